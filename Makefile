@@ -1,0 +1,41 @@
+# Every target sets up what it needs: a virtual environment in .venv with PyTorch's CPU build.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test test-fast check lint types format clean
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable ".[cpu,export,eval,demo,dev]"
+	@touch $@
+
+demo: $(READY)  ## Export, verify and run the embedded model; pictures land in demo-output/
+	$(BIN)/dyninfer demo
+
+test: $(READY)  ## Run the whole test suite
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)  ## Run the tests that take less than ten seconds each
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY)  ## Style, imports, docstrings, formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## Strict type checks of the four packages
+	$(BIN)/mypy
+
+check: lint types test  ## Everything that CI runs
+
+format: $(READY)  ## Rewrite files in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove everything that was made, the virtual environment included
+	rm -rf $(VENV) build dist *.egg-info demo-output predictions .mypy_cache .ruff_cache .pytest_cache
