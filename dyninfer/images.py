@@ -1,0 +1,88 @@
+"""Reading pictures and checking arrays that are said to be pictures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.errors import InputError
+from dyninfer.types import ImageArray
+
+SUFFIXES = frozenset(
+    {".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".webp", ".pbm", ".pgm", ".ppm"}
+    | {".tif", ".tiff"}
+)
+
+
+def read_image(path: str | os.PathLike[str]) -> ImageArray:
+    """Decode a picture into (h, w, 3) uint8 BGR.
+
+    Grey, palette, alpha and 16-bit pictures are converted; the orientation tag is applied.
+
+    Raises:
+        InputError: the file is missing, empty, a folder, or not a picture.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected a picture; pass the files in it one by one")
+    try:
+        data = np.fromfile(path, np.uint8)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; check the path") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    if not data.size:
+        raise InputError(f"{path} is empty (0 bytes), expected a picture")
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise InputError(f"{path} cannot be decoded: {error.err}") from None
+    if image is None:
+        raise InputError(f"{path} is not a picture that OpenCV can decode (JPEG, PNG, ...)")
+    return image.astype(np.uint8, copy=False)
+
+
+def check_image(image: npt.NDArray[Any]) -> ImageArray:
+    """Return an array as (h, w, 3) uint8 BGR; grey and BGRA arrays are converted.
+
+    Raises:
+        InputError: another dtype or number of axes or channels, or no pixels.
+    """
+    if image.dtype != np.uint8:
+        hint = {
+            np.dtype(np.uint16): "; scale 16-bit pictures down, for example with image // 257",
+            np.dtype(np.float32): "; prepared tensors go to Detector.infer",
+            np.dtype(np.float64): "; prepared tensors go to Detector.infer as float32",
+        }.get(image.dtype, "")
+        raise InputError(f"an image array is {image.dtype}, expected uint8{hint}")
+    if image.ndim == 4:
+        raise InputError(
+            f"an image array has shape {image.shape}, expected (height, width, 3); "
+            "pass a batch as a list of images"
+        )
+    channels = 1 if image.ndim == 2 else image.shape[-1] if image.ndim == 3 else 0
+    if channels not in (1, 3, 4):
+        hint = "; this looks channels first" if image.ndim == 3 and image.shape[0] == 3 else ""
+        raise InputError(
+            f"an image array has shape {image.shape}, expected (height, width, 3) BGR{hint}"
+        )
+    if 0 in image.shape:
+        raise InputError(f"an image array has shape {image.shape}, which holds no pixels")
+    if channels == 3:
+        return image
+    code = cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR
+    return cv2.cvtColor(np.ascontiguousarray(image), code).astype(np.uint8, copy=False)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """All pictures below ``folder``, by their suffix, sorted; hidden files are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )

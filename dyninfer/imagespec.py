@@ -1,0 +1,131 @@
+"""How an image becomes a tensor, and how boxes find their way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+import cv2
+import numpy as np
+
+from dyninfer.types import Float32Array, ImageArray
+
+
+class ResizeMode(str, Enum):
+    """How an image is fitted into the input of a stage."""
+
+    LETTERBOX = "letterbox"
+    STRETCH = "stretch"
+    PAD_BOTTOM_RIGHT = "pad_bottom_right"
+
+
+class ColorOrder(str, Enum):
+    """Order of the colour channels that a stage expects."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies inside the tensor it was fitted into.
+
+    A point (x, y) of the image lies at (x * scale_x + left, y * scale_y + top) in the tensor.
+    The scales are those of the resized size in whole pixels, so the inverse is exact.
+    """
+
+    width: int
+    height: int
+    resized_width: int
+    resized_height: int
+    left: int = 0
+    top: int = 0
+
+    @property
+    def scale_x(self) -> float:
+        """Tensor pixels per image pixel, horizontally."""
+        return self.resized_width / self.width
+
+    @property
+    def scale_y(self) -> float:
+        """Tensor pixels per image pixel, vertically."""
+        return self.resized_height / self.height
+
+    def to_tensor(self, boxes_xyxy: Float32Array) -> Float32Array:
+        """Boxes (D, 4) in image pixels -> boxes in tensor pixels."""
+        scale = np.array([self.scale_x, self.scale_y] * 2)
+        boxes = boxes_xyxy * scale + np.array([self.left, self.top] * 2)
+        return np.asarray(boxes, np.float32)
+
+    def to_image(self, boxes_xyxy: Float32Array) -> Float32Array:
+        """Boxes (D, 4) in tensor pixels -> boxes in image pixels, clipped to the image."""
+        scale = np.array([self.scale_x, self.scale_y] * 2)
+        boxes = (boxes_xyxy - np.array([self.left, self.top] * 2)) / scale
+        return np.asarray(np.clip(boxes, 0, [self.width, self.height] * 2), np.float32)
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What one image input of a stage expects.
+
+    Attributes:
+        height, width: of the tensor, in pixels.
+        resize: how the image is fitted in.
+        color_order: of the tensor's channels.
+        mean, std: per channel in tensor order, in units of 0 to 255: (pixel - mean) / std.
+        pad_value: grey level of the padding, 0 to 255.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    height: int
+    width: int
+    resize: ResizeMode = ResizeMode.LETTERBOX
+    color_order: ColorOrder = ColorOrder.RGB
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    pad_value: int = 114
+
+    def place(self, width: int, height: int) -> Placement:
+        """Where an image of ``width`` x ``height`` pixels goes.
+
+        Letterbox: one scale for both axes, min(H / h, W / w), sizes rounded, centred; when the
+        padding is odd, the extra pixel is at the right and at the bottom, as in the published
+        DynamicDet preprocessing.
+        """
+        if self.resize is ResizeMode.STRETCH:
+            return Placement(width, height, self.width, self.height)
+        scale = min(self.height / height, self.width / width)
+        new_width = min(self.width, max(1, round(width * scale)))
+        new_height = min(self.height, max(1, round(height * scale)))
+        if self.resize is ResizeMode.PAD_BOTTOM_RIGHT:
+            return Placement(width, height, new_width, new_height)
+        left, top = (self.width - new_width) // 2, (self.height - new_height) // 2
+        return Placement(width, height, new_width, new_height, left, top)
+
+    def prepare(self, image: ImageArray, out: Float32Array | None = None) -> Float32Array:
+        """Fit an image (h, w, 3) uint8 BGR into a tensor (3, H, W) float32.
+
+        Args:
+            image: the picture.
+            out: written to when given, so that a batch needs no further copy.
+        """
+        placement = self.place(image.shape[1], image.shape[0])
+        if out is None:
+            out = np.empty((3, self.height, self.width), np.float32)
+        size = (placement.resized_width, placement.resized_height)
+        if size != (image.shape[1], image.shape[0]):
+            image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+        bottom, right = placement.top + size[1], placement.left + size[0]
+        for channel in range(3):
+            source = channel if self.color_order is ColorOrder.BGR else 2 - channel
+            factor, shift = 1 / self.std[channel], -self.mean[channel] / self.std[channel]
+            plane = out[channel]
+            if size != (self.width, self.height):
+                plane[...] = self.pad_value * factor + shift
+            window = plane[placement.top : bottom, placement.left : right]
+            np.multiply(image[:, :, source], np.float32(factor), out=window)
+            if shift:
+                window += np.float32(shift)
+        return out

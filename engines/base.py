@@ -1,0 +1,158 @@
+"""What every backend offers: engines that run stages, and tensors that stay on their device.
+
+The base class does every check; a backend only acts.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.errors import InputError
+from dyninfer.manifest import Stage, TensorSpec
+from dyninfer.types import Int64Array
+
+
+class Tensor(Protocol):
+    """A tensor on a backend's device. The first axis is the batch."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of all axes."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        ...
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """The values on the host; a view where the memory is the host's already."""
+        ...
+
+
+class Workspace(Protocol):
+    """Buffers of one call at a time, kept between calls so that a steady state allocates nothing.
+
+    What an engine returns lives in the workspace and is valid until its next use.
+    """
+
+    def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """A float32 array of this shape on the host, from a buffer that is used again."""
+        ...
+
+
+TensorT = TypeVar("TensorT", bound=Tensor)
+WorkspaceT = TypeVar("WorkspaceT", bound=Workspace)
+
+
+class Engine(ABC, Generic[TensorT, WorkspaceT]):
+    """One stage, opened on a backend. Safe to run from several threads, each with a workspace.
+
+    ``run_count`` is how often the engine was started, ``row_count`` how many images it has seen.
+    """
+
+    def __init__(self, name: str, stage: Stage) -> None:
+        self.name = name
+        self.stage = stage
+        self.run_count = 0
+        self.row_count = 0
+        self._count_lock = threading.Lock()
+
+    def run(self, inputs: Mapping[str, TensorT], workspace: WorkspaceT) -> dict[str, TensorT]:
+        """Run the stage.
+
+        Args:
+            inputs: at least the stage's inputs, by name; others are ignored.
+            workspace: where outputs are written.
+
+        Returns:
+            The stage's outputs by name, valid until the workspace is used again.
+
+        Raises:
+            InputError: an input is missing or has another shape or dtype than the stage's.
+        """
+        batch = None
+        for spec in self.stage.inputs:
+            if spec.name not in inputs:
+                raise InputError(f"stage {self.name!r} got no {spec.name!r}; it expects {spec}")
+            tensor = inputs[spec.name]
+            batch = tensor.shape[0] if batch is None else batch
+            check_tensor(tensor.shape, tensor.dtype, spec, batch, f"stage {self.name!r}")
+        assert batch is not None
+        with self._count_lock:
+            self.run_count += 1
+            self.row_count += batch
+        return self._execute(inputs, batch, workspace)
+
+    @abstractmethod
+    def _execute(
+        self, inputs: Mapping[str, TensorT], batch: int, workspace: WorkspaceT
+    ) -> dict[str, TensorT]:
+        """Run with inputs that were checked."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the engine and its device memory."""
+
+
+class Backend(ABC, Generic[TensorT, WorkspaceT]):
+    """Opens engines on one device and moves rows between them."""
+
+    name: str
+    device: str
+
+    @abstractmethod
+    def open(
+        self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]
+    ) -> Engine[TensorT, WorkspaceT]:
+        """Open a stage.
+
+        Args:
+            name: of the stage.
+            stage: its description.
+            path: its ONNX file.
+            host_outputs: outputs that the host reads; all others stay on the device.
+
+        Raises:
+            EngineBuildError: the backend cannot run this file.
+        """
+
+    @abstractmethod
+    def workspace(self) -> WorkspaceT:
+        """New buffers for one concurrent caller."""
+
+    @abstractmethod
+    def from_host(self, array: npt.NDArray[Any]) -> TensorT:
+        """A tensor over a C-contiguous host array, which must stay alive and unchanged."""
+
+    @abstractmethod
+    def gather(
+        self, name: str, tensor: TensorT, rows: Int64Array, workspace: WorkspaceT
+    ) -> TensorT:
+        """The given rows of a tensor, as a new and smaller batch on the same device."""
+
+
+def check_tensor(
+    shape: tuple[int, ...], dtype: np.dtype[Any], spec: TensorSpec, batch: int, owner: str
+) -> None:
+    """Compare a tensor with what was promised.
+
+    Raises:
+        InputError: the dtype or a fixed axis differs; the message shows both.
+    """
+    fits = len(shape) == len(spec.shape) and all(
+        isinstance(wanted, str) or found == wanted
+        for found, wanted in zip(shape, spec.shape, strict=True)
+    )
+    if not fits or dtype != spec.dtype or shape[0] != batch:
+        raise InputError(
+            f"{owner} got {spec.name} {dtype} {shape}, expected {spec.dtype} "
+            f"({', '.join(map(str, spec.shape))}) with {batch} in the batch"
+        )

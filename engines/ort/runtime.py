@@ -1,0 +1,110 @@
+"""ONNX Runtime itself: its import, process-wide thread pool, providers and session options."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from dyninfer.errors import BackendUnavailable
+
+try:
+    import onnxruntime as ort
+except ImportError as _error:
+    raise BackendUnavailable(
+        'ONNX Runtime is not installed; install it with pip install "dyninfer[cpu]" '
+        'or, for an NVIDIA GPU, pip install "dyninfer[cuda]"'
+    ) from _error
+
+__all__ = ["PROVIDERS", "Target", "ort", "parse_target", "session_options", "share_thread_pool"]
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device and the execution providers to try on it, best first."""
+
+    device_type: str
+    device_id: int
+    provider: str
+
+    @property
+    def name(self) -> str:
+        """``cpu`` or ``cuda:N``."""
+        return "cpu" if self.device_type == "cpu" else f"{self.device_type}:{self.device_id}"
+
+    @property
+    def providers(self) -> list[Any]:
+        """The provider list of a session: what was asked for, then what it may lean on.
+
+        CUDA after TensorRT and the CPU after both take single operators that the one before
+        lacks; that the first one is really there is checked on every session.
+        """
+        if self.device_type == "cpu":
+            return [PROVIDERS["cpu"]]
+        chain = ["tensorrt", "cuda"] if self.provider == "tensorrt" else ["cuda"]
+        options = {"device_id": str(self.device_id)}
+        return [*((PROVIDERS[name], options) for name in chain), PROVIDERS["cpu"]]
+
+
+def parse_target(device: str, provider: str | None) -> Target:
+    """Which device and provider are meant.
+
+    Raises:
+        BackendUnavailable: they are unknown, contradict each other, or are not installed.
+    """
+    match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", device)
+    if match is None or (match[1] == "cpu" and match[2]):
+        raise BackendUnavailable(f"device {device!r} is unknown, expected 'cpu' or 'cuda:0'")
+    provider = provider or match[1]
+    if provider not in PROVIDERS:
+        raise BackendUnavailable(
+            f"provider {provider!r} is unknown, expected one of {', '.join(PROVIDERS)}"
+        )
+    if (provider == "cpu") != (match[1] == "cpu"):
+        raise BackendUnavailable(
+            f"provider {provider!r} does not run on device {device!r}; "
+            "the cpu provider goes with device 'cpu', cuda and tensorrt with 'cuda:0'"
+        )
+    available = ort.get_available_providers()
+    if PROVIDERS[provider] not in available:
+        raise BackendUnavailable(
+            f"this ONNX Runtime {ort.__version__} has no {PROVIDERS[provider]} "
+            f"(it has {', '.join(available)}); uninstall onnxruntime and "
+            'install the GPU build with pip install "dyninfer[cuda]"'
+        )
+    return Target(match[1], int(match[2] or 0), provider)
+
+
+_pool_lock = threading.Lock()
+_pool_ready = False
+
+
+def share_thread_pool() -> None:
+    """Give all sessions of the process one thread pool, once.
+
+    Sessions that take turns with pools of their own slow each other down by 5 to 20 %, because
+    the idle ones keep spinning. An application that wants another number of threads calls
+    ``onnxruntime.set_global_thread_pool_sizes`` after the first ``dyninfer.load``.
+    """
+    global _pool_ready
+    with _pool_lock:
+        if not _pool_ready:
+            ort.set_global_thread_pool_sizes(0, 1)
+            _pool_ready = True
+
+
+def session_options() -> Any:
+    """Options of every session: shared threads, full optimisation, errors only in the log."""
+    share_thread_pool()
+    options = ort.SessionOptions()
+    options.use_per_session_threads = False
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    return options

@@ -1,0 +1,92 @@
+"""Tensors and buffers of the ONNX Runtime backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.engines.ort.runtime import Target, ort
+
+
+class OrtTensor:
+    """Memory on a device, seen with a shape; the owner is kept alive with it."""
+
+    __slots__ = ("_owner", "device_id", "device_type", "dtype", "pointer", "shape")
+
+    def __init__(
+        self,
+        owner: Any,
+        pointer: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        device: tuple[str, int],
+    ) -> None:
+        self._owner = owner
+        self.pointer = pointer
+        self.shape = shape
+        self.dtype = dtype
+        self.device_type, self.device_id = device
+
+    @classmethod
+    def over_array(cls, array: npt.NDArray[Any]) -> OrtTensor:
+        """A tensor over a C-contiguous host array, without a copy."""
+        array = np.ascontiguousarray(array)
+        return cls(array, array.ctypes.data, array.shape, array.dtype, ("cpu", 0))
+
+    @classmethod
+    def over_value(cls, value: Any, dtype: np.dtype[Any]) -> OrtTensor:
+        """A tensor over an OrtValue that ONNX Runtime allocated."""
+        device = (value.device_name(), 0)
+        return cls(value, value.data_ptr(), tuple(value.shape()), dtype, device)
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """The values on the host; a view where the memory is the host's already."""
+        values = self._owner if isinstance(self._owner, np.ndarray) else self._owner.numpy()
+        count = int(np.prod(self.shape))
+        return values.reshape(-1)[:count].reshape(self.shape)
+
+
+class OrtWorkspace:
+    """Buffers of one caller: grown to the largest batch seen, then used again and again."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._buffers: dict[tuple[str, str], tuple[Any, int]] = {}
+        self._host: dict[str, npt.NDArray[np.float32]] = {}
+        self.bindings: dict[str, Any] = {}
+
+    def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """A float32 host array of this shape, from a buffer that is used again."""
+        count = int(np.prod(shape))
+        buffer = self._host.get(name)
+        if buffer is None or buffer.size < count:
+            buffer = self._host[name] = np.empty(count, np.float32)
+        return buffer[:count].reshape(shape)
+
+    def tensor(
+        self, key: tuple[str, str], shape: tuple[int, ...], dtype: np.dtype[Any], on_host: bool
+    ) -> OrtTensor:
+        """A tensor of this shape in the buffer ``key``, allocated only if it must grow."""
+        count = int(np.prod(shape))
+        buffer, capacity = self._buffers.get(key, (None, 0))
+        device = ("cpu", 0) if on_host else (self._target.device_type, self._target.device_id)
+        if capacity < count:
+            if device[0] == "cpu":
+                buffer = np.empty(count, dtype)
+            else:
+                buffer = ort.OrtValue.ortvalue_from_shape_and_type([count], dtype, *device)
+            self._buffers[key] = (buffer, count)
+        assert buffer is not None
+        pointer = buffer.ctypes.data if isinstance(buffer, np.ndarray) else buffer.data_ptr()
+        return OrtTensor(buffer, pointer, shape, dtype, device)
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Size of all buffers together."""
+        device = sum(
+            buffer.nbytes if isinstance(buffer, np.ndarray) else buffer.tensor_size_in_bytes()
+            for buffer, _ in self._buffers.values()
+        )
+        return int(device + sum(array.nbytes for array in self._host.values()))
