@@ -1,0 +1,63 @@
+"""Names of the classes: COCO's, a user's file, or numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dyninfer.errors import ConfigError
+
+COCO = tuple(
+    """person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant|
+stop sign|parking meter|bench|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|backpack|
+umbrella|handbag|tie|suitcase|frisbee|skis|snowboard|sports ball|kite|baseball bat|baseball glove|
+skateboard|surfboard|tennis racket|bottle|wine glass|cup|fork|knife|spoon|bowl|banana|apple|
+sandwich|orange|broccoli|carrot|hot dog|pizza|donut|cake|chair|couch|potted plant|bed|
+dining table|toilet|tv|laptop|mouse|remote|keyboard|cell phone|microwave|oven|toaster|sink|
+refrigerator|book|clock|vase|scissors|teddy bear|hair drier|toothbrush""".replace("\n", "").split(
+        "|"
+    )
+)
+
+
+def class_names_for(classes: int, path: Path | None) -> tuple[str, ...]:
+    """The class names of a model: from a file when given, COCO's for 80, else ``class_0``, ...
+
+    Args:
+        classes: how many the model has.
+        path: a text file with one name per line, or a YAML file with ``names`` as a list or a
+            mapping from index to name, as YOLO data sets have.
+
+    Raises:
+        ConfigError: the file cannot be read or holds another number of names.
+    """
+    if path is None:
+        return COCO if classes == len(COCO) else tuple(f"class_{i}" for i in range(classes))
+    names = _read_names(path)
+    if len(names) != classes:
+        raise ConfigError(
+            f"{path} holds {len(names)} class names, but the model has {classes} classes"
+        )
+    return names
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"class names cannot be read from {path}: {error}") from None
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return tuple(line.strip() for line in text.splitlines() if line.strip())
+    import yaml
+
+    try:
+        names: Any = (yaml.safe_load(text) or {})["names"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        raise ConfigError(
+            f"{path} has no readable 'names'; expected a list or a mapping of index to name"
+        ) from None
+    if isinstance(names, dict):
+        names = [names[key] for key in sorted(names)]
+    if not isinstance(names, list):
+        raise ConfigError(f"'names' in {path} is {type(names).__name__}, expected a list")
+    return tuple(str(name) for name in names)

@@ -1,0 +1,192 @@
+"""A whole dynamic detector in PyTorch: the source that exported stages are compared with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dyninfer.errors import CheckpointError
+from dyninfer.exporters.dynamicdet import layers
+from dyninfer.exporters.dynamicdet.plan import Plan, name_some, plan_from_shapes
+from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, Topology
+
+Features = dict[Ref, Any]  # tensors, and tuples of tensors behind CBLinear
+
+
+class DynamicDetector(nn.Module):
+    """First backbone, router, first head, second backbone and second head.
+
+    Parameter names equal those of the published checkpoints. The methods run one stage each;
+    nothing here decides a route.
+    """
+
+    router: layers.Router | None
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+        self.topology = plan.topology
+        if plan.router_hidden is None:
+            self.router = None
+        else:
+            self.router = layers.Router(plan.router_channels, plan.router_hidden)
+        for part in Part:
+            modules = nn.ModuleList(build_row(row, plan) for row in plan.topology.parts[part])
+            setattr(self, part.prefix, modules)
+
+    def run_part(self, part: Part, features: Features) -> Any:
+        """Run all rows of ``part``, adding their outputs to ``features``; returns the last."""
+        modules = getattr(self, part.prefix)
+        output = None
+        for row, module in zip(self.topology.parts[part], modules, strict=True):
+            output = features[row.ref] = module(*(features[ref] for ref in row.inputs))
+        return output
+
+    def first(self, images: Tensor) -> Features:
+        """Features of the first backbone for images (N, 3, H, W) in [0, 1], RGB."""
+        features: Features = {IMAGE: images}
+        self.run_part(Part.FIRST, features)
+        return features
+
+    def easiness(self, features: Features) -> Tensor:
+        """Easiness (N, 1) in [0, 1] from first-backbone features."""
+        if self.router is None:
+            raise CheckpointError(f"{self.topology.name} has no router (a step-1 checkpoint)")
+        return self.router(self.pooled(features))  # type: ignore[no-any-return]  # untyped torch
+
+    def pooled(self, features: Features) -> Tensor:
+        """What the router reads: (N, router channels)."""
+        return layers.pool([features[ref] for ref in self.topology.router_inputs])
+
+    def head(self, features: Features) -> tuple[Tensor, ...]:
+        """Raw predictions of the first head, one (N, anchors * (5 + classes), H, W) per level."""
+        return self.run_part(Part.HEAD, dict(features))  # type: ignore[no-any-return]
+
+    def second(self, features: Features) -> tuple[Tensor, ...]:
+        """Raw predictions of the second head, after the second backbone."""
+        features = dict(features)
+        self.run_part(Part.SECOND, features)
+        return self.run_part(Part.HEAD2, features)  # type: ignore[no-any-return]
+
+    def detect(self, part: Part) -> nn.Module:
+        """The Detect module of a head: ``Part.HEAD`` or ``Part.HEAD2``."""
+        return getattr(self, part.prefix)[-1]  # type: ignore[no-any-return]
+
+
+def build_row(row: Row, plan: Plan) -> nn.Module:
+    """The module of one row, with the widths of ``plan``."""
+    if row.repeat > 1:
+        single = [_build_single(row, plan) for _ in range(row.repeat)]
+        return nn.Sequential(*single)
+    return _build_single(row, plan)
+
+
+def _build_single(row: Row, plan: Plan) -> nn.Module:
+    cins = [plan.channels(ref) for ref in row.inputs]
+    cout = plan.channels(row.ref) if row.op is not Op.DETECT else 0
+    match row.op:
+        case Op.CONV:
+            return layers.ConvBnSiLU(cins[0], cout, row.kernel, row.stride)
+        case Op.MAX_POOL:
+            return layers.MaxPool2()
+        case Op.SPACE_TO_DEPTH:
+            return layers.SpaceToDepth2()
+        case Op.CONCAT:
+            return layers.Concat()
+        case Op.UPSAMPLE:
+            return layers.Upsample2xNearest()
+        case Op.SPPCSPC:
+            return layers.SPPCSPC(cins[0], plan.hidden[row.ref], cout)
+        case Op.REP_CONV:
+            merged = row.ref in plan.reparameterised
+            kind = layers.ReparameterisedConv if merged else layers.RepConv
+            return kind(cins[0], cout, row.stride)
+        case Op.CB_LINEAR:
+            return layers.CBLinear(cins[0], plan.splits(row))
+        case Op.CB_FUSE:
+            return layers.CBFuse(row.split_index)
+        case Op.DETECT:
+            return layers.Detect(cins, plan.classes, plan.anchors_per_level)
+
+
+def model_from_state(topology: Topology, state: Mapping[str, Tensor]) -> DynamicDetector:
+    """Build the model that ``state`` was saved from, in float32 and evaluation mode.
+
+    Loading is strict: every key is used and none is missing.
+
+    Raises:
+        CheckpointError: keys are missing or left over, or a shape does not fit; all are named.
+    """
+    plan = plan_from_shapes(topology, {name: tuple(t.shape) for name, t in state.items()})
+    model = DynamicDetector(plan)
+    expected = model.state_dict()
+    _check_keys(expected, state, topology.name)
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    _check_finite(model)
+    return model.eval().requires_grad_(False)
+
+
+def _check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str) -> None:
+    missing = [key for key in expected if key not in state]
+    extra = [key for key in state if key not in expected]
+    wrong = [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in state and state[key].shape != tensor.shape
+    ]
+    problems = [
+        f"{len(keys)} {what}: {name_some(keys)}"
+        for what, keys in (("missing", missing), ("unexpected", extra), ("of another shape", wrong))
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(
+            f"the checkpoint does not fit {name}: parameters {'; '.join(problems)}; "
+            "if the model has a topology of its own, give its YAML with --config"
+        )
+
+
+def _check_finite(model: nn.Module) -> None:
+    broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"parameters hold NaN or infinity: {name_some(broken)}; the training diverged"
+        )
+
+
+def random_model(plan: Plan, anchors: Sequence[Sequence[float]], seed: int = 0) -> DynamicDetector:
+    """A model with random weights, for training, benchmarks and tests.
+
+    Args:
+        plan: widths, from :func:`dyninfer.exporters.dynamicdet.plan.plan_from_table`.
+        anchors: for each level ``w, h, w, h, ...`` in pixels.
+        seed: of the weights.
+    """
+    torch.manual_seed(seed)
+    model = DynamicDetector(plan)
+    grid = torch.tensor(anchors).reshape(len(anchors), -1, 2)
+    for part in (Part.HEAD, Part.HEAD2):
+        detect = model.detect(part)
+        assert isinstance(detect, layers.Detect)
+        detect.anchor_grid.copy_(grid[:, None, :, None, None])
+        detect.anchors.copy_(grid / torch.tensor(plan.strides)[:, None, None])
+        _initialise_biases(detect, plan.strides)
+    return model.eval()
+
+
+def _initialise_biases(detect: layers.Detect, strides: Sequence[int]) -> None:
+    """Start from rare objects, so that early training is not spent on the background.
+
+    Prior: about 8 objects in an image of 640 pixels, classes equally likely
+    (focal loss, Lin et al. 2017, section 4.1, as YOLO detectors apply it per level).
+    """
+    for conv, stride in zip(detect.m, strides, strict=True):
+        assert isinstance(conv, nn.Conv2d)
+        assert conv.bias is not None
+        bias = conv.bias.data.view(-1, 5 + detect.classes)
+        bias[:, 4] = math.log(8 / (640 / stride) ** 2)
+        bias[:, 5:] = math.log(0.6 / (detect.classes - 0.99))

@@ -1,0 +1,160 @@
+"""The widths of a model: read from a checkpoint's shapes, or taken from nominal numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from dyninfer.errors import CheckpointError
+from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, Topology
+
+Shapes = Mapping[str, tuple[int, ...]]
+IMAGE_CHANNELS = 3
+
+
+@dataclass
+class Plan:
+    """Widths of every row of a topology.
+
+    ``out`` holds output channels of the rows that have weights; ``hidden`` the inner width of
+    SPPCSPC rows; ``reparameterised`` the RepConv rows whose branches were already merged.
+    ``router_hidden`` is None for a model without a router.
+    """
+
+    topology: Topology
+    out: dict[Ref, int] = field(default_factory=dict)
+    hidden: dict[Ref, int] = field(default_factory=dict)
+    reparameterised: frozenset[Ref] = frozenset()
+    classes: int = 80
+    anchors_per_level: int = 3
+    router_hidden: int | None = None
+
+    def channels(self, ref: Ref) -> int:
+        """Output channels of ``ref``; of a CBLinear, all its splits together."""
+        if ref == IMAGE:
+            return IMAGE_CHANNELS
+        if ref in self.out:
+            return self.out[ref]
+        row = self.topology.row(ref)
+        if row.op is Op.CONCAT:
+            return sum(self.channels(source) for source in row.inputs)
+        if row.op is Op.SPACE_TO_DEPTH:
+            return 4 * self.channels(row.inputs[0])
+        if row.op is Op.CB_LINEAR:
+            return sum(self.splits(row))
+        return self.channels(row.inputs[-1])
+
+    def splits(self, row: Row) -> tuple[int, ...]:
+        """Split widths of a CBLinear: each is as wide as the feature it is added to."""
+        widths: dict[int, int] = {}
+        for fuse in self.topology.rows():
+            if fuse.op is Op.CB_FUSE:
+                for ref, split in zip(fuse.inputs[:-1], fuse.split_index, strict=True):
+                    if ref == row.ref:
+                        widths[split] = self.channels(fuse.inputs[-1])
+        if sorted(widths) != list(range(len(widths))):
+            raise CheckpointError(
+                f"the splits of {row.ref} that are used are {sorted(widths)}, with a gap; "
+                "its split sizes cannot be told from the weights"
+            )
+        return tuple(widths[index] for index in range(len(widths)))
+
+    def stride(self, ref: Ref) -> int:
+        """How many image pixels one cell of ``ref`` covers in each direction."""
+        if ref == IMAGE:
+            return 1
+        row = self.topology.row(ref)
+        below = self.stride(row.inputs[-1])
+        if row.op in (Op.MAX_POOL, Op.SPACE_TO_DEPTH):
+            return 2 * below
+        if row.op is Op.UPSAMPLE:
+            return below // 2
+        return below * int(row.stride**row.repeat)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Strides of the detection levels, in the order of the first head's inputs."""
+        detect = self.topology.parts[Part.HEAD][-1]
+        return tuple(self.stride(ref) for ref in detect.inputs)
+
+    @property
+    def router_channels(self) -> int:
+        """Length of the vector of averages that the router reads."""
+        return sum(self.channels(ref) for ref in self.topology.router_inputs)
+
+
+def _width_keys(row: Row) -> tuple[tuple[str, ...], ...]:
+    """For each number needed to build ``row``: the parameter names it may be read from."""
+    first = f"{row.prefix}.0" if row.repeat > 1 else row.prefix
+    by_op: dict[Op, tuple[tuple[str, ...], ...]] = {
+        Op.CONV: ((f"{first}.conv.weight",),),
+        Op.CB_LINEAR: ((f"{row.prefix}.conv.weight",),),
+        Op.SPPCSPC: ((f"{row.prefix}.cv7.conv.weight",), (f"{row.prefix}.cv1.conv.weight",)),
+        Op.REP_CONV: ((f"{row.prefix}.rbr_dense.0.weight", f"{row.prefix}.rbr_reparam.weight"),),
+        Op.DETECT: ((f"{row.prefix}.m.0.weight",), (f"{row.prefix}.anchors",)),
+    }
+    return by_op.get(row.op, ())
+
+
+def plan_from_shapes(topology: Topology, shapes: Shapes) -> Plan:
+    """Read every width from the shapes of a state dict.
+
+    Raises:
+        CheckpointError: parameters that determine a width are missing; all are named.
+    """
+    missing = [
+        " or ".join(names)
+        for row in topology.rows()
+        for names in _width_keys(row)
+        if not any(name in shapes for name in names)
+    ]
+    if missing:
+        raise CheckpointError(
+            f"the checkpoint lacks {len(missing)} of the parameters of {topology.name}: "
+            f"{name_some(missing)}"
+        )
+    plan = Plan(topology)
+    reparameterised = set()
+    for row in topology.rows():
+        keys = _width_keys(row)
+        if not keys:
+            continue
+        weight = next(shapes[name] for name in keys[0] if name in shapes)
+        if row.op is Op.DETECT:
+            plan.anchors_per_level = shapes[keys[1][0]][1]
+            plan.classes = weight[0] // plan.anchors_per_level - 5
+            continue
+        plan.out[row.ref] = weight[0]
+        if row.op is Op.SPPCSPC:
+            plan.hidden[row.ref] = shapes[keys[1][0]][0]
+        if row.op is Op.REP_CONV and keys[0][1] in shapes:
+            reparameterised.add(row.ref)
+    plan.reparameterised = frozenset(reparameterised)
+    if any(name.startswith("router.") for name in shapes):
+        plan.router_hidden = shapes.get("router.layer1.weight", (plan.router_channels // 4,))[0]
+    return plan
+
+
+def plan_from_table(
+    topology: Topology,
+    width: Callable[[Part, int], int] = lambda _, channels: channels,
+    classes: int = 80,
+    router: bool = True,
+) -> Plan:
+    """Widths from the topology's nominal channels, each mapped by ``width(part, channels)``."""
+    plan = Plan(topology, classes=classes)
+    for row in topology.rows():
+        if row.channels and row.op is not Op.CB_LINEAR:
+            assert row.ref.part is not None
+            plan.out[row.ref] = width(row.ref.part, row.channels[0])
+            if row.op is Op.SPPCSPC:
+                plan.hidden[row.ref] = plan.out[row.ref]
+    if router:
+        plan.router_hidden = max(1, plan.router_channels // 4)
+    return plan
+
+
+def name_some(names: list[str], limit: int = 5) -> str:
+    """The first few of ``names`` in one line, and how many more there are."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -1,0 +1,161 @@
+"""The four stages of a bundle as modules that are ready to be exported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dyninfer.exporters.dynamicdet import layers
+from dyninfer.exporters.dynamicdet.model import DynamicDetector, Features
+from dyninfer.exporters.dynamicdet.plan import Plan
+from dyninfer.exporters.dynamicdet.topology import IMAGE, Part, Ref
+
+IMAGES = "images"
+POOLED = "pooled"
+EASINESS = "easiness"
+DETECTION_OUTPUTS = ("boxes_xyxy", "class_scores")
+
+
+def tensor_name(ref: Ref) -> str:
+    """Name by which a feature travels between stages: ``images`` or ``feature_24``."""
+    return IMAGES if ref == IMAGE else f"feature_{ref.index}"
+
+
+@dataclass(frozen=True)
+class StagePort:
+    """Names of what goes into a stage and what comes out."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def stage_ports(plan: Plan) -> dict[str, StagePort]:
+    """Inputs and outputs of every stage that a model of this plan has."""
+    topology = plan.topology
+    handed_on = [ref for ref in topology.read_by(Part.HEAD, Part.SECOND) if ref != IMAGE]
+    features = tuple(tensor_name(ref) for ref in handed_on)
+    pooled = (POOLED,) if plan.router_hidden is not None else ()
+    ports = {"first": StagePort((IMAGES,), features + pooled)}
+    if pooled:
+        ports["router"] = StagePort(pooled, (EASINESS,))
+    head = tuple(tensor_name(ref) for ref in topology.read_by(Part.HEAD))
+    second = tuple(tensor_name(ref) for ref in topology.read_by(Part.SECOND))
+    ports["head"] = StagePort(head, DETECTION_OUTPUTS)
+    ports["second"] = StagePort(second, DETECTION_OUTPUTS)
+    return ports
+
+
+class FirstStage(nn.Module):
+    """Images -> the features that other stages read and, last, the router's averages."""
+
+    def __init__(self, model: DynamicDetector) -> None:
+        super().__init__()
+        self.model = model
+        refs = model.topology.read_by(Part.HEAD, Part.SECOND)
+        self.handed_on = [ref for ref in refs if ref != IMAGE]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        features = self.model.first(images)
+        outputs = [features[ref] for ref in self.handed_on]
+        if self.model.router is not None:
+            outputs.append(self.model.pooled(features))
+        return tuple(outputs)
+
+
+class RouterStage(nn.Module):
+    """Averages (N, K) -> easiness (N,) in [0, 1]."""
+
+    def __init__(self, router: layers.Router) -> None:
+        super().__init__()
+        self.router = router
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return self.router(pooled).squeeze(1)  # type: ignore[no-any-return]  # untyped torch
+
+
+class Decode(nn.Module):
+    """Raw predictions of all levels -> boxes (N, A, 4) in pixels and class scores (N, A, C).
+
+    s = sigmoid(p); centre = (2 s_xy - 0.5 + cell) stride; size = (2 s_wh)^2 anchor; a class's
+    score is its probability times the objectness (YOLOv5 and YOLOv7's head). A model with a
+    single class never trains the class probability: there the objectness alone counts.
+    Rows: levels from fine to coarse, in each anchor-major, then row, then column.
+    """
+
+    cell: Tensor
+    stride: Tensor
+    anchor: Tensor
+
+    def __init__(
+        self,
+        detect: layers.Detect,
+        strides: Sequence[int],
+        image_size: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.classes = detect.classes
+        self.anchors = detect.anchor_grid.shape[2]
+        cells, scales, sizes = [], [], []
+        for stride, grid in zip(strides, detect.anchor_grid, strict=True):
+            height, width = image_size[0] // stride, image_size[1] // stride
+            y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+            cell = torch.stack([x, y], 2).reshape(1, -1, 2).expand(self.anchors, -1, -1)
+            cells.append(cell.reshape(-1, 2).float() - 0.5)
+            scales.append(torch.full((len(cells[-1]), 1), float(stride)))
+            anchor = grid.reshape(self.anchors, 1, 2).expand(-1, height * width, -1)
+            sizes.append(4 * anchor.reshape(-1, 2))
+        self.register_buffer("cell", torch.cat(cells))
+        self.register_buffer("stride", torch.cat(scales))
+        self.register_buffer("anchor", torch.cat(sizes))
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        values = 5 + self.classes
+        flat = [
+            level.reshape(-1, self.anchors, values, level.shape[2] * level.shape[3])
+            .permute(0, 1, 3, 2)
+            .reshape(-1, self.anchors * level.shape[2] * level.shape[3], values)
+            for level in levels
+        ]
+        s = torch.cat(flat, 1).sigmoid()
+        centre = (2 * s[..., 0:2] + self.cell) * self.stride
+        half = s[..., 2:4] * s[..., 2:4] * (self.anchor / 2)
+        boxes = torch.cat([centre - half, centre + half], 2)
+        objectness = s[..., 4:5]
+        return boxes, objectness if self.classes == 1 else objectness * s[..., 5:]
+
+
+class HeadStage(nn.Module):
+    """Features -> boxes and class scores, by the first head or by second backbone and head."""
+
+    def __init__(self, model: DynamicDetector, part: Part, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        assert part in (Part.HEAD, Part.HEAD2)
+        self.model = model
+        self.part = part
+        self.reads = model.topology.read_by(Part.HEAD if part is Part.HEAD else Part.SECOND)
+        detect = model.detect(part)
+        assert isinstance(detect, layers.Detect)
+        self.decode = Decode(detect, model.plan.strides, image_size)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        features: Features = dict(zip(self.reads, inputs, strict=True))
+        raw = self.model.head if self.part is Part.HEAD else self.model.second
+        return self.decode(raw(features))  # type: ignore[no-any-return]  # untyped torch
+
+
+def build_stages(model: DynamicDetector, image_size: tuple[int, int]) -> dict[str, nn.Module]:
+    """The stages of a model by name, in the order they run.
+
+    Args:
+        model: folded for an export, unfolded as the source to compare with.
+        image_size: height and width, multiples of the largest stride.
+    """
+    stages: dict[str, nn.Module] = {"first": FirstStage(model)}
+    if model.router is not None:
+        stages["router"] = RouterStage(model.router)
+    stages["head"] = HeadStage(model, Part.HEAD, image_size)
+    stages["second"] = HeadStage(model, Part.HEAD2, image_size)
+    return {name: stage.eval() for name, stage in stages.items()}

@@ -1,0 +1,148 @@
+"""One PyTorch module -> one ONNX file with a dynamic batch axis, and what it costs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+
+from dyninfer.bundle import file_sha256
+from dyninfer.errors import ExportError
+from dyninfer.manifest import BATCH_AXIS, Stage, TensorSpec
+
+OPSET = 17  # the newest that TensorRT 8.6 reads
+EXAMPLE_BATCH = 2  # 1 would be taken for a constant
+
+
+@dataclass(frozen=True)
+class StageExport:
+    """A module, examples of its inputs by name, and the names of its outputs.
+
+    ``parameters`` counts the source model's parameters, before anything was folded.
+    """
+
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    output_names: Sequence[str]
+    parameters: int
+
+
+def write_stage(stage: StageExport, folder: Path, file: str) -> tuple[Stage, dict[str, Tensor]]:
+    """Export a stage to ``folder / file``.
+
+    Returns:
+        The stage's entry in the manifest, and its outputs for the example inputs by name.
+
+    Raises:
+        ExportError: PyTorch cannot export the module.
+        OSError: the file cannot be written.
+    """
+    with torch.inference_mode():
+        produced = stage.module(*stage.inputs.values())
+    outputs = dict(
+        zip(
+            stage.output_names,
+            [produced] if isinstance(produced, Tensor) else produced,
+            strict=True,
+        )
+    )
+    model = _to_onnx(stage)
+    path = folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    entry = Stage(
+        file=file,
+        sha256=file_sha256(path),
+        inputs=tuple(_spec(name, tensor) for name, tensor in stage.inputs.items()),
+        outputs=tuple(_spec(name, tensor) for name, tensor in outputs.items()),
+        parameters=stage.parameters,
+        macs=count_macs(model),
+    )
+    return entry, outputs
+
+
+def _spec(name: str, tensor: Tensor) -> TensorSpec:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return TensorSpec(name=name, dtype=dtype, shape=(BATCH_AXIS, *tensor.shape[1:]))
+
+
+def _to_onnx(stage: StageExport) -> ModelProto:
+    batch = torch.export.Dim(BATCH_AXIS, min=1, max=1024)
+    names = list(stage.inputs)
+    shapes = tuple({0: batch} for _ in names)
+    variadic = len(names) > 1
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                stage.module,
+                tuple(stage.inputs.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=(shapes,) if variadic else shapes,
+                input_names=names,
+                output_names=list(stage.output_names),
+                verbose=False,
+            )
+            assert program is not None
+            model = program.model_proto
+    except Exception as error:  # torch.onnx wraps many causes without one public base class
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"PyTorch {torch.__version__} cannot export a stage: {reason}") from error
+    return _clean(model)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what the exporter prints about itself; errors still come as exceptions."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _clean(model: ModelProto) -> ModelProto:
+    """Drop stack traces and other notes, which name paths of the exporting machine."""
+    for item in (model, model.graph, *model.graph.node, *model.graph.value_info):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    for item in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    onnx.checker.check_model(model)
+    return model
+
+
+def count_macs(model: ModelProto) -> int:
+    """Multiply-accumulates of one image: convolutions and matrix products, batch axis as 1."""
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    shapes: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    graph = inferred.graph
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        dims = value.type.tensor_type.shape.dim
+        shapes[value.name] = tuple(axis.dim_value or 1 for axis in dims)
+    total = 0
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            weight = shapes[node.input[1]]
+            total += math.prod(shapes[node.output[0]]) * math.prod(weight[1:])
+        elif node.op_type in ("Gemm", "MatMul"):
+            transposed = any(a.name == "transA" and a.i for a in node.attribute)
+            inner = shapes[node.input[0]][0 if transposed else -1]
+            total += math.prod(shapes[node.output[0]]) * inner
+    return total

@@ -1,0 +1,87 @@
+"""Reading PyTorch checkpoints without running anything that they bring."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dyninfer.errors import CheckpointError
+
+try:
+    from numpy._core import multiarray
+except ImportError:  # numpy 1
+    from numpy.core import multiarray  # type: ignore[no-redef]  # the same module, older name
+
+_DTYPE_CLASSES = [
+    type(np.dtype(name))
+    for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")
+]
+
+# What a NumPy array or scalar in a checkpoint needs to be rebuilt, and nothing else.
+_NUMPY_GLOBALS: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    *_DTYPE_CLASSES,
+    *(
+        (function, f"{module}.{name}")
+        for module in ("numpy._core.multiarray", "numpy.core.multiarray")
+        for name, function in (
+            ("_reconstruct", multiarray._reconstruct),
+            ("scalar", multiarray.scalar),
+        )
+    ),
+]
+
+
+def load_checkpoint(path: Path) -> Any:
+    """The content of a ``torch.save`` file: tensors, containers, numbers, NumPy arrays.
+
+    Pickled code never runs: everything but an allow-list is refused.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, not a checkpoint, or needs something that
+            is not allowed, which the message names.
+    """
+    _check_container(path)
+    try:
+        with torch.serialization.safe_globals(_NUMPY_GLOBALS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_refusal(path, str(error))) from None
+    except Exception as error:  # damaged archives fail in many ways, none of them documented
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{path} is damaged and cannot be read: {reason[0]}") from error
+
+
+def _check_container(path: Path) -> None:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, expected a checkpoint file (.pt)")
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; check the path of the checkpoint")
+    if not path.stat().st_size:
+        raise CheckpointError(f"{path} is empty (0 bytes); download or copy it again")
+    if zipfile.is_zipfile(path):
+        return
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start == b"PK":
+        raise CheckpointError(f"{path} is cut off (its end is missing); download or copy it again")
+    raise CheckpointError(
+        f"{path} is not a PyTorch checkpoint (no zip archive, as torch.save has written since "
+        "version 1.6); re-save an older file with a current PyTorch"
+    )
+
+
+def _refusal(path: Path, message: str) -> str:
+    found = re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"\b(\w+(?:\.\w+)+)\b", message)
+    what = f"the global {found[1]!r}" if found else "something"
+    return (
+        f"{path} needs {what}, which is refused because unpickling it could run code; "
+        "save the weights alone, for example torch.save(model.state_dict(), ...)"
+    )
