@@ -1,0 +1,7 @@
+"""The ``dyninfer`` command."""
+
+from __future__ import annotations
+
+from dyninfer.cli.app import main
+
+__all__ = ["main"]

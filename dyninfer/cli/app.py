@@ -1,0 +1,87 @@
+"""The command line as a whole: its commands, its errors, its exit status.
+
+Status 0 is success, 2 wrong usage, 1 a failure with one line on stderr. Heavy imports stay
+inside the commands, so that ``dyninfer --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import dyninfer
+from dyninfer.cli.demo import demo
+from dyninfer.cli.export import export_app
+from dyninfer.cli.info import info
+from dyninfer.cli.predict import predict
+from dyninfer.cli.verify import verify
+from dyninfer.errors import DyninferError
+
+DEBUG_FLAG = "--debug"
+
+app = typer.Typer(
+    name="dyninfer",
+    help="Run object detectors that spend little on easy images and much on hard ones.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(export_app, name="export")
+app.command(no_args_is_help=True)(verify)
+app.command(no_args_is_help=True)(info)
+app.command(no_args_is_help=True)(predict)
+app.command()(demo)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"dyninfer {dyninfer.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option(DEBUG_FLAG, help="Show the whole traceback when something fails.")
+    ] = False,
+) -> None:
+    """Run object detectors that spend little on easy images and much on hard ones.
+
+    Start with **dyninfer demo**, or export a checkpoint of your own:
+    **dyninfer export dynamicdet dy-yolov7.pt -o dy-yolov7.dyn**
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = DEBUG_FLAG in arguments
+    arguments = [argument for argument in arguments if argument != DEBUG_FLAG]
+    try:
+        app(arguments)
+    except DyninferError as error:
+        _fail(str(error), debug, error)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone, for example `| head`
+        raise SystemExit(1) from None
+    except Exception as error:  # a bug: still one line, and how to see more
+        reason = str(error).splitlines()[0] if str(error) else "no message"
+        _fail(f"internal error, {type(error).__name__}: {reason}", debug, error)
+
+
+def _fail(message: str, debug: bool, error: Exception) -> None:
+    if debug:
+        raise error
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    raise SystemExit(1) from None

@@ -1,0 +1,78 @@
+"""What several commands share: consoles, option types, opening a bundle."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from dyninfer.errors import DyninferError
+
+stdout = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+BundleArgument = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="A bundle folder, NAME.dyn.", show_default=False)
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, or cuda:0 for the first GPU.")]
+ProviderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--provider",
+        help="ONNX Runtime execution provider: cpu, cuda or tensorrt; the device's own if absent.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def progress_bar(console: Console = stderr) -> Progress:
+    """A progress bar on stderr, so that stdout stays clean for results."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def parse_image_size(text: str | None) -> tuple[int, int] | None:
+    """``640`` -> (640, 640); ``384x640`` -> (384, 640), height first.
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:[xX,](\d+))?", text.strip())
+    if match is None or int(match[1]) == 0:
+        raise typer.BadParameter(
+            f"{text!r} is not N or HxW, for example 640 or 384x640 (height first)"
+        )
+    return int(match[1]), int(match[2] or match[1])
+
+
+def warn(message: str | DyninferError) -> None:
+    """One line on stderr about something that was skipped."""
+    typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
+
+
+def readable(count: float) -> str:
+    """A large number with a unit prefix: 16672736 -> 16.7 M."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= limit:
+            return f"{count / limit:#.3g} {unit}"
+    return f"{count:.0f}"

@@ -1,0 +1,118 @@
+"""``dyninfer export``: a trained checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dyninfer.cli.common import parse_image_size, progress_bar, stderr, stdout
+
+export_app = typer.Typer(
+    help="Export a trained checkpoint to a bundle of separate engines.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@export_app.callback()
+def _families() -> None:
+    """Export a trained checkpoint to a bundle of separate engines.
+
+    Example: **dyninfer export dynamicdet dy-yolov7.pt -o dy-yolov7.dyn**
+    """
+
+
+@export_app.command(no_args_is_help=True)
+def dynamicdet(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", help="A .pt file of a DynamicDet training.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The bundle to write; CHECKPOINT's name with .dyn."),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            "--image-size", "--imgsz", help="N or HxW (height first); 640, or 1280 for W6."
+        ),
+    ] = None,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(
+            "--class-names",
+            help="A text file, one name per line, or a data set's YAML; COCO's names for 80.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="The YAML of a model with a topology of its own."),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", help="Licence of the weights, for the manifest.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Compare the bundle with its source at the end."),
+    ] = True,
+) -> None:
+    """Export Dy-YOLOv7, -X, -W6, or a relative with other widths, classes or layers.
+
+    Widths, classes and anchors are read from the weights; no configuration file is needed for
+    the three published variants. Nothing that a checkpoint brings is ever run.
+
+    Example: **dyninfer export dynamicdet dy-yolov7.pt -o dy-yolov7.dyn --image-size 384x640**
+    """
+    from dyninfer.exporters.extras import require_export_extra
+
+    require_export_extra()
+    from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
+
+    target = output or Path(checkpoint.stem + ".dyn")
+    options = DynamicDetOptions(
+        image_size=parse_image_size(image_size),
+        class_names=class_names,
+        config=config,
+        licence=licence,
+        overwrite=overwrite,
+    )
+    with progress_bar() as progress:
+        task = progress.add_task("reading the checkpoint", total=None)
+
+        def step(stage: str) -> None:
+            progress.update(task, total=4)
+            done = {"first": 0, "router": 1, "head": 2, "second": 3}[stage]
+            progress.update(task, description=f"exporting {stage}", completed=done)
+
+        export_dynamicdet(checkpoint, target, options, step)
+    stdout.print(f"wrote [bold]{target}[/bold]", soft_wrap=True)
+    if check:
+        _check(target, checkpoint, config)
+    from dyninfer.cli.info import print_bundle
+
+    print_bundle(target)
+    stdout.print(f"\nnext: dyninfer predict {target} IMAGE_OR_FOLDER", soft_wrap=True)
+
+
+def _check(bundle: Path, checkpoint: Path, config: Path | None) -> None:
+    """A quick verification, where ONNX Runtime is installed."""
+    from importlib.util import find_spec
+
+    if find_spec("onnxruntime") is None:
+        stderr.print(
+            "not checked: ONNX Runtime is not installed; "
+            r'pip install "dyninfer\[cpu]", then dyninfer verify',
+            soft_wrap=True,
+        )
+        return
+    from dyninfer.cli.verify import run_verification
+
+    run_verification(bundle, checkpoint, config, photos=(), random_tensors=2, quiet=True)

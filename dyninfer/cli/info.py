@@ -1,0 +1,105 @@
+"""``dyninfer info``: what is inside a bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from dyninfer.bundle import Bundle
+from dyninfer.cli.common import BundleArgument, JsonOption, readable, stdout
+from dyninfer.manifest import TensorSpec
+
+
+def info(bundle: BundleArgument, json_output: JsonOption = False) -> None:
+    """Show what is inside a bundle, after checking every hash.
+
+    Example: **dyninfer info dy-yolov7.dyn --json**
+    """
+    if not json_output:
+        print_bundle(bundle)
+        return
+    opened = Bundle.open(bundle)
+    document = opened.manifest.model_dump(mode="json") | {"parity": opened.parity()}
+    stdout.print_json(json.dumps(document))
+
+
+def print_bundle(path: Path) -> None:
+    """Stages, costs and parity as tables."""
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
+    names = manifest.class_names
+    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    stdout.print(
+        f"[bold]{manifest.name}[/bold]  {manifest.family}, {manifest.task.value}, "
+        f"{manifest.route.kind} of {len(manifest.exits)} exit(s), {len(names)} classes ({shown})",
+        soft_wrap=True,
+    )
+    for name, spec in manifest.image_inputs.items():
+        stdout.print(
+            f"input {name}: {spec.height}x{spec.width} (HxW), {spec.resize.value}, "
+            f"{spec.color_order.value}",
+            soft_wrap=True,
+        )
+    stdout.print(_stage_table(bundle))
+    for index, exit_ in enumerate(manifest.exits):
+        stages = " + ".join(exit_.stages)
+        macs = readable(manifest.macs_to_exit(index))
+        stdout.print(f"exit {index}: {stages}; an image that leaves here costs {macs} MACs")
+    stdout.print(
+        f"weights from {manifest.source.file_name} (SHA-256 {manifest.source.sha256[:12]}...), "
+        f"licence {manifest.source.licence or 'not recorded'}",
+        soft_wrap=True,
+    )
+    stdout.print(_parity_line(bundle), soft_wrap=True)
+
+
+def _stage_table(bundle: Bundle) -> Table:
+    table = Table()
+    table.add_column("stage")
+    table.add_column("reads")
+    table.add_column("makes")
+    for column in ("parameters", "MACs", "file"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, stage in bundle.manifest.stages.items():
+        size = bundle.stage_path(name).stat().st_size
+        table.add_row(
+            name,
+            _names(stage.inputs),
+            _names(stage.outputs),
+            readable(stage.parameters),
+            readable(stage.macs),
+            f"{size / 1e6:.1f} MB",
+        )
+    return table
+
+
+def _names(specs: Sequence[TensorSpec]) -> str:
+    """Names of tensors; features, of which there are many, as their number."""
+    names = [spec.name for spec in specs]
+    features = [name for name in names if name.startswith("feature_")]
+    if len(features) < 2:
+        return ", ".join(names)
+    others = [name for name in names if name not in features]
+    return ", ".join([*others, f"{len(features)} features"])
+
+
+def _parity_line(bundle: Bundle) -> str:
+    parity = bundle.parity()
+    if parity is None:
+        return "not verified yet: dyninfer verify compares it with its source"
+    current = {name: stage.sha256 for name, stage in bundle.manifest.stages.items()}
+    if parity.get("stages_sha256") != current:
+        return "[yellow]verified before its stages changed; run dyninfer verify again[/yellow]"
+    boxes = max(
+        (check["max_abs"] for check in parity["checks"] if check["tensor"] == "boxes_xyxy"),
+        default=0.0,
+    )
+    verdict = "[green]passed[/green]" if parity["passed"] else "[red]failed[/red]"
+    return (
+        f"verification {verdict} on {parity['backend']} ({parity['device']}): "
+        f"boxes within {boxes:.1e} pixels, "
+        f"{parity['flips']} of {parity['decisions']} decisions flip"
+    )

@@ -1,0 +1,156 @@
+"""``dyninfer verify``: every stage and route against the source model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from dyninfer.cli.common import (
+    BundleArgument,
+    DeviceOption,
+    JsonOption,
+    ProviderOption,
+    progress_bar,
+    stdout,
+)
+from dyninfer.errors import VerificationError
+
+if TYPE_CHECKING:
+    from dyninfer.exporters.verify import Parity
+
+
+def verify(
+    bundle: BundleArgument,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--source",
+            "-s",
+            help="The checkpoint; if absent, a file of its name here or beside the bundle.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="The YAML that was given to the export, if any."),
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("--images", "-i", help="Pictures or folders; the built-in photos if absent."),
+    ] = None,
+    random_tensors: Annotated[
+        int, typer.Option("--random", min=0, help="So many tensors of noise beside the pictures.")
+    ] = 4,
+    device: DeviceOption = "cpu",
+    provider: ProviderOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Compare every stage and both routes with the PyTorch source, and write parity.json.
+
+    Exit status 1 when a tensor is beyond its tolerance: boxes 0.001 pixels, easiness 0.00001,
+    class scores 0.0001, features 0.0001 of their largest value.
+
+    Example: **dyninfer verify dy-yolov7.dyn --source dy-yolov7.pt --images photos/**
+    """
+    from dyninfer.cli.sources import expand_sources
+    from dyninfer.exporters.extras import require_export_extra
+
+    require_export_extra()
+    photos = expand_sources([str(path) for path in images]) if images else built_in_photos()
+    run_verification(
+        bundle,
+        source,
+        config,
+        photos,
+        random_tensors,
+        device=device,
+        provider=provider,
+        json_output=json_output,
+    )
+
+
+def built_in_photos() -> list[Path]:
+    """The photographs that ship with the package."""
+    from dyninfer.images import find_images
+
+    return find_images(Path(__file__).parent.parent / "assets" / "photos")
+
+
+def run_verification(
+    path: Path,
+    source: Path | None,
+    config: Path | None,
+    photos: Sequence[Path],
+    random_tensors: int,
+    *,
+    device: str = "cpu",
+    provider: str | None = None,
+    json_output: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Verify a bundle, write its parity.json, and print the outcome.
+
+    Raises:
+        VerificationError: a tensor is beyond its tolerance; parity.json is written all the same.
+    """
+    from dyninfer.detector import load
+    from dyninfer.exporters.families import find_source, source_stages
+    from dyninfer.exporters.verify import verify as compare
+    from dyninfer.images import read_image
+
+    with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
+        task = progress.add_task("reading the source", total=None)
+        checkpoint = find_source(detector.manifest, path, source)
+        stages = source_stages(detector.manifest, checkpoint, config)
+        pictures = [read_image(photo) for photo in photos]
+        progress.update(task, description="comparing", total=len(pictures) + random_tensors)
+        parity = compare(
+            detector, stages, pictures, random_tensors, progress=lambda: progress.advance(task)
+        )
+        detector.bundle.write_parity(parity.to_dict(detector.manifest))
+        document = parity.to_dict(detector.manifest)
+    if json_output:
+        stdout.print_json(json.dumps(document))
+    elif quiet:
+        _print_summary(parity)
+    else:
+        _print_table(parity)
+        _print_summary(parity)
+    if not parity.passed:
+        failed = [f"{check.where} {check.tensor}" for check in parity.checks if not check.passed]
+        raise VerificationError(
+            f"{len(failed)} of {len(parity.checks)} tensors of {path} are beyond their "
+            f"tolerance: {', '.join(failed)}; see {path / 'parity.json'}"
+        )
+
+
+def _print_table(parity: Parity) -> None:
+    table = Table(title="Largest difference from the source", title_justify="left")
+    for column in ("stage or route", "tensor"):
+        table.add_column(column)
+    for column in ("absolute", "relative"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for check in parity.checks:
+        verdict = "[green]ok[/green]" if check.passed else "[red]beyond[/red]"
+        errors = (f"{check.max_abs:.1e}", f"{check.max_rel:.1e}")
+        table.add_row(check.where, check.tensor, *errors, verdict)
+    stdout.print(table)
+
+
+def _print_summary(parity: Parity) -> None:
+    verdict = "[green]passed[/green]" if parity.passed else "[red]failed[/red]"
+    decisions = (
+        f"{parity.flips.flips} of {parity.flips.decisions} route decisions flip"
+        if parity.flips.decisions
+        else "no router, so no route decisions"
+    )
+    stdout.print(
+        f"verification {verdict}: {parity.photos} photos and {parity.random_tensors} random "
+        f"tensors on {parity.backend} ({parity.device}); {decisions}",
+        soft_wrap=True,
+    )
