@@ -27,7 +27,7 @@ def annotate(image: ImageArray, detections: Detections, *, badge: bool = True) -
     Line widths and letters follow the picture's size.
     """
     canvas: ImageArray = image.copy()
-    scale = max(0.35, min(image.shape[:2]) / 900)
+    scale = max(0.4, min(image.shape[:2]) / 900)
     width = max(1, round(2 * scale))
     for box, confidence, class_id, name in reversed(
         list(

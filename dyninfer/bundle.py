@@ -56,6 +56,7 @@ class Bundle:
             bundle.stage_path(name)
             if check_files:
                 bundle.check_stage(name)
+        bundle.parity()  # raises where it was changed
         return bundle
 
     def stage_path(self, name: str) -> Path:

@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from dyninfer.batch_run import BatchResult, ExitGroup
 from dyninfer.bundle import Bundle
 from dyninfer.engines import open_backend
 from dyninfer.engines.base import Engine, check_tensor
@@ -19,7 +20,7 @@ from dyninfer.errors import InputError
 from dyninfer.images import check_image, read_image
 from dyninfer.imagespec import Placement
 from dyninfer.manifest import Manifest, Task
-from dyninfer.pipeline import BatchResult, CascadePipeline, ExitGroup
+from dyninfer.pipeline import CascadePipeline
 from dyninfer.policy import AlwaysHard, Policy, Threshold
 from dyninfer.postprocess import Postprocess
 from dyninfer.types import Detections, Float32Array, ImageArray, Int64Array, RawOutput
@@ -114,7 +115,7 @@ class Detector:
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
-        if not callable(getattr(policy, "continues", None)):
+        if isinstance(policy, type) or not isinstance(policy, Policy):
             raise InputError(
                 f"policy is {policy!r}, expected Threshold(0.5), AlwaysEasy() or AlwaysHard()"
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -35,6 +35,7 @@ def route(easiness: Float32Array, threshold: float) -> BoolArray:
     return ~(easiness >= threshold)
 
 
+@runtime_checkable
 class Policy(Protocol):
     """Anything that splits a batch by its easiness."""
 
@@ -49,6 +50,10 @@ class Policy(Protocol):
         ``easiness`` is (N,); where an exit has no router it is all NaN, and only policies with
         ``needs_router`` False are asked.
         """
+        ...
+
+    def check_exits(self, exits: int) -> None:
+        """Raise PolicyError where the policy does not fit a cascade of ``exits`` exits."""
         ...
 
 
@@ -71,7 +76,8 @@ class Threshold:
             )
 
     def __str__(self) -> str:
-        return f"threshold {self.value}"
+        values = ", ".join(f"{value:.4g}" for value in self._values())
+        return f"threshold {values}"
 
     def _values(self) -> tuple[float, ...]:
         if isinstance(self.value, Sequence):
@@ -114,6 +120,9 @@ class AlwaysEasy:
         """See :class:`Policy`."""
         return np.zeros(len(easiness), np.bool_)
 
+    def check_exits(self, exits: int) -> None:
+        """Fits every cascade."""
+
 
 @dataclass(frozen=True)
 class AlwaysHard:
@@ -130,3 +139,6 @@ class AlwaysHard:
     def continues(self, easiness: Float32Array, _exit_index: int) -> BoolArray:
         """See :class:`Policy`."""
         return np.ones(len(easiness), np.bool_)
+
+    def check_exits(self, exits: int) -> None:
+        """Fits every cascade."""

@@ -43,11 +43,10 @@ def write_stage(stage: StageExport, folder: Path, file: str) -> tuple[Stage, dic
         The stage's entry in the manifest, and its outputs for the example inputs by name.
 
     Raises:
-        ExportError: PyTorch cannot export the module.
+        ExportError: PyTorch cannot run or export the module.
         OSError: the file cannot be written.
     """
-    with torch.inference_mode():
-        produced = stage.module(*stage.inputs.values())
+    produced = _run(stage)
     outputs = dict(
         zip(
             stage.output_names,
@@ -68,6 +67,16 @@ def write_stage(stage: StageExport, folder: Path, file: str) -> tuple[Stage, dic
         macs=count_macs(model),
     )
     return entry, outputs
+
+
+def _run(stage: StageExport) -> Tensor | tuple[Tensor, ...]:
+    try:
+        with torch.inference_mode():
+            return stage.module(*stage.inputs.values())  # type: ignore[no-any-return]  # untyped torch
+    except (RuntimeError, ValueError) as error:  # shapes of a user's topology that do not meet
+        shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in stage.inputs.items())
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"a stage cannot run on {shapes}: {reason}") from error
 
 
 def _spec(name: str, tensor: Tensor) -> TensorSpec:
@@ -93,11 +102,27 @@ def _to_onnx(stage: StageExport) -> ModelProto:
                 verbose=False,
             )
             assert program is not None
-            model = program.model_proto
+            model = _to_opset(program.model_proto)
     except Exception as error:  # torch.onnx wraps many causes without one public base class
         reason = str(error).strip().splitlines()[0]
         raise ExportError(f"PyTorch {torch.__version__} cannot export a stage: {reason}") from error
     return _clean(model)
+
+
+def _to_opset(model: ModelProto) -> ModelProto:
+    """The model at :data:`OPSET`; PyTorch leaves it at 18 where its own conversion fails.
+
+    The conversion trips over ``noop_with_empty_axes``, which opset 17 does not have and which is
+    0, its default, wherever axes are given.
+    """
+    for node in model.graph.node:
+        if node.op_type.startswith("Reduce"):
+            kept = [a for a in node.attribute if a.name != "noop_with_empty_axes" or a.i]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    if all(entry.version == OPSET for entry in model.opset_import if not entry.domain):
+        return model
+    return onnx.version_converter.convert_version(model, OPSET)
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from dyninfer.policy import AlwaysEasy, AlwaysHard, route
 from dyninfer.types import Float32Array, ImageArray
 
 Arrays = dict[str, npt.NDArray[Any]]
-Progress = Callable[[], None]
+Progress = Callable[[int], None]
+BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def verify(
     photos: Sequence[ImageArray],
     random_tensors: int = 4,
     tolerance: Tolerance = Tolerance(),
-    progress: Progress = lambda: None,
+    progress: Progress = lambda _samples: None,
 ) -> Parity:
     """Compare an opened bundle with its source.
 
@@ -154,7 +155,7 @@ def verify(
         photos: (h, w, 3) uint8 BGR pictures.
         random_tensors: so many inputs of uniform noise in [0, 1] are added.
         tolerance: what counts as agreement.
-        progress: called after every sample.
+        progress: called after every batch with the number of its samples.
     """
     errors = _Errors()
     expected: list[float] = []
@@ -164,7 +165,7 @@ def verify(
         _check_stages(detector, tensors, errors)
         found += _check_routes(detector, images, tensors, errors)
         expected += np.ravel(tensors.get("router/easiness", np.empty(0))).tolist()
-        progress()
+        progress(len(images))
     return Parity(
         checks=errors.checks(tolerance),
         flips=count_flips(np.array(expected, np.float32), np.array(found, np.float32)),
@@ -179,13 +180,14 @@ def verify(
 def _samples(
     manifest: Manifest, photos: Sequence[ImageArray], random_tensors: int
 ) -> Iterable[Float32Array]:
-    """Batches of one: prepared photos, then noise."""
+    """Prepared photos, then noise, in batches of at most two: enough to try the batch axis."""
     spec = manifest.image_inputs["images"]
-    for photo in photos:
-        yield spec.prepare(photo)[None]
+    for start in range(0, len(photos), BATCH):
+        yield np.stack([spec.prepare(photo) for photo in photos[start : start + BATCH]])
     rng = np.random.default_rng(0)
-    for _ in range(random_tensors):
-        yield rng.random((1, 3, spec.height, spec.width), np.float32)
+    for start in range(0, random_tensors, BATCH):
+        count = min(BATCH, random_tensors - start)
+        yield rng.random((count, 3, spec.height, spec.width), np.float32)
 
 
 def _run_source(
@@ -219,15 +221,15 @@ def _check_routes(
     try:
         for route_name, policy in (("easy route", AlwaysEasy()), ("hard route", AlwaysHard())):
             detector.policy = policy
-            (raw,) = detector.infer({"images": images})
-            exit_ = detector.manifest.exits[raw.exit_index]
-            for name, array in raw.outputs.items():
-                expected = tensors[f"{exit_.head or exit_.body}/{name}"]
-                errors.add(route_name, name, array[None], expected)
-            if raw.easiness is not None:
-                easiness = [raw.easiness]
-                found = np.array([raw.easiness])
-                errors.add(route_name, "easiness", found, tensors["router/easiness"])
+            raw = detector.infer({"images": images})
+            exit_ = detector.manifest.exits[raw[0].exit_index]
+            for name in detector.manifest.task.outputs:
+                found = np.stack([output.outputs[name] for output in raw])
+                errors.add(route_name, name, found, tensors[f"{exit_.head or exit_.body}/{name}"])
+            easiness = [output.easiness for output in raw if output.easiness is not None]
+            if easiness:
+                expected = tensors["router/easiness"]
+                errors.add(route_name, "easiness", np.array(easiness), expected)
     finally:
         detector.policy = before
     return easiness

@@ -24,7 +24,6 @@ DEBUG_FLAG = "--debug"
 
 app = typer.Typer(
     name="dyninfer",
-    help="Run object detectors that spend little on easy images and much on hard ones.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -66,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = DEBUG_FLAG in arguments
     arguments = [argument for argument in arguments if argument != DEBUG_FLAG]
     try:
-        app(arguments)
+        app(arguments, prog_name="dyninfer")
     except DyninferError as error:
         _fail(str(error), debug, error)
     except KeyboardInterrupt:

@@ -10,7 +10,6 @@ import typer
 from dyninfer.cli.common import parse_image_size, progress_bar, stderr, stdout
 
 export_app = typer.Typer(
-    help="Export a trained checkpoint to a bundle of separate engines.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )

@@ -109,7 +109,11 @@ def run_verification(
         pictures = [read_image(photo) for photo in photos]
         progress.update(task, description="comparing", total=len(pictures) + random_tensors)
         parity = compare(
-            detector, stages, pictures, random_tensors, progress=lambda: progress.advance(task)
+            detector,
+            stages,
+            pictures,
+            random_tensors,
+            progress=lambda samples: progress.advance(task, samples),
         )
         detector.bundle.write_parity(parity.to_dict(detector.manifest))
         document = parity.to_dict(detector.manifest)

@@ -43,6 +43,7 @@ _MODULES = {
     "IDetect": Op.DETECT,
     "Detect": Op.DETECT,
 }
+_READ_SEVERAL = (Op.CONCAT, Op.CB_FUSE, Op.DETECT)
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ def _row(place: _Place, row: Any, depth: float) -> Row:
         raise place.error(f"{module} cannot be repeated {repeat} times")
     sources = sources if isinstance(sources, list) else [sources]
     inputs = tuple(_source(place, source) for source in sources)
+    if not inputs or (len(inputs) > 1 and op not in _READ_SEVERAL):
+        raise place.error(f"{module} reads {len(inputs)} rows, expected one")
     kernel, stride = _kernel_and_stride(place, op, args)
     split_index = tuple(args[0]) if op is Op.CB_FUSE and args and isinstance(args[0], list) else ()
     if op is Op.CB_FUSE and (

@@ -113,6 +113,7 @@ def plan_from_shapes(topology: Topology, shapes: Shapes) -> Plan:
             f"the checkpoint lacks {len(missing)} of the parameters of {topology.name}: "
             f"{name_some(missing)}"
         )
+    _check_ranks(topology, shapes)
     plan = Plan(topology)
     reparameterised = set()
     for row in topology.rows():
@@ -122,7 +123,7 @@ def plan_from_shapes(topology: Topology, shapes: Shapes) -> Plan:
         weight = next(shapes[name] for name in keys[0] if name in shapes)
         if row.op is Op.DETECT:
             plan.anchors_per_level = shapes[keys[1][0]][1]
-            plan.classes = weight[0] // plan.anchors_per_level - 5
+            plan.classes = max(1, weight[0] // plan.anchors_per_level - 5)
             continue
         plan.out[row.ref] = weight[0]
         if row.op is Op.SPPCSPC:
@@ -133,6 +134,21 @@ def plan_from_shapes(topology: Topology, shapes: Shapes) -> Plan:
     if any(name.startswith("router.") for name in shapes):
         plan.router_hidden = shapes.get("router.layer1.weight", (plan.router_channels // 4,))[0]
     return plan
+
+
+def _check_ranks(topology: Topology, shapes: Shapes) -> None:
+    """Refuse shapes that no width can be read from, naming them."""
+    names = [name for row in topology.rows() for keys in _width_keys(row) for name in keys]
+    wrong = [
+        f"{name} is {shapes[name]}, expected {axes} axes"
+        for name in (*names, "router.layer1.weight")
+        for axes in (3 if name.endswith(".anchors") else 4,)
+        if name in shapes and (len(shapes[name]) != axes or 0 in shapes[name])
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"the checkpoint does not fit {topology.name}: {name_some(wrong)}, none of length 0"
+        )
 
 
 def plan_from_table(

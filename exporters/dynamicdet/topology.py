@@ -7,6 +7,7 @@ A topology says nothing about widths or weights: those are read from a checkpoin
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -194,10 +195,8 @@ def recognise(parameter_names: Iterable[str]) -> Topology:
     Raises:
         ConfigError: no published variant has this number of rows.
     """
-    rows = 1 + max(
-        (int(name.split(".")[1]) for name in parameter_names if name.startswith("model_b.")),
-        default=-1,
-    )
+    matches = (re.match(r"model_b\.(\d+)\.", name) for name in parameter_names)
+    rows = 1 + max((int(match[1]) for match in matches if match), default=-1)
     for name in ROUTER_INPUTS:
         topology = published(name)
         if len(topology.parts[Part.FIRST]) == rows:

@@ -1,0 +1,147 @@
+"""One batch on its way through the exits of a cascade."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.engines.base import Backend, Engine
+from dyninfer.errors import InputError
+from dyninfer.manifest import Exit, Manifest
+from dyninfer.policy import Policy
+from dyninfer.types import Float32Array, Int64Array
+
+ImageFeed = Callable[[str, Int64Array, Any], Float32Array]
+"""(image input's name, rows of the batch, workspace) -> prepared (len(rows), 3, H, W)."""
+
+
+@dataclass(frozen=True)
+class ExitGroup:
+    """The images of a batch that left at one exit.
+
+    ``rows`` are their positions in the batch; ``outputs`` are arrays with one row for each, and
+    views into the workspace: copy what must outlive it.
+    """
+
+    exit_index: int
+    rows: Int64Array
+    outputs: Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass
+class BatchResult:
+    """What a batch produced: groups by exit, the easiness of every image, and times.
+
+    ``easiness`` is (N,) float32, NaN where no router ran; the last router that saw an image
+    counts. ``stage_ms`` maps a stage to (milliseconds, rows it ran for).
+    """
+
+    easiness: Float32Array
+    groups: list[ExitGroup] = field(default_factory=list)
+    stage_ms: dict[str, tuple[float, Int64Array]] = field(default_factory=dict)
+
+    def timings_of(self, row: int) -> dict[str, float]:
+        """Stage -> milliseconds for one image: an equal share of what its batch took."""
+        return {stage: ms / len(rows) for stage, (ms, rows) in self.stage_ms.items() if row in rows}
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Everything of an opened cascade that does not change from batch to batch."""
+
+    manifest: Manifest
+    engines: Mapping[str, Engine[Any, Any]]
+    backend: Backend[Any, Any]
+
+
+class BatchRun:
+    """Runs a batch: body, router, decision, head, and on with the rows that are left.
+
+    ``rows`` are the positions, in the batch, of the images that are still on their way, and
+    ``tensors`` what was computed for exactly these so far, by name.
+    """
+
+    def __init__(self, stages: Stages, feed: ImageFeed, batch: int, workspace: Any) -> None:
+        self.stages = stages
+        self.feed = feed
+        self.workspace = workspace
+        self.rows: Int64Array = np.arange(batch)
+        self.tensors: dict[str, Any] = {}
+        self.result = BatchResult(np.full(batch, np.nan, np.float32))
+
+    def run(self, policy: Policy) -> BatchResult:
+        """Run until every image has left."""
+        exits = self.stages.manifest.exits
+        for index, exit_ in enumerate(exits):
+            self._feed_images(exit_)
+            self.tensors |= self._run_stage(exit_.body, self.tensors, self.rows)
+            if exit_.router:
+                scores = self._run_stage(exit_.router, self.tensors, self.rows)
+                self.result.easiness[self.rows] = _one_per_row(scores["easiness"].numpy())
+            if index == len(exits) - 1:
+                continues = np.zeros(len(self.rows), np.bool_)
+            else:
+                continues = policy.continues(self.result.easiness[self.rows], index)
+            leaving, staying = np.flatnonzero(~continues), np.flatnonzero(continues)
+            if len(leaving):
+                self.result.groups.append(self._leave(index, exit_, leaving))
+            if not len(staying):
+                break
+            needed = self.stages.manifest.needed_from(index + 1)
+            self.tensors = self._select(needed, staying, f"on from {index}")
+            self.rows = self.rows[staying]
+        return self.result
+
+    def _feed_images(self, exit_: Exit) -> None:
+        """Ask for the images that this exit reads, for the rows that have reached it."""
+        manifest = self.stages.manifest
+        for name in exit_.stages:
+            for spec in manifest.stages[name].inputs:
+                if spec.name in manifest.image_inputs and spec.name not in self.tensors:
+                    images = self.feed(spec.name, self.rows, self.workspace)
+                    self.tensors[spec.name] = self.stages.backend.from_host(images)
+
+    def _run_stage(self, name: str, tensors: Mapping[str, Any], rows: Int64Array) -> dict[str, Any]:
+        start = time.perf_counter_ns()
+        outputs = self.stages.engines[name].run(tensors, self.workspace)
+        self.result.stage_ms[name] = ((time.perf_counter_ns() - start) / 1e6, rows)
+        return outputs
+
+    def _leave(self, index: int, exit_: Exit, leaving: Int64Array) -> ExitGroup:
+        """Run the head for the rows that leave here, or take the body's own outputs."""
+        manifest = self.stages.manifest
+        names, rows = manifest.task.outputs, self.rows[leaving]
+        if exit_.head is None:
+            outputs = {name: self.tensors[name].numpy()[leaving] for name in names}
+            return ExitGroup(index, rows, outputs)
+        needed = frozenset(spec.name for spec in manifest.stages[exit_.head].inputs)
+        inputs = self._select(needed, leaving, f"off at {index}")
+        made = self._run_stage(exit_.head, inputs, rows)
+        return ExitGroup(index, rows, {name: made[name].numpy() for name in names})
+
+    def _select(self, names: frozenset[str], chosen: Int64Array, purpose: str) -> dict[str, Any]:
+        """The named tensors for the chosen rows; where all are chosen, as they are.
+
+        ``purpose`` keeps the buffers of different splits apart: a tensor that is gathered at two
+        exits must not be gathered onto itself.
+        """
+        kept = {name: tensor for name, tensor in self.tensors.items() if name in names}
+        if len(chosen) == len(self.rows):
+            return kept
+        gather = self.stages.backend.gather
+        return {
+            name: gather(f"{name} {purpose}", tensor, chosen, self.workspace)
+            for name, tensor in kept.items()
+        }
+
+
+def _one_per_row(easiness: npt.NDArray[Any]) -> Float32Array:
+    """(N,) from (N,) or (N, 1)."""
+    if easiness.size != len(easiness):
+        raise InputError(f"a router returned {easiness.shape}, expected one easiness per image")
+    return easiness.reshape(-1).astype(np.float32, copy=False)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tests.dyninfer.cli.run import run, write_picture
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    (folder / "deeper").mkdir(parents=True)
+    write_picture(folder / "a.png", 40, 60)
+    write_picture(folder / "b.jpg", 90, 30)
+    write_picture(folder / "deeper" / "a.png", 64, 64)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def lines_of(folder: Path) -> list[dict[str, object]]:
+    text = (folder / "predictions.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_folder_gives_one_line_and_one_annotated_copy_each(
+    capsys: pytest.CaptureFixture[str], small_bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    status, out, _ = run(capsys, "predict", str(small_bundle), str(pictures), "-o", str(target))
+    assert status == 0
+    records = lines_of(target)
+    assert [Path(str(record["image"])).name for record in records] == ["a.png", "b.jpg", "a.png"]
+    for record in records:
+        drawn = cv2.imread(str(target / str(record["annotated"])))
+        assert drawn is not None
+        assert drawn.shape[:2] == (record["height"], record["width"])
+        assert set(record["timings_ms"]) >= {"prepare", "first", "router", "postprocess"}  # type: ignore[call-overload]
+    assert len({str(record["annotated"]) for record in records}) == 3
+    assert "easiness" in out
+    assert "3 pictures" in out
+
+
+def test_globs_and_repeated_sources_count_once(
+    capsys: pytest.CaptureFixture[str], small_bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    glob, single = str(pictures / "*.png"), str(pictures / "a.png")
+    status, out, _ = run(
+        capsys,
+        *("predict", str(small_bundle), glob, single, "-o", str(target), "--no-images", "--json"),
+    )
+    assert status == 0
+    assert [json.loads(line)["image"] for line in out.splitlines()] == [single]
+    assert [path.name for path in target.iterdir()] == ["predictions.jsonl"]
+
+
+@pytest.mark.parametrize(("flag", "exit_index"), [("--always-easy", 0), ("--always-hard", 1)])
+def test_forced_routes(
+    capsys: pytest.CaptureFixture[str],
+    small_bundle: Path,
+    pictures: Path,
+    tmp_path: Path,
+    flag: str,
+    exit_index: int,
+) -> None:
+    target = tmp_path / "out"
+    run(capsys, "predict", str(small_bundle), str(pictures), "-o", str(target), flag)
+    assert {record["exit_index"] for record in lines_of(target)} == {exit_index}
+
+
+def test_two_policies_at_once_are_wrong_usage(
+    capsys: pytest.CaptureFixture[str], small_bundle: Path, pictures: Path
+) -> None:
+    status, _, err = run(
+        capsys, "predict", str(small_bundle), str(pictures), "--always-easy", "--threshold", "0.5"
+    )
+    assert status == 2
+    assert "one of" in err
+
+
+def test_a_broken_picture_is_named_and_the_others_are_done(
+    capsys: pytest.CaptureFixture[str], small_bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "broken.jpg").write_bytes(b"not a picture")
+    target = tmp_path / "out"
+    status, _, err = run(capsys, "predict", str(small_bundle), str(pictures), "-o", str(target))
+    assert status == 1
+    assert "broken.jpg is not a picture" in err
+    assert "1 of 4 pictures" in err
+    assert len(lines_of(target)) == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("none.jpg", "does not exist"),
+        ("*.jpg", "no picture matches"),
+        ("film.mp4", "video"),
+        ("rtsp://camera/1", "stream"),
+        ("0", "camera"),
+        (".", "holds no pictures"),
+    ],
+)
+def test_sources_without_pictures_are_explained(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    small_bundle: Path,
+    tmp_path: Path,
+    source: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run(capsys, "predict", str(small_bundle), source)
+    assert status == 1
+    assert message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_output_earlier_results_are_kept(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    small_bundle: Path,
+    pictures: Path,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert run(capsys, "predict", str(small_bundle), str(pictures / "a.png"))[0] == 0
+    assert lines_of(tmp_path / "predictions")
+    assert lines_of(tmp_path / "predictions-2")
