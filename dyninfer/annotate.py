@@ -42,7 +42,7 @@ def annotate(image: ImageArray, detections: Detections, *, badge: bool = True) -
     ):
         colour = class_colour(int(class_id))
         left, top, right, bottom = (round(float(value)) for value in box)
-        cv2.rectangle(canvas, (left, top), (right, bottom), colour, width, cv2.LINE_AA)
+        cv2.rectangle(canvas, (left, top), (right, bottom), colour, width)
         _label(canvas, f"{name} {confidence:.2f}", (left, top), colour, scale)
     if badge:
         _badge(canvas, detections, scale)

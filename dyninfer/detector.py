@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,18 +11,17 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.batch_run import BatchResult, ExitGroup
+from dyninfer.batches import check_inputs, detect_batch, infer_batch
 from dyninfer.bundle import Bundle
 from dyninfer.engines import open_backend
-from dyninfer.engines.base import Engine, check_tensor
+from dyninfer.engines.base import Engine
 from dyninfer.errors import InputError
 from dyninfer.images import check_image, read_image
-from dyninfer.imagespec import Placement
 from dyninfer.manifest import Manifest, Task
 from dyninfer.pipeline import CascadePipeline
 from dyninfer.policy import AlwaysHard, Policy, Threshold
 from dyninfer.postprocess import Postprocess
-from dyninfer.types import Detections, Float32Array, ImageArray, Int64Array, RawOutput
+from dyninfer.types import Detections, ImageArray, RawOutput
 
 ImageLike = str | os.PathLike[str] | npt.NDArray[Any]
 DEFAULT_THRESHOLD = 0.5
@@ -153,15 +151,18 @@ class Detector:
             raise InputError(f"{self.manifest.name} classifies; use infer for its logits")
         options = options or Postprocess()
         if isinstance(images, (str, os.PathLike, np.ndarray)):
-            return self._detect_batch([_load(images)], options)[0]
+            return detect_batch(self._pipeline, [_load(images)], self._policy, options)[0]
         if not isinstance(images, Sequence):
             raise InputError(
                 f"images is {type(images).__name__}, expected a path, an array, or a list of them"
             )
         found: list[Detections] = []
         for start in range(0, len(images), self._max_batch):
-            batch = [_load(image) for image in images[start : start + self._max_batch]]
-            found += self._detect_batch(batch, options)
+            batch = [
+                _load_numbered(image, start + offset, len(images))
+                for offset, image in enumerate(images[start : start + self._max_batch])
+            ]
+            found += detect_batch(self._pipeline, batch, self._policy, options)
         return found
 
     def stream(
@@ -170,61 +171,6 @@ class Detector:
         """Detect objects in images one after the other, as they come."""
         for image in images:
             yield self(image, options=options)
-
-    def _detect_batch(self, images: list[ImageArray], options: Postprocess) -> list[Detections]:
-        policy = self._policy
-        prepare_ms = np.zeros(len(images))
-
-        def feed(name: str, rows: Int64Array, workspace: Any) -> Float32Array:
-            spec = self.manifest.image_inputs[name]
-            batch = workspace.host_array(name, (len(rows), 3, spec.height, spec.width))
-            for position, row in enumerate(rows):
-                start = time.perf_counter_ns()
-                spec.prepare(images[row], batch[position])
-                prepare_ms[row] += (time.perf_counter_ns() - start) / 1e6
-            return batch  # type: ignore[no-any-return]  # the workspace is the backend's own
-
-        found: dict[int, Detections] = {}
-        with self._pipeline.workspace() as workspace:
-            result = self._pipeline.run(feed, len(images), policy, workspace)
-            for group in result.groups:
-                for position, row in enumerate(map(int, group.rows)):
-                    timings = {"prepare": float(prepare_ms[row])}
-                    found[row] = self._detections(
-                        images[row], result, group, position, options, timings
-                    )
-        return [found[row] for row in range(len(images))]
-
-    def _detections(
-        self,
-        image: ImageArray,
-        result: BatchResult,
-        group: ExitGroup,
-        position: int,
-        options: Postprocess,
-        timings: dict[str, float],
-    ) -> Detections:
-        row = int(group.rows[position])
-        start = time.perf_counter_ns()
-        boxes, confidences, class_ids = options(
-            group.outputs["boxes_xyxy"][position], group.outputs["class_scores"][position]
-        )
-        boxes = self._placement(image, group.exit_index).to_image(boxes)
-        timings |= result.timings_of(row)
-        timings["postprocess"] = (time.perf_counter_ns() - start) / 1e6
-        return Detections(
-            boxes_xyxy=boxes,
-            confidences=confidences.astype(np.float32, copy=False),
-            class_ids=class_ids.astype(np.int64, copy=False),
-            class_names=tuple(self.class_names[class_id] for class_id in class_ids),
-            easiness=_easiness(result, row),
-            exit_index=group.exit_index,
-            timings_ms=timings,
-        )
-
-    def _placement(self, image: ImageArray, exit_index: int) -> Placement:
-        name = self.manifest.exits[exit_index].image_input
-        return self.manifest.image_inputs[name].place(image.shape[1], image.shape[0])
 
     def infer(self, inputs: Mapping[str, npt.NDArray[Any]]) -> list[RawOutput]:
         """Run prepared tensors, without pre- and postprocessing.
@@ -240,33 +186,15 @@ class Detector:
             InputError: an input is missing, unknown, of another shape or dtype, or holds NaN.
         """
         self._check_open()
-        batch = self._check_inputs(inputs)
+        batch = check_inputs(self.manifest, inputs)
         policy = self._policy
         arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         found: list[RawOutput] = []
         for start in range(0, batch, self._max_batch):
             stop = start + self._max_batch
-            found += self._infer_batch({name: a[start:stop] for name, a in arrays.items()}, policy)
+            chunk = {name: array[start:stop] for name, array in arrays.items()}
+            found += infer_batch(self._pipeline, chunk, policy)
         return found
-
-    def _infer_batch(
-        self, arrays: Mapping[str, npt.NDArray[Any]], policy: Policy
-    ) -> list[RawOutput]:
-        batch = len(next(iter(arrays.values())))
-
-        def feed(name: str, rows: Int64Array, _workspace: Any) -> Float32Array:
-            return arrays[name] if len(rows) == batch else arrays[name][rows]
-
-        found: dict[int, RawOutput] = {}
-        with self._pipeline.workspace() as workspace:
-            result = self._pipeline.run(feed, batch, policy, workspace)
-            for group in result.groups:
-                for position, row in enumerate(map(int, group.rows)):
-                    outputs = {
-                        name: array[position].copy() for name, array in group.outputs.items()
-                    }
-                    found[row] = RawOutput(_easiness(result, row), group.exit_index, outputs)
-        return [found[row] for row in range(batch)]
 
     def run_stage(
         self, name: str, inputs: Mapping[str, npt.NDArray[Any]]
@@ -294,28 +222,6 @@ class Detector:
             outputs = self.engines[name].run(tensors, workspace)
             return {key: np.array(tensor.numpy()) for key, tensor in outputs.items()}
 
-    def _check_inputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> int:
-        """Number of images in prepared tensors, after every check."""
-        specs = {
-            spec.name: spec
-            for stage in self.manifest.stages.values()
-            for spec in stage.inputs
-            if spec.name in self.manifest.image_inputs
-        }
-        if set(inputs) != set(specs):
-            raise InputError(
-                f"inputs are {sorted(inputs)}, expected {sorted(specs)} "
-                f"({'; '.join(map(str, specs.values()))})"
-            )
-        batch = len(next(iter(inputs.values())))
-        if not batch:
-            raise InputError("the batch is empty, expected at least one image")
-        for name, array in inputs.items():
-            check_tensor(array.shape, array.dtype, specs[name], batch, self.manifest.name)
-            if not np.isfinite(array).all():
-                raise InputError(f"{name} holds NaN or infinity; check the preprocessing")
-        return batch
-
     def _check_open(self) -> None:
         if self._closed:
             raise InputError("the detector was closed; load the bundle again")
@@ -337,14 +243,17 @@ class Detector:
         self.close()
 
 
+def _load_numbered(image: ImageLike, index: int, count: int) -> ImageArray:
+    """As :func:`_load`, with an error that tells which image of a list is meant."""
+    try:
+        return _load(image)
+    except InputError as error:
+        raise InputError(f"images[{index}] of {count}: {error}") from None
+
+
 def _load(image: ImageLike) -> ImageArray:
     if isinstance(image, np.ndarray):
         return check_image(image)
     if isinstance(image, (str, os.PathLike)):
         return read_image(image)
     raise InputError(f"an image is {type(image).__name__}, expected a path or a uint8 BGR array")
-
-
-def _easiness(result: BatchResult, row: int) -> float | None:
-    value = float(result.easiness[row])
-    return None if np.isnan(value) else value

@@ -150,7 +150,17 @@ class Manifest(_Model):
                     f"stage {exit_.head or exit_.body!r} ends in {sorted(ends)}, "
                     f"without {sorted(missing)}"
                 )
+            self._check_classes(final)
         return self
+
+    def _check_classes(self, final: Stage) -> None:
+        """The last output of an exit has one column for every class name."""
+        columns = next(s.shape[-1] for s in final.outputs if s.name == self.task.outputs[-1])
+        if isinstance(columns, int) and columns != len(self.class_names):
+            raise ValueError(
+                f"there are {len(self.class_names)} class names for {columns} columns of "
+                f"{self.task.outputs[-1]}"
+            )
 
     def _check_stage(self, name: str, available: dict[str, TensorSpec]) -> None:
         if name not in self.stages:

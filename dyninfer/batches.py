@@ -1,0 +1,135 @@
+"""From a batch of pictures, or of prepared tensors, to one result per image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.batch_run import BatchResult, ExitGroup
+from dyninfer.engines.base import check_tensor
+from dyninfer.errors import InputError
+from dyninfer.imagespec import Placement
+from dyninfer.manifest import Manifest
+from dyninfer.pipeline import CascadePipeline
+from dyninfer.policy import Policy
+from dyninfer.postprocess import Postprocess
+from dyninfer.types import Detections, Float32Array, ImageArray, Int64Array, RawOutput
+
+
+def detect_batch(
+    pipeline: CascadePipeline, images: Sequence[ImageArray], policy: Policy, options: Postprocess
+) -> list[Detections]:
+    """Prepare, run and postprocess pictures (h, w, 3) uint8 BGR, at least one, as one batch."""
+    prepare_ms = np.zeros(len(images))
+
+    def feed(name: str, rows: Int64Array, workspace: Any) -> Float32Array:
+        spec = pipeline.manifest.image_inputs[name]
+        batch: Float32Array = workspace.host_array(name, (len(rows), 3, spec.height, spec.width))
+        for position, row in enumerate(rows):
+            start = time.perf_counter_ns()
+            spec.prepare(images[row], batch[position])
+            prepare_ms[row] += (time.perf_counter_ns() - start) / 1e6
+        return batch
+
+    found: dict[int, Detections] = {}
+    with pipeline.workspace() as workspace:
+        result = pipeline.run(feed, len(images), policy, workspace)
+        for group in result.groups:
+            for position, row in enumerate(map(int, group.rows)):
+                placement = _placement(pipeline.manifest, images[row], group.exit_index)
+                timings = {"prepare": float(prepare_ms[row])} | result.timings_of(row)
+                names = pipeline.manifest.class_names
+                found[row] = _detections(
+                    result, group, position, placement, options, names, timings
+                )
+    return [found[row] for row in range(len(images))]
+
+
+def _placement(manifest: Manifest, image: ImageArray, exit_index: int) -> Placement:
+    spec = manifest.image_inputs[manifest.exits[exit_index].image_input]
+    return spec.place(image.shape[1], image.shape[0])
+
+
+def _detections(
+    result: BatchResult,
+    group: ExitGroup,
+    position: int,
+    placement: Placement,
+    options: Postprocess,
+    names: Sequence[str],
+    timings: dict[str, float],
+) -> Detections:
+    start = time.perf_counter_ns()
+    boxes, confidences, class_ids = options(
+        group.outputs["boxes_xyxy"][position], group.outputs["class_scores"][position]
+    )
+    boxes = placement.to_image(boxes)
+    timings["postprocess"] = (time.perf_counter_ns() - start) / 1e6
+    return Detections(
+        boxes_xyxy=boxes,
+        confidences=confidences.astype(np.float32, copy=False),
+        class_ids=class_ids.astype(np.int64, copy=False),
+        class_names=tuple(names[class_id] for class_id in class_ids),
+        easiness=_easiness(result, int(group.rows[position])),
+        exit_index=group.exit_index,
+        timings_ms=timings,
+    )
+
+
+def infer_batch(
+    pipeline: CascadePipeline, arrays: Mapping[str, npt.NDArray[Any]], policy: Policy
+) -> list[RawOutput]:
+    """Run prepared tensors that were checked, each (N, 3, H, W) float32, as one batch."""
+    batch = len(next(iter(arrays.values())))
+
+    def feed(name: str, rows: Int64Array, _workspace: Any) -> Float32Array:
+        return arrays[name] if len(rows) == batch else arrays[name][rows]
+
+    found: dict[int, RawOutput] = {}
+    with pipeline.workspace() as workspace:
+        result = pipeline.run(feed, batch, policy, workspace)
+        for group in result.groups:
+            for position, row in enumerate(map(int, group.rows)):
+                outputs = {name: array[position].copy() for name, array in group.outputs.items()}
+                found[row] = RawOutput(_easiness(result, row), group.exit_index, outputs)
+    return [found[row] for row in range(batch)]
+
+
+def check_inputs(manifest: Manifest, inputs: Mapping[str, npt.NDArray[Any]]) -> int:
+    """Number of images in prepared tensors.
+
+    Raises:
+        InputError: an input is missing, unknown, of another shape or dtype, or holds NaN; or
+            there is no image.
+    """
+    specs = {
+        spec.name: spec
+        for stage in manifest.stages.values()
+        for spec in stage.inputs
+        if spec.name in manifest.image_inputs
+    }
+    if set(inputs) != set(specs):
+        raise InputError(
+            f"inputs are {sorted(inputs)}, expected {sorted(specs)} "
+            f"({'; '.join(map(str, specs.values()))})"
+        )
+    batches = []
+    for name, array in inputs.items():
+        if not isinstance(array, np.ndarray) or not array.ndim:
+            raise InputError(f"{name} is {type(array).__name__}, expected an array: {specs[name]}")
+        batches.append(len(array))
+        check_tensor(array.shape, array.dtype, specs[name], batches[0], manifest.name)
+        if not len(array):
+            raise InputError("the batch is empty, expected at least one image")
+        if not np.isfinite(array).all():
+            raise InputError(f"{name} holds NaN or infinity; check the preprocessing")
+    return batches[0]
+
+
+def _easiness(result: BatchResult, row: int) -> float | None:
+    value = float(result.easiness[row])
+    return None if np.isnan(value) else value

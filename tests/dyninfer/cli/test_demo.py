@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from dyninfer.bundle import Bundle
+from tests.dyninfer.cli.run import run
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_a_verified_bundle_a_table_and_pictures(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "demo"
+    status, out, _ = run(capsys, "demo", "--output", str(folder), "--scenes", "24")
+    assert status == 0
+    assert "verification passed" in out
+    parity = Bundle.open(folder / "dy-digits.dyn").parity()
+    assert parity is not None
+    assert parity["passed"] is True
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [round(point["hard_share"], 2) for point in summary["points"]] == [0, 0.25, 0.5, 0.75, 1]
+    for name in ("easy-and-hard.jpg", "photographs.jpg"):
+        page = cv2.imread(str(folder / name))
+        assert page is not None
+        assert min(page.shape[:2]) > 500
+    assert len(list((folder / "scenes").glob("*.jpg"))) == 24
+
+
+def test_too_few_scenes_are_wrong_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, _, err = run(capsys, "demo", "--output", str(tmp_path), "--scenes", "3")
+    assert status == 2
+    assert "--scenes" in err

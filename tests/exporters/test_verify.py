@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dyninfer.exporters.verify import Tolerance, _Errors, count_flips
+
+
+def test_no_router_means_no_decisions() -> None:
+    flips = count_flips(np.empty(0, np.float32), np.empty(0, np.float32))
+    assert (flips.decisions, flips.flips, flips.share) == (0, 0, 0.0)
+
+
+def test_one_image_is_decided_at_the_default_threshold_only() -> None:
+    flips = count_flips(np.array([0.49], np.float32), np.array([0.51], np.float32))
+    assert (flips.decisions, flips.flips, flips.share) == (1, 1, 1.0)
+
+
+def test_neighbours_that_change_places_are_flips() -> None:
+    expected = np.array([0.1, 0.2, 0.3], np.float32)
+    found = np.array([0.2, 0.1, 0.3], np.float32)
+    flips = count_flips(expected, found)
+    assert flips.decisions == 9
+    assert flips.flips == 2
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20))
+def test_equal_easiness_never_flips(values: list[float]) -> None:
+    easiness = np.array(values, np.float32)
+    assert count_flips(easiness, easiness.copy()).flips == 0
+
+
+@pytest.mark.parametrize(
+    ("tensor", "max_abs", "largest", "passes"),
+    [
+        ("boxes_xyxy", 0.0, 0.0, True),
+        ("boxes_xyxy", 1e-3, 10.0, True),
+        ("boxes_xyxy", 1.1e-3, 10.0, False),
+        ("boxes_xyxy", 1.1e-2, 1280.0, True),
+        ("easiness", 1e-5, 0.5, True),
+        ("easiness", 1.1e-5, 0.5, False),
+        ("class_scores", 1.1e-4, 1.0, False),
+        ("feature_24", 9e-4, 10.0, True),
+        ("feature_24", 1.1e-3, 10.0, False),
+        ("feature_24", float("inf"), 10.0, False),
+        ("boxes_xyxy", float("inf"), 10.0, False),
+    ],
+)
+def test_tolerances(tensor: str, max_abs: float, largest: float, passes: bool) -> None:
+    assert Tolerance().passes(tensor, max_abs, largest) is passes
+
+
+def test_errors_keep_the_largest_of_all_samples_and_never_lose_a_nan() -> None:
+    errors = _Errors()
+    source = np.array([1.0, -4.0])
+    errors.add("head", "boxes_xyxy", source + 0.5, source)
+    errors.add("head", "boxes_xyxy", source, source)
+    errors.add("second", "boxes_xyxy", np.array([np.nan, -4.0]), source)
+    errors.add("second", "boxes_xyxy", source, source)
+    head, second = errors.checks(Tolerance())
+    assert (head.max_abs, head.max_rel, head.passed) == (0.5, 0.125, False)
+    assert second.max_abs == float("inf")
+    assert second.passed is False
