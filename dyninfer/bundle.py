@@ -62,7 +62,11 @@ class Bundle:
     def stage_path(self, name: str) -> Path:
         """Path of a stage's file, inside the bundle even when links are followed."""
         path = self.path / self.manifest.stages[name].file
-        if not path.resolve().is_relative_to(self.path.resolve()):
+        try:
+            inside = path.resolve().is_relative_to(self.path.resolve())
+        except (OSError, RuntimeError):  # links that go in circles
+            inside = False
+        if not inside:
             raise BundleError(f"stage {name!r} of {self.path} points outside the bundle: {path}")
         if not path.is_file():
             raise BundleError(f"{path} is missing; export the bundle again")

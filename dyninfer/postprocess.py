@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from dyninfer.errors import InputError
-from dyninfer.types import Float32Array, Int64Array
+from dyninfer.types import BoolArray, Float32Array, Int64Array
 
 MAX_CANDIDATES = 30_000
 _BLOCK = 512  # OpenCV's NMS is quadratic; blocks of this size cost about 1 ms each
@@ -57,8 +57,8 @@ class Postprocess:
         """
         anchors, classes = self._candidates(class_scores)
         confidences = class_scores[anchors, classes]
-        finite = np.isfinite(boxes_xyxy[anchors]).all(axis=1)
-        anchors, classes, confidences = anchors[finite], classes[finite], confidences[finite]
+        usable = _usable(boxes_xyxy[anchors])
+        anchors, classes, confidences = anchors[usable], classes[usable], confidences[usable]
         order = np.argsort(-confidences, kind="stable")[:MAX_CANDIDATES]
         anchors, classes, confidences = anchors[order], classes[order], confidences[order]
         boxes = boxes_xyxy[anchors].astype(np.float32, copy=False)
@@ -72,6 +72,12 @@ class Postprocess:
             return anchors, classes
         (anchors,) = np.nonzero(class_scores.max(axis=1, initial=0) > self.confidence)
         return anchors, class_scores[anchors].argmax(axis=1)
+
+
+def _usable(boxes: Float32Array) -> BoolArray:
+    """Finite boxes with an area; OpenCV takes two without one for duplicates."""
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return np.asarray(has_area & np.isfinite(boxes).all(axis=1), np.bool_)
 
 
 def nms(
@@ -111,9 +117,11 @@ def nms(
 
 def _settle(boxes: Float32Array, class_ids: Int64Array, iou: float) -> Int64Array:
     """Non-maximum suppression of one block by OpenCV: indices of what is kept, rising."""
-    sizes = boxes[:, 2:] - boxes[:, :2]
+    corners = boxes.astype(np.float64)  # float32 would lose pixels beside a far-off box
     # OpenCV keeps classes apart by an offset that presumes coordinates from 0 up
-    rectangles: Any = np.concatenate([boxes[:, :2] - boxes.min(), sizes], 1).astype(np.float64)
+    rectangles: Any = np.concatenate(
+        [corners[:, :2] - corners.min(), corners[:, 2:] - corners[:, :2]], 1
+    )
     # OpenCV orders by score and drops those not above its own threshold: ranks keep every
     # candidate, and the order among equal confidences
     ranks: Any = np.arange(len(boxes), 0, -1, dtype=np.float32)

@@ -57,6 +57,8 @@ def _read_names(path: Path) -> tuple[str, ...]:
             f"{path} has no readable 'names'; expected a list or a mapping of index to name"
         ) from None
     if isinstance(names, dict):
+        if not all(isinstance(key, int) for key in names):
+            raise ConfigError(f"'names' in {path} maps {list(names)}, expected class numbers")
         names = [names[key] for key in sorted(names)]
     if not isinstance(names, list):
         raise ConfigError(f"'names' in {path} is {type(names).__name__}, expected a list")

@@ -20,6 +20,7 @@ from dyninfer.errors import ExportError
 from dyninfer.manifest import BATCH_AXIS, Stage, TensorSpec
 
 OPSET = 17  # the newest that TensorRT 8.6 reads
+IR_VERSION = 8  # of the same time as opset 17, for older readers
 EXAMPLE_BATCH = 2  # 1 would be taken for a constant
 
 
@@ -149,7 +150,14 @@ def _clean(model: ModelProto) -> ModelProto:
     for item in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         item.doc_string = ""
         del item.metadata_props[:]
+    model.ir_version = IR_VERSION
     onnx.checker.check_model(model)
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if versions != {"": OPSET}:
+        raise ExportError(
+            f"PyTorch {torch.__version__} wrote opsets {versions}, expected {OPSET}, "
+            "which TensorRT 8.6 reads; an operator of the stage does not exist in it"
+        )
     return model
 
 

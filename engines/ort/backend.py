@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from dyninfer.engines.base import Backend, Engine
 from dyninfer.engines.ort.runtime import PROVIDERS, Target, ort, parse_target, session_options
-from dyninfer.engines.ort.tensor import OrtTensor, OrtWorkspace
+from dyninfer.engines.ort.tensor import Bound, OrtTensor, OrtWorkspace
 from dyninfer.errors import BackendUnavailable, EngineBuildError
 from dyninfer.manifest import Stage
 from dyninfer.types import Int64Array
@@ -32,11 +33,27 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
     def _execute(
         self, inputs: Mapping[str, OrtTensor], batch: int, workspace: OrtWorkspace
     ) -> dict[str, OrtTensor]:
-        binding = workspace.bindings.get(self.name)
-        if binding is None:
-            binding = workspace.bindings[self.name] = self._session.io_binding()
+        bound = workspace.bound.get(self.name)
+        if bound is None:
+            bound = workspace.bound[self.name] = Bound(self._session.io_binding())
         for spec in self.stage.inputs:
-            _bind_input(binding, spec.name, inputs[spec.name])
+            _bind_input(bound, spec.name, inputs[spec.name], self._target)
+        if bound.batch != batch:
+            bound.outputs = self._bind_outputs(bound.binding, batch, workspace)
+            # outputs whose shape is known only after a run are bound anew for each
+            bound.batch = batch if len(bound.outputs) == len(self.stage.outputs) else 0
+        run_binding(self._session, bound.binding, self._target)
+        outputs = dict(bound.outputs)
+        if len(outputs) < len(self.stage.outputs):
+            values = bound.binding.get_outputs()
+            for spec, value in zip(self.stage.outputs, values, strict=True):
+                outputs.setdefault(spec.name, OrtTensor.over_value(value, np.dtype(spec.dtype)))
+        return outputs
+
+    def _bind_outputs(
+        self, binding: Any, batch: int, workspace: OrtWorkspace
+    ) -> dict[str, OrtTensor]:
+        """Bind every output; returns those whose shape is known, as tensors in the workspace."""
         outputs = {}
         for spec in self.stage.outputs:
             shape = spec.shape_for(batch)
@@ -47,11 +64,6 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
             key, dtype = (self.name, spec.name), np.dtype(spec.dtype)
             outputs[spec.name] = workspace.tensor(key, shape, dtype, on_host)
             _bind_output(binding, spec.name, outputs[spec.name])
-        run_binding(self._session, binding, self._target)
-        if len(outputs) < len(self.stage.outputs):
-            values = binding.get_outputs()
-            for spec, value in zip(self.stage.outputs, values, strict=True):
-                outputs.setdefault(spec.name, OrtTensor.over_value(value, np.dtype(spec.dtype)))
         return outputs
 
     def _place(self, on_host: bool) -> tuple[str, int]:
@@ -75,6 +87,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         self._target = parse_target(device, provider)
         self.device = self._target.name
         self._gather_sessions: dict[str, Any] = {}
+        self._gather_lock = threading.Lock()
 
     def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> OrtEngine:
         """See :meth:`dyninfer.engines.base.Backend.open`."""
@@ -99,30 +112,34 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         """The given rows, gathered on the tensor's device by a one-operator session."""
         session = self._gather_session(tensor.dtype)
         key = f"gather_{tensor.dtype}"
-        binding = workspace.bindings.get(key)
-        if binding is None:
-            binding = workspace.bindings[key] = session.io_binding()
+        bound = workspace.bound.get(key)
+        if bound is None:
+            bound = workspace.bound[key] = Bound(session.io_binding())
         on_host = self._target.device_type == "cpu"
         shape = (len(rows), *tensor.shape[1:])
         result = workspace.tensor(("gather", name), shape, tensor.dtype, on_host)
-        _bind_input(binding, "data", tensor)
-        _bind_input(binding, "rows", OrtTensor.over_array(rows))
-        _bind_output(binding, "gathered", result)
-        run_binding(session, binding, self._target)
+        _bind_input(bound, "data", tensor.as_matrix(), self._target)
+        _bind_input(bound, "rows", OrtTensor.over_array(rows), self._target)
+        _bind_output(bound.binding, "gathered", result.as_matrix())
+        run_binding(session, bound.binding, self._target)
         return result
 
     def _gather_session(self, dtype: np.dtype[Any]) -> Any:
         key = str(dtype)
-        if key not in self._gather_sessions:
-            file = resources.files("dyninfer.engines.ort") / f"gather_rows_{key}.onnx"
-            with resources.as_file(file) as path:
-                self._gather_sessions[key] = self._session(path, f"gather of {key}")
-        return self._gather_sessions[key]
+        with self._gather_lock:  # a second session would free the one that others are bound to
+            if key not in self._gather_sessions:
+                file = resources.files("dyninfer.engines.ort") / f"gather_rows_{key}.onnx"
+                with resources.as_file(file) as path:
+                    self._gather_sessions[key] = self._session(path, f"gather of {key}")
+            return self._gather_sessions[key]
 
     def _session(self, path: Path, what: str) -> Any:
         try:
             session = ort.InferenceSession(
-                str(path), session_options(), providers=self._target.providers
+                str(path),
+                session_options(),
+                providers=self._target.providers,
+                enable_fallback=0,  # or it prints, and tries again with other providers
             )
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             reason = str(error).splitlines()[0]
@@ -146,10 +163,19 @@ def run_binding(session: Any, binding: Any, target: Target) -> None:
         binding.synchronize_outputs()
 
 
-def _bind_input(binding: Any, name: str, tensor: OrtTensor) -> None:
-    binding.bind_input(
+def _bind_input(bound: Bound, name: str, tensor: OrtTensor, target: Target) -> None:
+    """Bind an input, unless the binding has the same memory already.
+
+    What lies on another device than the session's is copied there by the binding, so it must be
+    bound again for every run.
+    """
+    place = (tensor.pointer, tensor.shape)
+    if bound.inputs.get(name) == place and tensor.device_type == target.device_type:
+        return
+    bound.binding.bind_input(
         name, tensor.device_type, tensor.device_id, tensor.dtype.type, tensor.shape, tensor.pointer
     )
+    bound.inputs[name] = place
 
 
 def _bind_output(binding: Any, name: str, tensor: OrtTensor) -> None:

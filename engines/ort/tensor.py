@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,11 +43,26 @@ class OrtTensor:
         device = (value.device_name(), 0)
         return cls(value, value.data_ptr(), tuple(value.shape()), dtype, device)
 
+    def as_matrix(self) -> OrtTensor:
+        """The same memory with all axes but the first in one: (N, K)."""
+        shape = (self.shape[0], math.prod(self.shape[1:]))
+        device = (self.device_type, self.device_id)
+        return OrtTensor(self._owner, self.pointer, shape, self.dtype, device)
+
     def numpy(self) -> npt.NDArray[Any]:
         """The values on the host; a view where the memory is the host's already."""
         values = self._owner if isinstance(self._owner, np.ndarray) else self._owner.numpy()
-        count = int(np.prod(self.shape))
-        return values.reshape(-1)[:count].reshape(self.shape)
+        return values.reshape(-1)[: math.prod(self.shape)].reshape(self.shape)
+
+
+@dataclass
+class Bound:
+    """What a session's binding was last told: inputs as (address, shape), outputs for a batch."""
+
+    binding: Any
+    inputs: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    batch: int = 0
+    outputs: dict[str, OrtTensor] = field(default_factory=dict)
 
 
 class OrtWorkspace:
@@ -55,11 +72,11 @@ class OrtWorkspace:
         self._target = target
         self._buffers: dict[tuple[str, str], tuple[Any, int]] = {}
         self._host: dict[str, npt.NDArray[np.float32]] = {}
-        self.bindings: dict[str, Any] = {}
+        self.bound: dict[str, Bound] = {}
 
     def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """A float32 host array of this shape, from a buffer that is used again."""
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         buffer = self._host.get(name)
         if buffer is None or buffer.size < count:
             buffer = self._host[name] = np.empty(count, np.float32)
@@ -69,7 +86,7 @@ class OrtWorkspace:
         self, key: tuple[str, str], shape: tuple[int, ...], dtype: np.dtype[Any], on_host: bool
     ) -> OrtTensor:
         """A tensor of this shape in the buffer ``key``, allocated only if it must grow."""
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         buffer, capacity = self._buffers.get(key, (None, 0))
         device = ("cpu", 0) if on_host else (self._target.device_type, self._target.device_id)
         if capacity < count:
