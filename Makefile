@@ -1,4 +1,5 @@
-# Every target sets up what it needs: a virtual environment in .venv with PyTorch's CPU build.
+# Every target sets up what it needs: a virtual environment in .venv, PyTorch included. On Linux
+# pip may fetch PyTorch's CUDA build, of several GB; PIP_EXTRA_INDEX_URL can point at its CPU builds.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,4 +39,4 @@ format: $(READY)  ## Rewrite files in the project's format
 	$(BIN)/ruff format .
 
 clean:  ## Remove everything that was made, the virtual environment included
-	rm -rf $(VENV) build dist *.egg-info demo-output predictions .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dyninfer.engines.base import Backend, Engine
 from dyninfer.errors import InputError
-from dyninfer.manifest import Exit, Manifest
+from dyninfer.manifest import EASINESS, Exit, Manifest
 from dyninfer.policy import Policy
 from dyninfer.types import Float32Array, Int64Array
 
@@ -38,12 +38,14 @@ class BatchResult:
     """What a batch produced: groups by exit, the easiness of every image, and times.
 
     ``easiness`` is (N,) float32, NaN where no router ran; the last router that saw an image
-    counts. ``stage_ms`` maps a stage to (milliseconds, rows it ran for).
+    counts. ``nan_rows`` are the images that went on because a router said NaN. ``stage_ms`` maps
+    a stage to (milliseconds, rows it ran for).
     """
 
     easiness: Float32Array
     groups: list[ExitGroup] = field(default_factory=list)
     stage_ms: dict[str, tuple[float, Int64Array]] = field(default_factory=dict)
+    nan_rows: set[int] = field(default_factory=set)
 
     def timings_of(self, row: int) -> dict[str, float]:
         """Stage -> milliseconds for one image: an equal share of what its batch took."""
@@ -72,6 +74,7 @@ class BatchRun:
         self.workspace = workspace
         self.rows: Int64Array = np.arange(batch)
         self.tensors: dict[str, Any] = {}
+        self._gather_ns = 0
         self.result = BatchResult(np.full(batch, np.nan, np.float32))
 
     def run(self, policy: Policy) -> BatchResult:
@@ -82,7 +85,10 @@ class BatchRun:
             self.tensors |= self._run_stage(exit_.body, self.tensors, self.rows)
             if exit_.router:
                 scores = self._run_stage(exit_.router, self.tensors, self.rows)
-                self.result.easiness[self.rows] = _one_per_row(scores["easiness"].numpy())
+                easiness = _one_per_row(scores[EASINESS].numpy())
+                self.result.easiness[self.rows] = easiness
+                if policy.needs_router:
+                    self.result.nan_rows.update(self.rows[np.isnan(easiness)].tolist())
             if index == len(exits) - 1:
                 continues = np.zeros(len(self.rows), np.bool_)
             else:
@@ -107,9 +113,12 @@ class BatchRun:
                     self.tensors[spec.name] = self.stages.backend.from_host(images)
 
     def _run_stage(self, name: str, tensors: Mapping[str, Any], rows: Int64Array) -> dict[str, Any]:
+        """Run a stage; its time includes gathering the rows it runs for."""
         start = time.perf_counter_ns()
         outputs = self.stages.engines[name].run(tensors, self.workspace)
-        self.result.stage_ms[name] = ((time.perf_counter_ns() - start) / 1e6, rows)
+        spent_ns = time.perf_counter_ns() - start + self._gather_ns
+        self._gather_ns = 0
+        self.result.stage_ms[name] = (spent_ns / 1e6, rows)
         return outputs
 
     def _leave(self, index: int, exit_: Exit, leaving: Int64Array) -> ExitGroup:
@@ -133,11 +142,14 @@ class BatchRun:
         kept = {name: tensor for name, tensor in self.tensors.items() if name in names}
         if len(chosen) == len(self.rows):
             return kept
+        start = time.perf_counter_ns()
         gather = self.stages.backend.gather
-        return {
+        selected = {
             name: gather(f"{name} {purpose}", tensor, chosen, self.workspace)
             for name, tensor in kept.items()
         }
+        self._gather_ns += time.perf_counter_ns() - start
+        return selected
 
 
 def _one_per_row(easiness: npt.NDArray[Any]) -> Float32Array:

@@ -112,9 +112,10 @@ def check_inputs(manifest: Manifest, inputs: Mapping[str, npt.NDArray[Any]]) -> 
         for spec in stage.inputs
         if spec.name in manifest.image_inputs
     }
-    if set(inputs) != set(specs):
+    if not isinstance(inputs, Mapping) or set(inputs) != set(specs):
+        got = sorted(map(str, inputs)) if isinstance(inputs, Mapping) else type(inputs).__name__
         raise InputError(
-            f"inputs are {sorted(inputs)}, expected {sorted(specs)} "
+            f"inputs are {got}, expected a mapping of {sorted(specs)} "
             f"({'; '.join(map(str, specs.values()))})"
         )
     batches = []

@@ -44,6 +44,7 @@ class Bundle:
             BundleError: anything is missing, changed, outside the folder, or from the future.
         """
         path = Path(path)
+        check_path(path)
         if not path.is_dir():
             what = "is a file" if path.exists() else "does not exist"
             raise BundleError(
@@ -88,8 +89,32 @@ class Bundle:
         return load_sealed(path) if path.exists() else None
 
     def write_parity(self, payload: Mapping[str, Any]) -> None:
-        """Replace ``parity.json`` in one step."""
-        write_atomically(self.path / PARITY_FILE, dump_sealed(payload))
+        """Replace ``parity.json`` in one step.
+
+        Raises:
+            BundleError: the bundle's folder cannot be written.
+        """
+        try:
+            write_atomically(self.path / PARITY_FILE, dump_sealed(payload))
+        except OSError as error:
+            raise BundleError(
+                f"{self.path / PARITY_FILE} cannot be written: {error.strerror}"
+            ) from None
+
+
+def check_path(path: Path) -> None:
+    """Refuse what the operating system cannot take for a path at all.
+
+    Raises:
+        BundleError: the path holds a null character or is too long.
+    """
+    try:
+        path.exists()
+        path.stat()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{str(path)[:80]!r} is not a usable path: {error}") from None
 
 
 def parse_manifest(path: Path) -> Manifest:
@@ -114,7 +139,7 @@ def _refuse_later_schema(path: Path) -> None:
     """Say "upgrade" before anything else can be said about a file from the future."""
     try:
         payload = json.loads(path.read_bytes())
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         return  # load_sealed tells what is wrong
     version = payload.get("schema_version") if isinstance(payload, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -159,6 +184,7 @@ def new_bundle(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         ExportError: something is at ``path`` and ``overwrite`` is False, or writing failed.
     """
     check_target(path, overwrite=overwrite)
+    missing = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -174,6 +200,9 @@ def new_bundle(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise ExportError(f"{path} could not be written: {error.strerror}{hint}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for folder in missing:  # made above, innermost first; kept where the bundle is inside
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -187,17 +216,22 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 
 def _replace_folder(new: Path, target: Path) -> None:
-    """Rename ``new`` to ``target``; an old bundle there is moved aside first, then removed."""
-    aside = None
-    if target.exists():
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent)) / "old"
-        target.rename(aside)
-    try:
+    """Rename ``new`` to ``target``; an old bundle there is moved aside first, then removed.
+
+    Whatever interrupts it, the old bundle is either at its place or was replaced whole.
+    """
+    if not target.exists():
         new.rename(target)
-    except OSError:
-        if aside is not None:
+        return
+    holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    aside = holder / target.name
+    try:
+        target.rename(aside)
+        new.rename(target)
+    except BaseException:
+        if aside.exists() and not target.exists():
             aside.rename(target)
+        if not aside.exists():
+            holder.rmdir()
         raise
-    finally:
-        if aside is not None:
-            shutil.rmtree(aside.parent, ignore_errors=True)
+    shutil.rmtree(holder, ignore_errors=True)

@@ -35,6 +35,7 @@ def load(
     backend: str | None = None,
     provider: str | None = None,
     max_batch: int = DEFAULT_BATCH,
+    shared_threads: bool = False,
 ) -> Detector:
     """Open a bundle.
 
@@ -45,15 +46,22 @@ def load(
         provider: ONNX Runtime's execution provider, ``"cpu"``, ``"cuda"`` or ``"tensorrt"``;
             None takes the device's own.
         max_batch: longer lists of images are run in batches of this size.
+        shared_threads: let all ONNX Runtime sessions of the process share one pool of threads,
+            worth it where many bundles are open at once. From then on ONNX Runtime refuses
+            sessions that the application opens itself with default options; they need
+            ``SessionOptions.use_per_session_threads = False``. Where the application has set up
+            such a pool itself, it is used in any case.
 
     Raises:
         BundleError: the bundle is incomplete, changed, or from a later version.
         BackendUnavailable: backend, device or provider is not there.
     """
-    if max_batch < 1:
-        raise InputError(f"max_batch is {max_batch}, expected at least 1")
-    bundle = Bundle.open(path if isinstance(path, Path) else Path(os.fspath(path)))
-    pipeline = CascadePipeline(bundle, open_backend(backend, device, provider))
+    if not isinstance(max_batch, int) or max_batch < 1:
+        raise InputError(f"max_batch is {max_batch!r}, expected a whole number from 1 up")
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"a bundle is {type(path).__name__}, expected the path of a folder")
+    bundle = Bundle.open(Path(os.fspath(path)))
+    pipeline = CascadePipeline(bundle, open_backend(backend, device, provider, shared_threads))
     return Detector(bundle, pipeline, max_batch)
 
 
@@ -68,7 +76,6 @@ class Detector:
         self.bundle = bundle
         self._pipeline = pipeline
         self._max_batch = max_batch
-        self._closed = False
         routed = bundle.manifest.has_routers and len(bundle.manifest.exits) > 1
         self._policy: Policy = Threshold(DEFAULT_THRESHOLD) if routed else AlwaysHard()
 
@@ -146,7 +153,6 @@ class Detector:
         Raises:
             InputError: an image cannot be used; the message says which and why.
         """
-        self._check_open()
         if self.manifest.task is not Task.DETECT:
             raise InputError(f"{self.manifest.name} classifies; use infer for its logits")
         options = options or Postprocess()
@@ -185,7 +191,6 @@ class Detector:
         Raises:
             InputError: an input is missing, unknown, of another shape or dtype, or holds NaN.
         """
-        self._check_open()
         batch = check_inputs(self.manifest, inputs)
         policy = self._policy
         arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
@@ -211,9 +216,9 @@ class Detector:
         Raises:
             InputError: the stage is unknown, or an input is missing or does not fit.
         """
-        self._check_open()
-        if name not in self.engines:
-            raise InputError(f"stage {name!r} is unknown, expected {', '.join(self.engines)}")
+        if name not in self.manifest.stages:
+            known = ", ".join(self.manifest.stages)
+            raise InputError(f"stage {name!r} is unknown, expected {known}")
         backend = self._pipeline.backend
         tensors = {
             key: backend.from_host(np.ascontiguousarray(array)) for key, array in inputs.items()
@@ -222,13 +227,8 @@ class Detector:
             outputs = self.engines[name].run(tensors, workspace)
             return {key: np.array(tensor.numpy()) for key, tensor in outputs.items()}
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise InputError("the detector was closed; load the bundle again")
-
     def close(self) -> None:
-        """Free all engines and buffers; further calls raise InputError."""
-        self._closed = True
+        """Free all engines and buffers, after the calls under way; later ones raise InputError."""
         self._pipeline.close()
 
     def __enter__(self) -> Detector:

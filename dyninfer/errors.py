@@ -44,5 +44,9 @@ class EngineBuildError(DyninferError):
     """A backend refused to open or build an engine from a stage."""
 
 
+class EngineRunError(DyninferError):
+    """A backend failed while it ran a stage, for example for want of memory."""
+
+
 class MissingExtra(DyninferError):  # noqa: N818  # named like BackendUnavailable
     """An optional dependency is not installed; the message names the extra to install."""

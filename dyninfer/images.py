@@ -28,14 +28,16 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
         InputError: the file is missing, empty, a folder, or not a picture.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, expected a picture; pass the files in it one by one")
     try:
+        if path.is_dir():
+            raise InputError(
+                f"{path} is a folder, expected a picture; pass the files in it one by one"
+            )
         data = np.fromfile(path, np.uint8)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; check the path") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(path)[:200]!r} cannot be read: {error}") from None
     if not data.size:
         raise InputError(f"{path} is empty (0 bytes), expected a picture")
     try:

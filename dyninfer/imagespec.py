@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -10,6 +11,8 @@ import cv2
 import numpy as np
 
 from dyninfer.types import Float32Array, ImageArray
+
+MAX_SIDE = 16_384  # pixels; far beyond any detector, well below what exhausts a machine
 
 
 class ResizeMode(str, Enum):
@@ -86,6 +89,15 @@ class ImageSpec:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)
     pad_value: int = 114
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
+            raise ValueError(
+                f"the image size is {self.height}x{self.width}, "
+                f"expected sides from 1 to {MAX_SIDE} pixels"
+            )
+        if not all(math.isfinite(number) for number in (*self.mean, *self.std)) or 0 in self.std:
+            raise ValueError(f"mean {self.mean} and std {self.std} do not normalise an image")
 
     def place(self, width: int, height: int) -> Placement:
         """Where an image of ``width`` x ``height`` pixels goes.

@@ -14,6 +14,7 @@ from dyninfer.imagespec import ImageSpec
 
 SCHEMA_VERSION = 1
 BATCH_AXIS = "batch"
+EASINESS = "easiness"
 
 
 class _Model(BaseModel):
@@ -36,7 +37,7 @@ class TensorSpec(_Model):
     """Name, element type and shape of a tensor; a named axis is dynamic."""
 
     name: str
-    dtype: Literal["float32", "float16", "int64", "int32", "uint8"]
+    dtype: Literal["float32", "float16"]
     shape: tuple[int | str, ...]
 
     def shape_for(self, batch: int) -> tuple[int, ...] | None:
@@ -138,11 +139,16 @@ class Manifest(_Model):
     @model_validator(mode="after")
     def _wiring(self) -> Manifest:
         available: dict[str, TensorSpec] = {}
+        names = [name for exit_ in self.exits for name in exit_.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the route names a stage twice: {', '.join(names)}")
         for exit_ in self.exits:
             if exit_.image_input not in self.image_inputs:
                 raise ValueError(f"image input {exit_.image_input!r} is not described")
             for name in exit_.stages:
                 self._check_stage(name, available)
+            if exit_.router and EASINESS not in {s.name for s in self.stages[exit_.router].outputs}:
+                raise ValueError(f"router {exit_.router!r} has no output {EASINESS!r}")
             final = self.stages[exit_.head or exit_.body]
             ends = {spec.name for spec in final.outputs}
             if missing := set(self.task.outputs) - ends:
@@ -168,8 +174,14 @@ class Manifest(_Model):
         stage = self.stages[name]
         for spec in stage.inputs:
             made = available.get(spec.name)
-            if made is None and spec.name not in self.image_inputs:
+            image = self.image_inputs.get(spec.name)
+            if made is None and image is None:
                 raise ValueError(f"nothing before stage {name!r} makes its input {spec.name!r}")
+            if image is not None and spec.shape[1:] != (3, image.height, image.width):
+                raise ValueError(
+                    f"stage {name!r} expects {spec}, but the image input is "
+                    f"{image.height}x{image.width}"
+                )
             if made is not None and (made.dtype, made.shape) != (spec.dtype, spec.shape):
                 raise ValueError(f"stage {name!r} expects {spec}, an earlier stage makes {made}")
         available |= {spec.name: spec for spec in stage.outputs}

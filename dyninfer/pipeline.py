@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from dyninfer.batch_run import BatchResult, BatchRun, ImageFeed, Stages
 from dyninfer.bundle import Bundle
 from dyninfer.engines.base import Backend, Engine
-from dyninfer.errors import PolicyError
+from dyninfer.errors import InputError, PolicyError
 from dyninfer.manifest import Exit, Manifest
 from dyninfer.policy import Policy
 
@@ -33,7 +31,9 @@ class CascadePipeline:
         self.nan_easiness_count = 0
         self._stages = Stages(self.manifest, self.engines, backend)
         self._free_workspaces: list[Any] = []
-        self._lock = threading.Lock()
+        self._lent = 0
+        self._closed = False
+        self._lock = threading.Condition()
         try:
             for exit_ in self.manifest.exits:
                 for name in exit_.stages:
@@ -67,16 +67,32 @@ class CascadePipeline:
 
     @contextmanager
     def workspace(self) -> Iterator[Any]:
-        """Borrow buffers that no other thread uses."""
+        """Borrow buffers that no other thread uses.
+
+        They are kept for the next caller, but for those of a call that failed: what it left in
+        them is not known.
+
+        Raises:
+            InputError: the pipeline was closed.
+        """
         with self._lock:
+            if self._closed:
+                raise InputError("the detector was closed; load the bundle again")
+            self._lent += 1
             workspace = self._free_workspaces.pop() if self._free_workspaces else None
-        if workspace is None:
-            workspace = self.backend.workspace()
         try:
+            if workspace is None:
+                workspace = self.backend.workspace()
             yield workspace
+        except BaseException:
+            workspace = None
+            raise
         finally:
             with self._lock:
-                self._free_workspaces.append(workspace)
+                self._lent -= 1
+                if workspace is not None:
+                    self._free_workspaces.append(workspace)
+                self._lock.notify_all()
 
     def run(self, feed: ImageFeed, batch: int, policy: Policy, workspace: Any) -> BatchResult:
         """Run a batch through as many exits as the policy asks for.
@@ -88,8 +104,8 @@ class CascadePipeline:
             workspace: from :meth:`workspace`; the result is valid until it is used again.
         """
         result = BatchRun(self._stages, feed, batch, workspace).run(policy)
-        if policy.needs_router and np.isnan(result.easiness).any():
-            self._report_nan(int(np.isnan(result.easiness).sum()))
+        if result.nan_rows:
+            self._report_nan(len(result.nan_rows))
         return result
 
     def _report_nan(self, count: int) -> None:
@@ -105,9 +121,12 @@ class CascadePipeline:
             )
 
     def close(self) -> None:
-        """Free all engines and buffers."""
+        """Free all engines and buffers, once the calls that are under way have ended."""
         with self._lock:
+            self._closed = True
+            self._lock.wait_for(lambda: not self._lent)
             self._free_workspaces.clear()
         for engine in self.engines.values():
             engine.close()
         self.engines.clear()
+        self.backend.close()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from numbers import Real
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -68,12 +69,17 @@ class Threshold:
     value: float | Sequence[float]
 
     def __post_init__(self) -> None:
-        values = self._values()
-        if not values or any(math.isnan(value) or value < 0 for value in values):
+        many = isinstance(self.value, Sequence) and not isinstance(self.value, str)
+        given: Any = self.value
+        values = tuple(given) if many else (given,)
+        numbers = all(isinstance(value, Real) for value in values)
+        if not values or not numbers or any(math.isnan(v) or v < 0 for v in values):
             raise PolicyError(
                 f"a threshold is {self.value!r}, expected a number from 0 (all images easy) "
                 "to just above 1 (all hard), or one for each exit but the last"
             )
+        # a list of the caller's could change later
+        object.__setattr__(self, "value", values if many else float(values[0]))
 
     def __str__(self) -> str:
         values = ", ".join(f"{value:.4g}" for value in self._values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import cv2
@@ -37,11 +38,13 @@ class Postprocess:
 
     def __post_init__(self) -> None:
         for name in ("confidence", "iou"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise InputError(f"{name} is {value}, expected a number from 0 to 1")
-        if self.max_detections < 1:
-            raise InputError(f"max_detections is {self.max_detections}, expected at least 1")
+            value: Any = getattr(self, name)
+            if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+                raise InputError(f"{name} is {value!r}, expected a number from 0 to 1")
+        if not isinstance(self.max_detections, int) or self.max_detections < 1:
+            raise InputError(
+                f"max_detections is {self.max_detections!r}, expected a whole number from 1 up"
+            )
 
     def __call__(
         self, boxes_xyxy: Float32Array, class_scores: Float32Array

@@ -36,7 +36,7 @@ def load_sealed(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
     try:
         payload: Any = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not valid JSON ({error}); export the bundle again") from None
     seal = payload.pop(SEAL, None) if isinstance(payload, dict) else None
     if not isinstance(seal, str) or len(seal) != len(_BLANK):

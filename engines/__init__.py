@@ -12,7 +12,10 @@ PLANNED = ("tensorrt", "tensorrt-rtx")
 
 
 def open_backend(
-    backend: str | None = None, device: str = "cpu", provider: str | None = None
+    backend: str | None = None,
+    device: str = "cpu",
+    provider: str | None = None,
+    shared_threads: bool = False,
 ) -> Backend[Any, Any]:
     """Open a backend on a device.
 
@@ -21,6 +24,7 @@ def open_backend(
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         provider: ONNX Runtime's execution provider, ``"cpu"``, ``"cuda"`` or ``"tensorrt"``;
             None takes the device's own.
+        shared_threads: let all sessions of the process share one pool of threads.
 
     Raises:
         BackendUnavailable: the backend, device or provider is unknown or not installed.
@@ -36,4 +40,4 @@ def open_backend(
         )
     from dyninfer.engines.ort.backend import OrtBackend  # imports onnxruntime
 
-    return OrtBackend(device, provider)
+    return OrtBackend(device, provider, shared_threads)

@@ -125,6 +125,10 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
         """
 
     @abstractmethod
+    def close(self) -> None:
+        """Free what the backend holds beside its engines."""
+
+    @abstractmethod
     def workspace(self) -> WorkspaceT:
         """New buffers for one concurrent caller."""
 
@@ -152,7 +156,11 @@ def check_tensor(
         for found, wanted in zip(shape, spec.shape, strict=True)
     )
     if not fits or dtype != spec.dtype or shape[0] != batch:
+        lacks_batch = len(shape) == len(spec.shape) - 1
+        hint = "; add a batch axis, for example array[None]" if lacks_batch else ""
+        if shape and not lacks_batch and shape[0] != batch:
+            hint = f"; the other inputs have {batch} in the batch"
         raise InputError(
             f"{owner} got {spec.name} {dtype} {shape}, expected {spec.dtype} "
-            f"({', '.join(map(str, spec.shape))}) with {batch} in the batch"
+            f"({', '.join(map(str, spec.shape))}){hint}"
         )

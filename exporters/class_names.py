@@ -43,7 +43,7 @@ def class_names_for(classes: int, path: Path | None) -> tuple[str, ...]:
 
 def _read_names(path: Path) -> tuple[str, ...]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"class names cannot be read from {path}: {error}") from None
     if path.suffix.lower() not in (".yaml", ".yml"):
@@ -52,14 +52,16 @@ def _read_names(path: Path) -> tuple[str, ...]:
 
     try:
         names: Any = (yaml.safe_load(text) or {})["names"]
-    except (yaml.YAMLError, KeyError, TypeError):
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
         raise ConfigError(
             f"{path} has no readable 'names'; expected a list or a mapping of index to name"
         ) from None
     if isinstance(names, dict):
-        if not all(isinstance(key, int) for key in names):
-            raise ConfigError(f"'names' in {path} maps {list(names)}, expected class numbers")
-        names = [names[key] for key in sorted(names)]
+        if set(names) != set(range(len(names))):
+            raise ConfigError(
+                f"'names' in {path} maps {list(names)[:10]}, expected class numbers from 0 up"
+            )
+        names = [names[index] for index in range(len(names))]
     if not isinstance(names, list):
         raise ConfigError(f"'names' in {path} is {type(names).__name__}, expected a list")
     return tuple(str(name) for name in names)

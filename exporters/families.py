@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import nn
 
+from dyninfer.bundle import file_sha256
 from dyninfer.errors import BundleError
 from dyninfer.exporters.dynamicdet import export as dynamicdet
 from dyninfer.exporters.dynamicdet.stages import IMAGES, build_stages
@@ -56,10 +58,10 @@ def find_source(manifest: Manifest, bundle: Path, given: Path | None) -> Path:
     name = Path(manifest.source.file_name).name
     folders = [Path.cwd(), bundle.resolve().parent]
     for folder in folders:
-        for candidate in (folder / name, *sorted(folder.glob(f"*/{name}"))):
-            if candidate.is_file():
+        for candidate in (folder / name, *sorted(folder.glob(f"*/{glob.escape(name)}"))):
+            if candidate.is_file() and file_sha256(candidate) == manifest.source.sha256:
                 return candidate
     raise BundleError(
-        f"the source {name} of {bundle} is neither in {folders[0]} nor in {folders[1]}; "
-        "give it with --source"
+        f"the source {name} of {bundle} (by its hash) is neither in {folders[0]} nor in "
+        f"{folders[1]}; give it with --source"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import warnings
@@ -89,7 +90,8 @@ def _to_onnx(stage: StageExport) -> ModelProto:
     batch = torch.export.Dim(BATCH_AXIS, min=1, max=1024)
     names = list(stage.inputs)
     shapes = tuple({0: batch} for _ in names)
-    variadic = len(names) > 1
+    parameters = inspect.signature(stage.module.forward).parameters.values()
+    variadic = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
     try:
         with _quiet():
             program = torch.onnx.export(

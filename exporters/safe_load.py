@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def load_checkpoint(path: Path) -> Any:
     """
     _check_container(path)
     try:
-        with torch.serialization.safe_globals(_NUMPY_GLOBALS):
+        with torch.serialization.safe_globals(_NUMPY_GLOBALS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that are refused just below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, str(error))) from None
@@ -60,6 +62,12 @@ def load_checkpoint(path: Path) -> Any:
 
 
 def _check_container(path: Path) -> None:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{str(path)[:80]!r} cannot be read: {error}") from None
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder, expected a checkpoint file (.pt)")
     if not path.exists():
@@ -67,6 +75,7 @@ def _check_container(path: Path) -> None:
     if not path.stat().st_size:
         raise CheckpointError(f"{path} is empty (0 bytes); download or copy it again")
     if zipfile.is_zipfile(path):
+        _refuse_torchscript(path)
         return
     with path.open("rb") as file:
         start = file.read(2)
@@ -78,10 +87,24 @@ def _check_container(path: Path) -> None:
     )
 
 
+def _refuse_torchscript(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise CheckpointError(f"{path} is damaged and cannot be read: {error}") from None
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise CheckpointError(
+            f"{path} is a TorchScript program, not a checkpoint; "
+            "give the .pt file that the training wrote"
+        )
+
+
 def _refusal(path: Path, message: str) -> str:
-    found = re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"\b(\w+(?:\.\w+)+)\b", message)
-    what = f"the global {found[1]!r}" if found else "something"
+    found = re.search(r"GLOBAL ([\w.]+)", message)
+    if found is None:
+        return f"{path} is damaged and cannot be read; download or copy it again"
     return (
-        f"{path} needs {what}, which is refused because unpickling it could run code; "
-        "save the weights alone, for example torch.save(model.state_dict(), ...)"
+        f"{path} needs the global {found[1]!r}, which is refused because unpickling it could run "
+        "code; save the weights alone, for example torch.save(model.state_dict(), ...)"
     )

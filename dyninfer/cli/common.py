@@ -37,7 +37,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 
 def progress_bar(console: Console = stderr) -> Progress:
-    """A progress bar on stderr, so that stdout stays clean for results."""
+    """A progress bar on stderr, so that stdout stays clean for results; none in a log file."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -46,6 +46,7 @@ def progress_bar(console: Console = stderr) -> Progress:
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 

@@ -11,6 +11,13 @@ import typer
 from rich.table import Table
 
 from dyninfer.cli.common import progress_bar, stdout
+from dyninfer.cli.export import export_with_progress
+from dyninfer.cli.verify import (
+    built_in_photos,
+    print_summary,
+    refuse_disparity,
+    run_verification,
+)
 from dyninfer.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -59,8 +66,7 @@ def demo(
 
 def _export(paths: DemoPaths) -> None:
     from dyninfer.benchmarks.demo import embedded_checkpoint, write_class_names
-    from dyninfer.cli.verify import built_in_photos, run_verification
-    from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
+    from dyninfer.exporters.dynamicdet.export import DynamicDetOptions
 
     checkpoint = embedded_checkpoint()
     stdout.print(f"1. exporting {checkpoint.name}: first, router, head and second as ONNX files")
@@ -70,15 +76,11 @@ def _export(paths: DemoPaths) -> None:
         licence="Apache-2.0",
         overwrite=True,
     )
-    with progress_bar() as progress:
-        task = progress.add_task("exporting", total=4)
-
-        def step(stage: str) -> None:
-            progress.update(task, description=f"exporting {stage}", advance=stage != "first")
-
-        export_dynamicdet(checkpoint, paths.bundle, options, step)
+    export_with_progress(checkpoint, paths.bundle, options)
     stdout.print("2. verifying every stage and route against PyTorch")
-    run_verification(paths.bundle, checkpoint, None, built_in_photos(), 4, quiet=True)
+    parity = run_verification(paths.bundle, checkpoint, None, built_in_photos(), 4)
+    print_summary(parity)
+    refuse_disparity(paths.bundle, parity)
 
 
 def _measure(paths: DemoPaths, count: int) -> Sequence[CurvePoint]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from dyninfer.cli.common import parse_image_size, progress_bar, stderr, stdout
+from dyninfer.cli.info import print_bundle
+from dyninfer.cli.verify import print_summary, refuse_disparity, run_verification
+
+if TYPE_CHECKING:
+    from dyninfer.exporters.dynamicdet.export import DynamicDetOptions
 
 export_app = typer.Typer(
     no_args_is_help=True,
@@ -73,7 +80,7 @@ def dynamicdet(
     from dyninfer.exporters.extras import require_export_extra
 
     require_export_extra()
-    from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
+    from dyninfer.exporters.dynamicdet.export import DynamicDetOptions
 
     target = output or Path(checkpoint.stem + ".dyn")
     options = DynamicDetOptions(
@@ -83,28 +90,32 @@ def dynamicdet(
         licence=licence,
         overwrite=overwrite,
     )
-    with progress_bar() as progress:
-        task = progress.add_task("reading the checkpoint", total=None)
-
-        def step(stage: str) -> None:
-            progress.update(task, total=4)
-            done = {"first": 0, "router": 1, "head": 2, "second": 3}[stage]
-            progress.update(task, description=f"exporting {stage}", completed=done)
-
-        export_dynamicdet(checkpoint, target, options, step)
-    stdout.print(f"wrote [bold]{target}[/bold]", soft_wrap=True)
+    export_with_progress(checkpoint, target, options)
     if check:
         _check(target, checkpoint, config)
-    from dyninfer.cli.info import print_bundle
-
+    stdout.print(f"wrote [bold]{escape(str(target))}[/bold]", soft_wrap=True)
     print_bundle(target)
-    stdout.print(f"\nnext: dyninfer predict {target} IMAGE_OR_FOLDER", soft_wrap=True)
+    hint = f"next: dyninfer predict {target} IMAGE_OR_FOLDER"
+    stdout.print(escape(hint), soft_wrap=True)
+
+
+def export_with_progress(checkpoint: Path, target: Path, options: DynamicDetOptions) -> None:
+    """Export a DynamicDet checkpoint under a progress bar that names the stage."""
+    from dyninfer.exporters.dynamicdet.export import export_dynamicdet
+
+    stages = ("first", "router", "head", "second")
+    with progress_bar() as progress:
+        task = progress.add_task("reading the checkpoint", total=len(stages))
+
+        def step(stage: str) -> None:
+            description = f"exporting {stage}"
+            progress.update(task, description=description, completed=stages.index(stage))
+
+        export_dynamicdet(checkpoint, target, options, step)
 
 
 def _check(bundle: Path, checkpoint: Path, config: Path | None) -> None:
     """A quick verification, where ONNX Runtime is installed."""
-    from importlib.util import find_spec
-
     if find_spec("onnxruntime") is None:
         stderr.print(
             "not checked: ONNX Runtime is not installed; "
@@ -112,6 +123,6 @@ def _check(bundle: Path, checkpoint: Path, config: Path | None) -> None:
             soft_wrap=True,
         )
         return
-    from dyninfer.cli.verify import run_verification
-
-    run_verification(bundle, checkpoint, config, photos=(), random_tensors=2, quiet=True)
+    parity = run_verification(bundle, checkpoint, config, photos=(), random_tensors=2)
+    print_summary(parity)
+    refuse_disparity(bundle, parity)

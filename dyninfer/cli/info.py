@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from dyninfer.bundle import Bundle
@@ -33,13 +34,14 @@ def print_bundle(path: Path) -> None:
     names = manifest.class_names
     shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     stdout.print(
-        f"[bold]{manifest.name}[/bold]  {manifest.family}, {manifest.task.value}, "
-        f"{manifest.route.kind} of {len(manifest.exits)} exit(s), {len(names)} classes ({shown})",
+        f"[bold]{escape(manifest.name)}[/bold]  {escape(manifest.family)}, {manifest.task.value}, "
+        f"{manifest.route.kind} of {len(manifest.exits)} exit(s), "
+        f"{len(names)} classes ({escape(shown)})",
         soft_wrap=True,
     )
     for name, spec in manifest.image_inputs.items():
         stdout.print(
-            f"input {name}: {spec.height}x{spec.width} (HxW), {spec.resize.value}, "
+            f"input {escape(name)}: {spec.height}x{spec.width} (HxW), {spec.resize.value}, "
             f"{spec.color_order.value}",
             soft_wrap=True,
         )
@@ -47,10 +49,11 @@ def print_bundle(path: Path) -> None:
     for index, exit_ in enumerate(manifest.exits):
         stages = " + ".join(exit_.stages)
         macs = readable(manifest.macs_to_exit(index))
-        stdout.print(f"exit {index}: {stages}; an image that leaves here costs {macs} MACs")
+        stdout.print(f"exit {index}: {escape(stages)}; an image that leaves here costs {macs} MACs")
     stdout.print(
-        f"weights from {manifest.source.file_name} (SHA-256 {manifest.source.sha256[:12]}...), "
-        f"licence {manifest.source.licence or 'not recorded'}",
+        f"weights from {escape(manifest.source.file_name)} "
+        f"(SHA-256 {manifest.source.sha256[:12]}...), "
+        f"licence {escape(manifest.source.licence or 'not recorded')}",
         soft_wrap=True,
     )
     stdout.print(_parity_line(bundle), soft_wrap=True)
@@ -66,7 +69,7 @@ def _stage_table(bundle: Bundle) -> Table:
     for name, stage in bundle.manifest.stages.items():
         size = bundle.stage_path(name).stat().st_size
         table.add_row(
-            name,
+            escape(name),
             _names(stage.inputs),
             _names(stage.outputs),
             readable(stage.parameters),
@@ -81,9 +84,9 @@ def _names(specs: Sequence[TensorSpec]) -> str:
     names = [spec.name for spec in specs]
     features = [name for name in names if name.startswith("feature_")]
     if len(features) < 2:
-        return ", ".join(names)
+        return escape(", ".join(names))
     others = [name for name in names if name not in features]
-    return ", ".join([*others, f"{len(features)} features"])
+    return escape(", ".join([*others, f"{len(features)} features"]))
 
 
 def _parity_line(bundle: Bundle) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from dyninfer.bundle import Bundle
 from dyninfer.cli.common import (
     BundleArgument,
     DeviceOption,
@@ -51,8 +52,9 @@ def verify(
 ) -> None:
     """Compare every stage and both routes with the PyTorch source, and write parity.json.
 
-    Exit status 1 when a tensor is beyond its tolerance: boxes 0.001 pixels, easiness 0.00001,
-    class scores 0.0001, features 0.0001 of their largest value.
+    Exit status 1 when a tensor is beyond its tolerance: boxes 0.001 pixels (above 1,000 pixels, a
+    millionth of the largest coordinate), easiness 0.00001, class scores 0.0001, features 0.0001
+    of their largest value.
 
     Example: **dyninfer verify dy-yolov7.dyn --source dy-yolov7.pt --images photos/**
     """
@@ -61,16 +63,16 @@ def verify(
 
     require_export_extra()
     photos = expand_sources([str(path) for path in images]) if images else built_in_photos()
-    run_verification(
-        bundle,
-        source,
-        config,
-        photos,
-        random_tensors,
-        device=device,
-        provider=provider,
-        json_output=json_output,
+    parity = run_verification(
+        bundle, source, config, photos, random_tensors, device=device, provider=provider
     )
+    if json_output:
+        opened = Bundle.open(bundle, check_files=False)
+        stdout.print_json(json.dumps(opened.parity()))
+    else:
+        _print_table(parity)
+        print_summary(parity)
+    refuse_disparity(bundle, parity)
 
 
 def built_in_photos() -> list[Path]:
@@ -89,25 +91,19 @@ def run_verification(
     *,
     device: str = "cpu",
     provider: str | None = None,
-    json_output: bool = False,
-    quiet: bool = False,
-) -> None:
-    """Verify a bundle, write its parity.json, and print the outcome.
-
-    Raises:
-        VerificationError: a tensor is beyond its tolerance; parity.json is written all the same.
-    """
+) -> Parity:
+    """Verify a bundle under a progress bar and write its parity.json."""
     from dyninfer.detector import load
     from dyninfer.exporters.families import find_source, source_stages
     from dyninfer.exporters.verify import verify as compare
     from dyninfer.images import read_image
 
     with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
-        task = progress.add_task("reading the source", total=None)
+        task = progress.add_task("reading the source", total=len(photos) + random_tensors)
         checkpoint = find_source(detector.manifest, path, source)
         stages = source_stages(detector.manifest, checkpoint, config)
         pictures = [read_image(photo) for photo in photos]
-        progress.update(task, description="comparing", total=len(pictures) + random_tensors)
+        progress.update(task, description="comparing")
         parity = compare(
             detector,
             stages,
@@ -116,19 +112,16 @@ def run_verification(
             progress=lambda samples: progress.advance(task, samples),
         )
         detector.bundle.write_parity(parity.to_dict(detector.manifest))
-        document = parity.to_dict(detector.manifest)
-    if json_output:
-        stdout.print_json(json.dumps(document))
-    elif quiet:
-        _print_summary(parity)
-    else:
-        _print_table(parity)
-        _print_summary(parity)
-    if not parity.passed:
-        failed = [f"{check.where} {check.tensor}" for check in parity.checks if not check.passed]
+    return parity
+
+
+def refuse_disparity(bundle: Path, parity: Parity) -> None:
+    """Raise VerificationError, naming what is beyond its tolerance, unless all is within."""
+    failed = [f"{check.where} {check.tensor}" for check in parity.checks if not check.passed]
+    if failed:
         raise VerificationError(
-            f"{len(failed)} of {len(parity.checks)} tensors of {path} are beyond their "
-            f"tolerance: {', '.join(failed)}; see {path / 'parity.json'}"
+            f"{len(failed)} of {len(parity.checks)} tensors of {bundle} are beyond their "
+            f"tolerance: {', '.join(failed)}; see {bundle / 'parity.json'}"
         )
 
 
@@ -146,7 +139,8 @@ def _print_table(parity: Parity) -> None:
     stdout.print(table)
 
 
-def _print_summary(parity: Parity) -> None:
+def print_summary(parity: Parity) -> None:
+    """One line: passed or not, on what, and how many decisions flip."""
     verdict = "[green]passed[/green]" if parity.passed else "[red]failed[/red]"
     decisions = (
         f"{parity.flips.flips} of {parity.flips.decisions} route decisions flip"

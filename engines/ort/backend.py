@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.engines.base import Backend, Engine
-from dyninfer.engines.ort.runtime import PROVIDERS, Target, ort, parse_target, session_options
+from dyninfer.engines.ort.runtime import PROVIDERS, Target, open_session, ort, parse_target
 from dyninfer.engines.ort.tensor import Bound, OrtTensor, OrtWorkspace
-from dyninfer.errors import BackendUnavailable, EngineBuildError
+from dyninfer.errors import BackendUnavailable, EngineBuildError, EngineRunError
 from dyninfer.manifest import Stage
 from dyninfer.types import Int64Array
 
@@ -39,16 +39,26 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
         for spec in self.stage.inputs:
             _bind_input(bound, spec.name, inputs[spec.name], self._target)
         if bound.batch != batch:
+            bound.batch = 0  # should binding fail half-way, the next run starts over
             bound.outputs = self._bind_outputs(bound.binding, batch, workspace)
             # outputs whose shape is known only after a run are bound anew for each
             bound.batch = batch if len(bound.outputs) == len(self.stage.outputs) else 0
-        run_binding(self._session, bound.binding, self._target)
+        self._run(bound.binding)
         outputs = dict(bound.outputs)
         if len(outputs) < len(self.stage.outputs):
             values = bound.binding.get_outputs()
             for spec, value in zip(self.stage.outputs, values, strict=True):
-                outputs.setdefault(spec.name, OrtTensor.over_value(value, np.dtype(spec.dtype)))
+                outputs.setdefault(
+                    spec.name, OrtTensor.over_value(value, np.dtype(spec.dtype), self._target)
+                )
         return outputs
+
+    def _run(self, binding: Any) -> None:
+        try:
+            run_binding(self._session, binding, self._target)
+        except Exception as error:  # ONNX Runtime's exceptions share no public base class
+            reason = str(error).splitlines()[0]
+            raise EngineRunError(f"ONNX Runtime failed in stage {self.name!r}: {reason}") from error
 
     def _bind_outputs(
         self, binding: Any, batch: int, workspace: OrtWorkspace
@@ -78,13 +88,17 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
     """ONNX Runtime on one device.
 
     What was run where: the CPU provider runs in the project's tests. The CUDA and TensorRT
-    providers follow the same code and have not been run on a GPU by this project.
+    providers follow the same code and have not been run on a GPU by this project. The TensorRT
+    provider gets no optimisation profile here, so it builds anew for every batch size it meets.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, device: str = "cpu", provider: str | None = None) -> None:
+    def __init__(
+        self, device: str = "cpu", provider: str | None = None, shared_threads: bool = False
+    ) -> None:
         self._target = parse_target(device, provider)
+        self._shared_threads = shared_threads
         self.device = self._target.name
         self._gather_sessions: dict[str, Any] = {}
         self._gather_lock = threading.Lock()
@@ -119,10 +133,16 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         shape = (len(rows), *tensor.shape[1:])
         result = workspace.tensor(("gather", name), shape, tensor.dtype, on_host)
         _bind_input(bound, "data", tensor.as_matrix(), self._target)
-        _bind_input(bound, "rows", OrtTensor.over_array(rows), self._target)
+        chosen = OrtTensor.over_array(rows)  # kept alive until the run is over
+        _bind_input(bound, "rows", chosen, self._target)
         _bind_output(bound.binding, "gathered", result.as_matrix())
         run_binding(session, bound.binding, self._target)
         return result
+
+    def close(self) -> None:
+        """Free the gathering sessions; engines are closed by whoever opened them."""
+        with self._gather_lock:
+            self._gather_sessions.clear()
 
     def _gather_session(self, dtype: np.dtype[Any]) -> Any:
         key = str(dtype)
@@ -135,12 +155,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
 
     def _session(self, path: Path, what: str) -> Any:
         try:
-            session = ort.InferenceSession(
-                str(path),
-                session_options(),
-                providers=self._target.providers,
-                enable_fallback=0,  # or it prints, and tries again with other providers
-            )
+            session = open_session(path, self._target, self._shared_threads)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             reason = str(error).splitlines()[0]
             raise EngineBuildError(f"ONNX Runtime cannot open {what} ({path}): {reason}") from error
@@ -164,13 +179,13 @@ def run_binding(session: Any, binding: Any, target: Target) -> None:
 
 
 def _bind_input(bound: Bound, name: str, tensor: OrtTensor, target: Target) -> None:
-    """Bind an input, unless the binding has the same memory already.
+    """Bind an input, unless the binding has the same host memory already.
 
-    What lies on another device than the session's is copied there by the binding, so it must be
-    bound again for every run.
+    On a GPU it is always bound: where ONNX Runtime placed the reading operator on another device
+    than the tensor's, binding is what copies it there.
     """
     place = (tensor.pointer, tensor.shape)
-    if bound.inputs.get(name) == place and tensor.device_type == target.device_type:
+    if bound.inputs.get(name) == place and target.device_type == "cpu":
         return
     bound.binding.bind_input(
         name, tensor.device_type, tensor.device_id, tensor.dtype.type, tensor.shape, tensor.pointer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dyninfer.errors import BackendUnavailable
@@ -13,11 +14,11 @@ try:
     import onnxruntime as ort
 except ImportError as _error:
     raise BackendUnavailable(
-        'ONNX Runtime is not installed; install it with pip install "dyninfer[cpu]" '
-        'or, for an NVIDIA GPU, pip install "dyninfer[cuda]"'
+        f"ONNX Runtime cannot be imported ({_error}); install it with "
+        'pip install "dyninfer[cpu]" or, for an NVIDIA GPU, pip install "dyninfer[cuda]"'
     ) from _error
 
-__all__ = ["PROVIDERS", "Target", "ort", "parse_target", "session_options", "share_thread_pool"]
+__all__ = ["PROVIDERS", "Target", "open_session", "ort", "parse_target", "session_options"]
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -59,7 +60,7 @@ def parse_target(device: str, provider: str | None) -> Target:
     Raises:
         BackendUnavailable: they are unknown, contradict each other, or are not installed.
     """
-    match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", device)
+    match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", str(device))
     if match is None or (match[1] == "cpu" and match[2]):
         raise BackendUnavailable(f"device {device!r} is unknown, expected 'cpu' or 'cuda:0'")
     provider = provider or match[1]
@@ -87,12 +88,7 @@ _pool_ready = False
 
 
 def share_thread_pool() -> None:
-    """Give all sessions of the process one thread pool, once.
-
-    Sessions that take turns with pools of their own slow each other down by 5 to 20 %, because
-    the idle ones keep spinning. An application that wants another number of threads calls
-    ``onnxruntime.set_global_thread_pool_sizes`` after the first ``dyninfer.load``.
-    """
+    """Give the process one thread pool, which all later sessions must use; once."""
     global _pool_ready
     with _pool_lock:
         if not _pool_ready:
@@ -100,17 +96,45 @@ def share_thread_pool() -> None:
             _pool_ready = True
 
 
-def session_options() -> Any:
-    """Options of every session: shared threads, full optimisation, errors only in the log.
+def session_options(shared_threads: bool) -> Any:
+    """Options of a session.
+
+    Sessions that take turns slow each other down by 5 to 20 % if the threads of the idle ones
+    keep spinning. Either all share one pool, or each has its own whose threads stop spinning
+    when a run ends; both are as fast. The shared one is not the default, because afterwards
+    ONNX Runtime refuses every session of the application's own that has default options.
 
     Memory patterns are off: they reserve the sum of a run's tensors as one block, for every batch
     size anew, and every stage would keep such blocks. Without them a cascade's peak memory was a
     third lower and its time the same (Dy-YOLOv7's topology at half width, 640 x 640, CPU).
     """
-    share_thread_pool()
     options = ort.SessionOptions()
-    options.use_per_session_threads = False
+    if shared_threads:
+        options.use_per_session_threads = False
+    else:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_mem_pattern = False
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, in one line
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     return options
+
+
+def open_session(path: Path, target: Target, shared_threads: bool) -> Any:
+    """An inference session on the target; whatever ONNX Runtime raises passes through."""
+    if shared_threads:
+        share_thread_pool()
+    try:
+        return _session(path, target, shared_threads)
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        if shared_threads or "use_per_session_threads" not in str(error):
+            raise
+    return _session(path, target, True)  # the application has set up a shared pool itself
+
+
+def _session(path: Path, target: Target, shared_threads: bool) -> Any:
+    return ort.InferenceSession(
+        str(path),
+        session_options(shared_threads),
+        providers=target.providers,
+        enable_fallback=0,  # or it prints, and tries again with other providers
+    )

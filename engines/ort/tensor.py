@@ -38,9 +38,10 @@ class OrtTensor:
         return cls(array, array.ctypes.data, array.shape, array.dtype, ("cpu", 0))
 
     @classmethod
-    def over_value(cls, value: Any, dtype: np.dtype[Any]) -> OrtTensor:
+    def over_value(cls, value: Any, dtype: np.dtype[Any], target: Target) -> OrtTensor:
         """A tensor over an OrtValue that ONNX Runtime allocated."""
-        device = (value.device_name(), 0)
+        on_host = value.device_name() == "cpu"
+        device = ("cpu", 0) if on_host else (target.device_type, target.device_id)
         return cls(value, value.data_ptr(), tuple(value.shape()), dtype, device)
 
     def as_matrix(self) -> OrtTensor:

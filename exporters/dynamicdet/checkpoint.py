@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dyninfer.errors import CheckpointError
@@ -48,4 +49,20 @@ def _weights(path: Path, content: Any) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} holds entries that are not tensors among its weights: {', '.join(wrong[:5])}"
         )
+    for name, value in content.items():
+        _check_tensor(path, str(name), value)
     return {str(name): value for name, value in content.items()}
+
+
+def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
+    """Refuse what is no plain array of real numbers, or claims more of them than are stored."""
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
+    if not plain or tensor.is_complex() or tensor.is_quantized:
+        raise CheckpointError(
+            f"{path}: {name} is {tensor.dtype}, {tensor.layout}, on {tensor.device}; "
+            "expected dense real numbers"
+        )
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(
+            f"{path}: {name} has shape {tuple(tensor.shape)}, more values than the file holds"
+        )

@@ -88,7 +88,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path} is not valid YAML: {reason}") from None
     if not isinstance(config, dict):
@@ -98,8 +98,8 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 
 def _number(path: Path, config: Mapping[str, Any], key: str, default: float) -> float:
     value = config.get(key, default)
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise ConfigError(f"{path}: {key} is {value!r}, expected a number")
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 100:
+        raise ConfigError(f"{path}: {key} is {value!r}, expected a number between 0 and 100")
     return float(value)
 
 
@@ -109,7 +109,7 @@ def _row(place: _Place, row: Any, depth: float) -> Row:
     sources, number, module, args = row
     if not isinstance(module, str) or module not in _MODULES:
         raise place.error(f"module {module!r} is unknown, expected {', '.join(_MODULES)}")
-    if not isinstance(number, int) or number < 1 or not isinstance(args, list):
+    if not isinstance(number, int) or not 1 <= number <= 100 or not isinstance(args, list):
         raise place.error(f"{row!r} is not [from, number, module, args]")
     op = _MODULES[module]
     repeat = max(1, round(number * depth)) if number > 1 else 1
@@ -119,6 +119,10 @@ def _row(place: _Place, row: Any, depth: float) -> Row:
     inputs = tuple(_source(place, source) for source in sources)
     if not inputs or (len(inputs) > 1 and op not in _READ_SEVERAL):
         raise place.error(f"{module} reads {len(inputs)} rows, expected one")
+    if op is Op.CONCAT and args not in ([], [1]):
+        raise place.error(f"Concat has {args!r}, only [1] (channels) is supported")
+    if op is Op.SPPCSPC and len(args) > 1:
+        raise place.error(f"SPPCSPC has {args!r}, only [channels] is supported")
     kernel, stride = _kernel_and_stride(place, op, args)
     split_index = tuple(args[0]) if op is Op.CB_FUSE and args and isinstance(args[0], list) else ()
     if op is Op.CB_FUSE and (

@@ -20,7 +20,7 @@ from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_stat
 from dyninfer.exporters.dynamicdet.stages import IMAGES, build_stages, stage_ports
 from dyninfer.exporters.dynamicdet.topology import Part, recognise
 from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, StageExport, write_stage
-from dyninfer.imagespec import ImageSpec
+from dyninfer.imagespec import MAX_SIDE, ImageSpec
 from dyninfer.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
 from dyninfer.sealed import dump_sealed
 
@@ -68,7 +68,7 @@ def export_dynamicdet(
     """
     check_target(output, overwrite=options.overwrite)
     model = load_model(checkpoint, options.config)
-    size = choose_image_size(options.image_size, max(model.plan.strides))
+    size = choose_image_size(options.image_size, model.plan.largest_stride)
     names = class_names_for(model.plan.classes, options.class_names)
     with new_bundle(output, overwrite=options.overwrite) as folder:
         stages = write_stages(model, size, folder, progress)
@@ -100,8 +100,13 @@ def choose_image_size(asked: tuple[int, int] | None, stride: int) -> tuple[int, 
         InputError: a side is not a positive multiple of the stride; the nearest sizes are named.
     """
     if asked is None:
-        return (1280, 1280) if stride == 64 else (640, 640)
+        side = 1280 if stride == 64 else -(-640 // stride) * stride
+        return side, side
     for side in asked:
+        if side > MAX_SIDE:
+            raise InputError(
+                f"the image size is {asked[0]}x{asked[1]}, expected sides up to {MAX_SIDE} pixels"
+            )
         if side < stride or side % stride:
             below = max(stride, side // stride * stride)
             raise InputError(

@@ -209,5 +209,4 @@ class Router(nn.Module):
 
 def pool(features: Sequence[Tensor]) -> Tensor:
     """Global average of every feature map, concatenated: (N, sum of channels)."""
-    # not mean((2, 3)): its ONNX operator exists in the exporter's opset only from 18 on
-    return torch.cat([F.adaptive_avg_pool2d(feature, 1).flatten(1) for feature in features], 1)
+    return torch.cat([feature.mean((2, 3)) for feature in features], 1)

@@ -122,9 +122,10 @@ def model_from_state(topology: Topology, state: Mapping[str, Tensor]) -> Dynamic
         CheckpointError: keys are missing or left over, or a shape does not fit; all are named.
     """
     plan = plan_from_shapes(topology, {name: tuple(t.shape) for name, t in state.items()})
-    model = DynamicDetector(plan)
-    expected = model.state_dict()
-    _check_keys(expected, state, topology.name)
+    with torch.device("meta"):  # no memory is taken before the shapes are known to fit
+        model = DynamicDetector(plan)
+    _check_keys(model.state_dict(), state, topology.name)
+    model.to_empty(device="cpu")
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     _check_finite(model)
     return model.eval().requires_grad_(False)

@@ -28,6 +28,8 @@ class Plan:
     classes: int = 80
     anchors_per_level: int = 3
     router_hidden: int | None = None
+    # widths that follow from others; without it, chains of Concat would take exponential time
+    _derived: dict[Ref, int] = field(default_factory=dict, repr=False, compare=False)
 
     def channels(self, ref: Ref) -> int:
         """Output channels of ``ref``; of a CBLinear, all its splits together."""
@@ -35,7 +37,11 @@ class Plan:
             return IMAGE_CHANNELS
         if ref in self.out:
             return self.out[ref]
-        row = self.topology.row(ref)
+        if ref not in self._derived:
+            self._derived[ref] = self._derive_channels(self.topology.row(ref))
+        return self._derived[ref]
+
+    def _derive_channels(self, row: Row) -> int:
         if row.op is Op.CONCAT:
             return sum(self.channels(source) for source in row.inputs)
         if row.op is Op.SPACE_TO_DEPTH:
@@ -71,11 +77,20 @@ class Plan:
             return below // 2
         return below * int(row.stride**row.repeat)
 
+    def strides_of(self, head: Part) -> tuple[int, ...]:
+        """Strides of a head's detection levels, in the order of its inputs."""
+        detect = self.topology.parts[head][-1]
+        return tuple(self.stride(ref) for ref in detect.inputs)
+
     @property
     def strides(self) -> tuple[int, ...]:
-        """Strides of the detection levels, in the order of the first head's inputs."""
-        detect = self.topology.parts[Part.HEAD][-1]
-        return tuple(self.stride(ref) for ref in detect.inputs)
+        """Strides of the first head's detection levels."""
+        return self.strides_of(Part.HEAD)
+
+    @property
+    def largest_stride(self) -> int:
+        """What both sides of an image must be multiples of."""
+        return max(self.stride(row.ref) for row in self.topology.rows())
 
     @property
     def router_channels(self) -> int:

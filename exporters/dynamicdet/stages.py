@@ -138,7 +138,7 @@ class HeadStage(nn.Module):
         self.reads = model.topology.read_by(Part.HEAD if part is Part.HEAD else Part.SECOND)
         detect = model.detect(part)
         assert isinstance(detect, layers.Detect)
-        self.decode = Decode(detect, model.plan.strides, image_size)
+        self.decode = Decode(detect, model.plan.strides_of(part), image_size)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         features: Features = dict(zip(self.reads, inputs, strict=True))

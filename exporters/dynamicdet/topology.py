@@ -94,8 +94,12 @@ class Topology:
 
     def __post_init__(self) -> None:
         for row in self.rows():
-            for ref in row.inputs:
+            for position, ref in enumerate(row.inputs):
                 self._check_reference(row, ref)
+                self._check_splits(row, ref, auxiliary=position < len(row.inputs) - 1)
+        for ref in self.router_inputs:
+            if self.row(ref).op is Op.CB_LINEAR:
+                raise ConfigError(f"the router of {self.name} reads {ref}, a CBLinear")
         for part in (Part.HEAD, Part.HEAD2):
             if not self.parts[part] or self.parts[part][-1].op is not Op.DETECT:
                 raise ConfigError(
@@ -118,6 +122,16 @@ class Topology:
         earlier = row.ref.index if ref.part == row.ref.part else len(self.parts[ref.part])
         if ref.part not in visible or not 0 <= ref.index < earlier:
             raise ConfigError(f"row {row.ref} of {self.name} reads {ref}, which is not before it")
+
+    def _check_splits(self, row: Row, ref: Ref, *, auxiliary: bool) -> None:
+        """CBLinear makes several tensors, which only CBFuse of the same part can read."""
+        is_split = ref.part is not None and self.row(ref).op is Op.CB_LINEAR
+        wanted = row.op is Op.CB_FUSE and auxiliary
+        if is_split != wanted or (is_split and ref.part is not row.ref.part):
+            raise ConfigError(
+                f"row {row.ref} ({row.op.value}) of {self.name} reads {ref}; only CBFuse reads "
+                "CBLinear, of its own part, and reads nothing else but its last input"
+            )
 
     def rows(self) -> Iterable[Row]:
         """All rows, part by part in order of execution."""

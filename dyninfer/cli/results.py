@@ -1,0 +1,115 @@
+"""Where ``dyninfer predict`` writes: JSON lines and annotated pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import cv2
+import typer
+
+from dyninfer.annotate import annotate
+from dyninfer.cli.common import warn
+from dyninfer.errors import InputError
+from dyninfer.types import Detections, ImageArray
+
+JSON_LINES = "predictions.jsonl"
+ANNOTATED = "annotated"
+MAX_JPEG_SIDE = 65_500  # pixels; what libjpeg writes
+
+
+class ResultWriter:
+    """Writes one JSON line, and if asked an annotated picture, for each result.
+
+    Nothing is made on disk before the first result, and no picture that was read is ever
+    written to. Use it as a context manager.
+    """
+
+    def __init__(self, folder: Path, sources: Sequence[Path], *, draw: bool, echo: bool) -> None:
+        self.folder = folder
+        self.results: list[Detections] = []
+        self.failures: list[InputError] = []
+        self._draw = draw
+        self._echo = echo
+        self._file: TextIO | None = None
+        # compared without case, as some file systems do
+        self._taken = {str(path.resolve()).casefold() for path in sources}
+
+    @property
+    def seen(self) -> int:
+        """Pictures done, those that failed included."""
+        return len(self.results) + len(self.failures)
+
+    def write(self, path: Path, picture: ImageArray, result: Detections) -> None:
+        """Write one result."""
+        height, width = picture.shape[:2]
+        record: dict[str, Any] = {"image": str(path), "width": width, "height": height}
+        record |= result.to_dict()
+        try:
+            if self._draw:
+                record["annotated"] = self._write_picture(path, picture, result)
+            line = json.dumps(record)
+            self._open().write(line + "\n")
+        except OSError as error:
+            raise InputError(
+                f"results cannot be written to {self.folder}: {error.strerror}"
+            ) from None
+        if self._echo:
+            typer.echo(line)
+        self.results.append(result)
+
+    def _open(self) -> TextIO:
+        if self._file is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = (self.folder / JSON_LINES).open("w", encoding="utf-8")
+        return self._file
+
+    def _write_picture(self, path: Path, picture: ImageArray, result: Detections) -> str | None:
+        """Name of the annotated copy inside the folder; None where it cannot be a JPEG."""
+        if max(picture.shape[:2]) > MAX_JPEG_SIDE:
+            warn(f"{path} is too large for an annotated JPEG copy; its JSON line is complete")
+            return None
+        done, data = cv2.imencode(".jpg", annotate(picture, result))
+        if not done:
+            raise InputError(f"the annotated copy of {path} cannot be encoded as JPEG")
+        target = self._free_name(path.stem)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data.tobytes())
+        return target.relative_to(self.folder).as_posix()
+
+    def _free_name(self, stem: str) -> Path:
+        number = 1
+        while True:
+            name = f"{stem}.jpg" if number == 1 else f"{stem}-{number}.jpg"
+            target = self.folder / ANNOTATED / name
+            key = str(target.resolve()).casefold()
+            if key not in self._taken:
+                self._taken.add(key)
+                return target
+            number += 1
+
+    def __enter__(self) -> ResultWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def free_folder(given: Path | None) -> Path:
+    """The folder asked for, or the first of predictions, predictions-2, ... that is free."""
+    if given is not None:
+        return given
+    folder, number = Path("predictions"), 1
+    while folder.exists():
+        number += 1
+        folder = Path(f"predictions-{number}")
+    return folder
