@@ -1,0 +1,1 @@
+"""What is measured: accuracy, latency, and the scenes and baselines they are measured on."""

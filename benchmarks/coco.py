@@ -1,0 +1,169 @@
+"""COCO average precision of detections in memory.
+
+Definitions: Lin et al., "Microsoft COCO: Common Objects in Context", 2014, and
+https://cocodataset.org/#detection-eval; computed by faster-coco-eval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.errors import InputError, MissingExtra
+
+SMALL_BELOW = 32**2  # COCO's area ranges, square pixels
+LARGE_ABOVE = 96**2
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What really is in an image.
+
+    Attributes:
+        boxes_xyxy: (D, 4) pixels.
+        class_ids: (D,) integers, from 0.
+        crowd: (D,) bool, or None for no crowds: regions where finds count neither way.
+        areas: (D,) square pixels of the objects' outlines, or None for the boxes' areas.
+    """
+
+    boxes_xyxy: npt.NDArray[Any]
+    class_ids: npt.NDArray[Any]
+    crowd: npt.NDArray[np.bool_] | None = None
+    areas: npt.NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        _check_columns(self.boxes_xyxy, self.class_ids, self.crowd, self.areas)
+
+
+class Found(Protocol):
+    """What was detected in an image: the columns that ``dyninfer.Detections`` has as well."""
+
+    @property
+    def boxes_xyxy(self) -> npt.NDArray[Any]:
+        """(D, 4) pixels."""
+
+    @property
+    def confidences(self) -> npt.NDArray[Any]:
+        """(D,) numbers, the larger the surer."""
+
+    @property
+    def class_ids(self) -> npt.NDArray[Any]:
+        """(D,) integers, from 0."""
+
+
+@dataclass(frozen=True)
+class AveragePrecision:
+    """COCO's six precisions, each in [0, 1], or None where no object is of that size.
+
+    ``ap`` is the mean over IoU thresholds 0.50 to 0.95 and over classes; ``ap50`` and ``ap75``
+    are at one threshold; ``small``, ``medium`` and ``large`` are ``ap`` of objects below 32 x 32,
+    up to 96 x 96, and above.
+    """
+
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    small: float | None
+    medium: float | None
+    large: float | None
+
+
+def average_precision(
+    truths: Sequence[Truth], found: Sequence[Found], classes: int
+) -> AveragePrecision:
+    """Average precision over images: ``truths`` and ``found`` hold one entry per image.
+
+    At most 100 detections of a class count per image, the surest first. Prints nothing.
+
+    Raises:
+        InputError: there are not as many entries in ``found`` as in ``truths``, or columns differ
+            in length.
+        MissingExtra: faster-coco-eval is not installed.
+    """
+    if len(truths) != len(found):
+        raise InputError(
+            f"{len(truths)} images with ground truth but {len(found)} with detections; "
+            "give one entry per image, empty where nothing was found"
+        )
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError as error:
+        raise MissingExtra(
+            'average precision needs faster-coco-eval: pip install "dyninfer[eval]"'
+        ) from error
+    annotations = [entry for image, truth in enumerate(truths) for entry in _truth(image, truth)]
+    if not annotations:
+        return AveragePrecision(None, None, None, None, None, None)
+    dataset = {
+        "images": [{"id": image} for image in range(len(truths))],
+        "categories": [{"id": number, "name": str(number)} for number in range(classes)],
+        "annotations": [{"id": number, **entry} for number, entry in enumerate(annotations, 1)],
+    }
+    reference = COCO(dataset, print_function=_silent)
+    results = [entry for image, columns in enumerate(found) for entry in _results(image, columns)]
+    evaluation = COCOeval_faster(
+        reference, reference.loadRes(results), iouType="bbox", print_function=_silent
+    )
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    # COCO says -1 where there is nothing to find
+    six = [float(value) if value >= 0 else None for value in evaluation.stats[:6]]
+    return AveragePrecision(*six)
+
+
+def _truth(image: int, truth: Truth) -> list[dict[str, Any]]:
+    boxes = _xywh(truth.boxes_xyxy)
+    count = len(boxes)
+    areas = boxes[:, 2] * boxes[:, 3] if truth.areas is None else truth.areas
+    crowd = np.zeros(count, bool) if truth.crowd is None else truth.crowd
+    columns = zip(boxes.tolist(), truth.class_ids.tolist(), areas, crowd, strict=True)
+    return [
+        {
+            "image_id": image,
+            "category_id": class_id,
+            "bbox": box,
+            "area": float(area),
+            "iscrowd": int(is_crowd),
+        }
+        for box, class_id, area, is_crowd in columns
+    ]
+
+
+def _results(image: int, found: Found) -> list[dict[str, Any]]:
+    _check_columns(found.boxes_xyxy, found.class_ids, found.confidences)
+    columns = zip(
+        _xywh(found.boxes_xyxy).tolist(),
+        found.class_ids.tolist(),
+        found.confidences.tolist(),
+        strict=True,
+    )
+    return [
+        {"image_id": image, "category_id": class_id, "bbox": box, "score": confidence}
+        for box, class_id, confidence in columns
+    ]
+
+
+def _xywh(boxes_xyxy: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    boxes = boxes_xyxy.reshape(-1, 4).astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    return boxes
+
+
+def _check_columns(boxes_xyxy: npt.NDArray[Any], *columns: npt.NDArray[Any] | None) -> None:
+    if boxes_xyxy.shape != (len(boxes_xyxy), 4):
+        raise InputError(f"boxes have shape {boxes_xyxy.shape}, expected (D, 4)")
+    for column in columns:
+        if column is not None and column.shape != (len(boxes_xyxy),):
+            raise InputError(
+                f"a column has shape {column.shape}, expected ({len(boxes_xyxy)},), "
+                "one entry per box"
+            )
+
+
+def _silent(*_: object, **__: object) -> None:
+    """Swallow what faster-coco-eval would print."""

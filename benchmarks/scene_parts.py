@@ -1,0 +1,147 @@
+"""How hard a scene looks, and the drawing that depends on it.
+
+One difficulty in [0, 1] sets everything: size and number of digits, contrast, slant, overlap,
+scratches, texture of the background, blur and noise.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Box = tuple[int, int, int, int]
+# 256 equally likely steps of the standard normal distribution, as float32
+NORMAL_STEPS = np.array(
+    [statistics.NormalDist().inv_cdf((step + 0.5) / 256) for step in range(256)], np.float32
+)
+INK = 0.3  # opacity above which a pixel counts as ink, for tight boxes
+INK_SIDE = 20  # MNIST digits are normalised to 20 pixels inside their 28
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a scene of some difficulty looks like; lengths in pixels, levels of 0 to 255.
+
+    Attributes:
+        count: number of digits.
+        digit_px: height of a digit before its own variation.
+        contrast: levels between ink and the background around it.
+        slant: largest rotation in degrees and, in hundredths, shear.
+        overlap: share of a digit that another one may cover.
+        scratches: number of strokes that are no digits.
+        texture: factor on the background's deviation from its mean.
+        blur_px: standard deviation of the blur.
+        noise: standard deviation of the noise in levels.
+    """
+
+    count: int
+    digit_px: float
+    contrast: float
+    slant: float
+    overlap: float
+    scratches: int
+    texture: float
+    blur_px: float
+    noise: float
+
+    @classmethod
+    def graded(
+        cls, difficulty: float, size: int, rng: np.random.Generator, crowded: bool = False
+    ) -> Look:
+        """The look of a difficulty at an image size, with some variation from ``rng``.
+
+        ``crowded`` puts more digits into easy scenes.
+        """
+
+        def between(easy: float, hard: float) -> float:
+            return easy + (hard - easy) * difficulty
+
+        fewest, most = (2, 6) if crowded else (1, 4)
+        return cls(
+            count=int(rng.integers(round(between(fewest, 6)), round(between(most, 18)))),
+            digit_px=max(8.0, size * between(0.3, 0.11)),
+            contrast=between(150, 70),
+            slant=between(5, 25),
+            overlap=between(0, 0.15),
+            scratches=int(rng.integers(0, 1 + round(10 * difficulty))),
+            texture=between(0.6, 1.0),
+            blur_px=between(0, 1.0) * rng.uniform(0.3, 1) * size / 192,
+            noise=between(1, 12) * rng.uniform(0.5, 1),
+        )
+
+
+def stamp(
+    digit: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """The opacity of one digit, scaled and slanted, cropped to its ink: (h, w) in [0, 1]."""
+    height = look.digit_px * rng.uniform(0.8, 1.25)
+    scale = height / INK_SIDE
+    side = int(np.ceil(height * 2))
+    angle, shear = (
+        np.deg2rad(rng.uniform(-1, 1) * look.slant),
+        rng.uniform(-1, 1) * look.slant / 100,
+    )
+    cos, sin = np.cos(angle), np.sin(angle)
+    linear = scale * np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, shear], [0, 1]])
+    centre = np.array([13.5, 13.5])
+    matrix = np.column_stack([linear, side / 2 - linear @ centre])
+    # bilinear sampling of a shrunk image skips pixels: blur first
+    source = digit if scale >= 1 else cv2.GaussianBlur(digit, (0, 0), 0.4 / scale)
+    warped = cv2.warpAffine(source, matrix, (side, side), flags=cv2.INTER_LINEAR)
+    mask = warped.astype(np.float32) / 255
+    ink = mask > INK * mask.max()
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    return cast(npt.NDArray[np.float32], mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+
+
+def ink_colour(
+    canvas: npt.NDArray[np.float32], box: Box, look: Look, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """A BGR colour that differs from the background in ``box`` by about the look's contrast."""
+    left, top, right, bottom = box
+    around = canvas[top:bottom, left:right].mean((0, 1), dtype=np.float32)
+    step = look.contrast * rng.uniform(0.85, 1.3)
+    brightness = float(around.mean())
+    # towards whichever end has room; where both do, either
+    lighter = brightness + step <= 255 if rng.random() < 0.5 else brightness - step < 0
+    tint = rng.uniform(-0.25, 0.25, 3) * step
+    colour = around + (step if lighter else -step) + tint
+    return cast(npt.NDArray[np.float32], colour.clip(0, 255).astype(np.float32))
+
+
+def paste(
+    canvas: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.float32],
+    box: Box,
+    colour: npt.NDArray[np.float32],
+) -> None:
+    """Blend ``colour`` into ``canvas`` (H, W, 3) with the opacity ``mask`` at ``box``."""
+    left, top, right, bottom = box
+    region = canvas[top:bottom, left:right]
+    region += mask[:, :, None] * (colour - region)
+
+
+def draw_scratches(canvas: npt.NDArray[np.float32], look: Look, rng: np.random.Generator) -> None:
+    """Draw ``look.scratches`` bent strokes, as thick as a digit's, that are to be ignored."""
+    size = canvas.shape[0]
+    for _ in range(look.scratches):
+        start = rng.uniform(0, size, 2)
+        points = start + np.cumsum(rng.normal(0, look.digit_px * 0.5, (3, 2)), axis=0)
+        corner = points.min(0).clip(0, size - 2).astype(int)
+        far = points.max(0).clip(corner + 1, size).astype(int)
+        box = (int(corner[0]), int(corner[1]), int(far[0]), int(far[1]))
+        colour = ink_colour(canvas, box, look, rng)
+        thickness = max(1, round(look.digit_px / 10))
+        line = [points.round().astype(np.int32).reshape(-1, 1, 2)]
+        cv2.polylines(canvas, line, False, colour.tolist(), thickness, cv2.LINE_AA)
+
+
+def noise(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Noise of ``shape`` with mean 0 and deviation 1; ten times faster than exactly normal."""
+    drawn = np.frombuffer(rng.bytes(int(np.prod(shape))), np.uint8)
+    return cast(npt.NDArray[np.float32], NORMAL_STEPS[drawn].reshape(shape))

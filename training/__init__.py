@@ -1,0 +1,1 @@
+"""How the embedded model was made: run from the root of the repository, never installed."""
