@@ -32,17 +32,16 @@ def greedy(boxes: np.ndarray, classes: np.ndarray, iou: float, limit: int) -> li
 
 def candidates(
     count: int, seed: int, *, classes: int, spread: float, largest: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     corner = generator.uniform(-spread, spread, (count, 2))
     size = generator.uniform(largest / 20, largest, (count, 2))
     boxes = np.concatenate([corner, corner + size], 1).astype(np.float32)
-    confidences = np.sort(generator.random(count, np.float32))[::-1]
-    return boxes, confidences, generator.integers(0, classes, count)
+    return boxes, generator.integers(0, classes, count)
 
 
 def test_no_candidates_give_no_detections() -> None:
-    kept = nms(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, int), 0.5, 10)
+    kept = nms(np.empty((0, 4), np.float32), np.empty(0, int), 0.5, 10)
     assert kept.shape == (0,)
     boxes, confidences, classes = Postprocess()(
         np.empty((0, 4), np.float32), np.empty((0, 3), np.float32)
@@ -52,7 +51,7 @@ def test_no_candidates_give_no_detections() -> None:
 
 def test_one_candidate_stays() -> None:
     box = np.array([[-5, -5, 5, 5]], np.float32)
-    assert nms(box, np.array([0.3], np.float32), np.array([2]), 0.5, 10).tolist() == [0]
+    assert nms(box, np.array([2]), 0.5, 10).tolist() == [0]
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,31 +64,31 @@ def test_one_candidate_stays() -> None:
     limit=st.sampled_from([1, 7, 300]),
 )
 def test_nms_equals_the_greedy_definition(count, seed, classes, spread, iou, limit) -> None:
-    boxes, confidences, ids = candidates(count, seed, classes=classes, spread=spread, largest=60)
-    found = nms(boxes, confidences, ids, iou, limit)
+    boxes, ids = candidates(count, seed, classes=classes, spread=spread, largest=60)
+    found = nms(boxes, ids, iou, limit)
     assert found.tolist() == greedy(boxes, ids, iou, limit)
 
 
 @pytest.mark.parametrize("count", [511, 512, 513, 1024, 1700])
 @pytest.mark.parametrize("spread", [30.0, 300.0])
 def test_blocks_do_not_change_the_result(count, spread) -> None:
-    boxes, confidences, ids = candidates(count, count, classes=3, spread=spread, largest=50)
+    boxes, ids = candidates(count, count, classes=3, spread=spread, largest=50)
     expected = greedy(boxes, ids, 0.5, count)
     assert 3 <= len(expected) < count
-    assert nms(boxes, confidences, ids, 0.5, count).tolist() == expected
-    assert nms(boxes, confidences, ids, 0.5, 5).tolist() == expected[:5]
+    assert nms(boxes, ids, 0.5, count).tolist() == expected
+    assert nms(boxes, ids, 0.5, 5).tolist() == expected[:5]
 
 
 def test_far_apart_coordinates_keep_their_precision() -> None:
     boxes = np.array([[0, 0, 10, 10], [40, 0, 50, 10], [-1e7, 0, -1e7 + 8, 8]], np.float32)
-    kept = nms(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.zeros(3, int), 0.5, 10)
+    kept = nms(boxes, np.zeros(3, int), 0.5, 10)
     assert kept.tolist() == [0, 1, 2]
 
 
-def test_boxes_without_an_area_do_not_suppress_each_other_from_afar() -> None:
-    boxes = np.array([[10, 10, 10, 10], [90, 90, 90, 90], [50, 50, 50, 60]], np.float32)
-    kept = nms(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 0, 1]), 0.5, 10)
-    assert kept.tolist() == [0, 1, 2]
+def test_boxes_without_an_area_are_no_detections_and_suppress_nothing() -> None:
+    boxes = np.array([[10, 10, 10, 10], [90, 90, 95, 90], [0, 0, 20, 20]], np.float32)
+    found, _, _ = Postprocess()(boxes, np.array([[0.9], [0.8], [0.7]], np.float32))
+    assert found.tolist() == [[0, 0, 20, 20]]
 
 
 def test_equal_confidences_keep_the_order_of_the_anchors() -> None:
@@ -136,7 +135,7 @@ def test_broken_boxes_and_scores_are_dropped(broken) -> None:
 @given(seed=st.integers(0, 2**32), several=st.booleans())
 def test_results_do_not_depend_on_the_order_of_the_anchors(seed, several) -> None:
     generator = np.random.default_rng(seed)
-    boxes, _, _ = candidates(80, seed, classes=1, spread=60, largest=40)
+    boxes, _ = candidates(80, seed, classes=1, spread=60, largest=40)
     scores = generator.random((80, 3), np.float32)
     order = generator.permutation(80)
     options = Postprocess(several_labels=several)
@@ -146,8 +145,8 @@ def test_results_do_not_depend_on_the_order_of_the_anchors(seed, several) -> Non
 
 @given(st.integers(0, 2**32))
 def test_overlaps_equal_their_definition(seed) -> None:
-    a, _, _ = candidates(6, seed, classes=1, spread=20, largest=30)
-    b, _, _ = candidates(5, seed + 1, classes=1, spread=20, largest=30)
+    a, _ = candidates(6, seed, classes=1, spread=20, largest=30)
+    b, _ = candidates(5, seed + 1, classes=1, spread=20, largest=30)
     a[0] = b[0]
     expected = [[overlap(x.astype(float), y.astype(float)) for y in b] for x in a]
     np.testing.assert_allclose(pairwise_iou(a, b), expected, atol=1e-5)

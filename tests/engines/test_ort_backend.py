@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+import dyninfer
+from dyninfer import BackendUnavailable, Bundle, EngineBuildError, InputError
+from dyninfer.engines import open_backend
+from dyninfer.engines.base import check_tensor
+from dyninfer.manifest import TensorSpec
+from tests import support
+
+GATHER_FOLDER = support.ROOT / "engines" / "ort"
+
+
+@pytest.fixture
+def opened(tmp_path: Path):
+    """Backend, engine of the first stage of a two-exit bundle, workspace."""
+    bundle = Bundle.open(support.write_two_exits(tmp_path / "two.dyn"))
+    backend = open_backend()
+    stage = bundle.manifest.stages["first"]
+    engine = backend.open("first", stage, bundle.stage_path("first"), frozenset())
+    return backend, engine, backend.workspace()
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"device": "cuda"}, ("CUDAExecutionProvider", "dyninfer[cuda]")),
+        ({"device": "cuda:0"}, ("CUDAExecutionProvider",)),
+        ({"device": "cuda:0", "provider": "tensorrt"}, ("TensorrtExecutionProvider",)),
+        ({"device": "cuda", "provider": "cpu"}, ("provider 'cpu'", "does not run")),
+        ({"device": "cpu", "provider": "cuda"}, ("provider 'cuda'", "does not run")),
+        ({"device": "cpu", "provider": "magic"}, ("magic", "unknown")),
+        ({"device": "cpu:1"}, ("cpu:1", "unknown")),
+        ({"device": "gpu"}, ("gpu", "unknown")),
+        ({"device": "cuda:x"}, ("cuda:x", "unknown")),
+        ({"device": ""}, ("unknown",)),
+        ({"backend": "tensorrt"}, ("tensorrt",)),
+        ({"backend": "tensorrt-rtx"}, ("tensorrt-rtx",)),
+        ({"backend": "openvino"}, ("openvino", "onnxruntime")),
+    ],
+)
+def test_what_was_asked_for_and_is_not_there_is_an_error(tmp_path, monkeypatch, options, parts):
+    from dyninfer.engines.ort.runtime import ort
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    with support.refuses(BackendUnavailable, *parts):
+        dyninfer.load(path, **options)
+
+
+def test_a_session_that_silently_fell_back_is_an_error(tmp_path, monkeypatch) -> None:
+    from dyninfer.engines.ort.runtime import ort
+
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: names)
+    session = ort.InferenceSession
+
+    def without_cuda(path, options, providers, enable_fallback):
+        assert not enable_fallback
+        assert providers[0][0] == "CUDAExecutionProvider"
+        return session(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "InferenceSession", without_cuda)
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    with support.refuses(BackendUnavailable, "CUDAExecutionProvider", "fell back"):
+        dyninfer.load(path, device="cuda:0")
+
+
+def test_the_cpu_is_the_default() -> None:
+    for backend in (open_backend(), open_backend("onnxruntime", "cpu", "cpu")):
+        assert (backend.name, backend.device) == ("onnxruntime", "cpu")
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path, opened) -> None:
+    backend, engine, _ = opened
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"not a model")
+    with support.refuses(EngineBuildError, "broken.onnx", "'first'"):
+        backend.open("first", engine.stage, path, frozenset())
+
+
+def test_outputs_must_be_those_of_the_manifest(tmp_path, opened) -> None:
+    backend, engine, _ = opened
+    path = tmp_path / "two.dyn" / "onnx" / "head.onnx"
+    with support.refuses(EngineBuildError, "boxes_xyxy", "value"):
+        backend.open("first", engine.stage, path, frozenset())
+
+
+def test_an_engine_counts_its_runs_and_rows(opened) -> None:
+    backend, engine, workspace = opened
+    for batch in (1, 4, 2):
+        images = np.zeros((batch, 3, 8, 8), np.float32)
+        engine.run({"images": backend.from_host(images), "other": None}, workspace)
+    assert (engine.run_count, engine.row_count) == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("array", "parts"),
+    [
+        (np.zeros((1, 3, 8, 9), np.float32), ("(1, 3, 8, 9)", "(batch, 3, 8, 8)")),
+        (np.zeros((3, 8, 8), np.float32), ("(3, 8, 8)",)),
+        (np.zeros((1, 3, 8, 8), np.float64), ("float64", "float32")),
+    ],
+)
+def test_an_engine_refuses_tensors_that_do_not_fit(opened, array, parts) -> None:
+    backend, engine, workspace = opened
+    with support.refuses(InputError, "first", *parts):
+        engine.run({"images": backend.from_host(array)}, workspace)
+    with support.refuses(InputError, "first", "'images'"):
+        engine.run({}, workspace)
+    assert engine.run_count == 0
+
+
+def test_batches_of_the_inputs_must_agree() -> None:
+    spec = TensorSpec(name="x", dtype="float32", shape=("batch", 2))
+    check_tensor((3, 2), np.dtype(np.float32), spec, 3, "stage")
+    with support.refuses(InputError, "4 in the batch"):
+        check_tensor((3, 2), np.dtype(np.float32), spec, 4, "stage")
+
+
+def test_host_memory_is_seen_without_a_copy(opened) -> None:
+    backend, engine, workspace = opened
+    images = np.ones((2, 3, 8, 8), np.float32)
+    tensor = backend.from_host(images)
+    assert tensor.pointer == images.ctypes.data
+    assert np.shares_memory(tensor.numpy(), images)
+    output = engine.run({"images": tensor}, workspace)["value"]
+    seen = output.numpy()
+    assert seen.ctypes.data == output.pointer
+    seen[0, 0] = 7
+    assert output.numpy()[0, 0] == 7
+
+
+def test_outputs_stay_in_the_same_memory_and_nothing_grows_after_the_largest_batch(opened) -> None:
+    backend, engine, workspace = opened
+
+    def run(batch: int) -> int:
+        images = backend.from_host(np.full((batch, 3, 8, 8), batch, np.float32))
+        output = engine.run({"images": images}, workspace)["value"]
+        np.testing.assert_allclose(output.numpy(), batch)
+        return output.pointer
+
+    pointer = run(8)
+    size = workspace.allocated_bytes
+    assert size > 0
+    assert [run(batch) for batch in (1, 8, 3, 8, 8, 2)] == [pointer] * 6
+    assert workspace.allocated_bytes == size
+    run(9)
+    assert workspace.allocated_bytes > size
+
+
+def test_a_detector_allocates_nothing_after_its_warm_up(detector, small_bundle) -> None:
+    images = support.random_images(4, 64, 96)
+    easiness = sorted(output.easiness for output in detector.infer({"images": images}))
+    pipeline = detector._pipeline
+    policies = [dyninfer.AlwaysEasy(), dyninfer.AlwaysHard(), dyninfer.Threshold(easiness[2])]
+    pictures = support.random_pictures(4)
+
+    def everything() -> int:
+        for policy in policies:
+            detector.policy = policy
+            detector(pictures)
+            for batch in (4, 1, 3):
+                detector.infer({"images": images[:batch]})
+        with pipeline.workspace() as workspace:
+            return workspace.allocated_bytes
+
+    warm = everything()
+    assert warm > images.nbytes
+    assert [everything() for _ in range(3)] == [warm] * 3
+    assert len(pipeline._free_workspaces) == 1
+    assert small_bundle.is_dir()
+
+
+def gather_model(dtype: int) -> onnx.ModelProto:
+    rows = helper.make_tensor_value_info("rows", TensorProto.INT64, ["rows"])
+    data = helper.make_tensor_value_info("data", dtype, None)
+    gathered = helper.make_tensor_value_info("gathered", dtype, None)
+    node = helper.make_node("Gather", ["data", "rows"], ["gathered"], axis=0)
+    graph = helper.make_graph([node], "gather", [data, rows], [gathered])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_committed_gather_models_are_a_single_gather_along_the_batch(dtype) -> None:
+    model = onnx.load(GATHER_FOLDER / f"gather_rows_{dtype}.onnx")
+    element = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}[dtype]
+    expected = gather_model(element)
+
+    def meaning(made: onnx.ModelProto) -> list:
+        nodes = [
+            (n.op_type, list(n.input), list(n.output), {a.name: a.i for a in n.attribute})
+            for n in made.graph.node
+        ]
+        values = [
+            (v.name, v.type.tensor_type.elem_type) for v in (*made.graph.input, *made.graph.output)
+        ]
+        return [nodes, values, list(made.graph.initializer)]
+
+    found = meaning(model)
+    for node in found[0]:
+        node[3].setdefault("axis", 0)
+    assert found == meaning(expected)
+    assert not model.metadata_props
+    assert [entry.version for entry in model.opset_import] == [17]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    dtype=st.sampled_from([np.float32, np.float16]),
+    data=st.data(),
+)
+def test_gather_gives_the_rows_that_numpy_gives(shape, dtype, data) -> None:
+    backend = GATHERING
+    rows = np.array(data.draw(st.lists(st.integers(0, shape[0] - 1), min_size=1, max_size=6)))
+    array = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    tensor = backend.gather("x", backend.from_host(array), rows, backend.workspace())
+    assert tensor.shape == (len(rows), *shape[1:])
+    assert tensor.dtype == dtype
+    np.testing.assert_array_equal(tensor.numpy(), array[rows])
+
+
+GATHERING = open_backend()
+
+
+def test_gather_uses_its_buffer_again_and_different_names_do_not_share() -> None:
+    workspace = GATHERING.workspace()
+    array = np.arange(12, dtype=np.float32).reshape(4, 3)
+    tensor = GATHERING.from_host(array)
+    first = GATHERING.gather("a", tensor, np.array([0, 1, 3]), workspace)
+    second = GATHERING.gather("b", tensor, np.array([2]), workspace)
+    again = GATHERING.gather("a", tensor, np.array([3, 2]), workspace)
+    assert first.pointer == again.pointer != second.pointer
+    np.testing.assert_array_equal(second.numpy(), array[[2]])
+    np.testing.assert_array_equal(again.numpy(), array[[3, 2]])
+
+
+def test_threads_share_one_gather_session(monkeypatch) -> None:
+    backend = open_backend()
+    made, session = [], backend._session
+    start = threading.Barrier(4)
+
+    def slowly(path, what):
+        made.append(what)
+        time.sleep(0.05)
+        return session(path, what)
+
+    monkeypatch.setattr(backend, "_session", slowly)
+    tensor = backend.from_host(np.arange(6, dtype=np.float32).reshape(3, 2))
+
+    def gather(row: int) -> list[float]:
+        start.wait()
+        return backend.gather("x", tensor, np.array([row]), backend.workspace()).numpy().tolist()
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(gather, (0, 1, 2, 0)))
+    assert found == [[[0, 1]], [[2, 3]], [[4, 5]], [[0, 1]]]
+    assert len(made) == 1
+
+
+IN_A_FRESH_PROCESS = """
+import sys
+import numpy as np
+import onnxruntime as ort
+import dyninfer
+
+bundle, order = sys.argv[1:]
+stage = f"{bundle}/onnx/first.onnx"
+if order == "application's pool first":
+    ort.set_global_thread_pool_sizes(1, 1)
+images = np.zeros((1, 3, 8, 8), np.float32)
+with dyninfer.load(bundle, shared_threads=order == "shared pool") as detector:
+    detector.infer({"images": images})
+    options = ort.SessionOptions()
+    options.use_per_session_threads = order == "own pools"
+    ort.InferenceSession(stage, options, providers=["CPUExecutionProvider"])
+"""
+
+
+@pytest.mark.parametrize("order", ["own pools", "shared pool", "application's pool first"])
+def test_sessions_of_the_application_and_of_dyninfer_live_side_by_side(tmp_path, order) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    subprocess.run([sys.executable, "-c", IN_A_FRESH_PROCESS, str(path), order], check=True)

@@ -1,0 +1,145 @@
+"""Which weights of a checkpoint count, and how strictly they must fit."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import pytest
+import torch
+
+from dyninfer import CheckpointError, ConfigError
+from dyninfer.exporters.dynamicdet.checkpoint import read_state
+from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet, load_model
+from dyninfer.exporters.dynamicdet.topology import recognise
+from tests import support
+
+
+@pytest.fixture
+def state(small_model) -> dict[str, torch.Tensor]:
+    return dict(small_model.state_dict())
+
+
+def refused_without_a_trace(tmp_path, content, small_yaml, *parts: str) -> None:
+    """An export of ``content`` fails naming ``parts``, and nothing new lies on disk."""
+    path = tmp_path / "weights.pt"
+    torch.save(content, path)
+    with support.refuses(CheckpointError, *parts):
+        export_dynamicdet(path, tmp_path / "x.dyn", DynamicDetOptions(config=small_yaml))
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.pt"]
+
+
+def test_ema_is_preferred_to_model(tmp_path, state) -> None:
+    path = tmp_path / "weights.pt"
+    other = {name: tensor + 1 for name, tensor in state.items()}
+    content = support.published_format(other)
+    torch.save({**content, "ema": OrderedDict(state)}, path)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in read_state(path).items())
+
+
+def test_model_is_taken_where_ema_is_none(tmp_path, state) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(support.published_format(state), path)
+    assert list(read_state(path)) == list(state)
+
+
+def test_ema_alone_and_a_bare_state_dict_are_read(tmp_path, state) -> None:
+    for number, content in enumerate((support.published_format(state, ema=True), state)):
+        path = tmp_path / f"{number}.pt"
+        torch.save(content, path)
+        assert list(read_state(path)) == list(state)
+
+
+def test_the_prefix_of_parallel_training_is_taken_off(tmp_path, state) -> None:
+    path = tmp_path / "weights.pt"
+    prefixed = {f"module.{name}": tensor for name, tensor in state.items()}
+    torch.save(support.published_format(prefixed), path)
+    assert list(read_state(path)) == list(state)
+
+
+@pytest.mark.parametrize("content", [[], {}, 3, {"model": None, "ema": None}, {"model": [1]}])
+def test_files_without_weights_are_refused(tmp_path, small_yaml, content) -> None:
+    refused_without_a_trace(tmp_path, content, small_yaml, "weights.pt")
+
+
+def test_another_model_is_refused_with_what_it_holds(tmp_path, small_yaml) -> None:
+    content = torch.nn.Linear(2, 2).state_dict()
+    refused_without_a_trace(tmp_path, content, small_yaml, "not a DynamicDet", "weight, bias")
+
+
+def test_entries_that_are_not_tensors_are_named(tmp_path, small_yaml, state) -> None:
+    content = {**state, "model_b.0.note": "hello"}
+    refused_without_a_trace(tmp_path, content, small_yaml, "model_b.0.note")
+
+
+def test_missing_keys_are_named(tmp_path, small_yaml, state) -> None:
+    gone = ("model_b.0.bn.weight", "model_h.0.cv3.conv.weight", "router.layer2.bias")
+    content = {name: tensor for name, tensor in state.items() if name not in gone}
+    refused_without_a_trace(tmp_path, content, small_yaml, "3 missing", *gone)
+
+
+def test_missing_keys_that_fix_a_width_are_named(tmp_path, small_yaml, state) -> None:
+    gone = ("model_b.3.conv.weight", "model_h2.2.anchors", "model_b2.2.conv.weight")
+    content = {name: tensor for name, tensor in state.items() if name not in gone}
+    refused_without_a_trace(tmp_path, content, small_yaml, *gone)
+
+
+def test_extra_keys_are_named(tmp_path, small_yaml, state) -> None:
+    extra = {"model_b.99.conv.weight": torch.ones(1), "something.else": torch.ones(1)}
+    refused_without_a_trace(tmp_path, {**state, **extra}, small_yaml, "2 unexpected", *extra)
+
+
+def test_wrong_shapes_are_named_with_both(tmp_path, small_yaml, state) -> None:
+    name = "model_b.4.conv.weight"
+    content = {**state, name: torch.ones(16, 9, 1, 1)}
+    refused_without_a_trace(tmp_path, content, small_yaml, name, "(16, 9, 1, 1)", "(16, 16, 1, 1)")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("model_b.0.conv.weight", ()),
+        ("model_b.0.conv.weight", (0, 3, 3, 3)),
+        ("model_h.5.anchors", ()),
+        ("model_h.5.anchors", (2,)),
+        ("model_h.5.anchors", (2, 0, 2)),
+        ("model_h.5.m.0.weight", (3, 16, 1, 1)),
+        ("model_h.0.cv1.conv.weight", ()),
+        ("router.layer1.weight", ()),
+    ],
+)
+def test_shapes_that_no_width_can_be_read_from_are_refused(
+    tmp_path, small_yaml, state, name, shape
+) -> None:
+    content = {**state, name: torch.ones(shape)}
+    refused_without_a_trace(tmp_path, content, small_yaml, name)
+
+
+def test_heads_that_disagree_on_their_classes_are_refused(tmp_path, small_yaml, state) -> None:
+    content = dict(state)
+    for level in (0, 1):
+        for kind in ("m.{}.weight", "m.{}.bias"):
+            name = "model_h2.2." + kind.format(level)
+            content[name] = torch.cat([state[name], state[name][:2]])
+        name = f"model_h2.2.im.{level}.implicit"
+        content[name] = torch.cat([state[name], state[name][:, :2]], 1)
+    refused_without_a_trace(tmp_path, content, small_yaml, "model_h.5.m.0.weight")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(tmp_path, small_yaml, state, value) -> None:
+    broken = state["model_b2.4.bn.running_var"].clone()
+    broken[3] = value
+    content = {**state, "model_b2.4.bn.running_var": broken}
+    refused_without_a_trace(tmp_path, content, small_yaml, "model_b2.4.bn.running_var", "NaN")
+
+
+def test_an_unknown_number_of_rows_asks_for_the_yaml(small_checkpoint) -> None:
+    with support.refuses(ConfigError, "7 rows", "dy-yolov7 (51)", "--config"):
+        load_model(small_checkpoint)
+    with support.refuses(ConfigError):
+        recognise(["model_b.elsewhere.weight"])
+
+
+@pytest.mark.parametrize("variant", support.VARIANTS)
+def test_published_variants_are_told_apart_without_a_configuration(variant) -> None:
+    assert recognise(read_state(support.checkpoint_of(variant))).name == variant

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from dyninfer import Bundle, CheckpointError, ConfigError, ExportError, InputError
+from dyninfer.bundle import file_sha256
+from dyninfer.exporters.class_names import COCO, class_names_for
+from dyninfer.exporters.dynamicdet.export import (
+    DynamicDetOptions,
+    check_source,
+    choose_image_size,
+    export_dynamicdet,
+)
+from dyninfer.exporters.onnx_export import StageExport, count_macs, write_stage
+from tests import support
+
+
+def test_the_default_size_is_that_of_the_published_models() -> None:
+    assert choose_image_size(None, 32) == (640, 640)
+    assert choose_image_size(None, 64) == (1280, 1280)
+    assert choose_image_size((96, 160), 32) == (96, 160)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "parts"),
+    [
+        ((100, 128), 32, ("100x128", "multiples of 32", "96", "128")),
+        ((128, 100), 32, ("128x100",)),
+        ((96, 96), 64, ("64", "128")),
+        ((0, 64), 32, ("0x64",)),
+        ((16, 64), 32, ("32",)),
+        ((-32, 64), 32, ("-32x64",)),
+    ],
+)
+def test_sizes_that_are_no_multiple_of_the_stride_are_refused(size, stride, parts) -> None:
+    with support.refuses(InputError, *parts):
+        choose_image_size(size, stride)
+
+
+def test_a_wrong_size_leaves_nothing_on_disk(tmp_path) -> None:
+    options = DynamicDetOptions(image_size=(100, 100))
+    with support.refuses(InputError, "100x100"):
+        export_dynamicdet(support.checkpoint_of("dy-yolov7"), tmp_path / "x.dyn", options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_bundle_is_refused_before_anything_is_read(tmp_path) -> None:
+    path = support.write_static(tmp_path / "old.dyn")
+    before = support.files_below(tmp_path)
+    with support.refuses(ExportError, "old.dyn", "exists"):
+        export_dynamicdet(tmp_path / "nothing.pt", path)
+    with support.refuses(CheckpointError, "nothing.pt"):
+        export_dynamicdet(tmp_path / "nothing.pt", path, DynamicDetOptions(overwrite=True))
+    assert support.files_below(tmp_path) == before
+
+
+def test_a_failing_stage_keeps_the_old_bundle(tmp_path, small_checkpoint, small_yaml) -> None:
+    path = support.write_static(tmp_path / "old.dyn")
+    before = support.files_below(tmp_path)
+
+    def fail(stage: str) -> None:
+        if stage == "router":
+            raise OSError(28, "No space left on device")
+
+    options = DynamicDetOptions(image_size=(32, 32), config=small_yaml, overwrite=True)
+    with support.refuses(ExportError, "old.dyn", "disk is full"):
+        export_dynamicdet(small_checkpoint, path, options, fail)
+    assert support.files_below(tmp_path) == before
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from dyninfer.errors import ExportError
+from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
+checkpoint, output, config = map(Path, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+try:
+    options = DynamicDetOptions(image_size=(32, 32), config=config, overwrite=True)
+    export_dynamicdet(checkpoint, output, options)
+except ExportError as error:
+    print(error)
+    sys.exit(7)
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_target_and_no_temporary_folder(
+    tmp_path, small_checkpoint, small_yaml
+) -> None:
+    path = support.write_static(tmp_path / "old.dyn")
+    before = support.files_below(tmp_path)
+    command = [sys.executable, "-B", "-c", FULL_DISK]
+    arguments = [str(small_checkpoint), str(path), str(small_yaml)]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
+    assert "disk is full" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+    assert support.files_below(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_the_manifest_says_where_the_weights_came_from(small_bundle, small_checkpoint) -> None:
+    manifest = Bundle.open(small_bundle).manifest
+    assert manifest.source.file_name == small_checkpoint.name
+    assert manifest.source.sha256 == file_sha256(small_checkpoint)
+    check_source(small_checkpoint, manifest.source)
+    with support.refuses(CheckpointError, "small.pt"):
+        check_source(support.checkpoint_of("dy-yolov7"), manifest.source)
+    assert (manifest.family, manifest.name) == ("dynamicdet", "small")
+    assert {p.name for p in small_bundle.iterdir()} == {"bundle.json", "onnx"}
+    for name, stage in manifest.stages.items():
+        assert stage.file == f"onnx/{name}.onnx"
+        assert stage.sha256 == file_sha256(small_bundle / stage.file)
+    pooled = next(spec for spec in manifest.stages["first"].outputs if spec.name == "pooled")
+    assert pooled.shape == ("batch", 56)
+    assert [spec.name for spec in manifest.stages["router"].inputs] == ["pooled"]
+
+
+class TwoLayers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2)
+        self.linear = nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.conv(x).mean((2, 3)))
+
+
+@pytest.mark.slow
+def test_a_stage_is_counted_by_hand(tmp_path) -> None:
+    module = TwoLayers().eval()
+    export = StageExport(module, {"x": torch.rand(2, 4, 8, 8)}, ("y",), 99)
+    entry, outputs = write_stage(export, tmp_path, "onnx/two.onnx")
+    assert entry.macs == 4 * 4 * 6 * (2 * 3 * 3) + 6 * 5
+    assert entry.parameters == 99
+    assert count_macs(onnx.load(tmp_path / "onnx" / "two.onnx")) == entry.macs
+    assert [str(s) for s in (*entry.inputs, *entry.outputs)] == [
+        "x float32 (batch, 4, 8, 8)",
+        "y float32 (batch, 5)",
+    ]
+    np.testing.assert_allclose(outputs["y"], module(export.inputs["x"]).detach(), atol=1e-6)
+
+
+def test_class_names_are_coco_s_for_80_and_numbers_otherwise(tmp_path: Path) -> None:
+    assert len(set(COCO)) == 80
+    assert (COCO[0], COCO[10], COCO[35], COCO[60], COCO[79]) == (
+        "person",
+        "fire hydrant",
+        "baseball glove",
+        "dining table",
+        "toothbrush",
+    )
+    assert class_names_for(80, None) == COCO
+    assert class_names_for(2, None) == ("class_0", "class_1")
+    (tmp_path / "names.txt").write_text("cat\n\n dog \n", encoding="utf-8")
+    assert class_names_for(2, tmp_path / "names.txt") == ("cat", "dog")
+    for text in ("names: [cat, dog]\n", "names: {1: dog, 0: cat}\n"):
+        (tmp_path / "data.yaml").write_text(text, encoding="utf-8")
+        assert class_names_for(2, tmp_path / "data.yaml") == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("names.txt", b"one\ntwo\nthree\n"),
+        ("names.txt", b""),
+        ("names.txt", bytes(range(256))),
+        ("data.yaml", b"names: 3\n"),
+        ("data.yaml", b"nothing: 3\n"),
+        ("data.yaml", b""),
+        ("data.yaml", b"{"),
+        ("data.yaml", b"- a\n- b\n"),
+        ("data.yaml", b"names: {0: a, x: b}\n"),
+        ("data.yaml", b"names: !!python/object/apply:os.system ['true']\n"),
+    ],
+)
+def test_class_name_files_that_do_not_fit_are_refused(tmp_path: Path, name, content) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with support.refuses(ConfigError, name):
+        class_names_for(2, path)
+
+
+def test_a_missing_class_name_file_is_refused(tmp_path: Path) -> None:
+    with support.refuses(ConfigError, "nothing.txt"):
+        class_names_for(2, tmp_path / "nothing.txt")

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests import support
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist, the wheel made from it, and the wheel made from the checkout."""
+    if find_spec("build") is None:
+        pytest.skip("the package 'build' is not installed")
+    folder = tmp_path_factory.mktemp("dist")
+    checkout = folder / "checkout"
+    unwanted = (".git", ".venv", "*.egg-info", "__pycache__", ".*_cache", "build", "*.dyn", "runs")
+    shutil.copytree(support.ROOT, checkout, symlinks=True, ignore=shutil.ignore_patterns(*unwanted))
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir"]
+    for arguments in ([str(folder / "from_sdist")], [str(folder / "direct"), "--wheel"]):
+        subprocess.run([*build, *arguments], cwd=checkout, check=True, capture_output=True)
+    return folder
+
+
+def wheel_files(folder: Path) -> set[str]:
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_only_one_import_name_reaches_site_packages(built) -> None:
+    for folder in ("from_sdist", "direct"):
+        tops = {name.split("/")[0] for name in wheel_files(built / folder)}
+        assert {top for top in tops if not top.endswith(".dist-info")} == {"dyninfer"}
+
+
+def test_every_module_and_data_file_is_in_the_wheel(built) -> None:
+    expected = {"dyninfer/py.typed"}
+    for top in ("dyninfer", "engines", "exporters", "benchmarks"):
+        for pattern in ("*.py", "gather_rows_*.onnx", "dy-yolov7*.csv"):
+            for path in (support.ROOT / top).rglob(pattern):
+                relative = path.relative_to(support.ROOT)
+                inside = relative.parts[0] == "dyninfer"
+                expected.add(str(relative if inside else Path("dyninfer") / relative))
+    for pattern in ("dyninfer/assets/**/*",):
+        for path in support.ROOT.glob(pattern):
+            if path.is_file() and "__pycache__" not in path.parts:
+                expected.add(str(path.relative_to(support.ROOT)))
+    expected |= {
+        "dyninfer/engines/ort/gather_rows_float32.onnx",
+        "dyninfer/exporters/dynamicdet/tables/dy-yolov7-w6.csv",
+    }
+    for folder in ("from_sdist", "direct"):
+        assert expected - wheel_files(built / folder) == set()
+
+
+def test_tests_and_training_stay_at_home(built) -> None:
+    for folder in ("from_sdist", "direct"):
+        for name in wheel_files(built / folder):
+            assert not {"tests", "training", "__pycache__"} & set(name.split("/"))
+
+
+def test_the_licence_travels_with_the_source_and_the_wheel(built) -> None:
+    names = {Path(name).name for name in wheel_files(built / "from_sdist")}
+    assert {"LICENSE", "NOTICE"} <= names
+    (sdist,) = (built / "from_sdist").glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        assert {"LICENSE", "NOTICE", "pyproject.toml"} <= {Path(n).name for n in archive.getnames()}
+
+
+def test_the_wheel_imports_and_runs_from_another_folder(built, tmp_path) -> None:
+    (wheel,) = (built / "from_sdist").glob("*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    bundle = support.write_two_exits(tmp_path / "two.dyn")
+    program = (
+        "import sys, dyninfer, numpy as np\n"
+        "assert dyninfer.__file__.startswith(sys.argv[1]), dyninfer.__file__\n"
+        "detector = dyninfer.load(sys.argv[2])\n"
+        "images = np.zeros((2, 3, 8, 8), np.float32)\n"
+        "images[0] = 0.9\n"
+        "print([o.exit_index for o in detector.infer({'images': images})])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(site), str(bundle)],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "[0, 1]", done.stderr
