@@ -130,8 +130,8 @@ def comparisons_of(timings: Sequence[Timing]) -> tuple[Comparison, ...]:
         )
         for theirs in others
         for mine in ours
-        for limit in [EAGER_LIMIT if theirs.kind is Kind.EAGER else IF_GRAPH_LIMIT]
-        if mine.side is theirs.side and (theirs.kind is Kind.EAGER or mine.call is theirs.call)
+        for limit in [EAGER_LIMIT if theirs.kind.is_pytorch else IF_GRAPH_LIMIT]
+        if mine.side is theirs.side and (theirs.kind.is_pytorch or mine.call is theirs.call)
     )
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from dyninfer.benchmarks.cascade_record import CascadeRecord, read_record
 from dyninfer.errors import DyninferError
 
-COMPARISON_COLUMNS = ("against", "image", "call", "time ratio", "95 % interval", "aim", "holds")
+COMPARISON_COLUMNS = ("against", "image", "call", "time ratio", "95 % interval", "aim")
 TIME_COLUMNS = ("contender", "call", "image", "median ms", "quartiles ms", "idle CPU ms")
 MEMORY_COLUMNS = ("contender", "load ms", "after loading MiB", "peak MiB")
 
@@ -32,17 +32,18 @@ def comparison_rows(record: CascadeRecord) -> Rows:
             entry.call.value,
             f"{entry.ratio.median:.3f}",
             f"{entry.ratio.low:.3f} to {entry.ratio.high:.3f}",
-            f"<= {entry.limit:g}",
-            "yes" if entry.holds else "no",
+            _aim(entry.limit, entry.holds),
         )
         for entry in record.comparisons
     ]
     memory = record.memory_comparison
-    ratio, holds = f"{memory.ratio:.3f}", "yes" if memory.holds else "no"
-    return [
-        *rows,
-        (memory.other.value, "both", "peak memory", ratio, "-", f"<= {memory.limit:g}", holds),
-    ]
+    aim = _aim(memory.limit, memory.holds)
+    ratio = f"{memory.ratio:.3f}"
+    return [*rows, (memory.other.value, "both", "peak memory", ratio, "-", aim)]
+
+
+def _aim(limit: float, holds: bool) -> str:
+    return f"<= {limit:g}: {'met' if holds else 'missed'}"
 
 
 def time_rows(record: CascadeRecord) -> Rows:
@@ -100,8 +101,8 @@ def print_record(record: CascadeRecord, console: Console) -> None:
 
 def _table(title: str, columns: Iterable[str], rows: Rows) -> Table:
     table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column)
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=not number)
     for row in rows:
         table.add_row(*row)
     return table

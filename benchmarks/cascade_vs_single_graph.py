@@ -111,7 +111,11 @@ def make_setups(plan: Plan, folder: Path) -> Setups:
     model = random_detector(plan.variant, plan.width_divisor)
     made = export_random(model, (side, side), folder)
     graph = write_single_graph(Bundle.open(made.bundle), folder / "single_graph.onnx")
-    sources = {Kind.DYNINFER: made.bundle, Kind.EAGER: made.checkpoint}
+    sources = {
+        Kind.DYNINFER: made.bundle,
+        Kind.EAGER: made.checkpoint,
+        Kind.EAGER_FOLDED: made.checkpoint,
+    }
     return {
         kind: Setup(kind, str(sources.get(kind, graph)), side, side, usable_cores())
         for kind in Kind
@@ -155,7 +159,7 @@ def _choose_pool(plan: Plan, setups: Setups, console: Console) -> list[Samples]:
 
 def _time_all(plan: Plan, setups: Setups, rival: Kind, console: Console) -> list[Samples]:
     entries = [Entry(kind, call) for kind in (Kind.DYNINFER, rival) for call in Call]
-    entries.append(Entry(Kind.EAGER, Call.API))
+    entries += [Entry(kind, Call.API) for kind in Kind if kind.is_pytorch]
     return _time(plan, setups, entries, plan.rounds, "timing in turns", console)
 
 

@@ -28,6 +28,12 @@ class Kind(str, Enum):
     IF_OWN_POOL = "if-own-pool"
     IF_SHARED_POOL = "if-shared-pool"
     EAGER = "pytorch-eager"
+    EAGER_FOLDED = "pytorch-folded"
+
+    @property
+    def is_pytorch(self) -> bool:
+        """Whether PyTorch runs it."""
+        return self in (Kind.EAGER, Kind.EAGER_FOLDED)
 
 
 class Side(str, Enum):
@@ -73,7 +79,7 @@ def open_contender(setup: Setup) -> Contender:
     image = rng.random((1, 3, setup.height, setup.width), np.float32)
     if setup.kind is Kind.DYNINFER:
         return DyninferContender(setup, image)
-    if setup.kind is Kind.EAGER:
+    if setup.kind.is_pytorch:
         return EagerContender(setup, image)
     return IfContender(setup, image)
 
@@ -152,7 +158,11 @@ def _bind(bind: Callable[..., None], name: str, array: npt.NDArray[np.float32]) 
 
 
 class EagerContender:
-    """The PyTorch model, folded (batch norm and branches merged), decode included, float32."""
+    """The PyTorch model, decode included, float32.
+
+    As it comes from the checkpoint, or with batch norm, branches and implicit layers folded into
+    the convolutions, as an export does.
+    """
 
     def __init__(self, setup: Setup, image: npt.NDArray[np.float32]) -> None:
         import torch
@@ -164,7 +174,9 @@ class EagerContender:
         torch.set_num_threads(setup.cores)
         model = load_model(Path(setup.source))
         self._ports = stage_ports(model.plan)
-        self._stages = build_stages(fold(model), (setup.height, setup.width))
+        if setup.kind is Kind.EAGER_FOLDED:
+            model = fold(model)
+        self._stages = build_stages(model, (setup.height, setup.width))
         self._image = torch.from_numpy(image)
 
     def action(self, side: Side, call: Call) -> Action:  # noqa: ARG002  # both calls are one here

@@ -17,19 +17,30 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from dyninfer.benchmarks.coco import AveragePrecision, Truth, average_precision
 from dyninfer.benchmarks.scenes import CLASS_NAMES, Scene, SceneSource
+from dyninfer.benchmarks.speed_curve import EVALUATION
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_state
+from dyninfer.exporters.dynamicdet.stages import HeadStage
 from dyninfer.exporters.dynamicdet.topology import Part, published
 from dyninfer.exporters.safe_load import load_checkpoint
 from training.batches import collate
 from training.cascade import anchor_grid
-from training.detections import Columns, detections
 from training.loss import LossWeights, detection_loss
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Detections of one image: boxes (D, 4) in pixels, confidences (D,), class_ids (D,)."""
+
+    boxes_xyxy: npt.NDArray[np.float32]
+    confidences: npt.NDArray[np.float32]
+    class_ids: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ def _outcomes(model: DynamicDetector, scenes: Sequence[Scene]) -> list[Outcome]:
     losses: dict[Part, list[float]] = {}
     for part, levels in ((Part.HEAD, model.head(features)), (Part.HEAD2, model.second(features))):
         grid = anchor_grid(model, part)
-        columns[part] = detections(levels, grid, model.plan.strides)
+        columns[part] = _detections(model, part, levels, scenes[0].image.shape[:2])
         losses[part] = [
             float(
                 detection_loss(
@@ -92,6 +103,14 @@ def _outcomes(model: DynamicDetector, scenes: Sequence[Scene]) -> list[Outcome]:
         )
         for image, scene in enumerate(scenes)
     ]
+
+
+def _detections(
+    model: DynamicDetector, part: Part, levels: Sequence[Tensor], size: tuple[int, ...]
+) -> list[Columns]:
+    """Decode and suppress as the exported stages and the runtime do."""
+    boxes, scores = HeadStage(model, part, (size[0], size[1])).decode(levels)
+    return [Columns(*EVALUATION(*pair)) for pair in zip(boxes.numpy(), scores.numpy(), strict=True)]
 
 
 def mixed(outcomes: Sequence[Outcome], hard: npt.NDArray[np.bool_]) -> AveragePrecision:

@@ -6,6 +6,8 @@ All arithmetic is in float64, so that folding adds no error beyond the last roun
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +32,46 @@ def _fold_children(module: nn.Module) -> None:
             setattr(module, name, nn.Sequential(_merge_branches(child), nn.SiLU()))
         elif isinstance(child, layers.Detect):
             _fold_implicit(child)
+        elif isinstance(child, layers.CBFuse):
+            setattr(module, name, PyramidFuse(child.split_index))
         else:
             _fold_children(child)
+
+
+class PyramidFuse(nn.Module):
+    """What CBFuse computes, from coarse to fine: far fewer values are resized and added.
+
+    Nearest-neighbour upsampling by whole factors can be done in steps, and distributes over the
+    sum: up4(a) + up2(b) + c = up2(up2(a) + b) + c. Whole factors are also what ONNX Runtime
+    upsamples fast.
+    """
+
+    def __init__(self, split_index: Sequence[int]) -> None:
+        super().__init__()
+        self.split_index = tuple(split_index)
+
+    def forward(self, *inputs: tuple[Tensor, ...] | Tensor) -> Tensor:
+        """``inputs`` as of :class:`dyninfer.exporters.dynamicdet.layers.CBFuse`."""
+        target = inputs[-1]
+        assert isinstance(target, Tensor)
+        chosen = [splits[i] for splits, i in zip(inputs[:-1], self.split_index, strict=True)]
+        finer = sorted([*chosen, target], key=lambda tensor: tensor.shape[2])
+        if not all(_whole_factor(a, b) for a, b in pairwise(finer)):
+            return layers.CBFuse(self.split_index)(*inputs)  # type: ignore[no-any-return]  # untyped torch
+        total = finer[0]
+        for tensor in finer[1:]:
+            factor = _whole_factor(total, tensor)
+            if factor > 1:
+                total = F.interpolate(total, scale_factor=float(factor), mode="nearest")
+            total = total + tensor
+        return total
+
+
+def _whole_factor(coarse: Tensor, fine: Tensor) -> int:
+    """By what both axes of ``coarse`` grow to those of ``fine``; 0 where it is no whole number."""
+    factor = int(fine.shape[2] // coarse.shape[2])
+    exact = fine.shape[2] == coarse.shape[2] * factor and fine.shape[3] == coarse.shape[3] * factor
+    return factor if exact else 0
 
 
 def _scaled(weight: Tensor, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
