@@ -29,7 +29,7 @@ lint: $(READY)  ## Style, imports, docstrings, formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)  ## Strict type checks of the four packages
+types: $(READY)  ## Strict type checks of the four packages and of training
 	$(BIN)/mypy
 
 check: lint types test  ## Everything that CI runs
