@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, overload
 
 import numpy as np
@@ -153,6 +152,7 @@ class Detector:
         Raises:
             InputError: an image cannot be used; the message says which and why.
         """
+        self._pipeline.check_open()
         if self.manifest.task is not Task.DETECT:
             raise InputError(f"{self.manifest.name} classifies; use infer for its logits")
         options = options or Postprocess()
@@ -234,12 +234,7 @@ class Detector:
     def __enter__(self) -> Detector:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

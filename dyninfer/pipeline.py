@@ -65,6 +65,11 @@ class CascadePipeline:
             )
         policy.check_exits(len(self.manifest.exits))
 
+    def check_open(self) -> None:
+        """Raise InputError once the pipeline was closed."""
+        if self._closed:
+            raise InputError("the detector was closed; load the bundle again")
+
     @contextmanager
     def workspace(self) -> Iterator[Any]:
         """Borrow buffers that no other thread uses.
@@ -76,8 +81,7 @@ class CascadePipeline:
             InputError: the pipeline was closed.
         """
         with self._lock:
-            if self._closed:
-                raise InputError("the detector was closed; load the bundle again")
+            self.check_open()
             self._lent += 1
             workspace = self._free_workspaces.pop() if self._free_workspaces else None
         try:

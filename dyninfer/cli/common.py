@@ -75,5 +75,5 @@ def readable(count: float) -> str:
     """A large number with a unit prefix: 16672736 -> 16.7 M."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= limit:
-            return f"{count / limit:#.3g} {unit}"
+            return f"{f'{count / limit:#.3g}'.rstrip('.')} {unit}"
     return f"{count:.0f}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dyninfer import ConfigError, DyninferError
 from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
-from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref
+from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, published
 from tests import support
 
 
@@ -132,3 +134,67 @@ def test_a_missing_or_binary_file_is_refused(tmp_path) -> None:
     (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
     with support.refuses(ConfigError, "binary.yaml"):
         read_topology(tmp_path / "binary.yaml")
+
+
+MODULE_OF = {
+    Op.CONV: "Conv",
+    Op.MAX_POOL: "MP",
+    Op.SPACE_TO_DEPTH: "ReOrg",
+    Op.CONCAT: "Concat",
+    Op.UPSAMPLE: "nn.Upsample",
+    Op.SPPCSPC: "SPPCSPC",
+    Op.REP_CONV: "RepConv",
+    Op.CB_LINEAR: "CBLinear",
+    Op.CB_FUSE: "CBFuse",
+    Op.DETECT: "IDetect",
+}
+SECTION_OF = {
+    Part.FIRST: "backbone",
+    Part.SECOND: "dual_backbone",
+    Part.HEAD: "head",
+    Part.HEAD2: "head2",
+}
+
+
+def yaml_row(row: Row) -> list:
+    """A row as the training's YAML writes it: relative within the part, absolute across parts."""
+    sources = [
+        -1
+        if ref == IMAGE and row.ref.part is Part.FIRST
+        else "input"
+        if ref == IMAGE
+        else ref.index - row.ref.index
+        if ref.part is row.ref.part
+        else ref.index
+        for ref in row.inputs
+    ]
+    args: dict[Op, list] = {
+        Op.CONV: [*row.channels, row.kernel, row.stride],
+        Op.REP_CONV: [*row.channels, 3, 1],
+        Op.CONCAT: [1],
+        Op.UPSAMPLE: [None, 2, "nearest"],
+        Op.SPPCSPC: [*row.channels],
+        Op.CB_LINEAR: [list(row.channels)],
+        Op.CB_FUSE: [list(row.split_index)],
+        Op.DETECT: ["nc", "anchors"],
+    }
+    only = sources[0] if len(sources) == 1 else sources
+    return [only, 1, MODULE_OF[row.op], args.get(row.op, [])]
+
+
+@pytest.mark.parametrize("variant", support.VARIANTS)
+def test_the_published_tables_written_as_yaml_are_read_back(tmp_path: Path, variant: str) -> None:
+    topology = published(variant)
+    config: dict[str, object] = {"nc": 80, "depth_multiple": 1.0, "width_multiple": 1.0}
+    config["router_ins"] = [ref.index for ref in topology.router_inputs]
+    for part, section in SECTION_OF.items():
+        config[section] = [yaml_row(row) for row in topology.parts[part]]
+    path = tmp_path / "model.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    read = read_topology(path)
+    assert read.router_inputs == topology.router_inputs
+    for part in Part:
+        for found, expected in zip(read.parts[part], topology.parts[part], strict=True):
+            assert replace(found, channels=(), kernel=0) == replace(expected, channels=(), kernel=0)
+            if expected.op is Op.CONV:
+                assert found.kernel == expected.kernel
