@@ -160,6 +160,12 @@ def test_a_future_schema_asks_for_an_upgrade(made) -> None:
         (lambda m: m["stages"]["head"]["outputs"][0].update(dtype="complex64"), ("dtype",)),
         (lambda m: m.update(image_inputs={}), ("images",)),
         (lambda m: m["route"]["exits"][0].update(image_input="x"), ("'x'",)),
+        (lambda m: m["route"]["exits"][1].update(body="first"), ("twice",)),
+        (lambda m: m["class_names"].pop(), ("class names", "columns")),
+        (lambda m: m["stages"]["router"]["outputs"][0].update(name="x"), ("easiness",)),
+        (lambda m: m["image_inputs"]["images"].update(height=16), ("16x8",)),
+        (lambda m: m["image_inputs"]["images"].update(height=10**6), ("16384",)),
+        (lambda m: m["image_inputs"]["images"].update(std=[1, 0, 1]), ("std",)),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(made, change, parts) -> None:
@@ -224,6 +230,29 @@ def test_a_failed_rename_brings_the_old_bundle_back(made, monkeypatch) -> None:
     ):
         (folder / MANIFEST_FILE).write_text("new")
     assert support.files_below(made.parent) == before
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_an_interrupted_overwrite_keeps_the_old_bundle(made, monkeypatch, step) -> None:
+    before = support.files_below(made.parent)
+    rename, calls = Path.rename, []
+
+    def interrupted(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == step:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), new_bundle(made, overwrite=True) as folder:
+        (folder / MANIFEST_FILE).write_text("new")
+    assert support.files_below(made.parent) == before
+
+
+def test_folders_made_for_a_bundle_that_failed_go_with_it(tmp_path) -> None:
+    with support.refuses(ExportError), new_bundle(tmp_path / "a" / "b" / "x.dyn"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_exists_is_not_overwritten_unasked(made, tmp_path) -> None:

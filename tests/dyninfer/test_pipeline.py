@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -301,3 +302,41 @@ def test_easiness_that_is_exactly_the_threshold_leaves(two_exits) -> None:
     two_exits.policy = dyninfer.Threshold(0.5)
     images = support.coded_images([(0.5, 0, 0), (math.nextafter(0.5, 0), 0, 1), (0.49, 0, 2)])
     assert [o.exit_index for o in two_exits.infer({"images": images})] == [0, 0, 1]
+
+
+def test_closing_waits_for_calls_under_way_and_frees_everything(tmp_path) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    pipeline = CascadePipeline(Bundle.open(path), open_backend())
+    borrowed, released = threading.Event(), threading.Event()
+
+    def call() -> None:
+        with pipeline.workspace():
+            borrowed.set()
+            released.wait(10)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    borrowed.wait(10)
+    closer = threading.Thread(target=pipeline.close)
+    closer.start()
+    closer.join(0.2)
+    assert closer.is_alive()
+    assert pipeline.engines
+    released.set()
+    for thread in (caller, closer):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert not pipeline.engines
+    with support.refuses(dyninfer.InputError, "closed"), pipeline.workspace():
+        pass
+
+
+def test_buffers_of_a_call_that_failed_are_not_used_again(tmp_path) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    pipeline = CascadePipeline(Bundle.open(path), open_backend())
+    with pytest.raises(ZeroDivisionError), pipeline.workspace() as failed:
+        raise ZeroDivisionError
+    with pipeline.workspace() as first:
+        assert first is not failed
+    with pipeline.workspace() as second:
+        assert second is first

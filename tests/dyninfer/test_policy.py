@@ -85,10 +85,20 @@ def test_a_sequence_must_fit_the_number_of_exits() -> None:
         Threshold([0.2]).check_exits(3)
 
 
-@pytest.mark.parametrize("value", [math.nan, -0.1, (), (0.5, math.nan), [0.1, -1]])
+@pytest.mark.parametrize(
+    "value", [math.nan, -0.1, (), (0.5, math.nan), [0.1, -1], "0.5", None, [None]]
+)
 def test_values_that_mean_nothing_are_refused(value) -> None:
     with support.refuses(PolicyError, "threshold"):
         Threshold(value)
+
+
+def test_a_list_that_changes_later_changes_no_policy() -> None:
+    values = [0.2, 0.4]
+    policy = Threshold(values)
+    values.clear()
+    assert policy == Threshold((0.2, 0.4))
+    assert hash(policy) == hash(Threshold((0.2, 0.4)))
 
 
 def test_policies_are_values() -> None:

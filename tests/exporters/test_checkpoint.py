@@ -11,6 +11,7 @@ from dyninfer import CheckpointError, ConfigError
 from dyninfer.exporters.dynamicdet.checkpoint import read_state
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet, load_model
 from dyninfer.exporters.dynamicdet.topology import recognise
+from dyninfer.exporters.safe_load import load_checkpoint
 from tests import support
 
 
@@ -143,3 +144,40 @@ def test_an_unknown_number_of_rows_asks_for_the_yaml(small_checkpoint) -> None:
 @pytest.mark.parametrize("variant", support.VARIANTS)
 def test_published_variants_are_told_apart_without_a_configuration(variant) -> None:
     assert recognise(read_state(support.checkpoint_of(variant))).name == variant
+
+
+def test_a_shape_that_the_file_does_not_fill_is_refused_before_memory_is_taken(
+    tmp_path, small_yaml, state
+) -> None:
+    name = "model_b.0.conv.weight"
+    claimed = torch.zeros(1, dtype=torch.float16).expand(10**9, 3, 3, 3)
+    refused_without_a_trace(tmp_path, state | {name: claimed}, small_yaml, name, "1000000000")
+
+
+def test_a_width_far_beyond_the_others_is_refused_before_memory_is_taken(
+    tmp_path, small_yaml, state
+) -> None:
+    names = ["model_b.0.conv.weight", "model_b.1.conv.weight"]
+    wide = {name: torch.zeros(10**6, 1, 1, 1, dtype=torch.float16) for name in names}
+    refused_without_a_trace(tmp_path, state | wide, small_yaml, "model_b.1.conv.weight")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(8, 3, 3, 3).to_sparse(),
+        torch.zeros(8, 3, 3, 3, device="meta"),
+        torch.zeros(8, 3, 3, 3, dtype=torch.complex64),
+    ],
+    ids=["sparse", "meta", "complex"],
+)
+def test_what_is_no_dense_real_tensor_is_refused(tmp_path, small_yaml, state, tensor) -> None:
+    name = "model_b.0.conv.weight"
+    refused_without_a_trace(tmp_path, state | {name: tensor}, small_yaml, name)
+
+
+def test_a_torchscript_program_is_told_from_a_checkpoint(tmp_path) -> None:
+    path = tmp_path / "program.pt"
+    torch.jit.script(torch.nn.ReLU()).save(str(path))
+    with support.refuses(CheckpointError, "TorchScript"):
+        load_checkpoint(path)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from dyninfer.exporters.dynamicdet import layers
 from dyninfer.exporters.dynamicdet.export import load_model
-from dyninfer.exporters.dynamicdet.fold import fold
+from dyninfer.exporters.dynamicdet.fold import PyramidFuse, fold
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_state
 from dyninfer.exporters.dynamicdet.topology import published
 from tests import support
@@ -115,3 +115,14 @@ def test_the_pyramid_equals_pools_of_5_9_and_13() -> None:
 def test_batch_norms_use_the_published_epsilon(small_model) -> None:
     epsilons = {m.eps for m in small_model.modules() if isinstance(m, nn.BatchNorm2d)}
     assert epsilons == {1e-3}
+
+
+@pytest.mark.parametrize(
+    "sizes", [[(8, 12)], [(8, 12), (4, 6), (2, 3)], [(9, 12), (4, 6)], [(8, 8), (8, 8), (2, 4)]]
+)
+def test_fusing_from_coarse_to_fine_equals_fusing_at_once(sizes) -> None:
+    tensors = [torch.rand(2, 4, *size) for size in sizes]
+    inputs = [*((torch.zeros(2, 1, 1, 1), tensor) for tensor in tensors[1:]), tensors[0]]
+    index = [1] * (len(sizes) - 1)
+    expected = layers.CBFuse(index)(*inputs)
+    torch.testing.assert_close(PyramidFuse(index)(*inputs), expected)
