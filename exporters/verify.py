@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,128 +11,17 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from dyninfer import __version__
-from dyninfer.detector import DEFAULT_THRESHOLD, Detector
+from dyninfer.detector import Detector
+from dyninfer.exporters.parity import Errors, Parity, Tolerance, count_flips
 from dyninfer.manifest import Manifest
-from dyninfer.policy import AlwaysEasy, AlwaysHard, route
+from dyninfer.policy import AlwaysEasy, AlwaysHard, Policy
 from dyninfer.types import Float32Array, ImageArray
 
 Arrays = dict[str, npt.NDArray[Any]]
 Progress = Callable[[int], None]
 BATCH = 2
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far a tensor may be from its source.
-
-    Boxes, easiness and class scores have absolute bounds. That of the boxes grows beyond 1,000
-    pixels, where float32 itself cannot do better: ``boxes_relative`` times the largest value.
-    Features are compared with their largest value.
-    """
-
-    boxes_px: float = 1e-3
-    easiness: float = 1e-5
-    class_scores: float = 1e-4
-    boxes_relative: float = 1e-6
-    features_relative: float = 1e-4
-
-    def passes(self, tensor: str, max_abs: float, largest: float) -> bool:
-        """Whether an error of ``max_abs`` in a tensor of this name is small enough."""
-        bounds = {
-            "boxes_xyxy": max(self.boxes_px, self.boxes_relative * largest),
-            "easiness": self.easiness,
-            "class_scores": self.class_scores,
-        }
-        return max_abs <= bounds.get(tensor, self.features_relative * largest)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One tensor of one stage, or of one route, over all samples.
-
-    ``max_rel`` is the largest error divided by the largest value of the source's tensor.
-    """
-
-    where: str
-    tensor: str
-    max_abs: float
-    max_rel: float
-    passed: bool
-
-
-@dataclass(frozen=True)
-class Flips:
-    """Route decisions: how many of (threshold, image) pairs fall on the other side."""
-
-    decisions: int
-    flips: int
-
-    @property
-    def share(self) -> float:
-        """Share of decisions that differ from the source's."""
-        return self.flips / self.decisions if self.decisions else 0.0
-
-
-@dataclass(frozen=True)
-class Parity:
-    """The outcome of a verification."""
-
-    checks: tuple[Check, ...]
-    flips: Flips
-    photos: int
-    random_tensors: int
-    backend: str
-    device: str
-    tolerance: Tolerance
-
-    @property
-    def passed(self) -> bool:
-        """Whether every tensor is within its tolerance."""
-        return all(check.passed for check in self.checks)
-
-    def to_dict(self, manifest: Manifest) -> dict[str, Any]:
-        """What ``parity.json`` holds."""
-        return {
-            "written_by": f"dyninfer {__version__}",
-            "passed": self.passed,
-            "source_sha256": manifest.source.sha256,
-            "stages_sha256": {name: stage.sha256 for name, stage in manifest.stages.items()},
-            "backend": self.backend,
-            "device": self.device,
-            "photos": self.photos,
-            "random_tensors": self.random_tensors,
-            "tolerance": asdict(self.tolerance),
-            "checks": [asdict(check) for check in self.checks],
-            "decisions": self.flips.decisions,
-            "flips": self.flips.flips,
-            "flip_share": self.flips.share,
-        }
-
-
-class _Errors:
-    """Largest error and largest value of every tensor, over all samples."""
-
-    def __init__(self) -> None:
-        self._largest: dict[tuple[str, str], tuple[float, float]] = {}
-
-    def add(
-        self, where: str, tensor: str, found: npt.NDArray[Any], source: npt.NDArray[Any]
-    ) -> None:
-        error = np.abs(found.astype(np.float64) - source.astype(np.float64))
-        old_error, old_value = self._largest.get((where, tensor), (0.0, 0.0))
-        # max() would lose a NaN, which must fail the check
-        self._largest[where, tensor] = (
-            float(np.fmax(old_error, np.where(np.isnan(error), np.inf, error).max())),
-            max(old_value, float(np.nanmax(np.abs(source)))),
-        )
-
-    def checks(self, tolerance: Tolerance) -> tuple[Check, ...]:
-        return tuple(
-            Check(where, tensor, error, error / value if value else error, passed)
-            for (where, tensor), (error, value) in self._largest.items()
-            for passed in (tolerance.passes(tensor, error, value),)
-        )
+TOLERANCE = Tolerance()
+ROUTES: Mapping[str, Policy] = {"easy route": AlwaysEasy(), "hard route": AlwaysHard()}
 
 
 def verify(
@@ -140,7 +29,7 @@ def verify(
     source: Mapping[str, nn.Module],
     photos: Sequence[ImageArray],
     random_tensors: int = 4,
-    tolerance: Tolerance = Tolerance(),
+    tolerance: Tolerance = TOLERANCE,
     progress: Progress = lambda _samples: None,
 ) -> Parity:
     """Compare an opened bundle with its source.
@@ -156,7 +45,7 @@ def verify(
         tolerance: what counts as agreement.
         progress: called after every batch with the number of its samples.
     """
-    errors = _Errors()
+    errors = Errors()
     expected: list[float] = []
     found: list[float] = []
     for images in _samples(detector.manifest, photos, random_tensors):
@@ -165,8 +54,12 @@ def verify(
         found += _check_routes(detector, images, tensors, errors)
         expected += np.ravel(tensors.get("router/easiness", np.empty(0))).tolist()
         progress(len(images))
+    checks = errors.checks(tolerance)
+    if not all(check.passed for check in checks):
+        samples = _samples(detector.manifest, photos, random_tensors)
+        checks = errors.checks(tolerance, _rounding(detector.manifest, source, samples))
     return Parity(
-        checks=errors.checks(tolerance),
+        checks=checks,
         flips=count_flips(np.array(expected, np.float32), np.array(found, np.float32)),
         photos=len(photos),
         random_tensors=random_tensors,
@@ -190,21 +83,25 @@ def _samples(
 
 
 def _run_source(
-    manifest: Manifest, source: Mapping[str, nn.Module], images: Float32Array
+    manifest: Manifest, source: Mapping[str, nn.Module], images: npt.NDArray[Any]
 ) -> Arrays:
     """Everything the source computes: features by name, final outputs as ``stage/name``."""
     tensors: Arrays = {"images": images}
     for name, stage in manifest.stages.items():
-        inputs = [torch.from_numpy(tensors[spec.name]) for spec in stage.inputs]
-        with torch.inference_mode():
-            produced = source[name](*inputs)
-        outputs = [produced] if isinstance(produced, torch.Tensor) else produced
-        for spec, output in zip(stage.outputs, outputs, strict=True):
-            tensors[f"{name}/{spec.name}"] = tensors[spec.name] = output.numpy()
+        inputs = [tensors[spec.name] for spec in stage.inputs]
+        for spec, output in zip(stage.outputs, _run_stage(source[name], inputs), strict=True):
+            tensors[f"{name}/{spec.name}"] = tensors[spec.name] = output
     return tensors
 
 
-def _check_stages(detector: Detector, tensors: Arrays, errors: _Errors) -> None:
+def _run_stage(module: nn.Module, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    with torch.inference_mode():
+        produced = module(*(torch.from_numpy(array) for array in inputs))
+    outputs = [produced] if isinstance(produced, torch.Tensor) else produced
+    return [output.numpy() for output in outputs]
+
+
+def _check_stages(detector: Detector, tensors: Arrays, errors: Errors) -> None:
     for name, stage in detector.manifest.stages.items():
         inputs = {spec.name: tensors[spec.name] for spec in stage.inputs}
         for output, array in detector.run_stage(name, inputs).items():
@@ -212,13 +109,13 @@ def _check_stages(detector: Detector, tensors: Arrays, errors: _Errors) -> None:
 
 
 def _check_routes(
-    detector: Detector, images: Float32Array, tensors: Arrays, errors: _Errors
+    detector: Detector, images: Float32Array, tensors: Arrays, errors: Errors
 ) -> list[float]:
     """Compare both routes from the images on; returns the easiness found, if any."""
     before = detector.policy
     easiness: list[float] = []
     try:
-        for route_name, policy in (("easy route", AlwaysEasy()), ("hard route", AlwaysHard())):
+        for route_name, policy in ROUTES.items():
             detector.policy = policy
             raw = detector.infer({"images": images})
             exit_ = detector.manifest.exits[raw[0].exit_index]
@@ -234,16 +131,35 @@ def _check_routes(
     return easiness
 
 
-def count_flips(expected: Float32Array, found: Float32Array) -> Flips:
-    """Decisions that differ, at the default threshold and between all neighbouring values.
+def _rounding(
+    manifest: Manifest, source: Mapping[str, nn.Module], samples: Iterable[Float32Array]
+) -> Errors:
+    """How far the source in float32 is from itself in float64, at every place that is checked."""
+    rounding = Errors()
+    for images in samples:
+        single = _run_source(manifest, source, images)
+        with _in_double(source):
+            double = _run_source(manifest, source, images.astype(np.float64))
+            for name, stage in manifest.stages.items():
+                inputs = [single[spec.name].astype(np.float64) for spec in stage.inputs]
+                for spec, array in zip(
+                    stage.outputs, _run_stage(source[name], inputs), strict=True
+                ):
+                    rounding.add(name, spec.name, array, single[f"{name}/{spec.name}"])
+        for route_name, exit_ in zip(ROUTES, (manifest.exits[0], manifest.exits[-1]), strict=True):
+            ends = [f"{exit_.head or exit_.body}/{name}" for name in manifest.task.outputs]
+            for key in [*ends, *(["router/easiness"] if manifest.has_routers else [])]:
+                rounding.add(route_name, key.split("/")[1], double[key], single[key])
+    return rounding
 
-    Args:
-        expected: (N,) easiness of the source.
-        found: (N,) easiness of the engines, in the same order.
-    """
-    if not len(expected):
-        return Flips(0, 0)
-    ordered = np.unique(expected)
-    thresholds = [DEFAULT_THRESHOLD, *((ordered[1:] + ordered[:-1]) / 2)]
-    flips = sum(int((route(expected, t) != route(found, t)).sum()) for t in thresholds)
-    return Flips(len(thresholds) * len(expected), flips)
+
+@contextmanager
+def _in_double(source: Mapping[str, nn.Module]) -> Iterator[None]:
+    """The source's weights in float64, and afterwards back, without loss."""
+    try:
+        for module in source.values():
+            module.double()
+        yield
+    finally:
+        for module in source.values():
+            module.float()

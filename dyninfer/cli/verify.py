@@ -22,7 +22,7 @@ from dyninfer.cli.common import (
 from dyninfer.errors import VerificationError
 
 if TYPE_CHECKING:
-    from dyninfer.exporters.verify import Parity
+    from dyninfer.exporters.parity import Parity
 
 
 def verify(
@@ -52,9 +52,9 @@ def verify(
 ) -> None:
     """Compare every stage and both routes with the PyTorch source, and write parity.json.
 
-    Exit status 1 when a tensor is beyond its tolerance: boxes 0.001 pixels (above 1,000 pixels, a
-    millionth of the largest coordinate), easiness 0.00001, class scores 0.0001, features 0.0001
-    of their largest value.
+    Exit status 1 when a tensor is beyond its tolerance: boxes 0.001 pixels, easiness 0.00001, class
+    scores 0.0001, features 0.0001 of their largest value; or five times the source's own float32
+    rounding error, where that is larger.
 
     Example: **dyninfer verify dy-yolov7.dyn --source dy-yolov7.pt --images photos/**
     """
@@ -126,17 +126,23 @@ def refuse_disparity(bundle: Path, parity: Parity) -> None:
 
 
 def _print_table(parity: Parity) -> None:
+    """Every tensor; with the source's own rounding error where that had to be measured."""
+    rounded = any(check.rounding is not None for check in parity.checks)
     table = Table(title="Largest difference from the source", title_justify="left")
     for column in ("stage or route", "tensor"):
         table.add_column(column)
-    for column in ("absolute", "relative"):
+    for column in ("absolute", "relative", *(["rounding"] if rounded else [])):
         table.add_column(column, justify="right")
     table.add_column("")
     for check in parity.checks:
         verdict = "[green]ok[/green]" if check.passed else "[red]beyond[/red]"
-        errors = (f"{check.max_abs:.1e}", f"{check.max_rel:.1e}")
-        table.add_row(check.where, check.tensor, *errors, verdict)
+        errors = [check.max_abs, check.max_rel, *([check.rounding or 0.0] if rounded else [])]
+        table.add_row(check.where, check.tensor, *(f"{error:.1e}" for error in errors), verdict)
     stdout.print(table)
+    if rounded:
+        stdout.print(
+            "rounding: how far the source in float32 is from itself in float64", soft_wrap=True
+        )
 
 
 def print_summary(parity: Parity) -> None:
