@@ -51,7 +51,8 @@ def predict(
         bool, typer.Option("--always-hard", help="Run to the last exit, whatever the router.")
     ] = False,
     confidence: Annotated[
-        float, typer.Option("--confidence", "-c", min=0.0, max=1.0, help="Least confidence.")
+        float,
+        typer.Option("--confidence", "-c", min=0.0, max=1.0, help="Least confidence."),
     ] = 0.25,
     iou: Annotated[
         float, typer.Option("--iou", min=0.0, max=1.0, help="Overlap that suppresses a box.")

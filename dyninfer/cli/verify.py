@@ -31,6 +31,7 @@ def verify(
         Path | None,
         typer.Option(
             "--source",
+            "--checkpoint",
             "-s",
             help="The checkpoint; if absent, a file of its name here or beside the bundle.",
         ),
