@@ -145,20 +145,11 @@ def write_scenes(
     folder: Path,
     scenes: Sequence[Scene],
     point: CurvePoint,
-    confidence: float = 0.25,
     progress: Callable[[], None] = lambda: None,
 ) -> None:
-    """Annotate every scene with the results of one policy above ``confidence``."""
+    """Annotate every scene with the results of one policy."""
     for number, (scene, result) in enumerate(zip(scenes, point.results, strict=True)):
-        sure = result.confidences > confidence
-        shown = replace(
-            result,
-            boxes_xyxy=result.boxes_xyxy[sure],
-            confidences=result.confidences[sure],
-            class_ids=result.class_ids[sure],
-            class_names=tuple(np.array(result.class_names, object)[sure]),
-        )
-        write_picture(folder / f"{number:04d}.jpg", draw(scene.image, shown))
+        write_picture(folder / f"{number:04d}.jpg", draw(scene.image, result))
         progress()
 
 

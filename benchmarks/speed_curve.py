@@ -30,7 +30,8 @@ class CurvePoint:
         ap, ap50: COCO average precision, in [0, 1].
         mean_ms: wall-clock milliseconds per image, from the decoded picture to detections as an
             application wants them, that is above a confidence of 0.25.
-        results: the detections of every scene, in order, as :data:`EVALUATION` asks for them.
+        results: these detections of every scene, in order. Precision is that of another run, with
+            :data:`EVALUATION`.
     """
 
     policy: Policy
@@ -74,22 +75,24 @@ def measure_curve(
         progress: called after every scene.
     """
     results: list[list[Detections]] = [[] for _ in policies]
+    evaluated: list[list[Detections]] = [[] for _ in policies]
     spent_ns = np.zeros(len(policies), np.int64)
     for scene in scenes:
         for index, policy in enumerate(policies):
             detector.policy = policy
             start = time.perf_counter_ns()
-            detector(scene.image)
+            results[index].append(detector(scene.image))
             spent_ns[index] += time.perf_counter_ns() - start
-            results[index].append(detector(scene.image, options=EVALUATION))
+            evaluated[index].append(detector(scene.image, options=EVALUATION))
         progress()
     truths = [Truth(scene.boxes_xyxy, scene.class_ids) for scene in scenes]
     last = len(detector.manifest.exits) - 1
     points = []
-    for policy, found, spent in zip(policies, results, spent_ns, strict=True):
-        precision = average_precision(truths, found, len(detector.class_names))
+    for index, policy in enumerate(policies):
+        found = results[index]
+        precision = average_precision(truths, evaluated[index], len(detector.class_names))
         hard = sum(result.exit_index == last for result in found) / len(found)
-        mean_ms = float(spent) / 1e6 / len(found)
+        mean_ms = float(spent_ns[index]) / 1e6 / len(found)
         ap, ap50 = precision.ap or 0.0, precision.ap50 or 0.0
         points.append(CurvePoint(policy, hard, ap, ap50, mean_ms, tuple(found)))
     return points
