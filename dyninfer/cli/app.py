@@ -74,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone, for example `| head`
         raise SystemExit(1) from None
+    except OSError as error:  # a full disk, a folder that is a file, a missing permission
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", debug, error)
     except Exception as error:  # a bug: still one line, and how to see more
         reason = str(error).splitlines()[0] if str(error) else "no message"
         _fail(f"internal error, {type(error).__name__}: {reason}", debug, error)

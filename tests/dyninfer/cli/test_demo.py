@@ -30,6 +30,17 @@ def test_the_demo_leaves_a_verified_bundle_a_table_and_pictures(
     assert len(list((folder / "scenes").glob("*.jpg"))) == 24
 
 
+def test_an_output_that_is_a_file_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("mine")
+    status, _, err = run(capsys, "demo", "--output", str(path))
+    assert (status, err.count("\n")) == (1, 1)
+    assert err.startswith(f"error: {path}")
+    assert path.read_text() == "mine"
+
+
 def test_too_few_scenes_are_wrong_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     status, _, err = run(capsys, "demo", "--output", str(tmp_path), "--scenes", "3")
     assert status == 2
