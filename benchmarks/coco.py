@@ -15,9 +15,6 @@ import numpy.typing as npt
 
 from dyninfer.errors import InputError, MissingExtra
 
-SMALL_BELOW = 32**2  # COCO's area ranges, square pixels
-LARGE_ABOVE = 96**2
-
 
 @dataclass(frozen=True)
 class Truth:

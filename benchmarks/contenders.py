@@ -118,8 +118,8 @@ class DyninferContender:
 class IfContender:
     """One ONNX graph with an ``If``, in ONNX Runtime with its default session options.
 
-    With ``IF_SHARED_POOL`` it uses the process-wide thread pool, as dyninfer does; the default is
-    a pool of its own. ``engines`` binds input and outputs, so that no array is made for a run.
+    With ``IF_SHARED_POOL`` it uses the process-wide thread pool; the default is a pool of its
+    own. ``engines`` binds input and outputs, so that no array is made for a run.
     """
 
     def __init__(self, setup: Setup, image: npt.NDArray[np.float32]) -> None:

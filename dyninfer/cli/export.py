@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from dyninfer.bundle import SUFFIX
 from dyninfer.cli.common import parse_image_size, progress_bar, stderr, stdout
 from dyninfer.cli.info import print_bundle
 from dyninfer.cli.verify import print_summary, refuse_disparity, run_verification
@@ -82,7 +83,7 @@ def dynamicdet(
     require_export_extra()
     from dyninfer.exporters.dynamicdet.export import DynamicDetOptions
 
-    target = output or Path(checkpoint.stem + ".dyn")
+    target = output or Path(checkpoint.stem + SUFFIX)
     options = DynamicDetOptions(
         image_size=parse_image_size(image_size),
         class_names=class_names,

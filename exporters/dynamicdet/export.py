@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dyninfer import __version__
-from dyninfer.bundle import MANIFEST_FILE, check_target, file_sha256, new_bundle
+from dyninfer.bundle import MANIFEST_FILE, SUFFIX, check_target, file_sha256, new_bundle
 from dyninfer.errors import CheckpointError, InputError
 from dyninfer.exporters.class_names import class_names_for
 from dyninfer.exporters.dynamicdet.checkpoint import read_state
@@ -73,7 +73,7 @@ def export_dynamicdet(
     with new_bundle(output, overwrite=options.overwrite) as folder:
         stages = write_stages(model, size, folder, progress)
         manifest = Manifest(
-            name=options.name or output.name.removesuffix(".dyn"),
+            name=options.name or output.name.removesuffix(SUFFIX),
             family=FAMILY,
             task=Task.DETECT,
             class_names=names,
