@@ -49,8 +49,20 @@ class TensorSpec(_Model):
         return f"{self.name} {self.dtype} ({', '.join(map(str, self.shape))})"
 
 
+class Precision(str, Enum):
+    """The arithmetic of a stage's weights and activations."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
 class Stage(_Model):
-    """One file of a bundle: a body, a head or a router."""
+    """One file of a bundle: a body, a head or a router.
+
+    ``rows_per_run`` is 1 for a file that takes one image at a time, whatever its TensorSpecs'
+    batch axis says: a backend then runs it once for each row. None: any batch.
+    """
 
     file: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -58,6 +70,8 @@ class Stage(_Model):
     outputs: tuple[TensorSpec, ...]
     parameters: Annotated[int, Field(ge=0)]
     macs: Annotated[int, Field(ge=0)]
+    precision: Precision = Precision.FP32
+    rows_per_run: Literal[1] | None = None
 
     @field_validator("file")
     @classmethod
@@ -112,7 +126,8 @@ class Manifest(_Model):
     """Everything a runtime must know about a bundle.
 
     Stages are wired by name: an input of a stage is either one of ``image_inputs`` or an output
-    of the same name of a stage that runs before it.
+    of the same name of a stage that runs before it. ``further_sources`` are the files beside
+    ``source`` that a bundle of several models was made from.
     """
 
     schema_version: Literal[1] = 1
@@ -124,6 +139,7 @@ class Manifest(_Model):
     stages: Mapping[str, Stage]
     image_inputs: Mapping[str, ImageSpec]
     source: Source
+    further_sources: tuple[Source, ...] = ()
     written_by: str
 
     @property
