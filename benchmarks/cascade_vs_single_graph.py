@@ -37,8 +37,9 @@ from dyninfer.benchmarks.contest import (
     measure_memory,
     time_in_turns,
 )
-from dyninfer.benchmarks.machine import describe_machine, load_average, usable_cores
+from dyninfer.benchmarks.machine import describe_machine, load_average
 from dyninfer.errors import DyninferError
+from dyninfer.hardware import usable_cores
 
 MODULE = "dyninfer.benchmarks.cascade_vs_single_graph"
 PILOT_ROUNDS = 4

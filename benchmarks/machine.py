@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from dyninfer.hardware import cpu_field, read_cpuinfo, usable_cores
+
 LIBRARIES = ("dyninfer", "numpy", "onnxruntime", "onnxruntime-gpu", "onnx", "torch")
 RELEVANT_FLAGS = (
     "avx2",
@@ -25,7 +27,6 @@ RELEVANT_FLAGS = (
     "sve",
     "i8mm",
 )
-_CPUINFO = Path("/proc/cpuinfo")
 _MEMINFO = Path("/proc/meminfo")
 _GIB = 1 << 30
 _KIB = 1 << 10
@@ -58,7 +59,7 @@ class Machine:
 
 def describe_machine() -> Machine:
     """The machine that this runs on."""
-    cpuinfo = _read(_CPUINFO)
+    cpuinfo = read_cpuinfo()
     return Machine(
         cpu=cpu_model(cpuinfo) or platform.processor() or platform.machine(),
         usable_cores=usable_cores(),
@@ -77,27 +78,20 @@ def system_name(system: str, release: str, architecture: str) -> str:
     return " ".join(part for part in (system, number[0] if number else "", architecture) if part)
 
 
-def usable_cores() -> int:
-    """How many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def cpu_model(cpuinfo: str) -> str:
     """The model name in the text of ``/proc/cpuinfo``, or an empty string."""
-    return _field(cpuinfo, "model name")
+    return cpu_field(cpuinfo, "model name")
 
 
 def cpu_flags(cpuinfo: str) -> tuple[str, ...]:
     """Those of :data:`RELEVANT_FLAGS` that the text of ``/proc/cpuinfo`` lists."""
-    present = set((_field(cpuinfo, "flags") or _field(cpuinfo, "Features")).split())
+    present = set((cpu_field(cpuinfo, "flags") or cpu_field(cpuinfo, "Features")).split())
     return tuple(flag for flag in RELEVANT_FLAGS if flag in present)
 
 
 def memory_gib(meminfo: str) -> float | None:
     """Main memory from the text of ``/proc/meminfo``."""
-    total = _field(meminfo, "MemTotal").split()
+    total = cpu_field(meminfo, "MemTotal").split()
     return round(int(total[0]) * _KIB / _GIB, 1) if total else None
 
 
@@ -115,14 +109,6 @@ def installed_versions(names: Iterable[str]) -> dict[str, str]:
 def load_average() -> float | None:
     """The system's load average over one minute."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def _field(text: str, name: str) -> str:
-    for line in text.splitlines():
-        key, colon, value = line.partition(":")
-        if colon and key.strip() == name:
-            return value.strip()
-    return ""
 
 
 def _read(path: Path) -> str:

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from dyninfer.benchmarks.coco import Truth, average_precision
+from dyninfer.benchmarks.exits import EVALUATION
 from dyninfer.benchmarks.scenes import Scene
 from dyninfer.detector import Detector
 from dyninfer.policy import AlwaysEasy, AlwaysHard, Policy, Threshold
-from dyninfer.postprocess import Postprocess
 from dyninfer.types import Detections, Float32Array
 
-# As the published evaluation: low confidence, several labels per box
-EVALUATION = Postprocess(confidence=0.001, iou=0.65, several_labels=True)
 PERCENTILES = (25, 50, 75)
 
 

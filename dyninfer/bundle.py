@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dyninfer.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from dyninfer.errors import BundleError, ExportError
 from dyninfer.manifest import SCHEMA_VERSION, Manifest
 from dyninfer.sealed import dump_sealed, load_sealed
@@ -57,7 +58,8 @@ class Bundle:
             bundle.stage_path(name)
             if check_files:
                 bundle.check_stage(name)
-        bundle.parity()  # raises where it was changed
+        bundle.parity()  # raises where it was changed, as does the next
+        bundle.calibration()
         return bundle
 
     def stage_path(self, name: str) -> Path:
@@ -88,18 +90,32 @@ class Bundle:
         path = self.path / PARITY_FILE
         return load_sealed(path) if path.exists() else None
 
+    def calibration(self) -> Calibration | None:
+        """What the last calibration measured, or None when there was none."""
+        path = self.path / CALIBRATION_FILE
+        return read_calibration(path) if path.exists() else None
+
     def write_parity(self, payload: Mapping[str, Any]) -> None:
         """Replace ``parity.json`` in one step.
 
         Raises:
             BundleError: the bundle's folder cannot be written.
         """
+        self._write(PARITY_FILE, payload)
+
+    def write_calibration(self, calibration: Calibration) -> None:
+        """Replace ``calibration.json`` in one step.
+
+        Raises:
+            BundleError: the bundle's folder cannot be written.
+        """
+        self._write(CALIBRATION_FILE, calibration.model_dump(mode="json"))
+
+    def _write(self, name: str, payload: Mapping[str, Any]) -> None:
         try:
-            write_atomically(self.path / PARITY_FILE, dump_sealed(payload))
+            write_atomically(self.path / name, dump_sealed(payload))
         except OSError as error:
-            raise BundleError(
-                f"{self.path / PARITY_FILE} cannot be written: {error.strerror}"
-            ) from None
+            raise BundleError(f"{self.path / name} cannot be written: {error.strerror}") from None
 
 
 def check_path(path: Path) -> None:

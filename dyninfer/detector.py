@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,14 +13,16 @@ import numpy.typing as npt
 
 from dyninfer.batches import check_inputs, detect_batch, infer_batch
 from dyninfer.bundle import Bundle
+from dyninfer.calibration import EngineRecord, check_calibration
 from dyninfer.engines import open_backend
 from dyninfer.engines.base import Engine
-from dyninfer.errors import InputError
+from dyninfer.errors import InputError, PolicyError
 from dyninfer.images import check_image, read_image
 from dyninfer.manifest import Manifest, Task
 from dyninfer.pipeline import CascadePipeline
-from dyninfer.policy import AlwaysHard, Policy, Threshold
+from dyninfer.policy import AlwaysHard, Observer, Policy, Threshold
 from dyninfer.postprocess import Postprocess
+from dyninfer.targets import Target
 from dyninfer.types import Detections, ImageArray, RawOutput
 
 ImageLike = str | os.PathLike[str] | npt.NDArray[Any]
@@ -64,6 +67,14 @@ def load(
     return Detector(bundle, pipeline, max_batch)
 
 
+@dataclass(frozen=True)
+class _Routing:
+    """What the user asked for, and the policy that it came to."""
+
+    asked: Policy | Target
+    active: Policy
+
+
 class Detector:
     """A dynamic detector: call it with images, move :attr:`policy` at any time.
 
@@ -76,7 +87,8 @@ class Detector:
         self._pipeline = pipeline
         self._max_batch = max_batch
         routed = bundle.manifest.has_routers and len(bundle.manifest.exits) > 1
-        self._policy: Policy = Threshold(DEFAULT_THRESHOLD) if routed else AlwaysHard()
+        policy: Policy = Threshold(DEFAULT_THRESHOLD) if routed else AlwaysHard()
+        self._routing = _Routing(policy, policy)
 
     @property
     def manifest(self) -> Manifest:
@@ -109,22 +121,66 @@ class Detector:
         return self._pipeline.nan_easiness_count
 
     @property
-    def policy(self) -> Policy:
+    def policy(self) -> Policy | Target:
         """How images are routed; a new one takes effect at the next batch, in every thread.
 
+        A target in the user's terms, such as :class:`dyninfer.HardFraction`, is turned into a
+        threshold by the bundle's calibration when it is set; see :attr:`active_policy`.
+
         Raises:
-            PolicyError: on setting one that this bundle cannot follow.
+            PolicyError: on setting one that this bundle cannot follow, or that needs a
+                calibration which is not there or was made on other engines.
         """
-        return self._policy
+        return self._routing.asked
 
     @policy.setter
-    def policy(self, policy: Policy) -> None:
-        if isinstance(policy, type) or not isinstance(policy, Policy):
+    def policy(self, policy: Policy | Target) -> None:
+        if isinstance(policy, type) or not isinstance(policy, (Policy, Target)):
             raise InputError(
-                f"policy is {policy!r}, expected Threshold(0.5), AlwaysEasy() or AlwaysHard()"
+                f"policy is {policy!r}, expected for example Threshold(0.5), HardFraction(0.3), "
+                "LatencyBudget(ms=12.0), AlwaysEasy() or AlwaysHard()"
             )
-        self._pipeline.check_policy(policy)
-        self._policy = policy
+        active = policy if isinstance(policy, Policy) else self._resolve(policy)
+        self._pipeline.check_policy(active)
+        self._routing = _Routing(policy, active)  # one reference: other threads see both or none
+
+    @property
+    def active_policy(self) -> Policy:
+        """What decides on images: :attr:`policy` itself, or the threshold a target came to.
+
+        With ``adaptive=True`` it is a :class:`dyninfer.Controller`, whose ``state`` can be looked
+        at, saved and restored.
+        """
+        return self._routing.active
+
+    def _resolve(self, target: Target) -> Policy:
+        if not self.manifest.has_routers or len(self.manifest.exits) < 2:
+            raise PolicyError(
+                f"{target} needs a router and {self.manifest.name} has none; "
+                "use AlwaysEasy or AlwaysHard, or train one with dyninfer fit-router"
+            )
+        calibration = check_calibration(
+            self.bundle.calibration(),
+            self.engine_record(),
+            self.bundle.path,
+            str(target),
+            times=target.needs_times,
+        )
+        return target.resolve(calibration)
+
+    def engine_record(self) -> EngineRecord:
+        """What is opened here, as far as easiness and times depend on it."""
+        stages, inputs = self.manifest.stages, self.manifest.image_inputs
+        backend = self._pipeline.backend
+        return EngineRecord(
+            stages_sha256={name: stage.sha256 for name, stage in stages.items()},
+            precision={name: stage.precision for name, stage in stages.items()},
+            image_inputs={name: f"{spec.height}x{spec.width}" for name, spec in inputs.items()},
+            backend=backend.name,
+            backend_version=backend.version,
+            provider=backend.provider,
+            device_name=backend.device_name,
+        )
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str to mypy
@@ -157,7 +213,7 @@ class Detector:
             raise InputError(f"{self.manifest.name} classifies; use infer for its logits")
         options = options or Postprocess()
         if isinstance(images, (str, os.PathLike, np.ndarray)):
-            return detect_batch(self._pipeline, [_load(images)], self._policy, options)[0]
+            return self._detect([_load(images)], options)[0]
         if not isinstance(images, Sequence):
             raise InputError(
                 f"images is {type(images).__name__}, expected a path, an array, or a list of them"
@@ -168,7 +224,17 @@ class Detector:
                 _load_numbered(image, start + offset, len(images))
                 for offset, image in enumerate(images[start : start + self._max_batch])
             ]
-            found += detect_batch(self._pipeline, batch, self._policy, options)
+            found += self._detect(batch, options)
+        return found
+
+    def _detect(self, images: list[ImageArray], options: Postprocess) -> list[Detections]:
+        """Run one batch with the policy of this moment, and tell it how that went."""
+        policy = self._routing.active
+        found = detect_batch(self._pipeline, images, policy, options)
+        if isinstance(policy, Observer):
+            exits = np.array([result.exit_index for result in found], np.int64)
+            spent = [sum(result.timings_ms.values()) for result in found]
+            policy.observe(exits, np.array(spent, np.float64))
         return found
 
     def stream(
@@ -192,7 +258,7 @@ class Detector:
             InputError: an input is missing, unknown, of another shape or dtype, or holds NaN.
         """
         batch = check_inputs(self.manifest, inputs)
-        policy = self._policy
+        policy = self._routing.active
         arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         found: list[RawOutput] = []
         for start in range(0, batch, self._max_batch):

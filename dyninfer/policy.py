@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from dyninfer.errors import PolicyError
-from dyninfer.types import BoolArray, Float32Array
+from dyninfer.types import BoolArray, Float32Array, Float64Array, Int64Array
 
 
 def route(easiness: Float32Array, threshold: float) -> BoolArray:
@@ -55,6 +55,15 @@ class Policy(Protocol):
 
     def check_exits(self, exits: int) -> None:
         """Raise PolicyError where the policy does not fit a cascade of ``exits`` exits."""
+        ...
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """A policy that learns from the images it has routed, as online control does."""
+
+    def observe(self, exit_indices: Int64Array, ms: Float64Array, /) -> None:
+        """Take note of images (N,): the exit each left at and the milliseconds it took."""
         ...
 
 
@@ -108,6 +117,38 @@ class Threshold:
                 f"{len(values)} thresholds were given, expected {exits - 1}: "
                 f"one for each of the {exits} exits but the last"
             )
+
+
+@dataclass(frozen=True)
+class LeaveAt:
+    """Every image leaves at one exit, whatever its easiness: for measuring that exit.
+
+    Raises:
+        PolicyError: ``exit_index`` is negative or no whole number.
+    """
+
+    exit_index: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.exit_index, int) or self.exit_index < 0:
+            raise PolicyError(f"an exit is {self.exit_index!r}, expected a whole number from 0 up")
+
+    def __str__(self) -> str:
+        return f"every image at exit {self.exit_index}"
+
+    @property
+    def needs_router(self) -> bool:
+        """False: nothing is read."""
+        return False
+
+    def continues(self, easiness: Float32Array, exit_index: int) -> BoolArray:
+        """See :class:`Policy`."""
+        return np.full(len(easiness), exit_index < self.exit_index)
+
+    def check_exits(self, exits: int) -> None:
+        """Refuse an exit that the cascade does not have."""
+        if self.exit_index >= exits:
+            raise PolicyError(f"there is no exit {self.exit_index}, expected 0 to {exits - 1}")
 
 
 @dataclass(frozen=True)

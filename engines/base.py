@@ -55,7 +55,9 @@ WorkspaceT = TypeVar("WorkspaceT", bound=Workspace)
 class Engine(ABC, Generic[TensorT, WorkspaceT]):
     """One stage, opened on a backend. Safe to run from several threads, each with a workspace.
 
-    ``run_count`` is how often the engine was started, ``row_count`` how many images it has seen.
+    ``run_count`` is how often the backend was started, ``row_count`` how many images it has seen.
+    A stage that takes one image at a time (``Stage.rows_per_run``) is started once for each row,
+    so that both counters agree there.
     """
 
     def __init__(self, name: str, stage: Stage) -> None:
@@ -87,7 +89,7 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
             check_tensor(tensor.shape, tensor.dtype, spec, batch, f"stage {self.name!r}")
         assert batch is not None
         with self._count_lock:
-            self.run_count += 1
+            self.run_count += 1 if self.stage.rows_per_run is None else batch
             self.row_count += batch
         return self._execute(inputs, batch, workspace)
 
@@ -103,10 +105,17 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
 
 
 class Backend(ABC, Generic[TensorT, WorkspaceT]):
-    """Opens engines on one device and moves rows between them."""
+    """Opens engines on one device and moves rows between them.
+
+    ``device_name`` is what the device calls itself, ``version`` the backend library's version and
+    ``provider`` which of its execution providers runs the stages: what measurements are tied to.
+    """
 
     name: str
+    version: str
+    provider: str
     device: str
+    device_name: str
 
     @abstractmethod
     def open(

@@ -8,8 +8,8 @@ import pytest
 import dyninfer
 from dyninfer.benchmarks.coco import Truth, average_precision
 from dyninfer.benchmarks.demo import embedded_checkpoint
+from dyninfer.benchmarks.exits import EVALUATION
 from dyninfer.benchmarks.scenes import CLASS_NAMES, Scene, SceneSource
-from dyninfer.benchmarks.speed_curve import EVALUATION
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
 
 SCENES = 300

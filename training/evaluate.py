@@ -20,8 +20,8 @@ from rich.progress import track
 from torch import Tensor
 
 from dyninfer.benchmarks.coco import AveragePrecision, Truth, average_precision
+from dyninfer.benchmarks.exits import EVALUATION
 from dyninfer.benchmarks.scenes import CLASS_NAMES, Scene, SceneSource
-from dyninfer.benchmarks.speed_curve import EVALUATION
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_state
 from dyninfer.exporters.dynamicdet.stages import HeadStage
 from dyninfer.exporters.dynamicdet.topology import Part, published

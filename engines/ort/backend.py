@@ -15,7 +15,8 @@ from dyninfer.engines.base import Backend, Engine
 from dyninfer.engines.ort.runtime import PROVIDERS, Target, open_session, ort, parse_target
 from dyninfer.engines.ort.tensor import Bound, OrtTensor, OrtWorkspace
 from dyninfer.errors import BackendUnavailable, EngineBuildError, EngineRunError
-from dyninfer.manifest import Stage
+from dyninfer.hardware import cpu_name
+from dyninfer.manifest import BATCH_AXIS, Stage
 from dyninfer.types import Int64Array
 
 
@@ -36,6 +37,8 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
         bound = workspace.bound.get(self.name)
         if bound is None:
             bound = workspace.bound[self.name] = Bound(self._session.io_binding())
+        if self.stage.rows_per_run is not None:
+            return self._execute_rows(bound, inputs, batch, workspace)
         for spec in self.stage.inputs:
             _bind_input(bound, spec.name, inputs[spec.name], self._target)
         if bound.batch != batch:
@@ -51,6 +54,28 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
                 outputs.setdefault(
                     spec.name, OrtTensor.over_value(value, np.dtype(spec.dtype), self._target)
                 )
+        return outputs
+
+    def _execute_rows(
+        self,
+        bound: Bound,
+        inputs: Mapping[str, OrtTensor],
+        batch: int,
+        workspace: OrtWorkspace,
+    ) -> dict[str, OrtTensor]:
+        """Run once for each row, from rows of the inputs into rows of the outputs: no copy."""
+        outputs = {}
+        for spec in self.stage.outputs:
+            shape = spec.shape_for(batch)
+            assert shape is not None  # _check_one_row has refused others
+            key, on_host = (self.name, spec.name), spec.name in self._host_outputs
+            outputs[spec.name] = workspace.tensor(key, shape, np.dtype(spec.dtype), on_host)
+        for row in range(batch):
+            for spec in self.stage.inputs:
+                _bind_input(bound, spec.name, inputs[spec.name].row(row), self._target)
+            for name, tensor in outputs.items():
+                _bind_output(bound.binding, name, tensor.row(row))
+            self._run(bound.binding)
         return outputs
 
     def _run(self, binding: Any) -> None:
@@ -100,6 +125,9 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         self._target = parse_target(device, provider)
         self._shared_threads = shared_threads
         self.device = self._target.name
+        self.device_name = cpu_name() if self.device == "cpu" else self.device
+        self.version = str(ort.__version__)
+        self.provider = self._target.provider
         self._gather_sessions: dict[str, Any] = {}
         self._gather_lock = threading.Lock()
 
@@ -110,6 +138,8 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         expected = [spec.name for spec in stage.outputs]
         if found != expected:
             raise EngineBuildError(f"{path} has outputs {found}, the manifest says {expected}")
+        if stage.rows_per_run is not None:
+            _check_one_row(name, stage)
         return OrtEngine(name, stage, session, self._target, host_outputs)
 
     def workspace(self) -> OrtWorkspace:
@@ -167,6 +197,20 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
                 f"CUDA and TensorRT libraries that ONNX Runtime {ort.__version__} needs"
             )
         return session
+
+
+def _check_one_row(name: str, stage: Stage) -> None:
+    """Refuse a stage for single images whose rows' place in a batch is not known beforehand.
+
+    Raises:
+        EngineBuildError: an output has a dynamic axis beside the batch, or no batch axis.
+    """
+    for spec in stage.outputs:
+        if spec.shape_for(1) is None or spec.shape[:1] != (BATCH_AXIS,):
+            raise EngineBuildError(
+                f"stage {name!r} takes one image at a time and ends in {spec}; expected "
+                f"({BATCH_AXIS}, ...) with all other axes fixed; export the bundle again"
+            )
 
 
 def run_binding(session: Any, binding: Any, target: Target) -> None:

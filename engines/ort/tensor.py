@@ -13,9 +13,12 @@ from dyninfer.engines.ort.runtime import Target, ort
 
 
 class OrtTensor:
-    """Memory on a device, seen with a shape; the owner is kept alive with it."""
+    """Memory on a device, seen with a shape; the owner is kept alive with it.
 
-    __slots__ = ("_owner", "device_id", "device_type", "dtype", "pointer", "shape")
+    ``offset`` is where the tensor starts in its owner, in elements; ``pointer`` includes it.
+    """
+
+    __slots__ = ("_offset", "_owner", "device_id", "device_type", "dtype", "pointer", "shape")
 
     def __init__(
         self,
@@ -24,8 +27,10 @@ class OrtTensor:
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         device: tuple[str, int],
+        offset: int = 0,
     ) -> None:
         self._owner = owner
+        self._offset = offset
         self.pointer = pointer
         self.shape = shape
         self.dtype = dtype
@@ -48,12 +53,21 @@ class OrtTensor:
         """The same memory with all axes but the first in one: (N, K)."""
         shape = (self.shape[0], math.prod(self.shape[1:]))
         device = (self.device_type, self.device_id)
-        return OrtTensor(self._owner, self.pointer, shape, self.dtype, device)
+        return OrtTensor(self._owner, self.pointer, shape, self.dtype, device, self._offset)
+
+    def row(self, index: int) -> OrtTensor:
+        """One row as a batch of its own, (1, ...), in the same memory on the same device."""
+        shape = (1, *self.shape[1:])
+        skipped = index * math.prod(shape)
+        pointer = self.pointer + skipped * self.dtype.itemsize
+        device = (self.device_type, self.device_id)
+        return OrtTensor(self._owner, pointer, shape, self.dtype, device, self._offset + skipped)
 
     def numpy(self) -> npt.NDArray[Any]:
         """The values on the host; a view where the memory is the host's already."""
         values = self._owner if isinstance(self._owner, np.ndarray) else self._owner.numpy()
-        return values.reshape(-1)[: math.prod(self.shape)].reshape(self.shape)
+        stop = self._offset + math.prod(self.shape)
+        return values.reshape(-1)[self._offset : stop].reshape(self.shape)
 
 
 @dataclass

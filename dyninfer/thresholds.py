@@ -1,0 +1,96 @@
+"""What a threshold does to images whose easiness is known: who continues, how many, how long.
+
+Pure functions on arrays. ``easiness`` is (routers, N) throughout: one row for every exit but the
+last, one column for every image, as :class:`dyninfer.Calibration` holds it. A NaN is an image
+that its router sends on whatever the threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.types import Float64Array, Int64Array
+
+SEND_NONE = 0.0
+"""No easiness is below it: every image leaves at the first exit (NaN excepted)."""
+SEND_ALL = 1.5
+"""Every easiness is below it; 1 would not do, since a half-precision sigmoid can be exactly 1."""
+
+
+def shared_easiness(easiness: npt.ArrayLike) -> Float64Array:
+    """(N,) the value that a threshold shared by all routers is compared with.
+
+    An image reaches the last exit exactly when it is below the threshold at every router, that is
+    when its largest easiness is. NaN counts as -1: below every threshold.
+    """
+    rows = np.atleast_2d(np.asarray(easiness, np.float64))
+    return np.asarray(np.where(np.isnan(rows), -1.0, rows).max(axis=0), np.float64)
+
+
+def percentile_thresholds(easiness: npt.ArrayLike, percentiles: npt.ArrayLike) -> Float64Array:
+    """Thresholds that send the given percentages of the images on to the last exit.
+
+    The p-th percentile of the easiness as threshold sends p % of the images on, as the published
+    variable-speed inference does it (Lin et al., "DynamicDet", CVPR 2023, section 3.4); equal to
+    ``numpy.percentile`` with its default, linear interpolation.
+
+    Args:
+        easiness: (routers, N) or (N,), N at least 1.
+        percentiles: numbers from 0 to 100.
+    """
+    found = np.percentile(shared_easiness(easiness), np.asarray(percentiles, np.float64))
+    return np.asarray(np.maximum(found, SEND_NONE), np.float64)  # NaN may have drawn it below 0
+
+
+def exits_at(easiness: npt.ArrayLike, threshold: float) -> Int64Array:
+    """(N,) index of the exit at which each image leaves, at one threshold for all routers."""
+    # float32, as the runtime compares
+    rows = np.atleast_2d(np.asarray(easiness, np.float32))
+    leaves = rows >= np.float32(threshold)
+    return np.where(leaves.any(axis=0), leaves.argmax(axis=0), len(rows)).astype(np.int64)
+
+
+def hard_fraction_at(easiness: npt.ArrayLike, threshold: float) -> float:
+    """Share of the images that reach the last exit, in [0, 1]."""
+    rows = np.atleast_2d(np.asarray(easiness))
+    return float((exits_at(rows, threshold) == len(rows)).mean())
+
+
+def exit_shares_at(easiness: npt.ArrayLike, threshold: float) -> Float64Array:
+    """(exits,) share of the images that leave at each exit."""
+    rows = np.atleast_2d(np.asarray(easiness))
+    leaving = exits_at(rows, threshold)
+    return np.bincount(leaving, minlength=len(rows) + 1) / len(leaving)
+
+
+def mean_ms(shares: npt.ArrayLike, exit_ms: Sequence[Sequence[float]]) -> float:
+    """Expected milliseconds of an image, when ``shares`` (exits,) of them leave at each exit.
+
+    ``exit_ms`` holds measured milliseconds of images that leave at each exit.
+    """
+    means = [float(np.mean(samples)) for samples in exit_ms]
+    return float(np.asarray(shares, np.float64) @ np.array(means))
+
+
+def percentile_ms(
+    shares: npt.ArrayLike, exit_ms: Sequence[Sequence[float]], percentile: float
+) -> float:
+    """The given percentile of the milliseconds of an image: that of the mixture of all exits.
+
+    Every sample of an exit weighs its exit's share divided by the number of that exit's samples;
+    the result is the smallest time by which at least ``percentile`` % of the weight is done.
+    """
+    times = np.concatenate([np.asarray(samples, np.float64) for samples in exit_ms])
+    weights = np.concatenate(
+        [
+            np.full(len(samples), share / len(samples))
+            for share, samples in zip(np.asarray(shares, np.float64), exit_ms, strict=True)
+        ]
+    )
+    order = np.argsort(times, kind="stable")
+    done = np.cumsum(weights[order])
+    reached = np.searchsorted(done, percentile / 100 - 1e-12)
+    return float(times[order][min(int(reached), len(times) - 1)])
