@@ -4,102 +4,26 @@
 
     with dyninfer.load("dy-yolov7.dyn") as detector:
         detections = detector("street.jpg")
-        detector.policy = dyninfer.Threshold(0.42)
+        detector.policy = dyninfer.HardFraction(0.3)
 
-Importing this package loads nothing heavy; each name is imported when it is first used.
+Importing this package loads nothing heavy; each name is imported when it is first used. The public
+names stand in ``__init__.pyi``, which type checkers read as well.
 """
 
-from __future__ import annotations
+from typing import Any as _Any
 
-from importlib import import_module, metadata
-from typing import TYPE_CHECKING, Any
+import lazy_loader as _lazy
 
-if TYPE_CHECKING:
-    from dyninfer.bundle import Bundle
-    from dyninfer.detector import Detector, load
-    from dyninfer.errors import (
-        BackendUnavailable,
-        BundleError,
-        CheckpointError,
-        ConfigError,
-        DyninferError,
-        EngineBuildError,
-        EngineRunError,
-        ExportError,
-        InputError,
-        MissingExtra,
-        PolicyError,
-        VerificationError,
-    )
-    from dyninfer.imagespec import ColorOrder, ImageSpec, Placement, ResizeMode
-    from dyninfer.policy import AlwaysEasy, AlwaysHard, Policy, Threshold, route
-    from dyninfer.postprocess import Postprocess
-    from dyninfer.types import Detections, RawOutput
-
-_HOMES = {
-    "bundle": ("Bundle",),
-    "detector": ("Detector", "load"),
-    "errors": (
-        "BackendUnavailable",
-        "BundleError",
-        "CheckpointError",
-        "ConfigError",
-        "DyninferError",
-        "EngineBuildError",
-        "EngineRunError",
-        "ExportError",
-        "InputError",
-        "MissingExtra",
-        "PolicyError",
-        "VerificationError",
-    ),
-    "imagespec": ("ColorOrder", "ImageSpec", "Placement", "ResizeMode"),
-    "policy": ("AlwaysEasy", "AlwaysHard", "Policy", "Threshold", "route"),
-    "postprocess": ("Postprocess",),
-    "types": ("Detections", "RawOutput"),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = [  # noqa: RUF022  # grouped as in _HOMES
-    "Bundle",
-    "Detector",
-    "load",
-    "BackendUnavailable",
-    "BundleError",
-    "CheckpointError",
-    "ConfigError",
-    "DyninferError",
-    "EngineBuildError",
-    "EngineRunError",
-    "ExportError",
-    "InputError",
-    "MissingExtra",
-    "PolicyError",
-    "VerificationError",
-    "ColorOrder",
-    "ImageSpec",
-    "Placement",
-    "ResizeMode",
-    "AlwaysEasy",
-    "AlwaysHard",
-    "Policy",
-    "Threshold",
-    "route",
-    "Postprocess",
-    "Detections",
-    "RawOutput",
-    "__version__",
-]
+_get, _, _names = _lazy.attach_stub(__name__, __file__)
+__all__ = [*_names, "__version__"]  # strings, as lazy_loader says
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return metadata.version("dyninfer")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'dyninfer' has no attribute {name!r}")
-    value = getattr(import_module(f"dyninfer.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
+def __getattr__(name: str) -> _Any:
+    if name != "__version__":
+        return _get(name)
+    from importlib import metadata  # slow to import, so not before it is asked for
+
+    return metadata.version("dyninfer")
 
 
 def __dir__() -> list[str]:

@@ -45,7 +45,7 @@ def test_only_one_import_name_reaches_site_packages(built) -> None:
 def test_every_module_and_data_file_is_in_the_wheel(built) -> None:
     expected = {"dyninfer/py.typed"}
     for top in ("dyninfer", "engines", "exporters", "benchmarks"):
-        for pattern in ("*.py", "gather_rows_*.onnx", "dy-yolov7*.csv"):
+        for pattern in ("*.py", "*.pyi", "gather_rows_*.onnx", "dy-yolov7*.csv"):
             for path in (support.ROOT / top).rglob(pattern):
                 relative = path.relative_to(support.ROOT)
                 inside = relative.parts[0] == "dyninfer"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,7 +17,11 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from dyninfer.errors import DyninferError
+from dyninfer.errors import DyninferError, PolicyError
+
+if TYPE_CHECKING:
+    from dyninfer.policy import Policy
+    from dyninfer.targets import Target
 
 stdout = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
@@ -31,6 +35,15 @@ ProviderOption = Annotated[
     typer.Option(
         "--provider",
         help="ONNX Runtime execution provider: cpu, cuda or tensorrt; the device's own if absent.",
+    ),
+]
+SpeedOption = Annotated[
+    str | None,
+    typer.Option(
+        "--speed",
+        help="How fast: easy, hard, 30% (of the images hard), 12ms, 12ms@p95, 30fps, ap-0.5, "
+        "certified, or a threshold such as 0.42; all but the first two and the last need "
+        "**dyninfer calibrate**.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -64,6 +77,20 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
             f"{text!r} is not N or HxW, for example 640 or 384x640 (height first)"
         )
     return int(match[1]), int(match[2] or match[1])
+
+
+def read_speed(text: str) -> Policy | Target:
+    """What ``--speed`` asks for.
+
+    Raises:
+        typer.BadParameter: it is none of the forms; the message lists them.
+    """
+    from dyninfer.speed import parse_speed
+
+    try:
+        return parse_speed(text)
+    except PolicyError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def warn(message: str | DyninferError) -> None:

@@ -14,7 +14,9 @@ from dyninfer.cli.common import (
     DeviceOption,
     JsonOption,
     ProviderOption,
+    SpeedOption,
     progress_bar,
+    read_speed,
     stdout,
     warn,
 )
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from dyninfer.detector import Detector
     from dyninfer.policy import Policy
     from dyninfer.postprocess import Postprocess
+    from dyninfer.targets import Target
     from dyninfer.types import ImageArray
 
 
@@ -40,6 +43,7 @@ def predict(
         Path | None,
         typer.Option("--output", "-o", help="Folder for the results; a new predictions-N."),
     ] = None,
+    speed: SpeedOption = None,
     threshold: Annotated[
         float | None,
         typer.Option("--threshold", "-t", min=0.0, help="Images of less easiness go on."),
@@ -69,14 +73,14 @@ def predict(
 
     A picture that cannot be read is reported and skipped; the exit status is then 1.
 
-    Example: **dyninfer predict dy-yolov7.dyn photos/ "more/*.jpg" --threshold 0.42**
+    Example: **dyninfer predict dy-yolov7.dyn photos/ "more/*.jpg" --speed 30%**
     """
     from dyninfer.cli.results import ResultWriter, free_folder
     from dyninfer.cli.sources import expand_sources
     from dyninfer.detector import load
     from dyninfer.postprocess import Postprocess
 
-    policy = _policy(threshold, always_easy, always_hard)
+    policy = _policy(speed, threshold, always_easy, always_hard)
     options = Postprocess(confidence=confidence, iou=iou)
     paths = expand_sources(sources)
     with load(bundle, device=device, provider=provider, max_batch=batch) as detector:
@@ -87,11 +91,17 @@ def predict(
         _finish(detector, writer, json_output)
 
 
-def _policy(threshold: float | None, always_easy: bool, always_hard: bool) -> Policy | None:
+def _policy(
+    speed: str | None, threshold: float | None, always_easy: bool, always_hard: bool
+) -> Policy | Target | None:
     from dyninfer.policy import AlwaysEasy, AlwaysHard, Threshold
 
-    if (threshold is not None) + always_easy + always_hard > 1:
-        raise typer.BadParameter("give one of --threshold, --always-easy and --always-hard")
+    if (speed is not None) + (threshold is not None) + always_easy + always_hard > 1:
+        raise typer.BadParameter(
+            "give one of --speed, --threshold, --always-easy and --always-hard"
+        )
+    if speed is not None:
+        return read_speed(speed)
     if always_easy:
         return AlwaysEasy()
     if always_hard:

@@ -18,7 +18,9 @@ def summary_table(detector: Detector, results: Sequence[Detections]) -> Table:
     Milliseconds are medians over the pictures that ran the stage, each with its share of its
     batch.
     """
-    title = escape(f"{detector.manifest.name}, {detector.policy}")
+    policy, active = detector.policy, detector.active_policy
+    setting = str(policy) if active is policy else f"{policy}: {active}"
+    title = escape(f"{detector.manifest.name}, {setting}")
     table = Table(title=title, title_justify="left")
     table.add_column("")
     exits = range(len(detector.manifest.exits))

@@ -1,0 +1,33 @@
+# The public names, once: lazy_loader reads them at run time, type checkers as they are.
+
+from .bundle import Bundle as Bundle
+from .calibration import Calibration as Calibration
+from .detector import Detector as Detector
+from .detector import load as load
+from .errors import BackendUnavailable as BackendUnavailable
+from .errors import BundleError as BundleError
+from .errors import CheckpointError as CheckpointError
+from .errors import ConfigError as ConfigError
+from .errors import DyninferError as DyninferError
+from .errors import EngineBuildError as EngineBuildError
+from .errors import EngineRunError as EngineRunError
+from .errors import ExportError as ExportError
+from .errors import InputError as InputError
+from .errors import MissingExtra as MissingExtra
+from .errors import PolicyError as PolicyError
+from .errors import VerificationError as VerificationError
+from .imagespec import ColorOrder as ColorOrder
+from .imagespec import ImageSpec as ImageSpec
+from .imagespec import Placement as Placement
+from .imagespec import ResizeMode as ResizeMode
+from .policy import AlwaysEasy as AlwaysEasy
+from .policy import AlwaysHard as AlwaysHard
+from .policy import LeaveAt as LeaveAt
+from .policy import Policy as Policy
+from .policy import Threshold as Threshold
+from .policy import route as route
+from .postprocess import Postprocess as Postprocess
+from .types import Detections as Detections
+from .types import RawOutput as RawOutput
+
+__version__: str
