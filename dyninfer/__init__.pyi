@@ -2,6 +2,8 @@
 
 from .bundle import Bundle as Bundle
 from .calibration import Calibration as Calibration
+from .control import Controller as Controller
+from .control_law import ControllerState as ControllerState
 from .detector import Detector as Detector
 from .detector import load as load
 from .errors import BackendUnavailable as BackendUnavailable
@@ -27,6 +29,13 @@ from .policy import Policy as Policy
 from .policy import Threshold as Threshold
 from .policy import route as route
 from .postprocess import Postprocess as Postprocess
+from .speed import parse_speed as parse_speed
+from .targets import Accuracy as Accuracy
+from .targets import CertifiedRisk as CertifiedRisk
+from .targets import FramesPerSecond as FramesPerSecond
+from .targets import HardFraction as HardFraction
+from .targets import LatencyBudget as LatencyBudget
+from .targets import Target as Target
 from .types import Detections as Detections
 from .types import RawOutput as RawOutput
 

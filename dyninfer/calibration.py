@@ -117,6 +117,8 @@ class Calibration(_Model):
             one at a time, from the decoded picture to detections.
         rows: the table, by rising percentile.
         certificate: what ``--risk`` certified, if it was asked for.
+        last_exit_ap, last_exit_ap50: with every image hard, where there were labels; no row says
+            so, since the largest easiness is not below itself.
     """
 
     schema_version: Literal[1] = 1
@@ -128,6 +130,8 @@ class Calibration(_Model):
     exit_ms: tuple[Annotated[tuple[float, ...], Field(min_length=1)], ...]
     rows: Annotated[tuple[Row, ...], Field(min_length=2)]
     certificate: Certificate | None = None
+    last_exit_ap: _Share | None = None
+    last_exit_ap50: _Share | None = None
 
     @model_validator(mode="after")
     def _one_entry_for_each(self) -> Calibration:

@@ -66,6 +66,24 @@ def exit_shares_at(easiness: npt.ArrayLike, threshold: float) -> Float64Array:
     return np.bincount(leaving, minlength=len(rows) + 1) / len(leaving)
 
 
+def distinct_thresholds(easiness: npt.ArrayLike) -> Float64Array:
+    """(T,) rising: one threshold for each of the choices of exits that a shared one can make."""
+    rows = np.atleast_2d(np.asarray(easiness, np.float32))
+    return np.unique([SEND_NONE, *rows[rows >= 0].tolist(), SEND_ALL])
+
+
+def exit_shares_along(easiness: npt.ArrayLike, thresholds: npt.ArrayLike) -> Float64Array:
+    """(T, exits) share of the images that leave at each exit, at each of (T,) thresholds."""
+    rows = np.atleast_2d(np.asarray(easiness, np.float32))
+    compared = np.asarray(thresholds, np.float32)
+    # an image has left by exit i where its largest easiness up to there reaches the threshold
+    largest = np.sort(np.maximum.accumulate(np.where(np.isnan(rows), -1, rows)), axis=1)
+    count = rows.shape[1]
+    left = [count - np.searchsorted(row, compared) for row in largest]
+    edges = np.stack([np.zeros_like(left[0]), *left, np.full_like(left[0], count)], axis=1)
+    return np.asarray(np.diff(edges, axis=1) / count, np.float64)
+
+
 def mean_ms(shares: npt.ArrayLike, exit_ms: Sequence[Sequence[float]]) -> float:
     """Expected milliseconds of an image, when ``shares`` (exits,) of them leave at each exit.
 
