@@ -33,7 +33,7 @@ def class_names_for(classes: int, path: Path | None) -> tuple[str, ...]:
     """
     if path is None:
         return COCO if classes == len(COCO) else tuple(f"class_{i}" for i in range(classes))
-    names = _read_names(path)
+    names = read_names(path)
     if len(names) != classes:
         raise ConfigError(
             f"{path} holds {len(names)} class names, but the model has {classes} classes"
@@ -41,7 +41,12 @@ def class_names_for(classes: int, path: Path | None) -> tuple[str, ...]:
     return names
 
 
-def _read_names(path: Path) -> tuple[str, ...]:
+def read_names(path: Path) -> tuple[str, ...]:
+    """Names from a text file, one per line, or from ``names`` in a data set's YAML.
+
+    Raises:
+        ConfigError: the file cannot be read or holds no such names.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -56,12 +61,21 @@ def _read_names(path: Path) -> tuple[str, ...]:
         raise ConfigError(
             f"{path} has no readable 'names'; expected a list or a mapping of index to name"
         ) from None
+    return names_from(names, str(path))
+
+
+def names_from(names: Any, where: str) -> tuple[str, ...]:
+    """Class names from a list, or from a mapping of class number to name.
+
+    Raises:
+        ConfigError: it is neither, or numbers are missing; ``where`` tells the user its origin.
+    """
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):
             raise ConfigError(
-                f"'names' in {path} maps {list(names)[:10]}, expected class numbers from 0 up"
+                f"'names' in {where} maps {list(names)[:10]}, expected class numbers from 0 up"
             )
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list):
-        raise ConfigError(f"'names' in {path} is {type(names).__name__}, expected a list")
+        raise ConfigError(f"'names' in {where} is {type(names).__name__}, expected a list")
     return tuple(str(name) for name in names)

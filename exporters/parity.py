@@ -76,7 +76,10 @@ class Flips:
 
 @dataclass(frozen=True)
 class Parity:
-    """The outcome of a verification."""
+    """The outcome of a verification.
+
+    ``not_compared`` are the stages that the source model does not have.
+    """
 
     checks: tuple[Check, ...]
     flips: Flips
@@ -85,6 +88,7 @@ class Parity:
     backend: str
     device: str
     tolerance: Tolerance
+    not_compared: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -103,6 +107,7 @@ class Parity:
             "photos": self.photos,
             "random_tensors": self.random_tensors,
             "tolerance": asdict(self.tolerance),
+            "not_compared": list(self.not_compared),
             "checks": [asdict(check) for check in self.checks],
             "decisions": self.flips.decisions,
             "flips": self.flips.flips,

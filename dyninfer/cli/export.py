@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from dyninfer.bundle import SUFFIX
 from dyninfer.cli.common import parse_image_size, progress_bar, stderr, stdout
+from dyninfer.cli.export_cascade import cascade
 from dyninfer.cli.info import print_bundle
 from dyninfer.cli.verify import print_summary, refuse_disparity, run_verification
 
@@ -21,11 +22,12 @@ export_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
+export_app.command(no_args_is_help=True)(cascade)
 
 
 @export_app.callback()
 def _families() -> None:
-    """Export a trained checkpoint to a bundle of separate engines.
+    """Export a trained checkpoint, or several detectors, to a bundle of separate engines.
 
     Example: **dyninfer export dynamicdet dy-yolov7.pt -o dy-yolov7.dyn**
     """

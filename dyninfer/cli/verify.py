@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 def verify(
     bundle: BundleArgument,
     source: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--source",
             "--checkpoint",
             "-s",
-            help="The checkpoint; if absent, a file of its name here or beside the bundle.",
+            help="The checkpoint, or a folder that holds it; may be repeated. If absent, a file "
+            "of its name here or beside the bundle.",
         ),
     ] = None,
     config: Annotated[
@@ -51,7 +52,7 @@ def verify(
     provider: ProviderOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Compare every stage and both routes with the PyTorch source, and write parity.json.
+    """Compare every stage and both routes with the source model, and write parity.json.
 
     Exit status 1 when a tensor is beyond its tolerance: boxes 0.001 pixels, easiness 0.00001, class
     scores 0.0001, features 0.0001 of their largest value; or five times the source's own float32
@@ -65,7 +66,7 @@ def verify(
     require_export_extra()
     photos = expand_sources([str(path) for path in images]) if images else built_in_photos()
     parity = run_verification(
-        bundle, source, config, photos, random_tensors, device=device, provider=provider
+        bundle, source or (), config, photos, random_tensors, device=device, provider=provider
     )
     if json_output:
         opened = Bundle.open(bundle, check_files=False)
@@ -85,7 +86,7 @@ def built_in_photos() -> list[Path]:
 
 def run_verification(
     path: Path,
-    source: Path | None,
+    source: Path | Sequence[Path],
     config: Path | None,
     photos: Sequence[Path],
     random_tensors: int,
@@ -93,16 +94,20 @@ def run_verification(
     device: str = "cpu",
     provider: str | None = None,
 ) -> Parity:
-    """Verify a bundle under a progress bar and write its parity.json."""
+    """Verify a bundle under a progress bar and write its parity.json.
+
+    ``source`` are files or folders; what is not among them is searched for near by.
+    """
     from dyninfer.detector import load
-    from dyninfer.exporters.families import find_source, source_stages
+    from dyninfer.exporters.families import find_sources, source_stages
     from dyninfer.exporters.verify import verify as compare
     from dyninfer.images import read_image
 
     with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
         task = progress.add_task("reading the source", total=len(photos) + random_tensors)
-        checkpoint = find_source(detector.manifest, path, source)
-        stages = source_stages(detector.manifest, checkpoint, config)
+        given = [source] if isinstance(source, Path) else source
+        checkpoints = find_sources(detector.manifest, path, given)
+        stages = source_stages(detector.bundle, checkpoints, config)
         pictures = [read_image(photo) for photo in photos]
         progress.update(task, description="comparing")
         parity = compare(
@@ -149,11 +154,12 @@ def _print_table(parity: Parity) -> None:
 def print_summary(parity: Parity) -> None:
     """One line: passed or not, on what, and how many decisions flip."""
     verdict = "[green]passed[/green]" if parity.passed else "[red]failed[/red]"
-    decisions = (
-        f"{parity.flips.flips} of {parity.flips.decisions} route decisions flip"
-        if parity.flips.decisions
-        else "no router, so no route decisions"
-    )
+    if parity.flips.decisions:
+        decisions = f"{parity.flips.flips} of {parity.flips.decisions} route decisions flip"
+    elif parity.not_compared:
+        decisions = f"not compared, as the source lacks it: {', '.join(parity.not_compared)}"
+    else:
+        decisions = "no router, so no route decisions"
     stdout.print(
         f"verification {verdict}: {parity.photos} photos and {parity.random_tensors} random "
         f"tensors on {parity.backend} ({parity.device}); {decisions}",

@@ -1,0 +1,117 @@
+"""``dyninfer export cascade``: two or more ONNX detectors become one bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from dyninfer.bundle import SUFFIX
+from dyninfer.cli.common import progress_bar, stdout
+from dyninfer.cli.detector_options import gather_sources, with_detector_options
+from dyninfer.cli.info import print_bundle
+from dyninfer.cli.verify import (
+    built_in_photos,
+    print_summary,
+    refuse_disparity,
+    run_verification,
+)
+
+if TYPE_CHECKING:
+    from dyninfer.exporters.cascade.export import CascadeOptions
+    from dyninfer.exporters.cascade.options import DetectorSource
+
+CHECK_NOISE = 2  # random tensors beside the built-in photos
+
+
+class Classes(str, Enum):
+    """Which classes the bundle has."""
+
+    LAST = "last"
+    COMMON = "common"
+    UNION = "union"
+
+
+@with_detector_options
+def cascade(
+    detectors: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ONNX[,OPTION=VALUE...]]...",
+            help="The detectors, the cheapest first; options may follow a name, as in "
+            "a.onnx,decode=nanodet,size=224.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The bundle to write; the files' names with .dyn."),
+    ] = None,
+    classes: Annotated[
+        Classes,
+        typer.Option(
+            "--classes",
+            help="The last detector's classes, those that all have, or all.",
+        ),
+    ] = Classes.LAST,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the bundle.")] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", help="Licence of the weights, for the manifest.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Compare the bundle with its sources at the end."),
+    ] = True,
+    **of_detectors: str | None,
+) -> None:
+    """Chain any two (or more) ONNX detectors, the cheap one first; train their router afterwards.
+
+    What a detector's file does not tell is guessed, and what was guessed is said: size, decode of
+    the outputs, colours, normalisation, class names. Classes are matched by their names.
+
+    Example: **dyninfer export cascade --first nano.onnx --first-size 224 --second big.onnx
+    -o pair.dyn**
+    """
+    from dyninfer.exporters.extras import require_export_extra
+
+    require_export_extra()
+    from dyninfer.exporters.cascade.export import CascadeOptions
+    from dyninfer.exporters.cascade.options import ClassList
+
+    sources = gather_sources(detectors or [], of_detectors)
+    target = output or Path("-".join(source.path.stem for source in sources) + SUFFIX)
+    options = CascadeOptions(ClassList(classes.value), name, licence, overwrite)
+    for note in _export(sources, target, options):
+        stdout.print(escape(note), soft_wrap=True)
+    if check:
+        paths = [source.path for source in sources]
+        parity = run_verification(target, paths, None, built_in_photos(), CHECK_NOISE)
+        print_summary(parity)
+        refuse_disparity(target, parity)
+    stdout.print(f"wrote [bold]{escape(str(target))}[/bold]", soft_wrap=True)
+    print_bundle(target)
+    hint = f"next: dyninfer fit-router {target} --images PHOTOS [--annotations COCO.json]"
+    stdout.print(escape(hint), soft_wrap=True)
+
+
+def _export(
+    sources: Sequence[DetectorSource], target: Path, options: CascadeOptions
+) -> tuple[str, ...]:
+    """Export under a progress bar; returns what the user should know of it."""
+    from dyninfer.exporters.cascade.export import export_cascade
+
+    with progress_bar() as progress:
+        task = progress.add_task("reading", total=2 * len(sources))
+
+        def step(description: str) -> None:
+            progress.update(task, description=description, advance=1)
+
+        return export_cascade(sources, target, options, step).notes

@@ -1,0 +1,1 @@
+"""Two or more unrelated ONNX detectors, chained into one cascade bundle."""

@@ -1,0 +1,131 @@
+"""``dyninfer export cascade``: ONNX detectors become the exits of one bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dyninfer import __version__
+from dyninfer.bundle import MANIFEST_FILE, SUFFIX, check_target, new_bundle
+from dyninfer.errors import InputError
+from dyninfer.exporters.cascade.classes import reconcile
+from dyninfer.exporters.cascade.onnx_file import read_onnx
+from dyninfer.exporters.cascade.options import ORDINALS, ClassList, DetectorSource
+from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
+from dyninfer.exporters.cascade.stage import write_stage
+from dyninfer.imagespec import ImageSpec
+from dyninfer.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
+from dyninfer.sealed import dump_sealed
+
+FAMILY = "cascade"
+IMAGES = "images"
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CascadeOptions:
+    """What holds for all detectors of a cascade.
+
+    ``licence`` is noted for every source.
+    """
+
+    classes: ClassList = ClassList.LAST
+    name: str | None = None
+    licence: str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class CascadeExport:
+    """The manifest that was written, and lines for the user on what was guessed and matched."""
+
+    manifest: Manifest
+    notes: tuple[str, ...]
+
+
+def export_cascade(
+    detectors: Sequence[DetectorSource],
+    output: Path,
+    options: CascadeOptions = CascadeOptions(),
+    progress: Progress = lambda _step: None,
+) -> CascadeExport:
+    """Chain ONNX detectors, the cheapest first; routers are trained afterwards.
+
+    Args:
+        detectors: two to eight, in the order of their exits.
+        output: the bundle's folder, ``NAME.dyn``.
+        options: for all of them.
+        progress: called with the name of each detector as it is read, and again as it is written.
+
+    Raises:
+        DyninferError: a subclass that names the cause; nothing is left on disk.
+    """
+    if not 2 <= len(detectors) <= len(ORDINALS):
+        raise InputError(
+            f"{len(detectors)} detectors were given, expected 2 to {len(ORDINALS)}: "
+            "the cheapest first"
+        )
+    check_target(output, overwrite=options.overwrite)
+    planned = []
+    for ordinal, source in zip(ORDINALS, detectors, strict=False):
+        progress(f"reading {ordinal}")
+        planned.append(plan_detector(ordinal, source, read_onnx(source.path)))
+    classes = reconcile([detector.class_names for detector in planned], options.classes)
+    planned = [
+        replace(detector, plan=replace(detector.plan, columns=columns))
+        for detector, columns in zip(planned, classes.columns, strict=True)
+    ]
+    said = [note for detector in planned for note in (detector.guesses, detector.doubt)]
+    notes = [*said, *classes.notes]
+    inputs = name_inputs([detector.plan.image for detector in planned])
+    with new_bundle(output, overwrite=options.overwrite) as folder:
+        stages = {}
+        for ordinal, detector, image_input in zip(ORDINALS, planned, inputs, strict=False):
+            progress(f"writing {ordinal}")
+            written = write_stage(ordinal, detector, image_input, folder)
+            stages[ordinal] = written.entry
+            notes.append(written.note)
+        manifest = _manifest(planned, stages, inputs, classes.names, output, options)
+        text = dump_sealed(manifest.model_dump(mode="json"))
+        (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    return CascadeExport(manifest, tuple(note for note in notes if note))
+
+
+def name_inputs(images: Sequence[ImageSpec]) -> list[str]:
+    """``images``, ``images_2``, ...: by exit; exits that want the very same tensor share one."""
+    names: dict[ImageSpec, str] = {}
+    for number, image in enumerate(images, 1):
+        names.setdefault(image, IMAGES if number == 1 else f"{IMAGES}_{number}")
+    return [names[image] for image in images]
+
+
+def _manifest(
+    planned: Sequence[PlannedDetector],
+    stages: dict[str, Stage],
+    inputs: Sequence[str],
+    class_names: tuple[str, ...],
+    output: Path,
+    options: CascadeOptions,
+) -> Manifest:
+    sources = tuple(
+        Source(
+            file_name=detector.file.path.name,
+            sha256=detector.file.sha256,
+            licence=options.licence,
+        )
+        for detector in planned
+    )
+    exits = (Exit(body=s, image_input=i) for s, i in zip(stages, inputs, strict=True))
+    return Manifest(
+        name=options.name or output.name.removesuffix(SUFFIX),
+        family=FAMILY,
+        task=Task.DETECT,
+        class_names=class_names,
+        route=CascadeRoute(exits=tuple(exits)),
+        stages=stages,
+        image_inputs={n: d.plan.image for n, d in zip(inputs, planned, strict=True)},
+        source=sources[0],
+        further_sources=sources[1:],
+        written_by=f"dyninfer {__version__}",
+    )

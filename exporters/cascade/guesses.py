@@ -1,0 +1,130 @@
+"""What is taken for granted of a detector where neither its file nor its user says it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeVar
+
+import yaml
+from onnx import TensorProto
+
+from dyninfer.errors import ConfigError, InputError
+from dyninfer.exporters.cascade.onnx_file import OnnxFile
+from dyninfer.exporters.cascade.options import Decode, DetectorSource, Layout, Triple
+from dyninfer.exporters.class_names import names_from, read_names
+from dyninfer.imagespec import ColorOrder, ImageSpec, ResizeMode
+
+T = TypeVar("T")
+# per channel in the order B, G, R, as NanoDet's configurations have them
+NANODET_MEAN: Triple = (103.53, 116.28, 123.675)
+NANODET_STD: Triple = (57.375, 57.12, 58.395)
+NO_MEAN: Triple = (0.0, 0.0, 0.0)
+
+
+class Guesses:
+    """Collects guessed values, to be shown in one line with the options that change them."""
+
+    def __init__(self, ordinal: str, file_name: str) -> None:
+        self._ordinal = ordinal
+        self._file_name = file_name
+        self._found: dict[str, str] = {}
+
+    def add(self, option: str, value: T) -> T:
+        """Note a guessed value under the option that would set it, and return it."""
+        shown = value.value if isinstance(value, Enum) else value
+        if isinstance(shown, tuple):
+            shown = "no" if shown == NO_MEAN else ":".join(f"{n:g}" for n in shown)
+        self._found[option] = str(shown)
+        return value
+
+    def line(self) -> str | None:
+        """One line for the user, or None where nothing was guessed."""
+        if not self._found:
+            return None
+        values = ", ".join(f"{option} {value}" for option, value in self._found.items())
+        option = next(iter(self._found))
+        return (
+            f"{self._ordinal} {self._file_name}: guessed {values} "
+            f"(change with --{self._ordinal}-{option} and so on)"
+        )
+
+
+def declared_names(source: DetectorSource, file: OnnxFile) -> tuple[str, ...] | None:
+    """Class names from the user's file, else from the model's metadata (``names``).
+
+    Raises:
+        ConfigError: they cannot be read.
+    """
+    if source.class_names is not None:
+        return read_names(source.class_names)
+    if "names" not in file.metadata:
+        return None
+    try:
+        names = yaml.safe_load(file.metadata["names"])
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise ConfigError(
+            f"the class names in the metadata of {file.path} cannot be read; "
+            "give them in a file of your own"
+        ) from None
+    return names_from(names, f"the metadata of {file.path}")
+
+
+def declared_size(file: OnnxFile) -> tuple[int, int] | None:
+    """Height and width from Ultralytics' metadata (``imgsz``), or None."""
+    try:
+        size = yaml.safe_load(file.metadata.get("imgsz", ""))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None  # as good as absent: the user is asked
+    if not isinstance(size, list) or len(size) != 2 or not all(type(n) is int for n in size):
+        return None
+    return size[0], size[1]
+
+
+def guess_image(
+    source: DetectorSource,
+    file: OnnxFile,
+    decode: Decode,
+    layout: Layout,
+    size: tuple[int, int],
+    guesses: Guesses,
+) -> ImageSpec:
+    """How a picture is prepared: as asked for, else as detectors of this kind are trained.
+
+    NanoDet: BGR, normalised, stretched. Channels last, or whole numbers: RGB from 0 to 255,
+    stretched. All others, as YOLO: RGB from 0 to 1, letterboxed.
+
+    Raises:
+        InputError: an input of whole numbers is to be normalised, or a deviation is zero.
+    """
+    integers = file.image.elem_type == TensorProto.UINT8
+    mean, std = NO_MEAN, (255.0, 255.0, 255.0)
+    color, resize = ColorOrder.RGB, ResizeMode.LETTERBOX
+    if decode is Decode.NANODET:
+        mean, std, color, resize = NANODET_MEAN, NANODET_STD, ColorOrder.BGR, ResizeMode.STRETCH
+        if source.color is ColorOrder.RGB:
+            mean, std = mean[::-1], std[::-1]
+    elif layout is Layout.NHWC:
+        std, resize = (1.0, 1.0, 1.0), ResizeMode.STRETCH
+    if integers:
+        mean, std = NO_MEAN, (1.0, 1.0, 1.0)
+    if source.mean is None and source.std is None and not integers:
+        guesses.add("mean", mean)
+        guesses.add("std", std)
+    elif not integers:
+        mean, std = source.mean or NO_MEAN, source.std or (1.0, 1.0, 1.0)
+    elif (source.mean or mean, source.std or std) != (mean, std):
+        raise InputError(
+            f"{file.path} takes whole numbers from 0 to 255, which cannot be normalised; "
+            "leave mean and std out"
+        )
+    try:
+        return ImageSpec(
+            height=size[0],
+            width=size[1],
+            resize=source.resize or guesses.add("resize", resize),
+            color_order=source.color or guesses.add("color", color),
+            mean=mean,
+            std=std,
+        )
+    except ValueError as error:
+        raise InputError(f"{file.path}: {error}") from None

@@ -1,0 +1,216 @@
+"""Reading somebody's ONNX file: nothing of it is run, and it reaches no file outside its folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships none
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
+from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+
+from dyninfer.bundle import file_sha256
+from dyninfer.errors import CheckpointError
+from dyninfer.exporters.cascade.graphs import all_nodes, inner_graphs
+
+OLDEST_OPSET = 13  # from here on the operators of the decodes have the signature they have today
+PREFERRED_OPSET = 17  # the newest that TensorRT 8.6 reads
+LARGEST_BYTES = 2**31 - 1  # of a protobuf message
+IMAGE_TYPES: dict[int, str] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.UINT8: "uint8",
+}
+_STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a file; axes are numbers, or None where they are dynamic."""
+
+    name: str
+    elem_type: int
+    shape: tuple[int | None, ...] | None
+
+    def __str__(self) -> str:
+        if self.shape is None:
+            return f"{self.name} (any shape)"
+        return f"{self.name} ({', '.join('?' if n is None else str(n) for n in self.shape)})"
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A detector as it lies on disk, with its weights in memory.
+
+    ``image`` is its one input, ``metadata`` what the exporting tool noted beside it.
+    """
+
+    path: Path
+    sha256: str
+    model: ModelProto
+    image: Port
+    outputs: tuple[Port, ...]
+    metadata: dict[str, str]
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Read a detector and refuse what cannot be one.
+
+    Raises:
+        CheckpointError: the file is missing, no ONNX, broken, too large, or reads files outside
+            its folder; or it has not exactly one image input; or operators that are unknown.
+    """
+    model = _parse(path)
+    _embed_weights(model, path)
+    _check_operators(model, path)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [_port(value) for value in model.graph.input if value.name not in weights]
+    return OnnxFile(
+        path=path,
+        sha256=file_sha256(path),
+        model=_at_least_opset(model, path),
+        image=_image_input(inputs, path),
+        outputs=tuple(_port(value) for value in model.graph.output),
+        metadata={entry.key: entry.value for entry in model.metadata_props},
+    )
+
+
+def _parse(path: Path) -> ModelProto:
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_BYTES:
+            raise CheckpointError(f"{path} has {size} bytes, expected an ONNX file below 2 GB")
+        model = onnx.load(str(path), load_external_data=False)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}; check the path of the detector"
+        ) from None
+    except (DecodeError, ValueError):
+        raise CheckpointError(
+            f"{path} is not an ONNX file; export the detector to ONNX first"
+        ) from None
+    if not model.graph.node or not model.opset_import:
+        raise CheckpointError(
+            f"{path} holds no ONNX graph; expected a detector exported to ONNX with its weights"
+        )
+    if not model.ir_version:
+        raise CheckpointError(
+            f"{path} names no ir_version, so it is not a whole ONNX model; export it again"
+        )
+    return model
+
+
+def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
+    """Every tensor stored in a graph, in its nodes, and in their inner graphs."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                yield attribute.t
+            yield from attribute.tensors
+        for inner in inner_graphs(node):
+            yield from tensors_of(inner)
+
+
+def _embed_weights(model: ModelProto, path: Path) -> None:
+    """Load weights from files beside the model, which may not lie outside its folder."""
+    outside = [tensor for tensor in tensors_of(model.graph) if uses_external_data(tensor)]
+    if not outside:
+        return
+    folder = path.resolve().parent
+    files = set()
+    for tensor in outside:
+        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        file = (folder / location).resolve()
+        if not location or not file.is_relative_to(folder):
+            raise CheckpointError(
+                f"{path} reads weights from {location!r}, outside its own folder; refused"
+            )
+        if not file.is_file():
+            raise CheckpointError(
+                f"{path} reads weights from {location!r}, which is not there; "
+                "put that file beside it"
+            )
+        files.add(file)
+    if sum(file.stat().st_size for file in files) + path.stat().st_size > LARGEST_BYTES:
+        raise CheckpointError(f"{path} and its weights have over 2 GB, expected less")
+    try:
+        load_external_data_for_model(model, str(folder))
+    except Exception as error:  # onnx raises its checker's, the file system's and numpy's errors
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"the weights beside {path} cannot be read: {reason}") from None
+
+
+def _check_operators(model: ModelProto, path: Path) -> None:
+    own = {(function.domain, function.name) for function in model.functions}
+    foreign = sorted(
+        {
+            f"{node.domain}::{node.op_type}"
+            for node in all_nodes(model.graph)
+            if node.domain not in _STANDARD_DOMAINS and (node.domain, node.op_type) not in own
+        }
+    )
+    if foreign:
+        raise CheckpointError(
+            f"{path} uses {', '.join(foreign)}, which ONNX Runtime does not have; export the "
+            "detector without plug-ins, for example without its own NMS"
+        )
+
+
+def _at_least_opset(model: ModelProto, path: Path) -> ModelProto:
+    """The model at an opset in which the decodes can be written; newer ones stay as they are."""
+    version = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if version >= OLDEST_OPSET:
+        return model
+    reasons = []
+    for target in (PREFERRED_OPSET, OLDEST_OPSET):
+        try:
+            return onnx.version_converter.convert_version(model, target)
+        except Exception as error:  # the converter raises RuntimeError and several of its own
+            reasons.append(str(error).strip().splitlines()[0])
+    raise CheckpointError(
+        f"{path} has opset {version}, which cannot be converted to {OLDEST_OPSET} or later "
+        f"({reasons[-1]}); export the detector again with opset {PREFERRED_OPSET}"
+    )
+
+
+def _port(value: ValueInfoProto) -> Port:
+    tensor = value.type.tensor_type
+    shape: tuple[int | None, ...] | None = None
+    if tensor.HasField("shape"):
+        shape = tuple(_axis(axis) for axis in tensor.shape.dim)
+    return Port(value.name, tensor.elem_type, shape)
+
+
+def _axis(axis: Any) -> int | None:
+    return axis.dim_value if axis.HasField("dim_value") and axis.dim_value > 0 else None
+
+
+def _image_input(inputs: list[Port], path: Path) -> Port:
+    shown = ", ".join(map(str, inputs)) or "none"
+    if len(inputs) != 1:
+        raise CheckpointError(
+            f"{path} has the inputs {shown}; expected one, the image: a detector with further "
+            "inputs has to be exported with these as constants"
+        )
+    image = inputs[0]
+    if image.elem_type not in IMAGE_TYPES or (image.shape is not None and len(image.shape) != 4):
+        raise CheckpointError(
+            f"{path} has the input {shown}; expected an image (N, 3, H, W) or (N, H, W, 3) of "
+            f"{', '.join(IMAGE_TYPES.values())}"
+        )
+    return image
+
+
+def parameter_count(graph: GraphProto) -> int:
+    """Number of floating-point weights; single numbers are constants of the graph."""
+    floating = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+    return sum(
+        math.prod(tensor.dims)
+        for tensor in tensors_of(graph)
+        if tensor.dims and tensor.data_type in floating
+    )

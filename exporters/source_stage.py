@@ -1,0 +1,64 @@
+"""A stage of a source model as something that maps arrays to arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy.typing as npt
+import torch
+from torch import nn
+
+Array = npt.NDArray[Any]
+
+
+class SourceStage(Protocol):
+    """What a stage of a bundle is compared with."""
+
+    @property
+    def has_double(self) -> bool:
+        """Whether :meth:`in_double` is possible."""
+        ...
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """The stage's outputs (N, ...) for its inputs (N, ...), both in the manifest's order."""
+        ...
+
+    def in_double(self) -> AbstractContextManager[None]:
+        """A block in which the stage computes in float64, on float64 inputs."""
+        ...
+
+
+@dataclass(frozen=True)
+class TorchStage:
+    """A stage as a PyTorch module in float32."""
+
+    module: nn.Module
+
+    @property
+    def has_double(self) -> bool:
+        """Always: PyTorch computes in float64 too."""
+        return True
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """See :class:`SourceStage`."""
+        with torch.inference_mode():
+            produced = self.module(*(torch.from_numpy(array) for array in inputs))
+        outputs = [produced] if isinstance(produced, torch.Tensor) else produced
+        return [output.numpy() for output in outputs]
+
+    @contextmanager
+    def in_double(self) -> Iterator[None]:
+        """The weights in float64, and afterwards back, without loss."""
+        try:
+            self.module.double()
+            yield
+        finally:
+            self.module.float()
+
+
+def torch_stages(modules: Mapping[str, nn.Module]) -> dict[str, SourceStage]:
+    """PyTorch modules by stage name, as stages to compare with."""
+    return {name: TorchStage(module) for name, module in modules.items()}

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dyninfer.exporters.cascade.batch import loosen_reshapes
+from dyninfer.exporters.cascade.onnx_file import read_onnx
+from dyninfer.exporters.cascade.options import (
+    BoxFormat,
+    BoxUnit,
+    Decode,
+    DetectorPlan,
+    DetectorSource,
+    Layout,
+)
+from dyninfer.exporters.cascade.original import OriginalDetector, open_model
+from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
+from dyninfer.exporters.cascade.reference import decode_one
+from dyninfer.exporters.cascade.stage import build, dump_plan, write_stage
+from dyninfer.imagespec import ImageSpec
+from tests.exporters.cascade import detectors
+from tests.exporters.cascade.detectors import CELLS, HEIGHT, WIDTH
+
+SIZE = (HEIGHT, WIDTH)
+MADE = {
+    "yolov5": (detectors.yolov5(3), Decode.YOLOV5),
+    "yolov5 half": (detectors.yolov5(3, kind=detectors.HALF), Decode.YOLOV5),
+    "yolov8": (detectors.yolov8(3), Decode.YOLOV8),
+    "yolov8 rows": (detectors.yolov8(3, rows_last=True), Decode.YOLOV8),
+    "nanodet": (detectors.nanodet(3, 7), Decode.NANODET),
+    "nanodet in one": (detectors.nanodet(3, 8, in_one=True), Decode.NANODET),
+    "detections": (detectors.detections(3), Decode.DETECTIONS),
+    "detections normalised": (detectors.detections(3, normalised=True), Decode.DETECTIONS),
+    "yolov10": (detectors.detections(3), Decode.YOLO_END2END),
+    "end2end": (detectors.end2end_rows(3), Decode.YOLO_END2END),
+    "end2end, nothing": (detectors.end2end_rows(3, limit=1.0), Decode.YOLO_END2END),
+    "efficient nms": (detectors.efficient_nms(3), Decode.YOLO_END2END),
+    **{
+        f"boxes-scores {form.value}": (
+            detectors.boxes_scores(3, form=form.value, extra_axis=form is BoxFormat.XYWH),
+            Decode.BOXES_SCORES,
+        )
+        for form in BoxFormat
+    },
+}
+NAMES = "one\ntwo\nthree\n"
+
+
+def planned(name: str, folder: Path, **more) -> PlannedDetector:
+    sketch, decode = MADE[name]
+    path = sketch.save(folder / "tiny.onnx")
+    names = folder / "names.txt"
+    names.write_text(NAMES)
+    if name.startswith("boxes-scores"):
+        more["box_format"] = BoxFormat(name.split()[1])
+    source = DetectorSource(path, decode=decode, class_names=names, **more)
+    found = plan_detector("first", source, read_onnx(path))
+    return replace(found, plan=replace(found.plan, columns=(0, 1, 2)))
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_the_decode_in_the_graph_gives_what_the_reference_gives(tmp_path: Path, name: str) -> None:
+    detector = planned(name, tmp_path)
+    session = open_model(build(detector, "images", dynamic=False))
+    images = np.random.default_rng(1).random((4, 3, *SIZE), np.float32)
+    original = OriginalDetector(detector.file, Layout.NCHW)
+    seen = 0.0
+    for image in images:
+        boxes, scores = session.run(["boxes_xyxy", "class_scores"], {"images": image[None]})
+        wanted = decode_one(detector.plan, original.run(image[None]))
+        assert boxes.dtype == scores.dtype == np.float32
+        np.testing.assert_allclose(boxes[0], wanted[0], atol=1e-3, rtol=1e-5)
+        np.testing.assert_allclose(scores[0], wanted[1], atol=1e-6, rtol=1e-5)
+        seen = max(seen, float(np.abs(wanted[1]).max()))
+    assert (seen > 0.2) == (name != "end2end, nothing")
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_batches_of_any_size_give_the_rows_of_single_images(tmp_path: Path, name: str) -> None:
+    detector = planned(name, tmp_path)
+    written = write_stage("first", detector, "images", tmp_path)
+    one_by_one = "end2end" in name
+    assert written.entry.rows_per_run == (1 if one_by_one else None)
+    assert (written.note is not None) == one_by_one
+    if one_by_one:
+        return
+    session = open_model(onnx.load(str(tmp_path / written.entry.file)))
+    images = np.random.default_rng(2).random((5, 3, *SIZE), np.float32)
+    together = session.run(None, {"images": images})
+    for row, image in enumerate(images):
+        alone = session.run(None, {"images": image[None]})
+        for whole, single in zip(together, alone, strict=True):
+            np.testing.assert_allclose(whole[row], single[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("opset", [13, 23])
+@pytest.mark.parametrize("name", MADE)
+def test_every_decode_is_the_same_in_the_oldest_and_the_newest_opset(
+    tmp_path: Path, name: str, opset: int
+) -> None:
+    sketch, _ = MADE[name]
+    newer = sketch.save(tmp_path / "newer.onnx", opset=opset)
+    detector = planned(name, tmp_path)
+    other = replace(detector, file=read_onnx(newer))
+    built = [build(found, "images", dynamic=True) for found in (detector, other)]
+    assert [entry.version for entry in built[1].opset_import] == [opset]
+    image = detector.samples[0][0]
+    one, two = (open_model(model).run(None, {"images": image}) for model in built)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_graph_within_the_graph_is_taken_along(tmp_path: Path) -> None:
+    inner = [
+        onnx.helper.make_graph(
+            [onnx.helper.make_node("Mul", ["images", factor], [f"{factor}_images"])],
+            factor,
+            [],
+            [onnx.helper.make_tensor_value_info(f"{factor}_images", 1, None)],
+        )
+        for factor in ("one", "two")
+    ]
+    path = detectors.yolov8(3).save(tmp_path / "plain.onnx")
+    model = onnx.load(str(path))
+    for node in model.graph.node:
+        node.input[:] = ["chosen" if n == "images" else n for n in node.input]
+    dark = onnx.helper.make_node(
+        "If", ["dark"], ["chosen"], then_branch=inner[0], else_branch=inner[1]
+    )
+    model.graph.node.insert(1, dark)
+    for name, value in (("one", np.float32(1)), ("two", np.float32(2)), ("dark", np.True_)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+    path.write_bytes(model.SerializeToString())
+    found = plan_detector("first", DetectorSource(path), read_onnx(path))
+    found = replace(found, plan=replace(found.plan, columns=(0, 1, 2)))
+    image, outputs = found.samples[0]
+    boxes, _ = open_model(build(found, "images", dynamic=True)).run(None, {"images": image})
+    np.testing.assert_allclose(boxes[0], decode_one(found.plan, outputs)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_batch_that_was_baked_into_reshapes_is_loosened(tmp_path: Path, batch: int) -> None:
+    path = detectors.yolov8(3, baked=batch).save(tmp_path / "tiny.onnx", batch=batch)
+    found = plan_detector("first", DetectorSource(path), read_onnx(path))
+    found = replace(found, plan=replace(found.plan, columns=(0, 1, 2)))
+    dynamic = build(found, "images", dynamic=True)
+    images = np.random.default_rng(3).random((3, 3, *SIZE), np.float32)
+    with pytest.raises(Exception, match="Reshape"):
+        open_model(dynamic).run(None, {"images": images})
+    loosened = loosen_reshapes(dynamic, np.repeat(images[:1], batch, 0))
+    together = open_model(loosened).run(None, {"images": images})
+    original = OriginalDetector(found.file, Layout.NCHW)
+    for row, image in enumerate(images):
+        wanted = decode_one(found.plan, original.run(image[None]))
+        np.testing.assert_allclose(together[0][row], wanted[0], atol=1e-3)
+        np.testing.assert_allclose(together[1][row], wanted[1], atol=1e-5)
+    assert write_stage("first", found, "images", tmp_path).entry.rows_per_run is None
+
+
+def plan_of(decode: Decode, **more) -> DetectorPlan:
+    fields = {"tensors": ("a", "b"), "classes": 2, "anchors": 1} | more
+    return DetectorPlan(
+        decode=decode, layout=Layout.NCHW, image=ImageSpec(height=HEIGHT, width=WIDTH), **fields
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "box"),
+    [
+        (BoxFormat.XYXY, (2, 4, 8, 16)),
+        (BoxFormat.CXCYWH, (5, 10, 6, 12)),
+        (BoxFormat.XYWH, (2, 4, 6, 12)),
+        (BoxFormat.YXYX, (4, 2, 16, 8)),
+    ],
+)
+def test_the_reference_reads_every_box_format(form: BoxFormat, box: tuple) -> None:
+    plan = plan_of(Decode.BOXES_SCORES, box_format=form)
+    outputs = {"a": np.array([[box]], np.float32), "b": np.array([[[0.5, 0.25]]], np.float32)}
+    boxes, scores = decode_one(plan, outputs)
+    assert boxes.tolist() == [[2, 4, 8, 16]]
+    assert scores.tolist() == [[0.5, 0.25]]
+    shares = {
+        "a": outputs["a"]
+        / (
+            np.array([HEIGHT, WIDTH] * 2)
+            if form is BoxFormat.YXYX
+            else np.array([WIDTH, HEIGHT] * 2)
+        ),
+        "b": outputs["b"],
+    }
+    boxes, _ = decode_one(replace(plan, boxes=BoxUnit.NORMALISED), shares)
+    np.testing.assert_allclose(boxes, [[2, 4, 8, 16]], rtol=1e-6)
+
+
+def test_the_reference_reads_nanodet_as_its_definition_says() -> None:
+    plan = plan_of(Decode.NANODET, tensors=("s", "d"), strides=(32,), bins=8, anchors=2)
+    sides = np.full((1, 2, 4, 8), -1000.0)
+    sides[0, 0, :, 0] = 0  # all at distance 0
+    sides[0, 1, (0, 1, 2, 3), (1, 2, 3, 4)] = 0  # left 1, top 2, right 3, bottom 4 strides
+    scores = np.array([[[0.1, 0.9], [0.8, 0.2]]])
+    boxes, found = decode_one(plan, {"s": scores, "d": sides.reshape(1, 2, 32)})
+    assert boxes.tolist() == [[16, 16, 16, 16], [48 - 32, 16 - 64, 48 + 96, 16 + 128]]
+    np.testing.assert_allclose(found, scores[0])
+
+
+def test_the_reference_multiplies_objectness_and_fills_up_end2end_rows() -> None:
+    rows = np.array([[[10, 10, 4, 6, 0.5, 0.5, 1.0]]], np.float32)
+    boxes, scores = decode_one(plan_of(Decode.YOLOV5, tensors=("a",)), {"a": rows})
+    assert boxes.tolist() == [[8, 7, 12, 13]]
+    assert scores.tolist() == [[0.25, 0.5]]
+    plan = plan_of(Decode.YOLO_END2END, tensors=("a",), row_width=7, anchors=3)
+    rows = np.array([[0, 1, 2, 3, 4, 1, 0.25], [0, 5, 6, 7, 8, 0, 0.75]], np.float32)
+    boxes, scores = decode_one(plan, {"a": rows})
+    assert boxes.tolist() == [[5, 6, 7, 8], [1, 2, 3, 4], [0, 0, 0, 0]]
+    assert scores.tolist() == [[0.75, 0], [0, 0.25], [0, 0]]
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.integers(-1, 2), min_size=1, max_size=5))
+def test_any_choice_of_class_columns_is_the_same_in_graph_and_reference(
+    tmp_path_factory: pytest.TempPathFactory, columns: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("columns")
+    detector = planned("yolov8", folder)
+    detector = replace(detector, plan=replace(detector.plan, columns=tuple(columns)))
+    image, outputs = detector.samples[0]
+    (scores,) = open_model(build(detector, "images", dynamic=True)).run(
+        ["class_scores"], {"images": image}
+    )
+    assert scores.shape == (1, CELLS, len(columns))
+    np.testing.assert_allclose(scores[0], decode_one(detector.plan, outputs)[1], atol=1e-6)
+
+
+def test_a_plan_survives_its_json(tmp_path: Path) -> None:
+    from pydantic import TypeAdapter
+
+    for name in ("nanodet", "boxes-scores yxyx"):
+        plan = planned(name, tmp_path).plan
+        assert TypeAdapter(DetectorPlan).validate_json(dump_plan(plan)) == plan

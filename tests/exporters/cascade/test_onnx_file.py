@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from dyninfer import CheckpointError
+from dyninfer.exporters.cascade.onnx_file import OLDEST_OPSET, read_onnx
+from dyninfer.exporters.cascade.options import Layout
+from dyninfer.exporters.cascade.original import OriginalDetector
+from tests import support
+from tests.exporters.cascade import detectors
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    return detectors.yolov8(3).save(folder / "tiny.onnx")
+
+
+def change(path: Path, edit) -> Path:
+    model = onnx.load(str(path), load_external_data=False)
+    edit(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def with_weights_outside(path: Path, location: str) -> Path:
+    def edit(model: onnx.ModelProto) -> None:
+        (tensor,) = (t for t in model.graph.initializer if t.name == "c0")
+        (path.parent / "weights.bin").write_bytes(tensor.raw_data)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+
+    return change(path, edit)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with support.refuses(CheckpointError, "no.onnx", "check the path"):
+        read_onnx(tmp_path / "no.onnx")
+    with support.refuses(CheckpointError, str(tmp_path)):
+        read_onnx(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"not a model", b"\x80\x04\x95", b"\x08\x08"])
+def test_what_is_no_onnx_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data)
+    with support.refuses(CheckpointError, "model.onnx", "ONNX"):
+        read_onnx(path)
+
+
+def test_a_model_cut_short_is_refused(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with support.refuses(CheckpointError, "tiny.onnx"):
+        OriginalDetector(read_onnx(path), Layout.NCHW)
+
+
+def test_a_model_without_an_ir_version_is_refused(path: Path) -> None:
+    with support.refuses(CheckpointError, "ir_version"):
+        read_onnx(change(path, lambda model: model.ClearField("ir_version")))
+
+
+def test_operators_that_onnx_runtime_lacks_are_named(path: Path) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        model.graph.node.append(helper.make_node("EfficientNMS_TRT", [], ["x"], domain="TRT"))
+
+    with support.refuses(CheckpointError, "TRT::EfficientNMS_TRT", "without"):
+        read_onnx(change(path, edit))
+
+
+def test_further_inputs_are_refused(path: Path) -> None:
+    more = helper.make_tensor_value_info("image_shape", TensorProto.FLOAT, [1, 2])
+    with support.refuses(CheckpointError, "image_shape (1, 2)", "expected one"):
+        read_onnx(change(path, lambda model: model.graph.input.append(more)))
+
+
+def test_an_input_that_is_no_image_is_refused(path: Path) -> None:
+    def flat(model: onnx.ModelProto) -> None:
+        del model.graph.input[0].type.tensor_type.shape.dim[2:]
+
+    with support.refuses(CheckpointError, "pictures (?, 3)", "(N, 3, H, W)"):
+        read_onnx(change(path, flat))
+
+
+def test_weights_listed_among_the_inputs_are_no_inputs(path: Path) -> None:
+    weight = helper.make_tensor_value_info("c0", TensorProto.FLOAT, None)
+    assert read_onnx(change(path, lambda m: m.graph.input.append(weight))).image.name == "pictures"
+
+
+def test_weights_beside_the_model_are_read(path: Path) -> None:
+    before = read_onnx(path)
+    image = np.random.default_rng(0).random((1, 3, 32, 64), np.float32)
+    expected = OriginalDetector(before, Layout.NCHW).run(image)["output0"]
+    after = read_onnx(with_weights_outside(path, "weights.bin"))
+    np.testing.assert_array_equal(
+        OriginalDetector(after, Layout.NCHW).run(image)["output0"], expected
+    )
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/hostname", "link.bin", ""])
+def test_weights_outside_the_models_folder_are_refused(path: Path, location: str) -> None:
+    (path.parent.parent / "weights.bin").write_bytes(b"\0" * 4096)
+    (path.parent / "link.bin").symlink_to(path.parent.parent / "weights.bin")
+    with support.refuses(CheckpointError, repr(location), "outside"):
+        read_onnx(with_weights_outside(path, location))
+
+
+def test_weights_that_are_missing_or_short_are_refused(path: Path) -> None:
+    with support.refuses(CheckpointError, "'gone.bin'", "not there"):
+        read_onnx(with_weights_outside(path, "gone.bin"))
+    path = detectors.yolov8(3).save(path)
+    with_weights_outside(path, "weights.bin")
+    (path.parent / "weights.bin").write_bytes(b"\0\0")
+    with support.refuses(CheckpointError, "tiny.onnx"):
+        OriginalDetector(read_onnx(path), Layout.NCHW)
+
+
+def test_an_old_opset_is_converted_and_a_newer_one_kept(tmp_path: Path) -> None:
+    old = detectors.Sketch()
+    rows = old.add("Transpose", old.cells(84, 8), perm=[0, 2, 1])
+    old.output(old.add("Sigmoid", rows), "output0", ["batch", 84, 32])
+    image = np.random.default_rng(0).random((1, 3, 32, 64), np.float32)
+    for opset in (11, 12, 13, 17, 20, 21):
+        file = read_onnx(old.save(tmp_path / f"{opset}.onnx", opset=opset))
+        (found,) = (entry.version for entry in file.model.opset_import)
+        assert found == (17 if opset < OLDEST_OPSET else opset)
+        assert OriginalDetector(file, Layout.NCHW).run(image)["output0"].shape == (1, 84, 32)

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dyninfer import CheckpointError, ConfigError, InputError
+from dyninfer.exporters.cascade.guesses import NANODET_MEAN, NANODET_STD
+from dyninfer.exporters.cascade.onnx_file import read_onnx
+from dyninfer.exporters.cascade.options import (
+    BoxFormat,
+    BoxUnit,
+    Decode,
+    DetectorSource,
+    Layout,
+)
+from dyninfer.exporters.cascade.plan import plan_detector
+from dyninfer.exporters.cascade.recognise import Measured, cells, recognise
+from dyninfer.exporters.class_names import COCO
+from dyninfer.imagespec import ColorOrder, ResizeMode
+from tests import support
+from tests.exporters.cascade import detectors
+from tests.exporters.cascade.detectors import CELLS, FLOAT, HALF, UINT8
+
+
+def plan(path: Path, **more):
+    return plan_detector("second", DetectorSource(path, **more), read_onnx(path))
+
+
+@pytest.mark.parametrize(
+    ("sketch", "decode"),
+    [
+        (detectors.yolov5(80), Decode.YOLOV5),
+        (detectors.yolov5(3), Decode.YOLOV5),
+        (detectors.yolov8(80), Decode.YOLOV8),
+        (detectors.yolov8(7), Decode.YOLOV8),
+        (detectors.yolov8(80, rows_last=True), Decode.YOLOV8),
+        (detectors.nanodet(80, 8), Decode.NANODET),
+        (detectors.nanodet(80, 11), Decode.NANODET),
+        (detectors.nanodet(2, 7), Decode.NANODET),
+        (detectors.nanodet(80, 8, in_one=True), Decode.NANODET),
+        (detectors.detections(80), Decode.DETECTIONS),
+        (detectors.end2end_rows(80), Decode.YOLO_END2END),
+        (detectors.efficient_nms(80), Decode.YOLO_END2END),
+        (detectors.boxes_scores(80), Decode.BOXES_SCORES),
+        (detectors.boxes_scores(4, extra_axis=True), Decode.BOXES_SCORES),
+    ],
+    ids=lambda value: value.value if isinstance(value, Decode) else "",
+)
+def test_the_decode_is_told_from_the_outputs(tmp_path, sketch, decode) -> None:
+    planned = plan(sketch.save(tmp_path / "tiny.onnx"))
+    assert planned.plan.decode is decode
+    assert planned.guesses is not None
+    assert f"guessed decode {decode.value}" in planned.guesses
+    assert "--second-decode" in planned.guesses
+
+
+def test_class_names_of_the_metadata_settle_what_shapes_leave_open(tmp_path) -> None:
+    rows = detectors.yolov8(3, rows_last=True)
+    with support.refuses(ConfigError, "--second-decode", "(1, 42, 7)", "boxes-scores"):
+        plan(rows.save(tmp_path / "tiny.onnx"))
+    names = {"names": "{0: 'cat', 1: 'dog', 2: 'cow'}"}
+    planned = plan(rows.save(tmp_path / "tiny.onnx", metadata=names))
+    assert (planned.plan.decode, planned.plan.classes) == (Decode.YOLOV8, 3)
+    assert planned.class_names == ("cat", "dog", "cow")
+    more = {"names": "['cat', 'dog']"}
+    planned = plan(rows.save(tmp_path / "tiny.onnx", metadata=more))
+    assert (planned.plan.decode, planned.plan.classes) == (Decode.YOLOV5, 2)
+
+
+@pytest.mark.parametrize("names", ["__import__('os').system('true')", "{0: a, 7: b}", "3", "[1"])
+def test_names_in_the_metadata_are_read_and_never_run(tmp_path, names) -> None:
+    path = detectors.yolov8(3).save(tmp_path / "tiny.onnx", metadata={"names": names})
+    with support.refuses(ConfigError, "metadata"):
+        plan(path)
+
+
+def test_names_in_a_file_go_before_those_of_the_metadata_and_must_fit(tmp_path) -> None:
+    path = detectors.yolov8(3).save(tmp_path / "tiny.onnx", metadata={"names": "[a, b, c]"})
+    file = tmp_path / "names.txt"
+    file.write_text("x\ny\nz\n")
+    assert plan(path, class_names=file).class_names == ("x", "y", "z")
+    file.write_text("x\ny\n")
+    with support.refuses(ConfigError, "names.txt", "2 classes", "have 3"):
+        plan(path, class_names=file)
+
+
+def test_a_model_for_another_task_is_named(tmp_path) -> None:
+    path = detectors.yolov8(3).save(tmp_path / "tiny.onnx", metadata={"task": "segment"})
+    with support.refuses(ConfigError, "'segment'", "(1, 7, 42)"):
+        plan(path)
+
+
+@pytest.mark.parametrize(
+    ("sketch", "asked"),
+    [
+        (detectors.yolov8(3), Decode.NANODET),
+        (detectors.detections(3), Decode.BOXES_SCORES),
+        (detectors.boxes_scores(3), Decode.DETECTIONS),
+        (detectors.nanodet(3, 7), Decode.YOLOV5),
+    ],
+)
+def test_a_decode_that_does_not_fit_shows_the_outputs(tmp_path, sketch, asked) -> None:
+    with support.refuses(ConfigError, asked.value, "--second-decode", "(1, "):
+        plan(sketch.save(tmp_path / "tiny.onnx"), decode=asked)
+
+
+def test_outputs_that_are_no_detections_are_shown(tmp_path) -> None:
+    sketch = detectors.Sketch()
+    flat = sketch.reshape(sketch.levels(5), [0, CELLS * 5])
+    sketch.output(flat, "logits", ["batch", CELLS * 5])
+    with support.refuses(ConfigError, "logits (1, 210)", "yolov5, yolov8, yolo-end2end"):
+        plan(sketch.save(tmp_path / "tiny.onnx"))
+
+
+def test_logits_are_not_taken_for_probabilities(tmp_path) -> None:
+    sketch = detectors.Sketch()
+    raw = sketch.times(sketch.levels(4 + 80), 50)
+    sketch.output(sketch.add("Transpose", raw, perm=[0, 2, 1]), "out", ["batch", 84, CELLS])
+    with support.refuses(CheckpointError, "from -", "sigmoid", "--second-decode"):
+        plan(sketch.save(tmp_path / "tiny.onnx"))
+
+
+def test_the_image_is_guessed_by_the_kind_of_detector(tmp_path) -> None:
+    yolo = plan(detectors.yolov8(80).save(tmp_path / "a.onnx")).plan.image
+    assert (yolo.resize, yolo.color_order) == (ResizeMode.LETTERBOX, ColorOrder.RGB)
+    assert (yolo.mean, yolo.std) == ((0, 0, 0), (255, 255, 255))
+    nano = plan(detectors.nanodet(80, 8).save(tmp_path / "b.onnx")).plan.image
+    assert (nano.resize, nano.color_order) == (ResizeMode.STRETCH, ColorOrder.BGR)
+    assert (nano.mean, nano.std) == (NANODET_MEAN, NANODET_STD)
+    last = plan(detectors.detections(80).save(tmp_path / "c.onnx", layout="nhwc")).plan
+    assert last.layout is Layout.NHWC
+    assert (last.image.resize, last.image.std) == (ResizeMode.STRETCH, (1, 1, 1))
+    assert (last.image.height, last.image.width) == (32, 64)
+    whole = plan(detectors.yolov8(80).save(tmp_path / "d.onnx", image_type=UINT8)).plan.image
+    assert (whole.mean, whole.std) == ((0, 0, 0), (1, 1, 1))
+
+
+def test_what_is_said_is_not_guessed(tmp_path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(COCO))
+    path = detectors.boxes_scores(80).save(tmp_path / "tiny.onnx")
+    planned = plan(
+        path,
+        decode=Decode.BOXES_SCORES,
+        mean=(1, 2, 3),
+        std=(4, 5, 6),
+        color=ColorOrder.BGR,
+        resize=ResizeMode.PAD_BOTTOM_RIGHT,
+        class_names=names,
+        boxes=BoxUnit.PIXELS,
+        box_format=BoxFormat.CXCYWH,
+    )
+    assert planned.guesses is None
+    image = planned.plan.image
+    assert (image.mean, image.std, image.color_order) == ((1, 2, 3), (4, 5, 6), ColorOrder.BGR)
+    assert planned.plan.box_format is BoxFormat.CXCYWH
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_the_unit_of_boxes_is_measured(tmp_path, normalised) -> None:
+    path = detectors.detections(80, normalised=normalised).save(tmp_path / "tiny.onnx")
+    unit = BoxUnit.NORMALISED if normalised else BoxUnit.PIXELS
+    planned = plan(path)
+    assert planned.plan.boxes is unit
+    assert planned.doubt is None
+    forced = plan(path, boxes=BoxUnit.PIXELS)
+    assert forced.plan.boxes is BoxUnit.PIXELS
+    if normalised:
+        assert forced.doubt is not None
+        assert "--second-boxes" in forced.doubt
+
+
+@pytest.mark.parametrize("form", ["xyxy", "cxcywh"])
+def test_corners_are_told_from_centres_by_their_order(tmp_path, form) -> None:
+    path = detectors.boxes_scores(80, form=form).save(tmp_path / "tiny.onnx")
+    assert plan(path).plan.box_format is BoxFormat(form)
+
+
+def test_whole_numbers_cannot_be_normalised(tmp_path) -> None:
+    path = detectors.yolov8(80).save(tmp_path / "tiny.onnx", image_type=UINT8)
+    with support.refuses(InputError, "whole numbers", "leave mean and std out"):
+        plan(path, std=(255, 255, 255))
+
+
+@pytest.mark.parametrize("kind", [FLOAT, HALF, UINT8])
+def test_a_size_is_taken_where_the_file_leaves_it_open(tmp_path, kind) -> None:
+    path = detectors.yolov8(80).save(
+        tmp_path / "tiny.onnx", size=("height", "width"), image_type=kind
+    )
+    with support.refuses(ConfigError, "--second-size", "(?, 3, ?, ?)"):
+        plan(path)
+    planned = plan(path, size=(32, 64))
+    assert planned.samples[0][0].shape == (1, 3, 32, 64)
+    with support.refuses(CheckpointError, "48x100", "multiples of 32"):
+        plan(path, size=(48, 100))
+
+
+@pytest.mark.parametrize("noted", ["[32, 64]", "[32]", "32", "[a, b]", "[", "[-1, 64]"])
+def test_the_size_in_the_metadata_is_taken_where_it_is_one(tmp_path, noted) -> None:
+    path = detectors.yolov8(80).save(
+        tmp_path / "tiny.onnx", size=("h", "w"), metadata={"imgsz": noted}
+    )
+    if noted == "[32, 64]":
+        planned = plan(path)
+        assert (planned.plan.image.height, planned.plan.image.width) == (32, 64)
+        assert "size 32x64" in str(planned.guesses)
+        assert plan(path, size=(32, 64)).plan == planned.plan
+        return
+    with support.refuses((ConfigError, InputError), "--second-size"):
+        plan(path)
+
+
+def test_a_size_that_is_not_the_files_is_refused(tmp_path) -> None:
+    path = detectors.yolov8(80).save(tmp_path / "tiny.onnx")
+    with support.refuses(InputError, "64x64", "32x64 only", "--second-size"):
+        plan(path, size=(64, 64))
+    path = detectors.yolov8(80).save(tmp_path / "tiny.onnx", size=("h", "w"))
+    with support.refuses(InputError, "16384"):
+        plan(path, size=(64, 20_000))
+
+
+def test_a_layout_that_the_shape_does_not_tell_is_asked_for(tmp_path) -> None:
+    sketch = detectors.yolov8(80)
+    path = sketch.save(tmp_path / "tiny.onnx")
+    import onnx
+
+    model = onnx.load(str(path))
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "colours"
+    path.write_bytes(model.SerializeToString())
+    with support.refuses(ConfigError, "--second-layout", "pictures"):
+        plan(path)
+    assert plan(path, layout=Layout.NCHW).plan.layout is Layout.NCHW
+
+
+def test_nanodet_plus_has_its_centres_on_the_corners_of_cells(tmp_path) -> None:
+    sizes = cells((64, 64), (8, 16, 32, 64))
+    outputs = {"output": np.zeros((1, sizes, 112), np.float32)}
+    assert recognise(Measured(outputs, (64, 64), None)) is Decode.NANODET
+    path = detectors.nanodet(80, 8, in_one=True).save(tmp_path / "tiny.onnx")
+    assert plan(path).plan.cell_offset == 0.5
+    assert plan(path, cell_offset=0.0).plan.cell_offset == 0.0
+
+
+@pytest.mark.parametrize(
+    ("size", "strides", "count"),
+    [((640, 640), (8, 16, 32), 8400), ((224, 224), (8, 16, 32), 1029), ((100, 64), (32,), 8)],
+)
+def test_cells_of_all_levels(size, strides, count) -> None:
+    assert cells(size, strides) == count
