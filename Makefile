@@ -4,8 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Type stubs of TensorRT, which tests compare the code with. Without --no-deps they would bring
+# TensorRT itself, which cannot be installed everywhere.
+STUBS := tensorrt-stubs==10.13.0.35.1
 
-.PHONY: help demo test test-fast check lint types format clean
+.PHONY: help demo test test-fast test-gpu check lint types format clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -13,7 +16,8 @@ help:  ## List the targets
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[cpu,export,eval,demo,dev]"
+		--editable ".[cpu,export,eval,demo,dev,tensorrt-rtx]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(STUBS)
 	@touch $@
 
 demo: $(READY)  ## Export, verify and run the embedded model; pictures land in demo-output/
@@ -24,6 +28,9 @@ test: $(READY)  ## Run the whole test suite
 
 test-fast: $(READY)  ## Run the tests that take less than ten seconds each
 	$(BIN)/python -m pytest -m "not slow"
+
+test-gpu: $(READY)  ## Run everything that needs an NVIDIA GPU and write gpu-report.json
+	DYNINFER_GPU_REPORT=gpu-report.json $(BIN)/python -m pytest -m gpu tests/gpu
 
 lint: $(READY)  ## Style, imports, docstrings, formatting
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -66,11 +66,14 @@ class _Category(BaseModel):
     name: str
 
 
+_Length = Annotated[float, Field(ge=0)]
+
+
 class _Annotation(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
     image_id: int
     category_id: int
-    bbox: tuple[float, float, float, float]
+    bbox: tuple[float, float, _Length, _Length]
     area: float | None = None
     iscrowd: bool = False
 
@@ -145,6 +148,11 @@ def _match_categories(
             f"the detector ({_some(class_names)}); rename them, or export with --class-names"
         )
     used = {annotation.category_id for annotation in labels.annotations}
+    if undefined := used - {category.id for category in labels.categories}:
+        raise InputError(
+            f"{path} has objects of category {min(undefined)}, which is not among its categories; "
+            "add it there"
+        )
     lost = [c for c in labels.categories if c.id not in class_ids and c.id in used]
     if not lost:
         return class_ids, []

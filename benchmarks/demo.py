@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from dyninfer.annotate import EASY_BGR, HARD_BGR, annotate
 from dyninfer.benchmarks.contact_sheet import Column, contact_sheet
-from dyninfer.benchmarks.scenes import CLASS_NAMES, Scene
+from dyninfer.benchmarks.curve_picture import Mark, write_curve_picture
+from dyninfer.benchmarks.routed_curve import CurveResult
+from dyninfer.benchmarks.scenes import CLASS_NAMES
 from dyninfer.benchmarks.speed_curve import CurvePoint
 from dyninfer.bundle import write_atomically
 from dyninfer.detector import Detector
@@ -21,7 +22,8 @@ from dyninfer.errors import InputError
 from dyninfer.images import find_images, read_image
 from dyninfer.imagespec import ImageSpec
 from dyninfer.policy import AlwaysEasy, AlwaysHard, Policy
-from dyninfer.types import Detections, Float32Array, ImageArray
+from dyninfer.targets import Target
+from dyninfer.types import Detections, Float64Array, ImageArray
 
 ASSETS = Path(__file__).parent.parent / "assets"
 TILES_PER_COLUMN = 4
@@ -48,6 +50,21 @@ class DemoPaths:
     def photos(self) -> Path:
         """Real photographs at several thresholds."""
         return self.folder / "photographs.jpg"
+
+    @property
+    def curve(self) -> Path:
+        """Accuracy against time, beside random routing and an oracle."""
+        return self.folder / "curve.png"
+
+    @property
+    def calibration(self) -> Path:
+        """Scenes that the thresholds are taken from."""
+        return self.folder / "calibration"
+
+    @property
+    def held_out(self) -> Path:
+        """Scenes that everything is measured on."""
+        return self.folder / "held-out"
 
     @property
     def summary(self) -> Path:
@@ -90,14 +107,14 @@ def draw(image: ImageArray, detections: Detections, side: int = TILE) -> ImageAr
 
 
 def draw_easy_and_hard(
-    detector: Detector, scenes: Sequence[Scene], easiness: Float32Array
+    detector: Detector, pictures: Sequence[ImageArray], easiness: Float64Array
 ) -> ImageArray:
     """A page: the easiest scenes at the first exit, the hardest at the first and the second."""
     order = np.argsort(easiness, kind="stable")
     # every second one, so that neighbours in the order do not all look alike
-    hardest = [scenes[i] for i in order[: 2 * TILES_PER_COLUMN : 2]]
-    easiest = [scenes[i] for i in order[::-1][: 2 * TILES_PER_COLUMN : 2]]
-    columns: list[tuple[str, list[Scene], Policy, tuple[int, int, int]]] = [
+    hardest = [pictures[i] for i in order[: 2 * TILES_PER_COLUMN : 2]]
+    easiest = [pictures[i] for i in order[::-1][: 2 * TILES_PER_COLUMN : 2]]
+    columns: list[tuple[str, list[ImageArray], Policy, tuple[int, int, int]]] = [
         ("easy: exit 0 is enough", easiest, AlwaysEasy(), EASY_BGR),
         ("hard: what exit 0 would say", hardest, AlwaysEasy(), (150, 150, 150)),
         ("hard: what exit 1 says", hardest, AlwaysHard(), HARD_BGR),
@@ -112,13 +129,13 @@ def draw_easy_and_hard(
     )
 
 
-def _draw_all(detector: Detector, scenes: Sequence[Scene], policy: Policy) -> list[ImageArray]:
+def _draw_all(detector: Detector, pictures: list[ImageArray], policy: Policy) -> list[ImageArray]:
     detector.policy = policy
-    found = detector([scene.image for scene in scenes])
-    return [draw(scene.image, result) for scene, result in zip(scenes, found, strict=True)]
+    found = detector(pictures)
+    return [draw(picture, result) for picture, result in zip(pictures, found, strict=True)]
 
 
-def draw_photographs(detector: Detector, policies: Sequence[Policy]) -> ImageArray:
+def draw_photographs(detector: Detector, policies: Sequence[Policy | Target]) -> ImageArray:
     """A page: each built-in photograph, untouched, at every policy."""
     pictures = [read_image(path) for path in find_images(ASSETS / "photos")]
     columns = []
@@ -143,20 +160,20 @@ def write_picture(path: Path, picture: ImageArray) -> None:
 
 def write_scenes(
     folder: Path,
-    scenes: Sequence[Scene],
+    pictures: Sequence[ImageArray],
     point: CurvePoint,
     progress: Callable[[], None] = lambda: None,
 ) -> None:
     """Annotate every scene with the results of one policy."""
-    for number, (scene, result) in enumerate(zip(scenes, point.results, strict=True)):
-        write_picture(folder / f"{number:04d}.jpg", draw(scene.image, result))
+    for number, (picture, result) in enumerate(zip(pictures, point.results, strict=True)):
+        write_picture(folder / f"{number:04d}.jpg", draw(picture, result))
         progress()
 
 
-def summarise(points: Sequence[CurvePoint], scenes: int) -> dict[str, Any]:
-    """The curve as plain values, for ``summary.json``."""
-    return {
-        "scenes": scenes,
+def write_summary(path: Path, points: Sequence[CurvePoint], curve: CurveResult) -> None:
+    """Write the settings that were run, and what the routing is worth, as JSON."""
+    document = {
+        "scenes": len(curve.samples.items),
         "points": [
             {
                 "policy": str(point.policy),
@@ -167,9 +184,17 @@ def summarise(points: Sequence[CurvePoint], scenes: int) -> dict[str, Any]:
             }
             for point in points
         ],
+        "routing": asdict(curve.quality),
     }
+    write_atomically(path, json.dumps(document, indent=2) + "\n")
 
 
-def write_summary(path: Path, points: Sequence[CurvePoint], scenes: int) -> None:
-    """Write the curve as JSON."""
-    write_atomically(path, json.dumps(summarise(points, scenes), indent=2) + "\n")
+def write_curve(path: Path, points: Sequence[CurvePoint], curve: CurveResult, machine: str) -> None:
+    """Draw accuracy against time, with the settings that were run as points."""
+    ends = {0: "exit 0 only", len(points) - 1: "exit 1 always"}
+    marks = [
+        Mark(ends.get(number, f"{point.hard_share:.0%} hard"), point.mean_ms, point.ap)
+        for number, point in enumerate(points)
+    ]
+    title = f"{len(curve.samples.items)} held-out scenes, one set of engines"
+    write_curve_picture(path, curve.rows, marks, title, machine)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import numpy as np
 
 from dyninfer.detector import Detector
 from dyninfer.images import read_image
+from dyninfer.imagespec import Placement
 from dyninfer.policy import LeaveAt
 from dyninfer.postprocess import Postprocess
-from dyninfer.types import Detections, Float64Array, ImageArray
+from dyninfer.types import Detections, Float64Array, ImageArray, RawOutput
 
 # As the published evaluation: low confidence, several labels per box
 EVALUATION = Postprocess(confidence=0.001, iou=0.65, several_labels=True)
@@ -35,6 +35,54 @@ class ExitRuns:
         return len(self.found[0])
 
 
+@dataclass(frozen=True)
+class AtExit:
+    """A picture at one exit, before postprocessing: to be postprocessed in several ways."""
+
+    raw: RawOutput
+    placement: Placement
+    class_names: Sequence[str]
+
+    @property
+    def easiness(self) -> float:
+        """What this exit's router said; NaN where it has none or said NaN."""
+        return np.nan if self.raw.easiness is None else self.raw.easiness
+
+    def detections(self, options: Postprocess) -> Detections:
+        """What counts as a detection under ``options``, in pixels of the picture."""
+        boxes, confidences, class_ids = options(
+            self.raw.outputs["boxes_xyxy"], self.raw.outputs["class_scores"]
+        )
+        return Detections(
+            boxes_xyxy=self.placement.to_image(boxes),
+            confidences=confidences.astype(np.float32, copy=False),
+            class_ids=class_ids.astype(np.int64, copy=False),
+            class_names=tuple(self.class_names[class_id] for class_id in class_ids),
+            easiness=self.raw.easiness,
+            exit_index=self.raw.exit_index,
+        )
+
+
+def at_every_exit(detector: Detector, image: ImageArray) -> list[AtExit]:
+    """Run a picture (h, w, 3) uint8 BGR once for every exit.
+
+    The detector's policy is left at the last exit: see :meth:`Detector.kept_policy`.
+    """
+    manifest = detector.manifest
+    read = {spec.name for stage in manifest.stages.values() for spec in stage.inputs}
+    inputs = {
+        name: spec.prepare(image)[None]
+        for name, spec in manifest.image_inputs.items()
+        if name in read
+    }
+    found = []
+    for index, exit_ in enumerate(manifest.exits):
+        detector.policy = LeaveAt(index)
+        placement = manifest.image_inputs[exit_.image_input].place(image.shape[1], image.shape[0])
+        found.append(AtExit(detector.infer(inputs)[0], placement, manifest.class_names))
+    return found
+
+
 def run_every_exit(
     detector: Detector,
     pictures: Sequence[Path | ImageArray],
@@ -54,7 +102,7 @@ def run_every_exit(
     """
     exits = len(detector.manifest.exits)
     found: list[list[Detections]] = [[] for _ in range(exits)]
-    with kept_policy(detector):
+    with detector.kept_policy():
         for picture in pictures:
             image = read_image(picture) if isinstance(picture, Path) else picture
             for index in range(exits):
@@ -69,13 +117,3 @@ def run_every_exit(
         tuple(tuple(results) for results in found),
         np.array(easiness, np.float64).reshape(exits - 1, len(pictures)),
     )
-
-
-@contextmanager
-def kept_policy(detector: Detector) -> Iterator[None]:
-    """The detector's policy is the same after the block as before."""
-    before = detector.policy
-    try:
-        yield
-    finally:
-        detector.policy = before

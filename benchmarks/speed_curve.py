@@ -1,4 +1,4 @@
-"""Accuracy and time of one detector at several policies, measured on labelled scenes."""
+"""Accuracy and time of one detector at several policies, each run for real."""
 
 from __future__ import annotations
 
@@ -8,89 +8,131 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dyninfer.benchmarks.coco import Truth, average_precision
-from dyninfer.benchmarks.exits import EVALUATION
-from dyninfer.benchmarks.scenes import Scene
+from dyninfer.benchmarks.exit_times import NS_PER_MS, ExitTimes, mean_steps
+from dyninfer.benchmarks.interleaved import round_order
+from dyninfer.benchmarks.routed_precision import RoutedPrecision
 from dyninfer.detector import Detector
-from dyninfer.policy import AlwaysEasy, AlwaysHard, Policy, Threshold
-from dyninfer.types import Detections, Float32Array
+from dyninfer.policy import AlwaysEasy, AlwaysHard, Policy
+from dyninfer.targets import HardFraction, Target
+from dyninfer.types import Detections, Float64Array, ImageArray, Int64Array
 
-PERCENTILES = (25, 50, 75)
+HARD_FRACTIONS = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One policy on all scenes.
+    """One policy on all pictures.
 
     Attributes:
         policy: what was set.
-        hard_share: share of the scenes that reached the last exit, in [0, 1].
-        ap, ap50: COCO average precision, in [0, 1].
-        mean_ms: wall-clock milliseconds per image, from the decoded picture to detections as an
-            application wants them, that is above a confidence of 0.25.
-        results: these detections of every scene, in order. Precision is that of another run, with
-            :data:`EVALUATION`.
+        hard_share: share of the pictures that reached the last exit, in [0, 1].
+        ap, ap50: COCO average precision of the exits that the policy chose, in [0, 1].
+        times_ms: wall-clock milliseconds of every picture, from the decoded picture to detections
+            as an application wants them, that is above a confidence of 0.25; see
+            :func:`pooled_times`.
+        results: these detections of every picture, in order.
     """
 
-    policy: Policy
+    policy: Policy | Target
     hard_share: float
     ap: float
     ap50: float
-    mean_ms: float
+    times_ms: tuple[float, ...]
     results: tuple[Detections, ...]
 
-
-def measure_easiness(detector: Detector, scenes: Sequence[Scene]) -> Float32Array:
-    """Easiness (N,) of every scene, on the opened engines."""
-    detector.policy = AlwaysEasy()
-    results = detector([scene.image for scene in scenes])
-    return np.array([result.easiness for result in results], np.float32)
+    @property
+    def mean_ms(self) -> float:
+        """Mean milliseconds of a picture."""
+        return float(np.mean(self.times_ms))
 
 
-def spread_policies(easiness: Float32Array) -> list[Policy]:
-    """From all easy to all hard, with the thresholds at percentiles of the easiness between.
-
-    The p-th percentile as threshold sends p % of the images on.
-    """
-    thresholds = [Threshold(float(np.percentile(easiness, p))) for p in PERCENTILES]
-    return [AlwaysEasy(), *thresholds, AlwaysHard()]
+def spread_policies() -> list[Policy | Target]:
+    """From all easy to all hard, with the shares of :data:`HARD_FRACTIONS` between."""
+    return [AlwaysEasy(), *(HardFraction(share) for share in HARD_FRACTIONS), AlwaysHard()]
 
 
-def measure_curve(
+def measure_points(
     detector: Detector,
-    scenes: Sequence[Scene],
-    policies: Sequence[Policy],
+    pictures: Sequence[ImageArray],
+    policies: Sequence[Policy | Target],
+    precision: RoutedPrecision,
     progress: Callable[[], None] = lambda: None,
 ) -> list[CurvePoint]:
-    """Run every scene, one at a time, at every policy.
+    """Run every picture, one at a time, at every policy.
 
-    The policies take turns on each scene, so that a machine whose speed drifts is fair to all.
+    The policies take turns on each picture, in an order that changes, so that a machine whose
+    speed drifts is fair to all.
 
     Args:
         detector: an opened bundle; its policy is left at the last one.
-        scenes: labelled images.
+        pictures: (h, w, 3) uint8 BGR.
         policies: what to measure.
-        progress: called after every scene.
+        precision: of the same pictures.
+        progress: called after every picture.
     """
+    active = [_resolved(detector, policy) for policy in policies]
+    names = [str(index) for index in range(len(policies))]
     results: list[list[Detections]] = [[] for _ in policies]
-    evaluated: list[list[Detections]] = [[] for _ in policies]
-    spent_ns = np.zeros(len(policies), np.int64)
-    for scene in scenes:
-        for index, policy in enumerate(policies):
-            detector.policy = policy
+    spent_ms = np.zeros((len(policies), len(pictures)))
+    for number, picture in enumerate(pictures):
+        for index in map(int, round_order(names, number)):
+            detector.policy = active[index]
             start = time.perf_counter_ns()
-            results[index].append(detector(scene.image))
-            spent_ns[index] += time.perf_counter_ns() - start
-            evaluated[index].append(detector(scene.image, options=EVALUATION))
+            results[index].append(detector(picture))
+            spent_ms[index, number] = (time.perf_counter_ns() - start) / NS_PER_MS
         progress()
-    truths = [Truth(scene.boxes_xyxy, scene.class_ids) for scene in scenes]
+    exits = np.array([[result.exit_index for result in found] for found in results])
+    times_ms = pooled_times(spent_ms, exits)
     last = len(detector.manifest.exits) - 1
-    points = []
-    for index, policy in enumerate(policies):
-        found = results[index]
-        precision = average_precision(truths, evaluated[index], len(detector.class_names))
-        hard = sum(result.exit_index == last for result in found) / len(found)
-        mean_ms = float(spent_ns[index]) / 1e6 / len(found)
-        ap, ap50 = precision.ap or 0.0, precision.ap50 or 0.0
-        points.append(CurvePoint(policy, hard, ap, ap50, mean_ms, tuple(found)))
-    return points
+    return [
+        _point(policy, tuple(results[index]), times_ms[index], precision, last)
+        for index, policy in enumerate(policies)
+    ]
+
+
+def _point(
+    policy: Policy | Target,
+    results: tuple[Detections, ...],
+    times_ms: Float64Array,
+    precision: RoutedPrecision,
+    last_exit: int,
+) -> CurvePoint:
+    exits = np.array([result.exit_index for result in results])
+    reached = precision.at(exits)
+    hard = float((exits == last_exit).mean())
+    ap, ap50 = reached.ap or 0.0, reached.ap50 or 0.0
+    return CurvePoint(policy, hard, ap, ap50, tuple(times_ms.tolist()), results)
+
+
+def pooled_times(spent_ms: Float64Array, exits: Int64Array) -> Float64Array:
+    """Each time as the mean of all runs in which the same picture left at the same exit.
+
+    Policies that send a picture to the same exit do the same work; what differs between their
+    times is the machine's noise, which would hide the difference between the policies.
+
+    Args:
+        spent_ms: (policies, N) milliseconds.
+        exits: (policies, N) exit at which each picture left.
+    """
+    pooled = np.empty_like(spent_ms)
+    for index in np.unique(exits):
+        here = exits == index
+        sums = np.where(here, spent_ms, 0).sum(axis=0)
+        means = np.broadcast_to(sums / np.maximum(here.sum(axis=0), 1), here.shape)
+        pooled[here] = means[here]
+    return pooled
+
+
+def _resolved(detector: Detector, policy: Policy | Target) -> Policy:
+    """What a target comes to, so that its calibration is not read again for every picture."""
+    detector.policy = policy
+    return detector.active_policy
+
+
+def times_of_ends(easy: CurvePoint, hard: CurvePoint) -> ExitTimes:
+    """Times of the exits of a cascade of two, from all pictures easy and from all hard."""
+    ends = (easy, hard)
+    return ExitTimes(
+        tuple(point.times_ms for point in ends),
+        tuple(mean_steps([found.timings_ms for found in point.results]) for point in ends),
+    )

@@ -1,5 +1,6 @@
 # The public names, once: lazy_loader reads them at run time, type checkers as they are.
 
+from .alarms import Alarm as Alarm
 from .bundle import Bundle as Bundle
 from .calibration import Calibration as Calibration
 from .control import Controller as Controller
@@ -17,11 +18,15 @@ from .errors import ExportError as ExportError
 from .errors import InputError as InputError
 from .errors import MissingExtra as MissingExtra
 from .errors import PolicyError as PolicyError
+from .errors import RouterError as RouterError
 from .errors import VerificationError as VerificationError
 from .imagespec import ColorOrder as ColorOrder
 from .imagespec import ImageSpec as ImageSpec
 from .imagespec import Placement as Placement
 from .imagespec import ResizeMode as ResizeMode
+from .monitor import Monitor as Monitor
+from .monitor_report import AuditReport as AuditReport
+from .monitor_report import MonitorReport as MonitorReport
 from .policy import AlwaysEasy as AlwaysEasy
 from .policy import AlwaysHard as AlwaysHard
 from .policy import LeaveAt as LeaveAt

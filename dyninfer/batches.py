@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dyninfer.batch_run import BatchResult, ExitGroup
 from dyninfer.engines.base import check_tensor
+from dyninfer.engines.device_array import DeviceArray, device_array, is_device_array
 from dyninfer.errors import InputError
 from dyninfer.imagespec import Placement
 from dyninfer.manifest import Manifest
@@ -80,14 +81,21 @@ def _detections(
     )
 
 
+PreparedInput = npt.NDArray[Any] | DeviceArray
+"""A prepared image input, (N, 3, H, W) float32, on the host or on a GPU."""
+
+
 def infer_batch(
-    pipeline: CascadePipeline, arrays: Mapping[str, npt.NDArray[Any]], policy: Policy
+    pipeline: CascadePipeline, arrays: Mapping[str, PreparedInput], policy: Policy
 ) -> list[RawOutput]:
     """Run prepared tensors that were checked, each (N, 3, H, W) float32, as one batch."""
     batch = len(next(iter(arrays.values())))
 
-    def feed(name: str, rows: Int64Array, _workspace: Any) -> Float32Array:
-        return arrays[name] if len(rows) == batch else arrays[name][rows]
+    def feed(name: str, rows: Int64Array, _workspace: Any) -> Float32Array | DeviceArray:
+        array = arrays[name]
+        if isinstance(array, DeviceArray) or len(rows) == batch:
+            return array
+        return array[rows]
 
     found: dict[int, RawOutput] = {}
     with pipeline.workspace() as workspace:
@@ -99,8 +107,10 @@ def infer_batch(
     return [found[row] for row in range(batch)]
 
 
-def check_inputs(manifest: Manifest, inputs: Mapping[str, npt.NDArray[Any]]) -> int:
-    """Number of images in prepared tensors.
+def check_inputs(manifest: Manifest, inputs: Mapping[str, Any]) -> dict[str, PreparedInput]:
+    """Prepared tensors, on the host C-contiguous, that fit what the bundle reads.
+
+    Values on a GPU are not looked at: a NaN there is noticed only if it reaches the easiness.
 
     Raises:
         InputError: an input is missing, unknown, of another shape or dtype, or holds NaN; or
@@ -118,17 +128,26 @@ def check_inputs(manifest: Manifest, inputs: Mapping[str, npt.NDArray[Any]]) -> 
             f"inputs are {got}, expected a mapping of {sorted(specs)} "
             f"({'; '.join(map(str, specs.values()))})"
         )
-    batches = []
-    for name, array in inputs.items():
-        if not isinstance(array, np.ndarray) or not array.ndim:
+    checked: dict[str, PreparedInput] = {}
+    for name, value in inputs.items():
+        array = device_array(value, name) if is_device_array(value) else value
+        if not isinstance(array, (np.ndarray, DeviceArray)) or not array.shape:
             raise InputError(f"{name} is {type(array).__name__}, expected an array: {specs[name]}")
-        batches.append(len(array))
-        check_tensor(array.shape, array.dtype, specs[name], batches[0], manifest.name)
+        batch = len(next(iter(checked.values()), array))
+        check_tensor(array.shape, array.dtype, specs[name], batch, manifest.name)
         if not len(array):
             raise InputError("the batch is empty, expected at least one image")
-        if not np.isfinite(array).all():
-            raise InputError(f"{name} holds NaN or infinity; check the preprocessing")
-    return batches[0]
+        if isinstance(array, np.ndarray):
+            if not np.isfinite(array).all():
+                raise InputError(f"{name} holds NaN or infinity; check the preprocessing")
+            array = np.ascontiguousarray(array)
+        checked[name] = array
+    return checked
+
+
+def chunk_of(array: PreparedInput, start: int, stop: int) -> PreparedInput:
+    """Images from ``start`` up to ``stop``, or up to the last, without a copy."""
+    return array.rows(start, stop) if isinstance(array, DeviceArray) else array[start:stop]
 
 
 def _easiness(result: BatchResult, row: int) -> float | None:

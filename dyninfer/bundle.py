@@ -174,14 +174,14 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file by ``text`` so that a reader sees the old or the new one, never half."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file by ``content`` so that a reader sees the old or the new one, never half."""
     with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+        dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as file:
         temporary = Path(file.name)
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:
@@ -209,7 +209,7 @@ def new_bundle(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
-        _replace_folder(temporary, path)
+        replace_folder(temporary, path)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         hint = "; the disk is full, free some space and export again" if full else ""
@@ -231,7 +231,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise ExportError(f"{path} exists; choose another name, or replace it with --overwrite")
 
 
-def _replace_folder(new: Path, target: Path) -> None:
+def replace_folder(new: Path, target: Path) -> None:
     """Rename ``new`` to ``target``; an old bundle there is moved aside first, then removed.
 
     Whatever interrupts it, the old bundle is either at its place or was replaced whole.

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.batches import check_inputs, detect_batch, infer_batch
+from dyninfer.batches import check_inputs, chunk_of, detect_batch, infer_batch
+from dyninfer.build_choice import choose_build
+from dyninfer.builds import OpenBuild, own_precision, source_hashes
 from dyninfer.bundle import Bundle
-from dyninfer.calibration import EngineRecord, check_calibration
+from dyninfer.calibration import Calibration, EngineRecord, check_calibration
 from dyninfer.engines import open_backend
 from dyninfer.engines.base import Engine
 from dyninfer.errors import InputError, PolicyError
 from dyninfer.images import check_image, read_image
 from dyninfer.manifest import Manifest, Task
+from dyninfer.monitor import Monitor
 from dyninfer.pipeline import CascadePipeline
 from dyninfer.policy import AlwaysHard, Observer, Policy, Threshold
 from dyninfer.postprocess import Postprocess
@@ -33,38 +38,57 @@ DEFAULT_BATCH = 8
 def load(
     path: str | os.PathLike[str],
     *,
-    device: str = "cpu",
+    device: str | None = None,
     backend: str | None = None,
     provider: str | None = None,
+    precision: str | None = None,
+    build: bool = True,
     max_batch: int = DEFAULT_BATCH,
     shared_threads: bool = False,
+    speculative_head: bool = False,
 ) -> Detector:
     """Open a bundle.
 
     Args:
         path: the bundle's folder, ``NAME.dyn``.
-        device: ``"cpu"`` or ``"cuda:0"``.
-        backend: ``"onnxruntime"``, or None for the best one available.
+        device: ``"cpu"`` or ``"cuda:0"``; None for the CPU, or for the first GPU where the
+            backend needs one.
+        backend: ``"onnxruntime"``, ``"tensorrt"`` or ``"tensorrt-rtx"``; None for ONNX Runtime.
         provider: ONNX Runtime's execution provider, ``"cpu"``, ``"cuda"`` or ``"tensorrt"``;
             None takes the device's own.
+        precision: ``"fp16"``, ``"int8"``, or one for each stage as in
+            ``"first=int8,router=fp32,second=fp16"``; None for the files as they were exported.
+            What is not the export's own is made beforehand by ``dyninfer build``.
+        build: make engines that the backend lacks, which can take minutes; False refuses and
+            says what differs from those that are there.
         max_batch: longer lists of images are run in batches of this size.
         shared_threads: let all ONNX Runtime sessions of the process share one pool of threads,
             worth it where many bundles are open at once. From then on ONNX Runtime refuses
             sessions that the application opens itself with default options; they need
             ``SessionOptions.use_per_session_threads = False``. Where the application has set up
             such a pool itself, it is used in any case.
+        speculative_head: start the first head for all images while the easiness travels to the
+            host, and drop its results for those that go on. Shortens the wait for easy images on
+            a GPU, at the price of a head that hard images did not need; the results are the same.
 
     Raises:
         BundleError: the bundle is incomplete, changed, or from a later version.
         BackendUnavailable: backend, device or provider is not there.
+        EngineBuildError: no build fits, and none may or can be made here.
     """
     if not isinstance(max_batch, int) or max_batch < 1:
         raise InputError(f"max_batch is {max_batch!r}, expected a whole number from 1 up")
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"a bundle is {type(path).__name__}, expected the path of a folder")
     bundle = Bundle.open(Path(os.fspath(path)))
-    pipeline = CascadePipeline(bundle, open_backend(backend, device, provider, shared_threads))
-    return Detector(bundle, pipeline, max_batch)
+    opened = open_backend(backend, device, provider, shared_threads)
+    try:
+        chosen = choose_build(bundle, opened, precision, max_batch, may_build=build)
+    except BaseException:
+        opened.close()
+        raise
+    pipeline = CascadePipeline(bundle, opened, chosen, speculative_head=speculative_head)
+    return Detector(bundle, pipeline, max_batch, chosen)
 
 
 @dataclass(frozen=True)
@@ -82,13 +106,21 @@ class Detector:
     :meth:`close`, to free its engines.
     """
 
-    def __init__(self, bundle: Bundle, pipeline: CascadePipeline, max_batch: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        pipeline: CascadePipeline,
+        max_batch: int,
+        build: OpenBuild | None = None,
+    ) -> None:
         self.bundle = bundle
+        self.build = build
         self._pipeline = pipeline
         self._max_batch = max_batch
         routed = bundle.manifest.has_routers and len(bundle.manifest.exits) > 1
         policy: Policy = Threshold(DEFAULT_THRESHOLD) if routed else AlwaysHard()
         self._routing = _Routing(policy, policy)
+        self._monitor = Monitor(pipeline, partial(_own_calibration, bundle, pipeline, build))
 
     @property
     def manifest(self) -> Manifest:
@@ -114,6 +146,11 @@ class Detector:
     def engines(self) -> Mapping[str, Engine[Any, Any]]:
         """The opened stages by name, with their counters."""
         return self._pipeline.engines
+
+    @property
+    def monitor(self) -> Monitor:
+        """Watches whether images are still like those of the calibration; off until started."""
+        return self._monitor
 
     @property
     def nan_easiness_count(self) -> int:
@@ -153,6 +190,15 @@ class Detector:
         """
         return self._routing.active
 
+    @contextmanager
+    def kept_policy(self) -> Iterator[None]:
+        """After the block the policy is as before; adaptive control goes on where it was."""
+        before = self._routing
+        try:
+            yield
+        finally:
+            self._routing = before
+
     def _resolve(self, target: Target) -> Policy:
         if not self.manifest.has_routers or len(self.manifest.exits) < 2:
             raise PolicyError(
@@ -170,17 +216,7 @@ class Detector:
 
     def engine_record(self) -> EngineRecord:
         """What is opened here, as far as easiness and times depend on it."""
-        stages, inputs = self.manifest.stages, self.manifest.image_inputs
-        backend = self._pipeline.backend
-        return EngineRecord(
-            stages_sha256={name: stage.sha256 for name, stage in stages.items()},
-            precision={name: stage.precision for name, stage in stages.items()},
-            image_inputs={name: f"{spec.height}x{spec.width}" for name, spec in inputs.items()},
-            backend=backend.name,
-            backend_version=backend.version,
-            provider=backend.provider,
-            device_name=backend.device_name,
-        )
+        return _engine_record(self.manifest, self._pipeline, self.build)
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str to mypy
@@ -235,6 +271,7 @@ class Detector:
             exits = np.array([result.exit_index for result in found], np.int64)
             spent = [sum(result.timings_ms.values()) for result in found]
             policy.observe(exits, np.array(spent, np.float64))
+        self._monitor.observe(images, found, policy, options)
         return found
 
     def stream(
@@ -244,12 +281,16 @@ class Detector:
         for image in images:
             yield self(image, options=options)
 
-    def infer(self, inputs: Mapping[str, npt.NDArray[Any]]) -> list[RawOutput]:
+    def infer(self, inputs: Mapping[str, Any]) -> list[RawOutput]:
         """Run prepared tensors, without pre- and postprocessing.
 
         Args:
             inputs: image input's name -> (N, 3, H, W) float32, prepared as its ImageSpec says;
-                for a DynamicDet bundle ``{"images": batch}`` with RGB values in [0, 1].
+                for a DynamicDet bundle ``{"images": batch}`` with RGB values in [0, 1]. Besides
+                NumPy's arrays, whatever lives on this detector's GPU and has DLPack or the CUDA
+                Array Interface, such as tensors of PyTorch and CuPy: they are never copied to the
+                host. TensorRT waits for whoever still writes them; ONNX Runtime cannot, so
+                synchronise before.
 
         Returns:
             One :class:`dyninfer.RawOutput` per image, in order.
@@ -257,13 +298,12 @@ class Detector:
         Raises:
             InputError: an input is missing, unknown, of another shape or dtype, or holds NaN.
         """
-        batch = check_inputs(self.manifest, inputs)
+        arrays = check_inputs(self.manifest, inputs)
         policy = self._routing.active
-        arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         found: list[RawOutput] = []
-        for start in range(0, batch, self._max_batch):
+        for start in range(0, len(next(iter(arrays.values()))), self._max_batch):
             stop = start + self._max_batch
-            chunk = {name: array[start:stop] for name, array in arrays.items()}
+            chunk = {name: chunk_of(array, start, stop) for name, array in arrays.items()}
             found += infer_batch(self._pipeline, chunk, policy)
         return found
 
@@ -295,6 +335,7 @@ class Detector:
 
     def close(self) -> None:
         """Free all engines and buffers, after the calls under way; later ones raise InputError."""
+        self._monitor.stop()
         self._pipeline.close()
 
     def __enter__(self) -> Detector:
@@ -302,6 +343,33 @@ class Detector:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _engine_record(
+    manifest: Manifest, pipeline: CascadePipeline, build: OpenBuild | None
+) -> EngineRecord:
+    inputs, backend = manifest.image_inputs, pipeline.backend
+    return EngineRecord(
+        stages_sha256=build.onnx_sha256() if build else source_hashes(manifest),
+        precision=build.build.spec.precision if build else own_precision(manifest),
+        image_inputs={name: f"{spec.height}x{spec.width}" for name, spec in inputs.items()},
+        backend=backend.name,
+        backend_version=backend.version,
+        provider=backend.provider,
+        device_name=backend.device_name,
+    )
+
+
+def _own_calibration(
+    bundle: Bundle, pipeline: CascadePipeline, build: OpenBuild | None
+) -> Calibration | None:
+    """The bundle's calibration, which must be of these engines, or None."""
+    # no method: the monitor must not refer back to its detector
+    calibration = bundle.calibration()
+    if calibration is None:
+        return None
+    record = _engine_record(bundle.manifest, pipeline, build)
+    return check_calibration(calibration, record, bundle.path, "the monitor", times=False)
 
 
 def _load_numbered(image: ImageLike, index: int, count: int) -> ImageArray:

@@ -36,6 +36,10 @@ class PolicyError(DyninferError):
     """A routing policy does not fit the bundle it was set on."""
 
 
+class RouterError(DyninferError):
+    """A router cannot be fitted: there is nothing to learn, or what was learned is of no use."""
+
+
 class BackendUnavailable(DyninferError):  # noqa: N818  # the public name is fixed
     """The backend or device that was asked for is not installed or not present."""
 

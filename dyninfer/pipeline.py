@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dyninfer.batch_run import BatchResult, BatchRun, ImageFeed, Stages
+from dyninfer.builds import OpenBuild
 from dyninfer.bundle import Bundle
 from dyninfer.engines.base import Backend, Engine
 from dyninfer.errors import InputError, PolicyError
@@ -24,12 +25,19 @@ class CascadePipeline:
     Any number of threads may call :meth:`run` at once; each borrows its own workspace.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend[Any, Any]) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend[Any, Any],
+        build: OpenBuild | None = None,
+        *,
+        speculative_head: bool = False,
+    ) -> None:
         self.manifest: Manifest = bundle.manifest
         self.backend = backend
         self.engines: dict[str, Engine[Any, Any]] = {}
         self.nan_easiness_count = 0
-        self._stages = Stages(self.manifest, self.engines, backend)
+        self._stages = Stages(self.manifest, self.engines, backend, speculative_head)
         self._free_workspaces: list[Any] = []
         self._lent = 0
         self._closed = False
@@ -37,7 +45,8 @@ class CascadePipeline:
         try:
             for exit_ in self.manifest.exits:
                 for name in exit_.stages:
-                    stage, path = self.manifest.stages[name], bundle.stage_path(name)
+                    stage = self.manifest.stages[name]
+                    path = backend.stage_file(name, bundle.stage_path(name), build)
                     host_outputs = self._host_outputs(exit_, name)
                     self.engines[name] = backend.open(name, stage, path, host_outputs)
         except BaseException:
@@ -89,6 +98,8 @@ class CascadePipeline:
                 workspace = self.backend.workspace()
             yield workspace
         except BaseException:
+            if workspace is not None:
+                workspace.close()
             workspace = None
             raise
         finally:
@@ -97,6 +108,11 @@ class CascadePipeline:
                 if workspace is not None:
                     self._free_workspaces.append(workspace)
                 self._lock.notify_all()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no call is under way, or for ``timeout_s``; whether none is."""
+        with self._lock:
+            return self._lock.wait_for(lambda: not self._lent, timeout_s)
 
     def run(self, feed: ImageFeed, batch: int, policy: Policy, workspace: Any) -> BatchResult:
         """Run a batch through as many exits as the policy asks for.
@@ -129,7 +145,9 @@ class CascadePipeline:
         with self._lock:
             self._closed = True
             self._lock.wait_for(lambda: not self._lent)
-            self._free_workspaces.clear()
+            free, self._free_workspaces = self._free_workspaces, []
+        for workspace in free:
+            workspace.close()
         for engine in self.engines.values():
             engine.close()
         self.engines.clear()

@@ -20,11 +20,6 @@ from dyninfer.targets import (
     Target,
 )
 
-SPEED_HELP = (
-    "How fast: easy, hard, 30% (of the images hard), 12ms, 12ms@p95, 30fps, ap-0.5 (points below "
-    "the last exit's AP), certified, or a threshold such as 0.42; +adaptive holds a share, a "
-    "budget or a rate on the stream."
-)
 _FORMS = (
     "easy, hard, 0.42, 30%, 12ms, 12ms@p95, 30fps, ap-0.5, certified, 30%+adaptive, or a "
     "constructor such as HardFraction(0.3)"

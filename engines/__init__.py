@@ -7,21 +7,23 @@ from typing import Any
 from dyninfer.engines.base import Backend
 from dyninfer.errors import BackendUnavailable
 
-BACKENDS = ("onnxruntime",)
-PLANNED = ("tensorrt", "tensorrt-rtx")
+TENSORRT = ("tensorrt", "tensorrt-rtx")
+BACKENDS = ("onnxruntime", *TENSORRT)
 
 
 def open_backend(
     backend: str | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     provider: str | None = None,
     shared_threads: bool = False,
 ) -> Backend[Any, Any]:
     """Open a backend on a device.
 
     Args:
-        backend: ``"onnxruntime"``, or None for the best one available.
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        backend: ``"onnxruntime"``, ``"tensorrt"``, ``"tensorrt-rtx"``, or None for ONNX Runtime,
+            which runs everywhere.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; None for the CPU, or the first GPU where
+            the backend needs one.
         provider: ONNX Runtime's execution provider, ``"cpu"``, ``"cuda"`` or ``"tensorrt"``;
             None takes the device's own.
         shared_threads: let all sessions of the process share one pool of threads.
@@ -29,15 +31,23 @@ def open_backend(
     Raises:
         BackendUnavailable: the backend, device or provider is unknown or not installed.
     """
-    if backend in PLANNED:
-        raise BackendUnavailable(
-            f"backend {backend!r} is not part of this version; "
-            'use backend="onnxruntime" with provider="tensorrt" on a CUDA device'
-        )
     if backend not in (None, *BACKENDS):
         raise BackendUnavailable(
-            f"backend {backend!r} is unknown, expected {' or '.join(map(repr, BACKENDS))}"
+            f"backend {backend!r} is unknown, expected one of {', '.join(map(repr, BACKENDS))}"
         )
+    if backend in TENSORRT:
+        return _open_tensorrt(backend, "cuda:0" if device is None else device, provider)
     from dyninfer.engines.ort.backend import OrtBackend  # imports onnxruntime
 
-    return OrtBackend(device, provider, shared_threads)
+    return OrtBackend("cpu" if device is None else device, provider, shared_threads)
+
+
+def _open_tensorrt(backend: str, device: str, provider: str | None) -> Backend[Any, Any]:
+    if provider is not None:
+        raise BackendUnavailable(
+            f"provider {provider!r} belongs to ONNX Runtime; leave it out with backend {backend!r}"
+        )
+    from dyninfer.engines.trt.backend import TrtBackend
+    from dyninfer.engines.trt.library import Flavour
+
+    return TrtBackend(Flavour(backend), device)

@@ -8,15 +8,28 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.errors import InputError
-from dyninfer.manifest import Stage, TensorSpec
+from dyninfer.builds import BuildSpec, OpenBuild, own_precision, source_hashes
+from dyninfer.bundle import Bundle
+from dyninfer.engines.device_array import DeviceArray
+from dyninfer.errors import EngineBuildError, InputError
+from dyninfer.manifest import Manifest, Precision, Stage, TensorSpec
+from dyninfer.precisions import describe_plan
 from dyninfer.types import Int64Array
+
+
+class HostRead(Protocol):
+    """Values on their way from the device to the host."""
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """The values, once they are there; in a buffer that the workspace will use again."""
+        ...
 
 
 class Tensor(Protocol):
@@ -36,6 +49,24 @@ class Tensor(Protocol):
         """The values on the host; a view where the memory is the host's already."""
         ...
 
+    def to_host(self, rows: Int64Array | None = None) -> HostRead:
+        """Send the values, or those of some rows, to the host; whoever reads them waits for them.
+
+        One read of a tensor at a time: the next one uses the same buffer.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class OnHost:
+    """Values that are on the host already: what :meth:`Tensor.to_host` of a CPU gives."""
+
+    values: npt.NDArray[Any]
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """The values."""
+        return self.values
+
 
 class Workspace(Protocol):
     """Buffers of one call at a time, kept between calls so that a steady state allocates nothing.
@@ -45,6 +76,17 @@ class Workspace(Protocol):
 
     def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """A float32 array of this shape on the host, from a buffer that is used again."""
+        ...
+
+    def device_ms(self) -> Mapping[str, float]:
+        """Stage -> milliseconds by the device's own clock, since this was asked last.
+
+        Empty where the host waits for every stage, so that its clock is right.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the buffers; nothing that lives in them may be used afterwards."""
         ...
 
 
@@ -117,6 +159,45 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
     device: str
     device_name: str
 
+    def wanted_build(
+        self, manifest: Manifest, precision: Mapping[str, Precision], max_batch: int
+    ) -> BuildSpec | None:
+        """The build that this backend needs for a bundle, or None if its own files will do.
+
+        Args:
+            manifest: of the bundle.
+            precision: of every stage.
+            max_batch: the most images it will be given at once.
+        """
+        del max_batch  # an ONNX file takes any
+        if dict(precision) == own_precision(manifest):
+            return None
+        return BuildSpec(
+            backend="onnxruntime", precision=precision, stages_sha256=source_hashes(manifest)
+        )
+
+    def make_build(self, bundle: Bundle, wanted: BuildSpec) -> OpenBuild:
+        """Build what :meth:`wanted_build` asked for.
+
+        Raises:
+            EngineBuildError: it cannot be built here; the message names the command that can.
+        """
+        raise EngineBuildError(
+            f"{bundle.path} has no build in the precision that is wanted, and ONNX Runtime cannot "
+            f"make one when it loads; run: {build_command(bundle, wanted)}"
+        )
+
+    def stage_file(self, name: str, source: Path, build: OpenBuild | None) -> Path:
+        """The file to open for a stage.
+
+        Args:
+            name: of the stage.
+            source: the bundle's own ONNX file.
+            build: what was found or made for :meth:`wanted_build`, if anything was wanted.
+        """
+        converted = None if build is None else build.onnx_path(name)
+        return source if converted is None else converted
+
     @abstractmethod
     def open(
         self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]
@@ -126,7 +207,7 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
         Args:
             name: of the stage.
             stage: its description.
-            path: its ONNX file.
+            path: what :meth:`stage_file` said.
             host_outputs: outputs that the host reads; all others stay on the device.
 
         Raises:
@@ -146,10 +227,32 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
         """A tensor over a C-contiguous host array, which must stay alive and unchanged."""
 
     @abstractmethod
+    def from_device(self, name: str, array: DeviceArray, workspace: WorkspaceT) -> TensorT:
+        """A tensor of values that another library has on this backend's GPU.
+
+        Raises:
+            InputError: they are on another device.
+        """
+
+    @abstractmethod
     def gather(
         self, name: str, tensor: TensorT, rows: Int64Array, workspace: WorkspaceT
     ) -> TensorT:
         """The given rows of a tensor, as a new and smaller batch on the same device."""
+
+
+def build_command(bundle: Bundle, wanted: BuildSpec) -> str:
+    """The command that makes a build."""
+    parts = [f"dyninfer build {bundle.path} --backend {wanted.backend}"]
+    if wanted.target is not None and wanted.target.gpu_name is None:
+        devices = (f"sm{c.replace('.', '')}" for c in wanted.target.compute_capabilities)
+        parts.append(f"--for {','.join(devices)}")
+    if wanted.batch is not None:
+        parts.append(f"--batch {wanted.batch}")
+    parts.append(f"--precision {describe_plan(wanted.precision, bundle.manifest)}")
+    if Precision.INT8 in wanted.precision.values():
+        parts.append("--images FOLDER")
+    return " ".join(parts)
 
 
 def check_tensor(

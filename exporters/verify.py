@@ -133,9 +133,8 @@ def _check_routes(
     detector: Detector, images: Arrays, tensors: Arrays, errors: Errors
 ) -> list[float]:
     """Compare both routes from the images on; returns the easiness found, if any."""
-    before = detector.policy
     easiness: list[float] = []
-    try:
+    with detector.kept_policy():
         for route_name, policy in ROUTES.items():
             detector.policy = policy
             raw = detector.infer(images)
@@ -147,8 +146,6 @@ def _check_routes(
             expected = tensors.get("router/easiness")
             if easiness and expected is not None:
                 errors.add(route_name, "easiness", np.array(easiness), expected)
-    finally:
-        detector.policy = before
     return easiness
 
 

@@ -13,8 +13,12 @@ from typing import Annotated
 import typer
 
 import dyninfer
+from dyninfer.cli.build import build
+from dyninfer.cli.calibrate import calibrate
 from dyninfer.cli.demo import demo
+from dyninfer.cli.evaluate import evaluate
 from dyninfer.cli.export import export_app
+from dyninfer.cli.fit_router import fit_router
 from dyninfer.cli.info import info
 from dyninfer.cli.predict import predict
 from dyninfer.cli.verify import verify
@@ -32,7 +36,11 @@ app = typer.Typer(
 app.add_typer(export_app, name="export")
 app.command(no_args_is_help=True)(verify)
 app.command(no_args_is_help=True)(info)
+app.command(no_args_is_help=True)(build)
 app.command(no_args_is_help=True)(predict)
+app.command(no_args_is_help=True)(calibrate)
+app.command("eval", no_args_is_help=True)(evaluate)
+app.command("fit-router", no_args_is_help=True)(fit_router)
 app.command()(demo)
 
 

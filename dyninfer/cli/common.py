@@ -29,7 +29,21 @@ stderr = Console(stderr=True, highlight=False)
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="A bundle folder, NAME.dyn.", show_default=False)
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, or cuda:0 for the first GPU.")]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", help="cpu, or cuda:0 for the first GPU; the backend's own if absent."),
+]
+BackendOption = Annotated[
+    str | None,
+    typer.Option("--backend", help="onnxruntime, tensorrt or tensorrt-rtx; the first if absent."),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="fp16, int8, or for each stage first=int8,second=fp16: what **dyninfer build** made.",
+    ),
+]
 ProviderOption = Annotated[
     str | None,
     typer.Option(
@@ -41,9 +55,10 @@ SpeedOption = Annotated[
     str | None,
     typer.Option(
         "--speed",
-        help="How fast: easy, hard, 30% (of the images hard), 12ms, 12ms@p95, 30fps, ap-0.5, "
-        "certified, or a threshold such as 0.42; all but the first two and the last need "
-        "**dyninfer calibrate**.",
+        "-s",
+        help="How fast: easy, hard, 30% (of the images hard), 12ms, 12ms@p95, 30fps, ap-0.5 "
+        "(points below the last exit's AP), certified, or a threshold such as 0.42; +adaptive "
+        "holds a share, a budget or a rate on the stream.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

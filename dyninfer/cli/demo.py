@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from dyninfer.cli.calibrate import run_calibration
 from dyninfer.cli.common import progress_bar, stdout
 from dyninfer.cli.export import export_with_progress
 from dyninfer.cli.verify import (
@@ -21,10 +22,24 @@ from dyninfer.cli.verify import (
 from dyninfer.errors import MissingExtra
 
 if TYPE_CHECKING:
+    from dyninfer.benchmarks.dataset import Samples
     from dyninfer.benchmarks.demo import DemoPaths
+    from dyninfer.benchmarks.routed_curve import CurveResult
     from dyninfer.benchmarks.speed_curve import CurvePoint
+    from dyninfer.detector import Detector
 
-_MODULES = ("onnxruntime", "torch", "onnx", "onnxscript", "faster_coco_eval", "skimage", "mlxtend")
+_MODULES = (
+    "onnxruntime",
+    "torch",
+    "onnx",
+    "onnxscript",
+    "faster_coco_eval",
+    "skimage",
+    "mlxtend",
+    "matplotlib",
+)
+CALIBRATION_SCENES = 200
+_FIRST_CALIBRATION_SCENE = 50_000  # no scene is in both sets
 
 
 def demo(
@@ -35,10 +50,10 @@ def demo(
         int, typer.Option("--scenes", min=20, help="Held-out scenes to measure on.")
     ] = 300,
 ) -> None:
-    """Export, verify and run the embedded model on scenes it has never seen.
+    """Export, verify, calibrate and run the embedded model on scenes it has never seen.
 
     The model finds handwritten digits on photographs; it is small and trained by this project.
-    Takes one to three minutes on two cores.
+    Takes about two minutes on two cores.
 
     Example: **dyninfer demo --output demo-output**
     """
@@ -49,17 +64,24 @@ def demo(
             'install with pip install "dyninfer[cpu,export,eval,demo]"'
         )
     from dyninfer.benchmarks.demo import DemoPaths
+    from dyninfer.cli.evaluate import quality_lines
+    from dyninfer.detector import load
 
     paths = DemoPaths(output)
     output.mkdir(parents=True, exist_ok=True)
     _export(paths)
-    points = _measure(paths, scenes)
+    with load(paths.bundle) as detector:
+        _calibrate(detector, paths)
+        points, curve = _measure(detector, paths, scenes)
     stdout.print(_table(points, scenes))
+    for line in quality_lines(curve):
+        stdout.print(line, soft_wrap=True)
     stdout.print(
-        f"pictures: [bold]{paths.sheet}[/bold] (easy and hard side by side), "
+        f"pictures: [bold]{paths.curve}[/bold] (accuracy against time), "
+        f"[bold]{paths.sheet}[/bold] (easy and hard side by side), "
         f"[bold]{paths.photos}[/bold], {paths.scenes}/\n"
-        f"the exported bundle: [bold]{paths.bundle}[/bold]; "
-        f"try dyninfer predict {paths.bundle} {paths.scenes}/0000.jpg",
+        f"the calibrated bundle: [bold]{paths.bundle}[/bold]; "
+        f"try dyninfer predict {paths.bundle} {paths.held_out} --speed 25%",
         soft_wrap=True,
     )
 
@@ -83,33 +105,60 @@ def _export(paths: DemoPaths) -> None:
     refuse_disparity(paths.bundle, parity)
 
 
-def _measure(paths: DemoPaths, count: int) -> Sequence[CurvePoint]:
-    from dyninfer.benchmarks import demo as pages
-    from dyninfer.benchmarks.scenes import SceneSource
-    from dyninfer.benchmarks.speed_curve import measure_curve, measure_easiness, spread_policies
-    from dyninfer.detector import load
+def _calibrate(detector: Detector, paths: DemoPaths) -> None:
+    """Take thresholds from scenes of their own, as ``dyninfer calibrate`` does."""
+    stdout.print(f"3. calibrating thresholds on {CALIBRATION_SCENES} scenes the model has not seen")
+    first = _FIRST_CALIBRATION_SCENE
+    samples = _write_scenes(detector, paths.calibration, range(first, first + CALIBRATION_SCENES))
+    calibration, _ = run_calibration(detector, samples)
+    detector.bundle.write_calibration(calibration)
 
-    stdout.print(f"3. running {count} held-out scenes, one at a time, at five settings")
-    with progress_bar() as progress, load(paths.bundle) as detector:
-        task = progress.add_task("making scenes", total=count)
-        spec = detector.manifest.image_inputs["images"]
-        source = SceneSource("held_out", size=spec.width)
-        scenes = []
-        for index in range(count):
-            scenes.append(source.scene(index))
-            progress.advance(task)
-        easiness = measure_easiness(detector, scenes)
-        policies = spread_policies(easiness)
+
+def _write_scenes(detector: Detector, folder: Path, indices: range) -> Samples:
+    """Scenes as files, with what is in them."""
+    from dyninfer.benchmarks.dataset import load_samples
+    from dyninfer.benchmarks.scene_files import ANNOTATIONS_FILE, write_scene_files
+    from dyninfer.benchmarks.scenes import SceneSource
+
+    source = SceneSource("held_out", size=detector.manifest.image_inputs["images"].width)
+    with progress_bar() as progress:
+        task = progress.add_task("making scenes", total=len(indices))
+        files = write_scene_files(folder, source, indices, lambda: progress.advance(task))
+    return load_samples(files, folder / ANNOTATIONS_FILE, detector.class_names)
+
+
+def _measure(
+    detector: Detector, paths: DemoPaths, count: int
+) -> tuple[Sequence[CurvePoint], CurveResult]:
+    """Run the held-out scenes, draw them and the curve."""
+    from dyninfer.benchmarks import demo as pages
+    from dyninfer.benchmarks.outcomes import read_pictures, run_samples
+    from dyninfer.benchmarks.routed_curve import evaluate_curve
+    from dyninfer.benchmarks.routed_precision import RoutedPrecision
+    from dyninfer.benchmarks.speed_curve import measure_points, spread_policies, times_of_ends
+
+    stdout.print(f"4. running {count} other held-out scenes, one at a time, at five settings")
+    samples = _write_scenes(detector, paths.held_out, range(count))
+    pictures = list(read_pictures(samples.items))
+    policies = spread_policies()
+    with progress_bar() as progress:
+        task = progress.add_task("running every exit", total=count)
+        outcomes = run_samples(detector, samples, lambda: progress.advance(task))
+        precision = RoutedPrecision(outcomes.matches or ())
         progress.reset(task, description="running")
-        points = measure_curve(detector, scenes, policies, lambda: progress.advance(task))
+        points = measure_points(
+            detector, pictures, policies, precision, lambda: progress.advance(task)
+        )
         progress.reset(task, description="drawing")
-        sheet = pages.draw_easy_and_hard(detector, scenes, easiness)
+        curve = evaluate_curve(detector.manifest, outcomes, times_of_ends(points[0], points[-1]))
+        sheet = pages.draw_easy_and_hard(detector, pictures, outcomes.easiness[0])
         pages.write_picture(paths.sheet, sheet)
         pages.write_picture(paths.photos, pages.draw_photographs(detector, policies))
         half = points[len(points) // 2]
-        pages.write_scenes(paths.scenes, scenes, half, progress=lambda: progress.advance(task))
-    pages.write_summary(paths.summary, points, count)
-    return points
+        pages.write_scenes(paths.scenes, pictures, half, progress=lambda: progress.advance(task))
+    pages.write_curve(paths.curve, points, curve, detector.engine_record().device_name)
+    pages.write_summary(paths.summary, points, curve)
+    return points, curve
 
 
 def _table(points: Sequence[CurvePoint], scenes: int) -> Table:

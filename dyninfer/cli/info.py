@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from dyninfer.build_search import list_builds
 from dyninfer.bundle import Bundle
-from dyninfer.cli.common import BundleArgument, JsonOption, readable, stdout
+from dyninfer.calibration import Calibration
+from dyninfer.cli.build_report import builds_table
+from dyninfer.cli.common import BundleArgument, JsonOption, readable, stdout, warn
 from dyninfer.manifest import TensorSpec
 
 
@@ -23,7 +27,14 @@ def info(bundle: BundleArgument, json_output: JsonOption = False) -> None:
         print_bundle(bundle)
         return
     opened = Bundle.open(bundle)
-    document = opened.manifest.model_dump(mode="json") | {"parity": opened.parity()}
+    document = opened.manifest.model_dump(mode="json") | {
+        "parity": opened.parity(),
+        "calibration": _calibration_document(opened),
+        "builds": [
+            {"folder": path.name, **build.model_dump(mode="json")}
+            for path, build in list_builds(opened)[0].items()
+        ],
+    }
     stdout.print_json(json.dumps(document))
 
 
@@ -57,6 +68,16 @@ def print_bundle(path: Path) -> None:
         soft_wrap=True,
     )
     stdout.print(_parity_line(bundle), soft_wrap=True)
+    stdout.print(_calibration_line(bundle), soft_wrap=True)
+    _print_builds(bundle)
+
+
+def _print_builds(bundle: Bundle) -> None:
+    builds, broken = list_builds(bundle)
+    if builds:
+        stdout.print(builds_table([(path.name, build) for path, build in builds.items()]))
+    for error in broken:
+        warn(error)
 
 
 def _stage_table(bundle: Bundle) -> Table:
@@ -105,4 +126,42 @@ def _parity_line(bundle: Bundle) -> str:
         f"verification {verdict} on {parity['backend']} ({parity['device']}): "
         f"boxes within {boxes:.1e} pixels, "
         f"{parity['flips']} of {parity['decisions']} decisions flip"
+    )
+
+
+def _calibration_fits(bundle: Bundle, calibration: Calibration) -> bool:
+    """Whether it was made with these stage files; which engine opens them is not known here."""
+    current = {name: stage.sha256 for name, stage in bundle.manifest.stages.items()}
+    return dict(calibration.engine.stages_sha256) == current
+
+
+def _calibration_document(bundle: Bundle) -> dict[str, Any] | None:
+    """The calibration without its one value for every picture."""
+    calibration = bundle.calibration()
+    if calibration is None:
+        return None
+    document = calibration.model_dump(mode="json", exclude={"easiness", "losses", "exit_ms"})
+    return {**document, "fits_stages": _calibration_fits(bundle, calibration)}
+
+
+def _calibration_line(bundle: Bundle) -> str:
+    manifest, calibration = bundle.manifest, bundle.calibration()
+    if calibration is None:
+        if len(manifest.exits) < 2:
+            return "one exit, so nothing to calibrate"
+        if not manifest.has_routers:
+            return "no router yet: dyninfer fit-router trains one"
+        return "not calibrated yet: dyninfer calibrate measures thresholds on your pictures"
+    if not _calibration_fits(bundle, calibration):
+        return "[yellow]calibrated before its stages changed; run dyninfer calibrate again[/yellow]"
+    engine, rows = calibration.engine, calibration.rows
+    labels = "without labels"
+    if calibration.last_exit_ap is not None and rows[0].ap is not None:
+        labels = f"AP {100 * rows[0].ap:.1f} to {100 * calibration.last_exit_ap:.1f}"
+    certified = "" if calibration.certificate is None else ", with a certificate"
+    return (
+        f"calibrated on {calibration.images.count} pictures ({labels}{certified}), "
+        f"{rows[0].mean_ms:.2f} to {rows[-1].mean_ms:.2f} ms, "
+        f"{escape(engine.backend)} {escape(engine.backend_version)} ({escape(engine.provider)}), "
+        f"{escape(engine.device_name)}"
     )

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.engines.base import Backend, Engine
+from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.ort.runtime import PROVIDERS, Target, open_session, ort, parse_target
 from dyninfer.engines.ort.tensor import Bound, OrtTensor, OrtWorkspace
-from dyninfer.errors import BackendUnavailable, EngineBuildError, EngineRunError
+from dyninfer.errors import BackendUnavailable, EngineBuildError, EngineRunError, InputError
 from dyninfer.hardware import cpu_name
 from dyninfer.manifest import BATCH_AXIS, Stage
 from dyninfer.types import Int64Array
@@ -72,7 +73,8 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
             outputs[spec.name] = workspace.tensor(key, shape, np.dtype(spec.dtype), on_host)
         for row in range(batch):
             for spec in self.stage.inputs:
-                _bind_input(bound, spec.name, inputs[spec.name].row(row), self._target)
+                whole = inputs[spec.name].on(self._target)
+                _bind_input(bound, spec.name, whole.row(row), self._target)
             for name, tensor in outputs.items():
                 _bind_output(bound.binding, name, tensor.row(row))
             self._run(bound.binding)
@@ -147,8 +149,21 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         return OrtWorkspace(self._target)
 
     def from_host(self, array: npt.NDArray[Any]) -> OrtTensor:
-        """A tensor over a host array; ONNX Runtime copies it to the device where it must."""
+        """A tensor over a host array, copied to a GPU once, when a stage first reads it."""
         return OrtTensor.over_array(array)
+
+    def from_device(self, name: str, array: DeviceArray, _workspace: OrtWorkspace) -> OrtTensor:
+        """A tensor over another library's memory, without a copy.
+
+        ONNX Runtime works on streams of its own, which cannot be made to wait: whatever writes
+        the values must be over.
+        """
+        target = self._target
+        if target.device_type == "cpu" or array.device not in (None, target.device_id):
+            place = "a GPU" if array.device is None else f"'cuda:{array.device}'"
+            raise InputError(f"{name} is on {place}, expected this detector's {self.device!r}")
+        device = (target.device_type, target.device_id)
+        return OrtTensor(array.owner, array.pointer, array.shape, array.dtype, device)
 
     def gather(
         self, name: str, tensor: OrtTensor, rows: Int64Array, workspace: OrtWorkspace
@@ -162,7 +177,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         on_host = self._target.device_type == "cpu"
         shape = (len(rows), *tensor.shape[1:])
         result = workspace.tensor(("gather", name), shape, tensor.dtype, on_host)
-        _bind_input(bound, "data", tensor.as_matrix(), self._target)
+        _bind_input(bound, "data", tensor.on(self._target).as_matrix(), self._target)
         chosen = OrtTensor.over_array(rows)  # kept alive until the run is over
         _bind_input(bound, "rows", chosen, self._target)
         _bind_output(bound.binding, "gathered", result.as_matrix())
@@ -228,6 +243,7 @@ def _bind_input(bound: Bound, name: str, tensor: OrtTensor, target: Target) -> N
     On a GPU it is always bound: where ONNX Runtime placed the reading operator on another device
     than the tensor's, binding is what copies it there.
     """
+    tensor = tensor.on(target)
     place = (tensor.pointer, tensor.shape)
     if bound.inputs.get(name) == place and target.device_type == "cpu":
         return

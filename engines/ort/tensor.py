@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dyninfer.engines.base import OnHost
 from dyninfer.engines.ort.runtime import Target, ort
+from dyninfer.types import Int64Array
 
 
 class OrtTensor:
@@ -18,7 +21,16 @@ class OrtTensor:
     ``offset`` is where the tensor starts in its owner, in elements; ``pointer`` includes it.
     """
 
-    __slots__ = ("_offset", "_owner", "device_id", "device_type", "dtype", "pointer", "shape")
+    __slots__ = (
+        "_moved",
+        "_offset",
+        "_owner",
+        "device_id",
+        "device_type",
+        "dtype",
+        "pointer",
+        "shape",
+    )
 
     def __init__(
         self,
@@ -31,6 +43,7 @@ class OrtTensor:
     ) -> None:
         self._owner = owner
         self._offset = offset
+        self._moved: OrtTensor | None = None
         self.pointer = pointer
         self.shape = shape
         self.dtype = dtype
@@ -48,6 +61,20 @@ class OrtTensor:
         on_host = value.device_name() == "cpu"
         device = ("cpu", 0) if on_host else (target.device_type, target.device_id)
         return cls(value, value.data_ptr(), tuple(value.shape()), dtype, device)
+
+    def on(self, target: Target) -> OrtTensor:
+        """The tensor where the target computes: itself, or a copy that is made once.
+
+        So an image that several stages read travels to a GPU once, and rows of it are gathered
+        there.
+        """
+        if self.device_type == target.device_type:
+            return self
+        if self._moved is None:
+            place = (target.device_type, target.device_id)
+            value = ort.OrtValue.ortvalue_from_numpy(self.numpy(), *place)
+            self._moved = OrtTensor.over_value(value, self.dtype, target)
+        return self._moved
 
     def as_matrix(self) -> OrtTensor:
         """The same memory with all axes but the first in one: (N, K)."""
@@ -68,6 +95,11 @@ class OrtTensor:
         values = self._owner if isinstance(self._owner, np.ndarray) else self._owner.numpy()
         stop = self._offset + math.prod(self.shape)
         return values.reshape(-1)[self._offset : stop].reshape(self.shape)
+
+    def to_host(self, rows: Int64Array | None = None) -> OnHost:
+        """The values, or those of some rows; every run waits for its outputs, so they are there."""
+        values = self.numpy()
+        return OnHost(values if rows is None else values[rows])
 
 
 @dataclass
@@ -113,6 +145,16 @@ class OrtWorkspace:
         assert buffer is not None
         pointer = buffer.ctypes.data if isinstance(buffer, np.ndarray) else buffer.data_ptr()
         return OrtTensor(buffer, pointer, shape, dtype, device)
+
+    def device_ms(self) -> Mapping[str, float]:
+        """Nothing: the host waits for every stage."""
+        return {}
+
+    def close(self) -> None:
+        """Let go of all buffers and bindings."""
+        self._buffers.clear()
+        self._host.clear()
+        self.bound.clear()
 
     @property
     def allocated_bytes(self) -> int:

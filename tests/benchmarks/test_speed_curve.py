@@ -6,42 +6,50 @@ import numpy as np
 import pytest
 
 import dyninfer
-from dyninfer.benchmarks.scenes import Scene
-from dyninfer.benchmarks.speed_curve import measure_curve, measure_easiness, spread_policies
+from dyninfer.benchmarks.dataset import load_samples
+from dyninfer.benchmarks.outcomes import read_pictures, run_samples
+from dyninfer.benchmarks.routed_precision import RoutedPrecision
+from dyninfer.benchmarks.speed_curve import (
+    measure_points,
+    pooled_times,
+    spread_policies,
+    times_of_ends,
+)
 from dyninfer.policy import AlwaysEasy, AlwaysHard, Threshold
+from dyninfer.targets import HardFraction
+from tests.benchmarks.coded import write_coded, write_labels
 
 
-@pytest.fixture
-def scenes() -> list[Scene]:
-    rng = np.random.default_rng(0)
-    return [
-        Scene(
-            rng.integers(0, 256, (64, 96, 3), np.uint8),
-            np.array([[5, 5, 40, 40]], np.float32),
-            np.array([index % 2]),
-            index / 7,
-        )
-        for index in range(8)
-    ]
+def test_the_settings_run_from_all_easy_to_all_hard() -> None:
+    policies = spread_policies()
+    assert (policies[0], policies[-1]) == (AlwaysEasy(), AlwaysHard())
+    assert policies[1:-1] == [HardFraction(share) for share in (0.25, 0.5, 0.75)]
 
 
-def test_thresholds_lie_at_percentiles_of_the_easiness() -> None:
-    easiness = np.linspace(0, 1, 101, dtype=np.float32)
-    policies = spread_policies(easiness)
-    assert policies[0] == AlwaysEasy()
-    assert policies[-1] == AlwaysHard()
-    values = [policy.value for policy in policies if isinstance(policy, Threshold)]
-    assert values == [float(np.percentile(easiness, p)) for p in (25, 50, 75)]
-
-
-def test_the_share_of_hard_scenes_is_what_the_percentile_says(
-    small_bundle: Path, scenes: list[Scene]
+def test_every_policy_is_run_and_its_precision_is_that_of_its_exits(
+    two_exits: dyninfer.Detector, tmp_path: Path
 ) -> None:
-    with dyninfer.load(small_bundle) as detector:
-        easiness = measure_easiness(detector, scenes)
-        points = measure_curve(detector, scenes, spread_policies(easiness))
-    assert [point.hard_share for point in points] == [0, 0.25, 0.5, 0.75, 1]
+    pictures = write_coded(tmp_path / "pictures", (0, 51, 204, 255))
+    labels = write_labels(tmp_path / "labels.json", pictures)
+    samples = load_samples(pictures, labels, ("left", "right"))
+    precision = RoutedPrecision(run_samples(two_exits, samples).matches or ())
+    policies = [AlwaysEasy(), Threshold(0.5), AlwaysHard()]
+    images = list(read_pictures(samples.items))
+    points = measure_points(two_exits, images, policies, precision)
+    assert [point.policy for point in points] == policies
+    assert [point.hard_share for point in points] == [0, 0.5, 1]
+    assert points[0].ap == pytest.approx(1)
+    assert points[2].ap == 0
+    assert points[1].ap == precision.at([1, 1, 0, 0]).ap
     for point in points:
-        assert len(point.results) == len(scenes)
-        assert 0 <= point.ap <= 1
+        assert len(point.times_ms) == len(point.results) == 4
         assert point.mean_ms > 0
+    times = times_of_ends(points[0], points[-1])
+    assert times.exit_ms == (points[0].times_ms, points[2].times_ms)
+    assert set(times.step_ms[1]) == {"prepare", "first", "router", "second", "postprocess"}
+
+
+def test_times_of_equal_work_are_pooled() -> None:
+    spent = np.array([[1.0, 2.0], [3.0, 4.0], [10.0, 20.0]])
+    exits = np.array([[0, 0], [0, 1], [1, 1]])
+    np.testing.assert_array_equal(pooled_times(spent, exits), [[2, 2], [2, 12], [10, 12]])

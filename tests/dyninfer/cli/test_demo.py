@@ -7,6 +7,7 @@ import cv2
 import pytest
 
 from dyninfer.bundle import Bundle
+from dyninfer.cli.demo import CALIBRATION_SCENES
 from tests.dyninfer.cli.run import run
 
 
@@ -22,8 +23,21 @@ def test_the_demo_leaves_a_verified_bundle_a_table_and_pictures(
     assert parity is not None
     assert parity["passed"] is True
     summary = json.loads((folder / "summary.json").read_text())
-    assert [round(point["hard_share"], 2) for point in summary["points"]] == [0, 0.25, 0.5, 0.75, 1]
-    for name in ("easy-and-hard.jpg", "photographs.jpg"):
+    assert [point["policy"] for point in summary["points"]] == [
+        "every image easy", "25% hard", "50% hard", "75% hard", "every image hard"
+    ]  # fmt: skip
+    shares = [point["hard_share"] for point in summary["points"]]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+    assert "router over random" in out
+    calibration = Bundle.open(folder / "dy-digits.dyn").calibration()
+    assert calibration is not None
+    assert calibration.images.count == CALIBRATION_SCENES
+    assert calibration.last_exit_ap is not None
+    names = [{p.name for p in (folder / d).glob("*.png")} for d in ("calibration", "held-out")]
+    assert len(names[1]) == 24
+    assert not names[0] & names[1]
+    for name in ("easy-and-hard.jpg", "photographs.jpg", "curve.png"):
         page = cv2.imread(str(folder / name))
         assert page is not None
         assert min(page.shape[:2]) > 500

@@ -1,0 +1,121 @@
+"""Pictures through every exit of a cascade: what calibration and evaluation are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dyninfer.agreement import disagreement
+from dyninfer.benchmarks.dataset import Sample, Samples
+from dyninfer.benchmarks.exits import EVALUATION, at_every_exit
+from dyninfer.benchmarks.routed_precision import PictureMatches, match_picture
+from dyninfer.detector import Detector
+from dyninfer.errors import InputError
+from dyninfer.images import read_image
+from dyninfer.postprocess import Postprocess
+from dyninfer.types import Float64Array, ImageArray
+
+MIN_IMAGES = 2
+SENSIBLE_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Pictures through every exit.
+
+    Attributes:
+        samples: those that could be read, and warnings about the others.
+        easiness: (exits - 1, N), NaN where a router said so.
+        losses: (exits - 1, N), 1 - F1 of what an exit finds against what the last finds.
+        matches: one entry for every picture where its truth is known, else None.
+    """
+
+    samples: Samples
+    easiness: Float64Array
+    losses: Float64Array
+    matches: tuple[PictureMatches, ...] | None
+
+
+def refuse_few(count: int) -> None:
+    """Refuse fewer pictures than a percentile can be taken of.
+
+    Raises:
+        InputError: there are fewer than two.
+    """
+    if count < MIN_IMAGES:
+        raise InputError(
+            f"{count} usable picture{'' if count == 1 else 's'} given, expected at least "
+            f"{MIN_IMAGES}, and better {SENSIBLE_IMAGES} or more, like those to be run later"
+        )
+
+
+def run_samples(
+    detector: Detector, samples: Samples, progress: Callable[[], None] = lambda: None
+) -> Outcomes:
+    """Run every picture once through every exit.
+
+    Pictures are read one after the other; of their detections only matches are kept, so that
+    thousands fit into memory. One that cannot be read is left out with a warning.
+
+    Raises:
+        InputError: fewer than two pictures can be read.
+    """
+    kept: list[Sample] = []
+    easiness: list[list[float]] = []
+    losses: list[list[float]] = []
+    matches: list[PictureMatches] = []
+    failures: list[str] = []
+    with detector.kept_policy():
+        for sample, image in read_all(samples.items, failures, progress):
+            runs = at_every_exit(detector, image)
+            found = [run.detections(Postprocess()) for run in runs]
+            kept.append(sample)
+            easiness.append([run.easiness for run in runs[:-1]])
+            losses.append([disagreement(early, found[-1]) for early in found[:-1]])
+            if sample.truth is not None:
+                exact = [run.detections(EVALUATION) for run in runs]
+                matches.append(match_picture(sample.truth, exact))
+    refuse_few(len(kept))
+    readable = replace(
+        samples, items=tuple(kept), warnings=(*samples.warnings, *unreadable(failures))
+    )
+    return Outcomes(
+        readable,
+        np.array(easiness, np.float64).T,
+        np.array(losses, np.float64).T,
+        tuple(matches) if matches else None,
+    )
+
+
+def read_all(
+    items: Sequence[Sample], failures: list[str], progress: Callable[[], None]
+) -> Iterator[tuple[Sample, ImageArray]]:
+    """The pictures that can be read; why not, for the others, goes to ``failures``."""
+    for sample in items:
+        try:
+            yield sample, read_image(sample.path)
+        except InputError as error:
+            failures.append(str(error))
+        progress()
+
+
+def unreadable(failures: Sequence[str]) -> list[str]:
+    """One line about pictures that were left out, or none."""
+    if not failures:
+        return []
+    more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+    return [f"{len(failures)} unreadable pictures are left out: {failures[0]}{more}"]
+
+
+def pictures_to_time(samples: Samples, limit: int) -> list[Sample]:
+    """At most ``limit`` pictures, spread evenly over all."""
+    count = len(samples.items)
+    chosen = np.unique(np.linspace(0, count - 1, min(limit, count)).round().astype(int))
+    return [samples.items[index] for index in chosen]
+
+
+def read_pictures(items: Iterable[Sample]) -> Iterator[ImageArray]:
+    """The pictures, decoded one after the other."""
+    return (read_image(item.path) for item in items)

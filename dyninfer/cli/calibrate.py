@@ -1,0 +1,206 @@
+"""``dyninfer calibrate``: thresholds against hard fraction, milliseconds and accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dyninfer.bundle import Bundle
+from dyninfer.calibration import CALIBRATION_FILE
+from dyninfer.cli.common import (
+    BundleArgument,
+    DeviceOption,
+    JsonOption,
+    ProviderOption,
+    progress_bar,
+    stdout,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from dyninfer.benchmarks.dataset import Samples
+    from dyninfer.benchmarks.exit_times import ExitTimes
+    from dyninfer.benchmarks.outcomes import Outcomes
+    from dyninfer.calibration import Calibration
+    from dyninfer.detector import Detector
+
+SHOWN_EVERY = 10  # percentiles
+DEFAULT_TIME_IMAGES = 100
+TimeImagesOption = Annotated[
+    int, typer.Option("--time-images", min=1, help="Time at most so many pictures.")
+]
+
+
+def calibrate(
+    bundle: BundleArgument,
+    images: Annotated[
+        list[Path],
+        typer.Option("--images", "-i", help="Pictures or folders, like those to be run later."),
+    ],
+    annotations: Annotated[
+        Path | None,
+        typer.Option("--annotations", "-a", help="COCO JSON; adds AP to the table."),
+    ] = None,
+    risk: Annotated[
+        float | None,
+        typer.Option("--risk", help="Certify a threshold whose expected loss is at most this."),
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option("--confidence", help="Probability that the certificate holds.")
+    ] = 0.95,
+    time_images: TimeImagesOption = DEFAULT_TIME_IMAGES,
+    device: DeviceOption = "cpu",
+    provider: ProviderOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Measure what each threshold does on pictures of yours, and write calibration.json.
+
+    Afterwards a bundle can be asked for a share of hard images, milliseconds or accuracy. The
+    pictures need no labels; some hundreds, of the kind to be run later, make a good calibration.
+    Agreement is 1 - loss; the loss is 1 - F1 of what an exit finds against what the last finds.
+
+    Example: **dyninfer calibrate dy-yolov7.dyn --images photos/ --annotations labels.json**
+    """
+    from dyninfer.benchmarks.calibrate import cautions, check_calibratable
+    from dyninfer.benchmarks.dataset import load_samples
+    from dyninfer.certify import images_needed
+    from dyninfer.cli.sources import expand_sources
+    from dyninfer.detector import load
+
+    if risk is not None:
+        images_needed(risk, confidence)  # raises at once where one is out of range
+    manifest = Bundle.open(bundle).manifest
+    paths = expand_sources([str(path) for path in images])
+    samples = load_samples(paths, annotations, manifest.class_names)
+    check_calibratable(manifest, len(samples.items))
+    with load(bundle, device=device, provider=provider) as detector:
+        calibration, warnings = run_calibration(detector, samples, time_images, risk, confidence)
+        detector.bundle.write_calibration(calibration)
+    for line in (*warnings, *cautions(calibration.easiness_array)):
+        warn(line)
+    if json_output:
+        stdout.print_json(calibration.model_dump_json())
+    else:
+        print_calibration(bundle, calibration)
+
+
+def run_calibration(
+    detector: Detector,
+    samples: Samples,
+    time_images: int = DEFAULT_TIME_IMAGES,
+    risk: float | None = None,
+    confidence: float = 0.95,
+) -> tuple[Calibration, tuple[str, ...]]:
+    """Measure under a progress bar; the calibration, and what was left out."""
+    from dyninfer.benchmarks.calibrate import PERCENTILES, make_calibration
+    from dyninfer.certify import certify
+
+    outcomes, times = run_every_exit(detector, samples, time_images)
+    certificate = None
+    if risk is not None:
+        certificate = certify(outcomes.easiness, outcomes.losses, risk, confidence)
+    with progress_bar() as progress:
+        task = progress.add_task("making the table", total=len(PERCENTILES))
+        calibration = make_calibration(
+            detector, outcomes, times, certificate, lambda: progress.advance(task)
+        )
+    return calibration, outcomes.samples.warnings
+
+
+def run_every_exit(
+    detector: Detector, samples: Samples, time_images: int
+) -> tuple[Outcomes, ExitTimes]:
+    """Run all pictures through every exit and time some of them, under a progress bar."""
+    from dyninfer.benchmarks.exit_times import measure_exit_times
+    from dyninfer.benchmarks.outcomes import pictures_to_time, read_pictures, run_samples
+
+    silence_decoder()
+    with progress_bar() as progress:
+        task = progress.add_task("running every exit", total=len(samples.items))
+        outcomes = run_samples(detector, samples, lambda: progress.advance(task))
+        timed = pictures_to_time(outcomes.samples, time_images)
+        progress.reset(task, description="timing every exit", total=len(timed))
+        times = measure_exit_times(detector, read_pictures(timed), lambda: progress.advance(task))
+    return outcomes, times
+
+
+def silence_decoder() -> None:
+    """What cannot be decoded is reported by us, in one line, and not by OpenCV too."""
+    import cv2
+
+    log = cv2.utils.logging
+    log.setLogLevel(log.LOG_LEVEL_SILENT)
+
+
+def print_calibration(path: Path, calibration: Calibration) -> None:
+    """The table, every tenth percentile of it, and what to do with it."""
+    stdout.print(_table(calibration))
+    times = "; ".join(
+        f"exit {index} {np.mean(samples):.2f} ms (p95 {np.percentile(samples, 95):.2f})"
+        for index, samples in enumerate(calibration.exit_ms)
+    )
+    stdout.print(
+        f"{times}: {len(calibration.exit_ms[0])} pictures, one at a time, "
+        f"{escape(calibration.engine.device_name)}",
+        soft_wrap=True,
+    )
+    for line in _certificate_lines(calibration):
+        stdout.print(escape(line), soft_wrap=True)
+    stdout.print(f"written to [bold]{escape(str(path / CALIBRATION_FILE))}[/bold]", soft_wrap=True)
+    stdout.print(_next_step(path, calibration), soft_wrap=True)
+
+
+def _table(calibration: Calibration) -> Table:
+    title = f"{calibration.images.count} pictures"
+    table = Table(title=title, title_justify="left")
+    labelled = calibration.last_exit_ap is not None
+    columns = ["hard", "threshold", "ms", *(["AP", "AP50"] if labelled else []), "agreement"]
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in calibration.rows[::SHOWN_EVERY]:
+        precision = [f"{100 * (value or 0):.1f}" for value in (row.ap, row.ap50)]
+        table.add_row(
+            f"{row.hard_fraction:.1%}",
+            f"{row.threshold:.4g}",
+            f"{row.mean_ms:.2f}",
+            *(precision if labelled else []),
+            f"{row.agreement:.3f}",
+        )
+    return table
+
+
+def _certificate_lines(calibration: Calibration) -> list[str]:
+    """What was certified and what is assumed; what it would take, where nothing was."""
+    from dyninfer.certify import describe_certificate, images_needed
+
+    certificate = calibration.certificate
+    if certificate is None:
+        return []
+    lines = describe_certificate(certificate).splitlines()
+    if certificate.hard_fraction < 1:
+        return lines
+    needed = images_needed(certificate.risk, certificate.confidence)
+    count = calibration.images.count
+    if count < needed:
+        why = f"{count} pictures are too few: {needed} would be needed even if all exits agreed"
+    else:
+        why = (
+            f"only all pictures hard can be certified: the exits disagree too much for {count} "
+            "pictures; give more, or a larger --risk"
+        )
+    return [*lines, why]
+
+
+def _next_step(path: Path, calibration: Calibration) -> str:
+    easiness = calibration.easiness_array
+    if easiness.shape[0] == 1 and len(np.unique(easiness)) == 1:
+        return "next: dyninfer.AlwaysEasy() or dyninfer.AlwaysHard(); train the router again"
+    return (
+        f"next: dyninfer predict {escape(str(path))} PICTURES --speed 30%\n"
+        "   or: detector.policy = dyninfer.HardFraction(0.3)"
+    )

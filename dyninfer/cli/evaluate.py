@@ -1,0 +1,227 @@
+"""``dyninfer eval``: COCO average precision at one policy, or along the whole curve."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dyninfer.bundle import write_atomically
+from dyninfer.cli.calibrate import DEFAULT_TIME_IMAGES, TimeImagesOption
+from dyninfer.cli.common import (
+    BundleArgument,
+    DeviceOption,
+    JsonOption,
+    ProviderOption,
+    SpeedOption,
+    progress_bar,
+    read_speed,
+    stdout,
+    warn,
+)
+from dyninfer.errors import InputError, PolicyError
+
+if TYPE_CHECKING:
+    from dyninfer.benchmarks.dataset import Samples
+    from dyninfer.benchmarks.evaluate import PolicyResult
+    from dyninfer.benchmarks.routed_curve import CurveResult
+    from dyninfer.detector import Detector
+
+SHOWN_EVERY = 2  # rows of the curve
+
+
+def evaluate(
+    bundle: BundleArgument,
+    images: Annotated[list[Path], typer.Option("--images", "-i", help="Pictures or folders.")],
+    annotations: Annotated[
+        Path, typer.Option("--annotations", "-a", help="What is in them, as COCO JSON.")
+    ],
+    speed: SpeedOption = None,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="All hard fractions, and how good the routing is.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")
+    ] = None,
+    time_images: TimeImagesOption = DEFAULT_TIME_IMAGES,
+    device: DeviceOption = "cpu",
+    provider: ProviderOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Measure COCO average precision at one setting, or along the curve from easy to hard.
+
+    The curve sets the router beside chance, which sends the same numbers of pictures on, and an
+    oracle, which knows what is in them: it sends on what gains most AP on its own.
+
+    Example: **dyninfer eval dy-yolov7.dyn --images val/ --annotations val.json --curve**
+    """
+    from dyninfer.benchmarks.dataset import load_samples
+    from dyninfer.cli.sources import expand_sources
+    from dyninfer.detector import load
+
+    if curve and speed is not None:
+        raise typer.BadParameter("give one of --speed and --curve")
+    policy = None if speed is None else read_speed(speed)
+    paths = expand_sources([str(path) for path in images])
+    with load(bundle, device=device, provider=provider) as detector:
+        if policy is not None:
+            detector.policy = policy
+        samples = load_samples(paths, annotations, detector.class_names)
+        _check(detector, samples, curve)
+        if curve:
+            on_curve = run_curve(detector, samples, time_images)
+            document, read = curve_document(on_curve), on_curve.samples
+        else:
+            at_policy = run_policy(detector, samples, time_images)
+            document, read = policy_document(at_policy), at_policy.samples
+    for line in read.warnings:
+        warn(line)
+    if output is not None:
+        write_atomically(output, json.dumps(document, indent=2) + "\n")
+    if json_output:
+        stdout.print_json(json.dumps(document))
+    elif curve:
+        print_curve(on_curve)
+    else:
+        print_policy(at_policy)
+
+
+def _check(detector: Detector, samples: Samples, curve: bool) -> None:
+    """Refuse at once what could only fail at the end."""
+    from dyninfer.benchmarks.coco import average_precision
+    from dyninfer.benchmarks.evaluate import objects_of
+    from dyninfer.manifest import Task
+
+    manifest = detector.manifest
+    if manifest.task is not Task.DETECT:
+        raise InputError(f"{manifest.name} classifies; average precision needs a detector")
+    if curve and (len(manifest.exits) < 2 or not manifest.has_routers):
+        missing = "one exit" if len(manifest.exits) < 2 else "no router"
+        raise PolicyError(f"{manifest.name} has {missing}, so there is no curve; leave --curve out")
+    objects_of(samples)
+    if not curve:
+        average_precision([], [], 0)  # raises where its library is missing
+
+
+def run_policy(detector: Detector, samples: Samples, time_images: int) -> PolicyResult:
+    """Measure at the detector's policy, under a progress bar."""
+    from dyninfer.benchmarks.evaluate import evaluate_policy
+    from dyninfer.cli.calibrate import silence_decoder
+
+    silence_decoder()
+    with progress_bar() as progress:
+        task = progress.add_task("detecting", total=len(samples.items))
+        return evaluate_policy(detector, samples, time_images, lambda: progress.advance(task))
+
+
+def run_curve(detector: Detector, samples: Samples, time_images: int) -> CurveResult:
+    """Measure the curve, under a progress bar."""
+    from dyninfer.benchmarks.routed_curve import ROWS, SEEDS, evaluate_curve
+    from dyninfer.cli.calibrate import run_every_exit
+
+    outcomes, times = run_every_exit(detector, samples, time_images)
+    with progress_bar() as progress:
+        task = progress.add_task("comparing with chance", total=ROWS)
+        return evaluate_curve(
+            detector.manifest, outcomes, times, SEEDS, lambda: progress.advance(task)
+        )
+
+
+def policy_document(result: PolicyResult) -> dict[str, Any]:
+    """Plain values, ready for JSON; precisions in [0, 1]."""
+    return {
+        "pictures": len(result.samples.items),
+        "policy": result.policy,
+        "precision": asdict(result.precision),
+        "exit_shares": list(result.exit_shares),
+        "hard_fraction": result.exit_shares[-1],
+        "mean_ms": result.mean_ms,
+    }
+
+
+def curve_document(result: CurveResult) -> dict[str, Any]:
+    """Plain values, ready for JSON; precisions in [0, 1]."""
+    pairs = zip(result.exits, result.exit_ms, strict=True)
+    return {
+        "pictures": len(result.samples.items),
+        "exits": [{**asdict(precision), "mean_ms": ms} for precision, ms in pairs],
+        "last_exit_alone_ms": result.last_exit_alone_ms,
+        "seeds": result.seeds,
+        "rows": [
+            {
+                "threshold": row.threshold,
+                "hard_fraction": row.hard_fraction,
+                "mean_ms": row.mean_ms,
+                "ap": row.ap,
+                "ap50": row.ap50,
+                "random_ap": asdict(row.random),
+                "oracle_ap": row.oracle_ap,
+            }
+            for row in result.rows
+        ],
+        "routing": asdict(result.quality),
+    }
+
+
+def print_policy(result: PolicyResult) -> None:
+    """COCO's six numbers, and who left where."""
+    title = escape(f"{len(result.samples.items)} pictures, {result.policy}")
+    table = Table(title=title, title_justify="left")
+    names = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
+    precision = asdict(result.precision)
+    for name in precision:
+        table.add_column(names.get(name, name), justify="right")
+    table.add_row(*(_percent(value) for value in precision.values()))
+    stdout.print(table)
+    shares = ", ".join(f"exit {n} {share:.1%}" for n, share in enumerate(result.exit_shares))
+    stdout.print(f"left at {shares}; {result.mean_ms:.2f} ms per picture", soft_wrap=True)
+
+
+def print_curve(result: CurveResult) -> None:
+    """The curve beside chance and oracle, every second row of it, and the routing's quality."""
+    title = f"{len(result.samples.items)} pictures"
+    table = Table(title=title, title_justify="left")
+    for column in ("hard", "threshold", "ms", "AP", "AP50", "random AP", "oracle AP"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in result.rows[::SHOWN_EVERY]:
+        table.add_row(
+            f"{row.hard_fraction:.1%}",
+            f"{row.threshold:.4g}",
+            f"{row.mean_ms:.2f}",
+            _percent(row.ap),
+            _percent(row.ap50),
+            f"{_percent(row.random.mean)} ± {_percent(row.random.std)}",
+            _percent(row.oracle_ap),
+        )
+    stdout.print(table)
+    for index, (precision, ms) in enumerate(zip(result.exits, result.exit_ms, strict=True)):
+        ap, ap50 = _percent(precision.ap), _percent(precision.ap50)
+        stdout.print(f"all at exit {index}: AP {ap}, AP50 {ap50}, {ms:.2f} ms", soft_wrap=True)
+    for line in quality_lines(result):
+        stdout.print(line, soft_wrap=True)
+
+
+def quality_lines(result: CurveResult) -> list[str]:
+    """What the routing is worth, in words."""
+    quality, random = result.quality, result.quality.over_random
+    share = (
+        "" if quality.share_of_oracle is None else f", {quality.share_of_oracle:.0%} of its gain"
+    )
+    alone = f"the last exit's detector alone ({result.last_exit_alone_ms:.2f} ms)"
+    when = {0.0: "never faster", 1.0: "always faster"}.get(
+        quality.break_even, f"faster up to {quality.break_even:.0%} hard"
+    )
+    return [
+        f"router over random: {100 * random.mean:+.2f} ± {100 * random.std:.2f} AP "
+        f"({result.seeds} seeds); below the oracle: {100 * quality.below_oracle:.2f}{share}",
+        f"{when} than {alone}",
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,188 @@
+"""``dyninfer fit-router``: a router for a frozen cascade."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dyninfer.bundle import SUFFIX, check_target
+from dyninfer.cli.common import (
+    BundleArgument,
+    DeviceOption,
+    JsonOption,
+    ProviderOption,
+    progress_bar,
+    stdout,
+    warn,
+)
+from dyninfer.errors import ExportError
+
+if TYPE_CHECKING:
+    from dyninfer.benchmarks.dataset import Samples
+    from dyninfer.exporters.router.fit import FitOptions, RouterFit
+
+
+class Features(str, Enum):
+    """What the router reads; as FeatureKind, which needs torch to import."""
+
+    AUTO = "auto"
+    DETECTIONS = "detections"
+    POOLED = "pooled"
+
+
+def fit_router(
+    bundle: BundleArgument,
+    images: Annotated[
+        list[Path],
+        typer.Option("--images", "-i", help="Pictures or folders; at least two for each fold."),
+    ],
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            "--annotations",
+            "-a",
+            help="What is in the pictures, in COCO's format; if absent, the last exit is believed.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The bundle to write; BUNDLE-routed.dyn if absent."),
+    ] = None,
+    features: Annotated[
+        Features,
+        typer.Option(
+            "--features",
+            help="What it reads: detections of the exit, or averages of its features.",
+        ),
+    ] = Features.AUTO,
+    augment: Annotated[
+        int, typer.Option("--augment", min=0, max=200, help="Further views of every picture.")
+    ] = 12,
+    folds: Annotated[
+        int, typer.Option("--folds", min=2, max=20, help="Parts of the cross-validation.")
+    ] = 5,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=2, max=200, help="Repetitions of it, split anew.")
+    ] = 20,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the new bundle if it exists.")
+    ] = False,
+    device: DeviceOption = "cpu",
+    provider: ProviderOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Train a router for a cascade whose detectors stay as they are; writes a new bundle.
+
+    A table compares the router, on pictures it was not trained on, with random choice and others.
+    Unless it is better than random choice, nothing is written and the exit status is 1.
+
+    Example: **dyninfer fit-router pair.dyn --images photos/ --annotations photos.json**
+    """
+    from dyninfer.exporters.extras import require_export_extra
+
+    require_export_extra()
+    from dyninfer.exporters.router.features import FeatureKind
+    from dyninfer.exporters.router.fit import FitOptions, refuse_useless
+
+    target = output or bundle.with_name(f"{bundle.name.removesuffix(SUFFIX)}-routed{SUFFIX}")
+    _check_target(bundle, target, overwrite=overwrite)
+    options = FitOptions(FeatureKind(features.value), augment, folds, seeds)
+    fit = _run(bundle, images, annotations, options, device, provider)
+    if json_output:
+        stdout.print_json(json.dumps({**fit.record, "bundle": str(target)}))
+    else:
+        print_comparison(fit)
+    refuse_useless(fit)
+    _write(bundle, target, fit, overwrite=overwrite)
+    if not json_output:
+        stdout.print(f"wrote [bold]{escape(str(target))}[/bold]", soft_wrap=True)
+        pictures = " ".join(f"--images {path}" for path in images)
+        hint = f"next: dyninfer calibrate {target} {pictures}"
+        stdout.print(escape(hint), soft_wrap=True)
+
+
+def _check_target(bundle: Path, target: Path, *, overwrite: bool) -> None:
+    """Say before the pictures are run, not after, that nothing could be written."""
+    if target.resolve() == bundle.resolve():
+        raise ExportError(
+            f"{target} is the bundle to read; fit-router never changes it: "
+            "choose another name with --output"
+        )
+    check_target(target, overwrite=overwrite)
+
+
+def _run(
+    path: Path,
+    images: list[Path],
+    annotations: Path | None,
+    options: FitOptions,
+    device: str,
+    provider: str | None,
+) -> RouterFit:
+    from dyninfer.benchmarks.dataset import load_samples
+    from dyninfer.cli.sources import expand_sources
+    from dyninfer.detector import load
+    from dyninfer.exporters.router.fit import check_cascade, check_count, fit_routers
+
+    pictures = expand_sources([str(image) for image in images])
+    with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
+        check_cascade(detector)
+        samples: Samples = load_samples(pictures, annotations, detector.class_names)
+        for message in samples.warnings:
+            warn(message)
+        check_count(len(samples.items), options.folds)
+        views = len(samples.items) * (1 + options.augment)
+        task = progress.add_task("running views of the pictures", total=views)
+        return fit_routers(detector, samples, options, lambda: progress.advance(task))
+
+
+def _write(path: Path, target: Path, fit: RouterFit, *, overwrite: bool) -> None:
+    from dyninfer.bundle import Bundle
+    from dyninfer.exporters.router.write import write_routed
+
+    routers = [entry.router for entry in fit.exits]
+    write_routed(Bundle.open(path), target, routers, fit.record, overwrite=overwrite)
+
+
+def print_comparison(fit: RouterFit) -> None:
+    """One table for every exit: each way of choosing the hard pictures, at 25 % and 50 %."""
+    from dyninfer.benchmarks.router_quality import SHARES
+
+    record = fit.record
+    truth = "" if record["truth"] == "annotations" else ", as agreement with the last exit"
+    for entry in fit.exits:
+        comparison = entry.comparison
+        table = Table(
+            title=f"Exit {entry.exit_index}: who goes on{truth}; mean and spread over "
+            f"{record['seeds']} splits of {record['images']} pictures",
+            title_justify="left",
+        )
+        table.add_column("chosen by")
+        for share in SHARES:
+            table.add_column(f"AP50, {share:.0%} hard", justify="right")
+            table.add_column("AP", justify="right")
+        for name in dict.fromkeys(row.name for row in comparison.rows):
+            cells = []
+            for share in SHARES:
+                row = comparison.row(name, share)
+                spread = f" ± {100 * row.ap50.std:.1f}" if row.ap50.std else ""
+                cells += [f"{100 * row.ap50.mean:.1f}{spread}", f"{100 * row.ap.mean:.1f}"]
+            table.add_row(name, *cells)
+        stdout.print(table)
+        stdout.print(
+            f"above random by {100 * comparison.gain:.1f} points of AP50, "
+            f"standard error {100 * comparison.standard_error:.1f}; the oracle goes by each "
+            "picture's own loss, so it is good but not the best possible",
+            soft_wrap=True,
+        )
+        if comparison.beats_random and comparison.within_chance:
+            warn(
+                f"the router of exit {entry.exit_index} is above random choice by less than random "
+                f"choices differ among {record['images']} pictures; more pictures would tell"
+            )

@@ -1,0 +1,178 @@
+"""TensorRT and TensorRT-RTX engines on one GPU.
+
+One code path serves TensorRT 8.6 to 11 and TensorRT-RTX, through cuda-python or PyCUDA.
+
+What was run where: everything here runs in the project's tests against a stand-in that computes
+real results and refuses any call out of order, and every name that is used was compared with
+NVIDIA's packages. No GPU was at hand: nothing here has been run on one.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from dyninfer.builds import BuildSpec, OpenBuild
+from dyninfer.bundle import Bundle
+from dyninfer.engines.base import Backend
+from dyninfer.engines.device_array import DeviceArray
+from dyninfer.engines.trt.builder import EngineOptions
+from dyninfer.engines.trt.bundle_build import build_bundle, default_batch, device_spec
+from dyninfer.engines.trt.cuda import Cuda, open_cuda
+from dyninfer.engines.trt.engine import TrtEngine
+from dyninfer.engines.trt.library import Flavour, Library, load_library
+from dyninfer.engines.trt.logger import make_logger
+from dyninfer.engines.trt.memory import Pool
+from dyninfer.engines.trt.opened import OpenedEngine, read_engine
+from dyninfer.engines.trt.tensor import TrtTensor
+from dyninfer.engines.trt.workspace import TrtWorkspace
+from dyninfer.errors import BackendUnavailable, EngineBuildError, InputError
+from dyninfer.manifest import Manifest, Precision, Stage
+from dyninfer.types import Int64Array
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What the backend stands on: an imported TensorRT, and a GPU through CUDA."""
+
+    library: Library
+    cuda: Cuda
+
+
+def find_platform(flavour: Flavour, device: str) -> Platform:
+    """Import TensorRT and open the GPU.
+
+    Raises:
+        BackendUnavailable: something is missing; the message names all of it in one line.
+    """
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if match is None:
+        raise BackendUnavailable(
+            f"backend {flavour.value!r} does not run on device {device!r}, expected 'cuda:0'"
+        )
+    library: Library | None = None
+    cuda: Cuda | None = None
+    missing = []
+    try:
+        library = load_library(flavour)
+    except BackendUnavailable as error:
+        missing.append(str(error))
+    try:
+        cuda = open_cuda(int(match[1] or 0))
+    except BackendUnavailable as error:
+        missing.append(str(error))
+    if library is None or cuda is None:
+        raise BackendUnavailable(f"backend {flavour.value!r} cannot be used: {'; '.join(missing)}")
+    return Platform(library, cuda)
+
+
+class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
+    """TensorRT on one GPU.
+
+    Args:
+        flavour: TensorRT or TensorRT-RTX.
+        device: ``"cuda"`` or ``"cuda:N"``.
+        platform: what to stand on, if it was found already.
+
+    Raises:
+        BackendUnavailable: the library, CUDA for Python, the driver or the GPU is missing.
+    """
+
+    def __init__(
+        self, flavour: Flavour, device: str = "cuda:0", platform: Platform | None = None
+    ) -> None:
+        platform = platform or find_platform(flavour, device)
+        self._library, self._cuda = platform.library, platform.cuda
+        self.name = flavour.value
+        self.provider = flavour.value
+        self.version = self._library.version
+        self.device = f"cuda:{self._cuda.device}"
+        self.device_name = self._cuda.properties.name
+        self._device_pool = Pool(self._cuda, pinned=False)
+        self._pinned_pool = Pool(self._cuda, pinned=True)
+        self._workspaces: list[TrtWorkspace] = []
+        self._scratch_size = 0
+        self._lock = threading.Lock()
+        self._logger, self._log = make_logger(self._library)
+        self._runtime: Any = None
+
+    def wanted_build(
+        self, manifest: Manifest, precision: Mapping[str, Precision], max_batch: int
+    ) -> BuildSpec:
+        """Engines for this GPU, by this version of the library."""
+        return device_spec(self._library, self._cuda.properties, manifest, precision, max_batch)
+
+    def make_build(self, bundle: Bundle, wanted: BuildSpec) -> OpenBuild:
+        """Build engines on this GPU, which can take minutes."""
+        options = EngineOptions(wanted.batch or default_batch(1))
+        return build_bundle(self._library, bundle, wanted, options)
+
+    def stage_file(self, name: str, source: Path, build: OpenBuild | None) -> Path:
+        """The stage's engine."""
+        if build is None:
+            raise EngineBuildError(
+                f"{source} is an ONNX file and {self.name} runs engines; run: dyninfer build "
+                f"{source.parent.parent} --backend {self.name}"
+            )
+        return build.engine_path(name)
+
+    def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> TrtEngine:
+        """See :meth:`dyninfer.engines.base.Backend.open`; ``path`` is an engine."""
+        del host_outputs  # whoever reads a tensor fetches it
+        with self._lock, self._cuda.active():
+            if self._runtime is None:
+                self._runtime = self._library.runtime.Runtime(self._logger)
+            found = read_engine(path, name, self._runtime, self._log)
+            opened = OpenedEngine(name, stage, found, self._runtime, self._library, self._log)
+            self._scratch_size = max(self._scratch_size, opened.scratch_size)
+        return TrtEngine(name, stage, opened, self._cuda)
+
+    def workspace(self) -> TrtWorkspace:
+        """A stream and buffers for one concurrent caller."""
+        workspace = TrtWorkspace(
+            self._cuda, self._device_pool, self._pinned_pool, self._scratch_size
+        )
+        with self._lock:
+            self._workspaces = [known for known in self._workspaces if not known.closed]
+            self._workspaces.append(workspace)
+        return workspace
+
+    def from_host(self, array: npt.NDArray[Any]) -> TrtTensor:
+        """A tensor over a host array, sent to the device when a stage first reads it."""
+        return TrtTensor.over_array(array)
+
+    def from_device(self, name: str, array: DeviceArray, workspace: TrtWorkspace) -> TrtTensor:
+        """See :meth:`dyninfer.engines.base.Backend.from_device`; copied within the device."""
+        if array.device not in (None, self._cuda.device):
+            raise InputError(
+                f"{name} is on 'cuda:{array.device}', expected this detector's {self.device!r}"
+            )
+        return workspace.adopt(name, array)
+
+    def gather(
+        self, name: str, tensor: TrtTensor, rows: Int64Array, workspace: TrtWorkspace
+    ) -> TrtTensor:
+        """The given rows, copied within the device; neighbours in one copy."""
+        return workspace.gather(name, tensor, rows)
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Device memory and page-locked host memory that this backend holds."""
+        return self._device_pool.allocated_bytes + self._pinned_pool.allocated_bytes
+
+    def close(self) -> None:
+        """Free all workspaces and pools; engines are closed by whoever opened them."""
+        with self._lock:
+            workspaces, self._workspaces = self._workspaces, []
+        for workspace in workspaces:
+            workspace.close()
+        with self._cuda.active():
+            self._device_pool.close()
+            self._pinned_pool.close()
+            self._runtime = None

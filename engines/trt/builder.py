@@ -1,0 +1,266 @@
+"""One stage from ONNX to an engine, for TensorRT 8.6 to 11 and TensorRT-RTX alike."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from dyninfer.builds import BatchProfile
+from dyninfer.bundle import write_atomically
+from dyninfer.engines.trt.api import (
+    Builder,
+    IBuilderConfig,
+    IHostMemory,
+    INetworkDefinition,
+    OnnxParser,
+    ParserError,
+)
+from dyninfer.engines.trt.cancellable import run_cancellable
+from dyninfer.engines.trt.library import Library
+from dyninfer.engines.trt.logger import LogCollector, make_logger
+from dyninfer.engines.trt.progress import Report, make_monitor
+from dyninfer.errors import EngineBuildError
+from dyninfer.manifest import Precision, Stage
+
+Active = Callable[[], AbstractContextManager[None]]
+_MAX_PARSER_ERRORS = 3
+
+
+@dataclass(frozen=True)
+class StageFile:
+    """A stage and the ONNX file to build it from.
+
+    Attributes:
+        name: of the stage, for messages.
+        stage: its description.
+        precision: of the file, which TensorRT 8 has to be told.
+        onnx: the file.
+    """
+
+    name: str
+    stage: Stage
+    precision: Precision
+    onnx: Path
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How engines are built.
+
+    Attributes:
+        batch: sizes that they take; a stage for single images gets 1 whatever this says.
+        compute_capabilities: GPUs to build for without having one; empty for this machine's.
+        workspace_bytes: the most scratch memory a kernel may ask for; None for all there is.
+        timing_cache: file with measurements of earlier builds, read and replaced.
+        version_compatible: let later versions of the library run the engine.
+        hardware_compatible: let other GPUs from Ampere on run the engine.
+    """
+
+    batch: BatchProfile
+    compute_capabilities: tuple[str, ...] = ()
+    workspace_bytes: int | None = None
+    timing_cache: Path | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+
+
+def check_options(library: Library, options: EngineOptions) -> None:
+    """Refuse what this library cannot do, before any work is done.
+
+    Raises:
+        EngineBuildError: an option does not go with the library.
+    """
+    if options.timing_cache is not None and not library.has_timing_cache:
+        raise EngineBuildError(
+            f"{library.title} measures no kernels when it builds, so --timing-cache has nothing "
+            "to keep; leave it out"
+        )
+    if (options.version_compatible or options.hardware_compatible) and (
+        not library.has_compatibility_flags
+    ):
+        raise EngineBuildError(
+            f"{library.title} has no version or hardware compatibility; give several devices with "
+            "--for, such as --for rtx30,rtx40, and build again for another version"
+        )
+
+
+def build_engine(
+    library: Library,
+    source: StageFile,
+    options: EngineOptions,
+    report: Report = lambda _share, _phase: None,
+    active: Active = nullcontext,
+) -> bytes:
+    """Build one stage; Ctrl-C cancels where the library can be asked to.
+
+    Args:
+        library: to build with.
+        source: the stage and its file.
+        options: how to build.
+        report: told of the progress, from another thread.
+        active: makes the GPU to build on the current one of a thread, where there is a choice.
+
+    Returns:
+        The engine, serialised.
+
+    Raises:
+        EngineBuildError: the file cannot be parsed or built; the message has the node that the
+            parser names, or the library's last error.
+    """
+
+    def work(cancelled: threading.Event) -> bytes:
+        with active():  # CUDA's current device is each thread's own
+            return _build(library, source, options, report, cancelled)
+
+    return run_cancellable(work, f"build {source.name}")
+
+
+def _build(
+    library: Library,
+    source: StageFile,
+    options: EngineOptions,
+    report: Report,
+    cancelled: threading.Event,
+) -> bytes:
+    logger, messages = make_logger(library)
+    builder = _make_builder(library, logger, messages)
+    network: INetworkDefinition = builder.create_network(library.network_flags)
+    parser: OnnxParser = library.module.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(source.onnx)):
+        raise EngineBuildError(_parser_message(library, source, parser, messages))
+    config = builder.create_builder_config()
+    _set_batch(builder, network, config, source, options.batch)
+    _set_options(library, config, source.precision, options)
+    cache = _set_timing_cache(config, options.timing_cache)
+    if library.has_progress:
+        monitor = make_monitor(library, report, cancelled)
+        config.progress_monitor = monitor
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        what = "was cancelled" if cancelled.is_set() else f"failed: {messages.reason()}"
+        raise EngineBuildError(f"{library.title}: the build of stage {source.name!r} {what}")
+    if cache is not None:
+        write_atomically(cache, _bytes(config.get_timing_cache().serialize()))
+    return _bytes(engine)
+
+
+def _make_builder(library: Library, logger: object, messages: LogCollector) -> Builder:
+    try:
+        builder: Builder = library.module.Builder(logger)
+    except (TypeError, RuntimeError) as error:  # how a null pointer from C++ arrives
+        reason = messages.errors[-1] if messages.errors else str(error)
+        raise EngineBuildError(
+            f"{library.title} cannot start a builder: {' '.join(reason.split())}; check the NVIDIA "
+            "driver with nvidia-smi"
+        ) from error
+    return builder
+
+
+def _parser_message(
+    library: Library, source: StageFile, parser: OnnxParser, messages: LogCollector
+) -> str:
+    """The parser's errors, each with its node; the first few of them."""
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    shown = dict.fromkeys(_describe(library, error) for error in errors[:_MAX_PARSER_ERRORS])
+    more = len(errors) - _MAX_PARSER_ERRORS
+    reason = "; ".join(shown) or messages.reason()
+    hint = (
+        "; write this part with operators that TensorRT has, or run the bundle with "
+        "--backend onnxruntime"
+        if any(error.node() >= 0 for error in errors)
+        else ""
+    )
+    return (
+        f"{library.title} cannot read stage {source.name!r} ({source.onnx}): {reason}"
+        f"{f'; and {more} more' if more > 0 else ''}{hint}"
+    )
+
+
+def _describe(library: Library, error: ParserError) -> str:
+    """What is wrong, after the node where that arose if there is one."""
+    reason = " ".join(error.desc().split()).rstrip(".")
+    if error.node() < 0:
+        return reason
+    if not library.names_nodes or not error.node_name():
+        return f"node number {error.node()}: {reason}"
+    return f"node {error.node_name()!r} ({error.node_operator()}): {reason}"
+
+
+def _set_batch(
+    builder: Builder,
+    network: INetworkDefinition,
+    config: IBuilderConfig,
+    source: StageFile,
+    batch: BatchProfile,
+) -> None:
+    """One profile with the range of the batch, for a file that has such an axis."""
+    if source.stage.rows_per_run is not None:
+        batch = BatchProfile(minimum=1, optimum=1, maximum=1)
+    dynamic = False
+    profile = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        shape = tuple(tensor.shape)
+        _check_axes(source, tensor.name, shape)
+        if -1 in shape:
+            dynamic = True
+            profile.set_shape(tensor.name, *_range(shape, batch))
+    if not dynamic:
+        return
+    if config.add_optimization_profile(profile) < 0:
+        raise EngineBuildError(f"stage {source.name!r} does not take the batch range {batch}")
+
+
+def _range(shape: Sequence[int], batch: BatchProfile) -> list[tuple[int, ...]]:
+    """The shape with its dynamic axis at the least, the usual and the greatest batch."""
+    sizes = (batch.minimum, batch.optimum, batch.maximum)
+    return [tuple(size if axis < 0 else axis for axis in shape) for size in sizes]
+
+
+def _check_axes(source: StageFile, tensor: str, shape: tuple[int, ...]) -> None:
+    """Only the batch may vary: nothing says in what range another axis would."""
+    if -1 in shape[1:]:
+        raise EngineBuildError(
+            f"input {tensor!r} of stage {source.name!r} has the shape {shape}, "
+            "expected all axes but the batch fixed; export the bundle with a fixed image size"
+        )
+
+
+def _set_options(
+    library: Library, config: IBuilderConfig, precision: Precision, options: EngineOptions
+) -> None:
+    module = library.module
+    if options.workspace_bytes is not None:
+        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    if not library.keeps_types and precision is not Precision.FP32:
+        # an ONNX file cannot tell TensorRT 8 that it may compute in less than float32
+        config.set_flag(module.BuilderFlag.FP16)
+        if precision is Precision.INT8:
+            config.set_flag(module.BuilderFlag.INT8)
+    if library.has_user_allocation:
+        config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if options.version_compatible:
+        config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.compute_capabilities:
+        config.num_compute_capabilities = len(options.compute_capabilities)
+        for index, dotted in enumerate(options.compute_capabilities):
+            config.set_compute_capability(library.compute_capability(dotted), index)
+
+
+def _set_timing_cache(config: IBuilderConfig, path: Path | None) -> Path | None:
+    """Give the builder its earlier measurements; those of another version start over."""
+    if path is None:
+        return None
+    known = path.read_bytes() if path.exists() else b""
+    if not config.set_timing_cache(config.create_timing_cache(known), False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+    return path
+
+
+def _bytes(memory: IHostMemory) -> bytes:
+    return bytes(memoryview(memory))  # type: ignore[arg-type]  # a buffer of the C++ side

@@ -1,0 +1,184 @@
+"""A stage as a TensorRT engine: whole batches, pieces of them, or image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dyninfer.engines.base import Engine
+from dyninfer.engines.trt.cuda import Cuda
+from dyninfer.engines.trt.graphs import GraphMaker
+from dyninfer.engines.trt.lane import Lane, OutputMemory, Wiring
+from dyninfer.engines.trt.opened import OpenedEngine, plan_pieces
+from dyninfer.engines.trt.tensor import DevicePlace, TrtTensor
+from dyninfer.engines.trt.workspace import TrtWorkspace
+from dyninfer.errors import EngineRunError
+from dyninfer.manifest import Stage
+
+MAX_LANES = 64
+"""Contexts that a caller keeps for a stage: enough for every batch size up to 32, from a tensor
+as it is and from a gathered one."""
+
+
+class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
+    """One stage on a GPU. Runs are enqueued on the workspace's stream; nothing waits."""
+
+    def __init__(self, name: str, stage: Stage, opened: OpenedEngine, cuda: Cuda) -> None:
+        super().__init__(name, stage)
+        self._cuda = cuda
+        self._opened: OpenedEngine | None = opened
+        self._graphs = GraphMaker(cuda, name)
+
+    @property
+    def scratch_size(self) -> int:
+        """Bytes of memory for intermediate results, at the largest batch."""
+        return self._open.scratch_size
+
+    @property
+    def graph_count(self) -> int:
+        """How many graphs were captured, by all callers."""
+        return self._graphs.count
+
+    @property
+    def _open(self) -> OpenedEngine:
+        if self._opened is None:
+            raise EngineRunError(f"stage {self.name!r} was closed; load the bundle again")
+        return self._opened
+
+    def _execute(
+        self, inputs: Mapping[str, TrtTensor], batch: int, workspace: TrtWorkspace
+    ) -> dict[str, TrtTensor]:
+        with workspace.cuda.active():
+            workspace.start_clock()
+            pointers = {
+                spec.name: workspace.place(spec.name, inputs[spec.name])
+                for spec in self.stage.inputs
+            }
+            pieces = plan_pieces(batch, self._open.ranges)
+            if len(pieces) == 1:
+                outputs = self._run(pointers, batch, "whole", workspace)
+            else:
+                outputs = self._run_pieces(pointers, batch, pieces, inputs, workspace)
+            workspace.mark(self.name)
+        return outputs
+
+    def _run(
+        self, pointers: Mapping[str, int], batch: int, purpose: str, workspace: TrtWorkspace
+    ) -> dict[str, TrtTensor]:
+        """Run from addresses into buffers of the workspace."""
+        shapes = self._open.output_shapes(batch, workspace.handle)
+        outputs: dict[str, TrtTensor] = {}
+        for spec in self.stage.outputs:
+            shape = shapes[spec.name]
+            if shape is not None:
+                key = (self.name, spec.name, purpose)
+                outputs[spec.name] = workspace.tensor(key, shape, np.dtype(spec.dtype))
+        lane = self._lane(pointers, batch, outputs, workspace)
+        lane.run(self._graphs)
+        if lane.measured:
+            workspace.cuda.synchronize(workspace.stream)  # shapes are told when the run is over
+            outputs |= self._measured_outputs(lane, workspace)
+        return {spec.name: outputs[spec.name] for spec in self.stage.outputs}
+
+    def _lane(
+        self,
+        pointers: Mapping[str, int],
+        batch: int,
+        outputs: Mapping[str, TrtTensor],
+        workspace: TrtWorkspace,
+    ) -> Lane:
+        """The context for exactly these addresses, made where there is none yet."""
+        opened, lanes = self._open, workspace.lanes(self.name)
+        scratch = workspace.scratch(opened.scratch_size)
+        addresses = dict(pointers)
+        addresses |= {name: _pointer(tensor) for name, tensor in outputs.items()}
+        unknown = {spec.name for spec in self.stage.outputs} - set(outputs)
+        wiring = Wiring(batch, tuple(addresses.items()), scratch.pointer, frozenset(unknown))
+        lane = lanes.get(wiring)
+        if lane is None:
+            if len(lanes) >= MAX_LANES:
+                workspace.cuda.synchronize(workspace.stream)
+                lanes.popitem(last=False)[1].close()
+            measured = {name: self._output_memory(name, workspace) for name in unknown}
+            stream = workspace.stream
+            lane = Lane(opened, wiring, scratch, measured, workspace.cuda, stream)
+            lanes[wiring] = lane
+        lanes.move_to_end(wiring)
+        return lane
+
+    def _output_memory(self, name: str, workspace: TrtWorkspace) -> OutputMemory:
+        key = (self.name, name, "measured")
+        return OutputMemory(lambda size: workspace.device_block(key, size).pointer)
+
+    def _measured_outputs(self, lane: Lane, workspace: TrtWorkspace) -> dict[str, TrtTensor]:
+        outputs = {}
+        for spec in self.stage.outputs:
+            memory = lane.measured.get(spec.name)
+            if memory is not None:
+                pointer, shape = memory.result(spec.name)
+                place = DevicePlace(pointer, workspace, (self.name, spec.name, "measured"))
+                outputs[spec.name] = TrtTensor(shape, np.dtype(spec.dtype), place)
+        return outputs
+
+    def _run_pieces(
+        self,
+        pointers: Mapping[str, int],
+        batch: int,
+        pieces: list[int],
+        inputs: Mapping[str, TrtTensor],
+        workspace: TrtWorkspace,
+    ) -> dict[str, TrtTensor]:
+        """Run a batch that no profile takes whole, through buffers of a piece's size.
+
+        Rows are copied in and out on the device: an address within a batch need not be aligned
+        as TensorRT asks, and the same addresses every time need one context only.
+        """
+        whole: dict[str, TrtTensor] = {}
+        for spec in self.stage.outputs:
+            shape = spec.shape_for(batch)
+            if shape is None:
+                raise EngineRunError(
+                    f"stage {self.name!r} got {batch} images and takes {pieces[0]} at once, which "
+                    f"its output {spec} does not allow; lower max_batch to {pieces[0]}"
+                )
+            key = (self.name, spec.name, "whole")
+            whole[spec.name] = workspace.tensor(key, shape, np.dtype(spec.dtype))
+        start = 0
+        for piece in pieces:
+            sources = self._piece_inputs(pointers, inputs, start, piece, workspace)
+            made = self._run(sources, piece, "piece", workspace)
+            for name, tensor in made.items():
+                size, target = tensor.row_bytes, _pointer(whole[name])
+                workspace.cuda.copy(
+                    target + start * size, _pointer(tensor), piece * size, workspace.stream
+                )
+            start += piece
+        return whole
+
+    def _piece_inputs(
+        self,
+        pointers: Mapping[str, int],
+        inputs: Mapping[str, TrtTensor],
+        start: int,
+        piece: int,
+        workspace: TrtWorkspace,
+    ) -> dict[str, int]:
+        sources = {}
+        for name, pointer in pointers.items():
+            size = inputs[name].row_bytes
+            block = workspace.device_block((self.name, name, "piece"), piece * size)
+            source = pointer + start * size
+            workspace.cuda.copy(block.pointer, source, piece * size, workspace.stream)
+            sources[name] = block.pointer
+        return sources
+
+    def close(self) -> None:
+        """Let go of the engine; contexts of it must be gone before."""
+        with self._cuda.active():
+            self._opened = None
+
+
+def _pointer(tensor: TrtTensor) -> int:
+    assert tensor.place is not None  # made by a stage, so on the device
+    return tensor.place.pointer

@@ -1,0 +1,174 @@
+"""One stage at one batch size and one set of addresses: a context, and its graph.
+
+NVIDIA's guide asks for one execution context per captured graph, because a graph holds the
+context's state and addresses; contexts share their scratch memory, so that each costs little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dyninfer.engines.trt.cuda import Cuda
+from dyninfer.engines.trt.graphs import GraphMaker
+from dyninfer.engines.trt.memory import Block
+from dyninfer.engines.trt.opened import OpenedEngine
+from dyninfer.errors import EngineRunError
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What a lane is made for; lanes with the same wiring are the same.
+
+    Attributes:
+        batch: number of images.
+        addresses: inputs, and outputs of known size, by name.
+        scratch: memory for intermediate results.
+        measured: outputs whose size is known only after a run, each with who brings its memory.
+    """
+
+    batch: int
+    addresses: tuple[tuple[str, int], ...]
+    scratch: int
+    measured: frozenset[str] = frozenset()
+
+
+class OutputMemory:
+    """Memory for an output whose size depends on the data, and the shape it came to.
+
+    TensorRT calls it while it runs a stage, and swallows what is raised there: a failure is kept
+    for :meth:`check_memory`.
+    """
+
+    def __init__(self, reserve: Callable[[int], int]) -> None:
+        self._reserve = reserve
+        self.pointer = 0
+        self.shape: tuple[int, ...] | None = None
+        self._failure: str | None = None
+
+    def begin(self) -> None:
+        """Forget the run before."""
+        self.shape, self._failure = None, None
+
+    def reallocate(self, size: int) -> int:
+        """Address of at least ``size`` bytes, 0 if there is no such memory."""
+        try:
+            self.pointer = self._reserve(size)
+        except EngineRunError as error:
+            self._failure = str(error)  # the error itself would keep everything around it alive
+            return 0
+        return self.pointer
+
+    def check_memory(self) -> None:
+        """Raise EngineRunError where there was no memory."""
+        if self._failure is not None:
+            raise EngineRunError(self._failure)
+
+    def result(self, name: str) -> tuple[int, tuple[int, ...]]:
+        """Address and shape after a run that is over.
+
+        Raises:
+            EngineRunError: TensorRT has told neither.
+        """
+        if self.shape is None or not self.pointer:
+            raise EngineRunError(f"TensorRT did not tell the shape of output {name!r}")
+        return self.pointer, self.shape
+
+
+def make_allocator(base: Any, memory: OutputMemory) -> Any:
+    """An ``IOutputAllocator`` that hands out ``memory``; it must live as long as its context.
+
+    TensorRT 8.6 calls the first method, later versions the second.
+    """
+
+    class Allocator(base):  # type: ignore[misc]  # the base class is known only at run time
+        def __init__(self) -> None:
+            base.__init__(self)
+
+        def reallocate_output(self, _name: str, _memory: int, size: int, _align: int) -> int:
+            return memory.reallocate(size)
+
+        def reallocate_output_async(
+            self, _name: str, _memory: int, size: int, _align: int, _stream: int
+        ) -> int:
+            return memory.reallocate(size)
+
+        def notify_shape(self, _name: str, shape: Any) -> None:
+            memory.shape = tuple(int(axis) for axis in shape)
+
+    return Allocator()
+
+
+class Lane:
+    """A context whose shapes and addresses never change, so that its graph stays valid.
+
+    The first run enqueues, the second one captures a graph, later ones launch it.
+    """
+
+    def __init__(
+        self,
+        engine: OpenedEngine,
+        wiring: Wiring,
+        scratch: Block,
+        measured: Mapping[str, OutputMemory],
+        cuda: Cuda,
+        stream: Any,
+    ) -> None:
+        self._engine = engine
+        self._cuda = cuda
+        self._stream = stream
+        self._handle = cuda.handle(stream)
+        self._graph: Any | None = None
+        self._runs = 0
+        self.measured = measured
+        base = engine.library.runtime.IOutputAllocator
+        self._allocators = {name: make_allocator(base, m) for name, m in measured.items()}
+        self._context = engine.new_context(wiring.batch, self._handle, scratch)
+        for name, pointer in wiring.addresses:
+            engine.require(self._context.set_tensor_address(name, pointer), f"address of {name!r}")
+        for name, allocator in self._allocators.items():
+            accepted = self._context.set_output_allocator(name, allocator)
+            engine.require(accepted, f"output allocator of {name!r}")
+        lacking = list(self._context.infer_shapes())
+        if lacking:
+            raise EngineRunError(
+                f"stage {engine.name!r} cannot run: {', '.join(lacking)} are not specified"
+            )
+
+    def run(self, graphs: GraphMaker) -> None:
+        """Enqueue the stage, as a graph once there is one."""
+        if self._graph is None and self._runs and graphs.usable and self._can_be_captured():
+            self._graph = graphs.capture(self._stream, self._enqueue)
+        self._runs += 1
+        if self._graph is not None:
+            self._cuda.launch(self._graph, self._stream)
+        else:
+            self._enqueue()
+
+    def _enqueue(self) -> None:
+        for memory in self.measured.values():
+            memory.begin()
+        ran = self._context.execute_async_v3(self._handle)
+        for memory in self.measured.values():
+            memory.check_memory()
+        self._engine.require(ran, "run")
+
+    def _can_be_captured(self) -> bool:
+        """Whether a capture can succeed by now.
+
+        Sizes that depend on the data make the host wait, which a graph cannot. TensorRT-RTX
+        compiles kernels in the background, and says when it has done so.
+        """
+        if self.measured:
+            return False
+        tells = self._engine.library.tells_capturable
+        return not tells or self._context.is_stream_capturable(self._handle)
+
+    def close(self) -> None:
+        """Free the graph and the context; the stream must be idle."""
+        if self._graph is not None:
+            self._cuda.destroy_graph(self._graph)
+            self._graph = None
+        del self._context
+        self._allocators.clear()

@@ -1,0 +1,195 @@
+"""TensorRT's two flavours: importing them, and the one place that asks what a version can do."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import Any, cast
+
+from dyninfer.engines.trt.api import Module
+from dyninfer.engines.trt.runtime_api import RuntimeModule
+from dyninfer.errors import BackendUnavailable
+
+
+class Flavour(str, Enum):
+    """NVIDIA's two inference libraries with nearly one interface; values are backend names."""
+
+    TENSORRT = "tensorrt"
+    RTX = "tensorrt-rtx"
+
+    @property
+    def module(self) -> str:
+        """The name to import."""
+        return self.value.replace("-", "_")
+
+    @property
+    def product(self) -> str:
+        """The product's name."""
+        return "TensorRT-RTX" if self is Flavour.RTX else "TensorRT"
+
+
+@dataclass(frozen=True)
+class Library:
+    """An imported TensorRT and what its version can do.
+
+    Everything here is found by looking for the member that is needed, never by the version.
+    """
+
+    flavour: Flavour
+    module: Module
+    version: str
+
+    @property
+    def title(self) -> str:
+        """Name and version, for messages."""
+        return f"{self.flavour.product} {self.version}"
+
+    @property
+    def network_flags(self) -> int:
+        """Flags of ``create_network``: explicit batch and the file's own types, where not fixed.
+
+        TensorRT 8 must be told the first and does not know the second; 11 and RTX always do both.
+        """
+        flags = 0
+        for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED"):
+            if hasattr(self.module.NetworkDefinitionCreationFlag, name):
+                flag = getattr(self.module.NetworkDefinitionCreationFlag, name)
+                flags |= 1 << int(flag)
+        return flags
+
+    @property
+    def keeps_types(self) -> bool:
+        """Whether a network keeps the types of its ONNX file, so that no precision flag is needed.
+
+        TensorRT 8 computes in float32 unless a flag allows less, whatever the file says.
+        """
+        return hasattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether a build reports its progress, and can be cancelled."""
+        return hasattr(self.module, "IProgressMonitor")
+
+    @property
+    def names_nodes(self) -> bool:
+        """Whether an error of the parser has its node's name and operator, not only its number."""
+        return hasattr(self.module.ParserError, "node_name")
+
+    @property
+    def compute_capabilities(self) -> tuple[str, ...]:
+        """What it builds for without having such a GPU, for example ("7.5", "8.6"); or nothing."""
+        if not hasattr(self.module, "ComputeCapability"):
+            return ()
+        names = (re.fullmatch(r"SM(\d+)(\d)", name) for name in dir(self.module.ComputeCapability))
+        found = [(int(match[1]), int(match[2])) for match in names if match]
+        return tuple(f"{major}.{minor}" for major, minor in sorted(found))
+
+    def compute_capability(self, dotted: str) -> Any:
+        """The library's own constant for "8.6"."""
+        return getattr(self.module.ComputeCapability, f"SM{dotted.replace('.', '')}")
+
+    @property
+    def has_timing_cache(self) -> bool:
+        """Whether a build measures kernels, whose times can be kept.
+
+        TensorRT-RTX has the functions, but leaves measuring to the machine that runs the engine;
+        giving it a cache makes it look for a GPU.
+        """
+        return not self.compute_capabilities
+
+    @property
+    def has_compatibility_flags(self) -> bool:
+        """Whether an engine can be built for other versions and other GPUs at a cost in speed."""
+        return not self.compute_capabilities
+
+    @property
+    def has_user_allocation(self) -> bool:
+        """Whether engines must be told to live in the caller's memory, as CUDA graphs require."""
+        return hasattr(self.module.BuilderFlag, "REQUIRE_USER_ALLOCATION")
+
+    @property
+    def runtime(self) -> RuntimeModule:
+        """The same module, as far as engines are run with it."""
+        return cast(RuntimeModule, self.module)
+
+    @property
+    def has_allocation_strategy(self) -> bool:
+        """Whether a context is told in words that the caller brings its scratch memory."""
+        return hasattr(self.module, "ExecutionContextAllocationStrategy")
+
+    @property
+    def has_runtime_cache(self) -> bool:
+        """Whether contexts compile kernels on this GPU, and can share what they compiled."""
+        config = getattr(self.module, "IRuntimeConfig", None)
+        return hasattr(config, "create_runtime_cache")
+
+    @property
+    def has_sized_memory(self) -> bool:
+        """Whether a context is told how large the scratch memory is that it gets."""
+        return hasattr(self.runtime.IExecutionContext, "set_device_memory")
+
+    @property
+    def has_memory_size_v2(self) -> bool:
+        """Whether the size of the scratch memory has its 64-bit name."""
+        return hasattr(self.runtime.ICudaEngine, "device_memory_size_v2")
+
+    @property
+    def tells_capturable(self) -> bool:
+        """Whether a context knows if its work can be captured into a graph now."""
+        return hasattr(self.runtime.IExecutionContext, "is_stream_capturable")
+
+
+@lru_cache(maxsize=2)
+def load_library(flavour: Flavour) -> Library:
+    """Import a flavour.
+
+    Raises:
+        BackendUnavailable: it is not installed, lacks its shared libraries, or is too old; the
+            message says what to install.
+    """
+    install = f'pip install "dyninfer[{flavour.value}]"'
+    try:
+        module: Any = importlib.import_module(flavour.module)
+    except ModuleNotFoundError as error:
+        if error.name != flavour.module:
+            raise _lacks_libraries(flavour, error) from error
+        raise BackendUnavailable(
+            f"{flavour.product} is not installed; install it with {install}"
+        ) from None
+    except (ImportError, OSError) as error:
+        raise _lacks_libraries(flavour, error) from error
+    if not hasattr(module, "Builder"):  # a folder of that name, such as type stubs leave behind
+        raise BackendUnavailable(
+            f"{flavour.product} is not installed (a package {flavour.module!r} was found that has "
+            f"no code); install it with {install}"
+        )
+    version = str(module.__version__)
+    if not hasattr(module, "HardwareCompatibilityLevel"):  # came with 8.6
+        raise BackendUnavailable(
+            f"{flavour.product} {version} is too old, expected 8.6 or later; upgrade it with "
+            f"{install}"
+        )
+    return Library(flavour, cast(Module, module), version)
+
+
+def _lacks_libraries(flavour: Flavour, error: Exception) -> BackendUnavailable:
+    """The Python package is there, something that it loads is not."""
+    reason = " ".join(str(error).split())
+    missing = re.search(r"(lib[\w.+-]*\.so[\w.]*|\w+\.dll)", reason)
+    what = missing[1] if missing else "a library that it needs"
+    if what.startswith(("libcuda.", "nvcuda.")):
+        hint = "install the NVIDIA driver, which brings it"
+    elif flavour is Flavour.RTX:
+        hint = 'reinstall it with pip install --force-reinstall "dyninfer[tensorrt-rtx]"'
+    else:
+        hint = (
+            "install the libraries with pip install tensorrt-cu12-libs (for CUDA 12) or "
+            "tensorrt-cu13-libs, or add the folder that holds them to LD_LIBRARY_PATH"
+        )
+    return BackendUnavailable(
+        f"{flavour.product}'s Python package is installed but {what} cannot be loaded ({reason}); "
+        f"{hint}"
+    )

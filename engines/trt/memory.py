@@ -1,0 +1,149 @@
+"""Device memory and page-locked host memory: taken once, kept, and used again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from dyninfer.engines.trt.cuda import ALIGNMENT, Cuda, HostBytes
+from dyninfer.errors import EngineRunError
+
+LARGE = 1 << 20
+LARGE_STEP = 2 << 20
+
+
+def rounded(size: int) -> int:
+    """Size of the block for ``size`` bytes: never 0, and in steps, so that blocks fit again."""
+    step = LARGE_STEP if size > LARGE else ALIGNMENT
+    return max(-(-size // step), 1) * step
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Memory that CUDA gave; ``host`` is None on the device."""
+
+    pointer: int
+    size: int
+    host: HostBytes | None = None
+
+
+class Pool:
+    """Blocks of memory, shared by all stages and callers of a backend.
+
+    What is given back is kept for the next who asks, so that a steady state allocates nothing.
+    Safe to use from several threads, inside :meth:`Cuda.active`.
+
+    Args:
+        cuda: where memory comes from.
+        pinned: page-locked memory of the host instead of the device's.
+    """
+
+    def __init__(self, cuda: Cuda, *, pinned: bool) -> None:
+        self._cuda = cuda
+        self._pinned = pinned
+        self._free: list[Block] = []
+        self._lock = threading.Lock()
+        self.allocated_bytes = 0
+
+    def take(self, size: int) -> Block:
+        """A block of at least ``size`` bytes: the smallest free one that fits, or a new one.
+
+        Raises:
+            EngineRunError: there is not enough memory, even after idle blocks were freed.
+        """
+        size = rounded(size)
+        with self._lock:
+            fitting = [block for block in self._free if block.size >= size]
+            if fitting:
+                block = min(fitting, key=lambda free: free.size)
+                self._free.remove(block)
+                return block
+            try:
+                block = self._allocate(size)
+            except EngineRunError:
+                if not self._free:
+                    raise
+                self._free_idle()
+                block = self._allocate(size)
+            self.allocated_bytes += size
+            return block
+
+    def give(self, block: Block) -> None:
+        """Give back a block that no work under way uses."""
+        with self._lock:
+            self._free.append(block)
+
+    def close(self) -> None:
+        """Free all blocks that were given back."""
+        with self._lock:
+            self._free_idle()
+
+    def _allocate(self, size: int) -> Block:
+        try:
+            if self._pinned:
+                host = self._cuda.allocate_host(size)
+                return Block(host.ctypes.data, size, host)
+            return Block(self._cuda.allocate(size), size)
+        except EngineRunError as error:
+            what = "page-locked host" if self._pinned else "device"
+            raise EngineRunError(
+                f"{size / 2**20:.1f} MiB of {what} memory could not be had ({error}); this "
+                f"detector holds {self.allocated_bytes / 2**20:.1f} MiB; lower max_batch, or run "
+                "fewer threads"
+            ) from error
+
+    def _free_idle(self) -> None:
+        while self._free:
+            block = self._free.pop()
+            self.allocated_bytes -= block.size
+            if block.host is not None:
+                self._cuda.free_host(block.host)
+            else:
+                self._cuda.free(block.pointer)
+
+
+class Arena:
+    """Named buffers of one caller, from a pool; grown to the largest size asked for.
+
+    Args:
+        pool: where blocks come from.
+        cuda: to wait on the caller's stream before a block that was outgrown goes back.
+        stream: the caller's.
+    """
+
+    def __init__(self, pool: Pool, cuda: Cuda, stream: object) -> None:
+        self._pool = pool
+        self._cuda = cuda
+        self._stream: object | None = stream
+        self._blocks: dict[Hashable, Block] = {}
+
+    def block(self, key: Hashable, size: int) -> Block:
+        """The buffer of this name, with room for ``size`` bytes."""
+        block = self._blocks.get(key)
+        if block is None or block.size < size:
+            larger = self._pool.take(size)
+            if block is not None:
+                self._cuda.synchronize(self._stream)  # others may get it, on streams of theirs
+                self._pool.give(block)
+            block = self._blocks[key] = larger
+        return block
+
+    def holds(self, array: HostBytes) -> bool:
+        """Whether an array lies within one of the buffers."""
+        start, stop = array.ctypes.data, array.ctypes.data + array.nbytes
+        return any(
+            block.pointer <= start and stop <= block.pointer + block.size
+            for block in self._blocks.values()
+        )
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Size of all buffers together."""
+        return sum(block.size for block in self._blocks.values())
+
+    def close(self) -> None:
+        """Give everything back and let go of the stream, which must be idle."""
+        self._stream = None
+        while self._blocks:
+            self._pool.give(self._blocks.popitem()[1])

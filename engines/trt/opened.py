@@ -1,0 +1,226 @@
+"""A deserialised engine, checked against what the manifest says of its stage."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dyninfer.engines.trt.library import Library
+from dyninfer.engines.trt.logger import LogCollector
+from dyninfer.engines.trt.memory import Block
+from dyninfer.engines.trt.runtime_api import ICudaEngine, IExecutionContext, Runtime
+from dyninfer.errors import EngineBuildError, EngineRunError
+from dyninfer.manifest import Stage, TensorSpec
+
+DYNAMIC = -1
+
+
+@dataclass(frozen=True)
+class BatchRange:
+    """The batches that an optimisation profile takes, both ends included."""
+
+    profile: int
+    minimum: int
+    maximum: int
+
+    def __contains__(self, batch: int) -> bool:
+        return self.minimum <= batch <= self.maximum
+
+
+def plan_pieces(batch: int, ranges: tuple[BatchRange, ...]) -> list[int]:
+    """Sizes of the pieces in which a batch is run: one, where a profile takes it whole.
+
+    Args:
+        batch: number of images, at least 1.
+        ranges: of the profiles; one of them takes single images.
+    """
+    pieces = []
+    while batch:
+        piece = max(min(batch, known.maximum) for known in ranges if known.minimum <= batch)
+        pieces.append(piece)
+        batch -= piece
+    return pieces
+
+
+class OpenedEngine:
+    """An engine, and what does not change while it is open.
+
+    Several threads may make contexts of it: TensorRT wants that one at a time.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stage: Stage,
+        engine: ICudaEngine,
+        runtime: Runtime,
+        library: Library,
+        log: LogCollector,
+    ) -> None:
+        self.name = name
+        self.library = library
+        self._engine = engine
+        self._runtime = runtime  # TensorRT wants it to outlive its engines
+        self._log = log
+        self._stage = stage
+        self._lock = threading.Lock()
+        self._shapes: dict[int, dict[str, tuple[int, ...] | None]] = {}
+        self._cache: Any = None
+        self._check_tensors()
+        self.ranges = self._read_ranges()
+        size = engine.device_memory_size_v2 if library.has_memory_size_v2 else None
+        self.scratch_size = int(engine.device_memory_size if size is None else size)
+
+    def require(self, succeeded: bool, what: str) -> None:
+        """Raise EngineRunError where TensorRT said False, with the reason from its log."""
+        if not succeeded:
+            raise EngineRunError(
+                f"{self.library.title} failed in stage {self.name!r} ({what}): {self._log.reason()}"
+            )
+
+    def _check_tensors(self) -> None:
+        """Compare names, directions, types, places and shapes with the manifest.
+
+        Raises:
+            EngineBuildError: they differ; the message names the tensor.
+        """
+        module, engine = self.library.runtime, self._engine
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = [n for n in names if engine.get_tensor_mode(n) == module.TensorIOMode.INPUT]
+        outputs = [name for name in names if name not in inputs]
+        for found, specs in ((inputs, self._stage.inputs), (outputs, self._stage.outputs)):
+            expected = [spec.name for spec in specs]
+            if sorted(found) != sorted(expected):
+                raise EngineBuildError(
+                    f"the engine of stage {self.name!r} has tensors {found}, the manifest says "
+                    f"{expected}; build it again"
+                )
+        for spec in (*self._stage.inputs, *self._stage.outputs):
+            self._check_tensor(spec)
+
+    def _check_tensor(self, spec: TensorSpec) -> None:
+        module, engine = self.library.runtime, self._engine
+        types = {"float32": module.DataType.FLOAT, "float16": module.DataType.HALF}
+        found, shape = engine.get_tensor_dtype(spec.name), tuple(engine.get_tensor_shape(spec.name))
+        fits = len(shape) == len(spec.shape) and all(
+            DYNAMIC in (axis, wanted) or isinstance(wanted, str) or axis == wanted
+            for axis, wanted in zip(shape, spec.shape, strict=True)
+        )
+        if found != types[spec.dtype] or not fits:
+            raise EngineBuildError(
+                f"the engine of stage {self.name!r} has {spec.name} {found} {shape}, the manifest "
+                f"says {spec}; build it again"
+            )
+        if engine.get_tensor_location(spec.name) != module.TensorLocation.DEVICE:
+            raise EngineBuildError(
+                f"stage {self.name!r} reads the values of {spec.name} on the host, which a stage "
+                "must not; export the bundle again"
+            )
+
+    def _read_ranges(self) -> tuple[BatchRange, ...]:
+        """The batch sizes of the profiles, from the first input.
+
+        Raises:
+            EngineBuildError: single images do not fit, which a split batch may come to.
+        """
+        name = self._stage.inputs[0].name
+        batch = int(self._engine.get_tensor_shape(name)[0])
+        if batch != DYNAMIC:
+            ranges = [BatchRange(0, batch, batch)]
+        else:
+            ranges = []
+            for profile in range(self._engine.num_optimization_profiles):
+                least, _, most = self._engine.get_tensor_profile_shape(name, profile)
+                ranges.append(BatchRange(profile, int(least[0]), int(most[0])))
+        least_batch = min(known.minimum for known in ranges)
+        if least_batch > 1:
+            raise EngineBuildError(
+                f"the engine of stage {self.name!r} takes batches from {least_batch} up, but a "
+                "batch that is split may come to one image; build it with --batch 1:OPT:MAX"
+            )
+        if self._stage.rows_per_run is not None:
+            ranges = [BatchRange(ranges[0].profile, 1, 1)]
+        return tuple(ranges)
+
+    def new_context(self, batch: int, stream: int, scratch: Block | None) -> IExecutionContext:
+        """A context for a batch, working in ``scratch``.
+
+        Raises:
+            EngineRunError: it cannot be made, for want of memory for example.
+        """
+        with self._lock:
+            context = self._create_context()
+        if context is None:
+            raise EngineRunError(
+                f"{self.library.title} cannot run stage {self.name!r}: {self._log.reason()}"
+            )
+        if scratch is not None:
+            self._give_memory(context, scratch)
+        profile = next(known.profile for known in self.ranges if batch in known)
+        if profile:
+            accepted = context.set_optimization_profile_async(profile, stream)
+            self.require(accepted, f"profile {profile}")
+        for spec in self._stage.inputs:
+            shape = spec.shape_for(batch)
+            if shape is None:
+                raise EngineRunError(f"stage {self.name!r} reads {spec}, expected fixed axes")
+            self.require(context.set_input_shape(spec.name, shape), f"{spec.name} {shape}")
+        return context
+
+    def _create_context(self) -> IExecutionContext | None:
+        library, engine = self.library, self._engine
+        if not library.has_allocation_strategy:
+            return engine.create_execution_context_without_device_memory()
+        strategy = library.runtime.ExecutionContextAllocationStrategy.USER_MANAGED
+        if not library.has_runtime_cache:
+            return engine.create_execution_context(strategy)
+        config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        if self._cache is None:
+            self._cache = config.create_runtime_cache()
+        config.set_runtime_cache(self._cache)
+        return engine.create_execution_context(config)
+
+    def _give_memory(self, context: IExecutionContext, scratch: Block) -> None:
+        if self.library.has_sized_memory:
+            context.set_device_memory(scratch.pointer, scratch.size)
+        else:
+            context.device_memory = scratch.pointer
+
+    def output_shapes(self, batch: int, stream: int) -> dict[str, tuple[int, ...] | None]:
+        """Shape of every output at a batch size; None where it depends on the data.
+
+        The manifest knows nearly all; the engine is asked about others once.
+        """
+        known = {spec.name: spec.shape_for(batch) for spec in self._stage.outputs}
+        if None not in known.values():
+            return known
+        if batch not in self._shapes:
+            context = self.new_context(batch, stream, None)
+            for name in [name for name, shape in known.items() if shape is None]:
+                shape = tuple(int(axis) for axis in context.get_tensor_shape(name))
+                known[name] = None if DYNAMIC in shape else shape
+            self._shapes[batch] = known
+        return self._shapes[batch]
+
+
+def read_engine(path: Path, name: str, runtime: Runtime, log: LogCollector) -> ICudaEngine:
+    """Deserialise an engine file.
+
+    Raises:
+        EngineBuildError: it cannot be read, or does not fit this library or GPU.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise EngineBuildError(
+            f"{path}, the engine of stage {name!r}, cannot be read: {error.strerror}"
+        ) from error
+    engine = runtime.deserialize_cuda_engine(data)
+    if engine is None:
+        raise EngineBuildError(
+            f"{path} does not open as the engine of stage {name!r}: {log.reason()}; build it again"
+        )
+    return engine

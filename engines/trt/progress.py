@@ -1,0 +1,94 @@
+"""How far a build is: TensorRT's nested phases as one rising fraction, and cancelling it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dyninfer.engines.trt.library import Library
+
+Report = Callable[[float, str], None]
+"""(share that is done, in [0, 1]; the phase under way)."""
+
+
+@dataclass
+class _Phase:
+    parent: str | None
+    steps: int
+    done: int = 0
+
+
+class PhaseTree:
+    """Phases within phases, as one number.
+
+    A phase counts its finished steps, and for the step under way the furthest of the phases
+    within it. What was reported never falls back: a phase may begin anew for another subgraph.
+    """
+
+    def __init__(self) -> None:
+        self._phases: dict[str, _Phase] = {}
+        self._highest = 0.0
+        self._lock = threading.Lock()  # phases report from threads of the builder's own
+
+    def start(self, name: str, parent: str | None, steps: int) -> float:
+        """A phase begins; returns the share of the whole that is done."""
+        with self._lock:
+            self._phases[name] = _Phase(parent, max(steps, 1))
+            return self._update()
+
+    def step(self, name: str, index: int) -> float:
+        """Step ``index``, from 0, of a phase has ended; returns the share that is done."""
+        with self._lock:
+            if name in self._phases:
+                self._phases[name].done = index + 1
+            return self._update()
+
+    def finish(self, name: str) -> float:
+        """A phase has ended; returns the share of the whole that is done."""
+        with self._lock:
+            phase = self._phases.pop(name, None)
+            if phase is not None and phase.parent is None:
+                self._highest = 1.0
+            return self._update()
+
+    def _update(self) -> float:
+        roots = [name for name, phase in self._phases.items() if phase.parent not in self._phases]
+        self._highest = max([self._highest, *map(self._fraction, roots)])
+        return self._highest
+
+    def _fraction(self, name: str) -> float:
+        phase = self._phases[name]
+        within = [self._fraction(other) for other, p in self._phases.items() if p.parent == name]
+        return min((phase.done + max(within, default=0.0)) / phase.steps, 1.0)
+
+
+def make_monitor(library: Library, report: Report, cancelled: threading.Event) -> Any:
+    """An ``IProgressMonitor`` of this library.
+
+    Args:
+        library: which has :attr:`Library.has_progress`.
+        report: told of every step, from any thread; it must not raise.
+        cancelled: once set, the builder is asked to give up at its next step.
+    """
+    base: Any = library.module.IProgressMonitor
+    tree = PhaseTree()
+
+    class Monitor(base):  # type: ignore[misc]  # the base class is known only at run time
+        def __init__(self) -> None:
+            base.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            report(tree.start(phase_name, parent_phase, num_steps), phase_name)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            report(tree.step(phase_name, step), phase_name)
+            return not cancelled.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            share = tree.finish(phase_name)
+            if not cancelled.is_set():  # phases are finished then as well, but not done
+                report(share, phase_name)
+
+    return Monitor()

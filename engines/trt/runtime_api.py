@@ -1,0 +1,169 @@
+"""What running an engine uses of TensorRT's Python modules, as types.
+
+The other half of :mod:`dyninfer.engines.trt.api`, which has what building uses: the same rules
+hold, and the same test compares every protocol with the real modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class IOutputAllocator(Protocol):
+    """Asked for memory for an output whose size depends on the data; subclassed in ``lane``.
+
+    TensorRT 8.6 calls ``reallocate_output``; later versions call ``reallocate_output_async``.
+    """
+
+
+class IExecutionContext(Protocol):
+    """An engine at work: its shapes, addresses and scratch memory."""
+
+    device_memory: Any
+
+    def set_device_memory(self, memory: int, size: int, /) -> None:
+        """Where intermediate results go."""
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int, /) -> bool:
+        """Whether the profile could be selected."""
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...], /) -> bool:
+        """Whether the shape lies in the selected profile."""
+
+    def get_tensor_shape(self, name: str, /) -> Sequence[int]:
+        """A tensor's shape for the input shapes of now; -1 where it depends on the data."""
+
+    def set_tensor_address(self, name: str, memory: int, /) -> bool:
+        """Whether the engine has such a tensor."""
+
+    def set_output_allocator(self, name: str, output_allocator: IOutputAllocator, /) -> bool:
+        """Whether the engine has such an output."""
+
+    def infer_shapes(self) -> Sequence[str]:
+        """Tensors that are not specified well enough to run; none if all are."""
+
+    def execute_async_v3(self, stream_handle: int, /) -> bool:
+        """Whether the work could be enqueued."""
+
+    def is_stream_capturable(self, stream: int, /) -> bool:
+        """Whether the work can be captured into a graph now."""
+
+
+class IRuntimeCache(Protocol):
+    """Kernels that were compiled for this GPU, for the next context to take."""
+
+
+class IRuntimeConfig(Protocol):
+    """How a context is to be made."""
+
+    def set_execution_context_allocation_strategy(self, strategy: Any, /) -> None:
+        """Who provides scratch memory."""
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        """An empty cache."""
+
+    def set_runtime_cache(self, cache: IRuntimeCache, /) -> bool:
+        """Whether the cache can be used."""
+
+
+class ICudaEngine(Protocol):
+    """A stage, compiled."""
+
+    num_io_tensors: int
+    num_optimization_profiles: int
+    device_memory_size: int
+    device_memory_size_v2: int
+
+    def get_tensor_name(self, index: int, /) -> str:
+        """Name of the input or output of this number."""
+
+    def get_tensor_mode(self, name: str, /) -> Any:
+        """Whether it is an input or an output."""
+
+    def get_tensor_dtype(self, name: str, /) -> Any:
+        """Its element type."""
+
+    def get_tensor_shape(self, name: str, /) -> Sequence[int]:
+        """Its shape, -1 for a dynamic axis."""
+
+    def get_tensor_location(self, name: str, /) -> Any:
+        """Whether its values are read on the device or on the host."""
+
+    def get_tensor_profile_shape(self, name: str, profile_index: int, /) -> Sequence[Sequence[int]]:
+        """An input's least, usual and greatest shape in a profile."""
+
+    def create_execution_context(self, strategy: Any, /) -> IExecutionContext | None:
+        """A context, with a strategy or a configuration; None for want of memory."""
+
+    def create_execution_context_without_device_memory(self) -> IExecutionContext | None:
+        """A context of TensorRT 8 whose scratch memory the caller provides."""
+
+    def create_runtime_config(self) -> IRuntimeConfig:
+        """A configuration with defaults."""
+
+
+class Runtime(Protocol):
+    """Opens engines."""
+
+    def deserialize_cuda_engine(self, serialized_engine: bytes, /) -> ICudaEngine | None:
+        """The engine; None where it does not fit this library or GPU, and the logger knows why."""
+
+
+class ExecutionContextAllocationStrategy(Protocol):
+    """Who provides a context's scratch memory."""
+
+    USER_MANAGED: Any
+
+
+class TensorIOMode(Protocol):
+    """Directions of a tensor."""
+
+    INPUT: Any
+    OUTPUT: Any
+
+
+class TensorLocation(Protocol):
+    """Where a tensor's values are read."""
+
+    DEVICE: Any
+
+
+class DataType(Protocol):
+    """Element types."""
+
+    FLOAT: Any
+    HALF: Any
+
+
+class RuntimeModule(Protocol):
+    """The part of ``tensorrt`` or ``tensorrt_rtx`` that runs engines."""
+
+    __version__: str
+    Runtime: Any
+    ICudaEngine: Any
+    IExecutionContext: Any
+    IRuntimeConfig: Any
+    IOutputAllocator: Any
+    ExecutionContextAllocationStrategy: ExecutionContextAllocationStrategy
+    TensorIOMode: TensorIOMode
+    TensorLocation: TensorLocation
+    DataType: DataType
+
+
+OPTIONAL = {
+    "IExecutionContext.device_memory": "written where set_device_memory is missing",
+    "IExecutionContext.set_device_memory": "TensorRT 10 and later, TensorRT-RTX",
+    "IExecutionContext.is_stream_capturable": "TensorRT-RTX",
+    "ICudaEngine.device_memory_size": "TensorRT 8 and 10",
+    "ICudaEngine.device_memory_size_v2": "TensorRT 10 and later, TensorRT-RTX",
+    "ICudaEngine.create_execution_context_without_device_memory": "TensorRT 8 and 10",
+    "ICudaEngine.create_runtime_config": "TensorRT 10 and later, TensorRT-RTX",
+    "IRuntimeConfig.create_runtime_cache": "TensorRT-RTX",
+    "IRuntimeConfig.set_runtime_cache": "TensorRT-RTX",
+    "IRuntimeCache": "TensorRT-RTX",
+    "Module.IRuntimeConfig": "TensorRT 10 and later, TensorRT-RTX",
+    "Module.ExecutionContextAllocationStrategy": "TensorRT 10 and later, TensorRT-RTX",
+    "ExecutionContextAllocationStrategy": "TensorRT 10 and later, TensorRT-RTX",
+}
+"""Class or member -> which libraries have it; what is not named here, all of them have."""

@@ -1,0 +1,100 @@
+"""Tensors of the TensorRT backend: on the device, or on the host until a stage reads them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.engines.base import HostRead, OnHost
+from dyninfer.types import Int64Array
+
+if TYPE_CHECKING:
+    from dyninfer.engines.trt.workspace import TrtWorkspace
+
+
+@dataclass(frozen=True)
+class DevicePlace:
+    """Where a tensor's values are: an address in a workspace, and a name for host copies."""
+
+    pointer: int
+    workspace: TrtWorkspace
+    key: Hashable
+
+
+class TrtTensor:
+    """Values with a shape. The first axis is the batch.
+
+    A tensor over a host array moves to the device when a stage first reads it, once.
+    """
+
+    __slots__ = ("_array", "dtype", "place", "shape")
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        place: DevicePlace | None,
+        array: npt.NDArray[Any] | None = None,
+    ) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.place = place
+        self._array = array
+
+    @classmethod
+    def over_array(cls, array: npt.NDArray[Any]) -> TrtTensor:
+        """A tensor over a host array, which is copied only if it is not C-contiguous."""
+        array = np.ascontiguousarray(array)
+        return cls(array.shape, array.dtype, None, array)
+
+    @property
+    def array(self) -> npt.NDArray[Any] | None:
+        """The host array that the values came from, if any."""
+        return self._array
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one row."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """The values on the host."""
+        return self.to_host().numpy()
+
+    def to_host(self, rows: Int64Array | None = None) -> HostRead:
+        """See :meth:`dyninfer.engines.base.Tensor.to_host`."""
+        if self._array is not None:
+            return OnHost(self._array if rows is None else self._array[rows])
+        assert self.place is not None  # a tensor has an array or a place
+        return self.place.workspace.read(self, rows)
+
+
+@dataclass(frozen=True)
+class RowRun:
+    """Rows that lie side by side both where they come from and where they go."""
+
+    source: int
+    target: int
+    count: int
+
+
+def row_runs(rows: Int64Array) -> list[RowRun]:
+    """Rows to copy, in as few runs of neighbours as there are: [2, 3, 4, 7] is two.
+
+    Args:
+        rows: (K,) rows of the source in the order they shall have in the target.
+    """
+    if not len(rows):
+        return []
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    starts = [0, *breaks.tolist()]
+    stops = [*breaks.tolist(), len(rows)]
+    return [
+        RowRun(int(rows[start]), start, stop - start)
+        for start, stop in zip(starts, stops, strict=True)
+    ]

@@ -1,0 +1,263 @@
+"""Everything that one caller at a time needs on the GPU: a stream, buffers, clocks."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.engines.base import HostRead
+from dyninfer.engines.device_array import DeviceArray
+from dyninfer.engines.trt.cuda import Cuda
+from dyninfer.engines.trt.memory import Arena, Block, Pool
+from dyninfer.engines.trt.tensor import DevicePlace, TrtTensor, row_runs
+from dyninfer.errors import EngineRunError
+from dyninfer.types import Int64Array
+
+if TYPE_CHECKING:
+    from dyninfer.engines.trt.lane import Lane
+
+logger = logging.getLogger("dyninfer")
+
+
+@dataclass
+class _Clock:
+    """Events between stages, used again from batch to batch."""
+
+    events: list[Any] = field(default_factory=list)
+    stages: list[str] = field(default_factory=list)
+    running: bool = False
+
+
+@dataclass(frozen=True)
+class _PinnedRead:
+    """A copy to page-locked memory that was enqueued, and the event behind it."""
+
+    cuda: Cuda
+    event: Any
+    values: npt.NDArray[Any]
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """Wait for the copy, not for what was enqueued after it."""
+        with self.cuda.active():
+            self.cuda.wait(self.event)
+        return self.values
+
+
+class TrtWorkspace:
+    """One caller's stream, and buffers from pools that all callers share.
+
+    Everything on the device happens on one stream, in the order it was asked for: no stage needs
+    to wait for another one. The host waits only for what it reads.
+
+    Args:
+        cuda: the GPU.
+        device_pool: of device memory.
+        pinned_pool: of page-locked host memory.
+        scratch_size: what the largest stage needs for intermediate results, if known.
+    """
+
+    def __init__(
+        self, cuda: Cuda, device_pool: Pool, pinned_pool: Pool, scratch_size: int = 0
+    ) -> None:
+        self.cuda = cuda
+        with cuda.active():
+            self.stream = cuda.new_stream()
+        self.handle = cuda.handle(self.stream)
+        self._device = Arena(device_pool, cuda, self.stream)
+        self._pinned = Arena(pinned_pool, cuda, self.stream)
+        self._read_events: dict[Hashable, Any] = {}
+        self._uploaded: Any = None
+        self._clock = _Clock()
+        self._lanes: dict[str, OrderedDict[Hashable, Lane]] = {}
+        self.closed = False
+        if scratch_size:
+            with cuda.active():
+                self.scratch(scratch_size)
+
+    def lanes(self, stage: str) -> OrderedDict[Hashable, Lane]:
+        """The execution contexts of a stage for this caller, least recently used first."""
+        return self._lanes.setdefault(stage, OrderedDict())
+
+    def device_block(self, key: Hashable, size: int) -> Block:
+        """A buffer on the device, inside ``cuda.active()``."""
+        return self._device.block(key, size)
+
+    def scratch(self, size: int) -> Block:
+        """Memory for intermediate results, shared by all stages: they take turns on the stream."""
+        return self._device.block("scratch", size)
+
+    def tensor(self, key: Hashable, shape: tuple[int, ...], dtype: np.dtype[Any]) -> TrtTensor:
+        """A tensor of this shape in the device buffer ``key``."""
+        block = self.device_block(key, math.prod(shape) * dtype.itemsize)
+        return TrtTensor(shape, dtype, DevicePlace(block.pointer, self, key))
+
+    def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """A float32 array in page-locked memory, from which copies start without a detour."""
+        with self.cuda.active():
+            self._wait_for_uploads()
+            return self._host(("host", name), shape, np.dtype(np.float32))
+
+    def _host(
+        self, key: Hashable, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> npt.NDArray[Any]:
+        size = math.prod(shape) * dtype.itemsize
+        memory = self._pinned.block(key, size).host
+        assert memory is not None  # of a pool of page-locked memory
+        return memory[:size].view(dtype).reshape(shape)
+
+    def place(self, name: str, tensor: TrtTensor) -> int:
+        """The tensor's address on the device; one that is on the host is sent there first."""
+        if tensor.place is None or tensor.place.workspace is not self:
+            assert tensor.array is not None  # tensors of another workspace are a caller's mistake
+            tensor.place = self._upload(("input", name), tensor.array)
+        return tensor.place.pointer
+
+    def _upload(self, key: Hashable, array: npt.NDArray[Any]) -> DevicePlace:
+        self.start_clock()
+        data = array.reshape(-1).view(np.uint8)
+        if not self._pinned.holds(data):
+            self._wait_for_uploads()
+            staged = self._host(("staged", key), data.shape, data.dtype)
+            np.copyto(staged, data)
+            data = staged
+        block = self.device_block(key, data.nbytes)
+        self.cuda.upload(block.pointer, data, self.stream)
+        if self._uploaded is None:
+            self._uploaded = self.cuda.new_event(timing=False)
+        self.cuda.record(self._uploaded, self.stream)
+        return DevicePlace(block.pointer, self, key)
+
+    def _wait_for_uploads(self) -> None:
+        """Until then page-locked memory that is being sent must not be written again."""
+        if self._uploaded is not None:
+            self.cuda.wait(self._uploaded)
+
+    def adopt(self, name: str, array: DeviceArray) -> TrtTensor:
+        """Copy another library's array, on the device, to where graphs expect the input.
+
+        The stream first waits for whoever still writes the array. Once a result was read from
+        this workspace, the copy is over and the array may change.
+        """
+        with self.cuda.active():
+            self.start_clock()
+            other = array.order_before(self.handle)
+            if other is not None:
+                self.cuda.order_after(self.stream, other)
+            tensor = self.tensor(("input", name), array.shape, array.dtype)
+            assert tensor.place is not None  # made one line above
+            size = len(array) * array.row_bytes
+            self.cuda.copy(tensor.place.pointer, array.pointer, size, self.stream)
+        return tensor
+
+    def gather(self, name: str, tensor: TrtTensor, rows: Int64Array) -> TrtTensor:
+        """The given rows as a new tensor, by copies within the device."""
+        with self.cuda.active():
+            source = self.place(name, tensor)
+            shape = (len(rows), *tensor.shape[1:])
+            gathered = self.tensor(("gather", name), shape, tensor.dtype)
+            assert gathered.place is not None  # made one line above
+            size = tensor.row_bytes
+            for run in row_runs(rows):
+                self.cuda.copy(
+                    gathered.place.pointer + run.target * size,
+                    source + run.source * size,
+                    run.count * size,
+                    self.stream,
+                )
+        return gathered
+
+    def read(self, tensor: TrtTensor, rows: Int64Array | None) -> HostRead:
+        """Enqueue copies of a tensor, or of some rows, to page-locked memory."""
+        assert tensor.place is not None  # the tensor asks only if it is on the device
+        count = tensor.shape[0] if rows is None else len(rows)
+        runs = row_runs(np.arange(count) if rows is None else rows)
+        key, size = tensor.place.key, tensor.row_bytes
+        with self.cuda.active():
+            values = self._host(("read", key), (count, *tensor.shape[1:]), tensor.dtype)
+            data = values.reshape(-1).view(np.uint8)
+            for run in runs:
+                part = data[run.target * size : (run.target + run.count) * size]
+                self.cuda.download(part, tensor.place.pointer + run.source * size, self.stream)
+            event = self._read_events.get(key)
+            if event is None:
+                event = self._read_events[key] = self.cuda.new_event(timing=False)
+            self.cuda.record(event, self.stream)
+        return _PinnedRead(self.cuda, event, values)
+
+    def start_clock(self) -> None:
+        """Note the time before a batch's first work; later calls do nothing."""
+        if not self._clock.running:
+            self._clock.running = True
+            self._tick(0)
+
+    def mark(self, stage: str) -> None:
+        """Note the time after a stage: what lies between two marks is the later stage's."""
+        if stage in self._clock.stages:  # nobody asked for the times of the batch before
+            self._clock.stages.clear()
+        self._clock.stages.append(stage)
+        self._tick(len(self._clock.stages))
+
+    def _tick(self, index: int) -> None:
+        if index == len(self._clock.events):
+            self._clock.events.append(self.cuda.new_event(timing=True))
+        self.cuda.record(self._clock.events[index], self.stream)
+
+    def device_ms(self) -> Mapping[str, float]:
+        """Stage -> milliseconds since the stage before it ended; waits for the last one.
+
+        A stage's time includes what was copied for it, and the time that the device stood still
+        before it, as while the host decided on the route.
+        """
+        clock, events = self._clock, self._clock.events
+        stages, clock.stages, clock.running = clock.stages, [], False
+        if not stages:
+            return {}
+        with self.cuda.active():
+            self.cuda.wait(events[len(stages)])
+            return {
+                stage: self.cuda.elapsed_ms(events[index], events[index + 1])
+                for index, stage in enumerate(stages)
+            }
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Size of all buffers, on the device and on the host."""
+        return self._device.allocated_bytes + self._pinned.allocated_bytes
+
+    def close(self) -> None:
+        """Wait for the stream, then free contexts, events and the stream, and return buffers.
+
+        After a failure on the device CUDA may refuse all of that; it is logged, and the memory
+        is not used again.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        try:
+            with self.cuda.active():
+                self._close()
+        except EngineRunError as error:
+            logger.warning("a GPU workspace could not be freed: %s", error)
+
+    def _close(self) -> None:
+        self.cuda.synchronize(self.stream)
+        for lanes in self._lanes.values():
+            while lanes:
+                lanes.popitem()[1].close()
+        events = [*self._read_events.values(), *self._clock.events]
+        for event in events if self._uploaded is None else [*events, self._uploaded]:
+            self.cuda.destroy_event(event)
+        self._uploaded = None
+        self._read_events.clear()
+        self._clock.events.clear()
+        self._device.close()
+        self._pinned.close()
+        self.cuda.destroy_stream(self.stream)
+        self.stream = None

@@ -1,0 +1,229 @@
+"""From a cascade and pictures to a router that was shown to be worth something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer import __version__
+from dyninfer.benchmarks.dataset import Samples
+from dyninfer.benchmarks.exits import EVALUATION
+from dyninfer.benchmarks.routed_precision import Precision, RoutedPrecision
+from dyninfer.benchmarks.router_quality import FITTED, SHARES, Comparison, compare
+from dyninfer.detector import Detector
+from dyninfer.errors import InputError, RouterError
+from dyninfer.exporters.router.crossval import ExitData
+from dyninfer.exporters.router.features import FeatureKind, PooledFeatures, feature_names
+from dyninfer.exporters.router.model import FittedRouter, LinearGain
+from dyninfer.exporters.router.observe import Observations, Reader, observe
+from dyninfer.exporters.router.write import NewRouter
+from dyninfer.manifest import Task
+from dyninfer.postprocess import Postprocess
+from dyninfer.types import BoolArray
+
+Float64Array = npt.NDArray[np.float64]
+_MOST_NAMED = 32
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How routers are fitted.
+
+    Attributes:
+        features: what they read.
+        augment: further views made of every picture.
+        folds: parts into which the pictures are split; each is judged by the others.
+        seeds: how many such splits.
+        postprocess: of both exits' detections.
+    """
+
+    features: FeatureKind = FeatureKind.AUTO
+    augment: int = 12
+    folds: int = 5
+    seeds: int = 20
+    postprocess: Postprocess = EVALUATION
+
+
+@dataclass(frozen=True)
+class ExitFit:
+    """The router of one exit, and what it is worth on pictures it has not seen."""
+
+    exit_index: int
+    router: NewRouter
+    comparison: Comparison
+    easiness: Float64Array
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values, ready for JSON."""
+        module = self.router.module
+        names = feature_names(module.features)
+        levels = (5, 25, 50, 75, 95)
+        record: dict[str, Any] = {
+            "exit": self.exit_index,
+            "features": "pooled" if isinstance(module.features, PooledFeatures) else "detections",
+            "inputs": [str(spec) for spec in self.router.inputs],
+            "feature_count": len(names),
+            "easiness_percentiles": {
+                str(level): float(np.percentile(self.easiness, level)) for level in levels
+            },
+            "comparison": self.comparison.to_dict(),
+        }
+        if len(names) <= _MOST_NAMED:  # of 2,880 averages no weight says anything
+            weights = module.linear.weight[0].tolist()
+            record["weights"] = dict(zip(names, weights, strict=True))
+        return record
+
+
+@dataclass(frozen=True)
+class RouterFit:
+    """Routers for all exits but the last, and how they were fitted."""
+
+    exits: tuple[ExitFit, ...]
+    record: dict[str, Any]
+
+
+def fit_routers(
+    detector: Detector,
+    samples: Samples,
+    options: FitOptions = FitOptions(),
+    progress: Callable[[], None] = lambda: None,
+) -> RouterFit:
+    """Fit a router for every exit but the last, each against the last exit.
+
+    Args:
+        detector: an opened cascade; neither it nor its bundle is changed.
+        samples: pictures, with their truth or without. Without, the last exit's detections stand
+            in for it, and precision means agreement with that exit.
+        options: see :class:`FitOptions`.
+        progress: called after every one of ``len(samples) * (1 + augment)`` views.
+
+    Raises:
+        InputError: the bundle is no cascade of detectors, or there are too few pictures.
+        RouterError: there is nothing to learn.
+    """
+    check_cascade(detector)
+    check_count(len(samples.items), options.folds)
+    seen = observe(
+        detector,
+        samples.items,
+        options.features,
+        options.augment,
+        options.postprocess,
+        progress,
+    )
+    originals = [m for m, own in zip(seen.matches, seen.original, strict=True) if own]
+    if not any(len(picture.object_classes) for picture in originals):
+        raise RouterError(
+            f"nothing is to be found in any of the {len(originals)} pictures"
+            + ("" if seen.labelled else ", by the word of the last exit")
+            + "; give pictures that show what the detector knows"
+        )
+    precision = RoutedPrecision(originals)
+    classes = len(detector.class_names)
+    fits = tuple(
+        _fit_exit(seen, index, reader, classes, precision, options)
+        for index, reader in enumerate(seen.readers)
+    )
+    return RouterFit(fits, _record(fits, samples, options, seen.labelled))
+
+
+def refuse_useless(fit: RouterFit) -> None:
+    """Raise RouterError, with the figures, unless every router beats random choice."""
+    for entry in fit.exits:
+        comparison = entry.comparison
+        if not comparison.beats_random:
+            figures = ", ".join(
+                f"{100 * comparison.row(FITTED, share).ap50.mean:.1f} at {share:.0%} hard "
+                f"(random {100 * comparison.row('random', share).ap50.mean:.1f})"
+                for share in SHARES
+            )
+            raise RouterError(
+                f"the router of exit {entry.exit_index} is no better than random choice on "
+                f"pictures it has not seen: AP50 {figures}; nothing was written; give more "
+                "pictures, --annotations, or other --features"
+            )
+
+
+def check_cascade(detector: Detector) -> None:
+    """Refuse a bundle that has nothing to route, or no detections to judge by."""
+    manifest = detector.manifest
+    if len(manifest.exits) < 2:
+        raise InputError(
+            f"{manifest.name} has a single exit, so nothing is to be routed; "
+            "expected a cascade, such as dyninfer export cascade writes"
+        )
+    if manifest.task is not Task.DETECT:
+        raise InputError(f"{manifest.name} classifies; routers are fitted to detectors only")
+
+
+def check_count(pictures: int, folds: int) -> None:
+    """Refuse too few pictures for the folds."""
+    if pictures < 2 * folds:
+        raise InputError(
+            f"there are {pictures} pictures, expected at least {2 * folds}: two for each of "
+            f"{folds} folds; give more (50 are few), or fewer --folds"
+        )
+
+
+def _fit_exit(
+    seen: Observations,
+    exit_index: int,
+    reader: Reader,
+    classes: int,
+    precision: RoutedPrecision,
+    options: FitOptions,
+) -> ExitFit:
+    data = ExitData.of(seen, exit_index, classes)
+    held_out = [data.out_of_fold(options.folds, seed) for seed in range(options.seeds)]
+    gain = _spread_out(data.fit_all(), data.features[data.original])
+    losses = data.losses()[seen.original]
+    others = {
+        "highest confidence": seen.best[exit_index][seen.original],
+        "oracle": losses[:, 1] - losses[:, 0],
+    }
+    existing = seen.easiness[exit_index][seen.original]
+    if not np.isnan(existing).all():
+        others["existing router"] = np.nan_to_num(existing, nan=-1.0)
+    last = len(seen.matches[0].exits) - 1
+
+    def precision_of(hard: BoolArray) -> Precision:
+        return precision.at(np.where(hard, last, exit_index))
+
+    comparison = compare(precision_of, [-estimate for estimate in held_out], others)
+    module = FittedRouter(reader.features, data.features.mean(axis=0), gain)
+    easiness = 1 / (1 + np.exp(gain(data.features[data.original])))
+    return ExitFit(exit_index, NewRouter(module, reader.inputs), comparison, easiness)
+
+
+def _spread_out(gain: LinearGain, features: Float64Array) -> LinearGain:
+    """The same order, with the pictures' median at an easiness of 0.5 and most in 0.1 to 0.9."""
+    estimates = gain(features)
+    spread = float(estimates.std())
+    if spread < 1e-9:
+        raise RouterError(
+            "the fitted router says the same of every picture; give pictures that differ"
+        )
+    return gain.scaled(float(np.median(estimates)), spread)
+
+
+def _record(
+    fits: Sequence[ExitFit], samples: Samples, options: FitOptions, labelled: bool
+) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "written_by": f"dyninfer {__version__}",
+        "images": len(samples.items),
+        "images_sha256": samples.sha256(),
+        "labels_sha256": samples.labels_sha256,
+        "truth": "annotations" if labelled else "agreement with the last exit",
+        "loss": "DynamicDet's router loss of each image's influence on AP50",
+        "augment": options.augment,
+        "folds": options.folds,
+        "seeds": options.seeds,
+        "postprocess": asdict(options.postprocess),
+        "exits": [fit.to_dict() for fit in fits],
+    }

@@ -1,0 +1,120 @@
+"""The new bundle: the old one's stages, another router, and how that was fitted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dyninfer import __version__
+from dyninfer.bundle import MANIFEST_FILE, SUFFIX, Bundle, new_bundle
+from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, StageExport, write_stage
+from dyninfer.exporters.router.model import FittedRouter
+from dyninfer.manifest import EASINESS, CascadeRoute, Exit, Manifest, Stage, TensorSpec
+from dyninfer.sealed import dump_sealed
+
+ROUTER_FILE = "router.json"
+
+
+@dataclass(frozen=True)
+class NewRouter:
+    """A router for one exit, and the outputs of its body that it reads."""
+
+    module: FittedRouter
+    inputs: tuple[TensorSpec, ...]
+
+
+def write_routed(
+    old: Bundle,
+    output: Path,
+    routers: Sequence[NewRouter],
+    record: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write a bundle with these routers, one for every exit but the last.
+
+    ``calibration.json`` and ``parity.json`` stay behind: they do not hold for another router.
+    Engines that were built for a device stay behind as well.
+
+    Args:
+        old: the bundle that gives all other stages; it is not changed.
+        output: the folder to write.
+        routers: in the order of the exits.
+        record: how they were fitted, for ``router.json``.
+        overwrite: replace a bundle that is at ``output``.
+
+    Raises:
+        ExportError: the bundle exists, cannot be written, or a router cannot be exported.
+    """
+    kept = _stages_but_routers(old.manifest)
+    names = [_free_name(kept, index, len(routers)) for index in range(len(routers))]
+    with new_bundle(output, overwrite=overwrite) as folder:
+        for name, stage in kept.items():
+            target = folder / stage.file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(old.stage_path(name), target)
+        fitted = {
+            name: _export(router, folder, _free_file(kept, name))
+            for name, router in zip(names, routers, strict=True)
+        }
+        manifest = _manifest(old.manifest, output.name.removesuffix(SUFFIX), kept | fitted, names)
+        text = dump_sealed(manifest.model_dump(mode="json"))
+        (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+        (folder / ROUTER_FILE).write_text(dump_sealed(record), encoding="utf-8")
+    return manifest
+
+
+def _stages_but_routers(manifest: Manifest) -> dict[str, Stage]:
+    routers = {exit_.router for exit_ in manifest.exits}
+    return {name: stage for name, stage in manifest.stages.items() if name not in routers}
+
+
+def _free_name(kept: Mapping[str, Stage], index: int, count: int) -> str:
+    """``router``, or ``router_1`` and so on where there are several; other names are taken."""
+    name = "router" if count == 1 else f"router_{index + 1}"
+    while name in kept:
+        name += "_fitted"
+    return name
+
+
+def _free_file(kept: Mapping[str, Stage], name: str) -> str:
+    taken = {stage.file for stage in kept.values()}
+    file = f"onnx/{name}.onnx"
+    return file if file not in taken else f"onnx/{name}_fitted.onnx"
+
+
+def _export(router: NewRouter, folder: Path, file: str) -> Stage:
+    generator = torch.Generator().manual_seed(0)
+    examples: dict[str, Tensor] = {}
+    for spec in router.inputs:
+        shape = spec.shape_for(EXAMPLE_BATCH)
+        assert shape is not None, "checked where the features were built"
+        noise = torch.rand(shape, generator=generator)
+        examples[spec.name] = noise.to(getattr(torch, spec.dtype))
+    parameters = sum(parameter.numel() for parameter in router.module.parameters())
+    stage = StageExport(router.module, examples, (EASINESS,), parameters)
+    return write_stage(stage, folder, file)[0]
+
+
+def _manifest(
+    old: Manifest, name: str, stages: Mapping[str, Stage], routers: Sequence[str]
+) -> Manifest:
+    """The old manifest with other routers, validated again."""
+    exits = [
+        Exit(**{**exit_.model_dump(), "router": router})
+        for exit_, router in zip(old.exits, [*routers, None], strict=True)
+    ]
+    payload = {
+        **old.model_dump(),
+        "name": name,
+        "route": CascadeRoute(exits=tuple(exits)).model_dump(),
+        "stages": {key: stage.model_dump() for key, stage in stages.items()},
+        "written_by": f"dyninfer {__version__}",
+    }
+    return Manifest.model_validate(payload)

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dyninfer
+from dyninfer.bundle import Bundle
+from tests.benchmarks.coded import write_coded, write_labels
+from tests.dyninfer.cli.run import run
+from tests.support import files_below, reseal, write_static, write_two_exits
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_two_exits(tmp_path / "two.dyn")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    write_coded(tmp_path / "pictures", range(0, 250, 10))
+    return tmp_path / "pictures"
+
+
+def labels_of(pictures: Path) -> Path:
+    return write_labels(pictures / "labels.json", sorted(pictures.glob("*.png")))
+
+
+def calibrate(capsys, bundle: Path, pictures: Path, *more: str) -> tuple[int, str, str]:
+    return run(capsys, "calibrate", str(bundle), "--images", str(pictures), *more)
+
+
+def table_of(out: str) -> list[str]:
+    return [line for line in out.splitlines() if line.startswith("│")]
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_table_and_what_to_type_next(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bundle: Path,
+    pictures: Path,
+    labelled: bool,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    more = ("--annotations", str(labels_of(pictures))) if labelled else ()
+    status, out, err = calibrate(capsys, bundle, pictures, *more)
+    assert status == 0
+    assert err.startswith("warning: 25 pictures make coarse percentiles")
+    assert len(table_of(out)) == 11
+    assert max(map(len, table_of(out))) <= 80
+    assert ("AP50" in out) is labelled
+    assert "HardFraction(0.3)" in out
+    assert f"dyninfer predict {bundle} PICTURES --speed 30%" in out
+    assert Bundle.open(bundle).calibration() is not None
+
+
+def test_the_thresholds_written_are_numpy_percentiles_of_what_the_detector_says(
+    capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path
+) -> None:
+    status, out, _ = calibrate(capsys, bundle, pictures, "--json", "--time-images", "3")
+    assert status == 0
+    document = json.loads(out)
+    with dyninfer.load(bundle) as detector:
+        easiness = [detector(path).easiness for path in sorted(pictures.glob("*.png"))]
+    expected = np.percentile(np.array(easiness, np.float64), range(101))
+    np.testing.assert_array_equal([row["threshold"] for row in document["rows"]], expected)
+    assert [len(samples) for samples in document["exit_ms"]] == [3, 3]
+    calibration = Bundle.open(bundle).calibration()
+    assert calibration is not None
+    assert json.loads(calibration.model_dump_json()) == document
+
+
+def test_a_risk_is_certified_and_its_assumptions_told(
+    capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path
+) -> None:
+    status, out, _ = calibrate(capsys, bundle, pictures, "--risk", "0.3", "--confidence", "0.9")
+    assert status == 0
+    assert "expected loss at most 0.3 with 0.9 confidence" in out
+    assert "assumed" in out
+    calibration = Bundle.open(bundle).calibration()
+    assert calibration is not None
+    assert calibration.certificate is not None
+    assert calibration.certificate.measured_risk <= 0.3
+
+
+def test_exits_that_disagree_too_much_are_told(
+    capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path
+) -> None:
+    write_coded(tmp_path / "same", [100] * 40)  # here the exits never agree
+    more = ("--risk", "0.3", "--confidence", "0.9")
+    status, out, _ = calibrate(capsys, bundle, tmp_path / "same", *more)
+    assert status == 0
+    assert "only all pictures hard can be certified" in out
+    assert "40 pictures" in out
+
+
+def test_too_few_pictures_for_a_risk_are_told_how_many_are_needed(
+    capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path
+) -> None:
+    from dyninfer.certify import images_needed
+
+    status, out, _ = calibrate(capsys, bundle, pictures, "--risk", "0.01")
+    assert status == 0
+    assert f"25 pictures are too few: {images_needed(0.01, 0.95)} would be needed" in out
+
+
+def test_an_impossible_risk_is_refused_at_once(
+    capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path
+) -> None:
+    status, _, err = calibrate(capsys, bundle, pictures, "--risk", "1.5")
+    assert status == 1
+    assert "risk is 1.5" in err
+    assert not (bundle / "calibration.json").exists()
+
+
+def test_equal_easiness_is_told_and_no_fraction_is_suggested(
+    capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path
+) -> None:
+    write_coded(tmp_path / "same", [100] * 4)
+    status, out, err = calibrate(capsys, bundle, tmp_path / "same")
+    assert status == 0
+    assert "same easiness" in err
+    assert "HardFraction(0.3)" not in out
+    assert "AlwaysHard()" in out
+
+
+def test_pictures_that_cannot_be_read_are_left_out_with_a_warning(
+    capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path
+) -> None:
+    (pictures / "broken.png").write_bytes(b"no picture")
+    status, out, err = calibrate(capsys, bundle, pictures)
+    assert status == 0
+    assert "broken.png" in err
+    assert out.startswith("25 pictures")
+
+
+@pytest.mark.parametrize(
+    ("reds", "message"), [([], "holds no pictures"), ([5], "1 usable picture given")]
+)
+def test_too_few_pictures_are_refused(
+    capsys: pytest.CaptureFixture[str],
+    bundle: Path,
+    tmp_path: Path,
+    reds: list[int],
+    message: str,
+) -> None:
+    write_coded(tmp_path / "few", reds)
+    before = files_below(bundle)
+    status, out, err = calibrate(capsys, bundle, tmp_path / "few")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert message in err
+    assert files_below(bundle) == before
+
+
+def test_bundles_without_a_threshold_are_refused(
+    capsys: pytest.CaptureFixture[str], pictures: Path, tmp_path: Path
+) -> None:
+    status, _, err = calibrate(capsys, write_static(tmp_path / "static.dyn"), pictures)
+    assert (status, "one exit" in err) == (1, True)
+    plain = write_two_exits(tmp_path / "plain.dyn", router=False)
+    status, _, err = calibrate(capsys, plain, pictures)
+    assert (status, "dyninfer fit-router" in err) == (1, True)
+
+
+def test_a_failure_leaves_the_older_calibration(
+    capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    calibrate(capsys, bundle, pictures)
+    before = files_below(bundle)
+    for path in sorted(pictures.glob("*.png"))[1:]:
+        path.write_bytes(b"no picture")
+    status, _, err = calibrate(capsys, bundle, pictures)
+    assert status == 1
+    assert "1 usable picture" in err
+    labels = labels_of(tmp_path)
+    status, _, _ = calibrate(capsys, bundle, pictures, "--annotations", str(labels))
+    assert status == 1
+    assert files_below(bundle) == before
+
+
+def test_info_shows_the_calibration_and_whether_it_fits(
+    capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    _, out, _ = run(capsys, "info", str(bundle))
+    assert "not calibrated yet" in out
+    calibrate(capsys, bundle, pictures, "--annotations", str(labels_of(pictures)))
+    _, out, _ = run(capsys, "info", str(bundle))
+    assert "calibrated on 25 pictures (AP 100.0 to 0.0)" in out
+    _, out, _ = run(capsys, "info", str(bundle), "--json")
+    document = json.loads(out)["calibration"]
+    assert document["fits_stages"] is True
+    assert "easiness" not in document
+
+    def rename(manifest: dict) -> None:
+        manifest["stages"]["head"]["sha256"] = manifest["stages"]["first"]["sha256"]
+        manifest["stages"]["head"]["file"] = manifest["stages"]["first"]["file"]
+
+    reseal(bundle, rename)
+    _, out, _ = run(capsys, "info", str(bundle))
+    assert "calibrated before its stages changed" in out
+    _, out, _ = run(capsys, "info", str(write_static(tmp_path / "static.dyn")))
+    assert "nothing to calibrate" in out
+    plain = write_two_exits(tmp_path / "plain.dyn", router=False)
+    _, out, _ = run(capsys, "info", str(plain))
+    assert "dyninfer fit-router" in out

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.coded import write_coded, write_labels
+from tests.dyninfer.cli.run import run
+from tests.support import files_below, write_static, write_two_exits
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_two_exits(tmp_path / "two.dyn")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    write_coded(tmp_path / "pictures", range(0, 250, 10))
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def labels(pictures: Path) -> Path:
+    return write_labels(pictures / "labels.json", sorted(pictures.glob("*.png")))
+
+
+def evaluate(capsys, bundle: Path, labels: Path, *more: str) -> tuple[int, str, str]:
+    arguments = ("--images", str(labels.parent), "--annotations", str(labels), *more)
+    return run(capsys, "eval", str(bundle), *arguments)
+
+
+def table_of(out: str) -> list[str]:
+    return [line for line in out.splitlines() if line.startswith("│")]
+
+
+@pytest.mark.parametrize(
+    ("speed", "policy", "ap", "hard"),
+    [
+        (None, "threshold 0.5", None, 0.52),
+        ("easy", "every image easy", 1, 0),
+        ("hard", "every image hard", 0, 1),
+        ("0.2", "threshold 0.2", None, 0.24),
+    ],
+)
+def test_one_policy(
+    capsys: pytest.CaptureFixture[str],
+    bundle: Path,
+    labels: Path,
+    speed: str | None,
+    policy: str,
+    ap: float | None,
+    hard: float,
+) -> None:
+    more = () if speed is None else ("--speed", speed)
+    status, out, err = evaluate(capsys, bundle, labels, "--json", *more)
+    document = json.loads(out)
+    assert (status, err) == (0, "")
+    assert document["policy"] == policy
+    assert document["pictures"] == 25
+    assert document["hard_fraction"] == pytest.approx(hard)
+    if ap is not None:
+        assert document["precision"]["ap"] == pytest.approx(ap)
+
+
+def test_a_target_needs_a_calibration_and_uses_it(
+    capsys: pytest.CaptureFixture[str], bundle: Path, labels: Path
+) -> None:
+    status, _, err = evaluate(capsys, bundle, labels, "--speed", "40%")
+    assert (status, "dyninfer calibrate" in err) == (1, True)
+    run(capsys, "calibrate", str(bundle), "--images", str(labels.parent))
+    status, out, _ = evaluate(capsys, bundle, labels, "--speed", "40%", "--json")
+    assert status == 0
+    assert json.loads(out)["hard_fraction"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("more", [(), ("--curve",)])
+def test_tables_fit_80_columns(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bundle: Path,
+    labels: Path,
+    more: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, _ = evaluate(capsys, bundle, labels, *more)
+    assert status == 0
+    assert "…" not in out
+    assert len(table_of(out)) == (11 if more else 1)
+    assert max(map(len, table_of(out))) <= 80
+
+
+def test_the_curve_is_the_same_every_time_but_for_its_times(
+    capsys: pytest.CaptureFixture[str], bundle: Path, labels: Path, tmp_path: Path
+) -> None:
+    def curve(name: str) -> dict:
+        path = tmp_path / name
+        status, out, _ = evaluate(capsys, bundle, labels, "--curve", "-o", str(path), "--json")
+        assert status == 0
+        document = json.loads(path.read_text())
+        assert json.loads(out) == document
+        for row in (*document["rows"], *document["exits"]):
+            assert row.pop("mean_ms") > 0
+        assert document.pop("last_exit_alone_ms") > 0
+        document["routing"].pop("break_even")
+        return document
+
+    first = curve("first.json")
+    assert first == curve("second.json")
+    assert len(first["rows"]) == 21
+    assert [exit_["ap"] for exit_ in first["exits"]] == [pytest.approx(1), 0]
+    assert (first["rows"][0]["hard_fraction"], first["rows"][-1]["hard_fraction"]) == (0, 1)
+
+
+def test_a_static_bundle_has_a_precision_and_no_curve(
+    capsys: pytest.CaptureFixture[str], labels: Path, tmp_path: Path
+) -> None:
+    bundle = write_static(tmp_path / "static.dyn")
+    status, out, _ = evaluate(capsys, bundle, labels, "--json")
+    assert status == 0
+    assert json.loads(out)["precision"]["ap"] == pytest.approx(1)
+    status, _, err = evaluate(capsys, bundle, labels, "--curve")
+    assert (status, "one exit" in err) == (1, True)
+
+
+def test_speed_and_curve_exclude_each_other(
+    capsys: pytest.CaptureFixture[str], bundle: Path, labels: Path
+) -> None:
+    status, _, err = evaluate(capsys, bundle, labels, "--speed", "easy", "--curve")
+    assert (status, "--curve" in err) == (2, True)
+
+
+def test_labels_of_other_pictures_leave_nothing_behind(
+    capsys: pytest.CaptureFixture[str], bundle: Path, labels: Path, tmp_path: Path
+) -> None:
+    before = files_below(bundle)
+    text = labels.read_text().replace(".png", ".jpg")
+    labels.write_text(text)
+    output = tmp_path / "result.json"
+    status, out, err = evaluate(capsys, bundle, labels, "-o", str(output))
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "none of the 25 pictures" in err
+    assert not output.exists()
+    assert files_below(bundle) == before

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import dyninfer
+from dyninfer.benchmarks.dataset import Samples, load_samples
+from dyninfer.benchmarks.router_quality import FITTED, RANDOM
+from dyninfer.bundle import PARITY_FILE, Bundle
+from dyninfer.errors import RouterError
+from dyninfer.exporters.router.features import FeatureKind
+from dyninfer.exporters.router.fit import FitOptions, RouterFit, fit_routers, refuse_useless
+from dyninfer.exporters.router.observe import body_outputs
+from dyninfer.exporters.router.write import ROUTER_FILE, write_routed
+from dyninfer.images import find_images, read_image
+from dyninfer.manifest import CascadeRoute, Exit
+from dyninfer.sealed import load_sealed
+from tests import support
+from tests.exporters.router import cascades
+
+QUICK = FitOptions(augment=1, seeds=3)
+
+
+def samples_of(folder: Path, *, labelled: bool = True) -> Samples:
+    labels = folder / "labels.json" if labelled else None
+    return load_samples(find_images(folder), labels, ("left", "right"))
+
+
+def fit(bundle: Path, folder: Path, options: FitOptions = QUICK, **of_samples) -> RouterFit:
+    with dyninfer.load(bundle) as detector:
+        return fit_routers(detector, samples_of(folder, **of_samples), options)
+
+
+def write(bundle: Path, output: Path, fitted: RouterFit) -> Path:
+    write_routed(Bundle.open(bundle), output, [e.router for e in fitted.exits], fitted.record)
+    return output
+
+
+def test_a_router_that_can_be_learned_sends_the_hard_pictures_on(tmp_path):
+    bundle = cascades.write_learnable(tmp_path / "pair.dyn")
+    folder = cascades.write_pictures(tmp_path / "pictures")
+    fitted = fit(bundle, folder)
+    refuse_useless(fitted)
+    comparison = fitted.exits[0].comparison
+    assert comparison.row(FITTED, 0.5).ap50.mean > comparison.row(RANDOM, 0.5).ap50.mean + 0.03
+    routed = write(bundle, tmp_path / "routed.dyn", fitted)
+    with dyninfer.load(routed) as detector:
+        detector.policy = dyninfer.Threshold(0.5)
+        found = detector(find_images(folder))
+    assert [d.exit_index for d in found] == [0, 1] * 20
+    easiness = np.array([d.easiness for d in found])
+    assert 0.02 < easiness.min() < 0.45
+    assert 0.55 < easiness.max() < 0.98
+
+
+@pytest.mark.parametrize(
+    "write_bundle", [cascades.write_learnable, cascades.write_learnable_with_head]
+)
+def test_the_exported_router_says_what_the_fitted_one_says(tmp_path, write_bundle):
+    bundle = write_bundle(tmp_path / "pair.dyn")
+    folder = cascades.write_pictures(tmp_path / "pictures")
+    fitted = fit(bundle, folder)
+    routed = write(bundle, tmp_path / "routed.dyn", fitted)
+    router = fitted.exits[0].router
+    pictures = [read_image(path) for path in find_images(folder)]
+    with dyninfer.load(routed) as detector:
+        (tensors,) = body_outputs(detector, pictures)
+        inputs = {spec.name: tensors[spec.name] for spec in router.inputs}
+        found = detector.run_stage("router", inputs)["easiness"]
+        alone = [detector(picture).easiness for picture in pictures[:3]]
+    expected = router.module(*(torch.from_numpy(array) for array in inputs.values()))
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(alone, found[:3, 0], atol=1e-6)
+    np.testing.assert_allclose(found[:, 0], fitted.exits[0].easiness, atol=1e-5)
+
+
+def test_without_labels_agreement_with_the_last_exit_teaches_the_same(tmp_path):
+    bundle = cascades.write_learnable(tmp_path / "pair.dyn")
+    folder = cascades.write_pictures(tmp_path / "pictures")
+    fitted = fit(bundle, folder, labelled=False)
+    refuse_useless(fitted)
+    assert fitted.record["truth"] == "agreement with the last exit"
+    easiness = fitted.exits[0].easiness
+    assert easiness[::2].min() > easiness[1::2].max()
+
+
+def test_an_existing_router_is_compared_and_replaced(tmp_path):
+    bundle = cascades.write_learnable_with_head(tmp_path / "pair.dyn")
+    folder = cascades.write_pictures(tmp_path / "pictures")
+    before = support.files_below(bundle)
+    # other light would hide what tells the pictures apart
+    fitted = fit(bundle, folder, FitOptions(augment=0, seeds=3))
+    comparison = fitted.exits[0].comparison
+    assert comparison.row("existing router", 0.5).ap50.mean < comparison.row(FITTED, 0.5).ap50.mean
+    assert fitted.record["exits"][0]["features"] == "pooled"
+    routed = write(bundle, tmp_path / "routed.dyn", fitted)
+    assert support.files_below(bundle) == before
+    old, new = Bundle.open(bundle).manifest, Bundle.open(routed).manifest
+    assert new.stages["router"].sha256 != old.stages["router"].sha256
+    assert {n: s for n, s in new.stages.items() if n != "router"} == {
+        n: s for n, s in old.stages.items() if n != "router"
+    }
+    with dyninfer.load(routed) as detector:
+        easiness = [d.easiness for d in detector(find_images(folder))]
+    assert np.mean(easiness[::2]) > np.mean(easiness[1::2]) + 0.1
+
+
+def test_every_exit_but_the_last_gets_its_router(tmp_path):
+    bundle = cascades.write_learnable_three(tmp_path / "three.dyn")
+    folder = cascades.write_pictures(tmp_path / "pictures")
+    fitted = fit(bundle, folder)
+    routed = write(bundle, tmp_path / "routed.dyn", fitted)
+    manifest = Bundle.open(routed).manifest
+    assert [exit_.router for exit_ in manifest.exits] == ["router_1", "router_2", None]
+    with dyninfer.load(routed) as detector:
+        detector.policy = dyninfer.Threshold(0.5)
+        assert [d.exit_index for d in detector(find_images(folder))] == [0, 1] * 20
+
+
+def test_what_held_for_the_old_router_stays_behind(tmp_path):
+    bundle = cascades.write_learnable(tmp_path / "pair.dyn")
+    Bundle.open(bundle).write_parity({"schema_version": 1})
+    fitted = fit(bundle, cascades.write_pictures(tmp_path / "pictures"))
+    routed = write(bundle, tmp_path / "routed.dyn", fitted)
+    assert not (routed / PARITY_FILE).exists()
+    assert not (routed / "calibration.json").exists()
+    record = load_sealed(routed / ROUTER_FILE)
+    assert record == fitted.record
+    assert record["images"] == 40
+    assert record["exits"][0]["comparison"]["beats_random"]
+
+
+def test_a_stage_that_is_called_router_already_keeps_its_name(tmp_path):
+    models = {
+        "router": cascades.body("images", cascades.FIRST),
+        "second": cascades.body("images", cascades.LAST),
+    }
+    route = CascadeRoute(exits=(Exit(body="router"), Exit(body="second")))
+    bundle = support.write_tiny_bundle(tmp_path / "odd.dyn", models, route, {"images": 8})
+    fitted = fit(bundle, cascades.write_pictures(tmp_path / "pictures"))
+    routed = Bundle.open(write(bundle, tmp_path / "routed.dyn", fitted))
+    assert routed.manifest.exits[0].router == "router_fitted"
+    assert routed.manifest.stages["router"] == Bundle.open(bundle).manifest.stages["router"]
+
+
+def test_where_both_exits_find_the_same_there_is_nothing_to_learn(tmp_path):
+    bundle = cascades.write_learnable(tmp_path / "twins.dyn", second=cascades.FIRST)
+    folder = cascades.write_pictures(tmp_path / "pictures")
+    with support.refuses(RouterError, "nothing to learn", "both exits find the same"):
+        fit(bundle, folder)
+
+
+def test_where_all_pictures_look_the_same_there_is_nothing_to_learn_from(tmp_path):
+    bundle = cascades.write_learnable(tmp_path / "pair.dyn")
+    folder = cascades.write_pictures(tmp_path / "pictures", told=False)
+    same = (folder / "000.png").read_bytes()
+    for path in find_images(folder):
+        path.write_bytes(same)
+    with support.refuses(RouterError, "the same for all pictures"):
+        fit(bundle, folder, FitOptions(augment=0, seeds=2))
+
+
+def test_a_router_that_learned_nothing_of_use_is_refused_with_its_figures(tmp_path):
+    bundle = cascades.write_learnable(tmp_path / "pair.dyn")
+    folder = cascades.write_pictures(tmp_path / "pictures", told=False, seed=1)
+    fitted = fit(bundle, folder, FitOptions(augment=0, seeds=5))
+    with support.refuses(RouterError, "no better than random", "25% hard", "50% hard"):
+        refuse_useless(fitted)
+
+
+def test_a_bundle_with_a_single_exit_has_nothing_to_route(tmp_path):
+    static = support.write_static(tmp_path / "one.dyn")
+    folder = cascades.write_pictures(tmp_path / "pictures")
+    with support.refuses(dyninfer.InputError, "single exit", "expected a cascade"):
+        fit(static, folder)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_too_few_pictures_for_the_folds_are_refused(tmp_path, count):
+    bundle = cascades.write_learnable(tmp_path / "pair.dyn")
+    folder = cascades.write_pictures(tmp_path / "pictures", count)
+    with support.refuses(dyninfer.InputError, f"{count} pictures", "at least 10"):
+        fit(bundle, folder)
+
+
+def test_pictures_with_nothing_in_them_are_refused(tmp_path):
+    bundle = cascades.write_learnable(tmp_path / "pair.dyn")
+    folder = cascades.write_pictures(tmp_path / "pictures", 12)
+    labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    text = json.dumps(labels | {"annotations": []})
+    (folder / "labels.json").write_text(text, encoding="utf-8")
+    with support.refuses(RouterError, "nothing is to be found in any of the 12 pictures"):
+        fit(bundle, folder)
+
+
+def test_features_that_are_not_there_are_refused(tmp_path):
+    bundle = cascades.write_learnable(tmp_path / "pair.dyn")
+    folder = cascades.write_pictures(tmp_path / "pictures")
+    with support.refuses(dyninfer.InputError, "--features detections"):
+        fit(bundle, folder, FitOptions(features=FeatureKind.POOLED))
+
+
+def test_outputs_that_are_not_finite_are_refused(tmp_path):
+    bundle = cascades.write_not_finite(tmp_path / "nan.dyn")
+    folder = cascades.write_pictures(tmp_path / "pictures")
+    with support.refuses(RouterError, "not finite", "000.png"):
+        fit(bundle, folder)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dyninfer.benchmarks.coco import Truth
+from dyninfer.benchmarks.routed_precision import match_picture
+from dyninfer.exporters.router.losses import DetectionPool, agreed_truth, routed_loss
+from dyninfer.types import Detections
+
+BOX, AWAY = [0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]
+
+
+def detections(*found: tuple[list[float], float, int]) -> Detections:
+    return Detections(
+        boxes_xyxy=np.array([box for box, *_ in found], np.float32).reshape(-1, 4),
+        confidences=np.array([confidence for _, confidence, _ in found], np.float32),
+        class_ids=np.array([class_id for *_, class_id in found], np.int64),
+        class_names=("thing",) * len(found),
+    )
+
+
+def truth(*objects: tuple[list[float], int], crowd: bool = False) -> Truth:
+    boxes = np.array([box for box, _ in objects], np.float64).reshape(-1, 4)
+    return Truth(boxes, np.array([c for _, c in objects], np.int64), np.full(len(objects), crowd))
+
+
+def losses(*pictures, classes=None) -> np.ndarray:
+    matches = [match_picture(known, exits) for known, *exits in pictures]
+    return DetectionPool(matches, (0, 1), classes).losses(np.ones(len(matches), bool))
+
+
+def test_nothing_there_and_nothing_found_costs_nothing():
+    assert losses((truth(), detections(), detections())).tolist() == [[0, 0]]
+
+
+def test_a_missed_object_costs_one_and_a_found_one_nothing():
+    found = losses((truth((BOX, 0)), detections(), detections((BOX, 0.9, 0))))
+    assert found.tolist() == [[1, 0]]
+
+
+def test_a_false_detection_costs_only_above_true_ones():
+    below = losses((truth((BOX, 0)), detections((AWAY, 0.1, 0)), detections((BOX, 0.9, 0))))
+    above = losses((truth((BOX, 0)), detections((AWAY, 0.95, 0)), detections((BOX, 0.9, 0))))
+    assert below[0, 0] == 1
+    assert above[0, 0] > 1.2
+
+
+def test_the_class_must_be_right():
+    wrong = losses((truth((BOX, 0)), detections((BOX, 0.9, 1)), detections((BOX, 0.8, 0))))
+    assert wrong[0, 0] > 1 > wrong[0, 1]
+
+
+def test_crowds_count_neither_way():
+    crowd = truth((BOX, 0), crowd=True)
+    assert losses((crowd, detections((BOX, 0.9, 0)), detections())).tolist() == [[0, 0]]
+
+
+def test_classes_that_are_never_there_count_neither_way_where_asked():
+    picture = (truth((BOX, 0)), detections((AWAY, 0.95, 1)), detections((BOX, 0.9, 0)))
+    assert losses(picture)[0, 0] > 1
+    assert losses(picture, classes=np.array([True, False]))[0, 0] == 1
+
+
+def test_only_the_marked_images_are_looked_at():
+    pictures = [
+        (truth((BOX, 0)), detections((AWAY, 0.95, 0)), detections((BOX, 0.9, 0))),
+        (truth((BOX, 0)), detections((BOX, 0.7, 0)), detections((AWAY, 0.8, 0))),
+    ]
+    matches = [match_picture(known, exits) for known, *exits in pictures]
+    alone = DetectionPool(matches[:1], (0, 1)).losses(np.array([True]))
+    marked = DetectionPool(matches, (0, 1)).losses(np.array([True, False]))
+    assert marked[0].tolist() == alone[0].tolist()
+    assert marked[1].tolist() == [0, 0]
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 100_000))
+def test_the_losses_add_up_to_what_average_precision_lacks(seed: int):
+    rng = np.random.default_rng(seed)
+
+    def some() -> Detections:
+        boxes = [BOX, AWAY, [20.0, 20.0, 30.0, 30.0]]
+        return detections(
+            *((boxes[k], float(rng.uniform()), 0) for k in rng.permutation(3)[: rng.integers(4)])
+        )
+
+    pictures = [(truth((BOX, 0), (AWAY, 0)), some(), some()) for _ in range(5)]
+    ranked = sorted(
+        (
+            (confidence, true)
+            for known, *exits in pictures
+            for matches in match_picture(known, exits).exits
+            for confidence, true in zip(matches.confidences, matches.true[:, 0], strict=True)
+        ),
+        reverse=True,
+    )
+    hits = np.cumsum([true for _, true in ranked])
+    precisions = [hits[rank] / (rank + 1) for rank, (_, true) in enumerate(ranked) if true]
+    objects = 2 * 2 * len(pictures)  # both exits could have found them
+    average = sum(precisions) / objects
+    assert losses(*pictures).sum() == pytest.approx(objects * (1 - average))
+
+
+def test_what_the_last_exit_is_sure_of_is_true_and_what_it_has_seen_is_left_open():
+    agreed = agreed_truth(detections((BOX, 0.9, 1), (AWAY, 0.6, 0), (BOX, 0.05, 0)))
+    assert agreed.class_ids.tolist() == [1, 0]
+    assert agreed.crowd is not None
+    assert agreed.crowd.tolist() == [False, True]
+
+
+def test_half_of_the_images_are_better_off_at_each_exit():
+    rng = np.random.default_rng(0)
+    first, last = rng.uniform(0, 3, 101), rng.uniform(0, 1, 101)
+    median = float(np.median(first - last))
+    leave = routed_loss(np.ones(101), first, last, median)
+    stay = routed_loss(np.zeros(101), first, last, median)
+    assert (leave < stay).sum() == 50
+    assert (leave > stay).sum() == 50
