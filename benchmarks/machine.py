@@ -12,7 +12,16 @@ from pathlib import Path
 
 from dyninfer.hardware import cpu_field, read_cpuinfo, usable_cores
 
-LIBRARIES = ("dyninfer", "numpy", "onnxruntime", "onnxruntime-gpu", "onnx", "torch")
+LIBRARIES = (
+    "dyninfer",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnx",
+    "torch",
+    "tensorrt",
+    "tensorrt-rtx",
+)
 RELEVANT_FLAGS = (
     "avx2",
     "avx512f",

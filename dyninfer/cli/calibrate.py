@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dyninfer.bundle import Bundle
-from dyninfer.calibration import CALIBRATION_FILE
+from dyninfer.calibration import CALIBRATION_FILE, Row
 from dyninfer.cli.common import (
     BundleArgument,
     DeviceOption,
@@ -21,6 +21,8 @@ from dyninfer.cli.common import (
     stdout,
     warn,
 )
+from dyninfer.errors import BundleError, InputError
+from dyninfer.thresholds import SEND_ALL
 
 if TYPE_CHECKING:
     from dyninfer.benchmarks.dataset import Samples
@@ -66,27 +68,52 @@ def calibrate(
 
     Example: **dyninfer calibrate dy-yolov7.dyn --images photos/ --annotations labels.json**
     """
-    from dyninfer.benchmarks.calibrate import cautions, check_calibratable
+    from dyninfer.benchmarks.calibrate import check_calibratable, remarks
     from dyninfer.benchmarks.dataset import load_samples
-    from dyninfer.certify import images_needed
     from dyninfer.cli.sources import expand_sources
     from dyninfer.detector import load
 
     if risk is not None:
-        images_needed(risk, confidence)  # raises at once where one is out of range
-    manifest = Bundle.open(bundle).manifest
+        _check_levels(risk, confidence)
+    opened = Bundle.open(bundle, check_calibration=False)
+    manifest = opened.manifest
     paths = expand_sources([str(path) for path in images])
     samples = load_samples(paths, annotations, manifest.class_names)
     check_calibratable(manifest, len(samples.items))
+    _drop_unusable(opened)
     with load(bundle, device=device, provider=provider) as detector:
         calibration, warnings = run_calibration(detector, samples, time_images, risk, confidence)
         detector.bundle.write_calibration(calibration)
-    for line in (*warnings, *cautions(calibration.easiness_array)):
+        told = [*warnings, *remarks(detector.bundle, calibration)]
+    for line in told:
         warn(line)
     if json_output:
         stdout.print_json(calibration.model_dump_json())
     else:
         print_calibration(bundle, calibration)
+
+
+def _drop_unusable(bundle: Bundle) -> None:
+    """Remove a calibration that was changed, so that the bundle can be opened to measure anew."""
+    try:
+        bundle.calibration()
+    except BundleError as error:
+        warn(f"replaced: {error}")
+        (bundle.path / CALIBRATION_FILE).unlink()
+
+
+def _check_levels(risk: float, confidence: float) -> None:
+    """Refuse at once what could certify nothing.
+
+    Raises:
+        typer.BadParameter: one of them is out of range.
+    """
+    from dyninfer.certify import images_needed
+
+    try:
+        images_needed(risk, confidence)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def run_calibration(
@@ -138,7 +165,7 @@ def silence_decoder() -> None:
 
 
 def print_calibration(path: Path, calibration: Calibration) -> None:
-    """The table, every tenth percentile of it, and what to do with it."""
+    """The table, some percentiles of it, and what to do with it."""
     stdout.print(_table(calibration))
     times = "; ".join(
         f"exit {index} {np.mean(samples):.2f} ms (p95 {np.percentile(samples, 95):.2f})"
@@ -162,7 +189,7 @@ def _table(calibration: Calibration) -> Table:
     columns = ["hard", "threshold", "ms", *(["AP", "AP50"] if labelled else []), "agreement"]
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    for row in calibration.rows[::SHOWN_EVERY]:
+    for row in _shown_rows(calibration):
         precision = [f"{100 * (value or 0):.1f}" for value in (row.ap, row.ap50)]
         table.add_row(
             f"{row.hard_fraction:.1%}",
@@ -172,6 +199,22 @@ def _table(calibration: Calibration) -> Table:
             f"{row.agreement:.3f}",
         )
     return table
+
+
+def _shown_rows(calibration: Calibration) -> list[Row]:
+    """Every tenth percentile, shares that repeat once only, and all pictures hard."""
+    last = Row(
+        percentile=100,
+        threshold=SEND_ALL,
+        hard_fraction=1,
+        mean_ms=float(np.mean(calibration.exit_ms[-1])),
+        ap=calibration.last_exit_ap,
+        ap50=calibration.last_exit_ap50,
+        agreement=1,
+    )
+    rows = {row.hard_fraction: row for row in (last, *calibration.rows[::-SHOWN_EVERY])}
+    rows[1.0] = last
+    return sorted(rows.values(), key=lambda row: row.hard_fraction)
 
 
 def _certificate_lines(calibration: Calibration) -> list[str]:

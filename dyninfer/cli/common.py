@@ -29,7 +29,8 @@ stderr = Console(stderr=True, highlight=False)
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="A bundle folder, NAME.dyn.", show_default=False)
 ]
-DeviceOption = Annotated[
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, or cuda:0 for the first GPU.")]
+BackendDeviceOption = Annotated[
     str | None,
     typer.Option("--device", help="cpu, or cuda:0 for the first GPU; the backend's own if absent."),
 ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,7 +16,8 @@ from dyninfer.bundle import Bundle
 from dyninfer.calibration import Calibration
 from dyninfer.cli.build_report import builds_table
 from dyninfer.cli.common import BundleArgument, JsonOption, readable, stdout, warn
-from dyninfer.manifest import TensorSpec
+from dyninfer.errors import BundleError
+from dyninfer.manifest import Source, TensorSpec
 
 
 def info(bundle: BundleArgument, json_output: JsonOption = False) -> None:
@@ -26,10 +28,13 @@ def info(bundle: BundleArgument, json_output: JsonOption = False) -> None:
     if not json_output:
         print_bundle(bundle)
         return
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(bundle, check_calibration=False)
+    unusable = _unusable_calibration(opened)
+    if unusable:
+        warn(unusable)
     document = opened.manifest.model_dump(mode="json") | {
         "parity": opened.parity(),
-        "calibration": _calibration_document(opened),
+        "calibration": None if unusable else _calibration_document(opened),
         "builds": [
             {"folder": path.name, **build.model_dump(mode="json")}
             for path, build in list_builds(opened)[0].items()
@@ -40,7 +45,7 @@ def info(bundle: BundleArgument, json_output: JsonOption = False) -> None:
 
 def print_bundle(path: Path) -> None:
     """Stages, costs and parity as tables."""
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path, check_calibration=False)
     manifest = bundle.manifest
     names = manifest.class_names
     shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
@@ -61,12 +66,8 @@ def print_bundle(path: Path) -> None:
         stages = " + ".join(exit_.stages)
         macs = readable(manifest.macs_to_exit(index))
         stdout.print(f"exit {index}: {escape(stages)}; an image that leaves here costs {macs} MACs")
-    stdout.print(
-        f"weights from {escape(manifest.source.file_name)} "
-        f"(SHA-256 {manifest.source.sha256[:12]}...), "
-        f"licence {escape(manifest.source.licence or 'not recorded')}",
-        soft_wrap=True,
-    )
+    for source in (manifest.source, *manifest.further_sources):
+        stdout.print(_source_line(source), soft_wrap=True)
     stdout.print(_parity_line(bundle), soft_wrap=True)
     stdout.print(_calibration_line(bundle), soft_wrap=True)
     _print_builds(bundle)
@@ -110,6 +111,13 @@ def _names(specs: Sequence[TensorSpec]) -> str:
     return escape(", ".join([*others, f"{len(features)} features"]))
 
 
+def _source_line(source: Source) -> str:
+    return (
+        f"weights from {escape(source.file_name)} (SHA-256 {source.sha256[:12]}...), "
+        f"licence {escape(source.licence or 'not recorded')}"
+    )
+
+
 def _parity_line(bundle: Bundle) -> str:
     parity = bundle.parity()
     if parity is None:
@@ -135,6 +143,15 @@ def _calibration_fits(bundle: Bundle, calibration: Calibration) -> bool:
     return dict(calibration.engine.stages_sha256) == current
 
 
+def _unusable_calibration(bundle: Bundle) -> str | None:
+    """Why the calibration cannot be used at all, or None; the rest of the bundle still can."""
+    try:
+        bundle.calibration()
+    except BundleError as error:
+        return str(error)
+    return None
+
+
 def _calibration_document(bundle: Bundle) -> dict[str, Any] | None:
     """The calibration without its one value for every picture."""
     calibration = bundle.calibration()
@@ -145,6 +162,8 @@ def _calibration_document(bundle: Bundle) -> dict[str, Any] | None:
 
 
 def _calibration_line(bundle: Bundle) -> str:
+    if unusable := _unusable_calibration(bundle):
+        return f"[yellow]{escape(unusable)}[/yellow]"
     manifest, calibration = bundle.manifest, bundle.calibration()
     if calibration is None:
         if len(manifest.exits) < 2:
@@ -161,7 +180,7 @@ def _calibration_line(bundle: Bundle) -> str:
     certified = "" if calibration.certificate is None else ", with a certificate"
     return (
         f"calibrated on {calibration.images.count} pictures ({labels}{certified}), "
-        f"{rows[0].mean_ms:.2f} to {rows[-1].mean_ms:.2f} ms, "
+        f"{rows[0].mean_ms:.2f} to {np.mean(calibration.exit_ms[-1]):.2f} ms, "
         f"{escape(engine.backend)} {escape(engine.backend_version)} ({escape(engine.provider)}), "
         f"{escape(engine.device_name)}"
     )

@@ -10,9 +10,11 @@ import typer
 from rich.markup import escape
 
 from dyninfer.cli.common import (
+    BackendDeviceOption,
+    BackendOption,
     BundleArgument,
-    DeviceOption,
     JsonOption,
+    PrecisionOption,
     ProviderOption,
     SpeedOption,
     progress_bar,
@@ -65,8 +67,10 @@ def predict(
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Write annotated pictures.")
     ] = True,
-    device: DeviceOption = "cpu",
+    device: BackendDeviceOption = None,
+    backend: BackendOption = None,
     provider: ProviderOption = None,
+    precision: PrecisionOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Detect objects in pictures; write annotated copies and one JSON line for each.
@@ -83,7 +87,14 @@ def predict(
     policy = _policy(speed, threshold, always_easy, always_hard)
     options = Postprocess(confidence=confidence, iou=iou)
     paths = expand_sources(sources)
-    with load(bundle, device=device, provider=provider, max_batch=batch) as detector:
+    with load(
+        bundle,
+        device=device,
+        backend=backend,
+        provider=provider,
+        precision=precision,
+        max_batch=batch,
+    ) as detector:
         if policy is not None:
             detector.policy = policy
         with ResultWriter(free_folder(output), paths, draw=images, echo=json_output) as writer:

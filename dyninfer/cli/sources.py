@@ -18,7 +18,7 @@ def expand_sources(sources: Sequence[str]) -> list[Path]:
     Raises:
         InputError: a source does not exist, holds no picture, or is a video or a stream.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for source in sources:
         _refuse_streams(source)
         path = Path(source)
@@ -31,8 +31,9 @@ def expand_sources(sources: Sequence[str]) -> list[Path]:
             pictures = [path]
         else:
             pictures = _expand_glob(source)
-        found |= dict.fromkeys(pictures)
-    return list(found)
+        for picture in pictures:
+            found.setdefault(str(picture.absolute()), picture)
+    return list(found.values())
 
 
 def _refuse_streams(source: str) -> None:

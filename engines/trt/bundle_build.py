@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from dyninfer.build_files import NOTHING_CONVERTED, Converted, make_build
@@ -63,13 +64,6 @@ def device_target(library: Library, properties: DeviceProperties) -> BuildTarget
     )
 
 
-def device_options(library: Library, properties: DeviceProperties, max_batch: int) -> EngineOptions:
-    """How a backend on this machine's GPU has its engines built."""
-    capability = dotted(properties)
-    known = capability in library.compute_capabilities
-    return EngineOptions(default_batch(max_batch), (capability,) if known else ())
-
-
 def build_spec(
     library: Library,
     manifest: Manifest,
@@ -104,7 +98,7 @@ def device_spec(
     max_batch: int,
 ) -> BuildSpec:
     """The build that a backend on this machine's GPU wants."""
-    options = device_options(library, properties, max_batch)
+    options = EngineOptions(default_batch(max_batch))
     return build_spec(library, manifest, precision, device_target(library, properties), options)
 
 
@@ -115,7 +109,7 @@ def build_bundle(
     options: EngineOptions,
     converted: Converted | None = None,
     *,
-    replace: bool = False,
+    rebuild: bool = False,
     report: StageReport = lambda _stage, _share, _phase: None,
     active: Active = nullcontext,
     on_wait: Callable[[], None] = lambda: None,
@@ -126,10 +120,10 @@ def build_bundle(
         library: to build with.
         bundle: to build.
         spec: of :func:`build_spec` or :func:`device_spec`.
-        options: as they were given to it.
+        options: as they were given to it; the GPUs to build for are those of ``spec``.
         converted: stages in another precision than the bundle's; None to take them from any
             build that has them.
-        replace: build even if there is this very build.
+        rebuild: build even if there is this very build.
         report: told of the progress, from another thread.
         active: makes the GPU to build on the current one, as :meth:`Cuda.active` does.
         on_wait: called once if another process is building in this bundle.
@@ -138,6 +132,7 @@ def build_bundle(
         EngineBuildError: a stage cannot be built, or its conversion is not there.
     """
     check_options(library, options)
+    options = replace(options, compute_capabilities=_capabilities(library, spec))
     files = converted if converted is not None else _earlier_conversion(bundle, spec)
 
     def make_engine(name: str, onnx: Path) -> bytes:
@@ -146,7 +141,16 @@ def build_bundle(
             library, source, options, lambda share, phase: report(name, share, phase), active
         )
 
-    return make_build(bundle, spec, files, make_engine, replace=replace, on_wait=on_wait)
+    return make_build(bundle, spec, files, make_engine, replace=rebuild, on_wait=on_wait)
+
+
+def _capabilities(library: Library, spec: BuildSpec) -> tuple[str, ...]:
+    """What the library is told to build for; nothing where it builds for the GPU that is here.
+
+    A GPU that it does not list may still run what it builds by default.
+    """
+    wanted = spec.target.compute_capabilities if spec.target else ()
+    return tuple(c for c in wanted if c in library.compute_capabilities)
 
 
 def _earlier_conversion(bundle: Bundle, spec: BuildSpec) -> Converted:

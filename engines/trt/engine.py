@@ -27,24 +27,18 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
     def __init__(self, name: str, stage: Stage, opened: OpenedEngine, cuda: Cuda) -> None:
         super().__init__(name, stage)
         self._cuda = cuda
-        self._opened: OpenedEngine | None = opened
+        self._opened = opened
         self._graphs = GraphMaker(cuda, name)
 
     @property
     def scratch_size(self) -> int:
         """Bytes of memory for intermediate results, at the largest batch."""
-        return self._open.scratch_size
+        return self._opened.scratch_size
 
     @property
     def graph_count(self) -> int:
         """How many graphs were captured, by all callers."""
         return self._graphs.count
-
-    @property
-    def _open(self) -> OpenedEngine:
-        if self._opened is None:
-            raise EngineRunError(f"stage {self.name!r} was closed; load the bundle again")
-        return self._opened
 
     def _execute(
         self, inputs: Mapping[str, TrtTensor], batch: int, workspace: TrtWorkspace
@@ -55,7 +49,7 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
                 spec.name: workspace.place(spec.name, inputs[spec.name])
                 for spec in self.stage.inputs
             }
-            pieces = plan_pieces(batch, self._open.ranges)
+            pieces = plan_pieces(batch, self._opened.ranges)
             if len(pieces) == 1:
                 outputs = self._run(pointers, batch, "whole", workspace)
             else:
@@ -67,7 +61,7 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         self, pointers: Mapping[str, int], batch: int, purpose: str, workspace: TrtWorkspace
     ) -> dict[str, TrtTensor]:
         """Run from addresses into buffers of the workspace."""
-        shapes = self._open.output_shapes(batch, workspace.handle)
+        shapes = self._opened.output_shapes(batch, workspace.handle)
         outputs: dict[str, TrtTensor] = {}
         for spec in self.stage.outputs:
             shape = shapes[spec.name]
@@ -89,7 +83,7 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         workspace: TrtWorkspace,
     ) -> Lane:
         """The context for exactly these addresses, made where there is none yet."""
-        opened, lanes = self._open, workspace.lanes(self.name)
+        opened, lanes = self._opened, workspace.lanes(self.name)
         scratch = workspace.scratch(opened.scratch_size)
         addresses = dict(pointers)
         addresses |= {name: _pointer(tensor) for name, tensor in outputs.items()}
@@ -176,7 +170,7 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
     def close(self) -> None:
         """Let go of the engine; contexts of it must be gone before."""
         with self._cuda.active():
-            self._opened = None
+            self._opened.close()
 
 
 def _pointer(tensor: TrtTensor) -> int:

@@ -61,7 +61,7 @@ class OpenedEngine:
     ) -> None:
         self.name = name
         self.library = library
-        self._engine = engine
+        self._live: ICudaEngine | None = engine
         self._runtime = runtime  # TensorRT wants it to outlive its engines
         self._log = log
         self._stage = stage
@@ -72,6 +72,16 @@ class OpenedEngine:
         self.ranges = self._read_ranges()
         size = engine.device_memory_size_v2 if library.has_memory_size_v2 else None
         self.scratch_size = int(engine.device_memory_size if size is None else size)
+
+    @property
+    def _engine(self) -> ICudaEngine:
+        if self._live is None:
+            raise EngineRunError(f"stage {self.name!r} was closed; load the bundle again")
+        return self._live
+
+    def close(self) -> None:
+        """Free the engine, even if an error that somebody keeps still refers to this object."""
+        self._live = self._cache = None
 
     def require(self, succeeded: bool, what: str) -> None:
         """Raise EngineRunError where TensorRT said False, with the reason from its log."""

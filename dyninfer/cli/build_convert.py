@@ -1,0 +1,156 @@
+"""Converting the stages whose precision differs from the bundle's own, and measuring the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.progress import Progress, TaskID
+
+from dyninfer.build_files import NOTHING_CONVERTED, Converted
+from dyninfer.builds import Conversion, own_precision
+from dyninfer.bundle import Bundle
+from dyninfer.cli.build_request import BackendChoice, Request
+from dyninfer.cli.common import warn
+from dyninfer.manifest import Precision
+
+if TYPE_CHECKING:
+    from dyninfer.benchmarks.dataset import Sample, Samples
+    from dyninfer.exporters.precision.settings import Int8Settings
+    from dyninfer.exporters.precision.variant import ConvertedStage
+
+_FEW_PICTURES = 50
+_HELD_OUT_EVERY = 5
+_ENOUGH_TO_HOLD_OUT = 10
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Pictures that ranges are taken from, and others to measure on."""
+
+    all: Samples
+    calibration: Sequence[Sample]
+    measured: Sequence[Sample]
+
+
+def convert_stages(
+    request: Request,
+    bundle: Bundle,
+    plan: Mapping[str, Precision],
+    folder: Path,
+    progress: Progress,
+) -> Converted:
+    """The stages in the precision that is wanted, as files in ``folder``.
+
+    Raises:
+        MissingExtra: what converts is not installed.
+        InputError: a picture or label cannot be used.
+        ExportError: a stage cannot be converted.
+    """
+    if dict(plan) == own_precision(bundle.manifest):
+        return NOTHING_CONVERTED
+    from dyninfer.exporters.extras import require_export_extra
+
+    require_export_extra()
+    from dyninfer.exporters.precision.convert import convert_bundle_stages
+    from dyninfer.exporters.precision.measure import measure_precision
+
+    pictures = _split(_samples(request, bundle))
+    settings = _settings(request, progress)
+    made = convert_bundle_stages(
+        bundle, plan, [sample.path for sample in pictures.calibration], folder, settings
+    )
+    task = progress.add_task("comparing with fp32", total=len(pictures.measured))
+    truths = [sample.truth for sample in pictures.measured if sample.truth is not None]
+    report = measure_precision(
+        bundle,
+        made,
+        [sample.path for sample in pictures.measured],
+        truths or None,
+        lambda: progress.advance(task),
+    )
+    conversion = _conversion(request, plan, pictures, made)
+    return Converted(_changed(bundle, made), conversion, report.to_dict())
+
+
+def _changed(bundle: Bundle, made: Mapping[str, ConvertedStage]) -> dict[str, Path]:
+    stages = bundle.manifest.stages
+    return {n: stage.path for n, stage in made.items() if stage.sha256 != stages[n].sha256}
+
+
+def same_conversion(request: Request, bundle: Bundle, conversion: Conversion | None) -> bool:
+    """Whether a conversion was made as is asked for now; nothing asked for is the same."""
+    if conversion is None or not request.images:
+        return True
+    same_method = conversion.method in (None, request.method)
+    return same_method and conversion.images_sha256 == _samples(request, bundle).sha256()
+
+
+def _samples(request: Request, bundle: Bundle) -> Samples:
+    """The pictures that were named, or the built-in ones."""
+    from dyninfer.benchmarks.dataset import load_samples
+    from dyninfer.cli.sources import expand_sources
+    from dyninfer.cli.verify import built_in_photos
+
+    given = [str(path) for path in request.images]
+    paths = expand_sources(given) if given else built_in_photos()
+    return load_samples(paths, request.annotations, bundle.manifest.class_names)
+
+
+def _split(samples: Samples) -> _Pictures:
+    """Every fifth picture is held out to compare on, where there are enough."""
+    for warning in samples.warnings:
+        warn(warning)
+    if len(samples.items) < _FEW_PICTURES:
+        warn(
+            f"{len(samples.items)} pictures are few to take ranges from and to compare on; give "
+            "some hundred like those that will be seen with --images"
+        )
+    if len(samples.items) < _ENOUGH_TO_HOLD_OUT:
+        return _Pictures(samples, samples.items, samples.items)
+    kept = [item for i, item in enumerate(samples.items) if i % _HELD_OUT_EVERY]
+    return _Pictures(samples, kept, samples.items[::_HELD_OUT_EVERY])
+
+
+def _settings(request: Request, progress: Progress) -> Int8Settings:
+    from dyninfer.exporters.precision.settings import (
+        CalibrationMethod,
+        Int8Settings,
+        Int8Target,
+    )
+
+    methods = [method.value for method in CalibrationMethod]
+    if request.method not in methods:
+        raise typer.BadParameter(
+            f"--method is {request.method!r}, expected one of {', '.join(methods)}"
+        )
+    on_cpu = request.backend is BackendChoice.ONNXRUNTIME
+    bars: dict[str, TaskID] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = progress.add_task(what, total=total)
+        progress.update(bars[what], completed=done, total=total)
+
+    return Int8Settings(
+        target=Int8Target.CPU if on_cpu else Int8Target.TENSORRT,
+        method=CalibrationMethod(request.method),
+        progress=report,
+    )
+
+
+def _conversion(
+    request: Request,
+    plan: Mapping[str, Precision],
+    pictures: _Pictures,
+    made: Mapping[str, ConvertedStage],
+) -> Conversion:
+    return Conversion(
+        method=request.method if Precision.INT8 in plan.values() else None,
+        images_sha256=pictures.all.sha256(),
+        image_count=len(pictures.calibration),
+        kept_high={name: stage.kept_float for name, stage in made.items() if stage.kept_float},
+    )

@@ -1,0 +1,170 @@
+"""Every stage of a bundle in the precision that was planned for it, as files in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, TensorProto
+
+from dyninfer.bundle import Bundle, file_sha256
+from dyninfer.errors import BundleError, InputError
+from dyninfer.exporters.precision.feed import Picture, StageRunner, stage_feed
+from dyninfer.exporters.precision.fp16 import to_fp16
+from dyninfer.exporters.precision.graph import float_tensors, prepared_copy
+from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
+from dyninfer.exporters.precision.ranges import Feed, observe
+from dyninfer.exporters.precision.sensitivity import Choice, quantise_within
+from dyninfer.exporters.precision.settings import Int8Settings
+from dyninfer.exporters.precision.variant import ConvertedStage
+from dyninfer.manifest import Precision, Stage
+
+SETTINGS = Int8Settings()
+
+
+def convert_bundle_stages(
+    bundle: Bundle,
+    plan: Mapping[str, Precision],
+    calibration_images: Sequence[Picture],
+    folder: Path,
+    settings: Int8Settings = SETTINGS,
+) -> dict[str, ConvertedStage]:
+    """Convert stages and write each as ``<stage>.onnx`` into ``folder``.
+
+    Ranges are taken from what every stage really reads: the bundle's stages before it run in
+    float32 on the calibration pictures. A stage that has the planned precision already, or holds
+    nothing that could be converted, keeps the bundle's own file.
+
+    Args:
+        bundle: with its stages in float32.
+        plan: stage -> precision, see ``plan.parse_precision``; stages left out stay as they are.
+        calibration_images: files, or (h, w, 3) uint8 BGR arrays; int8 needs at least one, and some
+            hundred are usual. Float16 uses them to find values beyond its range.
+        folder: where files go; files of an attempt that failed are removed.
+        settings: of int8.
+
+    Returns:
+        One entry for every stage of the plan, in the bundle's order.
+
+    Raises:
+        InputError: the plan names an unknown stage, or int8 is planned without pictures.
+        BundleError: a stage is in another precision than float32 already.
+        ExportError: a stage cannot be converted; the message says why.
+        MissingExtra: a library is not installed.
+    """
+    _check_plan(bundle, plan, calibration_images)
+    runner = StageRunner(bundle)
+    converted: dict[str, ConvertedStage] = {}
+    written: list[Path] = []
+    try:
+        for name, entry in bundle.manifest.stages.items():
+            if name not in plan:
+                continue
+            job = _Job(name, entry, bundle.stage_path(name), calibration_images, settings)
+            made = _convert(job, plan[name], runner) if entry.precision != plan[name] else None
+            if made is None:
+                converted[name] = ConvertedStage(entry.precision, job.path, entry.sha256)
+                continue
+            path = folder / f"{name}.onnx"
+            written.append(path)
+            path.write_bytes(made.model.SerializeToString())
+            converted[name] = ConvertedStage(
+                plan[name], path, file_sha256(path), made.kept, made.deviation
+            )
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+    return converted
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One stage to convert."""
+
+    name: str
+    entry: Stage
+    path: Path
+    pictures: Sequence[Picture]
+    settings: Int8Settings
+
+
+@dataclass(frozen=True)
+class _Made:
+    model: ModelProto
+    kept: tuple[str, ...] = ()
+    deviation: float | None = None
+
+
+def _check_plan(bundle: Bundle, plan: Mapping[str, Precision], pictures: Sequence[Picture]) -> None:
+    stages = bundle.manifest.stages
+    if unknown := [name for name in plan if name not in stages]:
+        raise InputError(
+            f"the plan names {', '.join(map(repr, unknown))}, expected stages of {bundle.path}: "
+            f"{', '.join(stages)}"
+        )
+    for name, wanted in plan.items():
+        found = stages[name].precision
+        if found not in (wanted, Precision.FP32):
+            raise BundleError(
+                f"stage {name!r} of {bundle.path} is in {found.value} already and cannot become "
+                f"{wanted.value}; export the bundle again in fp32"
+            )
+        if wanted is Precision.INT8 and found is not wanted and not pictures:
+            raise InputError(
+                f"stage {name!r} in int8 needs calibration pictures and none were given; "
+                "give some hundred that look like those it will see"
+            )
+
+
+def _convert(job: _Job, precision: Precision, runner: StageRunner) -> _Made | None:
+    """The converted stage, or None where nothing in it could be converted."""
+    model = onnx.load(job.path)
+    feed = stage_feed(runner, job.name, job.pictures)
+    if precision is Precision.FP16:
+        made = _Made(to_fp16(model, _largest(model, feed) if job.pictures else None))
+        return made if _holds(made.model, TensorProto.FLOAT16) else None
+    choice = _to_int8(job, model, feed)
+    if not any(node.op_type == "QuantizeLinear" for node in choice.model.graph.node):
+        return None
+    return _Made(choice.model, choice.kept, choice.deviation)
+
+
+def _to_int8(job: _Job, model: ModelProto, feed: Feed) -> Choice:
+    settings, steps = job.settings, len(job.pictures)
+    prepared = prepare_int8(model)
+    what, done = f"calibrating {job.name}", 0
+
+    def tick() -> None:  # histograms take further rounds over all pictures
+        nonlocal done
+        done += 1
+        settings.progress(what, (done - 1) % steps + 1, steps)
+
+    observed = observe_stage(prepared, feed, settings, tick)
+    samples = list(islice(feed(), settings.search_samples))
+    return quantise_within(
+        prepared,
+        observed,
+        samples,
+        settings,
+        lambda at, of: settings.progress(f"searching sensitive layers of {job.name}", at, of),
+    )
+
+
+def _largest(model: ModelProto, feed: Feed) -> dict[str, float]:
+    """Largest magnitude that every float32 tensor of a stage was seen to hold."""
+    prepared = prepared_copy(model)
+    seen = observe(
+        prepared, float_tensors(prepared), feed, histograms=False, memory_mib=SETTINGS.memory_mib
+    )
+    return {name: tensor.largest for name, tensor in seen.items()}
+
+
+def _holds(model: ModelProto, elem_type: int) -> bool:
+    return any(tensor.data_type == elem_type for tensor in model.graph.initializer) or any(
+        node.op_type == "Cast" and any(a.name == "to" and a.i == elem_type for a in node.attribute)
+        for node in model.graph.node
+    )

@@ -1,0 +1,199 @@
+"""What the tensors inside a stage hold, seen on real inputs and without holding them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from dyninfer.errors import ExportError, InputError
+from dyninfer.exporters.precision.clipping import BINS, Observed
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+Feed = Callable[[], Iterable[Arrays]]
+"""Gives a stage's real inputs by name, (1, ...) each, anew at every call."""
+Tick = Callable[[], None]
+
+_BYTES = 4  # of a float32
+_MIB = 1 << 20
+
+
+def open_session(model: ModelProto, *, optimise: bool = True) -> Any:
+    """An ONNX Runtime session on the CPU for a model in memory.
+
+    Raises:
+        ExportError: ONNX Runtime refuses the model.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.enable_mem_pattern = False
+    options.log_severity_level = 4
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"ONNX Runtime cannot run a stage during conversion: {reason}") from error
+
+
+def observe(
+    model: ModelProto,
+    tensors: Collection[str],
+    feed: Feed,
+    *,
+    histograms: bool,
+    memory_mib: int,
+    tick: Tick = lambda: None,
+) -> dict[str, Observed]:
+    """What every tensor holds over all inputs.
+
+    A first pass takes the extremes, computed inside the graph. Where histograms are wanted, the
+    stage is run again for every group of tensors that fits into ``memory_mib``.
+
+    Args:
+        model: the stage in float32, types inferred.
+        tensors: names of float32 tensors that are computed or fed.
+        feed: the stage's inputs.
+        histograms: whether magnitudes are counted.
+        memory_mib: for the tensors that are looked at at once.
+        tick: called after every run.
+
+    Raises:
+        InputError: the feed gives nothing.
+        ExportError: a tensor holds NaN or infinity.
+    """
+    if not tensors:
+        return {}
+    extremes, sizes = _extremes(model, sorted(tensors), feed, tick)
+    if not histograms:
+        return {name: Observed(low, high) for name, (low, high) in extremes.items()}
+    counted: dict[str, npt.NDArray[np.int64]] = {}
+    for group in grouped(sizes, memory_mib * _MIB // _BYTES):
+        counted |= _magnitudes(model, group, extremes, feed, tick)
+    return {name: Observed(low, high, counted[name]) for name, (low, high) in extremes.items()}
+
+
+def grouped(sizes: Mapping[str, int], budget: int) -> list[list[str]]:
+    """Names in groups whose sizes add up to at most ``budget``; a larger one stands alone."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, size in sizes.items():
+        if not groups or size > room:
+            groups.append([])
+            room = budget
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def _extremes(
+    model: ModelProto, tensors: Sequence[str], feed: Feed, tick: Tick
+) -> tuple[dict[str, tuple[float, float]], dict[str, int]]:
+    """(lowest, highest) of every tensor, and how many elements it has at most."""
+    watched, names = _with_extremes(model, tensors)
+    session = open_session(watched)
+    extremes: dict[str, tuple[float, float]] = {}
+    sizes: dict[str, int] = {}
+    for inputs in feed():
+        for name, (low, high, size) in zip(
+            tensors, np.reshape(session.run(names, dict(inputs)), (-1, 3)), strict=True
+        ):
+            if not np.isfinite([low, high]).all():
+                raise ExportError(
+                    f"tensor {name!r} of a stage held {low} to {high} on a calibration picture, "
+                    "expected finite numbers; keep this stage in fp32"
+                )
+            before = extremes.get(name, (low, high))
+            extremes[name] = (min(float(low), before[0]), max(float(high), before[1]))
+            sizes[name] = max(int(size), sizes.get(name, 0))
+        tick()
+    if not extremes:
+        raise InputError("there are no calibration pictures, expected at least one")
+    return extremes, sizes
+
+
+def _with_extremes(model: ModelProto, tensors: Sequence[str]) -> tuple[ModelProto, list[str]]:
+    """The model with lowest, highest and size of every tensor as further outputs, and their names.
+
+    The size is a float32 like the others, exact up to 2**24 and close enough beyond.
+    """
+    watched = ModelProto()
+    watched.CopyFrom(model)
+    graph = watched.graph
+    names = []
+    for index, name in enumerate(tensors):
+        lowest, highest, count, size = (f"{part}_{index}_" for part in ("low", "high", "n", "size"))
+        flat = f"flat_{index}_"
+        graph.node.extend(
+            [
+                helper.make_node("Reshape", [name, "all_in_one_axis"], [flat]),
+                helper.make_node("ReduceMin", [flat], [lowest], keepdims=0),
+                helper.make_node("ReduceMax", [flat], [highest], keepdims=0),
+                helper.make_node("Size", [name], [count]),
+                helper.make_node("Cast", [count], [size], to=TensorProto.FLOAT),
+            ]
+        )
+        names += [lowest, highest, size]
+    axis = numpy_helper.from_array(np.array([-1], np.int64), "all_in_one_axis")
+    graph.initializer.append(axis)
+    del graph.output[:]
+    graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, []) for n in names)
+    return watched, names
+
+
+def _magnitudes(
+    model: ModelProto,
+    tensors: Sequence[str],
+    extremes: Mapping[str, tuple[float, float]],
+    feed: Feed,
+    tick: Tick,
+) -> dict[str, npt.NDArray[np.int64]]:
+    session = open_session(showing(model, tensors))
+    counts = {name: np.zeros(BINS, np.int64) for name in tensors}
+    given = {value.name for value in model.graph.input}
+    computed = [name for name in tensors if name not in given]
+    for inputs in feed():
+        arrays = dict(inputs)
+        if computed:
+            arrays |= dict(zip(computed, session.run(computed, dict(inputs)), strict=True))
+        for name in tensors:
+            largest = max(map(abs, extremes[name]))
+            counts[name] += count_magnitudes(arrays[name], largest)
+        tick()
+    return counts
+
+
+def showing(model: ModelProto, tensors: Iterable[str]) -> ModelProto:
+    """The model with the given tensors as its outputs, in place of its own."""
+    shown = ModelProto()
+    shown.CopyFrom(model)
+    del shown.graph.output[:]
+    given = {value.name for value in model.graph.input}
+    shown.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        for name in tensors
+        if name not in given
+    )
+    if not shown.graph.output:  # a graph needs one; nobody asks for it
+        shown.graph.output.extend(model.graph.output[:1])
+    return shown
+
+
+def count_magnitudes(array: Array, largest: float) -> npt.NDArray[np.int64]:
+    """(BINS,) how many values have their magnitude in each equal part of [0, largest]."""
+    if not largest:
+        counts = np.zeros(BINS, np.int64)
+        counts[0] = array.size
+        return counts
+    parts = np.abs(array.reshape(-1)) / np.float32(largest) * np.float32(BINS)
+    return np.bincount(np.minimum(parts.astype(np.int32), BINS - 1), minlength=BINS)

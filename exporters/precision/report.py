@@ -1,0 +1,103 @@
+"""What other precisions cost: figures of a comparison with float32, and their place on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dyninfer.bundle import Bundle
+from dyninfer.exporters.parity import Flips
+from dyninfer.manifest import Precision
+
+PARITY_KEY = "precision"
+
+
+@dataclass(frozen=True)
+class TensorError:
+    """One output of one converted stage that is fed what float32 stages computed.
+
+    ``max_rel`` is the largest error over the largest value, ``mean_rel`` the mean error over the
+    mean magnitude; ``deviation`` is that of ``deviation.py``, as a mean over pictures.
+    """
+
+    stage: str
+    tensor: str
+    max_abs: float
+    max_rel: float
+    mean_rel: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class ExitError:
+    """One exit with all stages before it converted, on whole pictures.
+
+    Errors are over the boxes that float32 gives at least the default confidence; None where there
+    are none. ``disagreement`` is 1 - F1 between both sets of detections, averaged over pictures.
+    Precisions are COCO's in [0, 1], None without labels.
+    """
+
+    exit_index: int
+    boxes: int
+    score_error_mean: float | None
+    score_error_max: float | None
+    box_error_mean_px: float | None
+    box_error_max_px: float | None
+    disagreement: float | None
+    ap_fp32: float | None
+    ap_converted: float | None
+
+
+@dataclass(frozen=True)
+class PrecisionReport:
+    """What converted stages do to a bundle's results.
+
+    Attributes:
+        precision: of every stage.
+        stages_sha256: hash of every stage's file, converted or not.
+        kept_float: stage -> layers that stayed in float32 for accuracy.
+        tensors: errors of every converted stage on its own.
+        exits: errors at every exit, all conversions together.
+        flips: router -> decisions that differ, at 0.5 and between neighbouring values.
+        pictures: how many were compared.
+    """
+
+    precision: Mapping[str, Precision]
+    stages_sha256: Mapping[str, str]
+    kept_float: Mapping[str, tuple[str, ...]]
+    tensors: tuple[TensorError, ...]
+    exits: tuple[ExitError, ...]
+    flips: Mapping[str, Flips]
+    pictures: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "precision": {name: value.value for name, value in self.precision.items()},
+            "stages_sha256": dict(self.stages_sha256),
+            "kept_float": {name: list(kept) for name, kept in self.kept_float.items()},
+            "pictures": self.pictures,
+            "tensors": [asdict(error) for error in self.tensors],
+            "exits": [asdict(error) for error in self.exits],
+            "flips": {
+                name: {"decisions": f.decisions, "flips": f.flips, "flip_share": f.share}
+                for name, f in self.flips.items()
+            },
+        }
+
+
+def add_to_parity(bundle: Bundle, name: str, report: PrecisionReport) -> None:
+    """Note a report in the bundle's ``parity.json``, beside what is there.
+
+    Args:
+        bundle: that the stages were converted from.
+        name: of the variant, for example the fingerprint of a build; replaces one of that name.
+        report: what was measured.
+
+    Raises:
+        BundleError: ``parity.json`` was changed by hand, or cannot be written.
+    """
+    parity = dict(bundle.parity() or {})
+    variants = dict(parity.get(PARITY_KEY, {}))
+    bundle.write_parity(parity | {PARITY_KEY: variants | {name: report.to_dict()}})

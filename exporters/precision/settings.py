@@ -1,0 +1,134 @@
+"""How a stage is quantised to 8 bits."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from dyninfer.errors import InputError
+from dyninfer.hardware import cpu_field, read_cpuinfo
+
+
+class Int8Target(str, Enum):
+    """What runs the quantised stage.
+
+    ``CPU``: ONNX Runtime, whose fast kernels want every operator between two convolutions in
+    8 bits, unsigned on x86. ``TENSORRT``: signed, symmetric (zero point 0), and only what a layer
+    reads is quantised, so that convolution, activation and re-quantisation become one kernel.
+    """
+
+    CPU = "cpu"
+    TENSORRT = "tensorrt"
+
+
+PERCENTILES = {Int8Target.CPU: 99.999, Int8Target.TENSORRT: 99.99}
+"""Share of values in percent that a range holds. With a symmetric range an activation such as SiLU
+uses only half of the 8 bits, so that cutting more of the tail pays."""
+
+
+class CalibrationMethod(str, Enum):
+    """How the range that 8 bits stand for follows from what was observed."""
+
+    MINMAX = "minmax"
+    ENTROPY = "entropy"
+    PERCENTILE = "percentile"
+
+
+@dataclass(frozen=True)
+class QuantTypes:
+    """Element types of a quantised stage.
+
+    ``symmetric`` puts zero in the middle of an activation's range (zero point 0 where it is
+    signed); ``reduce_range`` gives weights 7 bits.
+    """
+
+    signed_activations: bool
+    symmetric: bool
+    reduce_range: bool = False
+
+
+# adds products of 8-bit numbers in 32 bits at once
+_DOT_PRODUCT_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"})
+_X86 = frozenset({"x86_64", "amd64", "i686", "i386"})
+
+
+def types_for(
+    target: Int8Target, machine: str | None = None, flags: frozenset[str] | None = None
+) -> QuantTypes:
+    """The types that a target computes with fastest.
+
+    On x86 activations are unsigned: its 8-bit products take one unsigned factor, and ONNX Runtime
+    has no fast convolution of two signed ones there. Without VNNI or AMX, pairs of products are
+    added in 16 bits and saturate, so weights get 7 bits. Elsewhere (ARM) signed symmetric
+    activations are as fast. Source: ONNX Runtime's guide "Quantize ONNX models".
+
+    Args:
+        target: what runs the stage.
+        machine: architecture, as ``platform.machine`` tells; None for this machine's.
+        flags: the processor's instruction sets as Linux calls them; None for this machine's.
+    """
+    if target is Int8Target.TENSORRT:
+        return QuantTypes(signed_activations=True, symmetric=True)
+    if (machine or platform.machine()).lower() not in _X86:
+        return QuantTypes(signed_activations=True, symmetric=True)
+    if flags is None:
+        flags = frozenset(cpu_field(read_cpuinfo(), "flags").split())
+    return QuantTypes(
+        signed_activations=False, symmetric=False, reduce_range=not flags & _DOT_PRODUCT_FLAGS
+    )
+
+
+def _nothing(_what: str, _done: int, _total: int) -> None:
+    pass
+
+
+Progress = Callable[[str, int, int], None]
+"""(what is done, steps done, steps in all)"""
+
+
+@dataclass(frozen=True)
+class Int8Settings:
+    """How stages are quantised.
+
+    Attributes:
+        target: what will run them.
+        method: how ranges are chosen.
+        percentile: share of values, in percent, that a range holds with ``PERCENTILE``; None for
+            the target's own, see :data:`PERCENTILES`.
+        max_deviation: largest deviation of a stage's outputs (see ``deviation.py``) at which no
+            layer is kept in float32.
+        max_float_share: at most this share of a stage's multiply-accumulates stays in float32 for
+            the sake of ``max_deviation``.
+        search_samples: so many of the calibration pictures are used to find sensitive layers.
+        memory_mib: about this much is used for activations during calibration.
+        progress: is told what is done.
+
+    Raises:
+        InputError: a number is out of its range.
+    """
+
+    target: Int8Target = Int8Target.CPU
+    method: CalibrationMethod = CalibrationMethod.PERCENTILE
+    percentile: float | None = None
+    max_deviation: float = 0.05
+    max_float_share: float = 0.05
+    search_samples: int = 4
+    memory_mib: int = 512
+    progress: Progress = _nothing
+
+    def __post_init__(self) -> None:
+        if not 50 < self.held_percent <= 100:
+            raise InputError(f"percentile is {self.percentile}, expected above 50 up to 100")
+        if not 0 <= self.max_float_share <= 1:
+            raise InputError(f"max_float_share is {self.max_float_share}, expected 0 to 1")
+        if not self.max_deviation > 0:
+            raise InputError(f"max_deviation is {self.max_deviation}, expected more than 0")
+        if self.search_samples < 1 or self.memory_mib < 1:
+            raise InputError("search_samples and memory_mib must be at least 1")
+
+    @property
+    def held_percent(self) -> float:
+        """``percentile``, or the target's own."""
+        return PERCENTILES[self.target] if self.percentile is None else self.percentile

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dyninfer
+from dyninfer.cli.build_request import parse_bytes
+from dyninfer.engines.trt.library import load_library
+from tests import support
+from tests.dyninfer.cli.run import run, write_picture
+
+RTX = ("--backend", "tensorrt-rtx")
+ORT = ("--backend", "onnxruntime")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return support.write_two_exits(tmp_path / "two.dyn")
+
+
+@pytest.fixture
+def needs_rtx() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="pip install dyninfer[tensorrt-rtx]")
+
+
+def engines(bundle: Path) -> list[Path]:
+    return sorted((bundle / "engines").glob("*/build.json"))
+
+
+@pytest.mark.parametrize("arguments", [("--list-targets",), ("--for", "list")])
+def test_the_devices_fit_eighty_columns(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, _ = run(capsys, "build", *arguments)
+
+    assert status == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    (volta,) = [line for line in out.splitlines() if line.startswith("v100")]
+    for part in ("70", "10.4.0", "16, 32", "fp32/16 int8"):
+        assert part in volta
+    for name in ("t4", "a100", "h100", "rtx30", "rtx40", "rtx50", "jetson-orin", "jetson-thor"):
+        assert f"\n{name} " in out
+
+
+def test_the_devices_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "build", "--list-targets", "--json")
+
+    assert status == 0
+    presets = {entry["name"]: entry for entry in json.loads(out)}
+    assert presets["v100"]["last_tensorrt"] == "10.4.0"
+    assert presets["rtx40"]["sm"] == "sm89"
+
+
+@pytest.mark.usefixtures("needs_rtx")
+def test_a_build_for_several_gpus_is_made_once_and_listed(
+    capsys: pytest.CaptureFixture[str], bundle: Path
+) -> None:
+    arguments = ("build", str(bundle), *RTX, "--for", "t4,a100,rtx30,rtx40,rtx50")
+    for said in ("built:", "already built:"):
+        status, out, err = run(capsys, *arguments)
+        assert status == 0
+        assert err.startswith(said)
+        assert "sm75, sm80, sm86, sm89, sm120, built without a GPU; batch 1:4:16" in out
+
+    status, out, _ = run(capsys, "info", str(bundle), "--json")
+    (listed,) = json.loads(out)["builds"]
+    assert listed["spec"]["target"]["compute_capabilities"] == ["7.5", "8.0", "8.6", "8.9", "12.0"]
+    assert listed["folder"] == engines(bundle)[0].parent.name
+    assert run(capsys, "info", str(bundle))[1].count("tensorrt-rtx") == 1
+
+
+@pytest.mark.usefixtures("needs_rtx")
+def test_without_a_gpu_tensorrt_rtx_builds_for_all_from_ampere_on(
+    capsys: pytest.CaptureFixture[str], bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(_device: int) -> object:
+        raise dyninfer.BackendUnavailable("no GPU")
+
+    monkeypatch.setattr("dyninfer.engines.trt.cuda.open_cuda", none)
+    status, out, _ = run(capsys, "build", str(bundle), *RTX, "--json")
+
+    assert status == 0
+    target = json.loads(out)["spec"]["target"]
+    assert {"8.0", "8.6", "8.9", "12.0"} <= set(target["compute_capabilities"])
+    assert "7.5" not in target["compute_capabilities"]
+    assert target["gpu_name"] is None
+
+
+@pytest.mark.usefixtures("needs_rtx")
+def test_no_build_shows_two_fingerprints_side_by_side(
+    capsys: pytest.CaptureFixture[str], bundle: Path
+) -> None:
+    wanted = ("build", str(bundle), *RTX, "--no-build", "--for")
+    status, out, err = run(capsys, *wanted, "rtx30")
+    assert status == 1
+    assert "has no builds yet" in err.replace("it has", "has")
+    assert not (bundle / "engines").exists()
+
+    run(capsys, "build", str(bundle), *RTX, "--for", "rtx30", "--batch", "1:1:2")
+    assert run(capsys, *wanted, "rtx30", "--batch", "1:1:2")[0] == 0
+    status, out, err = run(capsys, *wanted, "rtx40")
+
+    assert status == 1
+    assert err.count("\n") == 1
+    (target,) = [line for line in out.splitlines() if "target" in line]
+    assert target.index("sm86") < target.index("sm89")
+    (batch,) = [line for line in out.splitlines() if "batch" in line]
+    assert batch.index("1:1:2") < batch.index("1:4:16")
+    for part in ("built sm86", "wanted sm89", "--for sm89 --batch 1:4:16"):
+        assert part in err
+    status, out, _ = run(capsys, *wanted, "rtx40", "--json")
+    assert [d["field"] for d in json.loads(out)["differences"]] == ["target", "batch"]
+
+
+@pytest.mark.usefixtures("needs_rtx")
+def test_a_changed_engine_is_refused_and_force_replaces_it(
+    capsys: pytest.CaptureFixture[str], bundle: Path
+) -> None:
+    arguments = ("build", str(bundle), *RTX, "--for", "rtx30")
+    run(capsys, *arguments)
+    (engine,) = (bundle / "engines").glob("*/*second.engine")
+    engine.write_bytes(engine.read_bytes()[:-1] + b"?")
+
+    status, _, err = run(capsys, *arguments)
+    assert status == 1
+    assert "was changed after it was built" in err
+    assert "--force" in err
+    assert run(capsys, *arguments, "--force")[0] == 0
+    assert run(capsys, *arguments)[2].startswith("already built")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "part"),
+    [
+        (("--backend", "cudnn"), 2, "cudnn"),
+        ((*RTX, "--for", "voodoo"), 1, "'voodoo'"),
+        ((*RTX, "--for", "v100"), 1, "TensorRT 10.4.0 or earlier"),
+        ((*RTX, "--for", "rtx30", "--batch", "4:1"), 1, "1:4:16"),
+        ((*RTX, "--for", "rtx30", "--precision", "int7"), 1, "'int7'"),
+        ((*RTX, "--for", "rtx30", "--precision", "neck=fp16"), 1, "'neck'"),
+        ((*RTX, "--for", "rtx30", "--workspace", "much"), 2, "512MB"),
+        ((*RTX, "--for", "rtx30", "--timing-cache", "t.bin"), 1, "--timing-cache"),
+        ((*RTX, "--for", "rtx30", "--version-compatible"), 1, "compatibility"),
+        ((*RTX, "--device", "gpu"), 2, "cuda:0"),
+        ((*ORT,), 1, "--precision int8"),
+        ((*ORT, "--for", "rtx30", "-p", "int8"), 2, "--for"),
+        ((*ORT, "-p", "int8", "--method", "guess"), 2, "entropy"),
+    ],
+)
+@pytest.mark.usefixtures("needs_rtx")
+def test_what_cannot_be_done_is_told_in_one_line_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str],
+    bundle: Path,
+    arguments: tuple[str, ...],
+    status: int,
+    part: str,
+) -> None:
+    before = support.files_below(bundle)
+    found, _, err = run(capsys, "build", str(bundle), *arguments)
+
+    assert found == status
+    assert part in err
+    assert status == 2 or err.count("\n") == 1
+    assert support.files_below(bundle) == before
+
+
+def test_a_bundle_is_needed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(capsys, "build", "--for", "rtx30")[0] == 2
+    status, _, err = run(capsys, "build", str(tmp_path / "none.dyn"), *RTX)
+    assert status == 1
+    assert "none.dyn does not exist" in err
+
+
+def test_tensorrt_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str], bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_library.cache_clear()
+    monkeypatch.setitem(sys.modules, "tensorrt", None)  # as if it were not installed
+    status, _, err = run(capsys, "build", str(bundle))
+    load_library.cache_clear()
+
+    assert status == 1
+    assert err.count("\n") == 1
+    assert 'pip install "dyninfer[tensorrt]"' in err
+
+
+def pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for index in range(count):
+        write_picture(folder / f"{index}.png", 30 + index, 40)
+    return folder
+
+
+def test_int8_for_onnx_runtime_is_converted_measured_and_opened(
+    capsys: pytest.CaptureFixture[str], small_bundle: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(small_bundle, tmp_path / "small.dyn"))
+    seen = pictures(tmp_path / "seen", 12)
+    arguments = ("build", str(folder), *ORT, "-p", "int8", "--images", str(seen))
+
+    status, out, _ = run(capsys, *arguments)
+    assert status == 0
+    assert "on 3 pictures" in out  # every fifth of twelve is held out
+    assert "decisions flip" in out
+    assert run(capsys, *arguments)[2].splitlines()[-1].startswith("already built")
+    write_picture(seen / "more.png", 33, 44)
+    assert "built:" in run(capsys, *arguments)[2].replace("already built:", "")
+    assert len(engines(folder)) == 1
+
+    images = support.random_images(2, 64, 96)
+    with dyninfer.load(folder) as plain, dyninfer.load(folder, precision="int8") as int8:
+        plain.policy = int8.policy = dyninfer.AlwaysHard()
+        exact, rounded = plain.infer({"images": images}), int8.infer({"images": images})
+        record = int8.engine_record()
+        differences = plain.engine_record().differences(record, times=False)
+    scores = [support.stacked(found, "class_scores") for found in (exact, rounded)]
+    assert 0 < np.abs(scores[0] - scores[1]).max() < 0.5
+    assert {stage: p.value for stage, p in record.precision.items()} == {
+        "first": "int8",
+        "router": "fp32",
+        "head": "int8",
+        "second": "int8",
+    }
+    assert any(text.startswith("precision fp32, not first=int8") for text in differences)
+    assert any(text.startswith("other stage files (first, head, second)") for text in differences)
+
+
+@pytest.mark.usefixtures("needs_rtx")
+def test_fp16_is_built_again_for_another_gpu_without_pictures(
+    capsys: pytest.CaptureFixture[str], small_bundle: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(small_bundle, tmp_path / "small.dyn"))
+    seen = pictures(tmp_path / "seen", 2)
+    first = ("build", str(folder), *RTX, "-p", "head=fp16", "--for", "rtx30")
+    assert run(capsys, *first, "--images", str(seen))[0] == 0
+
+    status, _, err = run(capsys, *first[:-1], "rtx40")
+
+    assert status == 0
+    assert "pictures are few" not in err
+    found = [json.loads(path.read_text()) for path in engines(folder)]
+    assert len(found) == 2
+    assert len({build["stages"]["head"]["onnx"]["sha256"] for build in found}) == 1
+    assert all(build["stages"]["second"]["onnx"] is None for build in found)
+    assert all(build["conversion"]["image_count"] == 2 for build in found)
+    assert len(list((folder / "engines").glob("*/parity.json"))) == 2
+
+
+@pytest.mark.usefixtures("needs_rtx")
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
+def test_ctrl_c_ends_a_build_and_leaves_nothing(small_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small_bundle, tmp_path / "small.dyn"))
+    command = [sys.executable, "-m", "dyninfer", "build", str(folder), *RTX, "--for", "rtx30"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=support.ROOT)
+    deadline = time.monotonic() + 60
+    while not list((folder / "engines").glob(".new.*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "Fatal" not in err
+    assert support.files_below(folder / "engines").keys() <= {".lock"}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("2k", 2048), ("512MB", 512 << 20), ("1.5GiB", 3 << 29), (" 2 G ", 2 << 30)],
+)
+def test_sizes_are_read_in_powers_of_1024(text: str, size: int) -> None:
+    assert parse_bytes(text) == size

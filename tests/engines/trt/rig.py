@@ -1,0 +1,82 @@
+"""A detector on the stand-in, beside one on ONNX Runtime that says what is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dyninfer
+from dyninfer.bundle import Bundle
+from dyninfer.engines.trt.backend import Platform, TrtBackend
+from dyninfer.engines.trt.cuda_python import CudaPython
+from dyninfer.engines.trt.pycuda_driver import PyCuda
+from dyninfer.pipeline import CascadePipeline
+from tests.engines.trt.standin.driver import FakeDriver
+from tests.engines.trt.standin.library import FakeLibrary, engine_file
+from tests.engines.trt.standin.machine import Machine
+from tests.engines.trt.standin.runtime import FakeRuntime
+
+DEVICE = 1  # not the one that every thread starts with
+
+
+@dataclass
+class Rig:
+    machine: Machine
+    fake: FakeLibrary
+    cuda: Any
+    backend: TrtBackend
+
+    def engine_files(self, bundle: Bundle, **options: Any) -> Mapping[str, Path]:
+        """Engines beside the ONNX files, for stages one by one: ``options`` by stage, or all."""
+        paths = {}
+        for name in bundle.manifest.stages:
+            path = bundle.stage_path(name).with_suffix(".engine")
+            chosen = options.get(name, options.get("all", {}))
+            path.write_bytes(engine_file(bundle.stage_path(name), **chosen))
+            paths[name] = path
+        return paths
+
+    @contextmanager
+    def detector(
+        self, path: Path, *, max_batch: int = 8, speculative_head: bool = False, **options: Any
+    ) -> Iterator[dyninfer.Detector]:
+        bundle = Bundle.open(path)
+        files = self.engine_files(bundle, **options)
+        self.backend.stage_file = lambda name, _source, _build: files[name]
+        pipeline = CascadePipeline(bundle, self.backend, speculative_head=speculative_head)
+        with dyninfer.Detector(bundle, pipeline, max_batch) as opened:
+            yield opened
+        assert not self.machine.leaks(), self.machine.leaks()
+        assert not self.machine.violations, self.machine.violations
+
+
+def make_rig(
+    version: str = "10.13", package: str = "cuda-python", *, late: bool = True, **options: Any
+) -> Rig:
+    machine = Machine(late=late, **options)
+    fake = FakeLibrary(machine, version, DEVICE)
+    cuda: Any
+    if package == "pycuda":
+        cuda = PyCuda(DEVICE, FakeDriver(machine))
+    else:
+        cuda = CudaPython(DEVICE, FakeRuntime(machine))
+    library = fake.library
+    return Rig(machine, fake, cuda, TrtBackend(library.flavour, platform=Platform(library, cuda)))
+
+
+def assert_same(a: Sequence[dyninfer.RawOutput], b: Sequence[dyninfer.RawOutput]) -> None:
+    assert len(a) == len(b)
+    for found, expected in zip(a, b, strict=True):
+        assert found.exit_index == expected.exit_index
+        if expected.easiness is None:
+            assert found.easiness is None
+        else:
+            np.testing.assert_allclose(found.easiness, expected.easiness, rtol=0, atol=1e-6)
+        assert set(found.outputs) == set(expected.outputs)
+        for name, array in expected.outputs.items():
+            np.testing.assert_allclose(found.outputs[name], array, rtol=1e-5, atol=1e-4)

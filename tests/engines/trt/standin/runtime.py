@@ -1,0 +1,188 @@
+"""``cuda.bindings.runtime``, as far as it is used."""
+
+from __future__ import annotations
+
+import functools
+from enum import IntEnum
+from types import SimpleNamespace
+from typing import Any
+
+from tests.engines.trt.standin.machine import LEGACY_STREAM, CudaFailure, Event, Graph, Machine
+
+
+class Error(IntEnum):
+    cudaSuccess = 0
+    cudaErrorInvalidValue = 1
+    cudaErrorMemoryAllocation = 2
+    cudaErrorInsufficientDriver = 35
+    cudaErrorNoDevice = 100
+    cudaErrorStreamCaptureInvalidated = 901
+
+
+class MemcpyKind(IntEnum):
+    cudaMemcpyHostToDevice = 1
+    cudaMemcpyDeviceToHost = 2
+    cudaMemcpyDeviceToDevice = 3
+
+
+class CaptureMode(IntEnum):
+    cudaStreamCaptureModeThreadLocal = 1
+
+
+class Handle:
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __int__(self) -> int:
+        return self._number
+
+
+def answers(function):
+    """Results as the bindings give them: a code first, and None beside a failure."""
+
+    @functools.wraps(function)
+    def call(self: FakeRuntime, *arguments: Any) -> tuple[Any, ...]:
+        try:
+            if not function.__name__.startswith(("cudaStreamEndCapture", "cudaGraphInstantiate")):
+                self._machine.called(function.__name__)
+            results = function(self, *arguments)
+        except CudaFailure as failure:
+            return Error[str(failure)], None
+        if results is None:
+            return (Error.cudaSuccess,)
+        return Error.cudaSuccess, results
+
+    return call
+
+
+class FakeRuntime:
+    """A module is only names; an object with them does as well."""
+
+    cudaError_t = Error
+    cudaMemcpyKind = MemcpyKind
+    cudaStreamCaptureMode = CaptureMode
+    cudaHostAllocDefault = 0
+    cudaStreamNonBlocking = 1
+    cudaEventDefault = 0
+    cudaEventDisableTiming = 2
+    cudaStream_t = Handle
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    @answers
+    def cudaGetDeviceCount(self) -> int:
+        if not self._machine.gpus:
+            raise CudaFailure("cudaErrorNoDevice")
+        return self._machine.gpus
+
+    @answers
+    def cudaGetDeviceProperties(self, device: int) -> Any:
+        name = f"Stand-in GPU {device}".encode()
+        return SimpleNamespace(
+            name=name + b"\0" * (256 - len(name)), major=8, minor=6, totalGlobalMem=8 << 30
+        )
+
+    @answers
+    def cudaDriverGetVersion(self) -> int:
+        return 12080
+
+    @answers
+    def cudaGetDevice(self) -> int:
+        return self._machine.current
+
+    @answers
+    def cudaSetDevice(self, device: int) -> None:
+        self._machine.local.device = device
+
+    @answers
+    def cudaMalloc(self, size: int) -> int:
+        return self._machine.allocate(size)
+
+    @answers
+    def cudaFree(self, devPtr: int) -> None:
+        self._machine.free(devPtr, "device")
+
+    @answers
+    def cudaHostAlloc(self, size: int, flags: int) -> int:
+        assert flags == self.cudaHostAllocDefault
+        return self._machine.allocate_host(size).ctypes.data
+
+    @answers
+    def cudaFreeHost(self, ptr: int) -> None:
+        self._machine.free(ptr, "host")
+
+    @answers
+    def cudaStreamCreateWithFlags(self, flags: int) -> Handle:
+        assert flags == self.cudaStreamNonBlocking
+        return Handle(self._machine.new_stream().handle)
+
+    @answers
+    def cudaStreamDestroy(self, stream: Handle) -> None:
+        self._machine.destroy_stream(int(stream))
+
+    @answers
+    def cudaStreamSynchronize(self, stream: Handle) -> None:
+        self._machine.synchronize(int(stream))
+
+    @answers
+    def cudaStreamWaitEvent(self, stream: Handle, event: Event, flags: int) -> None:
+        assert flags == 0
+        self._machine.stream_wait(int(stream), event)
+
+    @answers
+    def cudaEventCreateWithFlags(self, flags: int) -> Event:
+        return self._machine.new_event(timing=flags == self.cudaEventDefault)
+
+    @answers
+    def cudaEventDestroy(self, event: Event) -> None:
+        self._machine.destroy_event(event)
+
+    @answers
+    def cudaEventRecord(self, event: Event, stream: Handle) -> None:
+        assert int(stream) != LEGACY_STREAM, "the stand-in has no work on the default stream"
+        self._machine.record(event, int(stream))
+
+    @answers
+    def cudaEventSynchronize(self, event: Event) -> None:
+        self._machine.wait(event)
+
+    @answers
+    def cudaEventElapsedTime(self, start: Event, end: Event) -> float:
+        return self._machine.elapsed_ms(start, end)
+
+    @answers
+    def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: Any, stream: Handle) -> None:
+        machine, name = self._machine, MemcpyKind(kind).name
+        to_host, from_host = name.endswith("ToHost"), "HostTo" in name
+        target = (machine.host_range if to_host else machine.device_range)(dst, count, name)
+        source = (machine.host_range if from_host else machine.device_range)(src, count, name)
+        machine.copy(target, source, int(stream), name)
+
+    @answers
+    def cudaStreamBeginCapture(self, stream: Handle, mode: Any) -> None:
+        assert mode is CaptureMode.cudaStreamCaptureModeThreadLocal
+        self._machine.begin_capture(int(stream))
+
+    @answers
+    def cudaStreamEndCapture(self, stream: Handle) -> Graph:
+        return self._machine.end_capture(int(stream))
+
+    @answers
+    def cudaGraphInstantiate(self, graph: Graph, flags: int) -> Graph:
+        assert flags == 0
+        return self._machine.instantiate(graph)
+
+    @answers
+    def cudaGraphLaunch(self, graphExec: Graph, stream: Handle) -> None:
+        self._machine.launch(graphExec, int(stream))
+
+    @answers
+    def cudaGraphDestroy(self, graph: Graph) -> None:
+        assert not graph.executable
+        self._machine.destroy_graph(graph)
+
+    @answers
+    def cudaGraphExecDestroy(self, graphExec: Graph) -> None:
+        assert graphExec.executable
+        self._machine.destroy_graph(graphExec)

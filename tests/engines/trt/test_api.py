@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dyninfer.engines.trt import api, runtime_api
+from dyninfer.engines.trt.library import Flavour, load_library
+from tests import support
+from tests.engines.trt.api_check import (
+    Member,
+    calls_of,
+    members,
+    problem_in_module,
+    problem_in_stubs,
+    signatures,
+)
+
+tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="pip install dyninfer[tensorrt-rtx]")
+DESCRIPTIONS = (api, runtime_api)
+OPTIONAL = api.OPTIONAL | runtime_api.OPTIONAL
+USED = [member for described in DESCRIPTIONS for member in members(described)]
+SOURCES = sorted((support.ROOT / "engines" / "trt").glob("*.py"))
+
+
+def stubs() -> Path:
+    try:
+        files = metadata.files("tensorrt-stubs") or []
+    except metadata.PackageNotFoundError:
+        pytest.skip("no type stubs; pip install --no-deps tensorrt-stubs")
+    (path,) = [file for file in files if file.name == "tensorrt.pyi"]
+    return Path(str(path.locate()))
+
+
+def optional(member: Member) -> bool:
+    return member.key in OPTIONAL or member.owner in OPTIONAL
+
+
+def test_the_descriptions_are_not_empty() -> None:
+    assert len(USED) > 60
+    assert Member("IOptimizationProfile", "set_shape", 4) in USED
+    assert Member("BuilderFlag", "FP16", None) in USED
+
+
+@pytest.mark.parametrize("member", USED, ids=lambda member: member.key)
+def test_the_real_tensorrt_rtx_has_what_is_used(member: Member) -> None:
+    problem = problem_in_module(member, tensorrt_rtx)
+
+    assert problem is None or (optional(member) and " has no " in problem)
+
+
+@pytest.mark.parametrize("member", USED, ids=lambda member: member.key)
+def test_the_stubs_of_tensorrt_have_what_is_used(member: Member) -> None:
+    problem = problem_in_stubs(member, stubs())
+
+    assert problem is None or (optional(member) and " have no " in problem)
+
+
+@pytest.mark.parametrize("member", USED, ids=lambda member: member.key)
+def test_every_member_is_in_one_of_both(member: Member) -> None:
+    problems = [problem_in_module(member, tensorrt_rtx), problem_in_stubs(member, stubs())]
+
+    assert None in problems
+
+
+@pytest.mark.parametrize("described", DESCRIPTIONS, ids=lambda module: module.__name__)
+def test_what_is_called_optional_is_described(described: ModuleType) -> None:
+    known = {m.key for m in members(described)} | {m.owner for m in members(described)}
+    known |= set(vars(described))  # a protocol without members
+
+    assert set(described.OPTIONAL) <= known
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_only_the_library_module_asks_what_is_there(path: Path) -> None:
+    asks = calls_of(path, {"hasattr"})
+
+    assert path.name == "library.py" or not asks
+
+
+def test_a_member_that_does_not_exist_is_found() -> None:
+    invented = Member("IBuilderConfig", "set_everything", 1)
+    unknown = Member("IFlux", "capacity", None)
+    wrong = Member("IOptimizationProfile", "set_shape", 3)
+
+    for member in (invented, unknown, wrong):
+        assert problem_in_module(member, tensorrt_rtx)
+        assert problem_in_stubs(member, stubs())
+
+
+def test_signatures_are_read_with_overloads_defaults_and_nested_types() -> None:
+    text = (
+        "f(*args, **kwargs)\n1. f(self: A, b: C[D, E]) -> None\n\n2. f(self: A, b: C = 1, *, d: E)"
+    )
+
+    assert [(t.least, t.most) for t in signatures(text, "f")] == [(1, 1), (1, 2)]
+
+
+def test_what_the_library_says_of_itself() -> None:
+    library = load_library(Flavour.RTX)
+
+    assert library.title == f"TensorRT-RTX {tensorrt_rtx.__version__}"
+    assert library.has_progress
+    assert library.keeps_types
+    assert library.has_user_allocation
+    assert not library.has_timing_cache
+    assert not library.has_compatibility_flags
+    assert {"7.5", "8.0", "8.6", "8.9", "12.0"} <= set(library.compute_capabilities)

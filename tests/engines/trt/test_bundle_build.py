@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dyninfer.builds import BatchProfile, BuildTarget, own_precision
+from dyninfer.bundle import Bundle
+from dyninfer.engines.trt import bundle_build
+from dyninfer.engines.trt.builder import EngineOptions, StageFile
+from dyninfer.engines.trt.bundle_build import build_bundle, build_spec, default_batch, device_spec
+from dyninfer.engines.trt.cuda import DeviceProperties
+from dyninfer.engines.trt.library import Flavour, Library, load_library
+from dyninfer.errors import EngineBuildError
+from dyninfer.manifest import Precision
+from tests import support
+
+pytest.importorskip("tensorrt_rtx", reason="pip install dyninfer[tensorrt-rtx]")
+T4 = DeviceProperties("Tesla T4", (7, 5), 16 << 30, "12.8")
+H100 = DeviceProperties("H100", (9, 0), 80 << 30, "12.8")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return Bundle.open(support.write_two_exits(tmp_path / "two.dyn"))
+
+
+@pytest.fixture
+def library() -> Library:
+    return load_library(Flavour.RTX)
+
+
+def test_the_usual_batch_is_four_or_the_most_there_may_be() -> None:
+    assert [str(default_batch(most)) for most in (1, 2, 8, 64)] == [
+        "1:1:1",
+        "1:2:2",
+        "1:4:8",
+        "1:4:64",
+    ]
+
+
+def test_tensorrt_rtx_builds_for_a_kind_of_gpu_not_for_one(
+    bundle: Bundle, library: Library
+) -> None:
+    spec = device_spec(library, T4, bundle.manifest, own_precision(bundle.manifest), 8)
+
+    assert spec.target == BuildTarget(compute_capabilities=("7.5",))
+    assert str(spec.batch) == "1:4:8"
+
+
+@pytest.mark.parametrize(("gpu", "told"), [(T4, ("7.5",)), (H100, ())])
+def test_the_compiler_is_told_the_gpu_if_it_lists_it(
+    bundle: Bundle,
+    library: Library,
+    monkeypatch: pytest.MonkeyPatch,
+    gpu: DeviceProperties,
+    told: tuple[str, ...],
+) -> None:
+    seen: list[tuple[str, ...]] = []
+
+    def record(_: Library, source: StageFile, options: EngineOptions, *__: object) -> bytes:
+        seen.append(options.compute_capabilities)
+        return source.name.encode()
+
+    monkeypatch.setattr(bundle_build, "build_engine", record)
+    spec = device_spec(library, gpu, bundle.manifest, own_precision(bundle.manifest), 8)
+    build_bundle(library, bundle, spec, EngineOptions(default_batch(8)))
+
+    assert seen == [told] * len(bundle.manifest.stages)
+
+
+def test_progress_names_the_stage_and_every_engine_is_kept(
+    bundle: Bundle, library: Library
+) -> None:
+    options = EngineOptions(BatchProfile.parse("1:2:4"))
+    target = BuildTarget(compute_capabilities=("8.6",))
+    spec = build_spec(library, bundle.manifest, own_precision(bundle.manifest), target, options)
+    reported: dict[str, float] = {}
+
+    opened = build_bundle(
+        library,
+        bundle,
+        spec,
+        options,
+        report=lambda stage, share, _: reported.__setitem__(stage, share),
+    )
+
+    assert reported == dict.fromkeys(bundle.manifest.stages, 1.0)
+    assert all(opened.engine_path(stage).is_file() for stage in bundle.manifest.stages)
+
+
+def test_a_precision_that_was_never_converted_names_the_command(
+    bundle: Bundle, library: Library
+) -> None:
+    precision = own_precision(bundle.manifest) | {"head": Precision.INT8}
+    spec = device_spec(library, T4, bundle.manifest, precision, 8)
+
+    with support.refuses(EngineBuildError, "head=int8", "--images FOLDER", "--for sm75"):
+        build_bundle(library, bundle, spec, EngineOptions(default_batch(8)))
+    assert not (bundle.path / "engines").exists()

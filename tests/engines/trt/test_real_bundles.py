@@ -1,0 +1,68 @@
+"""Every stage of every model at hand, in every precision, through the real compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dyninfer.benchmarks.demo import embedded_checkpoint
+from dyninfer.builds import BatchProfile
+from dyninfer.bundle import Bundle
+from dyninfer.cli.verify import built_in_photos
+from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine
+from dyninfer.engines.trt.library import Flavour, load_library
+from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
+from dyninfer.exporters.precision.convert import convert_bundle_stages
+from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Settings, Int8Target
+from dyninfer.manifest import Precision
+from tests import support
+
+pytest.importorskip("tensorrt_rtx", reason="pip install dyninfer[tensorrt-rtx]")
+pytestmark = pytest.mark.slow
+
+TARGETS = ("7.5", "8.0", "8.6", "8.9", "12.0")
+OPTIONS = EngineOptions(BatchProfile(minimum=1, optimum=4, maximum=16), TARGETS)
+EMBEDDED = "dy-digits"
+# ranges matter to accuracy, which is measured elsewhere, and not to whether a stage builds
+SETTINGS = Int8Settings(
+    target=Int8Target.TENSORRT,
+    method=CalibrationMethod.MINMAX,
+    max_deviation=float("inf"),
+    search_samples=1,
+)
+
+
+@pytest.fixture(scope="module")
+def bundle_of(
+    exported: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Bundle]:
+    embedded: list[Path] = []
+
+    def get(name: str) -> Bundle:
+        if name != EMBEDDED:
+            return Bundle.open(exported(name))
+        if not embedded:
+            path = tmp_path_factory.mktemp("embedded") / "dy-digits.dyn"
+            export_dynamicdet(embedded_checkpoint(), path, DynamicDetOptions(image_size=(192, 192)))
+            embedded.append(path)
+        return Bundle.open(embedded[0])
+
+    return get
+
+
+@pytest.mark.parametrize("precision", list(Precision), ids=lambda precision: precision.value)
+@pytest.mark.parametrize("name", [EMBEDDED, *support.VARIANTS])
+def test_every_stage_builds_for_every_generation_of_gpus(
+    bundle_of: Callable[[str], Bundle], tmp_path: Path, name: str, precision: Precision
+) -> None:
+    bundle, library = bundle_of(name), load_library(Flavour.RTX)
+    stages = bundle.manifest.stages
+    plan = dict.fromkeys(stages, precision)
+    made = convert_bundle_stages(bundle, plan, built_in_photos()[:2], tmp_path, SETTINGS)
+
+    assert all(stage.precision is precision for stage in made.values())
+    for stage, converted in made.items():
+        source = StageFile(stage, stages[stage], precision, converted.path)
+        assert len(build_engine(library, source, OPTIONS)) > 10_000

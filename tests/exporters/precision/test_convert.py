@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+import dyninfer
+from dyninfer.bundle import Bundle, file_sha256
+from dyninfer.errors import BundleError, ExportError, InputError
+from dyninfer.exporters.precision.convert import convert_bundle_stages
+from dyninfer.exporters.precision.measure import measure_precision
+from dyninfer.exporters.precision.plan import parse_precision
+from dyninfer.exporters.precision.report import PARITY_KEY, add_to_parity
+from dyninfer.exporters.precision.settings import Int8Settings
+from dyninfer.exporters.precision.variant import write_variant
+from dyninfer.manifest import Precision
+from tests import support
+
+PICTURES = support.random_pictures(4)
+NO_SEARCH = Int8Settings(max_float_share=0)
+
+
+@pytest.fixture(scope="module")
+def bundle(small_bundle) -> Bundle:
+    return Bundle.open(small_bundle)
+
+
+@pytest.fixture(scope="module")
+def converted(bundle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("converted")
+    plan = parse_precision("first=int8,second=fp16", bundle.manifest)
+    return convert_bundle_stages(bundle, plan, PICTURES, folder, NO_SEARCH)
+
+
+def test_every_stage_of_the_plan_has_a_file(bundle, converted) -> None:
+    assert [stage.precision.value for stage in converted.values()] == [
+        "int8",
+        "fp32",
+        "fp32",
+        "fp16",
+    ]
+    for name, stage in converted.items():
+        assert file_sha256(stage.path) == stage.sha256
+        own = bundle.stage_path(name)
+        assert (stage.path == own) == (stage.precision is Precision.FP32)
+        onnx.checker.check_model(onnx.load(stage.path), full_check=True)
+
+
+def test_stages_are_calibrated_on_what_the_stages_before_them_make(bundle, tmp_path) -> None:
+    plan = {"head": Precision.INT8}
+    steps = []
+    settings = Int8Settings(max_float_share=0, progress=lambda *step: steps.append(step))
+    found = convert_bundle_stages(bundle, plan, PICTURES, tmp_path, settings)
+    assert list(found) == ["head"]
+    assert {what for what, _, _ in steps} == {"calibrating head"}
+    assert {(done, total) for _, done, total in steps} == {(n, 4) for n in range(1, 5)}
+    report = measure_precision(bundle, found, PICTURES)
+    assert max(error.deviation for error in report.tensors) < 0.2
+
+
+def test_a_variant_is_a_bundle_that_runs(bundle, converted, tmp_path) -> None:
+    path = write_variant(bundle, converted, tmp_path / "variant.dyn")
+    with dyninfer.load(path) as changed, dyninfer.load(bundle.path) as source:
+        stages = changed.manifest.stages
+        assert [s.precision.value for s in stages.values()] == ["int8", "fp32", "fp32", "fp16"]
+        for policy in (dyninfer.AlwaysEasy(), dyninfer.AlwaysHard()):
+            changed.policy = source.policy = policy
+            inputs = {"images": support.random_images(3, 64, 96)}
+            for found, expected in zip(changed.infer(inputs), source.infer(inputs), strict=True):
+                error = found.outputs["class_scores"] - expected.outputs["class_scores"]
+                assert 0 < np.abs(error).max() < 0.1
+    assert Bundle.open(path).parity() is None
+
+
+def test_the_report_tells_errors_decisions_and_precision(bundle, converted) -> None:
+    report = measure_precision(bundle, converted, PICTURES)
+    assert report.pictures == 4
+    stages = {error.stage for error in report.tensors}
+    assert stages == {"first", "second"}
+    assert all(0 < error.mean_rel <= error.deviation * 3 for error in report.tensors)
+    assert [error.exit_index for error in report.exits] == [0, 1]
+    assert report.exits[0].ap_fp32 is None
+    assert report.flips["router"].decisions == 16
+    payload = report.to_dict()
+    assert json.loads(json.dumps(payload)) == payload
+    assert payload["precision"]["second"] == "fp16"
+
+
+def test_an_unchanged_bundle_has_no_errors(bundle) -> None:
+    report = measure_precision(bundle, {}, PICTURES[:2])
+    assert report.tensors == ()
+    assert report.flips["router"].flips == 0
+    assert {error.disagreement for error in report.exits} == {0.0}
+
+
+def test_a_report_stands_in_parity_beside_what_was_there(converted, bundle, tmp_path) -> None:
+    path = write_variant(bundle, {}, tmp_path / "copy.dyn")
+    copy = Bundle.open(path)
+    copy.write_parity({"passed": True})
+    report = measure_precision(bundle, converted, PICTURES[:1])
+    add_to_parity(copy, "one", report)
+    add_to_parity(copy, "two", report)
+    parity = copy.parity()
+    assert parity is not None
+    assert parity["passed"] is True
+    assert list(parity[PARITY_KEY]) == ["one", "two"]
+    assert parity[PARITY_KEY]["one"] == report.to_dict()
+
+
+def test_a_stage_without_layers_keeps_its_own_file(tmp_path) -> None:
+    bundle = Bundle.open(support.write_two_exits(tmp_path / "two.dyn"))
+    folder = tmp_path / "converted"
+    folder.mkdir()
+    for precision in (Precision.INT8, Precision.FP16):
+        plan = dict.fromkeys(bundle.manifest.stages, precision)
+        found = convert_bundle_stages(bundle, plan, PICTURES, folder)
+        assert {stage.precision for stage in found.values()} == {Precision.FP32}
+    assert list(folder.iterdir()) == []
+
+
+def test_int8_without_pictures_is_refused_and_fp16_is_not(bundle, tmp_path) -> None:
+    with support.refuses(InputError, "'first'", "calibration pictures"):
+        convert_bundle_stages(bundle, {"first": Precision.INT8}, [], tmp_path)
+    found = convert_bundle_stages(bundle, {"first": Precision.FP16}, [], tmp_path)
+    assert found["first"].precision is Precision.FP16
+
+
+def test_an_unknown_stage_is_refused(bundle, tmp_path) -> None:
+    with support.refuses(InputError, "'third'", "first, router, head, second"):
+        convert_bundle_stages(bundle, {"third": Precision.INT8}, PICTURES, tmp_path)
+
+
+def test_a_converted_stage_stays_and_cannot_become_another(bundle, converted, tmp_path) -> None:
+    variant = Bundle.open(write_variant(bundle, converted, tmp_path / "variant.dyn"))
+    same = convert_bundle_stages(variant, {"first": Precision.INT8}, [], tmp_path)
+    assert same["first"].path == variant.stage_path("first")
+    with support.refuses(BundleError, "'first'", "int8 already", "fp16"):
+        convert_bundle_stages(variant, {"first": Precision.FP16}, [], tmp_path)
+
+
+def test_a_failure_leaves_no_file_behind(bundle, tmp_path) -> None:
+    broken = support.random_pictures(1)
+    plan = dict.fromkeys(("first", "second"), Precision.INT8)
+
+    def stop(what: str, *_: int) -> None:
+        if "second" in what:
+            raise ExportError("stopped")
+
+    with pytest.raises(ExportError, match="stopped"):
+        convert_bundle_stages(bundle, plan, broken, tmp_path, Int8Settings(progress=stop))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("truths", [None, []])
+def test_pictures_and_truths_must_go_together(bundle, truths) -> None:
+    pictures = [] if truths is None else PICTURES
+    with pytest.raises(InputError, match="expected at least one picture"):
+        measure_precision(bundle, {}, pictures, truths)

@@ -1,0 +1,54 @@
+"""What int8 and fp16 cost the embedded model, on scenes that it was not calibrated on."""
+
+from __future__ import annotations
+
+import pytest
+
+from dyninfer.benchmarks.coco import Truth
+from dyninfer.benchmarks.demo import embedded_checkpoint
+from dyninfer.benchmarks.scenes import SceneSource
+from dyninfer.bundle import Bundle
+from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
+from dyninfer.exporters.precision.convert import convert_bundle_stages
+from dyninfer.exporters.precision.measure import measure_precision
+from dyninfer.exporters.precision.plan import parse_precision
+from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
+
+SIZE = 192
+SCENES = 250
+CALIBRATION_SCENES = 32
+LOST_AP = 0.01
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Bundle:
+    path = tmp_path_factory.mktemp("embedded") / "dy-digits.dyn"
+    export_dynamicdet(embedded_checkpoint(), path, DynamicDetOptions(image_size=(SIZE, SIZE)))
+    return Bundle.open(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "flip_share"),
+    [
+        ("int8", Int8Target.CPU, 0.02),
+        ("int8", Int8Target.TENSORRT, 0.02),
+        ("fp16,router=fp16", Int8Target.CPU, 0.001),
+    ],
+)
+def test_both_exits_stay_within_a_point(bundle, tmp_path, text, target, flip_share) -> None:
+    calibration = [s.image for s in SceneSource("train", SIZE).scenes(range(CALIBRATION_SCENES))]
+    scenes = SceneSource("held_out", SIZE).scenes(range(SCENES))
+    plan = parse_precision(text, bundle.manifest)
+    found = convert_bundle_stages(bundle, plan, calibration, tmp_path, Int8Settings(target=target))
+    assert [stage.precision for stage in found.values()] == list(plan.values())
+    truths = [Truth(scene.boxes_xyxy, scene.class_ids) for scene in scenes]
+    report = measure_precision(bundle, found, [scene.image for scene in scenes], truths)
+    assert [error.exit_index for error in report.exits] == [0, 1]
+    for error in report.exits:
+        assert error.ap_fp32 is not None
+        assert error.ap_converted is not None
+        assert error.ap_fp32 > 0.5
+        assert error.ap_converted >= error.ap_fp32 - LOST_AP
+    assert report.flips["router"].share <= flip_share

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from dyninfer.bundle import Bundle
+from dyninfer.exporters.precision.fp16 import FLOAT16_MAX, to_fp16
+from tests.exporters.precision.helpers import (
+    assert_same_frame,
+    conv,
+    elem_types,
+    images,
+    run,
+    silu,
+    two_layers,
+    weights,
+)
+from tests.support import tiny_model
+
+
+def test_layers_are_float16_and_borders_are_not() -> None:
+    source = two_layers()
+    converted = to_fp16(source)
+    assert_same_frame(converted, source)
+    assert all(t.data_type == TensorProto.FLOAT16 for t in converted.graph.initializer)
+    types = elem_types(converted)
+    assert types["c1"] == types["c2"] == TensorProto.FLOAT16
+    for name, array in run(source, images(1)[0]).items():
+        np.testing.assert_allclose(run(converted, images(1)[0])[name], array, atol=5e-3)
+
+
+@pytest.mark.parametrize("name", ["first", "router", "head", "second"])
+def test_every_stage_of_a_detector_stays_close(small_bundle, name) -> None:
+    source = onnx.load(Bundle.open(small_bundle).stage_path(name))
+    converted = to_fp16(source)
+    assert_same_frame(converted, source)
+    rng = np.random.default_rng(0)
+    inputs = {
+        v.name: rng.random([a.dim_value or 2 for a in v.type.tensor_type.shape.dim], np.float32)
+        for v in source.graph.input
+    }
+    for output, array in run(source, inputs).items():
+        found = run(converted, inputs)[output]
+        assert np.abs(found - array).max() <= 5e-3 * np.abs(array).max()
+
+
+def decode_model(anchor: float) -> onnx.ModelProto:
+    """A layer, then boxes: its first four channels at one place, plus ``anchor``."""
+    return tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"boxes_xyxy": ["batch", 1, 4]},
+        [
+            conv("images", "w", "raw"),
+            helper.make_node("ReduceMax", ["raw"], ["best"], axes=[2, 3], keepdims=0),
+            helper.make_node("Reshape", ["best", "shape"], ["offsets"]),
+            helper.make_node("Add", ["offsets", "anchor"], ["boxes_xyxy"]),
+        ],
+        {
+            "w": weights(4, 3, 3, 3),
+            "shape": np.array([-1, 1, 4]),
+            "anchor": np.full(4, anchor, np.float32),
+        },
+    )
+
+
+def test_pixels_above_a_thousand_are_not_rounded_to_whole_ones() -> None:
+    source = decode_model(1279.3)
+    found = run(to_fp16(source), images(1)[0])["boxes_xyxy"]
+    np.testing.assert_allclose(found, run(source, images(1)[0])["boxes_xyxy"], atol=5e-3)
+    assert float(np.float16(1279.3)) == pytest.approx(1279.3, abs=1)
+    assert abs(float(np.float16(1279.3)) - 1279.3) > 0.1  # what float16 would have made of it
+
+
+@settings(max_examples=30, deadline=None)
+@given(exponent=st.integers(-10, 100))
+def test_a_factor_of_any_size_keeps_its_effect(exponent) -> None:
+    factor = 2.0**exponent
+    source = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"feature": ["batch", 8, 8, 8]},
+        [
+            conv("images", "w", "c"),
+            helper.make_node("Mul", ["c", "factor"], ["large"]),
+            helper.make_node("Mul", ["large", "inverse"], ["feature"]),
+        ],
+        {
+            "w": weights(8, 3, 3, 3),
+            "factor": np.array(factor, np.float32),
+            "inverse": np.array(1 / factor, np.float32),
+        },
+    )
+    sample = images(1)[0]
+    expected = run(source, sample)["feature"]
+    largest = {"large": float(factor) * float(np.abs(expected).max())}
+    found = run(to_fp16(source, largest), sample)["feature"]
+    assert np.abs(found - expected).max() <= 2e-2 * np.abs(expected).max()
+
+
+def test_a_measured_overflow_keeps_the_nodes_around_it_in_float32() -> None:
+    source = two_layers(scale=1e6)
+    sample = images(1)[0]
+    expected = run(source, sample)
+    assert np.abs(expected["feature"]).max() > FLOAT16_MAX
+    assert not np.isfinite(run(to_fp16(source), sample)["deep"]).all()
+    largest = dict.fromkeys(("c1", "c1_gate", "feature", "c2", "c2_gate", "deep"), 10000000.0)
+    found = run(to_fp16(source, largest), sample)
+    np.testing.assert_allclose(found["deep"], expected["deep"], rtol=1e-3, atol=1.0)
+
+
+def test_a_resize_keeps_its_scales_and_runs_in_float16() -> None:
+    source = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"feature": ["batch", 8, 16, 16]},
+        [
+            conv("images", "w", "c"),
+            helper.make_node("Resize", ["c", "", "scales"], ["up"], mode="nearest"),
+            *silu("up", "feature"),
+        ],
+        {"w": weights(8, 3, 3, 3), "scales": np.array([1, 1, 2, 2], np.float32)},
+    )
+    converted = to_fp16(source)
+    assert_same_frame(converted, source)
+    assert elem_types(converted)["up"] == TensorProto.FLOAT16
+    found = run(converted, images(1)[0])["feature"]
+    np.testing.assert_allclose(found, run(source, images(1)[0])["feature"], atol=5e-3)
+
+
+def test_a_constant_that_a_kept_node_shares_is_there_in_both_types() -> None:
+    source = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"pooled": ["batch", 8]},
+        [
+            conv("images", "w", "c"),
+            helper.make_node("Mul", ["c", "shared"], ["scaled"]),
+            helper.make_node("ReduceMean", ["scaled"], ["mean"], axes=[2, 3], keepdims=0),
+            helper.make_node("Mul", ["mean", "shared"], ["pooled"]),
+        ],
+        {"w": weights(8, 3, 3, 3), "shared": np.array(1.1, np.float32)},
+    )
+    converted = to_fp16(source)
+    assert_same_frame(converted, source)
+    types = {t.data_type for t in converted.graph.initializer if "shared" in t.name}
+    assert types == {TensorProto.FLOAT, TensorProto.FLOAT16}
+
+
+def test_a_stage_without_layers_stays_as_it_is() -> None:
+    source = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"boxes_xyxy": ["batch", 3]},
+        [helper.make_node("ReduceMean", ["images"], ["boxes_xyxy"], axes=[2, 3], keepdims=0)],
+    )
+    converted = to_fp16(source)
+    assert_same_frame(converted, source)
+    assert [node.op_type for node in converted.graph.node] == ["ReduceMean"]

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from dyninfer.bundle import Bundle
+from dyninfer.errors import ExportError
+from dyninfer.exporters.onnx_export import count_macs
+from dyninfer.exporters.precision.graph import (
+    decode_nodes,
+    end_layers,
+    layers_of,
+    macs_by_layer,
+    prepared_copy,
+    silu_inputs,
+)
+from tests.exporters.precision.helpers import conv, silu, two_layers, weights
+from tests.support import tiny_model
+
+
+def stage(bundle, name) -> onnx.ModelProto:
+    return prepared_copy(onnx.load(Bundle.open(bundle).stage_path(name)))
+
+
+def test_the_decode_begins_behind_the_last_convolutions(small_bundle) -> None:
+    head = stage(small_bundle, "head")
+    decode = decode_nodes(head)
+    kinds = {node.op_type for node in head.graph.node if node.name in decode}
+    assert "Conv" not in kinds
+    assert {"Reshape", "Transpose", "Concat", "Sigmoid", "Slice", "Mul"} <= kinds
+    assert len(end_layers(head)) == 2  # one for each level
+
+
+def test_a_stage_that_ends_in_features_has_no_decode(small_bundle) -> None:
+    first = stage(small_bundle, "first")
+    assert decode_nodes(first) == frozenset() == end_layers(first)
+
+
+def test_bins_of_a_distribution_belong_to_the_decode() -> None:
+    model = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"boxes_xyxy": ["batch", 1, 8, 8]},
+        [
+            conv("images", "w", "raw"),
+            helper.make_node("Softmax", ["raw"], ["shares"], axis=1),
+            helper.make_node("Conv", ["shares", "bins"], ["boxes_xyxy"], kernel_shape=[1, 1]),
+        ],
+        {
+            "w": weights(16, 3, 3, 3),
+            "bins": np.arange(16, dtype=np.float32).reshape(1, 16, 1, 1),
+        },
+    )
+    prepared = prepared_copy(model)
+    assert len(layers_of(prepared)) == 1
+    assert len(decode_nodes(prepared)) == 2
+
+
+def test_work_is_counted_as_the_export_counts_it(small_bundle) -> None:
+    for name in ("first", "head", "second"):
+        model = stage(small_bundle, name)
+        assert sum(macs_by_layer(model).values()) == count_macs(model)
+
+
+def test_only_what_nothing_but_silu_reads_counts_as_its_input() -> None:
+    assert silu_inputs(two_layers()) == {"c1", "c2"}
+    squared = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"out": ["batch", 8, 8, 8]},
+        [
+            conv("images", "w", "c"),
+            *silu("c", "s"),
+            helper.make_node("Add", ["s", "c"], ["out"]),
+        ],
+        {"w": weights(8, 3, 3, 3)},
+    )
+    assert silu_inputs(squared) == frozenset()
+
+
+def test_nodes_get_names_and_constants_become_initializers() -> None:
+    value = onnx.numpy_helper.from_array(np.array(2.0, np.float32))
+    model = tiny_model(
+        {"images": ["batch", 1]},
+        {"out": ["batch", 1]},
+        [
+            helper.make_node("Constant", [], ["two"], value=value),
+            helper.make_node("Mul", ["images", "two"], ["twice"], name="same"),
+            helper.make_node("Mul", ["twice", "two"], ["out"], name="same"),
+        ],
+    )
+    prepared = prepared_copy(model)
+    assert [t.name for t in prepared.graph.initializer] == ["two"]
+    assert len({node.name for node in prepared.graph.node}) == 2
+    assert len(model.graph.node) == 3
+
+
+def test_an_opset_without_scales_per_channel_is_refused() -> None:
+    model = two_layers()
+    model.opset_import[0].version = 12
+    with pytest.raises(ExportError, match="opset 12"):
+        prepared_copy(model)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from dyninfer.bundle import Bundle
+from dyninfer.exporters.precision.deviation import deviations
+from dyninfer.exporters.precision.feed import StageRunner, stage_feed
+from dyninfer.exporters.precision.graph import decode_nodes, end_layers, initializers_of
+from dyninfer.exporters.precision.int8 import SILU_FLOOR, observe_stage, prepare_int8, to_int8
+from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Settings, Int8Target
+from tests import support
+from tests.exporters.precision.helpers import (
+    assert_same_frame,
+    feed_of,
+    images,
+    run,
+    two_layers,
+)
+
+TARGETS = pytest.mark.parametrize("target", list(Int8Target))
+
+
+def quantised(source, feed, settings, **options) -> onnx.ModelProto:
+    prepared = prepare_int8(source)
+    return to_int8(prepared, observe_stage(prepared, feed, settings), settings, **options)
+
+
+def kinds(model) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+def zero_points(model) -> dict[str, np.ndarray]:
+    constants = initializers_of(model.graph)
+    return {
+        node.name: numpy_helper.to_array(constants[node.input[2]])
+        for node in model.graph.node
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+    }
+
+
+@TARGETS
+@pytest.mark.parametrize("method", list(CalibrationMethod))
+def test_outputs_stay_close_and_the_frame_is_the_same(target, method) -> None:
+    source, settings = two_layers(), Int8Settings(target=target, method=method)
+    converted = quantised(source, feed_of(images()), settings)
+    assert_same_frame(converted, source)
+    sample = images(1, seed=5)[0]
+    found = deviations(run(source, sample), run(converted, sample))
+    assert 0 < max(found.values()) < 0.1
+
+
+@TARGETS
+def test_weights_have_one_scale_for_every_output_channel(target) -> None:
+    converted = quantised(two_layers(), feed_of(images()), Int8Settings(target=target))
+    weights = [t for t in converted.graph.initializer if t.data_type == TensorProto.INT8]
+    assert sorted(tuple(t.dims) for t in weights if len(t.dims) == 4) == [
+        (8, 3, 3, 3),
+        (8, 8, 3, 3),
+    ]
+    per_channel = [
+        node for node in converted.graph.node if any(a.name == "axis" for a in node.attribute)
+    ]
+    assert len(per_channel) == 2
+
+
+def test_tensorrt_gets_symmetric_int8_in_front_of_layers_only() -> None:
+    settings = Int8Settings(target=Int8Target.TENSORRT)
+    converted = quantised(two_layers(), feed_of(images()), settings)
+    points = zero_points(converted)
+    assert points
+    for point in points.values():
+        assert point.dtype == np.int8
+        assert not point.any()
+    quantised_tensors = {n.input[0] for n in converted.graph.node if n.op_type == "QuantizeLinear"}
+    assert quantised_tensors == {"images", "feature"}
+    made = {name: node.op_type for node in converted.graph.node for name in node.output}
+    assert made["feature"] == made["deep"] == "Mul"  # outputs are as precise as they were made
+    assert not any(t.data_type == TensorProto.INT32 for t in converted.graph.initializer)
+
+
+def test_the_cpu_gets_everything_between_two_layers_in_8_bits() -> None:
+    converted = quantised(two_layers(), feed_of(images()), Int8Settings())
+    read = {n.input[0] for n in converted.graph.node if n.op_type == "QuantizeLinear"}
+    assert {"images", "c1", "c1_gate", "c2", "c2_gate"} <= read
+
+
+@TARGETS
+def test_the_decode_stays_in_float32(small_bundle, target) -> None:
+    bundle = Bundle.open(small_bundle)
+    source = onnx.load(bundle.stage_path("head"))
+    feed = stage_feed(StageRunner(bundle), "head", support.random_pictures(3))
+    settings = Int8Settings(target=target)
+    prepared = prepare_int8(source)
+    converted = to_int8(prepared, observe_stage(prepared, feed, settings), settings)
+    made = {name: node for node in converted.graph.node for name in node.output}
+    decode = decode_nodes(prepared)
+    assert len(decode) > 10
+    for node in converted.graph.node:
+        if node.name in decode:
+            makers = [made[name].op_type for name in node.input if name in made]
+            assert "DequantizeLinear" not in makers
+    float_layers = {
+        n.name
+        for n in converted.graph.node
+        if n.op_type == "Conv" and n.input[1] in initializers_of(converted.graph)
+    }
+    assert float_layers == end_layers(prepared)
+
+
+def test_what_is_kept_and_what_alone_is_quantised() -> None:
+    prepared = prepare_int8(two_layers())
+    settings = Int8Settings()
+    observed = observe_stage(prepared, feed_of(images()), settings)
+    convs = [node.name for node in prepared.graph.node if node.op_type == "Conv"]
+    everything = [node.name for node in prepared.graph.node]
+    assert "QuantizeLinear" not in kinds(to_int8(prepared, observed, settings, keep=everything))
+    assert "QuantizeLinear" not in kinds(to_int8(prepared, observed, settings, only=[]))
+    one = to_int8(prepared, observed, settings, only=convs[:1])
+    assert (
+        sum(t.data_type == TensorProto.INT8 and len(t.dims) == 4 for t in one.graph.initializer)
+        == 1
+    )
+
+
+def test_steps_are_not_wasted_on_what_silu_makes_zero() -> None:
+    source, settings = two_layers(scale=60), Int8Settings()
+    prepared = prepare_int8(source)
+    observed = observe_stage(prepared, feed_of(images()), settings)
+    assert observed["c1"].lowest < 4 * SILU_FLOOR
+    converted = to_int8(prepared, observed, settings)
+    constants = initializers_of(converted.graph)
+    node = next(
+        n for n in converted.graph.node if n.op_type == "QuantizeLinear" and n.input[0] == "c1"
+    )
+    scale, point = (numpy_helper.to_array(constants[name]) for name in node.input[1:])
+    assert -float(scale) * float(point) == pytest.approx(SILU_FLOOR, abs=float(scale))
+
+
+def test_a_stage_without_layers_stays_as_it_is(tmp_path) -> None:
+    bundle = Bundle.open(support.write_two_exits(tmp_path / "two.dyn"))
+    source = onnx.load(bundle.stage_path("head"))
+    feed = feed_of([{"value": np.ones((1, 3), np.float32)}])
+    converted = quantised(source, feed, Int8Settings())
+    assert_same_frame(converted, source)
+    assert "QuantizeLinear" not in kinds(converted)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import helper
+
+from dyninfer.errors import ExportError, InputError
+from dyninfer.exporters.precision.graph import float_tensors, prepared_copy
+from dyninfer.exporters.precision.ranges import grouped, observe, showing
+from tests.exporters.precision.helpers import feed_of, images, run, two_layers
+from tests.support import tiny_model
+
+
+def seen_by_numpy(model, inputs, name) -> np.ndarray:
+    parts = [
+        i["images"] if name == "images" else run(showing(model, [name]), i)[name] for i in inputs
+    ]
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("memory_mib", [1, 512])
+def test_extremes_and_histograms_are_those_of_the_values(memory_mib) -> None:
+    model, inputs = prepared_copy(two_layers()), images()
+    names = float_tensors(model)
+    assert names == {"images", "c1", "c1_gate", "feature", "c2", "c2_gate", "deep"}
+    seen = observe(model, names, feed_of(inputs), histograms=True, memory_mib=memory_mib)
+    for name in names:
+        values = seen_by_numpy(model, inputs, name)
+        assert seen[name].lowest == pytest.approx(values.min(), rel=1e-5, abs=1e-6)
+        assert seen[name].highest == pytest.approx(values.max(), rel=1e-5, abs=1e-6)
+        counts = seen[name].magnitudes
+        assert counts.sum() == values.size
+        half = (np.abs(values) < seen[name].largest / 2).sum()
+        assert abs(counts[: len(counts) // 2].sum() - half) <= 2  # a value on the edge may fall
+
+
+def test_one_tensor_at_a_time_gives_the_same(monkeypatch) -> None:
+    model, inputs = prepared_copy(two_layers()), feed_of(images())
+    names = float_tensors(model)
+    together = observe(model, names, inputs, histograms=True, memory_mib=64)
+    monkeypatch.setattr("dyninfer.exporters.precision.ranges._MIB", 4)
+    runs = []
+    alone = observe(
+        model, names, inputs, histograms=True, memory_mib=1, tick=lambda: runs.append(1)
+    )
+    assert len(runs) == 4 * (1 + len(names))
+    for name in names:
+        np.testing.assert_array_equal(alone[name].magnitudes, together[name].magnitudes)
+
+
+@given(
+    sizes=st.dictionaries(st.text(), st.integers(0, 100)),
+    budget=st.integers(1, 150),
+)
+def test_groups_hold_everything_once_and_fit(sizes, budget) -> None:
+    groups = grouped(sizes, budget)
+    assert [name for group in groups for name in group] == list(sizes)
+    for group in groups:
+        assert len(group) == 1 or sum(sizes[name] for name in group) <= budget
+
+
+def test_no_pictures_are_refused() -> None:
+    with pytest.raises(InputError, match="at least one"):
+        observe(prepared_copy(two_layers()), ["c1"], feed_of([]), histograms=False, memory_mib=1)
+
+
+def test_a_tensor_that_is_not_finite_is_named() -> None:
+    model = tiny_model(
+        {"images": ["batch", 1]},
+        {"root": ["batch", 1]},
+        [helper.make_node("Sqrt", ["images"], ["root"])],
+    )
+    inputs = [{"images": np.array([[-1.0]], np.float32)}]
+    with pytest.raises(ExportError, match="'root'"):
+        observe(model, ["root"], feed_of(inputs), histograms=False, memory_mib=1)

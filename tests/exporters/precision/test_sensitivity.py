@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dyninfer.exporters.precision.graph import layers_of, macs_by_layer
+from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
+from dyninfer.exporters.precision.sensitivity import (
+    affordable_counts,
+    layer_groups,
+    quantise_within,
+)
+from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Settings
+from tests.exporters.precision.helpers import conv, feed_of, images, silu, weights
+from tests.support import tiny_model
+
+
+def with_a_loud_channel():
+    """Three layers; the second makes one channel 3,000 times as large, which the third mutes."""
+    loud, quiet = weights(8, 8, 3, 3, seed=1), weights(8, 8, 3, 3, seed=2)
+    loud[0] *= 3000
+    quiet[:, 0] /= 3000
+    return tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"feature": ["batch", 8, 8, 8]},
+        [
+            conv("images", "w1", "c1"),
+            *silu("c1", "s1"),
+            conv("s1", "w2", "c2"),
+            conv("c2", "w3", "c3"),
+            *silu("c3", "feature"),
+        ],
+        {"w1": weights(8, 3, 3, 3), "w2": loud, "w3": quiet},
+    )
+
+
+def choose(share: float, bound: float = 0.05):
+    settings = Int8Settings(
+        method=CalibrationMethod.MINMAX, max_deviation=bound, max_float_share=share
+    )
+    prepared = prepare_int8(with_a_loud_channel())
+    observed = observe_stage(prepared, feed_of(images()), settings)
+    tried = []
+    choice = quantise_within(
+        prepared, observed, images(2), settings, lambda *step: tried.append(step)
+    )
+    return choice, [node.name for node in layers_of(prepared)], tried
+
+
+def test_the_layer_that_8_bits_cannot_hold_is_kept() -> None:
+    everything, layers, tried = choose(share=0)
+    assert everything.kept == ()
+    assert everything.deviation > 0.2
+    assert tried == []
+    chosen, _, tried = choose(share=0.9)
+    assert tried[-1] == (3, 3)
+    assert layers[1] in chosen.kept or layers[2] in chosen.kept
+    assert layers[0] not in chosen.kept
+    assert chosen.deviation <= 0.05
+
+
+def test_nothing_is_searched_where_the_bound_holds() -> None:
+    choice, _, tried = choose(share=0.9, bound=10)
+    assert choice.kept == ()
+    assert tried == []
+
+
+def test_a_layer_goes_with_its_activation() -> None:
+    prepared = prepare_int8(with_a_loud_channel())
+    sizes = [len(group) for group in layer_groups(prepared).values()]
+    assert sizes == [3, 1, 3]
+    assert len(frozenset().union(*layer_groups(prepared).values())) == sum(sizes)
+
+
+@given(
+    macs=st.lists(st.integers(1, 1000), min_size=1, max_size=40),
+    share=st.floats(0, 1),
+)
+def test_counts_grow_and_stay_within_the_share(macs, share) -> None:
+    ranked = [str(index) for index in range(len(macs))]
+    counts = affordable_counts(ranked, dict(zip(ranked, macs, strict=True)), share)
+    assert counts == sorted(set(counts))
+    for count in counts:
+        assert sum(macs[:count]) <= share * sum(macs) * (1 + 1e-9)
+    most = counts[-1] if counts else 0
+    if most < len(macs):
+        assert sum(macs[: most + 1]) > share * sum(macs) * (1 - 1e-9)
+
+
+def test_work_decides_what_is_affordable() -> None:
+    prepared = prepare_int8(with_a_loud_channel())
+    macs = macs_by_layer(prepared)
+    assert list(macs.values()) == [64 * 27 * 8, 64 * 72 * 8, 64 * 72 * 8]
+    assert np.isclose(sum(macs.values()), 87552)
+    assert affordable_counts(list(macs), macs, 0.1) == []
+    assert pytest.approx(macs[next(iter(macs))] / 87552) == 0.1578947

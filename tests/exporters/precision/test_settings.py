@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from dyninfer.errors import InputError
+from dyninfer.exporters.precision.settings import (
+    Int8Settings,
+    Int8Target,
+    QuantTypes,
+    types_for,
+)
+
+UNSIGNED = QuantTypes(signed_activations=False, symmetric=False)
+SATURATING = QuantTypes(signed_activations=False, symmetric=False, reduce_range=True)
+SYMMETRIC = QuantTypes(signed_activations=True, symmetric=True)
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [
+        ("x86_64", {"avx2", "avx512_vnni"}, UNSIGNED),
+        ("AMD64", {"avx_vnni"}, UNSIGNED),
+        ("x86_64", {"avx2", "avx512f"}, SATURATING),
+        ("x86_64", set(), SATURATING),
+        ("aarch64", {"asimddp"}, SYMMETRIC),
+    ],
+)
+def test_types_follow_the_processor(machine, flags, expected) -> None:
+    assert types_for(Int8Target.CPU, machine, frozenset(flags)) == expected
+    assert types_for(Int8Target.TENSORRT, machine, frozenset(flags)) == SYMMETRIC
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"percentile": 50},
+        {"percentile": 100.1},
+        {"percentile": float("nan")},
+        {"max_float_share": -0.1},
+        {"max_deviation": 0},
+        {"search_samples": 0},
+        {"memory_mib": 0},
+    ],
+)
+def test_numbers_out_of_range_are_refused(wrong) -> None:
+    with pytest.raises(InputError):
+        Int8Settings(**wrong)
