@@ -10,6 +10,7 @@ import dyninfer
 from dyninfer.benchmarks.exit_times import ExitTimes
 from dyninfer.benchmarks.outcomes import SENSIBLE_IMAGES, Outcomes, refuse_few
 from dyninfer.benchmarks.routed_precision import Precision, RoutedPrecision
+from dyninfer.bundle import Bundle
 from dyninfer.calibration import Calibration, Certificate, ImageSet, Row
 from dyninfer.detector import Detector
 from dyninfer.errors import PolicyError
@@ -26,6 +27,10 @@ from dyninfer.types import Float64Array
 PERCENTILES = tuple(range(101))
 MANY_TIES = 0.05
 """A share of the images with one easiness, from which on the table's steps are uneven."""
+FITTED_ON_THESE = (
+    "the router was fitted on these very pictures, which flatters it: AP, agreement and any "
+    "certificate promise too much for other pictures; give pictures that it has not seen"
+)
 
 
 def check_calibratable(manifest: Manifest, count: int) -> None:
@@ -137,15 +142,37 @@ def cautions(easiness: Float64Array) -> list[str]:
         )
     if broken := int(np.isnan(easiness).any(axis=0).sum()):
         found.append(f"the easiness of {broken} pictures is NaN; they count as hard")
-    values, counts = np.unique(shared_easiness(easiness), return_counts=True)
-    if len(values) == 1:
+    shared = shared_easiness(easiness)
+    values, counts = np.unique(shared[shared >= 0], return_counts=True)  # below 0 stands for NaN
+    if len(np.unique(shared)) == 1:
         found.append(
             "every picture has the same easiness, so a threshold can only send all or none on; "
             "HardFraction will be refused: look at the router"
         )
-    elif counts.max() > max(1, MANY_TIES * count):
+    elif counts.max(initial=0) > max(1, MANY_TIES * count):
         found.append(
             f"{counts.max()} of {count} pictures share one easiness ({values[counts.argmax()]:.4g})"
             "; no threshold can tell them apart"
         )
     return found
+
+
+def remarks(bundle: Bundle, calibration: Calibration) -> list[str]:
+    """What a user should know about a calibration, one line each."""
+    found = cautions(calibration.easiness_array)
+    if calibration.images.labels_sha256 is not None and calibration.last_exit_ap is None:
+        found.append("the annotations have nothing to find in these pictures, so there is no AP")
+    if was_fitted_on(bundle, calibration.images.sha256):
+        found.append(FITTED_ON_THESE)
+    return found
+
+
+def was_fitted_on(bundle: Bundle, images_sha256: str) -> bool:
+    """Whether the bundle's router was fitted on exactly these pictures.
+
+    Args:
+        bundle: whose ``router.json`` is read.
+        images_sha256: :meth:`dyninfer.benchmarks.dataset.Samples.sha256` of the pictures.
+    """
+    record = bundle.router_record()
+    return record is not None and record.get("images_sha256") == images_sha256

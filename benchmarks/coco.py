@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.errors import InputError, MissingExtra
+from dyninfer.types import BoolArray
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Truth:
 
     def __post_init__(self) -> None:
         _check_columns(self.boxes_xyxy, self.class_ids, self.crowd, self.areas)
+
+    @property
+    def crowds(self) -> BoolArray:
+        """(D,) which objects are crowds."""
+        return np.zeros(len(self.class_ids), np.bool_) if self.crowd is None else self.crowd
 
 
 class Found(Protocol):
@@ -115,10 +121,8 @@ def average_precision(
 
 def _truth(image: int, truth: Truth) -> list[dict[str, Any]]:
     boxes = _xywh(truth.boxes_xyxy)
-    count = len(boxes)
     areas = boxes[:, 2] * boxes[:, 3] if truth.areas is None else truth.areas
-    crowd = np.zeros(count, bool) if truth.crowd is None else truth.crowd
-    columns = zip(boxes.tolist(), truth.class_ids.tolist(), areas, crowd, strict=True)
+    columns = zip(boxes.tolist(), truth.class_ids.tolist(), areas, truth.crowds, strict=True)
     return [
         {
             "image_id": image,

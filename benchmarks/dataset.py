@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,14 +19,20 @@ from dyninfer.class_lists import match_names
 from dyninfer.errors import InputError
 
 _SHOWN = 4
+_SLACK = 2  # pixels by which rounding may carry a box beyond its picture
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture's file and what is in it; ``truth`` is None where nothing is known."""
+    """A picture's file and what is in it.
+
+    ``truth`` is None where nothing is known; ``size`` is the (width, height) that the annotations
+    say the picture has, or None.
+    """
 
     path: Path
     truth: Truth | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,13 @@ class _Image(BaseModel):
     model_config = ConfigDict(extra="ignore")
     id: int
     file_name: str
+    width: int | None = None
+    height: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height in pixels, where both are said."""
+        return (self.width, self.height) if self.width and self.height else None
 
 
 class _Category(BaseModel):
@@ -107,14 +121,18 @@ def load_samples(
     if annotations is None:
         return Samples(tuple(Sample(path) for path in pictures))
     labels = _read(annotations)
-    class_ids, warnings = _match_categories(annotations, labels, class_names)
     images, left_out = _match_images(annotations, labels, pictures)
     objects: dict[int, list[_Annotation]] = {image.id: [] for _, image in images}
-    for annotation in labels.annotations:
-        if annotation.image_id in objects and annotation.category_id in class_ids:
+    given = [a for a in labels.annotations if a.image_id in objects]
+    class_ids, warnings = _match_categories(annotations, labels, given, class_names)
+    for annotation in given:
+        if annotation.category_id in class_ids:
             objects[annotation.image_id].append(annotation)
-    items = tuple(Sample(path, _truth(objects[image.id], class_ids)) for path, image in images)
-    return Samples(items, (*warnings, *left_out), file_sha256(annotations))
+    items = tuple(
+        Sample(path, _truth(objects[image.id], class_ids), image.size) for path, image in images
+    )
+    warnings += [*left_out, *_doubt_boxes(annotations, [(i, objects[i.id]) for _, i in images])]
+    return Samples(items, tuple(warnings), file_sha256(annotations))
 
 
 def _read(path: Path) -> _Coco:
@@ -124,8 +142,13 @@ def _read(path: Path) -> _Coco:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}); expected COCO annotations") from None
+    if not isinstance(payload, dict):
+        raise InputError(
+            f"{path} holds a JSON {type(payload).__name__}, expected COCO annotations: an object "
+            "with images, categories and annotations (a list of detections is a result, no truth)"
+        )
     try:
-        return _Coco.model_validate(payload)
+        labels = _Coco.model_validate(payload)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -133,12 +156,22 @@ def _read(path: Path) -> _Coco:
             f"{path} is not in COCO's format: {where or 'the file'}: {first['msg']}; expected "
             "images, categories and annotations with bbox as x, y, width, height"
         ) from None
+    for what, ids in (
+        ("image", [image.id for image in labels.images]),
+        ("category", [category.id for category in labels.categories]),
+    ):
+        number, count = Counter(ids).most_common(1)[0]
+        if count > 1:
+            raise InputError(
+                f"{path} has the {what} id {number} {count} times; give each {what} its own"
+            )
+    return labels
 
 
 def _match_categories(
-    path: Path, labels: _Coco, class_names: Sequence[str]
+    path: Path, labels: _Coco, given: Sequence[_Annotation], class_names: Sequence[str]
 ) -> tuple[dict[int, int], list[str]]:
-    """Category id -> class id, and what is left out."""
+    """Category id -> class id, and what is left out of the objects in the pictures given."""
     matched = match_names([category.name for category in labels.categories], class_names)
     pairs = zip(labels.categories, matched, strict=True)
     class_ids = {category.id: found for category, found in pairs if found is not None}
@@ -147,7 +180,7 @@ def _match_categories(
             f"no category of {path} ({_some([c.name for c in labels.categories])}) is a class of "
             f"the detector ({_some(class_names)}); rename them, or export with --class-names"
         )
-    used = {annotation.category_id for annotation in labels.annotations}
+    used = {annotation.category_id for annotation in given}
     if undefined := used - {category.id for category in labels.categories}:
         raise InputError(
             f"{path} has objects of category {min(undefined)}, which is not among its categories; "
@@ -156,7 +189,7 @@ def _match_categories(
     lost = [c for c in labels.categories if c.id not in class_ids and c.id in used]
     if not lost:
         return class_ids, []
-    count = sum(a.category_id in {c.id for c in lost} for a in labels.annotations)
+    count = sum(a.category_id in {c.id for c in lost} for a in given)
     return class_ids, [
         f"{count} objects of categories that the detector does not know are left out: "
         f"{_some([c.name for c in lost])}"
@@ -174,8 +207,7 @@ def _match_images(
     found: list[tuple[Path, _Image]] = []
     unknown = []
     for picture in pictures:
-        entries = by_name.get(picture.name, [])
-        entry = _same_folders(picture, entries)
+        entry = _same_folders(path, picture, by_name.get(picture.name, []))
         if entry is None:
             unknown.append(picture.name)
         else:
@@ -188,6 +220,9 @@ def _match_images(
         )
     _refuse_twins(found)
     warnings = []
+    listed = {image.id for image in labels.images}
+    if astray := sum(a.image_id not in listed for a in labels.annotations):
+        warnings.append(f"{astray} objects are of pictures that the annotations do not list")
     if unknown:
         warnings.append(
             f"{len(unknown)} pictures without annotations are left out: {_some(unknown)}"
@@ -197,8 +232,12 @@ def _match_images(
     return found, warnings
 
 
-def _same_folders(picture: Path, entries: Sequence[_Image]) -> _Image | None:
-    """The entry whose path agrees with the picture's over most folders from the end."""
+def _same_folders(path: Path, picture: Path, entries: Sequence[_Image]) -> _Image | None:
+    """The entry whose path agrees with the picture's over most folders from the end.
+
+    Raises:
+        InputError: several entries agree equally well.
+    """
 
     def agreement(entry: _Image) -> int:
         theirs = PurePosixPath(entry.file_name.replace("\\", "/")).parts
@@ -206,7 +245,14 @@ def _same_folders(picture: Path, entries: Sequence[_Image]) -> _Image | None:
         equal = [a == b for a, b in pairs]
         return equal.index(False) if False in equal else len(equal)
 
-    return max(entries, key=agreement, default=None)
+    most = max(map(agreement, entries), default=0)
+    best = [entry for entry in entries if agreement(entry) == most]
+    if len(best) > 1:
+        raise InputError(
+            f"{picture} may be any of {_some([entry.file_name for entry in best])} of {path}; "
+            "keep the pictures in folders of the names that the annotations have"
+        )
+    return best[0] if best else None
 
 
 def _refuse_twins(found: Sequence[tuple[Path, _Image]]) -> None:
@@ -218,6 +264,36 @@ def _refuse_twins(found: Sequence[tuple[Path, _Image]]) -> None:
                 "give the pictures of one folder"
             )
         seen[entry.id] = picture
+
+
+def _doubt_boxes(path: Path, labelled: Sequence[tuple[_Image, Sequence[_Annotation]]]) -> list[str]:
+    """A line where boxes reach beyond their pictures, as corners taken for sizes do.
+
+    Raises:
+        InputError: all boxes lie within one pixel, as shares of the picture do.
+    """
+    ends = [
+        (image, a.bbox[0] + a.bbox[2], a.bbox[1] + a.bbox[3])
+        for image, annotations in labelled
+        for a in annotations
+    ]
+    whole = all(side.is_integer() for _, *sides in ends for side in sides)
+    if not whole and all(right <= 1 and bottom <= 1 for _, right, bottom in ends):
+        raise InputError(
+            f"all {len(ends)} boxes of {path} lie within one pixel, so they seem to be shares of "
+            "the picture; expected bbox as x, y, width, height in pixels"
+        )
+    beyond = [
+        image.file_name
+        for image, right, bottom in ends
+        if image.size and (right > image.size[0] + _SLACK or bottom > image.size[1] + _SLACK)
+    ]
+    if not beyond:
+        return []
+    return [
+        f"{len(beyond)} of {len(ends)} boxes reach beyond their pictures, the first in "
+        f"{beyond[0]}; bbox should be x, y, width, height in pixels"
+    ]
 
 
 def _truth(objects: Sequence[_Annotation], class_ids: Mapping[int, int]) -> Truth:

@@ -14,10 +14,10 @@ from dyninfer.benchmarks.coco import AveragePrecision, Truth, average_precision
 from dyninfer.benchmarks.dataset import Sample, Samples
 from dyninfer.benchmarks.exit_times import NS_PER_MS
 from dyninfer.benchmarks.exits import EVALUATION
-from dyninfer.benchmarks.outcomes import read_all, unreadable
+from dyninfer.benchmarks.outcomes import ReadingNotes, read_all
 from dyninfer.detector import Detector
 from dyninfer.errors import InputError
-from dyninfer.types import BoolArray, Detections
+from dyninfer.types import Detections
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,17 @@ def evaluate_policy(
     Raises:
         InputError: no picture can be read, or there is no object in any.
     """
-    failures: list[str] = []
+    notes = ReadingNotes()
     kept: list[Sample] = []
     spent_ms: list[float] = []
     found: list[Detections] = []
     stride = math.ceil(len(samples.items) / time_limit)
-    for sample, image in read_all(samples.items, failures, progress):
+    for sample, image in read_all(samples.items, notes, progress):
         found.append(detector(image, options=EVALUATION))
         if len(kept) % stride == 0:
             spent_ms.append(wall_clock_ms(partial(detector, image)))
         kept.append(sample)
-    readable = replace(
-        samples, items=tuple(kept), warnings=(*samples.warnings, *unreadable(failures))
-    )
+    readable = replace(samples, items=tuple(kept), warnings=(*samples.warnings, *notes.warnings()))
     truths = objects_of(readable)
     leaving = np.bincount([f.exit_index for f in found], minlength=len(detector.manifest.exits))
     return PolicyResult(
@@ -95,14 +93,9 @@ def objects_of(samples: Samples) -> list[Truth]:
         InputError: nothing could be read, or there is nothing to find in any picture.
     """
     truths = samples.truths or []
-    if not any((~crowds(truth)).any() for truth in truths):
+    if not any((~truth.crowds).any() for truth in truths):
         raise InputError(
             f"there is no object of the detector's classes in {len(truths)} pictures; "
             "average precision needs at least one"
         )
     return truths
-
-
-def crowds(truth: Truth) -> BoolArray:
-    """(D,) which objects are crowds."""
-    return np.zeros(len(truth.class_ids), np.bool_) if truth.crowd is None else truth.crowd

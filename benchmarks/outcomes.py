@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -66,9 +66,9 @@ def run_samples(
     easiness: list[list[float]] = []
     losses: list[list[float]] = []
     matches: list[PictureMatches] = []
-    failures: list[str] = []
+    notes = ReadingNotes()
     with detector.kept_policy():
-        for sample, image in read_all(samples.items, failures, progress):
+        for sample, image in read_all(samples.items, notes, progress):
             runs = at_every_exit(detector, image)
             found = [run.detections(Postprocess()) for run in runs]
             kept.append(sample)
@@ -78,9 +78,7 @@ def run_samples(
                 exact = [run.detections(EVALUATION) for run in runs]
                 matches.append(match_picture(sample.truth, exact))
     refuse_few(len(kept))
-    readable = replace(
-        samples, items=tuple(kept), warnings=(*samples.warnings, *unreadable(failures))
-    )
+    readable = replace(samples, items=tuple(kept), warnings=(*samples.warnings, *notes.warnings()))
     return Outcomes(
         readable,
         np.array(easiness, np.float64).T,
@@ -89,24 +87,50 @@ def run_samples(
     )
 
 
+@dataclass(frozen=True)
+class ReadingNotes:
+    """What was noticed while pictures were read, one entry for each.
+
+    Attributes:
+        unreadable: why a picture was left out.
+        resized: pictures of another size than the annotations say.
+    """
+
+    unreadable: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+
+    def warnings(self) -> list[str]:
+        """One line for each kind, or none."""
+        kinds = (
+            ("unreadable pictures are left out", self.unreadable),
+            ("pictures are of another size than the annotations say", self.resized),
+        )
+        return [
+            f"{len(notes)} {what}: {notes[0]}"
+            + (f" (and {len(notes) - 1} more)" if len(notes) > 1 else "")
+            for what, notes in kinds
+            if notes
+        ]
+
+
 def read_all(
-    items: Sequence[Sample], failures: list[str], progress: Callable[[], None]
+    items: Sequence[Sample], notes: ReadingNotes, progress: Callable[[], None]
 ) -> Iterator[tuple[Sample, ImageArray]]:
-    """The pictures that can be read; why not, for the others, goes to ``failures``."""
+    """The pictures that can be read; what is wrong with them goes to ``notes``."""
     for sample in items:
         try:
-            yield sample, read_image(sample.path)
+            image = read_image(sample.path)
         except InputError as error:
-            failures.append(str(error))
+            notes.unreadable.append(str(error))
+        else:
+            size = image.shape[1], image.shape[0]
+            if sample.size is not None and sample.size != size:
+                notes.resized.append(
+                    f"{sample.path} has {size[0]}x{size[1]} (width, height), not "
+                    f"{sample.size[0]}x{sample.size[1]}; give the pictures that were annotated"
+                )
+            yield sample, image
         progress()
-
-
-def unreadable(failures: Sequence[str]) -> list[str]:
-    """One line about pictures that were left out, or none."""
-    if not failures:
-        return []
-    more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-    return [f"{len(failures)} unreadable pictures are left out: {failures[0]}{more}"]
 
 
 def pictures_to_time(samples: Samples, limit: int) -> list[Sample]:

@@ -65,20 +65,19 @@ class Precision:
 
 def match_picture(truth: Truth, found: Sequence[Found]) -> PictureMatches:
     """Settle which detection finds which object; ``found`` holds one entry for every exit."""
-    crowd = np.zeros(len(truth.class_ids), np.bool_) if truth.crowd is None else truth.crowd
-    matches = tuple(_match_exit(truth, crowd, columns) for columns in found)
-    return PictureMatches(matches, np.asarray(truth.class_ids, np.int64)[~crowd])
+    matches = tuple(_match_exit(truth, columns) for columns in found)
+    return PictureMatches(matches, np.asarray(truth.class_ids, np.int64)[~truth.crowds])
 
 
-def _match_exit(truth: Truth, crowd: BoolArray, found: Found) -> Matches:
+def _match_exit(truth: Truth, found: Found) -> Matches:
     order = np.lexsort((-found.confidences, found.class_ids))
     class_ids = np.asarray(found.class_ids, np.int64)[order]
     # position among the detections of its class
     rank = np.arange(len(order)) - np.searchsorted(class_ids, class_ids)
     order, class_ids = order[rank < MAX_PER_CLASS], class_ids[rank < MAX_PER_CLASS]
-    overlap = _overlaps(found.boxes_xyxy[order], truth.boxes_xyxy, crowd)
+    overlap = _overlaps(found.boxes_xyxy[order], truth.boxes_xyxy, truth.crowds)
     overlap[class_ids[:, None] != np.asarray(truth.class_ids)[None]] = 0.0
-    true, ignored = _assign(overlap, crowd)
+    true, ignored = _assign(overlap, truth.crowds)
     return Matches(class_ids, np.asarray(found.confidences[order], np.float32), true, ignored)
 
 

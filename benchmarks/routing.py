@@ -1,37 +1,14 @@
-"""Who goes on to the next exit, and what that is worth: the router beside chance and an oracle."""
+"""Ways to choose the pictures that go on to the next exit, and what several choices give."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.benchmarks.coco import AveragePrecision, Truth, average_precision
-from dyninfer.types import BoolArray, Detections
-
-Quality = Callable[[BoolArray], float]
-"""Mask (N,) of the pictures sent on -> a quality in [0, 1], such as average precision."""
-
-
-@dataclass(frozen=True)
-class TwoExits:
-    """The same pictures at an exit and at the last, with what is in them.
-
-    ``classes`` is the number of the detector's classes.
-    """
-
-    first: Sequence[Detections]
-    last: Sequence[Detections]
-    truths: Sequence[Truth]
-    classes: int
-
-    def precision(self, hard: BoolArray) -> AveragePrecision:
-        """Average precision when the pictures marked ``hard`` (N,) leave at the last exit."""
-        pairs = zip(self.first, self.last, hard, strict=True)
-        found = [last if is_hard else first for first, last, is_hard in pairs]
-        return average_precision(self.truths, found, self.classes)
+from dyninfer.types import BoolArray
 
 
 def lowest(values: npt.ArrayLike, share: float) -> BoolArray:
@@ -58,8 +35,3 @@ class Spread:
     def of(cls, values: Sequence[float]) -> Spread:
         """The spread of at least one value."""
         return cls(float(np.mean(values)), float(np.std(values)))
-
-
-def random_quality(quality: Quality, count: int, share: float, seeds: int) -> Spread:
-    """What choosing the pictures at random gives, over ``seeds`` draws."""
-    return Spread.of([quality(mask) for mask in random_choices(count, share, seeds)])

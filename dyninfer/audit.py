@@ -34,7 +34,8 @@ _AT_EXIT_S = 10.0
 class AuditJob:
     """An image that left before the last exit, and what was answered.
 
-    ``easy_share`` is the share of such images at the time, ``outlook`` what was expected then.
+    ``easy_share`` in (0, 1] is the share of such images at the time, this one among them;
+    ``outlook`` is what was expected then.
     """
 
     image: ImageArray
@@ -80,8 +81,10 @@ def summarise(
 ) -> AuditSummary | None:
     """Mean and bounds of audits; None where there are none.
 
-    An audited image's loss times the share of images that left early at the time is an unbiased
-    estimate of the risk, as every such image has the same chance to be audited.
+    Every image that leaves early has the same chance to be audited, so the mean loss of audits is
+    that of such images, and the risk is that mean times the share of them among all images. Times
+    at which more images leave early have more audits: the share over the whole time is therefore
+    the harmonic, not the arithmetic mean of the shares that the audits met.
 
     Args:
         records: of the latest audits.
@@ -92,14 +95,14 @@ def summarise(
     if not audits:
         return None
     mean = float(np.mean([audit.loss for audit in audits]))
-    risk = float(np.mean([audit.loss * audit.easy_share for audit in audits]))
+    easy_share = 1 / float(np.mean([1 / audit.easy_share for audit in audits]))
     low, high = mean_bounds(mean, len(audits), level)
-    risk_low, risk_high = mean_bounds(risk, len(audits), level)
     outlooks = [audit.outlook for audit in audits]
     expected = _mean([outlook.easy_loss if outlook else None for outlook in outlooks])
     if limit is None:
         limit = _mean([outlook.risk_limit if outlook else None for outlook in outlooks])
-    return AuditSummary(mean, low, high, expected, risk, risk_low, risk_high, limit)
+    risk = (mean * easy_share, low * easy_share, high * easy_share)
+    return AuditSummary(mean, low, high, expected, *risk, limit)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -182,6 +182,13 @@ class Build(_Model):
             raise ValueError(f"stages without an engine: {', '.join(lacking)}")
         return self
 
+    def onnx_sha256(self) -> dict[str, str]:
+        """Stage -> hash of the ONNX file that it is, or was built from."""
+        return {
+            name: stage.onnx.sha256 if stage.onnx else self.spec.stages_sha256[name]
+            for name, stage in self.stages.items()
+        }
+
 
 @dataclass(frozen=True)
 class OpenBuild:
@@ -210,13 +217,6 @@ class OpenBuild:
         """How far the converted stages are from float32, or None where nothing was converted."""
         path = self.path / BUILD_PARITY_FILE
         return load_sealed(path) if path.exists() else None
-
-    def onnx_sha256(self) -> dict[str, str]:
-        """Stage -> hash of the ONNX file that it is, or was built from."""
-        return {
-            name: stage.onnx.sha256 if stage.onnx else self.build.spec.stages_sha256[name]
-            for name, stage in self.build.stages.items()
-        }
 
 
 def own_precision(manifest: Manifest) -> dict[str, Precision]:

@@ -22,6 +22,7 @@ from dyninfer.sealed import dump_sealed, load_sealed
 
 MANIFEST_FILE = "bundle.json"
 PARITY_FILE = "parity.json"
+ROUTER_FILE = "router.json"
 SUFFIX = ".dyn"
 _HASH_BLOCK = 1 << 20
 
@@ -34,12 +35,16 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def open(cls, path: str | Path, *, check_files: bool = True) -> Bundle:
+    def open(
+        cls, path: str | Path, *, check_files: bool = True, check_calibration: bool = True
+    ) -> Bundle:
         """Read and check a bundle.
 
         Args:
             path: the folder, ``NAME.dyn``.
             check_files: compare every stage's bytes with the hash in the manifest.
+            check_calibration: refuse a calibration that cannot be used; False where it is about
+                to be replaced, or only shown.
 
         Raises:
             BundleError: anything is missing, changed, outside the folder, or from the future.
@@ -59,7 +64,8 @@ class Bundle:
             if check_files:
                 bundle.check_stage(name)
         bundle.parity()  # raises where it was changed, as does the next
-        bundle.calibration()
+        if check_calibration:
+            bundle.calibration()
         return bundle
 
     def stage_path(self, name: str) -> Path:
@@ -94,6 +100,11 @@ class Bundle:
         """What the last calibration measured, or None when there was none."""
         path = self.path / CALIBRATION_FILE
         return read_calibration(path) if path.exists() else None
+
+    def router_record(self) -> dict[str, Any] | None:
+        """How ``dyninfer fit-router`` fitted the routers, or None where it did not."""
+        path = self.path / ROUTER_FILE
+        return load_sealed(path) if path.exists() else None
 
     def write_parity(self, payload: Mapping[str, Any]) -> None:
         """Replace ``parity.json`` in one step.

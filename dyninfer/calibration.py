@@ -159,7 +159,7 @@ def read_calibration(path: Path) -> Calibration:
     Raises:
         BundleError: the file was changed, or does not hold a calibration.
     """
-    payload: Any = load_sealed(path)
+    payload: Any = load_sealed(path, remedy="run dyninfer calibrate again")
     try:
         return Calibration.model_validate(payload)
     except ValidationError as error:

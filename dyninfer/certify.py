@@ -163,9 +163,11 @@ def _p_values(losses: Float64Array, risk: float, confidence: float) -> Float64Ar
 
 def _check_levels(risk: float, confidence: float) -> None:
     if not 0 < risk < 1:
-        raise InputError(f"risk is {risk!r}, expected an expected loss above 0 and below 1")
+        raise InputError(f"risk is {risk!r}, expected a loss above 0 and below 1, such as 0.05")
     if not 0.5 < confidence < 1:
-        raise InputError(f"confidence is {confidence!r}, expected above 0.5 and below 1")
+        raise InputError(
+            f"confidence is {confidence!r}, expected above 0.5 and below 1, such as 0.95"
+        )
 
 
 def _check_arrays(

@@ -73,7 +73,10 @@ class Controller:
         return hard
 
     def observe(self, exit_index: npt.ArrayLike, ms: npt.ArrayLike) -> None:
-        """Say what decided images did cost: (N,) exits they left at and (N,) milliseconds."""
+        """Say what decided images did cost: (N,) exits they left at and (N,) milliseconds.
+
+        NaN is a time that was not measured: the image then counts with the expected one.
+        """
         with self._lock:
             self._state = observe(self.settings, self._state, exit_index, ms)
 

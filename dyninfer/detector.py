@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from dyninfer.pipeline import CascadePipeline
 from dyninfer.policy import AlwaysHard, Observer, Policy, Threshold
 from dyninfer.postprocess import Postprocess
 from dyninfer.targets import Target
-from dyninfer.types import Detections, ImageArray, RawOutput
+from dyninfer.types import Detections, Float64Array, ImageArray, Int64Array, RawOutput
 
 ImageLike = str | os.PathLike[str] | npt.NDArray[Any]
 DEFAULT_THRESHOLD = 0.5
@@ -266,11 +267,11 @@ class Detector:
     def _detect(self, images: list[ImageArray], options: Postprocess) -> list[Detections]:
         """Run one batch with the policy of this moment, and tell it how that went."""
         policy = self._routing.active
+        start = time.perf_counter_ns()
         found = detect_batch(self._pipeline, images, policy, options)
         if isinstance(policy, Observer):
-            exits = np.array([result.exit_index for result in found], np.int64)
-            spent = [sum(result.timings_ms.values()) for result in found]
-            policy.observe(exits, np.array(spent, np.float64))
+            elapsed_ms = (time.perf_counter_ns() - start) / 1e6
+            policy.observe(_exits_of(found), _spent_ms(found, elapsed_ms))
         self._monitor.observe(images, found, policy, options)
         return found
 
@@ -283,6 +284,8 @@ class Detector:
 
     def infer(self, inputs: Mapping[str, Any]) -> list[RawOutput]:
         """Run prepared tensors, without pre- and postprocessing.
+
+        An adaptive policy decides and counts these images too, but learns no times from them.
 
         Args:
             inputs: image input's name -> (N, 3, H, W) float32, prepared as its ImageSpec says;
@@ -305,6 +308,8 @@ class Detector:
             stop = start + self._max_batch
             chunk = {name: chunk_of(array, start, stop) for name, array in arrays.items()}
             found += infer_batch(self._pipeline, chunk, policy)
+        if isinstance(policy, Observer):  # without preparation and postprocessing: no image's time
+            policy.observe(_exits_of(found), np.full(len(found), np.nan))
         return found
 
     def run_stage(
@@ -350,7 +355,7 @@ def _engine_record(
 ) -> EngineRecord:
     inputs, backend = manifest.image_inputs, pipeline.backend
     return EngineRecord(
-        stages_sha256=build.onnx_sha256() if build else source_hashes(manifest),
+        stages_sha256=build.build.onnx_sha256() if build else source_hashes(manifest),
         precision=build.build.spec.precision if build else own_precision(manifest),
         image_inputs={name: f"{spec.height}x{spec.width}" for name, spec in inputs.items()},
         backend=backend.name,
@@ -370,6 +375,21 @@ def _own_calibration(
         return None
     record = _engine_record(bundle.manifest, pipeline, build)
     return check_calibration(calibration, record, bundle.path, "the monitor", times=False)
+
+
+def _exits_of(found: Sequence[Detections] | Sequence[RawOutput]) -> Int64Array:
+    """(N,) exit at which each image left."""
+    return np.array([result.exit_index for result in found], np.int64)
+
+
+def _spent_ms(found: Sequence[Detections], elapsed_ms: float) -> Float64Array:
+    """(N,) milliseconds of the images of one call: their own steps, and a share of what is left.
+
+    They add up to the call's time, as the times of a calibration do.
+    """
+    own = np.array([sum(result.timings_ms.values()) for result in found], np.float64)
+    shared = (elapsed_ms - float(own.sum())) / len(found)
+    return np.asarray(np.maximum(own + shared, 0.0), np.float64)
 
 
 def _load_numbered(image: ImageLike, index: int, count: int) -> ImageArray:

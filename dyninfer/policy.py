@@ -63,7 +63,11 @@ class Observer(Protocol):
     """A policy that learns from the images it has routed, as online control does."""
 
     def observe(self, exit_indices: Int64Array, ms: Float64Array, /) -> None:
-        """Take note of images (N,): the exit each left at and the milliseconds it took."""
+        """Take note of images (N,): the exit each left at and the milliseconds it took.
+
+        Milliseconds are those from the decoded picture to detections; NaN where they were not
+        measured, as of prepared tensors.
+        """
         ...
 
 

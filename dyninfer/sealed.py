@@ -24,8 +24,12 @@ def dump_sealed(payload: Mapping[str, Any]) -> str:
     return head + hashlib.sha256(text.encode()).hexdigest() + tail
 
 
-def load_sealed(path: Path) -> dict[str, Any]:
+def load_sealed(path: Path, remedy: str = "export or verify the bundle again") -> dict[str, Any]:
     """Read what :func:`dump_sealed` wrote, without the seal.
+
+    Args:
+        path: the file.
+        remedy: what to do where it cannot be used, for the message.
 
     Raises:
         BundleError: the file is missing, is not JSON, or differs from what was sealed.
@@ -37,15 +41,15 @@ def load_sealed(path: Path) -> dict[str, Any]:
     try:
         payload: Any = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is not valid JSON ({error}); export the bundle again") from None
+        raise BundleError(f"{path} is not valid JSON ({error}); {remedy}") from None
     seal = payload.pop(SEAL, None) if isinstance(payload, dict) else None
     if not isinstance(seal, str) or len(seal) != len(_BLANK):
-        raise BundleError(f"{path} carries no seal; it was not written by dyninfer")
+        raise BundleError(f"{path} carries no seal, so dyninfer did not write it; {remedy}")
     head, _, tail = raw.rpartition(seal.encode())
     if hashlib.sha256(head + _BLANK.encode() + tail).hexdigest() != seal:
         raise BundleError(
             f"{path} was changed after it was written (its seal does not match); "
-            "export or verify the bundle again instead of editing it"
+            f"{remedy} instead of editing it"
         )
     assert isinstance(payload, dict)
     return payload

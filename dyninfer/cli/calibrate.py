@@ -13,9 +13,11 @@ from rich.table import Table
 from dyninfer.bundle import Bundle
 from dyninfer.calibration import CALIBRATION_FILE, Row
 from dyninfer.cli.common import (
+    BackendDeviceOption,
+    BackendOption,
     BundleArgument,
-    DeviceOption,
     JsonOption,
+    PrecisionOption,
     ProviderOption,
     progress_bar,
     stdout,
@@ -56,8 +58,10 @@ def calibrate(
         float, typer.Option("--confidence", help="Probability that the certificate holds.")
     ] = 0.95,
     time_images: TimeImagesOption = DEFAULT_TIME_IMAGES,
-    device: DeviceOption = "cpu",
+    device: BackendDeviceOption = None,
+    backend: BackendOption = None,
     provider: ProviderOption = None,
+    precision: PrecisionOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Measure what each threshold does on pictures of yours, and write calibration.json.
@@ -81,7 +85,9 @@ def calibrate(
     samples = load_samples(paths, annotations, manifest.class_names)
     check_calibratable(manifest, len(samples.items))
     _drop_unusable(opened)
-    with load(bundle, device=device, provider=provider) as detector:
+    with load(
+        bundle, device=device, backend=backend, provider=provider, precision=precision
+    ) as detector:
         calibration, warnings = run_calibration(detector, samples, time_images, risk, confidence)
         detector.bundle.write_calibration(calibration)
         told = [*warnings, *remarks(detector.bundle, calibration)]
@@ -97,8 +103,8 @@ def _drop_unusable(bundle: Bundle) -> None:
     """Remove a calibration that was changed, so that the bundle can be opened to measure anew."""
     try:
         bundle.calibration()
-    except BundleError as error:
-        warn(f"replaced: {error}")
+    except BundleError:
+        warn(f"{bundle.path / CALIBRATION_FILE} cannot be used any more; it is replaced")
         (bundle.path / CALIBRATION_FILE).unlink()
 
 

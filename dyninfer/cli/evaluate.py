@@ -14,9 +14,11 @@ from rich.table import Table
 from dyninfer.bundle import write_atomically
 from dyninfer.cli.calibrate import DEFAULT_TIME_IMAGES, TimeImagesOption
 from dyninfer.cli.common import (
+    BackendDeviceOption,
+    BackendOption,
     BundleArgument,
-    DeviceOption,
     JsonOption,
+    PrecisionOption,
     ProviderOption,
     SpeedOption,
     progress_bar,
@@ -49,8 +51,10 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")
     ] = None,
     time_images: TimeImagesOption = DEFAULT_TIME_IMAGES,
-    device: DeviceOption = "cpu",
+    device: BackendDeviceOption = None,
+    backend: BackendOption = None,
     provider: ProviderOption = None,
+    precision: PrecisionOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Measure COCO average precision at one setting, or along the curve from easy to hard.
@@ -68,7 +72,9 @@ def evaluate(
         raise typer.BadParameter("give one of --speed and --curve")
     policy = None if speed is None else read_speed(speed)
     paths = expand_sources([str(path) for path in images])
-    with load(bundle, device=device, provider=provider) as detector:
+    with load(
+        bundle, device=device, backend=backend, provider=provider, precision=precision
+    ) as detector:
         if policy is not None:
             detector.policy = policy
         samples = load_samples(paths, annotations, detector.class_names)

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dyninfer.build_search import list_builds
+from dyninfer.builds import source_hashes
 from dyninfer.bundle import Bundle
 from dyninfer.calibration import Calibration
 from dyninfer.cli.build_report import builds_table
@@ -138,9 +139,13 @@ def _parity_line(bundle: Bundle) -> str:
 
 
 def _calibration_fits(bundle: Bundle, calibration: Calibration) -> bool:
-    """Whether it was made with these stage files; which engine opens them is not known here."""
-    current = {name: stage.sha256 for name, stage in bundle.manifest.stages.items()}
-    return dict(calibration.engine.stages_sha256) == current
+    """Whether it was made with these stage files, the bundle's own or those of a build.
+
+    Which engine opens them is not known here.
+    """
+    files = [source_hashes(bundle.manifest)]
+    files += [build.onnx_sha256() for build in list_builds(bundle)[0].values()]
+    return dict(calibration.engine.stages_sha256) in files
 
 
 def _unusable_calibration(bundle: Bundle) -> str | None:

@@ -111,7 +111,7 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
     def make_build(self, bundle: Bundle, wanted: BuildSpec) -> OpenBuild:
         """Build engines on this GPU, which can take minutes."""
         options = EngineOptions(wanted.batch or default_batch(1))
-        return build_bundle(self._library, bundle, wanted, options)
+        return build_bundle(self._library, bundle, wanted, options, active=self._cuda.active)
 
     def stage_file(self, name: str, source: Path, build: OpenBuild | None) -> Path:
         """The stage's engine."""

@@ -133,7 +133,7 @@ def _boxes_scores(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Val
 def _nanodet(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Decoded:
     """Class scores and distributions over distances; a side is its expectation times the stride.
 
-    Li et al., "Generalized Focal Loss", NeurIPS 2020, section 3.2 (as in NanoDet).
+    Li et al., "Generalized Focal Loss", NeurIPS 2020, section 3 (as in NanoDet).
     """
     if len(outputs) == 1:
         scores = graph.part(outputs[0], 2, 0, plan.classes)

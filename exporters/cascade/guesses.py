@@ -19,6 +19,7 @@ T = TypeVar("T")
 NANODET_MEAN: Triple = (103.53, 116.28, 123.675)
 NANODET_STD: Triple = (57.375, 57.12, 58.395)
 NO_MEAN: Triple = (0.0, 0.0, 0.0)
+NO_STD: Triple = (1.0, 1.0, 1.0)
 
 
 class Guesses:
@@ -96,27 +97,12 @@ def guess_image(
     Raises:
         InputError: an input of whole numbers is to be normalised, or a deviation is zero.
     """
-    integers = file.image.elem_type == TensorProto.UINT8
-    mean, std = NO_MEAN, (255.0, 255.0, 255.0)
     color, resize = ColorOrder.RGB, ResizeMode.LETTERBOX
     if decode is Decode.NANODET:
-        mean, std, color, resize = NANODET_MEAN, NANODET_STD, ColorOrder.BGR, ResizeMode.STRETCH
-        if source.color is ColorOrder.RGB:
-            mean, std = mean[::-1], std[::-1]
+        color, resize = ColorOrder.BGR, ResizeMode.STRETCH
     elif layout is Layout.NHWC:
-        std, resize = (1.0, 1.0, 1.0), ResizeMode.STRETCH
-    if integers:
-        mean, std = NO_MEAN, (1.0, 1.0, 1.0)
-    if source.mean is None and source.std is None and not integers:
-        guesses.add("mean", mean)
-        guesses.add("std", std)
-    elif not integers:
-        mean, std = source.mean or NO_MEAN, source.std or (1.0, 1.0, 1.0)
-    elif (source.mean or mean, source.std or std) != (mean, std):
-        raise InputError(
-            f"{file.path} takes whole numbers from 0 to 255, which cannot be normalised; "
-            "leave mean and std out"
-        )
+        resize = ResizeMode.STRETCH
+    mean, std = _normalisation(source, file, decode, layout, guesses)
     try:
         return ImageSpec(
             height=size[0],
@@ -128,3 +114,26 @@ def guess_image(
         )
     except ValueError as error:
         raise InputError(f"{file.path}: {error}") from None
+
+
+def _normalisation(
+    source: DetectorSource, file: OnnxFile, decode: Decode, layout: Layout, guesses: Guesses
+) -> tuple[Triple, Triple]:
+    """Mean and deviation; what is given alone goes with a mean of 0 or a deviation of 1."""
+    if file.image.elem_type == TensorProto.UINT8:
+        if (source.mean or NO_MEAN, source.std or NO_STD) != (NO_MEAN, NO_STD):
+            raise InputError(
+                f"{file.path} takes whole numbers from 0 to 255, which cannot be normalised; "
+                "leave mean and std out"
+            )
+        return NO_MEAN, NO_STD
+    if source.mean is not None or source.std is not None:
+        return source.mean or NO_MEAN, source.std or NO_STD
+    mean, std = NO_MEAN, (255.0, 255.0, 255.0)
+    if decode is Decode.NANODET:
+        mean, std = NANODET_MEAN, NANODET_STD
+        if source.color is ColorOrder.RGB:
+            mean, std = mean[::-1], std[::-1]
+    elif layout is Layout.NHWC:
+        std = NO_STD
+    return guesses.add("mean", mean), guesses.add("std", std)

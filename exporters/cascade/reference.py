@@ -91,7 +91,7 @@ def _boxes_scores(plan: DetectorPlan, arrays: list[Array]) -> Decoded:
 
 
 def _nanodet(plan: DetectorPlan, arrays: list[Array]) -> Decoded:
-    """Li et al., "Generalized Focal Loss", NeurIPS 2020, section 3.2: sides as expectations."""
+    """Li et al., "Generalized Focal Loss", NeurIPS 2020, section 3: sides as expectations."""
     if len(arrays) == 1:
         scores, sides = arrays[0][0, :, : plan.classes], arrays[0][0, :, plan.classes :]
     else:

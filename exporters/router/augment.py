@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.benchmarks.coco import Truth
-from dyninfer.types import BoolArray, ImageArray
+from dyninfer.types import Float64Array, ImageArray
 
-Float64Array = npt.NDArray[np.float64]
 _GREY = 114
 _TRIES = 20
 _GONE, _PARTLY = 0.15, 0.5  # visible shares of a box: below, it is not there; or may be
@@ -47,7 +46,7 @@ def _cut_with_object(view: View, rng: np.random.Generator) -> View:
     """A random cut that keeps most of at least one object, where there is one."""
     for _ in range(_TRIES):
         cut = _cut(view, rng)
-        if cut.truth is None or not len(cut.truth.class_ids) or not _crowd(cut.truth).all():
+        if cut.truth is None or not len(cut.truth.class_ids) or not cut.truth.crowds.all():
             return cut
     return view
 
@@ -69,7 +68,7 @@ def _cut(view: View, rng: np.random.Generator) -> View:
     truth = Truth(
         boxes_xyxy=boxes[there],
         class_ids=view.truth.class_ids[there],
-        crowd=(_crowd(view.truth) | (visible < _PARTLY))[there],
+        crowd=(view.truth.crowds | (visible < _PARTLY))[there],
     )
     return View(np.ascontiguousarray(picture), truth)
 
@@ -103,7 +102,3 @@ def _relight(picture: ImageArray, rng: np.random.Generator) -> ImageArray:
 
 def _areas(boxes: npt.NDArray[np.floating]) -> Float64Array:
     return np.asarray((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1), np.float64)
-
-
-def _crowd(truth: Truth) -> BoolArray:
-    return np.zeros(len(truth.class_ids), np.bool_) if truth.crowd is None else truth.crowd

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from dyninfer.errors import RouterError
 from dyninfer.exporters.router.losses import DetectionPool
 from dyninfer.exporters.router.model import LinearGain
 from dyninfer.exporters.router.observe import Observations
 from dyninfer.exporters.router.solve import fit_gain
-from dyninfer.types import BoolArray, Int64Array
-
-Float64Array = npt.NDArray[np.float64]
+from dyninfer.types import BoolArray, Float64Array, Int64Array
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class DetectionStatistics(nn.Module):
     """Statistics of unsuppressed detections: how unsure, how ambiguous, how small, how crowded.
 
     Duplicates are suppressed by one matrix of overlaps without a loop ("Fast NMS", Bolya et al.,
-    "YOLACT", ICCV 2019, section 4), so shapes are static and a batch is one computation. An
+    "YOLACT", ICCV 2019, section 5), so shapes are static and a batch is one computation. An
     uncertain candidate of confidence s counts s * (1 - s), the variance of whether it is there.
     All counts are soft, since a count that jumps at a threshold tells little of few pictures.
     """

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dyninfer import __version__
 from dyninfer.benchmarks.dataset import Samples
@@ -23,9 +22,8 @@ from dyninfer.exporters.router.observe import Observations, Reader, observe
 from dyninfer.exporters.router.write import NewRouter
 from dyninfer.manifest import Task
 from dyninfer.postprocess import Postprocess
-from dyninfer.types import BoolArray
+from dyninfer.types import BoolArray, Float64Array
 
-Float64Array = npt.NDArray[np.float64]
 _MOST_NAMED = 32
 
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from dyninfer.benchmarks.coco import Truth
 from dyninfer.benchmarks.routed_precision import PictureMatches
-from dyninfer.types import BoolArray, Detections
+from dyninfer.types import BoolArray, Detections, Float64Array
 
-Float64Array = npt.NDArray[np.float64]
 SURE = 0.6
 SEEN = 0.1
 

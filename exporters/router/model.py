@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-Float64Array = npt.NDArray[np.float64]
+from dyninfer.types import Float64Array
 
 
 @dataclass(frozen=True)

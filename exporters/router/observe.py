@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,8 @@ from dyninfer.exporters.router.losses import agreed_truth
 from dyninfer.images import read_image
 from dyninfer.manifest import TensorSpec
 from dyninfer.postprocess import Postprocess
-from dyninfer.types import BoolArray, ImageArray, Int64Array
+from dyninfer.types import BoolArray, Float64Array, ImageArray, Int64Array
 
-Float64Array = npt.NDArray[np.float64]
 _BATCH = 8
 
 
@@ -92,11 +92,7 @@ def observe(
     for photo, sample in enumerate(samples):
         views = list(make_views(View(read_image(sample.path), sample.truth), augment, photo))
         for index, rows in enumerate(_read(detector, readers, views)):
-            if not np.isfinite(rows).all():
-                raise RouterError(
-                    f"exit {index} gives values that are not finite for {sample.path}; "
-                    "verify the bundle, or leave that picture out"
-                )
+            _check_finite(rows, index, sample.path)
             features[index].append(rows)
         runs = run_every_exit(detector, [view.picture for view in views], options, progress)
         easiness.append(runs.easiness)
@@ -115,6 +111,14 @@ def observe(
         labelled=samples[0].truth is not None,
         readers=readers,
     )
+
+
+def _check_finite(rows: Float64Array, exit_index: int, picture: Path) -> None:
+    if not np.isfinite(rows).all():
+        raise RouterError(
+            f"exit {exit_index} gives values that are not finite for {picture}; "
+            "verify the bundle, or leave that picture out"
+        )
 
 
 def _read(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from dyninfer.exporters.router.losses import routed_loss
 from dyninfer.exporters.router.model import LinearGain
+from dyninfer.types import Float64Array
 
-Float64Array = npt.NDArray[np.float64]
 WEIGHT_DECAY = 0.005  # as the published training of the router
 MAX_FEATURES = 16
 MAX_COMPONENTS = 64

@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from dyninfer import __version__
-from dyninfer.bundle import MANIFEST_FILE, SUFFIX, Bundle, new_bundle
+from dyninfer.bundle import MANIFEST_FILE, ROUTER_FILE, SUFFIX, Bundle, new_bundle
 from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, StageExport, write_stage
 from dyninfer.exporters.router.model import FittedRouter
 from dyninfer.manifest import EASINESS, CascadeRoute, Exit, Manifest, Stage, TensorSpec
 from dyninfer.sealed import dump_sealed
-
-ROUTER_FILE = "router.json"
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,28 @@ def test_a_written_calibration_resolves_a_hard_fraction(
     assert exits == [1, 1, 0, 0, 0]
 
 
+def test_the_table_says_what_the_detector_does_on_the_same_pictures(
+    two_exits: dyninfer.Detector, tmp_path: Path
+) -> None:
+    # thresholds between, and exactly at, values that float32 rounds; and many ties
+    reds = [0, 1, 2, 3, 3, 3, 7, 77, 85, 85, 128, 254, 255]
+    samples = load_samples(write_coded(tmp_path / "pictures", reds), None, ("left", "right"))
+    two_exits.bundle.write_calibration(calibrated(two_exits, samples))
+    written = two_exits.bundle.calibration()
+    assert written is not None
+    paths = [item.path for item in samples.items]
+    easiness = written.easiness_array[0]
+    for row in written.rows:
+        assert row.threshold == np.percentile(easiness, row.percentile)
+        two_exits.policy = Threshold(row.threshold)
+        hard = [found.exit_index for found in two_exits(paths)]
+        assert np.mean(hard) == row.hard_fraction
+    for value in easiness:
+        two_exits.policy = Threshold(float(value))
+        hard = [found.exit_index for found in two_exits(paths)]
+        assert hard == (easiness < value).astype(int).tolist()
+
+
 def test_three_exits_share_one_threshold(three_exits: dyninfer.Detector, tmp_path: Path) -> None:
     pictures = write_coded(tmp_path / "pictures", REDS, green=128)
     outcomes = run_samples(three_exits, load_samples(pictures, None, ("left", "right")))

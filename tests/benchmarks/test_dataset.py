@@ -91,6 +91,13 @@ def test_equal_names_in_several_folders_are_told_apart_by_folder(tmp_path: Path)
     assert [len(truth.class_ids) for truth in samples.truths] == [0, 1]
 
 
+def test_a_picture_that_may_be_either_of_two_entries_is_refused(tmp_path: Path) -> None:
+    paths = write_coded(tmp_path / "dusk", [1])
+    document = coco(["night/000.png", "day/000.png"], [[[0, 0, 1, 1]], []])
+    with refuses(InputError, "dusk/000.png", "night/000.png, day/000.png", "folders"):
+        load(tmp_path, paths, document)
+
+
 def test_two_pictures_of_one_entry_are_refused(tmp_path: Path) -> None:
     paths = [*write_coded(tmp_path / "a", [1]), *write_coded(tmp_path / "b", [2])]
     with refuses(InputError, "000.png", "one folder"):

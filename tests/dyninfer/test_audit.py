@@ -205,12 +205,26 @@ def test_the_summary_weighs_losses_by_the_share_that_left_early() -> None:
     summary = summarise(records, 0.025)
     assert summary.mean == pytest.approx(0.4)
     assert (summary.low, summary.high) == mean_bounds(summary.mean, 2, 0.025)
-    assert summary.risk == pytest.approx(0.35)
-    assert (summary.risk_low, summary.risk_high) == mean_bounds(summary.risk, 2, 0.025)
+    # half left early of some images and all of others: two audits stand for 2 + 1 images
+    assert summary.risk == pytest.approx(0.4 * 2 / 3)
+    bounds = np.array(mean_bounds(summary.mean, 2, 0.025)) * 2 / 3
+    assert (summary.risk_low, summary.risk_high) == pytest.approx(tuple(bounds))
     assert summary.expected == pytest.approx((0.3 + 2.1 / 4) / 2)
     limits = [outlook.risk_limit for outlook in outlooks]
     assert summary.risk_limit == pytest.approx(np.mean(limits))
     assert summarise(records, 0.025, limit=0.07).risk_limit == 0.07
+
+
+def test_the_risk_is_unbiased_while_the_share_of_easy_images_moves() -> None:
+    generator = np.random.default_rng(0)
+    shares, losses = np.repeat([1.0, 0.2], 100_000), np.repeat([0.0, 0.5], 100_000)
+    left_early = generator.random(len(shares)) < shares
+    audited = left_early & (generator.random(len(shares)) < 0.05)
+    records = [
+        AuditRecord(float(loss), float(share), None)
+        for loss, share in zip(losses[audited], shares[audited], strict=True)
+    ]
+    assert summarise(records, 0.025).risk == pytest.approx((losses * left_early).mean(), rel=0.1)
 
 
 def test_what_is_unknown_of_one_audit_is_unknown_of_all() -> None:

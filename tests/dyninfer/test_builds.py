@@ -80,7 +80,7 @@ def test_a_build_is_found_by_what_it_is(bundle: Bundle) -> None:
     assert found.path == bundle.path / "engines" / spec_of(bundle).folder_name
     assert found.engine_path("head").read_bytes() == b"head"
     assert found.onnx_path("head") is None
-    assert found.onnx_sha256() == source_hashes(bundle.manifest)
+    assert found.build.onnx_sha256() == source_hashes(bundle.manifest)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_converted_files_are_found_for_another_device(bundle: Bundle, tmp_path: 
     assert path is not None
     assert path.read_bytes() == b"half"
     assert found.onnx_path("first") is None
-    assert found.onnx_sha256()["head"] != bundle.manifest.stages["head"].sha256
+    assert found.build.onnx_sha256()["head"] != bundle.manifest.stages["head"].sha256
     assert find_converted(bundle, precision, ["onnxruntime"]) is None
     assert find_converted(bundle, own_precision(bundle.manifest), ["tensorrt"]) is None
 

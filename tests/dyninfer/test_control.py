@@ -271,6 +271,12 @@ def test_nan_is_hard_and_counts_but_stays_out_of_the_window() -> None:
     assert next_threshold(HALF, after) < next_threshold(HALF, state)
 
 
+@pytest.mark.parametrize(("debt", "threshold"), [(-1.0, SEND_ALL), (1.0, SEND_NONE)])
+def test_an_empty_window_does_what_the_debt_asks_for(debt, threshold) -> None:
+    state = ControllerState(Cost.HARD, (), (0.0, 1.0), debt)
+    assert next_threshold(HALF, state) == threshold
+
+
 def test_nan_alone_is_always_hard() -> None:
     state = initial_state(HALF, [math.nan], (0.0, 1.0))
     assert state.window == ()
@@ -372,6 +378,30 @@ def test_expected_times_follow_the_measured_ones_but_not_one_hiccup() -> None:
     assert often.exit_costs == (EASY_MS, pytest.approx(100, rel=0.02))
 
 
+def test_an_image_without_a_time_counts_as_expected() -> None:
+    settings = settings_of(Cost.MS, 15.0)
+    before = initial_state(settings, BETA, (EASY_MS, HARD_MS))
+    hard, decided = decide(settings, before, BETA[:50])
+    after = observe(settings, decided, hard.astype(int), np.full(50, math.nan))
+    assert after.debt == decided.debt
+    assert after.exit_costs == (EASY_MS, HARD_MS)
+    assert (after.pending, after.pending_costs) == ((0, 0), (0.0, 0.0))
+
+
+def test_images_without_times_do_not_spoil_later_ones() -> None:
+    settings, target = settings_of(Cost.MS, 30.0), 30.0
+    state = initial_state(settings, BETA, (EASY_MS, HARD_MS))
+    easiness = beta_stream("steady", 0)
+    hard, state = decide(settings, state, easiness)
+    state = observe(settings, state, hard.astype(int), np.full(len(hard), math.nan))
+    spent = []
+    for value in np.tile(easiness, 2):  # times have doubled
+        hard, state = decide(settings, state, [value])
+        spent.append(2 * (HARD_MS if hard[0] else EASY_MS))
+        state = observe(settings, state, hard.astype(int), [spent[-1]])
+    assert np.mean(spent[-HORIZON:]) == pytest.approx(target, rel=CLOSE)
+
+
 def test_a_share_of_hard_images_does_not_look_at_times() -> None:
     _, state = decide(HALF, initial_state(HALF, BETA, (0.0, 1.0)), BETA[:8])
     after = observe(HALF, state, [0, 1], [1e6, 1e-6])
@@ -380,7 +410,7 @@ def test_a_share_of_hard_images_does_not_look_at_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("exits", "ms"), [([0], [1.0, 2.0]), ([2], [1.0]), ([-1], [1.0]), ([0], [math.nan]), (0, 1.0)]
+    ("exits", "ms"), [([0], [1.0, 2.0]), ([2], [1.0]), ([-1], [1.0]), ([0], [math.inf]), (0, 1.0)]
 )
 def test_observations_that_fit_no_image_are_refused(exits, ms) -> None:
     state = initial_state(HALF, BETA, (0.0, 1.0))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from dyninfer import (
     PolicyError,
     Threshold,
 )
+from dyninfer import detector as detector_module
 from dyninfer.calibration import CALIBRATION_FILE
 from dyninfer.manifest import Precision
 from tests import support
@@ -82,6 +84,34 @@ def test_adaptive_control_moves_with_the_images(opened) -> None:
     assert again.state.images == 0
     again.restore(type(again.state).from_dict(saved))
     assert again.state == controller.state
+
+
+def test_what_a_budget_observes_adds_up_to_the_time_of_the_call(opened, monkeypatch) -> None:
+    opened.policy = LatencyBudget(ms=13, adaptive=True)
+    controller = opened.active_policy
+    seen = []
+    monkeypatch.setattr(controller, "observe", lambda exits, ms: seen.append((exits, ms)))
+    clock = iter([0, 48_000_000])  # 48 ms in all
+    monkeypatch.setattr(detector_module.time, "perf_counter_ns", lambda: next(clock))
+    monkeypatch.setattr(detector_module, "detect_batch", lambda *_: answers)
+    answers = [
+        replace(watching.answer(0.9, index, [0.0]), timings_ms={"prepare": 1.0, "body": spent})
+        for index, spent in ((0, 9.0), (1, 29.0))
+    ]
+    opened([watching.picture(0.5)] * 2)
+    ((exits, spent_ms),) = seen
+    assert exits.tolist() == [0, 1]
+    assert spent_ms.tolist() == [14.0, 34.0]
+
+
+def test_prepared_tensors_leave_a_budget_nothing_to_wait_for(opened) -> None:
+    opened.policy = LatencyBudget(ms=13, adaptive=True)
+    controller = opened.active_policy
+    assert isinstance(controller, Controller)
+    costs = controller.state.exit_costs
+    found = opened.infer({"images": np.full((20, 3, 8, 8), 0.5, np.float32)})
+    state = controller.state
+    assert (state.images, state.pending, state.exit_costs) == (len(found), (0, 0), costs)
 
 
 def test_no_calibration_names_the_command(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from dyninfer.bundle import Bundle
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
 from dyninfer.exporters.precision.convert import convert_bundle_stages
 from dyninfer.exporters.precision.measure import measure_precision
-from dyninfer.exporters.precision.plan import parse_precision
 from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
+from dyninfer.precisions import parse_precision
 
 SIZE = 192
 SCENES = 250

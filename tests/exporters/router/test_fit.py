@@ -15,7 +15,7 @@ from dyninfer.errors import RouterError
 from dyninfer.exporters.router.features import FeatureKind
 from dyninfer.exporters.router.fit import FitOptions, RouterFit, fit_routers, refuse_useless
 from dyninfer.exporters.router.observe import body_outputs
-from dyninfer.exporters.router.write import ROUTER_FILE, write_routed
+from dyninfer.exporters.router.write import write_routed
 from dyninfer.images import find_images, read_image
 from dyninfer.manifest import CascadeRoute, Exit
 from dyninfer.sealed import load_sealed

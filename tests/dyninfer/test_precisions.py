@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from dyninfer.bundle import Bundle
 from dyninfer.errors import InputError
-from dyninfer.exporters.precision.plan import describe_plan, parse_precision, routers_of
 from dyninfer.manifest import Manifest, Precision
+from dyninfer.precisions import describe_plan, parse_precision, routers_of
 from tests import support
 
 STAGES = ("first", "router", "head", "second")
@@ -42,7 +42,7 @@ def test_stages_that_nothing_is_said_of_stay_in_float32(manifest) -> None:
 
 @given(plan=st.fixed_dictionaries({stage: st.sampled_from(Precision) for stage in STAGES}))
 def test_a_plan_that_is_written_out_reads_back(manifest, plan) -> None:
-    assert parse_precision(describe_plan(plan), manifest) == plan
+    assert parse_precision(describe_plan(plan, manifest), manifest) == plan
 
 
 @pytest.mark.parametrize(
