@@ -17,6 +17,7 @@ from dyninfer.benchmarks.exits import EVALUATION
 from dyninfer.benchmarks.outcomes import ReadingNotes, read_all
 from dyninfer.detector import Detector
 from dyninfer.errors import InputError
+from dyninfer.target import describe_setting
 from dyninfer.types import Detections
 
 
@@ -25,7 +26,7 @@ class PolicyResult:
     """One policy on all pictures.
 
     Attributes:
-        policy: what was set, in words.
+        policy: what was set, in words, and the threshold that a target came to.
         precision: COCO's six numbers.
         exit_shares: share of the pictures that left at each exit.
         mean_ms: mean wall-clock milliseconds of a picture, one at a time, from the decoded picture
@@ -71,7 +72,7 @@ def evaluate_policy(
     truths = objects_of(readable)
     leaving = np.bincount([f.exit_index for f in found], minlength=len(detector.manifest.exits))
     return PolicyResult(
-        str(detector.policy),
+        describe_setting(detector.policy, detector.active_policy),
         average_precision(truths, found, len(detector.class_names)),
         tuple((leaving / len(found)).tolist()),
         float(np.mean(spent_ms)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -187,7 +188,7 @@ def check_calibration(
         PolicyError: there is none, or it was made on another engine, precision, shape or, where
             times matter, processor; the message names the command to run.
     """
-    command = f"dyninfer calibrate {bundle} --images FOLDER"
+    command = f"dyninfer calibrate {shlex.quote(str(bundle))} --images FOLDER"
     if calibration is None:
         raise PolicyError(f"{asked} needs a calibration and {bundle} has none; run: {command}")
     if differences := calibration.engine.differences(engine, times=times):

@@ -119,9 +119,10 @@ class Monitor:
         manifest = self._pipeline.manifest
         routers = len(manifest.exits) - 1
         if manifest.task is not Task.DETECT or not routers or not manifest.has_routers:
+            remedy = "train one with dyninfer fit-router" if routers else "load such a bundle"
             raise PolicyError(
                 f"{manifest.name} cannot be monitored: expected a detector of several exits with "
-                "routers, whose easiness is watched; use dyninfer export cascade to make one"
+                f"routers, whose easiness is watched; {remedy}"
             )
         if given is not None and not isinstance(given, Calibration):
             return Baseline.of_easiness(given, routers)

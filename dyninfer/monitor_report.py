@@ -35,7 +35,8 @@ class MonitorSettings:
                 raise InputError(f"{name} is {value!r}, expected a whole number from {least} up")
         if self.min_images > self.window:
             raise InputError(
-                f"min_images is {self.min_images}, expected at most the window of {self.window}"
+                f"min_images is {self.min_images}, expected at most the window of {self.window}; "
+                "give both"
             )
         shares = ("audit_share", "ks_alarm", "hard_share_alarm", "disagreement_alarm")
         for name in (*shares, "psi_alarm"):

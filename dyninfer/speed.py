@@ -27,6 +27,7 @@ _FORMS = (
 _Speed = Policy | Target
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _LONGEST = 200
+_LARGEST_BARE = 2.0  # a threshold above is possible, but hardly what a number without unit means
 _CLASSES: dict[str, Callable[..., _Speed]] = {
     made.__name__: made
     for made in (
@@ -121,7 +122,18 @@ def _simple(text: str) -> _Speed:
     for pattern, make in _UNITS:
         if found := re.fullmatch(pattern, text):
             return make(*found.groups())
-    return Threshold(_numbers(text))
+    return _bare_threshold(text)
+
+
+def _bare_threshold(text: str) -> Threshold:
+    """A number without a unit, which must be one that an easiness can be compared with."""
+    values = _numbers(text)
+    if max(values if isinstance(values, tuple) else (values,)) > _LARGEST_BARE:
+        raise PolicyError(
+            f"the speed {text!r} has no unit, so it is a threshold, expected from 0 to just above "
+            f"1; did you mean {text}%, {text}ms or {text}fps?"
+        )
+    return Threshold(values)
 
 
 def _make_adaptive(speed: _Speed, text: str) -> _Speed:

@@ -54,6 +54,15 @@ def certified_threshold(calibration: Calibration) -> float:
     return calibration.certificate.threshold if calibration.certificate else SEND_NONE
 
 
+def describe_setting(asked: Policy | Target, active: Policy) -> str:
+    """What was asked for and, where that is a target, the threshold that it came to."""
+    if asked is active:
+        return str(asked)
+    if isinstance(active, Controller):
+        return f"{asked}: threshold {active.threshold:.4g} by now"
+    return f"{asked}: {active}"
+
+
 def check_number(
     what: str, value: object, low: float, high: float, example: str, *, above: bool = False
 ) -> None:

@@ -25,6 +25,7 @@ from dyninfer.cli.verify import verify
 from dyninfer.errors import DyninferError
 
 DEBUG_FLAG = "--debug"
+INTERRUPTED = 130  # as shells report a process that SIGINT ended
 
 app = typer.Typer(
     name="dyninfer",
@@ -76,9 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(arguments, prog_name="dyninfer")
     except DyninferError as error:
         _fail(str(error), debug, error)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise SystemExit(130) from None
+    except SystemExit as stopped:
+        if stopped.code == INTERRUPTED:  # typer turns Ctrl-C into this status, without a word
+            typer.echo("interrupted", err=True)
+        raise
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone, for example `| head`
         raise SystemExit(1) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from dyninfer.cli.common import (
     JsonOption,
     PrecisionOption,
     ProviderOption,
+    check_output_file,
     progress_bar,
     stdout,
     warn,
@@ -84,6 +86,7 @@ def calibrate(
     paths = expand_sources([str(path) for path in images])
     samples = load_samples(paths, annotations, manifest.class_names)
     check_calibratable(manifest, len(samples.items))
+    check_output_file(bundle / CALIBRATION_FILE)
     _drop_unusable(opened)
     with load(
         bundle, device=device, backend=backend, provider=provider, precision=precision
@@ -250,6 +253,6 @@ def _next_step(path: Path, calibration: Calibration) -> str:
     if easiness.shape[0] == 1 and len(np.unique(easiness)) == 1:
         return "next: dyninfer.AlwaysEasy() or dyninfer.AlwaysHard(); train the router again"
     return (
-        f"next: dyninfer predict {escape(str(path))} PICTURES --speed 30%\n"
+        f"next: dyninfer predict {escape(shlex.quote(str(path)))} PICTURES --speed 30%\n"
         "   or: detector.policy = dyninfer.HardFraction(0.3)"
     )

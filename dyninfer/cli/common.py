@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from dyninfer.errors import DyninferError, PolicyError
+from dyninfer.errors import DyninferError, InputError, PolicyError
 
 if TYPE_CHECKING:
     from dyninfer.policy import Policy
@@ -107,6 +108,21 @@ def read_speed(text: str) -> Policy | Target:
         return parse_speed(text)
     except PolicyError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def check_output_file(path: Path) -> None:
+    """Say before a long measurement, not after, that its result could not be written.
+
+    Raises:
+        InputError: the folder is missing or cannot be written, or ``path`` is a folder itself.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected the name of a file to write")
+    if not folder.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path} cannot be written: {folder} is read-only; choose another place")
 
 
 def warn(message: str | DyninferError) -> None:

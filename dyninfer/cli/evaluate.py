@@ -21,6 +21,7 @@ from dyninfer.cli.common import (
     PrecisionOption,
     ProviderOption,
     SpeedOption,
+    check_output_file,
     progress_bar,
     read_speed,
     stdout,
@@ -71,6 +72,8 @@ def evaluate(
     if curve and speed is not None:
         raise typer.BadParameter("give one of --speed and --curve")
     policy = None if speed is None else read_speed(speed)
+    if output is not None:
+        check_output_file(output)
     paths = expand_sources([str(path) for path in images])
     with load(
         bundle, device=device, backend=backend, provider=provider, precision=precision
@@ -82,6 +85,7 @@ def evaluate(
         if curve:
             on_curve = run_curve(detector, samples, time_images)
             document, read = curve_document(on_curve), on_curve.samples
+            _tell_fitted_on(detector, read)
         else:
             at_policy = run_policy(detector, samples, time_images)
             document, read = policy_document(at_policy), at_policy.samples
@@ -112,6 +116,13 @@ def _check(detector: Detector, samples: Samples, curve: bool) -> None:
     objects_of(samples)
     if not curve:
         average_precision([], [], 0)  # raises where its library is missing
+
+
+def _tell_fitted_on(detector: Detector, samples: Samples) -> None:
+    from dyninfer.benchmarks.calibrate import FITTED_ON_THESE, was_fitted_on
+
+    if was_fitted_on(detector.bundle, samples.sha256()):
+        warn(FITTED_ON_THESE)
 
 
 def run_policy(detector: Detector, samples: Samples, time_images: int) -> PolicyResult:
@@ -194,7 +205,8 @@ def print_curve(result: CurveResult) -> None:
     table = Table(title=title, title_justify="left")
     for column in ("hard", "threshold", "ms", "AP", "AP50", "random AP", "oracle AP"):
         table.add_column(column, justify="right", no_wrap=True)
-    for row in result.rows[::SHOWN_EVERY]:
+    shown = {row.hard_fraction: row for row in result.rows[::-SHOWN_EVERY]}  # each share once
+    for row in reversed(shown.values()):
         table.add_row(
             f"{row.hard_fraction:.1%}",
             f"{row.threshold:.4g}",
@@ -223,10 +235,15 @@ def quality_lines(result: CurveResult) -> list[str]:
         quality.break_even, f"faster up to {quality.break_even:.0%} hard"
     )
     return [
-        f"router over random: {100 * random.mean:+.2f} ± {100 * random.std:.2f} AP "
+        f"router over random: {_signed(100 * random.mean)} ± {100 * random.std:.2f} AP "
         f"({result.seeds} seeds); below the oracle: {100 * quality.below_oracle:.2f}{share}",
         f"{when} than {alone}",
     ]
+
+
+def _signed(value: float) -> str:
+    """With its sign and two digits; +0.00, never -0.00."""
+    return f"{round(value, 2) + 0.0:+.2f}"
 
 
 def _percent(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -98,7 +99,10 @@ def cascade(
         refuse_disparity(target, parity)
     stdout.print(f"wrote [bold]{escape(str(target))}[/bold]", soft_wrap=True)
     print_bundle(target)
-    hint = f"next: dyninfer fit-router {target} --images PHOTOS [--annotations COCO.json]"
+    hint = (
+        f"next: dyninfer fit-router {shlex.quote(str(target))} --images PHOTOS "
+        "[--annotations COCO.json]"
+    )
     stdout.print(escape(hint), soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,9 +103,12 @@ def fit_router(
     _write(bundle, target, fit, overwrite=overwrite)
     if not json_output:
         stdout.print(f"wrote [bold]{escape(str(target))}[/bold]", soft_wrap=True)
-        pictures = " ".join(f"--images {path}" for path in images)
-        hint = f"next: dyninfer calibrate {target} {pictures}"
-        stdout.print(escape(hint), soft_wrap=True)
+        name = shlex.quote(str(target))
+        stdout.print(
+            escape(f"next: dyninfer calibrate {name} --images OTHERS [--annotations COCO.json]")
+            + "\n      (pictures that the router was not fitted on, like those to be run later)",
+            soft_wrap=True,
+        )
 
 
 def _check_target(bundle: Path, target: Path, *, overwrite: bool) -> None:

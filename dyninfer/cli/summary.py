@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dyninfer.detector import Detector
+from dyninfer.target import describe_setting
 from dyninfer.types import Detections
 
 
@@ -18,8 +19,7 @@ def summary_table(detector: Detector, results: Sequence[Detections]) -> Table:
     Milliseconds are medians over the pictures that ran the stage, each with its share of its
     batch.
     """
-    policy, active = detector.policy, detector.active_policy
-    setting = str(policy) if active is policy else f"{policy}: {active}"
+    setting = describe_setting(detector.policy, detector.active_policy)
     title = escape(f"{detector.manifest.name}, {setting}")
     table = Table(title=title, title_justify="left")
     table.add_column("")

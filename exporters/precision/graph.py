@@ -15,6 +15,10 @@ FINAL_OUTPUTS = ("boxes_xyxy", "class_scores", "logits", "easiness")
 float32: boxes are pixels up to 1280, which float16 can tell apart only by a whole one."""
 
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+SUMS = frozenset(
+    {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "GlobalAveragePool"}
+    | {"GlobalMaxPool"}
+)
 # a weight of fewer numbers, such as the bins of a distribution over box sides, is arithmetic of
 # the decode and no layer of the network
 MIN_WEIGHTS = 34
@@ -107,6 +111,22 @@ def decode_nodes(model: ModelProto, ends: Iterable[str] = FINAL_OUTPUTS) -> froz
             decode.add(node.name)
             wanted.update(reads)
     return frozenset(decode)
+
+
+def summary_nodes(model: ModelProto) -> frozenset[str]:
+    """Names of the nodes that sum over whole tensors, and of what follows, where no layer follows.
+
+    They make what a router reads: few and exact numbers, which nothing is gained by rounding.
+    """
+    behind: set[str] = set()
+    summaries: set[str] = set()
+    unread_by_layers = decode_nodes(model, (value.name for value in model.graph.output))
+    for node in model.graph.node:
+        sums = node.op_type in SUMS or behind.intersection(node.input)
+        if sums and node.name in unread_by_layers:
+            behind.update(node.output)
+            summaries.add(node.name)
+    return frozenset(summaries)
 
 
 def end_layers(model: ModelProto) -> frozenset[str]:

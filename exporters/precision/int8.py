@@ -21,6 +21,7 @@ from dyninfer.exporters.precision.graph import (
     float_tensors,
     prepared_copy,
     silu_inputs,
+    summary_nodes,
 )
 from dyninfer.exporters.precision.ranges import Feed, Tick, observe
 from dyninfer.exporters.precision.rewrite import (
@@ -120,7 +121,7 @@ def to_int8(
     Weights are signed and symmetric with one scale for every output channel. The decode
     (:func:`decode_nodes`) and the layers before it (:func:`end_layers`), small ones, stay in
     float32: rounding the raw predictions to 256 values alone cost the embedded model several
-    points of precision.
+    points of precision. So does what a router reads (:func:`summary_nodes`).
 
     Args:
         model: from :func:`prepare_int8`.
@@ -135,7 +136,7 @@ def to_int8(
     """
     quantization = require_quantization()
     types = types or types_for(settings.target)
-    kept = decode_nodes(model) | end_layers(model) | frozenset(keep)
+    kept = decode_nodes(model) | end_layers(model) | summary_nodes(model) | frozenset(keep)
     chosen = [
         node.name
         for node in model.graph.node

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,12 @@ def test_what_a_user_should_know_is_one_line_each() -> None:
     broken[1, :3] = np.nan
     (nans,) = cautions(broken)
     assert nans.startswith("the easiness of 3 pictures is NaN")
+    broken[1, 3:50] = np.nan
+    (nans,) = cautions(broken)
+    assert nans.startswith("the easiness of 50 pictures is NaN")
+    broken[:] = np.nan
+    nans, same = cautions(broken)
+    assert "same easiness" in same
 
 
 def test_pictures_to_time_are_spread_evenly(samples: Samples) -> None:
@@ -189,3 +196,20 @@ def test_pictures_to_time_are_spread_evenly(samples: Samples) -> None:
     assert names == ["000.png", "002.png", "004.png"]
     assert len(pictures_to_time(samples, 100)) == 5
     assert len(pictures_to_time(samples, 1)) == 1
+
+
+def test_pictures_of_another_size_than_annotated_are_told(
+    two_exits: dyninfer.Detector, tmp_path: Path
+) -> None:
+    pictures = write_coded(tmp_path / "pictures", REDS)
+    labels = write_labels(tmp_path / "labels.json", pictures)
+    document = json.loads(labels.read_text())
+    for image in document["images"][:2]:
+        image.update(width=16, height=12)
+    for image in document["images"][2:4]:
+        image.update(width=8, height=8)
+    labels.write_text(json.dumps(document))
+    samples = load_samples(pictures, labels, ("left", "right"))
+    (warning,) = run_samples(two_exits, samples).samples.warnings
+    assert warning.startswith("2 pictures are of another size than the annotations say: ")
+    assert "000.png has 8x8 (width, height), not 16x12" in warning

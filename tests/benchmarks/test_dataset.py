@@ -149,3 +149,49 @@ def test_the_hash_of_a_set_ignores_order_and_names(tmp_path: Path, pictures: lis
     moved = [path.rename(tmp_path / f"moved-{path.name}") for path in reversed(pictures)]
     assert load_samples(moved, None, CLASSES).sha256() == here
     assert load_samples(moved[:2], None, CLASSES).sha256() != here
+
+
+@pytest.mark.parametrize("key", ["images", "categories"])
+def test_an_id_that_is_used_twice_is_refused(
+    tmp_path: Path, pictures: list[Path], key: str
+) -> None:
+    document = coco(["000.png", "001.png"], [[], []])
+    document[key][1]["id"] = document[key][0]["id"]
+    with refuses(InputError, "labels.json", "2 times"):
+        load(tmp_path, pictures, document)
+
+
+@pytest.mark.parametrize("document", [[], 3, [{"image_id": 1, "score": 0.5}]])
+def test_what_is_no_object_is_named(tmp_path: Path, pictures: list[Path], document: object) -> None:
+    with refuses(InputError, f"holds a JSON {type(document).__name__}", "images, categories"):
+        load(tmp_path, pictures, document)
+
+
+def test_boxes_as_shares_of_the_picture_are_refused(tmp_path: Path, pictures: list[Path]) -> None:
+    document = coco(["000.png", "001.png"], [[[0.1, 0.2, 0.5, 0.5]], [[0, 0, 1, 1]]])
+    with refuses(InputError, "all 2 boxes", "in pixels"):
+        load(tmp_path, pictures, document)
+
+
+def test_boxes_beyond_their_picture_are_told(tmp_path: Path, pictures: list[Path]) -> None:
+    document = coco(["000.png", "001.png"], [[[1, 1, 9, 9]], [[4, 4, 7, 7], [0, 0, 8, 8]]])
+    for image in document["images"]:
+        image.update(width=8, height=8)
+    (found, _) = load(tmp_path, pictures, document).warnings[::-1]
+    assert found.startswith("1 of 3 boxes reach beyond their pictures, the first in 001.png")
+
+
+def test_objects_of_pictures_that_are_not_listed_are_told(
+    tmp_path: Path, pictures: list[Path]
+) -> None:
+    document = coco(["000.png", "001.png", "002.png"], [[], [], [[0, 0, 2, 2]]])
+    document["annotations"][0]["image_id"] = 77
+    samples = load(tmp_path, pictures, document)
+    assert samples.warnings == ("1 objects are of pictures that the annotations do not list",)
+
+
+def test_only_objects_of_the_given_pictures_count_as_left_out(
+    tmp_path: Path, pictures: list[Path]
+) -> None:
+    document = coco(["000.png", "x.png"], [[[0, 0, 2, 2]], [[0, 0, 2, 2]] * 5], ("left", "cat"))
+    assert load(tmp_path, pictures[:1], document).warnings[0].startswith("1 objects of categories")

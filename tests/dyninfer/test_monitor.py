@@ -286,12 +286,14 @@ def test_a_cascade_of_three_exits_is_compared_with_what_its_routers_would_report
         deployed.start(baseline=watching.calibration_of([0.1, 0.2]))
 
 
-@pytest.mark.parametrize("write", [support.write_static, None])
-def test_what_has_no_router_cannot_be_watched(tmp_path, write) -> None:
+@pytest.mark.parametrize(
+    ("write", "remedy"), [(support.write_static, "several exits"), (None, "dyninfer fit-router")]
+)
+def test_what_has_no_router_cannot_be_watched(tmp_path, write, remedy) -> None:
     path = tmp_path / "plain.dyn"
     bundle = write(path) if write else support.write_two_exits(path, router=False)
     with dyninfer.load(bundle) as detector:
-        with support.refuses(PolicyError, "plain", "router"):
+        with support.refuses(PolicyError, "plain", "router", remedy):
             Deployed(detector).start()
         assert audit_threads() == []
 

@@ -49,6 +49,8 @@ SPEEDS = st.one_of(
         (" .42 ", Threshold(0.42)),
         ("0", Threshold(0)),
         ("1.0001", Threshold(1.0001)),
+        ("2", Threshold(2)),
+        ("threshold=30", Threshold(30)),
         ("threshold=0.42", Threshold(0.42)),
         ("0.2,0.4", Threshold((0.2, 0.4))),
         ("threshold = 0.2, 0.4", Threshold((0.2, 0.4))),
@@ -182,6 +184,8 @@ def test_what_cannot_be_adaptive_is_refused(text) -> None:
         ("ap-200", "from 0 to 100"),
         ("1e999ms", "inf"),
         ("HardFraction(None)", "None"),
+        ("30", "30%, 30ms or 30fps"),
+        ("0.3,12", "just above 1"),
         ("HardFraction(0.3, adaptive=1)", "True or False"),
     ],
 )

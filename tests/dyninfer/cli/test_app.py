@@ -69,3 +69,14 @@ def test_a_bug_is_one_line_too(
     status, _, err = run(capsys, "info", str(tmp_path))
     assert status == 1
     assert err == "error: internal error, ZeroDivisionError: division by zero\n"
+
+
+def test_an_interruption_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dyninfer.cli.info.print_bundle", interrupted)
+    status, _, err = run(capsys, "info", str(tmp_path))
+    assert (status, err) == (130, "interrupted\n")

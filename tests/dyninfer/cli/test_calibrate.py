@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import dyninfer
+from dyninfer.benchmarks.dataset import load_samples
 from dyninfer.bundle import Bundle
+from dyninfer.sealed import dump_sealed
 from tests.benchmarks.coded import write_coded, write_labels
 from tests.dyninfer.cli.run import run
 from tests.support import files_below, reseal, write_static, write_two_exits
@@ -49,7 +51,10 @@ def test_a_table_and_what_to_type_next(
     status, out, err = calibrate(capsys, bundle, pictures, *more)
     assert status == 0
     assert err.startswith("warning: 25 pictures make coarse percentiles")
-    assert len(table_of(out)) == 11
+    rows = table_of(out)
+    assert len(rows) == 12
+    assert rows[0].split()[1] == "0.0%"
+    assert rows[-1].split()[1] == "100.0%"
     assert max(map(len, table_of(out))) <= 80
     assert ("AP50" in out) is labelled
     assert "HardFraction(0.3)" in out
@@ -111,7 +116,7 @@ def test_an_impossible_risk_is_refused_at_once(
     capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path
 ) -> None:
     status, _, err = calibrate(capsys, bundle, pictures, "--risk", "1.5")
-    assert status == 1
+    assert status == 2
     assert "risk is 1.5" in err
     assert not (bundle / "calibration.json").exists()
 
@@ -125,6 +130,53 @@ def test_equal_easiness_is_told_and_no_fraction_is_suggested(
     assert "same easiness" in err
     assert "HardFraction(0.3)" not in out
     assert "AlwaysHard()" in out
+    assert [row.split()[1] for row in table_of(out)] == ["0.0%", "100.0%"]
+
+
+def test_a_calibration_that_was_changed_is_told_and_replaced(
+    capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path
+) -> None:
+    calibrate(capsys, bundle, pictures)
+    path = bundle / "calibration.json"
+    path.write_text(path.read_text().replace('"count": 25', '"count": 26'))
+    status, out, err = run(capsys, "info", str(bundle))
+    assert (status, err) == (0, "")
+    assert "run dyninfer calibrate again" in out
+    status, out, err = run(capsys, "info", str(bundle), "--json")
+    assert (status, json.loads(out)["calibration"]) == (0, None)
+    assert "was changed" in err
+    before = files_below(bundle)
+    assert calibrate(capsys, bundle, pictures.with_name("nowhere"))[0] == 1
+    assert files_below(bundle) == before
+    status, _, err = calibrate(capsys, bundle, pictures)
+    assert status == 0
+    assert "it is replaced" in err
+    calibration = Bundle.open(bundle).calibration()
+    assert calibration is not None
+    assert calibration.images.count == 25
+
+
+def test_labels_with_nothing_to_find_are_told(
+    capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path
+) -> None:
+    labels = labels_of(pictures)
+    document = json.loads(labels.read_text())
+    labels.write_text(json.dumps({**document, "annotations": []}))
+    status, out, err = calibrate(capsys, bundle, pictures, "--annotations", str(labels))
+    assert status == 0
+    assert "so there is no AP" in err
+    assert "AP50" not in out
+
+
+def test_a_router_that_was_fitted_on_these_pictures_is_told(
+    capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path
+) -> None:
+    paths = sorted(pictures.glob("*.png"))
+    seen = load_samples(paths, None, ()).sha256()
+    (bundle / "router.json").write_text(dump_sealed({"images_sha256": seen}))
+    assert "fitted on these very pictures" in calibrate(capsys, bundle, pictures)[2]
+    paths[0].unlink()
+    assert "fitted on these very pictures" not in calibrate(capsys, bundle, pictures)[2]
 
 
 def test_pictures_that_cannot_be_read_are_left_out_with_a_warning(

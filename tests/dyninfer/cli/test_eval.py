@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from dyninfer.benchmarks.dataset import load_samples
+from dyninfer.sealed import dump_sealed
 from tests.benchmarks.coded import write_coded, write_labels
 from tests.dyninfer.cli.run import run
 from tests.support import files_below, write_static, write_two_exits
@@ -143,3 +145,55 @@ def test_labels_of_other_pictures_leave_nothing_behind(
     assert "none of the 25 pictures" in err
     assert not output.exists()
     assert files_below(bundle) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("nowhere/result.json", "there is no folder"), ("", "is a folder")]
+)
+def test_a_result_that_cannot_be_written_is_refused_before_the_run(
+    capsys: pytest.CaptureFixture[str],
+    bundle: Path,
+    labels: Path,
+    tmp_path: Path,
+    name: str,
+    said: str,
+) -> None:
+    before = files_below(tmp_path)
+    status, out, err = evaluate(capsys, bundle, labels, "-o", str(tmp_path / name))
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert said in err
+    assert files_below(tmp_path) == before
+
+
+def test_a_target_is_shown_with_the_threshold_that_it_came_to(
+    capsys: pytest.CaptureFixture[str], bundle: Path, labels: Path
+) -> None:
+    run(capsys, "calibrate", str(bundle), "--images", str(labels.parent))
+    for speed in ("40%", "40%+adaptive"):
+        _, out, _ = evaluate(capsys, bundle, labels, "--speed", speed, "--json")
+        assert ": threshold 0." in json.loads(out)["policy"]
+
+
+def test_a_curve_shows_each_share_once_and_tells_where_its_pictures_are_from(
+    capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path
+) -> None:
+    paths = write_coded(tmp_path / "three", [10, 100, 200])
+    three = write_labels(tmp_path / "three" / "labels.json", paths)
+    seen = load_samples(paths, None, ()).sha256()
+    (bundle / "router.json").write_text(dump_sealed({"images_sha256": seen}))
+    status, out, err = evaluate(capsys, bundle, three, "--curve")
+    assert status == 0
+    shares = [row.split()[1] for row in table_of(out)]
+    assert shares == ["0.0%", "33.3%", "66.7%", "100.0%"]
+    assert "fitted on these very pictures" in err
+
+
+def test_zero_has_no_minus() -> None:
+    from dyninfer.cli.evaluate import _signed
+
+    assert [_signed(value) for value in (-0.001, 0.0, 0.126, -2)] == [
+        "+0.00",
+        "+0.00",
+        "+0.13",
+        "-2.00",
+    ]

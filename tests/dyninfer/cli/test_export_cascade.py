@@ -39,6 +39,8 @@ def test_two_files_and_one_size_are_enough(capsys, files, tmp_path) -> None:
     assert "first cheap.onnx: guessed decode yolov8" in out
     assert "second good.onnx: guessed decode detections" in out
     assert "verification passed: 4 photos" in out
+    assert "weights from cheap.onnx" in out
+    assert "weights from good.onnx" in out
     last = out.strip().splitlines()[-1]
     assert last == (f"next: dyninfer fit-router {target} --images PHOTOS [--annotations COCO.json]")
     opened = Bundle.open(target)

@@ -37,7 +37,7 @@ def test_a_router_is_fitted_compared_and_written_beside_the_bundle(capsys, bundl
     for word in ("fitted router", "random", "highest confidence", "oracle", "above random by"):
         assert word in out
     routed = bundle.with_name("pair-routed.dyn")
-    assert f"next: dyninfer calibrate {routed} --images {pictures}" in out
+    assert f"next: dyninfer calibrate {routed} --images OTHERS" in out
     assert all(len(line) <= 80 for line in out.splitlines() if line[:1] in "┏┃┡│└")
     assert support.files_below(bundle) == before
     with dyninfer.load(routed) as detector:

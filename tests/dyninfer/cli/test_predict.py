@@ -44,13 +44,20 @@ def test_a_folder_gives_one_line_and_one_annotated_copy_each(
 
 
 def test_globs_and_repeated_sources_count_once(
-    capsys: pytest.CaptureFixture[str], small_bundle: Path, pictures: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    small_bundle: Path,
+    pictures: Path,
+    tmp_path: Path,
 ) -> None:
     target = tmp_path / "out"
     glob, single = str(pictures / "*.png"), str(pictures / "a.png")
+    monkeypatch.chdir(tmp_path)
+    relative = str(Path(single).relative_to(tmp_path))
     status, out, _ = run(
         capsys,
-        *("predict", str(small_bundle), glob, single, "-o", str(target), "--no-images", "--json"),
+        *("predict", str(small_bundle), glob, single, relative, "-o", str(target), "--no-images"),
+        "--json",
     )
     assert status == 0
     assert [json.loads(line)["image"] for line in out.splitlines()] == [single]

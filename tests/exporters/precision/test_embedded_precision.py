@@ -6,17 +6,18 @@ import pytest
 
 from dyninfer.benchmarks.coco import Truth
 from dyninfer.benchmarks.demo import embedded_checkpoint
-from dyninfer.benchmarks.scenes import SceneSource
+from dyninfer.benchmarks.scenes import Scene, SceneSource
 from dyninfer.bundle import Bundle
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
 from dyninfer.exporters.precision.convert import convert_bundle_stages
 from dyninfer.exporters.precision.measure import measure_precision
 from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
 from dyninfer.precisions import parse_precision
+from dyninfer.types import ImageArray
 
 SIZE = 192
-SCENES = 250
-CALIBRATION_SCENES = 32
+SCENES = 200
+CALIBRATION_SCENES = 24
 LOST_AP = 0.01
 
 pytestmark = pytest.mark.slow
@@ -29,6 +30,16 @@ def bundle(tmp_path_factory) -> Bundle:
     return Bundle.open(path)
 
 
+@pytest.fixture(scope="module")
+def calibration() -> list[ImageArray]:
+    return [s.image for s in SceneSource("train", SIZE).scenes(range(CALIBRATION_SCENES))]
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    return SceneSource("held_out", SIZE).scenes(range(SCENES))
+
+
 @pytest.mark.parametrize(
     ("text", "target", "flip_share"),
     [
@@ -37,9 +48,9 @@ def bundle(tmp_path_factory) -> Bundle:
         ("fp16,router=fp16", Int8Target.CPU, 0.001),
     ],
 )
-def test_both_exits_stay_within_a_point(bundle, tmp_path, text, target, flip_share) -> None:
-    calibration = [s.image for s in SceneSource("train", SIZE).scenes(range(CALIBRATION_SCENES))]
-    scenes = SceneSource("held_out", SIZE).scenes(range(SCENES))
+def test_both_exits_stay_within_a_point(
+    bundle, calibration, scenes, tmp_path, text, target, flip_share
+) -> None:
     plan = parse_precision(text, bundle.manifest)
     found = convert_bundle_stages(bundle, plan, calibration, tmp_path, Int8Settings(target=target))
     assert [stage.precision for stage in found.values()] == list(plan.values())

@@ -15,6 +15,7 @@ from dyninfer.exporters.precision.graph import (
     macs_by_layer,
     prepared_copy,
     silu_inputs,
+    summary_nodes,
 )
 from tests.exporters.precision.helpers import conv, silu, two_layers, weights
 from tests.support import tiny_model
@@ -36,6 +37,23 @@ def test_the_decode_begins_behind_the_last_convolutions(small_bundle) -> None:
 def test_a_stage_that_ends_in_features_has_no_decode(small_bundle) -> None:
     first = stage(small_bundle, "first")
     assert decode_nodes(first) == frozenset() == end_layers(first)
+
+
+def test_what_a_router_reads_is_a_summary_and_a_gate_is_not(small_bundle) -> None:
+    first = stage(small_bundle, "first")
+    found = [n.op_type for n in first.graph.node if n.name in summary_nodes(first)]
+    assert sorted(found) == ["Concat", "ReduceMean", "ReduceMean", "ReduceMean"]
+    gated = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"feature": ["batch", 8, 8, 8]},
+        [
+            helper.make_node("GlobalAveragePool", ["images"], ["mean"]),
+            helper.make_node("Mul", ["images", "mean"], ["gated"]),
+            conv("gated", "w", "feature"),
+        ],
+        {"w": weights(8, 3, 3, 3)},
+    )
+    assert summary_nodes(gated) == frozenset()
 
 
 def test_bins_of_a_distribution_belong_to_the_decode() -> None:

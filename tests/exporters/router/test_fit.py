@@ -10,7 +10,7 @@ import torch
 import dyninfer
 from dyninfer.benchmarks.dataset import Samples, load_samples
 from dyninfer.benchmarks.router_quality import FITTED, RANDOM
-from dyninfer.bundle import PARITY_FILE, Bundle
+from dyninfer.bundle import PARITY_FILE, ROUTER_FILE, Bundle
 from dyninfer.errors import RouterError
 from dyninfer.exporters.router.features import FeatureKind
 from dyninfer.exporters.router.fit import FitOptions, RouterFit, fit_routers, refuse_useless
