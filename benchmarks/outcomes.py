@@ -133,6 +133,13 @@ def read_all(
         progress()
 
 
+def only_readable(samples: Samples, progress: Callable[[], None] = lambda: None) -> Samples:
+    """The pictures that can be read, with warnings about the others; ``progress`` after each."""
+    notes = ReadingNotes()
+    kept = tuple(sample for sample, _ in read_all(samples.items, notes, progress))
+    return replace(samples, items=kept, warnings=(*samples.warnings, *notes.warnings()))
+
+
 def pictures_to_time(samples: Samples, limit: int) -> list[Sample]:
     """At most ``limit`` pictures, spread evenly over all."""
     count = len(samples.items)

@@ -130,6 +130,8 @@ def _run(
     provider: str | None,
 ) -> RouterFit:
     from dyninfer.benchmarks.dataset import load_samples
+    from dyninfer.benchmarks.outcomes import only_readable
+    from dyninfer.cli.calibrate import silence_decoder
     from dyninfer.cli.sources import expand_sources
     from dyninfer.detector import load
     from dyninfer.exporters.router.fit import check_cascade, check_count, fit_routers
@@ -138,11 +140,14 @@ def _run(
     with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
         check_cascade(detector)
         samples: Samples = load_samples(pictures, annotations, detector.class_names)
+        silence_decoder()
+        task = progress.add_task("reading the pictures", total=len(samples.items))
+        samples = only_readable(samples, lambda: progress.advance(task))
         for message in samples.warnings:
             warn(message)
         check_count(len(samples.items), options.folds)
         views = len(samples.items) * (1 + options.augment)
-        task = progress.add_task("running views of the pictures", total=views)
+        progress.reset(task, description="running views of the pictures", total=views)
         return fit_routers(detector, samples, options, lambda: progress.advance(task))
 
 

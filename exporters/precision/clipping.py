@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +26,10 @@ class Observed:
     """What a tensor was seen to hold.
 
     Attributes:
-        lowest, highest: finite, ``lowest <= highest``.
+        lowest, highest: ``lowest <= highest``, infinite where a tensor holds infinity.
         magnitudes: (BINS,) how many values have their magnitude in each of equal parts of
-            [0, max(|lowest|, |highest|)]; None where only the extremes were asked for.
+            [0, max(|lowest|, |highest|)]; None where only the extremes were asked for, or where
+            these are infinite.
     """
 
     lowest: float
@@ -38,6 +40,11 @@ class Observed:
     def largest(self) -> float:
         """Largest magnitude."""
         return max(abs(self.lowest), abs(self.highest))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether it can be rounded to a range at all."""
+        return math.isfinite(self.largest)
 
 
 def clipping_range(

@@ -11,7 +11,7 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from dyninfer.bundle import Bundle, file_sha256
-from dyninfer.errors import BundleError, InputError
+from dyninfer.errors import BundleError, ExportError, InputError
 from dyninfer.exporters.precision.feed import Picture, StageRunner, stage_feed
 from dyninfer.exporters.precision.fp16 import to_fp16
 from dyninfer.exporters.precision.graph import float_tensors, prepared_copy
@@ -64,7 +64,7 @@ def convert_bundle_stages(
             if name not in plan:
                 continue
             job = _Job(name, entry, bundle.stage_path(name), calibration_images, settings)
-            made = _convert(job, plan[name], runner) if entry.precision != plan[name] else None
+            made = _convert_named(job, plan[name], runner)
             if made is None:
                 converted[name] = ConvertedStage(entry.precision, job.path, entry.sha256)
                 continue
@@ -118,6 +118,16 @@ def _check_plan(bundle: Bundle, plan: Mapping[str, Precision], pictures: Sequenc
                 f"stage {name!r} in int8 needs calibration pictures and none were given; "
                 "give some hundred that look like those it will see"
             )
+
+
+def _convert_named(job: _Job, precision: Precision, runner: StageRunner) -> _Made | None:
+    """As :func:`_convert`, with errors that name the stage; None where it is so already."""
+    if job.entry.precision == precision:
+        return None
+    try:
+        return _convert(job, precision, runner)
+    except ExportError as error:
+        raise ExportError(f"stage {job.name!r} cannot be in {precision.value}: {error}") from error
 
 
 def _convert(job: _Job, precision: Precision, runner: StageRunner) -> _Made | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
@@ -55,7 +56,11 @@ def prepared_copy(model: ModelProto) -> ModelProto:
 
 
 def _constants_to_initializers(graph: GraphProto) -> None:
-    """Turn tensor constants into initializers, which the converters know how to treat."""
+    """Turn tensor constants into initializers, which the converters know how to treat.
+
+    So are weights that the file stores in half precision and casts: the converters would take it
+    for converted already.
+    """
     for node in [n for n in graph.node if n.op_type == "Constant"]:
         value = next((a.t for a in node.attribute if a.name == "value"), None)
         if value is not None:
@@ -63,6 +68,31 @@ def _constants_to_initializers(graph: GraphProto) -> None:
             tensor.CopyFrom(value)
             tensor.name = node.output[0]
             graph.node.remove(node)
+    _fold_casts_of_weights(graph)
+
+
+def _fold_casts_of_weights(graph: GraphProto) -> None:
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    folded = set()
+    for node in [n for n in graph.node if n.op_type == "Cast" and n.input[0] in stored]:
+        wanted = next(a.i for a in node.attribute if a.name == "to")
+        if wanted == TensorProto.FLOAT:
+            values = numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
+            graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+            graph.node.remove(node)
+            folded.add(node.input[0])
+    for name in folded - set(_read_names(graph)):
+        graph.initializer.remove(stored[name])
+
+
+def _read_names(graph: GraphProto) -> Iterator[str]:
+    """Everything that is read in a graph, the graphs inside its nodes included."""
+    yield from (output.name for output in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _read_names(inner) if inner.node else ()
 
 
 def _name_nodes(graph: GraphProto) -> None:

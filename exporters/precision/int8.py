@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 from dyninfer.errors import ExportError
 from dyninfer.exporters.precision.clipping import Observed, clipping_range
@@ -142,6 +142,7 @@ def to_int8(
         for node in model.graph.node
         if node.op_type in ops_for(settings.target)
         and node.name not in kept
+        and not _touches_infinity(node, observed)
         and (only is None or node.name in only)
     ]
     copy = ModelProto()
@@ -172,6 +173,12 @@ def to_int8(
     if settings.target is Int8Target.TENSORRT:
         _join_outputs(converted)
     return finished(converted, model, "int8")
+
+
+def _touches_infinity(node: NodeProto, observed: Mapping[str, Observed]) -> bool:
+    """Whether a node reads or makes what no 8 bits can hold."""
+    seen = (observed.get(name) for name in (*node.input, *node.output))
+    return any(tensor is not None and not tensor.is_finite for tensor in seen)
 
 
 def _join_outputs(model: ModelProto) -> None:
@@ -207,6 +214,8 @@ def _tensor_ranges(
     before_silu = silu_inputs(model)
     ranges = {}
     for name, seen in observed.items():
+        if not seen.is_finite:
+            continue  # its nodes stay in float32
         low, high = clipping_range(seen, settings.method, settings.held_percent)
         if name in before_silu:
             low, high = max(low, SILU_FLOOR), max(high, SILU_FLOOR)

@@ -58,7 +58,8 @@ def observe(
     """What every tensor holds over all inputs.
 
     A first pass takes the extremes, computed inside the graph. Where histograms are wanted, the
-    stage is run again for every group of tensors that fits into ``memory_mib``.
+    stage is run again for every group of tensors that fits into ``memory_mib``. A tensor may hold
+    infinity, as what is padded for a maximum does: it has no histogram.
 
     Args:
         model: the stage in float32, types inferred.
@@ -70,17 +71,18 @@ def observe(
 
     Raises:
         InputError: the feed gives nothing.
-        ExportError: a tensor holds NaN or infinity.
+        ExportError: a tensor holds NaN.
     """
     if not tensors:
         return {}
     extremes, sizes = _extremes(model, sorted(tensors), feed, tick)
     if not histograms:
         return {name: Observed(low, high) for name, (low, high) in extremes.items()}
+    sizes = {name: size for name, size in sizes.items() if np.isfinite(extremes[name]).all()}
     counted: dict[str, npt.NDArray[np.int64]] = {}
     for group in grouped(sizes, memory_mib * _MIB // _BYTES):
         counted |= _magnitudes(model, group, extremes, feed, tick)
-    return {name: Observed(low, high, counted[name]) for name, (low, high) in extremes.items()}
+    return {name: Observed(low, high, counted.get(name)) for name, (low, high) in extremes.items()}
 
 
 def grouped(sizes: Mapping[str, int], budget: int) -> list[list[str]]:
@@ -108,10 +110,10 @@ def _extremes(
         for name, (low, high, size) in zip(
             tensors, np.reshape(session.run(names, dict(inputs)), (-1, 3)), strict=True
         ):
-            if not np.isfinite([low, high]).all():
+            if np.isnan([low, high]).any():
                 raise ExportError(
-                    f"tensor {name!r} of a stage held {low} to {high} on a calibration picture, "
-                    "expected finite numbers; keep this stage in fp32"
+                    f"tensor {name!r} held NaN on a calibration picture, expected numbers; "
+                    "keep this stage in fp32"
                 )
             before = extremes.get(name, (low, high))
             extremes[name] = (min(float(low), before[0]), max(float(high), before[1]))

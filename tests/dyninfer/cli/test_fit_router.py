@@ -130,3 +130,12 @@ def test_help_shows_an_example(capsys):
 
 def test_unknown_features_are_wrong_usage(capsys, bundle, pictures):
     assert fit(capsys, bundle, pictures, "--features", "colours")[0] == 2
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_with_a_warning(capsys, bundle, pictures):
+    (pictures / "broken.png").write_bytes(b"no picture")
+    code, out, err = fit(capsys, bundle, pictures)
+    assert code == 0
+    assert err.startswith("warning: 1 unreadable pictures are left out: ")
+    assert "broken.png" in err
+    assert "20 pictures" in " ".join(out.split())

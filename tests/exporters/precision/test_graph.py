@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from dyninfer.bundle import Bundle
 from dyninfer.errors import ExportError
@@ -111,6 +111,24 @@ def test_nodes_get_names_and_constants_become_initializers() -> None:
     assert [t.name for t in prepared.graph.initializer] == ["two"]
     assert len({node.name for node in prepared.graph.node}) == 2
     assert len(model.graph.node) == 3
+
+
+def test_weights_stored_in_half_precision_become_plain_ones() -> None:
+    half = np.arange(4, dtype=np.float16).reshape(1, 4)
+    model = tiny_model(
+        {"images": ["batch", 4]},
+        {"sum": ["batch", 4]},
+        [
+            helper.make_node("Cast", ["half"], ["weight"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["images", "weight"], ["sum"]),
+        ],
+        {"half": half},
+    )
+    graph = prepared_copy(model).graph
+    assert [node.op_type for node in graph.node] == ["Add"]
+    (tensor,) = graph.initializer
+    assert (tensor.name, tensor.data_type) == ("weight", TensorProto.FLOAT)
+    np.testing.assert_array_equal(numpy_helper.to_array(tensor), half)
 
 
 def test_an_opset_without_scales_per_channel_is_refused() -> None:

@@ -66,7 +66,7 @@ def test_no_pictures_are_refused() -> None:
         observe(prepared_copy(two_layers()), ["c1"], feed_of([]), histograms=False, memory_mib=1)
 
 
-def test_a_tensor_that_is_not_finite_is_named() -> None:
+def test_a_tensor_of_nan_is_named() -> None:
     model = tiny_model(
         {"images": ["batch", 1]},
         {"root": ["batch", 1]},
@@ -75,3 +75,16 @@ def test_a_tensor_that_is_not_finite_is_named() -> None:
     inputs = [{"images": np.array([[-1.0]], np.float32)}]
     with pytest.raises(ExportError, match="'root'"):
         observe(model, ["root"], feed_of(inputs), histograms=False, memory_mib=1)
+
+
+def test_infinity_is_seen_and_has_no_histogram() -> None:
+    model = tiny_model(
+        {"images": ["batch", 1]},
+        {"log": ["batch", 1]},
+        [helper.make_node("Log", ["images"], ["log"])],
+    )
+    inputs = [{"images": np.array([[0.0], [1.0]], np.float32)}]
+    seen = observe(model, ["log", "images"], feed_of(inputs), histograms=True, memory_mib=1)
+    assert not seen["log"].is_finite
+    assert seen["log"].magnitudes is None
+    assert seen["images"].magnitudes is not None
