@@ -131,10 +131,10 @@ def _parity_line(bundle: Bundle) -> str:
         default=0.0,
     )
     verdict = "[green]passed[/green]" if parity["passed"] else "[red]failed[/red]"
+    flips = f"{parity['flips']} of {parity['decisions']} decisions flip"
     return (
         f"verification {verdict} on {parity['backend']} ({parity['device']}): "
-        f"boxes within {boxes:.1e} pixels, "
-        f"{parity['flips']} of {parity['decisions']} decisions flip"
+        f"boxes within {boxes:.1e} pixels, {flips if parity['decisions'] else 'no router compared'}"
     )
 
 
