@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.benchmarks import machine
+from dyninfer.benchmarks.machine import describe as machine
 from dyninfer.benchmarks.memory import peak_memory_mib, peak_of_status
 
 CPUINFO = """processor\t: 0

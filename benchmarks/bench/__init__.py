@@ -1,0 +1,1 @@
+"""What ``dyninfer bench`` measures, and the record it leaves."""

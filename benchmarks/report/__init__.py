@@ -1,0 +1,1 @@
+"""A record of ``dyninfer bench`` as a page that explains itself, and as Markdown."""
