@@ -17,6 +17,7 @@ from dyninfer.benchmarks.coco import Truth
 from dyninfer.bundle import file_sha256
 from dyninfer.class_lists import match_names
 from dyninfer.errors import InputError
+from dyninfer.validation import first_problem
 
 _SHOWN = 4
 _SLACK = 2  # pixels by which rounding may carry a box beyond its picture
@@ -150,10 +151,8 @@ def _read(path: Path) -> _Coco:
     try:
         labels = _Coco.model_validate(payload)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise InputError(
-            f"{path} is not in COCO's format: {where or 'the file'}: {first['msg']}; expected "
+            f"{path} is not in COCO's format: {first_problem(error)}; expected "
             "images, categories and annotations with bbox as x, y, width, height"
         ) from None
     for what, ids in (

@@ -5,14 +5,10 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,8 +26,9 @@ from dyninfer.benchmarks.interleaved import (
     run_rounds,
     warm_up,
 )
-from dyninfer.benchmarks.machine import Machine, describe_machine, load_average
-from dyninfer.bundle import Bundle, write_atomically
+from dyninfer.benchmarks.machine import describe_machine
+from dyninfer.benchmarks.run_record import RunRecord, ended_run, write_run
+from dyninfer.bundle import Bundle
 from dyninfer.errors import DyninferError, InputError
 from dyninfer.images import find_images
 from dyninfer.manifest import Precision
@@ -42,7 +39,6 @@ if TYPE_CHECKING:
     from dyninfer.exporters.precision.variant import ConvertedStage
 
 MODULE = "dyninfer.benchmarks.precision_speed"
-SCHEMA_VERSION = 1
 STAGES = ("first", "second")
 SPEEDUP_AIM = 1.8
 _NS_PER_MS = 1e6
@@ -75,15 +71,9 @@ class StageSpeed:
 
 
 @dataclass(frozen=True)
-class PrecisionSpeedRecord:
+class PrecisionSpeedRecord(RunRecord):
     """One run of the benchmark."""
 
-    schema_version: int
-    benchmark: str
-    command: str
-    finished_utc: str
-    machine: Machine
-    load_average_after_1min: float | None
     variant: str
     weights: str
     height: int
@@ -130,8 +120,7 @@ def main(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(output, json.dumps(asdict(record), indent=2) + "\n")
+        write_run(record, output)
     print_record(record, console)
 
 
@@ -166,12 +155,7 @@ def _measure(
     )
     narrower = f" at 1/{plan.width_divisor} width" if plan.width_divisor > 1 else ""
     return PrecisionSpeedRecord(
-        schema_version=SCHEMA_VERSION,
-        benchmark="precision_speed",
-        command=shlex.join(["python", "-m", MODULE, *sys.argv[1:]]),
-        finished_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        machine=machine,
-        load_average_after_1min=load_average(),
+        **ended_run(MODULE, machine),
         variant=plan.variant + narrower,
         weights="random",
         height=side,

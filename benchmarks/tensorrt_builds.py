@@ -5,14 +5,10 @@ No GPU takes part. ``python -m dyninfer.benchmarks.tensorrt_builds --help`` tell
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -20,9 +16,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dyninfer.benchmarks.machine import Machine, describe_machine, load_average
+from dyninfer.benchmarks.machine import describe_machine
+from dyninfer.benchmarks.run_record import RunRecord, ended_run, write_run
 from dyninfer.builds import BatchProfile
-from dyninfer.bundle import Bundle, write_atomically
+from dyninfer.bundle import Bundle
 from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine
 from dyninfer.engines.trt.library import Flavour, Library, load_library
 from dyninfer.engines.trt.targets import check_for, find_presets
@@ -30,7 +27,6 @@ from dyninfer.errors import DyninferError
 from dyninfer.manifest import Precision
 
 MODULE = "dyninfer.benchmarks.tensorrt_builds"
-SCHEMA_VERSION = 1
 DEVICES = "t4,a100,rtx30,rtx40,rtx50"
 BATCH = "1:4:16"
 
@@ -53,15 +49,9 @@ class StageBuild:
 
 
 @dataclass(frozen=True)
-class BuildRecord:
+class BuildRecord(RunRecord):
     """What was built, with what, on what."""
 
-    schema_version: int
-    benchmark: str
-    command: str
-    finished_utc: str
-    machine: Machine
-    load_average_after_1min: float | None
     library: str
     compute_capabilities: tuple[str, ...]
     batch: str
@@ -109,7 +99,7 @@ def main(
         console.print(f"error: {error}", soft_wrap=True)
         raise SystemExit(1) from None
     record = make_record(library, options, sizes, builds)
-    write_atomically(output, json.dumps(asdict(record), indent=2) + "\n")
+    write_run(record, output)
     print_builds(builds)
     if any(build.error for build in builds):
         raise SystemExit(1)
@@ -197,12 +187,7 @@ def make_record(
 ) -> BuildRecord:
     """The record of a run that has just ended."""
     return BuildRecord(
-        schema_version=SCHEMA_VERSION,
-        benchmark="tensorrt_builds",
-        command=shlex.join(["python", "-m", MODULE, *sys.argv[1:]]),
-        finished_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        machine=describe_machine(),
-        load_average_after_1min=load_average(),
+        **ended_run(MODULE, describe_machine()),
         library=library.title,
         compute_capabilities=options.compute_capabilities,
         batch=str(options.batch),

@@ -28,6 +28,7 @@ from dyninfer.bundle import Bundle, file_sha256
 from dyninfer.errors import BundleError
 from dyninfer.manifest import Precision
 from dyninfer.sealed import load_sealed
+from dyninfer.validation import first_problem
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,8 @@ def read_build(path: Path) -> Build:
     try:
         build = Build.model_validate_json(json.dumps(payload))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise BundleError(
-            f"{path / BUILD_FILE} is not usable: {where + ': ' if where else ''}{first['msg']}; "
+            f"{path / BUILD_FILE} is not usable: {first_problem(error)}; "
             "build it again with dyninfer build --force"
         ) from None
     if path.name != build.spec.folder_name:

@@ -14,6 +14,7 @@ from dyninfer.errors import BundleError, PolicyError
 from dyninfer.manifest import Precision
 from dyninfer.sealed import load_sealed
 from dyninfer.types import Float64Array
+from dyninfer.validation import first_problem
 
 CALIBRATION_FILE = "calibration.json"
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -164,11 +165,8 @@ def read_calibration(path: Path) -> Calibration:
     try:
         return Calibration.model_validate(payload)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise BundleError(
-            f"{path} is not usable: {where + ': ' if where else ''}{first['msg']}; "
-            "make it again with dyninfer calibrate"
+            f"{path} is not usable: {first_problem(error)}; make it again with dyninfer calibrate"
         ) from None
 
 

@@ -26,6 +26,7 @@ from dyninfer.exporters.cascade.plan import PlannedDetector
 from dyninfer.exporters.cascade.reference import decode_one
 from dyninfer.manifest import BATCH_AXIS, Precision, Stage, Task, TensorSpec
 from dyninfer.types import Float32Array
+from dyninfer.validation import first_problem
 
 DETECTOR, DECODE = "detector", "decode"  # prefixes of the names in a stage's graph
 PLAN_KEY = "dyninfer_detector"
@@ -235,5 +236,6 @@ def read_plan(path: Path) -> DetectorPlan | None:
     try:
         return TypeAdapter(DetectorPlan).validate_json(text)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise BundleError(f"{path} describes its detector wrongly: {reason}") from None
+        raise BundleError(
+            f"{path} describes its detector wrongly: {first_problem(error)}"
+        ) from None
