@@ -12,10 +12,10 @@ from dyninfer.benchmarks.interleaved import round_order, warm_up
 from dyninfer.detector import Detector
 from dyninfer.manifest import Manifest
 from dyninfer.policy import LeaveAt
+from dyninfer.spans import POSTPROCESS, PREPARE
 from dyninfer.types import Detections, ImageArray
 
 NS_PER_MS = 1e6
-PREPARE, POSTPROCESS = "prepare", "postprocess"
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class ExitTimes:
     Attributes:
         exit_ms: for every exit, wall-clock milliseconds of every image, from the decoded picture
             to detections with the default :class:`dyninfer.Postprocess`.
-        step_ms: for every exit, mean milliseconds of its steps: ``prepare``, the stages that ran,
-            ``postprocess``.
+        step_ms: for every exit, mean milliseconds of its steps, by the names in
+            :mod:`dyninfer.spans`, and of the stages that ran.
     """
 
     exit_ms: tuple[tuple[float, ...], ...]

@@ -6,7 +6,6 @@ from .calibration import Calibration as Calibration
 from .control import Controller as Controller
 from .control_law import ControllerState as ControllerState
 from .detector import Detector as Detector
-from .detector import load as load
 from .errors import BackendUnavailable as BackendUnavailable
 from .errors import BundleError as BundleError
 from .errors import CheckpointError as CheckpointError
@@ -27,6 +26,7 @@ from .imagespec import ResizeMode as ResizeMode
 from .monitor import Monitor as Monitor
 from .monitor_report import AuditReport as AuditReport
 from .monitor_report import MonitorReport as MonitorReport
+from .opening import load as load
 from .policy import AlwaysEasy as AlwaysEasy
 from .policy import AlwaysHard as AlwaysHard
 from .policy import LeaveAt as LeaveAt

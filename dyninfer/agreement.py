@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dyninfer.postprocess import pairwise_iou
+from dyninfer.nms import pairwise_iou
 from dyninfer.types import Detections
 
 MATCH_IOU = 0.5

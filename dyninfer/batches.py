@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,41 +19,51 @@ from dyninfer.manifest import Manifest
 from dyninfer.pipeline import CascadePipeline
 from dyninfer.policy import Policy
 from dyninfer.postprocess import Postprocess
+from dyninfer.prepare import Scratch
+from dyninfer.spans import DECODE, POSTPROCESS, PREPARE, shares
 from dyninfer.types import Detections, Float32Array, ImageArray, Int64Array, RawOutput
 
 
 def detect_batch(
-    pipeline: CascadePipeline, images: Sequence[ImageArray], policy: Policy, options: Postprocess
+    pipeline: CascadePipeline,
+    images: Sequence[ImageArray],
+    policy: Policy,
+    options: Postprocess,
+    decode_ms: Sequence[float | None] | None = None,
 ) -> list[Detections]:
-    """Prepare, run and postprocess pictures (h, w, 3) uint8 BGR, at least one, as one batch."""
-    prepare_ms = np.zeros(len(images))
+    """Prepare, run and postprocess pictures (h, w, 3) uint8 BGR, at least one, as one batch.
+
+    ``decode_ms`` is what each took to decode, None for those that came decoded.
+    """
+    timings = [{} if ms is None else {DECODE: ms} for ms in decode_ms or [None] * len(images)]
 
     def feed(name: str, rows: Int64Array, workspace: Any) -> Float32Array:
-        spec = pipeline.manifest.image_inputs[name]
+        spec = pipeline.image_specs[name]
+        scratch = workspace.kept.get(name)
+        if scratch is None:
+            scratch = workspace.kept[name] = Scratch()
         batch: Float32Array = workspace.host_array(name, (len(rows), 3, spec.height, spec.width))
         for position, row in enumerate(rows):
             start = time.perf_counter_ns()
-            spec.prepare(images[row], batch[position])
-            prepare_ms[row] += (time.perf_counter_ns() - start) / 1e6
+            spec.prepare(images[row], batch[position], scratch)
+            spent_ms = (time.perf_counter_ns() - start) / 1e6
+            timings[row][PREPARE] = timings[row].get(PREPARE, 0.0) + spent_ms
         return batch
 
     found: dict[int, Detections] = {}
     with pipeline.workspace() as workspace:
         result = pipeline.run(feed, len(images), policy, workspace)
+        shared = shares(result.spans, len(images))
         for group in result.groups:
-            for position, row in enumerate(map(int, group.rows)):
-                placement = _placement(pipeline.manifest, images[row], group.exit_index)
-                timings = {"prepare": float(prepare_ms[row])} | result.timings_of(row)
-                names = pipeline.manifest.class_names
-                found[row] = _detections(
-                    result, group, position, placement, options, names, timings
-                )
+            spec = pipeline.image_spec(group.exit_index)
+            for position, row in enumerate(group.rows):
+                start = time.perf_counter_ns()
+                placement = spec.place(images[row].shape[1], images[row].shape[0])
+                own = timings[row] | shared[row]
+                names = pipeline.class_names
+                found[row] = _detections(result, group, position, placement, options, names, own)
+                own[POSTPROCESS] = (time.perf_counter_ns() - start) / 1e6
     return [found[row] for row in range(len(images))]
-
-
-def _placement(manifest: Manifest, image: ImageArray, exit_index: int) -> Placement:
-    spec = manifest.image_inputs[manifest.exits[exit_index].image_input]
-    return spec.place(image.shape[1], image.shape[0])
 
 
 def _detections(
@@ -64,18 +75,15 @@ def _detections(
     names: Sequence[str],
     timings: dict[str, float],
 ) -> Detections:
-    start = time.perf_counter_ns()
     boxes, confidences, class_ids = options(
         group.outputs["boxes_xyxy"][position], group.outputs["class_scores"][position]
     )
-    boxes = placement.to_image(boxes)
-    timings["postprocess"] = (time.perf_counter_ns() - start) / 1e6
     return Detections(
-        boxes_xyxy=boxes,
+        boxes_xyxy=placement.to_image(boxes),
         confidences=confidences.astype(np.float32, copy=False),
         class_ids=class_ids.astype(np.int64, copy=False),
-        class_names=tuple(names[class_id] for class_id in class_ids),
-        easiness=_easiness(result, int(group.rows[position])),
+        class_names=tuple(names[class_id] for class_id in class_ids.tolist()),
+        easiness=_easiness(result, group.rows[position]),
         exit_index=group.exit_index,
         timings_ms=timings,
     )
@@ -101,7 +109,7 @@ def infer_batch(
     with pipeline.workspace() as workspace:
         result = pipeline.run(feed, batch, policy, workspace)
         for group in result.groups:
-            for position, row in enumerate(map(int, group.rows)):
+            for position, row in enumerate(group.rows):
                 outputs = {name: array[position].copy() for name, array in group.outputs.items()}
                 found[row] = RawOutput(_easiness(result, row), group.exit_index, outputs)
     return [found[row] for row in range(batch)]
@@ -152,4 +160,4 @@ def chunk_of(array: PreparedInput, start: int, stop: int) -> PreparedInput:
 
 def _easiness(result: BatchResult, row: int) -> float | None:
     value = float(result.easiness[row])
-    return None if np.isnan(value) else value
+    return None if math.isnan(value) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dyninfer.build_search import (
@@ -26,6 +26,7 @@ def choose_build(
     max_batch: int,
     *,
     may_build: bool,
+    checked: Callable[[], None] = lambda: None,
 ) -> OpenBuild | None:
     """The build to open a bundle with, or None if its own ONNX files will do.
 
@@ -35,6 +36,8 @@ def choose_build(
         precision: as ``dyninfer build --precision`` takes it; None for the bundle's own.
         max_batch: the most images that will be run at once.
         may_build: make the build if there is none that fits.
+        checked: returns once the bundle's own files are known to be as they were exported, which
+            a build must not be made or used without.
 
     Raises:
         InputError: the precision cannot be understood.
@@ -48,6 +51,7 @@ def choose_build(
     wanted = backend.wanted_build(manifest, plan, max_batch)
     if wanted is None:
         return None
+    checked()
     found = find_build(bundle, wanted)
     if found is not None:
         return found

@@ -19,6 +19,7 @@ from dyninfer.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from dyninfer.errors import BundleError, ExportError
 from dyninfer.manifest import SCHEMA_VERSION, Manifest
 from dyninfer.sealed import dump_sealed, load_sealed
+from dyninfer.validation import first_problem
 
 MANIFEST_FILE = "bundle.json"
 PARITY_FILE = "parity.json"
@@ -49,6 +50,21 @@ class Bundle:
         Raises:
             BundleError: anything is missing, changed, outside the folder, or from the future.
         """
+        bundle = cls.read(path)
+        for name in bundle.manifest.stages:
+            bundle.stage_path(name)
+            if check_files:
+                bundle.check_stage(name)
+        bundle.check_records(check_calibration=check_calibration)
+        return bundle
+
+    @classmethod
+    def read(cls, path: str | Path) -> Bundle:
+        """Read and check a bundle's manifest alone.
+
+        Raises:
+            BundleError: there is no bundle, or its manifest was changed or is from the future.
+        """
         path = Path(path)
         check_path(path)
         if not path.is_dir():
@@ -58,15 +74,17 @@ class Bundle:
             )
         if not (path / MANIFEST_FILE).exists():
             raise BundleError(f"{path} holds no {MANIFEST_FILE}, so it is not a bundle")
-        bundle = cls(path, parse_manifest(path / MANIFEST_FILE))
-        for name in bundle.manifest.stages:
-            bundle.stage_path(name)
-            if check_files:
-                bundle.check_stage(name)
-        bundle.parity()  # raises where it was changed, as does the next
+        return cls(path, parse_manifest(path / MANIFEST_FILE))
+
+    def check_records(self, *, check_calibration: bool = True) -> None:
+        """Read what was measured of the bundle.
+
+        Raises:
+            BundleError: a record was changed, or the calibration cannot be used.
+        """
+        self.parity()
         if check_calibration:
-            bundle.calibration()
-        return bundle
+            self.calibration()
 
     def stage_path(self, name: str) -> Path:
         """Path of a stage's file, inside the bundle even when links are followed."""
@@ -155,11 +173,7 @@ def parse_manifest(path: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(json.dumps(payload))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(
-            f"{path} is not usable: {where + ': ' if where else ''}{first['msg']}"
-        ) from None
+        raise BundleError(f"{path} is not usable: {first_problem(error)}") from None
 
 
 def _refuse_later_schema(path: Path) -> None:

@@ -8,88 +8,30 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from dyninfer.batches import check_inputs, chunk_of, detect_batch, infer_batch
-from dyninfer.build_choice import choose_build
-from dyninfer.builds import OpenBuild, own_precision, source_hashes
+from dyninfer.builds import OpenBuild
 from dyninfer.bundle import Bundle
-from dyninfer.calibration import Calibration, EngineRecord, check_calibration
-from dyninfer.engines import open_backend
+from dyninfer.calibration import EngineRecord, check_calibration
+from dyninfer.engine_record import engine_record, own_calibration
 from dyninfer.engines.base import Engine
 from dyninfer.errors import InputError, PolicyError
-from dyninfer.images import check_image, read_image
 from dyninfer.manifest import Manifest, Task
 from dyninfer.monitor import Monitor
+from dyninfer.pictures import ImageLike, Picture, take_numbered, take_picture
 from dyninfer.pipeline import CascadePipeline
 from dyninfer.policy import AlwaysHard, Observer, Policy, Threshold
 from dyninfer.postprocess import Postprocess
+from dyninfer.spans import total_ms
 from dyninfer.targets import Target
-from dyninfer.types import Detections, Float64Array, ImageArray, Int64Array, RawOutput
+from dyninfer.types import Detections, Float64Array, Int64Array, RawOutput
 
-ImageLike = str | os.PathLike[str] | npt.NDArray[Any]
 DEFAULT_THRESHOLD = 0.5
-DEFAULT_BATCH = 8
-
-
-def load(
-    path: str | os.PathLike[str],
-    *,
-    device: str | None = None,
-    backend: str | None = None,
-    provider: str | None = None,
-    precision: str | None = None,
-    build: bool = True,
-    max_batch: int = DEFAULT_BATCH,
-    shared_threads: bool = False,
-    speculative_head: bool = False,
-) -> Detector:
-    """Open a bundle.
-
-    Args:
-        path: the bundle's folder, ``NAME.dyn``.
-        device: ``"cpu"`` or ``"cuda:0"``; None for the CPU, or for the first GPU where the
-            backend needs one.
-        backend: ``"onnxruntime"``, ``"tensorrt"`` or ``"tensorrt-rtx"``; None for ONNX Runtime.
-        provider: ONNX Runtime's execution provider, ``"cpu"``, ``"cuda"`` or ``"tensorrt"``;
-            None takes the device's own.
-        precision: ``"fp16"``, ``"int8"``, or one for each stage as in
-            ``"first=int8,router=fp32,second=fp16"``; None for the files as they were exported.
-            What is not the export's own is made beforehand by ``dyninfer build``.
-        build: make engines that the backend lacks, which can take minutes; False refuses and
-            says what differs from those that are there.
-        max_batch: longer lists of images are run in batches of this size.
-        shared_threads: let all ONNX Runtime sessions of the process share one pool of threads,
-            worth it where many bundles are open at once. From then on ONNX Runtime refuses
-            sessions that the application opens itself with default options; they need
-            ``SessionOptions.use_per_session_threads = False``. Where the application has set up
-            such a pool itself, it is used in any case.
-        speculative_head: start the first head for all images while the easiness travels to the
-            host, and drop its results for those that go on. Shortens the wait for easy images on
-            a GPU, at the price of a head that hard images did not need; the results are the same.
-
-    Raises:
-        BundleError: the bundle is incomplete, changed, or from a later version.
-        BackendUnavailable: backend, device or provider is not there.
-        EngineBuildError: no build fits, and none may or can be made here.
-    """
-    if not isinstance(max_batch, int) or max_batch < 1:
-        raise InputError(f"max_batch is {max_batch!r}, expected a whole number from 1 up")
-    if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"a bundle is {type(path).__name__}, expected the path of a folder")
-    bundle = Bundle.open(Path(os.fspath(path)))
-    opened = open_backend(backend, device, provider, shared_threads)
-    try:
-        chosen = choose_build(bundle, opened, precision, max_batch, may_build=build)
-    except BaseException:
-        opened.close()
-        raise
-    pipeline = CascadePipeline(bundle, opened, chosen, speculative_head=speculative_head)
-    return Detector(bundle, pipeline, max_batch, chosen)
+DEFAULT_OPTIONS = Postprocess()
 
 
 @dataclass(frozen=True)
@@ -98,6 +40,7 @@ class _Routing:
 
     asked: Policy | Target
     active: Policy
+    observer: Observer | None
 
 
 class Detector:
@@ -120,8 +63,9 @@ class Detector:
         self._max_batch = max_batch
         routed = bundle.manifest.has_routers and len(bundle.manifest.exits) > 1
         policy: Policy = Threshold(DEFAULT_THRESHOLD) if routed else AlwaysHard()
-        self._routing = _Routing(policy, policy)
-        self._monitor = Monitor(pipeline, partial(_own_calibration, bundle, pipeline, build))
+        self._routing = _Routing(policy, policy, None)
+        self._detects = bundle.manifest.task is Task.DETECT
+        self._monitor = Monitor(pipeline, partial(own_calibration, bundle, pipeline, build))
 
     @property
     def manifest(self) -> Manifest:
@@ -180,7 +124,9 @@ class Detector:
             )
         active = policy if isinstance(policy, Policy) else self._resolve(policy)
         self._pipeline.check_policy(active)
-        self._routing = _Routing(policy, active)  # one reference: other threads see both or none
+        observer = active if isinstance(active, Observer) else None
+        # one reference: other threads see all of it or nothing
+        self._routing = _Routing(policy, active, observer)
 
     @property
     def active_policy(self) -> Policy:
@@ -217,7 +163,7 @@ class Detector:
 
     def engine_record(self) -> EngineRecord:
         """What is opened here, as far as easiness and times depend on it."""
-        return _engine_record(self.manifest, self._pipeline, self.build)
+        return engine_record(self.manifest, self._pipeline, self.build)
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str to mypy
@@ -246,11 +192,11 @@ class Detector:
             InputError: an image cannot be used; the message says which and why.
         """
         self._pipeline.check_open()
-        if self.manifest.task is not Task.DETECT:
+        if not self._detects:
             raise InputError(f"{self.manifest.name} classifies; use infer for its logits")
-        options = options or Postprocess()
+        options = options or DEFAULT_OPTIONS
         if isinstance(images, (str, os.PathLike, np.ndarray)):
-            return self._detect([_load(images)], options)[0]
+            return self._detect([take_picture(images)], options)[0]
         if not isinstance(images, Sequence):
             raise InputError(
                 f"images is {type(images).__name__}, expected a path, an array, or a list of them"
@@ -258,20 +204,23 @@ class Detector:
         found: list[Detections] = []
         for start in range(0, len(images), self._max_batch):
             batch = [
-                _load_numbered(image, start + offset, len(images))
+                take_numbered(image, start + offset, len(images))
                 for offset, image in enumerate(images[start : start + self._max_batch])
             ]
             found += self._detect(batch, options)
         return found
 
-    def _detect(self, images: list[ImageArray], options: Postprocess) -> list[Detections]:
+    def _detect(self, pictures: list[Picture], options: Postprocess) -> list[Detections]:
         """Run one batch with the policy of this moment, and tell it how that went."""
-        policy = self._routing.active
+        routing = self._routing
+        policy, observer = routing.active, routing.observer
+        images = [picture.image for picture in pictures]
+        decode_ms = [picture.decode_ms for picture in pictures]
         start = time.perf_counter_ns()
-        found = detect_batch(self._pipeline, images, policy, options)
-        if isinstance(policy, Observer):
+        found = detect_batch(self._pipeline, images, policy, options, decode_ms)
+        if observer is not None:
             elapsed_ms = (time.perf_counter_ns() - start) / 1e6
-            policy.observe(_exits_of(found), _spent_ms(found, elapsed_ms))
+            observer.observe(_exits_of(found), _spent_ms(found, elapsed_ms))
         self._monitor.observe(images, found, policy, options)
         return found
 
@@ -302,14 +251,14 @@ class Detector:
             InputError: an input is missing, unknown, of another shape or dtype, or holds NaN.
         """
         arrays = check_inputs(self.manifest, inputs)
-        policy = self._routing.active
+        routing = self._routing
         found: list[RawOutput] = []
         for start in range(0, len(next(iter(arrays.values()))), self._max_batch):
             stop = start + self._max_batch
             chunk = {name: chunk_of(array, start, stop) for name, array in arrays.items()}
-            found += infer_batch(self._pipeline, chunk, policy)
-        if isinstance(policy, Observer):  # without preparation and postprocessing: no image's time
-            policy.observe(_exits_of(found), np.full(len(found), np.nan))
+            found += infer_batch(self._pipeline, chunk, routing.active)
+        if routing.observer is not None:  # without preparation and postprocessing: no image's time
+            routing.observer.observe(_exits_of(found), np.full(len(found), np.nan))
         return found
 
     def run_stage(
@@ -350,33 +299,6 @@ class Detector:
         self.close()
 
 
-def _engine_record(
-    manifest: Manifest, pipeline: CascadePipeline, build: OpenBuild | None
-) -> EngineRecord:
-    inputs, backend = manifest.image_inputs, pipeline.backend
-    return EngineRecord(
-        stages_sha256=build.build.onnx_sha256() if build else source_hashes(manifest),
-        precision=build.build.spec.precision if build else own_precision(manifest),
-        image_inputs={name: f"{spec.height}x{spec.width}" for name, spec in inputs.items()},
-        backend=backend.name,
-        backend_version=backend.version,
-        provider=backend.provider,
-        device_name=backend.device_name,
-    )
-
-
-def _own_calibration(
-    bundle: Bundle, pipeline: CascadePipeline, build: OpenBuild | None
-) -> Calibration | None:
-    """The bundle's calibration, which must be of these engines, or None."""
-    # no method: the monitor must not refer back to its detector
-    calibration = bundle.calibration()
-    if calibration is None:
-        return None
-    record = _engine_record(bundle.manifest, pipeline, build)
-    return check_calibration(calibration, record, bundle.path, "the monitor", times=False)
-
-
 def _exits_of(found: Sequence[Detections] | Sequence[RawOutput]) -> Int64Array:
     """(N,) exit at which each image left."""
     return np.array([result.exit_index for result in found], np.int64)
@@ -385,24 +307,9 @@ def _exits_of(found: Sequence[Detections] | Sequence[RawOutput]) -> Int64Array:
 def _spent_ms(found: Sequence[Detections], elapsed_ms: float) -> Float64Array:
     """(N,) milliseconds of the images of one call: their own steps, and a share of what is left.
 
-    They add up to the call's time, as the times of a calibration do.
+    They count from the decoded picture and add up to ``elapsed_ms``, as the times of a
+    calibration do.
     """
-    own = np.array([sum(result.timings_ms.values()) for result in found], np.float64)
+    own = np.array([total_ms(result.timings_ms, decode=False) for result in found], np.float64)
     shared = (elapsed_ms - float(own.sum())) / len(found)
     return np.asarray(np.maximum(own + shared, 0.0), np.float64)
-
-
-def _load_numbered(image: ImageLike, index: int, count: int) -> ImageArray:
-    """As :func:`_load`, with an error that tells which image of a list is meant."""
-    try:
-        return _load(image)
-    except InputError as error:
-        raise InputError(f"images[{index}] of {count}: {error}") from None
-
-
-def _load(image: ImageLike) -> ImageArray:
-    if isinstance(image, np.ndarray):
-        return check_image(image)
-    if isinstance(image, (str, os.PathLike)):
-        return read_image(image)
-    raise InputError(f"an image is {type(image).__name__}, expected a path or a uint8 BGR array")

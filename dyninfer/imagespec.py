@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
-import cv2
 import numpy as np
 
+from dyninfer.prepare import Scratch, normalise, split_channels
 from dyninfer.types import Float32Array, ImageArray
 
 MAX_SIDE = 16_384  # pixels; far beyond any detector, well below what exhausts a machine
@@ -63,9 +63,11 @@ class Placement:
 
     def to_image(self, boxes_xyxy: Float32Array) -> Float32Array:
         """Boxes (D, 4) in tensor pixels -> boxes in image pixels, clipped to the image."""
-        scale = np.array([self.scale_x, self.scale_y] * 2)
-        boxes = (boxes_xyxy - np.array([self.left, self.top] * 2)) / scale
-        return np.asarray(np.clip(boxes, 0, [self.width, self.height] * 2), np.float32)
+        boxes = boxes_xyxy - np.array((self.left, self.top) * 2, np.float64)
+        boxes /= np.array((self.scale_x, self.scale_y) * 2)
+        np.maximum(boxes, 0, out=boxes)
+        np.minimum(boxes, np.array((self.width, self.height) * 2), out=boxes)
+        return np.asarray(boxes, np.float32)
 
 
 @dataclass(frozen=True)
@@ -116,28 +118,38 @@ class ImageSpec:
         left, top = (self.width - new_width) // 2, (self.height - new_height) // 2
         return Placement(width, height, new_width, new_height, left, top)
 
-    def prepare(self, image: ImageArray, out: Float32Array | None = None) -> Float32Array:
+    def prepare(
+        self,
+        image: ImageArray,
+        out: Float32Array | None = None,
+        scratch: Scratch | None = None,
+    ) -> Float32Array:
         """Fit an image (h, w, 3) uint8 BGR into a tensor (3, H, W) float32.
 
         Args:
             image: the picture.
             out: written to when given, so that a batch needs no further copy.
+            scratch: kept beside the buffer that ``out`` lies in, it saves what need not be done
+                again for every image.
         """
-        placement = self.place(image.shape[1], image.shape[0])
         if out is None:
             out = np.empty((3, self.height, self.width), np.float32)
+        elif out.dtype != np.float32 or not out.flags.c_contiguous:
+            out[...] = self.prepare(image)
+            return out
+        scratch = Scratch() if scratch is None else scratch
+        placement = self.place(image.shape[1], image.shape[0])
         size = (placement.resized_width, placement.resized_height)
-        if size != (image.shape[1], image.shape[0]):
-            image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
-        bottom, right = placement.top + size[1], placement.left + size[0]
-        for channel in range(3):
-            source = channel if self.color_order is ColorOrder.BGR else 2 - channel
-            factor, shift = 1 / self.std[channel], -self.mean[channel] / self.std[channel]
-            plane = out[channel]
-            if size != (self.width, self.height):
-                plane[...] = self.pad_value * factor + shift
-            window = plane[placement.top : bottom, placement.left : right]
-            np.multiply(image[:, :, source], np.float32(factor), out=window)
-            if shift:
-                window += np.float32(shift)
+        left, top = placement.left, placement.top
+        right, bottom = left + size[0], top + size[1]
+        factors = [1 / deviation for deviation in self.std]
+        shifts = [-mean / deviation for mean, deviation in zip(self.mean, self.std, strict=True)]
+        levels = (self.pad_value * factors[channel] + shifts[channel] for channel in range(3))
+        scratch.pad(out, (left, top, right, bottom), tuple(levels))
+        planes = split_channels(image, size, scratch)
+        if self.color_order is ColorOrder.RGB:
+            planes.reverse()
+        for channel, plane in enumerate(planes):
+            window = out[channel, top:bottom, left:right]
+            normalise(plane, factors[channel], shifts[channel], window)
         return out

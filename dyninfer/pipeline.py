@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from dyninfer.batch_run import BatchResult, BatchRun, ImageFeed, Stages
@@ -13,8 +12,11 @@ from dyninfer.builds import OpenBuild
 from dyninfer.bundle import Bundle
 from dyninfer.engines.base import Backend, Engine
 from dyninfer.errors import InputError, PolicyError
+from dyninfer.imagespec import ImageSpec
 from dyninfer.manifest import Exit, Manifest
 from dyninfer.policy import Policy
+from dyninfer.route_plan import plan_route
+from dyninfer.stage_checks import StageChecks
 
 logger = logging.getLogger("dyninfer")
 
@@ -23,6 +25,13 @@ class CascadePipeline:
     """Runs the exits of a bundle on one backend.
 
     Any number of threads may call :meth:`run` at once; each borrows its own workspace.
+
+    Args:
+        bundle: whose stages are opened.
+        backend: that opens them; closed with the pipeline, and where opening fails.
+        build: whose files are opened in place of the bundle's own.
+        speculative_head: see :class:`dyninfer.batch_run.Stages`.
+        checks: of the files' hashes, still under way; None where they were checked.
     """
 
     def __init__(
@@ -32,12 +41,14 @@ class CascadePipeline:
         build: OpenBuild | None = None,
         *,
         speculative_head: bool = False,
+        checks: StageChecks | None = None,
     ) -> None:
         self.manifest: Manifest = bundle.manifest
+        self.class_names = self.manifest.class_names
+        self.image_specs = dict(self.manifest.image_inputs)
         self.backend = backend
         self.engines: dict[str, Engine[Any, Any]] = {}
         self.nan_easiness_count = 0
-        self._stages = Stages(self.manifest, self.engines, backend, speculative_head)
         self._free_workspaces: list[Any] = []
         self._lent = 0
         self._closed = False
@@ -45,13 +56,30 @@ class CascadePipeline:
         try:
             for exit_ in self.manifest.exits:
                 for name in exit_.stages:
-                    stage = self.manifest.stages[name]
-                    path = backend.stage_file(name, bundle.stage_path(name), build)
-                    host_outputs = self._host_outputs(exit_, name)
-                    self.engines[name] = backend.open(name, stage, path, host_outputs)
+                    self.engines[name] = self._open(bundle, exit_, name, build, checks)
         except BaseException:
             self.close()
             raise
+        exits = plan_route(self.manifest, self.engines)
+        self._stages = Stages(exits, backend, self.manifest.task.outputs, speculative_head)
+
+    def _open(
+        self,
+        bundle: Bundle,
+        exit_: Exit,
+        name: str,
+        build: OpenBuild | None,
+        checks: StageChecks | None,
+    ) -> Engine[Any, Any]:
+        if checks is not None:
+            checks.wait(name)
+        path = self.backend.stage_file(name, bundle.stage_path(name), build)
+        host_outputs = self._host_outputs(exit_, name)
+        engine = self.backend.open(name, self.manifest.stages[name], path, host_outputs)
+        if checks is not None:
+            self.engines[name] = engine  # so that it is closed if the next line raises
+            checks.confirm(name)
+        return engine
 
     def _host_outputs(self, exit_: Exit, stage: str) -> frozenset[str]:
         """The router's easiness and an exit's final outputs are read by the host."""
@@ -60,6 +88,10 @@ class CascadePipeline:
         if stage == (exit_.head or exit_.body):
             return frozenset(self.manifest.task.outputs)
         return frozenset()
+
+    def image_spec(self, exit_index: int) -> ImageSpec:
+        """Of the image input in whose pixels an exit's boxes are."""
+        return self.image_specs[self._stages.exits[exit_index].image_input]
 
     def check_policy(self, policy: Policy) -> None:
         """Refuse a policy that this bundle cannot follow.
@@ -79,35 +111,35 @@ class CascadePipeline:
         if self._closed:
             raise InputError("the detector was closed; load the bundle again")
 
-    @contextmanager
-    def workspace(self) -> Iterator[Any]:
+    def workspace(self) -> AbstractContextManager[Any]:
         """Borrow buffers that no other thread uses.
 
         They are kept for the next caller, but for those of a call that failed: what it left in
         them is not known.
 
         Raises:
-            InputError: the pipeline was closed.
+            InputError: on entering, where the pipeline was closed.
         """
+        return _Lending(self)
+
+    def _borrow(self) -> Any:
         with self._lock:
             self.check_open()
             self._lent += 1
-            workspace = self._free_workspaces.pop() if self._free_workspaces else None
+            if self._free_workspaces:
+                return self._free_workspaces.pop()
         try:
-            if workspace is None:
-                workspace = self.backend.workspace()
-            yield workspace
+            return self.backend.workspace()
         except BaseException:
-            if workspace is not None:
-                workspace.close()
-            workspace = None
+            self._take_back(None)
             raise
-        finally:
-            with self._lock:
-                self._lent -= 1
-                if workspace is not None:
-                    self._free_workspaces.append(workspace)
-                self._lock.notify_all()
+
+    def _take_back(self, workspace: Any | None) -> None:
+        with self._lock:
+            self._lent -= 1
+            if workspace is not None:
+                self._free_workspaces.append(workspace)
+            self._lock.notify_all()
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until no call is under way, or for ``timeout_s``; whether none is."""
@@ -152,3 +184,27 @@ class CascadePipeline:
             engine.close()
         self.engines.clear()
         self.backend.close()
+
+
+class _Lending(AbstractContextManager[Any]):
+    """A workspace on loan; a class, because a generator would take longer than the loan."""
+
+    __slots__ = ("_pipeline", "_workspace")
+
+    def __init__(self, pipeline: CascadePipeline) -> None:
+        self._pipeline = pipeline
+        self._workspace: Any = None
+
+    def __enter__(self) -> Any:
+        self._workspace = self._pipeline._borrow()
+        return self._workspace
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        workspace = self._workspace
+        if kind is not None:
+            try:
+                workspace.close()
+            finally:
+                self._pipeline._take_back(None)
+        else:
+            self._pipeline._take_back(workspace)

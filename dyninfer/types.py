@@ -16,6 +16,7 @@ Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 ImageArray = npt.NDArray[np.uint8]
+_FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,8 @@ class Detections:
         easiness: the router's output in [0, 1], or None where no router ran.
         exit_index: the exit the image left at, 0 for the first.
         degraded: True when the route was not the one the policy asked for.
-        timings_ms: stage or step -> milliseconds; the image's share of what its batch took.
+        timings_ms: stage, or a step of :mod:`dyninfer.spans` -> milliseconds: the image's share of
+            what its batch took. Nothing counts twice; what is left of a call's time is overhead.
     """
 
     boxes_xyxy: Float32Array
@@ -44,17 +46,18 @@ class Detections:
 
     def __post_init__(self) -> None:
         count = len(self.class_names)
-        expected: dict[str, tuple[npt.NDArray[Any], tuple[int, ...], Any]] = {
-            "boxes_xyxy": (self.boxes_xyxy, (count, 4), np.float32),
-            "confidences": (self.confidences, (count,), np.float32),
-            "class_ids": (self.class_ids, (count,), np.int64),
-        }
-        for name, (array, shape, dtype) in expected.items():
-            if array.shape != shape or array.dtype != dtype:
-                raise InputError(
-                    f"{name} is {array.dtype} {array.shape}, "
-                    f"expected {np.dtype(dtype)} {shape} for {count} class names"
-                )
+        self._check("boxes_xyxy", self.boxes_xyxy, (count, 4), _FLOAT32)
+        self._check("confidences", self.confidences, (count,), _FLOAT32)
+        self._check("class_ids", self.class_ids, (count,), _INT64)
+
+    def _check(
+        self, name: str, array: npt.NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        if array.shape != shape or array.dtype != dtype:
+            raise InputError(
+                f"{name} is {array.dtype} {array.shape}, "
+                f"expected {dtype} {shape} for {len(self.class_names)} class names"
+            )
 
     def __len__(self) -> int:
         return len(self.class_names)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from dyninfer.engines.device_array import DeviceArray
 from dyninfer.errors import EngineBuildError, InputError
 from dyninfer.manifest import Manifest, Precision, Stage, TensorSpec
 from dyninfer.precisions import describe_plan
+from dyninfer.spans import DeviceSpan
 from dyninfer.types import Int64Array
 
 
@@ -71,15 +72,18 @@ class OnHost:
 class Workspace(Protocol):
     """Buffers of one call at a time, kept between calls so that a steady state allocates nothing.
 
-    What an engine returns lives in the workspace and is valid until its next use.
+    What an engine returns lives in the workspace and is valid until its next use. ``kept`` is
+    free for whoever borrows it: what belongs beside the buffers and goes when they go, by name.
     """
+
+    kept: dict[str, Any]
 
     def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """A float32 array of this shape on the host, from a buffer that is used again."""
         ...
 
-    def device_ms(self) -> Mapping[str, float]:
-        """Stage -> milliseconds by the device's own clock, since this was asked last.
+    def device_spans(self) -> Sequence[DeviceSpan]:
+        """What was done since this was asked last, in order, by the device's own clock.
 
         Empty where the host waits for every stage, so that its clock is right.
         """
@@ -92,6 +96,15 @@ class Workspace(Protocol):
 
 TensorT = TypeVar("TensorT", bound=Tensor)
 WorkspaceT = TypeVar("WorkspaceT", bound=Workspace)
+
+
+class _Expected(NamedTuple):
+    """An input as it usually comes, ready to be compared; anything else is looked at closely."""
+
+    spec: TensorSpec
+    name: str
+    row_shape: tuple[int | str, ...]
+    dtype: np.dtype[Any]
 
 
 class Engine(ABC, Generic[TensorT, WorkspaceT]):
@@ -108,6 +121,10 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
         self.run_count = 0
         self.row_count = 0
         self._count_lock = threading.Lock()
+        self._expected = tuple(
+            _Expected(spec, spec.name, spec.shape[1:], np.dtype(spec.dtype))
+            for spec in stage.inputs
+        )
 
     def run(self, inputs: Mapping[str, TensorT], workspace: WorkspaceT) -> dict[str, TensorT]:
         """Run the stage.
@@ -123,12 +140,15 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
             InputError: an input is missing or has another shape or dtype than the stage's.
         """
         batch = None
-        for spec in self.stage.inputs:
-            if spec.name not in inputs:
+        for expected in self._expected:
+            spec = expected.spec
+            if expected.name not in inputs:
                 raise InputError(f"stage {self.name!r} got no {spec.name!r}; it expects {spec}")
-            tensor = inputs[spec.name]
-            batch = tensor.shape[0] if batch is None else batch
-            check_tensor(tensor.shape, tensor.dtype, spec, batch, f"stage {self.name!r}")
+            tensor = inputs[expected.name]
+            shape, dtype = tensor.shape, tensor.dtype
+            batch = shape[0] if batch is None else batch
+            if shape[0] != batch or shape[1:] != expected.row_shape or dtype != expected.dtype:
+                check_tensor(shape, dtype, spec, batch, f"stage {self.name!r}")
         assert batch is not None
         with self._count_lock:
             self.run_count += 1 if self.stage.rows_per_run is None else batch

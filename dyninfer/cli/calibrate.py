@@ -77,7 +77,7 @@ def calibrate(
     from dyninfer.benchmarks.calibrate import check_calibratable, remarks
     from dyninfer.benchmarks.dataset import load_samples
     from dyninfer.cli.sources import expand_sources
-    from dyninfer.detector import load
+    from dyninfer.opening import load
 
     if risk is not None:
         _check_levels(risk, confidence)

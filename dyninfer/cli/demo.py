@@ -65,7 +65,7 @@ def demo(
         )
     from dyninfer.benchmarks.demo import DemoPaths
     from dyninfer.cli.evaluate import quality_lines
-    from dyninfer.detector import load
+    from dyninfer.opening import load
 
     paths = DemoPaths(output)
     output.mkdir(parents=True, exist_ok=True)

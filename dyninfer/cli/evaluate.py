@@ -67,7 +67,7 @@ def evaluate(
     """
     from dyninfer.benchmarks.dataset import load_samples
     from dyninfer.cli.sources import expand_sources
-    from dyninfer.detector import load
+    from dyninfer.opening import load
 
     if curve and speed is not None:
         raise typer.BadParameter("give one of --speed and --curve")

@@ -133,8 +133,8 @@ def _run(
     from dyninfer.benchmarks.outcomes import only_readable
     from dyninfer.cli.calibrate import silence_decoder
     from dyninfer.cli.sources import expand_sources
-    from dyninfer.detector import load
     from dyninfer.exporters.router.fit import check_cascade, check_count, fit_routers
+    from dyninfer.opening import load
 
     pictures = expand_sources([str(image) for image in images])
     with progress_bar() as progress, load(path, device=device, provider=provider) as detector:

@@ -81,7 +81,7 @@ def predict(
     """
     from dyninfer.cli.results import ResultWriter, free_folder
     from dyninfer.cli.sources import expand_sources
-    from dyninfer.detector import load
+    from dyninfer.opening import load
     from dyninfer.postprocess import Postprocess
 
     policy = _policy(speed, threshold, always_easy, always_hard)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dyninfer.detector import Detector
+from dyninfer.spans import AFTER_STAGES, BEFORE_STAGES
 from dyninfer.target import describe_setting
 from dyninfer.types import Detections
 
@@ -33,7 +34,7 @@ def summary_table(detector: Detector, results: Sequence[Detections]) -> Table:
     table.add_row("share", *(f"{len(group) / len(results):.1%}" for group in columns))
     table.add_row("easiness", *(_spread(group) for group in columns), end_section=True)
     steps = dict.fromkeys(name for result in results for name in result.timings_ms)
-    order = ["prepare", *detector.manifest.stages, "postprocess"]
+    order = [*BEFORE_STAGES, *detector.manifest.stages, *AFTER_STAGES]
     for step in sorted(steps, key=order.index):
         table.add_row(f"{step} ms", *(_median_ms(group, step) for group in columns))
     table.add_row("total ms", *(_median_ms(group, None) for group in columns))

@@ -98,10 +98,10 @@ def run_verification(
 
     ``source`` are files or folders; what is not among them is searched for near by.
     """
-    from dyninfer.detector import load
     from dyninfer.exporters.families import find_sources, source_stages
     from dyninfer.exporters.verify import verify as compare
     from dyninfer.images import read_image
+    from dyninfer.opening import load
 
     with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
         task = progress.add_task("reading the source", total=len(photos) + random_tensors)

@@ -31,24 +31,26 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
         self._session = session
         self._target = target
         self._host_outputs = host_outputs
+        self._inputs = tuple(spec.name for spec in stage.inputs)
 
     def _execute(
         self, inputs: Mapping[str, OrtTensor], batch: int, workspace: OrtWorkspace
     ) -> dict[str, OrtTensor]:
-        bound = workspace.bound.get(self.name)
-        if bound is None:
-            bound = workspace.bound[self.name] = Bound(self._session.io_binding())
         if self.stage.rows_per_run is not None:
-            return self._execute_rows(bound, inputs, batch, workspace)
-        for spec in self.stage.inputs:
-            _bind_input(bound, spec.name, inputs[spec.name], self._target)
-        if bound.batch != batch:
-            bound.batch = 0  # should binding fail half-way, the next run starts over
+            return self._execute_rows(inputs, batch, workspace)
+        bound = workspace.bound(self.name, batch)
+        if bound is None:
+            bound = Bound(self._session.io_binding())
             bound.outputs = self._bind_outputs(bound.binding, batch, workspace)
+            if len(bound.outputs) == len(self.stage.outputs):
+                workspace.keep_bound(self.name, batch, bound)
             # outputs whose shape is known only after a run are bound anew for each
-            bound.batch = batch if len(bound.outputs) == len(self.stage.outputs) else 0
+        for name in self._inputs:
+            _bind_input(bound, name, inputs[name], self._target)
         self._run(bound.binding)
         outputs = dict(bound.outputs)
+        for tensor in outputs.values():
+            tensor.renewed()
         if len(outputs) < len(self.stage.outputs):
             values = bound.binding.get_outputs()
             for spec, value in zip(self.stage.outputs, values, strict=True):
@@ -58,11 +60,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
         return outputs
 
     def _execute_rows(
-        self,
-        bound: Bound,
-        inputs: Mapping[str, OrtTensor],
-        batch: int,
-        workspace: OrtWorkspace,
+        self, inputs: Mapping[str, OrtTensor], batch: int, workspace: OrtWorkspace
     ) -> dict[str, OrtTensor]:
         """Run once for each row, from rows of the inputs into rows of the outputs: no copy."""
         outputs = {}
@@ -71,6 +69,11 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
             assert shape is not None  # _check_one_row has refused others
             key, on_host = (self.name, spec.name), spec.name in self._host_outputs
             outputs[spec.name] = workspace.tensor(key, shape, np.dtype(spec.dtype), on_host)
+            outputs[spec.name].renewed()
+        bound = workspace.bound(self.name, 1)
+        if bound is None:
+            bound = Bound(self._session.io_binding())
+            workspace.keep_bound(self.name, 1, bound)
         for row in range(batch):
             for spec in self.stage.inputs:
                 whole = inputs[spec.name].on(self._target)
@@ -168,15 +171,36 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
     def gather(
         self, name: str, tensor: OrtTensor, rows: Int64Array, workspace: OrtWorkspace
     ) -> OrtTensor:
-        """The given rows, gathered on the tensor's device by a one-operator session."""
+        """The given rows, gathered on the tensor's device.
+
+        On a CPU, rows that follow each other are not even copied; others are copied by NumPy,
+        which takes as long as the memory does.
+        """
+        if self._target.device_type != "cpu":
+            return self.gather_by_session(name, tensor, rows, workspace)
+        start, count = int(rows[0]), len(rows)
+        if count == 1 or (rows[-1] - start == count - 1 and bool((np.diff(rows) == 1).all())):
+            return tensor.run_of_rows(start, count)
+        shape = (count, *tensor.shape[1:])
+        result = workspace.tensor(("gather", name), shape, tensor.dtype, on_host=True)
+        # "clip" because NumPy would buffer the result if it had to raise; rows are always valid
+        np.take(tensor.numpy(), rows, axis=0, out=result.numpy(), mode="clip")
+        return result
+
+    def gather_by_session(
+        self, name: str, tensor: OrtTensor, rows: Int64Array, workspace: OrtWorkspace
+    ) -> OrtTensor:
+        """The given rows, gathered by a session of one operator, as a GPU does."""
         session = self._gather_session(tensor.dtype)
         key = f"gather_{tensor.dtype}"
-        bound = workspace.bound.get(key)
+        bound = workspace.bound(key, 0)
         if bound is None:
-            bound = workspace.bound[key] = Bound(session.io_binding())
+            bound = Bound(session.io_binding())
+            workspace.keep_bound(key, 0, bound)
         on_host = self._target.device_type == "cpu"
         shape = (len(rows), *tensor.shape[1:])
         result = workspace.tensor(("gather", name), shape, tensor.dtype, on_host)
+        result.renewed()
         _bind_input(bound, "data", tensor.on(self._target).as_matrix(), self._target)
         chosen = OrtTensor.over_array(rows)  # kept alive until the run is over
         _bind_input(bound, "rows", chosen, self._target)

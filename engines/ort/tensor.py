@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from dyninfer.engines.base import OnHost
 from dyninfer.engines.ort.runtime import Target, ort
+from dyninfer.spans import DeviceSpan
 from dyninfer.types import Int64Array
 
 
@@ -25,6 +27,7 @@ class OrtTensor:
         "_moved",
         "_offset",
         "_owner",
+        "_view",
         "device_id",
         "device_type",
         "dtype",
@@ -44,6 +47,7 @@ class OrtTensor:
         self._owner = owner
         self._offset = offset
         self._moved: OrtTensor | None = None
+        self._view: npt.NDArray[Any] | None = None
         self.pointer = pointer
         self.shape = shape
         self.dtype = dtype
@@ -76,6 +80,10 @@ class OrtTensor:
             self._moved = OrtTensor.over_value(value, self.dtype, target)
         return self._moved
 
+    def renewed(self) -> None:
+        """Say that new values were written to this memory: copies of the old ones are let go."""
+        self._moved = None
+
     def as_matrix(self) -> OrtTensor:
         """The same memory with all axes but the first in one: (N, K)."""
         shape = (self.shape[0], math.prod(self.shape[1:]))
@@ -84,17 +92,27 @@ class OrtTensor:
 
     def row(self, index: int) -> OrtTensor:
         """One row as a batch of its own, (1, ...), in the same memory on the same device."""
-        shape = (1, *self.shape[1:])
-        skipped = index * math.prod(shape)
+        return self.run_of_rows(index, 1)
+
+    def run_of_rows(self, start: int, count: int) -> OrtTensor:
+        """Rows that follow each other as a batch of their own, in the same memory."""
+        shape = (count, *self.shape[1:])
+        skipped = start * math.prod(self.shape[1:])
         pointer = self.pointer + skipped * self.dtype.itemsize
         device = (self.device_type, self.device_id)
         return OrtTensor(self._owner, pointer, shape, self.dtype, device, self._offset + skipped)
 
     def numpy(self) -> npt.NDArray[Any]:
         """The values on the host; a view where the memory is the host's already."""
-        values = self._owner if isinstance(self._owner, np.ndarray) else self._owner.numpy()
+        if self._view is not None:
+            return self._view
+        in_host_memory = isinstance(self._owner, np.ndarray)
+        values = self._owner if in_host_memory else self._owner.numpy()
         stop = self._offset + math.prod(self.shape)
-        return values.reshape(-1)[self._offset : stop].reshape(self.shape)
+        seen: npt.NDArray[Any] = values.reshape(-1)[self._offset : stop].reshape(self.shape)
+        if in_host_memory:  # else it may be a copy, and old by the next time
+            self._view = seen
+        return seen
 
     def to_host(self, rows: Int64Array | None = None) -> OnHost:
         """The values, or those of some rows; every run waits for its outputs, so they are there."""
@@ -104,12 +122,16 @@ class OrtTensor:
 
 @dataclass
 class Bound:
-    """What a session's binding was last told: inputs as (address, shape), outputs for a batch."""
+    """What a session's binding was told: inputs as (address, shape), outputs of known shape."""
 
     binding: Any
     inputs: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
-    batch: int = 0
     outputs: dict[str, OrtTensor] = field(default_factory=dict)
+
+
+MAX_BOUND = 32
+"""Bindings that a caller keeps for a stage, one for each batch: to bind takes longer than to run a
+small stage, and a batch that is split has other sizes every time."""
 
 
 class OrtWorkspace:
@@ -119,7 +141,24 @@ class OrtWorkspace:
         self._target = target
         self._buffers: dict[tuple[str, str], tuple[Any, int]] = {}
         self._host: dict[str, npt.NDArray[np.float32]] = {}
-        self.bound: dict[str, Bound] = {}
+        self._tensors: dict[tuple[str, str], dict[tuple[int, ...], OrtTensor]] = {}
+        self._bound: dict[str, OrderedDict[int, Bound]] = {}
+        self.kept: dict[str, Any] = {}
+
+    def bound(self, stage: str, batch: int) -> Bound | None:
+        """The binding of a stage for batches of this size, if it is kept."""
+        found = self._bound.get(stage)
+        if found is None or batch not in found:
+            return None
+        found.move_to_end(batch)
+        return found[batch]
+
+    def keep_bound(self, stage: str, batch: int, bound: Bound) -> None:
+        """Keep a binding; the one that was not used for longest gives way to it."""
+        found = self._bound.setdefault(stage, OrderedDict())
+        found[batch] = bound
+        if len(found) > MAX_BOUND:
+            found.popitem(last=False)
 
     def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """A float32 host array of this shape, from a buffer that is used again."""
@@ -132,7 +171,13 @@ class OrtWorkspace:
     def tensor(
         self, key: tuple[str, str], shape: tuple[int, ...], dtype: np.dtype[Any], on_host: bool
     ) -> OrtTensor:
-        """A tensor of this shape in the buffer ``key``, allocated only if it must grow."""
+        """A tensor of this shape in the buffer ``key``, allocated only if it must grow.
+
+        ``key`` is a stage and its output. Bindings of a stage whose buffer is replaced are let go.
+        """
+        known = self._tensors.setdefault(key, {})
+        if shape in known:
+            return known[shape]
         count = math.prod(shape)
         buffer, capacity = self._buffers.get(key, (None, 0))
         device = ("cpu", 0) if on_host else (self._target.device_type, self._target.device_id)
@@ -142,19 +187,24 @@ class OrtWorkspace:
             else:
                 buffer = ort.OrtValue.ortvalue_from_shape_and_type([count], dtype, *device)
             self._buffers[key] = (buffer, count)
+            self._bound.pop(key[0], None)
+            known.clear()
         assert buffer is not None
         pointer = buffer.ctypes.data if isinstance(buffer, np.ndarray) else buffer.data_ptr()
-        return OrtTensor(buffer, pointer, shape, dtype, device)
+        known[shape] = OrtTensor(buffer, pointer, shape, dtype, device)
+        return known[shape]
 
-    def device_ms(self) -> Mapping[str, float]:
-        """Nothing: the host waits for every stage."""
-        return {}
+    def device_spans(self) -> Sequence[DeviceSpan]:
+        """Nothing: the host waits for every stage, and on a GPU for the copies within it."""
+        return ()
 
     def close(self) -> None:
         """Let go of all buffers and bindings."""
         self._buffers.clear()
         self._host.clear()
-        self.bound.clear()
+        self._tensors.clear()
+        self._bound.clear()
+        self.kept.clear()
 
     @property
     def allocated_bytes(self) -> int:

@@ -44,7 +44,7 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         self, inputs: Mapping[str, TrtTensor], batch: int, workspace: TrtWorkspace
     ) -> dict[str, TrtTensor]:
         with workspace.cuda.active():
-            workspace.start_clock()
+            workspace.clock.start()
             pointers = {
                 spec.name: workspace.place(spec.name, inputs[spec.name])
                 for spec in self.stage.inputs
@@ -54,7 +54,7 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
                 outputs = self._run(pointers, batch, "whole", workspace)
             else:
                 outputs = self._run_pieces(pointers, batch, pieces, inputs, workspace)
-            workspace.mark(self.name)
+            workspace.clock.mark(self.name)
         return outputs
 
     def _run(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,25 +14,18 @@ import numpy.typing as npt
 
 from dyninfer.engines.base import HostRead
 from dyninfer.engines.device_array import DeviceArray
+from dyninfer.engines.trt.clock import DeviceClock
 from dyninfer.engines.trt.cuda import Cuda
 from dyninfer.engines.trt.memory import Arena, Block, Pool
 from dyninfer.engines.trt.tensor import DevicePlace, TrtTensor, row_runs
 from dyninfer.errors import EngineRunError
+from dyninfer.spans import COPY, GATHER, DeviceSpan
 from dyninfer.types import Int64Array
 
 if TYPE_CHECKING:
     from dyninfer.engines.trt.lane import Lane
 
 logger = logging.getLogger("dyninfer")
-
-
-@dataclass
-class _Clock:
-    """Events between stages, used again from batch to batch."""
-
-    events: list[Any] = field(default_factory=list)
-    stages: list[str] = field(default_factory=list)
-    running: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,8 +67,9 @@ class TrtWorkspace:
         self._pinned = Arena(pinned_pool, cuda, self.stream)
         self._read_events: dict[Hashable, Any] = {}
         self._uploaded: Any = None
-        self._clock = _Clock()
+        self.clock = DeviceClock(cuda, self.stream)
         self._lanes: dict[str, OrderedDict[Hashable, Lane]] = {}
+        self.kept: dict[str, Any] = {}
         self.closed = False
         if scratch_size:
             with cuda.active():
@@ -120,7 +114,7 @@ class TrtWorkspace:
         return tensor.place.pointer
 
     def _upload(self, key: Hashable, array: npt.NDArray[Any]) -> DevicePlace:
-        self.start_clock()
+        self.clock.start()
         data = array.reshape(-1).view(np.uint8)
         if not self._pinned.holds(data):
             self._wait_for_uploads()
@@ -132,6 +126,7 @@ class TrtWorkspace:
         if self._uploaded is None:
             self._uploaded = self.cuda.new_event(timing=False)
         self.cuda.record(self._uploaded, self.stream)
+        self.clock.mark(COPY)
         return DevicePlace(block.pointer, self, key)
 
     def _wait_for_uploads(self) -> None:
@@ -146,7 +141,7 @@ class TrtWorkspace:
         this workspace, the copy is over and the array may change.
         """
         with self.cuda.active():
-            self.start_clock()
+            self.clock.start()
             other = array.order_before(self.handle)
             if other is not None:
                 self.cuda.order_after(self.stream, other)
@@ -154,11 +149,13 @@ class TrtWorkspace:
             assert tensor.place is not None  # made one line above
             size = len(array) * array.row_bytes
             self.cuda.copy(tensor.place.pointer, array.pointer, size, self.stream)
+            self.clock.mark(COPY)
         return tensor
 
     def gather(self, name: str, tensor: TrtTensor, rows: Int64Array) -> TrtTensor:
         """The given rows as a new tensor, by copies within the device."""
         with self.cuda.active():
+            self.clock.start()
             source = self.place(name, tensor)
             shape = (len(rows), *tensor.shape[1:])
             gathered = self.tensor(("gather", name), shape, tensor.dtype)
@@ -171,6 +168,7 @@ class TrtWorkspace:
                     run.count * size,
                     self.stream,
                 )
+            self.clock.mark(GATHER)
         return gathered
 
     def read(self, tensor: TrtTensor, rows: Int64Array | None) -> HostRead:
@@ -189,42 +187,12 @@ class TrtWorkspace:
             if event is None:
                 event = self._read_events[key] = self.cuda.new_event(timing=False)
             self.cuda.record(event, self.stream)
+        self.clock.pause()
         return _PinnedRead(self.cuda, event, values)
 
-    def start_clock(self) -> None:
-        """Note the time before a batch's first work; later calls do nothing."""
-        if not self._clock.running:
-            self._clock.running = True
-            self._tick(0)
-
-    def mark(self, stage: str) -> None:
-        """Note the time after a stage: what lies between two marks is the later stage's."""
-        if stage in self._clock.stages:  # nobody asked for the times of the batch before
-            self._clock.stages.clear()
-        self._clock.stages.append(stage)
-        self._tick(len(self._clock.stages))
-
-    def _tick(self, index: int) -> None:
-        if index == len(self._clock.events):
-            self._clock.events.append(self.cuda.new_event(timing=True))
-        self.cuda.record(self._clock.events[index], self.stream)
-
-    def device_ms(self) -> Mapping[str, float]:
-        """Stage -> milliseconds since the stage before it ended; waits for the last one.
-
-        A stage's time includes what was copied for it, and the time that the device stood still
-        before it, as while the host decided on the route.
-        """
-        clock, events = self._clock, self._clock.events
-        stages, clock.stages, clock.running = clock.stages, [], False
-        if not stages:
-            return {}
-        with self.cuda.active():
-            self.cuda.wait(events[len(stages)])
-            return {
-                stage: self.cuda.elapsed_ms(events[index], events[index + 1])
-                for index, stage in enumerate(stages)
-            }
+    def device_spans(self) -> Sequence[DeviceSpan]:
+        """See :meth:`dyninfer.engines.base.Workspace.device_spans`; waits for the last step."""
+        return self.clock.spans()
 
     @property
     def allocated_bytes(self) -> int:
@@ -251,12 +219,13 @@ class TrtWorkspace:
         for lanes in self._lanes.values():
             while lanes:
                 lanes.popitem()[1].close()
-        events = [*self._read_events.values(), *self._clock.events]
+        events = list(self._read_events.values())
         for event in events if self._uploaded is None else [*events, self._uploaded]:
             self.cuda.destroy_event(event)
+        self.kept.clear()
         self._uploaded = None
         self._read_events.clear()
-        self._clock.events.clear()
+        self.clock.close()
         self._device.close()
         self._pinned.close()
         self.cuda.destroy_stream(self.stream)

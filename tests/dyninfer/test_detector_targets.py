@@ -95,8 +95,11 @@ def test_what_a_budget_observes_adds_up_to_the_time_of_the_call(opened, monkeypa
     monkeypatch.setattr(detector_module.time, "perf_counter_ns", lambda: next(clock))
     monkeypatch.setattr(detector_module, "detect_batch", lambda *_: answers)
     answers = [
-        replace(watching.answer(0.9, index, [0.0]), timings_ms={"prepare": 1.0, "body": spent})
-        for index, spent in ((0, 9.0), (1, 29.0))
+        replace(
+            watching.answer(0.9, index, [0.0]),
+            timings_ms={"decode": decode, "prepare": 1.0, "body": spent},
+        )
+        for index, decode, spent in ((0, 0.0, 9.0), (1, 500.0, 29.0))
     ]
     opened([watching.picture(0.5)] * 2)
     ((exits, spent_ms),) = seen

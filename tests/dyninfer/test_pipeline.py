@@ -17,6 +17,7 @@ from dyninfer.engines import open_backend
 from dyninfer.imagespec import ImageSpec
 from dyninfer.manifest import CascadeRoute, Exit
 from dyninfer.pipeline import CascadePipeline
+from dyninfer.spans import shares
 from tests import support
 
 EASY = (0.9, 0.9)
@@ -146,7 +147,7 @@ def test_a_tensor_gathered_at_two_exits_is_not_overwritten_while_it_is_read(tmp_
             assert_in_order(detector.infer(inputs), kinds.tolist())
 
 
-def test_each_gather_writes_to_memory_of_its_own(tmp_path, monkeypatch) -> None:
+def test_each_gather_reads_and_writes_memory_of_its_own(tmp_path, monkeypatch) -> None:
     bundle = Bundle.open(support.write_three_exits(tmp_path / "three.dyn"))
     backend = open_backend()
     gather, seen = backend.gather, []
@@ -158,7 +159,7 @@ def test_each_gather_writes_to_memory_of_its_own(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(backend, "gather", watch)
     detector = dyninfer.Detector(bundle, CascadePipeline(bundle, backend), 64)
-    infer_three(detector, [EASY, MIDDLE, HARD, HARD, MIDDLE, EASY])
+    infer_three(detector, [EASY, MIDDLE, HARD, EASY, MIDDLE, HARD, EASY])
     assert len(seen) >= 4
     assert all(source != target for source, target in seen)
 
@@ -169,9 +170,9 @@ def test_images_for_a_later_exit_are_prepared_for_the_rows_that_reach_it(
     prepared: list[tuple[int, int]] = []
     prepare = ImageSpec.prepare
 
-    def watch(spec, image, out=None):
+    def watch(spec, image, *rest):
         prepared.append((spec.height, int(image[0, 0, 0])))
-        return prepare(spec, image, out)
+        return prepare(spec, image, *rest)
 
     monkeypatch.setattr(ImageSpec, "prepare", watch)
     # channels are RGB in the tensor, BGR in the picture; blue is the identity
@@ -199,11 +200,13 @@ def test_the_feed_is_asked_only_for_rows_that_reach_the_stage(tmp_path) -> None:
 
     with pipeline.workspace() as workspace:
         result = pipeline.run(feed, 5, dyninfer.Threshold(0.5), workspace)
-        groups = {group.exit_index: group.rows.tolist() for group in result.groups}
+        groups = {group.exit_index: list(group.rows) for group in result.groups}
     assert asked == [("images", [0, 1, 2, 3, 4]), ("images_2", [1, 2, 4])]
     assert groups == {0: [0, 3], 1: [2], 2: [1, 4]}
-    assert set(result.timings_of(0)) == {"body_1", "router_1", "head_1"}
-    assert set(result.timings_of(4)) == {"body_1", "router_1", "body_2", "router_2", "body_3"}
+    timings = shares(result.spans, 5)
+    moved = {"gather", "read-back"}
+    assert set(timings[0]) == {"body_1", "router_1", "head_1", *moved}
+    assert set(timings[4]) == {"body_1", "router_1", "body_2", "router_2", "body_3", *moved}
 
 
 def test_nan_easiness_counts_as_hard_is_counted_and_warned_of_once(two_exits, caplog) -> None:

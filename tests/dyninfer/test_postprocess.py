@@ -6,83 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyninfer import InputError, Postprocess
-from dyninfer.postprocess import MAX_CANDIDATES, nms, pairwise_iou
+from dyninfer.postprocess import MAX_CANDIDATES
 from tests import support
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    union = sum(areas) - width * height
-    return width * height / union if union > 0 else 0.0
-
-
-def greedy(boxes: np.ndarray, classes: np.ndarray, iou: float, limit: int) -> list[int]:
-    kept: list[int] = []
-    for index in range(len(boxes)):
-        if all(
-            classes[index] != classes[other]
-            or overlap(boxes[index].astype(float), boxes[other].astype(float)) <= iou
-            for other in kept
-        ):
-            kept.append(index)
-    return kept[:limit]
-
-
-def candidates(
-    count: int, seed: int, *, classes: int, spread: float, largest: float
-) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(seed)
-    corner = generator.uniform(-spread, spread, (count, 2))
-    size = generator.uniform(largest / 20, largest, (count, 2))
-    boxes = np.concatenate([corner, corner + size], 1).astype(np.float32)
-    return boxes, generator.integers(0, classes, count)
+from tests.dyninfer.greedy import candidates, greedy, on_a_grid
 
 
 def test_no_candidates_give_no_detections() -> None:
-    kept = nms(np.empty((0, 4), np.float32), np.empty(0, int), 0.5, 10)
-    assert kept.shape == (0,)
     boxes, confidences, classes = Postprocess()(
         np.empty((0, 4), np.float32), np.empty((0, 3), np.float32)
     )
     assert (boxes.shape, confidences.shape, classes.shape) == ((0, 4), (0,), (0,))
-
-
-def test_one_candidate_stays() -> None:
-    box = np.array([[-5, -5, 5, 5]], np.float32)
-    assert nms(box, np.array([2]), 0.5, 10).tolist() == [0]
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    count=st.integers(1, 120),
-    seed=st.integers(0, 2**32),
-    classes=st.integers(1, 5),
-    spread=st.sampled_from([0.0, 20.0, 200.0, 2000.0]),
-    iou=st.sampled_from([0.0, 0.1, 0.45, 0.65, 0.9]),
-    limit=st.sampled_from([1, 7, 300]),
-)
-def test_nms_equals_the_greedy_definition(count, seed, classes, spread, iou, limit) -> None:
-    boxes, ids = candidates(count, seed, classes=classes, spread=spread, largest=60)
-    found = nms(boxes, ids, iou, limit)
-    assert found.tolist() == greedy(boxes, ids, iou, limit)
-
-
-@pytest.mark.parametrize("count", [511, 512, 513, 1024, 1700])
-@pytest.mark.parametrize("spread", [30.0, 300.0])
-def test_blocks_do_not_change_the_result(count, spread) -> None:
-    boxes, ids = candidates(count, count, classes=3, spread=spread, largest=50)
-    expected = greedy(boxes, ids, 0.5, count)
-    assert 3 <= len(expected) < count
-    assert nms(boxes, ids, 0.5, count).tolist() == expected
-    assert nms(boxes, ids, 0.5, 5).tolist() == expected[:5]
-
-
-def test_far_apart_coordinates_keep_their_precision() -> None:
-    boxes = np.array([[0, 0, 10, 10], [40, 0, 50, 10], [-1e7, 0, -1e7 + 8, 8]], np.float32)
-    kept = nms(boxes, np.zeros(3, int), 0.5, 10)
-    assert kept.tolist() == [0, 1, 2]
 
 
 def test_boxes_without_an_area_are_no_detections_and_suppress_nothing() -> None:
@@ -143,15 +76,6 @@ def test_results_do_not_depend_on_the_order_of_the_anchors(seed, several) -> Non
         np.testing.assert_array_equal(a, b)
 
 
-@given(st.integers(0, 2**32))
-def test_overlaps_equal_their_definition(seed) -> None:
-    a, _ = candidates(6, seed, classes=1, spread=20, largest=30)
-    b, _ = candidates(5, seed + 1, classes=1, spread=20, largest=30)
-    a[0] = b[0]
-    expected = [[overlap(x.astype(float), y.astype(float)) for y in b] for x in a]
-    np.testing.assert_allclose(pairwise_iou(a, b), expected, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("options", "name"),
     [
@@ -165,3 +89,93 @@ def test_overlaps_equal_their_definition(seed) -> None:
 def test_options_outside_their_range_are_refused(options, name) -> None:
     with support.refuses(InputError, name):
         Postprocess(**options)
+
+
+def plain(
+    options: Postprocess, boxes: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Postprocessing by its definition."""
+    if options.several_labels:
+        anchors, classes = np.nonzero(scores > options.confidence)
+    else:
+        (anchors,) = np.nonzero(scores.max(axis=1, initial=0) > options.confidence)
+        classes = scores[anchors].argmax(axis=1)
+    chosen = boxes[anchors]
+    usable = (chosen[:, 2:] > chosen[:, :2]).all(axis=1) & np.isfinite(chosen).all(axis=1)
+    anchors, classes = anchors[usable], classes[usable]
+    order = np.argsort(-scores[anchors, classes], kind="stable")
+    anchors, classes = anchors[order], classes[order]
+    kept = greedy(boxes[anchors], classes, options.iou, options.max_detections)
+    anchors, classes = anchors[kept], classes[kept]
+    return boxes[anchors], scores[anchors, classes], classes
+
+
+def assert_as_defined(options: Postprocess, boxes: np.ndarray, scores: np.ndarray) -> None:
+    found = options(boxes, scores)
+    for ours, expected in zip(found, plain(options, boxes, scores), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert [array.dtype for array in found] == [np.float32, np.float32, np.int64]
+
+
+OPTIONS = st.builds(
+    Postprocess,
+    confidence=st.sampled_from([0.0, 0.001, 0.25, 0.5, 1.0]),
+    iou=st.sampled_from([0.0, 0.45, 0.5, 0.65, 1.0]),
+    max_detections=st.sampled_from([1, 20, 300]),
+    several_labels=st.booleans(),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    options=OPTIONS,
+    anchors=st.integers(0, 150),
+    classes=st.sampled_from([1, 3, 8, 10, 80]),
+    levels=st.sampled_from([2, 5, 1000]),
+    seed=st.integers(0, 2**32),
+)
+def test_detections_are_those_of_the_definition(options, anchors, classes, levels, seed) -> None:
+    generator = np.random.default_rng(seed)
+    boxes, _ = on_a_grid(anchors, seed, classes=1)
+    scores = (generator.integers(0, levels, (anchors, classes)) / levels).astype(np.float32)
+    scores **= generator.integers(1, 8)
+    assert_as_defined(options, boxes, scores)
+
+
+@settings(max_examples=60, deadline=None)
+@given(options=OPTIONS, seed=st.integers(0, 2**32), share=st.sampled_from([0.01, 0.3, 1.0]))
+def test_broken_numbers_anywhere_are_those_of_the_definition(options, seed, share) -> None:
+    generator = np.random.default_rng(seed)
+    boxes, _ = candidates(60, seed, classes=1, spread=60, largest=40)
+    scores = generator.random((60, 5), np.float32)
+    for array in (boxes, scores):
+        spoilt = generator.random(array.shape) < share / 4
+        array[spoilt] = generator.choice([np.nan, np.inf, -np.inf, 0, -1], int(spoilt.sum()))
+    assert_as_defined(options, boxes, scores)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("classes", [1, 80, 83])
+@pytest.mark.parametrize("share", [0.0, 1e-5, 0.002])
+def test_a_large_head_is_scanned_completely(classes, several, share) -> None:
+    generator = np.random.default_rng(classes)
+    count = 700_001 // classes
+    scores = generator.random((count, classes), np.float32) * np.float32(0.2)
+    scores[generator.random(scores.shape) < share] = 0.5
+    scores[-1, -1] = 0.9
+    boxes, _ = candidates(count, classes, classes=1, spread=2000, largest=30)
+    assert_as_defined(Postprocess(several_labels=several), boxes, scores)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_columns_and_rows_of_larger_arrays_will_do(several) -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.random((90, 12), np.float32)[::2, 1:8]
+    boxes, _ = candidates(90, 0, classes=1, spread=60, largest=40)
+    assert_as_defined(Postprocess(several_labels=several), boxes[::2], scores)
+
+
+def test_no_classes_give_no_detections() -> None:
+    boxes, _ = candidates(9, 0, classes=1, spread=60, largest=40)
+    found, _, _ = Postprocess()(boxes, np.empty((9, 0), np.float32))
+    assert len(found) == 0

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import dyninfer
 from dyninfer import BackendUnavailable, Bundle, EngineBuildError, InputError
 from dyninfer.engines import open_backend
 from dyninfer.engines.base import check_tensor
+from dyninfer.engines.ort.tensor import MAX_BOUND
 from dyninfer.manifest import TensorSpec
 from tests import support
 
@@ -185,6 +188,61 @@ def test_a_detector_allocates_nothing_after_its_warm_up(detector, small_bundle) 
     assert small_bundle.is_dir()
 
 
+def test_the_bindings_of_all_batches_are_kept_until_a_buffer_grows(opened) -> None:
+    backend, engine, workspace = opened
+
+    def run(batch: int) -> float:
+        images = backend.from_host(np.full((batch, 3, 8, 8), batch, np.float32))
+        return float(engine.run({"images": images}, workspace)["value"].numpy()[-1, -1])
+
+    assert [run(batch) for batch in (8, 1, 3)] == [8, 1, 3]
+    kept = {batch: workspace.bound("first", batch) for batch in (8, 1, 3)}
+    assert None not in kept.values()
+    assert [run(batch) for batch in (3, 8, 1)] == [3, 8, 1]
+    assert all(workspace.bound("first", batch) is bound for batch, bound in kept.items())
+    assert run(9) == 9
+    assert [workspace.bound("first", batch) for batch in (8, 1, 3)] == [None] * 3
+    assert [run(batch) for batch in (8, 1, 9)] == [8, 1, 9]
+
+
+def test_a_caller_keeps_no_more_bindings_than_it_may(opened) -> None:
+    backend, engine, workspace = opened
+    for batch in (64, *range(1, 50)):
+        images = backend.from_host(np.full((batch, 3, 8, 8), batch, np.float32))
+        value = engine.run({"images": images}, workspace)["value"]
+        np.testing.assert_allclose(value.numpy(), batch)
+    kept = [batch for batch in range(1, 65) if workspace.bound("first", batch)]
+    assert kept == list(range(50 - MAX_BOUND, 50))
+
+
+def test_two_hundred_mixed_batches_take_no_more_memory(two_exits) -> None:
+    generator = np.random.default_rng(0)
+    pictures = [np.full((8, 8, 3), (0, 0, shade), np.uint8) for shade in (20, 230)]
+    batches = [
+        [pictures[kind] for kind in generator.integers(0, 2, generator.integers(1, 9))]
+        for _ in range(200)
+    ]
+
+    def memory() -> int:
+        with two_exits._pipeline.workspace() as workspace:
+            return workspace.allocated_bytes
+
+    for batch in batches:  # every size of every split
+        two_exits(batch)
+    before = memory()
+    gc.collect()
+    tracemalloc.start()
+    two_exits(batches[0])
+    held, _ = tracemalloc.get_traced_memory()
+    for batch in batches:
+        two_exits(batch)
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0] - held
+    tracemalloc.stop()
+    assert memory() == before
+    assert grown < 16_384  # of 900 images
+
+
 def gather_model(dtype: int) -> onnx.ModelProto:
     rows = helper.make_tensor_value_info("rows", TensorProto.INT64, ["rows"])
     data = helper.make_tensor_value_info("data", dtype, None)
@@ -225,16 +283,52 @@ def test_the_committed_gather_models_are_a_single_gather_along_the_batch(dtype) 
     data=st.data(),
 )
 def test_gather_gives_the_rows_that_numpy_gives(shape, dtype, data) -> None:
-    backend = GATHERING
+    backend, workspace = GATHERING, GATHERING.workspace()
     rows = np.array(data.draw(st.lists(st.integers(0, shape[0] - 1), min_size=1, max_size=6)))
     array = np.random.default_rng(0).standard_normal(shape).astype(dtype)
-    tensor = backend.gather("x", backend.from_host(array), rows, backend.workspace())
-    assert tensor.shape == (len(rows), *shape[1:])
-    assert tensor.dtype == dtype
-    np.testing.assert_array_equal(tensor.numpy(), array[rows])
+    for gather in (backend.gather, backend.gather_by_session):
+        tensor = gather("x", backend.from_host(array), rows, workspace)
+        assert tensor.shape == (len(rows), *shape[1:])
+        assert tensor.dtype == dtype
+        np.testing.assert_array_equal(tensor.numpy(), array[rows])
 
 
 GATHERING = open_backend()
+
+
+@pytest.mark.parametrize("rows", [[0], [3], [0, 1, 2, 3], [1, 2]])
+def test_rows_that_follow_each_other_are_not_copied(rows) -> None:
+    array = np.arange(12, dtype=np.float32).reshape(4, 3)
+    workspace = GATHERING.workspace()
+    tensor = GATHERING.gather("a", GATHERING.from_host(array), np.array(rows), workspace)
+    np.testing.assert_array_equal(tensor.numpy(), array[rows])
+    assert np.shares_memory(tensor.numpy(), array)
+    assert tensor.pointer == array[rows[0] :].ctypes.data
+    assert workspace.allocated_bytes == 0
+
+
+@pytest.mark.parametrize("rows", [[0, 2], [2, 1], [0, 0], [0, 2, 2, 3], [1, 0, 2]])
+def test_other_rows_are_copied(rows) -> None:
+    array = np.arange(12, dtype=np.float32).reshape(4, 3)
+    tensor = GATHERING.from_host(array)
+    gathered = GATHERING.gather("a", tensor, np.array(rows), GATHERING.workspace())
+    assert not np.shares_memory(gathered.numpy(), array)
+    np.testing.assert_array_equal(gathered.numpy(), array[rows])
+
+
+def test_a_copy_on_the_device_is_made_anew_once_a_stage_wrote_new_values(monkeypatch) -> None:
+    from dyninfer.engines.ort.runtime import Target, ort
+    from dyninfer.engines.ort.tensor import OrtTensor
+
+    on_host = ort.OrtValue.ortvalue_from_numpy
+    monkeypatch.setattr(ort.OrtValue, "ortvalue_from_numpy", lambda array, *_: on_host(array))
+    array = np.zeros(3, np.float32)
+    tensor, gpu = OrtTensor.over_array(array), Target("cuda", 0, "cuda")
+    moved = tensor.on(gpu)
+    assert tensor.on(gpu) is moved
+    array[:] = 1
+    tensor.renewed()
+    assert tensor.on(gpu) is not moved
 
 
 def test_gather_uses_its_buffer_again_and_different_names_do_not_share() -> None:
@@ -242,10 +336,10 @@ def test_gather_uses_its_buffer_again_and_different_names_do_not_share() -> None
     array = np.arange(12, dtype=np.float32).reshape(4, 3)
     tensor = GATHERING.from_host(array)
     first = GATHERING.gather("a", tensor, np.array([0, 1, 3]), workspace)
-    second = GATHERING.gather("b", tensor, np.array([2]), workspace)
+    second = GATHERING.gather("b", tensor, np.array([2, 2]), workspace)
     again = GATHERING.gather("a", tensor, np.array([3, 2]), workspace)
     assert first.pointer == again.pointer != second.pointer
-    np.testing.assert_array_equal(second.numpy(), array[[2]])
+    np.testing.assert_array_equal(second.numpy(), array[[2, 2]])
     np.testing.assert_array_equal(again.numpy(), array[[3, 2]])
 
 
@@ -264,7 +358,8 @@ def test_threads_share_one_gather_session(monkeypatch) -> None:
 
     def gather(row: int) -> list[float]:
         start.wait()
-        return backend.gather("x", tensor, np.array([row]), backend.workspace()).numpy().tolist()
+        gathered = backend.gather_by_session("x", tensor, np.array([row]), backend.workspace())
+        return gathered.numpy().tolist()
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(gather, (0, 1, 2, 0)))

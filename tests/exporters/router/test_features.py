@@ -15,7 +15,7 @@ from dyninfer.exporters.router.features import (
     build_features,
     pairwise_iou,
 )
-from dyninfer.postprocess import pairwise_iou as numpy_iou
+from dyninfer.nms import pairwise_iou as numpy_iou
 from tests import support
 
 SIZE = 100

@@ -1,0 +1,91 @@
+"""The pixels' way into a tensor: resized, split into channels and normalised, with few passes."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dyninfer.types import Float32Array, ImageArray
+
+
+class Scratch:
+    """Memory that preparing images uses again, and which padding it left where.
+
+    For one thread at a time, and for the tensors in one buffer, as those of a batch are; with
+    another buffer, or tensors that lie in it otherwise, it starts anew. Between two calls nobody
+    else may write to the buffer: padding that was written once is not written again.
+    """
+
+    def __init__(self) -> None:
+        self._bytes: ImageArray = np.empty(0, np.uint8)
+        self._buffer: weakref.ref[Any] | None = None
+        self._layout: Hashable = None
+        self._padded: dict[int, Hashable] = {}
+
+    def images(self, height: int, width: int) -> tuple[ImageArray, list[ImageArray]]:
+        """An image (height, width, 3), and three planes (height, width): views of one block."""
+        size = 3 * height * width
+        if self._bytes.size < 2 * size:
+            self._bytes = np.empty(2 * size, np.uint8)
+        interleaved = self._bytes[:size].reshape(height, width, 3)
+        return interleaved, list(self._bytes[size : 2 * size].reshape(3, height, width))
+
+    def pad(self, tensor: Float32Array, window: tuple[int, ...], values: tuple[float, ...]) -> None:
+        """As :func:`fill_around`, unless a C-contiguous tensor holds just that already."""
+        buffer = tensor if tensor.base is None else tensor.base
+        address = int(tensor.__array_interface__["data"][0])
+        layout = (tensor.shape, address % tensor.nbytes)  # tensors of one layout do not overlap
+        if self._buffer is None or self._buffer() is not buffer or self._layout != layout:
+            self._padded.clear()
+            self._buffer, self._layout = _weak(buffer), layout
+        if self._buffer is not None and self._padded.get(address) == (window, values):
+            return
+        self._padded.pop(address, None)
+        fill_around(tensor, window, values)
+        self._padded[address] = (window, values)
+
+
+def _weak(buffer: Any) -> weakref.ref[Any] | None:
+    """A reference that does not keep the buffer alive, if its type allows one."""
+    try:
+        return weakref.ref(buffer)
+    except TypeError:
+        return None
+
+
+def split_channels(image: ImageArray, size: tuple[int, int], scratch: Scratch) -> list[ImageArray]:
+    """The three planes of an image (h, w, 3), each resized to ``size`` (width, height)."""
+    resized, planes = scratch.images(size[1], size[0])
+    if size != (image.shape[1], image.shape[0]):
+        cv2.resize(image, size, dst=resized, interpolation=cv2.INTER_LINEAR)
+        image = resized
+    cv2.split(image, planes)
+    return planes
+
+
+def normalise(plane: ImageArray, factor: float, shift: float, out: Float32Array) -> None:
+    """Write ``plane * factor + shift``, (h, w) each, in one pass with the conversion to float32.
+
+    OpenCV in Python has no such conversion by itself; its normalisation of a range is one, where
+    it is told the range that the plane's own becomes. NumPy takes twice as long.
+    """
+    low, high, _, _ = cv2.minMaxLoc(plane)
+    sign = 1.0 if factor > 0 else -1.0  # a range that is turned around would be turned back
+    first, last = sign * (low * factor + shift), sign * (high * factor + shift)
+    cv2.normalize(plane, out, first, last, cv2.NORM_MINMAX, cv2.CV_32F)
+    if sign < 0:
+        np.negative(out, out=out)
+
+
+def fill_around(tensor: Float32Array, window: Sequence[int], values: Sequence[float]) -> None:
+    """Fill what lies outside a window (left, top, right, bottom), one value for each channel."""
+    left, top, right, bottom = window
+    for plane, value in zip(tensor, values, strict=True):
+        plane[:top] = value
+        plane[bottom:] = value
+        plane[top:bottom, :left] = value
+        plane[top:bottom, right:] = value

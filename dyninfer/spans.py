@@ -1,0 +1,80 @@
+"""What ``Detections.timings_ms`` is made of: names of its spans, and each image's share of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+DECODE = "decode"
+"""Reading and decoding a file; only where a path was given."""
+PREPARE = "prepare"
+"""Resizing and normalising a picture."""
+COPY = "copy"
+"""Sending images to the device, where its clock tells that apart from the stage that reads them."""
+GATHER = "gather"
+"""Moving rows into a smaller batch."""
+READ_BACK = "read-back"
+"""Waiting for easiness and outputs to be on the host, beyond what the device worked meanwhile."""
+POSTPROCESS = "postprocess"
+"""From an exit's outputs to detections in pixels of the picture."""
+BEFORE_STAGES = (DECODE, PREPARE, COPY)
+AFTER_STAGES = (GATHER, READ_BACK, POSTPROCESS)
+
+
+class Span(NamedTuple):
+    """Milliseconds that rows of a batch took together in one step."""
+
+    name: str
+    ms: float
+    rows: Sequence[int]
+
+
+DeviceSpan = tuple[str, float]
+"""A stage's name, :data:`COPY` or :data:`GATHER`, and milliseconds by the device's clock."""
+
+
+def on_device(spans: Sequence[Span], device: Sequence[DeviceSpan]) -> list[Span]:
+    """Spans by the host's clock, corrected by the device's.
+
+    On a device the host only enqueues stages and gathers: their times are the device's. Copies
+    and gathers are of the rows of the stage that they precede. The host waits for results while
+    the device works, so only what it waits beyond that counts as :data:`READ_BACK`; spans then
+    do not overlap.
+
+    Args:
+        spans: what the host saw, in order.
+        device: what the device saw, in order; empty where the host's clock is right.
+    """
+    if not device:
+        return list(spans)
+    timed = {name for name, _ in device}
+    rows_of = {span.name: span.rows for span in spans if span.name in timed}
+    waited = sum(span.ms for span in spans if span.name == READ_BACK)
+    beyond = max(0.0, 1 - sum(ms for _, ms in device) / waited) if waited else 0.0
+    seen: list[Span] = []
+    rows: Sequence[int] = ()
+    for name, ms in reversed(device):
+        rows = rows if name in (COPY, GATHER) else rows_of[name]
+        seen.append(Span(name, ms, rows))
+    reads = [span._replace(ms=span.ms * beyond) for span in spans if span.name == READ_BACK]
+    kept = [span for span in spans if span.name not in (READ_BACK, GATHER, *timed)]
+    return [*kept, *reversed(seen), *reads]
+
+
+def shares(spans: Sequence[Span], rows: int) -> list[dict[str, float]]:
+    """For each row of a batch, name -> its milliseconds: an equal share of every span it was in.
+
+    The shares of all rows add up to the spans.
+    """
+    found: list[dict[str, float]] = [{} for _ in range(rows)]
+    for name, ms, of_rows in spans:
+        share = ms if len(of_rows) == 1 else ms / len(of_rows)
+        for row in of_rows:
+            timings = found[row]
+            timings[name] = timings.get(name, 0.0) + share
+    return found
+
+
+def total_ms(timings_ms: Mapping[str, float], *, decode: bool) -> float:
+    """Sum of an image's spans, from its file or from the decoded picture."""
+    return sum(ms for name, ms in timings_ms.items() if decode or name != DECODE)
