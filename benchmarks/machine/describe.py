@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from dyninfer.hardware import cpu_field, read_cpuinfo, usable_cores
+from dyninfer.benchmarks.machine.cpu_state import CpuState, read_cpu_state
+from dyninfer.benchmarks.machine.files import read_text
+from dyninfer.benchmarks.machine.gpu import Gpu, NvidiaSystem, read_nvidia_system
+from dyninfer.benchmarks.machine.host import Host, read_host
+from dyninfer.benchmarks.machine.jetson import Jetson, read_jetson
+from dyninfer.benchmarks.machine.nvml import NvmlModule, load_nvml
+from dyninfer.hardware import cpu_field, usable_cores
 
 LIBRARIES = (
     "dyninfer",
@@ -18,9 +24,17 @@ LIBRARIES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "onnx",
+    "opencv-python-headless",
+    "opencv-python",
     "torch",
     "tensorrt",
+    "tensorrt-cu12",
     "tensorrt-rtx",
+    "cuda-python",
+    "pycuda",
+    "nvidia-cuda-runtime-cu12",
+    "nvidia-cudnn-cu12",
+    "nvidia-ml-py",
 )
 RELEVANT_FLAGS = (
     "avx2",
@@ -36,7 +50,9 @@ RELEVANT_FLAGS = (
     "sve",
     "i8mm",
 )
-_MEMINFO = Path("/proc/meminfo")
+_MEMINFO = Path("proc/meminfo")
+_CPUINFO = Path("proc/cpuinfo")
+_CUDA_TOOLKIT = Path("usr/local/cuda/version.json")
 _GIB = 1 << 30
 _KIB = 1 << 10
 
@@ -54,6 +70,14 @@ class Machine:
         python: implementation and version.
         versions: library -> version, of those that are installed.
         load_average_1min: runnable processes on average; None where it cannot be told.
+        cpu_state: how the processor is set.
+        host: virtual machine, container, quota, battery.
+        nvidia_driver: version of NVIDIA's driver.
+        cuda_driver: newest CUDA that the driver runs.
+        cuda_toolkit: version of the CUDA that is installed for the whole system, if one is.
+        gpus: NVIDIA's, in the order of its management library.
+        jetson: the module, if this is one.
+        missing: what could not be told -> why.
     """
 
     cpu: str
@@ -64,21 +88,58 @@ class Machine:
     python: str
     versions: dict[str, str]
     load_average_1min: float | None
+    cpu_state: CpuState | None = None
+    host: Host | None = None
+    nvidia_driver: str | None = None
+    cuda_driver: str | None = None
+    cuda_toolkit: str | None = None
+    gpus: tuple[Gpu, ...] = ()
+    jetson: Jetson | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
-def describe_machine() -> Machine:
-    """The machine that this runs on."""
-    cpuinfo = read_cpuinfo()
+def describe_machine(
+    root: Path = Path("/"),
+    load_nvml: Callable[[], tuple[NvmlModule | None, str]] = load_nvml,
+) -> Machine:
+    """The machine that this runs on.
+
+    Args:
+        root: where ``proc``, ``sys`` and ``etc`` are.
+        load_nvml: what gives NVML, initialised, or None and a reason.
+    """
+    cpuinfo = read_text(root / _CPUINFO) or ""
+    state, missing = read_cpu_state(root)
+    jetson, missing_of_jetson = read_jetson(root)
+    nvidia = _nvidia(load_nvml)
     return Machine(
         cpu=cpu_model(cpuinfo) or platform.processor() or platform.machine(),
         usable_cores=usable_cores(),
         cpu_flags=cpu_flags(cpuinfo),
-        memory_gib=memory_gib(_read(_MEMINFO)),
+        memory_gib=memory_gib(read_text(root / _MEMINFO) or ""),
         system=system_name(platform.system(), platform.release(), platform.machine()),
         python=f"{platform.python_implementation()} {platform.python_version()}",
         versions=installed_versions(LIBRARIES),
         load_average_1min=load_average(),
+        cpu_state=state,
+        host=read_host(root),
+        nvidia_driver=nvidia.driver,
+        cuda_driver=nvidia.cuda_driver,
+        cuda_toolkit=cuda_toolkit(read_text(root / _CUDA_TOOLKIT) or ""),
+        gpus=nvidia.gpus,
+        jetson=jetson,
+        missing=missing | missing_of_jetson | nvidia.missing,
     )
+
+
+def _nvidia(load: Callable[[], tuple[NvmlModule | None, str]]) -> NvidiaSystem:
+    nvml, why = load()
+    if nvml is None:
+        return NvidiaSystem(None, None, (), {"NVIDIA GPUs": why})
+    try:
+        return read_nvidia_system(nvml)
+    finally:
+        nvml.nvmlShutdown()
 
 
 def system_name(system: str, release: str, architecture: str) -> str:
@@ -104,6 +165,12 @@ def memory_gib(meminfo: str) -> float | None:
     return round(int(total[0]) * _KIB / _GIB, 1) if total else None
 
 
+def cuda_toolkit(version_file: str) -> str | None:
+    """The version in the text of the toolkit's ``version.json``; None if it is not there."""
+    match = re.search(r'"cuda"\s*:\s*\{[^}]*"version"\s*:\s*"([\d.]+)"', version_file)
+    return match[1] if match else None
+
+
 def installed_versions(names: Iterable[str]) -> dict[str, str]:
     """Distribution name -> version, for those that are installed."""
     found = {}
@@ -118,10 +185,3 @@ def installed_versions(names: Iterable[str]) -> dict[str, str]:
 def load_average() -> float | None:
     """The system's load average over one minute."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""

@@ -1,0 +1,148 @@
+"""What a careful reader of a benchmark must be told about its machine, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dyninfer.benchmarks.machine.describe import Machine
+from dyninfer.benchmarks.machine.gpu import Gpu
+from dyninfer.benchmarks.machine.log import MachineLog, Range
+
+MOST_OTHER_LOAD = 0.1
+"""Cores: what others may use before a reader must know of it."""
+MOST_RISE_C = 10.0
+MOST_CLOCK_SPREAD = 0.02
+MOST_GPU_SHARE = 0.02
+_SLOW_GOVERNORS = ("powersave", "conservative", "ondemand")
+# with these drivers, powersave is no fixed low clock but the processor's own choice
+_OWN_CHOICE_DRIVERS = ("intel_pstate", "amd-pstate-epp", "amd_pstate_epp")
+
+
+def warnings_of(machine: Machine, log: MachineLog) -> list[str]:
+    """One line for every doubt about times that were measured on this machine, gravest first."""
+    return [
+        *_held_back(log),
+        *_others(log),
+        *_limits(machine),
+        *_clocks(machine, log),
+        *_gpus(machine, log),
+        *_drifting(log),
+        *(f"the watch {why}" for name, why in log.missing.items() if name == "sampling"),
+    ]
+
+
+def _held_back(log: MachineLog) -> Iterator[str]:
+    for reason in log.throttled:
+        yield (
+            f"slowed down while measuring ({reason}): cool it, raise the limit or lock lower "
+            "clocks, and measure again"
+        )
+
+
+def _others(log: MachineLog) -> Iterator[str]:
+    load = log.readings.get("other_load_cores")
+    if load is not None and load.median > MOST_OTHER_LOAD:
+        yield (
+            f"other processes used {load.median:.2g} cores (median, up to {load.high:.2g}): stop "
+            "them and measure again; ratios within the run suffer less than times"
+        )
+    elif load is not None and load.high > 1:
+        yield f"other processes used up to {load.high:.2g} cores for a while: distrust the tail"
+    steal = log.readings.get("steal_cores")
+    if steal is not None and steal.high > MOST_OTHER_LOAD:
+        yield (
+            f"the hypervisor took up to {steal.high:.2g} cores away (steal): use a dedicated host"
+        )
+    share = log.readings.get("gpu_other_share")
+    if share is not None and share.high > MOST_GPU_SHARE:
+        yield f"other processes kept the GPU busy up to {share.high:.0%} of the time: stop them"
+
+
+def _limits(machine: Machine) -> Iterator[str]:
+    host = machine.host
+    if host is None:
+        return
+    quota = host.cpu_quota_cores
+    if quota is not None and quota < machine.usable_cores:
+        yield (
+            f"a control group allows {quota:g} of {machine.usable_cores} cores: threads are "
+            "stopped in the middle of a run; lift the quota (docker run without --cpus) or pin "
+            "to whole cores (--cpuset-cpus)"
+        )
+    if host.power == "battery":
+        yield "runs on battery: plug it in, most machines slow down without mains"
+    if host.virtual_machine is not None:
+        yield (
+            f"a virtual machine ({host.virtual_machine}): clocks and neighbours are out of "
+            "sight; trust ratios within this run, not times"
+        )
+
+
+def _clocks(machine: Machine, log: MachineLog) -> Iterator[str]:
+    state = machine.cpu_state
+    if state is not None and state.governor is not None:
+        slow = next((g for g in _SLOW_GOVERNORS if g in state.governor.split(", ")), None)
+        own = slow == "powersave" and state.driver in _OWN_CHOICE_DRIVERS
+        if slow is not None and not own and not state.locked:
+            yield (
+                f"the processor's governor is {slow}, which starts slow: sudo cpupower "
+                "frequency-set -g performance"
+            )
+        preference = state.energy_preference or ""
+        if own and preference not in ("", "performance"):
+            yield (
+                f"the processor's energy preference is {preference}: sudo cpupower "
+                "frequency-set -g performance"
+            )
+    if state is not None and state.platform_profile in ("low-power", "quiet", "cool"):
+        yield (
+            f"the firmware's profile is {state.platform_profile}: echo performance | sudo tee "
+            "/sys/firmware/acpi/platform_profile"
+        )
+    if state is not None and state.locked is False:
+        spread = _spread(log.readings.get("cpu_mhz"))
+        yield (
+            f"the processor's clocks are not locked ({state.min_mhz:.0f} to {state.max_mhz:.0f} "
+            f"MHz allowed{spread}): sudo cpupower frequency-set -d F -u F, with one F it can hold"
+        )
+    jetson = machine.jetson
+    if jetson is not None and jetson.clocks_locked is False:
+        yield "the Jetson's clocks are not locked: sudo jetson_clocks, after nvpmodel -m"
+
+
+def _gpus(machine: Machine, log: MachineLog) -> Iterator[str]:
+    clock = log.readings.get("gpu_sm_mhz")
+    if clock is not None and clock.high - clock.low > MOST_CLOCK_SPREAD * clock.high:
+        lock = "sudo jetson_clocks" if machine.jetson else "sudo nvidia-smi -lgc F,F"
+        yield f"the GPU's clock moved ({clock.low:.0f} to {clock.high:.0f} MHz): lock it ({lock})"
+    watched = machine.gpus if clock is not None else ()
+    for index, gpu in enumerate(watched):
+        for doubt in _doubts_of(gpu):
+            yield f"GPU {index}: {doubt}" if len(watched) > 1 else f"the GPU: {doubt}"
+
+
+def _doubts_of(gpu: Gpu) -> Iterator[str]:
+    if gpu.persistence is False:
+        yield "persistence mode is off, clocks set are lost between processes: nvidia-smi -pm 1"
+    limit, shipped = gpu.power_limit_w, gpu.default_power_limit_w
+    if limit is not None and shipped is not None and limit < shipped:
+        yield f"limited to {limit:.0f} of {shipped:.0f} W: nvidia-smi -pl {shipped:.0f}, or say so"
+    if gpu.mig:
+        yield "divided into instances (MIG): this is not the whole GPU"
+    width, widest = gpu.pcie_width, gpu.max_pcie_width
+    if width is not None and widest is not None and width < widest:
+        yield f"{width} of {widest} PCIe lanes in use: copies are slower; try another slot"
+
+
+def _drifting(log: MachineLog) -> Iterator[str]:
+    for name, what in (("cpu_temperature_c", "processor"), ("gpu_temperature_c", "GPU")):
+        rise = log.drift.get(name, 0.0)
+        if rise > MOST_RISE_C:
+            yield (
+                f"the {what} grew {rise:.0f} degrees warmer while measuring: warm it up for some "
+                "minutes first"
+            )
+
+
+def _spread(clock: Range | None) -> str:
+    return "" if clock is None else f", seen {clock.low:.0f} to {clock.high:.0f} MHz"

@@ -1,0 +1,107 @@
+"""How a processor is set: governor, clocks and whether they are locked, boost, threads per core.
+
+From the files of Linux's cpufreq (kernel documentation, ``admin-guide/pm/cpufreq.rst``): one folder
+``policy*`` for every group of cores that change their clock together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from dyninfer.benchmarks.machine.files import matching, read_number, read_text
+
+CPU_FOLDER = Path("sys/devices/system/cpu")
+_BOOST = CPU_FOLDER / "cpufreq/boost"
+_NO_TURBO = CPU_FOLDER / "intel_pstate/no_turbo"
+_PROFILE = Path("sys/firmware/acpi/platform_profile")
+_KHZ_PER_MHZ = 1000
+
+
+@dataclass(frozen=True)
+class CpuState:
+    """Settings of the processor; None where they cannot be told.
+
+    Attributes:
+        governor: what chooses the clocks; several, with commas, where cores differ.
+        driver: of cpufreq.
+        current_mhz: median over the cores when it was read.
+        min_mhz: lowest clock that the governor may choose, over all cores.
+        max_mhz: highest clock that the governor may choose, over all cores.
+        hardware_max_mhz: highest clock that the processor has.
+        locked: whether the governor has one clock to choose from, on every core.
+        boost: whether clocks above the nominal one are allowed.
+        smt: whether two or more threads share a core.
+        energy_preference: what the processor itself aims for (``performance``, ``power``, ...).
+        platform_profile: what the firmware aims for.
+    """
+
+    governor: str | None = None
+    driver: str | None = None
+    current_mhz: float | None = None
+    min_mhz: float | None = None
+    max_mhz: float | None = None
+    hardware_max_mhz: float | None = None
+    locked: bool | None = None
+    boost: bool | None = None
+    smt: bool | None = None
+    energy_preference: str | None = None
+    platform_profile: str | None = None
+
+
+def read_cpu_state(root: Path = Path("/")) -> tuple[CpuState, dict[str, str]]:
+    """The settings, and for what cannot be told the reason."""
+    policies = policy_folders(root)
+    low, high = _all_mhz(policies, "scaling_min_freq"), _all_mhz(policies, "scaling_max_freq")
+    state = CpuState(
+        governor=_words(policies, "scaling_governor"),
+        driver=_words(policies, "scaling_driver"),
+        current_mhz=_of(median, _all_mhz(policies, "scaling_cur_freq")),
+        min_mhz=_of(min, low),
+        max_mhz=_of(max, high),
+        hardware_max_mhz=_of(max, _all_mhz(policies, "cpuinfo_max_freq")),
+        locked=low == high if low and len(low) == len(high) == len(policies) else None,
+        boost=_boost(root),
+        smt=_flag(read_number(root / CPU_FOLDER / "smt/active")),
+        energy_preference=_words(policies, "energy_performance_preference"),
+        platform_profile=read_text(root / _PROFILE) or None,
+    )
+    missing = {}
+    if not policies:
+        missing["cpu clocks"] = (
+            f"/{CPU_FOLDER / 'cpufreq'} holds no policy: a virtual machine, or a kernel without "
+            "cpufreq; whoever runs the host can tell"
+        )
+    return state, missing
+
+
+def policy_folders(root: Path) -> list[Path]:
+    """One folder for every group of cores with a clock of their own."""
+    return matching(root / CPU_FOLDER / "cpufreq", "policy*")
+
+
+def _boost(root: Path) -> bool | None:
+    no_turbo = read_number(root / _NO_TURBO)
+    if no_turbo is not None:
+        return no_turbo == 0
+    return _flag(read_number(root / _BOOST))
+
+
+def _flag(number: float | None) -> bool | None:
+    return None if number is None else number != 0
+
+
+def _all_mhz(policies: Iterable[Path], name: str) -> list[float]:
+    values = (read_number(policy / name) for policy in policies)
+    return [value / _KHZ_PER_MHZ for value in values if value is not None]
+
+
+def _words(policies: Iterable[Path], name: str) -> str | None:
+    found = {text for policy in policies if (text := read_text(policy / name))}
+    return ", ".join(sorted(found)) or None
+
+
+def _of(pick: object, values: list[float]) -> float | None:
+    return float(pick(values)) if values and callable(pick) else None

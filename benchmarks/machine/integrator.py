@@ -1,0 +1,83 @@
+"""Energy from power: what a sensor shows in watts, integrated over time by a sampling thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from dyninfer.errors import DyninferError
+
+_LONGEST_GAP_S = 5.0
+
+
+class PowerIntegrator:
+    """An energy meter over a power sensor: trapezoidal rule over its samples.
+
+    A sample that the sensor refuses is left out; the next one closes the gap.
+
+    Args:
+        source: what the sensor is called.
+        read_watts: its power now, or None where it refuses.
+        interval_s: seconds from one sample to the next.
+        clock: in seconds.
+        on_close: called once at the end.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        read_watts: Callable[[], float | None],
+        *,
+        interval_s: float = 0.05,
+        clock: Callable[[], float] = time.perf_counter,
+        on_close: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.source = f"{source}, sampled every {interval_s * 1000:.0f} ms"
+        self._read_watts, self._interval_s = read_watts, interval_s
+        self._clock, self._on_close = clock, on_close
+        self._lock = threading.Lock()
+        self._leave = threading.Event()
+        self._joules = 0.0
+        self._last: tuple[float, float] | None = None
+        self._started = clock()
+        self.sample()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="power")
+        self._thread.start()
+
+    def sample(self) -> None:
+        """Read the sensor and add the energy since the last sample."""
+        with self._lock:
+            watts, now = self._read_watts(), self._clock()
+            if watts is None:
+                return
+            if self._last is not None:
+                then, before = self._last
+                self._joules += (watts + before) / 2 * (now - then)
+            self._last = now, watts
+
+    def joules(self) -> float:
+        """Energy since the meter was opened.
+
+        Raises:
+            DyninferError: the sensor has not answered for five seconds.
+        """
+        self.sample()
+        silent = self._clock() - (self._started if self._last is None else self._last[0])
+        if silent > _LONGEST_GAP_S:
+            raise DyninferError(
+                f"{self.source} has not answered for {silent:.0f} s, expected a reading in watts; "
+                "measure without energy"
+            )
+        return self._joules
+
+    def close(self) -> None:
+        """End the thread; the sum stays."""
+        if not self._leave.is_set():
+            self._leave.set()
+            self._thread.join()
+            self._on_close()
+
+    def _run(self) -> None:
+        while not self._leave.wait(self._interval_s):
+            self.sample()

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from dyninfer.cli.app import app
+from dyninfer.opening import DEFAULT_BATCH
+from tests import support
+
+FOLDER = Path(__file__).resolve().parents[3] / "benchmarks/protocols"
+PROTOCOLS = ("v100.md", "jetson.md")
+
+
+def commands_of(name: str) -> list[str]:
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\n(.*?)^```", text.replace("\\\n", ""), re.MULTILINE | re.DOTALL)
+    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+QUOTED = [line for name in PROTOCOLS for line in commands_of(name) if line.startswith("dyninfer ")]
+
+
+def find_command(words: list[str]) -> tuple[Any, list[str]]:
+    command: Any = typer.main.get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    return command, words
+
+
+@pytest.mark.parametrize("line", QUOTED)
+def test_every_quoted_command_is_one_of_this_version(line):
+    command, words = find_command(shlex.split(line)[1:])
+    assert not hasattr(command, "commands")
+    known = {name for parameter in command.params for name in parameter.opts}
+    asked = {word for word in words if word.startswith("-")}
+    assert asked <= known, asked - known
+
+
+@pytest.mark.parametrize("line", QUOTED)
+def test_every_quoted_command_is_complete(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command, words = find_command(shlex.split(line)[1:])
+    for word in words:
+        if word.endswith("/"):
+            Path(word).mkdir()
+    made = command.make_context("dyninfer", words, resilient_parsing=False)
+    assert not made.args
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_an_engine_is_built_for_every_precision_and_batch_that_is_opened(name):
+    lines = [shlex.split(line)[1:] for line in commands_of(name) if line.startswith("dyninfer ")]
+
+    def value(words: list[str], option: str, default: str) -> str:
+        return words[words.index(option) + 1] if option in words else default
+
+    on_tensorrt = [words for words in lines if value(words, "--backend", "") == "tensorrt"]
+    built: dict[str, int] = {}
+    for words in on_tensorrt:
+        precision = value(words, "--precision", "fp32")
+        if words[0] == "build":
+            largest = int(value(words, "--batch", "1:4:16").split(":")[-1])
+            built[precision] = max(largest, built.get(precision, 0))
+        else:
+            asked = value(words, "--batch", "1,8") if words[0] == "bench" else str(DEFAULT_BATCH)
+            assert max(map(int, asked.split(","))) <= built[precision], words
+    assert built
+
+
+def test_both_protocols_measure_with_bench():
+    for name in PROTOCOLS:
+        assert sum(line.startswith("dyninfer bench") for line in commands_of(name)) >= 3
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_says_that_nobody_ran_it(name):
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    assert "**Nobody of this project has run this" in text.split("\n\n")[1]
+    assert "- [ ]" in text
+
+
+def test_files_that_a_protocol_names_exist():
+    root = FOLDER.parents[1]
+    for name in PROTOCOLS:
+        text = (FOLDER / name).read_text(encoding="utf-8")
+        for path in re.findall(r"\bbenchmarks/[\w/]+\.py", text):
+            assert (root / path).is_file(), path
+
+
+def time_eager() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("time_eager", FOLDER / "time_eager.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_timed_model_runs_one_route_and_half_precision_finds_the_same():
+    script, checkpoint = time_eager(), support.checkpoint_of("dy-yolov7")
+    size, cpu = (128, 160), torch.device("cpu")
+    exact = script.make_run(checkpoint, size, cpu, half=False, folded=True)
+    half = script.make_run(checkpoint, size, cpu, half=True, folded=False)
+    for route in (script.EASY, script.HARD):
+        boxes, rough = exact(route)["boxes_xyxy"], half(route)["boxes_xyxy"]
+        assert boxes.shape == rough.shape == (1, 3 * (16 * 20 + 8 * 10 + 4 * 5), 4)
+        assert rough.dtype is torch.float16
+        assert (boxes - rough.float()).abs().median() < 1
+    easy, hard = exact(script.EASY), exact(script.HARD)
+    assert not torch.equal(easy["boxes_xyxy"], hard["boxes_xyxy"])
+
+
+def test_the_script_prints_every_published_share():
+    script = time_eager()
+    program = typer.Typer()
+    program.command()(script.main)
+    options = ["--height", "64", "--width", "64", "--device", "cpu", "--no-half"]
+    checkpoint = str(support.checkpoint_of("dy-yolov7"))
+    done = CliRunner().invoke(
+        program, [checkpoint, *options, "--rounds", "2", "--warm-up", "1"], catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    for share in ("0%", "10%", "50%", "90%", "100%"):
+        assert re.search(rf"^ *{share} +[\d.]+ +[\d.]+$", done.stdout, re.MULTILINE)
