@@ -18,6 +18,7 @@ from dyninfer.benchmarks.interleaved import RatioEstimate
 from dyninfer.benchmarks.machine import Machine, MachineLog
 from dyninfer.bundle import write_atomically
 from dyninfer.errors import InputError
+from dyninfer.validation import first_problem
 
 SCHEMA_VERSION = 1
 
@@ -192,22 +193,55 @@ class ContenderMemory:
 
 @dataclass(frozen=True)
 class Baselines:
-    """dyninfer and its baselines, in turns in one run; ``unavailable`` says why one is absent."""
+    """dyninfer and its baselines, in turns in one run.
+
+    Attributes:
+        rounds: runs of every contender for each side.
+        times: of every contender, kind of call and side; ``dyninfer, engines only`` and the like
+            leave their outputs in buffers.
+        ratios: of like with like.
+        memory: of every contender.
+        unavailable: baseline -> why it is absent, in one line.
+        differences: baseline -> largest difference between what it and dyninfer find in the same
+            image on the same route, over the largest value of that output.
+        notes: contender -> what to know about it, such as how long it took to compile.
+    """
 
     rounds: int
     times: tuple[ContenderTimes, ...]
     ratios: tuple[BaselineRatio, ...]
     memory: tuple[ContenderMemory, ...]
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    differences: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+class RunsFor(str, Enum):
+    """The rows of a call that a step runs for, where each image leaves at the first or last exit.
+
+    ``MIXED`` is all rows of a call in which some leave at the first exit and some at the last.
+    """
+
+    ALL = "all"
+    EASY = "easy"
+    HARD = "hard"
+    MIXED = "mixed"
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """A step of the latency model: ``fixed_ms`` a call that runs it, ``per_image_ms`` a row."""
+    """A step of the latency model.
+
+    A call that runs it for n rows costs ``fixed_ms + per_image_ms * n``, and nothing for none. A
+    step that runs for several kinds of rows has several entries of one name. ``fixed_ms`` is
+    negative where further rows cost more than the first, as when a batch outgrows a cache; the
+    cost of a call never is.
+    """
 
     name: str
     fixed_ms: float
     per_image_ms: float
+    runs_for: RunsFor = RunsFor.ALL
 
 
 @dataclass(frozen=True)
@@ -230,18 +264,25 @@ class LatencyModel:
     """Mean milliseconds per image as a function of hard fraction and batch.
 
     Attributes:
-        steps: their costs; a step of the first exit runs for all images, of the last for hard ones.
+        steps: their costs, in the order of the spans.
         checks: every closed-loop scenario with one caller.
         mean_error: mean absolute relative error over the checks that were held out, or over all
             where none was.
+        mean_noise: mean relative half-width of the measured intervals of the same checks: with an
+            error below it, the model is as near to what was measured as can be told.
         break_even: hard fraction up to which the cascade beats the last exit's detector alone, by
             the baseline ``always-last-exit``; None where that was not measured.
+        break_even_by_batch: the same for every batch size measured, by the steps: what the last
+            exit needs takes an all-hard call without the stages it does not read. Empty where
+            there is one exit.
     """
 
     steps: tuple[StepCost, ...]
     checks: tuple[ModelCheck, ...]
     mean_error: float
     break_even: float | None = None
+    break_even_by_batch: Mapping[int, float] = field(default_factory=dict)
+    mean_noise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -385,9 +426,7 @@ def read_record(path: Path) -> BenchRecord:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
         raise InputError(
-            f"{path} is no record of dyninfer bench: {where or 'the file'}: {first['msg']}; "
+            f"{path} is no record of dyninfer bench: {first_problem(error)}; "
             "expected what dyninfer bench --output wrote"
         ) from None

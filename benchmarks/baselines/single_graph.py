@@ -4,6 +4,9 @@ The stages of a bundle are put into one model: first body and router inline, the
 as the branch for easy images, the second exit as the branch for hard ones, which reads images and
 features from the scope around it. An ONNX ``If`` takes one condition for the whole batch, so this
 graph is for batches of 1; its shapes say so, which also lets a runtime fold them.
+
+``python -m dyninfer.benchmarks.baselines.single_graph`` builds it on command, in a process of its
+own: a whole model passes through memory.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 import onnx
 from onnx import ModelProto, TensorProto, helper, version_converter
 
+from dyninfer.benchmarks.baselines.child import Message, serve
 from dyninfer.bundle import Bundle
 from dyninfer.errors import InputError
 from dyninfer.manifest import BATCH_AXIS, CascadeRoute, Exit, Manifest, Task
@@ -24,8 +28,10 @@ EASINESS = "easiness"
 _EASY = "leaves_at_first_exit"
 
 
-def build_single_graph(bundle: Bundle) -> ModelProto:
+def build_single_graph(bundle: Bundle, files: Mapping[str, Path] | None = None) -> ModelProto:
     """One graph that answers as the bundle does under ``Threshold(threshold)``, batch 1 only.
+
+    ``files`` are ONNX files of the stages, by name, to take in place of the bundle's own.
 
     Its inputs are the bundle's image inputs and ``threshold``, a float32 scalar; its outputs are
     those of the task's heads and ``easiness`` (1,). A threshold of 0 makes every image easy, 2
@@ -39,7 +45,8 @@ def build_single_graph(bundle: Bundle) -> ModelProto:
     assert first.router is not None
     assert first.head is not None
     final = second.head or second.body
-    stages = _load_stages(bundle, (*first.stages, *second.stages))
+    own = {name: bundle.stage_path(name) for name in (*first.stages, *second.stages)}
+    stages = _load_stages(files or own, manifest)
     inline = _merge([stages[first.body], stages[first.router]])
     easy = _branch(first.head, [stages[first.head]], manifest.task)
     hard = _branch(final, [stages[name] for name in second.stages], manifest.task)
@@ -65,10 +72,18 @@ def build_single_graph(bundle: Bundle) -> ModelProto:
     return model
 
 
-def write_single_graph(bundle: Bundle, path: Path) -> Path:
+def write_single_graph(bundle: Bundle, path: Path, files: Mapping[str, Path] | None = None) -> Path:
     """Build the graph and save it to ``path``, which is returned."""
-    path.write_bytes(build_single_graph(bundle).SerializeToString())
+    path.write_bytes(build_single_graph(bundle, files).SerializeToString())
     return path
+
+
+def write_on_command(command: Message) -> Message:
+    """``{"bundle": FOLDER, "output": FILE, "files": {STAGE: FILE}}`` -> an empty answer."""
+    bundle = Bundle.open(command["bundle"], check_files=False)
+    files = {name: Path(file) for name, file in command["files"].items()}
+    write_single_graph(bundle, Path(command["output"]), files)
+    return {}
 
 
 def _two_exits(manifest: Manifest) -> tuple[Exit, Exit]:
@@ -86,13 +101,13 @@ def _two_exits(manifest: Manifest) -> tuple[Exit, Exit]:
     return first, second
 
 
-def _load_stages(bundle: Bundle, names: Iterable[str]) -> dict[str, ModelProto]:
+def _load_stages(files: Mapping[str, Path], manifest: Manifest) -> dict[str, ModelProto]:
     """The stages by name: one opset for all, batch 1, and a prefix before names of their own.
 
     What travels between stages keeps its name; the task's outputs, which several stages have, do
     not.
     """
-    models = {name: onnx.load(str(bundle.stage_path(name))) for name in names}
+    models = {name: onnx.load(str(file)) for name, file in files.items()}
     opset = max(_opset(model) for model in models.values())
     unified = {}
     for name, model in models.items():
@@ -100,7 +115,7 @@ def _load_stages(bundle: Bundle, names: Iterable[str]) -> dict[str, ModelProto]:
             model = version_converter.convert_version(model, opset)
         _fix_batch(model)
         ports = {value.name for value in (*model.graph.input, *model.graph.output)}
-        _prefix(model.graph, name, keep=ports - set(bundle.manifest.task.outputs))
+        _prefix(model.graph, name, keep=ports - set(manifest.task.outputs))
         unified[name] = model
     return unified
 
@@ -173,3 +188,7 @@ def _final_outputs(final: ModelProto, stage: str, task: Task) -> list[Any]:
 
 def _float_tensor(name: str, shape: list[int] | None) -> Any:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+if __name__ == "__main__":
+    serve(write_on_command)

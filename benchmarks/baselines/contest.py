@@ -1,0 +1,253 @@
+"""Contenders in their own processes, run in turns.
+
+Why a process each: ONNX Runtime's and PyTorch's worker threads keep spinning for some
+milliseconds after a run, each process has one global thread pool of ONNX Runtime, and only a
+process has a peak of memory. Between two runs the parent waits (``settle_ms``) until the last
+contender's threads have gone to sleep, so every contender keeps the spinning that helps it within
+a run, and none pays for another's. How much processor time the idle ones used all the same is
+recorded with every contender (``idle_cpu_ms``).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+
+import numpy as np
+
+from dyninfer.benchmarks.baselines.child import Child, ChildError
+from dyninfer.benchmarks.baselines.setup import Arrays, Call, Setup, Side
+from dyninfer.benchmarks.interleaved import Run, run_rounds, warm_up
+
+MODULE = "dyninfer.benchmarks.baselines.worker"
+SETTLE_MS = 100.0
+MEMORY_RUNS = 3
+WARM_UP_RUNS = 5
+TURN_MS = 20.0
+MAX_CALLS = 20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contender, by name, and the kind of call it is timed with."""
+
+    contender: str
+    call: Call
+
+    @property
+    def name(self) -> str:
+        """For example ``dyninfer`` or ``dyninfer, engines only``."""
+        return self.contender + (", engines only" if self.call is Call.ENGINES else "")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Times of one entry on one side, in the order of the rounds.
+
+    ``idle_cpu_ms`` is the median of the processor time that its process used between its runs.
+    """
+
+    entry: Entry
+    side: Side
+    times_ms: tuple[float, ...]
+    idle_cpu_ms: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Largest resident set of a fresh process: after loading, and after runs of both sides."""
+
+    load_ms: float
+    loaded_mib: float
+    peak_mib: float
+
+
+class Worker:
+    """A contender's process. A context manager: leaving it ends the process.
+
+    Raises:
+        ChildError: it cannot be opened, or its process ends early.
+    """
+
+    def __init__(self, setup: Setup, environment: Mapping[str, str] | None = None) -> None:
+        self._child = Child(MODULE, environment)
+        try:
+            answer = self._child.ask({"setup": asdict(setup)})
+        except BaseException:
+            self._child.kill()
+            raise
+        self.load_ms: float = answer["load_ms"]
+        self.loaded_mib: float = answer["loaded_mib"]
+        self.note: str = answer["note"]
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._child.pid
+
+    def run(
+        self, side: Side, call: Call, calls: int = 1, *, wake: bool = False
+    ) -> dict[str, float]:
+        """Run; see :meth:`dyninfer.benchmarks.baselines.worker.Runner.run`."""
+        command = {"side": side.value, "call": call.value, "calls": calls, "wake": wake}
+        return self._child.ask(command)
+
+    def outputs(self, side: Side, path: Path) -> Arrays:
+        """What it finds in the image, by way of a file at ``path`` (``.npz``)."""
+        self._child.ask({"side": side.value, "outputs": str(path)})
+        with np.load(path) as arrays:
+            return dict(arrays)
+
+    def peak_mib(self) -> float:
+        """Largest resident set so far."""
+        peak: float = self._child.ask({"memory": True})["peak_mib"]
+        return peak
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._child.__exit__(kind, error, traceback)
+
+
+class Contest:
+    """Opened contenders, of which some may drop out.
+
+    ``unavailable`` maps those that did to the reason in one line. The one whose name is
+    ``indispensable``, if any, may not: its failure ends the contest. A context manager.
+    """
+
+    def __init__(self, indispensable: str | None = None) -> None:
+        self.workers: dict[str, Worker] = {}
+        self.unavailable: dict[str, str] = {}
+        self._indispensable = indispensable
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Contest:
+        self._stack.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    def open(self, name: str, setup: Setup, environment: Mapping[str, str] | None = None) -> None:
+        """Start a contender; it drops out at once where it cannot be opened."""
+
+        def start() -> None:
+            self.workers[name] = self._stack.enter_context(Worker(setup, environment))
+
+        self.attempt(name, start)
+
+    def attempt(self, name: str, action: Callable[[], object]) -> None:
+        """Do something with a contender that drops out if that fails.
+
+        Raises:
+            ChildError: it is the indispensable one.
+        """
+        try:
+            action()
+        except ChildError as error:
+            if name == self._indispensable:
+                raise ChildError(f"{name} cannot be timed: {error}") from None
+            self.drop(name, str(error))
+
+    def drop(self, name: str, reason: str) -> None:
+        """Go on without a contender."""
+        self.unavailable[name] = reason
+        self.workers.pop(name, None)
+
+    def time_in_turns(
+        self,
+        entries: Sequence[Entry],
+        side: Side,
+        rounds: int,
+        settle_ms: float = SETTLE_MS,
+        on_round: Callable[[], object] = lambda: None,
+    ) -> list[Samples]:
+        """Time entries in turns, after a warm-up of each; those that drop out are left out.
+
+        A turn is one call, or of a contender whose calls take less than half of :data:`TURN_MS`
+        as many as fill that: the turn's time is then their median. Where there is such a
+        contender, all make one call that is not timed first, since caches are cold after a wait.
+        """
+        turns = [_Turn(self, entry, side, settle_ms) for entry in entries]
+        runs: dict[str, Run] = {turn.entry.name: turn for turn in turns}
+        warm = {name: warm_up(run, WARM_UP_RUNS) for name, run in runs.items()}
+        for turn in turns:
+            turn.calls = calls_in_a_turn(warm[turn.entry.name][-1])
+        wake = any(turn.calls > 1 for turn in turns)
+        for turn in turns:
+            turn.wake = wake
+        times = run_rounds(runs, rounds, on_round)
+        return [
+            Samples(turn.entry, side, tuple(times[turn.entry.name]), median(turn.idle_cpu_ms))
+            for turn in turns
+            if turn.entry.contender in self.workers
+        ]
+
+
+@dataclass
+class _Turn:
+    """Runs an entry once; NaN where its contender has dropped out."""
+
+    contest: Contest
+    entry: Entry
+    side: Side
+    settle_ms: float
+
+    def __post_init__(self) -> None:
+        self.calls = 1
+        self.wake = False
+        self.idle_cpu_ms: list[float] = []
+
+    def __call__(self) -> float:
+        spent = [math.nan]
+
+        def run() -> None:
+            worker = self.contest.workers[self.entry.contender]
+            time.sleep(self.settle_ms / 1e3)
+            answer = worker.run(self.side, self.entry.call, self.calls, wake=self.wake)
+            self.idle_cpu_ms.append(answer["idle_cpu_ms"])
+            spent[0] = answer["ms"]
+
+        if self.entry.contender in self.contest.workers:
+            self.contest.attempt(self.entry.contender, run)
+        return spent[0]
+
+
+def calls_in_a_turn(call_ms: float) -> int:
+    """So many calls of this length fill :data:`TURN_MS`; at least 1, at most MAX_CALLS.
+
+    One for NaN, the time of a contender that has dropped out.
+    """
+    return 1 if math.isnan(call_ms) else max(1, min(MAX_CALLS, int(TURN_MS / call_ms)))
+
+
+def measure_memory(
+    setup: Setup,
+    sides: Sequence[Side],
+    runs: int = MEMORY_RUNS,
+    environment: Mapping[str, str] | None = None,
+) -> Memory:
+    """Peak memory of a fresh process that opens the contender and runs the sides in turns."""
+    with Worker(setup, environment) as worker:
+        for _ in range(runs):
+            for side in sides:
+                worker.run(side, Call.API)
+        return Memory(worker.load_ms, worker.loaded_mib, worker.peak_mib())

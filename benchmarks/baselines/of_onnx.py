@@ -1,0 +1,177 @@
+"""Contenders that are ONNX files in ordinary ONNX Runtime sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.benchmarks.baselines.routed import Tensors, follow
+from dyninfer.benchmarks.baselines.setup import (
+    Action,
+    Arrays,
+    Call,
+    Kind,
+    Opening,
+    Setup,
+    Side,
+    read_inputs,
+)
+from dyninfer.bundle import Bundle
+from dyninfer.engines.ort.runtime import ort, parse_target
+from dyninfer.errors import BackendUnavailable, InputError
+
+INPUT_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+CHANNELS = 3
+
+
+def open_ordinary(path: str, opening: Opening, options: Any = None) -> Any:
+    """A session with default options on the device that dyninfer runs on.
+
+    On a GPU, ONNX Runtime's CUDA or TensorRT provider; not yet run there by this project.
+
+    Raises:
+        BackendUnavailable: ONNX Runtime lacks the provider, or fell back to another.
+    """
+    target = parse_target(opening.device or "cpu", opening.provider)
+    session = ort.InferenceSession(path, options, providers=target.providers)
+    wanted = target.providers[0] if target.device_type == "cpu" else target.providers[0][0]
+    if wanted not in session.get_providers():
+        raise BackendUnavailable(
+            f"{wanted} was asked for but ONNX Runtime fell back to "
+            f"{', '.join(session.get_providers())}; check the driver"
+        )
+    return session
+
+
+class SingleGraphContender:
+    """One ONNX graph with an ``If``, in ONNX Runtime with its default session options.
+
+    With ``IF_SHARED_POOL`` it uses the process-wide thread pool; the default is a pool of its
+    own. ``engines`` binds input and outputs, so that no array is made for a run.
+    """
+
+    note = ""
+
+    def __init__(self, setup: Setup) -> None:
+        options = ort.SessionOptions()
+        if setup.kind is Kind.IF_SHARED_POOL:
+            ort.set_global_thread_pool_sizes(0, 1)
+            options.use_per_session_threads = False
+        self._session = open_ordinary(setup.model, setup.opening, options)
+        self._inputs = read_inputs(setup)
+        self._bound: list[Arrays] = []
+
+    def _feed(self, side: Side) -> Arrays:
+        return {**self._inputs, "threshold": np.array(side.threshold, np.float32)}
+
+    def action(self, side: Side, call: Call) -> Action:
+        """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
+        inputs = self._feed(side)
+        if call is Call.API:
+            return lambda: self._session.run(None, inputs)
+        binding, arrays = self._session.io_binding(), []
+        self._bound.append(inputs)  # a binding holds addresses: the arrays must outlive it
+        for name, array in inputs.items():
+            _bind(binding.bind_input, name, array)
+        for output in self._session.get_outputs():
+            arrays.append(np.empty(output.shape, np.float32))
+            _bind(binding.bind_output, output.name, arrays[-1])
+
+        def run_bound() -> list[npt.NDArray[np.float32]]:
+            binding.synchronize_inputs()
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+            return arrays
+
+        return run_bound
+
+    def outputs(self, side: Side) -> Arrays:
+        """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
+        return _run_named(self._session, self._feed(side))
+
+
+def _bind(bind: Callable[..., None], name: str, array: npt.NDArray[np.float32]) -> None:
+    bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+
+
+def _run_named(session: Any, inputs: Arrays) -> Arrays:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, inputs), strict=True))
+
+
+class NaiveContender:
+    """A session for every stage, with default options; arrays are handed on by Python."""
+
+    note = ""
+
+    def __init__(self, setup: Setup) -> None:
+        self._manifest = Bundle.open(setup.model, check_files=False).manifest
+        self._sessions = {
+            name: open_ordinary(file, setup.opening) for name, file in setup.stage_files.items()
+        }
+        self._read = {
+            name: [value.name for value in session.get_inputs()]
+            for name, session in self._sessions.items()
+        }
+        self._inputs = read_inputs(setup)
+
+    def action(self, side: Side, call: Call) -> Action:  # noqa: ARG002  # both calls are one here
+        """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
+        return lambda: self.outputs(side)
+
+    def outputs(self, side: Side) -> Arrays:
+        """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
+        return follow(self._manifest, self._inputs, side.threshold, self._run_stage)
+
+    def _run_stage(self, stage: str, tensors: Tensors) -> Tensors:
+        return _run_named(
+            self._sessions[stage], {name: tensors[name] for name in self._read[stage]}
+        )
+
+
+class ForeignContender:
+    """Somebody's detector, on noise of the shape that it declares, and of its own element type."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._session = open_ordinary(setup.model, setup.opening)
+        image = next(iter(read_inputs(setup).values()))
+        self._inputs = {
+            value.name: _noise(value.name, value.type, value.shape, image.shape[2:])
+            for value in self._session.get_inputs()
+        }
+        shapes = ", ".join(f"{a.dtype} {a.shape}" for a in self._inputs.values())
+        self.note = f"another detector, on noise, {shapes}"
+
+    def action(self, side: Side, call: Call) -> Action:  # noqa: ARG002  # both calls are one here
+        """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
+        return lambda: self._session.run(None, self._inputs)
+
+    def outputs(self, side: Side) -> Arrays:  # noqa: ARG002  # it has no exits
+        """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
+        return _run_named(self._session, self._inputs)
+
+
+def _noise(
+    name: str, kind: str, declared: Sequence[int | str | None], size: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    """One image of noise for an input; free axes are filled in from the bundle's image size.
+
+    Raises:
+        InputError: it is no image input, or takes another number of images than one.
+    """
+    if kind not in INPUT_TYPES or len(declared) != 4:
+        raise InputError(
+            f"input {name!r} is {kind} {list(declared)}, expected one image: float32 or uint8 "
+            "with four axes"
+        )
+    fixed = [axis if isinstance(axis, int) and axis > 0 else None for axis in declared]
+    channels_last = fixed[3] == CHANNELS and fixed[1] != CHANNELS
+    wanted = (1, *size, CHANNELS) if channels_last else (1, CHANNELS, *size)
+    shape = tuple(w if axis is None else axis for axis, w in zip(fixed, wanted, strict=True))
+    if shape[0] != 1:
+        raise InputError(f"input {name!r} takes {shape[0]} images, expected batches of one")
+    noise = np.random.default_rng(0).random(shape, np.float32)
+    return (noise * 255).astype(np.uint8) if kind == "tensor(uint8)" else noise

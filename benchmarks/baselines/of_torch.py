@@ -1,0 +1,135 @@
+"""Contenders that run the source model in PyTorch, decode included, in float32."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dyninfer.benchmarks.baselines.routed import Tensors, follow
+from dyninfer.benchmarks.baselines.setup import (
+    Action,
+    Arrays,
+    Call,
+    Kind,
+    Setup,
+    Side,
+    read_inputs,
+)
+from dyninfer.bundle import Bundle
+from dyninfer.errors import BackendUnavailable
+from dyninfer.exporters.extras import require_export_extra
+from dyninfer.manifest import Manifest
+
+COMPILERS = ("g++", "clang++", "c++")
+
+
+class TorchContender:
+    """As it comes from the checkpoint, or folded as an export does, or that and compiled.
+
+    Batch norm, branches and implicit layers are folded into the convolutions. A family whose
+    models this project cannot fold runs as it is. On a GPU the image is copied there and the
+    outputs back within a run; not yet run there by this project.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        require_export_extra()
+        import torch
+
+        torch.set_num_threads(setup.cores)
+        bundle = Bundle.open(setup.model, check_files=False)
+        self._manifest = bundle.manifest
+        self._device = torch.device(setup.opening.device or "cpu")
+        modules, self.note = _modules(setup, bundle)
+        self._modules = {name: module.to(self._device) for name, module in modules.items()}
+        self._inputs = {name: torch.from_numpy(a) for name, a in read_inputs(setup).items()}
+        if setup.kind is Kind.COMPILED:
+            self._compile()
+
+    def _compile(self) -> None:
+        import torch
+
+        check_compiler(self._device.type)
+        self._modules = {name: torch.compile(module) for name, module in self._modules.items()}
+        start = time.perf_counter()
+        for side in Side if len(self._manifest.exits) > 1 else (Side.HARD,):
+            self.outputs(side)  # compiles what it meets for the first time
+        seconds = time.perf_counter() - start
+        self.note = f"compiled in {seconds:.0f} s, which is not in its times"
+
+    def action(self, side: Side, call: Call) -> Action:  # noqa: ARG002  # both calls are one here
+        """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
+        return lambda: self._run(side)
+
+    def outputs(self, side: Side) -> Arrays:
+        """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
+        return {name: tensor.numpy() for name, tensor in self._run(side).items()}
+
+    def _run(self, side: Side) -> Tensors:
+        import torch
+
+        with torch.inference_mode():
+            images = {name: image.to(self._device) for name, image in self._inputs.items()}
+            found = follow(self._manifest, images, side.threshold, self._run_stage)
+            return {name: tensor.cpu() for name, tensor in found.items()}
+
+    def _run_stage(self, name: str, tensors: Tensors) -> Tensors:
+        stage = self._manifest.stages[name]
+        made = self._modules[name](*(tensors[spec.name] for spec in stage.inputs))
+        made = made if isinstance(made, tuple) else (made,)
+        return dict(zip((spec.name for spec in stage.outputs), made, strict=True))
+
+
+def _modules(setup: Setup, bundle: Bundle) -> tuple[Mapping[str, Any], str]:
+    """The stages as PyTorch modules by name, and what is to be said about them.
+
+    Raises:
+        BackendUnavailable: the bundle has no PyTorch source, or not for every stage.
+    """
+    from dyninfer.exporters.cascade.export import FAMILY as ONNX_CASCADE
+    from dyninfer.exporters.families import find_sources, source_stages
+    from dyninfer.exporters.source_stage import TorchStage
+
+    manifest = bundle.manifest
+    if manifest.family == ONNX_CASCADE:
+        raise BackendUnavailable(f"{manifest.name} was made from ONNX files, not from PyTorch")
+    sources = find_sources(manifest, bundle.path, [Path(path) for path in setup.sources])
+    config = Path(setup.config) if setup.config else None
+    stages = source_stages(bundle, sources, config)
+    modules = {
+        name: stage.module for name, stage in stages.items() if isinstance(stage, TorchStage)
+    }
+    if missing := [name for name in manifest.stages if name not in modules]:
+        raise BackendUnavailable(f"there is no PyTorch source of {', '.join(missing)}")
+    if setup.kind is Kind.EAGER:
+        return modules, ""
+    folded = fold_modules(modules, manifest)
+    return folded or modules, "" if folded else f"{manifest.family} models are run without folding"
+
+
+def fold_modules(modules: Mapping[str, Any], manifest: Manifest) -> Mapping[str, Any] | None:
+    """The same stages folded; None for a family that cannot be."""
+    from dyninfer.exporters.dynamicdet.fold import fold
+    from dyninfer.exporters.dynamicdet.stages import IMAGES, FirstStage, build_stages
+
+    first = modules.get(manifest.exits[0].body)
+    if not isinstance(first, FirstStage):
+        return None
+    spec = manifest.image_inputs[IMAGES]
+    return build_stages(fold(first.model), (spec.height, spec.width))
+
+
+def check_compiler(device_type: str) -> None:
+    """Refuse to compile for a CPU where there is no C++ compiler.
+
+    Raises:
+        BackendUnavailable: with what was looked for.
+    """
+    wanted = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
+    if device_type == "cpu" and not any(map(shutil.which, wanted)):
+        raise BackendUnavailable(
+            f"torch.compile needs a C++ compiler on a CPU ({', '.join(wanted)} not found)"
+        )

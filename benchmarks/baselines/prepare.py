@@ -1,0 +1,120 @@
+"""What has to be there before contenders can open: the image, the single graph, their setups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dyninfer.benchmarks.baselines import names
+from dyninfer.benchmarks.baselines.child import Child
+from dyninfer.benchmarks.baselines.of_bundle import stage_files
+from dyninfer.benchmarks.baselines.setup import Kind, Opening, Setup, Side
+from dyninfer.errors import InputError
+from dyninfer.hardware import usable_cores
+from dyninfer.imagespec import ImageSpec
+from dyninfer.manifest import Manifest
+from dyninfer.types import Float32Array
+
+GRAPH_MODULE = "dyninfer.benchmarks.baselines.single_graph"
+IF_KINDS = (Kind.IF_OWN_POOL, Kind.IF_SHARED_POOL)
+_KINDS = {
+    names.LAST_EXIT: Kind.LAST_EXIT,
+    names.NAIVE: Kind.NAIVE,
+    names.EAGER: Kind.EAGER,
+    names.FOLDED: Kind.FOLDED,
+    names.COMPILED: Kind.COMPILED,
+}
+
+
+@dataclass(frozen=True)
+class Contestants:
+    """What all contenders of a contest share.
+
+    Attributes:
+        bundle: its folder.
+        manifest: what it says of itself.
+        opening: how dyninfer opens it.
+        folder: for files that the contest makes.
+        sources: files and folders in which the bundle's sources are looked for.
+        config: the configuration that was given to the export, if any.
+    """
+
+    bundle: Path
+    manifest: Manifest
+    opening: Opening
+    folder: Path
+    sources: tuple[Path, ...] = ()
+    config: Path | None = None
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Of every process: what torch.compile writes goes into the contest's folder."""
+        return {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "compiled")}
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Both, or ``hard`` alone where there is one exit."""
+        return tuple(Side) if len(self.manifest.exits) > 1 else (Side.HARD,)
+
+    def setup(self, kind: Kind, model: Path | str | None = None) -> Setup:
+        """Of a contender that needs no more than a file, by default the bundle."""
+        return Setup(
+            kind=kind,
+            inputs=str(self.folder / "inputs.npz"),
+            model=str(model or self.bundle),
+            opening=self.opening,
+            cores=usable_cores(),
+            stage_files=self._stage_files() if kind is Kind.NAIVE else {},
+            sources=tuple(map(str, self.sources)),
+            config=str(self.config) if self.config else None,
+        )
+
+    def _stage_files(self) -> dict[str, str]:
+        """As dyninfer opens them with ONNX Runtime; for another backend, the bundle's own."""
+        on_ort = self.opening.backend in (None, "onnxruntime")
+        precision = self.opening.precision if on_ort else None
+        return {name: str(file) for name, file in stage_files(self.bundle, precision).items()}
+
+    def write_inputs(self) -> None:
+        """Draw the image that everybody gets."""
+        rng = np.random.default_rng(0)
+        specs = self.manifest.image_inputs
+        arrays = {name: noise_image(spec, rng) for name, spec in specs.items()}
+        np.savez(self.folder / "inputs.npz", **arrays)  # type: ignore[arg-type]  # any arrays
+
+    def setups_of(self, name: str) -> Sequence[Setup]:
+        """What a baseline opens; the single graph has a setup for each thread pool.
+
+        Raises:
+            DyninferError: it cannot be made from this bundle.
+        """
+        if name == names.SINGLE_GRAPH:
+            graph = self._write_graph()
+            return [self.setup(kind, graph) for kind in IF_KINDS]
+        if names.is_onnx_file(name):
+            return [self.setup(Kind.FOREIGN, Path(name).resolve())]
+        return [self.setup(_KINDS[name])]
+
+    def _write_graph(self) -> Path:
+        if len(self.manifest.exits) != 2:
+            raise InputError(
+                f"{self.manifest.name} has {len(self.manifest.exits)} exits; a single graph is "
+                "built from 2"
+            )
+        output = self.folder / "single_graph.onnx"
+        files = self._stage_files()
+        with Child(GRAPH_MODULE) as child:
+            child.ask({"bundle": str(self.bundle), "output": str(output), "files": files})
+        return output
+
+
+def noise_image(spec: ImageSpec, rng: np.random.Generator) -> Float32Array:
+    """Uniform noise (1, 3, H, W) between what black and white become."""
+    mean, std = (np.array(n, np.float32).reshape(3, 1, 1) for n in (spec.mean, spec.std))
+    black, white = -mean / std, (255 - mean) / std
+    noise = rng.random((1, 3, spec.height, spec.width), np.float32)
+    image: Float32Array = black + noise * (white - black)
+    return image

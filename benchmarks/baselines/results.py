@@ -1,0 +1,65 @@
+"""Times of a contest as a part of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dyninfer.benchmarks.baselines import names as known
+from dyninfer.benchmarks.baselines.contest import Entry, Samples
+from dyninfer.benchmarks.baselines.setup import Call
+from dyninfer.benchmarks.bench.record import BaselineRatio, ContenderTimes
+from dyninfer.benchmarks.interleaved import compare, quantiles
+
+DYNINFER = "dyninfer"
+
+
+def labels_of(names: Iterable[str]) -> dict[str, str]:
+    """Name -> what it is called in a record: of a file its name, unless two share that."""
+    files = [name for name in names if known.is_onnx_file(name)]
+    short = [Path(file).name for file in files]
+    return {
+        name: Path(name).name if name in files and short.count(Path(name).name) == 1 else name
+        for name in names
+    }
+
+
+def times_of(samples: Samples) -> ContenderTimes:
+    """Times with their median and quartiles."""
+    found = quantiles(samples.times_ms)
+    return ContenderTimes(
+        name=samples.entry.name,
+        what=_what(samples.entry),
+        side=samples.side.value,
+        times_ms=samples.times_ms,
+        median_ms=found.median_ms,
+        p25_ms=found.p25_ms,
+        p75_ms=found.p75_ms,
+        idle_cpu_ms=samples.idle_cpu_ms,
+    )
+
+
+def _what(entry: Entry) -> str:
+    if entry.contender == DYNINFER:
+        what = "the bundle, the exit forced"
+    else:
+        what = known.NAMES.get(entry.contender, "another detector")
+    return what + ("; outputs left in buffers" if entry.call is Call.ENGINES else "")
+
+
+def ratios_of(samples: Sequence[Samples]) -> tuple[BaselineRatio, ...]:
+    """Our time over each other's with the same kind of call, pair by pair."""
+    ours = {
+        (found.side, found.entry.call): found
+        for found in samples
+        if found.entry.contender == DYNINFER
+    }
+    return tuple(
+        BaselineRatio(
+            theirs.entry.name,
+            theirs.side.value,
+            compare(ours[theirs.side, theirs.entry.call].times_ms, theirs.times_ms),
+        )
+        for theirs in samples
+        if theirs.entry.contender != DYNINFER
+    )

@@ -1,0 +1,226 @@
+"""dyninfer and its baselines in one run, in turns, as a part of a benchmark's record."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from dyninfer.benchmarks.baselines import names as known
+from dyninfer.benchmarks.baselines.agreement import TOLERANCE, largest_difference
+from dyninfer.benchmarks.baselines.child import ChildError
+from dyninfer.benchmarks.baselines.contest import (
+    SETTLE_MS,
+    Contest,
+    Entry,
+    Samples,
+    measure_memory,
+)
+from dyninfer.benchmarks.baselines.prepare import Contestants
+from dyninfer.benchmarks.baselines.results import DYNINFER, labels_of, ratios_of, times_of
+from dyninfer.benchmarks.baselines.setup import Arrays, Call, Kind, Opening, Setup, Side
+from dyninfer.benchmarks.bench.record import Baselines, ContenderMemory
+from dyninfer.benchmarks.interleaved import MIN_PAIRS, quantiles
+from dyninfer.builds import own_precision
+from dyninfer.bundle import Bundle
+from dyninfer.errors import DyninferError, InputError
+from dyninfer.manifest import Precision
+from dyninfer.precisions import parse_precision
+
+PILOT_ROUNDS = 4
+ROUNDS = 20
+Progress = Callable[[str, int, int], object]
+"""Called with what is being done, how much of it is done, and how much it is in all."""
+
+
+def run_baselines(
+    bundle: Path,
+    names: Sequence[str],
+    *,
+    sources: Sequence[Path] = (),
+    config: Path | None = None,
+    rounds: int = ROUNDS,
+    device: str | None = None,
+    backend: str | None = None,
+    provider: str | None = None,
+    precision: str | None = None,
+    settle_ms: float = SETTLE_MS,
+    memory: bool = True,
+    progress: Progress = lambda *_: None,
+) -> Baselines:
+    """Time dyninfer and the named baselines in turns, one image at a time.
+
+    Every contender is a process of its own; all are open at once, so memory must do for all.
+    ``easy`` images leave at the first exit and ``hard`` ones at the last, whatever the router
+    says; a bundle with one exit has the side ``hard`` alone. Baselines that cannot be opened,
+    fail, or do not find what dyninfer finds are reported in ``unavailable``, and the rest goes on.
+
+    Only the CPU has been run: on a GPU, device and provider are passed on to ONNX Runtime and
+    PyTorch as they are.
+
+    Args:
+        bundle: its folder.
+        names: see :func:`dyninfer.benchmarks.baselines.names.check_names`.
+        sources: files and folders in which the bundle's PyTorch sources are looked for; then the
+            working folder and the bundle's.
+        config: the configuration that was given to the export, if any.
+        rounds: runs of every contender for each side, at least 2.
+        device: as of :func:`dyninfer.load`; so are backend, provider and precision.
+        backend: of dyninfer and ``always-last-exit``; all others run ONNX Runtime or PyTorch.
+        provider: ONNX Runtime's.
+        precision: of dyninfer and of the baselines that are made from its ONNX files.
+        settle_ms: wait before every run.
+        memory: measure each contender's peak memory, too, in fresh processes.
+        progress: told how far it is.
+
+    Raises:
+        InputError: a name is unknown, or there are too few rounds.
+        DyninferError: dyninfer itself cannot be run.
+    """
+    wanted = known.check_names(names)
+    if rounds < MIN_PAIRS:
+        raise InputError(f"{rounds} rounds were asked for, expected at least {MIN_PAIRS}")
+    opening = Opening(device, backend, provider, precision)
+    with tempfile.TemporaryDirectory(prefix="dyninfer-baselines-") as folder:
+        manifest = Bundle.open(bundle).manifest
+        plan = Contestants(
+            bundle.resolve(), manifest, opening, Path(folder), tuple(sources), config
+        )
+        return _Run(plan, rounds, settle_ms, progress).run(wanted, memory=memory)
+
+
+@dataclass
+class _Run:
+    """One run of :func:`run_baselines`; ``chosen`` are the setups that take part."""
+
+    plan: Contestants
+    rounds: int
+    settle_ms: float
+    progress: Progress
+    chosen: dict[str, Setup] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    differences: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def run(self, wanted: Sequence[str], *, memory: bool) -> Baselines:
+        """All of it."""
+        self.plan.write_inputs()
+        self.chosen[DYNINFER] = self.plan.setup(Kind.DYNINFER)
+        labels = labels_of(wanted)
+        for number, name in enumerate(wanted):
+            self.progress("preparing", number, len(wanted))
+            self._prepare(name, labels[name])
+        samples = self._time_all()
+        measured = self._measure_memory() if memory else ()
+        return Baselines(
+            rounds=self.rounds,
+            times=tuple(map(times_of, samples)),
+            ratios=ratios_of(samples),
+            memory=measured,
+            unavailable=self.unavailable,
+            differences=self.differences,
+            notes=self.notes,
+        )
+
+    def _prepare(self, name: str, label: str) -> None:
+        """Choose what a baseline opens."""
+        try:
+            setups = self.plan.setups_of(name)
+            self.chosen[label] = setups[0] if len(setups) == 1 else self._faster(label, setups)
+        except DyninferError as error:
+            self.unavailable[label] = str(error)
+
+    def _faster(self, label: str, setups: Sequence[Setup]) -> Setup:
+        """The setup with the smaller sum of medians over both sides, by a short contest."""
+        by_name = {setup.kind.value: setup for setup in setups}
+        with Contest() as pilot:
+            for name, setup in by_name.items():
+                pilot.open(name, setup, self.plan.environment)
+            total_ms = dict.fromkeys(pilot.workers, 0.0)
+            for side in self.plan.sides:
+                entries = [Entry(name, Call.ENGINES) for name in pilot.workers]
+                for found in pilot.time_in_turns(entries, side, PILOT_ROUNDS, self.settle_ms):
+                    total_ms[found.entry.contender] += quantiles(found.times_ms).median_ms
+            left = {name: ms for name, ms in total_ms.items() if name in pilot.workers}
+        if not left:
+            raise ChildError(next(iter(pilot.unavailable.values())))
+        best = min(left, key=lambda name: left[name])
+        self.notes[label] = f"{best}: the faster of {' and '.join(left)} in a pilot"
+        return by_name[best]
+
+    def _time_all(self) -> list[Samples]:
+        with Contest(DYNINFER) as contest:
+            for number, (name, setup) in enumerate(self.chosen.items()):
+                self.progress(f"opening {name}", number, len(self.chosen))
+                contest.open(name, setup, self.plan.environment)
+            self._check(contest)
+            samples: list[Samples] = []
+            for side in self.plan.sides:
+                samples += self._time(contest, side)
+            self.unavailable |= contest.unavailable
+            self.notes |= {name: w.note for name, w in contest.workers.items() if w.note}
+            self.chosen = {name: self.chosen[name] for name in contest.workers}
+        return [found for found in samples if found.entry.contender in self.chosen]
+
+    def _time(self, contest: Contest, side: Side) -> list[Samples]:
+        entries = [
+            Entry(name, call) for name in contest.workers for call in self.chosen[name].kind.calls
+        ]
+        done = iter(range(1, self.rounds + 1))
+        what = f"timing {side.value} images in turns"
+        return contest.time_in_turns(
+            entries,
+            side,
+            self.rounds,
+            self.settle_ms,
+            lambda: self.progress(what, next(done), self.rounds),
+        )
+
+    def _check(self, contest: Contest) -> None:
+        """Drop contenders that do not find what dyninfer finds."""
+        for side in self.plan.sides:
+            path = self.plan.folder / "outputs.npz"
+            reference = contest.workers[DYNINFER].outputs(side, path)
+            for name in [n for n in contest.workers if self._is_comparable(n, side)]:
+                check = partial(self._check_one, contest, name, side, reference, path)
+                contest.attempt(name, check)
+
+    def _is_comparable(self, name: str, side: Side) -> bool:
+        alone = self.chosen[name].kind is Kind.LAST_EXIT
+        return name != DYNINFER and not (alone and side is Side.EASY)
+
+    def _check_one(
+        self, contest: Contest, name: str, side: Side, reference: Arrays, path: Path
+    ) -> None:
+        found = largest_difference(reference, contest.workers[name].outputs(side, path))
+        foreign = self.chosen[name].kind is Kind.FOREIGN
+        if found is not None:
+            self.differences[name] = max(found, self.differences.get(name, 0.0))
+        if foreign or not self._expects_float32():
+            return
+        if found is None:
+            raise ChildError(f"on {side.value} images its outputs have other names or shapes")
+        if found > TOLERANCE:
+            raise ChildError(
+                f"on {side.value} images it differs from dyninfer by {found:.2g} of the largest "
+                f"value, expected at most {TOLERANCE:g}: it computes something else"
+            )
+
+    def _expects_float32(self) -> bool:
+        """Whether everything is computed in float32, so that all must find the same."""
+        opening, manifest = self.plan.opening, self.plan.manifest
+        if opening.backend not in (None, "onnxruntime") or opening.device not in (None, "cpu"):
+            return False  # TensorFloat32
+        asked = opening.precision
+        precisions = parse_precision(asked, manifest) if asked else own_precision(manifest)
+        return set(precisions.values()) == {Precision.FP32}
+
+    def _measure_memory(self) -> tuple[ContenderMemory, ...]:
+        measured = []
+        for number, (name, setup) in enumerate(self.chosen.items()):
+            self.progress("measuring memory in fresh processes", number, len(self.chosen))
+            found = measure_memory(setup, self.plan.sides, environment=self.plan.environment)
+            measured.append(ContenderMemory(name, found.load_ms, found.loaded_mib, found.peak_mib))
+        return tuple(measured)

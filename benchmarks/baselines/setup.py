@@ -1,0 +1,119 @@
+"""What a contender is, and what its process needs to open it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Arrays = dict[str, npt.NDArray[Any]]
+Action = Callable[[], object]
+EASY_THRESHOLD = 0.0  # no easiness is below
+HARD_THRESHOLD = 2.0  # every easiness is below
+
+
+class Kind(str, Enum):
+    """A way to run the detector."""
+
+    DYNINFER = "dyninfer"
+    IF_OWN_POOL = "if-own-pool"
+    IF_SHARED_POOL = "if-shared-pool"
+    LAST_EXIT = "always-last-exit"
+    NAIVE = "naive"
+    EAGER = "pytorch-eager"
+    FOLDED = "pytorch-folded"
+    COMPILED = "torch-compile"
+    FOREIGN = "foreign"
+
+    @property
+    def is_pytorch(self) -> bool:
+        """Whether PyTorch runs it."""
+        return self in (Kind.EAGER, Kind.FOLDED, Kind.COMPILED)
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The kinds of call that it has."""
+        bound = (Kind.DYNINFER, Kind.IF_OWN_POOL, Kind.IF_SHARED_POOL, Kind.LAST_EXIT)
+        return (Call.API, Call.ENGINES) if self in bound else (Call.API,)
+
+
+class Side(str, Enum):
+    """The exit that an image is made to leave at: the first, or the last."""
+
+    EASY = "easy"
+    HARD = "hard"
+
+    @property
+    def threshold(self) -> float:
+        """The threshold that sends every image there."""
+        return EASY_THRESHOLD if self is Side.EASY else HARD_THRESHOLD
+
+
+class Call(str, Enum):
+    """What belongs to one run.
+
+    ``api`` is the ordinary call, which checks its input and hands out arrays of the caller's own.
+    ``engines`` leaves outputs in buffers that are used again, so nothing is copied on either side.
+    """
+
+    API = "api"
+    ENGINES = "engines"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How the bundle is opened, as :func:`dyninfer.load` takes it."""
+
+    device: str | None = None
+    backend: str | None = None
+    provider: str | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a contender's process opens.
+
+    Attributes:
+        kind: of the contender.
+        inputs: an ``.npz`` file with the prepared image inputs by name, (1, 3, H, W) float32.
+        model: the bundle's folder, or the ONNX file of a single graph or another's detector.
+        opening: device, provider and, for the bundle's own engines, backend and precision.
+        stage_files: for ``naive``: stage -> its ONNX file.
+        sources: for PyTorch: files and folders in which the bundle's sources are looked for.
+        config: for PyTorch: the configuration that was given to the export, if any.
+        cores: how many PyTorch may use.
+    """
+
+    kind: Kind
+    inputs: str
+    model: str
+    opening: Opening
+    cores: int
+    stage_files: Mapping[str, str] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    config: str | None = None
+
+
+class Contender(Protocol):
+    """An opened detector; ``note`` is what a reader of its times should know."""
+
+    note: str
+
+    def action(self, side: Side, call: Call) -> Action:
+        """A function that runs one image; everything that need not be timed is done before."""
+        ...
+
+    def outputs(self, side: Side) -> Arrays:
+        """What it finds in the image: arrays (1, ...) by name."""
+        ...
+
+
+def read_inputs(setup: Setup) -> Arrays:
+    """The prepared image inputs that every contender of a contest gets."""
+    with np.load(setup.inputs) as arrays:
+        return dict(arrays)

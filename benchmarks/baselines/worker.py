@@ -1,0 +1,127 @@
+"""One contender in a process of its own, run on command.
+
+The first command is ``{"setup": {...}}``; the others ask for a run (``{"side": "easy", "call":
+"api", "calls": 1, "wake": false}``), for what it finds (``{"side": "easy", "outputs":
+"FILE.npz"}``), or for the memory so far (``{"memory": true}``). It times itself with
+``perf_counter_ns`` around the call alone, so nothing of the pipe is in a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from dyninfer.benchmarks.baselines.child import Message, serve
+from dyninfer.benchmarks.baselines.setup import Action, Call, Contender, Kind, Opening, Setup, Side
+from dyninfer.benchmarks.memory import peak_memory_mib
+
+NS_PER_MS = 1e6
+
+
+def parse_setup(fields: Mapping[str, Any]) -> Setup:
+    """The setup that the parent sent."""
+    opening = Opening(**fields["opening"])
+    sources = tuple(fields["sources"])
+    return Setup(**{**fields, "kind": Kind(fields["kind"]), "opening": opening, "sources": sources})
+
+
+def open_contender(setup: Setup) -> Contender:
+    """Open what ``setup`` describes; only what this contender needs is imported."""
+    if setup.kind.is_pytorch:
+        from dyninfer.benchmarks.baselines.of_torch import TorchContender
+
+        return TorchContender(setup)
+    if setup.kind is Kind.DYNINFER:
+        from dyninfer.benchmarks.baselines.of_bundle import DyninferContender
+
+        return DyninferContender(setup)
+    if setup.kind is Kind.LAST_EXIT:
+        from dyninfer.benchmarks.baselines.of_bundle import LastExitContender
+
+        return LastExitContender(setup)
+    if setup.kind is Kind.NAIVE:
+        from dyninfer.benchmarks.baselines.of_onnx import NaiveContender
+
+        return NaiveContender(setup)
+    if setup.kind is Kind.FOREIGN:
+        from dyninfer.benchmarks.baselines.of_onnx import ForeignContender
+
+        return ForeignContender(setup)
+    from dyninfer.benchmarks.baselines.of_onnx import SingleGraphContender
+
+    return SingleGraphContender(setup)
+
+
+class Runner:
+    """Runs the contender and keeps the functions that were prepared."""
+
+    def __init__(self, contender: Contender) -> None:
+        self._contender = contender
+        self._prepared: dict[tuple[Side, Call], Action] = {}
+        self._cpu_ns_after_run: int | None = None
+
+    def run(self, side: Side, call: Call, calls: int, *, wake: bool) -> dict[str, float]:
+        """Run ``calls`` times, after one run that is not timed with ``wake``.
+
+        Returns:
+            ``ms``, the median of the calls, and ``idle_cpu_ms``: processor time that the process
+            used between its last run and this one, which is what its threads took from the others
+            by spinning.
+        """
+        idle_ns = self._idle_cpu_ns()
+        if (side, call) not in self._prepared:
+            self._prepared[side, call] = self._contender.action(side, call)
+        action = self._prepared[side, call]
+        if wake:
+            action()
+        times_ns = []
+        for _ in range(calls):
+            start = time.perf_counter_ns()
+            action()
+            times_ns.append(time.perf_counter_ns() - start)
+        self._cpu_ns_after_run = time.process_time_ns()
+        return {"ms": median(times_ns) / NS_PER_MS, "idle_cpu_ms": idle_ns / NS_PER_MS}
+
+    def _idle_cpu_ns(self) -> int:
+        if self._cpu_ns_after_run is None:
+            return 0
+        return time.process_time_ns() - self._cpu_ns_after_run
+
+    def write_outputs(self, side: Side, path: str) -> dict[str, float]:
+        """Run once and save what was found."""
+        np.savez(path, **self._contender.outputs(side))  # type: ignore[arg-type]  # any arrays
+        return {}
+
+
+class Handler:
+    """Answers the commands of a contest."""
+
+    def __init__(self) -> None:
+        self._runner: Runner | None = None
+
+    def __call__(self, command: Message) -> Message:
+        """See the module."""
+        if "setup" in command:
+            return self._open(parse_setup(command["setup"]))
+        assert self._runner is not None, "the first command is a setup"
+        if "memory" in command:
+            return {"peak_mib": peak_memory_mib()}
+        side = Side(command["side"])
+        if "outputs" in command:
+            return self._runner.write_outputs(side, command["outputs"])
+        return self._runner.run(side, Call(command["call"]), command["calls"], wake=command["wake"])
+
+    def _open(self, setup: Setup) -> Message:
+        start = time.perf_counter_ns()
+        contender = open_contender(setup)
+        load_ms = (time.perf_counter_ns() - start) / NS_PER_MS
+        self._runner = Runner(contender)
+        return {"load_ms": load_ms, "loaded_mib": peak_memory_mib(), "note": contender.note}
+
+
+if __name__ == "__main__":
+    serve(Handler())

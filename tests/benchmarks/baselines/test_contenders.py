@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+import dyninfer
+from dyninfer.benchmarks.baselines import of_torch
+from dyninfer.benchmarks.baselines.of_bundle import last_exit_manifest
+from dyninfer.benchmarks.baselines.of_torch import check_compiler
+from dyninfer.benchmarks.baselines.prepare import Contestants
+from dyninfer.benchmarks.baselines.routed import follow
+from dyninfer.benchmarks.baselines.setup import Call, Kind, Opening, Side
+from dyninfer.benchmarks.baselines.worker import Runner, open_contender
+from dyninfer.bundle import Bundle
+from dyninfer.errors import BackendUnavailable, BundleError, InputError
+from tests import support
+
+BOTH_CALLS = (Kind.DYNINFER, Kind.IF_OWN_POOL, Kind.LAST_EXIT)
+
+
+@pytest.fixture
+def small(small_bundle, small_checkpoint, small_yaml, tmp_path) -> Contestants:
+    return contestants(small_bundle, tmp_path, (small_checkpoint,), small_yaml)
+
+
+def contestants(bundle, folder, sources=(), config=None) -> Contestants:
+    made = Contestants(
+        bundle, Bundle.open(bundle).manifest, Opening(), folder, tuple(sources), config
+    )
+    made.write_inputs()
+    return made
+
+
+def opened(plan: Contestants, name: str):
+    return open_contender(plan.setups_of(name)[0])
+
+
+def expected(plan: Contestants, side: Side):
+    return open_contender(plan.setup(Kind.DYNINFER)).outputs(side)
+
+
+def assert_same(found, reference) -> None:
+    for name, array in reference.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["single-graph-if", "naive", "pytorch-eager", "pytorch-folded"])
+@pytest.mark.parametrize("side", Side)
+def test_contenders_find_what_dyninfer_finds(small, name, side) -> None:
+    assert_same(opened(small, name).outputs(side), expected(small, side))
+
+
+def test_the_sides_differ_and_the_last_exit_alone_finds_what_hard_images_show(small) -> None:
+    easy, hard = (expected(small, side) for side in Side)
+    assert easy["boxes_xyxy"].shape != hard["boxes_xyxy"].shape or not np.allclose(
+        easy["boxes_xyxy"], hard["boxes_xyxy"]
+    )
+    alone = opened(small, "always-last-exit")
+    assert_same(alone.outputs(Side.HARD), hard)
+    assert_same(alone.outputs(Side.EASY), hard)
+
+
+def test_dyninfers_two_calls_run_the_exit_that_was_asked_for(small) -> None:
+    contender = open_contender(small.setup(Kind.DYNINFER))
+    engines = contender._detector.engines
+    for call in Call:
+        before = {name: engine.run_count for name, engine in engines.items()}
+        contender.action(Side.EASY, call)()
+        ran = {name for name, engine in engines.items() if engine.run_count > before[name]}
+        assert ran == {"first", "router", "head"}
+        contender.action(Side.HARD, call)()
+        assert engines["second"].run_count == before["second"] + 1
+
+
+def test_the_last_exit_alone_opens_nothing_else(small) -> None:
+    contender = opened(small, "always-last-exit")
+    assert [engine.name for engine in contender._engines] == ["first", "second"]
+    contender.action(Side.HARD, Call.ENGINES)()
+    contender.action(Side.HARD, Call.API)()
+    assert [engine.run_count for engine in contender._engines] == [2, 2]
+
+
+@pytest.mark.parametrize("side", Side)
+def test_bound_outputs_are_those_of_the_ordinary_call(small, side) -> None:
+    graph = opened(small, "single-graph-if")
+    run = graph.action(side, Call.ENGINES)
+    # whatever the binding does not keep alive is overwritten: the threshold of the other side
+    other = Side.HARD if side is Side.EASY else Side.EASY
+    taken = [np.array(other.threshold, np.float32) for _ in range(100)]
+    bound = run()
+    assert len(taken) == 100
+    for array, reference in zip(bound, graph.outputs(side).values(), strict=True):
+        np.testing.assert_array_equal(array, reference)
+
+
+class Mean(nn.Module):
+    def forward(self, images):
+        return images.mean((2, 3))
+
+
+class First(nn.Module):
+    def forward(self, value):
+        return value[:, 0]
+
+
+class Boxes(nn.Module):
+    """What ``support.detection_nodes`` computes."""
+
+    def __init__(self, offset: float) -> None:
+        super().__init__()
+        self.offset = offset
+
+    def forward(self, value):
+        value = value.mean((2, 3)) if value.dim() == 4 else value
+        corners = torch.tensor([0.0, 0.0, 8.0, 8.0]) + self.offset
+        boxes = value[:, 2, None, None] + corners
+        return boxes, torch.tensor([[[0.25, 0.75]]]).expand(len(value), 1, 2)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_finds_what_dyninfer_finds(monkeypatch, tmp_path) -> None:
+    try:
+        check_compiler("cpu")
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    modules = {"first": Mean(), "router": First(), "head": Boxes(0), "second": Boxes(1000)}
+    monkeypatch.setattr(of_torch, "_modules", lambda *_: (modules, ""))
+    plan = contestants(support.write_two_exits(tmp_path / "two.dyn"), tmp_path)
+    contender = opened(plan, "torch-compile")
+    assert "compiled in" in contender.note
+    for side in Side:
+        assert_same(contender.outputs(side), expected(plan, side))
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with support.refuses(BackendUnavailable, "C++ compiler", "g++"):
+        check_compiler("cpu")
+    monkeypatch.setenv("CXX", "my-compiler")
+    with support.refuses(BackendUnavailable, "my-compiler"):
+        check_compiler("cpu")
+    check_compiler("cuda")
+
+
+def test_a_bundle_whose_source_is_not_there_has_no_pytorch(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    with pytest.raises(BundleError, match="neither in"):
+        opened(contestants(path, tmp_path), "pytorch-eager")
+
+
+def test_a_cascade_of_onnx_files_has_no_pytorch(tmp_path) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    support.reseal(path, lambda payload: payload.update(family="cascade"))
+    with pytest.raises(BackendUnavailable, match="made from ONNX files"):
+        opened(contestants(path, tmp_path), "pytorch-folded")
+
+
+def test_three_exits_run_to_the_first_and_to_the_last(tmp_path) -> None:
+    plan = contestants(support.write_three_exits(tmp_path / "three.dyn"), tmp_path)
+    naive = opened(plan, "naive")
+    for side, offset in ((Side.EASY, 0), (Side.HARD, 2000)):
+        found = naive.outputs(side)
+        assert_same(found, expected(plan, side))
+        assert found["boxes_xyxy"][0, 0, 0] == pytest.approx(offset, abs=1.01)
+    assert_same(opened(plan, "always-last-exit").outputs(Side.HARD), expected(plan, Side.HARD))
+    assert list(last_exit_manifest(plan.manifest).image_inputs) == ["images"]
+    with support.refuses(InputError, "3 exits"):
+        plan.setups_of("single-graph-if")
+
+
+def test_one_exit_has_one_side(tmp_path) -> None:
+    plan = contestants(support.write_static(tmp_path / "static.dyn"), tmp_path)
+    assert plan.sides == (Side.HARD,)
+    for name in ("naive", "always-last-exit"):
+        assert_same(opened(plan, name).outputs(Side.HARD), expected(plan, Side.HARD))
+
+
+def test_without_a_router_the_side_decides(tmp_path) -> None:
+    plan = contestants(support.write_two_exits(tmp_path / "two.dyn", router=False), tmp_path)
+    naive = opened(plan, "naive")
+    for side in Side:
+        assert_same(naive.outputs(side), expected(plan, side))
+
+
+@pytest.mark.parametrize(("easiness", "hard"), [(0.49, True), (0.5, False), (float("nan"), True)])
+def test_the_threshold_is_strict_and_nan_is_hard(tmp_path, easiness, hard) -> None:
+    manifest = Bundle.open(support.write_two_exits(tmp_path / "two.dyn")).manifest
+    ran: list[str] = []
+
+    def run(stage, _tensors):
+        ran.append(stage)
+        outputs = {"boxes_xyxy": stage, "class_scores": stage}
+        return {"easiness": np.array([easiness], np.float32), **outputs}
+
+    found = follow(manifest, {}, 0.5, run)
+    assert ran == ["first", "router", "second" if hard else "head"]
+    assert found == {"boxes_xyxy": ran[-1], "class_scores": ran[-1]}
+
+
+def test_a_runner_tells_the_median_and_wakes_up_first() -> None:
+    class Counted:
+        note = ""
+        runs = 0
+
+        def action(self, _side, _call):
+            def run() -> None:
+                self.runs += 1
+
+            return run
+
+    contender = Counted()
+    runner = Runner(contender)
+    first = runner.run(Side.EASY, Call.API, 4, wake=True)
+    assert contender.runs == 5
+    assert first["ms"] > 0
+    assert first["idle_cpu_ms"] == 0  # there was nothing before
+    assert runner.run(Side.EASY, Call.API, 1, wake=False)["idle_cpu_ms"] >= 0
+    assert contender.runs == 6
+
+
+def write_detector(path, shape, kind=TensorProto.FLOAT):
+    value = helper.make_tensor_value_info("image", kind, shape)
+    result = helper.make_tensor_value_info("answer", kind, None)
+    node = helper.make_node("Identity", ["image"], ["answer"])
+    graph = helper.make_graph([node], "other", [value], [result])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("declared", "shape"),
+    [
+        ([1, 3, 5, 7], (1, 3, 5, 7)),
+        (["n", 3, "h", "w"], (1, 3, 8, 8)),
+        ([None, None, None, None], (1, 3, 8, 8)),
+        (["n", "h", "w", 3], (1, 8, 8, 3)),
+        ([1, 16, 24, 3], (1, 16, 24, 3)),
+    ],
+)
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.UINT8])
+def test_another_detector_gets_noise_of_its_own_shape_and_type(tmp_path, declared, shape, kind):
+    plan = contestants(support.write_two_exits(tmp_path / "two.dyn"), tmp_path)
+    contender = opened(plan, str(write_detector(tmp_path / "other.onnx", declared, kind)))
+    (found,) = contender.outputs(Side.EASY).values()
+    assert found.shape == shape
+    assert found.dtype == (np.float32 if kind == TensorProto.FLOAT else np.uint8)
+    assert len(np.unique(found)) > 10
+    assert str(shape) in contender.note
+
+
+@pytest.mark.parametrize(
+    ("declared", "kind", "part"),
+    [
+        ([8, 3, 8, 8], TensorProto.FLOAT, "takes 8 images"),
+        ([1, 3], TensorProto.FLOAT, "four axes"),
+        ([1, 3, 8, 8], TensorProto.INT64, "tensor(int64)"),
+    ],
+)
+def test_what_takes_no_single_image_is_refused(tmp_path, declared, kind, part) -> None:
+    plan = contestants(support.write_two_exits(tmp_path / "two.dyn"), tmp_path)
+    with support.refuses(InputError, "image", part):
+        opened(plan, str(write_detector(tmp_path / "other.onnx", declared, kind)))
+
+
+def test_a_gpu_that_is_not_there_is_refused(tmp_path) -> None:
+    plan = contestants(support.write_two_exits(tmp_path / "two.dyn"), tmp_path)
+    elsewhere = replace(plan, opening=Opening(device="cuda:0"))
+    with pytest.raises(dyninfer.BackendUnavailable, match="CUDAExecutionProvider"):
+        opened(elsewhere, "naive")

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from dyninfer.benchmarks.baselines import contest, run
+from dyninfer.benchmarks.baselines.child import ChildError
+from dyninfer.benchmarks.baselines.contest import Contest, Entry, calls_in_a_turn
+from dyninfer.benchmarks.baselines.prepare import Contestants
+from dyninfer.benchmarks.baselines.run import run_baselines
+from dyninfer.benchmarks.baselines.setup import Call, Kind, Opening, Side
+from dyninfer.bundle import Bundle
+from dyninfer.errors import BundleError, InputError
+from tests import support
+
+QUICK = {"rounds": 3, "settle_ms": 0.0}
+
+
+@pytest.fixture
+def two(tmp_path):
+    return support.write_two_exits(tmp_path / "two.dyn")
+
+
+@pytest.fixture
+def pids(monkeypatch) -> list[int]:
+    """Of all contenders' processes."""
+    started: list[int] = []
+    begin = contest.Worker.__init__
+
+    def noting(self, *args):
+        begin(self, *args)
+        started.append(self.pid)
+
+    monkeypatch.setattr(contest.Worker, "__init__", noting)
+    return started
+
+
+def none_is_left(pids: list[int]) -> bool:
+    def is_running(pid: int) -> bool:
+        try:
+            os.killpg(pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    return bool(pids) and not any(map(is_running, pids))
+
+
+def test_baselines_are_timed_in_turns_on_both_sides(two, pids) -> None:
+    steps: list[tuple[str, int, int]] = []
+    names = ["single-graph-if", "always-last-exit", "naive", "pytorch-eager"]
+    found = run_baselines(
+        two, names, sources=[], progress=lambda *step: steps.append(step), **QUICK
+    )
+    both = {"dyninfer", "single-graph-if", "always-last-exit"}
+    entries = {*both, *(f"{name}, engines only" for name in both), "naive"}
+    assert {(t.name, t.side) for t in found.times} == {
+        (name, side) for name in entries for side in ("easy", "hard")
+    }
+    assert all(len(t.times_ms) == 3 and min(t.times_ms) > 0 and t.what for t in found.times)
+    assert {(r.baseline, r.side) for r in found.ratios} == {
+        (name, side)
+        for name in entries
+        if not name.startswith("dyninfer")
+        for side in ("easy", "hard")
+    }
+    assert {m.name for m in found.memory} == {*both, "naive"}
+    assert all(0 < m.loaded_mib <= m.peak_mib and m.load_ms > 0 for m in found.memory)
+    assert list(found.unavailable) == ["pytorch-eager"]
+    assert "--source" in found.unavailable["pytorch-eager"]
+    assert found.differences == {
+        "single-graph-if": pytest.approx(0, abs=1e-6),
+        "always-last-exit": pytest.approx(0, abs=1e-6),
+        "naive": pytest.approx(0, abs=1e-6),
+    }
+    assert "pilot" in found.notes["single-graph-if"]
+    timed = [(what.split()[1], done, of) for what, done, of in steps if "timing" in what]
+    assert timed == [(side, done, 3) for side in ("easy", "hard") for done in (1, 2, 3)]
+    assert none_is_left(pids)
+
+
+def test_ratios_pair_like_with_like_round_by_round(two) -> None:
+    found = run_baselines(two, ["always-last-exit"], memory=False, **QUICK)
+    times = {(t.name, t.side): np.array(t.times_ms) for t in found.times}
+    for ratio in found.ratios:
+        ours = ratio.baseline.replace("always-last-exit", "dyninfer")
+        pairs = times[ours, ratio.side] / times[ratio.baseline, ratio.side]
+        assert ratio.ratio.median == pytest.approx(np.median(pairs))
+    assert found.memory == ()
+
+
+def test_a_baseline_that_computes_something_else_drops_out(two, pids, monkeypatch) -> None:
+    monkeypatch.setattr(run, "largest_difference", lambda *_: 0.5)
+    found = run_baselines(two, ["naive"], memory=False, **QUICK)
+    assert "computes something else" in found.unavailable["naive"]
+    assert found.differences["naive"] == 0.5
+    assert {t.name for t in found.times} == {"dyninfer", "dyninfer, engines only"}
+    assert none_is_left(pids)
+
+
+def test_another_detector_stands_beside_without_agreeing(two, tmp_path) -> None:
+    path = tmp_path / "other.onnx"
+    path.write_bytes(support.means_of("picture", 4, 4, "mean").SerializeToString())
+    found = run_baselines(two, [str(path)], memory=False, **QUICK)
+    assert found.unavailable == {}
+    assert [r.baseline for r in found.ratios] == ["other.onnx"] * 2
+    assert "(1, 3, 4, 4)" in found.notes["other.onnx"]
+    assert found.differences == {}
+
+
+def test_a_file_that_is_no_detector_is_reported_and_the_rest_goes_on(two, tmp_path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"nothing of use")
+    found = run_baselines(two, [str(path), "naive"], memory=False, **QUICK)
+    assert list(found.unavailable) == ["broken.onnx"]
+    assert "\n" not in found.unavailable["broken.onnx"]
+    assert {r.baseline for r in found.ratios} == {"naive"}
+
+
+def test_three_exits_have_no_single_graph(tmp_path) -> None:
+    path = support.write_three_exits(tmp_path / "three.dyn")
+    found = run_baselines(path, ["single-graph-if", "naive"], memory=False, **QUICK)
+    assert "3 exits" in found.unavailable["single-graph-if"]
+    assert {r.side for r in found.ratios} == {"easy", "hard"}
+
+
+def test_one_exit_is_timed_on_one_side(tmp_path) -> None:
+    path = support.write_static(tmp_path / "static.dyn")
+    found = run_baselines(path, ["always-last-exit"], memory=False, **QUICK)
+    assert {t.side for t in found.times} == {"hard"}
+
+
+def test_an_unknown_name_is_refused_before_anything_runs(two, monkeypatch) -> None:
+    monkeypatch.setattr(run.Bundle, "open", lambda *_: pytest.fail("the bundle was opened"))
+    with support.refuses(InputError, "'navie'", "nearest is 'naive'"):
+        run_baselines(two, ["navie"])
+
+
+@pytest.mark.parametrize("rounds", [-1, 0, 1])
+def test_one_round_is_none(two, rounds) -> None:
+    with support.refuses(InputError, f"{rounds} rounds", "at least 2"):
+        run_baselines(two, ["naive"], rounds=rounds)
+
+
+def test_a_bundle_that_is_not_there_is_refused(tmp_path) -> None:
+    with pytest.raises(BundleError):
+        run_baselines(tmp_path / "none.dyn", ["naive"], rounds=2)
+
+
+def test_when_dyninfer_itself_cannot_run_that_is_an_error(two) -> None:
+    with support.refuses(ChildError, "dyninfer cannot be timed", "CUDAExecutionProvider"):
+        run_baselines(two, ["always-last-exit"], rounds=2, device="cuda:0")
+
+
+def test_a_failure_of_the_caller_ends_all_processes(two, pids) -> None:
+    def interrupt(what, _done, _total):
+        if "timing" in what:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_baselines(two, ["naive"], progress=interrupt, **QUICK)
+    assert none_is_left(pids)
+
+
+def test_a_contender_that_dies_on_the_way_drops_out_and_the_rest_goes_on(two, tmp_path) -> None:
+    plan = Contestants(two, Bundle.open(two).manifest, Opening(), tmp_path)
+    plan.write_inputs()
+    with Contest("dyninfer") as opened:
+        opened.open("dyninfer", plan.setup(Kind.DYNINFER))
+        opened.open("naive", plan.setup(Kind.NAIVE))
+        victim = opened.workers["naive"].pid
+        entries = [Entry(name, Call.API) for name in opened.workers]
+        rounds = iter(range(5))
+
+        def kill_after_two() -> None:
+            if next(rounds) == 1:
+                os.kill(victim, 9)
+
+        samples = opened.time_in_turns(entries, Side.EASY, 4, 0.0, kill_after_two)
+        assert [found.entry.contender for found in samples] == ["dyninfer"]
+        assert len(samples[0].times_ms) == 4
+        assert "killed" in opened.unavailable["naive"]
+
+
+@pytest.mark.parametrize(
+    ("call_ms", "calls"), [(0.01, 20), (1, 20), (7, 2), (10.1, 1), (500, 1), (float("nan"), 1)]
+)
+def test_a_turn_is_filled_with_short_calls(call_ms, calls) -> None:
+    assert calls_in_a_turn(call_ms) == calls
