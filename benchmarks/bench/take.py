@@ -1,0 +1,209 @@
+"""One run of ``dyninfer bench``: everything that goes into a record, in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from itertools import count
+
+import dyninfer
+from dyninfer.benchmarks.bench.against import (
+    BaselineRequest,
+    OnStep,
+    Opening,
+    hold_comparison,
+)
+from dyninfer.benchmarks.bench.curve import describe_pictures
+from dyninfer.benchmarks.bench.energy_log import EnergyLog, NoEnergy
+from dyninfer.benchmarks.bench.measured import describe_detector, engine_clock
+from dyninfer.benchmarks.bench.model import TooFewScenarios, fit
+from dyninfer.benchmarks.bench.pictures import BenchPictures
+from dyninfer.benchmarks.bench.record import (
+    SCHEMA_VERSION,
+    Baselines,
+    BenchRecord,
+    Energy,
+    LatencyModel,
+    ScenarioResult,
+)
+from dyninfer.benchmarks.bench.rounds import Effort, measure_rounds
+from dyninfer.benchmarks.bench.scenarios import Choices, check_measurable, make_scenarios
+from dyninfer.benchmarks.bench.summary import summarise
+from dyninfer.benchmarks.bench.yardstick import yardstick_of
+from dyninfer.benchmarks.machine import (
+    MachineWatch,
+    describe_machine,
+    find_energy_meter,
+    measure_idle_watts,
+)
+from dyninfer.benchmarks.memory import peak_memory_mib
+from dyninfer.detector import Detector
+from dyninfer.manifest import Manifest
+from dyninfer.opening import load
+from dyninfer.policy import Policy
+from dyninfer.targets import Target
+
+COMPARISON_S = 6.0
+"""Seconds of the comparison for every one that a scenario gets."""
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What to measure.
+
+    Attributes:
+        command: as it was typed.
+        opening: of the bundle.
+        pictures: to run.
+        choices: what to vary.
+        effort: how long.
+        policy: for the scenarios that route by themselves; None for the detector's own.
+        baselines: what to compare with.
+    """
+
+    command: str
+    opening: Opening
+    pictures: BenchPictures
+    choices: Choices = field(default_factory=Choices)
+    effort: Effort = field(default_factory=Effort)
+    policy: Policy | Target | None = None
+    baselines: BaselineRequest = field(default_factory=BaselineRequest)
+
+
+def take_record(
+    request: BenchRequest, on_step: OnStep = lambda _what, _done, _total: None
+) -> BenchRecord:
+    """Measure all that was asked for.
+
+    Args:
+        request: what.
+        on_step: told of every step before it starts.
+
+    Raises:
+        BundleError, BackendUnavailable, PolicyError, InputError: the bundle cannot be opened, or
+            not be measured in the way that was asked for.
+    """
+    started, start = datetime.now(timezone.utc), time.perf_counter()
+    missing: dict[str, str] = {}
+    machine = describe_machine()
+    with _opened(request) as detector:
+        measured, clock = describe_detector(detector), engine_clock(detector)
+        manifest, device = detector.manifest, detector.device
+        with MachineWatch(device=device) as watch, _metered(device, request, on_step) as energy:
+            found = _measure(detector, request, energy, on_step)
+        joules = _energy_by_exit(energy, missing)
+        pictures, gaps = describe_pictures(
+            detector, request.pictures, found.results, lambda what: on_step(what, 0, 1)
+        )
+        missing |= gaps
+    # our own engines are closed by now: idle ones would take time from others
+    seconds = COMPARISON_S * request.effort.seconds
+    baselines, why = hold_comparison(
+        request.opening, request.baselines, found.results, seconds, on_step
+    )
+    if baselines is None:
+        missing["baselines"] = why
+    return BenchRecord(
+        schema_version=SCHEMA_VERSION,
+        written_by=f"dyninfer {dyninfer.__version__}",
+        command=request.command,
+        started_utc=started.isoformat(timespec="seconds"),
+        seconds=time.perf_counter() - start,
+        clock=clock,
+        measured=measured,
+        pictures=pictures,
+        machine=machine,
+        log=watch.log(),
+        peak_memory_mib=peak_memory_mib(),
+        yardstick=yardstick_of(found.yardstick_ms),
+        scenarios=found.results,
+        baselines=baselines,
+        model=_fit(manifest, found.results, baselines, missing),
+        energy=joules,
+        missing=missing,
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    results: tuple[ScenarioResult, ...]
+    yardstick_ms: tuple[float, ...]
+
+
+@contextmanager
+def _opened(request: BenchRequest) -> Iterator[Detector]:
+    """The detector, with room for the largest batch, at the policy that was asked for."""
+    opening = request.opening
+    with load(
+        opening.bundle,
+        device=opening.device,
+        backend=opening.backend,
+        provider=opening.provider,
+        precision=opening.precision,
+        max_batch=max(request.choices.batches),
+    ) as detector:
+        check_measurable(detector.manifest)
+        if request.policy is not None:
+            detector.policy = request.policy
+        yield detector
+
+
+@contextmanager
+def _metered(device: str, request: BenchRequest, on_step: OnStep) -> Iterator[EnergyLog | NoEnergy]:
+    """A log of the energy, once it is known what the machine uses with open engines at rest."""
+    meter, reason = find_energy_meter(device)
+    if meter is None:
+        yield NoEnergy(reason)
+        return
+    try:
+        on_step("measuring the power at rest", 0, 1)
+        yield EnergyLog(meter, measure_idle_watts(meter, request.effort.idle_seconds))
+    finally:
+        meter.close()
+
+
+def _measure(
+    detector: Detector, request: BenchRequest, energy: EnergyLog | NoEnergy, on_step: OnStep
+) -> _Found:
+    manifest, effort = detector.manifest, request.effort
+    scenarios = make_scenarios(manifest, request.choices)
+    steps = len(scenarios) * (effort.rounds + 1)
+    done = count()
+    measured = measure_rounds(
+        detector,
+        scenarios,
+        request.pictures,
+        effort,
+        lambda what: on_step(what, next(done), steps),
+        lambda scenario, run: energy.read_around(scenario, len(manifest.exits), run),
+    )
+    return _Found(
+        tuple(
+            summarise(t.scenario, t.warm_up, t.slices, manifest, energy.of(t.scenario))
+            for t in measured.tracks
+        ),
+        measured.yardstick_ms,
+    )
+
+
+def _fit(
+    manifest: Manifest,
+    results: Sequence[ScenarioResult],
+    baselines: Baselines | None,
+    missing: dict[str, str],
+) -> LatencyModel | None:
+    try:
+        return fit(manifest, results, baselines)
+    except TooFewScenarios as error:
+        missing["model"] = str(error)
+        return None
+
+
+def _energy_by_exit(energy: EnergyLog | NoEnergy, missing: dict[str, str]) -> Energy | None:
+    found, reason = energy.by_exit()
+    if found is None:
+        missing["energy"] = reason
+    return found

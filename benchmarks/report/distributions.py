@@ -1,0 +1,147 @@
+"""How calls' latencies are spread: the share of calls that took at most so long.
+
+The vertical axis gives every further nine of the share the same room (50, 90, 99, 99.9 %), so that
+a tail is as easy to see as the middle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dyninfer.benchmarks.bench.record import Scenario, ScenarioResult
+from dyninfer.benchmarks.report import axes
+from dyninfer.benchmarks.report.figures import closed_words, counted, ms
+from dyninfer.benchmarks.report.scales import Scale, padded
+from dyninfer.benchmarks.report.svg import (
+    Element,
+    Frame,
+    Point,
+    circle,
+    drawing,
+    element,
+    line,
+    polyline,
+    text,
+)
+
+MOST_POINTS = 200
+PANEL = 300  # wide
+LONG_TAIL = 4
+_SHARES = (
+    (0.0, "0 %"),
+    (0.5, "50 %"),
+    (0.9, "90 %"),
+    (0.99, "99 %"),
+    (0.999, "99.9 %"),
+    (0.9999, "99.99 %"),
+)
+_LINES = 4  # styles of the style sheet
+_DOT_UP_TO = 12
+
+
+def nines(share: float) -> float:
+    """0 at 0 %, 1 at 90 %, 2 at 99 %, and so on; for shares below 1."""
+    return -math.log10(1 - share)
+
+
+def cumulative(times_ms: Sequence[float], most: int = MOST_POINTS) -> list[tuple[float, float]]:
+    """Ascending times and the share of the calls up to each, at most ``most`` of them.
+
+    The i-th of n times, from 1, stands for the share (i - 0.5) / n (Hazen 1914), so that the
+    slowest has one below 1. Where there are too many, those that are kept are spread evenly over
+    the axis of nines; the fastest and the slowest are always among them.
+    """
+    ordered = np.sort(np.asarray(times_ms, np.float64))
+    count = len(ordered)
+    shares = (np.arange(count) + 0.5) / count
+    kept = np.arange(count)
+    if count > most:
+        wanted = np.linspace(nines(shares[0]), nines(shares[-1]), most)
+        kept = np.unique(np.searchsorted(shares, 1 - 10**-wanted - 1e-12))
+    return [(float(ordered[i]), float(shares[i])) for i in np.minimum(kept, count - 1)]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing: the same work in a closed loop and at fixed rates."""
+
+    title: str
+    drawing: Element
+
+
+def panels(results: Sequence[ScenarioResult]) -> list[Panel]:
+    """One for each scenario, those that differ in their rate alone together."""
+    grouped: dict[Scenario, list[ScenarioResult]] = {}
+    for result in results:
+        s = result.scenario
+        base = Scenario(s.batch, s.hard_fraction, s.concurrency, None, s.decode)
+        grouped.setdefault(base, []).append(result)
+    made: list[Panel] = []
+    for base, members in grouped.items():
+        members.sort(key=lambda result: result.scenario.rate_per_s or 0)
+        for start in range(0, len(members), _LINES):
+            chunk = members[start : start + _LINES]
+            made.append(Panel(closed_words(base), _panel(chunk, len(made))))
+    return made
+
+
+def _panel(results: Sequence[ScenarioResult], number_on_page: int) -> Element:
+    times = [[t for round_ms in result.rounds_ms for t in round_ms] for result in results]
+    low, high = min(map(min, times)), max(map(max, times))
+    tail = max(max(t) / float(np.median(t)) for t in times)
+    log = (tail > LONG_TAIL or high > 10 * low) and low > 0
+    legend = 20 * len(results)
+    frame = Frame(PANEL, 204 + legend, left=56, right=18, top=14 + legend, bottom=46)
+    x = Scale(*padded((low, high), log=log), frame.left, frame.x_end, log)
+    most = max(len(t) for t in times)
+    y = Scale(0, max(1.0, nines(1 - 0.5 / most)) * 1.04, frame.y_end, frame.top)
+    lines = [_line(t, x, y, style) for style, t in enumerate(times)]
+    description = "; ".join(
+        f"{_way(r)}: {counted(r.latency.count, 'call')}, median {ms(r.latency.p50_ms.value)}"
+        for r in results
+    )
+    return drawing(
+        frame,
+        f"latency-{number_on_page}",
+        f"Share of calls up to a latency: {closed_words(results[0].scenario)}",
+        f"{description}; slowest {ms(high)}.",
+        _share_axis(y, frame),
+        axes.horizontal(x, frame, "ms per call" + (", logarithmic" if log else "")),
+        *lines,
+        *(_legend(result, style) for style, result in enumerate(results)),
+    )
+
+
+def _line(times_ms: Sequence[float], x: Scale, y: Scale, style: int) -> Element:
+    points: list[Point] = [(x(t), y(nines(share))) for t, share in cumulative(times_ms)]
+    dots = [circle(*p, 3, f"dot-{style}") for p in points] if len(points) <= _DOT_UP_TO else []
+    return element("g", polyline(points, f"line line-{style}"), *dots)
+
+
+def _share_axis(y: Scale, frame: Frame) -> Element:
+    marks = []
+    for share, label in _SHARES:
+        if nines(share) <= y.high:
+            at = y(nines(share))
+            marks.append(line(frame.left, at, frame.x_end, at, "grid"))
+            marks.append(text(frame.left - 8, at + 4, label, anchor="end", class_="tick"))
+    return element("g", *marks)
+
+
+def _way(result: ScenarioResult) -> str:
+    rate = result.scenario.rate_per_s
+    return "closed loop" if rate is None else f"{rate:g} calls/s"
+
+
+def _legend(result: ScenarioResult, style: int) -> Element:
+    y = 12 + 20 * style
+    name = f"{_way(result)}: median {ms(result.latency.p50_ms.value)}"
+    return element(
+        "g",
+        line(0, y - 4, 28, y - 4, f"line line-{style}"),
+        text(36, y, name),
+    )

@@ -1,0 +1,134 @@
+"""Every position of the page's slider: what it shows, decided here so that the script only shows.
+
+The exit of a sample picture follows the runtime's rule: it leaves at the first exit whose easiness
+is at least the threshold; NaN counts as hard (:func:`dyninfer.policy.route`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dyninfer.benchmarks.bench.model import predict_ms
+from dyninfer.benchmarks.bench.record import BenchRecord, CurvePoint, SampleImage
+from dyninfer.benchmarks.bench.row_costs import Spread
+from dyninfer.benchmarks.report.curve import Quality
+from dyninfer.benchmarks.report.figures import ms, number, percent
+
+_START_FRACTION = 0.5
+_MODELLED_EXITS = 2
+_MIN_DIGITS, _MAX_DIGITS = 4, 17
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One position of the slider.
+
+    Attributes:
+        texts: what is shown, by the name of its place on the page.
+        policy: Python that sets this position.
+        spoken: the position for a screen reader.
+        exits: the exit at which each sample leaves, from 0.
+    """
+
+    texts: dict[str, str]
+    policy: str
+    spoken: str
+    exits: tuple[int, ...]
+
+
+def exit_of(easiness: Sequence[float | None], threshold: float) -> int:
+    """The exit, from 0, at which a picture leaves; ``easiness`` has one value for each router."""
+    for index, value in enumerate(easiness):
+        if value is not None and value >= threshold:
+            return index
+    return len(easiness)
+
+
+def start_of(curve: Sequence[CurvePoint]) -> int:
+    """The position that the page opens with: the one nearest to half of the images hard."""
+    gaps = [abs(point.hard_fraction - _START_FRACTION) for point in curve]
+    return gaps.index(min(gaps))
+
+
+def threshold_text(threshold: float, easiness: Iterable[float]) -> str:
+    """The shortest decimal, from four digits, that decides as ``threshold`` does.
+
+    Args:
+        threshold: exact.
+        easiness: values that are not to change sides; 1 never does.
+    """
+    known = [*easiness, 1.0]
+    exact = [value >= threshold for value in known]
+    for digits in range(_MIN_DIGITS, _MAX_DIGITS):
+        text = f"{threshold:.{digits}g}"
+        if [value >= float(text) for value in known] == exact:
+            return text
+    return repr(threshold)
+
+
+def policy_text(point: CurvePoint, easiness: Iterable[float]) -> str:
+    """Python that sets one point of a curve.
+
+    The ends are named, because a sigmoid in half precision can be exactly 1.
+    """
+    if point.threshold > 1 and point.hard_fraction == 1:
+        return "detector.policy = dyninfer.AlwaysHard()"
+    if point.threshold <= 0 and point.hard_fraction == 0:
+        return "detector.policy = dyninfer.AlwaysEasy()"
+    return f"detector.policy = dyninfer.Threshold({threshold_text(point.threshold, easiness)})"
+
+
+def settings_of(
+    record: BenchRecord, samples: Sequence[SampleImage], quality: Quality | None
+) -> list[Setting]:
+    """A position for every point of the record's curve."""
+    everything = [*record.pictures.easiness, *(sample.easiness for sample in samples)]
+    known = {value for values in everything for value in values if value is not None}
+    settings = []
+    for index, point in enumerate(record.pictures.curve):
+        at = tuple(exit_of(sample.easiness, point.threshold) for sample in samples)
+        texts = _texts(point) | {"batches": batches_text(record, point.hard_fraction)}
+        texts |= {
+            f"count-{exit_index}": f"{at.count(exit_index)} of {len(at)}"
+            for exit_index in range(record.measured.exits)
+        }
+        spoken = f"{texts['share']} hard, {texts['latency']}"
+        if quality:
+            texts["quality"] = quality.words(index)
+            spoken += f", {quality.name} {texts['quality']}"
+        settings.append(Setting(texts, policy_text(point, known), spoken, at))
+    return settings
+
+
+def _texts(point: CurvePoint) -> dict[str, str]:
+    return {
+        "share": percent(point.hard_fraction, 1),
+        "latency": ms(point.mean_ms),
+        "rate": f"{number(1000 / point.mean_ms)} images/s",
+        "threshold": f"{point.threshold:.4g}",
+    }
+
+
+def batches_text(record: BenchRecord, hard_fraction: float) -> str:
+    """What the latency model says of larger batches; empty where it cannot be asked.
+
+    Pictures come as they come, so how many of a batch are hard is left to chance.
+    """
+    if record.model is None or record.measured.exits != _MODELLED_EXITS:
+        return ""
+    batches = sorted({check.scenario.batch for check in record.model.checks} - {1})
+    said = [
+        f"{ms(predict_ms(record.model, batch, hard_fraction, Spread.RANDOM))} in batches of {batch}"
+        for batch in batches
+    ]
+    return f"By the latency model, an image takes {', '.join(said)}." if said else ""
+
+
+def by_easiness(samples: Sequence[SampleImage]) -> list[SampleImage]:
+    """Samples from the hardest to the easiest for the first router; unknown counts as hardest."""
+
+    def key(sample: SampleImage) -> tuple[float, ...]:
+        return tuple(-1.0 if value is None else value for value in sample.easiness)
+
+    return sorted(samples, key=key)

@@ -1,0 +1,108 @@
+"""The section with the slider: curve, sample pictures, and the data of every position."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+from dyninfer.benchmarks.bench.record import BenchRecord, SampleImage
+from dyninfer.benchmarks.report import page, words
+from dyninfer.benchmarks.report.curve import CurveChart, curve_chart, quality_of
+from dyninfer.benchmarks.report.easiness import EasinessChart, easiness_chart
+from dyninfer.benchmarks.report.figures import ABSENT
+from dyninfer.benchmarks.report.settings import Setting, by_easiness, settings_of, start_of
+from dyninfer.benchmarks.report.svg import NARROW, WIDE
+from dyninfer.benchmarks.report.tables import curve_table
+
+
+def speed_accuracy(record: BenchRecord) -> page.SpeedAccuracy:
+    """The section of a record whose curve has at least one point."""
+    pictures, exits = record.pictures, record.measured.exits
+    samples = by_easiness(pictures.samples)
+    quality, start = quality_of(pictures.curve), start_of(pictures.curve)
+    settings = settings_of(record, samples, quality)
+    drawn = curve_chart(pictures.curve, quality, start) if quality else None
+    note = "" if quality else _why_no_quality(record)
+    current = settings[start]
+    return page.SpeedAccuracy(
+        chart=drawn.chart if drawn else None,
+        note=note,
+        quality=quality.name if quality else "",
+        texts=current.texts,
+        policy=current.policy,
+        spoken=current.spoken,
+        start=start,
+        last=len(settings) - 1,
+        groups=exit_headings(exits),
+        thumbnails=_thumbnails(samples, current.exits),
+        table=curve_table(pictures.curve),
+        data={"positions": _positions(settings, drawn, _lines(record, start))},
+    )
+
+
+def _why_no_quality(record: BenchRecord) -> str:
+    keys = ("ap", "accuracy", "agreement", "labels")
+    reason = words.why_missing(record, keys, "there are neither labels nor all exits' results")
+    return f"Accuracy is not shown: {reason}"
+
+
+def exit_headings(exits: int) -> tuple[str, ...]:
+    """What images that leave at each exit do, in words."""
+    between = tuple(f"Go on and leave at exit {index}" for index in range(1, exits - 1))
+    return ("Leave at the first exit", *between, "Go on to the last exit")[:exits]
+
+
+def _thumbnails(samples: Sequence[SampleImage], exits: Sequence[int]) -> tuple[page.Thumbnail, ...]:
+    return tuple(
+        page.Thumbnail(
+            index=index,
+            name=sample.name,
+            caption=", ".join(ABSENT if e is None else f"{e:.3f}" for e in sample.easiness),
+            source=_data_url(sample.jpeg_base64),
+            exit_index=exit_index,
+        )
+        for index, (sample, exit_index) in enumerate(zip(samples, exits, strict=True))
+    )
+
+
+def _data_url(jpeg_base64: str) -> str:
+    """Of a picture, or nothing where the text is no base64: a record may come from anywhere."""
+    try:
+        data = base64.b64decode(jpeg_base64, validate=True)
+    except ValueError:
+        return ""
+    return f"data:image/jpeg;base64,{jpeg_base64}" if data else ""
+
+
+def _lines(record: BenchRecord, start: int) -> list[EasinessChart]:
+    thresholds = [point.threshold for point in record.pictures.curve]
+    return [
+        easiness_chart(values, router, thresholds, start)
+        for router, values in enumerate(record.pictures.easiness)
+    ]
+
+
+def _positions(
+    settings: Sequence[Setting], curve: CurveChart | None, lines: Sequence[EasinessChart]
+) -> list[dict[str, object]]:
+    """For the script: what each position shows and where everything that moves then stands."""
+    positions: list[dict[str, object]] = []
+    for index, setting in enumerate(settings):
+        moves = {}
+        if curve:
+            for width, points in ((WIDE, curve.wide), (NARROW, curve.narrow)):
+                x, y = points[index]
+                moves[f"marker-{width}"] = f"translate({x:.2f} {y:.2f})"
+        for router, drawn in enumerate(lines):
+            for width, places in ((WIDE, drawn.wide), (NARROW, drawn.narrow)):
+                moves[f"threshold-{router}-{width}"] = f"translate({places[index]:.2f} 0)"
+        positions.append(
+            {
+                "texts": setting.texts,
+                "policy": setting.policy,
+                "spoken": setting.spoken,
+                "exits": setting.exits,
+                "moves": moves,
+            }
+        )
+    return positions

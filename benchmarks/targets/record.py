@@ -1,0 +1,46 @@
+"""The file that a measurement of the targets leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from dyninfer.benchmarks.machine import MachineLog
+from dyninfer.benchmarks.run_record import RunRecord
+from dyninfer.benchmarks.targets.result import TargetResult
+from dyninfer.errors import InputError
+from dyninfer.validation import first_problem
+
+
+@dataclass(frozen=True)
+class TargetsRecord(RunRecord):
+    """What was measured of which targets.
+
+    Attributes:
+        log: how the machine fared meanwhile.
+        model: of the targets that need a full-size one.
+        results: one for every row.
+    """
+
+    log: MachineLog
+    model: str
+    results: tuple[TargetResult, ...]
+
+
+def read_targets(path: Path) -> TargetsRecord:
+    """Read a record.
+
+    Raises:
+        InputError: the file is missing, or is no such record.
+    """
+    try:
+        return TypeAdapter(TargetsRecord).validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        raise InputError(
+            f"{path} is no record of the targets: {first_problem(error)}; expected what "
+            "python -m dyninfer.benchmarks.targets --output wrote"
+        ) from None

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+from dyninfer.benchmarks.bench.energy_log import EnergyLog, NoEnergy
+from dyninfer.benchmarks.bench.record import Scenario
+from dyninfer.benchmarks.bench.slices import Call, Slice
+
+EASY, MIXED, HARD = (Scenario(1, share) for share in (0.0, 0.5, 1.0))
+
+
+class FakeMeter:
+    """At rest 10 W; an easy image adds 2 J, a hard one 5 J."""
+
+    source = "a fake"
+
+    def __init__(self) -> None:
+        self.total = 100.0
+
+    def joules(self) -> float:
+        return self.total
+
+    def close(self) -> None:
+        raise AssertionError("whoever opened it closes it")
+
+    def run(self, *exits: int, seconds: float = 0.5) -> Slice:
+        self.total += 10 * seconds + sum(5 if index else 2 for index in exits)
+        calls = tuple(Call(0, 0, 0, 1, (index,), ({},)) for index in exits)
+        return Slice(calls, 1e3 * seconds)
+
+
+def test_joules_above_rest_by_scenario_and_by_exit() -> None:
+    meter = FakeMeter()
+    log = EnergyLog(meter, 10.0)
+    for scenario, exits in ((EASY, (0, 0)), (MIXED, (0, 1)), (HARD, (1, 1)), (EASY, (0,))):
+        piece = log.read_around(scenario, 2, lambda exits=exits: meter.run(*exits))
+        assert piece.images == len(exits)
+    assert log.of(EASY) == pytest.approx(2)
+    assert log.of(MIXED) == pytest.approx(3.5)
+    assert log.of(HARD) == pytest.approx(5)
+    assert log.of(Scenario(8, 0.0)) is None
+    energy, reason = log.by_exit()
+    assert reason == ""
+    assert energy is not None
+    assert energy.joules_by_exit == pytest.approx((2, 5))
+    assert (energy.source, energy.idle_watts) == ("a fake", 10.0)
+
+
+def test_exits_that_no_slice_tells_apart_are_told_as_missing() -> None:
+    meter = FakeMeter()
+    log = EnergyLog(meter, 10.0)
+    log.read_around(EASY, 2, lambda: meter.run(0, 0))
+    energy, reason = log.by_exit()
+    assert energy is None
+    assert "exits" in reason
+
+
+def test_batches_are_not_in_the_figures_by_exit() -> None:
+    meter = FakeMeter()
+    log = EnergyLog(meter, 10.0)
+    log.read_around(Scenario(2, 0.5), 2, lambda: meter.run(0, 1))
+    assert log.of(Scenario(2, 0.5)) == pytest.approx(3.5)
+    assert log.by_exit()[0] is None
+
+
+def test_without_a_meter_slices_run_all_the_same() -> None:
+    piece = Slice((), 1.0)
+    log = NoEnergy("no meter")
+    assert log.read_around(EASY, 2, lambda: piece) is piece
+    assert log.of(EASY) is None
+    assert log.by_exit() == (None, "no meter")

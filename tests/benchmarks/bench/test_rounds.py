@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dyninfer
+from dyninfer.benchmarks.bench.pictures import BenchPictures, synthetic_pictures
+from dyninfer.benchmarks.bench.record import Scenario
+from dyninfer.benchmarks.bench.rounds import (
+    Effort,
+    calls_by_round,
+    measure_rounds,
+    planned_calls,
+)
+from dyninfer.benchmarks.bench.slices import Slice
+from dyninfer.policy import Threshold
+from tests import support
+
+SHORT = Effort(seconds=0.01, rounds=3, min_calls=6, warm_up_seconds=0.01)
+PICTURES = synthetic_pictures(16, 24)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 500), st.integers(1, 12), st.integers(1, 20))
+def test_rounds_share_the_calls_evenly_in_whole_periods(
+    total: int, rounds: int, period: int
+) -> None:
+    plan = calls_by_round(total, rounds, period)
+    assert len(plan) == rounds
+    assert total <= sum(plan) < total + period
+    assert all(calls % period == 0 for calls in plan)
+    assert max(plan) - min(plan) <= period
+
+
+def test_fewer_slow_calls_than_rounds_leave_rounds_out() -> None:
+    assert sorted(calls_by_round(2, 5)) == [0, 0, 0, 1, 1]
+
+
+def test_a_long_period_is_cut_rather_than_run_whole() -> None:
+    assert calls_by_round(10, 5, period=100) == (2, 2, 2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("call_ms", "rate", "calls"),
+    [(5, None, 1000), (500, None, 10), (4000, None, 6), (5, 30, 150), (5, 1, 50), (400, 30, 50)],
+)
+def test_calls_fill_the_time_that_was_given(call_ms: float, rate: float | None, calls: int) -> None:
+    assert planned_calls(Scenario(rate_per_s=rate), call_ms, Effort()) == calls
+
+
+def test_every_scenario_is_run_in_every_round_at_its_exact_share(
+    two_exits: dyninfer.Detector,
+) -> None:
+    scenarios = [Scenario(1, 0.25), Scenario(4, 0.0), Scenario(4, 0.5), Scenario(4, 1.0)]
+    own = two_exits.policy
+    steps: list[str] = []
+    found = measure_rounds(two_exits, scenarios, PICTURES, SHORT, steps.append)
+    assert two_exits.policy == own
+    assert len(steps) == len(scenarios) * 4
+    assert len(found.yardstick_ms) == 3
+    assert [track.scenario for track in found.tracks] == scenarios
+    for track in found.tracks:
+        exits = [e for piece in track.slices for call in piece.calls for e in call.exits]
+        assert exits.count(1) / len(exits) == track.scenario.hard_fraction
+        assert sum(track.plan) >= 6
+        assert [len(piece.calls) for piece in track.slices] == [n for n in track.plan if n]
+        assert track.warm_up.calls > 0
+
+
+def test_each_round_has_an_order_of_its_own(two_exits: dyninfer.Detector) -> None:
+    scenarios = [Scenario(1, hard) for hard in (0.0, 0.25, 0.5, 1.0)]
+    order: list[str] = []
+
+    def note(scenario: Scenario, run) -> Slice:
+        order.append(scenario.name)
+        return run()
+
+    effort = replace(SHORT, rounds=4, min_calls=40)
+    measure_rounds(two_exits, scenarios, PICTURES, effort, on_slice=note)
+    rounds = [order[start : start + 4] for start in range(0, len(order), 4)]
+    assert len(rounds) == 4
+    assert all(sorted(names) == sorted(rounds[0]) for names in rounds)
+    assert rounds[1] == rounds[0][::-1]
+    assert rounds[2] != rounds[0]
+
+
+def test_images_go_as_the_router_says_where_nothing_is_forced(
+    two_exits: dyninfer.Detector,
+) -> None:
+    easy, hard = (support.coded_images([(code, 0, 0)]) for code in (0.9, 0.1))
+    arrays = tuple(
+        (image[0].transpose(1, 2, 0)[..., ::-1] * 255).astype("uint8")
+        for image in (easy, hard, hard)
+    )
+    two_exits.policy = Threshold(0.5)
+    pictures = BenchPictures("coded", arrays)
+    found = measure_rounds(two_exits, [Scenario(3, None)], pictures, SHORT)
+    exits = {call.exits for piece in found.tracks[0].slices for call in piece.calls}
+    assert exits == {(0, 1, 1)}
+
+
+def test_a_bundle_of_one_exit_and_one_without_a_router_are_run(tmp_path: Path) -> None:
+    with dyninfer.load(support.write_static(tmp_path / "one.dyn")) as detector:
+        found = measure_rounds(detector, [Scenario(2, 1.0)], PICTURES, SHORT)
+        assert {e for p in found.tracks[0].slices for c in p.calls for e in c.exits} == {0}
+    path = support.write_two_exits(tmp_path / "two.dyn", router=False)
+    with dyninfer.load(path) as detector:
+        found = measure_rounds(detector, [Scenario(1, 0.0), Scenario(1, 1.0)], PICTURES, SHORT)
+        left = [{e for p in t.slices for c in p.calls for e in c.exits} for t in found.tracks]
+        assert left == [{0}, {1}]
+
+
+def test_pictures_take_turns(two_exits: dyninfer.Detector) -> None:
+    seen: Counter[int] = Counter()
+    own = two_exits.__class__.__call__
+
+    class Watched(dyninfer.Detector):
+        def __call__(self, images, **options):
+            seen.update(id(image) for image in images)
+            return own(self, images, **options)
+
+    two_exits.__class__ = Watched
+    measure_rounds(two_exits, [Scenario(2, 0.5)], PICTURES, SHORT)
+    assert set(seen) == {id(array) for array in PICTURES.arrays}
+    assert max(seen.values()) - min(seen.values()) <= math.ceil(sum(seen.values()) / 10)
+
+
+def test_files_are_decoded_within_the_call_where_that_was_asked_for(
+    two_exits: dyninfer.Detector, tmp_path: Path
+) -> None:
+    import cv2
+
+    from dyninfer.benchmarks.bench.pictures import load_pictures
+    from dyninfer.benchmarks.dataset import Sample, Samples
+
+    path = tmp_path / "a.png"
+    assert cv2.imwrite(str(path), PICTURES.arrays[0])
+    pictures = load_pictures(Samples((Sample(path),)))
+    found = measure_rounds(
+        two_exits, [Scenario(1, 0.0), Scenario(1, 0.0, decode=True)], pictures, SHORT
+    )
+    plain, decoding = (t.slices[0].calls[0].timings_ms[0] for t in found.tracks)
+    assert "decode" in decoding
+    assert "decode" not in plain
+    assert found.tracks[1].scenario.decode
+
+
+def test_callers_at_once_and_schedules_are_run(two_exits: dyninfer.Detector) -> None:
+    scenarios = [Scenario(1, 0.5, concurrency=2), Scenario(1, 0.5, rate_per_s=500.0)]
+    found = measure_rounds(two_exits, scenarios, PICTURES, SHORT)
+    for track in found.tracks:
+        exits = [e for piece in track.slices for call in piece.calls for e in call.exits]
+        assert exits.count(1) == len(exits) / 2
+    scheduled = found.tracks[1].slices[0]
+    due = [call.due_ns for call in scheduled.calls]
+    assert {b - a for a, b in pairwise(due)} == {2_000_000}
+    assert all(call.start_ns >= call.due_ns for call in scheduled.calls)

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from dyninfer.benchmarks.bench.record import BenchRecord
+from dyninfer.benchmarks.report import html
+from dyninfer.benchmarks.report.html import to_html, write_html
+from dyninfer.errors import MissingExtra
+from tests.benchmarks.report import report_records as records
+from tests.support import refuses
+
+KINDS = {
+    "full": records.full_record,
+    "minimal": records.minimal_record,
+    "three exits": records.three_exits_record,
+    "single call": records.single_call_record,
+    "hostile": records.hostile_record,
+}
+VOID = {"meta", "input", "img", "br", "link", "hr"}
+
+
+class Outline(HTMLParser):
+    """Elements with their attributes, the text of scripts, and whether every one was closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] == ["script"]:
+            self.scripts[-1] += data
+        else:
+            self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_record_makes_a_well_formed_page_of_usual_size(kind, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_html(KINDS[kind](), path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
+    assert path.stat().st_size < 1_000_000
+    outline = Outline(path.read_text(encoding="utf-8"))
+    assert outline.open == []
+    assert outline.all("html") == [{"lang": "en"}]
+    assert len(outline.all("title")) >= 1
+    ids = [attributes["id"] for _, attributes in outline.found if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_refers_to_nothing_outside_itself(kind) -> None:
+    outline = Outline(to_html(KINDS[kind]()))
+    ids = {attributes.get("id") for _, attributes in outline.found}
+    for tag, attributes in outline.found:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form", "video", "audio")
+        assert not [name for name in attributes if name.startswith("on")]
+        assert "style" not in attributes
+        for name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+            value = attributes.get(name) or ""
+            if value:
+                assert value.startswith(("data:image/jpeg;base64,", "#")), (tag, value)
+            if value.startswith("#"):
+                assert value[1:] in ids
+        for name in ("aria-labelledby", "aria-describedby", "for"):
+            assert attributes.get(name) is None or attributes[name] in ids
+
+
+def test_the_policy_allows_the_page_s_own_script_and_style_and_nothing_else() -> None:
+    text = to_html(records.full_record())
+    outline = Outline(text)
+    (policy,) = (
+        meta["content"] or ""
+        for meta in outline.all("meta")
+        if meta.get("http-equiv") == "Content-Security-Policy"
+    )
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    (style,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    expected = {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "script-src": f"'sha256-{digest(outline.scripts[-1])}'",
+        "style-src": f"'sha256-{digest(style)}'",
+    }
+    assert rules == expected
+
+
+def digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def test_hostile_text_stays_text() -> None:
+    outline = Outline(to_html(records.hostile_record()))
+    plain = Outline(to_html(records.full_record()))
+    assert len(outline.all("script")) == len(plain.all("script")) == 2
+    assert len(plain.all("img")) == len(records.full_record().pictures.samples)
+    assert outline.all("img") == []  # what they hold is no picture
+    shown = " ".join(outline.text)
+    assert shown.count("<img src=x onerror=alert(1)>") > 20
+    assert "alert(1)" not in "".join(outline.scripts)
+
+
+def test_hostile_text_inside_the_script_s_data_is_read_back_whole() -> None:
+    bundle = "</script><!--<script>alert(1)//\u2028'\"&"
+    record = records.full_record()
+    points = tuple(replace(point, ap=None, agreement=None) for point in record.pictures.curve)
+    record = replace(record, pictures=replace(record.pictures, curve=points))
+    record = replace(record, measured=replace(record.measured, bundle=bundle))
+    outline = Outline(to_html(record))
+    data = json.loads(outline.scripts[0])
+    assert len(data["positions"]) == len(points)
+    assert not re.search(r"[<>&]", outline.scripts[0])
+
+
+def test_all_positions_of_the_slider_are_in_the_page() -> None:
+    record = records.full_record()
+    outline = Outline(to_html(record))
+    positions = json.loads(outline.scripts[0])["positions"]
+    (slider,) = (i for i in outline.all("input") if i.get("type") == "range")
+    assert (slider["min"], slider["max"]) == ("0", str(len(record.pictures.curve) - 1))
+    assert len(positions) == len(record.pictures.curve)
+    moving = {a["data-moves"] for _, a in outline.found if "data-moves" in a}
+    texts = {a["data-text"] for _, a in outline.found if "data-text" in a}
+    for position in positions:
+        assert set(position["moves"]) == moving
+        assert texts <= set(position["texts"])
+        assert len(position["exits"]) == len(record.pictures.samples)
+
+
+def test_what_is_missing_is_left_out_with_its_reason() -> None:
+    text = to_html(records.minimal_record())
+    for reason in (
+        "Not in this record: the pictures are random pixels; give yours with --images.",
+        "Not in this record: none was asked for.",
+        "Not in this record: one scenario does not determine it. Energy was not measured: "
+        "this machine has no energy meter.",
+    ):
+        assert reason in text
+    assert 'id="setting"' not in text
+
+
+def test_a_curve_without_any_accuracy_keeps_the_slider_and_says_why_there_is_no_chart() -> None:
+    record = records.full_record()
+    points = tuple(replace(p, ap=None, ap50=None, agreement=None) for p in record.pictures.curve)
+    bare = replace(
+        record,
+        pictures=replace(record.pictures, curve=points, samples=()),
+        missing={"ap": "no labels; give --annotations"},
+    )
+    text = to_html(bare)
+    assert "Accuracy is not shown: no labels; give --annotations." in text
+    assert 'id="setting"' in text
+    assert 'id="curve-920"' not in text
+    assert "no sample pictures" in text
+
+
+def test_an_empty_record_is_a_page_all_the_same() -> None:
+    bare = replace(records.minimal_record(), scenarios=())
+    assert "No scenario was measured." in to_html(bare)
+
+
+def test_twelve_minutes_of_calls_still_make_a_small_page() -> None:
+    record = records.full_record()
+    many = records.scenario_result(record.scenarios[2].scenario, calls=60_000, rounds=30)
+    text = to_html(replace(record, scenarios=(many, *record.scenarios)))
+    assert len(text) < 400_000
+
+
+def test_text_that_is_no_unicode_is_replaced() -> None:
+    record = records.full_record()
+    odd = replace(record, command="dyninfer bench caf\udce9.dyn")
+    assert "dyninfer bench caf?.dyn" in to_html(odd)
+
+
+def test_a_failure_leaves_the_old_report_and_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def broken(_record: BenchRecord) -> str:
+        raise RuntimeError
+
+    monkeypatch.setattr(html, "page_of", broken)
+    with pytest.raises(RuntimeError):
+        write_html(records.minimal_record(), path)
+    assert path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_without_jinja_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    html._environment.cache_clear()
+    try:
+        with refuses(MissingExtra, 'pip install "dyninfer[report]"'):
+            write_html(records.minimal_record(), tmp_path / "report.html")
+    finally:
+        html._environment.cache_clear()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dyninfer.benchmarks.bench.record import Baselines, LatencyModel, Pictures, Scenario
+from dyninfer.benchmarks.report import words
+from tests.benchmarks.report.report_records import (
+    baselines,
+    full_record,
+    minimal_record,
+    scenario_result,
+    single_call_record,
+)
+
+RECORD = full_record()
+
+
+def with_ratios(easy: float, hard: float) -> Baselines:
+    changed = tuple(
+        replace(entry, ratio=replace(entry.ratio, median=easy if entry.side == "easy" else hard))
+        for entry in baselines().ratios
+    )
+    return replace(baselines(), ratios=changed)
+
+
+def sentence_with(found: Baselines | None) -> str:
+    return words.result_sentence(replace(RECORD, baselines=found))
+
+
+def test_the_result_names_easy_hard_and_half_and_the_gain_over_the_last_exit() -> None:
+    easy, half, hard = (words.plain_result(RECORD, share) for share in (0, 0.5, 1))
+    assert easy is not None
+    assert half is not None
+    assert hard is not None
+    text = sentence_with(with_ratios(0.6, 1.0))
+    for result in (easy, half, hard):
+        assert f"{result.latency.mean_ms.value:.1f} ms" in text
+    # half of the images at 0.6 and half at 1.0 of the last exit's time: 0.8
+    assert "1.25 times as fast as always running the last exit's detector alone" in text
+
+
+def test_a_loss_is_called_one() -> None:
+    assert "1.20 times as long as always running" in sentence_with(with_ratios(1.0, 1.4))
+    assert "about as long as always running" in sentence_with(with_ratios(0.9, 1.11))
+
+
+def test_without_that_baseline_the_comparison_is_with_all_images_hard() -> None:
+    text = sentence_with(None)
+    half, hard = words.plain_result(RECORD, 0.5), words.plain_result(RECORD, 1)
+    assert half is not None
+    assert hard is not None
+    gain = hard.latency.mean_ms.value / half.latency.mean_ms.value
+    assert f"{gain:.2f} times as fast as sending every image through" in text
+
+
+def test_one_exit_or_a_single_scenario_make_a_plain_sentence() -> None:
+    static = minimal_record()
+    time = static.scenarios[0].ms_per_image.value
+    assert words.result_sentence(static) == f"An image takes {time:.1f} ms (batch 1)."
+    assert "(batch 1, 0 % hard)" in words.result_sentence(single_call_record())
+    assert words.result_sentence(replace(RECORD, scenarios=())) == "No scenario was measured."
+
+
+def test_without_the_middle_only_the_ends_are_told() -> None:
+    ends = tuple(r for r in RECORD.scenarios if r.scenario in (Scenario(1, 0.0), Scenario(1, 1.0)))
+    text = words.result_sentence(replace(RECORD, scenarios=ends))
+    assert text.count(" ms") == 2
+    assert "50 %" not in text
+
+
+def test_warnings_tell_of_unstable_warm_ups_and_few_calls() -> None:
+    quiet = replace(RECORD, scenarios=RECORD.scenarios[:4], baselines=None)
+    assert words.warnings(quiet) == []
+    found = words.warnings(single_call_record())
+    assert any("warm-up" in line for line in found)
+    assert any("few calls (1 or more" in line for line in found)
+
+
+def test_warnings_name_three_scenarios_and_count_the_rest() -> None:
+    few = tuple(scenario_result(Scenario(batch=b), calls=5) for b in range(1, 7))
+    (line,) = words.warnings(replace(RECORD, scenarios=few, baselines=None))
+    assert "batch 3, as routed; 3 other scenarios" in line
+
+
+def test_pictures_are_counted_and_their_sizes_told() -> None:
+    mixed = Pictures("pictures", 9, {"1x1": 4, "2x2": 2, "3x3": 2, "4x4": 1})
+    expected = "pictures, 9 of them; height x width 1x1 (4), 2x2 (2), 3x3 (2) and 1 other size"
+    assert words.pictures_words(replace(RECORD, pictures=mixed)) == expected
+    same = Pictures("pictures", 9, {"1x2": 9})
+    assert words.pictures_words(replace(RECORD, pictures=same)).endswith("all 1x2 (height x width)")
+    synthetic = minimal_record()
+    told = "synthetic 720x1280 (height x width), 16 of them"
+    assert words.pictures_words(synthetic) == told
+
+
+def test_mixed_precisions_are_told_stage_by_stage() -> None:
+    assert words.precision_words(RECORD) == "fp32"
+    stages = (replace(RECORD.measured.stages[0], precision="int8"), *RECORD.measured.stages[1:2])
+    mixed = replace(RECORD, measured=replace(RECORD.measured, stages=stages))
+    assert words.precision_words(mixed) == "first int8, router fp32"
+
+
+def test_a_reason_ends_like_a_sentence() -> None:
+    record = replace(RECORD, missing={"model": "too few scenarios", "energy": "None found!"})
+    assert words.why_missing(record, ("model",), "x") == "too few scenarios."
+    assert words.why_missing(record, ("other", "energy"), "x") == "None found!"
+    assert words.why_missing(record, ("other",), "not asked for") == "not asked for."
+
+
+def test_break_even_is_told_as_measured_or_by_the_model_or_not_at_all() -> None:
+    def text(model: LatencyModel | None) -> str:
+        return words.break_even_words(replace(RECORD, model=model))
+
+    plain = LatencyModel((), (), 0.1)
+    assert text(None) == ""
+    assert text(plain) == ""
+    assert "fewer than 47 % of the images" in text(replace(plain, break_even=0.47))
+    assert "faster than" in text(replace(plain, break_even=1.0))
+    assert "alone is faster at any share" in text(replace(plain, break_even=0.0))
+    by_model = replace(plain, break_even_by_batch={1: 0.4, 8: 0.55})
+    assert "40 % at batch 1, 55 % at batch 8" in text(by_model)
+    both = text(replace(by_model, break_even=0.47))
+    assert both.index("47 %") < both.index("40 % at batch 1")
+
+
+def test_energy_is_told_by_exit_or_why_not() -> None:
+    assert "0.410 J at exit 0, 0.770 J at exit 1 (Intel RAPL" in words.energy_words(RECORD)
+    absent = words.energy_words(minimal_record())
+    assert absent == "Energy was not measured: this machine has no energy meter."
