@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 import dyninfer
+from dyninfer.cli.bench import bench
 from dyninfer.cli.build import build
 from dyninfer.cli.calibrate import calibrate
 from dyninfer.cli.demo import demo
@@ -41,6 +42,7 @@ app.command(no_args_is_help=True)(build)
 app.command(no_args_is_help=True)(predict)
 app.command(no_args_is_help=True)(calibrate)
 app.command("eval", no_args_is_help=True)(evaluate)
+app.command(no_args_is_help=True)(bench)
 app.command("fit-router", no_args_is_help=True)(fit_router)
 app.command()(demo)
 
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = DEBUG_FLAG in arguments
     arguments = [argument for argument in arguments if argument != DEBUG_FLAG]
     try:
-        app(arguments, prog_name="dyninfer")
+        app(arguments, prog_name="dyninfer", obj=arguments)
     except DyninferError as error:
         _fail(str(error), debug, error)
     except SystemExit as stopped:

@@ -17,7 +17,16 @@ def test_without_arguments_the_help_is_shown(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["export"], ["export", "dynamicdet"], ["verify"], ["info"], ["predict"], ["demo"]],
+    [
+        [],
+        ["export"],
+        ["export", "dynamicdet"],
+        ["verify"],
+        ["info"],
+        ["predict"],
+        ["bench"],
+        ["demo"],
+    ],
 )
 def test_every_command_has_help_with_an_example(
     capsys: pytest.CaptureFixture[str], command: list[str]

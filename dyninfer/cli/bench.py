@@ -1,0 +1,252 @@
+"""``dyninfer bench``: where the time goes, how sure that is, and what the alternatives take."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.markup import escape
+
+from dyninfer.cli.bench_arguments import (
+    AgainstOption,
+    AnnotationsOption,
+    BatchesOption,
+    BundleOrNone,
+    CompareOption,
+    ConcurrencyOption,
+    DecodeOption,
+    Format,
+    FormatOption,
+    FromOption,
+    HardOption,
+    ImagesOption,
+    MinCallsOption,
+    OutputOption,
+    PicturesOption,
+    QuickOption,
+    RateOption,
+    ReportOption,
+    RoundsOption,
+    SecondsOption,
+    SourceOption,
+    SyntheticOption,
+)
+from dyninfer.cli.bench_options import (
+    check_report_library,
+    choose_baselines,
+    choose_pictures,
+    make_effort,
+    parse_counts,
+    parse_hard,
+    parse_rates,
+)
+from dyninfer.cli.common import (
+    BackendDeviceOption,
+    BackendOption,
+    JsonOption,
+    PrecisionOption,
+    ProviderOption,
+    SpeedOption,
+    check_output_file,
+    parse_image_size,
+    progress_bar,
+    read_speed,
+    stdout,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from dyninfer.benchmarks.bench.record import BenchRecord
+    from dyninfer.benchmarks.bench.take import BenchRequest
+
+
+def bench(
+    context: typer.Context,
+    bundle: BundleOrNone = None,
+    images: ImagesOption = None,
+    annotations: AnnotationsOption = None,
+    pictures: PicturesOption = 64,
+    synthetic: SyntheticOption = None,
+    batch: BatchesOption = "1,8",
+    hard: HardOption = None,
+    concurrency: ConcurrencyOption = "1",
+    rate: RateOption = None,
+    decode: DecodeOption = False,
+    speed: SpeedOption = None,
+    seconds: SecondsOption = None,
+    rounds: RoundsOption = None,
+    min_calls: MinCallsOption = None,
+    quick: QuickOption = False,
+    against: AgainstOption = None,
+    source: SourceOption = None,
+    compare: CompareOption = None,
+    from_record: FromOption = None,
+    output: OutputOption = None,
+    report: ReportOption = None,
+    format_: FormatOption = Format.TABLE,
+    device: BackendDeviceOption = None,
+    backend: BackendOption = None,
+    provider: ProviderOption = None,
+    precision: PrecisionOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Measure latency per call and per step, with intervals, beside named baselines.
+
+    Scenarios take turns, so that a drift of the machine falls on all alike; shares of hard images
+    are forced exactly. Use a machine that does nothing else.
+
+    Example: **dyninfer bench dy-yolov7.dyn --images val/ --output new.json --report report.html**
+    """
+    chosen = Format.JSON if json_output else format_
+    _check_mode(bundle, compare, from_record)
+    _check_outputs(output, report)
+    if compare is not None:
+        if output or report or chosen is Format.MARKDOWN:
+            raise typer.BadParameter("--compare prints tables or --json; give no other output")
+        _compare(*compare, chosen)
+        return
+    if bundle is None:
+        record = _read(from_record)
+    else:
+        _check_pictures(images, annotations, synthetic, decode)
+        from dyninfer.benchmarks.bench.against import Opening
+        from dyninfer.benchmarks.bench.scenarios import Choices
+        from dyninfer.benchmarks.bench.take import BenchRequest
+        from dyninfer.bundle import Bundle
+
+        choices = Choices(
+            batches=parse_counts(batch, "--batch"),
+            hard=parse_hard(hard),
+            concurrency=parse_counts(concurrency, "--concurrency"),
+            rates=parse_rates(rate),
+            decode=decode,
+            as_routed=bool(images) or speed is not None,
+        )
+        policy = None if speed is None else read_speed(speed)
+        manifest = Bundle.open(bundle, check_files=False).manifest  # loading checks them
+        record = _run(
+            BenchRequest(
+                command=shlex.join(["dyninfer", *(context.find_root().obj or ["bench"])]),
+                opening=Opening(bundle, device, backend, provider, precision),
+                baselines=choose_baselines(manifest, against, source, quick),
+                choices=choices,
+                effort=make_effort(quick, seconds, rounds, min_calls),
+                pictures=choose_pictures(manifest, images, annotations, synthetic, pictures),
+                policy=policy,
+            )
+        )
+    try:
+        _write(record, output, report)
+    finally:  # a full disk must not cost what took minutes to measure
+        _show(record, chosen)
+
+
+def _check_mode(
+    bundle: Path | None, compare: tuple[Path, Path] | None, from_record: Path | None
+) -> None:
+    """A bundle to measure, or two records, or one.
+
+    Raises:
+        typer.BadParameter: none of them was given, or several.
+    """
+    given = sum(value is not None for value in (bundle, compare, from_record))
+    if given != 1:
+        raise typer.BadParameter("give one of BUNDLE, --compare OLD NEW and --from RECORD")
+
+
+def _check_pictures(
+    images: list[Path] | None, annotations: Path | None, synthetic: str | None, decode: bool
+) -> None:
+    """Refuse options that need pictures of the user's, where there are none, or the reverse."""
+    if annotations is not None and not images:
+        raise typer.BadParameter("--annotations tells what is in pictures; give --images too")
+    if decode and not images:
+        raise typer.BadParameter("--decode reads files; give --images too")
+    if synthetic is not None and images:
+        raise typer.BadParameter("give one of --images and --synthetic")
+    parse_image_size(synthetic)
+
+
+def _check_outputs(output: Path | None, report: Path | None) -> None:
+    """Say before the measurement what could not be written after it."""
+    if output is not None and output == report:
+        raise typer.BadParameter(f"--output and --report both name {output}; give two files")
+    for path in (output, report):
+        if path is not None:
+            check_output_file(path)
+    if report is not None:
+        check_report_library()
+
+
+def _read(path: Path | None) -> BenchRecord:
+    from dyninfer.benchmarks.bench.record import read_record
+
+    assert path is not None  # without a bundle there is one
+    return read_record(path)
+
+
+def _run(request: BenchRequest) -> BenchRecord:
+    """Measure under a progress bar."""
+    from dyninfer.benchmarks.bench.take import take_record
+
+    with progress_bar() as progress:
+        task = progress.add_task("opening the bundle", total=None)
+
+        def on_step(what: str, done: int, total: int) -> None:
+            progress.update(task, description=escape(what), completed=done, total=total)
+
+        record = take_record(request, on_step)
+    for line in request.pictures.warnings:
+        warn(line)
+    return record
+
+
+def _write(record: BenchRecord, output: Path | None, report: Path | None) -> None:
+    from dyninfer.benchmarks.bench.record import write_record
+
+    if output is not None:
+        write_record(record, output)
+    if report is not None:
+        from dyninfer.benchmarks.report.html import write_html
+
+        write_html(record, report)
+
+
+def _show(record: BenchRecord, chosen: Format) -> None:
+    """Print the record, and on stderr what should make one doubt it."""
+    from dyninfer.benchmarks.bench.doubts import doubts_of
+
+    for line in doubts_of(record):
+        warn(line)
+    if chosen is Format.JSON:
+        stdout.print_json(json.dumps(asdict(record)))
+    elif chosen is Format.MARKDOWN:
+        from dyninfer.benchmarks.report.markdown import to_markdown
+
+        typer.echo(to_markdown(record))
+    else:
+        from dyninfer.cli.bench_tables import print_record
+
+        print_record(record)
+
+
+def _compare(old: Path, new: Path, chosen: Format) -> None:
+    """Set two records beside each other; status 1 where the new one is slower.
+
+    Raises:
+        typer.Exit: it is.
+    """
+    from dyninfer.benchmarks.bench.compare import compare_records
+    from dyninfer.cli.bench_comparison import print_comparison
+
+    comparison = compare_records(_read(old), _read(new))
+    if chosen is Format.JSON:
+        stdout.print_json(json.dumps(asdict(comparison)))
+    else:
+        print_comparison(comparison)
+    if comparison.regressions:
+        raise typer.Exit(1)

@@ -1,0 +1,185 @@
+"""What the options of ``dyninfer bench`` mean: lists of numbers, pictures, baselines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from dyninfer.cli.common import parse_image_size, progress_bar
+from dyninfer.errors import InputError, MissingExtra
+
+if TYPE_CHECKING:
+    from dyninfer.benchmarks.bench.against import BaselineRequest
+    from dyninfer.benchmarks.bench.pictures import BenchPictures
+    from dyninfer.benchmarks.bench.rounds import Effort
+    from dyninfer.manifest import Manifest
+
+NO_BASELINE = "none"
+LAST_EXIT = "always-last-exit"
+Value = TypeVar("Value")
+
+
+def parse_counts(text: str, option: str) -> tuple[int, ...]:
+    """``1,8`` -> (1, 8).
+
+    Raises:
+        typer.BadParameter: an entry is no whole number from 1 up.
+    """
+
+    def count(entry: str) -> int:
+        if not entry.isdecimal() or int(entry) < 1:
+            raise typer.BadParameter(
+                f"{option} {entry!r} is no whole number from 1 up; expected for example 1,8"
+            )
+        return int(entry)
+
+    return _parse_list(text, option, count)
+
+
+def parse_rates(text: str | None) -> tuple[float, ...]:
+    """``5,30`` -> (5.0, 30.0) calls a second; None -> none.
+
+    Raises:
+        typer.BadParameter: an entry is no positive number.
+    """
+
+    def rate(entry: str) -> float:
+        value = _number(entry)
+        if value is None or value <= 0:
+            raise typer.BadParameter(
+                f"--rate {entry!r} is no positive number of calls a second; "
+                "expected for example 5,30"
+            )
+        return value
+
+    return () if text is None else _parse_list(text, "--rate", rate)
+
+
+def parse_hard(text: str | None) -> tuple[float, ...] | None:
+    """``0,0.25,50%`` -> (0.0, 0.25, 0.5); None -> None.
+
+    Raises:
+        typer.BadParameter: an entry is no share from 0 to 1, or from 0 % to 100 %.
+    """
+    return None if text is None else _parse_list(text, "--hard", _share)
+
+
+def _share(entry: str) -> float:
+    value = _number(entry.removesuffix("%").strip())
+    if value is None or value < 0:
+        raise typer.BadParameter(
+            f"--hard {entry!r} is no share; expected for example 0,25%,0.5,100%"
+        )
+    share = value / 100 if entry.endswith("%") else value
+    if share > 1:
+        hint = f"; write {value:g}% or {value / 100:g}" if share == value <= 100 else ""
+        raise typer.BadParameter(
+            f"--hard {entry!r} is more than all images: expected a share from 0 to 1{hint}"
+        )
+    return share
+
+
+def _number(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"\d+\.?\d*|\.\d+", text) else None
+
+
+def _parse_list(text: str, option: str, parse: Callable[[str], Value]) -> tuple[Value, ...]:
+    """Entries between commas, each once."""
+    entries = [entry.strip() for entry in text.split(",")]
+    if not all(entries):
+        raise typer.BadParameter(f"{option} {text!r} has an empty entry; expected a,b,c")
+    return tuple(dict.fromkeys(map(parse, entries)))
+
+
+def make_effort(
+    quick: bool, seconds: float | None, rounds: int | None, calls: int | None
+) -> Effort:
+    """How long to measure: what was given, else what suits the mode."""
+    from dyninfer.benchmarks.bench.rounds import Effort
+
+    usual = (
+        Effort(seconds=0.6, rounds=5, min_calls=3, warm_up_seconds=0.8, idle_seconds=0.5)
+        if quick
+        else Effort()
+    )
+    return Effort(
+        seconds=usual.seconds if seconds is None else seconds,
+        rounds=usual.rounds if rounds is None else rounds,
+        min_calls=usual.min_calls if calls is None else calls,
+        warm_up_seconds=usual.warm_up_seconds,
+        idle_seconds=usual.idle_seconds,
+    )
+
+
+def choose_pictures(
+    manifest: Manifest,
+    images: list[Path] | None,
+    annotations: Path | None,
+    synthetic: str | None,
+    kept: int,
+) -> BenchPictures:
+    """The user's pictures, decoded under a progress bar, or made-up ones.
+
+    Raises:
+        InputError: pictures or annotations cannot be used.
+    """
+    from dyninfer.benchmarks.bench.pictures import (
+        DEFAULT_SIZE,
+        load_pictures,
+        synthetic_pictures,
+    )
+    from dyninfer.benchmarks.dataset import load_samples
+    from dyninfer.cli.calibrate import silence_decoder
+    from dyninfer.cli.sources import expand_sources
+
+    if not images:
+        height, width = parse_image_size(synthetic) or DEFAULT_SIZE
+        return synthetic_pictures(height, width)
+    silence_decoder()
+    paths = expand_sources([str(path) for path in images])
+    samples = load_samples(paths, annotations, manifest.class_names)
+    with progress_bar() as progress:
+        task = progress.add_task("reading pictures", total=min(kept, len(samples.items)))
+        return load_pictures(samples, kept, lambda: progress.advance(task))
+
+
+def choose_baselines(
+    manifest: Manifest, against: str | None, sources: list[Path] | None, quick: bool
+) -> BaselineRequest:
+    """The baselines that were named, else the cheap one where the bundle has it.
+
+    Raises:
+        typer.BadParameter: a name is unknown, or a file is not there.
+    """
+    from dyninfer.benchmarks.baselines.names import check_names
+    from dyninfer.benchmarks.bench.against import BaselineRequest
+
+    if against == NO_BASELINE:
+        return BaselineRequest(reason="switched off by --against none")
+    if against is None:
+        if quick:
+            return BaselineRequest(reason="left out by --quick; name some with --against")
+        if len(manifest.exits) < 2:
+            return BaselineRequest(reason="one exit has no baseline of its own; see --against")
+        return BaselineRequest((LAST_EXIT,), memory=False)
+    try:
+        names = check_names(_parse_list(against, "--against", str))
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+    return BaselineRequest(names, tuple(sources or ()))
+
+
+def check_report_library() -> None:
+    """Say before the measurement that the report could not be written.
+
+    Raises:
+        MissingExtra: Jinja is not installed.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("jinja2") is None:
+        raise MissingExtra('--report needs jinja2; install it: pip install "dyninfer[report]"')

@@ -1,0 +1,275 @@
+"""A record of ``dyninfer bench`` as tables for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from dyninfer.cli.common import stdout
+
+if TYPE_CHECKING:
+    from dyninfer.benchmarks.bench.record import (
+        Baselines,
+        BenchRecord,
+        Estimate,
+        LatencyModel,
+        Scenario,
+        ScenarioResult,
+    )
+    from dyninfer.benchmarks.interleaved import RatioEstimate
+
+BAR = 16  # columns of a share of 1
+ABSENT = "-"
+
+
+def print_record(record: BenchRecord) -> None:
+    """Headline, latency by scenario, spans, baselines, model, and what is missing."""
+    for line in headline(record):
+        stdout.print(escape(line), soft_wrap=True)
+    stdout.print(latency_table(record.scenarios))
+    stdout.print(escape(footnote(record.scenarios)), soft_wrap=True)
+    shown = ends_at_batch_1(record.scenarios)
+    if shown:
+        stdout.print(span_table(shown, [stage.name for stage in record.measured.stages]))
+    mixed = mixture_at_batch_1(record.scenarios)
+    if mixed is not None:
+        stdout.print(exit_table(mixed))
+    stdout.print(machine_lines(record), soft_wrap=True)
+    if record.baselines is not None:
+        stdout.print(baseline_table(record.baselines))
+    for line in closing(record):
+        stdout.print(escape(line), soft_wrap=True)
+
+
+def headline(record: BenchRecord) -> list[str]:
+    """What was measured, on what, with what."""
+    measured, machine = record.measured, record.machine
+    sizes = ", ".join(f"{name} {size}" for name, size in measured.image_inputs.items())
+    kinds = sorted({stage.precision for stage in measured.stages})
+    return [
+        f"{measured.bundle}: {measured.family}, {measured.exits} exit"
+        f"{'' if measured.exits == 1 else 's'}, {sizes} (height x width), {', '.join(kinds)}",
+        f"{measured.backend} {measured.backend_version} ({measured.provider}) on "
+        f"{measured.device}; {machine.system}, load {machine.load_average_1min}",
+        f"{record.pictures.count} pictures, {record.pictures.what}; as routed: {measured.policy}",
+        f"{record.started_utc}, {record.seconds:.0f} s; clock of the engines: {record.clock}",
+    ]
+
+
+def significant(value: float) -> str:
+    """Three significant digits, or a whole number: 0.123, 1.23, 12.3, 123, 1234."""
+    digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f}"
+
+
+def _estimate(estimate: Estimate | None) -> str:
+    return ABSENT if estimate is None else significant(estimate.value)
+
+
+def _spread(estimate: Estimate) -> str:
+    """How far the interval reaches, to its farther end."""
+    reach = max(estimate.high - estimate.value, estimate.value - estimate.low)
+    return f"{reach / estimate.value:.0%}" if estimate.value else ABSENT
+
+
+def _hard(scenario: Scenario) -> str:
+    share = scenario.hard_fraction
+    return "as routed" if share is None else f"{100 * share:.4g}%"
+
+
+def how_run(scenario: Scenario) -> str:
+    """What is unusual about it: callers, rate, decoding."""
+    parts = []
+    if scenario.concurrency > 1:
+        parts.append(f"{scenario.concurrency} callers")
+    if scenario.rate_per_s is not None:
+        parts.append(f"{scenario.rate_per_s:g}/s")
+    if scenario.decode:
+        parts.append("decode")
+    return " ".join(parts)
+
+
+def add_scenario_columns(table: Table, unusual: bool) -> None:
+    """Columns for :func:`scenario_cells`."""
+    table.add_column("batch", justify="right", no_wrap=True)
+    table.add_column("hard", justify="right", no_wrap=True)
+    if unusual:
+        table.add_column("how")
+
+
+def scenario_cells(scenario: Scenario, unusual: bool) -> list[str]:
+    """Batch, hard fraction and, if any scenario of the table is ``unusual``, how it is run."""
+    how = [escape(how_run(scenario))] if unusual else []
+    return [str(scenario.batch), _hard(scenario), *how]
+
+
+def latency_table(results: Sequence[ScenarioResult]) -> Table:
+    """One row for each scenario."""
+    unusual = any(how_run(result.scenario) for result in results)
+    table = Table(title="milliseconds of a call", title_justify="left", box=box.SIMPLE_HEAD)
+    add_scenario_columns(table, unusual)
+    for column in ("p50", "±", "p90", "p99", "p99.9", "mean", "img/s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in results:
+        latency = result.latency
+        table.add_row(
+            *scenario_cells(result.scenario, unusual),
+            _estimate(latency.p50_ms),
+            _spread(latency.p50_ms),
+            _estimate(latency.p90_ms),
+            _estimate(latency.p99_ms),
+            _estimate(latency.p999_ms),
+            _estimate(latency.mean_ms),
+            significant(result.images_per_s.value),
+        )
+    return table
+
+
+def footnote(results: Sequence[ScenarioResult]) -> str:
+    """How many calls there are, and what would take more."""
+    from dyninfer.benchmarks.bench.statistics import calls_needed
+
+    counts = [result.latency.count for result in results]
+    needs = f"{calls_needed(0.99)} calls for p99, {calls_needed(0.999)} for p99.9"
+    return (
+        f"{min(counts)} to {max(counts)} calls each; ± is the half of the 95 % interval of p50 "
+        f"that reaches farther; it takes {needs} (more with --seconds)"
+    )
+
+
+def ends_at_batch_1(results: Sequence[ScenarioResult]) -> list[ScenarioResult]:
+    """The easiest and the hardest of the plain scenarios with batch 1."""
+    plain = [
+        result
+        for result in results
+        if result.scenario.batch == 1
+        and result.scenario.hard_fraction is not None
+        and not how_run(result.scenario)
+    ]
+    plain.sort(key=lambda result: result.hard_fraction)
+    return plain if len(plain) < 2 else [plain[0], plain[-1]]
+
+
+def span_table(shown: Sequence[ScenarioResult], stages: Sequence[str]) -> Table:
+    """Milliseconds of every step, and its share as a bar."""
+    from dyninfer.benchmarks.bench.spans import in_order
+
+    title = "milliseconds of the steps of a call, batch 1"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("step")
+    for result in shown:
+        table.add_column(f"{_hard(result.scenario)} hard", justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True, width=BAR)
+    totals = [sum(s.ms_per_image.value for s in result.spans) for result in shown]
+    by_name = [{s.name: s.ms_per_image.value for s in result.spans} for result in shown]
+    for name in in_order({name for spans in by_name for name in spans}, stages):
+        cells = []
+        for spans, total in zip(by_name, totals, strict=True):
+            spent = spans.get(name)
+            cells += [ABSENT if spent is None else significant(spent), _bar(spent, total)]
+        table.add_row(escape(name), *cells)
+    table.add_row("sum", *(text for total in totals for text in (significant(total), "")))
+    return table
+
+
+def _bar(spent: float | None, total: float) -> str:
+    if not spent or not total:
+        return ""
+    return "█" * round(BAR * spent / total) or "▏"
+
+
+def mixture_at_batch_1(results: Sequence[ScenarioResult]) -> ScenarioResult | None:
+    """A plain scenario with batch 1 whose images left at several exits, best as routed."""
+    mixed = [
+        result
+        for result in results
+        if result.scenario.batch == 1
+        and not how_run(result.scenario)
+        and sum(exit_.latency is not None for exit_ in result.exits) > 1
+    ]
+    mixed.sort(key=lambda result: result.scenario.hard_fraction is not None)
+    return mixed[0] if mixed else None
+
+
+def exit_table(mixed: ScenarioResult) -> Table:
+    """Calls by the exit their image left at."""
+    how = _hard(mixed.scenario) + (" hard" if mixed.scenario.hard_fraction is not None else "")
+    title = f"milliseconds by exit, batch 1, {how}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, min_width=len(title))
+    for column in ("exit", "images", "p50", "±", "p90", "p99", "mean"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for exit_ in mixed.exits:
+        cells = [ABSENT] * 5
+        if (latency := exit_.latency) is not None:
+            cells = [
+                _estimate(latency.p50_ms),
+                _spread(latency.p50_ms),
+                _estimate(latency.p90_ms),
+                _estimate(latency.p99_ms),
+                _estimate(latency.mean_ms),
+            ]
+        table.add_row(str(exit_.exit_index), f"{exit_.share:.1%}", *cells)
+    return table
+
+
+def machine_lines(record: BenchRecord) -> str:
+    """Energy and memory."""
+    lines = []
+    energy = record.energy
+    if energy is not None:
+        joules = ", ".join(
+            f"exit {n} {value:.3g} J" for n, value in enumerate(energy.joules_by_exit)
+        )
+        lines.append(f"energy of an image above {energy.idle_watts:.1f} W at rest: {joules}")
+    lines.append(f"largest resident memory: {record.peak_memory_mib:.0f} MiB")
+    return escape("\n".join(lines))
+
+
+def baseline_table(baselines: Baselines) -> Table:
+    """The time of dyninfer over that of each baseline."""
+    title = f"dyninfer's time / baseline's, {baselines.rounds} rounds, batch 1 (below 1: faster)"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("baseline")
+    sides = list(dict.fromkeys(ratio.side for ratio in baselines.ratios))
+    for side in sides:
+        table.add_column(side, justify="right", no_wrap=True)
+        table.add_column("95 % interval", no_wrap=True)
+    found = {(ratio.baseline, ratio.side): ratio.ratio for ratio in baselines.ratios}
+    for name in dict.fromkeys(ratio.baseline for ratio in baselines.ratios):
+        cells = [cell for side in sides for cell in _ratio_cells(found.get((name, side)))]
+        table.add_row(escape(name), *cells)
+    return table
+
+
+def _ratio_cells(ratio: RatioEstimate | None) -> list[str]:
+    if ratio is None:
+        return [ABSENT, ""]
+    return [f"{ratio.median:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}"]
+
+
+def closing(record: BenchRecord) -> list[str]:
+    """The model, and what is missing and why."""
+    lines = [] if record.model is None else [model_line(record.model)]
+    if record.missing:
+        lines += [f"not measured: {what} ({why})" for what, why in record.missing.items()]
+    return lines
+
+
+def model_line(model: LatencyModel) -> str:
+    """How well the model predicts, and where the cascade stops paying off."""
+    held_out = sum(check.held_out for check in model.checks)
+    over = (
+        f"{held_out} held-out scenarios"
+        if held_out
+        else f"the {len(model.checks)} it was fitted on"
+    )
+    line = f"latency model: mean error {model.mean_error:.1%} over {over}"
+    if model.mean_noise is not None:
+        line += f", measured within {model.mean_noise:.1%}"
+    if model.break_even is not None:
+        line += f"; faster than the last exit alone up to {model.break_even:.0%} hard"
+    return line

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dyninfer.benchmarks.bench.record import BenchRecord, read_record, write_record
+from tests import support
+from tests.dyninfer.cli.run import run, write_picture
+
+FAST = ["--seconds", "0.05", "--rounds", "2", "--min-calls", "4", "--batch", "1"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return support.write_two_exits(tmp_path_factory.mktemp("bundle") / "two.dyn")
+
+
+@pytest.fixture(scope="module")
+def measured(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
+    """Stdout, stderr and the record of an ordinary run."""
+    path = tmp_path_factory.mktemp("out") / "record.json"
+    command = [sys.executable, "-m", "dyninfer", "bench", str(bundle), "--quick", *FAST]
+    done = subprocess.run(
+        [
+            *command,
+            "--batch",
+            "1,2",
+            "--hard",
+            "0,100%",
+            "--synthetic",
+            "16x24",
+            "--rate",
+            "100",
+            "--output",
+            str(path),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"COLUMNS": "80", "PATH": "/usr/bin:/bin"},
+    )
+    return done.stdout, done.stderr, path
+
+
+def test_tables_show_latency_steps_and_what_is_missing(measured: tuple[str, str, Path]) -> None:
+    out, err, _ = measured
+    assert "two.dyn" in out
+    for word in ("p99.9", "img/s", "second", "postprocess", "sum", "100/s", "not measured: curve"):
+        assert word in out
+    assert "milliseconds by exit, batch 1, 50% hard" in out
+    table = [line for line in out.splitlines() if "│" in line or "─" in line]
+    assert all(len(line) <= 80 for line in table)
+    assert "Traceback" not in err
+
+
+def test_the_record_holds_all_scenarios_and_the_command(measured: tuple[str, str, Path]) -> None:
+    record = read_record(measured[2])
+    assert len(record.scenarios) == 6
+    assert record.command.startswith("dyninfer bench ")
+    assert "--synthetic 16x24" in record.command
+    for result in record.scenarios:
+        assert result.hard_fraction == pytest.approx(result.scenario.hard_fraction)
+
+
+def test_a_record_is_shown_again_without_a_run(
+    capsys: pytest.CaptureFixture[str], measured: tuple[str, str, Path]
+) -> None:
+    status, out, _ = run(capsys, "bench", "--from", str(measured[2]))
+    assert status == 0
+    assert "milliseconds of a call" in out
+    status, out, _ = run(capsys, "bench", "--from", str(measured[2]), "--json")
+    assert status == 0
+    assert json.loads(out)["measured"]["bundle"] == "two.dyn"
+    status, out, _ = run(capsys, "bench", "--from", str(measured[2]), "--format", "markdown")
+    assert status == 0
+    assert "| " in out
+
+
+def test_a_report_is_one_file(
+    capsys: pytest.CaptureFixture[str], measured: tuple[str, str, Path], tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    status, _, _ = run(capsys, "bench", "--from", str(measured[2]), "--report", str(report))
+    assert status == 0
+    assert "two" in report.read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def slower(record: BenchRecord, factor: float) -> BenchRecord:
+    """The record of code that takes ``factor`` times as long."""
+
+    def slow(calls: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(ms * factor for ms in calls)
+
+    scenarios = tuple(
+        replace(result, rounds_ms=tuple(map(slow, ((5.0, 5.1, 5.2),) * 12)))
+        for result in record.scenarios
+    )
+    yardstick = replace(record.yardstick, rounds_ms=(4.0,) * 12, median_ms=4.0)
+    return replace(record, scenarios=scenarios, yardstick=yardstick)
+
+
+def test_a_slower_record_is_status_1_and_a_verdict_but_no_error(
+    capsys: pytest.CaptureFixture[str], measured: tuple[str, str, Path], tmp_path: Path
+) -> None:
+    record = read_record(measured[2])
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    write_record(slower(record, 1.0), old)
+    write_record(slower(record, 1.5), new)
+    status, out, err = run(capsys, "bench", "--compare", str(old), str(new))
+    assert (status, err) == (1, "")
+    assert "slower" in out
+    assert "1.500" in out
+    status, out, err = run(capsys, "bench", "--compare", str(old), str(old), "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["scenarios"]
+
+
+def test_a_comparison_writes_no_other_output(
+    capsys: pytest.CaptureFixture[str], measured: tuple[str, str, Path], tmp_path: Path
+) -> None:
+    files = ["--compare", str(measured[2]), str(measured[2])]
+    for more in (["--output", str(tmp_path / "a.json")], ["--format", "markdown"]):
+        status, out, err = run(capsys, "bench", *files, *more)
+        assert (status, out) == (2, "")
+        assert "--compare prints tables" in err
+
+
+def test_a_disk_that_is_full_does_not_cost_the_figures(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bundle: Path,
+    tmp_path: Path,
+) -> None:
+    from dyninfer.benchmarks.bench import record
+
+    def full(_record: BenchRecord, path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(record, "write_record", full)
+    path = tmp_path / "record.json"
+    status, out, err = run(
+        capsys, "bench", str(bundle), "--quick", *FAST, "--hard", "0", "--output", str(path)
+    )
+    assert status == 1
+    assert "milliseconds of a call" in out
+    assert err.splitlines()[-1] == f"error: {path}: No space left on device"
+
+
+def test_pictures_of_the_users_add_a_curve(
+    capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for height in (20, 24, 30):
+        write_picture(folder / f"{height}.png", height, 32)
+    path = tmp_path / "r.json"
+    status, out, err = run(
+        capsys,
+        "bench",
+        str(bundle),
+        "--quick",
+        *FAST,
+        "--hard",
+        "0,100%",
+        "--decode",
+        "--images",
+        str(folder),
+        "--pictures",
+        "2",
+        "--speed",
+        "0.4",
+        "--output",
+        str(path),
+    )
+    assert status == 0, err
+    record = read_record(path)
+    assert record.pictures.count == 2
+    assert record.pictures.curve
+    assert record.measured.policy == "threshold 0.4"
+    names = {result.scenario.name for result in record.scenarios}
+    assert {"batch 1, as routed", "batch 1, 1 hard, with decoding"} <= names
+    assert "as routed" in out
+
+
+def test_the_cheap_baseline_is_there_unless_it_is_switched_off(
+    bundle: Path, tmp_path: Path
+) -> None:
+    from dyninfer.bundle import Bundle
+    from dyninfer.cli.bench_options import choose_baselines
+
+    cascade = Bundle.open(bundle).manifest
+    static = Bundle.open(support.write_static(tmp_path / "one.dyn")).manifest
+    assert choose_baselines(cascade, None, None, False).names == ("always-last-exit",)
+    assert choose_baselines(cascade, None, None, True).names == ()
+    assert choose_baselines(cascade, "none", None, False).names == ()
+    assert choose_baselines(static, None, None, False).names == ()
+    assert choose_baselines(cascade, "naive", None, True).names == ("naive",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--hard", "25"], "write 25% or 0.25"),
+        (["--hard", "250%"], "more than all"),
+        (["--hard", "half"], "no share"),
+        (["--hard", "0,,1"], "empty entry"),
+        (["--hard", "-1"], "no share"),
+        (["--batch", "0"], "from 1 up"),
+        (["--batch", "1.5"], "from 1 up"),
+        (["--concurrency", "two"], "--concurrency"),
+        (["--rate", "0"], "calls a second"),
+        (["--rate", "fast"], "calls a second"),
+        (["--synthetic", "wide"], "HxW"),
+        (["--against", "single-graph"], "single-graph-if"),
+        (["--against", "nothing.onnx"], "nothing.onnx"),
+        (["--annotations", "labels.json"], "--images"),
+        (["--decode"], "--images"),
+        (["--images", ".", "--synthetic", "16x16"], "one of"),
+        (["--seconds", "0"], "0.05"),
+        (["--rounds", "1"], "rounds"),
+        (["--compare", "a", "b"], "one of BUNDLE"),
+        (["--from", "a"], "one of BUNDLE"),
+        (["--output", "a", "--report", "a"], "two files"),
+    ],
+)
+def test_wrong_usage_is_told_in_a_line(
+    capsys: pytest.CaptureFixture[str], bundle: Path, arguments: list[str], part: str
+) -> None:
+    status, out, err = run(capsys, "bench", str(bundle), *arguments)
+    assert (status, out) == (2, "")
+    told = " ".join(err.replace("│", " ").split())
+    assert part in told
+
+
+def test_neither_bundle_nor_record_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "bench", "--quick")
+    assert status == 2
+    assert "BUNDLE" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--output", "missing/record.json"], "there is no folder"),
+        (["--report", "."], "is a folder"),
+        (["--images", "missing.png"], "does not exist"),
+        (["--speed", "30%"], "calibrat"),
+        (["--device", "cuda:0"], "cuda"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], bundle: Path, arguments: list[str], part: str
+) -> None:
+    status, out, err = run(capsys, "bench", str(bundle), "--quick", *arguments)
+    assert (status, out) == (1, "")
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert part in err
+
+
+def test_a_bundle_without_a_router_refuses_a_mixture(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn", router=False)
+    status, _, err = run(capsys, "bench", str(path), "--quick", "--hard", "50%")
+    assert status == 1
+    assert "no router" in err
+    assert err.count("\n") == 1
+
+
+def test_a_record_that_is_none_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text("{}")
+    status, _, err = run(capsys, "bench", "--from", str(path))
+    assert status == 1
+    assert "no record of dyninfer bench" in err
+
+
+def test_an_interruption_leaves_nothing_behind(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bundle: Path,
+    tmp_path: Path,
+) -> None:
+    from dyninfer.benchmarks.bench import rounds
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rounds, "run_slice", interrupted)
+    path = tmp_path / "record.json"
+    status, out, err = run(capsys, "bench", str(bundle), "--quick", "--output", str(path))
+    assert (status, out, err) == (130, "", "interrupted\n")
+    assert list(tmp_path.iterdir()) == []
