@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import count
 
@@ -86,45 +86,53 @@ def take_record(
         BundleError, BackendUnavailable, PolicyError, InputError: the bundle cannot be opened, or
             not be measured in the way that was asked for.
     """
-    started, start = datetime.now(timezone.utc), time.perf_counter()
-    missing: dict[str, str] = {}
+    start = time.perf_counter()
+    record, manifest = _run_detector(request, on_step)
+    # our own engines are closed by now: idle ones would take time from others
+    budget_s = COMPARISON_S * request.effort.seconds
+    baselines, why = hold_comparison(
+        request.opening, request.baselines, record.scenarios, budget_s, on_step
+    )
+    missing = dict(record.missing)
+    if baselines is None:
+        missing["baselines"] = why
+    model = _fit(manifest, record.scenarios, baselines, missing)
+    seconds = time.perf_counter() - start
+    return replace(record, seconds=seconds, baselines=baselines, model=model, missing=missing)
+
+
+def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, Manifest]:
+    """All scenarios, the pictures and the machine; the record without what is made of them."""
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     machine = describe_machine()
+    missing: dict[str, str] = {}
     with _opened(request) as detector:
-        measured, clock = describe_detector(detector), engine_clock(detector)
-        manifest, device = detector.manifest, detector.device
+        device = detector.device
         with MachineWatch(device=device) as watch, _metered(device, request, on_step) as energy:
             found = _measure(detector, request, energy, on_step)
+        peak_mib = peak_memory_mib()
         joules = _energy_by_exit(energy, missing)
         pictures, gaps = describe_pictures(
             detector, request.pictures, found.results, lambda what: on_step(what, 0, 1)
         )
-        missing |= gaps
-    # our own engines are closed by now: idle ones would take time from others
-    seconds = COMPARISON_S * request.effort.seconds
-    baselines, why = hold_comparison(
-        request.opening, request.baselines, found.results, seconds, on_step
-    )
-    if baselines is None:
-        missing["baselines"] = why
-    return BenchRecord(
-        schema_version=SCHEMA_VERSION,
-        written_by=f"dyninfer {dyninfer.__version__}",
-        command=request.command,
-        started_utc=started.isoformat(timespec="seconds"),
-        seconds=time.perf_counter() - start,
-        clock=clock,
-        measured=measured,
-        pictures=pictures,
-        machine=machine,
-        log=watch.log(),
-        peak_memory_mib=peak_memory_mib(),
-        yardstick=yardstick_of(found.yardstick_ms),
-        scenarios=found.results,
-        baselines=baselines,
-        model=_fit(manifest, found.results, baselines, missing),
-        energy=joules,
-        missing=missing,
-    )
+        record = BenchRecord(
+            schema_version=SCHEMA_VERSION,
+            written_by=f"dyninfer {dyninfer.__version__}",
+            command=request.command,
+            started_utc=started,
+            seconds=0.0,
+            clock=engine_clock(detector),
+            measured=describe_detector(detector),
+            pictures=pictures,
+            machine=machine,
+            log=watch.log(),
+            peak_memory_mib=peak_mib,
+            yardstick=yardstick_of(found.yardstick_ms),
+            scenarios=found.results,
+            energy=joules,
+            missing=missing | gaps,
+        )
+        return record, detector.manifest
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,7 @@ def warm_up(
         clock: in seconds.
 
     Returns:
-        What was run, and the milliseconds from one call to the next, the median of the windows
-        that were compared.
+        What was run, and the median milliseconds from one call to the next.
     """
     start = clock()
     windows = [run(period), run(period)]

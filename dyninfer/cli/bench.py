@@ -105,8 +105,7 @@ def bench(
     _check_mode(bundle, compare, from_record)
     _check_outputs(output, report)
     if compare is not None:
-        if output or report or chosen is Format.MARKDOWN:
-            raise typer.BadParameter("--compare prints tables or --json; give no other output")
+        _refuse_other_outputs(output, report, chosen)
         _compare(*compare, chosen)
         return
     if bundle is None:
@@ -156,6 +155,11 @@ def _check_mode(
     given = sum(value is not None for value in (bundle, compare, from_record))
     if given != 1:
         raise typer.BadParameter("give one of BUNDLE, --compare OLD NEW and --from RECORD")
+
+
+def _refuse_other_outputs(output: Path | None, report: Path | None, chosen: Format) -> None:
+    if output or report or chosen is Format.MARKDOWN:
+        raise typer.BadParameter("--compare prints tables or --json; give no other output")
 
 
 def _check_pictures(
