@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.bundle import Bundle
-from dyninfer.engines.ort.runtime import Target, open_session
+from dyninfer.engines.ort.runtime import SMALL_MACS, Target, open_session
 from dyninfer.errors import InputError
 from dyninfer.manifest import Exit, Stage
 
@@ -37,7 +37,12 @@ class BareRoute:
                 f"{bundle} has {len(self.manifest.exits)} exits, expected a cascade of {EXITS}"
             )
         self._sessions = {
-            name: open_session(opened.stage_path(name), CPU, shared_threads=False)
+            name: open_session(
+                opened.stage_path(name),
+                CPU,
+                shared_threads=False,
+                small=self.manifest.stages[name].macs <= SMALL_MACS,
+            )
             for exit_ in self.manifest.exits
             for name in exit_.stages
         }

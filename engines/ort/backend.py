@@ -13,7 +13,14 @@ import numpy.typing as npt
 
 from dyninfer.engines.base import Backend, Engine
 from dyninfer.engines.device_array import DeviceArray
-from dyninfer.engines.ort.runtime import PROVIDERS, Target, open_session, ort, parse_target
+from dyninfer.engines.ort.runtime import (
+    PROVIDERS,
+    SMALL_MACS,
+    Target,
+    open_session,
+    ort,
+    parse_target,
+)
 from dyninfer.engines.ort.tensor import Bound, OrtTensor, OrtWorkspace
 from dyninfer.errors import BackendUnavailable, EngineBuildError, EngineRunError, InputError
 from dyninfer.hardware import cpu_name
@@ -138,7 +145,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
 
     def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> OrtEngine:
         """See :meth:`dyninfer.engines.base.Backend.open`."""
-        session = self._session(path, f"stage {name!r}")
+        session = self._session(path, f"stage {name!r}", small=stage.macs <= SMALL_MACS)
         found = [value.name for value in session.get_outputs()]
         expected = [spec.name for spec in stage.outputs]
         if found != expected:
@@ -222,9 +229,9 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
                     self._gather_sessions[key] = self._session(path, f"gather of {key}")
             return self._gather_sessions[key]
 
-    def _session(self, path: Path, what: str) -> Any:
+    def _session(self, path: Path, what: str, *, small: bool = False) -> Any:
         try:
-            session = open_session(path, self._target, self._shared_threads)
+            session = open_session(path, self._target, self._shared_threads, small=small)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             reason = str(error).splitlines()[0]
             raise EngineBuildError(f"ONNX Runtime cannot open {what} ({path}): {reason}") from error

@@ -18,7 +18,15 @@ except ImportError as _error:
         'pip install "dyninfer[cpu]" or, for an NVIDIA GPU, pip install "dyninfer[cuda]"'
     ) from _error
 
-__all__ = ["PROVIDERS", "Target", "open_session", "ort", "parse_target", "session_options"]
+__all__ = [
+    "PROVIDERS",
+    "SMALL_MACS",
+    "Target",
+    "open_session",
+    "ort",
+    "parse_target",
+    "session_options",
+]
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -83,7 +91,8 @@ def parse_target(device: str, provider: str | None) -> Target:
     return Target(match[1], int(match[2] or 0), provider)
 
 
-SPIN_US = 50
+SPIN_US = 100
+SMALL_MACS = 1_000_000_000
 
 _pool_lock = threading.Lock()
 _pool_ready = False
@@ -98,7 +107,7 @@ def share_thread_pool() -> None:
             _pool_ready = True
 
 
-def session_options(shared_threads: bool) -> Any:
+def session_options(shared_threads: bool, small: bool = False) -> Any:
     """Options of a session.
 
     Sessions that take turns slow each other down by 5 to 20 % if the threads of the idle ones
@@ -107,15 +116,20 @@ def session_options(shared_threads: bool) -> Any:
     ONNX Runtime refuses every session of the application's own that has default options.
 
     Within a run, threads that wait for others spin for :data:`SPIN_US` microseconds and then sleep;
-    without a limit they spin on. Time over that without a limit, two CPU cores, interleaved: where
-    other processes wanted the cores, too, 0.6 for the embedded model (192 x 192) and 0.75 for
-    Dy-YOLOv7 (640 x 640); where they did not, 0.95 for the embedded model. Threads that never spin
-    took 0.5 and 1.36 there. Also tried, and none was better: no arena, a lower optimisation level,
-    no prepacking, parallel execution, denormals as zero, an explicit number of threads.
+    without a limit they spin on. Time over that without a limit, two CPU cores, interleaved: 0.99
+    for the embedded model (192 x 192) and for Dy-YOLOv7 (640 x 640) where the cores were free,
+    0.6 to 1.0 where other processes wanted them, too. Threads that never spin took 1.33 of it on
+    free cores. Also tried, and none was better: no arena, a lower optimisation level, no
+    prepacking, parallel execution, denormals as zero, an explicit number of threads.
 
-    Memory patterns are off: they reserve the sum of a run's tensors as one block, for every batch
-    size anew, and every stage would keep such blocks. Without them a cascade's peak memory was a
-    third lower and its time the same (Dy-YOLOv7's topology at half width, 640 x 640, CPU).
+    Memory patterns reserve a run's tensors as one block. Small stages have them: the embedded model
+    takes 0.95 of the time without. Large ones do not: every stage would keep such a block, for the
+    largest batch it has seen. Without them a cascade's peak memory was a third lower and its time
+    the same (Dy-YOLOv7's topology at half width, 640 x 640, CPU).
+
+    Args:
+        shared_threads: take the process's pool.
+        small: the stage makes at most :data:`SMALL_MACS` multiply-accumulates an image.
     """
     options = ort.SessionOptions()
     if shared_threads:
@@ -124,28 +138,29 @@ def session_options(shared_threads: bool) -> Any:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         # versions of ONNX Runtime that do not know this entry ignore it
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
-    options.enable_mem_pattern = False
+    options.enable_mem_pattern = small
     options.log_severity_level = 4  # what fails is raised, in one line
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     return options
 
 
-def open_session(path: Path, target: Target, shared_threads: bool) -> Any:
+def open_session(path: Path, target: Target, shared_threads: bool, *, small: bool = False) -> Any:
     """An inference session on the target; whatever ONNX Runtime raises passes through."""
     if shared_threads:
         share_thread_pool()
     try:
-        return _session(path, target, shared_threads)
+        return _session(path, target, session_options(shared_threads, small))
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         if shared_threads or "use_per_session_threads" not in str(error):
             raise
-    return _session(path, target, True)  # the application has set up a shared pool itself
+    # the application has set up a shared pool itself
+    return _session(path, target, session_options(True, small))
 
 
-def _session(path: Path, target: Target, shared_threads: bool) -> Any:
+def _session(path: Path, target: Target, options: Any) -> Any:
     return ort.InferenceSession(
         str(path),
-        session_options(shared_threads),
+        options,
         providers=target.providers,
         enable_fallback=0,  # or it prints, and tries again with other providers
     )
