@@ -285,7 +285,9 @@ class Detector:
         }
         with self._pipeline.workspace() as workspace:
             outputs = self.engines[name].run(tensors, workspace)
-            return {key: np.array(tensor.numpy()) for key, tensor in outputs.items()}
+            found = {key: np.array(tensor.numpy()) for key, tensor in outputs.items()}
+            workspace.device_spans()  # or the next batch would find the times of this run
+        return found
 
     def close(self) -> None:
         """Free all engines and buffers, after the calls under way; later ones raise InputError."""

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dyninfer.imagespec import ImageSpec
+from dyninfer.spans import RESERVED
 
 SCHEMA_VERSION = 1
 BATCH_AXIS = "batch"
@@ -158,6 +159,8 @@ class Manifest(_Model):
         names = [name for exit_ in self.exits for name in exit_.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"the route names a stage twice: {', '.join(names)}")
+        if clash := RESERVED & set(names):
+            raise ValueError(f"a stage is called {min(clash)!r}, as a step of the runtime is")
         for exit_ in self.exits:
             if exit_.image_input not in self.image_inputs:
                 raise ValueError(f"image input {exit_.image_input!r} is not described")

@@ -48,7 +48,8 @@ def nms(
     """Greedy class-wise non-maximum suppression.
 
     The candidates are settled in chunks of falling confidence, and the search ends when enough is
-    kept. Overlaps are compared in float32, and again in float64 where float32 leaves a doubt.
+    kept. Overlaps are compared in float32, and again in float64 where float32 leaves a doubt; the
+    last few of a chunk are OpenCV's to decide, whose overlaps are rounded to float32.
 
     Args:
         boxes_xyxy: (M, 4), best first, each finite and with an area.

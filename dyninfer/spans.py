@@ -17,6 +17,10 @@ READ_BACK = "read-back"
 """Waiting for easiness and outputs to be on the host, beyond what the device worked meanwhile."""
 POSTPROCESS = "postprocess"
 """From an exit's outputs to detections in pixels of the picture."""
+OTHER = "other"
+"""What is left of a call's time; whoever timed the call finds it, no result carries it."""
+RESERVED = frozenset({DECODE, PREPARE, COPY, GATHER, READ_BACK, POSTPROCESS, OTHER})
+"""Names that no stage may have."""
 BEFORE_STAGES = (DECODE, PREPARE, COPY)
 AFTER_STAGES = (GATHER, READ_BACK, POSTPROCESS)
 
@@ -38,12 +42,14 @@ def on_device(spans: Sequence[Span], device: Sequence[DeviceSpan]) -> list[Span]
 
     On a device the host only enqueues stages and gathers: their times are the device's. Copies
     and gathers are of the rows of the stage that they precede. The host waits for results while
-    the device works, so only what it waits beyond that counts as :data:`READ_BACK`; spans then
-    do not overlap.
+    the device works, so only what it waits beyond that counts as :data:`READ_BACK`. Spans then do
+    not overlap, but for :data:`PREPARE` of a later exit's own images, which the host does while the
+    device still works for the rows that have left.
 
     Args:
         spans: what the host saw, in order.
-        device: what the device saw, in order; empty where the host's clock is right.
+        device: what the device saw, in order; empty where the host's clock is right. Stages that
+            the host did not run in this batch are left out.
     """
     if not device:
         return list(spans)
@@ -52,10 +58,11 @@ def on_device(spans: Sequence[Span], device: Sequence[DeviceSpan]) -> list[Span]
     waited = sum(span.ms for span in spans if span.name == READ_BACK)
     beyond = max(0.0, 1 - sum(ms for _, ms in device) / waited) if waited else 0.0
     seen: list[Span] = []
-    rows: Sequence[int] = ()
+    rows: Sequence[int] | None = None
     for name, ms in reversed(device):
-        rows = rows if name in (COPY, GATHER) else rows_of[name]
-        seen.append(Span(name, ms, rows))
+        rows = rows if name in (COPY, GATHER) else rows_of.get(name)
+        if rows is not None:
+            seen.append(Span(name, ms, rows))
     reads = [span._replace(ms=span.ms * beyond) for span in spans if span.name == READ_BACK]
     kept = [span for span in spans if span.name not in (READ_BACK, GATHER, *timed)]
     return [*kept, *reversed(seen), *reads]

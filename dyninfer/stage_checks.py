@@ -88,7 +88,7 @@ class StageChecks:
         if kind is None or issubclass(kind, Exception):
             try:
                 self.wait_all()
-            finally:
-                self._thread.shutdown()
+            finally:  # after a failure nobody waits for the rest
+                self._thread.shutdown(cancel_futures=True)
         else:  # interrupted by the user: the file under way is the last
             self._thread.shutdown(cancel_futures=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import dyninfer
 from dyninfer.benchmarks.bench.forced import ForcedHard, spread_rows
 from dyninfer.benchmarks.interleaved import Run, compare, run_rounds
 from dyninfer.benchmarks.targets.bare_route import BareRoute
+from dyninfer.benchmarks.targets.repeated import repeated
 from dyninfer.benchmarks.targets.result import TargetResult
 from dyninfer.detector import Detector
 from dyninfer.errors import InputError
@@ -47,21 +47,13 @@ def measure(
     bare = BareRoute(bundle)
     images = random_images(bare.manifest, BATCH)
     hard = np.flatnonzero(spread_rows(HARD, BATCH, 0)).tolist()
-    singles = [{name: array[row : row + 1] for name, array in images.items()} for row in (0, 1)]
-    easy_alone, hard_alone = bare.bind(singles[0], ()), bare.bind(singles[1], (0,))
-    mixed_bare = bare.bind(images, hard)
-
-    def bare_one_by_one() -> None:
-        for row in range(BATCH):
-            (hard_alone if row in hard else easy_alone).run()
-
     with dyninfer.load(bundle, max_batch=BATCH) as detector:
         runs = {
             MIXED: _batch_run(detector, images, ForcedHard(HARD / BATCH, BATCH)),
             ONE_BY_ONE: _one_by_one_run(detector, images, hard),
             ALL_LAST: _batch_run(detector, images, LeaveAt(1)),
-            BARE: _timed(mixed_bare.run),
-            BARE_ONE_BY_ONE: _timed(bare_one_by_one),
+            BARE: repeated(bare.bind(images, hard).run, 1),
+            BARE_ONE_BY_ONE: _bare_one_by_one_run(bare, images, hard),
         }
         for run in runs.values():
             run()
@@ -106,23 +98,25 @@ def random_images(manifest: Manifest, batch: int, seed: int = 0) -> _Inputs:
     }
 
 
-def _timed(call: Callable[[], object]) -> Run:
-    def run() -> float:
-        start = time.perf_counter_ns()
-        call()
-        return (time.perf_counter_ns() - start) / 1e6
-
-    return run
-
-
 def _batch_run(detector: Detector, images: _Inputs, policy: ForcedHard | LeaveAt) -> Run:
-    timed = _timed(lambda: detector.infer(images))
+    timed = repeated(lambda: detector.infer(images), 1)
 
     def run() -> float:
         detector.policy = policy
         return timed()
 
     return run
+
+
+def _bare_one_by_one_run(bare: BareRoute, images: _Inputs, hard: list[int]) -> Run:
+    singles = [{name: array[row : row + 1] for name, array in images.items()} for row in (0, 1)]
+    easy_alone, hard_alone = bare.bind(singles[0], ()), bare.bind(singles[1], (0,))
+
+    def call() -> None:
+        for row in range(BATCH):
+            (hard_alone if row in hard else easy_alone).run()
+
+    return repeated(call, 1)
 
 
 def _one_by_one_run(detector: Detector, images: _Inputs, hard: list[int]) -> Run:
@@ -135,7 +129,7 @@ def _one_by_one_run(detector: Detector, images: _Inputs, hard: list[int]) -> Run
             detector.policy = LeaveAt(int(row in hard))
             detector.infer(image)
 
-    return _timed(call)
+    return repeated(call, 1)
 
 
 def _result(

@@ -6,12 +6,13 @@ import difflib
 import multiprocessing
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from dyninfer.benchmarks.targets.result import TargetResult
-from dyninfer.errors import InputError
+from dyninfer.errors import EngineRunError, InputError
 
 PACKAGE = "dyninfer.benchmarks.targets"
 
@@ -71,11 +72,17 @@ def measure_apart(group: Group, bundle: Path, rounds: int | None) -> list[Target
     """Measure a group in a fresh process, so that nothing of another group is left in it.
 
     Raises:
-        DyninferError: what the group's own ``measure`` raises.
+        DyninferError: what the group's own ``measure`` raises, or its process was ended.
     """
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=fresh) as pool:
-        return pool.submit(measure_here, group, bundle, rounds or group.rounds).result()
+        try:
+            return pool.submit(measure_here, group, bundle, rounds or group.rounds).result()
+        except BrokenProcessPool:
+            raise EngineRunError(
+                f"the process of the group {group.name} was ended, which is what a system short "
+                f"of memory does; measure it alone with --only {group.name}"
+            ) from None
 
 
 def measure_here(group: Group, bundle: Path, rounds: int) -> list[TargetResult]:

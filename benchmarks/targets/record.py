@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,11 +23,13 @@ class TargetsRecord(RunRecord):
         log: how the machine fared meanwhile.
         model: of the targets that need a full-size one.
         results: one for every row.
+        failures: group that could not be measured -> why.
     """
 
     log: MachineLog
     model: str
     results: tuple[TargetResult, ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_targets(path: Path) -> TargetsRecord:

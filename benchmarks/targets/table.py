@@ -47,6 +47,8 @@ def print_targets(record: TargetsRecord, console: Console) -> None:
     console.print(table)
     for result in record.results:
         console.print(escape(f"{result.key}: {result.what}. {result.note}"), soft_wrap=True)
+    for name, why in record.failures.items():
+        console.print(escape(f"{name} could not be measured: {why}"), soft_wrap=True)
 
 
 def to_markdown(record: TargetsRecord) -> str:
@@ -55,4 +57,5 @@ def to_markdown(record: TargetsRecord) -> str:
     lines.append("|---|" + "---:|" * 3 + "---|")
     lines += [f"| {' | '.join(row_of(result))} |" for result in record.results]
     notes = [f"- `{result.key}`: {result.what}. {result.note}" for result in record.results]
+    notes += [f"- {name} could not be measured: {why}" for name, why in record.failures.items()]
     return "\n".join([*lines, "", *notes])

@@ -173,7 +173,8 @@ class OrtWorkspace:
     ) -> OrtTensor:
         """A tensor of this shape in the buffer ``key``, allocated only if it must grow.
 
-        ``key`` is a stage and its output. Bindings of a stage whose buffer is replaced are let go.
+        ``key`` is a stage and its output. Bindings of a stage whose buffer is replaced are let go;
+        gathers, whose first part is no stage, are bound anew every time.
         """
         known = self._tensors.setdefault(key, {})
         if shape in known:

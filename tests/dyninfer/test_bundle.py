@@ -142,6 +142,11 @@ def test_a_future_schema_asks_for_an_upgrade(made) -> None:
     refused(made, "schema version 2", "reads up to 1", "upgrade")
 
 
+def call_a_stage_as_a_step(manifest) -> None:
+    manifest["stages"]["prepare"] = manifest["stages"].pop("second")
+    manifest["route"]["exits"][1]["body"] = "prepare"
+
+
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
@@ -161,6 +166,7 @@ def test_a_future_schema_asks_for_an_upgrade(made) -> None:
         (lambda m: m.update(image_inputs={}), ("images",)),
         (lambda m: m["route"]["exits"][0].update(image_input="x"), ("'x'",)),
         (lambda m: m["route"]["exits"][1].update(body="first"), ("twice",)),
+        (call_a_stage_as_a_step, ("'prepare'", "step of the runtime")),
         (lambda m: m["class_names"].pop(), ("class names", "columns")),
         (lambda m: m["stages"]["router"]["outputs"][0].update(name="x"), ("easiness",)),
         (lambda m: m["image_inputs"]["images"].update(height=16), ("16x8",)),

@@ -151,3 +151,20 @@ def test_images_for_a_later_exit_are_copied_for_those_that_reach_it(tmp_path: Pa
         easy, hard = detector(pictures_of([0.9, 0.1]))
     assert easy.timings_ms[COPY] == pytest.approx(0.005)
     assert hard.timings_ms[COPY] == pytest.approx(0.005 + 0.01)
+
+
+def test_marks_of_a_stage_that_this_batch_did_not_run_are_left_out() -> None:
+    spans = [Span("first", 1.0, (0, 1)), Span(READ_BACK, 4.0, (0, 1))]
+    seen = on_device(spans, [(COPY, 5.0), ("second", 7.0), (COPY, 1.0), ("first", 2.0)])
+    assert [span.name for span in seen] == [COPY, "first", READ_BACK]
+    assert seen[0].ms == 1.0
+
+
+def test_a_stage_that_was_run_by_itself_leaves_no_time_behind(tmp_path: Path) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    with make_rig().detector(path) as detector:
+        (easy,) = detector(pictures_of([0.9]))
+        detector.run_stage("second", {"images": np.zeros((1, 3, 8, 8), np.float32)})
+        (again,) = detector(pictures_of([0.9]))
+    assert set(again.timings_ms) == set(easy.timings_ms)
+    assert "second" not in again.timings_ms
