@@ -36,13 +36,12 @@ def run_cancellable(work: Callable[[threading.Event], ResultT], name: str) -> Re
 
     def target() -> None:
         attempt.go.wait()
-        if attempt.cancelled.is_set():
-            return
         try:
-            attempt.results.append(work(attempt.cancelled))
+            if not attempt.cancelled.is_set():
+                attempt.results.append(work(attempt.cancelled))
         except BaseException as error:  # raised again below, in the caller's thread
             attempt.error = error
-        finally:
+        finally:  # also where nothing was begun: the interrupt may have come just after go
             attempt.ended.set()
 
     _wait_for(threading.Thread(target=target, name=name, daemon=True), attempt)

@@ -4,7 +4,6 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from dyninfer.benchmarks import time_eager
 from dyninfer.cli.app import app
 from dyninfer.opening import DEFAULT_BATCH
 from tests import support
@@ -88,41 +88,30 @@ def test_a_protocol_says_that_nobody_ran_it(name):
     assert "- [ ]" in text
 
 
-def test_files_that_a_protocol_names_exist():
-    root = FOLDER.parents[1]
+def test_modules_that_a_protocol_names_exist():
     for name in PROTOCOLS:
         text = (FOLDER / name).read_text(encoding="utf-8")
-        for path in re.findall(r"\bbenchmarks/[\w/]+\.py", text):
-            assert (root / path).is_file(), path
-
-
-def time_eager() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("time_eager", FOLDER / "time_eager.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+        for module in re.findall(r"python -m (dyninfer[\w.]+)", text):
+            assert importlib.util.find_spec(module) is not None, module
 
 
 def test_the_timed_model_runs_one_route_and_half_precision_finds_the_same():
-    script, checkpoint = time_eager(), support.checkpoint_of("dy-yolov7")
+    checkpoint = support.checkpoint_of("dy-yolov7")
     size, cpu = (128, 160), torch.device("cpu")
-    exact = script.make_run(checkpoint, size, cpu, half=False, folded=True)
-    half = script.make_run(checkpoint, size, cpu, half=True, folded=False)
-    for route in (script.EASY, script.HARD):
+    exact = time_eager.make_run(checkpoint, size, cpu, half=False, folded=True)
+    half = time_eager.make_run(checkpoint, size, cpu, half=True, folded=False)
+    for route in (time_eager.EASY, time_eager.HARD):
         boxes, rough = exact(route)["boxes_xyxy"], half(route)["boxes_xyxy"]
         assert boxes.shape == rough.shape == (1, 3 * (16 * 20 + 8 * 10 + 4 * 5), 4)
         assert rough.dtype is torch.float16
         assert (boxes - rough.float()).abs().median() < 1
-    easy, hard = exact(script.EASY), exact(script.HARD)
+    easy, hard = exact(time_eager.EASY), exact(time_eager.HARD)
     assert not torch.equal(easy["boxes_xyxy"], hard["boxes_xyxy"])
 
 
 def test_the_script_prints_every_published_share():
-    script = time_eager()
     program = typer.Typer()
-    program.command()(script.main)
+    program.command()(time_eager.main)
     options = ["--height", "64", "--width", "64", "--device", "cpu", "--no-half"]
     checkpoint = str(support.checkpoint_of("dy-yolov7"))
     done = CliRunner().invoke(

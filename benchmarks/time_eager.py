@@ -2,7 +2,7 @@
 
 Eager PyTorch, batch 1, half precision on a GPU, no NMS, from an image that is already on the
 device. Images leave at each exit by force; a mixture's time is the weighted mean of the two, its
-frames per second the inverse of that. Run on CPUs only so far; see ``v100.md`` beside this file.
+frames per second the inverse of that. Run on CPUs only so far; see ``protocols/v100.md``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(
 ) -> None:
     """Print milliseconds and frames per second at several shares of hard images.
 
-    Example: python benchmarks/protocols/time_eager.py dy-yolov7.pt --height 480
+    Example: python -m dyninfer.benchmarks.time_eager dy-yolov7.pt --height 480
     """
     run = make_run(checkpoint, (height, width), torch.device(device), half=half, folded=folded)
     routes: dict[str, Callable[[], float]] = {
