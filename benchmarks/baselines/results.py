@@ -8,7 +8,7 @@ from pathlib import Path
 from dyninfer.benchmarks.baselines import names as known
 from dyninfer.benchmarks.baselines.contest import Entry, Samples
 from dyninfer.benchmarks.baselines.setup import Call
-from dyninfer.benchmarks.bench.record import BaselineRatio, ContenderTimes
+from dyninfer.benchmarks.bench.baseline_record import BaselineRatio, ContenderTimes
 from dyninfer.benchmarks.interleaved import compare, quantiles
 
 DYNINFER = "dyninfer"

@@ -21,7 +21,7 @@ from dyninfer.benchmarks.baselines.contest import (
 from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.results import DYNINFER, labels_of, ratios_of, times_of
 from dyninfer.benchmarks.baselines.setup import Arrays, Call, Kind, Opening, Setup, Side
-from dyninfer.benchmarks.bench.record import Baselines, ContenderMemory
+from dyninfer.benchmarks.bench.baseline_record import Baselines, ContenderMemory
 from dyninfer.benchmarks.interleaved import MIN_PAIRS, quantiles
 from dyninfer.builds import own_precision
 from dyninfer.bundle import Bundle

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dyninfer.benchmarks.baselines.run import run_baselines
-from dyninfer.benchmarks.bench.record import Baselines, ScenarioResult
+from dyninfer.benchmarks.bench.baseline_record import Baselines
+from dyninfer.benchmarks.bench.scenario_record import ScenarioResult
+from dyninfer.benchmarks.bench.slices import MS_PER_S
 from dyninfer.errors import DyninferError
 
 LEAST_ROUNDS = 8
-MS_PER_S = 1e3
+FAILURES = (DyninferError, OSError, MemoryError)
+"""What may go wrong after the scenarios and must not cost them."""
 OnStep = Callable[[str, int, int], object]
 """(what is about to run, how many steps of this part are done, how many there are)."""
 
@@ -81,6 +84,7 @@ def hold_comparison(
     """Run the baselines, or say why there are none.
 
     A failure costs nothing that was measured before: its reason takes the place of the results.
+    Ctrl-C is passed on.
 
     Args:
         opening: of the bundle.
@@ -104,6 +108,12 @@ def hold_comparison(
             memory=asked.memory,
             progress=lambda what, done, total: on_step(f"baselines: {what}", done, total),
         )
-    except DyninferError as error:
-        return None, f"the comparison failed: {error}"
+    except FAILURES as error:
+        return None, f"the comparison failed: {reason_of(error)}"
     return found, ""
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

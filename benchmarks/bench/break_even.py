@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from dyninfer.benchmarks.baselines.names import LAST_EXIT
-from dyninfer.benchmarks.bench.record import Baselines, RunsFor, StepCost
+from dyninfer.benchmarks.bench.baseline_record import Baselines
+from dyninfer.benchmarks.bench.model_record import RunsFor, StepCost
 from dyninfer.benchmarks.bench.row_costs import hard_rows, mean_cost
 from dyninfer.benchmarks.exit_times import stages_of_last_exit
 from dyninfer.manifest import Manifest

@@ -16,25 +16,24 @@ from dyninfer.benchmarks.bench.comparison import (
     Verdict,
 )
 from dyninfer.benchmarks.bench.differences import differences_of, refuse_other_machine
-from dyninfer.benchmarks.bench.record import BenchRecord, Estimate, ScenarioResult
+from dyninfer.benchmarks.bench.record import BenchRecord
+from dyninfer.benchmarks.bench.scenario_record import Estimate, ScenarioResult
 from dyninfer.benchmarks.bench.significance import (
     SEED,
     Summary,
     holm,
-    interval,
     mean_of,
     median_of,
-    permutation_p,
+    p_beyond,
     ratio_of_rounds,
     smallest_p,
 )
-from dyninfer.benchmarks.bench.statistics import supports
+from dyninfer.benchmarks.bench.statistics import CONFIDENCE, interval, supports
 from dyninfer.benchmarks.bench.steadiness import unsteady_reasons
 from dyninfer.errors import InputError
 from dyninfer.types import Float64Array
 
 TOLERANCE = 0.03
-CONFIDENCE = 0.95
 TAIL_RESAMPLES = 400
 TAIL = 0.99
 
@@ -47,10 +46,10 @@ def compare_records(
 ) -> Comparison:
     """Compare two runs on one machine.
 
-    A figure became slower if its ratio is beyond the tolerance and a permutation test on the
-    rounds is significant after Holm's correction for all figures of all scenarios. Times are
-    judged as they were measured. The yardstick is judged alike: where it changed, the machine did,
-    and the verdict says so.
+    A figure became slower if a permutation test on the rounds says that it is beyond the
+    tolerance, after Holm's correction for all figures of all scenarios. Times are judged as they
+    were measured. The yardstick is judged alike: where it changed, the machine did, and the
+    verdict says so.
 
     Args:
         old: what is compared with.
@@ -59,38 +58,40 @@ def compare_records(
         confidence: 1 - the chance of any false alarm.
 
     Raises:
-        InputError: the records are of different machines, or share no scenario.
+        InputError: the records are of different machines or share no scenario, or tolerance or
+            confidence are no shares.
     """
-    if tolerance < 0 or not 0 < confidence < 1:
-        raise InputError(
-            f"tolerance {tolerance:g} and confidence {confidence:g} were given, expected a share "
-            "from 0 up and one between 0 and 1"
-        )
-    refuse_other_machine(old, new)
-    before = {result.scenario.name: result for result in old.scenarios}
-    after = {result.scenario.name: result for result in new.scenarios}
-    shared = [name for name in before if name in after]
-    if not shared:
-        raise InputError(
-            f"the records share no scenario: one has {'; '.join(before) or 'none'}, the other "
-            f"{'; '.join(after) or 'none'}"
-        )
     judge = _Judge(tolerance, confidence)
+    refuse_other_machine(old, new)
+    pairs = _pairs(old, new)
+    both = {result.scenario.name for result, _ in pairs}
     yardstick = _yardstick(old, new, judge)
-    pairs = [(before[name], after[name]) for name in shared]
     return Comparison(
         tolerance=tolerance,
         confidence=confidence,
         differences=differences_of(old, new),
         scenarios=_scenario_changes(pairs, judge, yardstick),
-        only_old=tuple(r.scenario for name, r in before.items() if name not in after),
-        only_new=tuple(r.scenario for name, r in after.items() if name not in before),
+        only_old=tuple(r.scenario for r in old.scenarios if r.scenario.name not in both),
+        only_new=tuple(r.scenario for r in new.scenarios if r.scenario.name not in both),
         yardstick=yardstick,
         peak_memory_mib=(old.peak_memory_mib, new.peak_memory_mib),
         baselines=_baseline_changes(old, new),
         too_few_rounds=_too_few_rounds(pairs, confidence),
         unsteady=unsteady_reasons(old, new),
     )
+
+
+def _pairs(old: BenchRecord, new: BenchRecord) -> list[tuple[ScenarioResult, ScenarioResult]]:
+    """The scenarios that both have, in the order of the old one."""
+    before = {result.scenario.name: result for result in old.scenarios}
+    after = {result.scenario.name: result for result in new.scenarios}
+    pairs = [(result, after[name]) for name, result in before.items() if name in after]
+    if not pairs:
+        raise InputError(
+            f"the records share no scenario: one has {'; '.join(before) or 'none'}, the other "
+            f"{'; '.join(after) or 'none'}"
+        )
+    return pairs
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,17 @@ class _Figure:
 class _Judge:
     tolerance: float
     confidence: float
+
+    def __post_init__(self) -> None:
+        if self.tolerance < 0 or not 0 < self.confidence < 1:
+            raise InputError(
+                f"tolerance {self.tolerance:g} and confidence {self.confidence:g} were given, "
+                "expected a share from 0 up and one between 0 and 1"
+            )
+
+    def p(self, figure: _Figure) -> float:
+        """Of the change being within the tolerance, before any correction."""
+        return p_beyond(figure.old, figure.new, self.tolerance, figure.summary)
 
     def change(self, figure: _Figure, p: float) -> Change:
         """A figure with its ratio and verdict; ``p`` is corrected already."""
@@ -141,7 +153,7 @@ def _scenario_changes(
 ) -> tuple[ScenarioChange, ...]:
     figures = [(_latency(*pair), _throughput(*pair)) for pair in pairs]
     tested = [figure for both in figures for figure in both if figure]
-    corrected = iter(holm([permutation_p(figure.old, figure.new) for figure in tested]))
+    corrected = iter(holm([judge.p(figure) for figure in tested]))
     changes = []
     for (old, new), (latency, throughput) in zip(pairs, figures, strict=True):
         change = judge.change(latency, next(corrected))
@@ -204,7 +216,7 @@ def _yardstick(old: BenchRecord, new: BenchRecord, judge: _Judge) -> Change | No
     if old.yardstick.what != new.yardstick.what:
         return None
     figure = _Figure(old.yardstick.rounds_ms, new.yardstick.rounds_ms, median_of)
-    return judge.change(figure, permutation_p(figure.old, figure.new))
+    return judge.change(figure, judge.p(figure))
 
 
 def _baseline_changes(old: BenchRecord, new: BenchRecord) -> tuple[BaselineChange, ...]:

@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 from dyninfer.benchmarks.bench.comparison import Change, Comparison, ScenarioChange, Verdict
-from dyninfer.benchmarks.bench.record import Estimate
+from dyninfer.benchmarks.bench.scenario_record import Estimate
+
+
+def as_data(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as plain data for a script, with what follows from it at the top.
+
+    ``verdict`` is the last of :func:`lines_of`, ``slower`` the names of the scenarios that became
+    slower, ``machine_changed`` whether the yardstick changed.
+    """
+    return {
+        "verdict": verdict_of(comparison),
+        "slower": [change.scenario.name for change in comparison.regressions],
+        "machine_changed": comparison.machine_changed,
+        **asdict(comparison),
+    }
 
 
 def _interval(ratio: Estimate) -> str:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from dyninfer.benchmarks.bench.differences import Difference
-from dyninfer.benchmarks.bench.record import Estimate, Scenario
+from dyninfer.benchmarks.bench.scenario_record import Estimate, Scenario
 
 
 class Verdict(str, Enum):
     """What can be said of a figure.
 
-    ``SLOWER`` and ``FASTER``: beyond the tolerance, and significantly so. ``SAME``: its interval
+    ``SLOWER`` and ``FASTER``: significantly beyond the tolerance. ``SAME``: its interval
     lies within the tolerance. ``UNCLEAR``: neither; more rounds would tell.
     """
 
@@ -30,7 +30,7 @@ class Change:
         old: in the old record: milliseconds, or images a second.
         new: in the new one.
         ratio: new over old, with its interval.
-        p: of the test on rounds, corrected for all figures that were tested.
+        p: of the change being within the tolerance, corrected for all figures that were tested.
         verdict: on times as they were measured, whatever the yardstick says.
     """
 
@@ -70,7 +70,7 @@ class ScenarioChange:
 
     @property
     def verdict(self) -> Verdict:
-        """The worse of both figures; the same only where both are."""
+        """Slower if either figure is, else faster if either is; the same only where both are."""
         verdicts = [change.verdict for change in (self.latency, self.throughput) if change]
         for verdict in (Verdict.SLOWER, Verdict.FASTER, Verdict.UNCLEAR):
             if verdict in verdicts:

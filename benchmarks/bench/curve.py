@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from dyninfer.benchmarks.bench.pictures import BenchPictures
-from dyninfer.benchmarks.bench.record import CurvePoint, Pictures, SampleImage, ScenarioResult
+from dyninfer.benchmarks.bench.record import CurvePoint, Pictures, SampleImage
+from dyninfer.benchmarks.bench.scenario_record import ScenarioResult
 from dyninfer.benchmarks.calibrate import make_rows
 from dyninfer.benchmarks.exit_times import ExitTimes, measure_exit_times
 from dyninfer.benchmarks.outcomes import MIN_IMAGES, Outcomes, run_samples
@@ -19,7 +20,7 @@ from dyninfer.benchmarks.routed_precision import RoutedPrecision
 from dyninfer.detector import Detector
 from dyninfer.errors import InputError
 from dyninfer.thresholds import SEND_ALL, shared_easiness
-from dyninfer.types import Float64Array, ImageArray
+from dyninfer.types import ImageArray
 
 SAMPLES = 24
 SAMPLE_WIDTH = 160  # pixels
@@ -40,7 +41,7 @@ def describe_pictures(
         results: of the scenarios, for the milliseconds along the curve.
         progress: called before each step with what it is.
     """
-    plain = Pictures(pictures.what, len(pictures.arrays), pictures.sizes)
+    plain = plain_pictures(pictures)
     manifest = detector.manifest
     if pictures.samples is None:
         reason = "made-up pictures say nothing of a router; give --images"
@@ -62,8 +63,13 @@ def describe_pictures(
         plain,
         easiness=tuple(tuple(map(_or_none, row)) for row in outcomes.easiness.tolist()),
         curve=points,
-        samples=sample_images(pictures, outcomes.easiness),
+        samples=sample_images(pictures, outcomes),
     ), missing
+
+
+def plain_pictures(pictures: BenchPictures) -> Pictures:
+    """What was run, without what a router says of it."""
+    return Pictures(pictures.what, len(pictures.arrays), pictures.sizes)
 
 
 def exit_times(results: Sequence[ScenarioResult], exits: int) -> ExitTimes | None:
@@ -105,7 +111,7 @@ def curve_points(
     }
     last = (
         precision.at(np.full(len(outcomes.samples.items), len(outcomes.easiness)))
-        if (precision)
+        if precision is not None
         else None
     )
     points[1.0] = CurvePoint(
@@ -119,15 +125,20 @@ def curve_points(
     return tuple(points[share] for share in sorted(points)), missing
 
 
-def sample_images(pictures: BenchPictures, easiness: Float64Array) -> tuple[SampleImage, ...]:
-    """Some of the pictures from the hardest to the easiest, small, by name and without a folder."""
+def sample_images(pictures: BenchPictures, outcomes: Outcomes) -> tuple[SampleImage, ...]:
+    """Some of the pictures from the hardest to the easiest, small, by name and without a folder.
+
+    Of ``outcomes``, which may lack some of ``pictures``: a file can go while it is measured.
+    """
+    arrays = dict(zip(pictures.paths, pictures.arrays, strict=True))
+    paths, easiness = [item.path for item in outcomes.samples.items], outcomes.easiness
     order = np.argsort(shared_easiness(easiness), kind="stable")
     places = np.unique(np.linspace(0, len(order) - 1, min(SAMPLES, len(order))).round().astype(int))
     return tuple(
         SampleImage(
-            name=pictures.paths[index].name,
+            name=paths[index].name,
             easiness=tuple(map(_or_none, easiness[:, index].tolist())),
-            jpeg_base64=base64.b64encode(_thumbnail(pictures.arrays[index])).decode(),
+            jpeg_base64=base64.b64encode(_thumbnail(arrays[paths[index]])).decode(),
         )
         for index in order[places]
     )

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dyninfer.benchmarks.bench.record import BenchRecord
+from dyninfer.benchmarks.machine.cpu_state import CpuState
+from dyninfer.benchmarks.machine.host import Host
 from dyninfer.errors import InputError
 
 _MEASURED = (
@@ -17,6 +19,12 @@ _MEASURED = (
     ("device", "device"),
     ("policy", "policy"),
 )
+_OF_GPU = (
+    ("power_limit_w", "GPU power limit, W"),
+    ("application_sm_mhz", "GPU application clock, MHz"),
+    ("application_memory_mhz", "GPU memory's application clock, MHz"),
+)
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -68,15 +76,43 @@ def _pairs(old: BenchRecord, new: BenchRecord) -> Iterator[tuple[str, str, str]]
     yield "manifest", old.measured.manifest_sha256[:12], new.measured.manifest_sha256[:12]
     yield "precision", _precision(old), _precision(new)
     yield "image size", _image_sizes(old), _image_sizes(new)
-    yield "pictures", _pictures(old), _pictures(new)
+    yield "pictures", old.pictures.in_words, new.pictures.in_words
     yield "clock", old.clock, new.clock
     yield "yardstick", old.yardstick.what, new.yardstick.what
     yield "system", old.machine.system, new.machine.system
     yield "Python", old.machine.python, new.machine.python
-    before, after = old.machine.versions, new.machine.versions
-    for library in sorted({*before, *after}):
-        yield library, before.get(library, "absent"), after.get(library, "absent")
+    libraries = old.machine.versions, new.machine.versions
+    for name in sorted({name for versions in libraries for name in versions}):
+        before, after = (versions.get(name, "absent") for versions in libraries)
+        yield name, before, after
     yield "throttled", _throttled(old), _throttled(new)
+    yield "largest batch", _largest_batch(old), _largest_batch(new)
+    for (what, before), (_, after) in zip(_settings(old), _settings(new), strict=True):
+        yield what, before, after
+
+
+def _settings(record: BenchRecord) -> Iterator[tuple[str, str]]:
+    """How the machine is set; ``unknown`` where it cannot be told. The GPUs' joined, in order."""
+    machine = record.machine
+    yield "NVIDIA driver", machine.nvidia_driver or UNKNOWN
+    yield "CUDA of the driver", machine.cuda_driver or UNKNOWN
+    state, host = machine.cpu_state or CpuState(), machine.host or Host()
+    yield "governor", state.governor or UNKNOWN
+    yield "clock limits", f"{_known(state.min_mhz)} to {_known(state.max_mhz)} MHz"
+    yield "boost", UNKNOWN if state.boost is None else "on" if state.boost else "off"
+    quota = host.cpu_quota_cores
+    yield "processor quota", "none" if quota is None else f"{quota:g} cores"
+    for name, what in _OF_GPU:
+        yield what, ", ".join(_known(getattr(gpu, name)) for gpu in machine.gpus) or "no GPU"
+
+
+def _known(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:g}"
+
+
+def _largest_batch(record: BenchRecord) -> str:
+    """The engines are opened with room for it, whatever a scenario's batch is."""
+    return str(max(result.scenario.batch for result in record.scenarios))
 
 
 def _precision(record: BenchRecord) -> str:
@@ -85,10 +121,6 @@ def _precision(record: BenchRecord) -> str:
 
 def _image_sizes(record: BenchRecord) -> str:
     return ", ".join(f"{name} {size}" for name, size in record.measured.image_inputs.items())
-
-
-def _pictures(record: BenchRecord) -> str:
-    return f"{record.pictures.count} of {record.pictures.what}"
 
 
 def _throttled(record: BenchRecord) -> str:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dyninfer.benchmarks.bench.record import BenchRecord
+from dyninfer.benchmarks.bench.scenario_record import ScenarioResult
+from dyninfer.benchmarks.bench.statistics import LEAST_ROUNDS
+from dyninfer.benchmarks.bench.steadiness import MOST_SPREAD, yardstick_spread
 from dyninfer.benchmarks.machine import warnings_of
 
 LATE = 0.05
 """A share of late calls from which on a schedule was not kept."""
-_YARDSTICK_SPREAD = 0.15
 
 
 def doubts_of(record: BenchRecord) -> list[str]:
-    """Of the machine, the warm-up, the schedules and the baselines."""
+    """Of the machine, the warm-up, the rounds, the schedules and the baselines."""
     return [
         *warnings_of(record.machine, record.log),
         *_yardstick(record),
         *_unstable(record),
+        *_few_rounds(record),
         *_late(record),
         *_unavailable(record),
     ]
@@ -23,8 +28,7 @@ def doubts_of(record: BenchRecord) -> list[str]:
 
 def _yardstick(record: BenchRecord) -> list[str]:
     rounds = record.yardstick.rounds_ms
-    spread = max(rounds) / min(rounds) - 1
-    if spread <= _YARDSTICK_SPREAD:
+    if yardstick_spread(record) <= MOST_SPREAD:
         return []
     return [
         f"the same computation took {min(rounds):.2f} to {max(rounds):.2f} ms from round to round: "
@@ -33,11 +37,25 @@ def _yardstick(record: BenchRecord) -> list[str]:
 
 
 def _unstable(record: BenchRecord) -> list[str]:
-    names = [result.scenario.name for result in record.scenarios if not result.warm_up.stable]
-    if not names:
+    unstable = [result for result in record.scenarios if not result.warm_up.stable]
+    if not unstable:
         return []
-    more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-    return [f"still changing when its warm-up had to end: {names[0]}{more}"]
+    return [f"still changing when its warm-up had to end: {_named(unstable)}"]
+
+
+def _few_rounds(record: BenchRecord) -> list[str]:
+    few = [r for r in record.scenarios if sum(map(bool, r.rounds_ms)) < LEAST_ROUNDS]
+    if not few:
+        return []
+    return [
+        f"measured in fewer than {LEAST_ROUNDS} rounds, so its intervals are too narrow or absent: "
+        f"{_named(few)}; give --rounds {LEAST_ROUNDS} or more"
+    ]
+
+
+def _named(results: Sequence[ScenarioResult]) -> str:
+    more = f" (and {len(results) - 1} more)" if len(results) > 1 else ""
+    return f"{results[0].scenario.name}{more}"
 
 
 def _late(record: BenchRecord) -> list[str]:
@@ -45,9 +63,9 @@ def _late(record: BenchRecord) -> list[str]:
     if not late:
         return []
     worst = max(late, key=lambda result: result.late_share or 0)
-    more = f" (and {len(late) - 1} more)" if len(late) > 1 else ""
+    ordered = [worst, *(result for result in late if result is not worst)]
     return [
-        f"{worst.late_share:.0%} of the calls started late at {worst.scenario.name}{more}: their "
+        f"{worst.late_share:.0%} of the calls started late at {_named(ordered)}: their "
         "latencies hold the waiting, which grows for as long as calls come faster than they are run"
     ]
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from dyninfer.benchmarks.bench.record import Energy, Scenario
-from dyninfer.benchmarks.bench.slices import Slice
+from dyninfer.benchmarks.bench.record import Energy
+from dyninfer.benchmarks.bench.scenario_record import Scenario
+from dyninfer.benchmarks.bench.slices import MS_PER_S, Slice
 from dyninfer.benchmarks.machine import EnergyMeter, joules_by_exit, joules_per_image
-from dyninfer.errors import InputError
-
-MS_PER_S = 1e3
+from dyninfer.errors import DyninferError, InputError
 
 
 @dataclass
@@ -25,19 +24,37 @@ class EnergyLog:
     """Joules of the slices of each scenario.
 
     Only slices that count are read. A meter counts the whole package or board, so what else runs
-    is in the figure; ``idle_watts`` is taken off for as long as the slice lasted.
+    is in the figure; ``idle_watts`` is taken off for as long as the slice lasted. A meter that
+    fails once is not asked again, and then there are no figures at all: those of a part of the
+    rounds would not be fair to all scenarios.
     """
 
     meter: EnergyMeter
     idle_watts: float
+    _failure: str = ""
     _sums: dict[str, _Sum] = field(default_factory=dict)
     _rows: list[tuple[tuple[float, ...], float]] = field(default_factory=list)
 
     def read_around(self, scenario: Scenario, exits: int, run: Callable[[], Slice]) -> Slice:
         """Run a slice, and note what it used."""
-        before = self.meter.joules()
+        before = self._read()
         piece = run()
-        used = self.meter.joules() - before
+        after = None if before is None else self._read()
+        if before is not None and after is not None:
+            self._note(scenario, exits, piece, after - before)
+        return piece
+
+    def _read(self) -> float | None:
+        """Joules so far; None from the first failure on."""
+        if self._failure:
+            return None
+        try:
+            return self.meter.joules()
+        except DyninferError as error:
+            self._failure = str(error)
+            return None
+
+    def _note(self, scenario: Scenario, exits: int, piece: Slice, used: float) -> None:
         seconds = piece.wall_ms / MS_PER_S
         total = self._sums.setdefault(scenario.name, _Sum())
         total.joules += used
@@ -48,17 +65,18 @@ class EnergyLog:
             shares = tuple(left.count(index) / len(left) for index in range(exits))
             own = joules_per_image(used, seconds, self.idle_watts, piece.images)
             self._rows.append((shares, own))
-        return piece
 
     def of(self, scenario: Scenario) -> float | None:
-        """Joules of an image of the scenario, above idle; None where no slice of it was read."""
+        """Joules of an image of the scenario, above idle; None where it was not measured."""
         total = self._sums.get(scenario.name)
-        if total is None or not total.images:
+        if self._failure or total is None or not total.images:
             return None
         return joules_per_image(total.joules, total.seconds, self.idle_watts, total.images)
 
     def by_exit(self) -> tuple[Energy | None, str]:
         """Joules of an image at each exit, from slices of batch 1; or None, and why."""
+        if self._failure:
+            return None, self._failure
         shares: Sequence[tuple[float, ...]] = [row for row, _ in self._rows]
         try:
             found = joules_by_exit(shares, [joules for _, joules in self._rows])

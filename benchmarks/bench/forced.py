@@ -13,13 +13,24 @@ from dyninfer.errors import PolicyError
 from dyninfer.types import BoolArray, Float32Array, Int64Array
 
 MAX_DENOMINATOR = 1000
+_ROUNDING = 1e-9
 SHUFFLED = 10
 """Neighbouring calls within which the order is random."""
 
 
 def as_fraction(value: float) -> Fraction:
-    """The share as a ratio of small whole numbers: 0.25 -> 1/4."""
-    return Fraction(str(value)).limit_denominator(MAX_DENOMINATOR)
+    """The share as a ratio of small whole numbers: 0.25 -> 1/4.
+
+    Raises:
+        PolicyError: there is none up to :data:`MAX_DENOMINATOR` parts.
+    """
+    share = Fraction(str(value)).limit_denominator(MAX_DENOMINATOR)
+    if not math.isclose(share, value, rel_tol=0, abs_tol=_ROUNDING):
+        raise PolicyError(
+            f"a hard fraction of {value:g} is finer than 1/{MAX_DENOMINATOR}, which is as fine as "
+            "can be forced exactly; give a rounder one"
+        )
+    return share
 
 
 def calls_in_period(fraction: float, batch: int) -> int:
@@ -62,7 +73,7 @@ class ForcedHard:
         seed: of the order within a period.
 
     Raises:
-        PolicyError: the fraction is not in [0, 1].
+        PolicyError: the fraction is not in [0, 1], or too fine.
     """
 
     def __init__(self, fraction: float, batch: int, seed: int = 0) -> None:

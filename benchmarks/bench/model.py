@@ -13,20 +13,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dyninfer.benchmarks.bench.baseline_record import Baselines
 from dyninfer.benchmarks.bench.break_even import (
     break_even_measured,
     break_even_of_steps,
     prepares_for_later_exits,
 )
-from dyninfer.benchmarks.bench.record import (
-    Baselines,
+from dyninfer.benchmarks.bench.model_record import (
     LatencyModel,
     ModelCheck,
     RunsFor,
-    ScenarioResult,
     StepCost,
 )
 from dyninfer.benchmarks.bench.row_costs import Spread, fit_span, hard_rows, mean_cost, rows_run
+from dyninfer.benchmarks.bench.scenario_record import ScenarioResult
 from dyninfer.errors import InputError
 from dyninfer.manifest import Manifest
 from dyninfer.spans import GATHER, POSTPROCESS, PREPARE

@@ -18,7 +18,7 @@ from dyninfer.types import Float32Array, ImageArray
 DEFAULT_SIZE = (720, 1280)
 SYNTHETIC_COUNT = 8
 DEFAULT_KEPT = 64
-OF_THE_USER = "pictures of the user's"
+OF_THE_USER = "own pictures"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class BenchPictures:
     """Pictures in memory, and where they came from.
 
     Attributes:
-        what: in words.
+        what: in words that go after their number.
         arrays: (h, w, 3) uint8 BGR each, at least one.
         samples: their files and what is in them; None for made-up ones.
         warnings: what was left out, one line each.
@@ -65,7 +65,7 @@ def synthetic_pictures(height: int, width: int, seed: int = 0) -> BenchPictures:
         one = _photo_like(rng, height, width)
         arrays += [one, one[::-1], one[:, ::-1], one[::-1, ::-1]]
     kept = tuple(np.ascontiguousarray(array) for array in arrays[:SYNTHETIC_COUNT])
-    return BenchPictures(f"synthetic {height}x{width} (height x width)", kept)
+    return BenchPictures(f"synthetic pictures, {height}x{width} (height x width)", kept)
 
 
 def _photo_like(rng: np.random.Generator, height: int, width: int) -> ImageArray:

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from dyninfer.benchmarks.bench.model import predict_ms, predict_steps
+from dyninfer.benchmarks.bench.model_record import LatencyModel
 from dyninfer.benchmarks.bench.published_times import (
     PUBLISHED,
     SOURCE,
@@ -28,7 +29,7 @@ from dyninfer.benchmarks.bench.published_times import (
     line_of_ends,
     rows_of,
 )
-from dyninfer.benchmarks.bench.record import BenchRecord, LatencyModel, Measured, read_record
+from dyninfer.benchmarks.bench.record import BenchRecord, Measured, read_record
 from dyninfer.errors import DyninferError, InputError
 
 STATIC_FPS = (110, 100, 90, 80, 70, 60, 50)

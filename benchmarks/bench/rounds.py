@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from dyninfer.benchmarks.bench.forced import ForcedHard, calls_in_period
-from dyninfer.benchmarks.bench.record import Scenario, WarmUp
-from dyninfer.benchmarks.bench.slices import Picture, Slice, frozen_garbage, run_slice
+from dyninfer.benchmarks.bench.scenario_record import Scenario, WarmUp
+from dyninfer.benchmarks.bench.slices import MS_PER_S, Picture, Slice, frozen_garbage, run_slice
+from dyninfer.benchmarks.bench.statistics import LEAST_ROUNDS
 from dyninfer.benchmarks.bench.warm import warm_up
 from dyninfer.benchmarks.bench.yardstick import YardstickTimer
 from dyninfer.benchmarks.interleaved import round_order
@@ -19,8 +20,9 @@ from dyninfer.detector import Detector
 from dyninfer.policy import AlwaysEasy, AlwaysHard, Policy
 from dyninfer.types import Detections, ImageArray
 
-MS_PER_S = 1e3
 LONG_PERIOD = 20
+MOST_STRETCH = 2
+"""So many times the calls that were asked for may be made for the sake of whole periods."""
 CALLS_ON_SCHEDULE = 5
 """At least so many a round."""
 
@@ -103,11 +105,20 @@ class Measurements:
 def calls_by_round(total: int, rounds: int, period: int = 1) -> tuple[int, ...]:
     """How many calls each round makes: as even as whole periods allow, at least ``total``.
 
-    With fewer periods than rounds some rounds make none. Periods longer than
-    :data:`LONG_PERIOD` may be cut by the end of a round.
+    With fewer periods than rounds some rounds make none, but at least :data:`LEAST_ROUNDS` make
+    some. Where so many whole periods would take more than :data:`MOST_STRETCH` times the calls,
+    and where a period is longer than :data:`LONG_PERIOD`, the ends of rounds cut periods. The
+    share is exact over all rounds then, but for such a long period; that it differs from round to
+    round makes intervals wider and not narrower.
     """
+    least = min(rounds, LEAST_ROUNDS)
     unit = period if period <= LONG_PERIOD else 1
     units = -(-total // unit)
+    if units < least:
+        if least * unit <= max(MOST_STRETCH * total, least):
+            units = least
+        else:
+            units, unit = units * unit, 1
     edges = [round_index * units // rounds for round_index in range(rounds + 1)]
     return tuple(unit * (b - a) for a, b in pairwise(edges))
 
@@ -115,13 +126,15 @@ def calls_by_round(total: int, rounds: int, period: int = 1) -> tuple[int, ...]:
 def planned_calls(scenario: Scenario, call_ms: float, effort: Effort) -> int:
     """Calls of a scenario, of which one takes ``call_ms`` with all callers at work.
 
-    At a rate that the machine cannot keep, as many as it can make in the time. On a schedule a
-    round holds several calls, so that a late one can delay the next.
+    At least one for each of :data:`LEAST_ROUNDS` rounds. At a rate that the machine cannot keep,
+    as many as it can make in the time. On a schedule a round holds several calls, so that a late
+    one can delay the next.
     """
+    least = max(effort.min_calls, min(effort.rounds, LEAST_ROUNDS))
     if scenario.rate_per_s is None:
-        return max(effort.min_calls, round(effort.seconds * MS_PER_S / call_ms))
+        return max(least, round(effort.seconds * MS_PER_S / call_ms))
     apart_ms = max(call_ms, MS_PER_S / scenario.rate_per_s)
-    least = max(effort.min_calls, CALLS_ON_SCHEDULE * effort.rounds)
+    least = max(least, CALLS_ON_SCHEDULE * effort.rounds)
     return max(least, round(effort.seconds * MS_PER_S / apart_ms))
 
 
@@ -190,7 +203,7 @@ def _warm_up(detector: Detector, track: Track, pictures: Pictures, effort: Effor
 def _settle(detector: Detector, track: Track, pictures: Pictures) -> None:
     """A call of each caller that does not count: the scenario before has filled the caches."""
     batch, callers = track.scenario.batch, track.scenario.concurrency
-    if track.slices and track.slices[-1].wall_ms > MS_PER_S * callers:
+    if track.slices and min(call.wall_ms for call in track.slices[-1].calls) > MS_PER_S:
         return  # calls so long that what is in the caches at their start makes no difference
     chosen = [_batch(pictures, track.scenario, call * batch) for call in range(callers)]
     detector.policy = track.settling

@@ -12,8 +12,8 @@ from enum import Enum
 
 import numpy as np
 
+from dyninfer.benchmarks.bench.model_record import RunsFor, StepCost
 from dyninfer.benchmarks.bench.nonnegative import nonnegative_least_squares
-from dyninfer.benchmarks.bench.record import RunsFor, StepCost
 from dyninfer.types import Float64Array, Int64Array
 
 Basis = tuple[Callable[[Int64Array], Float64Array], ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dyninfer.benchmarks.bench.record import Scenario
+from dyninfer.benchmarks.bench.scenario_record import Scenario
 from dyninfer.errors import InputError, PolicyError
 from dyninfer.manifest import Manifest, Task
 
@@ -20,7 +20,7 @@ class Choices:
         hard: hard fractions; None for those that suit the bundle.
         concurrency: callers at once.
         rates: calls a second, each with batch 1; none for closed loops only.
-        decode: also decode pictures from their files, with batch 1.
+        decode: also decode pictures from their files, with batch 1 and one caller.
         as_routed: also let the detector's own policy decide.
     """
 
@@ -55,13 +55,13 @@ def make_scenarios(manifest: Manifest, choices: Choices) -> tuple[Scenario, ...]
     """
     shares = _shares(manifest, choices)
     product = [
-        Scenario(batch, share, callers, decode=decode)
+        Scenario(batch, share, callers)
         for callers in choices.concurrency
         for batch in choices.batches
-        for decode in (False, True)
         for share in shares
-        if not decode or (choices.decode and batch == 1 and callers == 1)
     ]
+    if choices.decode:
+        product += [Scenario(1, share, decode=True) for share in shares]
     product += [
         Scenario(1, share, callers, rate_per_s=rate)
         for rate in choices.rates

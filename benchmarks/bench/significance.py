@@ -16,7 +16,8 @@ from math import comb
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.benchmarks.bench.record import Estimate
+from dyninfer.benchmarks.bench.scenario_record import Estimate
+from dyninfer.benchmarks.bench.statistics import interval
 from dyninfer.errors import InputError
 from dyninfer.types import Float64Array
 
@@ -24,12 +25,14 @@ PERMUTATIONS = 9999
 RESAMPLES = 2000
 SEED = 0
 
+Rounds = Sequence[float] | Float64Array
+"""One figure for each round."""
 Summary = Callable[[Float64Array], Float64Array]
 """(..., R) one figure for each round -> (...) one for all."""
 
 
-def permutation_p(old: Sequence[float], new: Sequence[float]) -> float:
-    """Two-sided p-value of "both come from the same distribution", one value for each round.
+def permutation_p(old: Rounds, new: Rounds) -> float:
+    """One-sided p-value of "the new run does not lie above the old", one value for each round.
 
     A permutation test with the rank sum as its statistic (Wilcoxon 1945), so that a single round
     that was disturbed weighs no more than its rank. The labels are shuffled
@@ -42,16 +45,41 @@ def permutation_p(old: Sequence[float], new: Sequence[float]) -> float:
     if not len(old) or not len(new):
         raise InputError("a run has no rounds, expected at least one in each")
     ranks = _ranks(np.concatenate([np.asarray(old, np.float64), np.asarray(new, np.float64)]))
-    expected = len(new) * ranks.mean()
-    found = abs(float(ranks[len(old) :].sum()) - expected)
-    drawn = np.abs(_shuffles(len(old), len(new)) @ ranks - expected)
+    found = float(ranks[len(old) :].sum())
+    drawn = _shuffles(len(old), len(new)) @ ranks
     as_far = int((drawn >= found - 1e-9).sum())
     return (as_far + 1) / (PERMUTATIONS + 1)
 
 
+def p_beyond(
+    old: Sequence[float], new: Sequence[float], tolerance: float, summary: Summary
+) -> float:
+    """p-value of "the change is within the tolerance", one time for each round of both runs.
+
+    The null hypothesis is not "no change": with rounds enough that would call any change by a
+    little more than the tolerance certain to be beyond it. What is tested is the nearer edge: of
+    a new run whose summary is above ``1 + tolerance`` times the old one's, whether its rounds lie
+    above the old ones times that, and the reverse below (a shifted two-sample test, as in tests
+    of equivalence; Wellek, "Testing Statistical Hypotheses of Equivalence and Noninferiority",
+    2010). Doubled, since the data choose the edge; 1 where the summary is within the tolerance.
+
+    Raises:
+        InputError: one of the two has no round.
+    """
+    before, after = np.asarray(old, np.float64), np.asarray(new, np.float64)
+    if not len(before) or not len(after):
+        raise InputError("a run has no rounds, expected at least one in each")
+    ratio, edge = float(summary(after) / summary(before)), 1 + tolerance
+    if ratio > edge:
+        return min(1.0, 2 * permutation_p(before * edge, after))
+    if ratio < 1 / edge:
+        return min(1.0, 2 * permutation_p(after * edge, before))
+    return 1.0
+
+
 def smallest_p(old_rounds: int, new_rounds: int) -> float:
-    """The p-value of two runs of which every round of one is above every round of the other."""
-    return max(min(1.0, 2 / comb(old_rounds + new_rounds, new_rounds)), 1 / (PERMUTATIONS + 1))
+    """:func:`p_beyond` of two runs of which every round of one is far above those of the other."""
+    return min(1.0, 2 * max(1 / comb(old_rounds + new_rounds, new_rounds), 1 / (PERMUTATIONS + 1)))
 
 
 def _ranks(values: Float64Array) -> Float64Array:
@@ -105,13 +133,6 @@ def ratio_of_rounds(
 
     value = float(summary(after) / summary(before))
     return interval(value, drawn(after) / drawn(before), confidence)
-
-
-def interval(value: float, drawn: Float64Array, confidence: float) -> Estimate:
-    """A value with the central share of what was drawn; the value itself is always inside."""
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail]).tolist()
-    return Estimate(value, min(low, value), max(high, value))
 
 
 def median_of(values: Float64Array) -> Float64Array:

@@ -15,6 +15,7 @@ from dyninfer.types import Detections, ImageArray
 
 NS_PER_MS = 1e6
 NS_PER_S = 1e9
+MS_PER_S = 1e3
 _MARGIN_NS = 200_000
 """A sleep wakes late by some tens of microseconds; the last part of a wait is not slept."""
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from dyninfer.benchmarks.bench.record import SpanKind, SpanTime
+from dyninfer.benchmarks.bench.scenario_record import SpanKind, SpanTime
 from dyninfer.benchmarks.bench.slices import Slice
 from dyninfer.benchmarks.bench.statistics import ratio_estimate
-from dyninfer.spans import COPY, DECODE, GATHER, POSTPROCESS, PREPARE, READ_BACK
+from dyninfer.spans import COPY, DECODE, GATHER, OTHER, POSTPROCESS, PREPARE, READ_BACK
 
-OTHER = "other"
 _BEFORE = {DECODE: SpanKind.DECODE, PREPARE: SpanKind.PREPARE, COPY: SpanKind.COPY}
 _AFTER = {
     GATHER: SpanKind.COPY,

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dyninfer.benchmarks.bench.record import Distribution, Estimate
+from dyninfer.benchmarks.bench.scenario_record import Distribution, Estimate
 from dyninfer.errors import InputError
 from dyninfer.types import Float64Array, Int64Array
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 SEED = 0
+LEAST_ROUNDS = 5
+"""Of fewer, the intervals are too narrow; of one, there is none."""
 _PERCENTILES = (0.5, 0.9, 0.99, 0.999)
 
 
@@ -50,14 +52,18 @@ def draw_rounds(rounds: int) -> Int64Array:
 
 
 def estimates(whole: Float64Array, drawn: Float64Array) -> list[Estimate]:
-    """Figures (K,) with percentile intervals from those of the bootstrap samples (RESAMPLES, K).
+    """Figures (K,) with intervals from those of the bootstrap samples (RESAMPLES, K)."""
+    return [interval(float(value), column) for value, column in zip(whole, drawn.T, strict=True)]
+
+
+def interval(value: float, drawn: Float64Array, confidence: float = CONFIDENCE) -> Estimate:
+    """A figure with a percentile bootstrap interval: the central share of what was drawn.
 
     The interval is widened to hold the figure itself, which few rounds may leave outside.
     """
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    columns = (whole, np.minimum(low, whole), np.maximum(high, whole))
-    return [Estimate(*map(float, row)) for row in np.stack(columns, axis=1)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail]).tolist()
+    return Estimate(value, min(low, value), max(high, value))
 
 
 def ratio_estimate(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:

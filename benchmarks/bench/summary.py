@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dyninfer.benchmarks.bench.record import ExitTime, Scenario, ScenarioResult, WarmUp
+from dyninfer.benchmarks.bench.scenario_record import (
+    ExitTime,
+    Scenario,
+    ScenarioResult,
+    WarmUp,
+)
 from dyninfer.benchmarks.bench.slices import Slice
 from dyninfer.benchmarks.bench.spans import span_times
 from dyninfer.benchmarks.bench.statistics import distribution, inverse, ratio_estimate

@@ -11,29 +11,33 @@ from itertools import count
 
 import dyninfer
 from dyninfer.benchmarks.bench.against import (
+    FAILURES,
     BaselineRequest,
     OnStep,
     Opening,
     hold_comparison,
+    reason_of,
 )
-from dyninfer.benchmarks.bench.curve import describe_pictures
+from dyninfer.benchmarks.bench.baseline_record import Baselines
+from dyninfer.benchmarks.bench.curve import describe_pictures, plain_pictures
 from dyninfer.benchmarks.bench.energy_log import EnergyLog, NoEnergy
 from dyninfer.benchmarks.bench.measured import describe_detector, engine_clock
 from dyninfer.benchmarks.bench.model import TooFewScenarios, fit
+from dyninfer.benchmarks.bench.model_record import LatencyModel
 from dyninfer.benchmarks.bench.pictures import BenchPictures
 from dyninfer.benchmarks.bench.record import (
     SCHEMA_VERSION,
-    Baselines,
     BenchRecord,
     Energy,
-    LatencyModel,
-    ScenarioResult,
+    Pictures,
 )
 from dyninfer.benchmarks.bench.rounds import Effort, measure_rounds
+from dyninfer.benchmarks.bench.scenario_record import ScenarioResult
 from dyninfer.benchmarks.bench.scenarios import Choices, check_measurable, make_scenarios
 from dyninfer.benchmarks.bench.summary import summarise
 from dyninfer.benchmarks.bench.yardstick import yardstick_of
 from dyninfer.benchmarks.machine import (
+    EnergyMeter,
     MachineWatch,
     describe_machine,
     find_energy_meter,
@@ -41,6 +45,7 @@ from dyninfer.benchmarks.machine import (
 )
 from dyninfer.benchmarks.memory import peak_memory_mib
 from dyninfer.detector import Detector
+from dyninfer.errors import DyninferError
 from dyninfer.manifest import Manifest
 from dyninfer.opening import load
 from dyninfer.policy import Policy
@@ -73,6 +78,14 @@ class BenchRequest:
     baselines: BaselineRequest = field(default_factory=BaselineRequest)
 
 
+class ComparisonInterrupted(KeyboardInterrupt):
+    """Ctrl-C while the baselines ran; ``record`` is all that was measured before."""
+
+    def __init__(self, record: BenchRecord) -> None:
+        super().__init__("interrupted")
+        self.record = record
+
+
 def take_record(
     request: BenchRequest, on_step: OnStep = lambda _what, _done, _total: None
 ) -> BenchRecord:
@@ -85,20 +98,28 @@ def take_record(
     Raises:
         BundleError, BackendUnavailable, PolicyError, InputError: the bundle cannot be opened, or
             not be measured in the way that was asked for.
+        ComparisonInterrupted: somebody pressed Ctrl-C while the baselines ran.
     """
     start = time.perf_counter()
     record, manifest = _run_detector(request, on_step)
+    interrupted = False
     # our own engines are closed by now: idle ones would take time from others
     budget_s = COMPARISON_S * request.effort.seconds
-    baselines, why = hold_comparison(
-        request.opening, request.baselines, record.scenarios, budget_s, on_step
-    )
+    try:
+        baselines, why = hold_comparison(
+            request.opening, request.baselines, record.scenarios, budget_s, on_step
+        )
+    except KeyboardInterrupt:
+        baselines, why, interrupted = None, "interrupted", True
     missing = dict(record.missing)
     if baselines is None:
         missing["baselines"] = why
     model = _fit(manifest, record.scenarios, baselines, missing)
     seconds = time.perf_counter() - start
-    return replace(record, seconds=seconds, baselines=baselines, model=model, missing=missing)
+    whole = replace(record, seconds=seconds, baselines=baselines, model=model, missing=missing)
+    if interrupted:
+        raise ComparisonInterrupted(whole)
+    return whole
 
 
 def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, Manifest]:
@@ -112,9 +133,7 @@ def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, 
             found = _measure(detector, request, energy, on_step)
         peak_mib = peak_memory_mib()
         joules = _energy_by_exit(energy, missing)
-        pictures, gaps = describe_pictures(
-            detector, request.pictures, found.results, lambda what: on_step(what, 0, 1)
-        )
+        pictures, gaps = _describe_pictures(detector, request.pictures, found.results, on_step)
         record = BenchRecord(
             schema_version=SCHEMA_VERSION,
             written_by=f"dyninfer {dyninfer.__version__}",
@@ -168,9 +187,16 @@ def _metered(device: str, request: BenchRequest, on_step: OnStep) -> Iterator[En
         return
     try:
         on_step("measuring the power at rest", 0, 1)
-        yield EnergyLog(meter, measure_idle_watts(meter, request.effort.idle_seconds))
+        yield _energy_log(meter, request.effort.idle_seconds)
     finally:
         meter.close()
+
+
+def _energy_log(meter: EnergyMeter, idle_seconds: float) -> EnergyLog | NoEnergy:
+    try:
+        return EnergyLog(meter, measure_idle_watts(meter, idle_seconds))
+    except DyninferError as error:
+        return NoEnergy(str(error))
 
 
 def _measure(
@@ -195,6 +221,19 @@ def _measure(
         ),
         measured.yardstick_ms,
     )
+
+
+def _describe_pictures(
+    detector: Detector,
+    pictures: BenchPictures,
+    results: Sequence[ScenarioResult],
+    on_step: OnStep,
+) -> tuple[Pictures, dict[str, str]]:
+    """A failure costs the curve, and not the scenarios."""
+    try:
+        return describe_pictures(detector, pictures, results, lambda what: on_step(what, 0, 1))
+    except FAILURES as error:
+        return plain_pictures(pictures), {"curve": f"it could not be made: {reason_of(error)}"}
 
 
 def _fit(

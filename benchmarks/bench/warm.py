@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from dyninfer.benchmarks.bench.record import WarmUp
-from dyninfer.benchmarks.bench.slices import Slice
+from dyninfer.benchmarks.bench.scenario_record import WarmUp
+from dyninfer.benchmarks.bench.slices import MS_PER_S, Slice
+from dyninfer.benchmarks.interleaved import is_stable
 
-MS_PER_S = 1e3
 WINDOWS = 4
 SPREAD = 0.04
 WINDOW_MS = 60.0
@@ -20,15 +20,6 @@ LONGEST_SECONDS = 60.0
 
 RunCalls = Callable[[int], Slice]
 """Makes so many calls of the scenario."""
-
-
-def is_steady(medians: Sequence[float], windows: int = WINDOWS, spread: float = SPREAD) -> bool:
-    """Whether the last ``windows`` medians differ by at most ``spread`` of the smallest.
-
-    A trend that is slower than that is left to the measurement, which takes its rounds in turns.
-    """
-    last = medians[-windows:]
-    return len(last) == windows and max(last) - min(last) <= spread * min(last)
 
 
 def window_calls(first_ms: float, period: int, window_ms: float = WINDOW_MS) -> int:
@@ -44,7 +35,8 @@ def warm_up(
 ) -> tuple[WarmUp, float]:
     """Run windows of calls until their medians agree, or for ``max_seconds``.
 
-    Calls so slow that few fit into that time make do with the windows there are, two at least.
+    Calls so slow that few fit into that time make do with the windows there are, two at least. A
+    trend slower than that is left to the measurement, which takes its rounds in turns.
 
     Args:
         run: makes calls.
@@ -66,13 +58,13 @@ def warm_up(
     while True:
         seconds = clock() - start
         medians = [statistics.median(call.wall_ms for call in each.calls) for each in windows]
-        stable = is_steady(medians)
+        stable = is_stable(medians, WINDOWS, SPREAD)
         late = seconds >= max_seconds and (len(windows) > 1 or seconds >= LONGEST_SECONDS)
         if stable or late:
             break
         windows.append(run(size))
         calls += size
     compared = windows[-WINDOWS:]
-    stable = stable or (len(compared) > 1 and is_steady(medians, len(compared)))
+    stable = stable or (len(compared) > 1 and is_stable(medians, len(compared), SPREAD))
     apart_ms = [each.wall_ms / len(each.calls) for each in compared] or [last.wall_ms / period]
     return WarmUp(calls, seconds, stable), statistics.median(apart_ms)

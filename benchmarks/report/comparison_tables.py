@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dyninfer.benchmarks.bench.record import Baselines, ContenderTimes, LatencyModel
+from dyninfer.benchmarks.bench.baseline_record import Baselines, ContenderTimes
+from dyninfer.benchmarks.bench.model_record import LatencyModel
 from dyninfer.benchmarks.interleaved import RatioEstimate
 from dyninfer.benchmarks.report.figures import ABSENT, interval, number, scenario_words
 from dyninfer.benchmarks.report.tables import Cell, Row, Table, make_table, without_empty_columns

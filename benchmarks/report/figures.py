@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dyninfer.benchmarks.bench.record import Estimate, Scenario
+from dyninfer.benchmarks.bench.scenario_record import Estimate, Scenario
 from dyninfer.benchmarks.interleaved import RatioEstimate
 
 ABSENT = "\N{EN DASH}"
@@ -46,17 +46,22 @@ def percent(share: float | None, decimals: int = 0) -> str:
 
 
 def interval(estimate: Estimate | RatioEstimate | None) -> str:
-    """``low to high``, with the decimals that its middle deserves."""
+    """``low to high``, with the decimals that its middle deserves; empty where there is none."""
     if estimate is None:
         return ABSENT
+    if isinstance(estimate, Estimate) and not estimate.has_interval:
+        return ""
     middle = estimate.value if isinstance(estimate, Estimate) else estimate.median
     decimals = decimals_of(middle)
     return f"{estimate.low:,.{decimals}f} to {estimate.high:,.{decimals}f}"
 
 
 def with_interval(estimate: Estimate | None) -> str:
-    """``value (low to high)``."""
-    return ABSENT if estimate is None else f"{number(estimate.value)} ({interval(estimate)})"
+    """``value (low to high)``; the value alone where there is no interval."""
+    if estimate is None:
+        return ABSENT
+    around = interval(estimate)
+    return number(estimate.value) + (f" ({around})" if around else "")
 
 
 def memory(mib: float) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from dyninfer.benchmarks.baselines.names import LAST_EXIT
 from dyninfer.benchmarks.bench.doubts import doubts_of
-from dyninfer.benchmarks.bench.record import BenchRecord, LatencyModel, Scenario, ScenarioResult
+from dyninfer.benchmarks.bench.model_record import LatencyModel
+from dyninfer.benchmarks.bench.record import BenchRecord
+from dyninfer.benchmarks.bench.scenario_record import Scenario, ScenarioResult
 from dyninfer.benchmarks.report.figures import counted, ms, number, percent, scenario_words
 
 FEW_CALLS = 100
@@ -98,7 +100,7 @@ def pictures_words(record: BenchRecord) -> str:
     if len(sizes) == 1:
         only = sizes[0][0]
         listed = "" if only in pictures.what else f"; all {only} (height x width)"
-    return f"{pictures.what}, {pictures.count:,} of them{listed}"
+    return f"{pictures.in_words}{listed}"
 
 
 def inputs_words(record: BenchRecord) -> str:
@@ -176,10 +178,15 @@ def _break_even_measured(share: float) -> str:
 
 
 def _break_even_by_model(model: LatencyModel) -> str:
-    shares = ", ".join(
-        f"{percent(share)} at batch {batch}" for batch, share in model.break_even_by_batch.items()
+    shares = "; ".join(
+        f"at batch {batch} {_up_to(share)}" for batch, share in model.break_even_by_batch.items()
     )
     return shares and (
-        "By the model, the cascade is faster than the last exit's detector alone up to a share "
-        f"of hard images of {shares}."
+        f"By the model, the cascade is faster than the last exit's detector alone: {shares}."
     )
+
+
+def _up_to(share: float) -> str:
+    if share <= 0:
+        return "never"
+    return "at any share of hard images" if share >= 1 else f"up to {percent(share)} hard"

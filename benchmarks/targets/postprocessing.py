@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -136,9 +137,10 @@ def offset_nms(prediction: Float32Array, options: Postprocess) -> Found:
         order = np.argsort(-confidences)[:MAX_CANDIDATES]
         boxes, class_ids, confidences = boxes[order], class_ids[order], confidences[order]
     offsets = class_ids[:, None] * (8.0 * SIZE)  # float64: float32 would move boxes by the offset
-    apart = np.concatenate([boxes[:, :2] + offsets, boxes[:, 2:] - boxes[:, :2]], 1)
+    apart: Any = np.concatenate([boxes[:, :2] + offsets, boxes[:, 2:] - boxes[:, :2]], 1)
+    scores_above: Any = confidences  # OpenCV's stubs know lists only
     kept = np.asarray(
-        cv2.dnn.NMSBoxes(apart, confidences, options.confidence, options.iou),  # type: ignore[call-overload]  # takes arrays, too
+        cv2.dnn.NMSBoxes(apart, scores_above, options.confidence, options.iou),
         np.int64,
     ).reshape(-1)[: options.max_detections]
     return boxes[kept], confidences[kept], class_ids[kept]

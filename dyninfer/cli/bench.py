@@ -39,10 +39,9 @@ from dyninfer.cli.bench_options import (
     check_report_library,
     choose_baselines,
     choose_pictures,
+    make_choices,
     make_effort,
-    parse_counts,
-    parse_hard,
-    parse_rates,
+    refuse_measuring,
 )
 from dyninfer.cli.common import (
     BackendDeviceOption,
@@ -62,6 +61,9 @@ from dyninfer.cli.common import (
 if TYPE_CHECKING:
     from dyninfer.benchmarks.bench.record import BenchRecord
     from dyninfer.benchmarks.bench.take import BenchRequest
+
+_SHOWING = frozenset({"output", "report", "format_", "json_output"})
+"""Options that say what becomes of a record, wherever it comes from."""
 
 
 def bench(
@@ -102,32 +104,27 @@ def bench(
     Example: **dyninfer bench dy-yolov7.dyn --images val/ --output new.json --report report.html**
     """
     chosen = Format.JSON if json_output else format_
-    _check_mode(bundle, compare, from_record)
+    _check_mode(context, bundle, compare, from_record)
     _check_outputs(output, report)
     if compare is not None:
         _refuse_other_outputs(output, report, chosen)
         _compare(*compare, chosen)
         return
-    if bundle is None:
+    stopped: KeyboardInterrupt | None = None
+    if from_record is not None:
         record = _read(from_record)
     else:
+        assert bundle is not None  # as _check_mode saw to
         _check_pictures(images, annotations, synthetic, decode)
         from dyninfer.benchmarks.bench.against import Opening
-        from dyninfer.benchmarks.bench.scenarios import Choices
         from dyninfer.benchmarks.bench.take import BenchRequest
         from dyninfer.bundle import Bundle
 
-        choices = Choices(
-            batches=parse_counts(batch, "--batch"),
-            hard=parse_hard(hard),
-            concurrency=parse_counts(concurrency, "--concurrency"),
-            rates=parse_rates(rate),
-            decode=decode,
-            as_routed=bool(images) or speed is not None,
-        )
+        as_routed = bool(images) or speed is not None
+        choices = make_choices(batch, hard, concurrency, rate, decode, as_routed)
         policy = None if speed is None else read_speed(speed)
         manifest = Bundle.open(bundle, check_files=False).manifest  # loading checks them
-        record = _run(
+        record, stopped = _run(
             BenchRequest(
                 command=shlex.join(["dyninfer", *(context.find_root().obj or ["bench"])]),
                 opening=Opening(bundle, device, backend, provider, precision),
@@ -142,19 +139,28 @@ def bench(
         _write(record, output, report)
     finally:  # a full disk must not cost what took minutes to measure
         _show(record, chosen)
+    if stopped is not None:
+        raise stopped
 
 
 def _check_mode(
-    bundle: Path | None, compare: tuple[Path, Path] | None, from_record: Path | None
+    context: typer.Context,
+    bundle: Path | None,
+    compare: tuple[Path, Path] | None,
+    from_record: Path | None,
 ) -> None:
-    """A bundle to measure, or two records, or one.
+    """A bundle to measure, or two records, or one; and no option that goes with another.
 
     Raises:
-        typer.BadParameter: none of them was given, or several.
+        typer.BadParameter: none of them was given, or several, or such an option.
     """
     given = sum(value is not None for value in (bundle, compare, from_record))
     if given != 1:
         raise typer.BadParameter("give one of BUNDLE, --compare OLD NEW and --from RECORD")
+    if compare is not None:
+        refuse_measuring(context, "--compare", _SHOWING | {"compare"})
+    if from_record is not None:
+        refuse_measuring(context, "--from", _SHOWING | {"from_record"})
 
 
 def _refuse_other_outputs(output: Path | None, report: Path | None, chosen: Format) -> None:
@@ -186,27 +192,30 @@ def _check_outputs(output: Path | None, report: Path | None) -> None:
         check_report_library()
 
 
-def _read(path: Path | None) -> BenchRecord:
+def _read(path: Path) -> BenchRecord:
     from dyninfer.benchmarks.bench.record import read_record
 
-    assert path is not None  # without a bundle there is one
     return read_record(path)
 
 
-def _run(request: BenchRequest) -> BenchRecord:
-    """Measure under a progress bar."""
-    from dyninfer.benchmarks.bench.take import take_record
+def _run(request: BenchRequest) -> tuple[BenchRecord, KeyboardInterrupt | None]:
+    """Measure under a progress bar; with what was pressed where that cut the baselines short."""
+    from dyninfer.benchmarks.bench.take import ComparisonInterrupted, take_record
 
+    stopped: KeyboardInterrupt | None = None
     with progress_bar() as progress:
         task = progress.add_task("opening the bundle", total=None)
 
         def on_step(what: str, done: int, total: int) -> None:
             progress.update(task, description=escape(what), completed=done, total=total)
 
-        record = take_record(request, on_step)
+        try:
+            record = take_record(request, on_step)
+        except ComparisonInterrupted as interruption:
+            record, stopped = interruption.record, interruption
     for line in request.pictures.warnings:
         warn(line)
-    return record
+    return record, stopped
 
 
 def _write(record: BenchRecord, output: Path | None, report: Path | None) -> None:
@@ -245,11 +254,12 @@ def _compare(old: Path, new: Path, chosen: Format) -> None:
         typer.Exit: it is.
     """
     from dyninfer.benchmarks.bench.compare import compare_records
+    from dyninfer.benchmarks.bench.compare_text import as_data
     from dyninfer.cli.bench_comparison import print_comparison
 
     comparison = compare_records(_read(old), _read(new))
     if chosen is Format.JSON:
-        stdout.print_json(json.dumps(asdict(comparison)))
+        stdout.print_json(json.dumps(as_data(comparison)))
     else:
         print_comparison(comparison)
     if comparison.regressions:

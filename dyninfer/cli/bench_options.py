@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from dyninfer.cli.common import parse_image_size, progress_bar
-from dyninfer.errors import InputError, MissingExtra
+from dyninfer.errors import InputError, MissingExtra, PolicyError
 
 if TYPE_CHECKING:
     from dyninfer.benchmarks.bench.against import BaselineRequest
     from dyninfer.benchmarks.bench.pictures import BenchPictures
     from dyninfer.benchmarks.bench.rounds import Effort
+    from dyninfer.benchmarks.bench.scenarios import Choices
     from dyninfer.manifest import Manifest
 
 NO_BASELINE = "none"
-LAST_EXIT = "always-last-exit"
 Value = TypeVar("Value")
 
 
@@ -63,12 +63,15 @@ def parse_hard(text: str | None) -> tuple[float, ...] | None:
     """``0,0.25,50%`` -> (0.0, 0.25, 0.5); None -> None.
 
     Raises:
-        typer.BadParameter: an entry is no share from 0 to 1, or from 0 % to 100 %.
+        typer.BadParameter: an entry is no share from 0 to 1, or from 0 % to 100 %, or is finer
+            than can be forced.
     """
     return None if text is None else _parse_list(text, "--hard", _share)
 
 
 def _share(entry: str) -> float:
+    from dyninfer.benchmarks.bench.forced import as_fraction
+
     value = _number(entry.removesuffix("%").strip())
     if value is None or value < 0:
         raise typer.BadParameter(
@@ -80,7 +83,10 @@ def _share(entry: str) -> float:
         raise typer.BadParameter(
             f"--hard {entry!r} is more than all images: expected a share from 0 to 1{hint}"
         )
-    return share
+    try:
+        return float(as_fraction(share))  # 33.3 / 100 is not quite 0.333
+    except PolicyError as error:
+        raise typer.BadParameter(f"--hard {entry!r}: {error}") from None
 
 
 def _number(text: str) -> float | None:
@@ -93,6 +99,47 @@ def _parse_list(text: str, option: str, parse: Callable[[str], Value]) -> tuple[
     if not all(entries):
         raise typer.BadParameter(f"{option} {text!r} has an empty entry; expected a,b,c")
     return tuple(dict.fromkeys(map(parse, entries)))
+
+
+def make_choices(
+    batch: str, hard: str | None, concurrency: str, rate: str | None, decode: bool, as_routed: bool
+) -> Choices:
+    """What to vary.
+
+    Raises:
+        typer.BadParameter: an option is no list of what it should be.
+    """
+    from dyninfer.benchmarks.bench.scenarios import Choices
+
+    return Choices(
+        batches=parse_counts(batch, "--batch"),
+        hard=parse_hard(hard),
+        concurrency=parse_counts(concurrency, "--concurrency"),
+        rates=parse_rates(rate),
+        decode=decode,
+        as_routed=as_routed,
+    )
+
+
+def refuse_measuring(context: typer.Context, mode: str, kept: frozenset[str]) -> None:
+    """Refuse options of a measurement where none is made.
+
+    Args:
+        context: of the command.
+        mode: the option that makes it read records, as it is typed.
+        kept: parameters that mean something there too.
+
+    Raises:
+        typer.BadParameter: another was typed.
+    """
+    for parameter in context.command.params:
+        source = parameter.name and context.get_parameter_source(parameter.name)
+        if parameter.name in kept or not source or source.name == "DEFAULT":
+            continue
+        raise typer.BadParameter(
+            f"{max(parameter.opts, key=len)} is for a measurement, and {mode} makes none; "
+            "leave one of them out"
+        )
 
 
 def make_effort(
@@ -155,7 +202,7 @@ def choose_baselines(
     Raises:
         typer.BadParameter: a name is unknown, or a file is not there.
     """
-    from dyninfer.benchmarks.baselines.names import check_names
+    from dyninfer.benchmarks.baselines.names import LAST_EXIT, check_names
     from dyninfer.benchmarks.bench.against import BaselineRequest
 
     if against == NO_BASELINE:

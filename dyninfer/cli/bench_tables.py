@@ -9,21 +9,14 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from dyninfer.cli.bench_closing import ABSENT, baseline_table, closing, machine_lines
 from dyninfer.cli.common import stdout
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.bench.record import (
-        Baselines,
-        BenchRecord,
-        Estimate,
-        LatencyModel,
-        Scenario,
-        ScenarioResult,
-    )
-    from dyninfer.benchmarks.interleaved import RatioEstimate
+    from dyninfer.benchmarks.bench.record import BenchRecord
+    from dyninfer.benchmarks.bench.scenario_record import Estimate, Scenario, ScenarioResult
 
 BAR = 16  # columns of a share of 1
-ABSENT = "-"
 
 
 def print_record(record: BenchRecord) -> None:
@@ -49,13 +42,15 @@ def headline(record: BenchRecord) -> list[str]:
     """What was measured, on what, with what."""
     measured, machine = record.measured, record.machine
     sizes = ", ".join(f"{name} {size}" for name, size in measured.image_inputs.items())
+    load = machine.load_average_1min
+    load_words = "unknown" if load is None else f"{load:g}"
     kinds = sorted({stage.precision for stage in measured.stages})
     return [
         f"{measured.bundle}: {measured.family}, {measured.exits} exit"
         f"{'' if measured.exits == 1 else 's'}, {sizes} (height x width), {', '.join(kinds)}",
         f"{measured.backend} {measured.backend_version} ({measured.provider}) on "
-        f"{measured.device}; {machine.system}, load {machine.load_average_1min}",
-        f"{record.pictures.count} pictures, {record.pictures.what}; as routed: {measured.policy}",
+        f"{measured.device}; {machine.system}, load {load_words}",
+        f"{record.pictures.in_words}; as routed: {measured.policy}",
         f"{record.started_utc}, {record.seconds:.0f} s; clock of the engines: {record.clock}",
     ]
 
@@ -71,9 +66,11 @@ def _estimate(estimate: Estimate | None) -> str:
 
 
 def _spread(estimate: Estimate) -> str:
-    """How far the interval reaches, to its farther end."""
+    """How far the interval reaches, to its farther end; absent where there is none."""
+    if not estimate.has_interval:
+        return ABSENT
     reach = max(estimate.high - estimate.value, estimate.value - estimate.low)
-    return f"{reach / estimate.value:.0%}" if estimate.value else ABSENT
+    return f"{reach / estimate.value:.0%}"
 
 
 def _hard(scenario: Scenario) -> str:
@@ -214,62 +211,3 @@ def exit_table(mixed: ScenarioResult) -> Table:
             ]
         table.add_row(str(exit_.exit_index), f"{exit_.share:.1%}", *cells)
     return table
-
-
-def machine_lines(record: BenchRecord) -> str:
-    """Energy and memory."""
-    lines = []
-    energy = record.energy
-    if energy is not None:
-        joules = ", ".join(
-            f"exit {n} {value:.3g} J" for n, value in enumerate(energy.joules_by_exit)
-        )
-        lines.append(f"energy of an image above {energy.idle_watts:.1f} W at rest: {joules}")
-    lines.append(f"largest resident memory: {record.peak_memory_mib:.0f} MiB")
-    return escape("\n".join(lines))
-
-
-def baseline_table(baselines: Baselines) -> Table:
-    """The time of dyninfer over that of each baseline."""
-    title = f"dyninfer's time / baseline's, {baselines.rounds} rounds, batch 1 (below 1: faster)"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("baseline")
-    sides = list(dict.fromkeys(ratio.side for ratio in baselines.ratios))
-    for side in sides:
-        table.add_column(side, justify="right", no_wrap=True)
-        table.add_column("95 % interval", no_wrap=True)
-    found = {(ratio.baseline, ratio.side): ratio.ratio for ratio in baselines.ratios}
-    for name in dict.fromkeys(ratio.baseline for ratio in baselines.ratios):
-        cells = [cell for side in sides for cell in _ratio_cells(found.get((name, side)))]
-        table.add_row(escape(name), *cells)
-    return table
-
-
-def _ratio_cells(ratio: RatioEstimate | None) -> list[str]:
-    if ratio is None:
-        return [ABSENT, ""]
-    return [f"{ratio.median:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}"]
-
-
-def closing(record: BenchRecord) -> list[str]:
-    """The model, and what is missing and why."""
-    lines = [] if record.model is None else [model_line(record.model)]
-    if record.missing:
-        lines += [f"not measured: {what} ({why})" for what, why in record.missing.items()]
-    return lines
-
-
-def model_line(model: LatencyModel) -> str:
-    """How well the model predicts, and where the cascade stops paying off."""
-    held_out = sum(check.held_out for check in model.checks)
-    over = (
-        f"{held_out} held-out scenarios"
-        if held_out
-        else f"the {len(model.checks)} it was fitted on"
-    )
-    line = f"latency model: mean error {model.mean_error:.1%} over {over}"
-    if model.mean_noise is not None:
-        line += f", measured within {model.mean_noise:.1%}"
-    if model.break_even is not None:
-        line += f"; faster than the last exit alone up to {model.break_even:.0%} hard"
-    return line

@@ -8,15 +8,17 @@ import numpy as np
 
 from dyninfer.benchmarks.bench.record import (
     BenchRecord,
-    Distribution,
-    Estimate,
     Measured,
     Pictures,
+    StageInfo,
+    Yardstick,
+)
+from dyninfer.benchmarks.bench.scenario_record import (
+    Distribution,
+    Estimate,
     Scenario,
     ScenarioResult,
-    StageInfo,
     WarmUp,
-    Yardstick,
 )
 from dyninfer.benchmarks.machine import Machine, MachineLog
 
@@ -84,7 +86,7 @@ def record_of(
             device="cpu",
             policy="threshold 0.5",
         ),
-        pictures=Pictures("synthetic 8x8", 4, {"8x8": 4}),
+        pictures=Pictures("synthetic pictures, 8x8", 4, {"8x8": 4}),
         machine=Machine("a processor", 2, (), 8.0, "Linux", "CPython 3.11", {"numpy": "2.0"}, 0.1),
         log=MachineLog(1.0, 2, {}),
         peak_memory_mib=100.0,

@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dyninfer.benchmarks.bench.forced import hard_rows_by_call
-from dyninfer.benchmarks.bench.record import (
+from dyninfer.benchmarks.bench.model_record import RunsFor, StepCost
+from dyninfer.benchmarks.bench.scenario_record import (
     Distribution,
     Estimate,
-    RunsFor,
     Scenario,
     ScenarioResult,
     SpanKind,
     SpanTime,
-    StepCost,
     WarmUp,
 )
 

@@ -4,15 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from dyninfer.benchmarks.bench.baseline_record import BaselineRatio, Baselines
 from dyninfer.benchmarks.bench.break_even import break_even_measured, break_even_of_steps
 from dyninfer.benchmarks.bench.model import fit, predict_ms
-from dyninfer.benchmarks.bench.record import (
-    BaselineRatio,
-    Baselines,
-    LatencyModel,
-    RunsFor,
-    StepCost,
-)
+from dyninfer.benchmarks.bench.model_record import LatencyModel, RunsFor, StepCost
 from dyninfer.benchmarks.interleaved import RatioEstimate
 from dyninfer.bundle import Bundle
 from dyninfer.manifest import CascadeRoute, Exit

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from dyninfer.benchmarks.bench.energy_log import EnergyLog, NoEnergy
-from dyninfer.benchmarks.bench.record import Scenario
+from dyninfer.benchmarks.bench.scenario_record import Scenario
 from dyninfer.benchmarks.bench.slices import Call, Slice
+from dyninfer.errors import DyninferError
 
 EASY, MIXED, HARD = (Scenario(1, share) for share in (0.0, 0.5, 1.0))
 
@@ -61,6 +64,32 @@ def test_batches_are_not_in_the_figures_by_exit() -> None:
     log.read_around(Scenario(2, 0.5), 2, lambda: meter.run(0, 1))
     assert log.of(Scenario(2, 0.5)) == pytest.approx(3.5)
     assert log.by_exit()[0] is None
+
+
+@pytest.mark.parametrize("failing", [3, 4], ids=["before a slice", "after a slice"])
+def test_a_meter_that_fails_once_costs_its_own_figures_and_nothing_else(failing: int) -> None:
+    class Failing(FakeMeter):
+        readings = 0
+
+        def joules(self) -> float:
+            self.readings += 1
+            if self.readings == failing:
+                raise DyninferError("the meter does not answer")
+            return super().joules()
+
+    meter, runs = Failing(), []
+
+    def run(exits: tuple[int, ...]) -> Slice:
+        runs.append(exits)
+        return meter.run(*exits)
+
+    log = EnergyLog(meter, 10.0)
+    for scenario, exits in ((EASY, (0, 0)), (HARD, (1, 1)), (EASY, (0,)), (HARD, (1,))):
+        assert log.read_around(scenario, 2, partial(run, exits)).images == len(exits)
+    assert runs == [(0, 0), (1, 1), (0,), (1,)]
+    assert meter.readings == failing
+    assert (log.of(EASY), log.of(HARD)) == (None, None)
+    assert log.by_exit() == (None, "the meter does not answer")
 
 
 def test_without_a_meter_slices_run_all_the_same() -> None:

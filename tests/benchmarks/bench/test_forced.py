@@ -116,6 +116,17 @@ def test_a_fraction_outside_0_to_1_is_refused(fraction: float) -> None:
         ForcedHard(fraction, 1)
 
 
+@pytest.mark.parametrize("fraction", [0.0004, 0.00049, 0.3333, 0.9999])
+def test_a_share_too_fine_to_be_exact_is_refused_and_not_rounded(fraction: float) -> None:
+    with support.refuses(dyninfer.PolicyError, "finer than 1/1000", "rounder"):
+        ForcedHard(fraction, 1)
+
+
+@pytest.mark.parametrize("fraction", [0.001, 33.3 / 100, 1 / 3, 0.999])
+def test_the_finest_shares_are_exact(fraction: float) -> None:
+    assert float(as_fraction(fraction)) == pytest.approx(fraction, abs=1e-12)
+
+
 def test_a_call_of_another_size_is_refused() -> None:
     with support.refuses(dyninfer.PolicyError, "2 images", "expected 4"):
         ForcedHard(0.5, 4).continues(np.ones(2, np.float32), 0)

@@ -9,15 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyninfer.benchmarks.bench.model import TooFewScenarios, fit, predict_ms, predict_steps
-from dyninfer.benchmarks.bench.record import (
-    Estimate,
-    LatencyModel,
-    RunsFor,
-    Scenario,
-    ScenarioResult,
-    StepCost,
-)
+from dyninfer.benchmarks.bench.model_record import LatencyModel, RunsFor, StepCost
 from dyninfer.benchmarks.bench.row_costs import Spread
+from dyninfer.benchmarks.bench.scenario_record import Estimate, Scenario, ScenarioResult
 from dyninfer.bundle import Bundle
 from dyninfer.errors import InputError
 from dyninfer.manifest import Manifest

@@ -10,7 +10,7 @@ import pytest
 import dyninfer
 from dyninfer.benchmarks.bench.curve import SAMPLES, describe_pictures, exit_times
 from dyninfer.benchmarks.bench.pictures import load_pictures, synthetic_pictures
-from dyninfer.benchmarks.bench.record import Scenario, ScenarioResult, WarmUp
+from dyninfer.benchmarks.bench.scenario_record import Scenario, ScenarioResult, WarmUp
 from dyninfer.benchmarks.bench.slices import Call, Slice
 from dyninfer.benchmarks.bench.summary import summarise
 from dyninfer.benchmarks.coco import Truth
@@ -23,7 +23,7 @@ def test_made_up_pictures_are_the_same_in_every_run_and_differ_from_each_other()
     first, again = (synthetic_pictures(72, 128) for _ in range(2))
     assert all((a == b).all() for a, b in zip(first.arrays, again.arrays, strict=True))
     assert (first.arrays[0] != first.arrays[1]).any()
-    assert first.what == "synthetic 72x128 (height x width)"
+    assert first.what == "synthetic pictures, 72x128 (height x width)"
     assert first.sizes == {"72x128": len(first.arrays)}
     assert (first.samples, list(first.paths)) == (None, [])
 
@@ -167,6 +167,23 @@ def test_three_exits_are_timed_anew(tmp_path: Path, three_exits: dyninfer.Detect
     assert "timing every exit" in steps
     assert len(found.easiness) == 2
     assert found.curve[0].mean_ms > 0
+
+
+def test_samples_are_named_rightly_where_a_picture_has_gone_meanwhile(
+    tmp_path: Path, two_exits: dyninfer.Detector, ends: list[ScenarioResult]
+) -> None:
+    paths = coded_files(tmp_path / "p", 5)
+    pictures = load_pictures(samples_of(paths))
+    paths[1].unlink()
+    found, _ = describe_pictures(two_exits, pictures, ends)
+    assert [sample.name for sample in found.samples] == [f"{n:03d}.png" for n in (0, 2, 3, 4)]
+    reds = []
+    for sample in found.samples:
+        data = np.frombuffer(base64.b64decode(sample.jpeg_base64), np.uint8)
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert picture is not None
+        reds.append(float(picture[..., 2].mean()) / 255)
+    assert reds == pytest.approx([0, 0.5, 0.75, 1], abs=0.03)
 
 
 def test_samples_are_small_spread_over_the_easiness_and_hold_no_path(

@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from dyninfer.benchmarks.bench import published
+from dyninfer.benchmarks.bench.model_record import LatencyModel, RunsFor, StepCost
 from dyninfer.benchmarks.bench.published import beside_published
 from dyninfer.benchmarks.bench.published_times import (
     PUBLISHED,
@@ -22,13 +23,7 @@ from dyninfer.benchmarks.bench.published_times import (
     line_of_ends,
     rows_of,
 )
-from dyninfer.benchmarks.bench.record import (
-    BenchRecord,
-    LatencyModel,
-    RunsFor,
-    StageInfo,
-    StepCost,
-)
+from dyninfer.benchmarks.bench.record import BenchRecord, StageInfo
 from dyninfer.errors import InputError
 from tests.benchmarks.report.report_records import minimal_record
 from tests.support import ROOT

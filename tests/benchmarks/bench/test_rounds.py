@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 
 import dyninfer
 from dyninfer.benchmarks.bench.pictures import BenchPictures, synthetic_pictures
-from dyninfer.benchmarks.bench.record import Scenario
 from dyninfer.benchmarks.bench.rounds import (
+    MOST_STRETCH,
     Effort,
     calls_by_round,
     measure_rounds,
     planned_calls,
 )
-from dyninfer.benchmarks.bench.slices import Slice
+from dyninfer.benchmarks.bench.scenario_record import Scenario
+from dyninfer.benchmarks.bench.slices import Call, Slice
+from dyninfer.benchmarks.bench.statistics import LEAST_ROUNDS
+from dyninfer.benchmarks.bench.summary import summarise
 from dyninfer.policy import Threshold
 from tests import support
 
@@ -34,13 +37,24 @@ def test_rounds_share_the_calls_evenly_in_whole_periods(
 ) -> None:
     plan = calls_by_round(total, rounds, period)
     assert len(plan) == rounds
-    assert total <= sum(plan) < total + period
-    assert all(calls % period == 0 for calls in plan)
+    assert sum(plan) % period == 0
+    assert total <= sum(plan) < max(total + period, MOST_STRETCH * total + 1, LEAST_ROUNDS + 1)
     assert max(plan) - min(plan) <= period
+    assert sum(map(bool, plan)) >= min(rounds, LEAST_ROUNDS, sum(plan))
+    if total > LEAST_ROUNDS * period:
+        assert all(calls % period == 0 for calls in plan)
 
 
-def test_fewer_slow_calls_than_rounds_leave_rounds_out() -> None:
-    assert sorted(calls_by_round(2, 5)) == [0, 0, 0, 1, 1]
+def test_fewer_slow_calls_than_rounds_leave_rounds_out_but_not_nearly_all() -> None:
+    assert sorted(calls_by_round(6, 10)) == [0] * 4 + [1] * 6
+    assert sorted(calls_by_round(2, 10)) == [0] * 5 + [1] * 5
+    assert calls_by_round(1, 2) == (1, 1)
+
+
+def test_whole_periods_are_added_where_they_are_short_and_cut_where_they_would_take_long() -> None:
+    quarter, tenth = calls_by_round(12, 10, period=4), calls_by_round(12, 10, period=10)
+    assert sorted(quarter) == [0] * 5 + [4] * 5
+    assert tenth == (2,) * 10  # two periods, in all rounds instead of two
 
 
 def test_a_long_period_is_cut_rather_than_run_whole() -> None:
@@ -53,6 +67,42 @@ def test_a_long_period_is_cut_rather_than_run_whole() -> None:
 )
 def test_calls_fill_the_time_that_was_given(call_ms: float, rate: float | None, calls: int) -> None:
     assert planned_calls(Scenario(rate_per_s=rate), call_ms, Effort()) == calls
+
+
+def test_a_quick_look_too_makes_a_call_in_each_of_five_rounds() -> None:
+    assert planned_calls(Scenario(), 4000, Effort(seconds=0.6, rounds=5, min_calls=3)) == 5
+    assert planned_calls(Scenario(), 4000, Effort(seconds=0.6, rounds=2, min_calls=1)) == 2
+
+
+def test_a_slow_mixture_is_spread_over_rounds_enough_for_an_interval(
+    two_exits: dyninfer.Detector,
+) -> None:
+    slow = Effort(seconds=0.0, rounds=10, min_calls=6, warm_up_seconds=0.01)
+    (track,) = measure_rounds(two_exits, [Scenario(1, 0.1)], PICTURES, slow).tracks
+    assert len(track.slices) >= LEAST_ROUNDS
+    exits = [e for piece in track.slices for call in piece.calls for e in call.exits]
+    assert exits.count(1) / len(exits) == 0.1
+    found = summarise(track.scenario, track.warm_up, track.slices, two_exits.manifest)
+    assert found.latency.p50_ms.has_interval
+
+
+@pytest.mark.parametrize(("ms", "settles"), [(400, True), (1500, False)])
+def test_only_calls_that_are_long_themselves_need_none_to_settle(
+    two_exits: dyninfer.Detector, monkeypatch: pytest.MonkeyPatch, ms: float, settles: bool
+) -> None:
+    slices = []
+
+    def run_slice(_detect, batches, _rate, _callers) -> Slice:
+        slices.append(len(batches))
+        calls = tuple(Call(0, 0, 0, round(ms * 1e6), (0,), ({},)) for _ in batches)
+        return Slice(calls, ms * len(batches))
+
+    monkeypatch.setattr("dyninfer.benchmarks.bench.rounds.run_slice", run_slice)
+    effort = Effort(seconds=10.0, rounds=2, min_calls=8, warm_up_seconds=1.0)
+    (track,) = measure_rounds(two_exits, [Scenario(1, 0.0)], PICTURES, effort).tracks
+    measured = list(track.plan)
+    with_settling = [1, measured[0], 1, measured[1]]
+    assert slices[-4:] == with_settling if settles else slices[-2:] == measured
 
 
 def test_every_scenario_is_run_in_every_round_at_its_exact_share(

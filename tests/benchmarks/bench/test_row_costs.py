@@ -8,8 +8,8 @@ from scipy.optimize import nnls
 from scipy.stats import binom
 
 from dyninfer.benchmarks.bench.forced import hard_rows_by_call
+from dyninfer.benchmarks.bench.model_record import RunsFor, StepCost
 from dyninfer.benchmarks.bench.nonnegative import nonnegative_least_squares
-from dyninfer.benchmarks.bench.record import RunsFor, StepCost
 from dyninfer.benchmarks.bench.row_costs import Spread, hard_rows, mean_cost, rows_run
 
 

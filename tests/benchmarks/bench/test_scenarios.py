@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import dyninfer
-from dyninfer.benchmarks.bench.record import Scenario
+from dyninfer.benchmarks.bench.scenario_record import Scenario
 from dyninfer.benchmarks.bench.scenarios import Choices, check_measurable, make_scenarios
 from dyninfer.bundle import Bundle
 from dyninfer.manifest import Manifest, Task
@@ -50,6 +50,30 @@ def test_everything_is_the_product_of_what_was_asked_for(routed: Manifest) -> No
         Scenario(1, hard, callers, 5.0) for hard in (0.25, None) for callers in (1, 2)
     }
     assert len({s.name for s in found}) == len(found)
+
+
+def test_decoding_is_run_by_itself_whatever_the_batches_and_callers(routed: Manifest) -> None:
+    found = make_scenarios(routed, Choices((8,), (0.0, 1.0), (2,), decode=True))
+    assert found == (
+        Scenario(8, 0.0, 2),
+        Scenario(8, 1.0, 2),
+        Scenario(1, 0.0, decode=True),
+        Scenario(1, 1.0, decode=True),
+    )
+
+
+@pytest.mark.parametrize(
+    ("scenario", "name"),
+    [
+        (Scenario(), "batch 1, as routed"),
+        (Scenario(1, 0.07), "batch 1, 7 % hard"),
+        (Scenario(8, 1.0, 2), "batch 8, 100 % hard, 2 callers"),
+        (Scenario(1, 0.001, rate_per_s=20.0), "batch 1, 0.1 % hard, 20 calls/s"),
+        (Scenario(1, 0.0, decode=True), "batch 1, 0 % hard, with decoding"),
+    ],
+)
+def test_a_scenario_has_a_name(scenario: Scenario, name: str) -> None:
+    assert scenario.name == name
 
 
 def test_one_exit_has_one_way_to_go(static: Manifest) -> None:

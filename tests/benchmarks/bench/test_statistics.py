@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dyninfer
-from dyninfer.benchmarks.bench.record import Estimate
+from dyninfer.benchmarks.bench.scenario_record import Estimate
 from dyninfer.benchmarks.bench.statistics import (
     calls_needed,
     distribution,

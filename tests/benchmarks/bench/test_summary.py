@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dyninfer
-from dyninfer.benchmarks.bench.record import Scenario, SpanKind, WarmUp
+from dyninfer.benchmarks.bench.scenario_record import Scenario, SpanKind, WarmUp
 from dyninfer.benchmarks.bench.slices import Call, Slice
 from dyninfer.benchmarks.bench.spans import in_order, span_times, spans_of_slice
 from dyninfer.benchmarks.bench.summary import stages_in_order, summarise

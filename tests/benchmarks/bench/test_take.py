@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 import dyninfer
 from dyninfer.benchmarks.bench.against import BaselineRequest, Opening, rounds_of_comparison
+from dyninfer.benchmarks.bench.baseline_record import Baselines
 from dyninfer.benchmarks.bench.doubts import doubts_of
 from dyninfer.benchmarks.bench.pictures import synthetic_pictures
 from dyninfer.benchmarks.bench.record import (
-    Baselines,
     BenchRecord,
     Yardstick,
     read_record,
@@ -19,7 +19,7 @@ from dyninfer.benchmarks.bench.record import (
 )
 from dyninfer.benchmarks.bench.rounds import Effort
 from dyninfer.benchmarks.bench.scenarios import Choices
-from dyninfer.benchmarks.bench.take import BenchRequest, take_record
+from dyninfer.benchmarks.bench.take import BenchRequest, ComparisonInterrupted, take_record
 from tests import support
 
 SHORT = Effort(seconds=0.02, rounds=3, min_calls=8, warm_up_seconds=0.02)
@@ -86,8 +86,6 @@ def test_a_record_is_read_back_as_it_was_written(record: BenchRecord, tmp_path: 
 
 def test_no_folder_of_the_machine_is_in_a_record(record: BenchRecord, bundle: Path) -> None:
     record = replace(record, missing={}, log=replace(record.log, missing={}))
-    from dataclasses import asdict
-
     assert str(bundle.parent) not in json.dumps(asdict(record))
 
 
@@ -97,7 +95,7 @@ def test_steps_are_told_before_they_run(bundle: Path) -> None:
     take_record(request, lambda what, done, total: told.append((what, done, total)))
     rounds = [step for step in told if step[2] > 1]
     assert [done for _, done, _ in rounds] == list(range(8))
-    assert rounds[0] == ("warming up: batch 1, 0 hard", 0, 8)
+    assert rounds[0] == ("warming up: batch 1, 0 % hard", 0, 8)
     assert rounds[-1][0].startswith("round 3/3: ")
 
 
@@ -124,6 +122,86 @@ def test_a_comparison_that_fails_does_not_cost_what_was_measured_before(bundle: 
     assert len(found.scenarios) == 1
 
 
+@pytest.fixture
+def small(bundle: Path) -> BenchRequest:
+    """One scenario, and a baseline."""
+    request = request_of(bundle, baselines=BaselineRequest(("always-last-exit",), rounds=2))
+    return replace(request, choices=Choices(batches=(1,), hard=(0.0,)))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (MemoryError(), "MemoryError"),
+        (dyninfer.InputError("it broke"), "it broke"),
+    ],
+    ids=["disk", "memory", "own"],
+)
+def test_a_machine_that_gives_out_during_the_comparison_does_not_cost_the_scenarios(
+    small: BenchRequest, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("dyninfer.benchmarks.bench.against.run_baselines", fail)
+    found = take_record(small)
+    assert found.missing["baselines"] == f"the comparison failed: {reason}"
+    assert len(found.scenarios) == 1
+
+
+def test_an_interruption_of_the_comparison_brings_what_was_measured_before(
+    small: BenchRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dyninfer.benchmarks.bench.against.run_baselines", interrupted)
+    with pytest.raises(ComparisonInterrupted) as caught:
+        take_record(small)
+    found = caught.value.record
+    assert found.missing["baselines"] == "interrupted"
+    assert found.baselines is None
+    assert len(found.scenarios) == 1
+    assert found.seconds > 0
+
+
+def test_a_curve_that_cannot_be_made_does_not_cost_the_scenarios(
+    small: BenchRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise dyninfer.InputError("the pictures have gone")
+
+    monkeypatch.setattr("dyninfer.benchmarks.bench.take.describe_pictures", fail)
+    found = take_record(replace(small, baselines=BaselineRequest()))
+    assert found.missing["curve"] == "it could not be made: the pictures have gone"
+    assert (found.pictures.count, found.pictures.sizes) == (8, {"16x24": 8})
+    assert len(found.scenarios) == 1
+
+
+def test_a_meter_that_does_not_answer_at_rest_is_told_as_missing(
+    small: BenchRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+
+    class Mute:
+        source = "a fake"
+
+        def joules(self) -> float:
+            raise dyninfer.DyninferError("the meter does not answer")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    def find(_device: str) -> tuple[Mute, str]:
+        return Mute(), "a fake"
+
+    monkeypatch.setattr("dyninfer.benchmarks.bench.take.find_energy_meter", find)
+    found = take_record(replace(small, baselines=BaselineRequest()))
+    assert (found.energy, found.missing["energy"]) == (None, "the meter does not answer")
+    assert len(found.scenarios) == len(closed) == 1
+
+
 @pytest.mark.parametrize(("ms", "rounds"), [(5.0, 20), (500.0, 15), (5000.0, 8)])
 def test_slow_calls_are_compared_in_fewer_rounds(
     record: BenchRecord, ms: float, rounds: int
@@ -140,7 +218,7 @@ def test_slow_calls_are_compared_in_fewer_rounds(
 def test_a_bundle_of_one_exit_is_measured(tmp_path: Path) -> None:
     path = support.write_static(tmp_path / "one.dyn")
     found = take_record(replace(request_of(path), choices=Choices(batches=(1,))))
-    assert [result.scenario.name for result in found.scenarios] == ["batch 1, 1 hard"]
+    assert [result.scenario.name for result in found.scenarios] == ["batch 1, 100 % hard"]
     assert found.scenarios[0].hard_fraction == 1.0
 
 
@@ -149,13 +227,19 @@ def test_doubts_are_told_one_line_each(record: BenchRecord) -> None:
         record,
         yardstick=Yardstick("x", (5.0, 5.1), 5.05),
         scenarios=tuple(
-            replace(r, warm_up=replace(r.warm_up, stable=True), late_share=None)
+            replace(
+                r,
+                warm_up=replace(r.warm_up, stable=True),
+                late_share=None,
+                rounds_ms=((5.0,),) * 5,
+            )
             for r in record.scenarios
         ),
     )
     machine = doubts_of(calm)
     late = [replace(r, late_share=0.4 if r.scenario.rate_per_s else None) for r in calm.scenarios]
     late[0] = replace(late[0], warm_up=replace(late[0].warm_up, stable=False))
+    late[1] = replace(late[1], rounds_ms=((5.0,),) * 4)
     doubtful = replace(
         calm,
         yardstick=Yardstick("x", (5.0, 6.5), 5.5),
@@ -163,12 +247,14 @@ def test_doubts_are_told_one_line_each(record: BenchRecord) -> None:
         baselines=Baselines(2, (), (), (), {"naive": "it broke"}),
     )
     new = [line for line in doubts_of(doubtful) if line not in machine]
-    assert len(new) == 4
+    assert len(new) == 5
     assert "5.00 to 6.50 ms" in new[0]
-    assert "batch 1, 0 hard" in new[1]
-    assert "40% of the calls" in new[2]
-    assert "(and 2 more)" in new[2]
-    assert new[3] == "no baseline naive: it broke"
+    assert "batch 1, 0 % hard" in new[1]
+    assert "fewer than 5 rounds" in new[2]
+    assert "batch 1, 50 % hard; give --rounds 5 or more" in new[2]
+    assert "40% of the calls" in new[3]
+    assert "(and 2 more)" in new[3]
+    assert new[4] == "no baseline naive: it broke"
 
 
 @pytest.mark.parametrize(
@@ -181,3 +267,49 @@ def test_what_is_no_record_is_refused(tmp_path: Path, text: str, part: str) -> N
         read_record(path)
     with support.refuses(dyninfer.InputError, "cannot be read"):
         read_record(tmp_path / "none.json")
+
+
+def damaged(record: BenchRecord, place: tuple[str | int, ...], value: object) -> str:
+    """The text of a record with one value replaced."""
+    whole = asdict(record)
+    part = whole
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    return json.dumps(whole)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("scenarios",), []),
+        (("yardstick", "rounds_ms"), []),
+        (("yardstick", "rounds_ms"), [0.0, 1.0]),
+        (("yardstick", "rounds_ms"), [float("nan"), 1.0]),
+        (("peak_memory_mib",), 0.0),
+        (("scenarios", 0, "rounds_ms"), []),
+        (("scenarios", 0, "rounds_ms"), [[]]),
+        (("scenarios", 0, "rounds_ms"), [[1.0, -1.0]]),
+        (("scenarios", 0, "rounds_ms"), [[float("inf")]]),
+        (("scenarios", 0, "latency", "mean_ms", "value"), float("nan")),
+        (("scenarios", 0, "latency", "p50_ms"), {"value": 0.0, "low": 0.0, "high": 0.0}),
+        (("scenarios", 0, "images_per_s"), {"value": 5.0, "low": 6.0, "high": 7.0}),
+        (("scenarios", 0, "latency", "count"), 0),
+        (("scenarios", 0, "scenario", "batch"), 0),
+        (("scenarios", 0, "scenario", "hard_fraction"), 2.0),
+    ],
+)
+def test_a_record_without_times_that_can_be_is_refused_before_it_breaks_something(
+    record: BenchRecord, tmp_path: Path, place: tuple[str | int, ...], value: object
+) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(damaged(record, place, value))
+    with support.refuses(dyninfer.InputError, str(path), ".".join(map(str, place[:2]))):
+        read_record(path)
+
+
+def test_a_record_of_a_later_dyninfer_asks_for_an_upgrade(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text('{"schema_version": 2, "another": "format"}')
+    with support.refuses(dyninfer.InputError, "schema version 2", "reads up to 1", "upgrade"):
+        read_record(path)

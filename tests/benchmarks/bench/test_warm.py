@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyninfer.benchmarks.bench.slices import Call, Slice
-from dyninfer.benchmarks.bench.warm import is_steady, warm_up, window_calls
+from dyninfer.benchmarks.bench.warm import warm_up, window_calls
 
 MS = 1_000_000
 
@@ -31,20 +31,6 @@ class Machine:
 
     def clock(self) -> float:
         return self.now_ns / 1e9
-
-
-@pytest.mark.parametrize(
-    ("medians", "steady"),
-    [
-        ([], False),
-        ([5, 5, 5], False),
-        ([5, 5, 5, 5], True),
-        ([9, 5, 5.1, 5.15, 5], True),
-        ([5, 5, 5.3, 5], False),
-    ],
-)
-def test_steady_is_when_several_windows_agree(medians: list[float], steady: bool) -> None:
-    assert is_steady(medians) is steady
 
 
 @settings(deadline=None)

@@ -10,31 +10,33 @@ from functools import cache
 import cv2
 import numpy as np
 
-from dyninfer.benchmarks.bench.record import (
-    SCHEMA_VERSION,
+from dyninfer.benchmarks.bench.baseline_record import (
     BaselineRatio,
     Baselines,
-    BenchRecord,
     ContenderMemory,
     ContenderTimes,
+)
+from dyninfer.benchmarks.bench.model_record import LatencyModel, ModelCheck, StepCost
+from dyninfer.benchmarks.bench.record import (
+    SCHEMA_VERSION,
+    BenchRecord,
     CurvePoint,
-    Distribution,
     Energy,
-    Estimate,
-    ExitTime,
-    LatencyModel,
     Measured,
-    ModelCheck,
     Pictures,
     SampleImage,
+    StageInfo,
+    Yardstick,
+)
+from dyninfer.benchmarks.bench.scenario_record import (
+    Distribution,
+    Estimate,
+    ExitTime,
     Scenario,
     ScenarioResult,
     SpanKind,
     SpanTime,
-    StageInfo,
-    StepCost,
     WarmUp,
-    Yardstick,
 )
 from dyninfer.benchmarks.interleaved import RatioEstimate
 from dyninfer.benchmarks.machine import Machine, MachineLog
@@ -170,7 +172,7 @@ def pictures_of(
     )
     rows = tuple(known(values) for values in easiness)
     sizes = {"480x640": count - 40, "640x480": 40} if count > 40 else {"480x640": count}
-    return Pictures("pictures of the user's", count, sizes, rows, tuple(curve), shown)
+    return Pictures("own pictures", count, sizes, rows, tuple(curve), shown)
 
 
 def machine() -> Machine:
@@ -322,7 +324,7 @@ def minimal_record() -> BenchRecord:
     return replace(
         full_record(),
         measured=measured(exits=1),
-        pictures=Pictures("synthetic 720x1280 (height x width)", 16, {"720x1280": 16}),
+        pictures=Pictures("synthetic pictures, 720x1280 (height x width)", 16, {"720x1280": 16}),
         scenarios=(only,),
         baselines=None,
         model=None,

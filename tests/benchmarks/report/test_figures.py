@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyninfer.benchmarks.bench.record import Estimate, Scenario
+from dyninfer.benchmarks.bench.scenario_record import Estimate, Scenario
 from dyninfer.benchmarks.interleaved import RatioEstimate
 from dyninfer.benchmarks.report.figures import (
     ABSENT,
@@ -15,6 +15,7 @@ from dyninfer.benchmarks.report.figures import (
     number,
     percent,
     scenario_words,
+    with_interval,
 )
 
 
@@ -34,6 +35,13 @@ from dyninfer.benchmarks.report.figures import (
 )
 def test_numbers_have_three_digits_without_an_exponent(value, expected) -> None:
     assert number(value) == expected
+
+
+def test_a_figure_of_one_round_has_no_interval_to_show() -> None:
+    assert with_interval(Estimate(12.3, 12.1, 12.6)) == "12.3 (12.1 to 12.6)"
+    assert with_interval(Estimate(12.3, 12.3, 12.3)) == "12.3"
+    assert interval(Estimate(12.3, 12.3, 12.3)) == ""
+    assert with_interval(None) == interval(None) == ABSENT
 
 
 @given(st.floats(1e-6, 1e9))

@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyninfer.benchmarks.bench.record import (
-    CurvePoint,
-    LatencyModel,
-    RunsFor,
-    SampleImage,
-    StepCost,
-)
+from dyninfer.benchmarks.bench.model_record import LatencyModel, RunsFor, StepCost
+from dyninfer.benchmarks.bench.record import CurvePoint, SampleImage
 from dyninfer.benchmarks.report.curve import quality_of
 from dyninfer.benchmarks.report.settings import (
     batches_text,

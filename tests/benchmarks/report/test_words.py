@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dyninfer.benchmarks.bench.record import Baselines, LatencyModel, Pictures, Scenario
+from dyninfer.benchmarks.bench.baseline_record import Baselines
+from dyninfer.benchmarks.bench.model_record import LatencyModel
+from dyninfer.benchmarks.bench.record import Pictures
+from dyninfer.benchmarks.bench.scenario_record import Scenario
 from dyninfer.benchmarks.report import words
 from tests.benchmarks.report.report_records import (
     baselines,
@@ -84,12 +87,13 @@ def test_warnings_name_three_scenarios_and_count_the_rest() -> None:
 
 def test_pictures_are_counted_and_their_sizes_told() -> None:
     mixed = Pictures("pictures", 9, {"1x1": 4, "2x2": 2, "3x3": 2, "4x4": 1})
-    expected = "pictures, 9 of them; height x width 1x1 (4), 2x2 (2), 3x3 (2) and 1 other size"
+    expected = "9 pictures; height x width 1x1 (4), 2x2 (2), 3x3 (2) and 1 other size"
     assert words.pictures_words(replace(RECORD, pictures=mixed)) == expected
     same = Pictures("pictures", 9, {"1x2": 9})
     assert words.pictures_words(replace(RECORD, pictures=same)).endswith("all 1x2 (height x width)")
+    assert Pictures("own pictures", 1, {"1x2": 1}).in_words == "1 own picture"
     synthetic = minimal_record()
-    told = "synthetic 720x1280 (height x width), 16 of them"
+    told = "16 synthetic pictures, 720x1280 (height x width)"
     assert words.pictures_words(synthetic) == told
 
 
@@ -118,9 +122,11 @@ def test_break_even_is_told_as_measured_or_by_the_model_or_not_at_all() -> None:
     assert "faster than" in text(replace(plain, break_even=1.0))
     assert "alone is faster at any share" in text(replace(plain, break_even=0.0))
     by_model = replace(plain, break_even_by_batch={1: 0.4, 8: 0.55})
-    assert "40 % at batch 1, 55 % at batch 8" in text(by_model)
+    assert "at batch 1 up to 40 % hard; at batch 8 up to 55 % hard." in text(by_model)
+    ends = replace(plain, break_even_by_batch={1: 0.0, 8: 1.0})
+    assert "at batch 1 never; at batch 8 at any share of hard images." in text(ends)
     both = text(replace(by_model, break_even=0.47))
-    assert both.index("47 %") < both.index("40 % at batch 1")
+    assert both.index("47 %") < both.index("40 % hard")
 
 
 def test_energy_is_told_by_exit_or_why_not() -> None:

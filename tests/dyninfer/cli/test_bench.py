@@ -107,7 +107,41 @@ def test_a_slower_record_is_status_1_and_a_verdict_but_no_error(
     assert "1.500" in out
     status, out, err = run(capsys, "bench", "--compare", str(old), str(old), "--json")
     assert (status, err) == (0, "")
-    assert json.loads(out)["scenarios"]
+    told = json.loads(out)
+    assert told["scenarios"]
+    assert (told["slower"], told["machine_changed"]) == ([], False)
+    status, out, _ = run(capsys, "bench", "--compare", str(old), str(new), "--json")
+    told = json.loads(out)
+    assert status == 1
+    assert told["slower"] == [result.scenario.name for result in record.scenarios]
+    assert told["verdict"].startswith("6 of 6 scenarios slower by more than 3 %")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--batch", "1,8"], "--batch"),
+        (["--hard", "0"], "--hard"),
+        (["--quick"], "--quick"),
+        (["-i", "."], "--images"),
+        (["--against", "none"], "--against"),
+        (["--device", "cpu"], "--device"),
+        (["--speed", "0.5"], "--speed"),
+    ],
+)
+def test_options_of_a_measurement_are_refused_where_none_is_made(
+    capsys: pytest.CaptureFixture[str],
+    measured: tuple[str, str, Path],
+    options: list[str],
+    named: str,
+) -> None:
+    path = str(measured[2])
+    for mode in (["--compare", path, path], ["--from", path]):
+        status, out, err = run(capsys, "bench", *mode, *options)
+        assert (status, out) == (2, "")
+        told = " ".join(err.replace("│", " ").split())
+        assert f"{named} is for a measurement" in told
+        assert mode[0] in told
 
 
 def test_a_comparison_writes_no_other_output(
@@ -173,7 +207,7 @@ def test_pictures_of_the_users_add_a_curve(
     assert record.pictures.curve
     assert record.measured.policy == "threshold 0.4"
     names = {result.scenario.name for result in record.scenarios}
-    assert {"batch 1, as routed", "batch 1, 1 hard, with decoding"} <= names
+    assert {"batch 1, as routed", "batch 1, 100 % hard, with decoding"} <= names
     assert "as routed" in out
 
 
@@ -199,6 +233,7 @@ def test_the_cheap_baseline_is_there_unless_it_is_switched_off(
         (["--hard", "250%"], "more than all"),
         (["--hard", "half"], "no share"),
         (["--hard", "0,,1"], "empty entry"),
+        (["--hard", "0.04%"], "finer than 1/1000"),
         (["--hard", "-1"], "no share"),
         (["--batch", "0"], "from 1 up"),
         (["--batch", "1.5"], "from 1 up"),
@@ -287,3 +322,58 @@ def test_an_interruption_leaves_nothing_behind(
     status, out, err = run(capsys, "bench", str(bundle), "--quick", "--output", str(path))
     assert (status, out, err) == (130, "", "interrupted\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_of_the_baselines_keeps_what_was_measured_before(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bundle: Path,
+    tmp_path: Path,
+) -> None:
+    from dyninfer.benchmarks.bench import against
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(against, "run_baselines", interrupted)
+    path = tmp_path / "record.json"
+    status, out, err = run(
+        capsys, "bench", str(bundle), *FAST, "--hard", "0", "--output", str(path)
+    )
+    assert status == 130
+    assert "milliseconds of a call" in out
+    assert "not measured: baselines (interrupted)" in out
+    assert err.splitlines()[-1] == "interrupted"
+    assert read_record(path).missing["baselines"] == "interrupted"
+
+
+def test_what_is_not_known_or_has_no_interval_is_not_printed_as_a_figure(
+    measured: tuple[str, str, Path],
+) -> None:
+    from dyninfer.cli.bench_tables import headline, latency_table
+
+    record = read_record(measured[2])
+    record = replace(record, machine=replace(record.machine, load_average_1min=None))
+    lines = headline(record)
+    assert lines[1].endswith("load unknown")
+    assert lines[2].startswith("8 synthetic pictures, 16x24 (height x width); as routed: ")
+    first = record.scenarios[0]
+    p50 = replace(first.latency.p50_ms, low=5.0, value=5.0, high=5.0)
+    of_one_round = replace(first, latency=replace(first.latency, p50_ms=p50))
+    known = replace(first, latency=replace(first.latency, p50_ms=replace(p50, high=5.5)))
+    (spread,) = (c for c in latency_table([of_one_round, known]).columns if c.header == "±")
+    assert list(spread.cells) == ["-", "10%"]
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0.0, "never faster than the last exit alone"),
+        (0.47, "faster than the last exit alone up to 47% hard"),
+        (1.0, "faster than the last exit alone at every share"),
+    ],
+)
+def test_a_break_even_is_told_in_words_at_its_ends(share: float, words: str) -> None:
+    from dyninfer.cli.bench_closing import break_even_words
+
+    assert break_even_words(share) == words

@@ -55,12 +55,14 @@ def test_an_interrupt_just_as_the_work_may_begin_ends_the_wait(
 def test_an_interrupt_during_the_work_asks_it_to_end_and_is_raised_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    began = threading.Event()
+
     class Ended(threading.Event):
         interrupted = False
 
         def wait(self, timeout: float | None = None) -> bool:
             if not self.interrupted:
-                self.interrupted = True
+                self.interrupted = began.wait(30)
                 raise KeyboardInterrupt
             return super().wait(timeout)
 
@@ -70,6 +72,11 @@ def test_an_interrupt_during_the_work_asks_it_to_end_and_is_raised_after_it(
 
     monkeypatch.setattr(cancellable, "_Attempt", Attempt)
     seen: list[bool] = []
+
+    def work(cancelled: threading.Event) -> None:
+        began.set()
+        seen.append(cancelled.wait(30))
+
     with pytest.raises(KeyboardInterrupt):
-        run_cancellable(lambda cancelled: seen.append(cancelled.wait(30)), "asked to end")
+        run_cancellable(work, "asked to end")
     assert seen == [True]
