@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property, lru_cache
 from typing import ClassVar
 
 import numpy as np
 
 from dyninfer.prepare import Scratch, normalise, split_channels
-from dyninfer.types import Float32Array, ImageArray
+from dyninfer.types import Float32Array, Float64Array, ImageArray
 
 MAX_SIDE = 16_384  # pixels; far beyond any detector, well below what exhausts a machine
 
@@ -61,12 +62,20 @@ class Placement:
         boxes = boxes_xyxy * scale + np.array([self.left, self.top] * 2)
         return np.asarray(boxes, np.float32)
 
+    @cached_property
+    def _way_back(self) -> tuple[Float64Array, Float64Array, Float64Array]:
+        """Offset, scale and largest value of a box's four numbers."""
+        ways = ((self.left, self.top), (self.scale_x, self.scale_y), (self.width, self.height))
+        offset, scale, limit = (np.array(way * 2, np.float64) for way in ways)
+        return offset, scale, limit
+
     def to_image(self, boxes_xyxy: Float32Array) -> Float32Array:
         """Boxes (D, 4) in tensor pixels -> boxes in image pixels, clipped to the image."""
-        boxes = boxes_xyxy - np.array((self.left, self.top) * 2, np.float64)
-        boxes /= np.array((self.scale_x, self.scale_y) * 2)
+        offset, scale, limit = self._way_back
+        boxes = boxes_xyxy - offset
+        boxes /= scale
         np.maximum(boxes, 0, out=boxes)
-        np.minimum(boxes, np.array((self.width, self.height) * 2), out=boxes)
+        np.minimum(boxes, limit, out=boxes)
         return np.asarray(boxes, np.float32)
 
 
@@ -108,15 +117,15 @@ class ImageSpec:
         padding is odd, the extra pixel is at the right and at the bottom, as in the published
         DynamicDet preprocessing.
         """
-        if self.resize is ResizeMode.STRETCH:
-            return Placement(width, height, self.width, self.height)
-        scale = min(self.height / height, self.width / width)
-        new_width = min(self.width, max(1, round(width * scale)))
-        new_height = min(self.height, max(1, round(height * scale)))
-        if self.resize is ResizeMode.PAD_BOTTOM_RIGHT:
-            return Placement(width, height, new_width, new_height)
-        left, top = (self.width - new_width) // 2, (self.height - new_height) // 2
-        return Placement(width, height, new_width, new_height, left, top)
+        return _place(self.resize, self.width, self.height, width, height)
+
+    @cached_property
+    def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+        """Of each channel: pixel * factor + shift, and what the padding comes to."""
+        factors = tuple(1 / deviation for deviation in self.std)
+        shifts = tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
+        levels = (self.pad_value * f + shift for f, shift in zip(factors, shifts, strict=True))
+        return factors, shifts, tuple(levels)
 
     def prepare(
         self,
@@ -142,10 +151,8 @@ class ImageSpec:
         size = (placement.resized_width, placement.resized_height)
         left, top = placement.left, placement.top
         right, bottom = left + size[0], top + size[1]
-        factors = [1 / deviation for deviation in self.std]
-        shifts = [-mean / deviation for mean, deviation in zip(self.mean, self.std, strict=True)]
-        levels = (self.pad_value * factors[channel] + shifts[channel] for channel in range(3))
-        scratch.pad(out, (left, top, right, bottom), tuple(levels))
+        factors, shifts, levels = self._normalisation
+        scratch.pad(out, (left, top, right, bottom), levels)
         planes = split_channels(image, size, scratch)
         if self.color_order is ColorOrder.RGB:
             planes.reverse()
@@ -153,3 +160,19 @@ class ImageSpec:
             window = out[channel, top:bottom, left:right]
             normalise(plane, factors[channel], shifts[channel], window)
         return out
+
+
+@lru_cache(maxsize=256)
+def _place(
+    resize: ResizeMode, tensor_width: int, tensor_height: int, width: int, height: int
+) -> Placement:
+    """See :meth:`ImageSpec.place`; most applications see few sizes, over and over."""
+    if resize is ResizeMode.STRETCH:
+        return Placement(width, height, tensor_width, tensor_height)
+    scale = min(tensor_height / height, tensor_width / width)
+    new_width = min(tensor_width, max(1, round(width * scale)))
+    new_height = min(tensor_height, max(1, round(height * scale)))
+    if resize is ResizeMode.PAD_BOTTOM_RIGHT:
+        return Placement(width, height, new_width, new_height)
+    left, top = (tensor_width - new_width) // 2, (tensor_height - new_height) // 2
+    return Placement(width, height, new_width, new_height, left, top)

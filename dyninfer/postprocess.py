@@ -87,6 +87,8 @@ def _best_first(confidences: Float32Array, usable: BoolArray) -> Int64Array:
     that value and position fit one integer, which sorts several times as fast as a stable
     sorting of the values.
     """
+    if len(confidences) < 2:
+        return usable.nonzero()[0]
     keys: npt.NDArray[np.uint64] = (~confidences.view(np.uint32)).astype(np.uint64)
     keys <<= np.uint64(32)
     keys |= np.arange(len(keys), dtype=np.uint64)

@@ -19,7 +19,7 @@ def row_of(result: TargetResult) -> tuple[str, ...]:
     measured = result.measured
     return (
         result.key,
-        f"{result.limit:g}{unit}",
+        f"{result.limit:.3g}{unit}",
         f"{measured.median:.{digits}f}{unit}",
         f"{measured.low:.{digits}f} to {measured.high:.{digits}f}",
         "met" if result.holds else "missed",
