@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dyninfer.bundle import Bundle, file_sha256
-from dyninfer.errors import BundleError, CheckpointError
+from dyninfer.bundle import Bundle
+from dyninfer.errors import BundleError
 from dyninfer.exporters.cascade import export as cascade
 from dyninfer.exporters.cascade.verification import cascade_stages
 from dyninfer.exporters.dynamicdet import export as dynamicdet
 from dyninfer.exporters.dynamicdet.stages import IMAGES, build_stages
 from dyninfer.exporters.source_stage import SourceStage, torch_stages
-from dyninfer.manifest import Manifest, Source
 
 SourceStages = Callable[[Bundle, Sequence[Path], Path | None], Mapping[str, SourceStage]]
 
@@ -44,7 +42,8 @@ def source_stages(
 
     Args:
         bundle: what is to be compared.
-        checkpoints: its sources, in the manifest's order; see :func:`find_sources`.
+        checkpoints: its sources, in the manifest's order; see
+            :func:`dyninfer.exporters.sources.find_sources`.
         config: the configuration that was given to the export, if any.
 
     Raises:
@@ -58,56 +57,3 @@ def source_stages(
             f"it knows {', '.join(_FAMILIES)}"
         )
     return _FAMILIES[family](bundle, checkpoints, config)
-
-
-def find_sources(manifest: Manifest, bundle: Path, given: Sequence[Path] = ()) -> list[Path]:
-    """The files that a bundle was made from, in the manifest's order.
-
-    Args:
-        manifest: names the sources and their hashes.
-        bundle: the bundle's folder.
-        given: files, and folders to look into; then the working folder and the bundle's are
-            searched, and the folders in them.
-
-    Raises:
-        CheckpointError: a file that was given is none of the bundle's sources, or is not there.
-        BundleError: a source is nowhere to be found.
-    """
-    sources = (manifest.source, *manifest.further_sources)
-    files = [path for path in given if not path.is_dir()]
-    hashes = {_hash_of(path): path for path in files}
-    for found, path in hashes.items():
-        if found not in {source.sha256 for source in sources}:
-            names = ", ".join(f"{s.file_name}, {s.sha256[:12]}..." for s in sources)
-            raise CheckpointError(
-                f"{path} is not what the bundle was exported from (SHA-256 {found[:12]}..., "
-                f"expected {names})"
-            )
-    folders = [*(path for path in given if path.is_dir()), Path.cwd(), bundle.resolve().parent]
-    return [hashes.get(s.sha256) or _search(s, folders, bundle) for s in sources]
-
-
-def _hash_of(path: Path) -> str:
-    try:
-        return file_sha256(path)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error.strerror}; check the path of the source"
-        ) from None
-
-
-def _candidates(folder: Path, name: str) -> Iterator[Path]:
-    yield folder / name
-    yield from sorted(folder.glob(f"*/{glob.escape(name)}"))
-
-
-def _search(source: Source, folders: Sequence[Path], bundle: Path) -> Path:
-    name = Path(source.file_name).name
-    for folder in folders:
-        for candidate in _candidates(folder, name):
-            if candidate.is_file() and file_sha256(candidate) == source.sha256:
-                return candidate
-    places = " nor in ".join(dict.fromkeys(str(folder) for folder in folders))
-    raise BundleError(
-        f"the source {name} of {bundle} (by its hash) is neither in {places}; give it with --source"
-    )

@@ -14,6 +14,7 @@ NAIVE = "naive"
 EAGER = "pytorch-eager"
 FOLDED = "pytorch-folded"
 COMPILED = "torch-compile"
+IN_PYTORCH = frozenset({EAGER, FOLDED, COMPILED})
 ALL = "all"
 ONNX_SUFFIX = ".onnx"
 

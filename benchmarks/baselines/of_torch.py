@@ -90,8 +90,9 @@ def _modules(setup: Setup, bundle: Bundle) -> tuple[Mapping[str, Any], str]:
         BackendUnavailable: the bundle has no PyTorch source, or not for every stage.
     """
     from dyninfer.exporters.cascade.export import FAMILY as ONNX_CASCADE
-    from dyninfer.exporters.families import find_sources, source_stages
+    from dyninfer.exporters.families import source_stages
     from dyninfer.exporters.source_stage import TorchStage
+    from dyninfer.exporters.sources import find_sources
 
     manifest = bundle.manifest
     if manifest.family == ONNX_CASCADE:

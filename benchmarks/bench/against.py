@@ -13,6 +13,7 @@ from dyninfer.benchmarks.bench.slices import MS_PER_S
 from dyninfer.errors import DyninferError
 
 LEAST_ROUNDS = 8
+MOST_ROUNDS = 20
 FAILURES = (DyninferError, OSError, MemoryError)
 """What may go wrong after the scenarios and must not cost them."""
 OnStep = Callable[[str, int, int], object]
@@ -44,7 +45,7 @@ class BaselineRequest:
 
     names: tuple[str, ...] = ()
     sources: tuple[Path, ...] = ()
-    rounds: int = 20
+    rounds: int = MOST_ROUNDS
     memory: bool = True
     reason: str = "not asked for; see --against"
 

@@ -15,7 +15,11 @@ from dyninfer.benchmarks.bench.comparison import (
     Tail,
     Verdict,
 )
-from dyninfer.benchmarks.bench.differences import differences_of, refuse_other_machine
+from dyninfer.benchmarks.bench.differences import (
+    differences_of,
+    refuse_other_machine,
+    refuse_other_model,
+)
 from dyninfer.benchmarks.bench.record import BenchRecord
 from dyninfer.benchmarks.bench.scenario_record import Estimate, ScenarioResult
 from dyninfer.benchmarks.bench.significance import (
@@ -36,6 +40,7 @@ from dyninfer.types import Float64Array
 TOLERANCE = 0.03
 TAIL_RESAMPLES = 400
 TAIL = 0.99
+MOST_ROUNDS = 50
 
 
 def compare_records(
@@ -58,11 +63,12 @@ def compare_records(
         confidence: 1 - the chance of any false alarm.
 
     Raises:
-        InputError: the records are of different machines or share no scenario, or tolerance or
-            confidence are no shares.
+        InputError: the records are of different machines or models, or share no scenario, or
+            tolerance or confidence are no shares.
     """
     judge = _Judge(tolerance, confidence)
     refuse_other_machine(old, new)
+    refuse_other_model(old, new)
     pairs = _pairs(old, new)
     both = {result.scenario.name for result, _ in pairs}
     yardstick = _yardstick(old, new, judge)
@@ -77,6 +83,7 @@ def compare_records(
         peak_memory_mib=(old.peak_memory_mib, new.peak_memory_mib),
         baselines=_baseline_changes(old, new),
         too_few_rounds=_too_few_rounds(pairs, confidence),
+        rounds_needed=_rounds_needed(pairs, confidence),
         unsteady=unsteady_reasons(old, new),
     )
 
@@ -234,6 +241,19 @@ def _too_few_rounds(
     pairs: Sequence[tuple[ScenarioResult, ScenarioResult]], confidence: float
 ) -> bool:
     """Whether Holm's first step is out of reach for every scenario."""
-    tested = sum(1 if old.scenario.rate_per_s is not None else 2 for old, _ in pairs)
     best = min(smallest_p(*(sum(map(bool, r.rounds_ms)) for r in pair)) for pair in pairs)
-    return best * tested > 1 - confidence
+    return best * _tested(pairs) > 1 - confidence
+
+
+def _rounds_needed(
+    pairs: Sequence[tuple[ScenarioResult, ScenarioResult]], confidence: float
+) -> int | None:
+    """Rounds of both records from which on it is in reach; None where figures are too many."""
+    tested = _tested(pairs)
+    enough = (n for n in range(2, MOST_ROUNDS) if smallest_p(n, n) * tested <= 1 - confidence)
+    return next(enough, None)
+
+
+def _tested(pairs: Sequence[tuple[ScenarioResult, ScenarioResult]]) -> int:
+    """How many figures are judged."""
+    return sum(1 if old.scenario.rate_per_s is not None else 2 for old, _ in pairs)

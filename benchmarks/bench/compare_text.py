@@ -111,7 +111,8 @@ def verdict_of(comparison: Comparison) -> str:
     """The verdict in one line."""
     slower, tested = comparison.regressions, len(comparison.scenarios)
     if comparison.too_few_rounds and not slower:
-        return f"no verdict: too few rounds to tell {_scenarios(tested)} apart; measure more rounds"
+        few = f"too few rounds to tell {_scenarios(tested)} apart"
+        return f"no verdict: {few}; {_more_rounds(comparison)}"
     bar = f"by more than {comparison.tolerance * 100:g} %"
     counts = {v: sum(s.verdict is v for s in comparison.scenarios) for v in Verdict}
     found = [f"{counts[v]} {v.value}" for v in Verdict if counts[v] and v is not Verdict.SLOWER]
@@ -124,6 +125,13 @@ def verdict_of(comparison: Comparison) -> str:
         f"{worst.scenario.name}, {_share(_worst(worst))}"
     )
     return f"{text}{_doubt(comparison)}"
+
+
+def _more_rounds(comparison: Comparison) -> str:
+    needed = comparison.rounds_needed
+    if needed is None:
+        return "compare fewer scenarios"
+    return f"measure both with --rounds {needed} or more, and --min-calls too where calls are slow"
 
 
 def _doubt(comparison: Comparison) -> str:

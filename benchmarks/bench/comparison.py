@@ -103,6 +103,8 @@ class Comparison:
         peak_memory_mib: old and new.
         baselines: ratios that both records have.
         too_few_rounds: whether no change however large could have been significant.
+        rounds_needed: of both records, for a change to be significant at all; None where no number
+            would do for so many scenarios.
         unsteady: why times may be those of other work on the machine; empty where nothing says so.
     """
 
@@ -116,6 +118,7 @@ class Comparison:
     peak_memory_mib: tuple[float, float]
     baselines: tuple[BaselineChange, ...]
     too_few_rounds: bool
+    rounds_needed: int | None
     unsteady: tuple[str, ...]
 
     @property

@@ -57,6 +57,30 @@ def refuse_other_machine(old: BenchRecord, new: BenchRecord) -> None:
             )
 
 
+def refuse_other_model(old: BenchRecord, new: BenchRecord) -> None:
+    """Refuse to compare two models; a new export of one has another manifest and the same stages.
+
+    Raises:
+        InputError: the manifests differ, and so do family, stages or image sizes.
+    """
+    if old.measured.manifest_sha256 == new.measured.manifest_sha256:
+        return
+    for what, before, after in (
+        ("family", old.measured.family, new.measured.family),
+        ("stages", _stages(old), _stages(new)),
+        ("image size", _image_sizes(old), _image_sizes(new)),
+    ):
+        if before != after:
+            raise InputError(
+                f"the records are of different models ({what}: {before} and {after}), so their "
+                "times cannot be compared; measure two exports of one model"
+            )
+
+
+def _stages(record: BenchRecord) -> str:
+    return ", ".join(stage.name for stage in record.measured.stages)
+
+
 def _gpus(record: BenchRecord) -> str:
     return ", ".join(gpu.name or "unnamed" for gpu in record.machine.gpus) or "none"
 

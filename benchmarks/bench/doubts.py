@@ -15,12 +15,13 @@ LATE = 0.05
 
 
 def doubts_of(record: BenchRecord) -> list[str]:
-    """Of the machine, the warm-up, the rounds, the schedules and the baselines."""
+    """Of the machine, the warm-up, the rounds, the shares, the schedules and the baselines."""
     return [
         *warnings_of(record.machine, record.log),
         *_yardstick(record),
         *_unstable(record),
         *_few_rounds(record),
+        *_other_shares(record),
         *_late(record),
         *_unavailable(record),
     ]
@@ -49,7 +50,19 @@ def _few_rounds(record: BenchRecord) -> list[str]:
         return []
     return [
         f"measured in fewer than {LEAST_ROUNDS} rounds, so its intervals are too narrow or absent: "
-        f"{_named(few)}; give --rounds {LEAST_ROUNDS} or more"
+        f"{_named(few)}; give --rounds {LEAST_ROUNDS} or more, "
+        "and more --seconds where calls are slow"
+    ]
+
+
+def _other_shares(record: BenchRecord) -> list[str]:
+    """Shares of hard images that too few calls did not reach."""
+    off = [result for result in record.scenarios if result.achieved_share is not None]
+    if not off:
+        return []
+    return [
+        f"{off[0].hard_fraction:.2%} of the images were hard, since the calls were few, at "
+        f"{_named(off)}; measure longer (--seconds)"
     ]
 
 

@@ -122,10 +122,11 @@ class _Fitter:
         varied = self._varied(self.results)
         if varied < MIN_VARIED:
             static = len(self.manifest.exits) == 1
+            what = "batch size" if static else "forced hard fraction"
+            were = " was" if varied == 1 else "s were"
             raise TooFewScenarios(
-                f"{varied} {'batch size(s)' if static else 'forced hard fraction(s)'} with one "
-                "caller, in a closed loop and without decoding were measured, expected at least "
-                f"{MIN_VARIED} to fit a latency model to"
+                f"{varied} {what}{were} measured with one caller, in a closed loop and without "
+                f"decoding, expected at least {MIN_VARIED} to fit a latency model to"
             )
 
     def _varied(self, results: Sequence[ScenarioResult]) -> int:

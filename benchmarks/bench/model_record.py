@@ -8,6 +8,9 @@ from enum import Enum
 
 from dyninfer.benchmarks.bench.scenario_record import Scenario
 
+MOST_ERROR = 0.2
+"""Mean error up to which the model may say more than what was measured."""
+
 
 class RunsFor(str, Enum):
     """The rows of a call that a step runs for, where each image leaves at the first or last exit.
@@ -65,7 +68,7 @@ class LatencyModel:
             error below it, the model is as near to what was measured as can be told.
         break_even: hard fraction up to which the cascade beats the last exit's detector alone, by
             the baseline ``always-last-exit``; None where that was not measured.
-        break_even_by_batch: the same for every batch size measured, by the steps: what the last
+        break_even_by_batch: an estimate of it for every batch size, by the steps: what the last
             exit needs takes an all-hard call without the stages it does not read. Empty where
             there is one exit.
     """
@@ -76,3 +79,8 @@ class LatencyModel:
     break_even: float | None = None
     break_even_by_batch: Mapping[int, float] = field(default_factory=dict)
     mean_noise: float | None = None
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether it can be trusted beyond what it was fitted on: off by little where held out."""
+        return any(check.held_out for check in self.checks) and self.mean_error <= MOST_ERROR

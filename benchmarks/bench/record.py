@@ -7,12 +7,13 @@ All times are in milliseconds, all shares in [0, 1].
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from dyninfer.benchmarks.bench.baseline_record import Baselines
 from dyninfer.benchmarks.bench.model_record import LatencyModel
@@ -23,6 +24,8 @@ from dyninfer.errors import InputError
 from dyninfer.validation import first_problem
 
 SCHEMA_VERSION = 1
+MOST_EXITS = 64
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Measured:
     bundle: str
     family: str
     manifest_sha256: str
-    exits: int
+    exits: Annotated[int, Field(ge=1, le=MOST_EXITS)]
     image_inputs: Mapping[str, str]
     stages: tuple[StageInfo, ...]
     backend: str
@@ -165,6 +168,8 @@ def write_record(record: BenchRecord, path: Path) -> None:
 def read_record(path: Path) -> BenchRecord:
     """Read what :func:`write_record` wrote.
 
+    Its text comes back without control characters, which a terminal would obey.
+
     Raises:
         InputError: the file is missing, comes from a later dyninfer, or is not such a record.
     """
@@ -174,12 +179,45 @@ def read_record(path: Path) -> BenchRecord:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     _refuse_later_schema(path, data)
     try:
-        return TypeAdapter(BenchRecord).validate_json(data)
+        record: BenchRecord = _printable(TypeAdapter(BenchRecord).validate_json(data))
     except ValidationError as error:
+        problem = _printable(first_problem(error))
+    else:
+        problem = _misfit(record)
+    if problem:
         raise InputError(
-            f"{path} is no record of dyninfer bench: {first_problem(error)}; "
+            f"{path} is no record of dyninfer bench: {problem}; "
             "expected what dyninfer bench --output wrote"
-        ) from None
+        )
+    return record
+
+
+def _misfit(record: BenchRecord) -> str:
+    """What does not go with the number of exits; empty where all does."""
+    exits, pictures = record.measured.exits, record.pictures
+    left = {entry.exit_index for result in record.scenarios for entry in result.exits}
+    if strange := sorted(left - set(range(exits))):
+        return f"images left at exit {strange[0]}, and measured.exits is {exits}"
+    routers = {len(sample.easiness) for sample in pictures.samples}
+    if pictures.easiness:
+        routers.add(len(pictures.easiness))
+    if strange := sorted(routers - {exits - 1}):
+        return f"there is an easiness by {strange[0]} routers, and measured.exits is {exits}"
+    return ""
+
+
+def _printable(value: Any) -> Any:
+    """The same, however nested, with a space for each run of control characters in its text."""
+    if type(value) is str:  # and no enumeration
+        return _CONTROLS.sub(" ", value)
+    if is_dataclass(value) and not isinstance(value, type):
+        kept = {entry.name: _printable(getattr(value, entry.name)) for entry in fields(value)}
+        return replace(value, **kept)
+    if isinstance(value, tuple):
+        return tuple(map(_printable, value))
+    if isinstance(value, dict):
+        return {_printable(key): _printable(entry) for key, entry in value.items()}
+    return value
 
 
 def _refuse_later_schema(path: Path, data: bytes) -> None:

@@ -23,6 +23,8 @@ from dyninfer.types import Detections, ImageArray
 LONG_PERIOD = 20
 MOST_STRETCH = 2
 """So many times the calls that were asked for may be made for the sake of whole periods."""
+CALLS_OF_A_CALLER = 3
+"""At least so many in a round for each of several callers, so that they do run at once."""
 CALLS_ON_SCHEDULE = 5
 """At least so many a round."""
 
@@ -102,7 +104,7 @@ class Measurements:
     yardstick_ms: tuple[float, ...]
 
 
-def calls_by_round(total: int, rounds: int, period: int = 1) -> tuple[int, ...]:
+def calls_by_round(total: int, rounds: int, period: int = 1, callers: int = 1) -> tuple[int, ...]:
     """How many calls each round makes: as even as whole periods allow, at least ``total``.
 
     With fewer periods than rounds some rounds make none, but at least :data:`LEAST_ROUNDS` make
@@ -110,17 +112,38 @@ def calls_by_round(total: int, rounds: int, period: int = 1) -> tuple[int, ...]:
     and where a period is longer than :data:`LONG_PERIOD`, the ends of rounds cut periods. The
     share is exact over all rounds then, but for such a long period; that it differs from round to
     round makes intervals wider and not narrower.
+
+    Several callers make :data:`CALLS_OF_A_CALLER` calls each in every round that makes any: a
+    single call would be made by one of them alone. Where that takes more than
+    :data:`MOST_STRETCH` times the calls, fewer rounds make some, down to one.
     """
-    least = min(rounds, LEAST_ROUNDS)
+    unit, units = _units(total, rounds, period)
+    held = -(-CALLS_OF_A_CALLER * callers // unit) if callers > 1 else 1
+    wanted = min(rounds, LEAST_ROUNDS)
+    busy = min(rounds, units // held)
+    if callers > 1 and busy < wanted:
+        busy = max(busy, 1, min(wanted, MOST_STRETCH * total // (held * unit)))
+        whole = period // unit if period <= LONG_PERIOD else 1
+        units = -(-max(units, busy * held) // whole) * whole
+    shares = [unit * (b - a) for a, b in pairwise(_edges(units, busy))]
+    return tuple(shares[a] if a < b else 0 for a, b in pairwise(_edges(busy, rounds)))
+
+
+def _units(total: int, rounds: int, period: int) -> tuple[int, int]:
+    """Calls that stay in one round, and how many times so many there are."""
+    wanted = min(rounds, LEAST_ROUNDS)
     unit = period if period <= LONG_PERIOD else 1
     units = -(-total // unit)
-    if units < least:
-        if least * unit <= max(MOST_STRETCH * total, least):
-            units = least
-        else:
-            units, unit = units * unit, 1
-    edges = [round_index * units // rounds for round_index in range(rounds + 1)]
-    return tuple(unit * (b - a) for a, b in pairwise(edges))
+    if units >= wanted:
+        return unit, units
+    if wanted * unit <= max(MOST_STRETCH * total, wanted):
+        return unit, wanted
+    return 1, units * unit
+
+
+def _edges(parts: int, among: int) -> list[int]:
+    """Where ``among`` shares of ``parts`` things begin and end, as even as can be."""
+    return [index * parts // among for index in range(among + 1)]
 
 
 def planned_calls(scenario: Scenario, call_ms: float, effort: Effort) -> int:
@@ -197,7 +220,7 @@ def _warm_up(detector: Detector, track: Track, pictures: Pictures, effort: Effor
         effort.warm_up_seconds,
     )
     total = planned_calls(scenario, call_ms, effort)
-    track.plan = calls_by_round(total, effort.rounds, track.period)
+    track.plan = calls_by_round(total, effort.rounds, track.period, scenario.concurrency)
 
 
 def _settle(detector: Detector, track: Track, pictures: Pictures) -> None:

@@ -15,6 +15,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 FILLED = Field(min_length=1)
 """Of a sequence: not empty."""
+MOST_OFF = 0.1
+"""Of the hard fraction that was asked for, up to which another one goes by its name."""
 
 
 class SpanKind(str, Enum):
@@ -168,3 +170,14 @@ class ScenarioResult:
     rounds_ms: Annotated[tuple[Annotated[tuple[Positive, ...], FILLED], ...], FILLED]
     late_share: float | None = None
     joules_per_image: float | None = None
+
+    @property
+    def achieved_share(self) -> float | None:
+        """The share of hard images that it got, where that is not the one that was asked for.
+
+        Off by more than a tenth of it, as where the calls are too few for a period; else None.
+        """
+        asked = self.scenario.hard_fraction
+        if asked is None or abs(self.hard_fraction - asked) <= MOST_OFF * asked:
+            return None
+        return self.hard_fraction

@@ -45,15 +45,16 @@ def check_measurable(manifest: Manifest) -> None:
         )
 
 
-def make_scenarios(manifest: Manifest, choices: Choices) -> tuple[Scenario, ...]:
+def make_scenarios(manifest: Manifest, choices: Choices, name: str = "") -> tuple[Scenario, ...]:
     """Every scenario once, in the order in which they are shown.
 
-    A bundle of one exit has one way to go, so no fraction is varied there.
+    A bundle of one exit has one way to go, so no fraction is varied there. A refusal calls the
+    bundle ``name``, by default as its manifest does.
 
     Raises:
         PolicyError: a fraction is asked for that the bundle cannot be made to follow.
     """
-    shares = _shares(manifest, choices)
+    shares = _shares(manifest, choices, name or manifest.name)
     product = [
         Scenario(batch, share, callers)
         for callers in choices.concurrency
@@ -71,20 +72,19 @@ def make_scenarios(manifest: Manifest, choices: Choices) -> tuple[Scenario, ...]
     return tuple(dict.fromkeys(product))
 
 
-def _shares(manifest: Manifest, choices: Choices) -> tuple[float | None, ...]:
+def _shares(manifest: Manifest, choices: Choices, name: str) -> tuple[float | None, ...]:
     routed = manifest.has_routers and len(manifest.exits) > 1
     if len(manifest.exits) == 1:
         if choices.hard not in (None, (1.0,)):
             raise PolicyError(
-                f"{manifest.name} has one exit, so there is no hard fraction to vary; "
-                "leave --hard out"
+                f"{name} has one exit, so there is no hard fraction to vary; leave --hard out"
             )
         return (1.0,)
     if not routed:
         ends = (0.0, 1.0) if choices.hard is None else choices.hard
         if strange := [share for share in ends if share not in (0.0, 1.0)]:
             raise PolicyError(
-                f"{manifest.name} has no router, so all images are easy or all hard: a hard "
+                f"{name} has no router, so all images are easy or all hard: a hard "
                 f"fraction of {strange[0]:g} is not possible; give --hard 0,100%, or train a "
                 "router with dyninfer fit-router"
             )

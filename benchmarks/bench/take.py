@@ -203,7 +203,7 @@ def _measure(
     detector: Detector, request: BenchRequest, energy: EnergyLog | NoEnergy, on_step: OnStep
 ) -> _Found:
     manifest, effort = detector.manifest, request.effort
-    scenarios = make_scenarios(manifest, request.choices)
+    scenarios = make_scenarios(manifest, request.choices, str(request.opening.bundle))
     steps = len(scenarios) * (effort.rounds + 1)
     done = count()
     measured = measure_rounds(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dyninfer.benchmarks.bench.scenario_record import Estimate, Scenario
+from dyninfer.benchmarks.bench.scenario_record import Estimate, Scenario, ScenarioResult
 from dyninfer.benchmarks.interleaved import RatioEstimate
 
 ABSENT = "\N{EN DASH}"
@@ -74,14 +74,18 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def hard_words(hard_fraction: float | None) -> str:
-    """What share of a scenario's images was sent to the last exit."""
-    return "as routed" if hard_fraction is None else f"{percent(hard_fraction)} hard"
+def hard_words(hard_fraction: float | None, achieved: float | None = None) -> str:
+    """What share of a scenario's images was sent to the last exit; ``achieved`` if another."""
+    if hard_fraction is None:
+        return "as routed"
+    if achieved is not None:
+        return f"{percent(achieved, 1)} hard, not {percent(hard_fraction)}"
+    return f"{percent(hard_fraction)} hard"
 
 
-def closed_words(scenario: Scenario) -> str:
+def closed_words(scenario: Scenario, achieved: float | None = None) -> str:
     """A scenario in words, leaving out the rate: the same for both ways to arrive."""
-    parts = [f"batch {scenario.batch}", hard_words(scenario.hard_fraction)]
+    parts = [f"batch {scenario.batch}", hard_words(scenario.hard_fraction, achieved)]
     if scenario.concurrency > 1:
         parts.append(f"{scenario.concurrency} callers")
     if scenario.decode:
@@ -89,7 +93,12 @@ def closed_words(scenario: Scenario) -> str:
     return ", ".join(parts)
 
 
-def scenario_words(scenario: Scenario) -> str:
+def scenario_words(scenario: Scenario, achieved: float | None = None) -> str:
     """A scenario in words."""
     rate = "" if scenario.rate_per_s is None else f", {scenario.rate_per_s:g} calls/s"
-    return closed_words(scenario) + rate
+    return closed_words(scenario, achieved) + rate
+
+
+def result_words(result: ScenarioResult) -> str:
+    """A scenario that was run, in words; with the share that it got where it is another."""
+    return scenario_words(result.scenario, result.achieved_share)

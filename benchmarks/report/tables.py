@@ -17,7 +17,7 @@ from dyninfer.benchmarks.report.figures import (
     interval,
     number,
     percent,
-    scenario_words,
+    result_words,
 )
 
 
@@ -83,7 +83,7 @@ def latency_table(results: Sequence[ScenarioResult]) -> Table:
     more = ("ms per image", "images/s", "late calls", "J per image")
     rows: list[Row] = [
         [
-            scenario_words(result.scenario),
+            result_words(result),
             f"{result.latency.count:,}",
             *_percentiles(result.latency),
             # at a fixed rate this would be the time between calls
@@ -103,7 +103,7 @@ def exits_table(results: Sequence[ScenarioResult]) -> Table:
     percentiles = ("p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "slowest ms")
     rows: list[Row] = [
         [
-            scenario_words(result.scenario),
+            result_words(result),
             str(entry.exit_index),
             percent(entry.share),
             f"{entry.latency.count:,}",
@@ -132,7 +132,7 @@ def spans_table(result: ScenarioResult) -> Table:
         if span.share
     ]
     columns = ("step", "kind", "ms per image", "of the time", "images", "ms when run")
-    return make_table(scenario_words(result.scenario), columns, rows, words=2)
+    return make_table(result_words(result), columns, rows, words=2)
 
 
 def kinds_table(results: Sequence[ScenarioResult]) -> Table:
@@ -145,7 +145,7 @@ def kinds_table(results: Sequence[ScenarioResult]) -> Table:
         for span in result.spans:
             spent[span.kind] = spent.get(span.kind, 0.0) + span.ms_per_image.value
         figures = [number(spent[kind]) for kind in kinds]
-        rows.append([scenario_words(result.scenario), *figures, number(sum(spent.values()))])
+        rows.append([result_words(result), *figures, number(sum(spent.values()))])
     columns = ("scenario", *(kind.value for kind in kinds), "together")
     return make_table("Mean ms per image by kind of work", columns, rows)
 

@@ -9,7 +9,7 @@ from dyninfer.benchmarks.bench.doubts import doubts_of
 from dyninfer.benchmarks.bench.model_record import LatencyModel
 from dyninfer.benchmarks.bench.record import BenchRecord
 from dyninfer.benchmarks.bench.scenario_record import Scenario, ScenarioResult
-from dyninfer.benchmarks.report.figures import counted, ms, number, percent, scenario_words
+from dyninfer.benchmarks.report.figures import counted, ms, number, percent, result_words
 
 FEW_CALLS = 100
 _NAMED = 3
@@ -49,7 +49,7 @@ def _first_scenario(record: BenchRecord) -> str:
         return "No scenario was measured."
     # with one exit, all images are easy and hard at once
     one_exit = record.measured.exits == 1
-    how = f"batch {found.scenario.batch}" if one_exit else scenario_words(found.scenario)
+    how = f"batch {found.scenario.batch}" if one_exit else result_words(found)
     return f"An image takes {ms(found.ms_per_image.value)} ({how})."
 
 
@@ -122,7 +122,7 @@ def warnings(record: BenchRecord) -> list[str]:
 
 
 def _some(results: Iterable[ScenarioResult]) -> str:
-    names = [scenario_words(result.scenario) for result in results]
+    names = [result_words(result) for result in results]
     if len(names) > _NAMED:
         names = [*names[:_NAMED], f"{counted(len(names) - _NAMED, 'other scenario')}"]
     return "; ".join(names)
@@ -178,11 +178,15 @@ def _break_even_measured(share: float) -> str:
 
 
 def _break_even_by_model(model: LatencyModel) -> str:
+    """An estimate, and none where nothing tells that the model predicts well."""
+    if not model.is_tested:
+        return ""
     shares = "; ".join(
         f"at batch {batch} {_up_to(share)}" for batch, share in model.break_even_by_batch.items()
     )
     return shares and (
-        f"By the model, the cascade is faster than the last exit's detector alone: {shares}."
+        "Estimated by the model, the cascade is faster than the last exit's detector alone: "
+        f"{shares}."
     )
 
 

@@ -35,12 +35,13 @@ from dyninfer.cli.bench_arguments import (
     SourceOption,
     SyntheticOption,
 )
+from dyninfer.cli.bench_baselines import check_sources, choose_baselines
 from dyninfer.cli.bench_options import (
     check_report_library,
-    choose_baselines,
     choose_pictures,
     make_choices,
     make_effort,
+    parse_picture_size,
     refuse_measuring,
 )
 from dyninfer.cli.common import (
@@ -51,7 +52,6 @@ from dyninfer.cli.common import (
     ProviderOption,
     SpeedOption,
     check_output_file,
-    parse_image_size,
     progress_bar,
     read_speed,
     stdout,
@@ -99,11 +99,11 @@ def bench(
     """Measure latency per call and per step, with intervals, beside named baselines.
 
     Scenarios take turns, so that a drift of the machine falls on all alike; shares of hard images
-    are forced exactly. Use a machine that does nothing else.
+    are forced, exactly over every period. Use a machine that does nothing else.
 
     Example: **dyninfer bench dy-yolov7.dyn --images val/ --output new.json --report report.html**
     """
-    chosen = Format.JSON if json_output else format_
+    chosen = _choose_format(context, format_, json_output)
     _check_mode(context, bundle, compare, from_record)
     _check_outputs(output, report)
     if compare is not None:
@@ -124,11 +124,12 @@ def bench(
         choices = make_choices(batch, hard, concurrency, rate, decode, as_routed)
         policy = None if speed is None else read_speed(speed)
         manifest = Bundle.open(bundle, check_files=False).manifest  # loading checks them
+        check_sources(manifest, bundle, against, source)
         record, stopped = _run(
             BenchRequest(
                 command=shlex.join(["dyninfer", *(context.find_root().obj or ["bench"])]),
                 opening=Opening(bundle, device, backend, provider, precision),
-                baselines=choose_baselines(manifest, against, source, quick),
+                baselines=choose_baselines(manifest, against, source, quick, rounds),
                 choices=choices,
                 effort=make_effort(quick, seconds, rounds, min_calls),
                 pictures=choose_pictures(manifest, images, annotations, synthetic, pictures),
@@ -163,6 +164,19 @@ def _check_mode(
         refuse_measuring(context, "--from", _SHOWING | {"from_record"})
 
 
+def _choose_format(context: typer.Context, format_: Format, json_output: bool) -> Format:
+    """How results are printed.
+
+    Raises:
+        typer.BadParameter: --json and another format were typed.
+    """
+    source = context.get_parameter_source("format_")
+    typed = source is not None and source.name != "DEFAULT"
+    if json_output and typed and format_ is not Format.JSON:
+        raise typer.BadParameter(f"--json and --format {format_.value} were given; give one")
+    return Format.JSON if json_output else format_
+
+
 def _refuse_other_outputs(output: Path | None, report: Path | None, chosen: Format) -> None:
     if output or report or chosen is Format.MARKDOWN:
         raise typer.BadParameter("--compare prints tables or --json; give no other output")
@@ -178,7 +192,7 @@ def _check_pictures(
         raise typer.BadParameter("--decode reads files; give --images too")
     if synthetic is not None and images:
         raise typer.BadParameter("give one of --images and --synthetic")
-    parse_image_size(synthetic)
+    parse_picture_size(synthetic)
 
 
 def _check_outputs(output: Path | None, report: Path | None) -> None:

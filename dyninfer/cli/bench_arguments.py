@@ -106,7 +106,7 @@ RoundsOption = Annotated[
     typer.Option(
         "--rounds",
         min=2,
-        help="In which scenarios take turns; 10 if absent.",
+        help="In which scenarios take turns; 10 if absent. Baselines get no more.",
         rich_help_panel=_HOW_LONG,
     ),
 ]
@@ -123,7 +123,7 @@ QuickOption = Annotated[
     bool,
     typer.Option(
         "--quick",
-        help="A first look: short, few rounds, no baselines.",
+        help="A first look: short, few rounds; no baselines but named ones, in few rounds.",
         rich_help_panel=_HOW_LONG,
     ),
 ]
@@ -139,7 +139,9 @@ AgainstOption = Annotated[
 SourceOption = Annotated[
     list[Path] | None,
     typer.Option(
-        "--source", help="Checkpoint, for baselines in PyTorch.", rich_help_panel=_AGAINST
+        "--source",
+        help="Checkpoint, for baselines in PyTorch.",
+        rich_help_panel=_AGAINST,
     ),
 ]
 CompareOption = Annotated[

@@ -63,11 +63,11 @@ def closing(record: BenchRecord) -> list[str]:
 def model_line(model: LatencyModel) -> str:
     """How well the model predicts, and where the cascade stops paying off."""
     held_out = sum(check.held_out for check in model.checks)
-    over = (
-        f"{held_out} held-out scenarios"
-        if held_out
-        else f"the {len(model.checks)} it was fitted on"
-    )
+    fitted = len(model.checks)
+    if held_out:
+        over = f"{held_out} held-out scenario{'' if held_out == 1 else 's'}"
+    else:
+        over = "the one it was fitted on" if fitted == 1 else f"the {fitted} it was fitted on"
     line = f"latency model: mean error {model.mean_error:.1%} over {over}"
     if model.mean_noise is not None:
         line += f", measured within {model.mean_noise:.1%}"
@@ -82,4 +82,6 @@ def break_even_words(share: float) -> str:
         return "never faster than the last exit alone"
     if share >= 1:
         return "faster than the last exit alone at every share"
-    return f"faster than the last exit alone up to {share:.0%} hard"
+    if share < 0.01:
+        return "faster than the last exit alone only below 1% hard"
+    return f"faster than the last exit alone up to {min(share, 0.99):.0%} hard"

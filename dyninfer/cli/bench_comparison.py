@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from dyninfer.cli.bench_tables import add_scenario_columns, how_run, scenario_cells, significant
+from dyninfer.cli.bench_tables import (
+    add_scenario_columns,
+    how_run,
+    scenario_cells,
+    scenario_table,
+    significant,
+)
 from dyninfer.cli.common import stdout
 
 if TYPE_CHECKING:
@@ -27,8 +32,7 @@ def print_comparison(comparison: Comparison) -> None:
 def comparison_table(comparison: Comparison) -> Table:
     """Median latencies, old and new, and what can be said of their ratio."""
     unusual = any(how_run(change.scenario) for change in comparison.scenarios)
-    title = "median milliseconds of a call"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = scenario_table("median milliseconds of a call")
     add_scenario_columns(table, unusual)
     for column in ("old", "new", "new/old", f"{comparison.confidence:.0%}", "verdict"):
         table.add_column(column, justify="right", no_wrap=True)

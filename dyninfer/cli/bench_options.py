@@ -1,4 +1,4 @@
-"""What the options of ``dyninfer bench`` mean: lists of numbers, pictures, baselines."""
+"""What the options of ``dyninfer bench`` mean: lists of numbers, how long, pictures."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from dyninfer.cli.common import parse_image_size, progress_bar
-from dyninfer.errors import InputError, MissingExtra, PolicyError
+from dyninfer.errors import MissingExtra, PolicyError
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.bench.against import BaselineRequest
     from dyninfer.benchmarks.bench.pictures import BenchPictures
     from dyninfer.benchmarks.bench.rounds import Effort
     from dyninfer.benchmarks.bench.scenarios import Choices
     from dyninfer.manifest import Manifest
 
-NO_BASELINE = "none"
+MOST = 4096
+"""Images in a call, or callers at once."""
+MOST_PIXELS = 100_000_000
+LONGEST_S = 86_400.0
 Value = TypeVar("Value")
 
 
@@ -27,17 +29,27 @@ def parse_counts(text: str, option: str) -> tuple[int, ...]:
     """``1,8`` -> (1, 8).
 
     Raises:
-        typer.BadParameter: an entry is no whole number from 1 up.
+        typer.BadParameter: an entry is no whole number from 1 to :data:`MOST`.
     """
 
     def count(entry: str) -> int:
-        if not entry.isdecimal() or int(entry) < 1:
+        value = _whole(entry)
+        if value is None or value < 1:
             raise typer.BadParameter(
                 f"{option} {entry!r} is no whole number from 1 up; expected for example 1,8"
             )
-        return int(entry)
+        if value > MOST:
+            raise typer.BadParameter(f"{option} {entry[:20]} is too large; expected 1 to {MOST}")
+        return value
 
-    return _parse_list(text, option, count)
+    return parse_list(text, option, count)
+
+
+def _whole(text: str) -> int | None:
+    """A whole number; one of very many digits as more than :data:`MOST`; None for other text."""
+    if not text.isdecimal():
+        return None
+    return int(text) if len(text) < 10 else MOST + 1
 
 
 def parse_rates(text: str | None) -> tuple[float, ...]:
@@ -56,7 +68,7 @@ def parse_rates(text: str | None) -> tuple[float, ...]:
             )
         return value
 
-    return () if text is None else _parse_list(text, "--rate", rate)
+    return () if text is None else parse_list(text, "--rate", rate)
 
 
 def parse_hard(text: str | None) -> tuple[float, ...] | None:
@@ -66,7 +78,7 @@ def parse_hard(text: str | None) -> tuple[float, ...] | None:
         typer.BadParameter: an entry is no share from 0 to 1, or from 0 % to 100 %, or is finer
             than can be forced.
     """
-    return None if text is None else _parse_list(text, "--hard", _share)
+    return None if text is None else parse_list(text, "--hard", _share)
 
 
 def _share(entry: str) -> float:
@@ -93,7 +105,7 @@ def _number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"\d+\.?\d*|\.\d+", text) else None
 
 
-def _parse_list(text: str, option: str, parse: Callable[[str], Value]) -> tuple[Value, ...]:
+def parse_list(text: str, option: str, parse: Callable[[str], Value]) -> tuple[Value, ...]:
     """Entries between commas, each once."""
     entries = [entry.strip() for entry in text.split(",")]
     if not all(entries):
@@ -145,9 +157,17 @@ def refuse_measuring(context: typer.Context, mode: str, kept: frozenset[str]) ->
 def make_effort(
     quick: bool, seconds: float | None, rounds: int | None, calls: int | None
 ) -> Effort:
-    """How long to measure: what was given, else what suits the mode."""
+    """How long to measure: what was given, else what suits the mode.
+
+    Raises:
+        typer.BadParameter: the seconds are no number, or more than a day.
+    """
     from dyninfer.benchmarks.bench.rounds import Effort
 
+    if seconds is not None and not 0 < seconds <= LONGEST_S:  # NaN is neither
+        raise typer.BadParameter(
+            f"--seconds {seconds:g} cannot be measured; expected up to {LONGEST_S:g}"
+        )
     usual = (
         Effort(seconds=0.6, rounds=5, min_calls=3, warm_up_seconds=0.8, idle_seconds=0.5)
         if quick
@@ -160,6 +180,23 @@ def make_effort(
         warm_up_seconds=usual.warm_up_seconds,
         idle_seconds=usual.idle_seconds,
     )
+
+
+def parse_picture_size(text: str | None) -> tuple[int, int] | None:
+    """``720x1280`` -> (720, 1280); None -> None.
+
+    Raises:
+        typer.BadParameter: it is no size, or one whose pictures would exhaust the machine.
+    """
+    from dyninfer.imagespec import MAX_SIDE
+
+    size = parse_image_size(text)
+    if size and (max(size) > MAX_SIDE or size[0] * size[1] > MOST_PIXELS):
+        raise typer.BadParameter(
+            f"--synthetic {text} is too large; expected sides up to {MAX_SIDE} and up to "
+            f"{MOST_PIXELS // 10**6} million pixels"
+        )
+    return size
 
 
 def choose_pictures(
@@ -184,7 +221,7 @@ def choose_pictures(
     from dyninfer.cli.sources import expand_sources
 
     if not images:
-        height, width = parse_image_size(synthetic) or DEFAULT_SIZE
+        height, width = parse_picture_size(synthetic) or DEFAULT_SIZE
         return synthetic_pictures(height, width)
     silence_decoder()
     paths = expand_sources([str(path) for path in images])
@@ -192,32 +229,6 @@ def choose_pictures(
     with progress_bar() as progress:
         task = progress.add_task("reading pictures", total=min(kept, len(samples.items)))
         return load_pictures(samples, kept, lambda: progress.advance(task))
-
-
-def choose_baselines(
-    manifest: Manifest, against: str | None, sources: list[Path] | None, quick: bool
-) -> BaselineRequest:
-    """The baselines that were named, else the cheap one where the bundle has it.
-
-    Raises:
-        typer.BadParameter: a name is unknown, or a file is not there.
-    """
-    from dyninfer.benchmarks.baselines.names import LAST_EXIT, check_names
-    from dyninfer.benchmarks.bench.against import BaselineRequest
-
-    if against == NO_BASELINE:
-        return BaselineRequest(reason="switched off by --against none")
-    if against is None:
-        if quick:
-            return BaselineRequest(reason="left out by --quick; name some with --against")
-        if len(manifest.exits) < 2:
-            return BaselineRequest(reason="one exit has no baseline of its own; see --against")
-        return BaselineRequest((LAST_EXIT,), memory=False)
-    try:
-        names = check_names(_parse_list(against, "--against", str))
-    except InputError as error:
-        raise typer.BadParameter(str(error)) from None
-    return BaselineRequest(names, tuple(sources or ()))
 
 
 def check_report_library() -> None:

@@ -45,12 +45,14 @@ def headline(record: BenchRecord) -> list[str]:
     load = machine.load_average_1min
     load_words = "unknown" if load is None else f"{load:g}"
     kinds = sorted({stage.precision for stage in measured.stages})
+    by_policy = any(result.scenario.hard_fraction is None for result in record.scenarios)
+    routed = f"; as routed: {measured.policy}" if by_policy else ""
     return [
         f"{measured.bundle}: {measured.family}, {measured.exits} exit"
         f"{'' if measured.exits == 1 else 's'}, {sizes} (height x width), {', '.join(kinds)}",
         f"{measured.backend} {measured.backend_version} ({measured.provider}) on "
         f"{measured.device}; {machine.system}, load {load_words}",
-        f"{record.pictures.in_words}; as routed: {measured.policy}",
+        f"{record.pictures.in_words}{routed}",
         f"{record.started_utc}, {record.seconds:.0f} s; clock of the engines: {record.clock}",
     ]
 
@@ -70,12 +72,19 @@ def _spread(estimate: Estimate) -> str:
     if not estimate.has_interval:
         return ABSENT
     reach = max(estimate.high - estimate.value, estimate.value - estimate.low)
-    return f"{reach / estimate.value:.0%}"
+    relative = reach / estimate.value
+    return ">100%" if relative > 1 else f"{relative:.0%}"
 
 
 def _hard(scenario: Scenario) -> str:
     share = scenario.hard_fraction
     return "as routed" if share is None else f"{100 * share:.4g}%"
+
+
+def _hard_of(result: ScenarioResult) -> str:
+    """The share that it got, where that is not the one that was asked for."""
+    achieved = result.achieved_share
+    return _hard(result.scenario) if achieved is None else f"{100 * achieved:.2g}%"
 
 
 def how_run(scenario: Scenario) -> str:
@@ -98,23 +107,40 @@ def add_scenario_columns(table: Table, unusual: bool) -> None:
         table.add_column("how")
 
 
-def scenario_cells(scenario: Scenario, unusual: bool) -> list[str]:
-    """Batch, hard fraction and, if any scenario of the table is ``unusual``, how it is run."""
+def scenario_table(title: str) -> Table:
+    """A table narrow enough for a row of a scenario that is unusual in several ways."""
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+
+
+def scenario_cells(scenario: Scenario, unusual: bool, achieved: float | None = None) -> list[str]:
+    """Batch, hard fraction and, if any scenario of the table is ``unusual``, how it is run.
+
+    ``achieved`` is the share of hard images that it got, where another was asked for.
+    """
     how = [escape(how_run(scenario))] if unusual else []
-    return [str(scenario.batch), _hard(scenario), *how]
+    hard = _hard(scenario)
+    if achieved is not None:
+        hard = f"{100 * achieved:.2g}%, not {hard}"
+    return [str(scenario.batch), hard, *how]
 
 
 def latency_table(results: Sequence[ScenarioResult]) -> Table:
     """One row for each scenario."""
     unusual = any(how_run(result.scenario) for result in results)
-    table = Table(title="milliseconds of a call", title_justify="left", box=box.SIMPLE_HEAD)
+    table = scenario_table("milliseconds of a call")
     add_scenario_columns(table, unusual)
     for column in ("p50", "±", "p90", "p99", "p99.9", "mean", "img/s"):
         table.add_column(column, justify="right", no_wrap=True)
     for result in results:
         latency = result.latency
         table.add_row(
-            *scenario_cells(result.scenario, unusual),
+            *scenario_cells(result.scenario, unusual, result.achieved_share),
             _estimate(latency.p50_ms),
             _spread(latency.p50_ms),
             _estimate(latency.p90_ms),
@@ -131,9 +157,13 @@ def footnote(results: Sequence[ScenarioResult]) -> str:
     from dyninfer.benchmarks.bench.statistics import calls_needed
 
     counts = [result.latency.count for result in results]
+    fewest, most = min(counts), max(counts)
+    calls = f"{most} call{'' if most == 1 else 's'} each"
+    if fewest < most:
+        calls = f"{fewest} to {calls}"
     needs = f"{calls_needed(0.99)} calls for p99, {calls_needed(0.999)} for p99.9"
     return (
-        f"{min(counts)} to {max(counts)} calls each; ± is the half of the 95 % interval of p50 "
+        f"{calls}; ± is the half of the 95 % interval of p50 "
         f"that reaches farther; it takes {needs} (more with --seconds)"
     )
 
@@ -159,7 +189,7 @@ def span_table(shown: Sequence[ScenarioResult], stages: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("step")
     for result in shown:
-        table.add_column(f"{_hard(result.scenario)} hard", justify="right", no_wrap=True)
+        table.add_column(f"{_hard_of(result)} hard", justify="right", no_wrap=True)
         table.add_column("", no_wrap=True, width=BAR)
     totals = [sum(s.ms_per_image.value for s in result.spans) for result in shown]
     by_name = [{s.name: s.ms_per_image.value for s in result.spans} for result in shown]
@@ -194,7 +224,7 @@ def mixture_at_batch_1(results: Sequence[ScenarioResult]) -> ScenarioResult | No
 
 def exit_table(mixed: ScenarioResult) -> Table:
     """Calls by the exit their image left at."""
-    how = _hard(mixed.scenario) + (" hard" if mixed.scenario.hard_fraction is not None else "")
+    how = _hard_of(mixed) + (" hard" if mixed.scenario.hard_fraction is not None else "")
     title = f"milliseconds by exit, batch 1, {how}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, min_width=len(title))
     for column in ("exit", "images", "p50", "±", "p90", "p99", "mean"):

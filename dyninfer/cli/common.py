@@ -88,7 +88,7 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
     """
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+)(?:[xX,](\d+))?", text.strip())
+    match = re.fullmatch(r"(\d{1,9})(?:[xX,](\d{1,9}))?", text.strip())
     if match is None or int(match[1]) == 0:
         raise typer.BadParameter(
             f"{text!r} is not N or HxW, for example 640 or 384x640 (height first)"
@@ -114,11 +114,14 @@ def check_output_file(path: Path) -> None:
     """Say before a long measurement, not after, that its result could not be written.
 
     Raises:
-        InputError: the folder is missing or cannot be written, or ``path`` is a folder itself.
+        InputError: the folder is missing or cannot be written, or ``path`` is there and no file:
+            a folder, or a device or pipe, which a file written in one step would replace.
     """
     folder = path.parent
     if path.is_dir():
         raise InputError(f"{path} is a folder, expected the name of a file to write")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a device or a pipe, expected the name of a file to write")
     if not folder.is_dir():
         raise InputError(f"{path} cannot be written: there is no folder {folder}; make it first")
     if not os.access(folder, os.W_OK):

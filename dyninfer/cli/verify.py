@@ -98,7 +98,8 @@ def run_verification(
 
     ``source`` are files or folders; what is not among them is searched for near by.
     """
-    from dyninfer.exporters.families import find_sources, source_stages
+    from dyninfer.exporters.families import source_stages
+    from dyninfer.exporters.sources import find_sources
     from dyninfer.exporters.verify import verify as compare
     from dyninfer.images import read_image
     from dyninfer.opening import load

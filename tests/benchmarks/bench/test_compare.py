@@ -219,14 +219,13 @@ def test_differences_beside_the_times_stand_at_the_top() -> None:
     measured = replace(
         new.measured,
         backend_version="2.0",
-        manifest_sha256="1" * 64,
         image_inputs={"images": "16x16"},
         stages=(replace(new.measured.stages[0], precision="int8"),),
     )
     comparison = compare_records(old, replace(new, measured=measured))
     found = {difference.what: str(difference) for difference in comparison.differences}
     assert set(found) == {
-        "backend version", "manifest", "precision", "image size", "numpy", "onnxruntime"
+        "backend version", "precision", "image size", "numpy", "onnxruntime"
     }  # fmt: skip
     assert found["onnxruntime"] == "onnxruntime: absent -> 1.31"
     assert lines_of(comparison)[0].startswith("differs: ")
@@ -295,7 +294,35 @@ def test_too_few_rounds_are_no_verdict_however_large_the_change() -> None:
     assert comparison.too_few_rounds
     assert comparison.regressions == ()
     assert "too few rounds" in lines_of(comparison)[-1]
+    assert "--rounds 5 or more" in lines_of(comparison)[-1]
+    assert comparison.rounds_needed == 5
     assert not compare_records(drawn(0), drawn(1)).too_few_rounds
+
+
+def test_the_rounds_that_are_needed_are_the_fewest_that_do() -> None:
+    def of(rounds: int) -> BenchRecord:
+        return record_of({EASY: [[10.0]] * rounds, HARD: [[20.0]] * rounds})
+
+    needed = compare_records(of(2), of(2)).rounds_needed
+    assert needed is not None
+    assert not compare_records(of(needed), of(needed)).too_few_rounds
+    assert compare_records(of(needed - 1), of(needed - 1)).too_few_rounds
+
+
+def test_another_model_is_refused_but_not_another_export_of_one() -> None:
+    old, new = drawn(0), drawn(1)
+    export = replace(new.measured, manifest_sha256="1" * 64)
+    comparison = compare_records(old, replace(new, measured=export))
+    assert [difference.what for difference in comparison.differences] == ["manifest"]
+    stage = replace(export.stages[0], name="body")
+    for what, fields in (
+        ("family", {"family": "other"}),
+        ("stages", {"stages": (stage,)}),
+        ("image size", {"image_inputs": {"images": "16x16"}}),
+    ):
+        other = replace(new, measured=replace(export, **fields))
+        with refuses(InputError, "different models", what):
+            compare_records(old, other)
 
 
 def test_the_99th_percentile_is_told_where_there_are_calls_enough() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyninfer.benchmarks.bench.model import TooFewScenarios, fit, predict_ms, predict_steps
-from dyninfer.benchmarks.bench.model_record import LatencyModel, RunsFor, StepCost
+from dyninfer.benchmarks.bench.model_record import LatencyModel, ModelCheck, RunsFor, StepCost
 from dyninfer.benchmarks.bench.row_costs import Spread
 from dyninfer.benchmarks.bench.scenario_record import Estimate, Scenario, ScenarioResult
 from dyninfer.bundle import Bundle
@@ -38,14 +38,14 @@ def costs(model: LatencyModel) -> dict[tuple[str, RunsFor], tuple[float, float]]
 
 
 def test_nothing_measured_says_what_is_missing(two_exits_manifest: Manifest) -> None:
-    with pytest.raises(TooFewScenarios, match=r"0 forced hard fraction\(s\).*at least 2"):
+    with pytest.raises(TooFewScenarios, match=r"0 forced hard fractions were .*at least 2"):
         fit(two_exits_manifest, [])
 
 
 def test_one_hard_fraction_does_not_tell_what_the_others_cost(
     two_exits_manifest: Manifest,
 ) -> None:
-    with pytest.raises(TooFewScenarios, match="1 forced"):
+    with pytest.raises(TooFewScenarios, match="1 forced hard fraction was "):
         fit(two_exits_manifest, forced_results(TWO_EXITS, [(1, 0.5), (8, 0.5)]))
 
 
@@ -199,7 +199,7 @@ def test_one_exit_has_batches_only(tmp_path: Path) -> None:
     assert predict_ms(model, 4, 0.0) == predict_ms(model, 4, 1.0) == pytest.approx(4.5)
     assert model.break_even is None
     assert model.break_even_by_batch == {}
-    with pytest.raises(TooFewScenarios, match=r"1 batch size\(s\)"):
+    with pytest.raises(TooFewScenarios, match=r"1 batch size was"):
         fit(manifest, [result(4)])
 
 
@@ -237,3 +237,13 @@ def test_steps_add_up(two_exits_manifest: Manifest) -> None:
 def test_what_cannot_be_is_not_predicted(batch: int, hard: float) -> None:
     with pytest.raises(InputError, match="cannot be predicted"):
         predict_ms(LatencyModel((), (), 0.0), batch, hard)
+
+
+def test_only_what_was_held_out_and_predicted_well_makes_a_model_tested() -> None:
+    def checked(held_out: bool, error: float) -> bool:
+        checks = (ModelCheck(Scenario(), 10.0, 10.0, held_out),)
+        return LatencyModel((), checks, error).is_tested
+
+    assert checked(True, 0.2)
+    assert not checked(True, 0.21)
+    assert not checked(False, 0.0)

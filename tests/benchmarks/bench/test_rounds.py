@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import dyninfer
 from dyninfer.benchmarks.bench.pictures import BenchPictures, synthetic_pictures
 from dyninfer.benchmarks.bench.rounds import (
+    CALLS_OF_A_CALLER,
     MOST_STRETCH,
     Effort,
     calls_by_round,
@@ -212,3 +213,32 @@ def test_callers_at_once_and_schedules_are_run(two_exits: dyninfer.Detector) -> 
     due = [call.due_ns for call in scheduled.calls]
     assert {b - a for a, b in pairwise(due)} == {2_000_000}
     assert all(call.start_ns >= call.due_ns for call in scheduled.calls)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.integers(1, 12), st.integers(1, 20), st.integers(2, 8))
+def test_several_callers_always_have_calls_enough_to_meet(
+    total: int, rounds: int, period: int, callers: int
+) -> None:
+    plan, least = calls_by_round(total, rounds, period, callers), CALLS_OF_A_CALLER * callers
+    assert len(plan) == rounds
+    assert all(calls >= least for calls in plan if calls)
+    assert sum(plan) >= max(total, least)
+    assert sum(plan) % period == 0
+    assert sum(plan) < max(total, MOST_STRETCH * total, LEAST_ROUNDS, least) + 2 * period
+    if MOST_STRETCH * total >= LEAST_ROUNDS * (least + period):
+        assert sum(map(bool, plan)) >= min(rounds, LEAST_ROUNDS)
+
+
+def test_slow_calls_of_several_callers_fill_fewer_rounds() -> None:
+    assert sorted(calls_by_round(6, 10, callers=4)) == [0] * 9 + [12]
+    assert sorted(calls_by_round(16, 10, callers=4)) == [0] * 8 + [12] * 2
+    assert sorted(calls_by_round(40, 10, callers=4)) == [0] * 5 + [12] * 5
+    assert calls_by_round(120, 10, callers=4) == (12,) * 10
+
+
+def test_slow_calls_of_several_callers_overlap(two_exits: dyninfer.Detector) -> None:
+    slow = Effort(seconds=0.0, rounds=10, min_calls=6, warm_up_seconds=0.01)
+    (track,) = measure_rounds(two_exits, [Scenario(1, 0.0, concurrency=4)], PICTURES, slow).tracks
+    assert track.slices
+    assert all(len(piece.calls) >= 12 for piece in track.slices)

@@ -83,6 +83,11 @@ def test_one_exit_has_one_way_to_go(static: Manifest) -> None:
         make_scenarios(static, Choices(hard=(0.5,)))
 
 
+def test_a_refusal_names_the_bundle_as_it_was_typed(static: Manifest) -> None:
+    with refuses(dyninfer.PolicyError, "models/my.dyn has one exit"):
+        make_scenarios(static, Choices(hard=(0.5,)), "models/my.dyn")
+
+
 def test_without_a_router_only_the_ends_can_be_forced(without_router: Manifest) -> None:
     assert make_scenarios(without_router, Choices((1,), as_routed=True)) == (
         Scenario(1, 0.0),

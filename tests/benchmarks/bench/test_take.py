@@ -18,6 +18,7 @@ from dyninfer.benchmarks.bench.record import (
     write_record,
 )
 from dyninfer.benchmarks.bench.rounds import Effort
+from dyninfer.benchmarks.bench.scenario_record import ScenarioResult
 from dyninfer.benchmarks.bench.scenarios import Choices
 from dyninfer.benchmarks.bench.take import BenchRequest, ComparisonInterrupted, take_record
 from tests import support
@@ -313,3 +314,59 @@ def test_a_record_of_a_later_dyninfer_asks_for_an_upgrade(tmp_path: Path) -> Non
     path.write_text('{"schema_version": 2, "another": "format"}')
     with support.refuses(dyninfer.InputError, "schema version 2", "reads up to 1", "upgrade"):
         read_record(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "part"),
+    [
+        (("measured", "exits"), 10**9, "measured.exits"),
+        (("measured", "exits"), 0, "measured.exits"),
+        (("measured", "exits"), 1, "exit 1, and measured.exits is 1"),
+        (("pictures", "easiness"), [[0.5], [0.5]], "2 routers"),
+    ],
+)
+def test_a_record_whose_exits_do_not_fit_is_refused(
+    record: BenchRecord, tmp_path: Path, place: tuple[str, ...], value: object, part: str
+) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(damaged(record, place, value))
+    with support.refuses(dyninfer.InputError, str(path), part):
+        read_record(path)
+
+
+def test_nothing_of_a_record_reaches_a_terminal_as_a_command(
+    record: BenchRecord, tmp_path: Path
+) -> None:
+    escape, path = "two\x1b[31m\x9b2J\n\x07.dyn\x7f", tmp_path / "record.json"
+    bad = replace(
+        record,
+        command=escape,
+        measured=replace(record.measured, bundle=escape, image_inputs={escape: escape}),
+        missing={escape: escape},
+    )
+    write_record(bad, path)
+    found = read_record(path)
+    assert found.command == found.measured.bundle == "two [31m 2J .dyn "
+    assert found.missing == found.measured.image_inputs == {found.command: found.command}
+    assert found.scenarios == record.scenarios
+    path.write_text(damaged(record, ("pictures", "sizes"), {escape: "no number"}))
+    with support.refuses(dyninfer.InputError, "two [31m") as caught:
+        read_record(path)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_share_that_few_calls_did_not_reach_is_doubted(record: BenchRecord) -> None:
+    first = record.scenarios[0]
+    rare = replace(first, scenario=replace(first.scenario, hard_fraction=0.01), hard_fraction=0.0)
+    assert rare.achieved_share == 0.0
+    assert replace(rare, hard_fraction=0.0095).achieved_share is None
+    assert first.achieved_share is None
+
+    def told(only: ScenarioResult) -> list[str]:
+        lines = doubts_of(replace(record, scenarios=(only,)))
+        return [line for line in lines if "of the images were hard" in line]
+
+    assert told(first) == []
+    (line,) = told(rare)
+    assert line.startswith("0.00% of the images")
+    assert "batch 1, 1 % hard" in line

@@ -127,3 +127,10 @@ def test_the_model_s_errors_carry_their_sign() -> None:
     checks = tuple(ModelCheck(Scenario(), 10.0, value, True) for value in predicted)
     table = comparison_tables.checks_table(replace(model(RECORD.scenarios), checks=checks))
     assert column(table, "error") == ["+5.0 %", "-10.0 %", "0.0 %", "0.0 %"]
+
+
+def test_a_share_that_was_not_reached_is_told_with_the_one_that_was_asked_for() -> None:
+    rare = replace(scenario_result(Scenario(hard_fraction=0.01)), hard_fraction=0.0)
+    assert column(tables.latency_table([rare]), "scenario") == ["batch 1, 0 % hard, not 1 %"]
+    near = replace(rare, hard_fraction=0.0095)
+    assert column(tables.latency_table([near]), "scenario") == ["batch 1, 1 % hard"]

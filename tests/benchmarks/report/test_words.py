@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dyninfer.benchmarks.bench.baseline_record import Baselines
-from dyninfer.benchmarks.bench.model_record import LatencyModel
+from dyninfer.benchmarks.bench.model_record import LatencyModel, ModelCheck
 from dyninfer.benchmarks.bench.record import Pictures
 from dyninfer.benchmarks.bench.scenario_record import Scenario
 from dyninfer.benchmarks.report import words
@@ -121,9 +121,13 @@ def test_break_even_is_told_as_measured_or_by_the_model_or_not_at_all() -> None:
     assert "fewer than 47 % of the images" in text(replace(plain, break_even=0.47))
     assert "faster than" in text(replace(plain, break_even=1.0))
     assert "alone is faster at any share" in text(replace(plain, break_even=0.0))
-    by_model = replace(plain, break_even_by_batch={1: 0.4, 8: 0.55})
+    tested = replace(plain, checks=(ModelCheck(Scenario(), 10.0, 11.0, True),))
+    by_model = replace(tested, break_even_by_batch={1: 0.4, 8: 0.55})
+    assert text(by_model).startswith("Estimated by the model")
+    assert text(replace(by_model, checks=())) == ""
+    assert text(replace(by_model, mean_error=0.3)) == ""
     assert "at batch 1 up to 40 % hard; at batch 8 up to 55 % hard." in text(by_model)
-    ends = replace(plain, break_even_by_batch={1: 0.0, 8: 1.0})
+    ends = replace(tested, break_even_by_batch={1: 0.0, 8: 1.0})
     assert "at batch 1 never; at batch 8 at any share of hard images." in text(ends)
     both = text(replace(by_model, break_even=0.47))
     assert both.index("47 %") < both.index("40 % hard")

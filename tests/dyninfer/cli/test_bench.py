@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+import dyninfer
 from dyninfer.benchmarks.bench.record import BenchRecord, read_record, write_record
 from tests import support
 from tests.dyninfer.cli.run import run, write_picture
@@ -208,14 +212,14 @@ def test_pictures_of_the_users_add_a_curve(
     assert record.measured.policy == "threshold 0.4"
     names = {result.scenario.name for result in record.scenarios}
     assert {"batch 1, as routed", "batch 1, 100 % hard, with decoding"} <= names
-    assert "as routed" in out
+    assert "as routed: threshold 0.4" in out
 
 
 def test_the_cheap_baseline_is_there_unless_it_is_switched_off(
     bundle: Path, tmp_path: Path
 ) -> None:
     from dyninfer.bundle import Bundle
-    from dyninfer.cli.bench_options import choose_baselines
+    from dyninfer.cli.bench_baselines import choose_baselines
 
     cascade = Bundle.open(bundle).manifest
     static = Bundle.open(support.write_static(tmp_path / "one.dyn")).manifest
@@ -224,6 +228,13 @@ def test_the_cheap_baseline_is_there_unless_it_is_switched_off(
     assert choose_baselines(cascade, "none", None, False).names == ()
     assert choose_baselines(static, None, None, False).names == ()
     assert choose_baselines(cascade, "naive", None, True).names == ("naive",)
+    quick = choose_baselines(cascade, "naive", None, True)
+    assert (quick.rounds, quick.memory) == (8, False)
+    whole = choose_baselines(cascade, "naive", None, False)
+    assert (whole.rounds, whole.memory) == (20, True)
+    assert choose_baselines(cascade, "naive", None, False, 5).rounds == 5
+    assert choose_baselines(cascade, None, None, False, 5).rounds == 5
+    assert choose_baselines(cascade, "naive", None, True, 50).rounds == 8
 
 
 @pytest.mark.parametrize(
@@ -251,6 +262,14 @@ def test_the_cheap_baseline_is_there_unless_it_is_switched_off(
         (["--compare", "a", "b"], "one of BUNDLE"),
         (["--from", "a"], "one of BUNDLE"),
         (["--output", "a", "--report", "a"], "two files"),
+        (["--seconds", "inf"], "expected up to 86400"),
+        (["--seconds", "nan"], "0.05"),
+        (["--batch", "99999999999999999999"], "too large"),
+        (["--batch", "4097"], "expected 1 to 4096"),
+        (["--synthetic", "99999x99999"], "too large"),
+        (["--synthetic", "16000x16000"], "100 million pixels"),
+        (["--source", "missing.pt"], "does not exist"),
+        (["--json", "--format", "markdown"], "give one"),
     ],
 )
 def test_wrong_usage_is_told_in_a_line(
@@ -276,6 +295,7 @@ def test_neither_bundle_nor_record_is_wrong_usage(capsys: pytest.CaptureFixture[
         (["--images", "missing.png"], "does not exist"),
         (["--speed", "30%"], "calibrat"),
         (["--device", "cuda:0"], "cuda"),
+        (["--against", "pytorch-eager"], "--source"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_measured(
@@ -356,13 +376,14 @@ def test_what_is_not_known_or_has_no_interval_is_not_printed_as_a_figure(
     record = replace(record, machine=replace(record.machine, load_average_1min=None))
     lines = headline(record)
     assert lines[1].endswith("load unknown")
-    assert lines[2].startswith("8 synthetic pictures, 16x24 (height x width); as routed: ")
+    assert lines[2] == "8 synthetic pictures, 16x24 (height x width)"
     first = record.scenarios[0]
     p50 = replace(first.latency.p50_ms, low=5.0, value=5.0, high=5.0)
     of_one_round = replace(first, latency=replace(first.latency, p50_ms=p50))
     known = replace(first, latency=replace(first.latency, p50_ms=replace(p50, high=5.5)))
-    (spread,) = (c for c in latency_table([of_one_round, known]).columns if c.header == "±")
-    assert list(spread.cells) == ["-", "10%"]
+    wide = replace(first, latency=replace(first.latency, p50_ms=replace(p50, high=50.0)))
+    (spread,) = (c for c in latency_table([of_one_round, known, wide]).columns if c.header == "±")
+    assert list(spread.cells) == ["-", "10%", ">100%"]
 
 
 @pytest.mark.parametrize(
@@ -370,6 +391,8 @@ def test_what_is_not_known_or_has_no_interval_is_not_printed_as_a_figure(
     [
         (0.0, "never faster than the last exit alone"),
         (0.47, "faster than the last exit alone up to 47% hard"),
+        (0.004, "faster than the last exit alone only below 1% hard"),
+        (0.999, "faster than the last exit alone up to 99% hard"),
         (1.0, "faster than the last exit alone at every share"),
     ],
 )
@@ -377,3 +400,85 @@ def test_a_break_even_is_told_in_words_at_its_ends(share: float, words: str) -> 
     from dyninfer.cli.bench_closing import break_even_words
 
     assert break_even_words(share) == words
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.25])
+def test_a_share_that_few_calls_missed_is_not_shown_as_the_one_that_was_asked_for(
+    measured: tuple[str, str, Path], share: float
+) -> None:
+    from dyninfer.cli.bench_tables import exit_table, latency_table
+
+    first = read_record(measured[2]).scenarios[0]
+    asked = replace(first.scenario, hard_fraction=0.25)
+    result = replace(first, scenario=asked, hard_fraction=share)
+    (hard,) = (column for column in latency_table([result]).columns if column.header == "hard")
+    told = {0.0: "0%, not 25%", 0.01: "1%, not 25%", 0.25: "25%"}[share]
+    assert list(hard.cells) == [told]
+    assert str(exit_table(result).title).endswith(f"{told.removesuffix(', not 25%')} hard")
+
+
+def test_a_scenario_that_is_unusual_in_several_ways_fits_in_a_line(
+    measured: tuple[str, str, Path],
+) -> None:
+    from dyninfer.cli.bench_tables import latency_table
+
+    first = read_record(measured[2]).scenarios[0]
+    odd = replace(first.scenario, hard_fraction=None, concurrency=2, rate_per_s=5.0)
+    shown = io.StringIO()
+    Console(width=80, file=shown).print(latency_table([replace(first, scenario=odd)]))
+    assert "as routed 2 callers 5/s" in " ".join(shown.getvalue().split())
+    assert any("2 callers 5/s" in line for line in shown.getvalue().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"), [((2, 2), "2 calls each; "), ((1, 1), "1 call each; "), ((1, 3), "1 to 3")]
+)
+def test_calls_are_counted_as_one_says_it(
+    measured: tuple[str, str, Path], counts: tuple[int, ...], words: str
+) -> None:
+    from dyninfer.cli.bench_tables import footnote
+
+    first = read_record(measured[2]).scenarios[0]
+    results = [replace(first, latency=replace(first.latency, count=count)) for count in counts]
+    assert footnote(results).startswith(words)
+
+
+def test_a_model_is_told_in_the_singular_too() -> None:
+    from dyninfer.benchmarks.bench.model_record import LatencyModel, ModelCheck
+    from dyninfer.benchmarks.bench.scenario_record import Scenario
+    from dyninfer.cli.bench_closing import model_line
+
+    held, fitted = (ModelCheck(Scenario(), 1.0, 1.0, held_out) for held_out in (True, False))
+    assert model_line(LatencyModel((), (held, fitted), 0.1)).endswith("over 1 held-out scenario")
+    assert model_line(LatencyModel((), (held, held), 0.1)).endswith("over 2 held-out scenarios")
+    assert model_line(LatencyModel((), (fitted,), 0.1)).endswith("over the one it was fitted on")
+    assert model_line(LatencyModel((), (fitted,) * 3, 0.1)).endswith("over the 3 it was fitted on")
+
+
+def test_a_source_that_nothing_uses_is_told(
+    capsys: pytest.CaptureFixture[str], bundle: Path
+) -> None:
+    from dyninfer.bundle import Bundle
+    from dyninfer.cli.bench_baselines import check_sources
+
+    manifest = Bundle.open(bundle).manifest
+    for against in (None, "none", "naive,always-last-exit"):
+        check_sources(manifest, bundle, against, [bundle])
+        assert "--source is not used" in capsys.readouterr().err
+    check_sources(manifest, bundle, "all", [bundle])  # what cannot be made is left out later
+    check_sources(manifest, bundle, None, None)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    from dyninfer.cli.common import check_output_file
+
+    pipe, file = tmp_path / "pipe", tmp_path / "file"
+    os.mkfifo(pipe)
+    for special in (pipe, Path(os.devnull)):
+        with support.refuses(dyninfer.InputError, str(special), "a device or a pipe"):
+            check_output_file(special)
+    check_output_file(file)
+    file.write_text("old")
+    check_output_file(file)
+    assert file.read_text() == "old"

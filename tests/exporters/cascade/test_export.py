@@ -14,7 +14,8 @@ from dyninfer.detector import Detector
 from dyninfer.exporters.cascade.export import CascadeOptions, export_cascade
 from dyninfer.exporters.cascade.options import ClassList, Decode, DetectorSource
 from dyninfer.exporters.cascade.original import sample_photos
-from dyninfer.exporters.families import find_sources, source_stages
+from dyninfer.exporters.families import source_stages
+from dyninfer.exporters.sources import find_sources
 from dyninfer.exporters.verify import verify
 from dyninfer.manifest import Precision
 from tests import support
@@ -221,7 +222,7 @@ def test_sources_are_found_by_name_and_hash(pair, tmp_path, monkeypatch) -> None
     folder = tmp_path / "elsewhere" / "models"
     folder.mkdir(parents=True)
     moved = good.rename(folder / good.name)
-    with support.refuses(BundleError, "good.onnx", "--source"):
+    with support.refuses(BundleError, "good.onnx", "neither in", " nor in ", "--source"):
         find_sources(manifest, target)
     assert find_sources(manifest, target, [folder]) == [cheap, moved]
     moved = moved.rename(folder / "another-name.onnx")

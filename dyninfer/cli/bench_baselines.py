@@ -1,0 +1,81 @@
+"""The baselines that ``dyninfer bench`` was asked for, checked before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from dyninfer.cli.bench_options import parse_list
+from dyninfer.cli.common import warn
+from dyninfer.errors import InputError
+
+if TYPE_CHECKING:
+    from dyninfer.benchmarks.bench.against import BaselineRequest
+    from dyninfer.manifest import Manifest
+
+NO_BASELINE = "none"
+
+
+def choose_baselines(
+    manifest: Manifest,
+    against: str | None,
+    sources: Sequence[Path] | None,
+    quick: bool,
+    rounds: int | None = None,
+) -> BaselineRequest:
+    """The baselines that were named, else the cheap one where the bundle has it.
+
+    Args:
+        manifest: of the bundle.
+        against: as it was typed.
+        sources: checkpoints for PyTorch.
+        quick: take few rounds, and no memory.
+        rounds: of the comparison, at most.
+
+    Raises:
+        typer.BadParameter: a name is unknown, or a file is not there.
+    """
+    from dyninfer.benchmarks.baselines.names import LAST_EXIT, check_names
+    from dyninfer.benchmarks.bench.against import LEAST_ROUNDS, MOST_ROUNDS, BaselineRequest
+
+    if against == NO_BASELINE:
+        return BaselineRequest(reason="switched off by --against none")
+    usual = LEAST_ROUNDS if quick else MOST_ROUNDS
+    most = usual if rounds is None else min(usual, rounds)
+    if against is None:
+        if quick:
+            return BaselineRequest(reason="left out by --quick; name some with --against")
+        if len(manifest.exits) < 2:
+            return BaselineRequest(reason="one exit has no baseline of its own; see --against")
+        return BaselineRequest((LAST_EXIT,), rounds=most, memory=False)
+    try:
+        names = check_names(parse_list(against, "--against", str))
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+    return BaselineRequest(names, tuple(sources or ()), rounds=most, memory=not quick)
+
+
+def check_sources(
+    manifest: Manifest, bundle: Path, against: str | None, sources: Sequence[Path] | None
+) -> None:
+    """Look for the bundle's sources where a baseline in PyTorch was named; warn of idle ones.
+
+    With ``all``, a baseline that cannot be made is left out and told like any other.
+
+    Raises:
+        typer.BadParameter: a source that was given does not exist.
+        BundleError, CheckpointError: a source cannot be found, or is not the bundle's.
+    """
+    from dyninfer.benchmarks.baselines.names import ALL, IN_PYTORCH
+    from dyninfer.exporters.sources import find_sources
+
+    if missing := [path for path in sources or () if not path.exists()]:
+        raise typer.BadParameter(f"--source {missing[0]} does not exist")
+    named = {entry.strip() for entry in (against or "").split(",")}
+    if named & IN_PYTORCH:
+        find_sources(manifest, bundle, sources or ())
+    elif sources and ALL not in named:
+        warn(f"--source is not used: --against names none of {', '.join(sorted(IN_PYTORCH))}")
