@@ -15,12 +15,12 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.builds import BuildSpec, OpenBuild, own_precision, source_hashes
-from dyninfer.bundle import Bundle
+from dyninfer.builds.precisions import describe_plan
+from dyninfer.builds.spec import BuildSpec, OpenBuild, own_precision, source_hashes
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Manifest, Precision, Stage, TensorSpec
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.errors import EngineBuildError, InputError
-from dyninfer.manifest import Manifest, Precision, Stage, TensorSpec
-from dyninfer.precisions import describe_plan
 from dyninfer.spans import DeviceSpan
 from dyninfer.types import Int64Array
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BundleError
 from dyninfer.exporters.cascade import export as cascade
 from dyninfer.exporters.cascade.verification import cascade_stages

@@ -16,9 +16,9 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from dyninfer.bundle import file_sha256
+from dyninfer.bundle.folder import file_sha256
+from dyninfer.bundle.manifest import BATCH_AXIS, Stage, TensorSpec
 from dyninfer.errors import ExportError
-from dyninfer.manifest import BATCH_AXIS, Stage, TensorSpec
 
 OPSET = 17  # the newest that TensorRT 8.6 reads
 IR_VERSION = 8  # of the same time as opset 17, for older readers

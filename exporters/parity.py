@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer import __version__
-from dyninfer.detector import DEFAULT_THRESHOLD
-from dyninfer.manifest import Manifest
-from dyninfer.policy import route
+from dyninfer.bundle.manifest import Manifest
+from dyninfer.routing.policy import route
+from dyninfer.runtime.detector import DEFAULT_THRESHOLD
 from dyninfer.types import Float32Array
 
 Place = tuple[str, str]

@@ -6,9 +6,9 @@ import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dyninfer.bundle import file_sha256
+from dyninfer.bundle.folder import file_sha256
+from dyninfer.bundle.manifest import Manifest, Source
 from dyninfer.errors import BundleError, CheckpointError
-from dyninfer.manifest import Manifest, Source
 
 
 def find_sources(manifest: Manifest, bundle: Path, given: Sequence[Path] = ()) -> list[Path]:

@@ -7,12 +7,12 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from dyninfer.detector import Detector
+from dyninfer.bundle.manifest import Manifest
 from dyninfer.exporters.parity import Errors, Parity, Tolerance, count_flips
 from dyninfer.exporters.source_stage import Array, SourceStage
-from dyninfer.imagespec import ImageSpec
-from dyninfer.manifest import Manifest
-from dyninfer.policy import AlwaysEasy, AlwaysHard, Policy
+from dyninfer.images.spec import ImageSpec
+from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
+from dyninfer.runtime.detector import Detector
 from dyninfer.types import ImageArray
 
 Arrays = dict[str, Array]

@@ -18,12 +18,20 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import dyninfer
-from dyninfer.bundle import MANIFEST_FILE, file_sha256, new_bundle
+from dyninfer.bundle.folder import MANIFEST_FILE, file_sha256, new_bundle
+from dyninfer.bundle.manifest import (
+    CascadeRoute,
+    Exit,
+    Manifest,
+    Source,
+    Stage,
+    StaticRoute,
+    TensorSpec,
+)
+from dyninfer.bundle.sealed import SEAL, dump_sealed
 from dyninfer.exporters.dynamicdet import layers
 from dyninfer.exporters.dynamicdet.model import DynamicDetector
-from dyninfer.imagespec import ImageSpec
-from dyninfer.manifest import CascadeRoute, Exit, Manifest, Source, Stage, StaticRoute, TensorSpec
-from dyninfer.sealed import SEAL, dump_sealed
+from dyninfer.images.spec import ImageSpec
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent

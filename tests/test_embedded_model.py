@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import dyninfer
-from dyninfer.benchmarks.coco import Truth, average_precision
-from dyninfer.benchmarks.demo import embedded_checkpoint
-from dyninfer.benchmarks.exits import EVALUATION
-from dyninfer.benchmarks.scenes import CLASS_NAMES, Scene, SceneSource
+from dyninfer.demo.run import embedded_checkpoint
+from dyninfer.demo.scenes import CLASS_NAMES, Scene, SceneSource
+from dyninfer.evaluation.coco import Truth, average_precision
+from dyninfer.evaluation.exits import EVALUATION
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
 
 SCENES = 300

@@ -50,7 +50,7 @@ def test_every_module_and_data_file_is_in_the_wheel(built) -> None:
                 relative = path.relative_to(support.ROOT)
                 inside = relative.parts[0] == "dyninfer"
                 expected.add(str(relative if inside else Path("dyninfer") / relative))
-    for pattern in ("dyninfer/assets/**/*",):
+    for pattern in ("dyninfer/demo/assets/**/*",):
         for path in support.ROOT.glob(pattern):
             if path.is_file() and "__pycache__" not in path.parts:
                 expected.add(str(path.relative_to(support.ROOT)))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dyninfer.benchmarks.scenes import Scene, SceneSource
+from dyninfer.demo.scenes import Scene, SceneSource
 from training.loss import Targets
 
 

@@ -16,7 +16,7 @@ import cv2
 import torch
 from torch import Tensor, distributed
 
-from dyninfer.benchmarks.scenes import SceneSource
+from dyninfer.demo.scenes import SceneSource
 from dyninfer.exporters.dynamicdet.layers import Detect
 from dyninfer.exporters.dynamicdet.model import DynamicDetector
 from dyninfer.exporters.dynamicdet.topology import Part

@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from dyninfer.benchmarks.coco import AveragePrecision, Truth, average_precision
-from dyninfer.benchmarks.exits import EVALUATION
-from dyninfer.benchmarks.scenes import CLASS_NAMES, Scene, SceneSource
+from dyninfer.demo.scenes import CLASS_NAMES, Scene, SceneSource
+from dyninfer.evaluation.coco import AveragePrecision, Truth, average_precision
+from dyninfer.evaluation.exits import EVALUATION
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_state
 from dyninfer.exporters.dynamicdet.stages import HeadStage
 from dyninfer.exporters.dynamicdet.topology import Part, published

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dyninfer.benchmarks.scenes import SceneSource
+from dyninfer.demo.scenes import SceneSource
 from dyninfer.exporters.dynamicdet.model import DynamicDetector
 from dyninfer.exporters.dynamicdet.topology import Part
 from training.batches import batches

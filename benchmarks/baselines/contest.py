@@ -23,7 +23,7 @@ import numpy as np
 
 from dyninfer.benchmarks.baselines.child import Child, ChildError
 from dyninfer.benchmarks.baselines.setup import Arrays, Call, Setup, Side
-from dyninfer.benchmarks.interleaved import Run, run_rounds, warm_up
+from dyninfer.evaluation.interleaved import Run, run_rounds, warm_up
 
 MODULE = "dyninfer.benchmarks.baselines.worker"
 SETTLE_MS = 100.0

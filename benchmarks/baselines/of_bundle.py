@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 import dyninfer
-from dyninfer.batches import check_inputs
 from dyninfer.benchmarks.baselines.setup import Action, Arrays, Call, Setup, Side, read_inputs
-from dyninfer.benchmarks.exit_times import stages_of_last_exit
-from dyninfer.build_choice import choose_build
-from dyninfer.bundle import Bundle
+from dyninfer.builds.choice import choose_build
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Manifest
 from dyninfer.engines import open_backend
-from dyninfer.manifest import Manifest
-from dyninfer.policy import AlwaysEasy, AlwaysHard, Policy
+from dyninfer.evaluation.exit_times import stages_of_last_exit
+from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
+from dyninfer.runtime.batches import check_inputs
 
 
 def _policy(side: Side) -> Policy:

@@ -19,7 +19,7 @@ from dyninfer.benchmarks.baselines.setup import (
     Side,
     read_inputs,
 )
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.ort.runtime import ort, parse_target
 from dyninfer.errors import BackendUnavailable, InputError
 

@@ -19,10 +19,10 @@ from dyninfer.benchmarks.baselines.setup import (
     Side,
     read_inputs,
 )
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import BackendUnavailable
 from dyninfer.exporters.extras import require_export_extra
-from dyninfer.manifest import Manifest
 
 COMPILERS = ("g++", "clang++", "c++")
 

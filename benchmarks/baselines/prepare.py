@@ -12,10 +12,10 @@ from dyninfer.benchmarks.baselines import names
 from dyninfer.benchmarks.baselines.child import Child
 from dyninfer.benchmarks.baselines.of_bundle import stage_files
 from dyninfer.benchmarks.baselines.setup import Kind, Opening, Setup, Side
+from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import InputError
 from dyninfer.hardware import usable_cores
-from dyninfer.imagespec import ImageSpec
-from dyninfer.manifest import Manifest
+from dyninfer.images.spec import ImageSpec
 from dyninfer.types import Float32Array
 
 GRAPH_MODULE = "dyninfer.benchmarks.baselines.single_graph"

@@ -8,8 +8,8 @@ from pathlib import Path
 from dyninfer.benchmarks.baselines import names as known
 from dyninfer.benchmarks.baselines.contest import Entry, Samples
 from dyninfer.benchmarks.baselines.setup import Call
-from dyninfer.benchmarks.bench.baseline_record import BaselineRatio, ContenderTimes
-from dyninfer.benchmarks.interleaved import compare, quantiles
+from dyninfer.benchmarks.latency.baseline_record import BaselineRatio, ContenderTimes
+from dyninfer.evaluation.interleaved import compare, quantiles
 
 DYNINFER = "dyninfer"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dyninfer.benchmarks.baselines.setup import EASY_THRESHOLD
-from dyninfer.manifest import EASINESS, Manifest
+from dyninfer.bundle.manifest import EASINESS, Manifest
 
 Tensors = dict[str, Any]
 RunStage = Callable[[str, Tensors], Tensors]

@@ -21,13 +21,13 @@ from dyninfer.benchmarks.baselines.contest import (
 from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.results import DYNINFER, labels_of, ratios_of, times_of
 from dyninfer.benchmarks.baselines.setup import Arrays, Call, Kind, Opening, Setup, Side
-from dyninfer.benchmarks.bench.baseline_record import Baselines, ContenderMemory
-from dyninfer.benchmarks.interleaved import MIN_PAIRS, quantiles
-from dyninfer.builds import own_precision
-from dyninfer.bundle import Bundle
+from dyninfer.benchmarks.latency.baseline_record import Baselines, ContenderMemory
+from dyninfer.builds.precisions import parse_precision
+from dyninfer.builds.spec import own_precision
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Precision
 from dyninfer.errors import DyninferError, InputError
-from dyninfer.manifest import Precision
-from dyninfer.precisions import parse_precision
+from dyninfer.evaluation.interleaved import MIN_PAIRS, quantiles
 
 PILOT_ROUNDS = 4
 ROUNDS = 20

@@ -19,9 +19,9 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, version_converter
 
 from dyninfer.benchmarks.baselines.child import Message, serve
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import BATCH_AXIS, CascadeRoute, Exit, Manifest, Task
 from dyninfer.errors import InputError
-from dyninfer.manifest import BATCH_AXIS, CascadeRoute, Exit, Manifest, Task
 
 THRESHOLD = "threshold"
 EASINESS = "easiness"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dyninfer.benchmarks.bench.baseline_record import Baselines, ContenderTimes
-from dyninfer.benchmarks.bench.model_record import LatencyModel
-from dyninfer.benchmarks.interleaved import RatioEstimate
+from dyninfer.benchmarks.latency.baseline_record import Baselines, ContenderTimes
+from dyninfer.benchmarks.latency.model_record import LatencyModel
 from dyninfer.benchmarks.report.figures import ABSENT, interval, number, scenario_words
 from dyninfer.benchmarks.report.tables import Cell, Row, Table, make_table, without_empty_columns
+from dyninfer.evaluation.interleaved import RatioEstimate
 
 
 def ratios_table(baselines: Baselines) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dyninfer.benchmarks.bench.record import BenchRecord, StageInfo
+from dyninfer.benchmarks.latency.record import BenchRecord, StageInfo
 from dyninfer.benchmarks.machine.log import MachineLog
 from dyninfer.benchmarks.report.comparison_tables import reasons_table
 from dyninfer.benchmarks.report.figures import ABSENT, number

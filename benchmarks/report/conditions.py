@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dyninfer.benchmarks.bench.record import BenchRecord
+from dyninfer.benchmarks.latency.record import BenchRecord
 from dyninfer.benchmarks.machine import machine_rows
 from dyninfer.benchmarks.report import page, words
 from dyninfer.benchmarks.report.condition_tables import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dyninfer.benchmarks.bench.record import CurvePoint
+from dyninfer.benchmarks.latency.record import CurvePoint
 from dyninfer.benchmarks.report import axes
 from dyninfer.benchmarks.report.figures import ms, percent
 from dyninfer.benchmarks.report.scales import Scale, padded

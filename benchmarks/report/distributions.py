@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dyninfer.benchmarks.bench.scenario_record import Scenario, ScenarioResult
+from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult
 from dyninfer.benchmarks.report import axes
 from dyninfer.benchmarks.report.figures import closed_words, counted, ms
 from dyninfer.benchmarks.report.scales import Scale, padded

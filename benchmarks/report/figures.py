@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from dyninfer.benchmarks.bench.scenario_record import Estimate, Scenario, ScenarioResult
-from dyninfer.benchmarks.interleaved import RatioEstimate
+from dyninfer.benchmarks.latency.scenario_record import Estimate, Scenario, ScenarioResult
+from dyninfer.evaluation.interleaved import RatioEstimate
 
 ABSENT = "\N{EN DASH}"
 _MIB_PER_GIB = 1024

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dyninfer.benchmarks.bench.record import BenchRecord
+from dyninfer.benchmarks.latency.record import BenchRecord
 from dyninfer.benchmarks.report.view import page_of
-from dyninfer.bundle import write_atomically
+from dyninfer.bundle.folder import write_atomically
 from dyninfer.errors import MissingExtra
 
 if TYPE_CHECKING:

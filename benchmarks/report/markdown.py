@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from dyninfer.benchmarks.bench.record import BenchRecord, CurvePoint
+from dyninfer.benchmarks.latency.record import BenchRecord, CurvePoint
 from dyninfer.benchmarks.report.comparison_tables import (
     memory_table,
     ratios_table,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dyninfer.benchmarks.bench.model_record import ModelCheck
+from dyninfer.benchmarks.latency.model_record import ModelCheck
 from dyninfer.benchmarks.report import axes
 from dyninfer.benchmarks.report.figures import ms, percent, scenario_words
 from dyninfer.benchmarks.report.scales import Scale, padded

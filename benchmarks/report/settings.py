@@ -1,7 +1,7 @@
 """Every position of the page's slider: what it shows, decided here so that the script only shows.
 
 The exit of a sample picture follows the runtime's rule: it leaves at the first exit whose easiness
-is at least the threshold; NaN counts as hard (:func:`dyninfer.policy.route`).
+is at least the threshold; NaN counts as hard (:func:`dyninfer.routing.policy.route`).
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dyninfer.benchmarks.bench.model import predict_ms
-from dyninfer.benchmarks.bench.record import BenchRecord, CurvePoint, SampleImage
-from dyninfer.benchmarks.bench.row_costs import Spread
+from dyninfer.benchmarks.latency.model import predict_ms
+from dyninfer.benchmarks.latency.record import BenchRecord, CurvePoint, SampleImage
+from dyninfer.benchmarks.latency.row_costs import Spread
 from dyninfer.benchmarks.report.curve import Quality
 from dyninfer.benchmarks.report.figures import ms, number, percent
 

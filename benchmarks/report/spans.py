@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dyninfer.benchmarks.bench.scenario_record import ScenarioResult, SpanKind, SpanTime
+from dyninfer.benchmarks.latency.scenario_record import ScenarioResult, SpanKind, SpanTime
 from dyninfer.benchmarks.report import axes
 from dyninfer.benchmarks.report.figures import counted, ms, percent, result_words
 from dyninfer.benchmarks.report.scales import Scale

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
-from dyninfer.benchmarks.bench.record import BenchRecord, SampleImage
+from dyninfer.benchmarks.latency.record import BenchRecord, SampleImage
 from dyninfer.benchmarks.report import page, words
 from dyninfer.benchmarks.report.curve import CurveChart, curve_chart, quality_of
 from dyninfer.benchmarks.report.easiness import EasinessChart, easiness_chart

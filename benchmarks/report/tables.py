@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dyninfer.benchmarks.bench.record import CurvePoint
-from dyninfer.benchmarks.bench.scenario_record import (
+from dyninfer.benchmarks.latency.record import CurvePoint
+from dyninfer.benchmarks.latency.scenario_record import (
     Distribution,
     Estimate,
     ScenarioResult,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dyninfer.benchmarks.bench.record import BenchRecord, Pictures
-from dyninfer.benchmarks.bench.scenario_record import ScenarioResult
+from dyninfer.benchmarks.latency.record import BenchRecord, Pictures
+from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.report import page, words
 from dyninfer.benchmarks.report.baselines import baselines_chart
 from dyninfer.benchmarks.report.comparison_tables import (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dyninfer.benchmarks.baselines.names import LAST_EXIT
-from dyninfer.benchmarks.bench.doubts import doubts_of
-from dyninfer.benchmarks.bench.model_record import LatencyModel
-from dyninfer.benchmarks.bench.record import BenchRecord
-from dyninfer.benchmarks.bench.scenario_record import Scenario, ScenarioResult
+from dyninfer.benchmarks.latency.doubts import doubts_of
+from dyninfer.benchmarks.latency.model_record import LatencyModel
+from dyninfer.benchmarks.latency.record import BenchRecord
+from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult
 from dyninfer.benchmarks.report.figures import counted, ms, number, percent, result_words
 
 FEW_CALLS = 100

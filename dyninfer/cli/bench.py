@@ -59,8 +59,8 @@ from dyninfer.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.bench.record import BenchRecord
-    from dyninfer.benchmarks.bench.take import BenchRequest
+    from dyninfer.benchmarks.latency.record import BenchRecord
+    from dyninfer.benchmarks.latency.take import BenchRequest
 
 _SHOWING = frozenset({"output", "report", "format_", "json_output"})
 """Options that say what becomes of a record, wherever it comes from."""
@@ -116,9 +116,9 @@ def bench(
     else:
         assert bundle is not None  # as _check_mode saw to
         _check_pictures(images, annotations, synthetic, decode)
-        from dyninfer.benchmarks.bench.against import Opening
-        from dyninfer.benchmarks.bench.take import BenchRequest
-        from dyninfer.bundle import Bundle
+        from dyninfer.benchmarks.latency.against import Opening
+        from dyninfer.benchmarks.latency.take import BenchRequest
+        from dyninfer.bundle.folder import Bundle
 
         as_routed = bool(images) or speed is not None
         choices = make_choices(batch, hard, concurrency, rate, decode, as_routed)
@@ -207,14 +207,14 @@ def _check_outputs(output: Path | None, report: Path | None) -> None:
 
 
 def _read(path: Path) -> BenchRecord:
-    from dyninfer.benchmarks.bench.record import read_record
+    from dyninfer.benchmarks.latency.record import read_record
 
     return read_record(path)
 
 
 def _run(request: BenchRequest) -> tuple[BenchRecord, KeyboardInterrupt | None]:
     """Measure under a progress bar; with what was pressed where that cut the baselines short."""
-    from dyninfer.benchmarks.bench.take import ComparisonInterrupted, take_record
+    from dyninfer.benchmarks.latency.take import ComparisonInterrupted, take_record
 
     stopped: KeyboardInterrupt | None = None
     with progress_bar() as progress:
@@ -233,7 +233,7 @@ def _run(request: BenchRequest) -> tuple[BenchRecord, KeyboardInterrupt | None]:
 
 
 def _write(record: BenchRecord, output: Path | None, report: Path | None) -> None:
-    from dyninfer.benchmarks.bench.record import write_record
+    from dyninfer.benchmarks.latency.record import write_record
 
     if output is not None:
         write_record(record, output)
@@ -245,7 +245,7 @@ def _write(record: BenchRecord, output: Path | None, report: Path | None) -> Non
 
 def _show(record: BenchRecord, chosen: Format) -> None:
     """Print the record, and on stderr what should make one doubt it."""
-    from dyninfer.benchmarks.bench.doubts import doubts_of
+    from dyninfer.benchmarks.latency.doubts import doubts_of
 
     for line in doubts_of(record):
         warn(line)
@@ -267,8 +267,8 @@ def _compare(old: Path, new: Path, chosen: Format) -> None:
     Raises:
         typer.Exit: it is.
     """
-    from dyninfer.benchmarks.bench.compare import compare_records
-    from dyninfer.benchmarks.bench.compare_text import as_data
+    from dyninfer.benchmarks.latency.compare import compare_records
+    from dyninfer.benchmarks.latency.compare_text import as_data
     from dyninfer.cli.bench_comparison import print_comparison
 
     comparison = compare_records(_read(old), _read(new))

@@ -13,8 +13,8 @@ from dyninfer.cli.common import warn
 from dyninfer.errors import InputError
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.bench.against import BaselineRequest
-    from dyninfer.manifest import Manifest
+    from dyninfer.benchmarks.latency.against import BaselineRequest
+    from dyninfer.bundle.manifest import Manifest
 
 NO_BASELINE = "none"
 
@@ -39,7 +39,7 @@ def choose_baselines(
         typer.BadParameter: a name is unknown, or a file is not there.
     """
     from dyninfer.benchmarks.baselines.names import LAST_EXIT, check_names
-    from dyninfer.benchmarks.bench.against import LEAST_ROUNDS, MOST_ROUNDS, BaselineRequest
+    from dyninfer.benchmarks.latency.against import LEAST_ROUNDS, MOST_ROUNDS, BaselineRequest
 
     if against == NO_BASELINE:
         return BaselineRequest(reason="switched off by --against none")

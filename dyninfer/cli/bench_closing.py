@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.bench.baseline_record import Baselines
-    from dyninfer.benchmarks.bench.model_record import LatencyModel
-    from dyninfer.benchmarks.bench.record import BenchRecord
-    from dyninfer.benchmarks.interleaved import RatioEstimate
+    from dyninfer.benchmarks.latency.baseline_record import Baselines
+    from dyninfer.benchmarks.latency.model_record import LatencyModel
+    from dyninfer.benchmarks.latency.record import BenchRecord
+    from dyninfer.evaluation.interleaved import RatioEstimate
 
 ABSENT = "-"
 

@@ -17,12 +17,12 @@ from dyninfer.cli.bench_tables import (
 from dyninfer.cli.common import stdout
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.bench.comparison import Comparison
+    from dyninfer.benchmarks.latency.comparison import Comparison
 
 
 def print_comparison(comparison: Comparison) -> None:
     """A row for each scenario that both records have, and the verdict."""
-    from dyninfer.benchmarks.bench.compare_text import lines_of
+    from dyninfer.benchmarks.latency.compare_text import lines_of
 
     stdout.print(comparison_table(comparison))
     for line in lines_of(comparison):

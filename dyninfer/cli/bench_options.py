@@ -13,10 +13,10 @@ from dyninfer.cli.common import parse_image_size, progress_bar
 from dyninfer.errors import MissingExtra, PolicyError
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.bench.pictures import BenchPictures
-    from dyninfer.benchmarks.bench.rounds import Effort
-    from dyninfer.benchmarks.bench.scenarios import Choices
-    from dyninfer.manifest import Manifest
+    from dyninfer.benchmarks.latency.pictures import BenchPictures
+    from dyninfer.benchmarks.latency.rounds import Effort
+    from dyninfer.benchmarks.latency.scenarios import Choices
+    from dyninfer.bundle.manifest import Manifest
 
 MOST = 4096
 """Images in a call, or callers at once."""
@@ -82,7 +82,7 @@ def parse_hard(text: str | None) -> tuple[float, ...] | None:
 
 
 def _share(entry: str) -> float:
-    from dyninfer.benchmarks.bench.forced import as_fraction
+    from dyninfer.benchmarks.latency.forced import as_fraction
 
     value = _number(entry.removesuffix("%").strip())
     if value is None or value < 0:
@@ -121,7 +121,7 @@ def make_choices(
     Raises:
         typer.BadParameter: an option is no list of what it should be.
     """
-    from dyninfer.benchmarks.bench.scenarios import Choices
+    from dyninfer.benchmarks.latency.scenarios import Choices
 
     return Choices(
         batches=parse_counts(batch, "--batch"),
@@ -162,7 +162,7 @@ def make_effort(
     Raises:
         typer.BadParameter: the seconds are no number, or more than a day.
     """
-    from dyninfer.benchmarks.bench.rounds import Effort
+    from dyninfer.benchmarks.latency.rounds import Effort
 
     if seconds is not None and not 0 < seconds <= LONGEST_S:  # NaN is neither
         raise typer.BadParameter(
@@ -188,7 +188,7 @@ def parse_picture_size(text: str | None) -> tuple[int, int] | None:
     Raises:
         typer.BadParameter: it is no size, or one whose pictures would exhaust the machine.
     """
-    from dyninfer.imagespec import MAX_SIDE
+    from dyninfer.images.spec import MAX_SIDE
 
     size = parse_image_size(text)
     if size and (max(size) > MAX_SIDE or size[0] * size[1] > MOST_PIXELS):
@@ -211,14 +211,14 @@ def choose_pictures(
     Raises:
         InputError: pictures or annotations cannot be used.
     """
-    from dyninfer.benchmarks.bench.pictures import (
+    from dyninfer.benchmarks.latency.pictures import (
         DEFAULT_SIZE,
         load_pictures,
         synthetic_pictures,
     )
-    from dyninfer.benchmarks.dataset import load_samples
     from dyninfer.cli.calibrate import silence_decoder
     from dyninfer.cli.sources import expand_sources
+    from dyninfer.evaluation.dataset import load_samples
 
     if not images:
         height, width = parse_picture_size(synthetic) or DEFAULT_SIZE

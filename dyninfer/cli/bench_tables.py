@@ -13,8 +13,8 @@ from dyninfer.cli.bench_closing import ABSENT, baseline_table, closing, machine_
 from dyninfer.cli.common import stdout
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.bench.record import BenchRecord
-    from dyninfer.benchmarks.bench.scenario_record import Estimate, Scenario, ScenarioResult
+    from dyninfer.benchmarks.latency.record import BenchRecord
+    from dyninfer.benchmarks.latency.scenario_record import Estimate, Scenario, ScenarioResult
 
 BAR = 16  # columns of a share of 1
 
@@ -154,7 +154,7 @@ def latency_table(results: Sequence[ScenarioResult]) -> Table:
 
 def footnote(results: Sequence[ScenarioResult]) -> str:
     """How many calls there are, and what would take more."""
-    from dyninfer.benchmarks.bench.statistics import calls_needed
+    from dyninfer.benchmarks.latency.statistics import calls_needed
 
     counts = [result.latency.count for result in results]
     fewest, most = min(counts), max(counts)
@@ -183,7 +183,7 @@ def ends_at_batch_1(results: Sequence[ScenarioResult]) -> list[ScenarioResult]:
 
 def span_table(shown: Sequence[ScenarioResult], stages: Sequence[str]) -> Table:
     """Milliseconds of every step, and its share as a bar."""
-    from dyninfer.benchmarks.bench.spans import in_order
+    from dyninfer.benchmarks.latency.spans import in_order
 
     title = "milliseconds of the steps of a call, batch 1"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)

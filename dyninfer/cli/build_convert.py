@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import typer
 from rich.progress import Progress, TaskID
 
-from dyninfer.build_files import NOTHING_CONVERTED, Converted
-from dyninfer.builds import Conversion, own_precision
-from dyninfer.bundle import Bundle
+from dyninfer.builds.files import NOTHING_CONVERTED, Converted
+from dyninfer.builds.spec import Conversion, own_precision
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Precision
 from dyninfer.cli.build_request import BackendChoice, Request
 from dyninfer.cli.common import warn
-from dyninfer.manifest import Precision
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.dataset import Sample, Samples
+    from dyninfer.evaluation.dataset import Sample, Samples
     from dyninfer.exporters.precision.settings import Int8Settings
     from dyninfer.exporters.precision.variant import ConvertedStage
 
@@ -91,9 +91,9 @@ def same_conversion(request: Request, bundle: Bundle, conversion: Conversion | N
 
 def _samples(request: Request, bundle: Bundle) -> Samples:
     """The pictures that were named, or the built-in ones."""
-    from dyninfer.benchmarks.dataset import load_samples
     from dyninfer.cli.sources import expand_sources
     from dyninfer.cli.verify import built_in_photos
+    from dyninfer.evaluation.dataset import load_samples
 
     given = [str(path) for path in request.images]
     paths = expand_sources(given) if given else built_in_photos()

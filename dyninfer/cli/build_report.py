@@ -13,7 +13,7 @@ from rich.table import Table
 from dyninfer.cli.common import stdout
 
 if TYPE_CHECKING:
-    from dyninfer.builds import Build, BuiltStage, OpenBuild
+    from dyninfer.builds.spec import Build, BuiltStage, OpenBuild
     from dyninfer.cli.build_run import Found
     from dyninfer.engines.trt.targets import Preset
 

@@ -13,16 +13,17 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
-from dyninfer.build_choice import refusal
-from dyninfer.build_files import Converted, make_build
-from dyninfer.build_search import (
+from dyninfer.builds.choice import refusal
+from dyninfer.builds.files import Converted, make_build
+from dyninfer.builds.precisions import parse_precision
+from dyninfer.builds.search import (
     differences,
     find_build,
     find_converted,
     find_exact,
     nearest_build,
 )
-from dyninfer.builds import (
+from dyninfer.builds.spec import (
     BatchProfile,
     BuildSpec,
     BuildTarget,
@@ -30,12 +31,11 @@ from dyninfer.builds import (
     own_precision,
     source_hashes,
 )
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.build_convert import convert_stages, same_conversion
 from dyninfer.cli.build_request import BackendChoice, Request
 from dyninfer.cli.common import progress_bar, stderr
 from dyninfer.errors import BackendUnavailable, InputError
-from dyninfer.precisions import parse_precision
 
 if TYPE_CHECKING:
     from dyninfer.engines.trt.builder import Active, EngineOptions

@@ -11,8 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dyninfer.bundle import Bundle
-from dyninfer.calibration import CALIBRATION_FILE, Row
+from dyninfer.bundle.calibration import CALIBRATION_FILE, Row
+from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.common import (
     BackendDeviceOption,
     BackendOption,
@@ -26,14 +26,14 @@ from dyninfer.cli.common import (
     warn,
 )
 from dyninfer.errors import BundleError, InputError
-from dyninfer.thresholds import SEND_ALL
+from dyninfer.routing.thresholds import SEND_ALL
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.dataset import Samples
-    from dyninfer.benchmarks.exit_times import ExitTimes
-    from dyninfer.benchmarks.outcomes import Outcomes
-    from dyninfer.calibration import Calibration
-    from dyninfer.detector import Detector
+    from dyninfer.bundle.calibration import Calibration
+    from dyninfer.evaluation.dataset import Samples
+    from dyninfer.evaluation.exit_times import ExitTimes
+    from dyninfer.evaluation.outcomes import Outcomes
+    from dyninfer.runtime.detector import Detector
 
 SHOWN_EVERY = 10  # percentiles
 DEFAULT_TIME_IMAGES = 100
@@ -74,10 +74,10 @@ def calibrate(
 
     Example: **dyninfer calibrate dy-yolov7.dyn --images photos/ --annotations labels.json**
     """
-    from dyninfer.benchmarks.calibrate import check_calibratable, remarks
-    from dyninfer.benchmarks.dataset import load_samples
     from dyninfer.cli.sources import expand_sources
-    from dyninfer.opening import load
+    from dyninfer.evaluation.calibrate import check_calibratable, remarks
+    from dyninfer.evaluation.dataset import load_samples
+    from dyninfer.runtime.opening import load
 
     if risk is not None:
         _check_levels(risk, confidence)
@@ -117,7 +117,7 @@ def _check_levels(risk: float, confidence: float) -> None:
     Raises:
         typer.BadParameter: one of them is out of range.
     """
-    from dyninfer.certify import images_needed
+    from dyninfer.routing.certify import images_needed
 
     try:
         images_needed(risk, confidence)
@@ -133,8 +133,8 @@ def run_calibration(
     confidence: float = 0.95,
 ) -> tuple[Calibration, tuple[str, ...]]:
     """Measure under a progress bar; the calibration, and what was left out."""
-    from dyninfer.benchmarks.calibrate import PERCENTILES, make_calibration
-    from dyninfer.certify import certify
+    from dyninfer.evaluation.calibrate import PERCENTILES, make_calibration
+    from dyninfer.routing.certify import certify
 
     outcomes, times = run_every_exit(detector, samples, time_images)
     certificate = None
@@ -152,8 +152,8 @@ def run_every_exit(
     detector: Detector, samples: Samples, time_images: int
 ) -> tuple[Outcomes, ExitTimes]:
     """Run all pictures through every exit and time some of them, under a progress bar."""
-    from dyninfer.benchmarks.exit_times import measure_exit_times
-    from dyninfer.benchmarks.outcomes import pictures_to_time, read_pictures, run_samples
+    from dyninfer.evaluation.exit_times import measure_exit_times
+    from dyninfer.evaluation.outcomes import pictures_to_time, read_pictures, run_samples
 
     silence_decoder()
     with progress_bar() as progress:
@@ -228,7 +228,7 @@ def _shown_rows(calibration: Calibration) -> list[Row]:
 
 def _certificate_lines(calibration: Calibration) -> list[str]:
     """What was certified and what is assumed; what it would take, where nothing was."""
-    from dyninfer.certify import describe_certificate, images_needed
+    from dyninfer.routing.certify import describe_certificate, images_needed
 
     certificate = calibration.certificate
     if certificate is None:

@@ -21,8 +21,8 @@ from rich.progress import (
 from dyninfer.errors import DyninferError, InputError, PolicyError
 
 if TYPE_CHECKING:
-    from dyninfer.policy import Policy
-    from dyninfer.targets import Target
+    from dyninfer.routing.goals import Target
+    from dyninfer.routing.policy import Policy
 
 stdout = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
@@ -102,7 +102,7 @@ def read_speed(text: str) -> Policy | Target:
     Raises:
         typer.BadParameter: it is none of the forms; the message lists them.
     """
-    from dyninfer.speed import parse_speed
+    from dyninfer.routing.speed import parse_speed
 
     try:
         return parse_speed(text)

@@ -22,11 +22,11 @@ from dyninfer.cli.verify import (
 from dyninfer.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.dataset import Samples
-    from dyninfer.benchmarks.demo import DemoPaths
-    from dyninfer.benchmarks.routed_curve import CurveResult
-    from dyninfer.benchmarks.speed_curve import CurvePoint
-    from dyninfer.detector import Detector
+    from dyninfer.demo.run import DemoPaths
+    from dyninfer.evaluation.dataset import Samples
+    from dyninfer.evaluation.routed_curve import CurveResult
+    from dyninfer.evaluation.speed_curve import CurvePoint
+    from dyninfer.runtime.detector import Detector
 
 _MODULES = (
     "onnxruntime",
@@ -63,9 +63,9 @@ def demo(
             f"the demo needs {', '.join(missing)}; "
             'install with pip install "dyninfer[cpu,export,eval,demo]"'
         )
-    from dyninfer.benchmarks.demo import DemoPaths
     from dyninfer.cli.evaluate import quality_lines
-    from dyninfer.opening import load
+    from dyninfer.demo.run import DemoPaths
+    from dyninfer.runtime.opening import load
 
     paths = DemoPaths(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def demo(
 
 
 def _export(paths: DemoPaths) -> None:
-    from dyninfer.benchmarks.demo import embedded_checkpoint, write_class_names
+    from dyninfer.demo.run import embedded_checkpoint, write_class_names
     from dyninfer.exporters.dynamicdet.export import DynamicDetOptions
 
     checkpoint = embedded_checkpoint()
@@ -116,9 +116,9 @@ def _calibrate(detector: Detector, paths: DemoPaths) -> None:
 
 def _write_scenes(detector: Detector, folder: Path, indices: range) -> Samples:
     """Scenes as files, with what is in them."""
-    from dyninfer.benchmarks.dataset import load_samples
-    from dyninfer.benchmarks.scene_files import ANNOTATIONS_FILE, write_scene_files
-    from dyninfer.benchmarks.scenes import SceneSource
+    from dyninfer.demo.scene_files import ANNOTATIONS_FILE, write_scene_files
+    from dyninfer.demo.scenes import SceneSource
+    from dyninfer.evaluation.dataset import load_samples
 
     source = SceneSource("held_out", size=detector.manifest.image_inputs["images"].width)
     with progress_bar() as progress:
@@ -131,11 +131,11 @@ def _measure(
     detector: Detector, paths: DemoPaths, count: int
 ) -> tuple[Sequence[CurvePoint], CurveResult]:
     """Run the held-out scenes, draw them and the curve."""
-    from dyninfer.benchmarks import demo as pages
-    from dyninfer.benchmarks.outcomes import read_pictures, run_samples
-    from dyninfer.benchmarks.routed_curve import evaluate_curve
-    from dyninfer.benchmarks.routed_precision import RoutedPrecision
-    from dyninfer.benchmarks.speed_curve import measure_points, spread_policies, times_of_ends
+    from dyninfer.demo import run as pages
+    from dyninfer.evaluation.outcomes import read_pictures, run_samples
+    from dyninfer.evaluation.routed_curve import evaluate_curve
+    from dyninfer.evaluation.routed_precision import RoutedPrecision
+    from dyninfer.evaluation.speed_curve import measure_points, spread_policies, times_of_ends
 
     stdout.print(f"4. running {count} other held-out scenes, one at a time, at five settings")
     samples = _write_scenes(detector, paths.held_out, range(count))

@@ -182,7 +182,7 @@ def _source(spec: str, options: Mapping[str, str]) -> DetectorSource:
         DetectorSource,
         Layout,
     )
-    from dyninfer.imagespec import ColorOrder, ResizeMode
+    from dyninfer.images.spec import ColorOrder, ResizeMode
 
     path, *pairs = re.split(r",(?=[a-z-]+=)", spec)
     texts = dict(options)

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dyninfer.bundle import write_atomically
+from dyninfer.bundle.folder import write_atomically
 from dyninfer.cli.calibrate import DEFAULT_TIME_IMAGES, TimeImagesOption
 from dyninfer.cli.common import (
     BackendDeviceOption,
@@ -30,10 +30,10 @@ from dyninfer.cli.common import (
 from dyninfer.errors import InputError, PolicyError
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.dataset import Samples
-    from dyninfer.benchmarks.evaluate import PolicyResult
-    from dyninfer.benchmarks.routed_curve import CurveResult
-    from dyninfer.detector import Detector
+    from dyninfer.evaluation.dataset import Samples
+    from dyninfer.evaluation.evaluate import PolicyResult
+    from dyninfer.evaluation.routed_curve import CurveResult
+    from dyninfer.runtime.detector import Detector
 
 SHOWN_EVERY = 2  # rows of the curve
 
@@ -65,9 +65,9 @@ def evaluate(
 
     Example: **dyninfer eval dy-yolov7.dyn --images val/ --annotations val.json --curve**
     """
-    from dyninfer.benchmarks.dataset import load_samples
     from dyninfer.cli.sources import expand_sources
-    from dyninfer.opening import load
+    from dyninfer.evaluation.dataset import load_samples
+    from dyninfer.runtime.opening import load
 
     if curve and speed is not None:
         raise typer.BadParameter("give one of --speed and --curve")
@@ -103,9 +103,9 @@ def evaluate(
 
 def _check(detector: Detector, samples: Samples, curve: bool) -> None:
     """Refuse at once what could only fail at the end."""
-    from dyninfer.benchmarks.coco import average_precision
-    from dyninfer.benchmarks.evaluate import objects_of
-    from dyninfer.manifest import Task
+    from dyninfer.bundle.manifest import Task
+    from dyninfer.evaluation.coco import average_precision
+    from dyninfer.evaluation.evaluate import objects_of
 
     manifest = detector.manifest
     if manifest.task is not Task.DETECT:
@@ -119,7 +119,7 @@ def _check(detector: Detector, samples: Samples, curve: bool) -> None:
 
 
 def _tell_fitted_on(detector: Detector, samples: Samples) -> None:
-    from dyninfer.benchmarks.calibrate import FITTED_ON_THESE, was_fitted_on
+    from dyninfer.evaluation.calibrate import FITTED_ON_THESE, was_fitted_on
 
     if was_fitted_on(detector.bundle, samples.sha256()):
         warn(FITTED_ON_THESE)
@@ -127,8 +127,8 @@ def _tell_fitted_on(detector: Detector, samples: Samples) -> None:
 
 def run_policy(detector: Detector, samples: Samples, time_images: int) -> PolicyResult:
     """Measure at the detector's policy, under a progress bar."""
-    from dyninfer.benchmarks.evaluate import evaluate_policy
     from dyninfer.cli.calibrate import silence_decoder
+    from dyninfer.evaluation.evaluate import evaluate_policy
 
     silence_decoder()
     with progress_bar() as progress:
@@ -138,8 +138,8 @@ def run_policy(detector: Detector, samples: Samples, time_images: int) -> Policy
 
 def run_curve(detector: Detector, samples: Samples, time_images: int) -> CurveResult:
     """Measure the curve, under a progress bar."""
-    from dyninfer.benchmarks.routed_curve import ROWS, SEEDS, evaluate_curve
     from dyninfer.cli.calibrate import run_every_exit
+    from dyninfer.evaluation.routed_curve import ROWS, SEEDS, evaluate_curve
 
     outcomes, times = run_every_exit(detector, samples, time_images)
     with progress_bar() as progress:

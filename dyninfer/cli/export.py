@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from dyninfer.bundle import SUFFIX
+from dyninfer.bundle.folder import SUFFIX
 from dyninfer.cli.common import parse_image_size, progress_bar, stderr, stdout
 from dyninfer.cli.export_cascade import cascade
 from dyninfer.cli.info import print_bundle

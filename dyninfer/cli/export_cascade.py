@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from dyninfer.bundle import SUFFIX
+from dyninfer.bundle.folder import SUFFIX
 from dyninfer.cli.common import progress_bar, stdout
 from dyninfer.cli.detector_options import gather_sources, with_detector_options
 from dyninfer.cli.info import print_bundle

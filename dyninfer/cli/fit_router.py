@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dyninfer.bundle import SUFFIX, check_target
+from dyninfer.bundle.folder import SUFFIX, check_target
 from dyninfer.cli.common import (
     BundleArgument,
     DeviceOption,
@@ -25,7 +25,7 @@ from dyninfer.cli.common import (
 from dyninfer.errors import ExportError
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.dataset import Samples
+    from dyninfer.evaluation.dataset import Samples
     from dyninfer.exporters.router.fit import FitOptions, RouterFit
 
 
@@ -129,12 +129,12 @@ def _run(
     device: str,
     provider: str | None,
 ) -> RouterFit:
-    from dyninfer.benchmarks.dataset import load_samples
-    from dyninfer.benchmarks.outcomes import only_readable
     from dyninfer.cli.calibrate import silence_decoder
     from dyninfer.cli.sources import expand_sources
+    from dyninfer.evaluation.dataset import load_samples
+    from dyninfer.evaluation.outcomes import only_readable
     from dyninfer.exporters.router.fit import check_cascade, check_count, fit_routers
-    from dyninfer.opening import load
+    from dyninfer.runtime.opening import load
 
     pictures = expand_sources([str(image) for image in images])
     with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
@@ -152,7 +152,7 @@ def _run(
 
 
 def _write(path: Path, target: Path, fit: RouterFit, *, overwrite: bool) -> None:
-    from dyninfer.bundle import Bundle
+    from dyninfer.bundle.folder import Bundle
     from dyninfer.exporters.router.write import write_routed
 
     routers = [entry.router for entry in fit.exits]
@@ -161,7 +161,7 @@ def _write(path: Path, target: Path, fit: RouterFit, *, overwrite: bool) -> None
 
 def print_comparison(fit: RouterFit) -> None:
     """One table for every exit: each way of choosing the hard pictures, at 25 % and 50 %."""
-    from dyninfer.benchmarks.router_quality import SHARES
+    from dyninfer.evaluation.router_quality import SHARES
 
     record = fit.record
     truth = "" if record["truth"] == "annotations" else ", as agreement with the last exit"

@@ -11,14 +11,14 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from dyninfer.build_search import list_builds
-from dyninfer.builds import source_hashes
-from dyninfer.bundle import Bundle
-from dyninfer.calibration import Calibration
+from dyninfer.builds.search import list_builds
+from dyninfer.builds.spec import source_hashes
+from dyninfer.bundle.calibration import Calibration
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Source, TensorSpec
 from dyninfer.cli.build_report import builds_table
 from dyninfer.cli.common import BundleArgument, JsonOption, readable, stdout, warn
 from dyninfer.errors import BundleError
-from dyninfer.manifest import Source, TensorSpec
 
 
 def info(bundle: BundleArgument, json_output: JsonOption = False) -> None:

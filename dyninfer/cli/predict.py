@@ -26,10 +26,10 @@ from dyninfer.errors import InputError
 
 if TYPE_CHECKING:
     from dyninfer.cli.results import ResultWriter
-    from dyninfer.detector import Detector
-    from dyninfer.policy import Policy
-    from dyninfer.postprocess import Postprocess
-    from dyninfer.targets import Target
+    from dyninfer.results.postprocess import Postprocess
+    from dyninfer.routing.goals import Target
+    from dyninfer.routing.policy import Policy
+    from dyninfer.runtime.detector import Detector
     from dyninfer.types import ImageArray
 
 
@@ -81,8 +81,8 @@ def predict(
     """
     from dyninfer.cli.results import ResultWriter, free_folder
     from dyninfer.cli.sources import expand_sources
-    from dyninfer.opening import load
-    from dyninfer.postprocess import Postprocess
+    from dyninfer.results.postprocess import Postprocess
+    from dyninfer.runtime.opening import load
 
     policy = _policy(speed, threshold, always_easy, always_hard)
     options = Postprocess(confidence=confidence, iou=iou)
@@ -105,7 +105,7 @@ def predict(
 def _policy(
     speed: str | None, threshold: float | None, always_easy: bool, always_hard: bool
 ) -> Policy | Target | None:
-    from dyninfer.policy import AlwaysEasy, AlwaysHard, Threshold
+    from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Threshold
 
     if (speed is not None) + (threshold is not None) + always_easy + always_hard > 1:
         raise typer.BadParameter(
@@ -143,7 +143,7 @@ def _run(
 def _read_batches(
     paths: Sequence[Path], size: int, writer: ResultWriter
 ) -> Iterator[tuple[list[Path], list[ImageArray]]]:
-    from dyninfer.images import read_image
+    from dyninfer.images.reading import read_image
 
     chunk: list[Path] = []
     pictures: list[ImageArray] = []

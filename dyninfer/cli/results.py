@@ -10,10 +10,11 @@ from typing import Any, TextIO
 import cv2
 import typer
 
-from dyninfer.annotate import annotate
 from dyninfer.cli.common import warn
 from dyninfer.errors import InputError
-from dyninfer.types import Detections, ImageArray
+from dyninfer.images.drawing import annotate
+from dyninfer.results.detections import Detections
+from dyninfer.types import ImageArray
 
 JSON_LINES = "predictions.jsonl"
 ANNOTATED = "annotated"

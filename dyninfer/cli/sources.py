@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dyninfer.errors import InputError
-from dyninfer.images import SUFFIXES, find_images
+from dyninfer.images.reading import SUFFIXES, find_images
 
 _VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 

@@ -8,10 +8,10 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from dyninfer.detector import Detector
+from dyninfer.results.detections import Detections
+from dyninfer.routing.goal import describe_setting
+from dyninfer.runtime.detector import Detector
 from dyninfer.spans import AFTER_STAGES, BEFORE_STAGES
-from dyninfer.target import describe_setting
-from dyninfer.types import Detections
 
 
 def summary_table(detector: Detector, results: Sequence[Detections]) -> Table:

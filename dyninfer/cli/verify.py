@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.common import (
     BundleArgument,
     DeviceOption,
@@ -79,9 +79,9 @@ def verify(
 
 def built_in_photos() -> list[Path]:
     """The photographs that ship with the package."""
-    from dyninfer.images import find_images
+    from dyninfer.images.reading import find_images
 
-    return find_images(Path(__file__).parent.parent / "assets" / "photos")
+    return find_images(Path(__file__).parent.parent / "demo" / "assets" / "photos")
 
 
 def run_verification(
@@ -101,8 +101,8 @@ def run_verification(
     from dyninfer.exporters.families import source_stages
     from dyninfer.exporters.sources import find_sources
     from dyninfer.exporters.verify import verify as compare
-    from dyninfer.images import read_image
-    from dyninfer.opening import load
+    from dyninfer.images.reading import read_image
+    from dyninfer.runtime.opening import load
 
     with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
         task = progress.add_task("reading the source", total=len(photos) + random_tensors)

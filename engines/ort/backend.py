@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dyninfer.bundle.manifest import BATCH_AXIS, Stage
 from dyninfer.engines.base import Backend, Engine
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.ort.runtime import (
@@ -24,7 +25,6 @@ from dyninfer.engines.ort.runtime import (
 from dyninfer.engines.ort.tensor import Bound, OrtTensor, OrtWorkspace
 from dyninfer.errors import BackendUnavailable, EngineBuildError, EngineRunError, InputError
 from dyninfer.hardware import cpu_name
-from dyninfer.manifest import BATCH_AXIS, Stage
 from dyninfer.types import Int64Array
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dyninfer.builds import BuildSpec, OpenBuild
-from dyninfer.bundle import Bundle
+from dyninfer.builds.spec import BuildSpec, OpenBuild
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Manifest, Precision, Stage
 from dyninfer.engines.base import Backend
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.trt.builder import EngineOptions
@@ -33,7 +34,6 @@ from dyninfer.engines.trt.opened import OpenedEngine, read_engine
 from dyninfer.engines.trt.tensor import TrtTensor
 from dyninfer.engines.trt.workspace import TrtWorkspace
 from dyninfer.errors import BackendUnavailable, EngineBuildError, InputError
-from dyninfer.manifest import Manifest, Precision, Stage
 from dyninfer.types import Int64Array
 
 

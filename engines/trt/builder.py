@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from dyninfer.builds import BatchProfile
-from dyninfer.bundle import write_atomically
+from dyninfer.builds.spec import BatchProfile
+from dyninfer.bundle.folder import write_atomically
+from dyninfer.bundle.manifest import Precision, Stage
 from dyninfer.engines.trt.api import (
     Builder,
     IBuilderConfig,
@@ -23,7 +24,6 @@ from dyninfer.engines.trt.library import Library
 from dyninfer.engines.trt.logger import LogCollector, make_logger
 from dyninfer.engines.trt.progress import Report, make_monitor
 from dyninfer.errors import EngineBuildError
-from dyninfer.manifest import Precision, Stage
 
 Active = Callable[[], AbstractContextManager[None]]
 _MAX_PARSER_ERRORS = 3

@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from dyninfer.build_files import NOTHING_CONVERTED, Converted, make_build
-from dyninfer.build_search import find_converted
-from dyninfer.builds import (
+from dyninfer.builds.files import NOTHING_CONVERTED, Converted, make_build
+from dyninfer.builds.search import find_converted
+from dyninfer.builds.spec import (
     HARDWARE_COMPATIBLE,
     VERSION_COMPATIBLE,
     BatchProfile,
@@ -19,7 +19,8 @@ from dyninfer.builds import (
     own_precision,
     source_hashes,
 )
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.engines.base import build_command
 from dyninfer.engines.trt.builder import (
     Active,
@@ -31,7 +32,6 @@ from dyninfer.engines.trt.builder import (
 from dyninfer.engines.trt.cuda import DeviceProperties
 from dyninfer.engines.trt.library import Flavour, Library
 from dyninfer.errors import EngineBuildError
-from dyninfer.manifest import Manifest, Precision
 
 USUAL_BATCH = 4
 FLAVOURS = tuple(flavour.value for flavour in Flavour)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.base import Engine
 from dyninfer.engines.trt.cuda import Cuda
 from dyninfer.engines.trt.graphs import GraphMaker
@@ -14,7 +15,6 @@ from dyninfer.engines.trt.opened import OpenedEngine, plan_pieces
 from dyninfer.engines.trt.tensor import DevicePlace, TrtTensor
 from dyninfer.engines.trt.workspace import TrtWorkspace
 from dyninfer.errors import EngineRunError
-from dyninfer.manifest import Stage
 
 MAX_LANES = 64
 """Contexts that a caller keeps for a stage: enough for every batch size up to 32, from a tensor

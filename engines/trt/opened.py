@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dyninfer.bundle.manifest import Stage, TensorSpec
 from dyninfer.engines.trt.library import Library
 from dyninfer.engines.trt.logger import LogCollector
 from dyninfer.engines.trt.memory import Block
 from dyninfer.engines.trt.runtime_api import ICudaEngine, IExecutionContext, Runtime
 from dyninfer.errors import EngineBuildError, EngineRunError
-from dyninfer.manifest import Stage, TensorSpec
 
 DYNAMIC = -1
 

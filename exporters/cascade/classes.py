@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dyninfer.class_lists import canonical
 from dyninfer.errors import ConfigError
 from dyninfer.exporters.cascade.options import ORDINALS, ClassList
+from dyninfer.results.class_lists import canonical
 
 _SHOWN = 8  # names in a message
 

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dyninfer import __version__
-from dyninfer.bundle import MANIFEST_FILE, SUFFIX, check_target, new_bundle
+from dyninfer.bundle.folder import MANIFEST_FILE, SUFFIX, check_target, new_bundle
+from dyninfer.bundle.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
+from dyninfer.bundle.sealed import dump_sealed
 from dyninfer.errors import InputError
 from dyninfer.exporters.cascade.classes import reconcile
 from dyninfer.exporters.cascade.onnx_file import read_onnx
 from dyninfer.exporters.cascade.options import ORDINALS, ClassList, DetectorSource
 from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
 from dyninfer.exporters.cascade.stage import write_stage
-from dyninfer.imagespec import ImageSpec
-from dyninfer.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
-from dyninfer.sealed import dump_sealed
+from dyninfer.images.spec import ImageSpec
 
 FAMILY = "cascade"
 IMAGES = "images"

@@ -12,7 +12,7 @@ from dyninfer.errors import ConfigError, InputError
 from dyninfer.exporters.cascade.onnx_file import OnnxFile
 from dyninfer.exporters.cascade.options import Decode, DetectorSource, Layout, Triple
 from dyninfer.exporters.class_names import names_from, read_names
-from dyninfer.imagespec import ColorOrder, ImageSpec, ResizeMode
+from dyninfer.images.spec import ColorOrder, ImageSpec, ResizeMode
 
 T = TypeVar("T")
 # per channel in the order B, G, R, as NanoDet's configurations have them

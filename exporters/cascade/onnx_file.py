@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
-from dyninfer.bundle import file_sha256
+from dyninfer.bundle.folder import file_sha256
 from dyninfer.errors import CheckpointError
 from dyninfer.exporters.cascade.graphs import all_nodes, inner_graphs
 

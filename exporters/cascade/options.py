@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from dyninfer.imagespec import ColorOrder, ImageSpec, ResizeMode
+from dyninfer.images.spec import ColorOrder, ImageSpec, ResizeMode
 
 Triple = tuple[float, float, float]
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")

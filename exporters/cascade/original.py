@@ -13,7 +13,7 @@ from dyninfer.engines.ort.runtime import ort, session_options
 from dyninfer.errors import CheckpointError
 from dyninfer.exporters.cascade.onnx_file import IMAGE_TYPES, OnnxFile
 from dyninfer.exporters.cascade.options import Layout
-from dyninfer.images import find_images, read_image
+from dyninfer.images.reading import find_images, read_image
 from dyninfer.types import Float32Array, ImageArray
 
 Outputs = dict[str, npt.NDArray[Any]]
@@ -28,7 +28,7 @@ def open_model(model: ModelProto) -> Any:
 
 def sample_photos() -> list[ImageArray]:
     """The photographs that ship with the package, (h, w, 3) uint8 BGR."""
-    with resources.as_file(resources.files("dyninfer.assets") / "photos") as folder:
+    with resources.as_file(resources.files("dyninfer.demo.assets") / "photos") as folder:
         return [read_image(path) for path in find_images(folder)]
 
 

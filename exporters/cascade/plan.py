@@ -24,7 +24,7 @@ from dyninfer.exporters.cascade.options import (
 from dyninfer.exporters.cascade.original import OriginalDetector, Outputs, sample_photos
 from dyninfer.exporters.cascade.recognise import MATCHERS, Match, Measured, recognise
 from dyninfer.exporters.class_names import COCO, class_names_for
-from dyninfer.imagespec import MAX_SIDE
+from dyninfer.images.spec import MAX_SIDE
 from dyninfer.types import Float32Array
 
 _OTHER_TASKS = ("segment", "pose", "obb", "classify")  # of Ultralytics' metadata

@@ -12,7 +12,9 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorProto, helper
 from pydantic import TypeAdapter, ValidationError
 
-from dyninfer.bundle import file_sha256
+from dyninfer.bundle.folder import file_sha256
+from dyninfer.bundle.manifest import BATCH_AXIS, Precision, Stage, Task, TensorSpec
+from dyninfer.bundle.validation import first_problem
 from dyninfer.errors import BundleError, ExportError
 from dyninfer.exporters.cascade.batch import loosen_reshapes
 from dyninfer.exporters.cascade.decodes import write_decode
@@ -24,9 +26,7 @@ from dyninfer.exporters.cascade.options import DetectorPlan, Layout
 from dyninfer.exporters.cascade.original import open_model
 from dyninfer.exporters.cascade.plan import PlannedDetector
 from dyninfer.exporters.cascade.reference import decode_one
-from dyninfer.manifest import BATCH_AXIS, Precision, Stage, Task, TensorSpec
 from dyninfer.types import Float32Array
-from dyninfer.validation import first_problem
 
 DETECTOR, DECODE = "detector", "decode"  # prefixes of the names in a stage's graph
 PLAN_KEY = "dyninfer_detector"

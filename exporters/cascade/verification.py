@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BundleError
 from dyninfer.exporters.cascade.onnx_file import read_onnx
 from dyninfer.exporters.cascade.options import ORDINALS, DetectorPlan

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from dyninfer import __version__
-from dyninfer.bundle import MANIFEST_FILE, SUFFIX, check_target, file_sha256, new_bundle
+from dyninfer.bundle.folder import MANIFEST_FILE, SUFFIX, check_target, file_sha256, new_bundle
+from dyninfer.bundle.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
+from dyninfer.bundle.sealed import dump_sealed
 from dyninfer.errors import CheckpointError, InputError
 from dyninfer.exporters.class_names import class_names_for
 from dyninfer.exporters.dynamicdet.checkpoint import read_state
@@ -20,9 +22,7 @@ from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_stat
 from dyninfer.exporters.dynamicdet.stages import IMAGES, build_stages, stage_ports
 from dyninfer.exporters.dynamicdet.topology import Part, recognise
 from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, StageExport, write_stage
-from dyninfer.imagespec import MAX_SIDE, ImageSpec
-from dyninfer.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
-from dyninfer.sealed import dump_sealed
+from dyninfer.images.spec import MAX_SIDE, ImageSpec
 
 FAMILY = "dynamicdet"
 Progress = Callable[[str], None]

@@ -10,7 +10,8 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, TensorProto
 
-from dyninfer.bundle import Bundle, file_sha256
+from dyninfer.bundle.folder import Bundle, file_sha256
+from dyninfer.bundle.manifest import Precision, Stage
 from dyninfer.errors import BundleError, ExportError, InputError
 from dyninfer.exporters.precision.feed import Picture, StageRunner, stage_feed
 from dyninfer.exporters.precision.fp16 import to_fp16
@@ -20,7 +21,6 @@ from dyninfer.exporters.precision.ranges import Feed, observe
 from dyninfer.exporters.precision.sensitivity import Choice, quantise_within
 from dyninfer.exporters.precision.settings import Int8Settings
 from dyninfer.exporters.precision.variant import ConvertedStage
-from dyninfer.manifest import Precision, Stage
 
 SETTINGS = Int8Settings()
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.ort.runtime import open_session, parse_target
 from dyninfer.exporters.precision.ranges import Array, Feed
-from dyninfer.images import read_image
+from dyninfer.images.reading import read_image
 from dyninfer.types import ImageArray
 
 Picture = Path | ImageArray

@@ -7,21 +7,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dyninfer.agreement import disagreement
-from dyninfer.benchmarks.coco import Truth, average_precision
-from dyninfer.benchmarks.exits import EVALUATION, AtExit
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import EASINESS, Manifest, Task
 from dyninfer.errors import InputError
+from dyninfer.evaluation.coco import Truth, average_precision
+from dyninfer.evaluation.exits import EVALUATION, AtExit
 from dyninfer.exporters.parity import count_flips
 from dyninfer.exporters.precision.deviation import deviations
 from dyninfer.exporters.precision.feed import Picture, StageRunner
 from dyninfer.exporters.precision.ranges import Array
 from dyninfer.exporters.precision.report import ExitError, PrecisionReport, TensorError
 from dyninfer.exporters.precision.variant import ConvertedStage
-from dyninfer.images import read_image
-from dyninfer.manifest import EASINESS, Manifest, Task
-from dyninfer.postprocess import Postprocess
-from dyninfer.types import Detections, Float64Array, ImageArray, RawOutput
+from dyninfer.images.reading import read_image
+from dyninfer.results.agreement import disagreement
+from dyninfer.results.detections import Detections, RawOutput
+from dyninfer.results.postprocess import Postprocess
+from dyninfer.types import Float64Array, ImageArray
 
 _OPERATING = Postprocess()
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Precision
 from dyninfer.exporters.parity import Flips
-from dyninfer.manifest import Precision
 
 PARITY_KEY = "precision"
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dyninfer import __version__
-from dyninfer.bundle import MANIFEST_FILE, Bundle, file_sha256, new_bundle
-from dyninfer.manifest import Precision
-from dyninfer.sealed import dump_sealed
+from dyninfer.bundle.folder import MANIFEST_FILE, Bundle, file_sha256, new_bundle
+from dyninfer.bundle.manifest import Precision
+from dyninfer.bundle.sealed import dump_sealed
 
 
 @dataclass(frozen=True)

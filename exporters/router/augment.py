@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.benchmarks.coco import Truth
+from dyninfer.evaluation.coco import Truth
 from dyninfer.types import Float64Array, ImageArray
 
 _GREY = 114

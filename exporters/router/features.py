@@ -12,8 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from dyninfer.bundle.manifest import Manifest, TensorSpec
 from dyninfer.errors import InputError
-from dyninfer.manifest import Manifest, TensorSpec
 
 DETECTION_OUTPUTS = ("boxes_xyxy", "class_scores")
 

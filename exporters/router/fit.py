@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from dyninfer import __version__
-from dyninfer.benchmarks.dataset import Samples
-from dyninfer.benchmarks.exits import EVALUATION
-from dyninfer.benchmarks.routed_precision import Precision, RoutedPrecision
-from dyninfer.benchmarks.router_quality import FITTED, SHARES, Comparison, compare
-from dyninfer.detector import Detector
+from dyninfer.bundle.manifest import Task
 from dyninfer.errors import InputError, RouterError
+from dyninfer.evaluation.dataset import Samples
+from dyninfer.evaluation.exits import EVALUATION
+from dyninfer.evaluation.routed_precision import Precision, RoutedPrecision
+from dyninfer.evaluation.router_quality import FITTED, SHARES, Comparison, compare
 from dyninfer.exporters.router.crossval import ExitData
 from dyninfer.exporters.router.features import FeatureKind, PooledFeatures, feature_names
 from dyninfer.exporters.router.model import FittedRouter, LinearGain
 from dyninfer.exporters.router.observe import Observations, Reader, observe
 from dyninfer.exporters.router.write import NewRouter
-from dyninfer.manifest import Task
-from dyninfer.postprocess import Postprocess
+from dyninfer.results.postprocess import Postprocess
+from dyninfer.runtime.detector import Detector
 from dyninfer.types import BoolArray, Float64Array
 
 _MOST_NAMED = 32

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dyninfer.benchmarks.coco import Truth
-from dyninfer.benchmarks.routed_precision import PictureMatches
-from dyninfer.types import BoolArray, Detections, Float64Array
+from dyninfer.evaluation.coco import Truth
+from dyninfer.evaluation.routed_precision import PictureMatches
+from dyninfer.results.detections import Detections
+from dyninfer.types import BoolArray, Float64Array
 
 SURE = 0.6
 SEEN = 0.1

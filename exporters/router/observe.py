@@ -12,17 +12,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dyninfer.benchmarks.dataset import Sample
-from dyninfer.benchmarks.exits import run_every_exit
-from dyninfer.benchmarks.routed_precision import PictureMatches, match_picture
-from dyninfer.detector import Detector
+from dyninfer.bundle.manifest import TensorSpec
 from dyninfer.errors import RouterError
+from dyninfer.evaluation.dataset import Sample
+from dyninfer.evaluation.exits import run_every_exit
+from dyninfer.evaluation.routed_precision import PictureMatches, match_picture
 from dyninfer.exporters.router.augment import View, make_views
 from dyninfer.exporters.router.features import FeatureKind, build_features
 from dyninfer.exporters.router.losses import agreed_truth
-from dyninfer.images import read_image
-from dyninfer.manifest import TensorSpec
-from dyninfer.postprocess import Postprocess
+from dyninfer.images.reading import read_image
+from dyninfer.results.postprocess import Postprocess
+from dyninfer.runtime.detector import Detector
 from dyninfer.types import BoolArray, Float64Array, ImageArray, Int64Array
 
 _BATCH = 8

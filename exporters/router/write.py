@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from dyninfer import __version__
-from dyninfer.bundle import MANIFEST_FILE, ROUTER_FILE, SUFFIX, Bundle, new_bundle
+from dyninfer.bundle.folder import MANIFEST_FILE, ROUTER_FILE, SUFFIX, Bundle, new_bundle
+from dyninfer.bundle.manifest import EASINESS, CascadeRoute, Exit, Manifest, Stage, TensorSpec
+from dyninfer.bundle.sealed import dump_sealed
 from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, StageExport, write_stage
 from dyninfer.exporters.router.model import FittedRouter
-from dyninfer.manifest import EASINESS, CascadeRoute, Exit, Manifest, Stage, TensorSpec
-from dyninfer.sealed import dump_sealed
 
 
 @dataclass(frozen=True)

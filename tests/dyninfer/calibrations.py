@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dyninfer.calibration import Calibration, Certificate, EngineRecord, ImageSet, Row
-from dyninfer.thresholds import (
+from dyninfer.bundle.calibration import Calibration, Certificate, EngineRecord, ImageSet, Row
+from dyninfer.routing.thresholds import (
     exit_shares_at,
     hard_fraction_at,
     mean_ms,

@@ -21,7 +21,7 @@ def test_importing_loads_nothing_heavy() -> None:
 
 def test_a_detector_needs_no_torch_and_no_onnx() -> None:
     loaded = run("import sys, dyninfer; dyninfer.load; print(*sys.modules)").split()
-    assert "dyninfer.detector" in loaded
+    assert "dyninfer.runtime.detector" in loaded
     assert not {"torch", "onnx", "onnxscript", "onnxruntime"} & set(loaded)
 
 

@@ -18,10 +18,10 @@ from onnx import TensorProto, helper
 
 import dyninfer
 from dyninfer import BackendUnavailable, Bundle, EngineBuildError, InputError
+from dyninfer.bundle.manifest import TensorSpec
 from dyninfer.engines import open_backend
 from dyninfer.engines.base import check_tensor
 from dyninfer.engines.ort.tensor import MAX_BOUND
-from dyninfer.manifest import TensorSpec
 from tests import support
 
 GATHER_FOLDER = support.ROOT / "engines" / "ort"

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from dyninfer.bundle.manifest import Stage
 from dyninfer.exporters.dynamicdet.export import (
     DynamicDetOptions,
     export_dynamicdet,
@@ -16,7 +17,6 @@ from dyninfer.exporters.dynamicdet.fold import fold
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_state, random_model
 from dyninfer.exporters.dynamicdet.plan import plan_from_table
 from dyninfer.exporters.dynamicdet.topology import Part, published
-from dyninfer.manifest import Stage
 from tests import support
 from tests.exporters.test_parity import YOLO_ANCHORS
 

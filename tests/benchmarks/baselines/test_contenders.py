@@ -16,7 +16,7 @@ from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.routed import follow
 from dyninfer.benchmarks.baselines.setup import Call, Kind, Opening, Side
 from dyninfer.benchmarks.baselines.worker import Runner, open_contender
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BackendUnavailable, BundleError, InputError
 from tests import support
 

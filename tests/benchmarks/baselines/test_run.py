@@ -11,7 +11,7 @@ from dyninfer.benchmarks.baselines.contest import Contest, Entry, calls_in_a_tur
 from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.run import run_baselines
 from dyninfer.benchmarks.baselines.setup import Call, Kind, Opening, Side
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BundleError, InputError
 from tests import support
 

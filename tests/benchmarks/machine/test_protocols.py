@@ -11,9 +11,9 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from dyninfer.benchmarks import time_eager
+from dyninfer.benchmarks.lab import time_eager
 from dyninfer.cli.app import app
-from dyninfer.opening import DEFAULT_BATCH
+from dyninfer.runtime.opening import DEFAULT_BATCH
 from tests import support
 
 FOLDER = Path(__file__).resolve().parents[3] / "benchmarks/protocols"

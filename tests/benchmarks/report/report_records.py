@@ -10,14 +10,14 @@ from functools import cache
 import cv2
 import numpy as np
 
-from dyninfer.benchmarks.bench.baseline_record import (
+from dyninfer.benchmarks.latency.baseline_record import (
     BaselineRatio,
     Baselines,
     ContenderMemory,
     ContenderTimes,
 )
-from dyninfer.benchmarks.bench.model_record import LatencyModel, ModelCheck, StepCost
-from dyninfer.benchmarks.bench.record import (
+from dyninfer.benchmarks.latency.model_record import LatencyModel, ModelCheck, StepCost
+from dyninfer.benchmarks.latency.record import (
     SCHEMA_VERSION,
     BenchRecord,
     CurvePoint,
@@ -28,7 +28,7 @@ from dyninfer.benchmarks.bench.record import (
     StageInfo,
     Yardstick,
 )
-from dyninfer.benchmarks.bench.scenario_record import (
+from dyninfer.benchmarks.latency.scenario_record import (
     Distribution,
     Estimate,
     ExitTime,
@@ -38,10 +38,10 @@ from dyninfer.benchmarks.bench.scenario_record import (
     SpanTime,
     WarmUp,
 )
-from dyninfer.benchmarks.interleaved import RatioEstimate
 from dyninfer.benchmarks.machine import Machine, MachineLog
 from dyninfer.benchmarks.machine.log import Range
-from dyninfer.policy import route
+from dyninfer.evaluation.interleaved import RatioEstimate
+from dyninfer.routing.policy import route
 
 HOSTILE = (
     "</script><img src=x onerror=alert(1)><!-- | `a` *b* [c](javascript:d) \x00\u2028'\"&\n# e"

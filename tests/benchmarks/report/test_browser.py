@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dyninfer.benchmarks.bench.record import BenchRecord
+from dyninfer.benchmarks.latency.record import BenchRecord
 from dyninfer.benchmarks.report.html import write_html
-from dyninfer.policy import route
+from dyninfer.routing.policy import route
 from tests.benchmarks.report import report_records as records
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyninfer.benchmarks.bench.scenario_record import Scenario, SpanKind
+from dyninfer.benchmarks.latency.scenario_record import Scenario, SpanKind
 from dyninfer.benchmarks.report.baselines import baselines_chart
 from dyninfer.benchmarks.report.curve import curve_chart, quality_of
 from dyninfer.benchmarks.report.distributions import (

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyninfer.benchmarks.bench.scenario_record import Estimate, Scenario
-from dyninfer.benchmarks.interleaved import RatioEstimate
+from dyninfer.benchmarks.latency.scenario_record import Estimate, Scenario
 from dyninfer.benchmarks.report.figures import (
     ABSENT,
     counted,
@@ -17,6 +16,7 @@ from dyninfer.benchmarks.report.figures import (
     scenario_words,
     with_interval,
 )
+from dyninfer.evaluation.interleaved import RatioEstimate
 
 
 @pytest.mark.parametrize(

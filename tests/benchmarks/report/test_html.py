@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.benchmarks.bench.record import BenchRecord
+from dyninfer.benchmarks.latency.record import BenchRecord
 from dyninfer.benchmarks.report import html
 from dyninfer.benchmarks.report.html import to_html, write_html
 from dyninfer.errors import MissingExtra

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from dyninfer.benchmarks.bench.record import CurvePoint
+from dyninfer.benchmarks.latency.record import CurvePoint
 from dyninfer.benchmarks.report.markdown import code_block, escaped, spread, to_markdown
 from tests.benchmarks.report import report_records as records
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyninfer.benchmarks.bench.model_record import LatencyModel, RunsFor, StepCost
-from dyninfer.benchmarks.bench.record import CurvePoint, SampleImage
+from dyninfer.benchmarks.latency.model_record import LatencyModel, RunsFor, StepCost
+from dyninfer.benchmarks.latency.record import CurvePoint, SampleImage
 from dyninfer.benchmarks.report.curve import quality_of
 from dyninfer.benchmarks.report.settings import (
     batches_text,
@@ -19,7 +19,7 @@ from dyninfer.benchmarks.report.settings import (
     start_of,
     threshold_text,
 )
-from dyninfer.policy import Threshold, route
+from dyninfer.routing.policy import Threshold, route
 from tests.benchmarks.report.report_records import full_record, three_exits_record
 
 SHARES = st.floats(0, 1, width=32)

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from dyninfer.benchmarks.bench.baseline_record import ContenderTimes
-from dyninfer.benchmarks.bench.model_record import ModelCheck
-from dyninfer.benchmarks.bench.scenario_record import ExitTime, Scenario
+from dyninfer.benchmarks.latency.baseline_record import ContenderTimes
+from dyninfer.benchmarks.latency.model_record import ModelCheck
+from dyninfer.benchmarks.latency.scenario_record import ExitTime, Scenario
 from dyninfer.benchmarks.report import comparison_tables, condition_tables, tables
 from dyninfer.benchmarks.report.figures import ABSENT
 from tests.benchmarks.report.report_records import (

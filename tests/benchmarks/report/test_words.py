@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dyninfer.benchmarks.bench.baseline_record import Baselines
-from dyninfer.benchmarks.bench.model_record import LatencyModel, ModelCheck
-from dyninfer.benchmarks.bench.record import Pictures
-from dyninfer.benchmarks.bench.scenario_record import Scenario
+from dyninfer.benchmarks.latency.baseline_record import Baselines
+from dyninfer.benchmarks.latency.model_record import LatencyModel, ModelCheck
+from dyninfer.benchmarks.latency.record import Pictures
+from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.report import words
 from tests.benchmarks.report.report_records import (
     baselines,

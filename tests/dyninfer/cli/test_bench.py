@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 import dyninfer
-from dyninfer.benchmarks.bench.record import BenchRecord, read_record, write_record
+from dyninfer.benchmarks.latency.record import BenchRecord, read_record, write_record
 from tests import support
 from tests.dyninfer.cli.run import run, write_picture
 
@@ -164,7 +164,7 @@ def test_a_disk_that_is_full_does_not_cost_the_figures(
     bundle: Path,
     tmp_path: Path,
 ) -> None:
-    from dyninfer.benchmarks.bench import record
+    from dyninfer.benchmarks.latency import record
 
     def full(_record: BenchRecord, path: Path) -> None:
         raise OSError(28, "No space left on device", str(path))
@@ -218,7 +218,7 @@ def test_pictures_of_the_users_add_a_curve(
 def test_the_cheap_baseline_is_there_unless_it_is_switched_off(
     bundle: Path, tmp_path: Path
 ) -> None:
-    from dyninfer.bundle import Bundle
+    from dyninfer.bundle.folder import Bundle
     from dyninfer.cli.bench_baselines import choose_baselines
 
     cascade = Bundle.open(bundle).manifest
@@ -332,7 +332,7 @@ def test_an_interruption_leaves_nothing_behind(
     bundle: Path,
     tmp_path: Path,
 ) -> None:
-    from dyninfer.benchmarks.bench import rounds
+    from dyninfer.benchmarks.latency import rounds
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -350,7 +350,7 @@ def test_an_interruption_of_the_baselines_keeps_what_was_measured_before(
     bundle: Path,
     tmp_path: Path,
 ) -> None:
-    from dyninfer.benchmarks.bench import against
+    from dyninfer.benchmarks.latency import against
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -444,8 +444,8 @@ def test_calls_are_counted_as_one_says_it(
 
 
 def test_a_model_is_told_in_the_singular_too() -> None:
-    from dyninfer.benchmarks.bench.model_record import LatencyModel, ModelCheck
-    from dyninfer.benchmarks.bench.scenario_record import Scenario
+    from dyninfer.benchmarks.latency.model_record import LatencyModel, ModelCheck
+    from dyninfer.benchmarks.latency.scenario_record import Scenario
     from dyninfer.cli.bench_closing import model_line
 
     held, fitted = (ModelCheck(Scenario(), 1.0, 1.0, held_out) for held_out in (True, False))
@@ -458,7 +458,7 @@ def test_a_model_is_told_in_the_singular_too() -> None:
 def test_a_source_that_nothing_uses_is_told(
     capsys: pytest.CaptureFixture[str], bundle: Path
 ) -> None:
-    from dyninfer.bundle import Bundle
+    from dyninfer.bundle.folder import Bundle
     from dyninfer.cli.bench_baselines import check_sources
 
     manifest = Bundle.open(bundle).manifest

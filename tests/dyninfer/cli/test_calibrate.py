@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import dyninfer
-from dyninfer.benchmarks.dataset import load_samples
-from dyninfer.bundle import Bundle
-from dyninfer.sealed import dump_sealed
-from tests.benchmarks.coded import write_coded, write_labels
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.sealed import dump_sealed
+from dyninfer.evaluation.dataset import load_samples
 from tests.dyninfer.cli.run import run
+from tests.dyninfer.evaluation.coded import write_coded, write_labels
 from tests.support import files_below, reseal, write_static, write_two_exits
 
 
@@ -105,7 +105,7 @@ def test_exits_that_disagree_too_much_are_told(
 def test_too_few_pictures_for_a_risk_are_told_how_many_are_needed(
     capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path
 ) -> None:
-    from dyninfer.certify import images_needed
+    from dyninfer.routing.certify import images_needed
 
     status, out, _ = calibrate(capsys, bundle, pictures, "--risk", "0.01")
     assert status == 0

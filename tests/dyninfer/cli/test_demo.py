@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.demo import CALIBRATION_SCENES
 from tests.dyninfer.cli.run import run
 

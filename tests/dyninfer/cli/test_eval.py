@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.benchmarks.dataset import load_samples
-from dyninfer.sealed import dump_sealed
-from tests.benchmarks.coded import write_coded, write_labels
+from dyninfer.bundle.sealed import dump_sealed
+from dyninfer.evaluation.dataset import load_samples
 from tests.dyninfer.cli.run import run
+from tests.dyninfer.evaluation.coded import write_coded, write_labels
 from tests.support import files_below, write_static, write_two_exits
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from tests import support
 from tests.dyninfer.cli.run import run
 

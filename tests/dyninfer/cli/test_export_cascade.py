@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.detector_options import DETECTOR_OPTIONS, gather_sources, parse_triple
 from dyninfer.exporters.cascade.options import (
     BoxFormat,
@@ -16,7 +16,7 @@ from dyninfer.exporters.cascade.options import (
     DetectorSource,
     Layout,
 )
-from dyninfer.imagespec import ColorOrder, ResizeMode
+from dyninfer.images.spec import ColorOrder, ResizeMode
 from tests.dyninfer.cli.run import run
 from tests.exporters.cascade import detectors
 

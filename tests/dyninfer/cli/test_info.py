@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from tests.dyninfer.cli.run import run
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
+from dyninfer.bundle.manifest import Precision, Stage, TensorSpec
 from dyninfer.engines.trt.builder import StageFile
-from dyninfer.manifest import Precision, Stage, TensorSpec
 
 SHAPE = ("batch", 3, 8, 8)
 

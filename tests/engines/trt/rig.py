@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 import dyninfer
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.trt.backend import Platform, TrtBackend
 from dyninfer.engines.trt.cuda_python import CudaPython
 from dyninfer.engines.trt.pycuda_driver import PyCuda
-from dyninfer.pipeline import CascadePipeline
+from dyninfer.runtime.session import CascadePipeline
 from tests.engines.trt.standin.driver import FakeDriver
 from tests.engines.trt.standin.library import FakeLibrary, engine_file
 from tests.engines.trt.standin.machine import Machine

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.builds import BatchProfile, BuildTarget, own_precision
-from dyninfer.bundle import Bundle
+from dyninfer.builds.spec import BatchProfile, BuildTarget, own_precision
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Precision
 from dyninfer.engines.trt import bundle_build
 from dyninfer.engines.trt.builder import EngineOptions, StageFile
 from dyninfer.engines.trt.bundle_build import build_bundle, build_spec, default_batch, device_spec
 from dyninfer.engines.trt.cuda import DeviceProperties
 from dyninfer.engines.trt.library import Flavour, Library, load_library
 from dyninfer.errors import EngineBuildError
-from dyninfer.manifest import Precision
 from tests import support
 
 pytest.importorskip("tensorrt_rtx", reason="pip install dyninfer[tensorrt-rtx]")

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.benchmarks.demo import embedded_checkpoint
-from dyninfer.builds import BatchProfile
-from dyninfer.bundle import Bundle
+from dyninfer.builds.spec import BatchProfile
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Precision
 from dyninfer.cli.verify import built_in_photos
+from dyninfer.demo.run import embedded_checkpoint
 from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine
 from dyninfer.engines.trt.library import Flavour, load_library
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
 from dyninfer.exporters.precision.convert import convert_bundle_stages
 from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Settings, Int8Target
-from dyninfer.manifest import Precision
 from tests import support
 
 pytest.importorskip("tensorrt_rtx", reason="pip install dyninfer[tensorrt-rtx]")

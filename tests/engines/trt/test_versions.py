@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from dyninfer.builds import BatchProfile
+from dyninfer.builds.spec import BatchProfile
+from dyninfer.bundle.manifest import Precision, Stage, TensorSpec
 from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine, check_options
 from dyninfer.engines.trt.library import Flavour, Library
 from dyninfer.errors import EngineBuildError
-from dyninfer.manifest import Precision, Stage, TensorSpec
 from tests import support
 
 BATCH = BatchProfile(minimum=1, optimum=4, maximum=16)

@@ -9,15 +9,15 @@ from onnx import numpy_helper
 
 import dyninfer
 from dyninfer import BundleError, CheckpointError, ConfigError, ExportError, InputError
-from dyninfer.bundle import Bundle, file_sha256
-from dyninfer.detector import Detector
+from dyninfer.bundle.folder import Bundle, file_sha256
+from dyninfer.bundle.manifest import Precision
 from dyninfer.exporters.cascade.export import CascadeOptions, export_cascade
 from dyninfer.exporters.cascade.options import ClassList, Decode, DetectorSource
 from dyninfer.exporters.cascade.original import sample_photos
 from dyninfer.exporters.families import source_stages
 from dyninfer.exporters.sources import find_sources
 from dyninfer.exporters.verify import verify
-from dyninfer.manifest import Precision
+from dyninfer.runtime.detector import Detector
 from tests import support
 from tests.exporters.cascade import detectors
 from tests.exporters.cascade.detectors import CELLS, HALF, HEIGHT, UINT8, WIDTH

@@ -18,7 +18,7 @@ from dyninfer.exporters.cascade.options import (
 from dyninfer.exporters.cascade.plan import plan_detector
 from dyninfer.exporters.cascade.recognise import Measured, cells, recognise
 from dyninfer.exporters.class_names import COCO
-from dyninfer.imagespec import ColorOrder, ResizeMode
+from dyninfer.images.spec import ColorOrder, ResizeMode
 from tests import support
 from tests.exporters.cascade import detectors
 from tests.exporters.cascade.detectors import CELLS, FLOAT, HALF, UINT8

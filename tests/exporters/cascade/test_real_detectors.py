@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dyninfer
-from dyninfer.benchmarks.coco import Truth, average_precision
+from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.exporters.cascade.export import export_cascade
 from dyninfer.exporters.cascade.options import Decode, DetectorSource, Layout
 from tests import support

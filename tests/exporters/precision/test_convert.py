@@ -7,15 +7,15 @@ import onnx
 import pytest
 
 import dyninfer
-from dyninfer.bundle import Bundle, file_sha256
+from dyninfer.builds.precisions import parse_precision
+from dyninfer.bundle.folder import Bundle, file_sha256
+from dyninfer.bundle.manifest import Precision
 from dyninfer.errors import BundleError, ExportError, InputError
 from dyninfer.exporters.precision.convert import convert_bundle_stages
 from dyninfer.exporters.precision.measure import measure_precision
 from dyninfer.exporters.precision.report import PARITY_KEY, add_to_parity
 from dyninfer.exporters.precision.settings import Int8Settings
 from dyninfer.exporters.precision.variant import write_variant
-from dyninfer.manifest import Precision
-from dyninfer.precisions import parse_precision
 from tests import support
 
 PICTURES = support.random_pictures(4)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from dyninfer.benchmarks.coco import Truth
-from dyninfer.benchmarks.demo import embedded_checkpoint
-from dyninfer.benchmarks.scenes import Scene, SceneSource
-from dyninfer.bundle import Bundle
+from dyninfer.builds.precisions import parse_precision
+from dyninfer.bundle.folder import Bundle
+from dyninfer.demo.run import embedded_checkpoint
+from dyninfer.demo.scenes import Scene, SceneSource
+from dyninfer.evaluation.coco import Truth
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
 from dyninfer.exporters.precision.convert import convert_bundle_stages
 from dyninfer.exporters.precision.measure import measure_precision
 from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
-from dyninfer.precisions import parse_precision
 from dyninfer.types import ImageArray
 
 SIZE = 192

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.exporters.precision.fp16 import FLOAT16_MAX, to_fp16
 from tests.exporters.precision.helpers import (
     assert_same_frame,

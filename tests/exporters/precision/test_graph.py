@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import ExportError
 from dyninfer.exporters.onnx_export import count_macs
 from dyninfer.exporters.precision.graph import (

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.exporters.precision.deviation import deviations
 from dyninfer.exporters.precision.feed import StageRunner, stage_feed
 from dyninfer.exporters.precision.graph import decode_nodes, end_layers, initializers_of

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from dyninfer.manifest import CascadeRoute, Exit
+from dyninfer.bundle.manifest import CascadeRoute, Exit
 from tests import support
 
 SIZE = 8

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyninfer.benchmarks.coco import Truth
+from dyninfer.evaluation.coco import Truth
 from dyninfer.exporters.router.augment import View, make_views
 
 

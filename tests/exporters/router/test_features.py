@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dyninfer
-from dyninfer.bundle import Bundle
+from dyninfer.bundle.folder import Bundle
 from dyninfer.exporters.router.features import (
     DetectionStatistics,
     FeatureKind,
@@ -15,7 +15,7 @@ from dyninfer.exporters.router.features import (
     build_features,
     pairwise_iou,
 )
-from dyninfer.nms import pairwise_iou as numpy_iou
+from dyninfer.results.nms import pairwise_iou as numpy_iou
 from tests import support
 
 SIZE = 100

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 import dyninfer
-from dyninfer.benchmarks.dataset import Samples, load_samples
-from dyninfer.benchmarks.router_quality import FITTED, RANDOM
-from dyninfer.bundle import PARITY_FILE, ROUTER_FILE, Bundle
+from dyninfer.bundle.folder import PARITY_FILE, ROUTER_FILE, Bundle
+from dyninfer.bundle.manifest import CascadeRoute, Exit
+from dyninfer.bundle.sealed import load_sealed
 from dyninfer.errors import RouterError
+from dyninfer.evaluation.dataset import Samples, load_samples
+from dyninfer.evaluation.router_quality import FITTED, RANDOM
 from dyninfer.exporters.router.features import FeatureKind
 from dyninfer.exporters.router.fit import FitOptions, RouterFit, fit_routers, refuse_useless
 from dyninfer.exporters.router.observe import body_outputs
 from dyninfer.exporters.router.write import write_routed
-from dyninfer.images import find_images, read_image
-from dyninfer.manifest import CascadeRoute, Exit
-from dyninfer.sealed import load_sealed
+from dyninfer.images.reading import find_images, read_image
 from tests import support
 from tests.exporters.router import cascades
 

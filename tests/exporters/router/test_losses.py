@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyninfer.benchmarks.coco import Truth
-from dyninfer.benchmarks.routed_precision import match_picture
+from dyninfer.evaluation.coco import Truth
+from dyninfer.evaluation.routed_precision import match_picture
 from dyninfer.exporters.router.losses import DetectionPool, agreed_truth, routed_loss
-from dyninfer.types import Detections
+from dyninfer.results.detections import Detections
 
 BOX, AWAY = [0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import dyninfer
-from dyninfer.benchmarks.dataset import load_samples
-from dyninfer.benchmarks.router_quality import FITTED, RANDOM, SHARES
+from dyninfer.evaluation.dataset import load_samples
+from dyninfer.evaluation.router_quality import FITTED, RANDOM, SHARES
 from dyninfer.exporters.cascade.export import export_cascade
 from dyninfer.exporters.cascade.options import DetectorSource
 from dyninfer.exporters.router.fit import FitOptions, fit_routers, refuse_useless

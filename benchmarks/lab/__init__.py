@@ -1,0 +1,1 @@
+"""The project's own laboratory: not installed, run from a checkout."""

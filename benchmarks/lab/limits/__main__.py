@@ -1,0 +1,102 @@
+"""Measure the project's speed targets: ``python -m dyninfer.benchmarks.lab.limits --help``."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dyninfer.benchmarks.lab.limits.groups import GROUPS, Group, check_groups, measure_apart
+from dyninfer.benchmarks.lab.limits.record import TargetsRecord, read_targets
+from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.benchmarks.lab.limits.table import print_targets, to_markdown
+from dyninfer.benchmarks.lab.random_models import export_random, random_detector
+from dyninfer.benchmarks.lab.run_record import ended_run, write_run
+from dyninfer.benchmarks.machine import MachineWatch, describe_machine
+from dyninfer.cli.common import check_output_file
+from dyninfer.errors import DyninferError
+
+MODULE = "dyninfer.benchmarks.lab.limits"
+VARIANT = "dy-yolov7"
+
+
+def main(
+    only: Annotated[
+        str, typer.Option(help=f"Groups of rows, separated by commas: {', '.join(GROUPS)}.")
+    ] = ",".join(GROUPS),
+    rounds: Annotated[
+        int | None, typer.Option(min=2, help="Of every comparison; each group's own if absent.")
+    ] = None,
+    image_size: Annotated[int, typer.Option(help="Side of the model's input in pixels.")] = 640,
+    width_divisor: Annotated[
+        int, typer.Option(min=1, help="Divide all widths by this, to try it out.")
+    ] = 1,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the JSON record goes.")
+    ] = None,
+    show: Annotated[
+        Path | None, typer.Option(help="Print a record as Markdown, and measure nothing.")
+    ] = None,
+) -> None:
+    """Measure every speed target of the project, each against what it is compared with.
+
+    Takes about half an hour and 5 GB of memory at full size, on a machine that does nothing else.
+    Exit status 1 tells that a target was missed or could not be measured.
+
+    Example: python -m dyninfer.benchmarks.lab.limits -o benchmarks/results/targets-cpu.json
+    """
+    console = Console()
+    try:
+        if show is not None:
+            typer.echo(to_markdown(read_targets(show)))
+            return
+        groups = check_groups(only)
+        if output is not None:
+            check_output_file(output)
+        record = _measure(groups, rounds, image_size, width_divisor, console)
+    except DyninferError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    print_targets(record, console)
+    if output is not None:
+        write_run(record, output)
+    if record.failures or not all(result.holds for result in record.results):
+        raise typer.Exit(1)
+
+
+def _measure(
+    groups: tuple[Group, ...],
+    rounds: int | None,
+    image_size: int,
+    width_divisor: int,
+    console: Console,
+) -> TargetsRecord:
+    machine = describe_machine()
+    results: list[TargetResult] = []
+    failures: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder, MachineWatch() as watch:
+        console.print(f"exporting {VARIANT} with random weights ...")
+        model = random_detector(VARIANT, width_divisor)
+        bundle = export_random(model, (image_size, image_size), Path(folder)).bundle
+        for group in groups:
+            console.print(f"{group.name}: {group.what} ...")
+            try:
+                results += measure_apart(group, bundle, rounds)
+            except DyninferError as error:  # what else is measured is worth keeping
+                failures[group.name] = str(error)
+        log = watch.log()
+    narrower = f" at 1/{width_divisor} width" if width_divisor > 1 else ""
+    return TargetsRecord(
+        **ended_run(MODULE, machine),
+        log=log,
+        model=f"{VARIANT}{narrower}, random weights, {image_size}x{image_size}",
+        results=tuple(results),
+        failures=failures,
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,77 @@
+"""All that is not an engine, of an easy image, as a share of its engines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import dyninfer
+from dyninfer.benchmarks.lab.limits.preprocessing import HEIGHT, WIDTH, noise_picture
+from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.errors import InputError
+from dyninfer.evaluation.interleaved import compare, warm_up
+from dyninfer.routing.policy import LeaveAt
+from dyninfer.runtime.detector import Detector
+from dyninfer.types import ImageArray
+
+LIMIT = 0.03
+REST, ENGINES = "all but engines", "engines"
+
+
+def measure(
+    bundle: Path, rounds: int, progress: Callable[[], object] = lambda: None
+) -> list[TargetResult]:
+    """Split calls on one frame of 1280 x 720 that leaves at the first exit.
+
+    Engines are the stages' spans of the same call; all that is left of its wall-clock time is
+    preparing, reading, postprocessing and the runtime itself.
+
+    Args:
+        bundle: meant for the full-size model; the smaller a model, the larger the share.
+        rounds: how many calls, at least 2.
+        progress: called after each.
+
+    Raises:
+        InputError: there are too few rounds.
+    """
+    if rounds < 2:
+        raise InputError(f"there are {rounds} rounds, expected at least 2")
+    frame = noise_picture()
+    times: dict[str, list[float]] = {REST: [], ENGINES: []}
+    with dyninfer.load(bundle) as detector:
+        detector.policy = LeaveAt(0)
+        warm_up(lambda: sum(_split_ms(detector, frame)))
+        for _ in range(rounds):
+            rest_ms, engines_ms = _split_ms(detector, frame)
+            times[REST].append(rest_ms)
+            times[ENGINES].append(engines_ms)
+            progress()
+        found = len(detector(frame))
+    return [
+        TargetResult(
+            key="end-to-end",
+            what=f"a {WIDTH}x{HEIGHT} frame to detections at the first exit, without the engines, "
+            "over the engines",
+            unit="ratio",
+            limit=LIMIT,
+            measured=compare(times[REST], times[ENGINES]),
+            times_ms=times,
+            note=(
+                f"{float(np.median(times[REST])):.2f} ms beside the engines' "
+                f"{float(np.median(times[ENGINES])):.1f} ms; {found} detections"
+            ),
+        )
+    ]
+
+
+def _split_ms(detector: Detector, frame: ImageArray) -> tuple[float, float]:
+    """Milliseconds of one call: all but engines, and engines."""
+    start = time.perf_counter_ns()
+    found = detector(frame)
+    elapsed_ms = (time.perf_counter_ns() - start) / 1e6
+    stages = detector.manifest.stages
+    engines_ms = sum(ms for name, ms in found.timings_ms.items() if name in stages)
+    return elapsed_ms - engines_ms, engines_ms

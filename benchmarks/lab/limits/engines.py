@@ -1,0 +1,64 @@
+"""Targets: separate engines are as fast as one graph with an ``If``, on either side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dyninfer.benchmarks.baselines.contest import SETTLE_MS, Entry
+from dyninfer.benchmarks.baselines.names import SINGLE_GRAPH
+from dyninfer.benchmarks.baselines.results import DYNINFER
+from dyninfer.benchmarks.baselines.run import ROUNDS, Progress, run_baselines
+from dyninfer.benchmarks.baselines.setup import Call
+from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.errors import InputError
+
+LIMIT = 1.0
+_EXIT = {"easy": "first", "hard": "last"}
+
+
+def measure(
+    bundle: Path,
+    rounds: int = ROUNDS,
+    settle_ms: float = SETTLE_MS,
+    progress: Progress = lambda *_: None,
+) -> list[TargetResult]:
+    """Engines alone, batch 1, the image leaving at the first or the last exit, over the graph's.
+
+    Both leave their outputs in buffers. Meant for the full-size Dy-YOLOv7 at 640x640, whose random
+    weights :mod:`dyninfer.benchmarks.lab.random_models` makes.
+
+    Args:
+        bundle: a cascade of two exits.
+        rounds: for each exit.
+        settle_ms: wait before every run.
+        progress: as of :func:`dyninfer.benchmarks.baselines.run.run_baselines`.
+
+    Raises:
+        InputError: the graph cannot be built from this bundle, or does not run.
+    """
+    found = run_baselines(
+        bundle,
+        [SINGLE_GRAPH],
+        rounds=rounds,
+        settle_ms=settle_ms,
+        memory=False,
+        progress=progress,
+    )
+    if SINGLE_GRAPH in found.unavailable:
+        raise InputError(f"{bundle} has no single graph: {found.unavailable[SINGLE_GRAPH]}")
+    ours, theirs = (Entry(name, Call.ENGINES).name for name in (DYNINFER, SINGLE_GRAPH))
+    times = {(t.name, t.side): t.times_ms for t in found.times}
+    return [
+        TargetResult(
+            key=f"engines-{ratio.side}",
+            what=f"engines alone, image leaving at the {_EXIT[ratio.side]} exit, over the same "
+            "stages in one ONNX graph with If",
+            unit="ratio",
+            limit=LIMIT,
+            measured=ratio.ratio,
+            times_ms={name: times[name, ratio.side] for name in (ours, theirs)},
+            note=f"batch 1, a process each, in turns; {found.notes[SINGLE_GRAPH]}",
+        )
+        for ratio in found.ratios
+        if ratio.baseline == theirs
+    ]

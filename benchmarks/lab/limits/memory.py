@@ -1,0 +1,62 @@
+"""Target: a process with separate engines needs no more memory than one with a single graph."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from dyninfer.benchmarks.baselines.contest import measure_memory
+from dyninfer.benchmarks.baselines.names import SINGLE_GRAPH
+from dyninfer.benchmarks.baselines.prepare import Contestants
+from dyninfer.benchmarks.baselines.results import DYNINFER
+from dyninfer.benchmarks.baselines.run import Progress
+from dyninfer.benchmarks.baselines.setup import Kind, Opening
+from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.bundle.folder import Bundle
+from dyninfer.evaluation.interleaved import compare, run_rounds
+
+LIMIT = 1.0
+ROUNDS = 5
+
+
+def measure(
+    bundle: Path, rounds: int = ROUNDS, progress: Progress = lambda *_: None
+) -> list[TargetResult]:
+    """Peak memory of dyninfer over that of the single graph, in fresh processes, in turns.
+
+    A process opens its contender and runs both sides three times in turns; its largest resident
+    set counts, Python and libraries included. The single graph has the thread pool with which it
+    needs less.
+
+    Args:
+        bundle: a cascade of two exits.
+        rounds: so many processes of each.
+        progress: as of :func:`dyninfer.benchmarks.baselines.run.run_baselines`.
+
+    Raises:
+        DyninferError: the graph cannot be built from this bundle, or a process failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="dyninfer-memory-") as folder:
+        manifest = Bundle.open(bundle).manifest
+        plan = Contestants(bundle.resolve(), manifest, Opening(), Path(folder))
+        plan.write_inputs()
+        setups = [plan.setup(Kind.DYNINFER), *plan.setups_of(SINGLE_GRAPH)]
+        done = iter(range(1, rounds + 1))
+        mib = run_rounds(
+            {s.kind.value: lambda s=s: measure_memory(s, plan.sides).peak_mib for s in setups},  # type: ignore[misc]  # the default binds the loop's value
+            rounds,
+            lambda: progress("measuring memory in fresh processes", next(done), rounds),
+        )
+    graphs = {name: found for name, found in mib.items() if name != DYNINFER}
+    best = min(graphs, key=lambda name: sum(graphs[name]))
+    return [
+        TargetResult(
+            key="memory",
+            what="peak memory over that of the same stages in one ONNX graph with If",
+            unit="ratio",
+            limit=LIMIT,
+            measured=compare(mib[DYNINFER], graphs[best]),
+            times_ms=mib,
+            note=f"MiB in place of milliseconds; compared with {best}, the smaller one",
+        )
+    ]

@@ -1,0 +1,49 @@
+"""The file that a measurement of the targets leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.benchmarks.lab.run_record import RunRecord
+from dyninfer.benchmarks.machine import MachineLog
+from dyninfer.bundle.validation import first_problem
+from dyninfer.errors import InputError
+
+
+@dataclass(frozen=True)
+class TargetsRecord(RunRecord):
+    """What was measured of which targets.
+
+    Attributes:
+        log: how the machine fared meanwhile.
+        model: of the targets that need a full-size one.
+        results: one for every row.
+        failures: group that could not be measured -> why.
+    """
+
+    log: MachineLog
+    model: str
+    results: tuple[TargetResult, ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_targets(path: Path) -> TargetsRecord:
+    """Read a record.
+
+    Raises:
+        InputError: the file is missing, or is no such record.
+    """
+    try:
+        return TypeAdapter(TargetsRecord).validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        raise InputError(
+            f"{path} is no record of the targets: {first_problem(error)}; expected what "
+            "python -m dyninfer.benchmarks.lab.limits --output wrote"
+        ) from None

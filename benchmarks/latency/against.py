@@ -1,0 +1,120 @@
+"""dyninfer against its baselines, as a part of a benchmark's run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dyninfer.benchmarks.baselines.run import run_baselines
+from dyninfer.benchmarks.latency.baseline_record import Baselines
+from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
+from dyninfer.benchmarks.latency.slices import MS_PER_S
+from dyninfer.errors import DyninferError
+
+LEAST_ROUNDS = 8
+MOST_ROUNDS = 20
+FAILURES = (DyninferError, OSError, MemoryError)
+"""What may go wrong after the scenarios and must not cost them."""
+OnStep = Callable[[str, int, int], object]
+"""(what is about to run, how many steps of this part are done, how many there are)."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How the bundle is opened, as :func:`dyninfer.load` takes it."""
+
+    bundle: Path
+    device: str | None = None
+    backend: str | None = None
+    provider: str | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class BaselineRequest:
+    """What dyninfer is compared with.
+
+    Attributes:
+        names: of :mod:`dyninfer.benchmarks.baselines.names`, or ONNX files; may be empty.
+        sources: checkpoints for PyTorch.
+        rounds: of the comparison, at most; slow calls get fewer.
+        memory: also measure the memory of each, in fresh processes.
+        reason: why there are none, where there are none.
+    """
+
+    names: tuple[str, ...] = ()
+    sources: tuple[Path, ...] = ()
+    rounds: int = MOST_ROUNDS
+    memory: bool = True
+    reason: str = "not asked for; see --against"
+
+
+def rounds_of_comparison(
+    asked: BaselineRequest, results: Sequence[ScenarioResult], seconds: float
+) -> int:
+    """As many as were asked for, or as fit into the time, but never too few to say anything.
+
+    dyninfer and each baseline run once on each side in a round, after a call that does not count.
+
+    Args:
+        asked: the baselines.
+        results: of the scenarios; those of single images tell how long a call takes.
+        seconds: the time there is.
+    """
+    slowest_ms = max((r.latency.mean_ms.value for r in results if _is_plain(r)), default=0.0)
+    calls = 2 * 2 * (1 + len(asked.names))
+    fitting = seconds * MS_PER_S / (calls * slowest_ms) if slowest_ms else asked.rounds
+    return min(asked.rounds, max(LEAST_ROUNDS, int(fitting)))
+
+
+def _is_plain(result: ScenarioResult) -> bool:
+    """Whether it is one image at a time, without anything to wait for."""
+    scenario = result.scenario
+    alone = scenario.batch == scenario.concurrency == 1
+    return alone and scenario.rate_per_s is None and not scenario.decode
+
+
+def hold_comparison(
+    opening: Opening,
+    asked: BaselineRequest,
+    results: Sequence[ScenarioResult],
+    seconds: float,
+    on_step: OnStep,
+) -> tuple[Baselines | None, str]:
+    """Run the baselines, or say why there are none.
+
+    A failure costs nothing that was measured before: its reason takes the place of the results.
+    Ctrl-C is passed on.
+
+    Args:
+        opening: of the bundle.
+        asked: the baselines.
+        results: of the scenarios.
+        seconds: about how long it may take.
+        on_step: told of every step before it starts.
+    """
+    if not asked.names:
+        return None, asked.reason
+    try:
+        found = run_baselines(
+            opening.bundle,
+            asked.names,
+            sources=asked.sources,
+            rounds=rounds_of_comparison(asked, results, seconds),
+            device=opening.device,
+            backend=opening.backend,
+            provider=opening.provider,
+            precision=opening.precision,
+            memory=asked.memory,
+            progress=lambda what, done, total: on_step(f"baselines: {what}", done, total),
+        )
+    except FAILURES as error:
+        return None, f"the comparison failed: {reason_of(error)}"
+    return found, ""
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,259 @@
+"""Two records of ``dyninfer bench`` against each other: what became slower for certain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dyninfer.benchmarks.latency.comparison import (
+    BaselineChange,
+    Change,
+    Comparison,
+    ScenarioChange,
+    Tail,
+    Verdict,
+)
+from dyninfer.benchmarks.latency.differences import (
+    differences_of,
+    refuse_other_machine,
+    refuse_other_model,
+)
+from dyninfer.benchmarks.latency.record import BenchRecord
+from dyninfer.benchmarks.latency.scenario_record import Estimate, ScenarioResult
+from dyninfer.benchmarks.latency.significance import (
+    SEED,
+    Summary,
+    holm,
+    mean_of,
+    median_of,
+    p_beyond,
+    ratio_of_rounds,
+    smallest_p,
+)
+from dyninfer.benchmarks.latency.statistics import CONFIDENCE, interval, supports
+from dyninfer.benchmarks.latency.steadiness import unsteady_reasons
+from dyninfer.errors import InputError
+from dyninfer.types import Float64Array
+
+TOLERANCE = 0.03
+TAIL_RESAMPLES = 400
+TAIL = 0.99
+MOST_ROUNDS = 50
+
+
+def compare_records(
+    old: BenchRecord,
+    new: BenchRecord,
+    tolerance: float = TOLERANCE,
+    confidence: float = CONFIDENCE,
+) -> Comparison:
+    """Compare two runs on one machine.
+
+    A figure became slower if a permutation test on the rounds says that it is beyond the
+    tolerance, after Holm's correction for all figures of all scenarios. Times are judged as they
+    were measured. The yardstick is judged alike: where it changed, the machine did, and the
+    verdict says so.
+
+    Args:
+        old: what is compared with.
+        new: what is judged.
+        tolerance: changes up to this share are let pass.
+        confidence: 1 - the chance of any false alarm.
+
+    Raises:
+        InputError: the records are of different machines or models, or share no scenario, or
+            tolerance or confidence are no shares.
+    """
+    judge = _Judge(tolerance, confidence)
+    refuse_other_machine(old, new)
+    refuse_other_model(old, new)
+    pairs = _pairs(old, new)
+    both = {result.scenario.name for result, _ in pairs}
+    yardstick = _yardstick(old, new, judge)
+    return Comparison(
+        tolerance=tolerance,
+        confidence=confidence,
+        differences=differences_of(old, new),
+        scenarios=_scenario_changes(pairs, judge, yardstick),
+        only_old=tuple(r.scenario for r in old.scenarios if r.scenario.name not in both),
+        only_new=tuple(r.scenario for r in new.scenarios if r.scenario.name not in both),
+        yardstick=yardstick,
+        peak_memory_mib=(old.peak_memory_mib, new.peak_memory_mib),
+        baselines=_baseline_changes(old, new),
+        too_few_rounds=_too_few_rounds(pairs, confidence),
+        rounds_needed=_rounds_needed(pairs, confidence),
+        unsteady=unsteady_reasons(old, new),
+    )
+
+
+def _pairs(old: BenchRecord, new: BenchRecord) -> list[tuple[ScenarioResult, ScenarioResult]]:
+    """The scenarios that both have, in the order of the old one."""
+    before = {result.scenario.name: result for result in old.scenarios}
+    after = {result.scenario.name: result for result in new.scenarios}
+    pairs = [(result, after[name]) for name, result in before.items() if name in after]
+    if not pairs:
+        raise InputError(
+            f"the records share no scenario: one has {'; '.join(before) or 'none'}, the other "
+            f"{'; '.join(after) or 'none'}"
+        )
+    return pairs
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A figure to be tested: its value in each round of both records."""
+
+    old: Sequence[float]
+    new: Sequence[float]
+    summary: Summary
+    inverse_of: float | None = None
+    """Of throughput: images that a mean millisecond of a call stands for, times 1000."""
+
+
+@dataclass(frozen=True)
+class _Judge:
+    tolerance: float
+    confidence: float
+
+    def __post_init__(self) -> None:
+        if self.tolerance < 0 or not 0 < self.confidence < 1:
+            raise InputError(
+                f"tolerance {self.tolerance:g} and confidence {self.confidence:g} were given, "
+                "expected a share from 0 up and one between 0 and 1"
+            )
+
+    def p(self, figure: _Figure) -> float:
+        """Of the change being within the tolerance, before any correction."""
+        return p_beyond(figure.old, figure.new, self.tolerance, figure.summary)
+
+    def change(self, figure: _Figure, p: float) -> Change:
+        """A figure with its ratio and verdict; ``p`` is corrected already."""
+        slowness = ratio_of_rounds(figure.old, figure.new, self.confidence, figure.summary)
+        values = [
+            float(figure.summary(np.asarray(v, np.float64))) for v in (figure.old, figure.new)
+        ]
+        verdict = self.verdict(slowness, p)
+        if figure.inverse_of is None:
+            return Change(values[0], values[1], slowness, p, verdict)
+        ratio = Estimate(1 / slowness.value, 1 / slowness.high, 1 / slowness.low)
+        old, new = (figure.inverse_of / value for value in values)
+        return Change(old, new, ratio, p, verdict)
+
+    def verdict(self, slowness: Estimate, p: float) -> Verdict:
+        """Of a ratio of times."""
+        fastest, slowest = 1 / (1 + self.tolerance), 1 + self.tolerance
+        significant = p <= 1 - self.confidence
+        if significant and slowness.value > slowest:
+            return Verdict.SLOWER
+        if significant and slowness.value < fastest:
+            return Verdict.FASTER
+        within = fastest <= slowness.low and slowness.high <= slowest
+        return Verdict.SAME if within else Verdict.UNCLEAR
+
+
+def _scenario_changes(
+    pairs: Sequence[tuple[ScenarioResult, ScenarioResult]],
+    judge: _Judge,
+    yardstick: Change | None,
+) -> tuple[ScenarioChange, ...]:
+    figures = [(_latency(*pair), _throughput(*pair)) for pair in pairs]
+    tested = [figure for both in figures for figure in both if figure]
+    corrected = iter(holm([judge.p(figure) for figure in tested]))
+    changes = []
+    for (old, new), (latency, throughput) in zip(pairs, figures, strict=True):
+        change = judge.change(latency, next(corrected))
+        changes.append(
+            ScenarioChange(
+                scenario=old.scenario,
+                latency=change,
+                throughput=judge.change(throughput, next(corrected)) if throughput else None,
+                tail=_tail(old, new, judge.confidence),
+                adjusted=change.ratio.value / yardstick.ratio.value if yardstick else None,
+            )
+        )
+    return tuple(changes)
+
+
+def _by_round(result: ScenarioResult, figure: Callable[[Sequence[float]], float]) -> list[float]:
+    return [figure(calls) for calls in result.rounds_ms if calls]
+
+
+def _latency(old: ScenarioResult, new: ScenarioResult) -> _Figure:
+    def median(calls: Sequence[float]) -> float:
+        return float(np.median(calls))
+
+    return _Figure(_by_round(old, median), _by_round(new, median), median_of)
+
+
+def _throughput(old: ScenarioResult, new: ScenarioResult) -> _Figure | None:
+    """By the mean latency: in a closed loop, callers over latency is calls a second (Little 1961).
+
+    The mean of the rounds' means, so that no round weighs more for having had more calls.
+    """
+    scenario = old.scenario
+    if scenario.rate_per_s is not None:
+        return None
+
+    def mean(calls: Sequence[float]) -> float:
+        return float(np.mean(calls))
+
+    images = 1e3 * scenario.batch * scenario.concurrency
+    return _Figure(_by_round(old, mean), _by_round(new, mean), mean_of, images)
+
+
+def _tail(old: ScenarioResult, new: ScenarioResult, confidence: float) -> Tail | None:
+    rounds = [[np.asarray(calls) for calls in r.rounds_ms if calls] for r in (old, new)]
+    if not all(supports(sum(map(len, calls)), TAIL) for calls in rounds):
+        return None
+    rng = np.random.default_rng(SEED)
+
+    def drawn(calls: list[Float64Array]) -> float:
+        chosen = rng.integers(len(calls), size=len(calls))
+        return float(np.quantile(np.concatenate([calls[index] for index in chosen]), TAIL))
+
+    before, after = (float(np.quantile(np.concatenate(calls), TAIL)) for calls in rounds)
+    ratios = np.array([drawn(rounds[1]) / drawn(rounds[0]) for _ in range(TAIL_RESAMPLES)])
+    return Tail(before, after, interval(after / before, ratios, confidence))
+
+
+def _yardstick(old: BenchRecord, new: BenchRecord, judge: _Judge) -> Change | None:
+    """Judged on its own: it is no claim about the code, and needs no correction."""
+    if old.yardstick.what != new.yardstick.what:
+        return None
+    figure = _Figure(old.yardstick.rounds_ms, new.yardstick.rounds_ms, median_of)
+    return judge.change(figure, judge.p(figure))
+
+
+def _baseline_changes(old: BenchRecord, new: BenchRecord) -> tuple[BaselineChange, ...]:
+    if old.baselines is None or new.baselines is None:
+        return ()
+    after = {(r.baseline, r.side): r.ratio.median for r in new.baselines.ratios}
+    return tuple(
+        BaselineChange(r.baseline, r.side, r.ratio.median, after[r.baseline, r.side])
+        for r in old.baselines.ratios
+        if (r.baseline, r.side) in after
+    )
+
+
+def _too_few_rounds(
+    pairs: Sequence[tuple[ScenarioResult, ScenarioResult]], confidence: float
+) -> bool:
+    """Whether Holm's first step is out of reach for every scenario."""
+    best = min(smallest_p(*(sum(map(bool, r.rounds_ms)) for r in pair)) for pair in pairs)
+    return best * _tested(pairs) > 1 - confidence
+
+
+def _rounds_needed(
+    pairs: Sequence[tuple[ScenarioResult, ScenarioResult]], confidence: float
+) -> int | None:
+    """Rounds of both records from which on it is in reach; None where figures are too many."""
+    tested = _tested(pairs)
+    enough = (n for n in range(2, MOST_ROUNDS) if smallest_p(n, n) * tested <= 1 - confidence)
+    return next(enough, None)
+
+
+def _tested(pairs: Sequence[tuple[ScenarioResult, ScenarioResult]]) -> int:
+    """How many figures are judged."""
+    return sum(1 if old.scenario.rate_per_s is not None else 2 for old, _ in pairs)

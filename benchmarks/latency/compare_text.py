@@ -1,0 +1,163 @@
+"""A comparison of two records in words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from dyninfer.benchmarks.latency.comparison import Change, Comparison, ScenarioChange, Verdict
+from dyninfer.benchmarks.latency.scenario_record import Estimate
+
+
+def as_data(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as plain data for a script, with what follows from it at the top.
+
+    ``verdict`` is the last of :func:`lines_of`, ``slower`` the names of the scenarios that became
+    slower, ``machine_changed`` whether the yardstick changed.
+    """
+    return {
+        "verdict": verdict_of(comparison),
+        "slower": [change.scenario.name for change in comparison.regressions],
+        "machine_changed": comparison.machine_changed,
+        **asdict(comparison),
+    }
+
+
+def _interval(ratio: Estimate) -> str:
+    return f"{ratio.low:.3f} to {ratio.high:.3f}"
+
+
+def lines_of(comparison: Comparison) -> list[str]:
+    """What to know beside the table, the verdict last."""
+    return [
+        *(f"differs: {difference}" for difference in comparison.differences),
+        *(f"only in the old record: {s.name}" for s in comparison.only_old),
+        *(f"only in the new record: {s.name}" for s in comparison.only_new),
+        *_throughput_lines(comparison),
+        *_tail_lines(comparison),
+        *_information(comparison),
+        _yardstick_line(comparison),
+        *_adjusted_lines(comparison),
+        *(f"not steady: {reason}" for reason in comparison.unsteady),
+        verdict_of(comparison),
+    ]
+
+
+def _throughput_lines(comparison: Comparison) -> list[str]:
+    """Where throughput says something else than the median latency."""
+    lines = []
+    for change in comparison.scenarios:
+        found = change.throughput
+        if found is not None and found.verdict is not change.latency.verdict:
+            lines.append(
+                f"{change.scenario.name}: {found.old:.4g} -> {found.new:.4g} images/s "
+                f"({_share(found.ratio.value)}, {_interval(found.ratio)}): {found.verdict.value}"
+            )
+    return lines
+
+
+def _tail_lines(comparison: Comparison) -> list[str]:
+    """99th percentiles whose interval lies beyond the tolerance."""
+    low, high = 1 / (1 + comparison.tolerance), 1 + comparison.tolerance
+    return [
+        f"{change.scenario.name}: p99 {tail.old_ms:.4g} -> {tail.new_ms:.4g} ms "
+        f"({_interval(tail.ratio)})"
+        for change in comparison.scenarios
+        if (tail := change.tail) and (tail.ratio.low > high or tail.ratio.high < low)
+    ]
+
+
+def _information(comparison: Comparison) -> list[str]:
+    old, new = comparison.peak_memory_mib
+    return [
+        f"peak memory: {old:.0f} -> {new:.0f} MiB ({_share(new / old)})",
+        *(
+            f"time over {b.baseline}, {b.side}: {b.old:.3f} -> {b.new:.3f}"
+            for b in comparison.baselines
+        ),
+    ]
+
+
+def _share(ratio: float) -> str:
+    return f"{(ratio - 1) * 100:+.1f} %"
+
+
+def _yardstick_line(comparison: Comparison) -> str:
+    found = comparison.yardstick
+    if found is None:
+        return "yardstick: the records have different ones, so a slower machine cannot be told"
+    line = f"yardstick: {found.ratio.value:.3f} ({_interval(found.ratio)})"
+    if not comparison.machine_changed:
+        return line
+    return (
+        f"{line}: the machine itself was {abs(found.ratio.value - 1) * 100:.0f} % "
+        f"{found.verdict.value}; compare on the same machine in the same state"
+    )
+
+
+def _adjusted_lines(comparison: Comparison) -> list[str]:
+    """What is left of a changed scenario where the machine changed too."""
+    if not comparison.machine_changed:
+        return []
+    return [
+        f"{change.scenario.name}: {change.latency.ratio.value:.3f}, and over the yardstick's "
+        f"{change.adjusted:.3f}"
+        for change in comparison.scenarios
+        if change.adjusted is not None and change.verdict in (Verdict.SLOWER, Verdict.FASTER)
+    ]
+
+
+def verdict_of(comparison: Comparison) -> str:
+    """The verdict in one line."""
+    slower, tested = comparison.regressions, len(comparison.scenarios)
+    if comparison.too_few_rounds and not slower:
+        few = f"too few rounds to tell {_scenarios(tested)} apart"
+        return f"no verdict: {few}; {_more_rounds(comparison)}"
+    bar = f"by more than {comparison.tolerance * 100:g} %"
+    counts = {v: sum(s.verdict is v for s in comparison.scenarios) for v in Verdict}
+    found = [f"{counts[v]} {v.value}" for v in Verdict if counts[v] and v is not Verdict.SLOWER]
+    others = f" ({', '.join(found)})" if found else ""
+    if not slower:
+        return f"no scenario of {tested} is certainly slower {bar}{others}"
+    worst = max(slower, key=lambda s: _worst(s))
+    text = (
+        f"{len(slower)} of {_scenarios(tested)} slower {bar}{others}; worst: "
+        f"{worst.scenario.name}, {_share(_worst(worst))}"
+    )
+    return f"{text}{_doubt(comparison)}"
+
+
+def _more_rounds(comparison: Comparison) -> str:
+    needed = comparison.rounds_needed
+    if needed is None:
+        return "compare fewer scenarios"
+    return f"measure both with --rounds {needed} or more, and --min-calls too where calls are slow"
+
+
+def _doubt(comparison: Comparison) -> str:
+    """Whether a regression may be the machine's."""
+    found = comparison.yardstick
+    if comparison.machine_changed and found is not None and found.verdict is Verdict.SLOWER:
+        return "; but the machine was slower as well, so this is no verdict on the code"
+    if comparison.unsteady:
+        return "; but the machine was not steady: measure both again while it does nothing else"
+    return ""
+
+
+def _worst(change: ScenarioChange) -> float:
+    """The larger of both slow-downs, of the figures that are slower."""
+    slow: list[float] = []
+    if change.latency.verdict is Verdict.SLOWER:
+        slow.append(change.latency.ratio.value)
+    if _is_slower(change.throughput):
+        assert change.throughput is not None
+        slow.append(1 / change.throughput.ratio.value)
+    return max(slow)
+
+
+def _is_slower(change: Change | None) -> bool:
+    return change is not None and change.verdict is Verdict.SLOWER
+
+
+def _scenarios(count: int) -> str:
+    return f"{count} scenario{'s' if count != 1 else ''}"

@@ -1,0 +1,241 @@
+"""Mean milliseconds per image as a function of hard fraction and batch, fitted to a record.
+
+Every step of a call has a cost by the rows that it runs for
+(:mod:`dyninfer.benchmarks.latency.row_costs`); the model is the sum of their means over calls. It
+is fitted span by span, each scenario weighted by the inverse of its time, so that relative errors
+of the total count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dyninfer.benchmarks.latency.baseline_record import Baselines
+from dyninfer.benchmarks.latency.break_even import (
+    break_even_measured,
+    break_even_of_steps,
+    prepares_for_later_exits,
+)
+from dyninfer.benchmarks.latency.model_record import (
+    LatencyModel,
+    ModelCheck,
+    RunsFor,
+    StepCost,
+)
+from dyninfer.benchmarks.latency.row_costs import Spread, fit_span, hard_rows, mean_cost, rows_run
+from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
+from dyninfer.bundle.manifest import Manifest
+from dyninfer.errors import InputError
+from dyninfer.spans import GATHER, POSTPROCESS, PREPARE
+from dyninfer.types import Float64Array
+
+MIN_VARIED = 2
+
+
+class TooFewScenarios(InputError):  # noqa: N818  # says what is missing, like MissingExtra
+    """What was measured does not determine the model."""
+
+
+def fit(
+    manifest: Manifest,
+    results: Sequence[ScenarioResult],
+    baselines: Baselines | None = None,
+) -> LatencyModel:
+    """Fit the model and check it on scenarios that were left out.
+
+    Closed loops of one caller without decoding count. Where there are several exits, those with a
+    forced hard fraction are fitted on: their images leave at the first or the last exit, so many
+    of each call that is known. What the router decides itself is only compared with the
+    prediction, which takes each image to be hard by chance; with more than two exits not even
+    that, since the model says nothing of images that leave in between.
+
+    A scenario is predicted from a fit without it, unless it is at an end: where the others do not
+    reach its numbers of rows, that would test extrapolation.
+
+    Raises:
+        TooFewScenarios: there are not two hard fractions, or with one exit two batch sizes.
+    """
+    plain = [r for r in results if _is_plain(r)]
+    exits = len(manifest.exits)
+    routed = [r for r in plain if exits > 1 and r.scenario.hard_fraction is None]
+    fitter = _Fitter(manifest, tuple(r for r in plain if r not in routed))
+    fitter.check_enough()
+    steps = fitter.steps()
+    checks = [fitter.check(result, steps) for result in fitter.results]
+    if exits == 2:
+        checks += [_compare(r, steps, Spread.RANDOM, held_out=True) for r in routed]
+    judged = [check for check in checks if check.held_out] or checks
+    noise = {r.scenario: _half_width(r) for r in plain}
+    batches = sorted({r.scenario.batch for r in fitter.results}) if exits > 1 else []
+    return LatencyModel(
+        steps=steps,
+        checks=tuple(checks),
+        mean_error=float(np.mean([abs(check.error) for check in judged])),
+        break_even=None if baselines is None else break_even_measured(baselines),
+        mean_noise=float(np.mean([noise[check.scenario] for check in judged])),
+        break_even_by_batch={b: break_even_of_steps(steps, manifest, b) for b in batches},
+    )
+
+
+def predict_ms(
+    model: LatencyModel, batch: int, hard_fraction: float, spread: Spread = Spread.EVEN
+) -> float:
+    """Mean milliseconds per image of calls of ``batch`` images.
+
+    Beyond the batch sizes that were measured this extrapolates; where only batch 1 was, it takes
+    an image in a batch to cost what it costs alone.
+
+    Raises:
+        InputError: the batch is below 1, or the fraction not in [0, 1].
+    """
+    return sum(predict_steps(model, batch, hard_fraction, spread).values())
+
+
+def predict_steps(
+    model: LatencyModel, batch: int, hard_fraction: float, spread: Spread = Spread.EVEN
+) -> dict[str, float]:
+    """Name of each step -> its part of :func:`predict_ms`.
+
+    Raises:
+        InputError: the batch is below 1, or the fraction not in [0, 1].
+    """
+    if batch < 1 or not 0 <= hard_fraction <= 1:
+        raise InputError(
+            f"batch {batch} and hard fraction {hard_fraction:g} cannot be predicted; "
+            "expected a batch of at least 1 and a fraction from 0 to 1"
+        )
+    return _by_name(model.steps, batch, hard_fraction, spread)
+
+
+@dataclass(frozen=True)
+class _Fitter:
+    """Fits the steps of a bundle to scenarios whose hard images are spread evenly."""
+
+    manifest: Manifest
+    results: tuple[ScenarioResult, ...]
+
+    def check_enough(self) -> None:
+        """Refuse results that do not tell what hard images cost, or batches."""
+        varied = self._varied(self.results)
+        if varied < MIN_VARIED:
+            static = len(self.manifest.exits) == 1
+            what = "batch size" if static else "forced hard fraction"
+            were = " was" if varied == 1 else "s were"
+            raise TooFewScenarios(
+                f"{varied} {what}{were} measured with one caller, in a closed loop and without "
+                f"decoding, expected at least {MIN_VARIED} to fit a latency model to"
+            )
+
+    def _varied(self, results: Sequence[ScenarioResult]) -> int:
+        """How many different ones there are of what a fit needs two of."""
+        if len(self.manifest.exits) == 1:
+            return len({r.scenario.batch for r in results})
+        return len({r.hard_fraction for r in results})
+
+    def steps(self) -> tuple[StepCost, ...]:
+        """Costs of all steps, in the order of the spans."""
+        chances = [_chances(r) for r in self.results]
+        weights = np.array([1 / r.ms_per_image.value for r in self.results])
+        fullest_first = sorted(self.results, key=lambda r: -len(r.spans))  # has them all in order
+        names = dict.fromkeys(span.name for r in fullest_first for span in r.spans)
+        return tuple(
+            step
+            for name in names
+            for step in fit_span(
+                name, self._parts(name), chances, np.array(_ms(name, self.results)), weights
+            )
+        )
+
+    def _parts(self, name: str) -> tuple[RunsFor, ...]:
+        """The kinds of rows whose numbers a span's time depends on."""
+        if len(self.manifest.exits) == 1:
+            return (RunsFor.ALL,)
+        if name in self.manifest.stages:
+            return (_told_by_share(name, self.results),)
+        if name == GATHER:
+            return (RunsFor.MIXED,)
+        if name == POSTPROCESS:  # each exit has its own number of boxes
+            return RunsFor.EASY, RunsFor.HARD
+        if name == PREPARE and not prepares_for_later_exits(self.manifest):
+            return (RunsFor.ALL,)
+        return RunsFor.ALL, RunsFor.HARD
+
+    def check(self, result: ScenarioResult, steps: Sequence[StepCost]) -> ModelCheck:
+        """The scenario as predicted without it, or as fitted where the others do not suffice.
+
+        Others of its batch and fraction are left out with it: they are the same to the model.
+        """
+        others = tuple(r for r in self.results if _key(r) != _key(result))
+        if self._varied(others) < MIN_VARIED or not _reach(others, result):
+            return _compare(result, steps, Spread.EVEN, held_out=False)
+        without = _Fitter(self.manifest, others).steps()
+        return _compare(result, without, Spread.EVEN, held_out=True)
+
+
+def _is_plain(result: ScenarioResult) -> bool:
+    scenario = result.scenario
+    return scenario.concurrency == 1 and scenario.rate_per_s is None and not scenario.decode
+
+
+def _half_width(result: ScenarioResult) -> float:
+    """Of the interval of the mean, relative to it."""
+    mean = result.ms_per_image
+    return (mean.high - mean.low) / 2 / mean.value
+
+
+def _key(result: ScenarioResult) -> tuple[int, float]:
+    return result.scenario.batch, result.hard_fraction
+
+
+def _chances(result: ScenarioResult) -> Float64Array:
+    return hard_rows(result.scenario.batch, result.hard_fraction)
+
+
+def _ms(name: str, results: Sequence[ScenarioResult]) -> list[float]:
+    return [sum(span.ms_per_image.value for span in r.spans if span.name == name) for r in results]
+
+
+def _told_by_share(stage: str, results: Sequence[ScenarioResult]) -> RunsFor:
+    """Which images went through a stage; a head that starts before the decision is run for all."""
+    hard = np.array([r.hard_fraction for r in results])
+    share = [sum(span.share for span in r.spans if span.name == stage) for r in results]
+    expected = {RunsFor.ALL: np.ones_like(hard), RunsFor.EASY: 1 - hard, RunsFor.HARD: hard}
+    return min(expected, key=lambda rows: float(np.abs(expected[rows] - share).sum()))
+
+
+def _reach(others: Sequence[ScenarioResult], result: ScenarioResult) -> bool:
+    """Whether every number of rows of a scenario lies within those of the others."""
+    for part in (RunsFor.ALL, RunsFor.EASY, RunsFor.HARD):
+        here = _row_counts(part, result)
+        there = set().union(*(_row_counts(part, r) for r in others))
+        if here and not (there and min(there) <= min(here) and max(here) <= max(there)):
+            return False
+    return True
+
+
+def _row_counts(part: RunsFor, result: ScenarioResult) -> set[int]:
+    """Numbers of rows above 0 that occur in the calls of a scenario."""
+    chances = _chances(result)
+    rows = rows_run(part, len(chances) - 1)
+    return set(rows[(chances > 0) & (rows > 0)].tolist())
+
+
+def _by_name(
+    steps: Sequence[StepCost], batch: int, hard_fraction: float, spread: Spread
+) -> dict[str, float]:
+    chances = hard_rows(batch, hard_fraction, spread)
+    totals: dict[str, float] = {}
+    for step in steps:
+        totals[step.name] = totals.get(step.name, 0.0) + mean_cost(step, chances)
+    return totals
+
+
+def _compare(
+    result: ScenarioResult, steps: Sequence[StepCost], spread: Spread, *, held_out: bool
+) -> ModelCheck:
+    batch, hard = _key(result)
+    predicted = sum(_by_name(steps, batch, hard, spread).values())
+    return ModelCheck(result.scenario, result.ms_per_image.value, predicted, held_out)

@@ -1,0 +1,234 @@
+"""What one run of ``dyninfer bench`` found: the format of its JSON file.
+
+Every part that could not be measured is None or absent, and :attr:`BenchRecord.missing` says why.
+All times are in milliseconds, all shares in [0, 1].
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from dyninfer.benchmarks.latency.baseline_record import Baselines
+from dyninfer.benchmarks.latency.model_record import LatencyModel
+from dyninfer.benchmarks.latency.scenario_record import FILLED, Positive, ScenarioResult
+from dyninfer.benchmarks.machine import Machine, MachineLog
+from dyninfer.bundle.folder import write_atomically
+from dyninfer.bundle.validation import first_problem
+from dyninfer.errors import InputError
+
+SCHEMA_VERSION = 1
+MOST_EXITS = 64
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """What one threshold does on the record's pictures; ``mean_ms`` at batch 1."""
+
+    threshold: float
+    hard_fraction: float
+    mean_ms: float
+    ap: float | None = None
+    ap50: float | None = None
+    agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class SampleImage:
+    """A small copy of a picture, and what every router says of it (None for NaN)."""
+
+    name: str
+    easiness: tuple[float | None, ...]
+    jpeg_base64: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What was run.
+
+    Attributes:
+        what: what goes after their number: ``synthetic pictures, 720x1280 (height x width)``, or
+            ``own pictures``.
+        count: how many.
+        sizes: ``HxW`` -> how many.
+        easiness: one tuple for every router with one value for each picture, None for NaN; empty
+            for synthetic ones, of which an easiness says nothing.
+        curve: by rising hard fraction, from all easy to all hard; empty without real pictures.
+        samples: some of the pictures, spread over the easiness.
+    """
+
+    what: str
+    count: int
+    sizes: Mapping[str, int]
+    easiness: tuple[tuple[float | None, ...], ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
+    samples: tuple[SampleImage, ...] = ()
+
+    @property
+    def in_words(self) -> str:
+        """For example ``64 own pictures``."""
+        what = self.what.replace("pictures", "picture", 1) if self.count == 1 else self.what
+        return f"{self.count:,} {what}"
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """Size of one stage; None where the bundle does not say."""
+
+    name: str
+    role: str
+    precision: str
+    parameters: int | None
+    macs: int | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was opened: bundle, engines, policy."""
+
+    bundle: str
+    family: str
+    manifest_sha256: str
+    exits: Annotated[int, Field(ge=1, le=MOST_EXITS)]
+    image_inputs: Mapping[str, str]
+    stages: tuple[StageInfo, ...]
+    backend: str
+    backend_version: str
+    provider: str
+    device: str
+    policy: str
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """A fixed computation in NumPy, timed in every round: tells a slower machine from slower code.
+
+    ``rounds_ms`` holds its median in each round.
+    """
+
+    what: str
+    rounds_ms: Annotated[tuple[Positive, ...], FILLED]
+    median_ms: Positive
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Joules of an image that leaves at each exit, above idle; ``source`` is the meter."""
+
+    source: str
+    idle_watts: float
+    joules_by_exit: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class BenchRecord:
+    """One run of ``dyninfer bench``.
+
+    Attributes:
+        command: as it was typed.
+        clock: of the engines: ``perf_counter_ns``, or ``CUDA events``.
+        missing: part of the record -> why it is not there.
+    """
+
+    schema_version: int
+    written_by: str
+    command: str
+    started_utc: str
+    seconds: float
+    clock: str
+    measured: Measured
+    pictures: Pictures
+    machine: Machine
+    log: MachineLog
+    peak_memory_mib: Positive
+    yardstick: Yardstick
+    scenarios: Annotated[tuple[ScenarioResult, ...], FILLED]
+    baselines: Baselines | None = None
+    model: LatencyModel | None = None
+    energy: Energy | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_record(record: BenchRecord, path: Path) -> None:
+    """Write a record as JSON, in one step.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_atomically(path, json.dumps(asdict(record), indent=1) + "\n")
+
+
+def read_record(path: Path) -> BenchRecord:
+    """Read what :func:`write_record` wrote.
+
+    Its text comes back without control characters, which a terminal would obey.
+
+    Raises:
+        InputError: the file is missing, comes from a later dyninfer, or is not such a record.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    _refuse_later_schema(path, data)
+    try:
+        record: BenchRecord = _printable(TypeAdapter(BenchRecord).validate_json(data))
+    except ValidationError as error:
+        problem = _printable(first_problem(error))
+    else:
+        problem = _misfit(record)
+    if problem:
+        raise InputError(
+            f"{path} is no record of dyninfer bench: {problem}; "
+            "expected what dyninfer bench --output wrote"
+        )
+    return record
+
+
+def _misfit(record: BenchRecord) -> str:
+    """What does not go with the number of exits; empty where all does."""
+    exits, pictures = record.measured.exits, record.pictures
+    left = {entry.exit_index for result in record.scenarios for entry in result.exits}
+    if strange := sorted(left - set(range(exits))):
+        return f"images left at exit {strange[0]}, and measured.exits is {exits}"
+    routers = {len(sample.easiness) for sample in pictures.samples}
+    if pictures.easiness:
+        routers.add(len(pictures.easiness))
+    if strange := sorted(routers - {exits - 1}):
+        return f"there is an easiness by {strange[0]} routers, and measured.exits is {exits}"
+    return ""
+
+
+def _printable(value: Any) -> Any:
+    """The same, however nested, with a space for each run of control characters in its text."""
+    if type(value) is str:  # and no enumeration
+        return _CONTROLS.sub(" ", value)
+    if is_dataclass(value) and not isinstance(value, type):
+        kept = {entry.name: _printable(getattr(value, entry.name)) for entry in fields(value)}
+        return replace(value, **kept)
+    if isinstance(value, tuple):
+        return tuple(map(_printable, value))
+    if isinstance(value, dict):
+        return {_printable(key): _printable(entry) for key, entry in value.items()}
+    return value
+
+
+def _refuse_later_schema(path: Path, data: bytes) -> None:
+    """Say "upgrade" before anything else can be said about a record from the future."""
+    try:
+        payload = json.loads(data)
+    except (ValueError, RecursionError):
+        return  # validation tells what is wrong
+    version = payload.get("schema_version") if isinstance(payload, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise InputError(
+            f"{path} has schema version {version}, this dyninfer reads up to {SCHEMA_VERSION}; "
+            "upgrade with pip install -U dyninfer"
+        )

@@ -1,0 +1,147 @@
+"""What a step of a call costs by the rows it runs for, and the mean over calls.
+
+A call of B images has k hard rows. The first exit's body and router run for all B, its head for
+B - k, the stages of later exits for k, so that a mean over calls needs the distribution of k.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from enum import Enum
+
+import numpy as np
+
+from dyninfer.benchmarks.latency.model_record import RunsFor, StepCost
+from dyninfer.benchmarks.latency.nonnegative import nonnegative_least_squares
+from dyninfer.types import Float64Array, Int64Array
+
+Basis = tuple[Callable[[Int64Array], Float64Array], ...]
+"""Functions of the number of rows; a step's cost is a non-negative combination of them."""
+
+_DISTINCT = 1e-2
+"""Columns of length 1 whose smallest singular value is below this share of the largest are taken
+to be dependent: their coefficients would be noise."""
+
+
+class Spread(str, Enum):
+    """How hard images fall on calls.
+
+    ``EVEN``: each call has the mean number, rounded down or up, as forced fractions do.
+    ``RANDOM``: each image is hard or not by itself: k is Binomial(B, h).
+    """
+
+    EVEN = "even"
+    RANDOM = "random"
+
+
+def hard_rows(batch: int, hard_fraction: float, spread: Spread = Spread.EVEN) -> Float64Array:
+    """(B + 1,) probability that k of the ``batch`` rows of a call are hard, for k = 0 ... B."""
+    if spread is Spread.RANDOM:
+        chances = np.ones(1)
+        for _ in range(batch):
+            chances = np.convolve(chances, [1 - hard_fraction, hard_fraction])
+        return chances
+    mean = min(round(batch * hard_fraction, 9), batch)  # 0.1 * 30 is just above 3
+    low = math.floor(mean)
+    chances = np.zeros(batch + 1)
+    chances[low] = 1 - (mean - low)
+    if low < batch:
+        chances[low + 1] = mean - low
+    return chances
+
+
+def rows_run(runs_for: RunsFor, batch: int) -> Int64Array:
+    """(B + 1,) rows that a step runs for in a call with k = 0 ... B hard rows."""
+    hard = np.arange(batch + 1)
+    rows: Int64Array = {
+        RunsFor.ALL: np.full(batch + 1, batch),
+        RunsFor.EASY: batch - hard,
+        RunsFor.HARD: hard,
+        RunsFor.MIXED: np.where((hard > 0) & (hard < batch), batch, 0),
+    }[runs_for]
+    return rows
+
+
+def mean_cost(step: StepCost, chances: Float64Array) -> float:
+    """Milliseconds of a step per image, over calls whose hard rows are distributed so."""
+    batch = len(chances) - 1
+    rows = rows_run(step.runs_for, batch)
+    of_call = np.where(rows > 0, step.fixed_ms + step.per_image_ms * rows, 0.0)
+    return float(chances @ of_call) / batch
+
+
+def _first(rows: Int64Array) -> Float64Array:
+    return np.asarray(rows > 0, np.float64)
+
+
+def _further(rows: Int64Array) -> Float64Array:
+    return np.asarray(np.maximum(rows - 1, 0), np.float64)
+
+
+def _every(rows: Int64Array) -> Float64Array:
+    return np.asarray(rows, np.float64)
+
+
+LINE: Basis = (_first, _further)
+"""Cost of the first row and of each further one: both are non-negative also where a further row
+costs more than the first did, as on a CPU whose cache a batch outgrows (a quarter more at 16 rows
+of the embedded model at 320x320 than at one); an intercept would not be."""
+RAY: Basis = (_every,)
+"""Every row costs the same: where only one number of rows was measured."""
+
+
+def fit_span(
+    name: str,
+    parts: Sequence[RunsFor],
+    chances: Sequence[Float64Array],
+    ms_per_image: Float64Array,
+    weights: Float64Array,
+) -> list[StepCost]:
+    """Costs of one span that explain its time in several scenarios.
+
+    Each is a :data:`LINE` in the number of rows, or a :data:`RAY` where the scenarios do not
+    determine the lines.
+
+    Args:
+        name: of the span.
+        parts: kinds of rows that it runs for; each gets its own cost.
+        chances: (B + 1,) of each scenario, as from :func:`hard_rows`.
+        ms_per_image: (S,) measured.
+        weights: (S,) by which a millisecond counts in each scenario.
+    """
+    columns = _columns(LINE, parts, chances) * weights[:, None]
+    line = _independent(columns)
+    if not line:
+        columns = _columns(RAY, parts, chances) * weights[:, None]
+    found = nonnegative_least_squares(columns, ms_per_image * weights).reshape(len(parts), -1)
+    return [
+        StepCost(name, float(row[0] - row[1]) if line else 0.0, float(row[-1]), part)
+        for part, row in zip(parts, found, strict=True)
+        if row.any()
+    ]
+
+
+def _columns(
+    basis: Basis, parts: Sequence[RunsFor], chances: Sequence[Float64Array]
+) -> Float64Array:
+    """(S, parts * basis) mean of every term per image."""
+    columns: Float64Array = np.array(
+        [
+            [
+                mass @ term(rows_run(part, len(mass) - 1)) / (len(mass) - 1)
+                for part in parts
+                for term in basis
+            ]
+            for mass in chances
+        ]
+    )
+    return columns
+
+
+def _independent(columns: Float64Array) -> bool:
+    lengths = np.linalg.norm(columns, axis=0)
+    if not lengths.all():
+        return False
+    sizes = np.linalg.svd(columns / lengths, compute_uv=False)
+    return len(sizes) == columns.shape[1] and bool(sizes[-1] > _DISTINCT * sizes[0])

@@ -1,0 +1,256 @@
+"""One run of ``dyninfer bench``: everything that goes into a record, in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from itertools import count
+
+import dyninfer
+from dyninfer.benchmarks.latency.against import (
+    FAILURES,
+    BaselineRequest,
+    OnStep,
+    Opening,
+    hold_comparison,
+    reason_of,
+)
+from dyninfer.benchmarks.latency.baseline_record import Baselines
+from dyninfer.benchmarks.latency.curve import describe_pictures, plain_pictures
+from dyninfer.benchmarks.latency.energy_log import EnergyLog, NoEnergy
+from dyninfer.benchmarks.latency.measured import describe_detector, engine_clock
+from dyninfer.benchmarks.latency.model import TooFewScenarios, fit
+from dyninfer.benchmarks.latency.model_record import LatencyModel
+from dyninfer.benchmarks.latency.pictures import BenchPictures
+from dyninfer.benchmarks.latency.record import (
+    SCHEMA_VERSION,
+    BenchRecord,
+    Energy,
+    Pictures,
+)
+from dyninfer.benchmarks.latency.rounds import Effort, measure_rounds
+from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
+from dyninfer.benchmarks.latency.scenarios import Choices, check_measurable, make_scenarios
+from dyninfer.benchmarks.latency.summary import summarise
+from dyninfer.benchmarks.latency.yardstick import yardstick_of
+from dyninfer.benchmarks.machine import (
+    EnergyMeter,
+    MachineWatch,
+    describe_machine,
+    find_energy_meter,
+    measure_idle_watts,
+)
+from dyninfer.benchmarks.memory import peak_memory_mib
+from dyninfer.bundle.manifest import Manifest
+from dyninfer.errors import DyninferError
+from dyninfer.routing.goals import Target
+from dyninfer.routing.policy import Policy
+from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.opening import load
+
+COMPARISON_S = 6.0
+"""Seconds of the comparison for every one that a scenario gets."""
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What to measure.
+
+    Attributes:
+        command: as it was typed.
+        opening: of the bundle.
+        pictures: to run.
+        choices: what to vary.
+        effort: how long.
+        policy: for the scenarios that route by themselves; None for the detector's own.
+        baselines: what to compare with.
+    """
+
+    command: str
+    opening: Opening
+    pictures: BenchPictures
+    choices: Choices = field(default_factory=Choices)
+    effort: Effort = field(default_factory=Effort)
+    policy: Policy | Target | None = None
+    baselines: BaselineRequest = field(default_factory=BaselineRequest)
+
+
+class ComparisonInterrupted(KeyboardInterrupt):
+    """Ctrl-C while the baselines ran; ``record`` is all that was measured before."""
+
+    def __init__(self, record: BenchRecord) -> None:
+        super().__init__("interrupted")
+        self.record = record
+
+
+def take_record(
+    request: BenchRequest, on_step: OnStep = lambda _what, _done, _total: None
+) -> BenchRecord:
+    """Measure all that was asked for.
+
+    Args:
+        request: what.
+        on_step: told of every step before it starts.
+
+    Raises:
+        BundleError, BackendUnavailable, PolicyError, InputError: the bundle cannot be opened, or
+            not be measured in the way that was asked for.
+        ComparisonInterrupted: somebody pressed Ctrl-C while the baselines ran.
+    """
+    start = time.perf_counter()
+    record, manifest = _run_detector(request, on_step)
+    interrupted = False
+    # our own engines are closed by now: idle ones would take time from others
+    budget_s = COMPARISON_S * request.effort.seconds
+    try:
+        baselines, why = hold_comparison(
+            request.opening, request.baselines, record.scenarios, budget_s, on_step
+        )
+    except KeyboardInterrupt:
+        baselines, why, interrupted = None, "interrupted", True
+    missing = dict(record.missing)
+    if baselines is None:
+        missing["baselines"] = why
+    model = _fit(manifest, record.scenarios, baselines, missing)
+    seconds = time.perf_counter() - start
+    whole = replace(record, seconds=seconds, baselines=baselines, model=model, missing=missing)
+    if interrupted:
+        raise ComparisonInterrupted(whole)
+    return whole
+
+
+def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, Manifest]:
+    """All scenarios, the pictures and the machine; the record without what is made of them."""
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    machine = describe_machine()
+    missing: dict[str, str] = {}
+    with _opened(request) as detector:
+        device = detector.device
+        with MachineWatch(device=device) as watch, _metered(device, request, on_step) as energy:
+            found = _measure(detector, request, energy, on_step)
+        peak_mib = peak_memory_mib()
+        joules = _energy_by_exit(energy, missing)
+        pictures, gaps = _describe_pictures(detector, request.pictures, found.results, on_step)
+        record = BenchRecord(
+            schema_version=SCHEMA_VERSION,
+            written_by=f"dyninfer {dyninfer.__version__}",
+            command=request.command,
+            started_utc=started,
+            seconds=0.0,
+            clock=engine_clock(detector),
+            measured=describe_detector(detector),
+            pictures=pictures,
+            machine=machine,
+            log=watch.log(),
+            peak_memory_mib=peak_mib,
+            yardstick=yardstick_of(found.yardstick_ms),
+            scenarios=found.results,
+            energy=joules,
+            missing=missing | gaps,
+        )
+        return record, detector.manifest
+
+
+@dataclass(frozen=True)
+class _Found:
+    results: tuple[ScenarioResult, ...]
+    yardstick_ms: tuple[float, ...]
+
+
+@contextmanager
+def _opened(request: BenchRequest) -> Iterator[Detector]:
+    """The detector, with room for the largest batch, at the policy that was asked for."""
+    opening = request.opening
+    with load(
+        opening.bundle,
+        device=opening.device,
+        backend=opening.backend,
+        provider=opening.provider,
+        precision=opening.precision,
+        max_batch=max(request.choices.batches),
+    ) as detector:
+        check_measurable(detector.manifest)
+        if request.policy is not None:
+            detector.policy = request.policy
+        yield detector
+
+
+@contextmanager
+def _metered(device: str, request: BenchRequest, on_step: OnStep) -> Iterator[EnergyLog | NoEnergy]:
+    """A log of the energy, once it is known what the machine uses with open engines at rest."""
+    meter, reason = find_energy_meter(device)
+    if meter is None:
+        yield NoEnergy(reason)
+        return
+    try:
+        on_step("measuring the power at rest", 0, 1)
+        yield _energy_log(meter, request.effort.idle_seconds)
+    finally:
+        meter.close()
+
+
+def _energy_log(meter: EnergyMeter, idle_seconds: float) -> EnergyLog | NoEnergy:
+    try:
+        return EnergyLog(meter, measure_idle_watts(meter, idle_seconds))
+    except DyninferError as error:
+        return NoEnergy(str(error))
+
+
+def _measure(
+    detector: Detector, request: BenchRequest, energy: EnergyLog | NoEnergy, on_step: OnStep
+) -> _Found:
+    manifest, effort = detector.manifest, request.effort
+    scenarios = make_scenarios(manifest, request.choices, str(request.opening.bundle))
+    steps = len(scenarios) * (effort.rounds + 1)
+    done = count()
+    measured = measure_rounds(
+        detector,
+        scenarios,
+        request.pictures,
+        effort,
+        lambda what: on_step(what, next(done), steps),
+        lambda scenario, run: energy.read_around(scenario, len(manifest.exits), run),
+    )
+    return _Found(
+        tuple(
+            summarise(t.scenario, t.warm_up, t.slices, manifest, energy.of(t.scenario))
+            for t in measured.tracks
+        ),
+        measured.yardstick_ms,
+    )
+
+
+def _describe_pictures(
+    detector: Detector,
+    pictures: BenchPictures,
+    results: Sequence[ScenarioResult],
+    on_step: OnStep,
+) -> tuple[Pictures, dict[str, str]]:
+    """A failure costs the curve, and not the scenarios."""
+    try:
+        return describe_pictures(detector, pictures, results, lambda what: on_step(what, 0, 1))
+    except FAILURES as error:
+        return plain_pictures(pictures), {"curve": f"it could not be made: {reason_of(error)}"}
+
+
+def _fit(
+    manifest: Manifest,
+    results: Sequence[ScenarioResult],
+    baselines: Baselines | None,
+    missing: dict[str, str],
+) -> LatencyModel | None:
+    try:
+        return fit(manifest, results, baselines)
+    except TooFewScenarios as error:
+        missing["model"] = str(error)
+        return None
+
+
+def _energy_by_exit(energy: EnergyLog | NoEnergy, missing: dict[str, str]) -> Energy | None:
+    found, reason = energy.by_exit()
+    if found is None:
+        missing["energy"] = reason
+    return found

@@ -1,0 +1,1 @@
+"""Engines made from a bundle: which exist, which fit, which to make."""

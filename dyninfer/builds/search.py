@@ -1,0 +1,242 @@
+"""Finding the build that fits, and saying what keeps the others from it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dyninfer.builds.spec import (
+    BUILD_FILE,
+    ENGINES_FOLDER,
+    FIRST_COMPATIBLE,
+    HARDWARE_COMPATIBLE,
+    VERSION_COMPATIBLE,
+    BatchProfile,
+    Build,
+    BuildSpec,
+    BuiltFile,
+    OpenBuild,
+    source_hashes,
+)
+from dyninfer.bundle.folder import Bundle, file_sha256
+from dyninfer.bundle.manifest import Precision
+from dyninfer.bundle.sealed import load_sealed
+from dyninfer.bundle.validation import first_problem
+from dyninfer.errors import BundleError
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field of two specifications that keeps a build from being used."""
+
+    field: str
+    built: str
+    wanted: str
+
+
+def differences(built: BuildSpec, wanted: BuildSpec) -> list[Difference]:
+    """What keeps a build from being used where ``wanted`` is asked for; nothing if it can be.
+
+    An engine that was built without a GPU is good for every GPU of its compute capabilities; one
+    that was built on a GPU needs the same GPU and driver. Either may have been built to be good
+    for more (:data:`VERSION_COMPATIBLE`, :data:`HARDWARE_COMPATIBLE`). A batch range holds if it
+    covers the one that is wanted; an option that nobody asks for does no harm.
+    """
+    fits = {
+        "backend": built.backend == wanted.backend,
+        "library_version": _covers_version(built, wanted),
+        "target": _covers_target(built, wanted),
+        "batch": _covers_batch(built.batch, wanted.batch),
+        "precision": built.precision == wanted.precision,
+        "stages_sha256": built.stages_sha256 == wanted.stages_sha256,
+        "options": wanted.options.items() <= built.options.items(),
+    }
+    return [
+        Difference(field, _shown(getattr(built, field)), _shown(getattr(wanted, field)))
+        for field, fit in fits.items()
+        if not fit
+    ]
+
+
+def _covers_version(built: BuildSpec, wanted: BuildSpec) -> bool:
+    if VERSION_COMPATIBLE not in built.options:
+        return built.library_version == wanted.library_version
+    ours, theirs = _numbers(wanted.library_version), _numbers(built.library_version)
+    return ours >= theirs
+
+
+def _numbers(version: str | None) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version or ""))
+
+
+def _covers_target(built: BuildSpec, wanted: BuildSpec) -> bool:
+    have, want = built.target, wanted.target
+    if have is None or want is None or have == want:
+        return have == want
+    if HARDWARE_COMPATIBLE in built.options:
+        return all(_numbers(c) >= FIRST_COMPATIBLE for c in want.compute_capabilities)
+    return have.gpu_name is None and set(want.compute_capabilities) <= set(
+        have.compute_capabilities
+    )
+
+
+def _covers_batch(built: BatchProfile | None, wanted: BatchProfile | None) -> bool:
+    if built is None or wanted is None:
+        return built == wanted
+    return built.minimum <= wanted.minimum and built.maximum >= wanted.maximum
+
+
+def _shown(value: Any) -> str:
+    """A field's value, short enough to stand beside another one."""
+    if value is None:
+        return "-"
+    if not isinstance(value, Mapping):
+        return str(value)
+    entries = {k: str(getattr(v, "value", v)) for k, v in value.items()}
+    if all(re.fullmatch("[0-9a-f]{64}", entry) for entry in entries.values()):
+        entries = {name: entry[:8] for name, entry in entries.items()}
+    elif len(set(entries.values())) == 1:
+        return next(iter(entries.values()))
+    return ", ".join(f"{name}={entry}" for name, entry in entries.items()) or "-"
+
+
+def read_build(path: Path) -> Build:
+    """Read and validate the ``build.json`` of a build's folder.
+
+    Raises:
+        BundleError: it is missing, was changed, or is not what its folder's name says.
+    """
+    payload = load_sealed(path / BUILD_FILE)
+    try:
+        build = Build.model_validate_json(json.dumps(payload))
+    except ValidationError as error:
+        raise BundleError(
+            f"{path / BUILD_FILE} is not usable: {first_problem(error)}; "
+            "build it again with dyninfer build --force"
+        ) from None
+    if path.name != build.spec.folder_name:
+        raise BundleError(
+            f"{path} holds the build {build.spec.folder_name}, expected the one that the folder "
+            "is named after; build it again with dyninfer build --force"
+        )
+    return build
+
+
+def list_builds(bundle: Bundle) -> tuple[dict[Path, Build], list[BundleError]]:
+    """All builds of a bundle by folder, and what is wrong with those that cannot be read."""
+    found: dict[Path, Build] = {}
+    broken: list[BundleError] = []
+    for folder in sorted((bundle.path / ENGINES_FOLDER).glob("*/")):
+        if folder.name.startswith("."):
+            continue  # one that is being written
+        try:
+            found[folder] = read_build(folder)
+        except BundleError as error:
+            broken.append(error)
+    return found, broken
+
+
+def find_build(bundle: Bundle, wanted: BuildSpec) -> OpenBuild | None:
+    """The build that fits best, with every file checked; None where none fits.
+
+    The very one that was asked for comes first, then one for this GPU before one for its kind,
+    then the smaller range of batches.
+
+    Raises:
+        BundleError: a file of the one that fits is missing or was changed.
+    """
+    builds, _ = list_builds(bundle)
+    fitting = [
+        (path, build) for path, build in builds.items() if not differences(build.spec, wanted)
+    ]
+    if not fitting:
+        return None
+    path, build = min(fitting, key=lambda entry: _preference(entry[1].spec, wanted))
+    return open_build(path, build)
+
+
+def find_exact(bundle: Bundle, spec: BuildSpec) -> OpenBuild | None:
+    """The build with this very fingerprint, with every file checked, or None.
+
+    Raises:
+        BundleError: it is there, but damaged.
+    """
+    folder = bundle.path / ENGINES_FOLDER / spec.folder_name
+    return open_build(folder, read_build(folder)) if folder.exists() else None
+
+
+def _preference(spec: BuildSpec, wanted: BuildSpec) -> tuple[bool, bool, int, str]:
+    return (
+        spec != wanted,
+        spec.target is not None and spec.target.gpu_name is None,
+        spec.batch.maximum if spec.batch else 0,
+        spec.fingerprint,
+    )
+
+
+def open_build(path: Path, build: Build) -> OpenBuild:
+    """A build whose files are all there and unchanged.
+
+    Raises:
+        BundleError: a file is missing, was changed, or is a link out of the folder.
+    """
+    for name, stage in build.stages.items():
+        for file in (stage.onnx, stage.engine):
+            if file is not None:
+                _check_file(path, name, file)
+    return OpenBuild(path, build)
+
+
+def _check_file(folder: Path, stage: str, file: BuiltFile) -> None:
+    path = folder / file.file
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(
+            f"{path}, of stage {stage!r}, is missing or a link; build it again with "
+            "dyninfer build --force"
+        )
+    found = file_sha256(path)
+    if found != file.sha256:
+        raise BundleError(
+            f"{path} was changed after it was built (SHA-256 {found[:12]}..., "
+            f"expected {file.sha256[:12]}...); build it again with dyninfer build --force"
+        )
+
+
+def nearest_build(bundle: Bundle, wanted: BuildSpec) -> Build | None:
+    """The build that differs in the fewest fields, for a message; None where there is none."""
+    builds, _ = list_builds(bundle)
+    return min(
+        builds.values(),
+        key=lambda build: (len(differences(build.spec, wanted)), build.spec.fingerprint),
+        default=None,
+    )
+
+
+def describe_differences(built: BuildSpec, wanted: BuildSpec) -> str:
+    """Both fingerprints, and every field that differs, in one line."""
+    fields = "; ".join(
+        f"{d.field}: built {d.built}, wanted {d.wanted}" for d in differences(built, wanted)
+    )
+    return f"the nearest build is {built.folder_name}, wanted is {wanted.folder_name}: {fields}"
+
+
+def find_converted(
+    bundle: Bundle, precision: Mapping[str, Precision], backends: Collection[str]
+) -> OpenBuild | None:
+    """A build with this precision of this bundle's files, whatever its version and device.
+
+    Its converted ONNX files can be built again for another device without the pictures that
+    they were made with. Only builds for ``backends`` count: what int8 looks like depends on them.
+    """
+    builds, _ = list_builds(bundle)
+    for path, build in builds.items():
+        same = build.spec.stages_sha256 == source_hashes(bundle.manifest)
+        if same and build.spec.precision == precision and build.spec.backend in backends:
+            return open_build(path, build)
+    return None

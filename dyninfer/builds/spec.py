@@ -1,0 +1,229 @@
+"""Builds: what a bundle's stages were turned into for one backend, device and precision.
+
+A build lives in ``BUNDLE/engines/<fingerprint>/`` with a sealed ``build.json``. The fingerprint
+covers everything that must be equal for a build to be used; what differs is built anew, never
+trusted. Files are opened only from the bundle's own folder and only if their hashes fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dyninfer.bundle.manifest import Manifest, Precision
+from dyninfer.bundle.sealed import load_sealed
+from dyninfer.errors import BundleError, InputError
+
+ENGINES_FOLDER = "engines"
+BUILD_FILE = "build.json"
+BUILD_PARITY_FILE = "parity.json"
+VERSION_COMPATIBLE = "version_compatible"
+"""Option of a build: engines run on later versions of TensorRT as well."""
+HARDWARE_COMPATIBLE = "hardware_compatible"
+"""Option of a build: engines run on every GPU from :data:`FIRST_COMPATIBLE` on."""
+FIRST_COMPATIBLE = (8, 0)
+BackendName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_FileName = Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BatchProfile(_Model):
+    """The least, the usual and the greatest batch of an engine."""
+
+    minimum: Annotated[int, Field(ge=1)]
+    optimum: Annotated[int, Field(ge=1)]
+    maximum: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _rising(self) -> BatchProfile:
+        if not self.minimum <= self.optimum <= self.maximum:
+            raise ValueError(f"batch {self} does not rise")
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> BatchProfile:
+        """``1:4:16`` -> least, usual, greatest; ``4`` -> always 4.
+
+        Raises:
+            InputError: it is neither, or does not rise.
+        """
+        match = re.fullmatch(r"(\d+)(?::(\d+):(\d+))?", text.strip())
+        numbers = [int(number) for number in match.groups() if number] if match else []
+        low, usual, high = numbers if len(numbers) == 3 else (numbers or [0]) * 3
+        if not 1 <= low <= usual <= high:
+            raise InputError(
+                f"batch is {text!r}, expected MIN:OPT:MAX from 1 up and rising, such as 1:4:16"
+            )
+        return cls(minimum=low, optimum=usual, maximum=high)
+
+    def __str__(self) -> str:
+        return f"{self.minimum}:{self.optimum}:{self.maximum}"
+
+
+class BuildTarget(_Model):
+    """What engines were built for.
+
+    Attributes:
+        compute_capabilities: of the GPUs they run on, as "8.6".
+        gpu_name: of the GPU they were built on; None where they were built without one.
+        driver: version of its driver; None where they were built without one.
+    """
+
+    compute_capabilities: Annotated[tuple[str, ...], Field(min_length=1)]
+    gpu_name: str | None = None
+    driver: str | None = None
+
+    def __str__(self) -> str:
+        capabilities = ", ".join(f"sm{c.replace('.', '')}" for c in self.compute_capabilities)
+        if self.gpu_name is None:
+            return f"{capabilities}, built without a GPU"
+        return f"{self.gpu_name} ({capabilities}), driver {self.driver}"
+
+
+class BuildSpec(_Model):
+    """Everything that must be equal for a build to be used, and nothing else.
+
+    Attributes:
+        backend: that opens the files.
+        library_version: of TensorRT; None for ONNX Runtime, which reads files of any version.
+        target: the devices; None for ONNX Runtime, whose files run anywhere.
+        batch: sizes that engines take; None where the files take any.
+        precision: of every stage.
+        stages_sha256: of the bundle's own ONNX files.
+        options: further choices that change an engine, by their names.
+    """
+
+    backend: BackendName
+    library_version: str | None = None
+    target: BuildTarget | None = None
+    batch: BatchProfile | None = None
+    precision: Mapping[str, Precision]
+    stages_sha256: Mapping[str, _Sha256]
+    options: Mapping[str, str] = Field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON of all fields, as hexadecimal digits."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def folder_name(self) -> str:
+        """The start of the fingerprint, which names the build's folder."""
+        return self.fingerprint[:16]
+
+
+class BuiltFile(_Model):
+    """A file of a build, by name within its folder."""
+
+    file: _FileName
+    sha256: _Sha256
+    size: Annotated[int, Field(ge=0)]
+
+
+class BuiltStage(_Model):
+    """What a stage became.
+
+    Attributes:
+        onnx: the converted ONNX file; None where the bundle's own was used.
+        engine: the TensorRT engine; None for ONNX Runtime.
+        build_seconds: what the engine took to build.
+    """
+
+    onnx: BuiltFile | None = None
+    engine: BuiltFile | None = None
+    build_seconds: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Conversion(_Model):
+    """How stages got a lower precision; not part of the fingerprint.
+
+    Attributes:
+        method: that chose the ranges of int8, such as "entropy"; None without int8.
+        images_sha256: hash of the sorted hashes of the pictures the ranges were taken from.
+        image_count: how many pictures these were.
+        kept_high: stage -> nodes that were kept in the source's precision.
+    """
+
+    method: str | None = None
+    images_sha256: str | None = None
+    image_count: Annotated[int, Field(ge=0)] = 0
+    kept_high: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
+class Build(_Model):
+    """What ``build.json`` says."""
+
+    schema_version: Literal[1] = 1
+    written_by: str
+    spec: BuildSpec
+    stages: Mapping[str, BuiltStage]
+    conversion: Conversion | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Build:
+        if set(self.stages) != set(self.spec.precision) or set(self.stages) != set(
+            self.spec.stages_sha256
+        ):
+            raise ValueError("stages, precision and stages_sha256 do not name the same stages")
+        lacking = [name for name, stage in self.stages.items() if stage.engine is None]
+        if self.spec.backend != "onnxruntime" and lacking:
+            raise ValueError(f"stages without an engine: {', '.join(lacking)}")
+        return self
+
+    def onnx_sha256(self) -> dict[str, str]:
+        """Stage -> hash of the ONNX file that it is, or was built from."""
+        return {
+            name: stage.onnx.sha256 if stage.onnx else self.spec.stages_sha256[name]
+            for name, stage in self.stages.items()
+        }
+
+
+@dataclass(frozen=True)
+class OpenBuild:
+    """A build on disk, every file of which was compared with its hash."""
+
+    path: Path
+    build: Build
+
+    def onnx_path(self, stage: str) -> Path | None:
+        """A stage's converted ONNX file, or None where the bundle's own holds."""
+        file = self.build.stages[stage].onnx
+        return None if file is None else self.path / file.file
+
+    def engine_path(self, stage: str) -> Path:
+        """A stage's engine.
+
+        Raises:
+            BundleError: this build has none.
+        """
+        file = self.build.stages[stage].engine
+        if file is None:
+            raise BundleError(f"{self.path} holds no engine for stage {stage!r}")
+        return self.path / file.file
+
+    def parity(self) -> dict[str, Any] | None:
+        """How far the converted stages are from float32, or None where nothing was converted."""
+        path = self.path / BUILD_PARITY_FILE
+        return load_sealed(path) if path.exists() else None
+
+
+def own_precision(manifest: Manifest) -> dict[str, Precision]:
+    """Stage -> precision of the bundle's own files."""
+    return {name: stage.precision for name, stage in manifest.stages.items()}
+
+
+def source_hashes(manifest: Manifest) -> dict[str, str]:
+    """Stage -> SHA-256 of the bundle's own file."""
+    return {name: stage.sha256 for name, stage in manifest.stages.items()}

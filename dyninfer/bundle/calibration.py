@@ -1,0 +1,204 @@
+"""What ``calibration.json`` says: thresholds, and on what exactly they were measured."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dyninfer.bundle.manifest import Precision
+from dyninfer.bundle.sealed import load_sealed
+from dyninfer.bundle.validation import first_problem
+from dyninfer.errors import BundleError, PolicyError
+from dyninfer.types import Float64Array
+
+CALIBRATION_FILE = "calibration.json"
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EngineRecord(_Model):
+    """The opened engines, as far as easiness and time depend on them.
+
+    ``image_inputs`` maps an image input to its size as ``HxW``. ``device_name`` is the processor:
+    times hold for it alone, thresholds for every processor with the same engines.
+    """
+
+    stages_sha256: Mapping[str, str]
+    precision: Mapping[str, Precision]
+    image_inputs: Mapping[str, str]
+    backend: str
+    backend_version: str
+    provider: str
+    device_name: str
+
+    def differences(self, other: EngineRecord, *, times: bool) -> list[str]:
+        """What differs, in words; the processor counts only where ``times`` matter."""
+        found = []
+        if self.stages_sha256 != other.stages_sha256:
+            names = sorted({*self.stages_sha256, *other.stages_sha256})
+            changed = [n for n in names if self.stages_sha256.get(n) != other.stages_sha256.get(n)]
+            found.append(f"other stage files ({', '.join(changed)})")
+        for field in ("precision", "image_inputs"):
+            mine, theirs = dict(getattr(self, field)), dict(getattr(other, field))
+            if mine != theirs:
+                found.append(f"{field.replace('_', ' ')} {_values(mine)}, not {_values(theirs)}")
+        fields = ["backend", "backend_version", "provider", *(["device_name"] if times else [])]
+        for field in fields:
+            mine, theirs = getattr(self, field), getattr(other, field)
+            if mine != theirs:
+                found.append(f"{field.replace('_', ' ')} {mine}, not {theirs}")
+        return found
+
+
+class ImageSet(_Model):
+    """The pictures a calibration was made on.
+
+    ``sha256`` is the hash of the sorted hashes of their files, so that order and names do not
+    matter. ``labels_sha256`` is that of the annotations, where there were any.
+    """
+
+    count: Annotated[int, Field(ge=2)]
+    sha256: str
+    labels_sha256: str | None = None
+
+
+class Row(_Model):
+    """One threshold and what it does on the calibration's images.
+
+    Attributes:
+        percentile: of the easiness, 0 to 100; what share was asked for.
+        threshold: images of less easiness continue.
+        hard_fraction: share that did reach the last exit; less than asked for where many images
+            have the same easiness.
+        mean_ms: predicted milliseconds of an image, from each exit's own.
+        ap, ap50: COCO average precision in [0, 1], where there were labels.
+        agreement: with the last exit's detections, 1 - mean loss, in [0, 1].
+    """
+
+    percentile: Annotated[float, Field(ge=0, le=100)]
+    threshold: Annotated[float, Field(ge=0)]
+    hard_fraction: _Share
+    mean_ms: Annotated[float, Field(ge=0)]
+    ap: _Share | None = None
+    ap50: _Share | None = None
+    agreement: _Share
+
+
+class Certificate(_Model):
+    """A threshold with a guarantee: at or above it, the risk is at most ``risk``.
+
+    The risk is the expected loss of an image against always running the last exit, 1 - F1 of
+    what either finds, in [0, 1]. The guarantee holds with probability ``confidence`` over the
+    draw of the calibration's images, if later ones are exchangeable with them.
+    """
+
+    risk: _Share
+    confidence: _Share
+    threshold: Annotated[float, Field(ge=0)]
+    hard_fraction: _Share
+    measured_risk: _Share
+    method: str
+
+
+class Calibration(_Model):
+    """Thresholds against hard fraction, milliseconds and accuracy, for one set of engines.
+
+    Attributes:
+        easiness: one tuple for every router, with one value for every image; None for NaN.
+        losses: one tuple for every exit but the last, with every image's loss there against the
+            last exit, in [0, 1].
+        exit_ms: one tuple for every exit, with measured milliseconds of images that leave there,
+            one at a time, from the decoded picture to detections.
+        rows: the table, by rising percentile.
+        certificate: what ``--risk`` certified, if it was asked for.
+        last_exit_ap, last_exit_ap50: with every image hard, where there were labels; no row says
+            so, since the largest easiness is not below itself.
+    """
+
+    schema_version: Literal[1] = 1
+    written_by: str
+    engine: EngineRecord
+    images: ImageSet
+    easiness: Annotated[tuple[tuple[float | None, ...], ...], Field(min_length=1)]
+    losses: tuple[tuple[_Share, ...], ...]
+    exit_ms: tuple[Annotated[tuple[float, ...], Field(min_length=1)], ...]
+    rows: Annotated[tuple[Row, ...], Field(min_length=2)]
+    certificate: Certificate | None = None
+    last_exit_ap: _Share | None = None
+    last_exit_ap50: _Share | None = None
+
+    @model_validator(mode="after")
+    def _one_entry_for_each(self) -> Calibration:
+        for name, columns in (("easiness", self.easiness), ("losses", self.losses)):
+            if any(len(column) != self.images.count for column in columns):
+                raise ValueError(f"{name} does not hold one value for each image")
+        if not len(self.easiness) == len(self.losses) == len(self.exit_ms) - 1:
+            raise ValueError("easiness, losses and exit_ms do not fit one cascade")
+        return self
+
+    @property
+    def easiness_array(self) -> Float64Array:
+        """(routers, N) easiness, NaN where a router said so."""
+        return np.array(self.easiness, np.float64)
+
+    @property
+    def losses_array(self) -> Float64Array:
+        """(exits - 1, N) loss of every image at each exit against the last."""
+        return np.array(self.losses, np.float64)
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read and validate ``calibration.json``.
+
+    Raises:
+        BundleError: the file was changed, or does not hold a calibration.
+    """
+    payload: Any = load_sealed(path, remedy="run dyninfer calibrate again")
+    try:
+        return Calibration.model_validate(payload)
+    except ValidationError as error:
+        raise BundleError(
+            f"{path} is not usable: {first_problem(error)}; make it again with dyninfer calibrate"
+        ) from None
+
+
+def check_calibration(
+    calibration: Calibration | None, engine: EngineRecord, bundle: Path, asked: str, *, times: bool
+) -> Calibration:
+    """The calibration, if it holds for these engines.
+
+    Args:
+        calibration: the bundle's, or None.
+        engine: what is opened now.
+        bundle: the bundle's folder, for the message.
+        asked: the policy that needs it, for the message.
+        times: whether the measured milliseconds are needed too.
+
+    Raises:
+        PolicyError: there is none, or it was made on another engine, precision, shape or, where
+            times matter, processor; the message names the command to run.
+    """
+    command = f"dyninfer calibrate {shlex.quote(str(bundle))} --images FOLDER"
+    if calibration is None:
+        raise PolicyError(f"{asked} needs a calibration and {bundle} has none; run: {command}")
+    if differences := calibration.engine.differences(engine, times=times):
+        raise PolicyError(
+            f"{asked} needs a calibration of these engines, but that of {bundle} was made with "
+            f"{'; '.join(differences)}; run: {command}"
+        )
+    return calibration
+
+
+def _values(mapping: Mapping[str, object]) -> str:
+    shown = {getattr(value, "value", value) for value in mapping.values()}
+    if len(shown) == 1:
+        return str(shown.pop())
+    return ", ".join(f"{k}={getattr(v, 'value', v)}" for k, v in mapping.items())

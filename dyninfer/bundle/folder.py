@@ -1,0 +1,278 @@
+"""The folder that is deployed: opening it with every check, and writing it atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration, read_calibration
+from dyninfer.bundle.manifest import SCHEMA_VERSION, Manifest
+from dyninfer.bundle.sealed import dump_sealed, load_sealed
+from dyninfer.bundle.validation import first_problem
+from dyninfer.errors import BundleError, ExportError
+
+MANIFEST_FILE = "bundle.json"
+PARITY_FILE = "parity.json"
+ROUTER_FILE = "router.json"
+SUFFIX = ".dyn"
+_HASH_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose manifest was validated."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, check_files: bool = True, check_calibration: bool = True
+    ) -> Bundle:
+        """Read and check a bundle.
+
+        Args:
+            path: the folder, ``NAME.dyn``.
+            check_files: compare every stage's bytes with the hash in the manifest.
+            check_calibration: refuse a calibration that cannot be used; False where it is about
+                to be replaced, or only shown.
+
+        Raises:
+            BundleError: anything is missing, changed, outside the folder, or from the future.
+        """
+        bundle = cls.read(path)
+        for name in bundle.manifest.stages:
+            bundle.stage_path(name)
+            if check_files:
+                bundle.check_stage(name)
+        bundle.check_records(check_calibration=check_calibration)
+        return bundle
+
+    @classmethod
+    def read(cls, path: str | Path) -> Bundle:
+        """Read and check a bundle's manifest alone.
+
+        Raises:
+            BundleError: there is no bundle, or its manifest was changed or is from the future.
+        """
+        path = Path(path)
+        check_path(path)
+        if not path.is_dir():
+            what = "is a file" if path.exists() else "does not exist"
+            raise BundleError(
+                f"{path} {what}, expected a bundle folder; make one with dyninfer export"
+            )
+        if not (path / MANIFEST_FILE).exists():
+            raise BundleError(f"{path} holds no {MANIFEST_FILE}, so it is not a bundle")
+        return cls(path, parse_manifest(path / MANIFEST_FILE))
+
+    def check_records(self, *, check_calibration: bool = True) -> None:
+        """Read what was measured of the bundle.
+
+        Raises:
+            BundleError: a record was changed, or the calibration cannot be used.
+        """
+        self.parity()
+        if check_calibration:
+            self.calibration()
+
+    def stage_path(self, name: str) -> Path:
+        """Path of a stage's file, inside the bundle even when links are followed."""
+        path = self.path / self.manifest.stages[name].file
+        try:
+            inside = path.resolve().is_relative_to(self.path.resolve())
+        except (OSError, RuntimeError):  # links that go in circles
+            inside = False
+        if not inside:
+            raise BundleError(f"stage {name!r} of {self.path} points outside the bundle: {path}")
+        if not path.is_file():
+            raise BundleError(f"{path} is missing; export the bundle again")
+        return path
+
+    def check_stage(self, name: str) -> None:
+        """Compare a stage's file with its hash."""
+        path = self.stage_path(name)
+        found, expected = file_sha256(path), self.manifest.stages[name].sha256
+        if found != expected:
+            raise BundleError(
+                f"{path} was changed after the export (SHA-256 {found[:12]}..., "
+                f"expected {expected[:12]}...); export the bundle again"
+            )
+
+    def parity(self) -> dict[str, Any] | None:
+        """What the last verification measured, or None when there was none."""
+        path = self.path / PARITY_FILE
+        return load_sealed(path) if path.exists() else None
+
+    def calibration(self) -> Calibration | None:
+        """What the last calibration measured, or None when there was none."""
+        path = self.path / CALIBRATION_FILE
+        return read_calibration(path) if path.exists() else None
+
+    def router_record(self) -> dict[str, Any] | None:
+        """How ``dyninfer fit-router`` fitted the routers, or None where it did not."""
+        path = self.path / ROUTER_FILE
+        return load_sealed(path) if path.exists() else None
+
+    def write_parity(self, payload: Mapping[str, Any]) -> None:
+        """Replace ``parity.json`` in one step.
+
+        Raises:
+            BundleError: the bundle's folder cannot be written.
+        """
+        self._write(PARITY_FILE, payload)
+
+    def write_calibration(self, calibration: Calibration) -> None:
+        """Replace ``calibration.json`` in one step.
+
+        Raises:
+            BundleError: the bundle's folder cannot be written.
+        """
+        self._write(CALIBRATION_FILE, calibration.model_dump(mode="json"))
+
+    def _write(self, name: str, payload: Mapping[str, Any]) -> None:
+        try:
+            write_atomically(self.path / name, dump_sealed(payload))
+        except OSError as error:
+            raise BundleError(f"{self.path / name} cannot be written: {error.strerror}") from None
+
+
+def check_path(path: Path) -> None:
+    """Refuse what the operating system cannot take for a path at all.
+
+    Raises:
+        BundleError: the path holds a null character or is too long.
+    """
+    try:
+        path.exists()
+        path.stat()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{str(path)[:80]!r} is not a usable path: {error}") from None
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """Read and validate ``bundle.json``.
+
+    Raises:
+        BundleError: the file was changed, is of a later schema, or contradicts itself.
+    """
+    _refuse_later_schema(path)
+    payload = load_sealed(path)
+    try:
+        return Manifest.model_validate_json(json.dumps(payload))
+    except ValidationError as error:
+        raise BundleError(f"{path} is not usable: {first_problem(error)}") from None
+
+
+def _refuse_later_schema(path: Path) -> None:
+    """Say "upgrade" before anything else can be said about a file from the future."""
+    try:
+        payload = json.loads(path.read_bytes())
+    except (ValueError, OSError, RecursionError):
+        return  # load_sealed tells what is wrong
+    version = payload.get("schema_version") if isinstance(payload, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema version {version}, this dyninfer reads up to {SCHEMA_VERSION}; "
+            "upgrade with pip install -U dyninfer"
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file as hexadecimal digits, read block by block."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file by ``content`` so that a reader sees the old or the new one, never half."""
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        temporary = Path(file.name)
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def new_bundle(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder that becomes the bundle ``path`` when the block ends without error.
+
+    Whatever fails inside, a full disk included, leaves what was at ``path`` as it was and no
+    temporary folder behind.
+
+    Raises:
+        ExportError: something is at ``path`` and ``overwrite`` is False, or writing failed.
+    """
+    check_target(path, overwrite=overwrite)
+    missing = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written: {error.strerror}") from None
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        replace_folder(temporary, path)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = "; the disk is full, free some space and export again" if full else ""
+        raise ExportError(f"{path} could not be written: {error.strerror}{hint}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in missing:  # made above, innermost first; kept where the bundle is inside
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write over something that is not a bundle, or over a bundle unasked."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if not (path.is_dir() and ((path / MANIFEST_FILE).exists() or not any(path.iterdir()))):
+        raise ExportError(f"{path} exists and is not a bundle; choose another name with --output")
+    if not overwrite and any(path.iterdir()):
+        raise ExportError(f"{path} exists; choose another name, or replace it with --overwrite")
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Rename ``new`` to ``target``; an old bundle there is moved aside first, then removed.
+
+    Whatever interrupts it, the old bundle is either at its place or was replaced whole.
+    """
+    if not target.exists():
+        new.rename(target)
+        return
+    holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    aside = holder / target.name
+    try:
+        target.rename(aside)
+        new.rename(target)
+    except BaseException:
+        if aside.exists() and not target.exists():
+            aside.rename(target)
+        if not aside.exists():
+            holder.rmdir()
+        raise
+    shutil.rmtree(holder, ignore_errors=True)

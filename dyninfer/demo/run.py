@@ -1,0 +1,201 @@
+"""``dyninfer demo``: export, verify and run the embedded model, and draw what it does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dyninfer.bundle.folder import write_atomically
+from dyninfer.demo.contact_sheet import Column, contact_sheet
+from dyninfer.demo.curve_picture import Mark, write_curve_picture
+from dyninfer.demo.scenes import CLASS_NAMES
+from dyninfer.errors import InputError
+from dyninfer.evaluation.routed_curve import CurveResult
+from dyninfer.evaluation.speed_curve import CurvePoint
+from dyninfer.images.drawing import EASY_BGR, HARD_BGR, annotate
+from dyninfer.images.reading import find_images, read_image
+from dyninfer.images.spec import ImageSpec
+from dyninfer.results.detections import Detections
+from dyninfer.routing.goals import Target
+from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
+from dyninfer.runtime.detector import Detector
+from dyninfer.types import Float64Array, ImageArray
+
+ASSETS = Path(__file__).parent / "assets"
+TILES_PER_COLUMN = 4
+TILE = 320  # pixels; scenes are small, and labels must be legible on them
+
+
+@dataclass(frozen=True)
+class DemoPaths:
+    """Where the demo writes."""
+
+    folder: Path
+
+    @property
+    def bundle(self) -> Path:
+        """The exported embedded model."""
+        return self.folder / "dy-digits.dyn"
+
+    @property
+    def sheet(self) -> Path:
+        """Easy and hard scenes side by side."""
+        return self.folder / "easy-and-hard.jpg"
+
+    @property
+    def photos(self) -> Path:
+        """Real photographs at several thresholds."""
+        return self.folder / "photographs.jpg"
+
+    @property
+    def curve(self) -> Path:
+        """Accuracy against time, beside random routing and an oracle."""
+        return self.folder / "curve.png"
+
+    @property
+    def calibration(self) -> Path:
+        """Scenes that the thresholds are taken from."""
+        return self.folder / "calibration"
+
+    @property
+    def held_out(self) -> Path:
+        """Scenes that everything is measured on."""
+        return self.folder / "held-out"
+
+    @property
+    def summary(self) -> Path:
+        """The table as JSON."""
+        return self.folder / "summary.json"
+
+    @property
+    def scenes(self) -> Path:
+        """Every scene, annotated."""
+        return self.folder / "scenes"
+
+
+def embedded_checkpoint() -> Path:
+    """The checkpoint that ships with the package."""
+    return ASSETS / "dy-digits.pt"
+
+
+def write_class_names(folder: Path) -> Path:
+    """The digits' names as a file for the exporter."""
+    path = folder / "class-names.txt"
+    write_atomically(path, "\n".join(CLASS_NAMES) + "\n")
+    return path
+
+
+def draw(image: ImageArray, detections: Detections, side: int = TILE) -> ImageArray:
+    """The picture, resized so that its longer side has ``side`` pixels, with what was found.
+
+    It is resized first, so that lines and letters stay fine.
+    """
+    place = ImageSpec(height=side, width=side).place(image.shape[1], image.shape[0])
+    shrinks = place.resized_width < image.shape[1]
+    resized = cv2.resize(
+        image,
+        (place.resized_width, place.resized_height),
+        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
+    )
+    scale = np.array([place.scale_x, place.scale_y] * 2, np.float32)
+    moved = replace(detections, boxes_xyxy=detections.boxes_xyxy * scale)
+    return annotate(resized.astype(np.uint8, copy=False), moved)
+
+
+def draw_easy_and_hard(
+    detector: Detector, pictures: Sequence[ImageArray], easiness: Float64Array
+) -> ImageArray:
+    """A page: the easiest scenes at the first exit, the hardest at the first and the second."""
+    order = np.argsort(easiness, kind="stable")
+    # every second one, so that neighbours in the order do not all look alike
+    hardest = [pictures[i] for i in order[: 2 * TILES_PER_COLUMN : 2]]
+    easiest = [pictures[i] for i in order[::-1][: 2 * TILES_PER_COLUMN : 2]]
+    columns: list[tuple[str, list[ImageArray], Policy, tuple[int, int, int]]] = [
+        ("easy: exit 0 is enough", easiest, AlwaysEasy(), EASY_BGR),
+        ("hard: what exit 0 would say", hardest, AlwaysEasy(), (150, 150, 150)),
+        ("hard: what exit 1 says", hardest, AlwaysHard(), HARD_BGR),
+    ]
+    return contact_sheet(
+        "Scenes the router calls easiest and hardest",
+        [
+            Column(title, _draw_all(detector, chosen, policy), colour)
+            for title, chosen, policy, colour in columns
+        ],
+        TILE,
+    )
+
+
+def _draw_all(detector: Detector, pictures: list[ImageArray], policy: Policy) -> list[ImageArray]:
+    detector.policy = policy
+    found = detector(pictures)
+    return [draw(picture, result) for picture, result in zip(pictures, found, strict=True)]
+
+
+def draw_photographs(detector: Detector, policies: Sequence[Policy | Target]) -> ImageArray:
+    """A page: each built-in photograph, untouched, at every policy."""
+    pictures = [read_image(path) for path in find_images(ASSETS / "photos")]
+    columns = []
+    for policy in policies:
+        detector.policy = policy
+        tiles = [
+            draw(picture, found)
+            for picture, found in zip(pictures, detector(pictures), strict=True)
+        ]
+        columns.append(Column(str(policy), tiles))
+    return contact_sheet("Photographs without digits, at several thresholds", columns, TILE)
+
+
+def write_picture(path: Path, picture: ImageArray) -> None:
+    """Write a JPEG, or say why not."""
+    done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    if not done:
+        raise InputError(f"{path} cannot be encoded as JPEG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.tobytes())
+
+
+def write_scenes(
+    folder: Path,
+    pictures: Sequence[ImageArray],
+    point: CurvePoint,
+    progress: Callable[[], None] = lambda: None,
+) -> None:
+    """Annotate every scene with the results of one policy."""
+    for number, (picture, result) in enumerate(zip(pictures, point.results, strict=True)):
+        write_picture(folder / f"{number:04d}.jpg", draw(picture, result))
+        progress()
+
+
+def write_summary(path: Path, points: Sequence[CurvePoint], curve: CurveResult) -> None:
+    """Write the settings that were run, and what the routing is worth, as JSON."""
+    document = {
+        "scenes": len(curve.samples.items),
+        "points": [
+            {
+                "policy": str(point.policy),
+                "hard_share": point.hard_share,
+                "ap": point.ap,
+                "ap50": point.ap50,
+                "mean_ms": point.mean_ms,
+            }
+            for point in points
+        ],
+        "routing": asdict(curve.quality),
+    }
+    write_atomically(path, json.dumps(document, indent=2) + "\n")
+
+
+def write_curve(path: Path, points: Sequence[CurvePoint], curve: CurveResult, machine: str) -> None:
+    """Draw accuracy against time, with the settings that were run as points."""
+    ends = {0: "exit 0 only", len(points) - 1: "exit 1 always"}
+    marks = [
+        Mark(ends.get(number, f"{point.hard_share:.0%} hard"), point.mean_ms, point.ap)
+        for number, point in enumerate(points)
+    ]
+    title = f"{len(curve.samples.items)} held-out scenes, one set of engines"
+    write_curve_picture(path, curve.rows, marks, title, machine)

@@ -1,0 +1,70 @@
+"""Scenes as files: pictures without loss, and what is in them in COCO's format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from dyninfer.bundle.folder import write_atomically
+from dyninfer.demo.scenes import CLASS_NAMES, Scene, SceneSource
+from dyninfer.errors import InputError
+
+ANNOTATIONS_FILE = "annotations.json"
+
+
+def write_scene_files(
+    folder: Path,
+    source: SceneSource,
+    indices: Sequence[int],
+    progress: Callable[[], None] = lambda: None,
+) -> list[Path]:
+    """Write scenes as PNG beside their ``annotations.json``; scenes of an earlier run go.
+
+    Returns:
+        The pictures, in the order of ``indices``.
+
+    Raises:
+        InputError: a picture cannot be encoded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("scene-*.png"):
+        old.unlink()
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for index in indices:
+        scene = source.scene(index)
+        path = folder / f"scene-{index:05d}.png"
+        done, data = cv2.imencode(".png", scene.image)
+        if not done:
+            raise InputError(f"{path} cannot be encoded as PNG")
+        path.write_bytes(data.tobytes())
+        height, width = scene.image.shape[:2]
+        images.append({"id": index, "file_name": path.name, "width": width, "height": height})
+        annotations += _objects(scene, index)
+        progress()
+    document = {
+        "images": images,
+        "categories": [{"id": number, "name": name} for number, name in enumerate(CLASS_NAMES)],
+        "annotations": [{"id": number, **entry} for number, entry in enumerate(annotations, 1)],
+    }
+    write_atomically(folder / ANNOTATIONS_FILE, json.dumps(document) + "\n")
+    return [folder / str(image["file_name"]) for image in images]
+
+
+def _objects(scene: Scene, image_id: int) -> list[dict[str, Any]]:
+    """The objects of a scene as COCO's annotations."""
+    pairs = zip(scene.boxes_xyxy.tolist(), scene.class_ids.tolist(), strict=True)
+    return [
+        {
+            "image_id": image_id,
+            "category_id": class_id,
+            "bbox": [left, top, right - left, bottom - top],
+            "area": (right - left) * (bottom - top),
+            "iscrowd": 0,
+        }
+        for (left, top, right, bottom), class_id in pairs
+    ]

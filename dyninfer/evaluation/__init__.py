@@ -1,0 +1,1 @@
+"""What a detector is worth: data sets, average precision, traces, curves, calibrating."""

@@ -1,0 +1,125 @@
+"""A router beside chance, a hand rule and an oracle, at 25 % and 50 % of the pictures hard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.evaluation.choices import Spread, lowest, random_choices
+from dyninfer.evaluation.routed_precision import Precision
+from dyninfer.types import BoolArray
+
+SHARES = (0.25, 0.5)
+RANDOM_DRAWS = 400
+FITTED = "fitted router"
+RANDOM = "random"
+
+PrecisionOf = Callable[[BoolArray], Precision]
+"""Mask (N,) of the pictures sent on -> average precision."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one way of choosing the hard pictures gives, over seeds or draws.
+
+    Attributes:
+        name: of the way.
+        share: of the pictures that go on, in [0, 1].
+        ap50: average precision at IoU 0.5, in [0, 1].
+        ap: mean average precision at IoU 0.5 to 0.95.
+    """
+
+    name: str
+    share: float
+    ap50: Spread
+    ap: Spread
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All ways at all shares.
+
+    Attributes:
+        rows: by share, then by way.
+        gain: AP50 of the fitted router above random choice, mean over shares and seeds.
+        standard_error: of ``gain``: of the mean over seeds, and of that over random draws.
+    """
+
+    rows: tuple[Row, ...]
+    gain: float
+    standard_error: float
+
+    @property
+    def within_chance(self) -> bool:
+        """Whether one random choice in six or so is as good: more pictures would tell.
+
+        The standard error says how well the gain on these pictures is known, not how much it
+        varies from one set of pictures to another.
+        """
+        spreads = [row.ap50.std for row in self.rows if row.name == RANDOM]
+        return self.gain < float(np.mean(spreads))
+
+    @property
+    def beats_random(self) -> bool:
+        """Whether the fitted router is above random choice by more than the standard error."""
+        return self.gain > 0 and self.gain > self.standard_error
+
+    def row(self, name: str, share: float) -> Row:
+        """One line of the table."""
+        return next(row for row in self.rows if (row.name, row.share) == (name, share))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values, ready for JSON."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "gain": self.gain,
+            "standard_error": self.standard_error,
+            "beats_random": self.beats_random,
+            "within_chance": self.within_chance,
+        }
+
+
+def compare(
+    precision: PrecisionOf,
+    fitted: Sequence[npt.ArrayLike],
+    others: Mapping[str, npt.ArrayLike],
+    draws: int = RANDOM_DRAWS,
+) -> Comparison:
+    """Compare ways of choosing the pictures that go on.
+
+    Args:
+        precision: of a choice; None where there is nothing to find must not occur.
+        fitted: easiness (N,) of every picture by routers that have not seen it, one for each seed.
+        others: way -> easiness (N,), or anything that is lower for what goes on first.
+        draws: random choices to average over.
+    """
+    count = len(np.asarray(fitted[0]))
+    rows = []
+    above = []
+    chance = []
+    for share in SHARES:
+        ways = {FITTED: [lowest(values, share) for values in fitted]}
+        ways[RANDOM] = random_choices(count, share, draws)
+        ways |= {name: [lowest(values, share)] for name, values in others.items()}
+        for name, masks in ways.items():
+            found = [precision(mask) for mask in masks]
+            ap50 = [_known(entry.ap50) for entry in found]
+            rows.append(Row(name, share, Spread.of(ap50), Spread.of([_known(e.ap) for e in found])))
+            if name == FITTED:
+                above.append(np.array(ap50))
+            elif name == RANDOM:
+                chance.append(np.array(ap50))
+    by_seed = np.mean(above, axis=0) - np.mean(chance)
+    # draws of the two shares are independent: half of each mean, so half the error of each
+    variance = by_seed.var() / len(by_seed) + sum(c.var() for c in chance) / draws / 4
+    return Comparison(tuple(rows), float(by_seed.mean()), float(np.sqrt(variance)))
+
+
+def _known(value: float | None) -> float:
+    if value is None:
+        raise ValueError("average precision is not defined where there is no object")
+    return value

@@ -1,0 +1,1 @@
+"""Pictures in: reading, preparing, and drawing on them."""

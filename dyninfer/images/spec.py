@@ -1,0 +1,178 @@
+"""How an image becomes a tensor, and how boxes find their way back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property, lru_cache
+from typing import ClassVar
+
+import numpy as np
+
+from dyninfer.images.prepare import Scratch, normalise, split_channels
+from dyninfer.types import Float32Array, Float64Array, ImageArray
+
+MAX_SIDE = 16_384  # pixels; far beyond any detector, well below what exhausts a machine
+
+
+class ResizeMode(str, Enum):
+    """How an image is fitted into the input of a stage."""
+
+    LETTERBOX = "letterbox"
+    STRETCH = "stretch"
+    PAD_BOTTOM_RIGHT = "pad_bottom_right"
+
+
+class ColorOrder(str, Enum):
+    """Order of the colour channels that a stage expects."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies inside the tensor it was fitted into.
+
+    A point (x, y) of the image lies at (x * scale_x + left, y * scale_y + top) in the tensor.
+    The scales are those of the resized size in whole pixels, so the inverse is exact.
+    """
+
+    width: int
+    height: int
+    resized_width: int
+    resized_height: int
+    left: int = 0
+    top: int = 0
+
+    @property
+    def scale_x(self) -> float:
+        """Tensor pixels per image pixel, horizontally."""
+        return self.resized_width / self.width
+
+    @property
+    def scale_y(self) -> float:
+        """Tensor pixels per image pixel, vertically."""
+        return self.resized_height / self.height
+
+    def to_tensor(self, boxes_xyxy: Float32Array) -> Float32Array:
+        """Boxes (D, 4) in image pixels -> boxes in tensor pixels."""
+        scale = np.array([self.scale_x, self.scale_y] * 2)
+        boxes = boxes_xyxy * scale + np.array([self.left, self.top] * 2)
+        return np.asarray(boxes, np.float32)
+
+    @cached_property
+    def _way_back(self) -> tuple[Float64Array, Float64Array, Float64Array]:
+        """Offset, scale and largest value of a box's four numbers."""
+        ways = ((self.left, self.top), (self.scale_x, self.scale_y), (self.width, self.height))
+        offset, scale, limit = (np.array(way * 2, np.float64) for way in ways)
+        return offset, scale, limit
+
+    def to_image(self, boxes_xyxy: Float32Array) -> Float32Array:
+        """Boxes (D, 4) in tensor pixels -> boxes in image pixels, clipped to the image."""
+        offset, scale, limit = self._way_back
+        boxes = boxes_xyxy - offset
+        boxes /= scale
+        np.maximum(boxes, 0, out=boxes)
+        np.minimum(boxes, limit, out=boxes)
+        return np.asarray(boxes, np.float32)
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What one image input of a stage expects.
+
+    Attributes:
+        height, width: of the tensor, in pixels.
+        resize: how the image is fitted in.
+        color_order: of the tensor's channels.
+        mean, std: per channel in tensor order, in units of 0 to 255: (pixel - mean) / std.
+        pad_value: grey level of the padding, 0 to 255.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    height: int
+    width: int
+    resize: ResizeMode = ResizeMode.LETTERBOX
+    color_order: ColorOrder = ColorOrder.RGB
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    pad_value: int = 114
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
+            raise ValueError(
+                f"the image size is {self.height}x{self.width}, "
+                f"expected sides from 1 to {MAX_SIDE} pixels"
+            )
+        if not all(math.isfinite(number) for number in (*self.mean, *self.std)) or 0 in self.std:
+            raise ValueError(f"mean {self.mean} and std {self.std} do not normalise an image")
+
+    def place(self, width: int, height: int) -> Placement:
+        """Where an image of ``width`` x ``height`` pixels goes.
+
+        Letterbox: one scale for both axes, min(H / h, W / w), sizes rounded, centred; when the
+        padding is odd, the extra pixel is at the right and at the bottom, as in the published
+        DynamicDet preprocessing.
+        """
+        return _place(self.resize, self.width, self.height, width, height)
+
+    @cached_property
+    def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+        """Of each channel: pixel * factor + shift, and what the padding comes to."""
+        factors = tuple(1 / deviation for deviation in self.std)
+        shifts = tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
+        levels = (self.pad_value * f + shift for f, shift in zip(factors, shifts, strict=True))
+        return factors, shifts, tuple(levels)
+
+    def prepare(
+        self,
+        image: ImageArray,
+        out: Float32Array | None = None,
+        scratch: Scratch | None = None,
+    ) -> Float32Array:
+        """Fit an image (h, w, 3) uint8 BGR into a tensor (3, H, W) float32.
+
+        Args:
+            image: the picture.
+            out: written to when given, so that a batch needs no further copy.
+            scratch: kept beside the buffer that ``out`` lies in, it saves what need not be done
+                again for every image.
+        """
+        if out is None:
+            out = np.empty((3, self.height, self.width), np.float32)
+        elif out.dtype != np.float32 or not out.flags.c_contiguous:
+            out[...] = self.prepare(image)
+            return out
+        scratch = Scratch() if scratch is None else scratch
+        placement = self.place(image.shape[1], image.shape[0])
+        size = (placement.resized_width, placement.resized_height)
+        left, top = placement.left, placement.top
+        right, bottom = left + size[0], top + size[1]
+        factors, shifts, levels = self._normalisation
+        scratch.pad(out, (left, top, right, bottom), levels)
+        planes = split_channels(image, size, scratch)
+        if self.color_order is ColorOrder.RGB:
+            planes.reverse()
+        for channel, plane in enumerate(planes):
+            window = out[channel, top:bottom, left:right]
+            normalise(plane, factors[channel], shifts[channel], window)
+        return out
+
+
+@lru_cache(maxsize=256)
+def _place(
+    resize: ResizeMode, tensor_width: int, tensor_height: int, width: int, height: int
+) -> Placement:
+    """See :meth:`ImageSpec.place`; most applications see few sizes, over and over."""
+    if resize is ResizeMode.STRETCH:
+        return Placement(width, height, tensor_width, tensor_height)
+    scale = min(tensor_height / height, tensor_width / width)
+    new_width = min(tensor_width, max(1, round(width * scale)))
+    new_height = min(tensor_height, max(1, round(height * scale)))
+    if resize is ResizeMode.PAD_BOTTOM_RIGHT:
+        return Placement(width, height, new_width, new_height)
+    left, top = (tensor_width - new_width) // 2, (tensor_height - new_height) // 2
+    return Placement(width, height, new_width, new_height, left, top)

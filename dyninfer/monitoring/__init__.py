@@ -1,0 +1,1 @@
+"""Whether images are still like those of the calibration: drift, audits, alarms."""

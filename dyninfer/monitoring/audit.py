@@ -1,0 +1,230 @@
+"""Shadow audits: what the last exit would have found in images that left earlier."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dyninfer.monitoring.drift import mean_bounds
+from dyninfer.monitoring.expected import Outlook
+from dyninfer.results.agreement import disagreement
+from dyninfer.results.detections import Detections
+from dyninfer.results.postprocess import Postprocess
+from dyninfer.routing.policy import LeaveAt
+from dyninfer.runtime.batches import detect_batch
+from dyninfer.runtime.session import CascadePipeline
+from dyninfer.types import ImageArray
+
+logger = logging.getLogger("dyninfer.monitor")
+
+QUEUE = 8
+"""Images that wait at most; each is a copy of a picture in its own size."""
+PATIENCE_S = 2.0
+"""How long an audit waits for a moment when no other call is under way before it runs anyway."""
+_SLICE_S = 0.1
+_AT_EXIT_S = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class AuditJob:
+    """An image that left before the last exit, and what was answered.
+
+    ``easy_share`` in (0, 1] is the share of such images at the time, this one among them;
+    ``outlook`` is what was expected then.
+    """
+
+    image: ImageArray
+    found: Detections
+    options: Postprocess
+    easy_share: float
+    outlook: Outlook | None
+
+
+@dataclass(frozen=True, eq=False)
+class AuditRecord:
+    """The loss in [0, 1] of one answer against the last exit's, see :func:`disagreement`."""
+
+    loss: float
+    easy_share: float
+    outlook: Outlook | None
+
+
+@dataclass(frozen=True)
+class AuditSummary:
+    """What the latest audits say.
+
+    Attributes:
+        mean, low, high: disagreement of images that left early with the last exit, and its
+            95 % interval.
+        expected: the calibration's, for the same policies; None where unknown.
+        risk, risk_low, risk_high: the same for all images, those at the last exit counting 0.
+        risk_limit: what the risk should not exceed; None where unknown.
+    """
+
+    mean: float
+    low: float
+    high: float
+    expected: float | None
+    risk: float
+    risk_low: float
+    risk_high: float
+    risk_limit: float | None
+
+
+def summarise(
+    records: Iterable[AuditRecord], level: float, limit: float | None = None
+) -> AuditSummary | None:
+    """Mean and bounds of audits; None where there are none.
+
+    Every image that leaves early has the same chance to be audited, so the mean loss of audits is
+    that of such images, and the risk is that mean times the share of them among all images. Times
+    at which more images leave early have more audits: the share over the whole time is therefore
+    the harmonic, not the arithmetic mean of the shares that the audits met.
+
+    Args:
+        records: of the latest audits.
+        level: chance that each bound is wrong, by :func:`dyninfer.monitoring.drift.mean_bounds`.
+        limit: of the risk; None for what the baseline says.
+    """
+    audits = list(records)
+    if not audits:
+        return None
+    mean = float(np.mean([audit.loss for audit in audits]))
+    easy_share = 1 / float(np.mean([1 / audit.easy_share for audit in audits]))
+    low, high = mean_bounds(mean, len(audits), level)
+    outlooks = [audit.outlook for audit in audits]
+    expected = _mean([outlook.easy_loss if outlook else None for outlook in outlooks])
+    if limit is None:
+        limit = _mean([outlook.risk_limit if outlook else None for outlook in outlooks])
+    risk = (mean * easy_share, low * easy_share, high * easy_share)
+    return AuditSummary(mean, low, high, expected, *risk, limit)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean, or None where a value is unknown."""
+    known = list(values)
+    return None if any(value is None for value in known) else float(np.mean(np.array(known)))
+
+
+class Auditor:
+    """One thread that runs the last exit on images that it is offered.
+
+    The thread refers to the pipeline and to ``on_audited``, never to the detector, so that a
+    detector that is dropped without being closed is still freed; its owner then calls
+    :meth:`signal_stop`.
+    """
+
+    def __init__(
+        self,
+        pipeline: CascadePipeline,
+        on_audited: Callable[[AuditRecord], None],
+        capacity: int = QUEUE,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self.done = 0
+        self.dropped = 0
+        self.failed = 0
+        self._pipeline = pipeline
+        self._last = LeaveAt(len(pipeline.manifest.exits) - 1)
+        self._on_audited = on_audited
+        self._capacity = capacity
+        self._patience_s = patience_s
+        self._waiting: deque[AuditJob] = deque()
+        self._running = False
+        self._stopped = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="dyninfer-audit", daemon=True)
+
+    @property
+    def pending(self) -> int:
+        """Images that wait or are being audited."""
+        return len(self._waiting) + self._running
+
+    def start(self) -> None:
+        """Start the thread."""
+        # a daemon that is inside an engine while the interpreter ends may crash it
+        atexit.register(self._stop_at_exit)
+        self._thread.start()
+
+    def has_room(self) -> bool:
+        """Whether an offer would be taken; where not, it counts as dropped."""
+        with self._changed:
+            if not self._stopped and len(self._waiting) < self._capacity:
+                return True
+            self.dropped += 1
+            return False
+
+    def offer(self, job: AuditJob) -> bool:
+        """Queue an image and return at once; False where it was dropped."""
+        with self._changed:
+            if self._stopped or len(self._waiting) >= self._capacity:
+                self.dropped += 1
+                return False
+            self._waiting.append(job)
+            self._changed.notify_all()
+            return True
+
+    def finish(self, timeout_s: float | None) -> bool:
+        """Wait until nothing is pending; False where that took longer than ``timeout_s``."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.pending, timeout_s)
+
+    def signal_stop(self) -> None:
+        """Let the thread end after the audit under way; what waits is dropped."""
+        with self._changed:
+            self._stopped = True
+            self.dropped += len(self._waiting)
+            self._waiting.clear()
+            self._changed.notify_all()
+
+    def stop(self, timeout_s: float | None = None) -> None:
+        """:meth:`signal_stop`, and wait for the thread, unless it is the one that calls."""
+        self.signal_stop()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+
+    def _stop_at_exit(self) -> None:
+        self.stop(_AT_EXIT_S)
+
+    def _work(self) -> None:
+        try:
+            while job := self._next():
+                self._wait_for_idle()
+                if not self._stopped:
+                    self._audit(job)
+                with self._changed:
+                    self._running = False
+                    self._changed.notify_all()
+        finally:
+            atexit.unregister(self._stop_at_exit)
+
+    def _next(self) -> AuditJob | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._stopped)
+            if self._stopped:
+                return None
+            self._running = True
+            return self._waiting.popleft()
+
+    def _wait_for_idle(self) -> None:
+        """Let other calls go first, for as long as the patience lasts."""
+        for _ in range(max(1, round(self._patience_s / _SLICE_S))):
+            if self._stopped or self._pipeline.wait_idle(_SLICE_S):
+                return
+
+    def _audit(self, job: AuditJob) -> None:
+        try:
+            reference = detect_batch(self._pipeline, [job.image], self._last, job.options)[0]
+            loss = disagreement(job.found, reference)
+            self.done += 1
+            self._on_audited(AuditRecord(loss, job.easy_share, job.outlook))
+        except Exception:
+            self.failed += 1
+            if self.failed == 1:
+                logger.exception("an audit failed; prediction goes on, more are only counted")

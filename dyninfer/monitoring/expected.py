@@ -1,0 +1,171 @@
+"""What a policy is expected to do, from images on which easiness and losses are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.bundle.calibration import Calibration, Certificate
+from dyninfer.errors import InputError
+from dyninfer.monitoring.drift import bin_counts, bin_edges, mean_bounds, on_grid
+from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, LeaveAt, Policy, Threshold
+from dyninfer.types import Float64Array, Int64Array
+
+RISK_MARGIN = 0.01
+"""By how much the risk may exceed what the calibration shows before it is an alarm."""
+_LEVEL = 0.05
+_FORETOLD = (Threshold, LeaveAt, AlwaysEasy, AlwaysHard)
+"""Policies that may be asked about the baseline's images: others may learn from being asked."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outlook:
+    """What one policy does on the baseline's images.
+
+    Attributes:
+        images: how many there are.
+        easiness: (M,) what a detector would report for each, rising, without NaN, on the grid of
+            :func:`dyninfer.monitoring.drift.on_grid`: the easiness from the last router that sees
+            it.
+        edges: (9,) inner edges of the bins of ``counts``.
+        counts: (10,) images in each bin of easiness.
+        nan_share: share whose reported easiness is NaN.
+        hard_share: share that reaches the last exit, in [0, 1]; None where unknown.
+        easy_loss: mean loss of the images that leave before, in [0, 1]; None where unknown.
+        risk_limit: the risk above which something has changed; None where unknown.
+    """
+
+    images: int
+    easiness: Float64Array
+    edges: Float64Array
+    counts: Float64Array
+    nan_share: float
+    hard_share: float | None = None
+    easy_loss: float | None = None
+    risk_limit: float | None = None
+
+    @property
+    def histogram(self) -> tuple[float, ...]:
+        """Share of the images in each bin; all 0 where no easiness is known."""
+        return tuple((self.counts / max(self.counts.sum(), 1)).tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """Images of the kind that the threshold was chosen for.
+
+    Attributes:
+        source: where they came from, in words.
+        easiness: (routers, N), NaN where a router said so.
+        losses: (routers, N) loss of every image at each exit but the last against the last, or
+            None.
+        certificate: a guarantee that the calibration gives.
+    """
+
+    source: str
+    easiness: Float64Array
+    losses: Float64Array | None = None
+    certificate: Certificate | None = None
+
+    @classmethod
+    def of_calibration(cls, calibration: Calibration) -> Baseline:
+        """The baseline that a bundle's calibration is."""
+        return cls(
+            f"calibration on {calibration.images.count} images",
+            calibration.easiness_array,
+            calibration.losses_array,
+            calibration.certificate,
+        )
+
+    @classmethod
+    def of_easiness(cls, easiness: npt.ArrayLike, routers: int) -> Baseline:
+        """A baseline of easiness alone, (N,) for one router or (routers, N).
+
+        Raises:
+            InputError: another shape, or not one number.
+        """
+        array = np.asarray(easiness)
+        if array.dtype.kind not in "fiu" or array.ndim not in (1, 2):
+            raise InputError(
+                f"a baseline is {array.dtype} {array.shape}, expected easiness as ({routers}, N) "
+                "numbers, or a Calibration"
+            )
+        rows = np.atleast_2d(array.astype(np.float64))
+        if len(rows) != routers or np.isinf(rows).any() or np.isnan(rows).all(axis=1).any():
+            raise InputError(
+                f"a baseline is {array.shape}, expected ({routers}, N) finite easiness: one row "
+                "for every exit but the last, with at least one number in each"
+            )
+        return cls(f"easiness given of {rows.shape[1]} images", rows)
+
+    def under(self, policy: Policy) -> Outlook:
+        """What a policy does on these images.
+
+        Of a policy that follows the stream, such as online control, it is not known which images
+        it would send on: the shares are left open, and the risk is limited by what it would be if
+        every image left where its loss is largest.
+        """
+        if not isinstance(policy, _FORETOLD):
+            return self._open_outlook()
+        leaving, reported = self._walk(policy)
+        easy_loss, limit = self._losses_at(leaving)
+        if self.certificate and self._covers(self.certificate, leaving):
+            limit = self.certificate.risk
+        hard_share = float((leaving == len(self.easiness)).mean())
+        return _outlook(reported, float(np.isnan(reported).mean()), hard_share, easy_loss, limit)
+
+    def _open_outlook(self) -> Outlook:
+        single = len(self.easiness) == 1  # otherwise the router that reports is not known
+        reported = self.easiness[0] if single else np.full(self.easiness.shape[1], np.nan)
+        nan_share = float(np.isnan(self.easiness).any(axis=0).mean())
+        limit = None if self.losses is None else _risk_limit(self.losses.max(axis=0))
+        return _outlook(reported, nan_share, None, None, limit)
+
+    def _walk(self, policy: Policy) -> tuple[Int64Array, Float64Array]:
+        """Exit at which each image leaves, and the easiness that would be reported for it."""
+        images = self.easiness.shape[1]
+        leaving = np.zeros(images, np.int64)
+        reported = self.easiness[0].copy()
+        rows = np.arange(images)  # still on their way
+        for index, column in enumerate(self.easiness):
+            reported[rows] = column[rows]
+            rows = rows[policy.continues(column[rows].astype(np.float32), index)]
+            leaving[rows] = index + 1
+        return leaving, reported
+
+    def _losses_at(self, leaving: Int64Array) -> tuple[float | None, float | None]:
+        """Mean loss of the images that leave early, and the limit of everybody's risk."""
+        if self.losses is None:
+            return None, None
+        early = np.flatnonzero(leaving < len(self.losses))
+        losses = np.zeros(len(leaving))
+        losses[early] = self.losses[leaving[early], early]
+        return float(losses[early].mean()) if len(early) else 0.0, _risk_limit(losses)
+
+    def _covers(self, certificate: Certificate, leaving: Int64Array) -> bool:
+        """Whether a policy sends on every image that the certified threshold sends on."""
+        certified, _ = self._walk(Threshold(certificate.threshold))
+        return bool((leaving >= certified).all())
+
+
+def _risk_limit(losses: Float64Array) -> float:
+    """From the loss of every image (N,): the upper bound of its expectation, and a margin."""
+    return mean_bounds(float(losses.mean()), len(losses), _LEVEL)[1] + RISK_MARGIN
+
+
+def _outlook(
+    reported: Float64Array,
+    nan_share: float,
+    hard_share: float | None,
+    easy_loss: float | None,
+    risk_limit: float | None,
+) -> Outlook:
+    """An outlook from the easiness (N,) that is reported for every image, NaN included."""
+    known = np.sort(on_grid(reported[~np.isnan(reported)]))
+    edges = bin_edges(known)
+    counts = bin_counts(known, edges)
+    return Outlook(
+        len(reported), known, edges, counts, nan_share, hard_share, easy_loss, risk_limit
+    )

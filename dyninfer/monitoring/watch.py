@@ -1,0 +1,214 @@
+"""What a monitor holds between its start and its stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dyninfer.monitoring.alarms import Alarm, AlarmBoard, Check, deliver
+from dyninfer.monitoring.audit import AuditJob, Auditor, AuditRecord, summarise
+from dyninfer.monitoring.easiness_window import (
+    LOOKS_PER_WINDOW,
+    EasinessWindow,
+    drift_checks,
+    read_drift,
+)
+from dyninfer.monitoring.expected import Baseline, Outlook
+from dyninfer.monitoring.report import AuditReport, MonitorReport, MonitorSettings
+from dyninfer.results.detections import Detections
+from dyninfer.results.postprocess import Postprocess
+from dyninfer.routing.policy import Policy
+from dyninfer.runtime.session import CascadePipeline
+from dyninfer.types import ImageArray
+
+logger = logging.getLogger("dyninfer.monitor")
+
+AUDIT_LOOKS_PER_WINDOW = 20
+_AUDIT_LEVEL = 0.01 / AUDIT_LOOKS_PER_WINDOW
+_INTERVAL_LEVEL = 0.025
+"""Of each bound of a 95 % interval."""
+
+
+class Watch:
+    """Observes images, looks at statistics now and then, and raises alarms.
+
+    Any number of threads may call it; alarms are delivered after the lock was let go, in the
+    thread that observed or in that of the audits.
+    """
+
+    def __init__(
+        self,
+        pipeline: CascadePipeline,
+        settings: MonitorSettings,
+        baseline: Baseline | None,
+        on_alarm: Callable[[Alarm], object] | None,
+    ) -> None:
+        self.settings = settings
+        self._exits = len(pipeline.manifest.exits)
+        self._baseline = baseline
+        self._on_alarm = on_alarm
+        self._lock = threading.Lock()
+        self._generator = np.random.default_rng(settings.seed)
+        self._window = EasinessWindow(settings.window)
+        self._audits: deque[AuditRecord] = deque(maxlen=settings.audit_window)
+        self._board = AlarmBoard()
+        self._policy: Policy | None = None
+        self._outlook: Outlook | None = None
+        self._images = self._nan_images = self._since_look = self._since_audit_look = 0
+        self.auditor = Auditor(pipeline, self._take_audit) if settings.audit_share else None
+
+    def observe(
+        self,
+        images: Sequence[ImageArray],
+        found: Sequence[Detections],
+        policy: Policy,
+        options: Postprocess,
+    ) -> None:
+        """Take in what was answered to a batch, in order; audited images are copied."""
+        alarms, chosen = [], []
+        with self._lock:
+            self._expect(policy)
+            for image, detections in zip(images, found, strict=True):
+                self._add(detections)
+                if self._chooses(detections):
+                    share = 1 - (self._window.hard_share or 0.0)
+                    chosen.append((image, detections, share, self._outlook))
+                alarms += self._look()
+        for image, detections, share, outlook in chosen:
+            if self.auditor and self.auditor.has_room():
+                # the caller may overwrite its picture
+                self.auditor.offer(AuditJob(image.copy(), detections, options, share, outlook))
+        deliver(alarms, self._on_alarm)
+
+    def _expect(self, policy: Policy) -> None:
+        """Know what the policy does on the baseline; with two exits easiness does not depend on it.
+
+        With more, the easiness that is reported is that of the last router that saw the image, so
+        it is only comparable under one policy.
+        """
+        if policy is self._policy or policy == self._policy:
+            return
+        if self._policy is not None and self._exits > 2:
+            self._window.clear()
+        self._policy = policy
+        self._outlook = self._baseline.under(policy) if self._baseline else None
+
+    def _add(self, found: Detections) -> None:
+        self._images += 1
+        self._since_look += 1
+        if found.degraded and (self._exits > 2 or found.easiness is None):
+            return  # not the easiness that the policy's route would have reported
+        easiness = np.nan if found.easiness is None else found.easiness
+        self._nan_images += found.easiness is None
+        hard = np.nan if found.degraded else float(found.exit_index == self._exits - 1)
+        expected = self._outlook.hard_share if self._outlook else None
+        self._window.add(easiness, hard, np.nan if expected is None else expected)
+
+    def _chooses(self, found: Detections) -> bool:
+        """Draw whether an image that left early is audited; not one whose route was degraded."""
+        if not self.auditor or found.degraded or found.exit_index == self._exits - 1:
+            return False
+        return bool(self._generator.random() < self.settings.audit_share)
+
+    def _look(self) -> list[Alarm]:
+        if self._baseline is None:
+            if self._window.full:
+                self._become_baseline()
+            return []
+        if self._outlook is None or self._since_look * LOOKS_PER_WINDOW < self.settings.window:
+            return []
+        self._since_look = 0
+        checks = drift_checks(self._window, self._outlook, self.settings, self._images)
+        return self._board.update(checks)
+
+    def _become_baseline(self) -> None:
+        """The first window is what later ones are compared with; for two exits only."""
+        count = len(self._window)
+        source = f"the first {count} images, for want of a calibration"
+        self._baseline = Baseline(source, self._window.easiness[None].copy())
+        logger.info("easiness is compared with that of %s", source)
+        self._window.clear()
+        self._since_look = 0
+        assert self._policy is not None
+        self._outlook = self._baseline.under(self._policy)
+
+    def _take_audit(self, record: AuditRecord) -> None:
+        """Called by the audits' thread."""
+        with self._lock:
+            self._audits.append(record)
+            self._since_audit_look += 1
+            if self._since_audit_look * AUDIT_LOOKS_PER_WINDOW < self.settings.audit_window:
+                return
+            self._since_audit_look = 0
+            alarms = self._board.update(self._disagreement_checks())
+        deliver(alarms, self._on_alarm)
+
+    def _disagreement_checks(self) -> list[Check]:
+        summary = summarise(self._audits, _AUDIT_LEVEL, self.settings.disagreement_alarm)
+        if summary is None or summary.risk_limit is None:
+            return []
+        limit = summary.risk_limit
+        message = (
+            f"answers of earlier exits disagree with the last exit's more than expected: the risk "
+            f"is {summary.risk:.3f} by {len(self._audits)} audits, surely above "
+            f"{summary.risk_low:.3f}, limit {limit:.3f}; raise the threshold or calibrate again"
+        )
+        alarm = Alarm("disagreement", message, summary.risk_low, limit, self._images)
+        return [Check(alarm, summary.risk_low > limit, summary.risk <= limit)]
+
+    def report(self, *, running: bool, failures: int) -> MonitorReport:
+        """What is known now."""
+        with self._lock:
+            outlook, window = self._outlook, self._window
+            reading = read_drift(window, outlook)
+            alarm_at = self.settings.psi_alarm or 0.0
+            return MonitorReport(
+                running=running,
+                baseline=self._source(),
+                images=self._images,
+                window_images=len(window),
+                nan_images=self._nan_images,
+                hard_share=window.hard_share,
+                expected_hard_share=window.expected_hard_share,
+                bin_edges=tuple(outlook.edges.tolist()) if outlook else None,
+                histogram=reading.histogram if reading else None,
+                expected_histogram=outlook.histogram if outlook else None,
+                psi=reading.psi if reading else None,
+                psi_limit=max(reading.psi_noise, alarm_at) if reading else None,
+                ks_statistic=reading.ks_statistic if reading else None,
+                ks_p_value=reading.ks_p_value if reading else None,
+                audits=self._audit_report(),
+                failures=failures,
+                alarms_raised=self._board.raised,
+                alarms=self._board.active,
+            )
+
+    def _audit_report(self) -> AuditReport:
+        limit = self.settings.disagreement_alarm
+        summary = summarise(self._audits, _INTERVAL_LEVEL, limit)
+        auditor, outlook = self.auditor, self._outlook
+        return AuditReport(
+            done=auditor.done if auditor else 0,
+            dropped=auditor.dropped if auditor else 0,
+            failed=auditor.failed if auditor else 0,
+            pending=auditor.pending if auditor else 0,
+            disagreement=summary.mean if summary else None,
+            disagreement_interval=(summary.low, summary.high) if summary else None,
+            expected_disagreement=summary.expected if summary else _easy_loss(outlook),
+            risk=summary.risk if summary else None,
+            risk_interval=(summary.risk_low, summary.risk_high) if summary else None,
+            risk_limit=summary.risk_limit if summary else limit,
+        )
+
+    def _source(self) -> str:
+        if self._baseline:
+            return self._baseline.source
+        return f"none yet: {len(self._window)} of the first {self.settings.window} images"
+
+
+def _easy_loss(outlook: Outlook | None) -> float | None:
+    return outlook.easy_loss if outlook else None

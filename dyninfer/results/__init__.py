@@ -1,0 +1,1 @@
+"""What comes out: detections, and how they are chosen and compared."""

@@ -1,0 +1,1 @@
+"""Who decides: policies, goals, control, certificates, thresholds."""

@@ -1,0 +1,160 @@
+"""Targets in milliseconds and in images per second."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dyninfer.bundle.calibration import Calibration, Certificate
+from dyninfer.errors import PolicyError
+from dyninfer.routing.control_law import ControlSettings, Cost
+from dyninfer.routing.goal import (
+    certified_threshold,
+    check_flag,
+    check_number,
+    ending_of,
+    start_controller,
+)
+from dyninfer.routing.policy import Policy, Threshold
+from dyninfer.routing.thresholds import (
+    SEND_ALL,
+    SEND_NONE,
+    distinct_thresholds,
+    exit_shares_along,
+    exit_shares_at,
+    hard_fraction_at,
+    mean_ms,
+    percentile_ms,
+)
+from dyninfer.types import Float64Array
+
+TAIL_MARGIN = 0.05
+"""Share of its late images that an adaptive tail budget keeps in reserve, for its own swing."""
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class LatencyBudget:
+    """As many images hard as fit into ``ms`` milliseconds per image.
+
+    The mean stays within ``ms``; with ``percentile`` q, that percentile of the images' times
+    does, so that at most 100 - q % of the images take longer. With ``adaptive`` both are held on
+    the stream by what images really took, within the certified range where there is one.
+    """
+
+    ms: float
+    percentile: float | None = None
+    adaptive: bool = False
+
+    def __post_init__(self) -> None:
+        check_number("a latency budget", self.ms, 0, math.inf, "12.0 milliseconds", above=True)
+        if self.percentile is not None:
+            check_number("a percentile", self.percentile, 0, 100, "95", above=True)
+        if self.percentile == 100:
+            raise PolicyError("a percentile is 100, expected less: no budget holds for all images")
+        check_flag(self.adaptive)
+
+    def __str__(self) -> str:
+        ending = ending_of(self.adaptive)
+        if self.percentile is None:
+            return f"{self.ms:g} ms on average{ending}"
+        return f"{self.percentile:g}% of images within {self.ms:g} ms{ending}"
+
+    @property
+    def needs_times(self) -> bool:
+        """True: milliseconds hold for one processor."""
+        return True
+
+    def resolve(self, calibration: Calibration) -> Policy:
+        """See :class:`Target`; refused where not even all images easy, or certified, fit."""
+        return self.resolve_as(calibration, str(self))
+
+    def resolve_as(self, calibration: Calibration, title: str) -> Policy:
+        """As :meth:`resolve`, for what the user asked for in other words."""
+        easiness = calibration.easiness_array
+        costs = self._exit_costs(calibration.exit_ms)
+        thresholds = distinct_thresholds(easiness)
+        limit = self._limit() + _ROUNDING
+        fits = exit_shares_along(easiness, thresholds) @ costs <= limit
+        if not fits[0]:
+            raise PolicyError(self._too_small(calibration, title))
+        # with the most hard images, should a later exit ever be the faster one
+        threshold = float(thresholds[np.flatnonzero(fits)[-1]])
+        if not self.adaptive:
+            return Threshold(threshold)
+        certificate = calibration.certificate
+        if certificate and exit_shares_at(easiness, certificate.threshold) @ costs > limit:
+            raise PolicyError(self._uncertified(calibration, certificate, title))
+        least = certified_threshold(calibration)
+        if self.percentile is None:
+            settings = ControlSettings(Cost.MS, self.ms, least_threshold=least)
+        else:
+            target = (1 - TAIL_MARGIN) * self._limit()
+            settings = ControlSettings(Cost.LATE, target, self.ms, least)
+        return start_controller(calibration, settings, (float(costs[0]), float(costs[-1])), title)
+
+    def _limit(self) -> float:
+        """Of the mean of :meth:`_exit_costs`: milliseconds, or the share that may be late."""
+        return self.ms if self.percentile is None else 1 - self.percentile / 100
+
+    def _exit_costs(self, exit_ms: Sequence[Sequence[float]]) -> Float64Array:
+        """(exits,) mean milliseconds, or for a tail budget the share of images that is late.
+
+        The q-th percentile of a mixture is within ``ms`` exactly if at most 100 - q % is late.
+        """
+        samples = [np.array(times) for times in exit_ms]
+        if self.percentile is None:
+            return np.array([times.mean() for times in samples])
+        return np.array([(times > self.ms).mean() for times in samples])
+
+    def _predicted(self, calibration: Calibration, threshold: float) -> float:
+        """The milliseconds that the budget is about, at a threshold."""
+        shares = exit_shares_at(calibration.easiness_array, threshold)
+        if self.percentile is None:
+            return mean_ms(shares, calibration.exit_ms)
+        return percentile_ms(shares, calibration.exit_ms, self.percentile)
+
+    def _too_small(self, calibration: Calibration, title: str) -> str:
+        broken = hard_fraction_at(calibration.easiness_array, SEND_NONE)
+        cause = f" ({broken:.1%} are hard all the same: their easiness is NaN)" if broken else ""
+        return (
+            f"{title} cannot be kept: with every image easy{cause} it is "
+            f"{self._predicted(calibration, SEND_NONE):.2f} ms, with every image hard "
+            f"{self._predicted(calibration, SEND_ALL):.2f} ms; expected at least the former"
+        )
+
+    def _uncertified(self, calibration: Calibration, certificate: Certificate, title: str) -> str:
+        return (
+            f"{title} cannot be kept: the certified threshold {certificate.threshold:.4g} sends "
+            f"{certificate.hard_fraction:.1%} of the images on, at which it is "
+            f"{self._predicted(calibration, certificate.threshold):.2f} ms; expected at least "
+            "that, or a calibration with another --risk or none"
+        )
+
+
+@dataclass(frozen=True)
+class FramesPerSecond:
+    """As many images hard as a rate, in images per second, allows on average."""
+
+    fps: float
+    adaptive: bool = False
+
+    def __post_init__(self) -> None:
+        check_number("a rate", self.fps, 0, math.inf, "30 frames per second", above=True)
+        check_flag(self.adaptive)
+
+    def __str__(self) -> str:
+        return f"{self.fps:g} frames per second{ending_of(self.adaptive)}"
+
+    @property
+    def needs_times(self) -> bool:
+        """True: milliseconds hold for one processor."""
+        return True
+
+    def resolve(self, calibration: Calibration) -> Policy:
+        """See :class:`Target`: a mean budget of 1000 / ``fps`` milliseconds."""
+        budget = LatencyBudget(1000 / self.fps, adaptive=self.adaptive)
+        return budget.resolve_as(calibration, f"{self} ({budget.ms:.4g} ms)")

@@ -1,0 +1,211 @@
+"""The grammar of ``--speed``: a policy or target as one word; nothing in it is ever evaluated."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+from dyninfer.errors import PolicyError
+from dyninfer.routing.goals import (
+    Accuracy,
+    CertifiedRisk,
+    FramesPerSecond,
+    HardFraction,
+    LatencyBudget,
+    Target,
+)
+from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy, Threshold
+
+_FORMS = (
+    "easy, hard, 0.42, 30%, 12ms, 12ms@p95, 30fps, ap-0.5, certified, 30%+adaptive, or a "
+    "constructor such as HardFraction(0.3)"
+)
+_Speed = Policy | Target
+_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_LONGEST = 200
+_LARGEST_BARE = 2.0  # a threshold above is possible, but hardly what a number without unit means
+_CLASSES: dict[str, Callable[..., _Speed]] = {
+    made.__name__: made
+    for made in (
+        Threshold,
+        AlwaysEasy,
+        AlwaysHard,
+        HardFraction,
+        LatencyBudget,
+        FramesPerSecond,
+        Accuracy,
+        CertifiedRisk,
+    )
+}
+_WORDS: dict[str, Callable[[], _Speed]] = {
+    "easy": AlwaysEasy,
+    "fastest": AlwaysEasy,
+    "hard": AlwaysHard,
+    "most-accurate": AlwaysHard,
+    "risk": CertifiedRisk,
+    "certified": CertifiedRisk,
+}
+_KEYS: dict[str, Callable[[str], _Speed]] = {
+    "threshold": lambda text: Threshold(_numbers(text)),
+    "hard": lambda text: HardFraction(_share(text)),
+    "hard-fraction": lambda text: HardFraction(_share(text)),
+    "ms": lambda text: LatencyBudget(_number(text)),
+    "fps": lambda text: FramesPerSecond(_number(text)),
+    "accuracy": lambda text: Accuracy(_number(text)),
+    "max-ap-drop": lambda text: Accuracy(_number(text)),
+}
+_UNITS: tuple[tuple[str, Callable[..., _Speed]], ...] = (
+    (rf"({_NUMBER})\s*%", lambda share: HardFraction(float(share) / 100)),
+    (rf"({_NUMBER})\s*ms", lambda ms: LatencyBudget(float(ms))),
+    (
+        rf"({_NUMBER})\s*ms\s*@\s*p({_NUMBER})",
+        lambda ms, percentile: LatencyBudget(float(ms), float(percentile)),
+    ),
+    (rf"({_NUMBER})\s*fps", lambda fps: FramesPerSecond(float(fps))),
+    (rf"ap\s*-\s*({_NUMBER})", lambda drop: Accuracy(float(drop))),
+)
+
+
+class _NotUnderstood(Exception):  # noqa: N818  # never leaves this module
+    """The text is none of the forms."""
+
+
+def parse_speed(text: str) -> Policy | Target:
+    """What a ``--speed`` asks for.
+
+    Args:
+        text: a word (``easy``, ``fastest``, ``hard``, ``most-accurate``, ``certified``,
+            ``risk``), a threshold or several separated by commas (``0.42``), a number with a
+            unit (``30%``, ``12ms``, ``12ms@p95``, ``30fps``, ``ap-0.5``), ``name=value``
+            (``threshold``, ``hard``, ``hard-fraction``, ``ms``, ``fps``, ``accuracy``,
+            ``max-ap-drop``), each possibly with ``+adaptive``; or a constructor as in Python
+            (``LatencyBudget(ms=12.0, percentile=95)``), so that a policy's ``repr`` is one too.
+
+    Raises:
+        PolicyError: it is none of them, or a number is out of range.
+    """
+    plain = text.strip()
+    try:
+        if len(plain) > _LONGEST:
+            raise _NotUnderstood
+        constructor = re.fullmatch(r"(\w+)\s*\((.*)\)", plain)
+        if constructor:
+            return _construct(constructor[1], constructor[2])
+        plain, adaptive = _without_suffix(plain.lower())
+        speed = _simple(plain)
+        return _make_adaptive(speed, text) if adaptive else speed
+    except _NotUnderstood:
+        shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+        raise PolicyError(
+            f"the speed {shown!r} is none of the forms{_suggestion(text)}; expected {_FORMS}"
+        ) from None
+
+
+def _without_suffix(text: str) -> tuple[str, bool]:
+    found = re.fullmatch(r"(.*?)\s*\+\s*adaptive", text)
+    return (found[1], True) if found else (text, False)
+
+
+def _simple(text: str) -> _Speed:
+    """Every form but the constructors, in lower case."""
+    if text in _WORDS:
+        return _WORDS[text]()
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if equals:
+        if key not in _KEYS:
+            raise _NotUnderstood
+        return _KEYS[key](value)
+    for pattern, make in _UNITS:
+        if found := re.fullmatch(pattern, text):
+            return make(*found.groups())
+    return _bare_threshold(text)
+
+
+def _bare_threshold(text: str) -> Threshold:
+    """A number without a unit, which must be one that an easiness can be compared with."""
+    values = _numbers(text)
+    if max(values if isinstance(values, tuple) else (values,)) > _LARGEST_BARE:
+        raise PolicyError(
+            f"the speed {text!r} has no unit, so it is a threshold, expected from 0 to just above "
+            f"1; did you mean {text}%, {text}ms or {text}fps?"
+        )
+    return Threshold(values)
+
+
+def _make_adaptive(speed: _Speed, text: str) -> _Speed:
+    if isinstance(speed, (HardFraction, LatencyBudget, FramesPerSecond)):
+        return replace(speed, adaptive=True)
+    raise PolicyError(
+        f"the speed {text!r} cannot be adaptive, expected a share of hard images, a budget in "
+        "milliseconds or a rate before +adaptive"
+    )
+
+
+def _number(text: str) -> float:
+    if not re.fullmatch(_NUMBER, text) or math.isinf(float(text)):
+        raise _NotUnderstood
+    return float(text)
+
+
+def _share(text: str) -> float:
+    """``0.3`` or ``30%``."""
+    return _number(text[:-1].rstrip()) / 100 if text.endswith("%") else _number(text)
+
+
+def _numbers(text: str) -> float | tuple[float, ...]:
+    values = tuple(_number(part.strip()) for part in text.split(","))
+    return values if len(values) > 1 else values[0]
+
+
+def _construct(name: str, inside: str) -> _Speed:
+    """A class by its name, with arguments that are literals: ``a``, ``b=c``."""
+    if name not in _CLASSES:
+        raise _NotUnderstood
+    made = _CLASSES[name]
+    names = [field.name for field in fields(made)]  # type: ignore[arg-type]
+    given: dict[str, Any] = {}
+    named = False
+    for index, argument in enumerate(_split(inside)):
+        keyword = re.fullmatch(r"(\w+)\s*=\s*(.*)", argument)
+        named = named or keyword is not None
+        if keyword is None and (named or index >= len(names)):
+            raise _NotUnderstood
+        key, value = keyword.groups() if keyword else (names[index], argument)
+        if key not in names or key in given:
+            raise _NotUnderstood
+        given[key] = _literal(value)
+    try:
+        return made(**given)
+    except TypeError:  # an argument is missing
+        raise _NotUnderstood from None
+
+
+def _split(inside: str) -> list[str]:
+    """Arguments, separated by the commas outside brackets."""
+    if not inside.strip():
+        return []
+    return [part.strip() for part in re.split(r",(?![^(\[]*[)\]])", inside)]
+
+
+def _literal(text: str) -> Any:
+    """A number, True, False, None, or a tuple or list of numbers."""
+    constants = {"True": True, "False": False, "None": None}
+    if text in constants:
+        return constants[text]
+    if found := re.fullmatch(r"\((.*)\)|\[(.*)\]", text):
+        parts = (found[1] if found[1] is not None else found[2]).rstrip().removesuffix(",")
+        return tuple(_number(part.strip()) for part in parts.split(","))
+    return _number(text)
+
+
+def _suggestion(text: str) -> str:
+    """The known word nearest to the text's longest one, if there is one."""
+    known = {word.lower(): word for word in (*_CLASSES, "adaptive", *_KEYS, *_WORDS)}
+    found = re.findall(r"[a-z][a-z-]*[a-z]", text[:_LONGEST].lower())
+    longest = max(found, key=len, default="")
+    near = difflib.get_close_matches(longest, known, n=1, cutoff=0.5)
+    return f" (did you mean {known[near[0]]}?)" if near and near[0] != longest else ""

@@ -1,0 +1,1 @@
+"""Running a bundle: plan, executor, session, detector."""

@@ -1,0 +1,83 @@
+"""Opening a bundle on a device."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dyninfer.builds.choice import choose_build
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.stage_checks import StageChecks
+from dyninfer.engines import open_backend
+from dyninfer.errors import InputError
+from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.session import CascadePipeline
+
+DEFAULT_BATCH = 8
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    backend: str | None = None,
+    provider: str | None = None,
+    precision: str | None = None,
+    build: bool = True,
+    max_batch: int = DEFAULT_BATCH,
+    shared_threads: bool = False,
+    speculative_head: bool = False,
+) -> Detector:
+    """Open a bundle.
+
+    Args:
+        path: the bundle's folder, ``NAME.dyn``.
+        device: ``"cpu"`` or ``"cuda:0"``; None for the CPU, or for the first GPU where the
+            backend needs one.
+        backend: ``"onnxruntime"``, ``"tensorrt"`` or ``"tensorrt-rtx"``; None for ONNX Runtime.
+        provider: ONNX Runtime's execution provider, ``"cpu"``, ``"cuda"`` or ``"tensorrt"``;
+            None takes the device's own.
+        precision: ``"fp16"``, ``"int8"``, or one for each stage as in
+            ``"first=int8,router=fp32,second=fp16"``; None for the files as they were exported.
+            What is not the export's own is made beforehand by ``dyninfer build``.
+        build: make engines that the backend lacks, which can take minutes; False refuses and
+            says what differs from those that are there.
+        max_batch: longer lists of images are run in batches of this size.
+        shared_threads: let all ONNX Runtime sessions of the process share one pool of threads,
+            worth it where many bundles are open at once. From then on ONNX Runtime refuses
+            sessions that the application opens itself with default options; they need
+            ``SessionOptions.use_per_session_threads = False``. Where the application has set up
+            such a pool itself, it is used in any case.
+        speculative_head: start the first head for all images while the easiness travels to the
+            host, and drop its results for those that go on. Shortens the wait for easy images on
+            a GPU, at the price of a head that hard images did not need; the results are the same.
+
+    Raises:
+        BundleError: the bundle is incomplete, changed, or from a later version.
+        BackendUnavailable: backend, device or provider is not there.
+        EngineBuildError: no build fits, and none may or can be made here.
+    """
+    if not isinstance(max_batch, int) or max_batch < 1:
+        raise InputError(f"max_batch is {max_batch!r}, expected a whole number from 1 up")
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"a bundle is {type(path).__name__}, expected the path of a folder")
+    bundle = Bundle.read(Path(os.fspath(path)))
+    with StageChecks(bundle) as checks:
+        bundle.check_records()
+        opened = open_backend(backend, device, provider, shared_threads)
+        try:
+            chosen = choose_build(
+                bundle, opened, precision, max_batch, may_build=build, checked=checks.wait_all
+            )
+        except BaseException:
+            opened.close()
+            raise
+        pipeline = CascadePipeline(
+            bundle, opened, chosen, speculative_head=speculative_head, checks=checks
+        )
+        try:
+            checks.wait_all()
+        except BaseException:
+            pipeline.close()
+            raise
+    return Detector(bundle, pipeline, max_batch, chosen)

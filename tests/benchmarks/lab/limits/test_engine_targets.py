@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from dyninfer.benchmarks.lab.limits import engines, memory
+from dyninfer.errors import DyninferError
+from tests import support
+
+
+def test_engines_are_compared_with_the_graph_on_both_sides(tmp_path) -> None:
+    steps: list[str] = []
+    found = engines.measure(
+        support.write_two_exits(tmp_path / "two.dyn"),
+        rounds=3,
+        settle_ms=0,
+        progress=lambda what, *_: steps.append(what),
+    )
+    assert [target.key for target in found] == ["engines-easy", "engines-hard"]
+    for target in found:
+        assert target.unit == "ratio"
+        assert target.limit == 1.0
+        assert target.measured.rounds == 3
+        assert target.holds == (target.measured.median <= 1)
+        assert [len(times) for times in target.times_ms.values()] == [3, 3]
+        assert all("engines only" in name for name in target.times_ms)
+    assert "timing hard images in turns" in steps
+
+
+def test_memory_is_of_fresh_processes_in_turns(tmp_path) -> None:
+    steps: list[tuple[str, int, int]] = []
+    (found,) = memory.measure(
+        support.write_two_exits(tmp_path / "two.dyn"), 2, lambda *step: steps.append(step)
+    )
+    assert set(found.times_ms) == {"dyninfer", "if-own-pool", "if-shared-pool"}
+    assert all(10 < mib < 10_000 for values in found.times_ms.values() for mib in values)
+    assert 0.5 < found.measured.median < 2  # Python and the libraries are most of it
+    assert [done for _, done, _ in steps] == [1, 2]
+
+
+@pytest.mark.parametrize("measure", [engines.measure, memory.measure])
+def test_three_exits_have_nothing_to_be_compared_with(tmp_path, measure) -> None:
+    path = support.write_three_exits(tmp_path / "three.dyn")
+    with support.refuses(DyninferError, "3 exits"):
+        measure(path, 2)

@@ -1,0 +1,112 @@
+"""Targets of the runtime itself, with few rounds and tiny models: the bookkeeping is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dyninfer
+from dyninfer import AlwaysEasy, AlwaysHard, Bundle, InputError
+from dyninfer.benchmarks.lab.limits import batching, end_to_end, loading, overhead
+from dyninfer.benchmarks.lab.limits.bare_route import BareRoute
+from dyninfer.benchmarks.lab.limits.idle_bundle import SIZE, write_idle_bundle
+from tests import support
+
+
+@pytest.fixture
+def idle(tmp_path: Path) -> Path:
+    return write_idle_bundle(tmp_path / "idle.dyn")
+
+
+def test_the_idle_bundle_routes_by_one_pixel_and_finds_one_box(idle: Path) -> None:
+    pictures = [np.full((SIZE, SIZE, 3), (0, 0, shade), np.uint8) for shade in (0, 255)]
+    with dyninfer.load(idle) as detector:
+        found = detector(pictures)
+    assert [(d.exit_index, d.easiness) for d in found] == [(1, 0.0), (0, 1.0)]
+    assert [d.class_names for d in found] == [("right",), ("right",)]
+    np.testing.assert_allclose(found[0].boxes_xyxy, [[4, 4, 20, 20]])
+
+
+def test_the_overhead_is_what_the_sessions_do_not_take(monkeypatch) -> None:
+    monkeypatch.setattr(overhead, "CALLS", 5)
+    monkeypatch.setattr(overhead, "_WARM_UP", 1)
+    seen: list[int] = []
+    results = overhead.measure(3, lambda: seen.append(1))
+    assert [result.key for result in results] == [case.key for case in overhead.CASES]
+    assert len(seen) == 3
+    for result in results:
+        total, floor = (np.array(times) for times in result.times_ms.values())
+        assert (result.unit, result.limit) == ("microseconds", 100)
+        assert result.measured.median == pytest.approx(1000 * np.median(total - floor))
+        assert result.measured.median > 0
+
+
+@pytest.mark.parametrize("hard", [(), (0, 1, 2), (1,)])
+def test_sessions_run_by_hand_do_what_the_runtime_does(small_bundle: Path, hard) -> None:
+    images = support.random_images(3, 64, 96)
+    bound = BareRoute(small_bundle).bind({"images": images}, hard)
+    for memory in bound._memory[1::2]:  # outputs
+        for array in memory.values():
+            array.fill(np.nan)
+    bound.run()
+    found = [array for memory in bound._memory[1::2] for array in memory.values()]
+    assert all(np.isfinite(array).all() for array in found)
+    with dyninfer.load(small_bundle) as detector:
+        detector.policy = AlwaysHard() if hard else AlwaysEasy()
+        expected = detector.infer({"images": images})
+    rows = list(hard) or [0, 1, 2]
+    boxes = bound._memory[-1]["boxes_xyxy"]
+    for position, row in enumerate(rows):
+        np.testing.assert_allclose(boxes[position], expected[row].outputs["boxes_xyxy"], atol=1e-3)
+
+
+def test_only_cascades_of_two_exits_are_run_by_hand(tmp_path: Path) -> None:
+    with support.refuses(InputError, "1 exits", "static.dyn"):
+        BareRoute(support.write_static(tmp_path / "static.dyn"))
+
+
+def test_loading_is_timed_in_processes_of_its_own(idle: Path) -> None:
+    (result,) = loading.measure(idle, 2)
+    assert set(result.times_ms) == {loading.OURS, loading.THEIRS}
+    assert all(len(times) == 2 and min(times) > 0 for times in result.times_ms.values())
+    assert result.limit == 1.1
+
+
+def test_a_bundle_that_cannot_be_loaded_is_said_so(idle: Path) -> None:
+    (idle / "parity.json").write_text("{}")
+    with support.refuses(InputError, "parity.json"):
+        loading._opened_ms(loading.OURS, idle, [])
+
+
+def test_the_share_of_work_of_a_mixed_batch(idle: Path) -> None:
+    macs = {"first": 100, "router": 1, "head": 50, "second": 200}
+    support.reseal(idle, lambda m: [m["stages"][n].update(macs=v) for n, v in macs.items()])
+    share = batching.mac_share(Bundle.open(idle).manifest)
+    assert share == pytest.approx((8 * 101 + 6 * 50 + 2 * 200) / (8 * 301))
+
+
+def test_a_bundle_that_does_not_tell_its_work_has_no_share_of_it(idle: Path) -> None:
+    with support.refuses(InputError, "multiply-accumulates"):
+        batching.measure(idle, 2)
+
+
+def test_mixed_batches_are_compared_with_both_alternatives(small_bundle: Path) -> None:
+    results = batching.measure(small_bundle, 2)
+    assert [result.key for result in results] == ["batch-singles", "batch-last-exit"]
+    assert results[1].limit == pytest.approx(
+        batching.mac_share(Bundle.open(small_bundle).manifest) + 0.05
+    )
+    assert results[0].limit == 0.9
+    assert all(len(times) == 2 for result in results for times in result.times_ms.values())
+
+
+def test_what_is_beside_the_engines_adds_up_to_the_call(small_bundle: Path) -> None:
+    (result,) = end_to_end.measure(small_bundle, 3)
+    rest, engines = (np.array(times) for times in result.times_ms.values())
+    assert (rest > 0).all()
+    assert (engines > 0).all()
+    assert result.measured.median == pytest.approx(float(np.median(rest / engines)))
+    with support.refuses(InputError, "1 rounds"):
+        end_to_end.measure(small_bundle, 1)

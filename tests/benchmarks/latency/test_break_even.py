@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dyninfer.benchmarks.latency.baseline_record import BaselineRatio, Baselines
+from dyninfer.benchmarks.latency.break_even import break_even_measured, break_even_of_steps
+from dyninfer.benchmarks.latency.model import fit, predict_ms
+from dyninfer.benchmarks.latency.model_record import LatencyModel, RunsFor, StepCost
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import CascadeRoute, Exit
+from dyninfer.evaluation.interleaved import RatioEstimate
+from tests.benchmarks.latency.made_results import TWO_EXITS, forced_results
+from tests.support import (
+    channel_router,
+    detecting_body,
+    detecting_head,
+    means_of,
+    write_three_exits,
+    write_tiny_bundle,
+    write_two_exits,
+)
+
+
+def baselines(**ratio_by_side: float) -> Baselines:
+    return Baselines(
+        rounds=2,
+        times=(),
+        ratios=tuple(
+            BaselineRatio("always-last-exit", side, RatioEstimate(ratio, 0, 2, 0.95, 2))
+            for side, ratio in ratio_by_side.items()
+        ),
+        memory=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("easy", "hard", "expected"),
+    [
+        (0.5, 1.0, 1.0),  # even all-hard costs no more
+        (0.5, 0.99, 1.0),
+        (1.0, 1.5, 0.0),  # even all-easy costs as much
+        (1.2, 1.1, 0.0),
+        (0.5, 1.5, 0.5),
+        (0.6, 1.1, 0.8),
+    ],
+)
+def test_ratios_tell_where_the_cascade_stops_paying(
+    easy: float, hard: float, expected: float
+) -> None:
+    assert break_even_measured(baselines(easy=easy, hard=hard)) == pytest.approx(expected)
+
+
+def test_without_both_sides_there_is_no_answer() -> None:
+    assert break_even_measured(baselines()) is None
+    assert break_even_measured(baselines(easy=0.5)) is None
+
+
+def test_the_measured_one_is_in_the_model(tmp_path: Path) -> None:
+    manifest = Bundle.open(write_two_exits(tmp_path / "two.dyn")).manifest
+    results = forced_results(TWO_EXITS)
+    assert fit(manifest, results).break_even is None
+    assert fit(manifest, results, baselines(easy=0.5, hard=1.5)).break_even == pytest.approx(0.5)
+
+
+def test_a_detector_that_reads_features_loses_only_the_router(tmp_path: Path) -> None:
+    models = {
+        "first": means_of("images", 8, 8, "value"),
+        "router": channel_router("value", 0),
+        "head": detecting_head("value", 0),
+        "second": detecting_body("images", 8, 1000, carried="value"),
+    }
+    exits = (Exit(body="first", router="router", head="head"), Exit(body="second"))
+    path = write_tiny_bundle(
+        tmp_path / "reads.dyn", models, CascadeRoute(exits=exits), {"images": 8}
+    )
+    manifest = Bundle.open(path).manifest
+    steps = (
+        StepCost("first", 0.0, 10.0),
+        StepCost("router", 0.5, 0.0),
+        StepCost("head", 0.0, 5.0, RunsFor.EASY),
+        StepCost("second", 0.0, 15.0, RunsFor.HARD),
+    )
+    # alone: 10 + 15; the cascade: 15.5 + 10 h
+    assert break_even_of_steps(steps, manifest, 1) == pytest.approx(0.95)
+
+
+def test_unrelated_detectors_lose_all_of_the_first(tmp_path: Path) -> None:
+    manifest = Bundle.open(write_two_exits(tmp_path / "two.dyn")).manifest
+    steps = (
+        StepCost("prepare", 0.0, 1.0),
+        StepCost("first", 0.0, 10.0),
+        StepCost("head", 0.0, 5.0, RunsFor.EASY),
+        StepCost("second", 0.0, 40.0, RunsFor.HARD),
+    )
+    # both read the same images, so 41 alone; the cascade: 16 + 35 h
+    assert break_even_of_steps(steps, manifest, 1) == pytest.approx(25 / 35)
+    assert break_even_of_steps([StepCost("first", 0.0, 50.0), *steps[3:]], manifest, 1) == 0
+    assert break_even_of_steps(steps[3:], manifest, 1) == 1
+
+
+def test_images_that_only_earlier_exits_read_are_not_prepared_alone(tmp_path: Path) -> None:
+    manifest = Bundle.open(write_three_exits(tmp_path / "three.dyn")).manifest
+    steps = (
+        StepCost("prepare", 0.0, 1.0),
+        StepCost("prepare", 0.0, 2.0, RunsFor.HARD),
+        StepCost("body_1", 0.0, 5.0),
+        StepCost("head_1", 0.0, 4.0, RunsFor.EASY),
+        StepCost("body_2", 0.0, 6.0, RunsFor.HARD),
+        StepCost("body_3", 0.0, 9.0, RunsFor.HARD),
+    )
+    # the third body reads images and the first body: 1 + 5 + 9 alone, and what only the second
+    # exit reads is not prepared; the cascade: 10 + 13 h
+    assert break_even_of_steps(steps, manifest, 1) == pytest.approx(5 / 13)
+
+
+def test_in_a_batch_the_first_crossing_counts(tmp_path: Path) -> None:
+    manifest = Bundle.open(write_two_exits(tmp_path / "two.dyn")).manifest
+    steps = (StepCost("first", 0.0, 2.0), StepCost("second", 10.0, 1.0, RunsFor.HARD))
+    # alone 14 / 4 an image; one hard row of four costs (8 + 11) / 4
+    model = LatencyModel(steps, (), 0.0)
+    found = break_even_of_steps(steps, manifest, 4)
+    assert predict_ms(model, 4, found) == pytest.approx(14 / 4)
+    assert 0 < found < 0.25

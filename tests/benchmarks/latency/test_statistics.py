@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dyninfer
+from dyninfer.benchmarks.latency.scenario_record import Estimate
+from dyninfer.benchmarks.latency.statistics import (
+    calls_needed,
+    distribution,
+    draw_rounds,
+    inverse,
+    quantiles_of_repeated,
+    ratio_estimate,
+    supports,
+)
+from tests.support import refuses
+
+times = st.floats(0.01, 1e4)
+rounds_of_times = st.lists(st.lists(times, min_size=1, max_size=20), min_size=1, max_size=6)
+
+
+def test_no_call_is_refused() -> None:
+    with refuses(dyninfer.InputError, "no calls"):
+        distribution([])
+    with refuses(dyninfer.InputError, "no calls"):
+        distribution([[], []])
+    with refuses(dyninfer.InputError, "no round"):
+        ratio_estimate([], [])
+
+
+def test_one_call_is_its_own_median_and_has_no_other_percentile() -> None:
+    found = distribution([[3.0]])
+    assert found.p50_ms == found.mean_ms == Estimate(3.0, 3.0, 3.0)
+    assert (found.count, found.min_ms, found.max_ms) == (1, 3.0, 3.0)
+    assert found.p90_ms is found.p99_ms is found.p999_ms is None
+
+
+@settings(max_examples=25, deadline=None)
+@given(rounds_of_times)
+def test_figures_are_those_of_all_calls(rounds: list[list[float]]) -> None:
+    found, calls = distribution(rounds), np.concatenate(rounds)
+    assert found.count == len(calls)
+    assert found.mean_ms.value == pytest.approx(calls.mean())
+    assert found.p50_ms.value == pytest.approx(np.median(calls))
+    if found.p90_ms is not None:
+        assert found.p90_ms.value == pytest.approx(np.quantile(calls, 0.9))
+    for estimate in (found.mean_ms, found.p50_ms):
+        assert found.min_ms * (1 - 1e-9) <= estimate.low <= estimate.value
+        assert estimate.value <= estimate.high <= found.max_ms * (1 + 1e-9)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(times, st.integers(0, 5)), min_size=1, max_size=30).filter(
+        lambda values: any(count for _, count in values)
+    ),
+    st.lists(st.floats(0, 1), min_size=1, max_size=4),
+)
+def test_quantiles_of_repeated_values_are_those_of_the_values_written_out(
+    values: list[tuple[float, int]], quantiles: list[float]
+) -> None:
+    values.sort()
+    ordered, repeats = (np.array(column) for column in zip(*values, strict=True))
+    written_out = np.quantile(np.repeat(ordered, repeats), quantiles)
+    assert quantiles_of_repeated(ordered, repeats, quantiles) == pytest.approx(written_out)
+
+
+def test_every_bootstrap_sample_holds_as_many_rounds_as_there_are() -> None:
+    counts = draw_rounds(7)
+    assert (counts.sum(axis=1) == 7).all()
+    assert counts.mean(axis=0) == pytest.approx(np.ones(7), abs=0.15)
+    assert (draw_rounds(7) == counts).all()
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    drift, runs = 0.2, 25
+    known = scipy.stats.lognorm(np.hypot(0.5, drift), scale=10)
+    held = {0.5: 0, 0.9: 0}
+    for seed in range(runs):
+        rng = np.random.default_rng(seed)
+        times = 10 * np.exp(rng.normal(0, 0.5, (10, 30)) + rng.normal(0, drift, (10, 1)))
+        found = distribution(times)
+        assert found.p90_ms is not None
+        for quantile, estimate in ((0.5, found.p50_ms), (0.9, found.p90_ms)):
+            held[quantile] += estimate.low <= known.ppf(quantile) <= estimate.high
+    assert all(count >= 0.85 * runs for count in held.values())
+
+
+def test_high_percentiles_are_near_the_truth() -> None:
+    known = scipy.stats.lognorm(0.5, scale=10)
+    found = distribution(known.rvs((20, 400), random_state=np.random.default_rng(0)))
+    assert found.p99_ms is not None
+    assert found.p999_ms is not None
+    assert found.p99_ms.value == pytest.approx(known.ppf(0.99), rel=0.05)
+    assert found.p999_ms.value == pytest.approx(known.ppf(0.999), rel=0.15)
+
+
+def test_intervals_agree_with_scipys_bootstrap_over_rounds() -> None:
+    rng = np.random.default_rng(1)
+    rounds = rng.gamma(4, 2, (15, 30)) + rng.normal(0, 2, (15, 1))
+    ours = distribution(rounds).mean_ms
+    theirs = scipy.stats.bootstrap(
+        (rounds.mean(axis=1),), np.mean, method="percentile", n_resamples=20_000
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert ours.low == pytest.approx(theirs.low, abs=0.15 * width)
+    assert ours.high == pytest.approx(theirs.high, abs=0.15 * width)
+
+
+def test_calls_of_a_round_that_share_its_drift_do_not_make_the_interval_narrow() -> None:
+    drift = np.linspace(1, 3, 10)[:, None]
+    few, many = (distribution(np.repeat(drift, count, axis=1)).mean_ms for count in (2, 200))
+    assert many.high - many.low == pytest.approx(few.high - few.low)
+    assert many.high - many.low > 0.5
+
+
+@pytest.mark.parametrize(("quantile", "count"), [(0.9, 29), (0.99, 299), (0.999, 2995), (0.5, 5)])
+def test_a_percentile_needs_so_many_calls(quantile: float, count: int) -> None:
+    assert calls_needed(quantile) == count
+    assert supports(count, quantile)
+    assert 1 - quantile**count >= 0.95 > 1 - quantile ** (count - 1)
+    if quantile > 0.5:
+        assert not supports(count - 1, quantile)
+
+
+def test_percentiles_appear_as_calls_suffice() -> None:
+    assert distribution([[1.0] * 28]).p90_ms is None
+    assert distribution([[1.0] * 29]).p90_ms is not None
+    assert distribution([[1.0] * 298]).p99_ms is None
+    assert distribution([[1.0] * 2995]).p999_ms is not None
+
+
+def test_a_ratio_is_of_the_sums_and_not_the_mean_of_ratios() -> None:
+    found = ratio_estimate([10.0, 0.0], [1.0, 9.0])
+    assert found.value == 1.0
+    assert (found.low, found.high) == (0.0, 10.0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(times, st.integers(1, 50)), min_size=1, max_size=8))
+def test_the_inverse_of_a_ratio_is_that_of_its_parts(parts: list[tuple[float, int]]) -> None:
+    spent, images = [ms for ms, _ in parts], [count for _, count in parts]
+    one, other = ratio_estimate(spent, images), ratio_estimate(images, spent)
+    turned = inverse(one, 1.0)
+    assert turned.value == pytest.approx(other.value)
+    assert turned.low <= turned.value <= turned.high
+    assert inverse(turned).value == pytest.approx(one.value)

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dyninfer.builds.files import Converted, make_build
+from dyninfer.builds.search import (
+    describe_differences,
+    differences,
+    find_build,
+    find_converted,
+    list_builds,
+    nearest_build,
+    read_build,
+)
+from dyninfer.builds.spec import (
+    BUILD_FILE,
+    HARDWARE_COMPATIBLE,
+    VERSION_COMPATIBLE,
+    BatchProfile,
+    Build,
+    BuildSpec,
+    BuildTarget,
+    own_precision,
+    source_hashes,
+)
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Precision
+from dyninfer.bundle.sealed import SEAL, dump_sealed
+from dyninfer.errors import BundleError, InputError
+from tests import support
+
+RTX3090 = BuildTarget(compute_capabilities=("8.6",), gpu_name="RTX 3090", driver="12.8")
+AMPERE_ADA = BuildTarget(compute_capabilities=("8.6", "8.9"))
+BATCH = BatchProfile(minimum=1, optimum=4, maximum=16)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return Bundle.open(support.write_two_exits(tmp_path / "two.dyn"))
+
+
+def spec_of(bundle: Bundle, **changes: object) -> BuildSpec:
+    values = {
+        "backend": "tensorrt",
+        "library_version": "10.4.0",
+        "target": RTX3090,
+        "batch": BATCH,
+        "precision": own_precision(bundle.manifest),
+        "stages_sha256": source_hashes(bundle.manifest),
+    }
+    return BuildSpec.model_validate(values | changes)
+
+
+def build_in(bundle: Bundle, **changes: object) -> Build:
+    spec = spec_of(bundle, **changes)
+    return make_build(bundle, spec, make_engine=lambda name, _: name.encode()).build
+
+
+def fields(built: BuildSpec, wanted: BuildSpec) -> list[str]:
+    return [difference.field for difference in differences(built, wanted)]
+
+
+def test_a_bundle_without_builds_has_none(bundle: Bundle) -> None:
+    assert list_builds(bundle) == ({}, [])
+    assert find_build(bundle, spec_of(bundle)) is None
+    assert nearest_build(bundle, spec_of(bundle)) is None
+
+
+def test_a_build_is_found_by_what_it_is(bundle: Bundle) -> None:
+    build_in(bundle)
+
+    found = find_build(bundle, spec_of(bundle))
+
+    assert found is not None
+    assert found.path == bundle.path / "engines" / spec_of(bundle).folder_name
+    assert found.engine_path("head").read_bytes() == b"head"
+    assert found.onnx_path("head") is None
+    assert found.build.onnx_sha256() == source_hashes(bundle.manifest)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("backend", "tensorrt-rtx"),
+        ("library_version", "10.4.1"),
+        ("target", RTX3090.model_copy(update={"driver": "12.9"})),
+        ("target", RTX3090.model_copy(update={"gpu_name": "RTX 3080"})),
+        ("target", RTX3090.model_copy(update={"compute_capabilities": ("8.0",)})),
+        ("batch", BatchProfile(minimum=1, optimum=4, maximum=17)),
+        ("batch", None),
+        ("options", {"workspace_bytes": "1"}),
+    ],
+)
+def test_whatever_differs_keeps_a_build_from_being_used(
+    bundle: Bundle, field: str, value: object
+) -> None:
+    build_in(bundle)
+    wanted = spec_of(bundle, **{field: value})
+
+    assert find_build(bundle, wanted) is None
+    assert fields(spec_of(bundle), wanted) == [field]
+    assert wanted.fingerprint != spec_of(bundle).fingerprint
+
+
+def test_other_stages_or_another_precision_do_not_fit(bundle: Bundle) -> None:
+    wanted = spec_of(
+        bundle,
+        precision=own_precision(bundle.manifest) | {"head": Precision.FP16},
+        stages_sha256=source_hashes(bundle.manifest) | {"head": "0" * 64},
+    )
+
+    assert fields(spec_of(bundle), wanted) == ["precision", "stages_sha256"]
+    message = describe_differences(spec_of(bundle), wanted)
+    for part in ("built fp32, wanted first=fp32", "head=fp16", "head=00000000"):
+        assert part in message
+
+
+def test_what_was_built_without_a_gpu_fits_every_gpu_of_its_kind(bundle: Bundle) -> None:
+    built = spec_of(bundle, target=AMPERE_ADA)
+
+    assert not differences(built, spec_of(bundle))
+    assert not differences(built, spec_of(bundle, target=AMPERE_ADA))
+    turing = BuildTarget(compute_capabilities=("7.5",), gpu_name="T4", driver="12.8")
+    assert fields(built, spec_of(bundle, target=turing)) == ["target"]
+    assert fields(spec_of(bundle), built) == ["target"]
+
+
+def test_compatible_builds_fit_later_versions_and_gpus(bundle: Bundle) -> None:
+    later = spec_of(bundle, library_version="10.13.3")
+    assert not differences(spec_of(bundle, options={VERSION_COMPATIBLE: "yes"}), later)
+    earlier = spec_of(bundle, library_version="10.3.0")
+    assert fields(spec_of(bundle, options={VERSION_COMPATIBLE: "yes"}), earlier)
+
+    portable = spec_of(bundle, options={HARDWARE_COMPATIBLE: "yes"})
+    ada = BuildTarget(compute_capabilities=("8.9",), gpu_name="L4", driver="12.9")
+    turing = BuildTarget(compute_capabilities=("7.5",), gpu_name="T4", driver="12.8")
+    assert not differences(portable, spec_of(bundle, target=ada))
+    assert fields(portable, spec_of(bundle, target=turing)) == ["target"]
+
+
+def test_a_wider_batch_range_fits_and_the_narrowest_of_these_is_taken(bundle: Bundle) -> None:
+    for maximum in (32, 8, 16):
+        build_in(bundle, batch=BatchProfile(minimum=1, optimum=1, maximum=maximum))
+
+    wanted = spec_of(bundle, batch=BatchProfile(minimum=1, optimum=4, maximum=12))
+    found = find_build(bundle, wanted)
+
+    assert found is not None
+    assert found.build.spec.batch is not None
+    assert found.build.spec.batch.maximum == 16
+
+
+def test_the_very_build_is_taken_before_one_for_its_kind(bundle: Bundle) -> None:
+    build_in(bundle, target=AMPERE_ADA)
+    build_in(bundle)
+
+    found = find_build(bundle, spec_of(bundle))
+
+    assert found is not None
+    assert found.build.spec.target == RTX3090
+
+
+def test_a_changed_missing_or_linked_engine_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    build_in(bundle)
+    (engine,) = (bundle.path / "engines").glob("*/*head.engine")
+
+    engine.write_bytes(b"HEAD")
+    with support.refuses(BundleError, str(engine), "was changed after it was built", "--force"):
+        find_build(bundle, spec_of(bundle))
+    engine.unlink()
+    with support.refuses(BundleError, str(engine), "missing"):
+        find_build(bundle, spec_of(bundle))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"head")
+    engine.symlink_to(elsewhere)
+    with support.refuses(BundleError, str(engine), "link"):
+        find_build(bundle, spec_of(bundle))
+
+
+def test_a_changed_record_is_not_used_and_is_told(bundle: Bundle) -> None:
+    build_in(bundle)
+    (record,) = (bundle.path / "engines").glob(f"*/{BUILD_FILE}")
+    record.write_text(record.read_text().replace("RTX 3090", "RTX 3080"))
+
+    assert find_build(bundle, spec_of(bundle)) is None
+    builds, broken = list_builds(bundle)
+    assert not builds
+    assert "was changed" in str(broken[0])
+
+
+def resealed(record: Path, change: object) -> None:
+    payload = json.loads(record.read_text())
+    del payload[SEAL]
+    change(payload)  # type: ignore[operator]
+    record.write_text(dump_sealed(payload))
+
+
+@pytest.mark.parametrize("name", ["../first.onnx", "/etc/passwd", "a/b.engine", "", ".hidden"])
+def test_a_file_name_may_not_leave_the_folder(bundle: Bundle, name: str) -> None:
+    build_in(bundle)
+    (record,) = (bundle.path / "engines").glob(f"*/{BUILD_FILE}")
+    resealed(record, lambda payload: payload["stages"]["head"]["engine"].update(file=name))
+
+    with support.refuses(BundleError, "stages.head.engine.file"):
+        read_build(record.parent)
+
+
+def test_a_folder_must_be_named_after_what_it_holds(bundle: Bundle) -> None:
+    build_in(bundle)
+    (record,) = (bundle.path / "engines").glob(f"*/{BUILD_FILE}")
+    moved = record.parent.rename(record.parent.with_name("0" * 16))
+
+    with support.refuses(BundleError, str(moved), spec_of(bundle).folder_name):
+        read_build(moved)
+
+
+def test_a_tensorrt_build_must_have_every_engine(bundle: Bundle) -> None:
+    build_in(bundle)
+    (record,) = (bundle.path / "engines").glob(f"*/{BUILD_FILE}")
+    resealed(record, lambda payload: payload["stages"]["head"].update(engine=None))
+
+    with support.refuses(BundleError, "stages without an engine: head"):
+        read_build(record.parent)
+
+
+def test_the_nearest_build_differs_in_the_fewest_fields(bundle: Bundle) -> None:
+    build_in(bundle, backend="tensorrt-rtx", library_version="1.7")
+    build_in(bundle, library_version="10.3.0")
+
+    nearest = nearest_build(bundle, spec_of(bundle))
+
+    assert nearest is not None
+    assert nearest.spec.library_version == "10.3.0"
+    message = describe_differences(nearest.spec, spec_of(bundle))
+    assert nearest.spec.folder_name in message
+    assert spec_of(bundle).folder_name in message
+    assert "library_version: built 10.3.0, wanted 10.4.0" in message
+
+
+def test_converted_files_are_found_for_another_device(bundle: Bundle, tmp_path: Path) -> None:
+    half = tmp_path / "half.onnx"
+    half.write_bytes(b"half")
+    precision = own_precision(bundle.manifest) | {"head": Precision.FP16}
+    spec = spec_of(bundle, precision=precision)
+    make_build(bundle, spec, Converted({"head": half}), lambda name, _: name.encode())
+
+    found = find_converted(bundle, precision, ["tensorrt"])
+
+    assert found is not None
+    path = found.onnx_path("head")
+    assert path is not None
+    assert path.read_bytes() == b"half"
+    assert found.onnx_path("first") is None
+    assert found.build.onnx_sha256()["head"] != bundle.manifest.stages["head"].sha256
+    assert find_converted(bundle, precision, ["onnxruntime"]) is None
+    assert find_converted(bundle, own_precision(bundle.manifest), ["tensorrt"]) is None
+
+
+positive = st.integers(1, 10_000)
+
+
+@given(st.lists(positive, min_size=3, max_size=3).map(sorted))
+def test_a_batch_range_is_read_back_as_it_was_written(numbers: list[int]) -> None:
+    profile = BatchProfile.parse(":".join(map(str, numbers)))
+
+    assert [profile.minimum, profile.optimum, profile.maximum] == numbers
+    assert BatchProfile.parse(str(profile)) == profile
+
+
+def test_a_single_number_is_a_fixed_batch() -> None:
+    assert BatchProfile.parse("4") == BatchProfile(minimum=4, optimum=4, maximum=4)
+
+
+@pytest.mark.parametrize("text", ["", "0", "1:2", "4:2:8", "1:4:2", "a:b:c", "1:4:16:32", "-1"])
+def test_what_is_no_batch_range_is_refused(text: str) -> None:
+    with support.refuses(InputError, repr(text), "1:4:16"):
+        BatchProfile.parse(text)
+
+
+specs = st.builds(
+    BuildSpec,
+    backend=st.sampled_from(["onnxruntime", "tensorrt", "tensorrt-rtx"]),
+    library_version=st.none() | st.sampled_from(["8.6.1", "10.4.0"]),
+    target=st.none() | st.sampled_from([RTX3090, AMPERE_ADA]),
+    batch=st.none() | st.just(BATCH),
+    precision=st.dictionaries(st.sampled_from("abc"), st.sampled_from(Precision)),
+    stages_sha256=st.dictionaries(st.sampled_from("abc"), st.sampled_from(["0" * 64, "f" * 64])),
+)
+
+
+@given(specs, specs)
+def test_fingerprints_are_equal_exactly_for_equal_specifications(
+    one: BuildSpec, other: BuildSpec
+) -> None:
+    assert (one.fingerprint == other.fingerprint) == (one == other)
+    assert not differences(one, one)
+
+
+@given(specs)
+def test_a_specification_survives_json_and_the_order_of_its_stages(spec: BuildSpec) -> None:
+    again = BuildSpec.model_validate_json(spec.model_dump_json())
+    turned = spec.model_copy(update={"precision": dict(reversed(list(spec.precision.items())))})
+
+    assert again.fingerprint == spec.fingerprint == turned.fingerprint

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dyninfer import BundleError, PolicyError
+from dyninfer.bundle.calibration import Calibration, check_calibration, read_calibration
+from dyninfer.bundle.manifest import Precision
+from dyninfer.bundle.sealed import dump_sealed
+from tests import support
+from tests.dyninfer.calibrations import RECORD, calibration_of, spread
+
+relaxed = settings(deadline=None)
+EASINESS = st.lists(st.floats(0, 1) | st.just(math.nan), min_size=2, max_size=8)
+BUNDLE = Path("night.dyn")
+
+
+def write(path: Path, payload: object) -> Path:
+    path.write_text(dump_sealed(payload), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def payload() -> dict:
+    return calibration_of(spread(5), certified=0.5).model_dump(mode="json")
+
+
+@relaxed
+@given(EASINESS)
+def test_what_is_written_is_read_back(tmp_path_factory, values) -> None:
+    path = tmp_path_factory.mktemp("calibration") / "calibration.json"
+    made = calibration_of(np.array([values]))
+    read = read_calibration(write(path, made.model_dump(mode="json")))
+    assert read == made
+    np.testing.assert_array_equal(read.easiness_array, [values])
+
+
+def test_nan_is_written_as_plain_json(tmp_path) -> None:
+    made = calibration_of(np.array([[0.25, math.nan]]))
+    path = write(tmp_path / "c.json", made.model_dump(mode="json"))
+    assert json.loads(path.read_text(), parse_constant=pytest.fail)["easiness"] == [[0.25, None]]
+
+
+def test_a_changed_file_is_refused(tmp_path, payload) -> None:
+    path = write(tmp_path / "c.json", payload)
+    path.write_text(path.read_text().replace("a test", "a text"))
+    with support.refuses(BundleError, "c.json", "changed"):
+        read_calibration(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"schema_version": 2}, "schema_version"),
+        ({"rows": []}, "rows"),
+        ({"easiness": []}, "easiness"),
+        ({"easiness": [[0.1, 0.2]]}, "easiness"),
+        ({"losses": [[0.1] * 4]}, "losses"),
+        ({"losses": [[0.1] * 4 + [1.5]]}, "losses"),
+        ({"losses": []}, "cascade"),
+        ({"exit_ms": [[1.0]]}, "cascade"),
+        ({"exit_ms": [[1.0], []]}, "exit_ms"),
+        ({"unknown": 1}, "unknown"),
+        ({"last_exit_ap": 31.2}, "last_exit_ap"),
+    ],
+)
+def test_payloads_that_fit_no_cascade_are_refused(tmp_path, payload, change, named) -> None:
+    with support.refuses(BundleError, "c.json", named, "dyninfer calibrate"):
+        read_calibration(write(tmp_path / "c.json", payload | change))
+
+
+def test_a_missing_value_is_refused(tmp_path, payload) -> None:
+    del payload["engine"]["provider"]
+    with support.refuses(BundleError, "engine.provider"):
+        read_calibration(write(tmp_path / "c.json", payload))
+
+
+def test_no_calibration_names_the_command() -> None:
+    with support.refuses(PolicyError, "30% hard", "night.dyn has none", "dyninfer calibrate"):
+        check_calibration(None, RECORD, BUNDLE, "30% hard", times=False)
+
+
+def test_the_same_engines_are_accepted() -> None:
+    made = calibration_of(spread(5))
+    assert check_calibration(made, RECORD, BUNDLE, "30% hard", times=True) is made
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"stages_sha256": {"body": "a", "head": "x"}}, "other stage files (head)"),
+        ({"stages_sha256": {"body": "a"}}, "other stage files (head)"),
+        (
+            {"precision": {"body": Precision.FP16, "head": Precision.FP16}},
+            "precision fp32, not fp16",
+        ),
+        ({"image_inputs": {"images": "384x640"}}, "image inputs 640x640, not 384x640"),
+        ({"backend": "tensorrt"}, "backend onnxruntime, not tensorrt"),
+        ({"backend_version": "1.1"}, "backend version 1.0, not 1.1"),
+        ({"provider": "cuda"}, "provider cpu, not cuda"),
+    ],
+)
+def test_other_engines_are_refused_with_what_differs(change, said) -> None:
+    other = RECORD.model_copy(update=change)
+    made: Calibration = calibration_of(spread(5))
+    with support.refuses(PolicyError, "30% hard", said, "dyninfer calibrate night.dyn"):
+        check_calibration(made, other, BUNDLE, "30% hard", times=False)
+
+
+def test_another_processor_matters_only_for_times() -> None:
+    other = RECORD.model_copy(update={"device_name": "another"})
+    made = calibration_of(spread(5))
+    assert check_calibration(made, other, BUNDLE, "30% hard", times=False) is made
+    with support.refuses(PolicyError, "12 ms", "a processor, 2 cores, not another"):
+        check_calibration(made, other, BUNDLE, "12 ms", times=True)

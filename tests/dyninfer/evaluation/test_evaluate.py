@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dyninfer
+from dyninfer.errors import InputError
+from dyninfer.evaluation.coco import Truth, average_precision
+from dyninfer.evaluation.dataset import Samples, load_samples
+from dyninfer.evaluation.evaluate import evaluate_policy, objects_of
+from dyninfer.results.detections import Detections
+from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Threshold
+from tests.dyninfer.evaluation.coded import write_coded, write_labels
+from tests.dyninfer.evaluation.test_routed_precision import CLASSES, random_pictures
+from tests.support import refuses, write_static
+
+CLASS_NAMES = ("left", "right")
+
+
+def by_pycocotools(truths: list[Truth], found: list[Detections]) -> list[float]:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def wide(boxes: Any) -> list[list[float]]:
+        boxes = np.asarray(boxes, np.float64)
+        return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
+
+    objects = [
+        {"image_id": n, "category_id": int(c), "bbox": box, "area": box[2] * box[3], "iscrowd": k}
+        for n, truth in enumerate(truths)
+        for box, c, k in zip(
+            wide(truth.boxes_xyxy), truth.class_ids, np.asarray(truth.crowd, int).tolist(),
+            strict=True,
+        )
+    ]  # fmt: skip
+    results = [
+        {"image_id": n, "category_id": int(c), "bbox": box, "score": float(s)}
+        for n, entry in enumerate(found)
+        for box, c, s in zip(
+            wide(entry.boxes_xyxy), entry.class_ids, entry.confidences, strict=True
+        )
+    ]
+    reference = COCO()
+    reference.dataset = {
+        "images": [{"id": n} for n in range(len(truths))],
+        "categories": [{"id": n, "name": str(n)} for n in range(CLASSES)],
+        "annotations": [{"id": n, **entry} for n, entry in enumerate(objects, 1)],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference.createIndex()
+        evaluation = COCOeval(reference, reference.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats[:6].tolist()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_six_numbers_are_those_of_pycocotools(seed: int) -> None:
+    truths, found = random_pictures(seed, 20, exits=1)
+    first = [of_picture[0] for of_picture in found]
+    ours = average_precision(truths, first, CLASSES)
+    six = (ours.ap, ours.ap50, ours.ap75, ours.small, ours.medium, ours.large)
+    expected = [
+        None if value < 0 else pytest.approx(value) for value in by_pycocotools(truths, first)
+    ]
+    assert list(six) == expected
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Samples:
+    pictures = write_coded(tmp_path / "pictures", (0, 51, 204, 255))
+    return load_samples(pictures, write_labels(tmp_path / "labels.json", pictures), CLASS_NAMES)
+
+
+def test_a_policy_is_measured_as_it_runs(two_exits: dyninfer.Detector, samples: Samples) -> None:
+    expected = {AlwaysEasy(): (1, 0), AlwaysHard(): (0, 1), Threshold(0.5): (None, 0.5)}
+    for policy, (ap, hard) in expected.items():
+        two_exits.policy = policy
+        result = evaluate_policy(two_exits, samples, time_limit=2)
+        assert result.policy == str(policy)
+        assert result.exit_shares == (1 - hard, hard)
+        assert result.mean_ms > 0
+        if ap is not None:
+            assert result.precision.ap == pytest.approx(ap)
+
+
+def test_a_static_detector_has_a_precision(tmp_path: Path, samples: Samples) -> None:
+    with dyninfer.load(write_static(tmp_path / "static.dyn")) as detector:
+        result = evaluate_policy(detector, samples, time_limit=10)
+    assert result.precision.ap == pytest.approx(1)
+    assert result.exit_shares == (1,)
+
+
+def test_unreadable_pictures_are_left_out_with_a_warning(
+    two_exits: dyninfer.Detector, samples: Samples
+) -> None:
+    samples.items[0].path.write_bytes(b"")
+    result = evaluate_policy(two_exits, samples, time_limit=10)
+    assert len(result.samples.items) == 3
+    assert "000.png" in result.samples.warnings[-1]
+
+
+def test_nothing_to_find_is_refused(two_exits: dyninfer.Detector, samples: Samples) -> None:
+    crowd = Truth(np.ones((1, 4)), np.zeros(1, np.int64), np.ones(1, np.bool_))
+    only_crowds = Samples(tuple(type(item)(item.path, crowd) for item in samples.items))
+    with refuses(InputError, "no object", "4 pictures"):
+        objects_of(only_crowds)
+    for item in samples.items:
+        item.path.write_bytes(b"")
+    with refuses(InputError, "0 pictures"):
+        evaluate_policy(two_exits, samples, time_limit=10)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dyninfer.errors import InputError
+from dyninfer.evaluation.interleaved import (
+    bootstrap_median,
+    compare,
+    is_stable,
+    quantiles,
+    ratios,
+    round_order,
+    run_rounds,
+    warm_up,
+)
+
+
+class Contestant:
+    """Takes the given times, one after the other, and notes that it ran."""
+
+    def __init__(self, name, times_ms, log):
+        self.name = name
+        self.times_ms = iter(times_ms)
+        self.log = log
+
+    def __call__(self):
+        self.log.append(self.name)
+        return next(self.times_ms)
+
+
+@pytest.mark.parametrize(
+    ("times_ms", "stable"),
+    [
+        ([], False),
+        ([10, 10], False),
+        ([10, 10.2, 10.5], True),
+        ([10, 10.2, 10.6], False),
+        ([90, 30, 10, 10.2, 10.4], True),
+        ([10, 10, 10, 20], False),
+    ],
+)
+def test_times_are_stable_when_the_last_three_lie_close(times_ms, stable):
+    assert is_stable(times_ms) is stable
+
+
+def test_warm_up_ends_when_stable():
+    log = []
+    assert warm_up(Contestant("a", [90, 30, 10, 10, 10, 10], log)) == [90, 30, 10, 10, 10]
+
+
+def test_warm_up_ends_at_its_limit():
+    log = []
+    assert len(warm_up(Contestant("a", [2**i for i in range(20)], log), max_runs=4)) == 4
+
+
+def test_every_contestant_runs_once_a_round_and_times_keep_their_order():
+    log = []
+    times = {"a": [1, 2, 3, 4], "b": [5, 6, 7, 8], "c": [9, 10, 11, 12]}
+    contestants = {name: Contestant(name, values, log) for name, values in times.items()}
+    ended = []
+    assert run_rounds(contestants, 4, lambda: ended.append(len(log))) == times
+    assert ended == [3, 6, 9, 12]
+    for start in range(0, 12, 3):
+        assert sorted(log[start : start + 3]) == ["a", "b", "c"]
+
+
+def test_each_order_is_followed_by_its_reverse():
+    names = ["a", "b", "c", "d"]
+    for even in range(0, 10, 2):
+        assert round_order(names, even) == round_order(names, even + 1)[::-1]
+
+
+def test_orders_change_but_are_the_same_for_the_same_seed():
+    names = ["a", "b", "c", "d"]
+    orders = {tuple(round_order(names, index)) for index in range(20)}
+    assert len(orders) > 4
+    assert round_order(names, 6, seed=3) == round_order(names, 6, seed=3)
+
+
+def test_an_even_drift_does_not_favour_either():
+    clock = iter(range(100, 100_000))  # every run takes longer than the one before
+    times = run_rounds({"a": lambda: float(next(clock)), "b": lambda: float(next(clock))}, 40)
+    assert np.mean(times["a"]) == pytest.approx(np.mean(times["b"]))
+
+
+def test_quantiles():
+    found = quantiles([5.0, 1.0, 3.0, 2.0, 4.0])
+    assert (found.runs, found.min_ms, found.median_ms, found.max_ms) == (5, 1, 3, 5)
+    assert (found.p25_ms, found.p75_ms) == (2, 4)
+
+
+def test_quantiles_of_nothing_are_refused():
+    with pytest.raises(InputError, match="no times"):
+        quantiles([])
+
+
+def test_ratios_are_taken_round_by_round():
+    # the machine was ten times slower in the second round: the ratio does not notice
+    np.testing.assert_allclose(ratios([1, 20], [2, 40]), [0.5, 0.5])
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [([1, 2], [1]), ([1], [1]), ([1, 0], [1, 1])])
+def test_what_cannot_be_paired_is_refused(ours, theirs):
+    with pytest.raises(InputError):
+        ratios(ours, theirs)
+
+
+def test_the_interval_holds_the_true_median_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        found = bootstrap_median(rng.lognormal(np.log(0.9), 0.2, 30), resamples=500)
+        held += found.low <= 0.9 <= found.high
+    assert 0.88 < held / 200 <= 1
+
+
+def test_more_rounds_narrow_the_interval():
+    rng = np.random.default_rng(1)
+    few, many = (bootstrap_median(rng.normal(1, 0.1, rounds)) for rounds in (10, 300))
+    assert many.high - many.low < (few.high - few.low) / 2
+
+
+def test_compare_gives_the_same_answer_again():
+    rng = np.random.default_rng(2)
+    ours, theirs = rng.uniform(8, 10, 30), rng.uniform(9, 11, 30)
+    first = compare(ours, theirs)
+    assert first == compare(ours, theirs)
+    assert first.low <= first.median <= first.high
+    assert (first.rounds, first.confidence) == (30, 0.95)
+    assert first.median == pytest.approx(np.median(ours / theirs))

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dyninfer
+from dyninfer.evaluation.dataset import load_samples
+from dyninfer.evaluation.exit_times import ExitTimes
+from dyninfer.evaluation.outcomes import run_samples
+from dyninfer.evaluation.routed_curve import (
+    CurveRow,
+    break_even,
+    evaluate_curve,
+    oracle_exits,
+    picture_gains,
+    routing_quality,
+    shuffled,
+)
+from dyninfer.evaluation.routed_precision import match_picture
+from tests.dyninfer.evaluation.coded import write_coded, write_labels
+from tests.dyninfer.evaluation.test_routed_precision import random_pictures
+
+
+def row(hard: float, ms: float, ap: float, random: tuple[float, ...], oracle: float) -> CurveRow:
+    return CurveRow(0.5, hard, ms, ap, ap, random, oracle)
+
+
+ROWS = [
+    row(0, 4, 0.5, (0.5, 0.5), 0.5),
+    row(0.25, 5, 0.6, (0.52, 0.54), 0.7),
+    row(0.75, 7, 0.66, (0.58, 0.6), 0.7),
+    row(1, 8, 0.65, (0.65, 0.65), 0.65),
+]
+
+
+def test_quality_is_the_mean_over_the_rows_between_the_ends() -> None:
+    quality = routing_quality(ROWS, last_exit_alone_ms=6)
+    assert quality.over_random.mean == pytest.approx(0.63 - 0.56)
+    assert quality.over_random.std == pytest.approx(0.01)
+    assert quality.below_oracle == pytest.approx(0.7 - 0.63)
+    assert quality.share_of_oracle == pytest.approx(0.5)
+    assert quality.break_even == pytest.approx(0.5)
+
+
+def test_an_oracle_that_gains_nothing_has_no_share() -> None:
+    flat = [row(h, 1, 0.5, (0.5,), 0.5) for h in (0, 0.5, 1)]
+    assert routing_quality(flat, 1).share_of_oracle is None
+
+
+@pytest.mark.parametrize(
+    ("alone_ms", "expected"), [(3, 0), (4, 0), (4.5, 0.125), (7.5, 0.875), (8, 1), (9, 1)]
+)
+def test_break_even_is_where_the_cascade_takes_as_long(alone_ms: float, expected: float) -> None:
+    assert break_even(ROWS, alone_ms) == pytest.approx(expected)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.integers(0, 99))
+def test_chance_and_oracle_send_as_many_to_each_exit(exits: list[int], seed: int) -> None:
+    array = np.array(exits)
+    gains = np.random.default_rng(seed).normal(size=len(exits))
+    for other in (shuffled(array, seed), oracle_exits(array, gains)):
+        assert sorted(other) == sorted(exits)
+
+
+def test_the_oracle_sends_on_what_gains_most() -> None:
+    exits = oracle_exits(np.array([0, 2, 0, 1]), np.array([0.1, -0.5, 0.9, 0.4]))
+    assert exits.tolist() == [0, 0, 2, 1]
+
+
+def test_a_gain_is_the_picture_s_own_precision_at_the_last_exit_less_the_first() -> None:
+    truths, found = random_pictures(1, 6, exits=3)
+    matches = [match_picture(*pair) for pair in zip(truths, found, strict=True)]
+    backwards = [
+        match_picture(t, of_picture[::-1]) for t, of_picture in zip(truths, found, strict=True)
+    ]
+    assert np.abs(picture_gains(matches)).max() > 0
+    np.testing.assert_array_equal(picture_gains(matches), -picture_gains(backwards))
+    assert picture_gains([]).shape == (0,)
+
+
+def test_the_curve_runs_from_all_easy_to_all_hard(
+    two_exits: dyninfer.Detector, tmp_path: Path
+) -> None:
+    pictures = write_coded(tmp_path / "pictures", range(0, 250, 10))
+    labels = write_labels(tmp_path / "labels.json", pictures)
+    outcomes = run_samples(two_exits, load_samples(pictures, labels, ("left", "right")))
+    steps = {"prepare": 1.0, "first": 3.0, "router": 1.0, "second": 3.0, "postprocess": 0.0}
+    times = ExitTimes(((6.0,), (8.0,)), ({"prepare": 1.0, "postprocess": 0.0}, steps))
+    curve = evaluate_curve(two_exits.manifest, outcomes, times, seeds=3)
+    assert [exit_.ap for exit_ in curve.exits] == [pytest.approx(1), 0]
+    hard = [row.hard_fraction for row in curve.rows]
+    assert hard == sorted(hard)
+    assert (hard[0], hard[-1]) == (0, 1)
+    assert hard[10] == pytest.approx(0.48)  # 12 of 25: the median itself is not below itself
+    assert [len(row.random_ap) for row in curve.rows] == [3] * 21
+    assert curve.rows[0].ap == curve.rows[0].oracle_ap == pytest.approx(1)
+    # the second body reads the image alone: 1 + 3 + 0 ms
+    assert curve.last_exit_alone_ms == pytest.approx(4)
+    assert curve.quality.break_even == 0
+    again = evaluate_curve(two_exits.manifest, outcomes, times, seeds=3)
+    assert again.rows == curve.rows

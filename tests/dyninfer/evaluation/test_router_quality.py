@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from dyninfer.evaluation.routed_precision import Precision
+from dyninfer.evaluation.router_quality import FITTED, RANDOM, SHARES, compare
+
+COUNT = 40
+GAINS = np.linspace(0, 0.02, COUNT)
+
+
+def precision(hard: np.ndarray) -> Precision:
+    """Each picture adds its own gain: what the best choice is, is known."""
+    ap50 = 0.4 + float(GAINS[hard].sum())
+    return Precision(ap=ap50 / 2, ap50=ap50)
+
+
+def test_a_router_that_knows_the_gains_equals_the_oracle_and_beats_random():
+    found = compare(precision, [-GAINS, -GAINS * 2], {"oracle": -GAINS})
+    for share in SHARES:
+        assert found.row(FITTED, share).ap50 == found.row("oracle", share).ap50
+        assert found.row(FITTED, share).ap50.mean > found.row(RANDOM, share).ap50.mean
+    assert found.beats_random
+    assert not found.within_chance
+
+
+def test_a_router_that_has_it_the_wrong_way_round_does_not_beat_random():
+    found = compare(precision, [GAINS, GAINS], {})
+    assert found.gain < 0
+    assert not found.beats_random
+
+
+def test_random_choice_gives_what_is_expected_of_it():
+    found = compare(precision, [GAINS, GAINS], {}, draws=2000)
+    for share in SHARES:
+        expected = 0.4 + share * GAINS.sum()
+        assert found.row(RANDOM, share).ap50.mean == pytest.approx(expected, abs=0.003)
+
+
+def test_the_gain_is_over_both_shares_and_the_error_over_seeds_and_draws():
+    rng = np.random.default_rng(0)
+    routers = [-GAINS + rng.normal(0, 0.01, COUNT) for _ in range(10)]
+    found = compare(precision, routers, {})
+    above = [
+        found.row(FITTED, share).ap50.mean - found.row(RANDOM, share).ap50.mean for share in SHARES
+    ]
+    assert found.gain == pytest.approx(np.mean(above))
+    assert 0 < found.standard_error < max(found.row(FITTED, s).ap50.std for s in SHARES)
+
+
+def test_a_gain_smaller_than_the_spread_of_chance_is_told_apart():
+    rng = np.random.default_rng(1)
+    routers = [-GAINS + rng.normal(0, 0.05, COUNT) for _ in range(30)]
+    found = compare(precision, routers, {})
+    assert found.within_chance
+
+
+def test_where_every_choice_is_as_good_nothing_beats_random():
+    found = compare(lambda _hard: Precision(0.5, 0.5), [GAINS], {})
+    assert found.gain == 0
+    assert not found.beats_random
+
+
+def test_the_record_is_plain_json():
+    found = compare(precision, [-GAINS], {"oracle": -GAINS})
+    record = json.loads(json.dumps(found.to_dict()))
+    assert record["beats_random"] is True
+    assert [row["name"] for row in record["rows"][:3]] == [FITTED, RANDOM, "oracle"]
+    assert record == found.to_dict()

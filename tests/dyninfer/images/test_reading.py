@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from dyninfer import InputError
+from dyninfer.images.reading import check_image, find_images, read_image
+from tests import support
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(array: np.ndarray, name: str = "picture.png"):
+        path = tmp_path / name
+        assert cv2.imwrite(str(path), array)
+        return path
+
+    return write
+
+
+def test_a_colour_picture_keeps_its_pixels(written) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
+    np.testing.assert_array_equal(read_image(written(array)), array)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_alpha_and_16_bit_files_become_8_bit_bgr(written, channels, dtype) -> None:
+    top = 200 if dtype is np.uint8 else 200 * 257
+    image = read_image(written(np.full((6, 9, channels), top, dtype)))
+    assert (image.shape, image.dtype) == ((6, 9, 3), np.uint8)
+    assert abs(int(image[0, 0, 0]) - 200) <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 30_000), (30_000, 1)])
+def test_extreme_sizes_are_read(written, size) -> None:
+    assert read_image(written(np.zeros((*size, 3), np.uint8))).shape == (*size, 3)
+
+
+def test_a_name_that_is_not_ascii_is_read(written, tmp_path) -> None:
+    path = written(np.zeros((4, 4, 3), np.uint8))
+    renamed = path.rename(tmp_path / "Straße 道路.png")
+    assert read_image(renamed).shape == (4, 4, 3)
+    assert read_image(str(renamed)).shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "empty"),
+        (b"not a picture at all", "not a picture"),
+        (b"\x89PNG\r\n\x1a\n", "not a picture"),
+        (b"\xff\xd8\xff\xe0" + bytes(50), ""),
+        (b"PK\x03\x04" * 30, "not a picture"),
+    ],
+)
+def test_what_is_not_a_picture_is_refused(tmp_path, content, part) -> None:
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    with support.refuses(InputError, "broken.jpg", part):
+        read_image(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path) -> None:
+    with support.refuses(InputError, "nothing.jpg", "does not exist"):
+        read_image(tmp_path / "nothing.jpg")
+    with support.refuses(InputError, "folder"):
+        read_image(tmp_path)
+
+
+def test_colour_arrays_pass_as_they_are_and_grey_and_alpha_are_converted() -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    assert check_image(colour) is colour
+    grey = colour[..., 0]
+    for array in (grey, grey[..., None]):
+        np.testing.assert_array_equal(check_image(array), np.repeat(grey[..., None], 3, 2))
+    alpha = np.concatenate([colour, grey[..., None]], 2)
+    np.testing.assert_array_equal(check_image(alpha), colour)
+
+
+@pytest.mark.parametrize(
+    ("array", "parts"),
+    [
+        (np.zeros((4, 4, 3), np.uint16), ("uint16", "uint8", "257")),
+        (np.zeros((4, 4, 3), np.float32), ("float32", "infer")),
+        (np.zeros((4, 4, 3), np.float64), ("float64", "infer")),
+        (np.zeros((4, 4, 3), bool), ("bool",)),
+        (np.zeros((2, 4, 4, 3), np.uint8), ("(2, 4, 4, 3)", "list")),
+        (np.zeros((3, 40, 40), np.uint8), ("(3, 40, 40)", "channels first")),
+        (np.zeros((4, 4, 2), np.uint8), ("(4, 4, 2)",)),
+        (np.zeros(4, np.uint8), ("(4,)",)),
+        (np.zeros((), np.uint8), ("()",)),
+        (np.zeros((0, 4, 3), np.uint8), ("no pixels",)),
+        (np.zeros((4, 0), np.uint8), ("no pixels",)),
+    ],
+)
+def test_other_arrays_are_refused_with_a_hint(array, parts) -> None:
+    with support.refuses(InputError, *parts):
+        check_image(array)
+
+
+def test_pictures_of_a_folder_are_found_sorted(tmp_path) -> None:
+    assert find_images(tmp_path) == []
+    (tmp_path / "deep").mkdir()
+    for name in ("b.JPG", "a.png", "deep/c.webp", ".hidden.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "folder.png").mkdir()
+    assert [str(p.relative_to(tmp_path)) for p in find_images(tmp_path)] == [
+        "a.png",
+        "b.JPG",
+        "deep/c.webp",
+    ]

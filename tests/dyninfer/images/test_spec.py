@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dyninfer import ColorOrder, ImageSpec, Placement, ResizeMode
+from dyninfer.images.prepare import Scratch
+
+SIDES = st.integers(1, 3000)
+SPECS = st.builds(
+    ImageSpec,
+    height=st.integers(1, 80).map(lambda n: 32 * n),
+    width=st.integers(1, 80).map(lambda n: 32 * n),
+    resize=st.sampled_from(ResizeMode),
+)
+
+
+@given(SPECS, SIDES, SIDES)
+def test_every_image_lies_inside_the_tensor(spec, width, height) -> None:
+    placed = spec.place(width, height)
+    assert placed.resized_width >= 1
+    assert placed.resized_height >= 1
+    assert placed.left >= 0
+    assert placed.top >= 0
+    assert placed.left + placed.resized_width <= spec.width
+    assert placed.top + placed.resized_height <= spec.height
+
+
+@given(SPECS, SIDES, SIDES, st.lists(st.tuples(*[st.floats(0, 1)] * 4), max_size=5))
+def test_boxes_find_their_way_back(spec, width, height, corners) -> None:
+    boxes = (np.array(corners).reshape(-1, 4) * [width, height, width, height]).astype(np.float32)
+    placed = spec.place(width, height)
+    there = placed.to_tensor(boxes)
+    assert there.dtype == np.float32
+    back = placed.to_image(there)
+    assert back.shape == boxes.shape
+    unit = np.spacing(np.float32(4096)) / min(placed.scale_x, placed.scale_y)
+    np.testing.assert_allclose(back, boxes, rtol=0, atol=2 * unit + 1e-4)
+
+
+@given(SPECS, SIDES, SIDES)
+def test_the_corners_of_the_image_are_the_corners_of_its_window(spec, width, height) -> None:
+    placed = spec.place(width, height)
+    found = placed.to_tensor(np.array([[0, 0, width, height]], np.float32))[0]
+    window = [
+        placed.left,
+        placed.top,
+        placed.left + placed.resized_width,
+        placed.top + placed.resized_height,
+    ]
+    np.testing.assert_allclose(found, window, rtol=1e-6)
+
+
+@given(SPECS, SIDES, SIDES)
+def test_boxes_outside_are_clipped_to_the_image(spec, width, height) -> None:
+    far = np.array([[-1e6, -1e6, 1e6, 1e6]], np.float32)
+    assert spec.place(width, height).to_image(far).tolist() == [[0, 0, width, height]]
+
+
+def test_no_boxes_stay_no_boxes() -> None:
+    placed = ImageSpec(64, 64).place(10, 20)
+    assert placed.to_image(np.empty((0, 4), np.float32)).shape == (0, 4)
+    assert placed.to_tensor(np.empty((0, 4), np.float32)).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (640, 480, Placement(640, 480, 640, 480, 0, 80)),
+        (480, 640, Placement(480, 640, 480, 640, 80, 0)),
+        (1280, 720, Placement(1280, 720, 640, 360, 0, 140)),
+        (500, 375, Placement(500, 375, 640, 480, 0, 80)),
+        (1000, 667, Placement(1000, 667, 640, 427, 0, 106)),  # odd padding: more at the bottom
+        (1, 1, Placement(1, 1, 640, 640, 0, 0)),
+        (30_000, 3, Placement(30_000, 3, 640, 1, 0, 319)),
+        (3, 30_000, Placement(3, 30_000, 1, 640, 319, 0)),
+    ],
+)
+def test_a_letterbox_is_placed_as_the_published_preprocessing_does(width, height, expected) -> None:
+    assert ImageSpec(640, 640).place(width, height) == expected
+
+
+def test_the_other_modes() -> None:
+    stretch = ImageSpec(64, 32, ResizeMode.STRETCH).place(10, 10)
+    assert stretch == Placement(10, 10, 32, 64)
+    corner = ImageSpec(64, 64, ResizeMode.PAD_BOTTOM_RIGHT).place(100, 50)
+    assert corner == Placement(100, 50, 64, 32)
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("order", list(ColorOrder))
+@pytest.mark.parametrize("mode", list(ResizeMode))
+@pytest.mark.parametrize("size", [(64, 96), (13, 200), (200, 13), (1, 1), (300, 400)])
+def test_tensors_equal_the_definition(mode, order, size) -> None:
+    spec = ImageSpec(64, 96, mode, order, (10, 20, 30), (50, 60, 70), pad_value=114)
+    image = picture(*size)
+    placed = spec.place(size[1], size[0])
+    expected = np.full((64, 96, 3), 114, np.float64)
+    small = cv2.resize(image, (placed.resized_width, placed.resized_height))
+    rows = slice(placed.top, placed.top + placed.resized_height)
+    columns = slice(placed.left, placed.left + placed.resized_width)
+    expected[rows, columns] = small
+    if order is ColorOrder.RGB:
+        expected = expected[..., ::-1]
+    expected = (expected - [10, 20, 30]) / [50, 60, 70]
+    found = spec.prepare(image)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected.transpose(2, 0, 1), rtol=0, atol=1e-5)
+
+
+def test_the_published_normalisation_is_rgb_from_0_to_1() -> None:
+    tensor = ImageSpec(32, 32).prepare(np.full((32, 32, 3), (0, 51, 255), np.uint8))
+    np.testing.assert_allclose(tensor[:, 0, 0], [1, 0.2, 0], atol=1e-7)
+    padded = ImageSpec(32, 64).prepare(np.zeros((32, 32, 3), np.uint8))
+    np.testing.assert_allclose(padded[:, 5, 3], 114 / 255, atol=1e-7)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 200), st.integers(1, 200), st.sampled_from(ResizeMode))
+def test_a_used_buffer_gives_the_same_as_a_new_one(height, width, mode) -> None:
+    spec = ImageSpec(64, 96, mode, mean=(1, 2, 3))
+    image = picture(height, width)
+    buffer = np.full((3, 64, 96), np.nan, np.float32)
+    assert spec.prepare(image, buffer) is buffer
+    np.testing.assert_array_equal(buffer, spec.prepare(image))
+
+
+def test_the_picture_is_not_changed_and_may_be_a_view() -> None:
+    image = picture(80, 80)
+    before = image.copy()
+    flipped = ImageSpec(64, 64).prepare(image[:, ::-1])
+    np.testing.assert_array_equal(image, before)
+    np.testing.assert_array_equal(
+        flipped, ImageSpec(64, 64).prepare(np.ascontiguousarray(image[:, ::-1]))
+    )
+
+
+def by_numpy(spec: ImageSpec, image: np.ndarray) -> np.ndarray:
+    """The preparation step by step in NumPy, as it once was."""
+    placed = spec.place(image.shape[1], image.shape[0])
+    size = (placed.resized_width, placed.resized_height)
+    if size != (image.shape[1], image.shape[0]):
+        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    canvas = np.full((spec.height, spec.width, 3), spec.pad_value, np.uint8)
+    rows = slice(placed.top, placed.top + size[1])
+    canvas[rows, placed.left : placed.left + size[0]] = image
+    if spec.color_order is ColorOrder.RGB:
+        canvas = canvas[..., ::-1]
+    factors = 1 / np.array(spec.std)
+    tensor = canvas * factors - np.array(spec.mean) * factors
+    return tensor.transpose(2, 0, 1).astype(np.float32)
+
+
+CHANNELS = st.tuples(*[st.floats(-300, 300)] * 3)
+DEVIATIONS = st.tuples(*[st.sampled_from([-58.0, 0.3, 1.0, 57.12, 255.0])] * 3)
+SMALL_SPECS = st.builds(
+    ImageSpec,
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    resize=st.sampled_from(ResizeMode),
+    color_order=st.sampled_from(ColorOrder),
+    mean=CHANNELS,
+    std=DEVIATIONS,
+    pad_value=st.integers(0, 255),
+)
+VIEWS = {
+    "whole": lambda image: image,
+    "flipped": lambda image: image[:, ::-1],
+    "upside down": lambda image: image[::-1],
+    "other channels first": lambda image: image[..., ::-1],
+    "every second": lambda image: image[::2, ::2],
+    "cut out": lambda image: image[len(image) // 3 :, image.shape[1] // 4 :],
+    "turned": lambda image: image.transpose(1, 0, 2),
+    "one colour": lambda image: np.full_like(image, 77),
+    "black": lambda image: np.zeros_like(image),
+}
+
+
+def assert_close(found: np.ndarray, spec: ImageSpec, expected: np.ndarray) -> None:
+    reach = (255 + np.abs(spec.mean).max()) / np.abs(spec.std).min()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=4 * np.spacing(np.float32(reach)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(SMALL_SPECS, st.integers(1, 150), st.integers(1, 150), st.sampled_from(list(VIEWS)))
+def test_every_picture_is_prepared_as_by_numpy(spec, height, width, view) -> None:
+    image = VIEWS[view](picture(height, width))
+    image.flags.writeable = False
+    assert_close(spec.prepare(image), spec, by_numpy(spec, np.ascontiguousarray(image)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3000, 4000)])
+def test_tiny_and_huge_pictures_are_prepared_as_by_numpy(size) -> None:
+    spec = ImageSpec(320, 256, mean=(120, 110, 100), std=(58, 57, 56))
+    image = picture(*size)
+    assert_close(spec.prepare(image), spec, by_numpy(spec, image))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(1, 90), st.integers(1, 90), st.booleans()),
+        max_size=12,
+    )
+)
+def test_a_scratch_leaves_no_trace_of_earlier_pictures(calls) -> None:
+    specs = (
+        ImageSpec(32, 48, mean=(1, 2, 3)),
+        ImageSpec(48, 32, pad_value=7),
+        ImageSpec(32, 48, ResizeMode.STRETCH),
+        ImageSpec(32, 48, ResizeMode.PAD_BOTTOM_RIGHT),
+    )
+    scratch = Scratch()
+    buffer = np.full((5, 3, 32, 48), np.nan, np.float32)
+    for position, (which, height, width, odd) in enumerate(calls):
+        spec, image = specs[which], picture(height, width)
+        start = (position % 2) * 3 * 32 * 48 + odd * 480
+        rows = buffer.reshape(-1)[start : start + 3 * 32 * 48]
+        tensor = rows.reshape(3, spec.height, spec.width)
+        spec.prepare(image, tensor, scratch)
+        assert_close(tensor, spec, by_numpy(spec, image))
+
+
+def test_padding_is_written_once_into_each_place_of_a_buffer() -> None:
+    spec, scratch = ImageSpec(32, 32), Scratch()
+    buffer = np.empty((2, 3, 32, 32), np.float32)
+    wide = picture(16, 32)
+    for tensor in (buffer[0], buffer[1], buffer[0]):
+        spec.prepare(wide, tensor, scratch)
+    buffer[:, :, :8] = -1
+    spec.prepare(wide, buffer[0], scratch)
+    assert (buffer[0, :, :8] == -1).all()
+    spec.prepare(picture(32, 16), buffer[0], scratch)
+    spec.prepare(wide, buffer[0], scratch)
+    assert_close(buffer[0], spec, by_numpy(spec, wide))
+
+
+def test_another_buffer_at_the_same_place_gets_its_padding() -> None:
+    spec, scratch = ImageSpec(32, 32), Scratch()
+    memory = bytearray(3 * 32 * 32 * 4)
+    for level in (0.0, 5.0):
+        buffer = np.frombuffer(memory, np.float32)
+        buffer[:] = level
+        tensor = buffer.reshape(3, 32, 32)
+        spec.prepare(picture(16, 32), tensor, scratch)
+        assert_close(tensor, spec, by_numpy(spec, picture(16, 32)))
+        del buffer, tensor
+
+
+def test_a_scratch_does_not_keep_a_buffer_alive() -> None:
+    spec, scratch = ImageSpec(32, 32), Scratch()
+    buffer = np.empty((1, 3, 32, 32), np.float32)
+    gone = weakref.ref(buffer)
+    spec.prepare(picture(16, 32), buffer[0], scratch)
+    del buffer
+    assert gone() is None
+
+
+def test_tensors_of_another_type_or_order_are_written_too() -> None:
+    spec, image = ImageSpec(32, 48), picture(50, 40)
+    expected = spec.prepare(image)
+    for tensor in (
+        np.empty((3, 32, 48), np.float64),
+        np.empty((32, 48, 3), np.float32).transpose(2, 0, 1),
+        np.empty((3, 32, 96), np.float32)[:, :, ::2],
+    ):
+        assert spec.prepare(image, tensor) is tensor
+        np.testing.assert_array_equal(tensor, expected)
+
+
+def test_threads_with_their_own_scratch_do_not_disturb_each_other() -> None:
+    spec = ImageSpec(64, 96)
+    pictures = [picture(40 + 7 * index, 90) for index in range(6)]
+    expected = [spec.prepare(image) for image in pictures]
+
+    def prepare_often(index: int) -> bool:
+        scratch, tensor = Scratch(), np.empty((3, 64, 96), np.float32)
+        order = [(index + step) % 6 for step in range(60)]
+        return all(
+            np.array_equal(spec.prepare(pictures[one], tensor, scratch), expected[one])
+            for one in order
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(prepare_often, range(8)))

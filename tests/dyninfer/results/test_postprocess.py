@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dyninfer import InputError, Postprocess
+from dyninfer.results.postprocess import MAX_CANDIDATES
+from tests import support
+from tests.dyninfer.results.greedy import candidates, greedy, on_a_grid
+
+
+def test_no_candidates_give_no_detections() -> None:
+    boxes, confidences, classes = Postprocess()(
+        np.empty((0, 4), np.float32), np.empty((0, 3), np.float32)
+    )
+    assert (boxes.shape, confidences.shape, classes.shape) == ((0, 4), (0,), (0,))
+
+
+def test_boxes_without_an_area_are_no_detections_and_suppress_nothing() -> None:
+    boxes = np.array([[10, 10, 10, 10], [90, 90, 95, 90], [0, 0, 20, 20]], np.float32)
+    found, _, _ = Postprocess()(boxes, np.array([[0.9], [0.8], [0.7]], np.float32))
+    assert found.tolist() == [[0, 0, 20, 20]]
+
+
+def test_equal_confidences_keep_the_order_of_the_anchors() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [50, 0, 60, 10]], np.float32)
+    scores = np.full((3, 1), 0.5, np.float32)
+    found, confidences, classes = Postprocess()(boxes, scores)
+    np.testing.assert_array_equal(found, boxes[[0, 2]])
+    assert confidences.tolist() == [0.5, 0.5]
+    assert classes.tolist() == [0, 0]
+
+
+def test_confidence_must_be_above_and_best_class_or_all_labels() -> None:
+    boxes = np.array([[0, 0, 10, 10], [50, 0, 60, 10]], np.float32)
+    scores = np.array([[0.25, 0.2, 0.1], [0.3, 0.9, 0.26]], np.float32)
+    _, confidences, classes = Postprocess(confidence=0.25)(boxes, scores)
+    assert classes.tolist() == [1]
+    np.testing.assert_array_equal(confidences, scores[1, [1]])
+    found, confidences, classes = Postprocess(confidence=0.25, several_labels=True)(boxes, scores)
+    assert classes.tolist() == [1, 0, 2]
+    np.testing.assert_array_equal(confidences, scores[1, [1, 0, 2]])
+    np.testing.assert_array_equal(found, boxes[[1, 1, 1]])
+
+
+def test_at_most_30000_candidates_the_best_ones_are_considered() -> None:
+    count = MAX_CANDIDATES + 500
+    boxes = np.zeros((count, 4), np.float32)
+    boxes[:, 0] = np.arange(count) * 4
+    boxes[:, 2:] = boxes[:, :2] + 2
+    scores = np.linspace(0.3, 0.9, count, dtype=np.float32)[:, None]
+    found, _, _ = Postprocess(max_detections=3)(boxes, scores)
+    np.testing.assert_array_equal(found, boxes[: count - 4 : -1])
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_broken_boxes_and_scores_are_dropped(broken) -> None:
+    boxes = np.array([[0, 0, broken, 10], [20, 0, 30, 10], [40, 0, 50, 10]], np.float32)
+    scores = np.array([[0.9, 0.1], [0.8, 0.1], [np.nan, np.nan]], np.float32)
+    found, _, classes = Postprocess()(boxes, scores)
+    np.testing.assert_array_equal(found, boxes[[1]])
+    assert classes.tolist() == [0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), several=st.booleans())
+def test_results_do_not_depend_on_the_order_of_the_anchors(seed, several) -> None:
+    generator = np.random.default_rng(seed)
+    boxes, _ = candidates(80, seed, classes=1, spread=60, largest=40)
+    scores = generator.random((80, 3), np.float32)
+    order = generator.permutation(80)
+    options = Postprocess(several_labels=several)
+    for a, b in zip(options(boxes, scores), options(boxes[order], scores[order]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"confidence": -0.1}, "confidence"),
+        ({"confidence": 1.1}, "confidence"),
+        ({"confidence": float("nan")}, "confidence"),
+        ({"iou": 2}, "iou"),
+        ({"max_detections": 0}, "max_detections"),
+    ],
+)
+def test_options_outside_their_range_are_refused(options, name) -> None:
+    with support.refuses(InputError, name):
+        Postprocess(**options)
+
+
+def plain(
+    options: Postprocess, boxes: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Postprocessing by its definition."""
+    if options.several_labels:
+        anchors, classes = np.nonzero(scores > options.confidence)
+    else:
+        (anchors,) = np.nonzero(scores.max(axis=1, initial=0) > options.confidence)
+        classes = scores[anchors].argmax(axis=1)
+    chosen = boxes[anchors]
+    usable = (chosen[:, 2:] > chosen[:, :2]).all(axis=1) & np.isfinite(chosen).all(axis=1)
+    anchors, classes = anchors[usable], classes[usable]
+    order = np.argsort(-scores[anchors, classes], kind="stable")
+    anchors, classes = anchors[order], classes[order]
+    kept = greedy(boxes[anchors], classes, options.iou, options.max_detections)
+    anchors, classes = anchors[kept], classes[kept]
+    return boxes[anchors], scores[anchors, classes], classes
+
+
+def assert_as_defined(options: Postprocess, boxes: np.ndarray, scores: np.ndarray) -> None:
+    found = options(boxes, scores)
+    for ours, expected in zip(found, plain(options, boxes, scores), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert [array.dtype for array in found] == [np.float32, np.float32, np.int64]
+
+
+OPTIONS = st.builds(
+    Postprocess,
+    confidence=st.sampled_from([0.0, 0.001, 0.25, 0.5, 1.0]),
+    iou=st.sampled_from([0.0, 0.45, 0.5, 0.65, 1.0]),
+    max_detections=st.sampled_from([1, 20, 300]),
+    several_labels=st.booleans(),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    options=OPTIONS,
+    anchors=st.integers(0, 150),
+    classes=st.sampled_from([1, 3, 8, 10, 80]),
+    levels=st.sampled_from([2, 5, 1000]),
+    seed=st.integers(0, 2**32),
+)
+def test_detections_are_those_of_the_definition(options, anchors, classes, levels, seed) -> None:
+    generator = np.random.default_rng(seed)
+    boxes, _ = on_a_grid(anchors, seed, classes=1)
+    scores = (generator.integers(0, levels, (anchors, classes)) / levels).astype(np.float32)
+    scores **= generator.integers(1, 8)
+    assert_as_defined(options, boxes, scores)
+
+
+@settings(max_examples=60, deadline=None)
+@given(options=OPTIONS, seed=st.integers(0, 2**32), share=st.sampled_from([0.01, 0.3, 1.0]))
+def test_broken_numbers_anywhere_are_those_of_the_definition(options, seed, share) -> None:
+    generator = np.random.default_rng(seed)
+    boxes, _ = candidates(60, seed, classes=1, spread=60, largest=40)
+    scores = generator.random((60, 5), np.float32)
+    for array in (boxes, scores):
+        spoilt = generator.random(array.shape) < share / 4
+        array[spoilt] = generator.choice([np.nan, np.inf, -np.inf, 0, -1], int(spoilt.sum()))
+    assert_as_defined(options, boxes, scores)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("classes", [1, 80, 83])
+@pytest.mark.parametrize("share", [0.0, 1e-5, 0.002])
+def test_a_large_head_is_scanned_completely(classes, several, share) -> None:
+    generator = np.random.default_rng(classes)
+    count = 700_001 // classes
+    scores = generator.random((count, classes), np.float32) * np.float32(0.2)
+    scores[generator.random(scores.shape) < share] = 0.5
+    scores[-1, -1] = 0.9
+    boxes, _ = candidates(count, classes, classes=1, spread=2000, largest=30)
+    assert_as_defined(Postprocess(several_labels=several), boxes, scores)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_columns_and_rows_of_larger_arrays_will_do(several) -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.random((90, 12), np.float32)[::2, 1:8]
+    boxes, _ = candidates(90, 0, classes=1, spread=60, largest=40)
+    assert_as_defined(Postprocess(several_labels=several), boxes[::2], scores)
+
+
+def test_no_classes_give_no_detections() -> None:
+    boxes, _ = candidates(9, 0, classes=1, spread=60, largest=40)
+    found, _, _ = Postprocess()(boxes, np.empty((9, 0), np.float32))
+    assert len(found) == 0

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dyninfer.errors import PolicyError
+from dyninfer.routing.control import Controller
+from dyninfer.routing.control_law import TOLERANCE
+from dyninfer.routing.goals import (
+    Accuracy,
+    CertifiedRisk,
+    FramesPerSecond,
+    HardFraction,
+    LatencyBudget,
+    Target,
+)
+from dyninfer.routing.policy import AlwaysEasy, Policy, Threshold
+from dyninfer.routing.thresholds import (
+    SEND_ALL,
+    SEND_NONE,
+    distinct_thresholds,
+    exit_shares_at,
+    hard_fraction_at,
+    mean_ms,
+    percentile_ms,
+)
+from tests import support
+from tests.dyninfer.calibrations import EXIT_MS, calibration_of, spread
+
+relaxed = settings(deadline=None)
+EASINESS = spread()
+SPREAD = calibration_of(EASINESS)
+THREE_MS = ((10.0,), (20.0,), (40.0,))
+ALL = (
+    HardFraction(0.3),
+    LatencyBudget(12.0),
+    LatencyBudget(12.0, 95),
+    FramesPerSecond(80.0),
+    Accuracy(0.5),
+    CertifiedRisk(),
+)
+
+
+def resolved(target: Target, calibration=SPREAD) -> float:
+    policy = target.resolve(calibration)
+    assert isinstance(policy, Threshold)
+    assert isinstance(policy.value, float)
+    return policy.value
+
+
+def test_a_target_is_no_policy_and_a_policy_no_target() -> None:
+    for target in ALL:
+        assert isinstance(target, Target)
+        assert not isinstance(target, Policy)
+    assert not isinstance(AlwaysEasy(), Target)
+
+
+def test_only_milliseconds_need_times() -> None:
+    assert [target.needs_times for target in ALL] == [False, True, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        (HardFraction(0.3), "30% hard"),
+        (HardFraction(0.07, adaptive=True), "7% hard, adaptive"),
+        (LatencyBudget(12), "12 ms on average"),
+        (LatencyBudget(12.5, 95), "95% of images within 12.5 ms"),
+        (LatencyBudget(12, 99.9, adaptive=True), "99.9% of images within 12 ms, adaptive"),
+        (FramesPerSecond(30), "30 frames per second"),
+        (Accuracy(0.5), "at most 0.5 AP below the last exit"),
+        (CertifiedRisk(), "the certified threshold"),
+    ],
+)
+def test_targets_say_what_they_ask_for(target, text) -> None:
+    assert str(target) == text
+
+
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [
+        *[(HardFraction, value) for value in (-0.1, 1.1, 30, math.nan, "0.3", None, True)],
+        *[(LatencyBudget, value) for value in (0, -1, math.inf, math.nan, "12")],
+        *[(lambda q: LatencyBudget(12, q), value) for value in (0, 100, 101, -5, "95")],
+        *[(FramesPerSecond, value) for value in (0, -1, math.inf, "30")],
+        *[(Accuracy, value) for value in (-0.1, 101, math.nan, None)],
+        *[(lambda flag: HardFraction(0.3, flag), value) for value in (1, "yes", None)],
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(make, value) -> None:
+    with support.refuses(PolicyError, f"is {value!r}", "expected"):
+        make(value)
+
+
+# Share of hard images
+
+
+@relaxed
+@given(st.floats(0.001, 0.999))
+def test_a_share_is_that_percentile_of_the_easiness(fraction) -> None:
+    value = resolved(HardFraction(fraction))
+    assert value == np.percentile(EASINESS[0], 100 * fraction)
+    assert abs(hard_fraction_at(EASINESS, value) - fraction) <= 1 / EASINESS.shape[1]
+
+
+def test_none_and_all_are_exactly_that() -> None:
+    assert resolved(HardFraction(0)) == SEND_NONE
+    assert resolved(HardFraction(1)) == SEND_ALL
+    constant = calibration_of(np.full((1, 10), 0.5))
+    assert resolved(HardFraction(0), constant) == SEND_NONE
+    assert resolved(HardFraction(1), constant) == SEND_ALL
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize(("value", "said"), [(0.5, "0.5"), (math.nan, "NaN")])
+def test_a_router_that_tells_no_image_from_another_is_refused(value, said, adaptive) -> None:
+    constant = calibration_of(np.full((1, 10), value))
+    with support.refuses(PolicyError, "30% hard", "same easiness", said, "AlwaysEasy"):
+        HardFraction(0.3, adaptive).resolve(constant)
+
+
+def test_ties_that_stand_in_the_way_are_refused_with_what_can_be_had() -> None:
+    tied = np.array([[0.1] * 10 + [0.5] * 60 + [0.9] * 30])
+    with support.refuses(PolicyError, "40% hard", "100 calibration images", "10.0% or 70.0%"):
+        HardFraction(0.4).resolve(calibration_of(tied))
+    assert hard_fraction_at(tied, resolved(HardFraction(0.1), calibration_of(tied))) == 0.1
+    assert resolved(HardFraction(0.12), calibration_of(tied)) == 0.5  # near enough
+
+
+def test_images_without_easiness_are_a_least_share() -> None:
+    broken = np.array([[math.nan] * 40 + list(np.linspace(0.1, 0.9, 60))])
+    with support.refuses(PolicyError, "10% hard", "NaN", "40.0%"):
+        HardFraction(0.1).resolve(calibration_of(broken))
+    value = resolved(HardFraction(0.7), calibration_of(broken))
+    assert hard_fraction_at(broken, value) == pytest.approx(0.7, abs=0.01)
+
+
+def test_with_more_routers_the_share_is_that_of_the_last_exit() -> None:
+    both = np.vstack([spread(seed=1), spread(seed=2)])
+    value = resolved(HardFraction(0.3), calibration_of(both, THREE_MS))
+    assert hard_fraction_at(both, value) == pytest.approx(0.3, abs=0.01)
+
+
+# Milliseconds
+
+
+def test_the_mean_fits_and_one_more_hard_image_would_not() -> None:
+    value = resolved(LatencyBudget(13.0))
+    assert mean_ms(exit_shares_at(EASINESS, value), EXIT_MS) <= 13
+    assert hard_fraction_at(EASINESS, value) == pytest.approx(0.3)
+    above = float(np.nextafter(np.float32(value), np.float32(2)))
+    assert mean_ms(exit_shares_at(EASINESS, above), EXIT_MS) > 13
+
+
+@relaxed
+@given(st.floats(10.0, 21.0), st.integers(1, 2), st.none() | st.floats(50, 99.9))
+def test_a_budget_takes_the_most_hard_images_that_fit(ms, routers, percentile) -> None:
+    easiness = np.vstack([spread(40, seed) for seed in range(routers)]).round(1)
+    exit_ms = (EXIT_MS[0], (14.0, 18.0), EXIT_MS[1])[-routers - 1 :] if routers == 2 else EXIT_MS
+    calibration = calibration_of(easiness, exit_ms)
+
+    def fits(threshold: float) -> bool:
+        shares = exit_shares_at(easiness, threshold)
+        if percentile is None:
+            return mean_ms(shares, exit_ms) <= ms + 1e-9
+        return percentile_ms(shares, exit_ms, percentile) <= ms
+
+    fitting = [value for value in distinct_thresholds(easiness) if fits(value)]
+    if not fits(SEND_NONE):
+        with support.refuses(PolicyError, "cannot be kept"):
+            LatencyBudget(ms, percentile).resolve(calibration)
+        return
+    value = resolved(LatencyBudget(ms, percentile), calibration)
+    assert fits(value)
+    most = max(hard_fraction_at(easiness, other) for other in fitting)
+    assert hard_fraction_at(easiness, value) == most
+
+
+def test_a_budget_of_the_hard_path_or_more_sends_all_on() -> None:
+    assert resolved(LatencyBudget(20.0)) == SEND_ALL
+    assert resolved(LatencyBudget(500)) == SEND_ALL
+    assert resolved(LatencyBudget(21.0, 95)) == SEND_ALL
+
+
+def test_a_budget_of_exactly_the_easy_path_sends_none_on() -> None:
+    assert hard_fraction_at(EASINESS, resolved(LatencyBudget(10.0))) == 0
+
+
+def test_a_budget_below_the_easy_path_is_refused_with_the_figures() -> None:
+    with support.refuses(PolicyError, "9 ms on average", "easy it is 10.00 ms", "hard 20.00 ms"):
+        LatencyBudget(9.0).resolve(SPREAD)
+    with support.refuses(PolicyError, "95% of images within 9 ms", "11.00 ms", "21.00 ms"):
+        LatencyBudget(9.0, 95).resolve(SPREAD)
+
+
+def test_a_tail_budget_below_the_hard_path_keeps_the_tail_easy() -> None:
+    value = resolved(LatencyBudget(12.0, 90))
+    assert hard_fraction_at(EASINESS, value) == pytest.approx(0.1)
+    assert percentile_ms(exit_shares_at(EASINESS, value), EXIT_MS, 90) <= 12
+
+
+def test_easy_images_that_are_late_use_up_the_tail() -> None:
+    slow = ((10.0,) * 96 + (50.0,) * 4, (60.0,))
+    value = resolved(LatencyBudget(12.0, 95), calibration_of(EASINESS, slow))
+    # 4 % of the easy ones and all hard ones are late: 0.04 (1 - f) + f <= 0.05
+    assert hard_fraction_at(EASINESS, value) == pytest.approx(0.01 / 0.96, abs=1 / 200)
+    with support.refuses(PolicyError, "97% of images within 12 ms", "50.00 ms"):
+        LatencyBudget(12.0, 97).resolve(calibration_of(EASINESS, slow))
+
+
+def test_a_tail_that_nan_images_alone_exceed_is_refused_with_the_reason() -> None:
+    broken = np.array([[math.nan] * 10 + list(np.linspace(0.1, 0.9, 90))])
+    with support.refuses(PolicyError, "95% of images within 12 ms", "10.0%", "NaN"):
+        LatencyBudget(12.0, 95).resolve(calibration_of(broken))
+
+
+def test_a_rate_is_a_mean_budget() -> None:
+    assert resolved(FramesPerSecond(80)) == resolved(LatencyBudget(12.5))
+    with support.refuses(PolicyError, "200 frames per second (5 ms)", "10.00 ms"):
+        FramesPerSecond(200).resolve(SPREAD)
+
+
+# Accuracy
+
+
+def test_accuracy_takes_the_lowest_threshold_from_which_on_all_rows_are_good() -> None:
+    # the second row is good by chance: the next one is not
+    calibration = calibration_of(
+        EASINESS, precision=(0.30, 0.399, 0.38, 0.395, 0.401), last_exit_ap=0.40
+    )
+    assert resolved(Accuracy(0.5), calibration) == calibration.rows[3].threshold
+    assert resolved(Accuracy(2.0), calibration) == calibration.rows[1].threshold
+    assert resolved(Accuracy(10.0), calibration) == calibration.rows[0].threshold
+
+
+def test_accuracy_that_only_the_last_exit_has_sends_all_on() -> None:
+    calibration = calibration_of(EASINESS, precision=(0.1, 0.2, 0.3), last_exit_ap=0.4)
+    assert resolved(Accuracy(0.5), calibration) == SEND_ALL
+
+
+def test_a_drop_of_exactly_the_limit_is_allowed() -> None:
+    calibration = calibration_of(EASINESS, precision=(0.395, 0.395), last_exit_ap=0.4)
+    assert resolved(Accuracy(0.5), calibration) == calibration.rows[0].threshold
+
+
+def test_accuracy_without_labels_names_the_command() -> None:
+    with support.refuses(PolicyError, "0.5 AP", "dyninfer calibrate", "--annotations"):
+        Accuracy(0.5).resolve(SPREAD)
+
+
+# Certificates
+
+
+def test_the_certified_threshold_is_the_certificates() -> None:
+    assert resolved(CertifiedRisk(), calibration_of(EASINESS, certified=0.62)) == 0.62
+    with support.refuses(PolicyError, "dyninfer calibrate", "--risk"):
+        CertifiedRisk().resolve(SPREAD)
+
+
+def test_a_certificate_does_not_change_fixed_targets() -> None:
+    certified = calibration_of(EASINESS, certified=0.9)
+    for target in (HardFraction(0.1), LatencyBudget(11.0), LatencyBudget(12.0, 95)):
+        assert target.resolve(certified) == target.resolve(SPREAD)
+
+
+# Adaptive
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        HardFraction(0.3, adaptive=True),
+        LatencyBudget(13.0, adaptive=True),
+        LatencyBudget(12.0, 95, adaptive=True),
+        FramesPerSecond(80, adaptive=True),
+    ],
+)
+def test_adaptive_targets_are_controllers_of_two_exits(target) -> None:
+    controller = target.resolve(SPREAD)
+    assert isinstance(controller, Controller)
+    assert isinstance(controller, Policy)
+    assert str(target) in str(controller)
+    three = calibration_of(np.vstack([EASINESS, EASINESS]), THREE_MS)
+    with support.refuses(PolicyError, "3 exits", "expected 2"):
+        target.resolve(three)
+
+
+def test_a_controller_starts_at_the_calibrations_threshold() -> None:
+    for fixed, adaptive in (
+        (HardFraction(0.3), HardFraction(0.3, adaptive=True)),
+        (LatencyBudget(13.0), LatencyBudget(13.0, adaptive=True)),
+        (LatencyBudget(12.0, 90), LatencyBudget(12.0, 90, adaptive=True)),
+    ):
+        controller = adaptive.resolve(SPREAD)
+        assert isinstance(controller, Controller)
+        assert controller.threshold == pytest.approx(resolved(fixed), abs=0.02)
+
+
+def test_an_adaptive_tail_keeps_some_of_its_late_images_in_reserve() -> None:
+    controller = LatencyBudget(12.0, 90, adaptive=True).resolve(SPREAD)
+    assert isinstance(controller, Controller)
+    # so that even its widest swing stays within the 10 % that may be late
+    assert controller.settings.target * (1 + 2 * TOLERANCE) <= 0.1
+    assert controller.settings.limit_ms == 12
+
+
+def test_a_share_below_the_certified_one_is_held_there() -> None:
+    controller = HardFraction(0.1, adaptive=True).resolve(calibration_of(EASINESS, certified=0.62))
+    assert isinstance(controller, Controller)
+    assert controller.threshold == 0.62
+
+
+@pytest.mark.parametrize("percentile", [None, 95])
+def test_a_budget_that_the_certificate_rules_out_is_refused_with_the_figures(percentile) -> None:
+    certified = calibration_of(EASINESS, certified=0.62)
+    share = hard_fraction_at(EASINESS, 0.62)
+    with support.refuses(
+        PolicyError, "12 ms", "certified threshold 0.62", f"{share:.1%}", "--risk"
+    ):
+        LatencyBudget(12.0, percentile, adaptive=True).resolve(certified)
+    assert isinstance(LatencyBudget(17.0, adaptive=True).resolve(certified), Controller)
+    assert isinstance(LatencyBudget(21.0, 95, adaptive=True).resolve(certified), Controller)
