@@ -23,8 +23,10 @@ from .monitoring.alarms import Alarm as Alarm
 from .monitoring.monitor import Monitor as Monitor
 from .monitoring.report import AuditReport as AuditReport
 from .monitoring.report import MonitorReport as MonitorReport
+from .results.answer import RawOutput as RawOutput
+from .results.classification import Classification as Classification
+from .results.classification import TopK as TopK
 from .results.detections import Detections as Detections
-from .results.detections import RawOutput as RawOutput
 from .results.postprocess import Postprocess as Postprocess
 from .routing.control import Controller as Controller
 from .routing.control_law import ControllerState as ControllerState
@@ -36,6 +38,9 @@ from .routing.goals import LatencyBudget as LatencyBudget
 from .routing.goals import Target as Target
 from .routing.policy import AlwaysEasy as AlwaysEasy
 from .routing.policy import AlwaysHard as AlwaysHard
+from .routing.policy import Chosen as Chosen
+from .routing.policy import DecisionPoint as DecisionPoint
+from .routing.policy import Forced as Forced
 from .routing.policy import LeaveAt as LeaveAt
 from .routing.policy import Policy as Policy
 from .routing.policy import Threshold as Threshold

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from dyninfer import __version__
 from dyninfer.bundle.manifest import Manifest
-from dyninfer.routing.policy import route
-from dyninfer.runtime.detector import DEFAULT_THRESHOLD
+from dyninfer.routing.policy import DEFAULT_THRESHOLD, route
 from dyninfer.types import Float32Array
 
 Place = tuple[str, str]

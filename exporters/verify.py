@@ -138,7 +138,7 @@ def _check_routes(
         for route_name, policy in ROUTES.items():
             detector.policy = policy
             raw = detector.infer(images)
-            exit_ = detector.manifest.exits[raw[0].exit_index]
+            exit_ = detector.manifest.ways[raw[0].exit_index]
             for name in detector.manifest.task.outputs:
                 found = np.stack([output.outputs[name] for output in raw])
                 errors.add(route_name, name, found, tensors[f"{exit_.head or exit_.body}/{name}"])
@@ -185,7 +185,7 @@ def _add_rounding(
         inputs = [single[spec.name].astype(np.float64) for spec in entry.inputs]
         for spec, array in zip(entry.outputs, source[name].run(inputs), strict=True):
             rounding.add(name, spec.name, array, single[f"{name}/{spec.name}"])
-    for route_name, exit_ in zip(ROUTES, (manifest.exits[0], manifest.exits[-1]), strict=True):
+    for route_name, exit_ in zip(ROUTES, (manifest.ways[0], manifest.ways[-1]), strict=True):
         ends = [f"{exit_.head or exit_.body}/{name}" for name in manifest.task.outputs]
         for key in [*ends, *(["router/easiness"] if "router/easiness" in single else [])]:
             rounding.add(route_name, key.split("/")[1], double[key], single[key])

@@ -23,10 +23,12 @@ from dyninfer.bundle.manifest import (
     CascadeRoute,
     Exit,
     Manifest,
+    SelectRoute,
     Source,
     Stage,
     StaticRoute,
     TensorSpec,
+    Way,
 )
 from dyninfer.bundle.sealed import SEAL, dump_sealed
 from dyninfer.exporters.dynamicdet import layers
@@ -341,8 +343,11 @@ def stage_entry(model: onnx.ModelProto, file: str, data: bytes) -> Stage:
 def write_tiny_bundle(
     path: Path,
     models: Mapping[str, onnx.ModelProto],
-    route: CascadeRoute | StaticRoute,
+    route: CascadeRoute | StaticRoute | SelectRoute,
     image_sizes: Mapping[str, int],
+    *,
+    task: str = "detect",
+    class_names: Sequence[str] = ("left", "right"),
 ) -> Path:
     with new_bundle(path) as folder:
         (folder / "onnx").mkdir()
@@ -354,8 +359,8 @@ def write_tiny_bundle(
         manifest = Manifest(
             name=path.name.removesuffix(".dyn"),
             family="tiny",
-            task="detect",
-            class_names=("left", "right"),
+            task=task,
+            class_names=tuple(class_names),
             route=route,
             stages=stages,
             image_inputs={n: ImageSpec(height=s, width=s) for n, s in image_sizes.items()},
@@ -403,9 +408,89 @@ def write_three_exits(path: Path, size: int = 8, second_size: int = 4) -> Path:
 
 def write_static(path: Path, size: int = 8) -> Path:
     models = {"body": detecting_body("images", size, 0)}
-    return write_tiny_bundle(
-        path, models, StaticRoute(exits=(Exit(body="body"),)), {"images": size}
+    return write_tiny_bundle(path, models, StaticRoute(body="body"), {"images": size})
+
+
+def write_static_two_stages(path: Path, size: int = 8) -> Path:
+    """A body and a head without any decision."""
+    models = {"body": means_of("images", size, size, "value"), "head": detecting_head("value", 0)}
+    return write_tiny_bundle(path, models, StaticRoute(body="body", head="head"), {"images": size})
+
+
+def channel_chooser(images: str, size: int) -> onnx.ModelProto:
+    """Scores (N, 2): the means of channels 0 and 1; NaN for both where channel 0 is negative."""
+    return tiny_model(
+        {images: ["batch", 3, size, size]},
+        {"choice_scores": ["batch", 2]},
+        [
+            helper.make_node("ReduceMean", [images], ["mean"], axes=[2, 3], keepdims=0),
+            helper.make_node("Gather", ["mean", "channels"], ["picked"], axis=1),
+            helper.make_node("Gather", ["mean", "channel"], ["first"], axis=1),
+            helper.make_node("Sqrt", ["first"], ["root"]),
+            helper.make_node("Mul", ["root", "nothing"], ["nan_or_zero"]),
+            helper.make_node("Add", ["picked", "nan_or_zero"], ["choice_scores"]),
+        ],
+        {
+            "channels": np.array([0, 1]),
+            "channel": np.array([0]),
+            "nothing": np.array(0, np.float32),
+        },
     )
+
+
+def classifying_body(images: str, size: int, weights: Sequence[float]) -> onnx.ModelProto:
+    """Logits (N, 3): the mean of each channel times its weight."""
+    return tiny_model(
+        {images: ["batch", 3, size, size]},
+        {"logits": ["batch", 3]},
+        [
+            helper.make_node("ReduceMean", [images], ["mean"], axes=[2, 3], keepdims=0),
+            helper.make_node("Mul", ["mean", "weights"], ["logits"]),
+        ],
+        {"weights": np.array([weights], np.float32)},
+    )
+
+
+COLOURS = ("red", "green", "blue")
+
+
+def write_static_classifier(path: Path, size: int = 8) -> Path:
+    """The class is the channel with the largest mean."""
+    models = {"body": classifying_body("images", size, (10, 10, 10))}
+    return write_tiny_bundle(
+        path,
+        models,
+        StaticRoute(body="body"),
+        {"images": size},
+        task="classify",
+        class_names=COLOURS,
+    )
+
+
+def write_select_classifiers(path: Path, size: int = 8) -> Path:
+    """Branch 0 where channel 0 is at least channel 1; it does not see channel 2, branch 1 does."""
+    models = {
+        "chooser": channel_chooser("images", size),
+        "body_0": classifying_body("images", size, (10, 10, 0)),
+        "body_1": classifying_body("images", size, (10, 10, 10)),
+    }
+    route = SelectRoute(chooser="chooser", branches=(Way(body="body_0"), Way(body="body_1")))
+    return write_tiny_bundle(
+        path, models, route, {"images": size}, task="classify", class_names=COLOURS
+    )
+
+
+def write_select_detectors(path: Path, size: int = 8, second_size: int = 4) -> Path:
+    """Branch 0 adds 0 to its box; branch 1 reads ``images_2``, has a head, and adds 1000."""
+    models = {
+        "chooser": channel_chooser("images", size),
+        "body_0": detecting_body("images", size, 0),
+        "body_1": means_of("images_2", second_size, second_size, "value"),
+        "head_1": detecting_head("value", 1000),
+    }
+    branches = (Way(body="body_0"), Way(body="body_1", head="head_1", image_input="images_2"))
+    route = SelectRoute(chooser="chooser", branches=branches)
+    return write_tiny_bundle(path, models, route, {"images": size, "images_2": second_size})
 
 
 def coded_images(codes: Sequence[tuple[float, float, float]], size: int = 8) -> np.ndarray:

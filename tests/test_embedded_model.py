@@ -9,8 +9,8 @@ import dyninfer
 from dyninfer.demo.run import embedded_checkpoint
 from dyninfer.demo.scenes import CLASS_NAMES, Scene, SceneSource
 from dyninfer.evaluation.coco import Truth, average_precision
-from dyninfer.evaluation.exits import EVALUATION
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
+from dyninfer.results.postprocess import EVALUATION
 
 SCENES = 300
 SIZE = 192

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from dyninfer.demo.scenes import CLASS_NAMES, Scene, SceneSource
 from dyninfer.evaluation.coco import AveragePrecision, Truth, average_precision
-from dyninfer.evaluation.exits import EVALUATION
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_state
 from dyninfer.exporters.dynamicdet.stages import HeadStage
 from dyninfer.exporters.dynamicdet.topology import Part, published
 from dyninfer.exporters.safe_load import load_checkpoint
+from dyninfer.results.postprocess import EVALUATION
 from training.batches import collate
 from training.cascade import anchor_grid
 from training.loss import LossWeights, detection_loss

@@ -40,7 +40,7 @@ class DyninferContender:
             build=False,
             max_batch=1,
         )
-        self._pipeline = self._detector._pipeline  # below the public API, to time that on its own
+        self._session = self._detector.session  # below the public API, to time that on its own
         self._inputs = read_inputs(setup)
 
     def action(self, side: Side, call: Call) -> Action:
@@ -48,19 +48,17 @@ class DyninferContender:
         policy = _policy(side)
 
         def run_api() -> None:
-            self._detector.policy = policy
-            self._detector.infer(self._inputs)
+            self._detector.infer(self._inputs, policy=policy)
 
         def run_engines() -> None:
-            with self._pipeline.workspace() as workspace:
-                self._pipeline.run(lambda name, *_: self._inputs[name], 1, policy, workspace)
+            with self._session.workspace() as workspace:
+                self._session.run(lambda name, *_: self._inputs[name], 1, policy, workspace)
 
         return run_api if call is Call.API else run_engines
 
     def outputs(self, side: Side) -> Arrays:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        self._detector.policy = _policy(side)
-        (found,) = self._detector.infer(self._inputs)
+        (found,) = self._detector.infer(self._inputs, policy=_policy(side))
         return {name: array[None] for name, array in found.outputs.items()}
 
 
@@ -78,7 +76,7 @@ class LastExitContender:
         self._manifest = last_exit_manifest(bundle.manifest)
         self._backend = open_backend(opening.backend, opening.device, opening.provider)
         build = choose_build(bundle, self._backend, opening.precision, 1, may_build=False)
-        self._final = (bundle.manifest.exits[-1].head or bundle.manifest.exits[-1].body,)
+        self._final = (bundle.manifest.ways[-1].head or bundle.manifest.ways[-1].body,)
         outputs = self._manifest.task.outputs
         self._engines = [
             self._backend.open(
@@ -123,7 +121,7 @@ def last_exit_manifest(manifest: Manifest) -> Manifest:
     It is for looking things up: its route still names the others.
     """
     needed = stages_of_last_exit(manifest)
-    order = [name for exit_ in manifest.exits for name in exit_.stages if name in needed]
+    order = [name for exit_ in manifest.ways for name in exit_.stages if name in needed]
     stages = {name: manifest.stages[name] for name in order}
     read = {spec.name for stage in stages.values() for spec in stage.inputs}
     images = {name: spec for name, spec in manifest.image_inputs.items() if name in read}

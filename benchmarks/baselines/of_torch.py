@@ -55,7 +55,7 @@ class TorchContender:
         check_compiler(self._device.type)
         self._modules = {name: torch.compile(module) for name, module in self._modules.items()}
         start = time.perf_counter()
-        for side in Side if len(self._manifest.exits) > 1 else (Side.HARD,):
+        for side in Side if len(self._manifest.ways) > 1 else (Side.HARD,):
             self.outputs(side)  # compiles what it meets for the first time
         seconds = time.perf_counter() - start
         self.note = f"compiled in {seconds:.0f} s, which is not in its times"
@@ -116,7 +116,7 @@ def fold_modules(modules: Mapping[str, Any], manifest: Manifest) -> Mapping[str,
     from dyninfer.exporters.dynamicdet.fold import fold
     from dyninfer.exporters.dynamicdet.stages import IMAGES, FirstStage, build_stages
 
-    first = modules.get(manifest.exits[0].body)
+    first = modules.get(manifest.ways[0].body)
     if not isinstance(first, FirstStage):
         return None
     spec = manifest.image_inputs[IMAGES]

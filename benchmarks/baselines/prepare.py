@@ -57,7 +57,7 @@ class Contestants:
     @property
     def sides(self) -> tuple[Side, ...]:
         """Both, or ``hard`` alone where there is one exit."""
-        return tuple(Side) if len(self.manifest.exits) > 1 else (Side.HARD,)
+        return tuple(Side) if len(self.manifest.ways) > 1 else (Side.HARD,)
 
     def setup(self, kind: Kind, model: Path | str | None = None) -> Setup:
         """Of a contender that needs no more than a file, by default the bundle."""
@@ -99,9 +99,9 @@ class Contestants:
         return [self.setup(_KINDS[name])]
 
     def _write_graph(self) -> Path:
-        if len(self.manifest.exits) != 2:
+        if len(self.manifest.ways) != 2:
             raise InputError(
-                f"{self.manifest.name} has {len(self.manifest.exits)} exits; a single graph is "
+                f"{self.manifest.name} has {len(self.manifest.ways)} exits; a single graph is "
                 "built from 2"
             )
         output = self.folder / "single_graph.onnx"

@@ -20,8 +20,8 @@ def follow(manifest: Manifest, inputs: Tensors, threshold: float, run: RunStage)
     router, when the threshold is not that which lets every image leave.
     """
     tensors = dict(inputs)
-    last = manifest.exits[-1]
-    for exit_ in manifest.exits:
+    last = manifest.ways[-1]
+    for exit_ in manifest.ways:
         tensors |= run(exit_.body, tensors)
         if exit_.router:
             scores = run(exit_.router, tensors)

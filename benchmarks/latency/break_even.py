@@ -12,6 +12,7 @@ from dyninfer.benchmarks.latency.model_record import RunsFor, StepCost
 from dyninfer.benchmarks.latency.row_costs import hard_rows, mean_cost
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.evaluation.exit_times import stages_of_last_exit
+from dyninfer.runtime.plan import plan, stages_of
 from dyninfer.spans import PREPARE
 
 
@@ -58,8 +59,9 @@ def break_even_of_steps(steps: Sequence[StepCost], manifest: Manifest, batch: in
 
 def prepares_for_later_exits(manifest: Manifest) -> bool:
     """Whether later exits read images that the first does not."""
-    later = (name for exit_ in manifest.exits[1:] for name in exit_.stages)
-    return bool(images_read(manifest, later) - images_read(manifest, manifest.exits[0].stages))
+    first = stages_of(plan(manifest)[:1])
+    later = set(manifest.route.stages) - set(first)
+    return bool(images_read(manifest, later) - images_read(manifest, first))
 
 
 def images_read(manifest: Manifest, stages: Iterable[str]) -> set[str]:
@@ -77,7 +79,7 @@ def _last_exit_runs(step: StepCost, manifest: Manifest, needed: frozenset[str]) 
     if step.name in manifest.stages:
         return step.name in needed
     if step.name == PREPARE:
-        first = images_read(manifest, manifest.exits[0].stages)
+        first = images_read(manifest, stages_of(plan(manifest)[:1]))
         read = images_read(manifest, needed)
         return bool(read - first if step.runs_for is RunsFor.HARD else read & first)
     return True

@@ -46,14 +46,14 @@ def describe_pictures(
     if pictures.samples is None:
         reason = "made-up pictures say nothing of a router; give --images"
         return plain, {"easiness": reason, "curve": reason}
-    if len(manifest.exits) < 2 or not manifest.has_routers:
+    if len(manifest.ways) < 2 or not manifest.routed:
         reason = f"{manifest.name} has no router, so there is no threshold"
         return plain, {"easiness": reason, "curve": reason}
     if len(pictures.arrays) < MIN_IMAGES:
         return plain, {"curve": f"one picture makes no curve; give {MIN_IMAGES} or more"}
     progress("running every exit")
     outcomes = run_samples(detector, pictures.samples)
-    times = exit_times(results, len(manifest.exits))
+    times = exit_times(results, len(manifest.ways))
     if times is None:
         progress("timing every exit")
         times = measure_exit_times(detector, pictures.arrays)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 
 from dyninfer.errors import PolicyError
+from dyninfer.routing.policy import DecisionPoint
 from dyninfer.types import BoolArray, Float32Array, Int64Array
 
 MAX_DENOMINATOR = 1000
@@ -89,25 +91,21 @@ class ForcedHard:
     def __str__(self) -> str:
         return f"{self.fraction:.4g} of the images hard, forced"
 
-    @property
-    def needs_router(self) -> bool:
-        """True, so that its easiness is waited for."""
-        return True
-
-    def continues(self, easiness: Float32Array, exit_index: int) -> BoolArray:
-        """See :class:`dyninfer.routing.policy.Policy`; from the second exit on all go on."""
-        if exit_index:
-            return np.ones(len(easiness), np.bool_)
-        if len(easiness) != self.batch:
-            raise PolicyError(f"a call has {len(easiness)} images, expected {self.batch}")
+    def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
+        """See :class:`dyninfer.Policy`; from the second exit on all go on."""
+        count = len(point.images)
+        if point.index:
+            return np.full(count, len(point.ways) - 1)
+        if count != self.batch:
+            raise PolicyError(f"a call has {count} images, expected {self.batch}")
         with self._lock:
             hard = int(self._counts[self._calls % len(self._counts)])
             offset = self._turns
             self._calls += 1
             self._turns += bool(hard)  # the next call that has hard rows has others
-        return spread_rows(hard, self.batch, offset)
+        return spread_rows(hard, self.batch, offset) * (len(point.ways) - 1)
 
-    def check_exits(self, exits: int) -> None:
-        """Refuse a bundle of one exit, where nothing can go on."""
-        if exits < 2:
+    def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
+        """Refuse a bundle of one way, where nothing can go on."""
+        if not points:
             raise PolicyError("there is one exit, so no share of the images can be sent on")

@@ -13,17 +13,12 @@ DEVICE_CLOCK = "CUDA events"
 def describe_detector(detector: Detector) -> Measured:
     """Bundle, stages, engines and policy."""
     manifest, record = detector.manifest, detector.engine_record()
-    roles = {
-        name: f"{role} of exit {index}"
-        for index, exit_ in enumerate(manifest.exits)
-        for role, name in (("body", exit_.body), ("router", exit_.router), ("head", exit_.head))
-        if name
-    }
+    roles = manifest.roles
     return Measured(
         bundle=detector.bundle.path.resolve().name,
         family=manifest.family,
         manifest_sha256=file_sha256(detector.bundle.path / MANIFEST_FILE),
-        exits=len(manifest.exits),
+        exits=len(manifest.ways),
         image_inputs=dict(record.image_inputs),
         stages=tuple(
             StageInfo(name, roles[name], record.precision[name].value, s.parameters, s.macs)

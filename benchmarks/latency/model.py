@@ -59,7 +59,7 @@ def fit(
         TooFewScenarios: there are not two hard fractions, or with one exit two batch sizes.
     """
     plain = [r for r in results if _is_plain(r)]
-    exits = len(manifest.exits)
+    exits = len(manifest.ways)
     routed = [r for r in plain if exits > 1 and r.scenario.hard_fraction is None]
     fitter = _Fitter(manifest, tuple(r for r in plain if r not in routed))
     fitter.check_enough()
@@ -121,7 +121,7 @@ class _Fitter:
         """Refuse results that do not tell what hard images cost, or batches."""
         varied = self._varied(self.results)
         if varied < MIN_VARIED:
-            static = len(self.manifest.exits) == 1
+            static = len(self.manifest.ways) == 1
             what = "batch size" if static else "forced hard fraction"
             were = " was" if varied == 1 else "s were"
             raise TooFewScenarios(
@@ -131,7 +131,7 @@ class _Fitter:
 
     def _varied(self, results: Sequence[ScenarioResult]) -> int:
         """How many different ones there are of what a fit needs two of."""
-        if len(self.manifest.exits) == 1:
+        if len(self.manifest.ways) == 1:
             return len({r.scenario.batch for r in results})
         return len({r.hard_fraction for r in results})
 
@@ -151,7 +151,7 @@ class _Fitter:
 
     def _parts(self, name: str) -> tuple[RunsFor, ...]:
         """The kinds of rows whose numbers a span's time depends on."""
-        if len(self.manifest.exits) == 1:
+        if len(self.manifest.ways) == 1:
             return (RunsFor.ALL,)
         if name in self.manifest.stages:
             return (_told_by_share(name, self.results),)

@@ -16,7 +16,7 @@ from dyninfer.benchmarks.latency.statistics import LEAST_ROUNDS
 from dyninfer.benchmarks.latency.warm import warm_up
 from dyninfer.benchmarks.latency.yardstick import YardstickTimer
 from dyninfer.evaluation.interleaved import round_order
-from dyninfer.results.detections import Detections
+from dyninfer.results.answer import Answer
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import ImageArray
@@ -173,7 +173,7 @@ def measure_rounds(
     """Warm every scenario up, then run a slice of each in every round.
 
     Args:
-        detector: opened with room for the largest batch; its policy is put back.
+        detector: opened with room for the largest batch.
         scenarios: all different.
         pictures: take turns, in every scenario from the first on.
         effort: how long.
@@ -184,7 +184,7 @@ def measure_rounds(
     tracks = {s.name: _track(detector, s, own) for s in scenarios}
     yardstick = YardstickTimer()
     yardstick_ms: list[float] = []
-    with detector.kept_policy(), frozen_garbage():
+    with frozen_garbage():
         for name, track in tracks.items():
             on_step(f"warming up: {name}")
             _warm_up(detector, track, pictures, effort)
@@ -204,7 +204,7 @@ def _track(detector: Detector, scenario: Scenario, own: Policy) -> Track:
     share, batch = scenario.hard_fraction, scenario.batch
     if share is None:
         return Track(scenario, own, own)
-    if len(detector.manifest.exits) > 1 and detector.manifest.has_routers:
+    if detector.manifest.routed:
         forced, settling = ForcedHard(share, batch), ForcedHard(share, batch)
         return Track(scenario, forced, settling, calls_in_period(share, batch))
     fixed = AlwaysHard() if share == 1 else AlwaysEasy()
@@ -230,8 +230,7 @@ def _settle(detector: Detector, track: Track, pictures: Pictures) -> None:
     if track.slices and min(call.wall_ms for call in track.slices[-1].calls) > MS_PER_S:
         return  # calls so long that what is in the caches at their start makes no difference
     chosen = [_batch(pictures, track.scenario, call * batch) for call in range(callers)]
-    detector.policy = track.settling
-    run_slice(_detect(detector), chosen, None, callers)
+    run_slice(_detect(detector, track.settling), chosen, None, callers)
 
 
 def _run(
@@ -242,14 +241,13 @@ def _run(
         _batch(pictures, scenario, (track.taken + call) * scenario.batch) for call in range(calls)
     ]
     track.taken += calls
-    detector.policy = track.policy
     rate = scenario.rate_per_s if at_rate else None
-    return run_slice(_detect(detector), batches, rate, scenario.concurrency)
+    return run_slice(_detect(detector, track.policy), batches, rate, scenario.concurrency)
 
 
-def _detect(detector: Detector) -> Callable[[list[Picture]], list[Detections]]:
-    def detect(pictures: list[Picture]) -> list[Detections]:
-        return detector(pictures)
+def _detect(detector: Detector, policy: Policy) -> Callable[[list[Picture]], list[Answer]]:
+    def detect(pictures: list[Picture]) -> list[Answer]:
+        return detector.answers(pictures, policy=policy)
 
     return detect
 

@@ -73,8 +73,8 @@ def make_scenarios(manifest: Manifest, choices: Choices, name: str = "") -> tupl
 
 
 def _shares(manifest: Manifest, choices: Choices, name: str) -> tuple[float | None, ...]:
-    routed = manifest.has_routers and len(manifest.exits) > 1
-    if len(manifest.exits) == 1:
+    routed = manifest.routed
+    if len(manifest.ways) == 1:
         if choices.hard not in (None, (1.0,)):
             raise PolicyError(
                 f"{name} has one exit, so there is no hard fraction to vary; leave --hard out"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from dyninfer.results.detections import Detections
+from dyninfer.results.answer import Answer
 from dyninfer.types import ImageArray
 
 NS_PER_MS = 1e6
@@ -21,7 +21,7 @@ _MARGIN_NS = 200_000
 """A sleep wakes late by some tens of microseconds; the last part of a wait is not slept."""
 
 Picture = ImageArray | Path
-Detect = Callable[[list[Picture]], list[Detections]]
+Detect = Callable[[list[Picture]], list[Answer]]
 
 
 class Clock(Protocol):

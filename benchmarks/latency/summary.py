@@ -45,22 +45,17 @@ def summarise(
     late = [call.late for piece in slices for call in piece.calls]
     return ScenarioResult(
         scenario=scenario,
-        hard_fraction=exits.count(len(manifest.exits) - 1) / len(exits),
+        hard_fraction=exits.count(len(manifest.ways) - 1) / len(exits),
         warm_up=warm_up,
         latency=distribution(rounds_ms),
         ms_per_image=per_image,
         images_per_s=inverse(per_image, 1e3),
-        spans=span_times(slices, stages_in_order(manifest)),
-        exits=tuple(_exit_time(index, slices, exits) for index in range(len(manifest.exits))),
+        spans=span_times(slices, manifest.route.stages),
+        exits=tuple(_exit_time(index, slices, exits) for index in range(len(manifest.ways))),
         rounds_ms=rounds_ms,
         late_share=None if scenario.rate_per_s is None else sum(late) / len(late),
         joules_per_image=joules_per_image,
     )
-
-
-def stages_in_order(manifest: Manifest) -> tuple[str, ...]:
-    """Names of the stages, exit by exit."""
-    return tuple(name for exit_ in manifest.exits for name in exit_.stages)
 
 
 def _exit_time(index: int, slices: Sequence[Slice], exits: Sequence[int]) -> ExitTime:

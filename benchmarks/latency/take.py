@@ -212,7 +212,7 @@ def _measure(
         request.pictures,
         effort,
         lambda what: on_step(what, next(done), steps),
-        lambda scenario, run: energy.read_around(scenario, len(manifest.exits), run),
+        lambda scenario, run: energy.read_around(scenario, len(manifest.ways), run),
     )
     return _Found(
         tuple(

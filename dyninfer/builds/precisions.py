@@ -46,7 +46,7 @@ def parse_precision(text: str, manifest: Manifest) -> dict[str, Precision]:
 
 def routers_of(manifest: Manifest) -> frozenset[str]:
     """Names of the stages that are routers."""
-    return frozenset(exit_.router for exit_ in manifest.exits if exit_.router)
+    return frozenset(manifest.deciders)
 
 
 def describe_plan(plan: Mapping[str, Precision], manifest: Manifest) -> str:

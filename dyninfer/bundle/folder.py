@@ -19,7 +19,7 @@ from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration, read_cali
 from dyninfer.bundle.manifest import SCHEMA_VERSION, Manifest
 from dyninfer.bundle.sealed import dump_sealed, load_sealed
 from dyninfer.bundle.validation import first_problem
-from dyninfer.errors import BundleError, ExportError
+from dyninfer.errors import BundleError, ExportError, InputError
 
 MANIFEST_FILE = "bundle.json"
 PARITY_FILE = "parity.json"
@@ -174,6 +174,8 @@ def parse_manifest(path: Path) -> Manifest:
         return Manifest.model_validate_json(json.dumps(payload))
     except ValidationError as error:
         raise BundleError(f"{path} is not usable: {first_problem(error)}") from None
+    except InputError as error:  # of postprocessing options
+        raise BundleError(f"{path} is not usable: {error}") from None
 
 
 def _refuse_later_schema(path: Path) -> None:
@@ -185,8 +187,8 @@ def _refuse_later_schema(path: Path) -> None:
     version = payload.get("schema_version") if isinstance(payload, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise BundleError(
-            f"{path} has schema version {version}, this dyninfer reads up to {SCHEMA_VERSION}; "
-            "upgrade with pip install -U dyninfer"
+            f"{path} was written by a newer dyninfer (schema {version}, this one reads up to "
+            f"{SCHEMA_VERSION}): upgrade dyninfer"
         )
 
 

@@ -6,16 +6,20 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dyninfer.images.spec import ImageSpec
+from dyninfer.results.tasks import TASKS, Options, TaskKind, check_options
 from dyninfer.spans import RESERVED
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[2] = 2
 BATCH_AXIS = "batch"
 EASINESS = "easiness"
+"""What a router says of an image, (N,) or (N, 1) in [0, 1]."""
+CHOICE_SCORES = "choice_scores"
+"""What a chooser says of an image, (N, branches); the largest wins."""
 
 
 class _Model(BaseModel):
@@ -29,9 +33,14 @@ class Task(str, Enum):
     CLASSIFY = "classify"
 
     @property
+    def kind(self) -> TaskKind:
+        """What is done for this task."""
+        return TASKS[self.value]
+
+    @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs with which every exit ends."""
-        return ("logits",) if self is Task.CLASSIFY else ("boxes_xyxy", "class_scores")
+        """Names of the outputs in which every way ends."""
+        return self.kind.outputs
 
 
 class TensorSpec(_Model):
@@ -83,18 +92,42 @@ class Stage(_Model):
         return file
 
 
-class Exit(_Model):
-    """Where images may leave: a body, its router (but for the last exit), its head (or none)."""
+class Way(_Model):
+    """One complete path of an image: a body, and its head (or none, if the body ends in results).
+
+    ``image_input`` is the image input in whose pixels boxes are.
+    """
 
     body: str
-    router: str | None = None
     head: str | None = None
     image_input: str = "images"
 
     @property
+    def final(self) -> str:
+        """The stage that makes the results."""
+        return self.head or self.body
+
+
+class Exit(Way):
+    """A way of a cascade: where images may leave. The last exit has no router."""
+
+    router: str | None = None
+
+
+class StaticRoute(Way):
+    """One way and no decision: an ordinary detector or classifier."""
+
+    kind: Literal["static"] = "static"
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """The only one."""
+        return (self,)
+
+    @property
     def stages(self) -> tuple[str, ...]:
-        """Names of the stages of this exit, in the order they run."""
-        return tuple(name for name in (self.body, self.router, self.head) if name)
+        """Names of the stages in the order they run."""
+        return tuple(name for name in (self.body, self.head) if name)
 
 
 class CascadeRoute(_Model):
@@ -103,15 +136,42 @@ class CascadeRoute(_Model):
     kind: Literal["cascade"] = "cascade"
     exits: Annotated[tuple[Exit, ...], Field(min_length=2)]
 
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """The exits, in the order they are reached."""
+        return self.exits
 
-class StaticRoute(_Model):
-    """One exit and no router: an ordinary detector."""
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages in the order they run."""
+        parts = (name for e in self.exits for name in (e.body, e.router, e.head))
+        return tuple(name for name in parts if name)
 
-    kind: Literal["static"] = "static"
-    exits: Annotated[tuple[Exit, ...], Field(min_length=1, max_length=1)]
+
+class SelectRoute(_Model):
+    """A chooser gives every branch a score, and an image takes the branch of the largest.
+
+    Branches stand in the order of their cost, the cheapest first. They read image inputs, not what
+    the chooser makes.
+    """
+
+    kind: Literal["select"] = "select"
+    chooser: str
+    branches: Annotated[tuple[Way, ...], Field(min_length=2)]
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """The branches."""
+        return self.branches
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages: the chooser, then branch by branch."""
+        parts = (name for branch in self.branches for name in (branch.body, branch.head))
+        return (self.chooser, *(name for name in parts if name))
 
 
-Route = Annotated[CascadeRoute | StaticRoute, Field(discriminator="kind")]
+Route = Annotated[CascadeRoute | StaticRoute | SelectRoute, Field(discriminator="kind")]
 
 
 class Source(_Model):
@@ -127,11 +187,13 @@ class Manifest(_Model):
     """Everything a runtime must know about a bundle.
 
     Stages are wired by name: an input of a stage is either one of ``image_inputs`` or an output
-    of the same name of a stage that runs before it. ``further_sources`` are the files beside
-    ``source`` that a bundle of several models was made from.
+    of the same name of a body that runs before it on the same way. ``postprocess`` and
+    ``evaluation`` are the family's own thresholds for use and for its published evaluation; None
+    for those of the task. ``further_sources`` are the files beside ``source`` that a bundle of
+    several models was made from.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = SCHEMA_VERSION
     name: str
     family: str
     task: Task
@@ -139,47 +201,120 @@ class Manifest(_Model):
     route: Route
     stages: Mapping[str, Stage]
     image_inputs: Mapping[str, ImageSpec]
+    postprocess: Options | None = None
+    evaluation: Options | None = None
     source: Source
     further_sources: tuple[Source, ...] = ()
     written_by: str
 
-    @property
-    def exits(self) -> tuple[Exit, ...]:
-        """The exits in the order they are reached."""
-        return self.route.exits
+    @model_validator(mode="before")
+    @classmethod
+    def _from_schema_1(cls, payload: object) -> object:
+        return upgraded(payload) if isinstance(payload, dict) else payload
 
     @property
-    def has_routers(self) -> bool:
-        """Whether every exit but the last has a router."""
-        return all(exit_.router for exit_ in self.exits[:-1])
+    def use_options(self) -> Options:
+        """What postprocessing is told where the caller says nothing."""
+        return self.postprocess or self.task.kind.defaults
+
+    @property
+    def evaluation_options(self) -> Options:
+        """What postprocessing is told where accuracy is measured."""
+        return self.evaluation or self.task.kind.evaluation
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """Every way of the route; results count them as ``exit_index``."""
+        return self.route.ways
+
+    @property
+    def deciders(self) -> tuple[str, ...]:
+        """Names of the stages whose output decides: routers, or the chooser."""
+        if isinstance(self.route, SelectRoute):
+            return (self.route.chooser,)
+        if isinstance(self.route, CascadeRoute):
+            return tuple(exit_.router for exit_ in self.route.exits if exit_.router)
+        return ()
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """What each stage of the route is, in words: ``body of exit 0``."""
+        place = "branch" if isinstance(self.route, SelectRoute) else "exit"
+        roles = {}
+        if isinstance(self.route, SelectRoute):
+            roles[self.route.chooser] = "chooser"
+        for index, way in enumerate(self.ways):
+            router = way.router if isinstance(way, Exit) else None
+            for role, name in (("body", way.body), ("router", router), ("head", way.head)):
+                if name:
+                    roles[name] = f"{role} of {place} {index}"
+        return roles
+
+    @property
+    def routed(self) -> bool:
+        """Whether the route has decisions and a stage for each of them."""
+        return bool(self.deciders) and all(step is not None for step in self._deciding)
+
+    @property
+    def _deciding(self) -> tuple[str | None, ...]:
+        if isinstance(self.route, CascadeRoute):
+            return tuple(exit_.router for exit_ in self.route.exits[:-1])
+        return self.deciders
+
+    @property
+    def read_images(self) -> tuple[str, ...]:
+        """The image inputs that stages of the route read, in the order they are needed."""
+        read = (spec.name for name in self.route.stages for spec in self.stages[name].inputs)
+        return tuple(dict.fromkeys(name for name in read if name in self.image_inputs))
 
     @model_validator(mode="after")
     def _wiring(self) -> Manifest:
-        available: dict[str, TensorSpec] = {}
-        names = [name for exit_ in self.exits for name in exit_.stages]
+        names = self.route.stages
         if len(set(names)) < len(names):
             raise ValueError(f"the route names a stage twice: {', '.join(names)}")
         if clash := RESERVED & set(names):
             raise ValueError(f"a stage is called {min(clash)!r}, as a step of the runtime is")
-        for exit_ in self.exits:
-            if exit_.image_input not in self.image_inputs:
-                raise ValueError(f"image input {exit_.image_input!r} is not described")
-            for name in exit_.stages:
-                self._check_stage(name, available)
-            if exit_.router and EASINESS not in {s.name for s in self.stages[exit_.router].outputs}:
-                raise ValueError(f"router {exit_.router!r} has no output {EASINESS!r}")
-            final = self.stages[exit_.head or exit_.body]
-            ends = {spec.name for spec in final.outputs}
-            if missing := set(self.task.outputs) - ends:
-                raise ValueError(
-                    f"stage {exit_.head or exit_.body!r} ends in {sorted(ends)}, "
-                    f"without {sorted(missing)}"
-                )
-            self._check_classes(final)
+        for options in (self.postprocess, self.evaluation):
+            if options is not None:
+                check_options(self.task.kind, options, self.name)
+        made: dict[str, TensorSpec] = {}
+        if isinstance(self.route, SelectRoute):
+            self._check_stage(self.route.chooser, made)
+            self._check_signal(self.route.chooser, CHOICE_SCORES)
+        for way in self.ways:
+            if isinstance(self.route, SelectRoute):
+                made = {}  # an image takes one branch, so no other's tensors are there
+            self._check_way(way, made)
         return self
 
+    def _check_way(self, way: Way, made: dict[str, TensorSpec]) -> None:
+        """A way is wired and ends in its task's outputs; ``made`` grows by what its body makes."""
+        if way.image_input not in self.image_inputs:
+            raise ValueError(f"image input {way.image_input!r} is not described")
+        self._check_stage(way.body, made)
+        made |= {spec.name: spec for spec in self.stages[way.body].outputs}
+        if isinstance(way, Exit) and way.router:
+            self._check_stage(way.router, made)
+            self._check_signal(way.router, EASINESS)
+        if way.head:
+            self._check_stage(way.head, made)
+        final = self.stages[way.final]
+        ends = {spec.name for spec in final.outputs}
+        if missing := set(self.task.outputs) - ends:
+            raise ValueError(
+                f"stage {way.final!r} ends in {sorted(ends)}, without {sorted(missing)}"
+            )
+        self._check_classes(final)
+
+    def _check_signal(self, decider: str, signal: str) -> None:
+        found = next((s for s in self.stages[decider].outputs if s.name == signal), None)
+        if found is None:
+            raise ValueError(f"stage {decider!r} decides and has no output {signal!r}")
+        if signal == CHOICE_SCORES and found.shape[1:] != (len(self.ways),):
+            raise ValueError(f"there are {len(self.ways)} branches for {found} of {decider!r}")
+
     def _check_classes(self, final: Stage) -> None:
-        """The last output of an exit has one column for every class name."""
+        """The last output of a way has one column for every class name."""
         columns = next(s.shape[-1] for s in final.outputs if s.name == self.task.outputs[-1])
         if isinstance(columns, int) and columns != len(self.class_names):
             raise ValueError(
@@ -187,35 +322,52 @@ class Manifest(_Model):
                 f"{self.task.outputs[-1]}"
             )
 
-    def _check_stage(self, name: str, available: dict[str, TensorSpec]) -> None:
+    def _check_stage(self, name: str, made: Mapping[str, TensorSpec]) -> None:
+        """A stage is there, and reads what there is when it runs, as it is."""
         if name not in self.stages:
             raise ValueError(f"the route names a stage {name!r} that is not there")
-        stage = self.stages[name]
-        for spec in stage.inputs:
-            made = available.get(spec.name)
+        for spec in self.stages[name].inputs:
+            earlier = made.get(spec.name)
             image = self.image_inputs.get(spec.name)
-            if made is None and image is None:
+            if earlier is None and image is None:
                 raise ValueError(f"nothing before stage {name!r} makes its input {spec.name!r}")
             if image is not None and spec.shape[1:] != (3, image.height, image.width):
                 raise ValueError(
                     f"stage {name!r} expects {spec}, but the image input is "
                     f"{image.height}x{image.width}"
                 )
-            if made is not None and (made.dtype, made.shape) != (spec.dtype, spec.shape):
-                raise ValueError(f"stage {name!r} expects {spec}, an earlier stage makes {made}")
-        available |= {spec.name: spec for spec in stage.outputs}
+            if earlier is not None and (earlier.dtype, earlier.shape) != (spec.dtype, spec.shape):
+                raise ValueError(f"stage {name!r} expects {spec}, an earlier stage makes {earlier}")
 
-    def needed_from(self, exit_index: int) -> frozenset[str]:
-        """Names of the tensors that stages of this exit and later ones read."""
-        return frozenset(
-            spec.name
-            for exit_ in self.exits[exit_index:]
-            for name in exit_.stages
-            for spec in self.stages[name].inputs
-        )
+    def stages_to(self, way: int) -> tuple[str, ...]:
+        """Names of the stages that run for an image that takes this way, deciders included."""
+        names: list[str | None]
+        if isinstance(self.route, CascadeRoute):
+            passed = self.route.exits[: way + 1]
+            names = [name for exit_ in passed for name in (exit_.body, exit_.router)]
+        else:
+            names = [*self.deciders, self.ways[way].body]
+        return tuple(name for name in (*names, self.ways[way].head) if name)
 
-    def macs_to_exit(self, exit_index: int) -> int:
-        """Multiply-accumulates of an image that leaves at this exit."""
-        before = self.exits[:exit_index]
-        names = [name for exit_ in before for name in (exit_.body, exit_.router) if name]
-        return sum(self.stages[name].macs for name in (*names, *self.exits[exit_index].stages))
+    def macs_to(self, way: int) -> int:
+        """Multiply-accumulates of an image that takes this way."""
+        return sum(self.stages[name].macs for name in self.stages_to(way))
+
+
+def upgraded(payload: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of schema 1 as one of schema 2; any other as it is.
+
+    Schema 1 had cascades and static routes, both as a list of exits, and the published DynamicDet
+    evaluation for every detector.
+    """
+    if payload.get("schema_version", SCHEMA_VERSION) != 1:
+        return payload
+    new = {**payload, "schema_version": SCHEMA_VERSION}
+    route = payload.get("route")
+    if isinstance(route, dict) and route.get("kind") == "static":
+        exits = route.get("exits")
+        only = exits[0] if isinstance(exits, list) and len(exits) == 1 else None
+        if isinstance(only, dict):
+            kept = {key: value for key, value in only.items() if (key, value) != ("router", None)}
+            new["route"] = {"kind": "static", **kept}
+    return new

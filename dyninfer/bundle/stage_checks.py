@@ -45,8 +45,7 @@ class StageChecks:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._thread = ThreadPoolExecutor(1, "dyninfer-hash")
-        on_route = [name for exit_ in bundle.manifest.exits for name in exit_.stages]
-        names = dict.fromkeys([*on_route, *bundle.manifest.stages])
+        names = dict.fromkeys([*bundle.manifest.route.stages, *bundle.manifest.stages])
         self._checks = {name: self._thread.submit(self._check, name) for name in names}
 
     def _check(self, name: str) -> _Stamp:

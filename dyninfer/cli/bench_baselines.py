@@ -48,7 +48,7 @@ def choose_baselines(
     if against is None:
         if quick:
             return BaselineRequest(reason="left out by --quick; name some with --against")
-        if len(manifest.exits) < 2:
+        if len(manifest.ways) < 2:
             return BaselineRequest(reason="one exit has no baseline of its own; see --against")
         return BaselineRequest((LAST_EXIT,), rounds=most, memory=False)
     try:

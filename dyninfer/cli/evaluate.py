@@ -110,8 +110,8 @@ def _check(detector: Detector, samples: Samples, curve: bool) -> None:
     manifest = detector.manifest
     if manifest.task is not Task.DETECT:
         raise InputError(f"{manifest.name} classifies; average precision needs a detector")
-    if curve and (len(manifest.exits) < 2 or not manifest.has_routers):
-        missing = "one exit" if len(manifest.exits) < 2 else "no router"
+    if curve and (len(manifest.ways) < 2 or not manifest.routed):
+        missing = "one exit" if len(manifest.ways) < 2 else "no router"
         raise PolicyError(f"{manifest.name} has {missing}, so there is no curve; leave --curve out")
     objects_of(samples)
     if not curve:

@@ -52,7 +52,7 @@ def print_bundle(path: Path) -> None:
     shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     stdout.print(
         f"[bold]{escape(manifest.name)}[/bold]  {escape(manifest.family)}, {manifest.task.value}, "
-        f"{manifest.route.kind} of {len(manifest.exits)} exit(s), "
+        f"{manifest.route.kind} of {len(manifest.ways)} exit(s), "
         f"{len(names)} classes ({escape(shown)})",
         soft_wrap=True,
     )
@@ -63,9 +63,9 @@ def print_bundle(path: Path) -> None:
             soft_wrap=True,
         )
     stdout.print(_stage_table(bundle))
-    for index, exit_ in enumerate(manifest.exits):
-        stages = " + ".join(exit_.stages)
-        macs = readable(manifest.macs_to_exit(index))
+    for index in range(len(manifest.ways)):
+        stages = " + ".join(manifest.stages_to(index))
+        macs = readable(manifest.macs_to(index))
         stdout.print(f"exit {index}: {escape(stages)}; an image that leaves here costs {macs} MACs")
     for source in (manifest.source, *manifest.further_sources):
         stdout.print(_source_line(source), soft_wrap=True)
@@ -171,9 +171,9 @@ def _calibration_line(bundle: Bundle) -> str:
         return f"[yellow]{escape(unusable)}[/yellow]"
     manifest, calibration = bundle.manifest, bundle.calibration()
     if calibration is None:
-        if len(manifest.exits) < 2:
+        if len(manifest.ways) < 2:
             return "one exit, so nothing to calibrate"
-        if not manifest.has_routers:
+        if not manifest.routed:
             return "no router yet: dyninfer fit-router trains one"
         return "not calibrated yet: dyninfer calibrate measures thresholds on your pictures"
     if not _calibration_fits(bundle, calibration):

@@ -24,7 +24,7 @@ def summary_table(detector: Detector, results: Sequence[Detections]) -> Table:
     title = escape(f"{detector.manifest.name}, {setting}")
     table = Table(title=title, title_justify="left")
     table.add_column("")
-    exits = range(len(detector.manifest.exits))
+    exits = range(len(detector.manifest.ways))
     groups = [[r for r in results if r.exit_index == index] for index in exits]
     for index in exits:
         table.add_column(f"exit {index}", justify="right")

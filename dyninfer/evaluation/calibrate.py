@@ -40,12 +40,12 @@ def check_calibratable(manifest: Manifest, count: int) -> None:
         PolicyError: the bundle is static, has no router or does not detect.
         InputError: there are fewer than two pictures.
     """
-    if len(manifest.exits) < 2:
+    if len(manifest.ways) < 2:
         raise PolicyError(
             f"{manifest.name} has one exit, so there is no threshold to calibrate; "
             "calibrate a cascade (dyninfer eval measures a single detector)"
         )
-    if not manifest.has_routers:
+    if not manifest.routed:
         raise PolicyError(
             f"{manifest.name} has no router, so there is no easiness to calibrate; "
             "train one with dyninfer fit-router"

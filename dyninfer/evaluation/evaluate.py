@@ -14,9 +14,9 @@ from dyninfer.errors import InputError
 from dyninfer.evaluation.coco import AveragePrecision, Truth, average_precision
 from dyninfer.evaluation.dataset import Sample, Samples
 from dyninfer.evaluation.exit_times import NS_PER_MS
-from dyninfer.evaluation.exits import EVALUATION
 from dyninfer.evaluation.outcomes import ReadingNotes, read_all
 from dyninfer.results.detections import Detections
+from dyninfer.results.postprocess import EVALUATION
 from dyninfer.routing.goal import describe_setting
 from dyninfer.runtime.detector import Detector
 
@@ -70,7 +70,7 @@ def evaluate_policy(
         kept.append(sample)
     readable = replace(samples, items=tuple(kept), warnings=(*samples.warnings, *notes.warnings()))
     truths = objects_of(readable)
-    leaving = np.bincount([f.exit_index for f in found], minlength=len(detector.manifest.exits))
+    leaving = np.bincount([f.exit_index for f in found], minlength=len(detector.manifest.ways))
     return PolicyResult(
         describe_setting(detector.policy, detector.active_policy),
         average_precision(truths, found, len(detector.class_names)),

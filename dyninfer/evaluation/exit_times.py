@@ -13,6 +13,7 @@ from dyninfer.evaluation.interleaved import round_order, warm_up
 from dyninfer.results.detections import Detections
 from dyninfer.routing.policy import LeaveAt
 from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.plan import alone, stages_of
 from dyninfer.spans import POSTPROCESS, PREPARE
 from dyninfer.types import ImageArray
 
@@ -45,24 +46,23 @@ def measure_exit_times(
     after the other and may come from a generator; decoding them is not in the times.
 
     Args:
-        detector: an opened bundle; its policy is put back.
+        detector: an opened bundle.
         pictures: at least one, (h, w, 3) uint8 BGR.
         progress: called after every picture.
     """
-    exits = range(len(detector.manifest.exits))
+    exits = range(len(detector.manifest.ways))
     times: list[list[float]] = [[] for _ in exits]
     steps: list[list[Mapping[str, float]]] = [[] for _ in exits]
     names = [str(index) for index in exits]
-    with detector.kept_policy():
-        for number, picture in enumerate(pictures):
-            if not number:
-                for index in exits:
-                    _warm_up(detector, index, picture)
-            for name in round_order(names, number):
-                spent_ms, found = _time_once(detector, int(name), picture)
-                times[int(name)].append(spent_ms)
-                steps[int(name)].append(found.timings_ms)
-            progress()
+    for number, picture in enumerate(pictures):
+        if not number:
+            for index in exits:
+                _warm_up(detector, index, picture)
+        for name in round_order(names, number):
+            spent_ms, found = _time_once(detector, int(name), picture)
+            times[int(name)].append(spent_ms)
+            steps[int(name)].append(found.timings_ms)
+        progress()
     return ExitTimes(
         tuple(tuple(samples) for samples in times), tuple(mean_steps(samples) for samples in steps)
     )
@@ -75,9 +75,9 @@ def _warm_up(detector: Detector, exit_index: int, picture: ImageArray) -> None:
 def _time_once(
     detector: Detector, exit_index: int, picture: ImageArray
 ) -> tuple[float, Detections]:
-    detector.policy = LeaveAt(exit_index)
+    policy = LeaveAt(exit_index)
     start = time.perf_counter_ns()
-    found = detector(picture)
+    found = detector(picture, policy=policy)
     return (time.perf_counter_ns() - start) / NS_PER_MS, found
 
 
@@ -92,21 +92,7 @@ def stages_of_last_exit(manifest: Manifest) -> frozenset[str]:
     This is what would run if the last exit's detector stood alone, without routers and without
     the heads of earlier exits.
     """
-    last = manifest.exits[-1]
-    makers = {
-        spec.name: name
-        for exit_ in manifest.exits[:-1]
-        for name in exit_.stages
-        for spec in manifest.stages[name].outputs
-    }
-    needed: set[str] = set()
-    open_stages = [name for name in (last.body, last.head) if name]
-    while open_stages:
-        name = open_stages.pop()
-        needed.add(name)
-        made_by = {makers[s.name] for s in manifest.stages[name].inputs if s.name in makers}
-        open_stages += sorted(made_by - needed)
-    return frozenset(needed)
+    return frozenset(stages_of(alone(manifest, len(manifest.ways) - 1)))
 
 
 def last_exit_alone_ms(times: ExitTimes, manifest: Manifest) -> float:
@@ -119,7 +105,8 @@ def last_exit_alone_ms(times: ExitTimes, manifest: Manifest) -> float:
     needed = stages_of_last_exit(manifest)
     last = times.step_ms[-1]
     alone = sum(last[name] for name in needed) + last[PREPARE] + last[POSTPROCESS]
-    earlier = {name for exit_ in manifest.exits[:-1] for name in exit_.stages}
+    way = manifest.ways[-1]
+    earlier = set(manifest.route.stages) - {way.body, way.head}
     if _images_read(manifest, earlier) & _images_read(manifest, needed):
         return alone
     return alone - times.step_ms[-2][PREPARE]

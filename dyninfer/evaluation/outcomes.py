@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 
 from dyninfer.errors import InputError
 from dyninfer.evaluation.dataset import Sample, Samples
-from dyninfer.evaluation.exits import EVALUATION, at_every_exit
 from dyninfer.evaluation.routed_precision import PictureMatches, match_picture
+from dyninfer.evaluation.traces import trace_picture
 from dyninfer.images.reading import read_image
-from dyninfer.results.agreement import disagreement
-from dyninfer.results.postprocess import Postprocess
+from dyninfer.results.detections import Detections
+from dyninfer.results.postprocess import EVALUATION, Postprocess
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import Float64Array, ImageArray
 
@@ -67,16 +68,16 @@ def run_samples(
     losses: list[list[float]] = []
     matches: list[PictureMatches] = []
     notes = ReadingNotes()
-    with detector.kept_policy():
-        for sample, image in read_all(samples.items, notes, progress):
-            runs = at_every_exit(detector, image)
-            found = [run.detections(Postprocess()) for run in runs]
-            kept.append(sample)
-            easiness.append([run.easiness for run in runs[:-1]])
-            losses.append([disagreement(early, found[-1]) for early in found[:-1]])
-            if sample.truth is not None:
-                exact = [run.detections(EVALUATION) for run in runs]
-                matches.append(match_picture(sample.truth, exact))
+    task = detector.manifest.task.kind
+    for sample, image in read_all(samples.items, notes, progress):
+        ways = trace_picture(detector, image).ways
+        found = [way.answer(Postprocess()) for way in ways]
+        kept.append(sample)
+        easiness.append([np.nan if w.easiness is None else w.easiness for w in ways[:-1]])
+        losses.append([task.loss(early, found[-1]) for early in found[:-1]])
+        if sample.truth is not None:
+            exact = [cast(Detections, way.answer(EVALUATION)) for way in ways]
+            matches.append(match_picture(sample.truth, exact))
     refuse_few(len(kept))
     readable = replace(samples, items=tuple(kept), warnings=(*samples.warnings, *notes.warnings()))
     return Outcomes(

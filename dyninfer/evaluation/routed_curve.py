@@ -125,7 +125,7 @@ def evaluate_curve(
     alone_ms = last_exit_alone_ms(times, manifest)
     rows = curve_rows(precision, outcomes, times, seeds, progress)
     return CurveResult(
-        exits=tuple(precision.at(np.full(count, index)) for index in range(len(manifest.exits))),
+        exits=tuple(precision.at(np.full(count, index)) for index in range(len(manifest.ways))),
         exit_ms=tuple(float(np.mean(samples)) for samples in times.exit_ms),
         last_exit_alone_ms=alone_ms,
         rows=tuple(rows),

@@ -65,26 +65,25 @@ def measure_points(
     speed drifts is fair to all.
 
     Args:
-        detector: an opened bundle; its policy is left at the last one.
+        detector: an opened bundle.
         pictures: (h, w, 3) uint8 BGR.
         policies: what to measure.
         precision: of the same pictures.
         progress: called after every picture.
     """
-    active = [_resolved(detector, policy) for policy in policies]
+    active = [detector.resolve(policy) for policy in policies]  # calibrations are read once
     names = [str(index) for index in range(len(policies))]
     results: list[list[Detections]] = [[] for _ in policies]
     spent_ms = np.zeros((len(policies), len(pictures)))
     for number, picture in enumerate(pictures):
         for index in map(int, round_order(names, number)):
-            detector.policy = active[index]
             start = time.perf_counter_ns()
-            results[index].append(detector(picture))
+            results[index].append(detector(picture, policy=active[index]))
             spent_ms[index, number] = (time.perf_counter_ns() - start) / NS_PER_MS
         progress()
     exits = np.array([[result.exit_index for result in found] for found in results])
     times_ms = pooled_times(spent_ms, exits)
-    last = len(detector.manifest.exits) - 1
+    last = len(detector.manifest.ways) - 1
     return [
         _point(policy, tuple(results[index]), times_ms[index], precision, last)
         for index, policy in enumerate(policies)
@@ -122,12 +121,6 @@ def pooled_times(spent_ms: Float64Array, exits: Int64Array) -> Float64Array:
         means = np.broadcast_to(sums / np.maximum(here.sum(axis=0), 1), here.shape)
         pooled[here] = means[here]
     return pooled
-
-
-def _resolved(detector: Detector, policy: Policy | Target) -> Policy:
-    """What a target comes to, so that its calibration is not read again for every picture."""
-    detector.policy = policy
-    return detector.active_policy
 
 
 def times_of_ends(easy: CurvePoint, hard: CurvePoint) -> ExitTimes:

@@ -13,12 +13,11 @@ import numpy as np
 
 from dyninfer.monitoring.drift import mean_bounds
 from dyninfer.monitoring.expected import Outlook
-from dyninfer.results.agreement import disagreement
-from dyninfer.results.detections import Detections
-from dyninfer.results.postprocess import Postprocess
+from dyninfer.results.answer import Answer
+from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import LeaveAt
-from dyninfer.runtime.batches import detect_batch
-from dyninfer.runtime.session import CascadePipeline
+from dyninfer.runtime.batches import answer_batch
+from dyninfer.runtime.session import Session
 from dyninfer.types import ImageArray
 
 logger = logging.getLogger("dyninfer.monitor")
@@ -40,8 +39,8 @@ class AuditJob:
     """
 
     image: ImageArray
-    found: Detections
-    options: Postprocess
+    found: Answer
+    options: Options
     easy_share: float
     outlook: Outlook | None
 
@@ -115,14 +114,14 @@ def _mean(values: Iterable[float | None]) -> float | None:
 class Auditor:
     """One thread that runs the last exit on images that it is offered.
 
-    The thread refers to the pipeline and to ``on_audited``, never to the detector, so that a
+    The thread refers to the session and to ``on_audited``, never to the detector, so that a
     detector that is dropped without being closed is still freed; its owner then calls
     :meth:`signal_stop`.
     """
 
     def __init__(
         self,
-        pipeline: CascadePipeline,
+        session: Session,
         on_audited: Callable[[AuditRecord], None],
         capacity: int = QUEUE,
         patience_s: float = PATIENCE_S,
@@ -130,8 +129,8 @@ class Auditor:
         self.done = 0
         self.dropped = 0
         self.failed = 0
-        self._pipeline = pipeline
-        self._last = LeaveAt(len(pipeline.manifest.exits) - 1)
+        self._session = session
+        self._last = LeaveAt(len(session.manifest.ways) - 1)
         self._on_audited = on_audited
         self._capacity = capacity
         self._patience_s = patience_s
@@ -215,13 +214,13 @@ class Auditor:
     def _wait_for_idle(self) -> None:
         """Let other calls go first, for as long as the patience lasts."""
         for _ in range(max(1, round(self._patience_s / _SLICE_S))):
-            if self._stopped or self._pipeline.wait_idle(_SLICE_S):
+            if self._stopped or self._session.wait_idle(_SLICE_S):
                 return
 
     def _audit(self, job: AuditJob) -> None:
         try:
-            reference = detect_batch(self._pipeline, [job.image], self._last, job.options)[0]
-            loss = disagreement(job.found, reference)
+            reference = answer_batch(self._session, [job.image], self._last, job.options)[0]
+            loss = self._session.manifest.task.kind.loss(job.found, reference)
             self.done += 1
             self._on_audited(AuditRecord(loss, job.easy_share, job.outlook))
         except Exception:

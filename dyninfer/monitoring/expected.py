@@ -8,9 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.bundle.calibration import Calibration, Certificate
+from dyninfer.bundle.manifest import EASINESS
 from dyninfer.errors import InputError
 from dyninfer.monitoring.drift import bin_counts, bin_edges, mean_bounds, on_grid
-from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, LeaveAt, Policy, Threshold
+from dyninfer.routing.policy import (
+    AlwaysEasy,
+    AlwaysHard,
+    DecisionPoint,
+    LeaveAt,
+    Policy,
+    Threshold,
+)
 from dyninfer.types import Float64Array, Int64Array
 
 RISK_MARGIN = 0.01
@@ -129,9 +137,12 @@ class Baseline:
         leaving = np.zeros(images, np.int64)
         reported = self.easiness[0].copy()
         rows = np.arange(images)  # still on their way
+        last = len(self.easiness)
         for index, column in enumerate(self.easiness):
             reported[rows] = column[rows]
-            rows = rows[policy.continues(column[rows].astype(np.float32), index)]
+            ways = (frozenset({index}), frozenset(range(index + 1, last + 1)))
+            point = DecisionPoint(index, EASINESS, ways, rows)
+            rows = rows[policy.decide(column[rows].astype(np.float32), point) == 1]
             leaving[rows] = index + 1
         return leaving, reported
 

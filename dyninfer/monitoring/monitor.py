@@ -11,16 +11,16 @@ from typing import Any
 import numpy.typing as npt
 
 from dyninfer.bundle.calibration import Calibration
-from dyninfer.bundle.manifest import Task
+from dyninfer.bundle.manifest import EASINESS
 from dyninfer.errors import InputError, PolicyError
 from dyninfer.monitoring.alarms import Alarm
 from dyninfer.monitoring.expected import Baseline
 from dyninfer.monitoring.report import MonitorReport, MonitorSettings
 from dyninfer.monitoring.watch import Watch
-from dyninfer.results.detections import Detections
-from dyninfer.results.postprocess import Postprocess
+from dyninfer.results.answer import Answer
+from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import Policy
-from dyninfer.runtime.session import CascadePipeline
+from dyninfer.runtime.session import Session
 from dyninfer.types import ImageArray
 
 logger = logging.getLogger("dyninfer.monitor")
@@ -39,10 +39,8 @@ class Monitor:
     many scenes, or feed the alarm levels with that in mind.
     """
 
-    def __init__(
-        self, pipeline: CascadePipeline, calibration: Callable[[], Calibration | None]
-    ) -> None:
-        self._pipeline = pipeline
+    def __init__(self, session: Session, calibration: Callable[[], Calibration | None]) -> None:
+        self._session = session
         self._calibration = calibration
         self._lock = threading.Lock()
         self._watch: Watch | None = None
@@ -102,7 +100,7 @@ class Monitor:
                 neither a calibration nor a baseline.
             InputError: an argument is outside its range, or the detector was closed.
         """
-        self._pipeline.check_open()
+        self._session.check_open()
         settings = MonitorSettings(
             window=window,
             audit_share=audit_share,
@@ -114,15 +112,16 @@ class Monitor:
             audit_window=audit_window,
             seed=seed,
         )
-        self._replace(Watch(self._pipeline, settings, self._choose_baseline(baseline), on_alarm))
+        self._replace(Watch(self._session, settings, self._choose_baseline(baseline), on_alarm))
 
     def _choose_baseline(self, given: Calibration | npt.ArrayLike | None) -> Baseline | None:
-        manifest = self._pipeline.manifest
-        routers = len(manifest.exits) - 1
-        if manifest.task is not Task.DETECT or not routers or not manifest.has_routers:
+        manifest = self._session.manifest
+        points = self._session.points
+        routers = len(points)
+        if not points or {point.signal for point in points} != {EASINESS}:
             remedy = "train one with dyninfer fit-router" if routers else "load such a bundle"
             raise PolicyError(
-                f"{manifest.name} cannot be monitored: expected a detector of several exits with "
+                f"{manifest.name} cannot be monitored: expected a bundle of several exits with "
                 f"routers, whose easiness is watched; {remedy}"
             )
         if given is not None and not isinstance(given, Calibration):
@@ -167,9 +166,9 @@ class Monitor:
     def observe(
         self,
         images: Sequence[ImageArray],
-        found: Sequence[Detections],
+        found: Sequence[Answer],
         policy: Policy,
-        options: Postprocess,
+        options: Options,
     ) -> None:
         """Take in what was answered to a batch; the detector calls this.
 

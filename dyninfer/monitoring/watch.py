@@ -19,10 +19,10 @@ from dyninfer.monitoring.easiness_window import (
 )
 from dyninfer.monitoring.expected import Baseline, Outlook
 from dyninfer.monitoring.report import AuditReport, MonitorReport, MonitorSettings
-from dyninfer.results.detections import Detections
-from dyninfer.results.postprocess import Postprocess
+from dyninfer.results.answer import Answer
+from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import Policy
-from dyninfer.runtime.session import CascadePipeline
+from dyninfer.runtime.session import Session
 from dyninfer.types import ImageArray
 
 logger = logging.getLogger("dyninfer.monitor")
@@ -42,13 +42,13 @@ class Watch:
 
     def __init__(
         self,
-        pipeline: CascadePipeline,
+        session: Session,
         settings: MonitorSettings,
         baseline: Baseline | None,
         on_alarm: Callable[[Alarm], object] | None,
     ) -> None:
         self.settings = settings
-        self._exits = len(pipeline.manifest.exits)
+        self._exits = len(session.manifest.ways)
         self._baseline = baseline
         self._on_alarm = on_alarm
         self._lock = threading.Lock()
@@ -59,14 +59,14 @@ class Watch:
         self._policy: Policy | None = None
         self._outlook: Outlook | None = None
         self._images = self._nan_images = self._since_look = self._since_audit_look = 0
-        self.auditor = Auditor(pipeline, self._take_audit) if settings.audit_share else None
+        self.auditor = Auditor(session, self._take_audit) if settings.audit_share else None
 
     def observe(
         self,
         images: Sequence[ImageArray],
-        found: Sequence[Detections],
+        found: Sequence[Answer],
         policy: Policy,
-        options: Postprocess,
+        options: Options,
     ) -> None:
         """Take in what was answered to a batch, in order; audited images are copied."""
         alarms, chosen = [], []
@@ -97,7 +97,7 @@ class Watch:
         self._policy = policy
         self._outlook = self._baseline.under(policy) if self._baseline else None
 
-    def _add(self, found: Detections) -> None:
+    def _add(self, found: Answer) -> None:
         self._images += 1
         self._since_look += 1
         if found.degraded and (self._exits > 2 or found.easiness is None):
@@ -108,7 +108,7 @@ class Watch:
         expected = self._outlook.hard_share if self._outlook else None
         self._window.add(easiness, hard, np.nan if expected is None else expected)
 
-    def _chooses(self, found: Detections) -> bool:
+    def _chooses(self, found: Answer) -> bool:
         """Draw whether an image that left early is audited; not one whose route was degraded."""
         if not self.auditor or found.degraded or found.exit_index == self._exits - 1:
             return False

@@ -1,4 +1,4 @@
-"""What a detector returns."""
+"""What a detector finds in one image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Detections:
         class_ids: (D,) int64, index into the bundle's class names.
         class_names: D names, one per detection.
         easiness: the router's output in [0, 1], or None where no router ran.
-        exit_index: the exit the image left at, 0 for the first.
+        exit_index: the way that the image took, 0 for the first exit or branch.
         degraded: True when the route was not the one the policy asked for.
         timings_ms: stage, or a step of :mod:`dyninfer.spans` -> milliseconds: the image's share of
             what its batch took. Nothing counts twice; what is left of a call's time is overhead.
@@ -81,19 +81,3 @@ class Detections:
             ],
             "timings_ms": {name: round(value, 4) for name, value in self.timings_ms.items()},
         }
-
-
-@dataclass(frozen=True, eq=False)
-class RawOutput:
-    """What one image's last stage produced, before any postprocessing.
-
-    Attributes:
-        easiness: the router's output in [0, 1], or None where no router ran.
-        exit_index: the exit the image left at, 0 for the first.
-        outputs: name -> array for this image, without the batch axis; of a detector
-            ``boxes_xyxy`` (A, 4) in pixels of that exit's input and ``class_scores`` (A, C).
-    """
-
-    easiness: float | None
-    exit_index: int
-    outputs: Mapping[str, npt.NDArray[Any]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,8 @@ class Postprocess:
     Raises:
         InputError: a value is outside its range.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     confidence: float = 0.25
     iou: float = 0.45
@@ -67,6 +69,10 @@ class Postprocess:
         kept = nms(boxes, found.class_ids.take(order), self.iou, self.max_detections)
         chosen = order.take(kept)
         return boxes.take(kept, 0), found.confidences.take(chosen), found.class_ids.take(chosen)
+
+
+EVALUATION = Postprocess(confidence=0.001, iou=0.65, several_labels=True)
+"""As the published COCO evaluations have it: a low confidence, several labels for a box."""
 
 
 def _usable(boxes: Float32Array) -> BoolArray:

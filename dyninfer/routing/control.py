@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
+import numpy as np
 import numpy.typing as npt
 
+from dyninfer.bundle.manifest import EASINESS
 from dyninfer.errors import PolicyError
 from dyninfer.routing.control_law import (
     EXITS,
@@ -15,7 +18,8 @@ from dyninfer.routing.control_law import (
     next_threshold,
     observe,
 )
-from dyninfer.types import BoolArray, Float32Array
+from dyninfer.routing.policy import DecisionPoint, check_signals
+from dyninfer.types import Float32Array, Int64Array
 
 
 class Controller:
@@ -61,16 +65,11 @@ class Controller:
         with self._lock:
             self._state = state
 
-    @property
-    def needs_router(self) -> bool:
-        """True: the easiness decides."""
-        return True
-
-    def continues(self, easiness: Float32Array, _exit_index: int) -> BoolArray:
+    def decide(self, easiness: Float32Array, _point: DecisionPoint) -> Int64Array:
         """See :class:`dyninfer.Policy`; each image also moves the state."""
         with self._lock:
             hard, self._state = decide(self.settings, self._state, easiness)
-        return hard
+        return hard.astype(np.int64)
 
     def observe(self, exit_index: npt.ArrayLike, ms: npt.ArrayLike) -> None:
         """Say what decided images did cost: (N,) exits they left at and (N,) milliseconds.
@@ -79,6 +78,11 @@ class Controller:
         """
         with self._lock:
             self._state = observe(self.settings, self._state, exit_index, ms)
+
+    def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
+        """Refuse routes without an easiness, and cascades of more or fewer than two exits."""
+        check_signals(points, EASINESS, self)
+        self.check_exits(len(points) + 1)
 
     def check_exits(self, exits: int) -> None:
         """Refuse cascades of more or fewer than two exits."""

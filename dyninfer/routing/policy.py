@@ -1,21 +1,55 @@
-"""Who decides which images go on to the next exit.
+"""Who decides which way an image takes.
 
 A policy is a value: it is never changed, only replaced (``detector.policy = ...``), so a change
-takes effect at the next batch and is safe while another thread predicts.
+takes effect at the next batch and is safe while another thread predicts. One may be given for a
+single call, too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from dyninfer.bundle.manifest import CHOICE_SCORES, EASINESS
 from dyninfer.errors import PolicyError
 from dyninfer.types import BoolArray, Float32Array, Float64Array, Int64Array
+
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class DecisionPoint:
+    """Where a route decides.
+
+    Attributes:
+        index: which of the route's decisions this is, 0 for the first.
+        signal: what is known of an image here: ``easiness``, ``choice_scores``, or None where
+            there is no router.
+        ways: for every outcome, the ways that can still be reached by it. At exit k of a cascade
+            outcome 0 leaves there and outcome 1 goes on; at a chooser outcome b is branch b.
+        images: (N,) position of each image that is here among those of the call.
+    """
+
+    index: int
+    signal: str | None
+    ways: tuple[frozenset[int], ...]
+    images: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64), compare=False)
+
+    def of(self, images: Int64Array) -> DecisionPoint:
+        """The same place with these images."""
+        return DecisionPoint(self.index, self.signal, self.ways, images)
+
+    def outcomes_to(self, ways: Int64Array) -> Int64Array:
+        """(N,) outcomes that lead to (N,) ways, all of which can be reached from here."""
+        table = np.zeros(1 + max(max(reached) for reached in self.ways), np.int64)
+        for outcome, reached in enumerate(self.ways):
+            table[list(reached)] = outcome
+        return table[ways]
 
 
 def route(easiness: Float32Array, threshold: float) -> BoolArray:
@@ -38,23 +72,32 @@ def route(easiness: Float32Array, threshold: float) -> BoolArray:
 
 @runtime_checkable
 class Policy(Protocol):
-    """Anything that splits a batch by its easiness."""
+    """Anything that splits a batch at a decision point."""
 
-    @property
-    def needs_router(self) -> bool:
-        """Whether the decision reads the easiness at all."""
-        ...
+    def decide(self, signal: Float32Array, point: DecisionPoint, /) -> Int64Array:
+        """An outcome (N,) for every image that is here.
 
-    def continues(self, easiness: Float32Array, exit_index: int, /) -> BoolArray:
-        """Mask (N,) of the images that go on to the exit after ``exit_index``.
-
-        ``easiness`` is (N,); where an exit has no router it is all NaN, and only policies with
-        ``needs_router`` False are asked.
+        Args:
+            signal: easiness (N,), or a chooser's scores (N, branches); all NaN where nothing makes
+                it, and for a :class:`Blind` policy.
+            point: where this is, and which images are here.
         """
         ...
 
-    def check_exits(self, exits: int) -> None:
-        """Raise PolicyError where the policy does not fit a cascade of ``exits`` exits."""
+
+class Blind:
+    """What policies derive from that read no signal: nobody waits for one then."""
+
+
+@runtime_checkable
+class Particular(Protocol):
+    """A policy that does not fit every route."""
+
+    def check(self, points: Sequence[DecisionPoint], images: int | None, /) -> None:
+        """Raise PolicyError where it does not fit a route with these decisions.
+
+        ``images`` is how many a call has, where that is known.
+        """
         ...
 
 
@@ -69,6 +112,40 @@ class Observer(Protocol):
         measured, as of prepared tensors.
         """
         ...
+
+
+def count_ways(points: Sequence[DecisionPoint]) -> int:
+    """How many ways a route with these decisions has."""
+    return 1 + max(
+        (way for point in points for reached in point.ways for way in reached), default=0
+    )
+
+
+def check_signals(points: Sequence[DecisionPoint], signal: str, policy: object) -> None:
+    """Refuse a route whose decisions have no such signal.
+
+    Raises:
+        PolicyError: it has no decision, or one with another signal or none.
+    """
+    name = type(policy).__name__
+    what = {EASINESS: "an easiness", CHOICE_SCORES: "a chooser's scores"}[signal]
+    if not points:
+        raise PolicyError(
+            f"{name} reads {what}, but this bundle has one way for all images; leave the policy "
+            "as it is"
+        )
+    found = {point.signal for point in points}
+    if None in found:
+        raise PolicyError(
+            f"{name} reads {what}, but this bundle has no router; use AlwaysEasy or AlwaysHard, "
+            "or train a router first"
+        )
+    if found != {signal}:
+        other = "Chosen" if signal == EASINESS else "Threshold"
+        raise PolicyError(
+            f"{name} reads {what}, but this bundle decides by {', '.join(map(str, found))}; use "
+            f"{other}, AlwaysEasy, AlwaysHard or Forced"
+        )
 
 
 @dataclass(frozen=True)
@@ -103,29 +180,48 @@ class Threshold:
             return tuple(float(value) for value in self.value)
         return (float(self.value),)
 
-    @property
-    def needs_router(self) -> bool:
-        """True: the easiness decides."""
-        return True
-
-    def continues(self, easiness: Float32Array, exit_index: int) -> BoolArray:
+    def decide(self, easiness: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
         values = self._values()
-        return route(easiness, values[exit_index] if len(values) > 1 else values[0])
+        value = values[point.index] if len(values) > 1 else values[0]
+        return route(easiness, value).astype(np.int64)
 
-    def check_exits(self, exits: int) -> None:
-        """Refuse a sequence of the wrong length for a cascade of ``exits`` exits."""
+    def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
+        """Refuse a route without routers, and a sequence of the wrong length."""
+        check_signals(points, EASINESS, self)
         values = self._values()
-        if isinstance(self.value, Sequence) and len(values) != exits - 1:
+        if isinstance(self.value, Sequence) and len(values) != len(points):
             raise PolicyError(
-                f"{len(values)} thresholds were given, expected {exits - 1}: "
-                f"one for each of the {exits} exits but the last"
+                f"{len(values)} thresholds were given, expected {len(points)}: "
+                f"one for each of the {len(points) + 1} exits but the last"
             )
 
 
 @dataclass(frozen=True)
-class LeaveAt:
-    """Every image leaves at one exit, whatever its easiness: for measuring that exit.
+class Chosen:
+    """Every image takes the branch to which the chooser gives the largest score.
+
+    Of equal scores the first, cheapest branch is taken. Scores with a NaN count as hard: the last
+    branch is taken, so that a broken chooser costs time and not accuracy.
+    """
+
+    def __str__(self) -> str:
+        return "as chosen"
+
+    def decide(self, scores: Float32Array, _point: DecisionPoint) -> Int64Array:
+        """See :class:`Policy`."""
+        chosen: Int64Array = scores.argmax(axis=1)
+        chosen[np.isnan(scores).any(axis=1)] = scores.shape[1] - 1
+        return chosen
+
+    def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
+        """Refuse a route without a chooser."""
+        check_signals(points, CHOICE_SCORES, self)
+
+
+@dataclass(frozen=True)
+class LeaveAt(Blind):
+    """Every image takes one way, whatever its signals: for measuring that exit or branch.
 
     Raises:
         PolicyError: ``exit_index`` is negative or no whole number.
@@ -140,56 +236,95 @@ class LeaveAt:
     def __str__(self) -> str:
         return f"every image at exit {self.exit_index}"
 
-    @property
-    def needs_router(self) -> bool:
-        """False: nothing is read."""
-        return False
-
-    def continues(self, easiness: Float32Array, exit_index: int) -> BoolArray:
+    def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
-        return np.full(len(easiness), exit_index < self.exit_index)
+        return point.outcomes_to(np.full(len(point.images), self.exit_index))
 
-    def check_exits(self, exits: int) -> None:
-        """Refuse an exit that the cascade does not have."""
-        if self.exit_index >= exits:
-            raise PolicyError(f"there is no exit {self.exit_index}, expected 0 to {exits - 1}")
+    def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
+        """Refuse a way that the route does not have."""
+        ways = count_ways(points)
+        if self.exit_index >= ways:
+            raise PolicyError(f"there is no exit {self.exit_index}, expected 0 to {ways - 1}")
 
 
 @dataclass(frozen=True)
-class AlwaysEasy:
-    """Every image leaves at the first exit, whatever its easiness."""
+class AlwaysEasy(Blind):
+    """Every image takes the first, cheapest way, whatever its easiness."""
 
     def __str__(self) -> str:
         return "every image easy"
 
-    @property
-    def needs_router(self) -> bool:
-        """False: nothing is read."""
-        return False
-
-    def continues(self, easiness: Float32Array, _exit_index: int) -> BoolArray:
+    def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
-        return np.zeros(len(easiness), np.bool_)
-
-    def check_exits(self, exits: int) -> None:
-        """Fits every cascade."""
+        return np.zeros(len(point.images), np.int64)
 
 
 @dataclass(frozen=True)
-class AlwaysHard:
-    """Every image runs through to the last exit, whatever its easiness."""
+class AlwaysHard(Blind):
+    """Every image takes the last way, whatever its easiness."""
 
     def __str__(self) -> str:
         return "every image hard"
 
-    @property
-    def needs_router(self) -> bool:
-        """False: nothing is read."""
-        return False
-
-    def continues(self, easiness: Float32Array, _exit_index: int) -> BoolArray:
+    def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
-        return np.ones(len(easiness), np.bool_)
+        return np.full(len(point.images), len(point.ways) - 1)
 
-    def check_exits(self, exits: int) -> None:
-        """Fits every cascade."""
+
+@dataclass(frozen=True)
+class Forced(Blind):
+    """A way for each image of a call, known before anything runs.
+
+    For callers that know already: from a video's previous frame, or by a rule of the business.
+    Nobody waits for a router then; its easiness is still reported.
+
+    Args:
+        ways: ``exit_index`` for each image of the call, in order.
+
+    Raises:
+        PolicyError: ``ways`` is no sequence of whole numbers from 0 up.
+    """
+
+    ways: Sequence[int]
+
+    def __post_init__(self) -> None:
+        given: Any = self.ways
+        whole = isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, (str, bytes))
+        if not whole or not all(isinstance(way, (int, np.integer)) and way >= 0 for way in given):
+            raise PolicyError(
+                f"forced ways are {given!r}, expected a whole number from 0 up for each image, "
+                "such as Forced([0, 1, 0])"
+            )
+        # a list of the caller's could change later
+        object.__setattr__(self, "ways", tuple(int(way) for way in given))
+
+    def __str__(self) -> str:
+        return f"forced ways of {len(self.ways)} images"
+
+    def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
+        """See :class:`Policy`."""
+        if point.images.max() >= len(self.ways):
+            raise self._wrong_count(f"more than {len(self.ways)}")
+        return point.outcomes_to(np.asarray(self.ways)[point.images])
+
+    def check(self, points: Sequence[DecisionPoint], images: int | None) -> None:
+        """Refuse a way that the route does not have, and a wrong number of images."""
+        ways = count_ways(points)
+        if strange := [way for way in self.ways if way >= ways]:
+            raise PolicyError(f"there is no exit {strange[0]}, expected 0 to {ways - 1}")
+        if images is not None and images != len(self.ways):
+            raise self._wrong_count(str(images))
+
+    def _wrong_count(self, images: str) -> PolicyError:
+        return PolicyError(
+            f"ways are forced for {len(self.ways)} images and the call has {images}; "
+            "give one for each image of the call"
+        )
+
+
+def default_policy(points: Sequence[DecisionPoint]) -> Policy:
+    """What decides where nobody said anything: the router, the chooser, or the last way."""
+    signals = {point.signal for point in points}
+    if signals == {EASINESS}:
+        return Threshold(DEFAULT_THRESHOLD)
+    return Chosen() if signals == {CHOICE_SCORES} else AlwaysHard()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,31 +16,65 @@ from dyninfer.engines.base import check_tensor
 from dyninfer.engines.device_array import DeviceArray, device_array, is_device_array
 from dyninfer.errors import InputError
 from dyninfer.images.prepare import Scratch
-from dyninfer.images.spec import Placement
-from dyninfer.results.detections import Detections, RawOutput
-from dyninfer.results.postprocess import Postprocess
+from dyninfer.results.answer import Answer, RawOutput
+from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import Policy
-from dyninfer.runtime.executor import BatchResult, ExitGroup
-from dyninfer.runtime.session import CascadePipeline
+from dyninfer.runtime.executor import Arrays, BatchResult, Trace
+from dyninfer.runtime.session import ImageFeed, Session
 from dyninfer.spans import DECODE, POSTPROCESS, PREPARE, shares
 from dyninfer.types import Float32Array, ImageArray, Int64Array
 
 
-def detect_batch(
-    pipeline: CascadePipeline,
+def answer_batch(
+    session: Session,
     images: Sequence[ImageArray],
     policy: Policy,
-    options: Postprocess,
+    options: Options,
     decode_ms: Sequence[float | None] | None = None,
-) -> list[Detections]:
+    first_image: int = 0,
+) -> list[Answer]:
     """Prepare, run and postprocess pictures (h, w, 3) uint8 BGR, at least one, as one batch.
 
-    ``decode_ms`` is what each took to decode, None for those that came decoded.
+    Args:
+        session: runs them.
+        images: the pictures.
+        policy: decides their ways.
+        options: of the bundle's task.
+        decode_ms: what each took to decode, None for those that came decoded.
+        first_image: position of the first among those of the call.
     """
     timings = [{} if ms is None else {DECODE: ms} for ms in decode_ms or [None] * len(images)]
+    found: dict[int, Answer] = {}
+    task, names = session.manifest.task.kind, session.class_names
+    with session.workspace() as workspace:
+        feed = _picture_feed(session, images, timings)
+        result = session.run(feed, len(images), policy, workspace, first_image)
+        shared = shares(result.spans, len(images))
+        for group in result.groups:
+            spec = session.image_spec(group.way)
+            for position, row in enumerate(group.rows):
+                start = time.perf_counter_ns()
+                own = timings[row] | shared[row]
+                found[row] = task.answer(
+                    {name: array[position] for name, array in group.outputs.items()},
+                    spec.place(images[row].shape[1], images[row].shape[0]),
+                    options,
+                    names,
+                    easiness=_easiness(result, row),
+                    exit_index=group.way,
+                    timings_ms=own,
+                )
+                own[POSTPROCESS] = (time.perf_counter_ns() - start) / 1e6
+    return [found[row] for row in range(len(images))]
+
+
+def _picture_feed(
+    session: Session, images: Sequence[ImageArray], timings: Sequence[dict[str, float]]
+) -> ImageFeed:
+    """Prepares pictures when a stage asks for them; what each takes is added to its timings."""
 
     def feed(name: str, rows: Int64Array, workspace: Any) -> Float32Array:
-        spec = pipeline.image_specs[name]
+        spec = session.image_specs[name]
         scratch = workspace.kept.get(name)
         if scratch is None:
             scratch = workspace.kept[name] = Scratch()
@@ -51,43 +86,7 @@ def detect_batch(
             timings[row][PREPARE] = timings[row].get(PREPARE, 0.0) + spent_ms
         return batch
 
-    found: dict[int, Detections] = {}
-    with pipeline.workspace() as workspace:
-        result = pipeline.run(feed, len(images), policy, workspace)
-        shared = shares(result.spans, len(images))
-        for group in result.groups:
-            spec = pipeline.image_spec(group.exit_index)
-            for position, row in enumerate(group.rows):
-                start = time.perf_counter_ns()
-                placement = spec.place(images[row].shape[1], images[row].shape[0])
-                own = timings[row] | shared[row]
-                names = pipeline.class_names
-                found[row] = _detections(result, group, position, placement, options, names, own)
-                own[POSTPROCESS] = (time.perf_counter_ns() - start) / 1e6
-    return [found[row] for row in range(len(images))]
-
-
-def _detections(
-    result: BatchResult,
-    group: ExitGroup,
-    position: int,
-    placement: Placement,
-    options: Postprocess,
-    names: Sequence[str],
-    timings: dict[str, float],
-) -> Detections:
-    boxes, confidences, class_ids = options(
-        group.outputs["boxes_xyxy"][position], group.outputs["class_scores"][position]
-    )
-    return Detections(
-        boxes_xyxy=placement.to_image(boxes),
-        confidences=confidences.astype(np.float32, copy=False),
-        class_ids=class_ids.astype(np.int64, copy=False),
-        class_names=tuple(names[class_id] for class_id in class_ids.tolist()),
-        easiness=_easiness(result, group.rows[position]),
-        exit_index=group.exit_index,
-        timings_ms=timings,
-    )
+    return feed
 
 
 PreparedInput = npt.NDArray[Any] | DeviceArray
@@ -95,25 +94,59 @@ PreparedInput = npt.NDArray[Any] | DeviceArray
 
 
 def infer_batch(
-    pipeline: CascadePipeline, arrays: Mapping[str, PreparedInput], policy: Policy
+    session: Session,
+    arrays: Mapping[str, PreparedInput],
+    policy: Policy,
+    first_image: int = 0,
 ) -> list[RawOutput]:
     """Run prepared tensors that were checked, each (N, 3, H, W) float32, as one batch."""
     batch = len(next(iter(arrays.values())))
-
-    def feed(name: str, rows: Int64Array, _workspace: Any) -> Float32Array | DeviceArray:
-        array = arrays[name]
-        if isinstance(array, DeviceArray) or len(rows) == batch:
-            return array
-        return array[rows]
-
     found: dict[int, RawOutput] = {}
-    with pipeline.workspace() as workspace:
-        result = pipeline.run(feed, batch, policy, workspace)
+    with session.workspace() as workspace:
+        result = session.run(_tensor_feed(arrays), batch, policy, workspace, first_image)
         for group in result.groups:
             for position, row in enumerate(group.rows):
                 outputs = {name: array[position].copy() for name, array in group.outputs.items()}
-                found[row] = RawOutput(_easiness(result, row), group.exit_index, outputs)
+                found[row] = RawOutput(_easiness(result, row), group.way, outputs)
     return [found[row] for row in range(batch)]
+
+
+def trace_batch(
+    session: Session, arrays: Mapping[str, PreparedInput], keep: Collection[str]
+) -> Trace:
+    """Every way of prepared tensors that were checked, as arrays of the caller's own."""
+    batch = len(next(iter(arrays.values())))
+    with session.workspace() as workspace:
+        found = session.trace(_tensor_feed(arrays), batch, workspace, keep)
+        ways = tuple({name: array.copy() for name, array in way.items()} for way in found.ways)
+    return replace(found, ways=ways)
+
+
+def join_traces(parts: Sequence[Trace]) -> Trace:
+    """The traces of successive batches as one."""
+
+    def joined(every: Sequence[Arrays]) -> Arrays:
+        return {name: np.concatenate([arrays[name] for arrays in every]) for name in every[0]}
+
+    first = parts[0]
+    return Trace(
+        tuple(
+            None if signal is None else np.concatenate([part.signals[index] for part in parts])
+            for index, signal in enumerate(first.signals)
+        ),
+        tuple(joined([part.ways[way] for part in parts]) for way in range(len(first.ways))),
+        {stage: joined([part.stages[stage] for part in parts]) for stage in first.stages},
+    )
+
+
+def _tensor_feed(arrays: Mapping[str, PreparedInput]) -> ImageFeed:
+    def feed(name: str, rows: Int64Array, _workspace: Any) -> Float32Array | DeviceArray:
+        array = arrays[name]
+        if isinstance(array, DeviceArray) or len(rows) == len(array):
+            return array
+        return array[rows]
+
+    return feed
 
 
 def check_inputs(manifest: Manifest, inputs: Mapping[str, Any]) -> dict[str, PreparedInput]:
@@ -127,8 +160,8 @@ def check_inputs(manifest: Manifest, inputs: Mapping[str, Any]) -> dict[str, Pre
     """
     specs = {
         spec.name: spec
-        for stage in manifest.stages.values()
-        for spec in stage.inputs
+        for name in manifest.route.stages
+        for spec in manifest.stages[name].inputs
         if spec.name in manifest.image_inputs
     }
     if not isinstance(inputs, Mapping) or set(inputs) != set(specs):

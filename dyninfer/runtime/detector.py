@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,23 +15,30 @@ import numpy.typing as npt
 from dyninfer.builds.spec import OpenBuild
 from dyninfer.bundle.calibration import EngineRecord, check_calibration
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Manifest, Task
+from dyninfer.bundle.manifest import EASINESS, Manifest
 from dyninfer.engines.base import Engine
-from dyninfer.errors import InputError, PolicyError
+from dyninfer.errors import InputError
 from dyninfer.images.pictures import ImageLike, Picture, take_numbered, take_picture
 from dyninfer.monitoring.monitor import Monitor
-from dyninfer.results.detections import Detections, RawOutput
-from dyninfer.results.postprocess import Postprocess
+from dyninfer.results.answer import Answer, RawOutput
+from dyninfer.results.detections import Detections
+from dyninfer.results.tasks import Options, check_options
 from dyninfer.routing.goals import Target
-from dyninfer.routing.policy import AlwaysHard, Observer, Policy, Threshold
-from dyninfer.runtime.batches import check_inputs, chunk_of, detect_batch, infer_batch
+from dyninfer.routing.policy import DecisionPoint, Observer, Policy, check_signals, default_policy
+from dyninfer.runtime.batches import (
+    PreparedInput,
+    answer_batch,
+    check_inputs,
+    chunk_of,
+    infer_batch,
+    join_traces,
+    trace_batch,
+)
 from dyninfer.runtime.engine_record import engine_record, own_calibration
-from dyninfer.runtime.session import CascadePipeline
+from dyninfer.runtime.executor import Trace
+from dyninfer.runtime.session import Session
 from dyninfer.spans import total_ms
-from dyninfer.types import Float64Array, Int64Array
-
-DEFAULT_THRESHOLD = 0.5
-DEFAULT_OPTIONS = Postprocess()
+from dyninfer.types import Float32Array, Float64Array, ImageArray, Int64Array
 
 
 @dataclass(frozen=True)
@@ -54,19 +60,17 @@ class Detector:
     def __init__(
         self,
         bundle: Bundle,
-        pipeline: CascadePipeline,
+        session: Session,
         max_batch: int,
         build: OpenBuild | None = None,
     ) -> None:
         self.bundle = bundle
         self.build = build
-        self._pipeline = pipeline
+        self._session = session
         self._max_batch = max_batch
-        routed = bundle.manifest.has_routers and len(bundle.manifest.exits) > 1
-        policy: Policy = Threshold(DEFAULT_THRESHOLD) if routed else AlwaysHard()
+        policy = default_policy(session.points)
         self._routing = _Routing(policy, policy, None)
-        self._detects = bundle.manifest.task is Task.DETECT
-        self._monitor = Monitor(pipeline, partial(own_calibration, bundle, pipeline, build))
+        self._monitor = Monitor(session, partial(own_calibration, bundle, session, build))
 
     @property
     def manifest(self) -> Manifest:
@@ -76,12 +80,12 @@ class Detector:
     @property
     def backend(self) -> str:
         """Name of the backend, for example ``onnxruntime``."""
-        return self._pipeline.backend.name
+        return self._session.backend.name
 
     @property
     def device(self) -> str:
         """The device the engines run on, for example ``cpu`` or ``cuda:0``."""
-        return self._pipeline.backend.device
+        return self._session.backend.device
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -91,7 +95,7 @@ class Detector:
     @property
     def engines(self) -> Mapping[str, Engine[Any, Any]]:
         """The opened stages by name, with their counters."""
-        return self._pipeline.engines
+        return self._session.engines
 
     @property
     def monitor(self) -> Monitor:
@@ -99,9 +103,19 @@ class Detector:
         return self._monitor
 
     @property
+    def session(self) -> Session:
+        """The engines below this object, for whoever times or feeds them directly."""
+        return self._session
+
+    @property
+    def points(self) -> tuple[DecisionPoint, ...]:
+        """Where the route decides, in order; none on a static route."""
+        return self._session.points
+
+    @property
     def nan_easiness_count(self) -> int:
         """How many images were treated as hard because their easiness was NaN."""
-        return self._pipeline.nan_easiness_count
+        return self._session.nan_easiness_count
 
     @property
     def policy(self) -> Policy | Target:
@@ -118,16 +132,23 @@ class Detector:
 
     @policy.setter
     def policy(self, policy: Policy | Target) -> None:
+        # one reference: other threads see all of it or nothing
+        self._routing = self._routing_of(policy, None)
+
+    def _routing_of(self, policy: Policy | Target, images: int | None) -> _Routing:
+        """What a policy comes to here, for a call of so many images where that is known."""
         if isinstance(policy, type) or not isinstance(policy, (Policy, Target)):
             raise InputError(
                 f"policy is {policy!r}, expected for example Threshold(0.5), HardFraction(0.3), "
                 "LatencyBudget(ms=12.0), AlwaysEasy() or AlwaysHard()"
             )
         active = policy if isinstance(policy, Policy) else self._resolve(policy)
-        self._pipeline.check_policy(active)
-        observer = active if isinstance(active, Observer) else None
-        # one reference: other threads see all of it or nothing
-        self._routing = _Routing(policy, active, observer)
+        self._session.check_policy(active, images)
+        return _Routing(policy, active, active if isinstance(active, Observer) else None)
+
+    def _routing_for(self, policy: Policy | Target | None, images: int) -> _Routing:
+        """Of one call: its own policy, or that of this moment."""
+        return self._routing if policy is None else self._routing_of(policy, images)
 
     @property
     def active_policy(self) -> Policy:
@@ -138,21 +159,16 @@ class Detector:
         """
         return self._routing.active
 
-    @contextmanager
-    def kept_policy(self) -> Iterator[None]:
-        """After the block the policy is as before; adaptive control goes on where it was."""
-        before = self._routing
-        try:
-            yield
-        finally:
-            self._routing = before
+    def resolve(self, policy: Policy | Target) -> Policy:
+        """What :attr:`policy` would come to, without setting it.
+
+        Raises:
+            PolicyError: as on setting it.
+        """
+        return self._routing_of(policy, None).active
 
     def _resolve(self, target: Target) -> Policy:
-        if not self.manifest.has_routers or len(self.manifest.exits) < 2:
-            raise PolicyError(
-                f"{target} needs a router and {self.manifest.name} has none; "
-                "use AlwaysEasy or AlwaysHard, or train one with dyninfer fit-router"
-            )
+        check_signals(self._session.points, EASINESS, target)
         calibration = check_calibration(
             self.bundle.calibration(),
             self.engine_record(),
@@ -164,103 +180,178 @@ class Detector:
 
     def engine_record(self) -> EngineRecord:
         """What is opened here, as far as easiness and times depend on it."""
-        return engine_record(self.manifest, self._pipeline, self.build)
+        return engine_record(self.manifest, self._session, self.build)
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str to mypy
-        self, images: ImageLike, *, options: Postprocess | None = None
+        self,
+        images: ImageLike,
+        *,
+        options: Options | None = None,
+        policy: Policy | Target | None = None,
     ) -> Detections: ...
 
     @overload
     def __call__(
-        self, images: Sequence[ImageLike], *, options: Postprocess | None = None
+        self,
+        images: Sequence[ImageLike],
+        *,
+        options: Options | None = None,
+        policy: Policy | Target | None = None,
     ) -> list[Detections]: ...
 
     def __call__(
-        self, images: ImageLike | Sequence[ImageLike], *, options: Postprocess | None = None
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        options: Options | None = None,
+        policy: Policy | Target | None = None,
     ) -> Detections | list[Detections]:
-        """Detect objects.
+        """Detect objects, or classify where the bundle does that.
 
         Args:
             images: a path or an (h, w, 3) uint8 BGR array, or a list of either.
-            options: thresholds of the postprocessing; None for the defaults of
-                :class:`dyninfer.Postprocess`.
+            options: of the postprocessing, :class:`dyninfer.Postprocess` or, for a classifier,
+                :class:`dyninfer.TopK`; None for the bundle's own.
+            policy: for this call alone, whatever other threads do; None for :attr:`policy`.
 
         Returns:
-            One :class:`dyninfer.Detections` for one image, a list in input order for a list.
+            One :class:`dyninfer.Detections` for one image, a list in input order for a list. Of a
+            classifier they are :class:`dyninfer.Classification`, which has all the same attributes
+            but the boxes.
 
         Raises:
             InputError: an image cannot be used; the message says which and why.
+            PolicyError: the policy does not fit this bundle or these images.
         """
-        self._pipeline.check_open()
-        if not self._detects:
-            raise InputError(f"{self.manifest.name} classifies; use infer for its logits")
-        options = options or DEFAULT_OPTIONS
-        if isinstance(images, (str, os.PathLike, np.ndarray)):
-            return self._detect([take_picture(images)], options)[0]
-        if not isinstance(images, Sequence):
+        one = isinstance(images, (str, os.PathLike, np.ndarray))
+        if not one and not isinstance(images, Sequence):
             raise InputError(
                 f"images is {type(images).__name__}, expected a path, an array, or a list of them"
             )
-        found: list[Detections] = []
-        for start in range(0, len(images), self._max_batch):
+        listed: Sequence[ImageLike] = [images] if one else images  # type: ignore[assignment, list-item]  # looked at above
+        found = self.answers(listed, options=options, policy=policy, numbered=not one)
+        detections = cast("list[Detections]", found)
+        return detections[0] if one else detections
+
+    def answers(
+        self,
+        images: Sequence[ImageLike],
+        *,
+        options: Options | None = None,
+        policy: Policy | Target | None = None,
+        numbered: bool = True,
+    ) -> list[Answer]:
+        """What a call gives for a list, typed for every task.
+
+        ``numbered`` False leaves the position of an image out of what is said of it.
+        """
+        self._session.check_open()
+        options = self.manifest.use_options if options is None else options
+        check_options(self.manifest.task.kind, options, self.manifest.name)
+        routing = self._routing_for(policy, len(images))
+        found: list[Answer] = []
+        for first in range(0, len(images), self._max_batch):
+            chunk = images[first : first + self._max_batch]
             batch = [
-                take_numbered(image, start + offset, len(images))
-                for offset, image in enumerate(images[start : start + self._max_batch])
+                take_numbered(image, first + place, len(images))
+                if numbered
+                else take_picture(image)
+                for place, image in enumerate(chunk)
             ]
-            found += self._detect(batch, options)
+            found += self._answer(batch, options, routing, first)
         return found
 
-    def _detect(self, pictures: list[Picture], options: Postprocess) -> list[Detections]:
-        """Run one batch with the policy of this moment, and tell it how that went."""
-        routing = self._routing
-        policy, observer = routing.active, routing.observer
+    def _answer(
+        self, pictures: list[Picture], options: Options, routing: _Routing, first: int
+    ) -> list[Answer]:
+        """Run one batch, and tell who learns from it how that went."""
         images = [picture.image for picture in pictures]
         decode_ms = [picture.decode_ms for picture in pictures]
         start = time.perf_counter_ns()
-        found = detect_batch(self._pipeline, images, policy, options, decode_ms)
-        if observer is not None:
+        found = answer_batch(self._session, images, routing.active, options, decode_ms, first)
+        if routing.observer is not None:
             elapsed_ms = (time.perf_counter_ns() - start) / 1e6
-            observer.observe(_exits_of(found), _spent_ms(found, elapsed_ms))
-        self._monitor.observe(images, found, policy, options)
+            routing.observer.observe(_ways_of(found), _spent_ms(found, elapsed_ms))
+        self._monitor.observe(images, found, routing.active, options)
         return found
 
     def stream(
-        self, images: Iterable[ImageLike], *, options: Postprocess | None = None
+        self,
+        images: Iterable[ImageLike],
+        *,
+        options: Options | None = None,
+        policy: Policy | Target | None = None,
     ) -> Iterator[Detections]:
         """Detect objects in images one after the other, as they come."""
         for image in images:
-            yield self(image, options=options)
+            yield self(image, options=options, policy=policy)
 
-    def infer(self, inputs: Mapping[str, Any]) -> list[RawOutput]:
+    def infer(
+        self, inputs: Mapping[str, Any], *, policy: Policy | Target | None = None
+    ) -> list[RawOutput]:
         """Run prepared tensors, without pre- and postprocessing.
 
         An adaptive policy decides and counts these images too, but learns no times from them.
 
         Args:
-            inputs: image input's name -> (N, 3, H, W) float32, prepared as its ImageSpec says;
-                for a DynamicDet bundle ``{"images": batch}`` with RGB values in [0, 1]. Besides
-                NumPy's arrays, whatever lives on this detector's GPU and has DLPack or the CUDA
-                Array Interface, such as tensors of PyTorch and CuPy: they are never copied to the
-                host. TensorRT waits for whoever still writes them; ONNX Runtime cannot, so
-                synchronise before.
+            inputs: image input's name -> (N, 3, H, W) float32, prepared as its ImageSpec says
+                (:meth:`prepare` does that); for a DynamicDet bundle ``{"images": batch}`` with RGB
+                values in [0, 1]. Besides NumPy's arrays, whatever lives on this detector's GPU and
+                has DLPack or the CUDA Array Interface, such as tensors of PyTorch and CuPy: they
+                are never copied to the host. TensorRT waits for whoever still writes them; ONNX
+                Runtime cannot, so synchronise before.
+            policy: for this call alone; None for :attr:`policy`.
 
         Returns:
             One :class:`dyninfer.RawOutput` per image, in order.
 
         Raises:
             InputError: an input is missing, unknown, of another shape or dtype, or holds NaN.
+            PolicyError: the policy does not fit this bundle or these images.
         """
         arrays = check_inputs(self.manifest, inputs)
-        routing = self._routing
+        routing = self._routing_for(policy, len(next(iter(arrays.values()))))
         found: list[RawOutput] = []
-        for start in range(0, len(next(iter(arrays.values()))), self._max_batch):
-            stop = start + self._max_batch
-            chunk = {name: chunk_of(array, start, stop) for name, array in arrays.items()}
-            found += infer_batch(self._pipeline, chunk, routing.active)
+        for first, chunk in self._chunks(arrays):
+            found += infer_batch(self._session, chunk, routing.active, first)
         if routing.observer is not None:  # without preparation and postprocessing: no image's time
-            routing.observer.observe(_exits_of(found), np.full(len(found), np.nan))
+            routing.observer.observe(_ways_of(found), np.full(len(found), np.nan))
         return found
+
+    def _chunks(
+        self, arrays: Mapping[str, PreparedInput]
+    ) -> Iterator[tuple[int, dict[str, PreparedInput]]]:
+        """Pieces of at most ``max_batch`` images, each with the position of its first."""
+        for first in range(0, len(next(iter(arrays.values()))), self._max_batch):
+            stop = first + self._max_batch
+            yield first, {name: chunk_of(array, first, stop) for name, array in arrays.items()}
+
+    def trace(self, inputs: Mapping[str, Any], *, keep: Collection[str] = frozenset()) -> Trace:
+        """Run every way of every image, each stage once, whatever the policy.
+
+        Args:
+            inputs: as :meth:`infer` takes them.
+            keep: stages whose outputs are wanted as well.
+
+        Returns:
+            Signals of every decision and outputs of every way, as arrays of the caller's own.
+
+        Raises:
+            InputError: an input does not fit, or a stage is unknown.
+        """
+        for name in keep:
+            self._known_stage(name)
+        chunks = self._chunks(check_inputs(self.manifest, inputs))
+        return join_traces([trace_batch(self._session, chunk, keep) for _, chunk in chunks])
+
+    def prepare(self, images: Sequence[ImageArray]) -> dict[str, Float32Array]:
+        """Pictures (h, w, 3) uint8 BGR, at least one, as :meth:`infer` takes them."""
+        specs = {name: self.manifest.image_inputs[name] for name in self.manifest.read_images}
+        return {
+            name: np.stack([spec.prepare(image) for image in images])
+            for name, spec in specs.items()
+        }
 
     def run_stage(
         self, name: str, inputs: Mapping[str, npt.NDArray[Any]]
@@ -277,23 +368,25 @@ class Detector:
         Raises:
             InputError: the stage is unknown, or an input is missing or does not fit.
         """
-        if name not in self.manifest.stages:
-            known = ", ".join(self.manifest.stages)
-            raise InputError(f"stage {name!r} is unknown, expected {known}")
-        backend = self._pipeline.backend
+        self._known_stage(name)
+        backend = self._session.backend
         tensors = {
             key: backend.from_host(np.ascontiguousarray(array)) for key, array in inputs.items()
         }
-        with self._pipeline.workspace() as workspace:
+        with self._session.workspace() as workspace:
             outputs = self.engines[name].run(tensors, workspace)
             found = {key: np.array(tensor.numpy()) for key, tensor in outputs.items()}
             workspace.device_spans()  # or the next batch would find the times of this run
         return found
 
+    def _known_stage(self, name: str) -> None:
+        if name not in self.engines:
+            raise InputError(f"stage {name!r} is unknown, expected {', '.join(self.engines)}")
+
     def close(self) -> None:
         """Free all engines and buffers, after the calls under way; later ones raise InputError."""
         self._monitor.stop()
-        self._pipeline.close()
+        self._session.close()
 
     def __enter__(self) -> Detector:
         return self
@@ -302,12 +395,12 @@ class Detector:
         self.close()
 
 
-def _exits_of(found: Sequence[Detections] | Sequence[RawOutput]) -> Int64Array:
-    """(N,) exit at which each image left."""
+def _ways_of(found: Sequence[Answer] | Sequence[RawOutput]) -> Int64Array:
+    """(N,) way that each image took."""
     return np.array([result.exit_index for result in found], np.int64)
 
 
-def _spent_ms(found: Sequence[Detections], elapsed_ms: float) -> Float64Array:
+def _spent_ms(found: Sequence[Answer], elapsed_ms: float) -> Float64Array:
     """(N,) milliseconds of the images of one call: their own steps, and a share of what is left.
 
     They count from the decoded picture and add up to ``elapsed_ms``, as the times of a

@@ -6,14 +6,12 @@ from dyninfer.builds.spec import OpenBuild, own_precision, source_hashes
 from dyninfer.bundle.calibration import Calibration, EngineRecord, check_calibration
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
-from dyninfer.runtime.session import CascadePipeline
+from dyninfer.runtime.session import Session
 
 
-def engine_record(
-    manifest: Manifest, pipeline: CascadePipeline, build: OpenBuild | None
-) -> EngineRecord:
+def engine_record(manifest: Manifest, session: Session, build: OpenBuild | None) -> EngineRecord:
     """What is open, as far as easiness and times depend on it."""
-    inputs, backend = manifest.image_inputs, pipeline.backend
+    inputs, backend = manifest.image_inputs, session.backend
     return EngineRecord(
         stages_sha256=build.build.onnx_sha256() if build else source_hashes(manifest),
         precision=build.build.spec.precision if build else own_precision(manifest),
@@ -26,12 +24,12 @@ def engine_record(
 
 
 def own_calibration(
-    bundle: Bundle, pipeline: CascadePipeline, build: OpenBuild | None
+    bundle: Bundle, session: Session, build: OpenBuild | None
 ) -> Calibration | None:
     """The bundle's calibration, which must be of these engines, or None."""
     # no method: the monitor must not refer back to its detector
     calibration = bundle.calibration()
     if calibration is None:
         return None
-    record = engine_record(bundle.manifest, pipeline, build)
+    record = engine_record(bundle.manifest, session, build)
     return check_calibration(calibration, record, bundle.path, "the monitor", times=False)

@@ -1,238 +1,412 @@
-"""One batch on its way through the exits of a cascade."""
+"""The only code that walks a route: a batch through a plan, split by decisions.
+
+What a stage runs on is a :class:`StageRunner`'s business: engines on a device, plain ONNX Runtime,
+the source model, a server.
+"""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dyninfer.bundle.manifest import EASINESS
-from dyninfer.engines.base import Backend, HostRead
-from dyninfer.engines.device_array import DeviceArray
-from dyninfer.errors import InputError
-from dyninfer.routing.policy import Policy
-from dyninfer.runtime.plan import PlannedExit, PlannedStage
-from dyninfer.spans import GATHER, READ_BACK, Span, on_device
+from dyninfer.engines.base import HostRead
+from dyninfer.errors import InputError, PolicyError
+from dyninfer.routing.policy import Blind, DecisionPoint, Policy
+from dyninfer.runtime.plan import END, Decision, Ending, Plan, Step
+from dyninfer.spans import GATHER, READ_BACK, Span
 from dyninfer.types import Float32Array, Int64Array
 
-ImageFeed = Callable[[str, Int64Array, Any], Float32Array | DeviceArray]
-"""(image input's name, rows of the batch, workspace) -> prepared (len(rows), 3, H, W).
+Arrays = Mapping[str, npt.NDArray[Any]]
 
-An array on a GPU is given whole, for all rows of the batch; those that are asked for are gathered
-there.
-"""
+
+class Batched(Protocol):
+    """A tensor whose first axis is the batch."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Sizes of all axes."""
+        ...
+
+
+T = TypeVar("T", bound=Batched)
+
+
+class StageRunner(Protocol[T]):
+    """How stages run and rows move; ``T`` is a tensor where they run."""
+
+    def feed(self, image_input: str, rows: Int64Array, /) -> T:
+        """Prepared images of these rows of the batch, (rows, 3, H, W); or of all its rows."""
+        ...
+
+    def run(self, stage: str, tensors: Mapping[str, T], /) -> Mapping[str, T]:
+        """A stage's outputs by name; ``tensors`` hold its inputs among others."""
+        ...
+
+    def gather(self, name: str, tensor: T, rows: Int64Array, /) -> T:
+        """Rows of a tensor as a smaller batch; ``name`` differs at every place of a plan."""
+        ...
+
+    def read(self, tensor: T, rows: Int64Array | None, /) -> HostRead:
+        """Send a tensor, or some of its rows, to the host."""
+        ...
 
 
 @dataclass(frozen=True)
-class ExitGroup:
-    """The images of a batch that left at one exit.
+class Signal:
+    """What was said of the images that came to a decision: (N,) easiness or (N, branches)."""
+
+    point: DecisionPoint
+    rows: Sequence[int]
+    values: Float32Array
+
+
+@dataclass(frozen=True)
+class Group:
+    """The images of a batch that took one way.
 
     ``rows`` are their positions in the batch; ``outputs`` are arrays with one row for each, and
-    views into the workspace: copy what must outlive it.
+    may be views into memory that the runner uses again: copy what must outlive it.
     """
 
-    exit_index: int
+    way: int
     rows: Sequence[int]
-    outputs: Mapping[str, npt.NDArray[Any]]
+    outputs: Arrays
 
 
 @dataclass
 class BatchResult:
-    """What a batch produced: groups by exit, the easiness of every image, and times.
+    """What a batch produced: groups by way, signals, and times.
 
     ``easiness`` is (N,) float32, NaN where no router ran; the last router that saw an image
-    counts. ``nan_rows`` are the images that went on because a router said NaN. ``spans`` are the
-    stages that ran, gathers and read-backs, none of which overlap.
+    counts. ``spans`` are the stages that ran, gathers and read-backs, none of which overlap.
     """
 
     easiness: Float32Array
-    groups: list[ExitGroup] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    signals: list[Signal] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
-    nan_rows: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
-class Stages:
-    """Everything of an opened cascade that does not change from batch to batch.
+class Trace:
+    """Every way of every image of a batch.
 
-    With ``speculative_head`` the first head starts for all rows while the easiness travels to the
-    host; what it makes of rows that go on is thrown away. Worth it where the head is cheap
-    beside the wait, as on a GPU in batches of one. ``outputs`` names what every exit ends in.
+    Attributes:
+        signals: of each decision, (N,) easiness or (N, branches); None where nothing makes it.
+        ways: outputs (N, ...) of each way by name.
+        stages: outputs (N, ...) of the stages that were to be kept, by stage and name.
     """
 
-    exits: Sequence[PlannedExit]
-    backend: Backend[Any, Any]
-    outputs: tuple[str, ...]
-    speculative_head: bool = False
+    signals: tuple[Float32Array | None, ...]
+    ways: tuple[Arrays, ...]
+    stages: Mapping[str, Arrays]
+
+
+def execute(
+    plan: Plan,
+    runner: StageRunner[T],
+    batch: int,
+    policy: Policy,
+    *,
+    first_image: int = 0,
+    speculative_head: bool = False,
+) -> BatchResult:
+    """Run a batch along a plan, each image the way that the policy decides.
+
+    On a device everything is only enqueued; the host waits for a signal that the policy reads, and
+    at the end for the outputs and for the easiness that nobody waited for.
+
+    Args:
+        plan: the route.
+        runner: runs its stages.
+        batch: number of images N, at least 1.
+        policy: decides; one that is :class:`dyninfer.routing.policy.Blind` is not kept waiting.
+        first_image: position of the first image among those of the call.
+        speculative_head: start the first head for all images while the easiness travels to the
+            host; what it makes of images that go on is thrown away. Worth it where the head is
+            cheap beside the wait, as on a GPU in batches of one.
+
+    Raises:
+        PolicyError: the policy's answer is not one outcome for each image.
+    """
+    return _Walk(plan, runner, batch, policy, first_image, speculative_head).run()
+
+
+def trace(
+    plan: Plan, runner: StageRunner[T], batch: int, keep: Collection[str] = frozenset()
+) -> Trace:
+    """Run every way for every image of a batch, each stage once.
+
+    Args:
+        plan: the route.
+        runner: runs its stages.
+        batch: number of images N, at least 1.
+        keep: stages whose outputs are wanted as well.
+    """
+    walk = _EveryWay(plan, runner, batch, keep)
+    result = walk.run()
+    signals: dict[int, Float32Array] = {s.point.index: s.values for s in result.signals}
+    decisions = sum(segment.decide is not None for segment in plan)
+    ways = {group.way: group.outputs for group in result.groups}
+    return Trace(
+        tuple(signals.get(index) for index in range(decisions)),
+        tuple(ways[way] for way in range(len(ways))),
+        walk.kept,
+    )
+
+
+@dataclass(frozen=True)
+class _Crowd(Generic[T]):
+    """Images that came to a segment together.
+
+    ``rows`` are their positions in the batch, ``numbers`` the same as Python's own, and ``tensors``
+    what was computed for exactly these so far, by name.
+    """
+
+    segment: int
+    rows: Int64Array
+    numbers: Sequence[int]
+    tensors: dict[str, T]
 
 
 @dataclass(frozen=True)
 class _Leaving:
-    """Rows that leave at an exit, their outputs still on the way to the host."""
+    """Images that have taken their way, their outputs still on the way to the host."""
 
-    exit_index: int
+    way: int
     rows: Sequence[int]
     reads: Mapping[str, HostRead]
 
 
-class BatchRun:
-    """Runs a batch: body, router, decision, head, and on with the rows that are left.
+_Split = Sequence[tuple[int, "Int64Array | None"]]
+"""Outcomes, each with the positions of its images in the crowd; None for all of them."""
 
-    ``rows`` are the positions, in the batch, of the images that are still on their way, and
-    ``tensors`` what was computed for exactly these so far, by name.
 
-    On a GPU everything is only enqueued; the host waits for the easiness of each exit, and at the
-    end for the outputs.
-    """
+class _Walk(Generic[T]):
+    """One batch on its way."""
 
-    def __init__(self, stages: Stages, feed: ImageFeed, batch: int, workspace: Any) -> None:
-        self.stages = stages
-        self.feed = feed
-        self.workspace = workspace
-        self.rows: Int64Array = np.arange(batch)
-        self._numbers: Sequence[int] = range(batch)  # the same, as Python's own
-        self._place: Int64Array | slice = slice(None)  # the same, to index the whole batch
-        self.tensors: dict[str, Any] = {}
+    def __init__(
+        self,
+        plan: Plan,
+        runner: StageRunner[T],
+        batch: int,
+        policy: Policy | Blind,
+        first_image: int,
+        speculative_head: bool,
+    ) -> None:
+        self._plan = plan
+        self._runner = runner
+        self._policy = policy
+        self._blind = isinstance(policy, Blind)
+        self._first_image = first_image
+        self._speculative_head = speculative_head and not self._blind
+        self._crowds: deque[_Crowd[T]] = deque([_Crowd(0, np.arange(batch), range(batch), {})])
         self._leaving: list[_Leaving] = []
-        self._spans: list[Span] = []
-        self.result = BatchResult(np.full(batch, np.nan, np.float32))
+        self._unread: list[tuple[Decision, Sequence[int], HostRead]] = []
+        self._result = BatchResult(np.full(batch, np.nan, np.float32))
 
-    def run(self, policy: Policy) -> BatchResult:
-        """Run until every image has left."""
-        exits = self.stages.exits
-        for index, exit_ in enumerate(exits):
-            for name in exit_.images:
-                if name not in self.tensors:
-                    self.tensors[name] = self._images(name)
-            self.tensors |= self._run_stage(exit_.body, self.tensors, self._numbers)
-            early = self._score(index, exit_, policy) if exit_.router else None
-            if index == len(exits) - 1:
-                self._leave(index, exit_, None, early)
-                break
-            continues = policy.continues(self._easiness_now(), index)
-            staying = np.count_nonzero(continues)
-            if not staying:
-                self._leave(index, exit_, None, early)
-                break
-            if staying < len(self.rows):
-                self._leave(index, exit_, np.flatnonzero(~continues), early)
-                self._go_on(index, exit_, np.flatnonzero(continues))
-        self._finish()
-        return self.result
-
-    def _go_on(self, index: int, exit_: PlannedExit, staying: Int64Array) -> None:
-        """Narrow everything down to the rows that stay; they are positions among the present."""
-        self.tensors = self._select(exit_.needed_after, staying, f"on from {index}")
-        self._place = self.rows = self.rows[staying]
-        self._numbers = self.rows.tolist()
-
-    def _finish(self) -> None:
-        """Wait for the outputs; what the device's clock says of stages counts."""
+    def run(self) -> BatchResult:
+        """Run until every image has taken its way."""
+        while self._crowds:
+            self._pass(self._crowds.popleft())
+        for decision, numbers, reading in self._unread:
+            self._note_signal(decision, numbers, reading)
         for leaving in self._leaving:
             start = time.perf_counter_ns()
             outputs = {name: read.numpy() for name, read in leaving.reads.items()}
             self._note(READ_BACK, start, leaving.rows)
-            self.result.groups.append(ExitGroup(leaving.exit_index, leaving.rows, outputs))
-        self.result.spans = on_device(self._spans, self.workspace.device_spans())
+            self._result.groups.append(Group(leaving.way, leaving.rows, outputs))
+        return self._result
 
-    def _easiness_now(self) -> Float32Array:
-        """Of the rows on their way, as a copy: a policy may do with it what it likes."""
-        easiness: Float32Array = self.result.easiness[self._place].copy()
-        return easiness
+    def _pass(self, crowd: _Crowd[T]) -> None:
+        """Take a crowd through its segment."""
+        segment = self._plan[crowd.segment]
+        for step in segment.run:
+            crowd.tensors.update(self._run(step, crowd))
+        if segment.decide is None:
+            assert segment.end is not None  # a segment decides, ends, or both
+            self._leave(segment.end, crowd, None, None)
+            return
+        reading = self._start_signal(segment.decide, crowd)
+        early: Mapping[str, T] | None = None
+        head = segment.end.head if segment.end else None
+        if self._speculative_head and head and crowd.segment == 0 and reading:
+            early = self._run(head, crowd)
+        for outcome, where in self._choose(segment.decide, crowd, reading):
+            target = segment.decide.outcomes[outcome]
+            if target == END:
+                assert segment.end is not None  # the plan says so
+                self._leave(segment.end, crowd, where, early)
+            else:
+                self._go_on(target, segment.decide.keeps[outcome], crowd, where)
 
-    def _note(self, name: str, start_ns: int, rows: Sequence[int]) -> None:
-        """Take down what was begun at ``start_ns`` and has ended now."""
-        self._spans.append(Span(name, (time.perf_counter_ns() - start_ns) / 1e6, rows))
+    def _start_signal(self, decision: Decision, crowd: _Crowd[T]) -> HostRead | None:
+        """Run what decides; an easiness is reported even if nobody reads it, scores are not."""
+        if decision.step is None or (self._blind and decision.signal != EASINESS):
+            return None
+        made = self._run(decision.step, crowd)
+        return self._runner.read(made[decision.signal], None)
 
-    def _score(self, index: int, exit_: PlannedExit, policy: Policy) -> dict[str, Any] | None:
-        """Run the router and wait for the easiness; returns what the head made meanwhile, if so."""
-        assert exit_.router is not None  # the caller has looked
-        scores = self._run_stage(exit_.router, self.tensors, self._numbers)
-        reading = scores[EASINESS].to_host()
-        early = None
-        if self.stages.speculative_head and index == 0 and exit_.head and policy.needs_router:
-            early = self._run_stage(exit_.head, self.tensors, self._numbers)
+    def _choose(self, decision: Decision, crowd: _Crowd[T], reading: HostRead | None) -> _Split:
+        """Ask the policy."""
+        images = crowd.rows + self._first_image if self._first_image else crowd.rows
+        if reading is None or self._blind:
+            if reading is not None:
+                self._unread.append((decision, crowd.numbers, reading))
+            known = np.full(_signal_shape(decision, len(images)), np.nan, np.float32)
+        else:
+            known = self._note_signal(decision, crowd.numbers, reading).copy()
+        assert isinstance(self._policy, Policy)  # only a trace has none
+        chosen = np.asarray(self._policy.decide(known, decision.point.of(images)))
+        return _split(chosen, len(images), len(decision.outcomes), self._policy)
+
+    def _note_signal(
+        self, decision: Decision, numbers: Sequence[int], reading: HostRead
+    ) -> Float32Array:
+        """Wait for a signal and take it down."""
         start = time.perf_counter_ns()
-        easiness = _one_per_row(reading.numpy())
-        self._note(READ_BACK, start, self._numbers)
-        self.result.easiness[self._place] = easiness
-        if policy.needs_router and np.isnan(easiness).any():
-            self.result.nan_rows.update(self.rows[np.isnan(easiness)].tolist())
-        return early
-
-    def _images(self, name: str) -> Any:
-        """The images of an input for the rows on their way."""
-        images, backend = self.feed(name, self.rows, self.workspace), self.stages.backend
-        if not isinstance(images, DeviceArray):
-            return backend.from_host(images)
-        tensor = backend.from_device(name, images, self.workspace)
-        if len(images) == len(self.rows):
-            return tensor
-        start = time.perf_counter_ns()
-        gathered = backend.gather(f"{name} fed", tensor, self.rows, self.workspace)
-        self._note(GATHER, start, self._numbers)
-        return gathered
-
-    def _run_stage(
-        self, stage: PlannedStage, tensors: Mapping[str, Any], rows: Sequence[int]
-    ) -> dict[str, Any]:
-        start = time.perf_counter_ns()
-        outputs = stage.engine.run(tensors, self.workspace)
-        self._note(stage.name, start, rows)
-        return outputs
+        values = _shaped(decision, len(numbers), reading.numpy())
+        self._note(READ_BACK, start, numbers)
+        self._result.signals.append(Signal(decision.point, numbers, values))
+        if decision.signal == EASINESS:
+            self._result.easiness[numbers] = values
+        return values
 
     def _leave(
         self,
-        index: int,
-        exit_: PlannedExit,
-        leaving: Int64Array | None,
-        early: dict[str, Any] | None,
+        end: Ending,
+        crowd: _Crowd[T],
+        where: Int64Array | None,
+        early: Mapping[str, T] | None,
     ) -> None:
-        """Run the head for the rows that leave here, or take what the body or it made already.
-
-        ``leaving`` are positions among :attr:`rows`; None for all of them.
-        """
-        rows = self._numbers if leaving is None else self.rows[leaving].tolist()
-        chosen = leaving
-        if exit_.head is None:
-            made: Mapping[str, Any] = self.tensors
+        """Run the head for the images that leave here, or take what the body or it made already."""
+        numbers = crowd.numbers if where is None else crowd.rows[where].tolist()
+        chosen = where
+        if end.head is None:
+            made: Mapping[str, T] = crowd.tensors
         elif early is not None:
             made = early
         else:
-            inputs = self._select(exit_.head.reads, leaving, f"off at {index}")
-            made, chosen = self._run_stage(exit_.head, inputs, rows), None
+            leaving = self._narrowed(end.head.reads, crowd, where, f"off at {crowd.segment}")
+            made, chosen = self._run(end.head, leaving), None
         start = time.perf_counter_ns()
-        reads = {name: made[name].to_host(chosen) for name in self.stages.outputs}
-        self._note(READ_BACK, start, rows)
-        self._leaving.append(_Leaving(index, rows, reads))
+        reads = {name: self._runner.read(made[name], chosen) for name in end.outputs}
+        self._note(READ_BACK, start, numbers)
+        self._leaving.append(_Leaving(end.way, numbers, reads))
 
-    def _select(
-        self, names: frozenset[str], chosen: Int64Array | None, purpose: str
-    ) -> dict[str, Any]:
-        """The named tensors for the chosen rows; where all are chosen (None), as they are.
+    def _go_on(
+        self, target: int, keeps: frozenset[str], crowd: _Crowd[T], where: Int64Array | None
+    ) -> None:
+        """Queue the images that another segment takes over."""
+        staying = self._narrowed(keeps, crowd, where, f"on to {target}")
+        self._crowds.append(_Crowd(target, staying.rows, staying.numbers, staying.tensors))
+
+    def _narrowed(
+        self, names: frozenset[str], crowd: _Crowd[T], where: Int64Array | None, purpose: str
+    ) -> _Crowd[T]:
+        """Some images of a crowd, with the named tensors of theirs; None for all of them.
 
         ``purpose`` keeps the buffers of different splits apart: a tensor that is gathered at two
-        exits must not be gathered onto itself.
+        places must not be gathered onto itself.
         """
-        if chosen is None:
-            return self.tensors
+        kept = {name: tensor for name, tensor in crowd.tensors.items() if name in names}
+        if where is None:
+            return _Crowd(crowd.segment, crowd.rows, crowd.numbers, kept)
+        rows = crowd.rows[where]
+        numbers = rows.tolist()
+        if kept:
+            start = time.perf_counter_ns()
+            gather = self._runner.gather
+            kept = {n: gather(f"{n} {purpose}", tensor, where) for n, tensor in kept.items()}
+            self._note(GATHER, start, numbers)
+        return _Crowd(crowd.segment, rows, numbers, kept)
+
+    def _run(self, step: Step, crowd: _Crowd[T]) -> Mapping[str, T]:
+        for name in step.images:
+            if name not in crowd.tensors:
+                crowd.tensors[name] = self._images(name, crowd)
         start = time.perf_counter_ns()
-        gather = self.stages.backend.gather
-        selected = {
-            name: gather(f"{name} {purpose}", tensor, chosen, self.workspace)
-            for name, tensor in self.tensors.items()
-            if name in names
-        }
-        self._note(GATHER, start, self.rows[chosen].tolist())
-        return selected
+        outputs = self._runner.run(step.stage, crowd.tensors)
+        self._note(step.stage, start, crowd.numbers)
+        return outputs
+
+    def _images(self, name: str, crowd: _Crowd[T]) -> T:
+        """The images of an input for a crowd."""
+        images = self._runner.feed(name, crowd.rows)
+        if images.shape[0] == len(crowd.numbers):
+            return images
+        start = time.perf_counter_ns()
+        gathered = self._runner.gather(f"{name} fed", images, crowd.rows)
+        self._note(GATHER, start, crowd.numbers)
+        return gathered
+
+    def _note(self, name: str, start_ns: int, rows: Sequence[int]) -> None:
+        """Take down what was begun at ``start_ns`` and has ended now."""
+        self._result.spans.append(Span(name, (time.perf_counter_ns() - start_ns) / 1e6, rows))
 
 
-def _one_per_row(easiness: npt.NDArray[Any]) -> Float32Array:
-    """(N,) from (N,) or (N, 1)."""
-    if easiness.size != len(easiness):
-        raise InputError(f"a router returned {easiness.shape}, expected one easiness per image")
-    return easiness.reshape(-1).astype(np.float32, copy=False)
+class _EveryWay(_Walk[T]):
+    """A walk on which every image takes every outcome, and every signal is taken down."""
+
+    def __init__(
+        self, plan: Plan, runner: StageRunner[T], batch: int, keep: Collection[str]
+    ) -> None:
+        super().__init__(plan, runner, batch, Blind(), 0, False)
+        self._keep = keep
+        self.kept: dict[str, Arrays] = {}
+
+    def _run(self, step: Step, crowd: _Crowd[T]) -> Mapping[str, T]:
+        made = super()._run(step, crowd)
+        if step.stage in self._keep:
+            self.kept[step.stage] = {
+                name: np.array(self._runner.read(tensor, None).numpy())
+                for name, tensor in made.items()
+            }
+        return made
+
+    def _start_signal(self, decision: Decision, crowd: _Crowd[T]) -> HostRead | None:
+        if decision.step is None:
+            return None
+        made = self._run(decision.step, crowd)
+        return self._runner.read(made[decision.signal], None)
+
+    def _choose(self, decision: Decision, crowd: _Crowd[T], reading: HostRead | None) -> _Split:
+        if reading is not None:
+            self._note_signal(decision, crowd.numbers, reading)
+        return [(outcome, None) for outcome in range(len(decision.outcomes))]
+
+
+def _split(chosen: npt.NDArray[Any], count: int, outcomes: int, policy: Policy) -> _Split:
+    """Which images take which outcome; those that nobody takes are left out."""
+    if chosen.shape == (count,):
+        if count == 1 and 0 <= chosen[0] < outcomes:
+            return [(int(chosen[0]), None)]
+        places = [(outcome, np.flatnonzero(chosen == outcome)) for outcome in range(outcomes)]
+        if sum(len(where) for _, where in places) == count:
+            return [(k, None if len(w) == count else w) for k, w in places if len(w)]
+    raise PolicyError(
+        f"{policy} decided {chosen.tolist()} for {count} images, expected one outcome from 0 to "
+        f"{outcomes - 1} for each"
+    )
+
+
+def _signal_shape(decision: Decision, count: int) -> tuple[int, ...]:
+    return (count,) if decision.signal == EASINESS else (count, len(decision.outcomes))
+
+
+def _shaped(decision: Decision, count: int, values: npt.NDArray[Any]) -> Float32Array:
+    """A copy as (N,) from (N,) or (N, 1), or as (N, branches)."""
+    shape = _signal_shape(decision, count)
+    if values.size != math.prod(shape):
+        raise InputError(
+            f"the {decision.signal} of {count} images came as {values.shape}, expected {shape}"
+        )
+    return np.array(values, np.float32).reshape(shape)

@@ -11,7 +11,7 @@ from dyninfer.bundle.stage_checks import StageChecks
 from dyninfer.engines import open_backend
 from dyninfer.errors import InputError
 from dyninfer.runtime.detector import Detector
-from dyninfer.runtime.session import CascadePipeline
+from dyninfer.runtime.session import Session
 
 DEFAULT_BATCH = 8
 
@@ -72,12 +72,10 @@ def load(
         except BaseException:
             opened.close()
             raise
-        pipeline = CascadePipeline(
-            bundle, opened, chosen, speculative_head=speculative_head, checks=checks
-        )
+        session = Session(bundle, opened, chosen, speculative_head=speculative_head, checks=checks)
         try:
             checks.wait_all()
         except BaseException:
-            pipeline.close()
+            session.close()
             raise
-    return Detector(bundle, pipeline, max_batch, chosen)
+    return Detector(bundle, session, max_batch, chosen)

@@ -1,65 +1,195 @@
-"""A manifest's route, worked out once when a bundle is opened: what runs, and what it reads."""
+"""A manifest's route as data: what runs, where it is decided, where it ends. No engines.
+
+A plan is a tuple of segments. The first runs for all images; where a segment decides, an outcome
+leads to another segment or to this segment's own end. Everything that walks a route goes by it
+(:mod:`dyninfer.runtime.executor`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from dyninfer.bundle.manifest import Exit, Manifest
-from dyninfer.engines.base import Engine
+from dyninfer.bundle.manifest import (
+    CHOICE_SCORES,
+    EASINESS,
+    CascadeRoute,
+    Manifest,
+    SelectRoute,
+    Way,
+)
+from dyninfer.routing.policy import DecisionPoint
+
+END = -1
+"""The outcome that leads to the segment's own end."""
 
 
 @dataclass(frozen=True)
-class PlannedStage:
-    """A stage, its engine, and the names of the tensors that it reads."""
+class Step:
+    """A stage, the names of the tensors that it reads, and those of them that are images."""
 
-    name: str
-    engine: Engine[Any, Any]
+    stage: str
     reads: frozenset[str]
+    images: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class PlannedExit:
-    """An exit's stages, and what must be at hand for them and behind them.
+class Decision:
+    """Which of the next segments an image takes.
 
     Attributes:
-        body, router, head: its stages.
-        images: the image inputs that they read, in the order of the stages.
-        needed_after: names of the tensors that later exits read.
-        image_input: the one whose pixels its boxes are in.
+        step: makes the signal; None where a router is missing.
+        signal: name of its output that decides.
+        outcomes: for each outcome the index of the next segment, or :data:`END`.
+        keeps: for each outcome the names of the tensors that are still read behind it.
+        point: what a policy is told.
     """
 
-    body: PlannedStage
-    router: PlannedStage | None
-    head: PlannedStage | None
-    images: tuple[str, ...]
-    needed_after: frozenset[str]
+    step: Step | None
+    signal: str
+    outcomes: tuple[int, ...]
+    keeps: tuple[frozenset[str], ...]
+    point: DecisionPoint
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Where a way ends.
+
+    Attributes:
+        way: which one.
+        head: what still runs, if anything.
+        image_input: in whose pixels its boxes are.
+        outputs: names of the tensors that it ends in.
+    """
+
+    way: int
+    head: Step | None
     image_input: str
+    outputs: tuple[str, ...]
 
 
-def plan_route(
-    manifest: Manifest, engines: Mapping[str, Engine[Any, Any]]
-) -> tuple[PlannedExit, ...]:
-    """The exits of a bundle whose stages were all opened."""
+@dataclass(frozen=True)
+class Segment:
+    """Steps that run for all images that come here, then a decision, an end, or either."""
 
-    def planned(name: str) -> PlannedStage:
-        reads = frozenset(spec.name for spec in manifest.stages[name].inputs)
-        return PlannedStage(name, engines[name], reads)
+    run: tuple[Step, ...]
+    decide: Decision | None
+    end: Ending | None
 
-    return tuple(
-        PlannedExit(
-            body=planned(exit_.body),
-            router=planned(exit_.router) if exit_.router else None,
-            head=planned(exit_.head) if exit_.head else None,
-            images=_images_of(exit_, manifest),
-            needed_after=manifest.needed_from(index + 1),
-            image_input=exit_.image_input,
-        )
-        for index, exit_ in enumerate(manifest.exits)
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Every step of the segment, in order."""
+        router = self.decide.step if self.decide else None
+        head = self.end.head if self.end else None
+        return (*self.run, *(step for step in (router, head) if step))
+
+
+Plan = tuple[Segment, ...]
+
+
+def plan(manifest: Manifest) -> Plan:
+    """The route of a bundle."""
+    if isinstance(manifest.route, CascadeRoute):
+        return _cascade(manifest, manifest.route)
+    if isinstance(manifest.route, SelectRoute):
+        return _select(manifest, manifest.route)
+    return (_straight(manifest, 0, manifest.route),)
+
+
+def decision_points(segments: Plan) -> tuple[DecisionPoint, ...]:
+    """Where the route decides, in order."""
+    return tuple(segment.decide.point for segment in segments if segment.decide)
+
+
+def _step(manifest: Manifest, stage: str) -> Step:
+    names = [spec.name for spec in manifest.stages[stage].inputs]
+    images = tuple(name for name in names if name in manifest.image_inputs)
+    return Step(stage, frozenset(names), images)
+
+
+def _ending(manifest: Manifest, index: int, way: Way) -> Ending:
+    head = _step(manifest, way.head) if way.head else None
+    return Ending(index, head, way.image_input, manifest.task.outputs)
+
+
+def _straight(manifest: Manifest, index: int, way: Way) -> Segment:
+    """A way without decisions."""
+    return Segment((_step(manifest, way.body),), None, _ending(manifest, index, way))
+
+
+def _cascade(manifest: Manifest, route: CascadeRoute) -> Plan:
+    last = len(route.exits) - 1
+    segments: list[Segment] = []
+    needed: frozenset[str] = frozenset()  # behind this exit
+    for index in range(last, -1, -1):
+        exit_ = route.exits[index]
+        segment = _straight(manifest, index, exit_)
+        if index < last:
+            router = _step(manifest, exit_.router) if exit_.router else None
+            later = frozenset(range(index + 1, last + 1))
+            point = DecisionPoint(index, EASINESS if router else None, (frozenset({index}), later))
+            head = segment.end.head if segment.end else None
+            keeps = (head.reads if head else frozenset(manifest.task.outputs), needed)
+            decision = Decision(router, EASINESS, (END, index + 1), keeps, point)
+            segment = Segment(segment.run, decision, segment.end)
+        segments.insert(0, segment)
+        needed |= frozenset(name for step in segment.steps for name in step.reads)
+    return tuple(segments)
+
+
+def _select(manifest: Manifest, route: SelectRoute) -> Plan:
+    branches = tuple(_straight(manifest, k, branch) for k, branch in enumerate(route.branches))
+    point = DecisionPoint(0, CHOICE_SCORES, tuple(frozenset({k}) for k in range(len(branches))))
+    keeps = tuple(
+        frozenset(name for step in branch.steps for name in step.images) for branch in branches
     )
+    chooser = _step(manifest, route.chooser)
+    outcomes = tuple(range(1, len(branches) + 1))
+    return (Segment((), Decision(chooser, CHOICE_SCORES, outcomes, keeps, point), None), *branches)
 
 
-def _images_of(exit_: Exit, manifest: Manifest) -> tuple[str, ...]:
-    read = (spec.name for name in exit_.stages for spec in manifest.stages[name].inputs)
-    return tuple(dict.fromkeys(name for name in read if name in manifest.image_inputs))
+def steps_for(
+    manifest: Manifest, wanted: Iterable[str], way: int | None = None
+) -> tuple[Step, ...]:
+    """The steps without which these tensors are not there, in the order in which they run.
+
+    Args:
+        manifest: of the bundle.
+        wanted: names of tensors; image inputs need no step.
+        way: of which way, where stages of several make tensors of one name; None for the first
+            that makes each.
+    """
+    route = manifest.route
+    order = route.stages
+    if isinstance(route, SelectRoute) and way is not None:
+        branch = route.branches[way]
+        order = tuple(name for name in (branch.body, branch.head) if name)
+    steps: list[Step] = []
+    missing = set(wanted) - set(manifest.image_inputs)
+    for stage in reversed(order):
+        made = {spec.name for spec in manifest.stages[stage].outputs}
+        if missing & made:
+            step = _step(manifest, stage)
+            steps.insert(0, step)
+            missing = (missing - made) | (step.reads - set(manifest.image_inputs))
+    return tuple(steps)
+
+
+def alone(manifest: Manifest, way: int) -> Plan:
+    """What would run if a way's results alone were wanted: no decisions, no other way's heads.
+
+    A static plan of one segment; its way counts as 0.
+    """
+    chosen = manifest.ways[way]
+    ending = _ending(manifest, 0, chosen)
+    reads = ending.head.reads if ending.head else frozenset()
+    body = _step(manifest, chosen.body)
+    before = steps_for(manifest, body.reads | reads, way)
+    others = tuple(step for step in before if step.stage not in (chosen.body, chosen.head))
+    return (Segment((*others, body), None, ending),)
+
+
+def stages_of(segments: Sequence[Segment]) -> tuple[str, ...]:
+    """Names of all stages of a plan, in order."""
+    return tuple(step.stage for segment in segments for step in segment.steps)

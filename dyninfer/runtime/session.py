@@ -1,36 +1,87 @@
-"""The cascade: cheap stages first, and the next exit only for the rows that need it."""
+"""A bundle's engines, opened on one backend, and the buffers that calls borrow."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
+
 from dyninfer.builds.spec import OpenBuild
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Exit, Manifest
+from dyninfer.bundle.manifest import Manifest
 from dyninfer.bundle.stage_checks import StageChecks
-from dyninfer.engines.base import Backend, Engine
-from dyninfer.errors import InputError, PolicyError
+from dyninfer.engines.base import Backend, Engine, HostRead
+from dyninfer.engines.device_array import DeviceArray
+from dyninfer.errors import InputError
 from dyninfer.images.spec import ImageSpec
-from dyninfer.routing.policy import Policy
-from dyninfer.runtime.executor import BatchResult, BatchRun, ImageFeed, Stages
-from dyninfer.runtime.plan import plan_route
+from dyninfer.routing.policy import Blind, Particular, Policy
+from dyninfer.runtime.executor import BatchResult, Signal, Trace, execute, trace
+from dyninfer.runtime.plan import decision_points, plan
+from dyninfer.spans import on_device
+from dyninfer.types import Float32Array, Int64Array
 
 logger = logging.getLogger("dyninfer")
 
+ImageFeed = Callable[[str, Int64Array, Any], "Float32Array | DeviceArray"]
+"""(image input's name, rows of the batch, workspace) -> prepared (len(rows), 3, H, W).
 
-class CascadePipeline:
-    """Runs the exits of a bundle on one backend.
+An array on a GPU is given whole, for all rows of the batch; those that are asked for are gathered
+there.
+"""
+
+
+class EngineRunner:
+    """Stages of one call as engines on a device, in a workspace that nobody else uses meanwhile."""
+
+    __slots__ = ("_backend", "_engines", "_feed", "_workspace")
+
+    def __init__(
+        self,
+        engines: Mapping[str, Engine[Any, Any]],
+        backend: Backend[Any, Any],
+        feed: ImageFeed,
+        workspace: Any,
+    ) -> None:
+        self._engines = engines
+        self._backend = backend
+        self._feed = feed
+        self._workspace = workspace
+
+    def feed(self, image_input: str, rows: Int64Array) -> Any:
+        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        images = self._feed(image_input, rows, self._workspace)
+        if isinstance(images, DeviceArray):
+            return self._backend.from_device(image_input, images, self._workspace)
+        return self._backend.from_host(images)
+
+    def run(self, stage: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        return self._engines[stage].run(tensors, self._workspace)
+
+    def gather(self, name: str, tensor: Any, rows: Int64Array) -> Any:
+        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        return self._backend.gather(name, tensor, rows, self._workspace)
+
+    def read(self, tensor: Any, rows: Int64Array | None) -> HostRead:
+        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        read: HostRead = tensor.to_host(rows)
+        return read
+
+
+class Session:
+    """The engines of a bundle on one backend.
 
     Any number of threads may call :meth:`run` at once; each borrows its own workspace.
 
     Args:
         bundle: whose stages are opened.
-        backend: that opens them; closed with the pipeline, and where opening fails.
+        backend: that opens them; closed with the session, and where opening fails.
         build: whose files are opened in place of the bundle's own.
-        speculative_head: see :class:`dyninfer.runtime.executor.Stages`.
+        speculative_head: see :func:`dyninfer.runtime.executor.execute`.
         checks: of the files' hashes, still under way; None where they were checked.
     """
 
@@ -53,20 +104,19 @@ class CascadePipeline:
         self._lent = 0
         self._closed = False
         self._lock = threading.Condition()
+        self.plan = plan(self.manifest)
+        self.points = decision_points(self.plan)
+        self._speculative_head = speculative_head
         try:
-            for exit_ in self.manifest.exits:
-                for name in exit_.stages:
-                    self.engines[name] = self._open(bundle, exit_, name, build, checks)
+            for name in self.manifest.route.stages:
+                self.engines[name] = self._open(bundle, name, build, checks)
         except BaseException:
             self.close()
             raise
-        exits = plan_route(self.manifest, self.engines)
-        self._stages = Stages(exits, backend, self.manifest.task.outputs, speculative_head)
 
     def _open(
         self,
         bundle: Bundle,
-        exit_: Exit,
         name: str,
         build: OpenBuild | None,
         checks: StageChecks | None,
@@ -74,40 +124,36 @@ class CascadePipeline:
         if checks is not None:
             checks.wait(name)
         path = self.backend.stage_file(name, bundle.stage_path(name), build)
-        host_outputs = self._host_outputs(exit_, name)
+        host_outputs = self._host_outputs(name)
         engine = self.backend.open(name, self.manifest.stages[name], path, host_outputs)
         if checks is not None:
             self.engines[name] = engine  # so that it is closed if the next line raises
             checks.confirm(name)
         return engine
 
-    def _host_outputs(self, exit_: Exit, stage: str) -> frozenset[str]:
-        """The router's easiness and an exit's final outputs are read by the host."""
-        if stage == exit_.router:
+    def _host_outputs(self, stage: str) -> frozenset[str]:
+        """What decides, and the outputs in which ways end, are read by the host."""
+        if stage in self.manifest.deciders:
             return frozenset(spec.name for spec in self.manifest.stages[stage].outputs)
-        if stage == (exit_.head or exit_.body):
+        if stage in {way.final for way in self.manifest.ways}:
             return frozenset(self.manifest.task.outputs)
         return frozenset()
 
-    def image_spec(self, exit_index: int) -> ImageSpec:
-        """Of the image input in whose pixels an exit's boxes are."""
-        return self.image_specs[self._stages.exits[exit_index].image_input]
+    def image_spec(self, way: int) -> ImageSpec:
+        """Of the image input in whose pixels a way's boxes are."""
+        return self.image_specs[self.manifest.ways[way].image_input]
 
-    def check_policy(self, policy: Policy) -> None:
-        """Refuse a policy that this bundle cannot follow.
+    def check_policy(self, policy: Policy, images: int | None = None) -> None:
+        """Refuse a policy that this bundle, or a call of so many images, cannot follow.
 
         Raises:
-            PolicyError: it reads an easiness that no router computes, or does not fit the exits.
+            PolicyError: it reads what nothing computes, or does not fit the route.
         """
-        if policy.needs_router and not self.manifest.has_routers:
-            raise PolicyError(
-                f"{type(policy).__name__} reads an easiness, but {self.manifest.name} has no "
-                "router; use AlwaysEasy or AlwaysHard, or train a router first"
-            )
-        policy.check_exits(len(self.manifest.exits))
+        if isinstance(policy, Particular):
+            policy.check(self.points, images)
 
     def check_open(self) -> None:
-        """Raise InputError once the pipeline was closed."""
+        """Raise InputError once the session was closed."""
         if self._closed:
             raise InputError("the detector was closed; load the bundle again")
 
@@ -118,7 +164,7 @@ class CascadePipeline:
         them is not known.
 
         Raises:
-            InputError: on entering, where the pipeline was closed.
+            InputError: on entering, where the session was closed.
         """
         return _Lending(self)
 
@@ -146,29 +192,56 @@ class CascadePipeline:
         with self._lock:
             return self._lock.wait_for(lambda: not self._lent, timeout_s)
 
-    def run(self, feed: ImageFeed, batch: int, policy: Policy, workspace: Any) -> BatchResult:
-        """Run a batch through as many exits as the policy asks for.
+    def run(
+        self, feed: ImageFeed, batch: int, policy: Policy, workspace: Any, first_image: int = 0
+    ) -> BatchResult:
+        """Run a batch, each image the way that the policy decides.
 
         Args:
             feed: gives prepared images; asked only for rows that reach a stage that reads them.
             batch: number of images N, at least 1.
-            policy: splits the batch after every exit but the last.
+            policy: splits the batch at every decision.
             workspace: from :meth:`workspace`; the result is valid until it is used again.
+            first_image: position of the first image among those of the call.
         """
-        result = BatchRun(self._stages, feed, batch, workspace).run(policy)
-        if result.nan_rows:
-            self._report_nan(len(result.nan_rows))
+        result = execute(
+            self.plan,
+            EngineRunner(self.engines, self.backend, feed, workspace),
+            batch,
+            policy,
+            first_image=first_image,
+            speculative_head=self._speculative_head,
+        )
+        result.spans = on_device(result.spans, workspace.device_spans())
+        if not isinstance(policy, Blind):
+            self._report_nan(result.signals)
         return result
 
-    def _report_nan(self, count: int) -> None:
-        """Count images whose easiness is NaN; say so the first time."""
+    def trace(
+        self, feed: ImageFeed, batch: int, workspace: Any, keep: Collection[str] = frozenset()
+    ) -> Trace:
+        """Every way of every image, each stage run once; as :meth:`run` otherwise.
+
+        ``keep`` names stages whose outputs are wanted as well.
+        """
+        runner = EngineRunner(self.engines, self.backend, feed, workspace)
+        found = trace(self.plan, runner, batch, keep)
+        workspace.device_spans()  # or the next batch would find the times of this one
+        return found
+
+    def _report_nan(self, signals: Sequence[Signal]) -> None:
+        """Count images whose signal is NaN at a decision; say so the first time."""
+        rows = [row for signal in signals for row in _nan_rows(signal)]
+        if not rows:
+            return
         with self._lock:
             first = not self.nan_easiness_count
-            self.nan_easiness_count += count
+            self.nan_easiness_count += len(set(rows))
         if first:
             logger.warning(
-                "the router of %s returned NaN; such images are treated as hard "
+                "the %s of %s returned NaN; such images are treated as hard "
                 "(counted in nan_easiness_count, not reported again)",
+                "router" if signals[0].values.ndim == 1 else "chooser",
                 self.manifest.name,
             )
 
@@ -189,14 +262,14 @@ class CascadePipeline:
 class _Lending(AbstractContextManager[Any]):
     """A workspace on loan; a class, because a generator would take longer than the loan."""
 
-    __slots__ = ("_pipeline", "_workspace")
+    __slots__ = ("_session", "_workspace")
 
-    def __init__(self, pipeline: CascadePipeline) -> None:
-        self._pipeline = pipeline
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._workspace: Any = None
 
     def __enter__(self) -> Any:
-        self._workspace = self._pipeline._borrow()
+        self._workspace = self._session._borrow()
         return self._workspace
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -205,6 +278,15 @@ class _Lending(AbstractContextManager[Any]):
             try:
                 workspace.close()
             finally:
-                self._pipeline._take_back(None)
+                self._session._take_back(None)
         else:
-            self._pipeline._take_back(workspace)
+            self._session._take_back(workspace)
+
+
+def _nan_rows(signal: Signal) -> list[int]:
+    """Rows of the batch with a NaN at this decision."""
+    broken = np.isnan(signal.values)
+    if not broken.any():
+        return []
+    lost = broken if broken.ndim == 1 else broken.any(axis=1)
+    return [signal.rows[place] for place in np.flatnonzero(lost).tolist()]

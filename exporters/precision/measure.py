@@ -20,7 +20,7 @@ from dyninfer.exporters.precision.report import ExitError, PrecisionReport, Tens
 from dyninfer.exporters.precision.variant import ConvertedStage
 from dyninfer.images.reading import read_image
 from dyninfer.results.agreement import disagreement
-from dyninfer.results.detections import Detections, RawOutput
+from dyninfer.results.detections import Detections
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.types import Float64Array, ImageArray
 
@@ -171,15 +171,15 @@ class _Pair:
             for name, stage in manifest.stages.items()
             for spec in stage.outputs
         }
-        self.ends = [_EndSums() for _ in manifest.exits]
+        self.ends = [_EndSums() for _ in manifest.ways]
         self.easiness: dict[str, tuple[list[float], list[float]]] = {
-            exit_.router: ([], []) for exit_ in manifest.exits if exit_.router
+            exit_.router: ([], []) for exit_ in manifest.ways if exit_.router
         }
 
     def compare(self, image: ImageArray) -> None:
         """Run every stage of every exit on one picture, in both forms."""
         source, converted = self._source.prepare(image), self._source.prepare(image)
-        for index, exit_ in enumerate(self._manifest.exits):
+        for index, exit_ in enumerate(self._manifest.ways):
             for name in exit_.stages:
                 made = self._source.run(name, source)
                 self._add_stage(name, made, self._converted.run(name, source))
@@ -198,7 +198,7 @@ class _Pair:
             self.tensors[name, tensor].add(reference[tensor], found[tensor], deviation)
 
     def _at(self, index: int, image: ImageArray, tensors: Mapping[str, Array]) -> AtExit:
-        exit_ = self._manifest.exits[index]
+        exit_ = self._manifest.ways[index]
         outputs = {name: tensors[name][0] for name in self._manifest.task.outputs}
         placement = self._manifest.image_inputs[exit_.image_input].place(
             image.shape[1], image.shape[0]

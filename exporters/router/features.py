@@ -152,7 +152,7 @@ def build_features(
     Raises:
         InputError: the body has no outputs of this kind, or one with a further dynamic axis.
     """
-    exit_ = manifest.exits[exit_index]
+    exit_ = manifest.ways[exit_index]
     outputs = {spec.name: spec for spec in manifest.stages[exit_.body].outputs}
     detects = all(name in outputs for name in DETECTION_OUTPUTS)
     if kind is FeatureKind.AUTO:

@@ -12,7 +12,6 @@ from dyninfer import __version__
 from dyninfer.bundle.manifest import Task
 from dyninfer.errors import InputError, RouterError
 from dyninfer.evaluation.dataset import Samples
-from dyninfer.evaluation.exits import EVALUATION
 from dyninfer.evaluation.routed_precision import Precision, RoutedPrecision
 from dyninfer.evaluation.router_quality import FITTED, SHARES, Comparison, compare
 from dyninfer.exporters.router.crossval import ExitData
@@ -20,7 +19,7 @@ from dyninfer.exporters.router.features import FeatureKind, PooledFeatures, feat
 from dyninfer.exporters.router.model import FittedRouter, LinearGain
 from dyninfer.exporters.router.observe import Observations, Reader, observe
 from dyninfer.exporters.router.write import NewRouter
-from dyninfer.results.postprocess import Postprocess
+from dyninfer.results.postprocess import EVALUATION, Postprocess
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import BoolArray, Float64Array
 
@@ -149,7 +148,7 @@ def refuse_useless(fit: RouterFit) -> None:
 def check_cascade(detector: Detector) -> None:
     """Refuse a bundle that has nothing to route, or no detections to judge by."""
     manifest = detector.manifest
-    if len(manifest.exits) < 2:
+    if len(manifest.ways) < 2:
         raise InputError(
             f"{manifest.name} has a single exit, so nothing is to be routed; "
             "expected a cascade, such as dyninfer export cascade writes"

@@ -83,7 +83,7 @@ def observe(
         InputError: a picture cannot be read, or a body has no outputs of this kind.
         RouterError: a detector's outputs are not finite.
     """
-    exits = len(detector.manifest.exits)
+    exits = len(detector.manifest.ways)
     readers = tuple(
         Reader(*build_features(detector.manifest, index, kind)) for index in range(exits - 1)
     )
@@ -143,7 +143,7 @@ def body_outputs(
     """For every exit but the last, all tensors that exist when its router runs."""
     manifest = detector.manifest
     tensors: dict[str, npt.NDArray[Any]] = {}
-    for exit_ in manifest.exits[:-1]:
+    for exit_ in manifest.ways[:-1]:
         body = manifest.stages[exit_.body]
         for spec in body.inputs:
             if spec.name in manifest.image_inputs and spec.name not in tensors:

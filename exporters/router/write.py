@@ -69,7 +69,7 @@ def write_routed(
 
 
 def _stages_but_routers(manifest: Manifest) -> dict[str, Stage]:
-    routers = {exit_.router for exit_ in manifest.exits}
+    routers = manifest.deciders
     return {name: stage for name, stage in manifest.stages.items() if name not in routers}
 
 
@@ -106,7 +106,7 @@ def _manifest(
     """The old manifest with other routers, validated again."""
     exits = [
         Exit(**{**exit_.model_dump(), "router": router})
-        for exit_, router in zip(old.exits, [*routers, None], strict=True)
+        for exit_, router in zip(old.ways, [*routers, None], strict=True)
     ]
     payload = {
         **old.model_dump(),

@@ -168,7 +168,7 @@ def test_outputs_stay_in_the_same_memory_and_nothing_grows_after_the_largest_bat
 def test_a_detector_allocates_nothing_after_its_warm_up(detector, small_bundle) -> None:
     images = support.random_images(4, 64, 96)
     easiness = sorted(output.easiness for output in detector.infer({"images": images}))
-    pipeline = detector._pipeline
+    session = detector.session
     policies = [dyninfer.AlwaysEasy(), dyninfer.AlwaysHard(), dyninfer.Threshold(easiness[2])]
     pictures = support.random_pictures(4)
 
@@ -178,13 +178,13 @@ def test_a_detector_allocates_nothing_after_its_warm_up(detector, small_bundle) 
             detector(pictures)
             for batch in (4, 1, 3):
                 detector.infer({"images": images[:batch]})
-        with pipeline.workspace() as workspace:
+        with session.workspace() as workspace:
             return workspace.allocated_bytes
 
     warm = everything()
     assert warm > images.nbytes
     assert [everything() for _ in range(3)] == [warm] * 3
-    assert len(pipeline._free_workspaces) == 1
+    assert len(session._free_workspaces) == 1
     assert small_bundle.is_dir()
 
 
@@ -224,7 +224,7 @@ def test_two_hundred_mixed_batches_take_no_more_memory(two_exits) -> None:
     ]
 
     def memory() -> int:
-        with two_exits._pipeline.workspace() as workspace:
+        with two_exits.session.workspace() as workspace:
             return workspace.allocated_bytes
 
     for batch in batches:  # every size of every split

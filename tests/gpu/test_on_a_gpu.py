@@ -85,7 +85,7 @@ def test_threads(flavour, bundle) -> None:
 def test_the_steady_state_allocates_nothing(flavour, bundle, record_property) -> None:
     images = support.random_images(8, *SIZE)
     with dyninfer.load(bundle, backend=flavour.value) as detector:
-        backend = detector._pipeline.backend
+        backend = detector.session.backend
         held, routes = [], policies(images, bundle)
         for _ in range(6):
             for policy in routes:

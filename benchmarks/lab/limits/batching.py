@@ -83,7 +83,7 @@ def mac_share(manifest: Manifest) -> float:
     Raises:
         InputError: the manifest does not tell any.
     """
-    first, last = (manifest.macs_to_exit(index) for index in (0, 1))
+    first, last = (manifest.macs_to(index) for index in (0, 1))
     if not last:
         raise InputError(f"{manifest.name} does not say how many multiply-accumulates it takes")
     return ((BATCH - HARD) * first + HARD * last) / (BATCH * last)
@@ -99,13 +99,7 @@ def random_images(manifest: Manifest, batch: int, seed: int = 0) -> _Inputs:
 
 
 def _batch_run(detector: Detector, images: _Inputs, policy: ForcedHard | LeaveAt) -> Run:
-    timed = repeated(lambda: detector.infer(images), 1)
-
-    def run() -> float:
-        detector.policy = policy
-        return timed()
-
-    return run
+    return repeated(lambda: detector.infer(images, policy=policy), 1)
 
 
 def _bare_one_by_one_run(bare: BareRoute, images: _Inputs, hard: list[int]) -> Run:
@@ -126,8 +120,7 @@ def _one_by_one_run(detector: Detector, images: _Inputs, hard: list[int]) -> Run
 
     def call() -> None:
         for row, image in enumerate(singles):
-            detector.policy = LeaveAt(int(row in hard))
-            detector.infer(image)
+            detector.infer(image, policy=LeaveAt(int(row in hard)))
 
     return repeated(call, 1)
 

@@ -78,10 +78,9 @@ def _detector_run(detector: Detector, case: _Case) -> Run:
     policy = LeaveAt(case.exit_index)
 
     def run() -> float:
-        detector.policy = policy
         if case.batch == 1:
-            return _median_ms(lambda: detector(picture))
-        return _median_ms(lambda: detector([picture] * case.batch)) / case.batch
+            return _median_ms(lambda: detector(picture, policy=policy))
+        return _median_ms(lambda: detector([picture] * case.batch, policy=policy)) / case.batch
 
     return run
 

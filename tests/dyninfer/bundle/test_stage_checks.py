@@ -13,7 +13,7 @@ from dyninfer import BackendUnavailable, Bundle, BundleError
 from dyninfer.bundle.stage_checks import StageChecks
 from dyninfer.engines import open_backend
 from dyninfer.engines.ort.backend import OrtBackend, OrtEngine
-from dyninfer.runtime.session import CascadePipeline
+from dyninfer.runtime.session import Session
 from tests import support
 
 
@@ -153,7 +153,7 @@ def test_a_file_that_is_written_between_check_and_use_is_refused(
 
 def test_whoever_has_checked_the_files_opens_them_without(made) -> None:
     with dyninfer.Detector(
-        Bundle.open(made), CascadePipeline(Bundle.open(made), open_backend()), 8
+        Bundle.open(made), Session(Bundle.open(made), open_backend()), 8
     ) as detector:
         assert len(detector.engines) == 4
 

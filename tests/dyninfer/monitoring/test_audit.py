@@ -17,24 +17,24 @@ from dyninfer.monitoring.audit import AuditJob, Auditor, AuditRecord, summarise
 from dyninfer.monitoring.drift import mean_bounds
 from dyninfer.monitoring.expected import Baseline
 from dyninfer.routing.policy import LeaveAt, Threshold
-from dyninfer.runtime.session import CascadePipeline
+from dyninfer.runtime.session import Session
 from tests.dyninfer.monitoring import watching
 
 LONG_S = 60.0  # a wait that ends earlier unless something is wrong
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path) -> Iterator[CascadePipeline]:
+def session(tmp_path: Path) -> Iterator[Session]:
     with dyninfer.load(watching.write_audited(tmp_path / "audited.dyn")) as detector:
-        yield detector._pipeline
+        yield detector.session
 
 
 @pytest.fixture
-def started(pipeline: CascadePipeline) -> Iterator[Callable[..., Auditor]]:
+def started(session: Session) -> Iterator[Callable[..., Auditor]]:
     made: list[Auditor] = []
 
     def start(on_audited: Callable[[AuditRecord], None], **arguments) -> Auditor:
-        made.append(Auditor(pipeline, on_audited, **arguments))
+        made.append(Auditor(session, on_audited, **arguments))
         made[-1].start()
         return made[-1]
 
@@ -124,28 +124,28 @@ def test_stopping_drops_what_waits_and_refuses_later_offers(started, monkeypatch
     assert (auditor.done, auditor.dropped, auditor.pending) == (1, 3, 0)
 
 
-def test_audits_wait_for_a_moment_without_calls(started, pipeline) -> None:
+def test_audits_wait_for_a_moment_without_calls(started, session) -> None:
     audited = threading.Event()
     auditor = started(lambda _: audited.set(), patience_s=LONG_S)
-    with pipeline.workspace():
-        assert not pipeline.wait_idle(0)
+    with session.workspace():
+        assert not session.wait_idle(0)
         auditor.offer(job())
         assert not audited.wait(0.3)
     assert audited.wait(LONG_S)
-    assert pipeline.wait_idle(LONG_S)
+    assert session.wait_idle(LONG_S)
 
 
-def test_patience_ends_and_an_audit_runs_beside_calls(started, pipeline) -> None:
+def test_patience_ends_and_an_audit_runs_beside_calls(started, session) -> None:
     audited = threading.Event()
     auditor = started(lambda _: audited.set(), patience_s=0.1)
-    with pipeline.workspace():
+    with session.workspace():
         auditor.offer(job())
         assert audited.wait(LONG_S)
 
 
-def test_an_audit_that_waits_for_an_idle_moment_ends_when_stopped(started, pipeline) -> None:
+def test_an_audit_that_waits_for_an_idle_moment_ends_when_stopped(started, session) -> None:
     auditor = started(lambda _: None, patience_s=10 * LONG_S)
-    with pipeline.workspace():
+    with session.workspace():
         auditor.offer(job())
         auditor.stop(LONG_S)
         assert not auditor._thread.is_alive()
@@ -170,9 +170,9 @@ def test_an_audit_that_fails_is_counted_logged_once_and_the_next_runs(
     assert len(records) == auditor.done == 1
 
 
-def test_a_closed_pipeline_fails_audits_and_nothing_else(started, pipeline) -> None:
+def test_a_closed_pipeline_fails_audits_and_nothing_else(started, session) -> None:
     auditor = started(lambda _: None)
-    pipeline.close()
+    session.close()
     auditor.offer(job())
     assert auditor.finish(LONG_S)
     assert (auditor.failed, auditor.done) == (1, 0)
@@ -187,8 +187,8 @@ def test_the_audits_thread_may_stop_itself(started) -> None:
     assert box[0].failed == 0
 
 
-def test_a_stopped_auditor_is_freed(pipeline) -> None:
-    auditor = Auditor(pipeline, lambda _: None)
+def test_a_stopped_auditor_is_freed(session) -> None:
+    auditor = Auditor(session, lambda _: None)
     auditor.start()
     auditor.stop(LONG_S)
     gone = weakref.ref(auditor)

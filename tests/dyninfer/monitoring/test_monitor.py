@@ -42,11 +42,11 @@ class Deployed:
     alarms: list[Alarm] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.monitor = Monitor(self.detector._pipeline, lambda: self.calibration)
+        self.monitor = Monitor(self.detector.session, lambda: self.calibration)
 
     def send(self, images: Sequence[np.ndarray]) -> list[dyninfer.Detections]:
-        pipeline = self.detector._pipeline
-        found = detect_batch(pipeline, images, self.policy, self.options) if images else []
+        session = self.detector.session
+        found = detect_batch(session, images, self.policy, self.options) if images else []
         self.monitor.observe(images, found, self.policy, self.options)
         return found
 
@@ -99,11 +99,11 @@ class Gate:
         self.audited: list[np.ndarray] = []
         monkeypatch.setattr(audit_module, "detect_batch", self)
 
-    def __call__(self, pipeline, images, policy, options):
+    def __call__(self, session, images, policy, options):
         self.entered.set()
         assert self.open.wait(LONG_S)
         self.audited += images
-        return detect_batch(pipeline, images, policy, options)
+        return detect_batch(session, images, policy, options)
 
 
 def test_a_monitor_that_is_off_sees_nothing_and_has_no_report(deployed) -> None:
@@ -594,7 +594,7 @@ def test_starts_at_once_leave_one_thread(deployed) -> None:
 
 
 def test_a_monitor_that_is_dropped_takes_its_thread_along(deployed) -> None:
-    monitor = Monitor(deployed.detector._pipeline, lambda: deployed.calibration)
+    monitor = Monitor(deployed.detector.session, lambda: deployed.calibration)
     monitor.start(audit_share=1.0)
     (thread,) = [t for t in threading.enumerate() if t.name == "dyninfer-audit"]
     gone = weakref.ref(monitor)
@@ -626,7 +626,7 @@ def slow(*arguments):
     return real(*arguments)
 
 detector = dyninfer.load({str(bundle)!r})
-monitor = Monitor(detector._pipeline, lambda: None)
+monitor = Monitor(detector.session, lambda: None)
 monitor.start(audit_share=1.0)
 audit.detect_batch = slow
 images = watching.pictures([0.9] * 8)

@@ -312,7 +312,7 @@ def test_a_closed_detector_refuses_and_frees_its_engines(tmp_path) -> None:
         detector.infer({"images": GOOD})
         assert detector.engines
     assert not detector.engines
-    assert not detector._pipeline._free_workspaces
+    assert not detector.session._free_workspaces
     detector.close()
     with support.refuses(InputError, "closed"):
         detector.infer({"images": GOOD})

@@ -16,7 +16,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import CascadeRoute, Exit
 from dyninfer.engines import open_backend
 from dyninfer.images.spec import ImageSpec
-from dyninfer.runtime.session import CascadePipeline
+from dyninfer.runtime.session import Session
 from dyninfer.spans import shares
 from tests import support
 
@@ -158,7 +158,7 @@ def test_each_gather_reads_and_writes_memory_of_its_own(tmp_path, monkeypatch) -
         return result
 
     monkeypatch.setattr(backend, "gather", watch)
-    detector = dyninfer.Detector(bundle, CascadePipeline(bundle, backend), 64)
+    detector = dyninfer.Detector(bundle, Session(bundle, backend), 64)
     infer_three(detector, [EASY, MIDDLE, HARD, EASY, MIDDLE, HARD, EASY])
     assert len(seen) >= 4
     assert all(source != target for source, target in seen)
@@ -190,7 +190,7 @@ def test_images_for_a_later_exit_are_prepared_for_the_rows_that_reach_it(
 
 def test_the_feed_is_asked_only_for_rows_that_reach_the_stage(tmp_path) -> None:
     bundle = Bundle.open(support.write_three_exits(tmp_path / "three.dyn"))
-    pipeline = CascadePipeline(bundle, open_backend())
+    session = Session(bundle, open_backend())
     codes = np.array([(*EASY, 0), (*HARD, 1), (*MIDDLE, 2), (*EASY, 3), (*HARD, 4)])
     asked = []
 
@@ -198,9 +198,9 @@ def test_the_feed_is_asked_only_for_rows_that_reach_the_stage(tmp_path) -> None:
         asked.append((name, rows.tolist()))
         return support.coded_images(codes[rows], 8 if name == "images" else 4)
 
-    with pipeline.workspace() as workspace:
-        result = pipeline.run(feed, 5, dyninfer.Threshold(0.5), workspace)
-        groups = {group.exit_index: list(group.rows) for group in result.groups}
+    with session.workspace() as workspace:
+        result = session.run(feed, 5, dyninfer.Threshold(0.5), workspace)
+        groups = {group.way: list(group.rows) for group in result.groups}
     assert asked == [("images", [0, 1, 2, 3, 4]), ("images_2", [1, 2, 4])]
     assert groups == {0: [0, 3], 1: [2], 2: [1, 4]}
     timings = shares(result.spans, 5)
@@ -309,37 +309,37 @@ def test_easiness_that_is_exactly_the_threshold_leaves(two_exits) -> None:
 
 def test_closing_waits_for_calls_under_way_and_frees_everything(tmp_path) -> None:
     path = support.write_two_exits(tmp_path / "two.dyn")
-    pipeline = CascadePipeline(Bundle.open(path), open_backend())
+    session = Session(Bundle.open(path), open_backend())
     borrowed, released = threading.Event(), threading.Event()
 
     def call() -> None:
-        with pipeline.workspace():
+        with session.workspace():
             borrowed.set()
             released.wait(10)
 
     caller = threading.Thread(target=call)
     caller.start()
     borrowed.wait(10)
-    closer = threading.Thread(target=pipeline.close)
+    closer = threading.Thread(target=session.close)
     closer.start()
     closer.join(0.2)
     assert closer.is_alive()
-    assert pipeline.engines
+    assert session.engines
     released.set()
     for thread in (caller, closer):
         thread.join(10)
         assert not thread.is_alive()
-    assert not pipeline.engines
-    with support.refuses(dyninfer.InputError, "closed"), pipeline.workspace():
+    assert not session.engines
+    with support.refuses(dyninfer.InputError, "closed"), session.workspace():
         pass
 
 
 def test_buffers_of_a_call_that_failed_are_not_used_again(tmp_path) -> None:
     path = support.write_two_exits(tmp_path / "two.dyn")
-    pipeline = CascadePipeline(Bundle.open(path), open_backend())
-    with pytest.raises(ZeroDivisionError), pipeline.workspace() as failed:
+    session = Session(Bundle.open(path), open_backend())
+    with pytest.raises(ZeroDivisionError), session.workspace() as failed:
         raise ZeroDivisionError
-    with pipeline.workspace() as first:
+    with session.workspace() as first:
         assert first is not failed
-    with pipeline.workspace() as second:
+    with session.workspace() as second:
         assert second is first

@@ -15,7 +15,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.trt.backend import Platform, TrtBackend
 from dyninfer.engines.trt.cuda_python import CudaPython
 from dyninfer.engines.trt.pycuda_driver import PyCuda
-from dyninfer.runtime.session import CascadePipeline
+from dyninfer.runtime.session import Session
 from tests.engines.trt.standin.driver import FakeDriver
 from tests.engines.trt.standin.library import FakeLibrary, engine_file
 from tests.engines.trt.standin.machine import Machine
@@ -48,8 +48,8 @@ class Rig:
         bundle = Bundle.open(path)
         files = self.engine_files(bundle, **options)
         self.backend.stage_file = lambda name, _source, _build: files[name]
-        pipeline = CascadePipeline(bundle, self.backend, speculative_head=speculative_head)
-        with dyninfer.Detector(bundle, pipeline, max_batch) as opened:
+        session = Session(bundle, self.backend, speculative_head=speculative_head)
+        with dyninfer.Detector(bundle, session, max_batch) as opened:
             yield opened
         assert not self.machine.leaks(), self.machine.leaks()
         assert not self.machine.violations, self.machine.violations

@@ -104,8 +104,8 @@ def test_threads_share_engines_and_pools_but_neither_streams_nor_buffers(tmp_pat
 
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(work, range(12)))
-        streams = {w.handle for w in detector._pipeline._free_workspaces}
-        assert len(streams) == len(detector._pipeline._free_workspaces) >= 2
+        streams = {w.handle for w in detector.session._free_workspaces}
+        assert len(streams) == len(detector.session._free_workspaces) >= 2
 
 
 @pytest.mark.parametrize("package", ["cuda-python", "pycuda"])
@@ -202,10 +202,10 @@ def test_the_speculative_head_is_enqueued_before_the_host_waits_for_the_easiness
 def test_times_come_from_the_device_and_cover_all_stages_that_ran(tmp_path) -> None:
     path = support.write_two_exits(tmp_path / "two.dyn")
     with make_rig().detector(path) as detector:
-        pipeline = detector._pipeline
+        session = detector.session
         images = two([EASY, HARD])["images"]
-        with pipeline.workspace() as workspace:
-            result = pipeline.run(lambda *_: images, 2, Threshold(0.5), workspace)
+        with session.workspace() as workspace:
+            result = session.run(lambda *_: images, 2, Threshold(0.5), workspace)
             assert not workspace.device_spans()
         # the stand-in's clock: 1 ms for a stage, 0.01 ms for a copy
         spans = [(span.name, list(span.rows)) for span in result.spans]
@@ -233,7 +233,7 @@ def test_host_arrays_of_the_workspace_need_no_second_copy(tmp_path) -> None:
     rig = make_rig()
     with rig.detector(path) as detector:
         detector([np.zeros((9, 9, 3), np.uint8)] * 2)
-        (workspace,) = detector._pipeline._free_workspaces
+        (workspace,) = detector.session._free_workspaces
         assert not any(key[0] == "staged" for key in workspace._pinned._blocks)
 
 

@@ -340,7 +340,7 @@ def picky_head() -> tuple:
 
 
 def write_picky(path):
-    route = StaticRoute(exits=(Exit(body="body"),))
+    route = StaticRoute(body="body")
     return support.write_tiny_bundle(path, {"body": picky_head()}, route, {"images": 8})
 
 
@@ -402,7 +402,7 @@ def test_other_dynamic_axes_are_asked_of_the_engine(tmp_path) -> None:
     body = support.detecting_body("images", 8, 0)
     for value in body.graph.output:
         value.type.tensor_type.shape.dim[1].dim_param = "anchors"
-    route = StaticRoute(exits=(Exit(body="body"),))
+    route = StaticRoute(body="body")
     path = support.write_tiny_bundle(tmp_path / "x.dyn", {"body": body}, route, {"images": 8})
     rig = make_rig()
     with dyninfer.load(path) as reference, rig.detector(path) as detector:

@@ -1,0 +1,158 @@
+"""What a bundle computes, as objects: how outputs become answers and how far answers differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.errors import InputError
+from dyninfer.images.spec import Placement
+from dyninfer.results.agreement import disagreement
+from dyninfer.results.answer import Answer
+from dyninfer.results.classification import Classification, TopK
+from dyninfer.results.detections import Detections
+from dyninfer.results.postprocess import EVALUATION, Postprocess
+
+Options = Postprocess | TopK
+"""What a task's postprocessing is told."""
+Outputs = Mapping[str, npt.NDArray[Any]]
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+class TaskKind(Protocol):
+    """A task. Every way of a bundle ends in ``outputs``.
+
+    Attributes:
+        outputs: names of the outputs of every way; the last has a column for every class.
+        defaults: options where neither the caller nor the bundle names any.
+        evaluation: options of an evaluation where the bundle names none.
+        metrics: names of the scores that an evaluation gives, the one that counts first.
+        unit: what one result is, for messages.
+    """
+
+    outputs: tuple[str, ...]
+    defaults: Options
+    evaluation: Options
+    metrics: tuple[str, ...]
+    unit: str
+
+    def answer(
+        self,
+        outputs: Outputs,
+        placement: Placement,
+        options: Options,
+        class_names: Sequence[str],
+        *,
+        easiness: float | None,
+        exit_index: int,
+        timings_ms: Mapping[str, float],
+    ) -> Answer:
+        """The result of one image from its outputs, without the batch axis.
+
+        Args:
+            outputs: by name.
+            placement: where the image lies in the input of its way.
+            options: of this task, see :func:`check_options`.
+            class_names: of all classes.
+            easiness: of the image, see :class:`dyninfer.results.answer.Answer`.
+            exit_index: the way it took.
+            timings_ms: of its steps.
+        """
+        ...
+
+    def loss(self, found: Answer, reference: Answer) -> float:
+        """How far an answer is from a better one, in [0, 1], without labels."""
+        ...
+
+
+class Detect:
+    """Boxes: ``boxes_xyxy`` (K, 4) in pixels of the input and ``class_scores`` (K, C)."""
+
+    outputs: tuple[str, ...] = ("boxes_xyxy", "class_scores")
+    defaults: Options = Postprocess()
+    evaluation: Options = EVALUATION
+    metrics: tuple[str, ...] = ("AP", "AP50")
+    unit = "detection"
+
+    def answer(
+        self,
+        outputs: Outputs,
+        placement: Placement,
+        options: Options,
+        class_names: Sequence[str],
+        *,
+        easiness: float | None,
+        exit_index: int,
+        timings_ms: Mapping[str, float],
+    ) -> Detections:
+        """See :class:`TaskKind`."""
+        assert isinstance(options, Postprocess)  # check_options has looked
+        boxes, confidences, class_ids = options(outputs["boxes_xyxy"], outputs["class_scores"])
+        return Detections(
+            boxes_xyxy=placement.to_image(boxes),
+            confidences=confidences.astype(np.float32, copy=False),
+            class_ids=class_ids.astype(np.int64, copy=False),
+            class_names=tuple(class_names[class_id] for class_id in class_ids.tolist()),
+            easiness=easiness,
+            exit_index=exit_index,
+            timings_ms=timings_ms,
+        )
+
+    def loss(self, found: Answer, reference: Answer) -> float:
+        """1 - F1 of the boxes, see :func:`dyninfer.results.agreement.disagreement`."""
+        assert isinstance(found, Detections)
+        assert isinstance(reference, Detections)
+        return disagreement(found, reference)
+
+
+class Classify:
+    """One class an image: ``logits`` (C,)."""
+
+    outputs: tuple[str, ...] = ("logits",)
+    defaults: Options = TopK()
+    evaluation: Options = TopK()
+    metrics: tuple[str, ...] = ("top-1", "top-5")
+    unit = "class"
+
+    def answer(
+        self,
+        outputs: Outputs,
+        placement: Placement,  # noqa: ARG002  # a class is nowhere in particular
+        options: Options,
+        class_names: Sequence[str],
+        *,
+        easiness: float | None,
+        exit_index: int,
+        timings_ms: Mapping[str, float],
+    ) -> Classification:
+        """See :class:`TaskKind`."""
+        assert isinstance(options, TopK)  # check_options has looked
+        class_ids, confidences = options(outputs["logits"])
+        names = tuple(class_names[class_id] for class_id in class_ids.tolist())
+        return Classification(
+            class_ids, confidences, names, easiness, exit_index, False, timings_ms
+        )
+
+    def loss(self, found: Answer, reference: Answer) -> float:
+        """0 where both name the same class first, else 1."""
+        return float(found.class_ids[0] != reference.class_ids[0])
+
+
+TASKS: Mapping[str, TaskKind] = {"detect": Detect(), "classify": Classify()}
+"""Every task by its name in a manifest."""
+
+
+def check_options(task: TaskKind, options: Options, name: str) -> None:
+    """Refuse another task's options.
+
+    Raises:
+        InputError: with the kind that the bundle called ``name`` takes.
+    """
+    if type(options) is not type(task.defaults):
+        raise InputError(
+            f"options are {options!r}, but {name} takes "
+            f"dyninfer.{type(task.defaults).__name__}(...)"
+        )
