@@ -1,21 +1,18 @@
-"""Which build a detector opens: the one that fits, one made now, or a refusal that explains."""
+"""Which build a bundle is opened with: one that fits, one made now, or a refusal that explains."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from dyninfer.builds.precisions import parse_precision
-from dyninfer.builds.search import (
-    describe_differences,
-    find_build,
-    list_builds,
-    nearest_build,
-)
-from dyninfer.builds.spec import BuildSpec, OpenBuild, own_precision
+from dyninfer.builds.builder import builder_for
+from dyninfer.builds.messages import refusal
+from dyninfer.builds.precisions import plan_precision
+from dyninfer.builds.search import find_build
+from dyninfer.builds.spec import OpenBuild
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Precision
-from dyninfer.engines.base import Backend, build_command
+from dyninfer.engines.base import Backend
 from dyninfer.errors import EngineBuildError
 
 
@@ -44,11 +41,9 @@ def choose_build(
         BundleError: a file of the build that fits was changed.
         EngineBuildError: there is none that fits, and it may not or cannot be made here.
     """
-    manifest = bundle.manifest
-    plan: Mapping[str, Precision] = (
-        own_precision(manifest) if precision is None else parse_precision(precision, manifest)
-    )
-    wanted = backend.wanted_build(manifest, plan, max_batch)
+    builder = builder_for(backend)
+    plan = plan_precision(precision, bundle.manifest)
+    wanted = builder.wanted(bundle.manifest, plan, max_batch)
     if wanted is None:
         return None
     checked()
@@ -56,19 +51,11 @@ def choose_build(
     if found is not None:
         return found
     if may_build:
-        return backend.make_build(bundle, wanted)
+        return builder.make(bundle, wanted)
     raise EngineBuildError(refusal(bundle, wanted))
 
 
-def refusal(bundle: Bundle, wanted: BuildSpec) -> str:
-    """Why no build fits, with both fingerprints field by field, and the command that makes one."""
-    nearest = nearest_build(bundle, wanted)
-    if nearest is not None:
-        reason = describe_differences(nearest.spec, wanted)
-    else:
-        _, broken = list_builds(bundle)
-        reason = str(broken[0]) if broken else "it has no builds yet"
-    return (
-        f"no build of {bundle.path} fits, and building was not allowed: {reason}; "
-        f"run: {build_command(bundle, wanted)}"
-    )
+def stage_file(bundle: Bundle, stage: str, build: OpenBuild | None) -> Path:
+    """The file that a backend opens for a stage: the build's, or else the bundle's own."""
+    built = None if build is None else build.stage_path(stage)
+    return bundle.stage_path(stage) if built is None else built

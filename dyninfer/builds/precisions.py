@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
+from dyninfer.builds.spec import own_precision
 from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.errors import InputError
 
@@ -44,6 +45,11 @@ def parse_precision(text: str, manifest: Manifest) -> dict[str, Precision]:
     }
 
 
+def plan_precision(text: str | None, manifest: Manifest) -> dict[str, Precision]:
+    """The precision of every stage: as :func:`parse_precision` reads it, or the bundle's own."""
+    return own_precision(manifest) if text is None else parse_precision(text, manifest)
+
+
 def routers_of(manifest: Manifest) -> frozenset[str]:
     """Names of the stages that are routers."""
     return frozenset(exit_.router for exit_ in manifest.exits if exit_.router)
@@ -63,7 +69,9 @@ def _precision(value: str, text: str) -> Precision:
     except ValueError:
         known = ", ".join(precision.value for precision in Precision)
         what = f"{value!r} in {text!r}" if value else f"a missing value in {text!r}"
-        raise InputError(f"{what} is no precision, expected one of {known}; {_EXAMPLE}") from None
+        raise InputError(
+            f"{what} is not a precision, expected one of {known}; {_EXAMPLE}"
+        ) from None
 
 
 def _check_stage(stage: str, stages: Iterable[str], named: Iterable[str]) -> None:

@@ -17,7 +17,6 @@ from dyninfer.builds.spec import (
     FIRST_COMPATIBLE,
     HARDWARE_COMPATIBLE,
     VERSION_COMPATIBLE,
-    BatchProfile,
     Build,
     BuildSpec,
     BuiltFile,
@@ -28,6 +27,7 @@ from dyninfer.bundle.folder import Bundle, file_sha256
 from dyninfer.bundle.manifest import Precision
 from dyninfer.bundle.sealed import load_sealed
 from dyninfer.bundle.validation import first_problem
+from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.errors import BundleError
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.bundle.sealed import load_sealed
-from dyninfer.errors import BundleError, InputError
+from dyninfer.engines.trt.batch import BatchProfile
 
 ENGINES_FOLDER = "engines"
 BUILD_FILE = "build.json"
@@ -36,39 +35,6 @@ _FileName = Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BatchProfile(_Model):
-    """The least, the usual and the greatest batch of an engine."""
-
-    minimum: Annotated[int, Field(ge=1)]
-    optimum: Annotated[int, Field(ge=1)]
-    maximum: Annotated[int, Field(ge=1)]
-
-    @model_validator(mode="after")
-    def _rising(self) -> BatchProfile:
-        if not self.minimum <= self.optimum <= self.maximum:
-            raise ValueError(f"batch {self} does not rise")
-        return self
-
-    @classmethod
-    def parse(cls, text: str) -> BatchProfile:
-        """``1:4:16`` -> least, usual, greatest; ``4`` -> always 4.
-
-        Raises:
-            InputError: it is neither, or does not rise.
-        """
-        match = re.fullmatch(r"(\d+)(?::(\d+):(\d+))?", text.strip())
-        numbers = [int(number) for number in match.groups() if number] if match else []
-        low, usual, high = numbers if len(numbers) == 3 else (numbers or [0]) * 3
-        if not 1 <= low <= usual <= high:
-            raise InputError(
-                f"batch is {text!r}, expected MIN:OPT:MAX from 1 up and rising, such as 1:4:16"
-            )
-        return cls(minimum=low, optimum=usual, maximum=high)
-
-    def __str__(self) -> str:
-        return f"{self.minimum}:{self.optimum}:{self.maximum}"
 
 
 class BuildTarget(_Model):
@@ -202,16 +168,10 @@ class OpenBuild:
         file = self.build.stages[stage].onnx
         return None if file is None else self.path / file.file
 
-    def engine_path(self, stage: str) -> Path:
-        """A stage's engine.
-
-        Raises:
-            BundleError: this build has none.
-        """
+    def stage_path(self, stage: str) -> Path | None:
+        """The file that a backend opens: the engine, or else :meth:`onnx_path`."""
         file = self.build.stages[stage].engine
-        if file is None:
-            raise BundleError(f"{self.path} holds no engine for stage {stage!r}")
-        return self.path / file.file
+        return self.onnx_path(stage) if file is None else self.path / file.file
 
     def parity(self) -> dict[str, Any] | None:
         """How far the converted stages are from float32, or None where nothing was converted."""

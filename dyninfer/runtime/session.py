@@ -7,6 +7,7 @@ import threading
 from contextlib import AbstractContextManager
 from typing import Any
 
+from dyninfer.builds.choice import stage_file
 from dyninfer.builds.spec import OpenBuild
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Exit, Manifest
@@ -73,7 +74,7 @@ class CascadePipeline:
     ) -> Engine[Any, Any]:
         if checks is not None:
             checks.wait(name)
-        path = self.backend.stage_file(name, bundle.stage_path(name), build)
+        path = stage_file(bundle, name, build)
         host_outputs = self._host_outputs(exit_, name)
         engine = self.backend.open(name, self.manifest.stages[name], path, host_outputs)
         if checks is not None:

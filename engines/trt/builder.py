@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from dyninfer.builds.spec import BatchProfile
 from dyninfer.bundle.folder import write_atomically
 from dyninfer.bundle.manifest import Precision, Stage
 from dyninfer.engines.trt.api import (
@@ -19,6 +18,7 @@ from dyninfer.engines.trt.api import (
     OnnxParser,
     ParserError,
 )
+from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.cancellable import run_cancellable
 from dyninfer.engines.trt.library import Library
 from dyninfer.engines.trt.logger import LogCollector, make_logger
