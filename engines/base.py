@@ -128,7 +128,7 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
 
         Args:
             inputs: at least the stage's inputs, by name; others are ignored.
-            workspace: where outputs are written.
+            workspace: the buffers that outputs are written to.
 
         Returns:
             The stage's outputs by name, valid until the workspace is used again.
@@ -183,7 +183,7 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
         """Open a stage.
 
         Args:
-            name: of the stage.
+            name: the stage's.
             stage: its description.
             path: the file to run, of the kind that this backend reads.
             host_outputs: outputs that the host reads; all others stay on the device.
@@ -194,7 +194,7 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
 
     @abstractmethod
     def close(self) -> None:
-        """Free what the backend holds beside its engines."""
+        """Free what the backend holds besides its engines."""
 
     @abstractmethod
     def workspace(self) -> WorkspaceT:

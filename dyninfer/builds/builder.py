@@ -1,16 +1,15 @@
-"""Who makes builds: what a builder offers, and the one place that chooses it for a backend."""
+"""What every builder offers: it says which build is needed, and makes it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from dyninfer.builds.files import Converted
 from dyninfer.builds.spec import BuildSpec, OpenBuild
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Precision
-from dyninfer.engines.base import Backend
 
 StageReport = Callable[[str, float, str], None]
 """(stage; share of it that is done, in [0, 1]; the phase under way)."""
@@ -46,8 +45,8 @@ class Builder(Protocol):
         """The build that the backend needs for a bundle, or None if its own files will do.
 
         Args:
-            manifest: of the bundle.
-            precision: of every stage.
+            manifest: the bundle's.
+            precision: that of every stage.
             max_batch: the most images that it will be given at once.
         """
         ...
@@ -63,29 +62,3 @@ class Builder(Protocol):
             EngineBuildError: it cannot be built here; the message names the command that can.
         """
         ...
-
-
-def builder_for(backend: Backend[Any, Any]) -> Builder:
-    """The builder for an opened backend and its device."""
-    return _BUILDERS[backend.name](backend)
-
-
-def _conversions(_backend: Backend[Any, Any]) -> Builder:
-    from dyninfer.builds.conversion import ConversionBuilder
-
-    return ConversionBuilder()
-
-
-def _engines(backend: Backend[Any, Any]) -> Builder:
-    from dyninfer.builds.tensorrt import TensorRTBuilder
-    from dyninfer.engines.trt.backend import TrtBackend
-
-    assert isinstance(backend, TrtBackend)  # both flavours are
-    return TensorRTBuilder.on(backend.platform)
-
-
-_BUILDERS: Mapping[str, Callable[[Backend[Any, Any]], Builder]] = {
-    "onnxruntime": _conversions,
-    "tensorrt": _engines,
-    "tensorrt-rtx": _engines,
-}

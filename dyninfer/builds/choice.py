@@ -1,4 +1,4 @@
-"""Which build a bundle is opened with: one that fits, one made now, or a refusal that explains."""
+"""Who makes builds for a backend, and which build and which files a bundle is opened with."""
 
 from __future__ import annotations
 
@@ -6,14 +6,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dyninfer.builds.builder import builder_for
+from dyninfer.builds.builder import Builder
+from dyninfer.builds.conversion import ConversionBuilder
 from dyninfer.builds.messages import refusal
 from dyninfer.builds.precisions import plan_precision
 from dyninfer.builds.search import find_build
 from dyninfer.builds.spec import OpenBuild
 from dyninfer.bundle.folder import Bundle
+from dyninfer.engines import TENSORRT
 from dyninfer.engines.base import Backend
 from dyninfer.errors import EngineBuildError
+
+
+def builder_for(backend: Backend[Any, Any]) -> Builder:
+    """The builder for an opened backend and its device; the only place that chooses one."""
+    if backend.name not in TENSORRT:
+        return ConversionBuilder()
+    from dyninfer.builds.tensorrt import TensorRTBuilder
+    from dyninfer.engines.trt.backend import TrtBackend
+
+    assert isinstance(backend, TrtBackend)  # it has both names
+    return TensorRTBuilder.on(backend.platform)
 
 
 def choose_build(
@@ -28,13 +41,13 @@ def choose_build(
     """The build to open a bundle with, or None if its own ONNX files will do.
 
     Args:
-        bundle: to be opened.
-        backend: that opens it.
+        bundle: the one to open.
+        backend: the one that opens it.
         precision: as ``dyninfer build --precision`` takes it; None for the bundle's own.
         max_batch: the most images that will be run at once.
         may_build: make the build if there is none that fits.
-        checked: returns once the bundle's own files are known to be as they were exported, which
-            a build must not be made or used without.
+        checked: returns once the bundle's own files are known to be as they were exported;
+            called before a build is used or made.
 
     Raises:
         InputError: the precision cannot be understood.

@@ -17,11 +17,11 @@ def parse_precision(text: str, manifest: Manifest) -> dict[str, Precision]:
 
     A precision alone is for all stages but the routers: these stay in float32 unless they are
     named, because they cost next to nothing and every decision depends on them. ``stage=precision``
-    is for that stage. Stages that nothing is said of stay in float32.
+    is for that stage alone. Stages that are not mentioned stay in float32.
 
     Args:
         text: items separated by commas; at most one without a stage.
-        manifest: of the bundle.
+        manifest: the bundle's.
 
     Raises:
         InputError: a stage or a precision is unknown, or something is said twice.

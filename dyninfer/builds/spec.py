@@ -41,9 +41,9 @@ class BuildTarget(_Model):
     """What engines were built for.
 
     Attributes:
-        compute_capabilities: of the GPUs they run on, as "8.6".
-        gpu_name: of the GPU they were built on; None where they were built without one.
-        driver: version of its driver; None where they were built without one.
+        compute_capabilities: those of the GPUs they run on, as "8.6".
+        gpu_name: the GPU they were built on; None where they were built without one.
+        driver: the version of its driver; None where they were built without one.
     """
 
     compute_capabilities: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -61,12 +61,12 @@ class BuildSpec(_Model):
     """Everything that must be equal for a build to be used, and nothing else.
 
     Attributes:
-        backend: that opens the files.
-        library_version: of TensorRT; None for ONNX Runtime, which reads files of any version.
-        target: the devices; None for ONNX Runtime, whose files run anywhere.
+        backend: the one that opens the files.
+        library_version: that of TensorRT; None for ONNX Runtime, which reads files of any version.
+        target: the devices to build for; None for ONNX Runtime, whose files run anywhere.
         batch: sizes that engines take; None where the files take any.
-        precision: of every stage.
-        stages_sha256: of the bundle's own ONNX files.
+        precision: that of every stage.
+        stages_sha256: the hashes of the bundle's own ONNX files.
         options: further choices that change an engine, by their names.
     """
 
@@ -104,7 +104,7 @@ class BuiltStage(_Model):
     Attributes:
         onnx: the converted ONNX file; None where the bundle's own was used.
         engine: the TensorRT engine; None for ONNX Runtime.
-        build_seconds: what the engine took to build.
+        build_seconds: how long the engine took to build.
     """
 
     onnx: BuiltFile | None = None
@@ -116,7 +116,7 @@ class Conversion(_Model):
     """How stages got a lower precision; not part of the fingerprint.
 
     Attributes:
-        method: that chose the ranges of int8, such as "entropy"; None without int8.
+        method: what chose the ranges of int8, such as "entropy"; None without int8.
         images_sha256: hash of the sorted hashes of the pictures the ranges were taken from.
         image_count: how many pictures these were.
         kept_high: stage -> nodes that were kept in the source's precision.

@@ -40,7 +40,7 @@ USUAL_BATCH = 4
 
 
 def default_batch(max_batch: int) -> BatchProfile:
-    """From one image to the most there may be; fastest for a few."""
+    """The range from one image to the most there may be; engines are fastest for a few."""
     return BatchProfile(minimum=1, optimum=min(USUAL_BATCH, max_batch), maximum=max_batch)
 
 
@@ -63,7 +63,7 @@ class TensorRTBuilder:
     """Builds engines for one target. See :class:`dyninfer.builds.builder.Builder`.
 
     Attributes:
-        library: to build with.
+        library: the TensorRT to build with.
         target: the GPUs to build for.
         options: how to build; None for the usual way, with batches as large as are asked for.
         active: makes the GPU to build on the current one, as :meth:`Cuda.active` does.
@@ -90,7 +90,7 @@ class TensorRTBuilder:
     def wanted(
         self, manifest: Manifest, precision: Mapping[str, Precision], max_batch: int
     ) -> BuildSpec:
-        """Engines for the target by this version of the library; ``options`` know the batch."""
+        """Engines for the target; ``max_batch`` counts where there are no ``options``."""
         options = self.options or EngineOptions(default_batch(max_batch))
         chosen = {}
         if options.workspace_bytes is not None:

@@ -95,7 +95,7 @@ def _changed(bundle: Bundle, made: Mapping[str, ConvertedStage]) -> dict[str, Pa
 
 
 def same_conversion(asked: PictureChoices, bundle: Bundle, conversion: Conversion | None) -> bool:
-    """Whether a conversion was made as is asked for now; nothing asked for is the same."""
+    """Whether a conversion was made as it would be now; without pictures, any is good enough."""
     if conversion is None or not asked.images:
         return True
     same_method = conversion.method in (None, asked.method)

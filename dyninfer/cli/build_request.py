@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_TENSORRT = "TensorRT"
-_INT8 = "fp16 and int8"
+_engine_option = partial(typer.Option, rich_help_panel="TensorRT")
+_picture_option = partial(typer.Option, rich_help_panel="fp16 and int8")
 
 
 class BackendChoice(str, Enum):
@@ -50,50 +51,41 @@ class EngineChoices:
 
     for_: Annotated[
         str | None,
-        typer.Option(
+        _engine_option(
             "--for",
             help="Devices by name or compute capability, such as rtx30,rtx40 or sm86; "
             "this machine's GPU if absent. **list** shows all.",
-            rich_help_panel=_TENSORRT,
         ),
     ] = None
     batch: Annotated[
         str,
-        typer.Option(
-            "--batch", help="Batch sizes, MIN:OPT:MAX; fastest at OPT.", rich_help_panel=_TENSORRT
-        ),
+        _engine_option("--batch", help="Batch sizes, MIN:OPT:MAX; fastest at OPT."),
     ] = "1:4:16"
     workspace: Annotated[
         str | None,
-        typer.Option(
+        _engine_option(
             "--workspace",
             help="Most scratch memory of a kernel, such as 512MB or 2GB; all there is if absent.",
-            rich_help_panel=_TENSORRT,
         ),
     ] = None
     timing_cache: Annotated[
         Path | None,
-        typer.Option(
-            "--timing-cache",
-            help="File that keeps kernels' times from one build to the next.",
-            rich_help_panel=_TENSORRT,
+        _engine_option(
+            "--timing-cache", help="File that keeps kernels' times from one build to the next."
         ),
     ] = None
     version_compatible: Annotated[
         bool,
-        typer.Option(
+        _engine_option(
             "--version-compatible",
             help="Engines for later versions of TensorRT too; they bring code that is run when "
             "they are opened.",
-            rich_help_panel=_TENSORRT,
         ),
     ] = False
     hardware_compatible: Annotated[
         bool,
-        typer.Option(
-            "--hardware-compatible",
-            help="Engines for every GPU from Ampere on; slower.",
-            rich_help_panel=_TENSORRT,
+        _engine_option(
+            "--hardware-compatible", help="Engines for every GPU from Ampere on; slower."
         ),
     ] = False
 
@@ -126,26 +118,24 @@ class PictureChoices:
 
     images: Annotated[
         list[Path] | None,
-        typer.Option(
+        _picture_option(
             "--images",
             "-i",
             help="Pictures or folders like those that will be seen: int8 takes its ranges from "
             "most of them, the others show what it costs. The built-in photos if absent.",
-            rich_help_panel=_INT8,
         ),
     ] = None
     annotations: Annotated[
         Path | None,
-        typer.Option(
+        _picture_option(
             "--annotations",
             "-a",
             help="COCO JSON of the pictures; adds AP to the comparison with fp32.",
-            rich_help_panel=_INT8,
         ),
     ] = None
     method: Annotated[
         str,
-        typer.Option("--method", help="entropy, percentile or minmax.", rich_help_panel=_INT8),
+        _picture_option("--method", help="entropy, percentile or minmax."),
     ] = "percentile"
 
 

@@ -104,7 +104,7 @@ _pool_ready = False
 
 
 def share_thread_pool() -> None:
-    """Give the process one thread pool, which all later sessions must use; once."""
+    """Give the process one thread pool, once; all later sessions must use it."""
     global _pool_ready
     with _pool_lock:
         if not _pool_ready:
