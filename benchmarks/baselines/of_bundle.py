@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 import dyninfer
 from dyninfer.benchmarks.baselines.setup import Action, Arrays, Call, Setup, Side, read_inputs
-from dyninfer.builds.choice import choose_build
+from dyninfer.builds.choice import choose_build, stage_file
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.engines import open_backend
@@ -82,7 +82,7 @@ class LastExitContender:
             self._backend.open(
                 name,
                 stage,
-                self._backend.stage_file(name, bundle.stage_path(name), build),
+                stage_file(bundle, name, build),
                 frozenset(outputs if name in self._final else ()),
             )
             for name, stage in self._manifest.stages.items()
@@ -138,9 +138,6 @@ def stage_files(path: Path, precision: str | None) -> dict[str, Path]:
     backend = open_backend("onnxruntime")
     try:
         build = choose_build(bundle, backend, precision, 1, may_build=False)
-        return {
-            name: backend.stage_file(name, bundle.stage_path(name), build)
-            for name in bundle.manifest.stages
-        }
+        return {name: stage_file(bundle, name, build) for name in bundle.manifest.stages}
     finally:
         backend.close()

@@ -20,7 +20,7 @@ from dyninfer.benchmarks.baselines.setup import (
     read_inputs,
 )
 from dyninfer.bundle.folder import Bundle
-from dyninfer.engines.ort.runtime import ort, parse_target
+from dyninfer.engines.ort.runtime import ort, parse_device
 from dyninfer.errors import BackendUnavailable, InputError
 
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
@@ -35,9 +35,9 @@ def open_ordinary(path: str, opening: Opening, options: Any = None) -> Any:
     Raises:
         BackendUnavailable: ONNX Runtime lacks the provider, or fell back to another.
     """
-    target = parse_target(opening.device or "cpu", opening.provider)
-    session = ort.InferenceSession(path, options, providers=target.providers)
-    wanted = target.providers[0] if target.device_type == "cpu" else target.providers[0][0]
+    device = parse_device(opening.device or "cpu", opening.provider)
+    session = ort.InferenceSession(path, options, providers=device.providers)
+    wanted = device.providers[0] if device.device_type == "cpu" else device.providers[0][0]
     if wanted not in session.get_providers():
         raise BackendUnavailable(
             f"{wanted} was asked for but ONNX Runtime fell back to "

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Exit, Stage
-from dyninfer.engines.ort.runtime import SMALL_MACS, Target, open_session
+from dyninfer.engines.ort.runtime import SMALL_MACS, OrtDevice, open_session
 from dyninfer.errors import InputError
 
-CPU = Target("cpu", 0, "cpu")
+CPU = OrtDevice("cpu", 0, "cpu")
 EXITS = 2
 _Arrays = dict[str, npt.NDArray[Any]]
 
