@@ -71,6 +71,13 @@ class Placement:
         """Tensor pixels per image pixel, vertically."""
         return self.resized_height / self.height
 
+    def window(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of what of the image is in a tensor of this size."""
+        right, bottom = self.left + self.resized_width, self.top + self.resized_height
+        if self.left >= 0 and self.top >= 0 and right <= width and bottom <= height:
+            return self.left, self.top, right, bottom
+        return max(0, self.left), max(0, self.top), min(width, right), min(height, bottom)
+
     def to_tensor(self, boxes_xyxy: Float32Array) -> Float32Array:
         """Boxes (D, 4) in image pixels -> boxes in tensor pixels."""
         scale = np.array([self.scale_x, self.scale_y] * 2)
@@ -153,8 +160,11 @@ class ImageSpec:
         what is too much, rounded half to even, is cut off at the left and at the top, as
         torchvision's ``Resize`` (with :attr:`Rounding.TRUNCATE`) and ``CenterCrop`` do.
         """
-        fit = _Fit(self.resize, self.rounding, self.width, self.height, self.short_side)
-        return _place(fit, width, height)
+        return _place(self._fit, width, height)
+
+    @cached_property
+    def _fit(self) -> _Fit:
+        return _Fit(self.resize, self.rounding, self.width, self.height, self.short_side)
 
     @cached_property
     def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
@@ -187,19 +197,18 @@ class ImageSpec:
         scratch = Scratch() if scratch is None else scratch
         placement = self.place(image.shape[1], image.shape[0])
         size = (placement.resized_width, placement.resized_height)
-        left, top = max(0, placement.left), max(0, placement.top)
-        cut_x, cut_y = max(0, -placement.left), max(0, -placement.top)
-        right = min(self.width, placement.left + size[0])
-        bottom = min(self.height, placement.top + size[1])
+        left, top, right, bottom = window = placement.window(self.width, self.height)
+        cut_x, cut_y = left - placement.left, top - placement.top
         factors, shifts, levels = self._normalisation
-        scratch.pad(out, (left, top, right, bottom), levels)
+        scratch.pad(out, window, levels)
         planes = split_channels(image, size, scratch)
         if self.color_order is ColorOrder.RGB:
             planes.reverse()
         for channel, plane in enumerate(planes):
-            window = out[channel, top:bottom, left:right]
-            seen = plane[cut_y : cut_y + bottom - top, cut_x : cut_x + right - left]
-            normalise(seen, factors[channel], shifts[channel], window)
+            place = out[channel, top:bottom, left:right]
+            if plane.shape != place.shape:
+                plane = plane[cut_y : cut_y + bottom - top, cut_x : cut_x + right - left]
+            normalise(plane, factors[channel], shifts[channel], place)
         return out
 
 

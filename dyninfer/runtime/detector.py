@@ -69,6 +69,7 @@ class Detector:
         self.build = build
         self._session = session
         self._max_batch = max_batch
+        self._own_options = bundle.manifest.use_options
         policy = default_policy(session.points)
         self._routing = _Routing(policy, policy, None)
         self._monitor = Monitor(
@@ -250,8 +251,10 @@ class Detector:
         ``numbered`` False leaves the position of an image out of what is said of it.
         """
         self._session.check_open()
-        options = self.manifest.use_options if options is None else options
-        check_options(self.manifest.task.kind, options, self.manifest.name)
+        if options is None:
+            options = self._own_options
+        else:
+            check_options(self._session.task, options, self.manifest.name)
         routing = self._routing_for(policy, len(images))
         found: list[Answer] = []
         for first in range(0, len(images), self._max_batch):

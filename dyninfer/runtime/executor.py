@@ -6,12 +6,11 @@ the source model, a server.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from dyninfer.bundle.manifest import EASINESS
 from dyninfer.engines.base import HostRead
 from dyninfer.errors import InputError, PolicyError
-from dyninfer.routing.policy import Blind, DecisionPoint, Policy
+from dyninfer.routing.policy import AlwaysHard, Blind, DecisionPoint, Policy
 from dyninfer.runtime.plan import END, Decision, Ending, Plan, Step
 from dyninfer.spans import GATHER, READ_BACK, Span
 from dyninfer.types import Float32Array, Int64Array
@@ -59,8 +58,7 @@ class StageRunner(Protocol[T]):
         ...
 
 
-@dataclass(frozen=True)
-class Signal:
+class Signal(NamedTuple):
     """What was said of the images that came to a decision: (N,) easiness or (N, branches)."""
 
     point: DecisionPoint
@@ -68,8 +66,7 @@ class Signal:
     values: Float32Array
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """The images of a batch that took one way.
 
     ``rows`` are their positions in the batch; ``outputs`` are arrays with one row for each, and
@@ -163,7 +160,7 @@ def trace(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Crowd(Generic[T]):
     """Images that came to a segment together.
 
@@ -177,8 +174,7 @@ class _Crowd(Generic[T]):
     tensors: dict[str, T]
 
 
-@dataclass(frozen=True)
-class _Leaving:
+class _Leaving(NamedTuple):
     """Images that have taken their way, their outputs still on the way to the host."""
 
     way: int
@@ -198,7 +194,7 @@ class _Walk(Generic[T]):
         plan: Plan,
         runner: StageRunner[T],
         batch: int,
-        policy: Policy | Blind,
+        policy: Policy,
         first_image: int,
         speculative_head: bool,
     ) -> None:
@@ -264,7 +260,6 @@ class _Walk(Generic[T]):
             known = np.full(_signal_shape(decision, len(images)), np.nan, np.float32)
         else:
             known = self._note_signal(decision, crowd.numbers, reading).copy()
-        assert isinstance(self._policy, Policy)  # only a trace has none
         chosen = np.asarray(self._policy.decide(known, decision.point.of(images)))
         return _split(chosen, len(images), len(decision.outcomes), self._policy)
 
@@ -277,7 +272,8 @@ class _Walk(Generic[T]):
         self._note(READ_BACK, start, numbers)
         self._result.signals.append(Signal(decision.point, numbers, values))
         if decision.signal == EASINESS:
-            self._result.easiness[numbers] = values
+            whole = len(numbers) == len(self._result.easiness)
+            self._result.easiness[slice(None) if whole else numbers] = values  # a slice is quicker
         return values
 
     def _leave(
@@ -359,7 +355,7 @@ class _EveryWay(_Walk[T]):
     def __init__(
         self, plan: Plan, runner: StageRunner[T], batch: int, keep: Collection[str]
     ) -> None:
-        super().__init__(plan, runner, batch, Blind(), 0, False)
+        super().__init__(plan, runner, batch, AlwaysHard(), 0, False)  # it is not asked
         self._keep = keep
         self.kept: dict[str, Arrays] = {}
 
@@ -404,9 +400,11 @@ def _signal_shape(decision: Decision, count: int) -> tuple[int, ...]:
 
 def _shaped(decision: Decision, count: int, values: npt.NDArray[Any]) -> Float32Array:
     """A copy as (N,) from (N,) or (N, 1), or as (N, branches)."""
-    shape = _signal_shape(decision, count)
-    if values.size != math.prod(shape):
+    easiness = decision.signal == EASINESS
+    if values.size != (count if easiness else count * len(decision.outcomes)):
+        expected = _signal_shape(decision, count)
         raise InputError(
-            f"the {decision.signal} of {count} images came as {values.shape}, expected {shape}"
+            f"the {decision.signal} of {count} images came as {values.shape}, expected {expected}"
         )
-    return np.array(values, np.float32).reshape(shape)
+    copied: Float32Array = np.array(values, np.float32)
+    return copied.reshape(-1) if easiness else copied.reshape(count, -1)

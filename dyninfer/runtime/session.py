@@ -96,6 +96,7 @@ class Session:
         checks: StageChecks | None = None,
     ) -> None:
         self.manifest: Manifest = bundle.manifest
+        self.task = self.manifest.task.kind
         self.class_names = self.manifest.class_names
         self.image_specs = dict(self.manifest.image_inputs)
         self.backend = backend
@@ -232,9 +233,10 @@ class Session:
 
     def _report_nan(self, signals: Sequence[Signal]) -> None:
         """Count images whose signal is NaN at a decision; say so the first time."""
-        rows = [row for signal in signals for row in _nan_rows(signal)]
-        if not rows:
+        broken = [signal for signal in signals if np.isnan(signal.values).any()]
+        if not broken:
             return
+        rows = [row for signal in broken for row in _nan_rows(signal)]
         with self._lock:
             first = not self.nan_easiness_count
             self.nan_easiness_count += len(set(rows))
@@ -287,7 +289,5 @@ class _Lending(AbstractContextManager[Any]):
 def _nan_rows(signal: Signal) -> list[int]:
     """Rows of the batch with a NaN at this decision."""
     broken = np.isnan(signal.values)
-    if not broken.any():
-        return []
     lost = broken if broken.ndim == 1 else broken.any(axis=1)
     return [signal.rows[place] for place in np.flatnonzero(lost).tolist()]

@@ -28,7 +28,7 @@ class WatchedSession:
     @property
     def task(self) -> TaskKind:
         """What the bundle computes."""
-        return self._session.manifest.task.kind
+        return self._session.task
 
     @property
     def points(self) -> Sequence[DecisionPoint]:
