@@ -15,9 +15,9 @@ from dyninfer.builds.choice import choose_build, stage_file
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.engines import open_backend
-from dyninfer.evaluation.exit_times import stages_of_last_exit
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
 from dyninfer.runtime.batches import check_inputs
+from dyninfer.runtime.plan import alone, stages_of
 
 
 def _policy(side: Side) -> Policy:
@@ -120,7 +120,7 @@ def last_exit_manifest(manifest: Manifest) -> Manifest:
 
     It is for looking things up: its route still names the others.
     """
-    needed = stages_of_last_exit(manifest)
+    needed = frozenset(stages_of(alone(manifest, len(manifest.ways) - 1)))
     order = [name for exit_ in manifest.ways for name in exit_.stages if name in needed]
     stages = {name: manifest.stages[name] for name in order}
     read = {spec.name for stage in stages.values() for spec in stage.inputs}

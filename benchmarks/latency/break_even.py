@@ -11,8 +11,7 @@ from dyninfer.benchmarks.latency.baseline_record import Baselines
 from dyninfer.benchmarks.latency.model_record import RunsFor, StepCost
 from dyninfer.benchmarks.latency.row_costs import hard_rows, mean_cost
 from dyninfer.bundle.manifest import Manifest
-from dyninfer.evaluation.exit_times import stages_of_last_exit
-from dyninfer.runtime.plan import plan, stages_of
+from dyninfer.runtime.plan import alone, plan, stages_of
 from dyninfer.spans import PREPARE
 
 
@@ -43,9 +42,9 @@ def break_even_of_steps(steps: Sequence[StepCost], manifest: Manifest, batch: in
     need, and without preparing images that only those read. Between whole numbers of hard rows in
     a call the model is linear in the fraction, so the first crossing is exact.
     """
-    needed = stages_of_last_exit(manifest)
-    alone = [step for step in steps if _last_exit_runs(step, manifest, needed)]
-    limit = _total(alone, batch, 1.0)
+    needed = frozenset(stages_of(alone(manifest, len(manifest.ways) - 1)))
+    own = [step for step in steps if _last_exit_runs(step, manifest, needed)]
+    limit = _total(own, batch, 1.0)
     beyond = np.array([_total(steps, batch, k / batch) for k in range(batch + 1)]) - limit
     above = np.flatnonzero(beyond > 0)
     if not len(above):

@@ -15,9 +15,8 @@ from dyninfer.benchmarks.latency.record import CurvePoint, Pictures, SampleImage
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.errors import InputError
 from dyninfer.evaluation.calibrate import make_rows
-from dyninfer.evaluation.exit_times import ExitTimes, measure_exit_times
 from dyninfer.evaluation.outcomes import MIN_IMAGES, Outcomes, run_samples
-from dyninfer.evaluation.routed_precision import RoutedPrecision
+from dyninfer.evaluation.way_times import WayTimes, measure_way_times
 from dyninfer.routing.thresholds import SEND_ALL, shared_easiness
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import ImageArray
@@ -56,7 +55,7 @@ def describe_pictures(
     times = exit_times(results, len(manifest.ways))
     if times is None:
         progress("timing every exit")
-        times = measure_exit_times(detector, pictures.arrays)
+        times = measure_way_times(detector, pictures.arrays)
     progress("making the curve")
     points, missing = curve_points(outcomes, times)
     return replace(
@@ -72,7 +71,7 @@ def plain_pictures(pictures: BenchPictures) -> Pictures:
     return Pictures(pictures.what, len(pictures.arrays), pictures.sizes)
 
 
-def exit_times(results: Sequence[ScenarioResult], exits: int) -> ExitTimes | None:
+def exit_times(results: Sequence[ScenarioResult], exits: int) -> WayTimes | None:
     """Milliseconds of the images at each exit, from calls of one image that were made in turns.
 
     None where an exit was not reached in a closed loop of one caller.
@@ -88,40 +87,31 @@ def exit_times(results: Sequence[ScenarioResult], exits: int) -> ExitTimes | Non
             found[index] = [ms for calls in result.rounds_ms for ms in calls]
     if not all(found):
         return None
-    return ExitTimes(tuple(map(tuple, found)), ())
+    return WayTimes(tuple(map(tuple, found)), ())
 
 
 def curve_points(
-    outcomes: Outcomes, times: ExitTimes
+    outcomes: Outcomes, times: WayTimes
 ) -> tuple[tuple[CurvePoint, ...], dict[str, str]]:
     """By rising hard fraction, one point for each that a percentile of the easiness reaches."""
-    precision, missing = None, {}
-    try:
-        if outcomes.matches is not None:
-            precision = RoutedPrecision(outcomes.matches)
-    except InputError as error:
-        missing["ap"] = str(error)
-    if outcomes.matches is None:
+    missing = {}
+    if outcomes.scores is None:
         missing["ap"] = "what is in the pictures is not known; give --annotations"
     points = {
         row.hard_fraction: CurvePoint(
-            row.threshold, row.hard_fraction, row.mean_ms, row.ap, row.ap50, row.agreement
+            row.threshold,
+            row.hard_fraction,
+            row.mean_ms,
+            row.scores.primary,
+            row.scores.secondary,
+            row.agreement,
         )
-        for row in make_rows(outcomes, times, precision, lambda: None)
+        for row in make_rows(outcomes, times, lambda: None)
     }
-    last = (
-        precision.at(np.full(len(outcomes.samples.items), len(outcomes.easiness)))
-        if precision is not None
-        else None
-    )
-    points[1.0] = CurvePoint(
-        SEND_ALL,
-        1.0,
-        float(np.mean(times.exit_ms[-1])),
-        None if last is None else last.ap,
-        None if last is None else last.ap50,
-        1.0,
-    )
+    everywhere = np.full(len(outcomes.samples.items), len(outcomes.easiness))
+    last = outcomes.figures_at(everywhere, times.ms)
+    scores = last.scores
+    points[1.0] = CurvePoint(SEND_ALL, 1.0, last.mean_ms, scores.primary, scores.secondary, 1.0)
     return tuple(points[share] for share in sorted(points)), missing
 
 

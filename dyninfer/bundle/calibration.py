@@ -14,9 +14,11 @@ from dyninfer.bundle.manifest import Precision
 from dyninfer.bundle.sealed import load_sealed
 from dyninfer.bundle.validation import first_problem
 from dyninfer.errors import BundleError, PolicyError
+from dyninfer.results.scores import Scores
 from dyninfer.types import Float64Array
 
 CALIBRATION_FILE = "calibration.json"
+SCHEMA_VERSION: Literal[2] = 2
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -70,7 +72,30 @@ class ImageSet(_Model):
     labels_sha256: str | None = None
 
 
-class Row(_Model):
+class Figures(_Model):
+    """What some choice of ways gives on the calibration's images.
+
+    Attributes:
+        mean_ms: predicted milliseconds of an image, from each way's own.
+        scores: against the truth, where it is known.
+        agreement: with the last way's answers, 1 - mean loss, in [0, 1].
+    """
+
+    mean_ms: Annotated[float, Field(ge=0)]
+    scores: Scores = Scores()
+    agreement: _Share
+
+
+class WayFigures(Figures):
+    """What comes of every image taking one way.
+
+    ``share`` of the images takes it by the default policy; None in a calibration of schema 1.
+    """
+
+    share: _Share | None = None
+
+
+class CalibrationRow(Figures):
     """One threshold and what it does on the calibration's images.
 
     Attributes:
@@ -78,18 +103,11 @@ class Row(_Model):
         threshold: images of less easiness continue.
         hard_fraction: share that did reach the last exit; less than asked for where many images
             have the same easiness.
-        mean_ms: predicted milliseconds of an image, from each exit's own.
-        ap, ap50: COCO average precision in [0, 1], where there were labels.
-        agreement: with the last exit's detections, 1 - mean loss, in [0, 1].
     """
 
     percentile: Annotated[float, Field(ge=0, le=100)]
     threshold: Annotated[float, Field(ge=0)]
     hard_fraction: _Share
-    mean_ms: Annotated[float, Field(ge=0)]
-    ap: _Share | None = None
-    ap50: _Share | None = None
-    agreement: _Share
 
 
 class Certificate(_Model):
@@ -109,59 +127,109 @@ class Certificate(_Model):
 
 
 class Calibration(_Model):
-    """Thresholds against hard fraction, milliseconds and accuracy, for one set of engines.
+    """What every way, and every threshold, gives on some images, for one set of engines.
 
     Attributes:
-        easiness: one tuple for every router, with one value for every image; None for NaN.
-        losses: one tuple for every exit but the last, with every image's loss there against the
-            last exit, in [0, 1].
-        exit_ms: one tuple for every exit, with measured milliseconds of images that leave there,
-            one at a time, from the decoded picture to detections.
-        rows: the table, by rising percentile.
+        metrics: names of the two scores.
+        policy: the bundle's default, in words; what the shares of ``ways`` are of.
+        ways: every way for itself.
+        routed: what the default policy gives; None in a calibration of schema 1.
+        easiness: one tuple for every router of a cascade, with one value for every image; None
+            for NaN. Empty where nothing makes an easiness.
+        losses: one tuple for every way but the last, with every image's loss there against the
+            last way, in [0, 1].
+        exit_ms: one tuple for every way, with measured milliseconds of images that take it, one
+            at a time, from the decoded picture to answers.
+        rows: the table of thresholds, by rising percentile; empty where there is no easiness.
+            That of all images hard is in ``ways``: the largest easiness is not below itself.
         certificate: what ``--risk`` certified, if it was asked for.
-        last_exit_ap, last_exit_ap50: with every image hard, where there were labels; no row says
-            so, since the largest easiness is not below itself.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = SCHEMA_VERSION
     written_by: str
     engine: EngineRecord
     images: ImageSet
-    easiness: Annotated[tuple[tuple[float | None, ...], ...], Field(min_length=1)]
+    metrics: tuple[str, str]
+    policy: str = ""
+    ways: Annotated[tuple[WayFigures, ...], Field(min_length=1)]
+    routed: Figures | None = None
+    easiness: tuple[tuple[float | None, ...], ...]
     losses: tuple[tuple[_Share, ...], ...]
     exit_ms: tuple[Annotated[tuple[float, ...], Field(min_length=1)], ...]
-    rows: Annotated[tuple[Row, ...], Field(min_length=2)]
+    rows: tuple[CalibrationRow, ...]
     certificate: Certificate | None = None
-    last_exit_ap: _Share | None = None
-    last_exit_ap50: _Share | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_schema_1(cls, payload: object) -> object:
+        return upgraded(payload) if isinstance(payload, dict) else payload
 
     @model_validator(mode="after")
     def _one_entry_for_each(self) -> Calibration:
         for name, columns in (("easiness", self.easiness), ("losses", self.losses)):
             if any(len(column) != self.images.count for column in columns):
                 raise ValueError(f"{name} does not hold one value for each image")
-        if not len(self.easiness) == len(self.losses) == len(self.exit_ms) - 1:
-            raise ValueError("easiness, losses and exit_ms do not fit one cascade")
+        if not len(self.losses) == len(self.exit_ms) - 1 == len(self.ways) - 1:
+            raise ValueError("losses, exit_ms and ways do not fit one route")
+        if len(self.easiness) not in (0, len(self.losses)):
+            raise ValueError("easiness and losses do not fit one cascade")
+        if bool(self.easiness) != (len(self.rows) > 1):
+            raise ValueError(f"rows are {len(self.rows)} for the easiness of {len(self.easiness)}")
         return self
 
     @property
     def easiness_array(self) -> Float64Array:
         """(routers, N) easiness, NaN where a router said so."""
-        return np.array(self.easiness, np.float64)
+        return np.array(self.easiness, np.float64).reshape(-1, self.images.count)
 
     @property
     def losses_array(self) -> Float64Array:
-        """(exits - 1, N) loss of every image at each exit against the last."""
-        return np.array(self.losses, np.float64)
+        """(ways - 1, N) loss of every image at each way against the last."""
+        return np.array(self.losses, np.float64).reshape(-1, self.images.count)
+
+
+def upgraded(payload: dict[str, Any]) -> dict[str, Any]:
+    """A calibration of schema 1 as one of schema 2; any other, or a broken one, as it is.
+
+    Schema 1 had cascades of detectors alone.
+    """
+    if payload.get("schema_version") != 1:
+        return payload
+    new = dict(payload)
+    try:
+        last = {"primary": new.pop("last_exit_ap", None)}
+        last["secondary"] = new.pop("last_exit_ap50", None)
+        new["rows"] = [_upgraded_row(row) for row in payload["rows"]]
+        spent = [float(np.mean(samples)) for samples in payload["exit_ms"]]
+        agreements = [*(1 - float(np.mean(lost)) for lost in payload["losses"]), 1.0]
+        new["ways"] = [
+            {"mean_ms": ms, "agreement": agreement}
+            for ms, agreement in zip(spent, agreements, strict=True)
+        ]
+        new["ways"][-1]["scores"] = last
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return payload
+    return {**new, "schema_version": SCHEMA_VERSION, "metrics": ("AP", "AP50")}
+
+
+def _upgraded_row(row: dict[str, Any]) -> dict[str, Any]:
+    scores = {"primary": row.get("ap"), "secondary": row.get("ap50")}
+    return {key: row[key] for key in row if key not in ("ap", "ap50")} | {"scores": scores}
 
 
 def read_calibration(path: Path) -> Calibration:
     """Read and validate ``calibration.json``.
 
     Raises:
-        BundleError: the file was changed, or does not hold a calibration.
+        BundleError: the file was changed, is of a later schema, or does not hold a calibration.
     """
     payload: Any = load_sealed(path, remedy="run dyninfer calibrate again")
+    version = payload.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} was written by a newer dyninfer (schema {version}, this one reads up to "
+            f"{SCHEMA_VERSION}): upgrade dyninfer, or run dyninfer calibrate again"
+        )
     try:
         return Calibration.model_validate(payload)
     except ValidationError as error:

@@ -1,8 +1,9 @@
-"""``dyninfer calibrate``: thresholds against hard fraction, milliseconds and accuracy."""
+"""``dyninfer calibrate``: ways and thresholds against milliseconds and accuracy."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dyninfer.bundle.calibration import CALIBRATION_FILE, Row
+from dyninfer.bundle.calibration import (
+    CALIBRATION_FILE,
+    CalibrationRow,
+    Figures,
+)
 from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.common import (
     BackendDeviceOption,
@@ -31,8 +36,8 @@ from dyninfer.routing.thresholds import SEND_ALL
 if TYPE_CHECKING:
     from dyninfer.bundle.calibration import Calibration
     from dyninfer.evaluation.dataset import Samples
-    from dyninfer.evaluation.exit_times import ExitTimes
     from dyninfer.evaluation.outcomes import Outcomes
+    from dyninfer.evaluation.way_times import WayTimes
     from dyninfer.runtime.detector import Detector
 
 SHOWN_EVERY = 10  # percentiles
@@ -50,7 +55,7 @@ def calibrate(
     ],
     annotations: Annotated[
         Path | None,
-        typer.Option("--annotations", "-a", help="COCO JSON; adds AP to the table."),
+        typer.Option("--annotations", "-a", help="What is in them; adds scores to the table."),
     ] = None,
     risk: Annotated[
         float | None,
@@ -66,28 +71,21 @@ def calibrate(
     precision: PrecisionOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Measure what each threshold does on pictures of yours, and write calibration.json.
+    """Measure what each way and threshold does on pictures of yours; write calibration.json.
 
-    Afterwards a bundle can be asked for a share of hard images, milliseconds or accuracy. The
+    Afterwards a cascade can be asked for a share of hard images, milliseconds or accuracy. The
     pictures need no labels; some hundreds, of the kind to be run later, make a good calibration.
-    Agreement is 1 - loss; the loss is 1 - F1 of what an exit finds against what the last finds.
+    Agreement is 1 - loss; the loss is 1 - F1 of what an exit finds against what the last finds, or
+    of a classifier the share of pictures of which the two say another class.
 
     Example: **dyninfer calibrate dy-yolov7.dyn --images photos/ --annotations labels.json**
     """
-    from dyninfer.cli.sources import expand_sources
-    from dyninfer.evaluation.calibrate import check_calibratable, remarks
-    from dyninfer.evaluation.dataset import load_samples
+    from dyninfer.evaluation.calibrate import remarks
     from dyninfer.runtime.opening import load
 
     if risk is not None:
         _check_levels(risk, confidence)
-    opened = Bundle.open(bundle, check_calibration=False)
-    manifest = opened.manifest
-    paths = expand_sources([str(path) for path in images])
-    samples = load_samples(paths, annotations, manifest.class_names)
-    check_calibratable(manifest, len(samples.items))
-    check_output_file(bundle / CALIBRATION_FILE)
-    _drop_unusable(opened)
+    samples = _samples_for(bundle, images, annotations, certified=risk is not None)
     with load(
         bundle, device=device, backend=backend, provider=provider, precision=precision
     ) as detector:
@@ -99,7 +97,27 @@ def calibrate(
     if json_output:
         stdout.print_json(calibration.model_dump_json())
     else:
-        print_calibration(bundle, calibration)
+        print_calibration(bundle, calibration, detector.manifest.way_names)
+
+
+def _samples_for(
+    path: Path, images: list[Path], annotations: Path | None, *, certified: bool
+) -> Samples:
+    """The pictures, once it is known that the bundle can be calibrated on them."""
+    from dyninfer.cli.sources import expand_sources
+    from dyninfer.evaluation.calibrate import check_calibratable, check_threshold
+    from dyninfer.evaluation.dataset import load_samples
+
+    bundle = Bundle.open(path, check_calibration=False)
+    manifest = bundle.manifest
+    if certified:
+        check_threshold(manifest, "no threshold to certify; leave --risk out")
+    paths = expand_sources([str(image) for image in images])
+    samples = load_samples(paths, annotations, manifest.class_names, manifest.task)
+    check_calibratable(manifest, len(samples.items))
+    check_output_file(path / CALIBRATION_FILE)
+    _drop_unusable(bundle)
+    return samples
 
 
 def _drop_unusable(bundle: Bundle) -> None:
@@ -136,7 +154,7 @@ def run_calibration(
     from dyninfer.evaluation.calibrate import PERCENTILES, make_calibration
     from dyninfer.routing.certify import certify
 
-    outcomes, times = run_every_exit(detector, samples, time_images)
+    outcomes, times = run_every_way(detector, samples, time_images)
     certificate = None
     if risk is not None:
         certificate = certify(outcomes.easiness, outcomes.losses, risk, confidence)
@@ -148,20 +166,20 @@ def run_calibration(
     return calibration, outcomes.samples.warnings
 
 
-def run_every_exit(
+def run_every_way(
     detector: Detector, samples: Samples, time_images: int
-) -> tuple[Outcomes, ExitTimes]:
-    """Run all pictures through every exit and time some of them, under a progress bar."""
-    from dyninfer.evaluation.exit_times import measure_exit_times
+) -> tuple[Outcomes, WayTimes]:
+    """Run all pictures along every way and time some of them, under a progress bar."""
     from dyninfer.evaluation.outcomes import pictures_to_time, read_pictures, run_samples
+    from dyninfer.evaluation.way_times import measure_way_times
 
     silence_decoder()
     with progress_bar() as progress:
-        task = progress.add_task("running every exit", total=len(samples.items))
+        task = progress.add_task("running every way", total=len(samples.items))
         outcomes = run_samples(detector, samples, lambda: progress.advance(task))
         timed = pictures_to_time(outcomes.samples, time_images)
-        progress.reset(task, description="timing every exit", total=len(timed))
-        times = measure_exit_times(detector, read_pictures(timed), lambda: progress.advance(task))
+        progress.reset(task, description="timing every way", total=len(timed))
+        times = measure_way_times(detector, read_pictures(timed), lambda: progress.advance(task))
     return outcomes, times
 
 
@@ -173,12 +191,12 @@ def silence_decoder() -> None:
     log.setLogLevel(log.LOG_LEVEL_SILENT)
 
 
-def print_calibration(path: Path, calibration: Calibration) -> None:
-    """The table, some percentiles of it, and what to do with it."""
-    stdout.print(_table(calibration))
+def print_calibration(path: Path, calibration: Calibration, way_names: Sequence[str]) -> None:
+    """The thresholds, some percentiles of them, or the ways; and what to do with it."""
+    stdout.print(_table(calibration, way_names))
     times = "; ".join(
-        f"exit {index} {np.mean(samples):.2f} ms (p95 {np.percentile(samples, 95):.2f})"
-        for index, samples in enumerate(calibration.exit_ms)
+        f"{name} {np.mean(samples):.2f} ms (p95 {np.percentile(samples, 95):.2f})"
+        for name, samples in zip(way_names, calibration.exit_ms, strict=True)
     )
     stdout.print(
         f"{times}: {len(calibration.exit_ms[0])} pictures, one at a time, "
@@ -191,36 +209,36 @@ def print_calibration(path: Path, calibration: Calibration) -> None:
     stdout.print(_next_step(path, calibration), soft_wrap=True)
 
 
-def _table(calibration: Calibration) -> Table:
-    title = f"{calibration.images.count} pictures"
-    table = Table(title=title, title_justify="left")
-    labelled = calibration.last_exit_ap is not None
-    columns = ["hard", "threshold", "ms", *(["AP", "AP50"] if labelled else []), "agreement"]
-    for column in columns:
+def _table(calibration: Calibration, way_names: Sequence[str]) -> Table:
+    table = Table(title=f"{calibration.images.count} pictures", title_justify="left")
+    labelled = calibration.ways[-1].scores.primary is not None
+    metrics = calibration.metrics if labelled else ()
+    first = ("hard", "threshold") if calibration.rows else ("way", "share")
+    for column in (*first, "ms", *metrics, "agreement"):
         table.add_column(column, justify="right", no_wrap=True)
-    for row in _shown_rows(calibration):
-        precision = [f"{100 * (value or 0):.1f}" for value in (row.ap, row.ap50)]
-        table.add_row(
-            f"{row.hard_fraction:.1%}",
-            f"{row.threshold:.4g}",
-            f"{row.mean_ms:.2f}",
-            *(precision if labelled else []),
-            f"{row.agreement:.3f}",
-        )
+    if calibration.rows:
+        for row in _shown_rows(calibration):
+            cells = f"{row.hard_fraction:.1%}", f"{row.threshold:.4g}"
+            table.add_row(*cells, *_figures(row, labelled))
+        return table
+    for name, way in zip(way_names, calibration.ways, strict=True):
+        share = "" if way.share is None else f"{way.share:.1%}"
+        table.add_row(escape(name), share, *_figures(way, labelled))
+    if len(way_names) > 1 and calibration.routed is not None:
+        table.add_row(calibration.policy, "", *_figures(calibration.routed, labelled))
     return table
 
 
-def _shown_rows(calibration: Calibration) -> list[Row]:
+def _figures(row: Figures, labelled: bool) -> list[str]:
+    scores = (row.scores.primary, row.scores.secondary) if labelled else ()
+    shown = [f"{100 * (value or 0):.1f}" for value in scores]
+    return [f"{row.mean_ms:.2f}", *shown, f"{row.agreement:.3f}"]
+
+
+def _shown_rows(calibration: Calibration) -> list[CalibrationRow]:
     """Every tenth percentile, shares that repeat once only, and all pictures hard."""
-    last = Row(
-        percentile=100,
-        threshold=SEND_ALL,
-        hard_fraction=1,
-        mean_ms=float(np.mean(calibration.exit_ms[-1])),
-        ap=calibration.last_exit_ap,
-        ap50=calibration.last_exit_ap50,
-        agreement=1,
-    )
+    figures = calibration.ways[-1].model_dump(exclude={"share"})
+    last = CalibrationRow(percentile=100, threshold=SEND_ALL, hard_fraction=1, **figures)
     rows = {row.hard_fraction: row for row in (last, *calibration.rows[::-SHOWN_EVERY])}
     rows[1.0] = last
     return sorted(rows.values(), key=lambda row: row.hard_fraction)
@@ -249,10 +267,10 @@ def _certificate_lines(calibration: Calibration) -> list[str]:
 
 
 def _next_step(path: Path, calibration: Calibration) -> str:
+    predict = f"next: dyninfer predict {escape(shlex.quote(str(path)))} PICTURES"
     easiness = calibration.easiness_array
+    if not len(easiness):
+        return predict
     if easiness.shape[0] == 1 and len(np.unique(easiness)) == 1:
         return "next: dyninfer.AlwaysEasy() or dyninfer.AlwaysHard(); train the router again"
-    return (
-        f"next: dyninfer predict {escape(shlex.quote(str(path)))} PICTURES --speed 30%\n"
-        "   or: detector.policy = dyninfer.HardFraction(0.3)"
-    )
+    return f"{predict} --speed 30%\n   or: detector.policy = dyninfer.HardFraction(0.3)"

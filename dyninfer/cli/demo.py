@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -134,7 +135,6 @@ def _measure(
     from dyninfer.demo import run as pages
     from dyninfer.evaluation.outcomes import read_pictures, run_samples
     from dyninfer.evaluation.routed_curve import evaluate_curve
-    from dyninfer.evaluation.routed_precision import RoutedPrecision
     from dyninfer.evaluation.speed_curve import measure_points, spread_policies, times_of_ends
 
     stdout.print(f"4. running {count} other held-out scenes, one at a time, at five settings")
@@ -144,10 +144,10 @@ def _measure(
     with progress_bar() as progress:
         task = progress.add_task("running every exit", total=count)
         outcomes = run_samples(detector, samples, lambda: progress.advance(task))
-        precision = RoutedPrecision(outcomes.matches or ())
+        assert outcomes.scores is not None  # the scenes come with their truth
         progress.reset(task, description="running")
         points = measure_points(
-            detector, pictures, policies, precision, lambda: progress.advance(task)
+            detector, pictures, policies, outcomes.scores, lambda: progress.advance(task)
         )
         progress.reset(task, description="drawing")
         curve = evaluate_curve(detector.manifest, outcomes, times_of_ends(points[0], points[-1]))
@@ -170,8 +170,7 @@ def _table(points: Sequence[CurvePoint], scenes: int) -> Table:
         table.add_row(
             str(point.policy),
             f"{point.hard_share:.0%}",
-            f"{100 * point.ap:.1f}",
-            f"{100 * point.ap50:.1f}",
+            *(f"{100 * (score or 0):.1f}" for score in astuple(point.scores)),
             f"{point.mean_ms:.2f}",
         )
     return table

@@ -1,8 +1,9 @@
-"""``dyninfer eval``: COCO average precision at one policy, or along the whole curve."""
+"""``dyninfer eval``: average precision or accuracy at one policy, or along the whole curve."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,13 +28,17 @@ from dyninfer.cli.common import (
     stdout,
     warn,
 )
-from dyninfer.errors import InputError, PolicyError
 
 if TYPE_CHECKING:
+    from dyninfer.bundle.manifest import Manifest
     from dyninfer.evaluation.dataset import Samples
     from dyninfer.evaluation.evaluate import PolicyResult
     from dyninfer.evaluation.routed_curve import CurveResult
+    from dyninfer.results.scores import Scores
     from dyninfer.runtime.detector import Detector
+
+    Measured = tuple[dict[str, Any], Samples, Callable[[], None]]
+    """What is written, the pictures that could be read, and what prints it."""
 
 SHOWN_EVERY = 2  # rows of the curve
 
@@ -42,8 +47,14 @@ def evaluate(
     bundle: BundleArgument,
     images: Annotated[list[Path], typer.Option("--images", "-i", help="Pictures or folders.")],
     annotations: Annotated[
-        Path, typer.Option("--annotations", "-a", help="What is in them, as COCO JSON.")
-    ],
+        Path | None,
+        typer.Option(
+            "--annotations",
+            "-a",
+            help="What is in them, as COCO JSON. Of a classifier also a CSV of file name,class; "
+            "it may be left out where every picture lies in a folder named after its class.",
+        ),
+    ] = None,
     speed: SpeedOption = None,
     curve: Annotated[
         bool, typer.Option("--curve", help="All hard fractions, and how good the routing is.")
@@ -58,10 +69,10 @@ def evaluate(
     precision: PrecisionOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Measure COCO average precision at one setting, or along the curve from easy to hard.
+    """Measure COCO average precision, or accuracy, at one setting or from easy to hard.
 
     The curve sets the router beside chance, which sends the same numbers of pictures on, and an
-    oracle, which knows what is in them: it sends on what gains most AP on its own.
+    oracle, which knows what is in them: it sends on what gains most on its own.
 
     Example: **dyninfer eval dy-yolov7.dyn --images val/ --annotations val.json --curve**
     """
@@ -80,42 +91,41 @@ def evaluate(
     ) as detector:
         if policy is not None:
             detector.policy = policy
-        samples = load_samples(paths, annotations, detector.class_names)
-        _check(detector, samples, curve)
-        if curve:
-            on_curve = run_curve(detector, samples, time_images)
-            document, read = curve_document(on_curve), on_curve.samples
-            _tell_fitted_on(detector, read)
-        else:
-            at_policy = run_policy(detector, samples, time_images)
-            document, read = policy_document(at_policy), at_policy.samples
+        manifest = detector.manifest
+        samples = load_samples(paths, annotations, manifest.class_names, manifest.task)
+        _check(manifest, samples, curve)
+        measure = _measure_curve if curve else _measure_policy
+        document, read, show = measure(detector, samples, time_images)
     for line in read.warnings:
         warn(line)
     if output is not None:
         write_atomically(output, json.dumps(document, indent=2) + "\n")
     if json_output:
         stdout.print_json(json.dumps(document))
-    elif curve:
-        print_curve(on_curve)
     else:
-        print_policy(at_policy)
+        show()
 
 
-def _check(detector: Detector, samples: Samples, curve: bool) -> None:
+def _measure_policy(detector: Detector, samples: Samples, time_images: int) -> Measured:
+    found = run_policy(detector, samples, time_images)
+    names = detector.manifest.way_names
+    return policy_document(found), found.samples, lambda: print_policy(found, names)
+
+
+def _measure_curve(detector: Detector, samples: Samples, time_images: int) -> Measured:
+    found = run_curve(detector, samples, time_images)
+    _tell_fitted_on(detector, found.samples)
+    return curve_document(found), found.samples, lambda: print_curve(found)
+
+
+def _check(manifest: Manifest, samples: Samples, curve: bool) -> None:
     """Refuse at once what could only fail at the end."""
-    from dyninfer.bundle.manifest import Task
-    from dyninfer.evaluation.coco import average_precision
-    from dyninfer.evaluation.evaluate import objects_of
+    from dyninfer.evaluation.calibrate import check_threshold
+    from dyninfer.evaluation.scoring import SCORING
 
-    manifest = detector.manifest
-    if manifest.task is not Task.DETECT:
-        raise InputError(f"{manifest.name} classifies; average precision needs a detector")
-    if curve and (len(manifest.ways) < 2 or not manifest.routed):
-        missing = "one exit" if len(manifest.ways) < 2 else "no router"
-        raise PolicyError(f"{manifest.name} has {missing}, so there is no curve; leave --curve out")
-    objects_of(samples)
-    if not curve:
-        average_precision([], [], 0)  # raises where its library is missing
+    if curve:
+        check_threshold(manifest, "no curve; leave --curve out")
+    SCORING[manifest.task].check(samples, manifest.class_names)
 
 
 def _tell_fitted_on(detector: Detector, samples: Samples) -> None:
@@ -132,16 +142,16 @@ def run_policy(detector: Detector, samples: Samples, time_images: int) -> Policy
 
     silence_decoder()
     with progress_bar() as progress:
-        task = progress.add_task("detecting", total=len(samples.items))
+        task = progress.add_task("running", total=len(samples.items))
         return evaluate_policy(detector, samples, time_images, lambda: progress.advance(task))
 
 
 def run_curve(detector: Detector, samples: Samples, time_images: int) -> CurveResult:
     """Measure the curve, under a progress bar."""
-    from dyninfer.cli.calibrate import run_every_exit
+    from dyninfer.cli.calibrate import run_every_way
     from dyninfer.evaluation.routed_curve import ROWS, SEEDS, evaluate_curve
 
-    outcomes, times = run_every_exit(detector, samples, time_images)
+    outcomes, times = run_every_way(detector, samples, time_images)
     with progress_bar() as progress:
         task = progress.add_task("comparing with chance", total=ROWS)
         return evaluate_curve(
@@ -150,11 +160,13 @@ def run_curve(detector: Detector, samples: Samples, time_images: int) -> CurveRe
 
 
 def policy_document(result: PolicyResult) -> dict[str, Any]:
-    """Plain values, ready for JSON; precisions in [0, 1]."""
+    """Plain values, ready for JSON; scores in [0, 1]."""
+    from dyninfer.evaluation.scoring import score_key
+
     return {
         "pictures": len(result.samples.items),
         "policy": result.policy,
-        "precision": asdict(result.precision),
+        result.title: {score_key(name): value for name, value in result.scores.items()},
         "exit_shares": list(result.exit_shares),
         "hard_fraction": result.exit_shares[-1],
         "mean_ms": result.mean_ms,
@@ -162,11 +174,18 @@ def policy_document(result: PolicyResult) -> dict[str, Any]:
 
 
 def curve_document(result: CurveResult) -> dict[str, Any]:
-    """Plain values, ready for JSON; precisions in [0, 1]."""
+    """Plain values, ready for JSON; scores in [0, 1]."""
+    from dyninfer.evaluation.scoring import score_key
+
+    keys = [score_key(name) for name in result.metrics]
+
+    def scored(scores: Scores) -> dict[str, float | None]:
+        return dict(zip(keys, (scores.primary, scores.secondary), strict=True))
+
     pairs = zip(result.exits, result.exit_ms, strict=True)
     return {
         "pictures": len(result.samples.items),
-        "exits": [{**asdict(precision), "mean_ms": ms} for precision, ms in pairs],
+        "exits": [{**scored(scores), "mean_ms": ms} for scores, ms in pairs],
         "last_exit_alone_ms": result.last_exit_alone_ms,
         "seeds": result.seeds,
         "rows": [
@@ -174,10 +193,9 @@ def curve_document(result: CurveResult) -> dict[str, Any]:
                 "threshold": row.threshold,
                 "hard_fraction": row.hard_fraction,
                 "mean_ms": row.mean_ms,
-                "ap": row.ap,
-                "ap50": row.ap50,
-                "random_ap": asdict(row.random),
-                "oracle_ap": row.oracle_ap,
+                **scored(row.scores),
+                f"random_{keys[0]}": asdict(row.chance),
+                f"oracle_{keys[0]}": row.oracle,
             }
             for row in result.rows
         ],
@@ -185,25 +203,25 @@ def curve_document(result: CurveResult) -> dict[str, Any]:
     }
 
 
-def print_policy(result: PolicyResult) -> None:
-    """COCO's six numbers, and who left where."""
-    title = escape(f"{len(result.samples.items)} pictures, {result.policy}")
-    table = Table(title=title, title_justify="left")
-    names = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
-    precision = asdict(result.precision)
-    for name in precision:
-        table.add_column(names.get(name, name), justify="right")
-    table.add_row(*(_percent(value) for value in precision.values()))
+def print_policy(result: PolicyResult, way_names: Sequence[str]) -> None:
+    """All scores, and who went where."""
+    title = f"{len(result.samples.items)} pictures, {result.policy}"
+    table = Table(title=escape(title), title_justify="left", min_width=len(title))
+    for name in result.scores:
+        table.add_column(name, justify="right")
+    table.add_row(*(_percent(value) for value in result.scores.values()))
     stdout.print(table)
-    shares = ", ".join(f"exit {n} {share:.1%}" for n, share in enumerate(result.exit_shares))
-    stdout.print(f"left at {shares}; {result.mean_ms:.2f} ms per picture", soft_wrap=True)
+    pairs = zip(way_names, result.exit_shares, strict=True)
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in pairs)
+    stdout.print(f"took {shares}; {result.mean_ms:.2f} ms per picture", soft_wrap=True)
 
 
 def print_curve(result: CurveResult) -> None:
     """The curve beside chance and oracle, every second row of it, and the routing's quality."""
-    title = f"{len(result.samples.items)} pictures"
-    table = Table(title=title, title_justify="left")
-    for column in ("hard", "threshold", "ms", "AP", "AP50", "random AP", "oracle AP"):
+    metric, second = result.metrics
+    table = Table(title=f"{len(result.samples.items)} pictures", title_justify="left")
+    names = ("hard", "threshold", "ms", metric, second, f"random {metric}", f"oracle {metric}")
+    for column in names:
         table.add_column(column, justify="right", no_wrap=True)
     shown = {row.hard_fraction: row for row in result.rows[::-SHOWN_EVERY]}  # each share once
     for row in reversed(shown.values()):
@@ -211,15 +229,15 @@ def print_curve(result: CurveResult) -> None:
             f"{row.hard_fraction:.1%}",
             f"{row.threshold:.4g}",
             f"{row.mean_ms:.2f}",
-            _percent(row.ap),
-            _percent(row.ap50),
-            f"{_percent(row.random.mean)} ± {_percent(row.random.std)}",
-            _percent(row.oracle_ap),
+            _percent(row.scores.primary),
+            _percent(row.scores.secondary),
+            f"{_percent(row.chance.mean)} ± {_percent(row.chance.std)}",
+            _percent(row.oracle),
         )
     stdout.print(table)
-    for index, (precision, ms) in enumerate(zip(result.exits, result.exit_ms, strict=True)):
-        ap, ap50 = _percent(precision.ap), _percent(precision.ap50)
-        stdout.print(f"all at exit {index}: AP {ap}, AP50 {ap50}, {ms:.2f} ms", soft_wrap=True)
+    for index, (scores, ms) in enumerate(zip(result.exits, result.exit_ms, strict=True)):
+        found = f"{metric} {_percent(scores.primary)}, {second} {_percent(scores.secondary)}"
+        stdout.print(f"all at exit {index}: {found}, {ms:.2f} ms", soft_wrap=True)
     for line in quality_lines(result):
         stdout.print(line, soft_wrap=True)
 
@@ -230,13 +248,14 @@ def quality_lines(result: CurveResult) -> list[str]:
     share = (
         "" if quality.share_of_oracle is None else f", {quality.share_of_oracle:.0%} of its gain"
     )
-    alone = f"the last exit's detector alone ({result.last_exit_alone_ms:.2f} ms)"
+    alone = f"the last exit's network alone ({result.last_exit_alone_ms:.2f} ms)"
     when = {0.0: "never faster", 1.0: "always faster"}.get(
         quality.break_even, f"faster up to {quality.break_even:.0%} hard"
     )
     return [
-        f"router over random: {_signed(100 * random.mean)} ± {100 * random.std:.2f} AP "
-        f"({result.seeds} seeds); below the oracle: {100 * quality.below_oracle:.2f}{share}",
+        f"router over random: {_signed(100 * random.mean)} ± {100 * random.std:.2f} "
+        f"{result.metrics[0]} ({result.seeds} seeds); "
+        f"below the oracle: {100 * quality.below_oracle:.2f}{share}",
         f"{when} than {alone}",
     ]
 

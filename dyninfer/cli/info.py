@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,6 +19,7 @@ from dyninfer.bundle.manifest import Source, TensorSpec
 from dyninfer.cli.build_report import builds_table
 from dyninfer.cli.common import BundleArgument, JsonOption, readable, stdout, warn
 from dyninfer.errors import BundleError
+from dyninfer.results.tasks import Options
 
 
 def info(bundle: BundleArgument, json_output: JsonOption = False) -> None:
@@ -33,7 +34,13 @@ def info(bundle: BundleArgument, json_output: JsonOption = False) -> None:
     unusable = _unusable_calibration(opened)
     if unusable:
         warn(unusable)
-    document = opened.manifest.model_dump(mode="json") | {
+    manifest = opened.manifest
+    document = manifest.model_dump(mode="json") | {
+        "roles": manifest.roles,
+        "defaults": {
+            "use": asdict(manifest.use_options),
+            "evaluation": asdict(manifest.evaluation_options),
+        },
         "parity": opened.parity(),
         "calibration": None if unusable else _calibration_document(opened),
         "builds": [
@@ -52,7 +59,7 @@ def print_bundle(path: Path) -> None:
     shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     stdout.print(
         f"[bold]{escape(manifest.name)}[/bold]  {escape(manifest.family)}, {manifest.task.value}, "
-        f"{manifest.route.kind} of {len(manifest.ways)} exit(s), "
+        f"{manifest.route.kind} route ({', '.join(manifest.way_names)}), "
         f"{len(names)} classes ({escape(shown)})",
         soft_wrap=True,
     )
@@ -63,10 +70,15 @@ def print_bundle(path: Path) -> None:
             soft_wrap=True,
         )
     stdout.print(_stage_table(bundle))
-    for index in range(len(manifest.ways)):
+    for index, name in enumerate(manifest.way_names):
         stages = " + ".join(manifest.stages_to(index))
         macs = readable(manifest.macs_to(index))
-        stdout.print(f"exit {index}: {escape(stages)}; an image that leaves here costs {macs} MACs")
+        stdout.print(f"{name}: {escape(stages)}; an image that takes it costs {macs} MACs")
+    stdout.print(
+        f"answers by default: {_options(manifest.use_options)}; "
+        f"where they are scored: {_options(manifest.evaluation_options)}",
+        soft_wrap=True,
+    )
     for source in (manifest.source, *manifest.further_sources):
         stdout.print(_source_line(source), soft_wrap=True)
     stdout.print(_parity_line(bundle), soft_wrap=True)
@@ -85,14 +97,17 @@ def _print_builds(bundle: Bundle) -> None:
 def _stage_table(bundle: Bundle) -> Table:
     table = Table()
     table.add_column("stage")
-    table.add_column("reads")
-    table.add_column("makes")
+    table.add_column("role")
+    for column in ("reads", "makes"):
+        table.add_column(column, overflow="fold")
     for column in ("parameters", "MACs", "file"):
         table.add_column(column, justify="right", no_wrap=True)
+    roles = bundle.manifest.roles
     for name, stage in bundle.manifest.stages.items():
         size = bundle.stage_path(name).stat().st_size
         table.add_row(
             escape(name),
+            roles.get(name, "-"),
             _names(stage.inputs),
             _names(stage.outputs),
             readable(stage.parameters),
@@ -100,6 +115,11 @@ def _stage_table(bundle: Bundle) -> Table:
             f"{size / 1e6:.1f} MB",
         )
     return table
+
+
+def _options(options: Options) -> str:
+    pairs = asdict(options).items()
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in pairs)
 
 
 def _names(specs: Sequence[TensorSpec]) -> str:
@@ -171,21 +191,23 @@ def _calibration_line(bundle: Bundle) -> str:
         return f"[yellow]{escape(unusable)}[/yellow]"
     manifest, calibration = bundle.manifest, bundle.calibration()
     if calibration is None:
-        if len(manifest.ways) < 2:
-            return "one exit, so nothing to calibrate"
-        if not manifest.routed:
+        if len(manifest.ways) > 1 and not manifest.routed:
             return "no router yet: dyninfer fit-router trains one"
-        return "not calibrated yet: dyninfer calibrate measures thresholds on your pictures"
+        return (
+            "not calibrated yet: dyninfer calibrate measures ways and thresholds on your pictures"
+        )
     if not _calibration_fits(bundle, calibration):
         return "[yellow]calibrated before its stages changed; run dyninfer calibrate again[/yellow]"
-    engine, rows = calibration.engine, calibration.rows
+    engine, last = calibration.engine, calibration.ways[-1]
+    first = (calibration.rows or calibration.ways)[0]
     labels = "without labels"
-    if calibration.last_exit_ap is not None and rows[0].ap is not None:
-        labels = f"AP {100 * rows[0].ap:.1f} to {100 * calibration.last_exit_ap:.1f}"
+    if last.scores.primary is not None and first.scores.primary is not None:
+        lowest, highest = 100 * first.scores.primary, 100 * last.scores.primary
+        labels = f"{calibration.metrics[0]} {lowest:.1f} to {highest:.1f}"
     certified = "" if calibration.certificate is None else ", with a certificate"
     return (
         f"calibrated on {calibration.images.count} pictures ({labels}{certified}), "
-        f"{rows[0].mean_ms:.2f} to {np.mean(calibration.exit_ms[-1]):.2f} ms, "
+        f"{first.mean_ms:.2f} to {last.mean_ms:.2f} ms, "
         f"{escape(engine.backend)} {escape(engine.backend_version)} ({escape(engine.provider)}), "
         f"{escape(engine.device_name)}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,8 +26,9 @@ from dyninfer.cli.common import (
 from dyninfer.errors import InputError
 
 if TYPE_CHECKING:
+    from dyninfer.bundle.manifest import Manifest
     from dyninfer.cli.results import ResultWriter
-    from dyninfer.results.postprocess import Postprocess
+    from dyninfer.results.tasks import Options
     from dyninfer.routing.goals import Target
     from dyninfer.routing.policy import Policy
     from dyninfer.runtime.detector import Detector
@@ -57,12 +59,13 @@ def predict(
         bool, typer.Option("--always-hard", help="Run to the last exit, whatever the router.")
     ] = False,
     confidence: Annotated[
-        float,
-        typer.Option("--confidence", "-c", min=0.0, max=1.0, help="Least confidence."),
-    ] = 0.25,
+        float | None,
+        typer.Option("--confidence", "-c", min=0.0, max=1.0, help="Least; else the bundle's own."),
+    ] = None,
     iou: Annotated[
-        float, typer.Option("--iou", min=0.0, max=1.0, help="Overlap that suppresses a box.")
-    ] = 0.45,
+        float | None,
+        typer.Option("--iou", min=0.0, max=1.0, help="Overlap that suppresses a box; likewise."),
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Pictures run at once.")] = 8,
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Write annotated pictures.")
@@ -73,7 +76,7 @@ def predict(
     precision: PrecisionOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Detect objects in pictures; write annotated copies and one JSON line for each.
+    """Detect objects in pictures, or classify them; write annotated copies and JSON lines.
 
     A picture that cannot be read is reported and skipped; the exit status is then 1.
 
@@ -81,11 +84,9 @@ def predict(
     """
     from dyninfer.cli.results import ResultWriter, free_folder
     from dyninfer.cli.sources import expand_sources
-    from dyninfer.results.postprocess import Postprocess
     from dyninfer.runtime.opening import load
 
     policy = _policy(speed, threshold, always_easy, always_hard)
-    options = Postprocess(confidence=confidence, iou=iou)
     paths = expand_sources(sources)
     with load(
         bundle,
@@ -97,7 +98,10 @@ def predict(
     ) as detector:
         if policy is not None:
             detector.policy = policy
-        with ResultWriter(free_folder(output), paths, draw=images, echo=json_output) as writer:
+        options = _options(detector.manifest, confidence, iou)
+        names = detector.manifest.way_names
+        folder = free_folder(output)
+        with ResultWriter(folder, paths, names, draw=images, echo=json_output) as writer:
             _run(detector, paths, batch, options, writer)
         _finish(detector, writer, json_output)
 
@@ -120,11 +124,34 @@ def _policy(
     return None if threshold is None else Threshold(threshold)
 
 
+def _options(manifest: Manifest, confidence: float | None, iou: float | None) -> Options:
+    """The bundle's own options, with those that were given in place of its.
+
+    Raises:
+        InputError: the bundle finds no boxes, so that they have no meaning.
+    """
+    from dyninfer.results.postprocess import Postprocess
+
+    own = manifest.use_options
+    if confidence is None and iou is None:
+        return own
+    if not isinstance(own, Postprocess):
+        raise InputError(
+            f"--confidence and --iou are about boxes, and {manifest.name} finds none (its task "
+            f"is {manifest.task.value}); leave them out"
+        )
+    return replace(
+        own,
+        confidence=own.confidence if confidence is None else confidence,
+        iou=own.iou if iou is None else iou,
+    )
+
+
 def _run(
     detector: Detector,
     paths: Sequence[Path],
     batch: int,
-    options: Postprocess,
+    options: Options,
     writer: ResultWriter,
 ) -> None:
     import cv2
@@ -132,9 +159,9 @@ def _run(
     log = cv2.utils.logging  # what cannot be decoded is reported by us, in one line
     log.setLogLevel(log.LOG_LEVEL_SILENT)
     with progress_bar() as progress:
-        task = progress.add_task("detecting", total=len(paths))
+        task = progress.add_task("running", total=len(paths))
         for chunk, pictures in _read_batches(paths, batch, writer):
-            results = detector(pictures, options=options)
+            results = detector.answers(pictures, options=options)
             for path, picture, result in zip(chunk, pictures, results, strict=True):
                 writer.write(path, picture, result)
             progress.update(task, completed=writer.seen)
@@ -168,7 +195,8 @@ def _finish(detector: Detector, writer: ResultWriter, json_output: bool) -> None
     if writer.results and not json_output:
         stdout.print(summary_table(detector, writer.results))
         stdout.print(
-            f"{sum(map(len, writer.results))} detections in {len(writer.results)} pictures; "
+            f"{sum(map(len, writer.results))} {detector.manifest.task.kind.units} in "
+            f"{len(writer.results)} pictures; "
             f"results in [bold]{escape(str(writer.folder))}[/bold] ({JSON_LINES})",
             soft_wrap=True,
         )

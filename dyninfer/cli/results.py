@@ -13,7 +13,7 @@ import typer
 from dyninfer.cli.common import warn
 from dyninfer.errors import InputError
 from dyninfer.images.drawing import annotate
-from dyninfer.results.detections import Detections
+from dyninfer.results.answer import Answer
 from dyninfer.types import ImageArray
 
 JSON_LINES = "predictions.jsonl"
@@ -25,13 +25,22 @@ class ResultWriter:
     """Writes one JSON line, and if asked an annotated picture, for each result.
 
     Nothing is made on disk before the first result, and no picture that was read is ever
-    written to. Use it as a context manager.
+    written to. ``way_names`` stand on the pictures. Use it as a context manager.
     """
 
-    def __init__(self, folder: Path, sources: Sequence[Path], *, draw: bool, echo: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sources: Sequence[Path],
+        way_names: Sequence[str],
+        *,
+        draw: bool,
+        echo: bool,
+    ) -> None:
         self.folder = folder
-        self.results: list[Detections] = []
+        self.results: list[Answer] = []
         self.failures: list[InputError] = []
+        self._way_names = way_names
         self._draw = draw
         self._echo = echo
         self._file: TextIO | None = None
@@ -43,7 +52,7 @@ class ResultWriter:
         """Pictures done, those that failed included."""
         return len(self.results) + len(self.failures)
 
-    def write(self, path: Path, picture: ImageArray, result: Detections) -> None:
+    def write(self, path: Path, picture: ImageArray, result: Answer) -> None:
         """Write one result."""
         height, width = picture.shape[:2]
         record: dict[str, Any] = {"image": str(path), "width": width, "height": height}
@@ -67,12 +76,13 @@ class ResultWriter:
             self._file = (self.folder / JSON_LINES).open("w", encoding="utf-8")
         return self._file
 
-    def _write_picture(self, path: Path, picture: ImageArray, result: Detections) -> str | None:
+    def _write_picture(self, path: Path, picture: ImageArray, result: Answer) -> str | None:
         """Name of the annotated copy inside the folder; None where it cannot be a JPEG."""
         if max(picture.shape[:2]) > MAX_JPEG_SIDE:
             warn(f"{path} is too large for an annotated JPEG copy; its JSON line is complete")
             return None
-        done, data = cv2.imencode(".jpg", annotate(picture, result))
+        drawn = annotate(picture, result, self._way_names[result.exit_index])
+        done, data = cv2.imencode(".jpg", drawn)
         if not done:
             raise InputError(f"the annotated copy of {path} cannot be encoded as JPEG")
         target = self._free_name(path.stem)

@@ -75,10 +75,10 @@ def write_curve_picture(
 
 def _draw_lines(axes: Axes, rows: Sequence[CurveRow]) -> None:
     ms = np.array([row.mean_ms for row in rows])
-    mean = 100 * np.array([row.random.mean for row in rows])
-    std = 100 * np.array([row.random.std for row in rows])
-    axes.plot(ms, [100 * row.oracle_ap for row in rows], "-.", color=_ORACLE, label="oracle")
-    axes.plot(ms, [100 * row.ap for row in rows], "-", color=_ROUTER, lw=2, label="router")
+    mean = 100 * np.array([row.chance.mean for row in rows])
+    std = 100 * np.array([row.chance.std for row in rows])
+    axes.plot(ms, [100 * row.oracle for row in rows], "-.", color=_ORACLE, label="oracle")
+    axes.plot(ms, [100 * row.score for row in rows], "-", color=_ROUTER, lw=2, label="router")
     axes.plot(ms, mean, "--", color=_RANDOM, label="random, ± one standard deviation")
     axes.fill_between(ms, mean - std, mean + std, color=_RANDOM, alpha=0.25, lw=0)
 

@@ -20,6 +20,7 @@ from dyninfer.evaluation.speed_curve import CurvePoint
 from dyninfer.images.drawing import EASY_BGR, HARD_BGR, annotate
 from dyninfer.images.reading import find_images, read_image
 from dyninfer.images.spec import ImageSpec
+from dyninfer.results.answer import Answer
 from dyninfer.results.detections import Detections
 from dyninfer.routing.goals import Target
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
@@ -90,7 +91,7 @@ def write_class_names(folder: Path) -> Path:
     return path
 
 
-def draw(image: ImageArray, detections: Detections, side: int = TILE) -> ImageArray:
+def draw(image: ImageArray, detections: Answer, side: int = TILE) -> ImageArray:
     """The picture, resized so that its longer side has ``side`` pixels, with what was found.
 
     It is resized first, so that lines and letters stay fine.
@@ -103,6 +104,7 @@ def draw(image: ImageArray, detections: Detections, side: int = TILE) -> ImageAr
         interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
     )
     scale = np.array([place.scale_x, place.scale_y] * 2, np.float32)
+    assert isinstance(detections, Detections)  # the embedded model detects
     moved = replace(detections, boxes_xyxy=detections.boxes_xyxy * scale)
     return annotate(resized.astype(np.uint8, copy=False), moved)
 
@@ -130,9 +132,10 @@ def draw_easy_and_hard(
     )
 
 
-def _draw_all(detector: Detector, pictures: list[ImageArray], policy: Policy) -> list[ImageArray]:
-    detector.policy = policy
-    found = detector(pictures)
+def _draw_all(
+    detector: Detector, pictures: Sequence[ImageArray], policy: Policy | Target
+) -> list[ImageArray]:
+    found = detector(pictures, policy=policy)
     return [draw(picture, result) for picture, result in zip(pictures, found, strict=True)]
 
 
@@ -141,12 +144,7 @@ def draw_photographs(detector: Detector, policies: Sequence[Policy | Target]) ->
     pictures = [read_image(path) for path in find_images(ASSETS / "photos")]
     columns = []
     for policy in policies:
-        detector.policy = policy
-        tiles = [
-            draw(picture, found)
-            for picture, found in zip(pictures, detector(pictures), strict=True)
-        ]
-        columns.append(Column(str(policy), tiles))
+        columns.append(Column(str(policy), _draw_all(detector, pictures, policy)))
     return contact_sheet("Photographs without digits, at several thresholds", columns, TILE)
 
 
@@ -166,7 +164,7 @@ def write_scenes(
     progress: Callable[[], None] = lambda: None,
 ) -> None:
     """Annotate every scene with the results of one policy."""
-    for number, (picture, result) in enumerate(zip(pictures, point.results, strict=True)):
+    for number, (picture, result) in enumerate(zip(pictures, point.timed.answers, strict=True)):
         write_picture(folder / f"{number:04d}.jpg", draw(picture, result))
         progress()
 
@@ -179,8 +177,8 @@ def write_summary(path: Path, points: Sequence[CurvePoint], curve: CurveResult) 
             {
                 "policy": str(point.policy),
                 "hard_share": point.hard_share,
-                "ap": point.ap,
-                "ap50": point.ap50,
+                "ap": point.scores.primary,
+                "ap50": point.scores.secondary,
                 "mean_ms": point.mean_ms,
             }
             for point in points
@@ -194,7 +192,11 @@ def write_curve(path: Path, points: Sequence[CurvePoint], curve: CurveResult, ma
     """Draw accuracy against time, with the settings that were run as points."""
     ends = {0: "exit 0 only", len(points) - 1: "exit 1 always"}
     marks = [
-        Mark(ends.get(number, f"{point.hard_share:.0%} hard"), point.mean_ms, point.ap)
+        Mark(
+            ends.get(number, f"{point.hard_share:.0%} hard"),
+            point.mean_ms,
+            point.scores.primary or 0.0,
+        )
         for number, point in enumerate(points)
     ]
     title = f"{len(curve.samples.items)} held-out scenes, one set of engines"

@@ -1,4 +1,4 @@
-"""What ``dyninfer calibrate`` measures: easiness, agreement, precision and times of every exit."""
+"""What ``dyninfer calibrate`` measures: easiness, agreement, scores and times of every way."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable
 import numpy as np
 
 import dyninfer
-from dyninfer.bundle.calibration import Calibration, Certificate, ImageSet, Row
-from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Manifest, Task
-from dyninfer.errors import PolicyError
-from dyninfer.evaluation.exit_times import ExitTimes
-from dyninfer.evaluation.outcomes import SENSIBLE_IMAGES, Outcomes, refuse_few
-from dyninfer.evaluation.routed_precision import Precision, RoutedPrecision
-from dyninfer.routing.thresholds import (
-    exit_shares_at,
-    exits_at,
-    mean_ms,
-    percentile_thresholds,
-    shared_easiness,
+from dyninfer.bundle.calibration import (
+    Calibration,
+    CalibrationRow,
+    Certificate,
+    ImageSet,
+    WayFigures,
 )
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import CascadeRoute, Manifest
+from dyninfer.errors import PolicyError
+from dyninfer.evaluation.outcomes import SENSIBLE_IMAGES, Outcomes, refuse_few
+from dyninfer.evaluation.way_times import WayTimes
+from dyninfer.routing.policy import default_policy
+from dyninfer.routing.thresholds import exits_at, percentile_thresholds, shared_easiness
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import Float64Array
 
@@ -28,75 +28,70 @@ PERCENTILES = tuple(range(101))
 MANY_TIES = 0.05
 """A share of the images with one easiness, from which on the table's steps are uneven."""
 FITTED_ON_THESE = (
-    "the router was fitted on these very pictures, which flatters it: AP, agreement and any "
+    "the router was fitted on these very pictures, which flatters it: scores, agreement and any "
     "certificate promise too much for other pictures; give pictures that it has not seen"
 )
 
 
-def check_calibratable(manifest: Manifest, count: int) -> None:
-    """Refuse what has no threshold to calibrate, or too few pictures.
+def check_threshold(manifest: Manifest, what: str) -> None:
+    """Refuse a bundle whose images no threshold divides, where something needs one.
+
+    Args:
+        manifest: of the bundle.
+        what: is missing then, and what to do.
 
     Raises:
-        PolicyError: the bundle is static, has no router or does not detect.
+        PolicyError: the route has no decision, or not by easiness.
+    """
+    if isinstance(manifest.route, CascadeRoute) and manifest.routed:
+        return
+    if len(manifest.ways) < 2:
+        reason = "one exit"
+    else:
+        reason = "a chooser in place of an easiness" if manifest.routed else "no router"
+    raise PolicyError(f"{manifest.name} has {reason}, so there is {what}")
+
+
+def check_calibratable(manifest: Manifest, count: int) -> None:
+    """Refuse a bundle that does not decide yet, or too few pictures.
+
+    Raises:
+        PolicyError: the bundle has several exits and no router.
         InputError: there are fewer than two pictures.
     """
-    if len(manifest.ways) < 2:
-        raise PolicyError(
-            f"{manifest.name} has one exit, so there is no threshold to calibrate; "
-            "calibrate a cascade (dyninfer eval measures a single detector)"
+    if len(manifest.ways) > 1 and not manifest.routed:
+        check_threshold(
+            manifest, "no easiness to calibrate; train a router with dyninfer fit-router"
         )
-    if not manifest.routed:
-        raise PolicyError(
-            f"{manifest.name} has no router, so there is no easiness to calibrate; "
-            "train one with dyninfer fit-router"
-        )
-    if manifest.task is not Task.DETECT:
-        raise PolicyError(f"{manifest.name} classifies; only detectors are calibrated")
     refuse_few(count)
 
 
 def make_rows(
-    outcomes: Outcomes,
-    times: ExitTimes,
-    precision: RoutedPrecision | None,
-    progress: Callable[[], None],
-) -> tuple[Row, ...]:
-    """The table: one row for every whole percentile of the easiness."""
-    thresholds = percentile_thresholds(outcomes.easiness, PERCENTILES)
+    outcomes: Outcomes, times: WayTimes, progress: Callable[[], None]
+) -> tuple[CalibrationRow, ...]:
+    """The table: one row for every whole percentile of the easiness; none without any."""
+    if not len(outcomes.easiness):
+        return ()
     rows = []
-    for percentile, threshold in zip(PERCENTILES, thresholds, strict=True):
-        rows.append(_row(outcomes, times, precision, percentile, float(threshold)))
+    for percentile, threshold in zip(
+        PERCENTILES, percentile_thresholds(outcomes.easiness, PERCENTILES), strict=True
+    ):
+        exits = exits_at(outcomes.easiness, float(threshold))
+        row = CalibrationRow(
+            percentile=percentile,
+            threshold=float(threshold),
+            hard_fraction=float((exits == len(outcomes.easiness)).mean()),
+            **dict(outcomes.figures_at(exits, times.ms)),
+        )
+        rows.append(row)
         progress()
     return tuple(rows)
-
-
-def _row(
-    outcomes: Outcomes,
-    times: ExitTimes,
-    precision: RoutedPrecision | None,
-    percentile: int,
-    threshold: float,
-) -> Row:
-    exits = exits_at(outcomes.easiness, threshold)
-    shares = exit_shares_at(outcomes.easiness, threshold)
-    # the last exit agrees with itself
-    losses = np.vstack([outcomes.losses, np.zeros(len(exits))])[exits, np.arange(len(exits))]
-    reached = None if precision is None else precision.at(exits)
-    return Row(
-        percentile=percentile,
-        threshold=threshold,
-        hard_fraction=float(shares[-1]),
-        mean_ms=mean_ms(shares, times.exit_ms),
-        ap=None if reached is None else reached.ap,
-        ap50=None if reached is None else reached.ap50,
-        agreement=float(1 - losses.mean()),
-    )
 
 
 def make_calibration(
     detector: Detector,
     outcomes: Outcomes,
-    times: ExitTimes,
+    times: WayTimes,
     certificate: Certificate | None,
     progress: Callable[[], None] = lambda: None,
 ) -> Calibration:
@@ -104,26 +99,30 @@ def make_calibration(
 
     ``progress`` is called after every one of the :data:`PERCENTILES`.
     """
-    samples = outcomes.samples
-    precision = None if outcomes.matches is None else RoutedPrecision(outcomes.matches)
-    last_exit = np.full(len(samples.items), len(outcomes.easiness))
-    best = Precision(None, None) if precision is None else precision.at(last_exit)
+    samples, task = outcomes.samples, detector.manifest.task.kind
+    count = len(samples.items)
     return Calibration(
         written_by=f"dyninfer {dyninfer.__version__}",
         engine=detector.engine_record(),
-        images=ImageSet(
-            count=len(samples.items), sha256=samples.sha256(), labels_sha256=samples.labels_sha256
+        images=ImageSet(count=count, sha256=samples.sha256(), labels_sha256=samples.labels_sha256),
+        metrics=task.metrics,
+        policy=str(default_policy(detector.points)),
+        ways=tuple(
+            WayFigures(
+                share=float((outcomes.taken == way).mean()),
+                **dict(outcomes.figures_at(np.full(count, way), times.ms)),
+            )
+            for way in range(len(times.ms))
         ),
+        routed=outcomes.figures_at(outcomes.taken, times.ms),
         easiness=tuple(
             tuple(None if np.isnan(value) else float(value) for value in row)
             for row in outcomes.easiness
         ),
         losses=tuple(tuple(map(float, row)) for row in outcomes.losses),
-        exit_ms=times.exit_ms,
-        rows=make_rows(outcomes, times, precision, progress),
+        exit_ms=times.ms,
+        rows=make_rows(outcomes, times, progress),
         certificate=certificate,
-        last_exit_ap=best.ap,
-        last_exit_ap50=best.ap50,
     )
 
 
@@ -131,8 +130,10 @@ def cautions(easiness: Float64Array) -> list[str]:
     """What a user should know about these pictures, one line each.
 
     Args:
-        easiness: (routers, N), NaN where a router said so.
+        easiness: (routers, N), NaN where a router said so; nothing is said where there is none.
     """
+    if not len(easiness):
+        return []
     count = easiness.shape[1]
     found = []
     if count < SENSIBLE_IMAGES:
@@ -160,8 +161,12 @@ def cautions(easiness: Float64Array) -> list[str]:
 def remarks(bundle: Bundle, calibration: Calibration) -> list[str]:
     """What a user should know about a calibration, one line each."""
     found = cautions(calibration.easiness_array)
-    if calibration.images.labels_sha256 is not None and calibration.last_exit_ap is None:
-        found.append("the annotations have nothing to find in these pictures, so there is no AP")
+    scores = calibration.ways[-1].scores
+    if calibration.images.labels_sha256 is not None and scores.primary is None:
+        found.append(
+            "the annotations have nothing to find in these pictures, so there is no "
+            f"{calibration.metrics[0]}"
+        )
     if was_fitted_on(bundle, calibration.images.sha256):
         found.append(FITTED_ON_THESE)
     return found

@@ -1,22 +1,18 @@
-"""Precision, shares and time of a detector at one policy."""
+"""Scores, shares and time of a detector at one policy."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
-from dyninfer.errors import InputError
-from dyninfer.evaluation.coco import AveragePrecision, Truth, average_precision
 from dyninfer.evaluation.dataset import Sample, Samples
-from dyninfer.evaluation.exit_times import NS_PER_MS
 from dyninfer.evaluation.outcomes import ReadingNotes, read_all
-from dyninfer.results.detections import Detections
-from dyninfer.results.postprocess import EVALUATION
+from dyninfer.evaluation.scoring import SCORING
+from dyninfer.evaluation.way_times import time_once
+from dyninfer.results.answer import Answer
 from dyninfer.routing.goal import describe_setting
 from dyninfer.runtime.detector import Detector
 
@@ -27,15 +23,17 @@ class PolicyResult:
 
     Attributes:
         policy: what was set, in words, and the threshold that a target came to.
-        precision: COCO's six numbers.
-        exit_shares: share of the pictures that left at each exit.
+        title: what ``scores`` are, in one word.
+        scores: everything that the task's scoring says, by name.
+        exit_shares: share of the pictures that took each way.
         mean_ms: mean wall-clock milliseconds of a picture, one at a time, from the decoded picture
-            to detections with the default :class:`dyninfer.Postprocess`.
+            to answers with the bundle's own options.
         samples: the pictures that could be read, and warnings about the others.
     """
 
     policy: str
-    precision: AveragePrecision
+    title: str
+    scores: Mapping[str, float | None]
     exit_shares: tuple[float, ...]
     mean_ms: float
     samples: Samples
@@ -47,56 +45,37 @@ def evaluate_policy(
     time_limit: int,
     progress: Callable[[], None] = lambda: None,
 ) -> PolicyResult:
-    """Precision at the detector's policy; works for static detectors too.
+    """Scores at the detector's policy, of whatever bundle.
 
     Args:
         detector: an opened bundle with the policy to measure.
-        samples: pictures, all with their truth.
+        samples: pictures of which something is known.
         time_limit: at most so many pictures, spread evenly, are run once more for their time.
         progress: called after every picture.
 
     Raises:
-        InputError: no picture can be read, or there is no object in any.
+        InputError: no picture can be read, or there is nothing to find in any.
     """
+    scoring = SCORING[detector.manifest.task]
+    options = scoring.options(detector.manifest)
     notes = ReadingNotes()
     kept: list[Sample] = []
     spent_ms: list[float] = []
-    found: list[Detections] = []
+    found: list[Answer] = []
     stride = math.ceil(len(samples.items) / time_limit)
     for sample, image in read_all(samples.items, notes, progress):
-        found.append(detector(image, options=EVALUATION))
+        found += detector.answers([image], options=options)
         if len(kept) % stride == 0:
-            spent_ms.append(wall_clock_ms(partial(detector, image)))
+            spent_ms.append(time_once(detector, image)[0])
         kept.append(sample)
     readable = replace(samples, items=tuple(kept), warnings=(*samples.warnings, *notes.warnings()))
-    truths = objects_of(readable)
-    leaving = np.bincount([f.exit_index for f in found], minlength=len(detector.manifest.ways))
+    scoring.check(readable, detector.class_names)
+    taken = np.bincount([f.exit_index for f in found], minlength=len(detector.manifest.ways))
     return PolicyResult(
         describe_setting(detector.policy, detector.active_policy),
-        average_precision(truths, found, len(detector.class_names)),
-        tuple((leaving / len(found)).tolist()),
+        scoring.title,
+        scoring.measure(readable, found, len(detector.class_names)),
+        tuple((taken / len(found)).tolist()),
         float(np.mean(spent_ms)),
         readable,
     )
-
-
-def wall_clock_ms(run: Callable[[], object]) -> float:
-    """Milliseconds that a call takes."""
-    start = time.perf_counter_ns()
-    run()
-    return (time.perf_counter_ns() - start) / NS_PER_MS
-
-
-def objects_of(samples: Samples) -> list[Truth]:
-    """The truths, for a precision to be taken.
-
-    Raises:
-        InputError: nothing could be read, or there is nothing to find in any picture.
-    """
-    truths = samples.truths or []
-    if not any((~truth.crowds).any() for truth in truths):
-        raise InputError(
-            f"there is no object of the detector's classes in {len(truths)} pictures; "
-            "average precision needs at least one"
-        )
-    return truths

@@ -1,22 +1,25 @@
-"""Pictures through every exit of a cascade: what calibration and evaluation are made of."""
+"""Pictures along every way of a bundle: what calibration and evaluation are made of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 
+from dyninfer.bundle.calibration import Figures
+from dyninfer.bundle.manifest import EASINESS
 from dyninfer.errors import InputError
 from dyninfer.evaluation.dataset import Sample, Samples
-from dyninfer.evaluation.routed_precision import PictureMatches, match_picture
+from dyninfer.evaluation.scoring import SCORING, RoutedScores
 from dyninfer.evaluation.traces import trace_picture
 from dyninfer.images.reading import read_image
-from dyninfer.results.detections import Detections
-from dyninfer.results.postprocess import EVALUATION, Postprocess
+from dyninfer.results.scores import Scores
+from dyninfer.routing.policy import DecisionPoint, Policy, count_ways, default_policy
+from dyninfer.routing.thresholds import mean_ms
 from dyninfer.runtime.detector import Detector
-from dyninfer.types import Float64Array, ImageArray
+from dyninfer.types import Float32Array, Float64Array, ImageArray, Int64Array
 
 MIN_IMAGES = 2
 SENSIBLE_IMAGES = 100
@@ -24,19 +27,34 @@ SENSIBLE_IMAGES = 100
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Pictures through every exit.
+    """Pictures along every way.
 
     Attributes:
         samples: those that could be read, and warnings about the others.
-        easiness: (exits - 1, N), NaN where a router said so.
-        losses: (exits - 1, N), 1 - F1 of what an exit finds against what the last finds.
-        matches: one entry for every picture where its truth is known, else None.
+        easiness: (routers, N), NaN where a router said so; no rows where nothing makes any.
+        losses: (ways - 1, N), how far a way's answers are from the last's, in [0, 1].
+        taken: (N,) way of each picture by the bundle's default policy.
+        scores: of any choice of ways, where something is known of the pictures, else None.
     """
 
     samples: Samples
     easiness: Float64Array
     losses: Float64Array
-    matches: tuple[PictureMatches, ...] | None
+    taken: Int64Array
+    scores: RoutedScores | None
+
+    def figures_at(self, ways: Int64Array, way_ms: Sequence[Sequence[float]]) -> Figures:
+        """What comes of every picture taking the given way, (N,).
+
+        ``way_ms`` are measured milliseconds of images that take each.
+        """
+        losses = np.vstack([self.losses, np.zeros(len(ways))])  # the last way agrees with itself
+        shares = np.bincount(ways, minlength=len(losses)) / len(ways)
+        return Figures(
+            mean_ms=mean_ms(shares, way_ms),
+            scores=Scores() if self.scores is None else self.scores.at(ways),
+            agreement=float(1 - losses[ways, np.arange(len(ways))].mean()),
+        )
 
 
 def refuse_few(count: int) -> None:
@@ -55,37 +73,70 @@ def refuse_few(count: int) -> None:
 def run_samples(
     detector: Detector, samples: Samples, progress: Callable[[], None] = lambda: None
 ) -> Outcomes:
-    """Run every picture once through every exit.
+    """Run every picture once along every way, each stage once.
 
-    Pictures are read one after the other; of their detections only matches are kept, so that
-    thousands fit into memory. One that cannot be read is left out with a warning.
+    Pictures are read one after the other; of their answers only losses and what is right of them
+    are kept, so that thousands fit into memory. One that cannot be read is left out with a warning.
 
     Raises:
         InputError: fewer than two pictures can be read.
     """
+    manifest, notes = detector.manifest, ReadingNotes()
+    task, scoring = manifest.task.kind, SCORING[manifest.task]
+    tally, exact = scoring.tally(), scoring.options(manifest)
+    labelled = samples.labelled
     kept: list[Sample] = []
-    easiness: list[list[float]] = []
+    signals: list[Sequence[Float32Array | None]] = []
     losses: list[list[float]] = []
-    matches: list[PictureMatches] = []
-    notes = ReadingNotes()
-    task = detector.manifest.task.kind
     for sample, image in read_all(samples.items, notes, progress):
-        ways = trace_picture(detector, image).ways
-        found = [way.answer(Postprocess()) for way in ways]
+        trace = trace_picture(detector, image)
+        found = [way.answer(manifest.use_options) for way in trace.ways]
         kept.append(sample)
-        easiness.append([np.nan if w.easiness is None else w.easiness for w in ways[:-1]])
+        signals.append(trace.signals)
         losses.append([task.loss(early, found[-1]) for early in found[:-1]])
-        if sample.truth is not None:
-            exact = [cast(Detections, way.answer(EVALUATION)) for way in ways]
-            matches.append(match_picture(sample.truth, exact))
+        if labelled:
+            tally.add(sample, [way.answer(exact) for way in trace.ways])
     refuse_few(len(kept))
     readable = replace(samples, items=tuple(kept), warnings=(*samples.warnings, *notes.warnings()))
+    columns = [_column(values) for values in zip(*signals, strict=True)]
+    pairs = zip(detector.points, columns, strict=True)
+    easiness = [column for point, column in pairs if point.signal == EASINESS]
     return Outcomes(
         readable,
-        np.array(easiness, np.float64).T,
+        np.array(easiness, np.float64).reshape(-1, len(kept)),
         np.array(losses, np.float64).T,
-        tuple(matches) if matches else None,
+        ways_taken(detector.points, columns, default_policy(detector.points), len(kept)),
+        tally.scores() if labelled else None,
     )
+
+
+def _column(values: Sequence[Float32Array | None]) -> Float32Array:
+    """A signal of all pictures (N,) or (N, branches); NaN where nothing makes it."""
+    return np.array([np.nan if value is None else value for value in values], np.float32)
+
+
+def ways_taken(
+    points: Sequence[DecisionPoint], signals: Sequence[Float32Array], policy: Policy, count: int
+) -> Int64Array:
+    """(N,) way that each picture takes by a policy.
+
+    Args:
+        points: where the route decides, in order.
+        signals: of all ``count`` pictures at each of them.
+        policy: one that may be asked without learning from it.
+        count: of the pictures, N.
+    """
+    open_ways: npt.NDArray[np.bool_] = np.ones((count, count_ways(points)), np.bool_)
+    for point, signal in zip(points, signals, strict=True):
+        elsewhere = np.ones(open_ways.shape[1], np.bool_)
+        elsewhere[list(frozenset().union(*point.ways))] = False
+        rows = np.flatnonzero(~open_ways[:, elsewhere].any(axis=1))
+        outcomes = policy.decide(signal[rows], point.of(rows))
+        for outcome, reached in enumerate(point.ways):
+            left = np.zeros(open_ways.shape[1], np.bool_)
+            left[list(reached)] = True
+            open_ways[rows[outcomes == outcome]] &= left
+    return np.asarray(open_ways.argmax(axis=1), np.int64)
 
 
 @dataclass(frozen=True)

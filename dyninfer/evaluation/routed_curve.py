@@ -1,4 +1,4 @@
-"""Average precision against milliseconds as the threshold moves, and what the router is worth."""
+"""Scores against milliseconds as the threshold moves, and what the router is worth."""
 
 from __future__ import annotations
 
@@ -8,20 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from dyninfer.bundle.manifest import Manifest
-from dyninfer.evaluation.choices import Spread
 from dyninfer.evaluation.dataset import Samples
-from dyninfer.evaluation.evaluate import objects_of
-from dyninfer.evaluation.exit_times import ExitTimes, last_exit_alone_ms
 from dyninfer.evaluation.outcomes import Outcomes
-from dyninfer.evaluation.routed_precision import PictureMatches, Precision, RoutedPrecision
-from dyninfer.routing.thresholds import (
-    SEND_ALL,
-    SEND_NONE,
-    exit_shares_at,
-    exits_at,
-    mean_ms,
-    percentile_thresholds,
-)
+from dyninfer.evaluation.router_quality import MeanStd
+from dyninfer.evaluation.scoring import SCORING, RoutedScores
+from dyninfer.evaluation.way_times import WayTimes, last_way_alone_ms
+from dyninfer.results.scores import Scores
+from dyninfer.routing.thresholds import SEND_ALL, SEND_NONE, exits_at, percentile_thresholds
 from dyninfer.types import Float64Array, Int64Array
 
 PERCENTILES = tuple(range(5, 100, 5))
@@ -37,23 +30,27 @@ class CurveRow:
         threshold: images of less easiness continue.
         hard_fraction: share that reached the last exit.
         mean_ms: predicted milliseconds of an image, from each exit's own.
-        ap, ap50: COCO average precision in [0, 1] as the router chooses.
-        random_ap: as chance chooses, one value for each seed.
-        oracle_ap: as the oracle of :func:`oracle_exits` chooses.
+        scores: as the router chooses.
+        by_chance: primary score as chance chooses, one value for each seed.
+        oracle: primary score as the oracle of :func:`oracle_exits` chooses.
     """
 
     threshold: float
     hard_fraction: float
     mean_ms: float
-    ap: float
-    ap50: float
-    random_ap: tuple[float, ...]
-    oracle_ap: float
+    scores: Scores
+    by_chance: tuple[float, ...]
+    oracle: float
 
     @property
-    def random(self) -> Spread:
+    def score(self) -> float:
+        """The primary one."""
+        return _primary(self.scores)
+
+    @property
+    def chance(self) -> MeanStd:
         """Mean and standard deviation over the seeds."""
-        return Spread.of(self.random_ap)
+        return MeanStd.of(self.by_chance)
 
 
 @dataclass(frozen=True)
@@ -61,16 +58,16 @@ class RoutingQuality:
     """What the router is worth, over the hard fractions between none and all.
 
     Attributes:
-        over_random: mean AP of the router less that of chance; the spread is over the seeds of
-            chance.
-        below_oracle: mean AP of the oracle less that of the router.
+        over_random: mean primary score of the router less that of chance; the deviation is over
+            the seeds of chance.
+        below_oracle: that of the oracle less that of the router.
         share_of_oracle: the router's gain over chance as a share of the oracle's; None where the
             oracle gains nothing.
         break_even: hard fraction up to which the cascade is, on average, faster than the last
             exit's detector alone; 1 where it always is, 0 where it never is.
     """
 
-    over_random: Spread
+    over_random: MeanStd
     below_oracle: float
     share_of_oracle: float | None
     break_even: float
@@ -81,9 +78,10 @@ class CurveResult:
     """The curve of a cascade on labelled pictures.
 
     Attributes:
-        exits: precision of every exit when all pictures leave there.
+        metrics: names of the two scores.
+        exits: scores of every exit when all pictures leave there.
         exit_ms: mean milliseconds of an image that leaves at each exit.
-        last_exit_alone_ms: where the last exit's detector runs alone, without routers and heads
+        last_exit_alone_ms: where the last exit's network runs alone, without routers and heads
             of earlier exits.
         rows: by rising threshold, from all easy to all hard.
         quality: of the routing.
@@ -91,7 +89,8 @@ class CurveResult:
         samples: the pictures that could be read, and warnings about the others.
     """
 
-    exits: tuple[Precision, ...]
+    metrics: tuple[str, ...]
+    exits: tuple[Scores, ...]
     exit_ms: tuple[float, ...]
     last_exit_alone_ms: float
     rows: tuple[CurveRow, ...]
@@ -103,11 +102,11 @@ class CurveResult:
 def evaluate_curve(
     manifest: Manifest,
     outcomes: Outcomes,
-    times: ExitTimes,
+    times: WayTimes,
     seeds: int = SEEDS,
     progress: Callable[[], None] = lambda: None,
 ) -> CurveResult:
-    """Everything about the curve, from pictures with their truth that ran through every exit.
+    """Everything about the curve, from labelled pictures that ran along every way.
 
     Args:
         manifest: of a cascade with routers.
@@ -119,14 +118,17 @@ def evaluate_curve(
     Raises:
         InputError: there is nothing to find in any picture.
     """
-    objects_of(outcomes.samples)
-    precision = RoutedPrecision(outcomes.matches or ())
+    SCORING[manifest.task].check(outcomes.samples, manifest.class_names)
+    assert outcomes.scores is not None  # something is known of the pictures
     count = len(outcomes.samples.items)
-    alone_ms = last_exit_alone_ms(times, manifest)
-    rows = curve_rows(precision, outcomes, times, seeds, progress)
+    alone_ms = last_way_alone_ms(times, manifest)
+    rows = curve_rows(outcomes.scores, outcomes, times, seeds, progress)
     return CurveResult(
-        exits=tuple(precision.at(np.full(count, index)) for index in range(len(manifest.ways))),
-        exit_ms=tuple(float(np.mean(samples)) for samples in times.exit_ms),
+        metrics=manifest.task.kind.metrics,
+        exits=tuple(
+            outcomes.scores.at(np.full(count, index)) for index in range(len(manifest.ways))
+        ),
+        exit_ms=tuple(float(np.mean(samples)) for samples in times.ms),
         last_exit_alone_ms=alone_ms,
         rows=tuple(rows),
         quality=routing_quality(rows, alone_ms),
@@ -136,28 +138,26 @@ def evaluate_curve(
 
 
 def curve_rows(
-    precision: RoutedPrecision,
+    scores: RoutedScores,
     outcomes: Outcomes,
-    times: ExitTimes,
+    times: WayTimes,
     seeds: int,
     progress: Callable[[], None],
 ) -> list[CurveRow]:
     """All easy, thresholds at percentiles of the easiness of these pictures, all hard."""
-    gains = picture_gains(outcomes.matches or ())
+    gains = scores.gains()
     thresholds = percentile_thresholds(outcomes.easiness, PERCENTILES)
     rows = []
     for threshold in (SEND_NONE, *map(float, thresholds), SEND_ALL):
         exits = exits_at(outcomes.easiness, threshold)
-        found = precision.at(exits)
-        chance = [_ap(precision.at(shuffled(exits, seed))) for seed in range(seeds)]
+        figures = outcomes.figures_at(exits, times.ms)
         row = CurveRow(
             threshold=threshold,
             hard_fraction=float((exits == len(outcomes.easiness)).mean()),
-            mean_ms=mean_ms(exit_shares_at(outcomes.easiness, threshold), times.exit_ms),
-            ap=_ap(found),
-            ap50=found.ap50 or 0.0,
-            random_ap=tuple(chance),
-            oracle_ap=_ap(precision.at(oracle_exits(exits, gains))),
+            mean_ms=figures.mean_ms,
+            scores=figures.scores,
+            by_chance=tuple(_primary(scores.at(shuffled(exits, s))) for s in range(seeds)),
+            oracle=_primary(scores.at(oracle_exits(exits, gains))),
         )
         rows.append(row)
         progress()
@@ -170,25 +170,14 @@ def shuffled(exits: Int64Array, seed: int) -> Int64Array:
 
 
 def oracle_exits(exits: Int64Array, gains: Float64Array) -> Int64Array:
-    """The same exits, the later ones for the pictures that gain most; of equal ones, the first."""
+    """The same exits, the later ones for the pictures that gain most; of equal ones, the first.
+
+    Gains need the truth, so an oracle may use them and a router cannot. It is not the best choice
+    there is, since a precision over all pictures is no sum over them.
+    """
     chosen = np.empty_like(exits)
     chosen[np.argsort(-gains, kind="stable")] = np.sort(exits)[::-1]
     return chosen
-
-
-def picture_gains(pictures: Sequence[PictureMatches]) -> Float64Array:
-    """(N,) AP of each picture on its own at the last exit, less that at the first.
-
-    It needs the truth, so an oracle may use it and a router cannot. It is not the best choice
-    there is, since precision over all pictures is no sum over them.
-    """
-    return np.array(
-        [
-            _ap(RoutedPrecision([picture]).at([len(picture.exits) - 1]))
-            - _ap(RoutedPrecision([picture]).at([0]))
-            for picture in pictures
-        ]
-    )
 
 
 def routing_quality(rows: Sequence[CurveRow], last_exit_alone_ms: float) -> RoutingQuality:
@@ -196,16 +185,16 @@ def routing_quality(rows: Sequence[CurveRow], last_exit_alone_ms: float) -> Rout
 
     Args:
         rows: of :func:`curve_rows`, by rising threshold; at least three.
-        last_exit_alone_ms: milliseconds of an image where the last exit's detector runs alone.
+        last_exit_alone_ms: milliseconds of an image where the last exit's network runs alone.
     """
     between = rows[1:-1]
-    router = np.array([row.ap for row in between])
-    oracle = np.array([row.oracle_ap for row in between])
-    by_seed = np.array([row.random_ap for row in between])
+    router = np.array([row.score for row in between])
+    oracle = np.array([row.oracle for row in between])
+    by_seed = np.array([row.by_chance for row in between])
     over_random = router.mean() - by_seed.mean(axis=0)
     possible = float(oracle.mean() - by_seed.mean())
     return RoutingQuality(
-        over_random=Spread.of(over_random.tolist()),
+        over_random=MeanStd.of(over_random.tolist()),
         below_oracle=float(oracle.mean() - router.mean()),
         share_of_oracle=float(over_random.mean()) / possible if possible > 0 else None,
         break_even=break_even(rows, last_exit_alone_ms),
@@ -213,7 +202,7 @@ def routing_quality(rows: Sequence[CurveRow], last_exit_alone_ms: float) -> Rout
 
 
 def break_even(rows: Sequence[CurveRow], last_exit_alone_ms: float) -> float:
-    """The hard fraction up to which an image takes less time than the last exit's detector alone.
+    """The hard fraction up to which an image takes less time than the last exit's network alone.
 
     With two exits of t0 and t1 milliseconds, (t - t0) / (t1 - t0) for a detector of t, within
     [0, 1]; between the rows of more exits it is interpolated.
@@ -226,5 +215,5 @@ def break_even(rows: Sequence[CurveRow], last_exit_alone_ms: float) -> float:
     return float(np.interp(last_exit_alone_ms, spent, [row.hard_fraction for row in rows]))
 
 
-def _ap(precision: Precision) -> float:
-    return precision.ap or 0.0
+def _primary(scores: Scores) -> float:
+    return scores.primary or 0.0

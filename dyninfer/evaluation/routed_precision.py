@@ -1,8 +1,8 @@
-"""COCO average precision of any choice of exits, without matching a picture twice.
+"""COCO average precision of any choice of ways, without matching a picture twice.
 
 A curve, a random baseline and an oracle ask for the precision of hundreds of mixtures of the same
 detections. Which detection finds which object does not depend on the other pictures, so it is
-settled once for every exit of every picture; a mixture then costs milliseconds. The result equals
+settled once for every way of every picture; a mixture then costs milliseconds. The result equals
 :func:`dyninfer.evaluation.coco.average_precision` (a test compares them).
 
 Definitions: Lin et al., "Microsoft COCO: Common Objects in Context", 2014, and
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from dyninfer.errors import InputError
 from dyninfer.evaluation.coco import Found, Truth
+from dyninfer.results.scores import Scores
 from dyninfer.types import BoolArray, Float64Array, Int64Array
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -29,7 +30,7 @@ _LEVELS = len(IOU_THRESHOLDS)
 
 @dataclass(frozen=True)
 class Matches:
-    """Detections of one picture at one exit, by class and then the surest first.
+    """Detections of one picture at one way, by class and then the surest first.
 
     Attributes:
         class_ids: (D,).
@@ -46,7 +47,7 @@ class Matches:
 
 @dataclass(frozen=True)
 class PictureMatches:
-    """One picture at every exit.
+    """One picture at every way.
 
     ``object_classes`` (G,) are the classes of its objects, crowds left out.
     """
@@ -55,16 +56,8 @@ class PictureMatches:
     object_classes: Int64Array
 
 
-@dataclass(frozen=True)
-class Precision:
-    """AP and AP50, each in [0, 1]; None where there is no object at all."""
-
-    ap: float | None
-    ap50: float | None
-
-
 def match_picture(truth: Truth, found: Sequence[Found]) -> PictureMatches:
-    """Settle which detection finds which object; ``found`` holds one entry for every exit."""
+    """Settle which detection finds which object; ``found`` holds one entry for every way."""
     matches = tuple(_match_exit(truth, columns) for columns in found)
     return PictureMatches(matches, np.asarray(truth.class_ids, np.int64)[~truth.crowds])
 
@@ -118,9 +111,10 @@ def _assign(overlap: Float64Array, crowd: BoolArray) -> tuple[BoolArray, BoolArr
 
 
 class RoutedPrecision:
-    """All detections of all pictures at all exits, in the order in which COCO adds them up."""
+    """All detections of all pictures at all ways, in the order in which COCO adds them up."""
 
     def __init__(self, pictures: Sequence[PictureMatches]) -> None:
+        self._pictures = pictures
         self._count = len(pictures)
         classes = np.concatenate([p.object_classes for p in pictures] or [np.empty(0, np.int64)])
         self._objects = dict(
@@ -147,17 +141,15 @@ class RoutedPrecision:
         self._true = np.concatenate([nothing, *(m.true for _, _, m in entries)])[order]
         self._ignored = np.concatenate([nothing, *(m.ignored for _, _, m in entries)])[order]
 
-    def at(self, exits: npt.ArrayLike) -> Precision:
-        """Precision when every picture leaves at the given exit, (N,) integers from 0.
+    def at(self, ways: npt.ArrayLike) -> Scores:
+        """AP and AP50 when every picture takes the given way, (N,) integers from 0.
 
         Raises:
-            InputError: there is not one exit for every picture.
+            InputError: there is not one way for every picture.
         """
-        chosen = np.asarray(exits, np.int64)
-        if chosen.shape != (self._count,):
-            raise InputError(f"exits are {chosen.shape}, expected ({self._count},)")
+        chosen = one_for_each(ways, self._count)
         if not self._objects:
-            return Precision(None, None)
+            return Scores()
         kept = np.flatnonzero(chosen[self._picture] == self._exit)
         class_ids, true, ignored = self._class[kept], self._true[kept], self._ignored[kept]
         levels = []
@@ -165,7 +157,29 @@ class RoutedPrecision:
             start, stop = np.searchsorted(class_ids, [class_id, class_id + 1])
             levels.append(_average(true[start:stop], ignored[start:stop], objects))
         by_level = np.mean(levels, axis=0)
-        return Precision(float(by_level.mean()), float(by_level[0]))
+        return Scores(float(by_level.mean()), float(by_level[0]))
+
+    def gains(self) -> Float64Array:
+        """(N,) AP of each picture on its own at the last way, less that at the first."""
+        return np.array([_gain(picture) for picture in self._pictures])
+
+
+def one_for_each(ways: npt.ArrayLike, count: int) -> Int64Array:
+    """Ways (N,) as integers.
+
+    Raises:
+        InputError: there are not ``count``.
+    """
+    chosen = np.asarray(ways, np.int64)
+    if chosen.shape != (count,):
+        raise InputError(f"ways are {chosen.shape}, expected ({count},)")
+    return chosen
+
+
+def _gain(picture: PictureMatches) -> float:
+    alone = RoutedPrecision([picture])
+    last, first = (alone.at([way]).primary or 0.0 for way in (len(picture.exits) - 1, 0))
+    return last - first
 
 
 def _average(true: BoolArray, ignored: BoolArray, objects: int) -> Float64Array:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.evaluation.choices import Spread, lowest, random_choices
-from dyninfer.evaluation.routed_precision import Precision
+from dyninfer.results.scores import Scores
 from dyninfer.types import BoolArray
 
 SHARES = (0.25, 0.5)
@@ -18,12 +17,38 @@ RANDOM_DRAWS = 400
 FITTED = "fitted router"
 RANDOM = "random"
 
-PrecisionOf = Callable[[BoolArray], Precision]
-"""Mask (N,) of the pictures sent on -> average precision."""
+ScoresOf = Callable[[BoolArray], Scores]
+"""Mask (N,) of the pictures sent on -> AP and AP50."""
+
+
+def lowest(values: npt.ArrayLike, share: float) -> BoolArray:
+    """Marks the ``share`` of entries with the lowest values; of equal ones, the first."""
+    array = np.asarray(values)
+    marked = np.zeros(len(array), np.bool_)
+    marked[np.argsort(array, kind="stable")[: round(share * len(array))]] = True
+    return marked
+
+
+def random_choices(count: int, share: float, seeds: int) -> list[BoolArray]:
+    """``seeds`` random masks (N,) with the same number marked as :func:`lowest` marks."""
+    return [lowest(np.random.default_rng(seed).random(count), share) for seed in range(seeds)]
 
 
 @dataclass(frozen=True)
-class Row:
+class MeanStd:
+    """Mean and standard deviation of a quality over random choices or seeds."""
+
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> MeanStd:
+        """Of at least one value."""
+        return cls(float(np.mean(values)), float(np.std(values)))
+
+
+@dataclass(frozen=True)
+class QualityRow:
     """What one way of choosing the hard pictures gives, over seeds or draws.
 
     Attributes:
@@ -35,12 +60,12 @@ class Row:
 
     name: str
     share: float
-    ap50: Spread
-    ap: Spread
+    ap50: MeanStd
+    ap: MeanStd
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RouterComparison:
     """All ways at all shares.
 
     Attributes:
@@ -49,7 +74,7 @@ class Comparison:
         standard_error: of ``gain``: of the mean over seeds, and of that over random draws.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[QualityRow, ...]
     gain: float
     standard_error: float
 
@@ -68,7 +93,7 @@ class Comparison:
         """Whether the fitted router is above random choice by more than the standard error."""
         return self.gain > 0 and self.gain > self.standard_error
 
-    def row(self, name: str, share: float) -> Row:
+    def row(self, name: str, share: float) -> QualityRow:
         """One line of the table."""
         return next(row for row in self.rows if (row.name, row.share) == (name, share))
 
@@ -84,15 +109,15 @@ class Comparison:
 
 
 def compare(
-    precision: PrecisionOf,
+    scores: ScoresOf,
     fitted: Sequence[npt.ArrayLike],
     others: Mapping[str, npt.ArrayLike],
     draws: int = RANDOM_DRAWS,
-) -> Comparison:
+) -> RouterComparison:
     """Compare ways of choosing the pictures that go on.
 
     Args:
-        precision: of a choice; None where there is nothing to find must not occur.
+        scores: of a choice; None where there is nothing to find must not occur.
         fitted: easiness (N,) of every picture by routers that have not seen it, one for each seed.
         others: way -> easiness (N,), or anything that is lower for what goes on first.
         draws: random choices to average over.
@@ -106,9 +131,10 @@ def compare(
         ways[RANDOM] = random_choices(count, share, draws)
         ways |= {name: [lowest(values, share)] for name, values in others.items()}
         for name, masks in ways.items():
-            found = [precision(mask) for mask in masks]
-            ap50 = [_known(entry.ap50) for entry in found]
-            rows.append(Row(name, share, Spread.of(ap50), Spread.of([_known(e.ap) for e in found])))
+            found = [scores(mask) for mask in masks]
+            ap50 = [_known(entry.secondary) for entry in found]
+            ap = MeanStd.of([_known(entry.primary) for entry in found])
+            rows.append(QualityRow(name, share, MeanStd.of(ap50), ap))
             if name == FITTED:
                 above.append(np.array(ap50))
             elif name == RANDOM:
@@ -116,7 +142,7 @@ def compare(
     by_seed = np.mean(above, axis=0) - np.mean(chance)
     # draws of the two shares are independent: half of each mean, so half the error of each
     variance = by_seed.var() / len(by_seed) + sum(c.var() for c in chance) / draws / 4
-    return Comparison(tuple(rows), float(by_seed.mean()), float(np.sqrt(variance)))
+    return RouterComparison(tuple(rows), float(by_seed.mean()), float(np.sqrt(variance)))
 
 
 def _known(value: float | None) -> float:

@@ -1,4 +1,4 @@
-"""Drawing detections on pictures."""
+"""Drawing answers on pictures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import colorsys
 import cv2
 import numpy as np
 
+from dyninfer.results.answer import Answer
 from dyninfer.results.detections import Detections
 from dyninfer.types import ImageArray
 
@@ -14,6 +15,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GOLDEN_RATIO = 0.618034
 EASY_BGR = (96, 160, 32)
 HARD_BGR = (40, 80, 220)
+MAX_CLASSES = 5
 
 
 def class_colour(class_id: int) -> tuple[int, int, int]:
@@ -22,13 +24,35 @@ def class_colour(class_id: int) -> tuple[int, int, int]:
     return round(blue * 255), round(green * 255), round(red * 255)
 
 
-def annotate(image: ImageArray, detections: Detections, *, badge: bool = True) -> ImageArray:
-    """A copy of the picture (h, w, 3) with boxes, labels, and a badge that tells the exit.
+def annotate(
+    image: ImageArray, answer: Answer, way_name: str | None = None, *, badge: bool = True
+) -> ImageArray:
+    """A copy of the picture (h, w, 3) with what was found, and a badge that tells the way.
 
-    Line widths and letters follow the picture's size.
+    Detections are boxes with labels; of other answers the best classes stand in the upper left
+    corner. Line widths and letters follow the picture's size.
     """
     canvas: ImageArray = image.copy()
     scale = max(0.4, min(image.shape[:2]) / 900)
+    if isinstance(answer, Detections):
+        _draw_boxes(canvas, answer, scale)
+    else:
+        _draw_classes(canvas, answer, scale)
+    if badge:
+        _badge(canvas, answer, way_name or f"exit {answer.exit_index}", scale)
+    return canvas
+
+
+def _draw_classes(canvas: ImageArray, answer: Answer, scale: float) -> None:
+    rows = list(zip(answer.confidences, answer.class_ids, answer.class_names, strict=True))
+    bar = 0
+    for place, (confidence, class_id, name) in enumerate(rows[:MAX_CLASSES]):
+        colour = class_colour(int(class_id))
+        corner = (0, (place + 1) * bar)
+        bar = _label(canvas, f"{name} {confidence:.2f}", corner, colour, scale)
+
+
+def _draw_boxes(canvas: ImageArray, detections: Detections, scale: float) -> None:
     width = max(1, round(2 * scale))
     for box, confidence, class_id, name in reversed(
         list(
@@ -45,9 +69,6 @@ def annotate(image: ImageArray, detections: Detections, *, badge: bool = True) -
         left, top, right, bottom = (round(float(value)) for value in box)
         cv2.rectangle(canvas, (left, top), (right, bottom), colour, width)
         _label(canvas, f"{name} {confidence:.2f}", (left, top), colour, scale)
-    if badge:
-        _badge(canvas, detections, scale)
-    return canvas
 
 
 def _label(
@@ -56,8 +77,8 @@ def _label(
     corner: tuple[int, int],
     colour: tuple[int, int, int],
     scale: float,
-) -> None:
-    """Text on a filled bar above ``corner``, or below it at the picture's upper edge."""
+) -> int:
+    """Text on a filled bar above ``corner``, or below it at the upper edge; the bar's height."""
     (width, height), baseline = cv2.getTextSize(text, _FONT, scale, 1)
     pad = max(1, round(3 * scale))
     bar = height + baseline + 2 * pad
@@ -68,10 +89,10 @@ def _label(
     ink = (255, 255, 255) if dark else (0, 0, 0)
     origin = (left + pad, top + pad + height)
     cv2.putText(canvas, text, origin, _FONT, scale, ink, 1, cv2.LINE_AA)
+    return bar
 
 
-def _badge(canvas: ImageArray, detections: Detections, scale: float) -> None:
-    easiness = "" if detections.easiness is None else f", easiness {detections.easiness:.2f}"
-    colour = EASY_BGR if detections.exit_index == 0 else HARD_BGR
-    text = f"exit {detections.exit_index}{easiness}"
-    _label(canvas, text, (0, canvas.shape[0]), colour, scale)
+def _badge(canvas: ImageArray, answer: Answer, way_name: str, scale: float) -> None:
+    easiness = "" if answer.easiness is None else f", easiness {answer.easiness:.2f}"
+    colour = EASY_BGR if answer.exit_index == 0 else HARD_BGR
+    _label(canvas, f"{way_name}{easiness}", (0, canvas.shape[0]), colour, scale)

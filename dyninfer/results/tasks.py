@@ -30,14 +30,14 @@ class TaskKind(Protocol):
         defaults: options where neither the caller nor the bundle names any.
         evaluation: options of an evaluation where the bundle names none.
         metrics: names of the scores that an evaluation gives, the one that counts first.
-        unit: what one result is, for messages.
+        units: what results are, for messages.
     """
 
     outputs: tuple[str, ...]
     defaults: Options
     evaluation: Options
     metrics: tuple[str, ...]
-    unit: str
+    units: str
 
     def answer(
         self,
@@ -75,7 +75,7 @@ class Detect:
     defaults: Options = Postprocess()
     evaluation: Options = EVALUATION
     metrics: tuple[str, ...] = ("AP", "AP50")
-    unit = "detection"
+    units = "detections"
 
     def answer(
         self,
@@ -115,7 +115,7 @@ class Classify:
     defaults: Options = TopK()
     evaluation: Options = TopK()
     metrics: tuple[str, ...] = ("top-1", "top-5")
-    unit = "class"
+    units = "likeliest classes"
 
     def answer(
         self,

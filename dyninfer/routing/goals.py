@@ -109,8 +109,8 @@ class HardFraction:
 class Accuracy:
     """As few images hard as keep COCO AP within ``max_ap_drop`` points of the last exit's.
 
-    A point is 0.01 of an AP in [0, 1]. It is the AP on the calibration's labelled images, whose
-    number decides how well it stands for others.
+    A point is 0.01 of an AP in [0, 1]; of a classifier it is top-1 that counts. It is the AP on
+    the calibration's labelled images, whose number decides how well it stands for others.
     """
 
     max_ap_drop: float
@@ -128,15 +128,17 @@ class Accuracy:
 
     def resolve(self, calibration: Calibration) -> Policy:
         """See :class:`Target`; the lowest threshold of the table from which on all rows do."""
-        best = calibration.last_exit_ap
+        best = calibration.ways[-1].scores.primary
         if best is None:
             raise PolicyError(
-                f"{self} needs a calibration on labelled images and this one has no AP; run: "
-                "dyninfer calibrate BUNDLE --images FOLDER --annotations COCO.json"
+                f"{self} needs a calibration on labelled images and this one has no "
+                f"{calibration.metrics[0]}; run: "
+                "dyninfer calibrate BUNDLE --images FOLDER --annotations LABELS"
             )
         threshold = SEND_ALL
         for row in reversed(calibration.rows):
-            if row.ap is None or row.ap < best - self.max_ap_drop / 100 - _ROUNDING:
+            found = row.scores.primary
+            if found is None or found < best - self.max_ap_drop / 100 - _ROUNDING:
                 break
             threshold = row.threshold
         return Threshold(threshold)

@@ -12,14 +12,15 @@ from dyninfer import __version__
 from dyninfer.bundle.manifest import Task
 from dyninfer.errors import InputError, RouterError
 from dyninfer.evaluation.dataset import Samples
-from dyninfer.evaluation.routed_precision import Precision, RoutedPrecision
-from dyninfer.evaluation.router_quality import FITTED, SHARES, Comparison, compare
+from dyninfer.evaluation.routed_precision import RoutedPrecision
+from dyninfer.evaluation.router_quality import FITTED, SHARES, RouterComparison, compare
 from dyninfer.exporters.router.crossval import ExitData
 from dyninfer.exporters.router.features import FeatureKind, PooledFeatures, feature_names
 from dyninfer.exporters.router.model import FittedRouter, LinearGain
 from dyninfer.exporters.router.observe import Observations, Reader, observe
 from dyninfer.exporters.router.write import NewRouter
 from dyninfer.results.postprocess import EVALUATION, Postprocess
+from dyninfer.results.scores import Scores
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import BoolArray, Float64Array
 
@@ -51,7 +52,7 @@ class ExitFit:
 
     exit_index: int
     router: NewRouter
-    comparison: Comparison
+    comparison: RouterComparison
     easiness: Float64Array
 
     def to_dict(self) -> dict[str, Any]:
@@ -187,7 +188,7 @@ def _fit_exit(
         others["existing router"] = np.nan_to_num(existing, nan=-1.0)
     last = len(seen.matches[0].exits) - 1
 
-    def precision_of(hard: BoolArray) -> Precision:
+    def precision_of(hard: BoolArray) -> Scores:
         return precision.at(np.where(hard, last, exit_index))
 
     comparison = compare(precision_of, [-estimate for estimate in held_out], others)

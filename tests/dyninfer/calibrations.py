@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from dyninfer.bundle.calibration import Calibration, Certificate, EngineRecord, ImageSet, Row
+from dyninfer.bundle.calibration import (
+    Calibration,
+    CalibrationRow,
+    Certificate,
+    EngineRecord,
+    ImageSet,
+    WayFigures,
+)
+from dyninfer.results.scores import Scores
 from dyninfer.routing.thresholds import (
     exit_shares_at,
     hard_fraction_at,
@@ -50,12 +58,12 @@ def calibration_of(
     percentiles = np.linspace(0, 100, len(precision) or 3)
     thresholds = percentile_thresholds(easiness, percentiles)
     rows = tuple(
-        Row(
+        CalibrationRow(
             percentile=float(percentile),
             threshold=float(threshold),
             hard_fraction=hard_fraction_at(easiness, threshold),
             mean_ms=mean_ms(exit_shares_at(easiness, threshold), exit_ms),
-            ap=precision[index] if precision else None,
+            scores=Scores(precision[index] if precision else None),
             agreement=0.5,
         )
         for index, (percentile, threshold) in enumerate(zip(percentiles, thresholds, strict=True))
@@ -69,7 +77,16 @@ def calibration_of(
         ),
         losses=tuple((0.1,) * easiness.shape[1] for _ in easiness),
         exit_ms=exit_ms,
+        metrics=("AP", "AP50"),
+        ways=tuple(
+            WayFigures(
+                share=1 / len(exit_ms),
+                mean_ms=float(np.mean(spent)),
+                scores=Scores(last_exit_ap if spent is exit_ms[-1] else None),
+                agreement=0.5,
+            )
+            for spent in exit_ms
+        ),
         rows=rows,
         certificate=None if certified is None else certificate_at(easiness, certified),
-        last_exit_ap=last_exit_ap,
     )

@@ -100,7 +100,7 @@ def test_times_of_exits_are_those_of_single_images_in_a_closed_loop(
     assert exit_times([result_of(manifest, easy, 3), *others], 2) is None
     found = exit_times([*others, result_of(manifest, easy, 3), result_of(manifest, hard, 7)], 2)
     assert found is not None
-    assert found.exit_ms == ((3, 3, 3), (7, 7, 7))
+    assert found.ms == ((3, 3, 3), (7, 7, 7))
 
 
 @pytest.fixture

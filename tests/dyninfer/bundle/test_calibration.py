@@ -13,6 +13,9 @@ from dyninfer import BundleError, PolicyError
 from dyninfer.bundle.calibration import Calibration, check_calibration, read_calibration
 from dyninfer.bundle.manifest import Precision
 from dyninfer.bundle.sealed import dump_sealed
+from dyninfer.results.scores import Scores
+from dyninfer.routing.goals import Accuracy, LatencyBudget
+from dyninfer.routing.policy import Threshold
 from tests import support
 from tests.dyninfer.calibrations import RECORD, calibration_of, spread
 
@@ -57,17 +60,19 @@ def test_a_changed_file_is_refused(tmp_path, payload) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 0}, "schema_version"),
         ({"rows": []}, "rows"),
         ({"easiness": []}, "easiness"),
         ({"easiness": [[0.1, 0.2]]}, "easiness"),
         ({"losses": [[0.1] * 4]}, "losses"),
         ({"losses": [[0.1] * 4 + [1.5]]}, "losses"),
-        ({"losses": []}, "cascade"),
-        ({"exit_ms": [[1.0]]}, "cascade"),
+        ({"losses": []}, "route"),
+        ({"exit_ms": [[1.0]]}, "exit_ms"),
+        ({"ways": []}, "ways"),
         ({"exit_ms": [[1.0], []]}, "exit_ms"),
         ({"unknown": 1}, "unknown"),
         ({"last_exit_ap": 31.2}, "last_exit_ap"),
+        ({"routed": {"mean_ms": 1, "agreement": 1, "scores": {"primary": 31.2}}}, "routed.scores"),
     ],
 )
 def test_payloads_that_fit_no_cascade_are_refused(tmp_path, payload, change, named) -> None:
@@ -79,6 +84,62 @@ def test_a_missing_value_is_refused(tmp_path, payload) -> None:
     del payload["engine"]["provider"]
     with support.refuses(BundleError, "engine.provider"):
         read_calibration(write(tmp_path / "c.json", payload))
+
+
+def test_a_newer_schema_says_upgrade(tmp_path, payload) -> None:
+    path = write(tmp_path / "c.json", payload | {"schema_version": 3})
+    with support.refuses(BundleError, "c.json", "newer dyninfer", "schema 3", "upgrade"):
+        read_calibration(path)
+
+
+FIRST_SCHEMA = {
+    "schema_version": 1,
+    "written_by": "dyninfer 0.8.0",
+    "engine": RECORD.model_dump(mode="json"),
+    "images": {"count": 2, "sha256": "c", "labels_sha256": "d"},
+    "easiness": [[0.25, None]],
+    "losses": [[0.5, 0.0]],
+    "exit_ms": [[1.0, 3.0], [10.0]],
+    "rows": [
+        {
+            "percentile": percentile,
+            "threshold": threshold,
+            "hard_fraction": 0.5,
+            "mean_ms": 6.0,
+            "ap": ap,
+            "ap50": 0.5,
+            "agreement": 0.75,
+        }
+        for percentile, threshold, ap in ((0.0, 0.0, 0.3), (100.0, 0.25, 0.39))
+    ],
+    "certificate": None,
+    "last_exit_ap": 0.4,
+    "last_exit_ap50": 0.6,
+}
+
+
+def test_a_calibration_of_schema_1_is_read_and_left_as_it_is(tmp_path) -> None:
+    path = write(tmp_path / "c.json", FIRST_SCHEMA)
+    before = path.read_bytes()
+    read = read_calibration(path)
+    assert path.read_bytes() == before
+    assert (read.metrics, read.routed) == (("AP", "AP50"), None)
+    assert [way.mean_ms for way in read.ways] == [2, 10]
+    assert [way.agreement for way in read.ways] == [0.75, 1]
+    assert [way.scores for way in read.ways] == [Scores(), Scores(0.4, 0.6)]
+    assert [row.scores for row in read.rows] == [Scores(0.3, 0.5), Scores(0.39, 0.5)]
+    np.testing.assert_array_equal(read.easiness_array, [[0.25, np.nan]])
+    assert Accuracy(2).resolve(read) == Threshold(0.25)
+    assert LatencyBudget(ms=6).resolve(read) == Threshold(0.25)
+    # what is written next is of the present schema
+    again = read_calibration(write(tmp_path / "new.json", read.model_dump(mode="json")))
+    assert again == read
+
+
+@pytest.mark.parametrize("change", [{"rows": 3}, {"exit_ms": [["a"]]}, {"losses": [[0.5, 2.0]]}])
+def test_a_broken_calibration_of_schema_1_is_refused(tmp_path, change) -> None:
+    with support.refuses(BundleError, "c.json", "dyninfer calibrate"):
+        read_calibration(write(tmp_path / "c.json", FIRST_SCHEMA | change))
 
 
 def test_no_calibration_names_the_command() -> None:

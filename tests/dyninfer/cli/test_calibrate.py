@@ -207,11 +207,13 @@ def test_too_few_pictures_are_refused(
     assert files_below(bundle) == before
 
 
-def test_bundles_without_a_threshold_are_refused(
+def test_what_does_not_decide_yet_and_risks_without_a_threshold_are_refused(
     capsys: pytest.CaptureFixture[str], pictures: Path, tmp_path: Path
 ) -> None:
-    status, _, err = calibrate(capsys, write_static(tmp_path / "static.dyn"), pictures)
-    assert (status, "one exit" in err) == (1, True)
+    static = write_static(tmp_path / "static.dyn")
+    status, _, err = calibrate(capsys, static, pictures, "--risk", "0.1")
+    assert (status, "one exit" in err, "--risk" in err) == (1, True, True)
+    assert not (static / "calibration.json").exists()
     plain = write_two_exits(tmp_path / "plain.dyn", router=False)
     status, _, err = calibrate(capsys, plain, pictures)
     assert (status, "dyninfer fit-router" in err) == (1, True)
@@ -253,8 +255,6 @@ def test_info_shows_the_calibration_and_whether_it_fits(
     reseal(bundle, rename)
     _, out, _ = run(capsys, "info", str(bundle))
     assert "calibrated before its stages changed" in out
-    _, out, _ = run(capsys, "info", str(write_static(tmp_path / "static.dyn")))
-    assert "nothing to calibrate" in out
     plain = write_two_exits(tmp_path / "plain.dyn", router=False)
     _, out, _ = run(capsys, "info", str(plain))
     assert "dyninfer fit-router" in out

@@ -33,7 +33,7 @@ def test_the_demo_leaves_a_verified_bundle_a_table_and_pictures(
     calibration = Bundle.open(folder / "dy-digits.dyn").calibration()
     assert calibration is not None
     assert calibration.images.count == CALIBRATION_SCENES
-    assert calibration.last_exit_ap is not None
+    assert calibration.ways[-1].scores.primary is not None
     names = [{p.name for p in (folder / d).glob("*.png")} for d in ("calibration", "held-out")]
     assert len(names[1]) == 24
     assert not names[0] & names[1]

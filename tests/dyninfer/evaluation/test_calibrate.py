@@ -14,18 +14,20 @@ from dyninfer.evaluation.calibrate import (
     PERCENTILES,
     cautions,
     check_calibratable,
+    check_threshold,
     make_calibration,
 )
 from dyninfer.evaluation.dataset import Samples, load_samples
-from dyninfer.evaluation.exit_times import ExitTimes
 from dyninfer.evaluation.outcomes import pictures_to_time, run_samples
+from dyninfer.evaluation.way_times import WayTimes
+from dyninfer.results.scores import Scores
 from dyninfer.routing.goals import HardFraction
 from dyninfer.routing.policy import AlwaysEasy, Threshold
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
-from tests.support import refuses, write_static, write_two_exits
+from tests.support import refuses, write_select_detectors, write_static, write_two_exits
 
 REDS = (0, 51, 102, 153, 204)  # easiness 0, .2, .4, .6, .8
-TWO_TIMES = ExitTimes(((1.0, 3.0), (10.0, 10.0)), ({}, {}))
+TWO_TIMES = WayTimes(((1.0, 3.0), (10.0, 10.0)), ({}, {}))
 
 
 @pytest.fixture
@@ -62,20 +64,19 @@ def test_a_row_tells_share_time_precision_and_agreement(
     assert [row.hard_fraction for row in (none, half, most)] == [0, 0.4, 0.8]
     assert [row.mean_ms for row in (none, half, most)] == [2, 0.6 * 2 + 0.4 * 10, 0.2 * 2 + 8]
     # exit 0 finds every object exactly; exit 1 looks elsewhere
-    assert none.ap == pytest.approx(1)
+    assert none.scores.primary == pytest.approx(1)
     assert none.agreement == 0
     assert half.agreement == pytest.approx(0.4)
-    assert half.ap is not None
-    assert 0 < half.ap < 1
-    assert (calibration.last_exit_ap, calibration.last_exit_ap50) == (0, 0)
+    assert half.scores.primary is not None
+    assert 0 < half.scores.primary < 1
+    assert calibration.ways[-1].scores == Scores(0, 0)
 
 
 def test_without_labels_there_is_no_precision(
     two_exits: dyninfer.Detector, samples: Samples
 ) -> None:
     calibration = calibrated(two_exits, unlabelled(samples))
-    assert {row.ap for row in calibration.rows} == {None}
-    assert calibration.last_exit_ap is None
+    assert {row.scores for row in (*calibration.rows, *calibration.ways)} == {Scores()}
     assert calibration.images.labels_sha256 is None
 
 
@@ -116,7 +117,7 @@ def test_the_table_says_what_the_detector_does_on_the_same_pictures(
 def test_three_exits_share_one_threshold(three_exits: dyninfer.Detector, tmp_path: Path) -> None:
     pictures = write_coded(tmp_path / "pictures", REDS, green=128)
     outcomes = run_samples(three_exits, load_samples(pictures, None, ("left", "right")))
-    times = ExitTimes(((1.0,), (2.0,), (4.0,)), ({}, {}, {}))
+    times = WayTimes(((1.0,), (2.0,), (4.0,)), ({}, {}, {}))
     calibration = make_calibration(three_exits, outcomes, times, None)
     assert calibration.easiness_array.shape == calibration.losses_array.shape == (2, 5)
     # the later router says 0.5 to all: only .6 and .8 leave at the first exit below that
@@ -139,8 +140,8 @@ def test_pictures_that_cannot_be_read_are_left_out_with_one_warning(
         item.path.write_bytes(b"no picture")
     outcomes = run_samples(two_exits, samples)
     assert len(outcomes.samples.items) == outcomes.easiness.shape[1] == 3
-    assert outcomes.matches is not None
-    assert len(outcomes.matches) == 3
+    assert outcomes.scores is not None
+    assert outcomes.scores.at([0, 0, 0]).primary == pytest.approx(1)
     (warning,) = outcomes.samples.warnings
     assert warning.startswith("2 unreadable pictures are left out")
     assert "000.png" in warning
@@ -153,15 +154,21 @@ def test_one_readable_picture_is_refused(two_exits: dyninfer.Detector, samples: 
         run_samples(two_exits, samples)
 
 
-def test_what_has_no_threshold_is_refused(tmp_path: Path) -> None:
+def test_what_does_not_decide_yet_is_refused(tmp_path: Path) -> None:
     static = Bundle.open(write_static(tmp_path / "static.dyn")).manifest
-    with refuses(PolicyError, "one exit", "dyninfer eval"):
-        check_calibratable(static, 10)
+    check_calibratable(static, 10)
+    with refuses(PolicyError, "one exit", "leave it out"):
+        check_threshold(static, "no threshold; leave it out")
+    select = Bundle.open(write_select_detectors(tmp_path / "select.dyn")).manifest
+    check_calibratable(select, 10)
+    with refuses(PolicyError, "chooser", "leave it out"):
+        check_threshold(select, "no threshold; leave it out")
     plain = Bundle.open(write_two_exits(tmp_path / "plain.dyn", router=False)).manifest
     with refuses(PolicyError, "no router", "dyninfer fit-router"):
         check_calibratable(plain, 10)
     routed = Bundle.open(write_two_exits(tmp_path / "routed.dyn")).manifest
     check_calibratable(routed, 2)
+    check_threshold(routed, "")
     with refuses(InputError, "1 usable picture given"):
         check_calibratable(routed, 1)
 

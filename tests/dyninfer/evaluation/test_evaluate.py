@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 import dyninfer
+from dyninfer.bundle.manifest import Task
 from dyninfer.errors import InputError
 from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.evaluation.dataset import Samples, load_samples
-from dyninfer.evaluation.evaluate import evaluate_policy, objects_of
+from dyninfer.evaluation.evaluate import evaluate_policy
+from dyninfer.evaluation.scoring import SCORING
 from dyninfer.results.detections import Detections
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Threshold
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
@@ -87,13 +89,13 @@ def test_a_policy_is_measured_as_it_runs(two_exits: dyninfer.Detector, samples: 
         assert result.exit_shares == (1 - hard, hard)
         assert result.mean_ms > 0
         if ap is not None:
-            assert result.precision.ap == pytest.approx(ap)
+            assert result.scores["AP"] == pytest.approx(ap)
 
 
 def test_a_static_detector_has_a_precision(tmp_path: Path, samples: Samples) -> None:
     with dyninfer.load(write_static(tmp_path / "static.dyn")) as detector:
         result = evaluate_policy(detector, samples, time_limit=10)
-    assert result.precision.ap == pytest.approx(1)
+    assert result.scores["AP"] == pytest.approx(1)
     assert result.exit_shares == (1,)
 
 
@@ -110,7 +112,7 @@ def test_nothing_to_find_is_refused(two_exits: dyninfer.Detector, samples: Sampl
     crowd = Truth(np.ones((1, 4)), np.zeros(1, np.int64), np.ones(1, np.bool_))
     only_crowds = Samples(tuple(type(item)(item.path, crowd) for item in samples.items))
     with refuses(InputError, "no object", "4 pictures"):
-        objects_of(only_crowds)
+        SCORING[Task.DETECT].check(only_crowds, CLASS_NAMES)
     for item in samples.items:
         item.path.write_bytes(b"")
     with refuses(InputError, "0 pictures"):

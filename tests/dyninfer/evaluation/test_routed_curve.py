@@ -9,24 +9,24 @@ from hypothesis import strategies as st
 
 import dyninfer
 from dyninfer.evaluation.dataset import load_samples
-from dyninfer.evaluation.exit_times import ExitTimes
 from dyninfer.evaluation.outcomes import run_samples
 from dyninfer.evaluation.routed_curve import (
     CurveRow,
     break_even,
     evaluate_curve,
     oracle_exits,
-    picture_gains,
     routing_quality,
     shuffled,
 )
-from dyninfer.evaluation.routed_precision import match_picture
+from dyninfer.evaluation.routed_precision import RoutedPrecision, match_picture
+from dyninfer.evaluation.way_times import WayTimes
+from dyninfer.results.scores import Scores
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
 from tests.dyninfer.evaluation.test_routed_precision import random_pictures
 
 
 def row(hard: float, ms: float, ap: float, random: tuple[float, ...], oracle: float) -> CurveRow:
-    return CurveRow(0.5, hard, ms, ap, ap, random, oracle)
+    return CurveRow(0.5, hard, ms, Scores(ap, ap), random, oracle)
 
 
 ROWS = [
@@ -73,13 +73,12 @@ def test_the_oracle_sends_on_what_gains_most() -> None:
 
 def test_a_gain_is_the_picture_s_own_precision_at_the_last_exit_less_the_first() -> None:
     truths, found = random_pictures(1, 6, exits=3)
-    matches = [match_picture(*pair) for pair in zip(truths, found, strict=True)]
-    backwards = [
-        match_picture(t, of_picture[::-1]) for t, of_picture in zip(truths, found, strict=True)
-    ]
-    assert np.abs(picture_gains(matches)).max() > 0
-    np.testing.assert_array_equal(picture_gains(matches), -picture_gains(backwards))
-    assert picture_gains([]).shape == (0,)
+    pairs = list(zip(truths, found, strict=True))
+    gains = RoutedPrecision([match_picture(t, ways) for t, ways in pairs]).gains()
+    backwards = RoutedPrecision([match_picture(t, ways[::-1]) for t, ways in pairs]).gains()
+    assert np.abs(gains).max() > 0
+    np.testing.assert_array_equal(gains, -backwards)
+    assert RoutedPrecision([]).gains().shape == (0,)
 
 
 def test_the_curve_runs_from_all_easy_to_all_hard(
@@ -89,15 +88,15 @@ def test_the_curve_runs_from_all_easy_to_all_hard(
     labels = write_labels(tmp_path / "labels.json", pictures)
     outcomes = run_samples(two_exits, load_samples(pictures, labels, ("left", "right")))
     steps = {"prepare": 1.0, "first": 3.0, "router": 1.0, "second": 3.0, "postprocess": 0.0}
-    times = ExitTimes(((6.0,), (8.0,)), ({"prepare": 1.0, "postprocess": 0.0}, steps))
+    times = WayTimes(((6.0,), (8.0,)), ({"prepare": 1.0, "postprocess": 0.0}, steps))
     curve = evaluate_curve(two_exits.manifest, outcomes, times, seeds=3)
-    assert [exit_.ap for exit_ in curve.exits] == [pytest.approx(1), 0]
+    assert [exit_.primary for exit_ in curve.exits] == [pytest.approx(1), 0]
     hard = [row.hard_fraction for row in curve.rows]
     assert hard == sorted(hard)
     assert (hard[0], hard[-1]) == (0, 1)
     assert hard[10] == pytest.approx(0.48)  # 12 of 25: the median itself is not below itself
-    assert [len(row.random_ap) for row in curve.rows] == [3] * 21
-    assert curve.rows[0].ap == curve.rows[0].oracle_ap == pytest.approx(1)
+    assert [len(row.by_chance) for row in curve.rows] == [3] * 21
+    assert curve.rows[0].score == curve.rows[0].oracle == pytest.approx(1)
     # the second body reads the image alone: 1 + 3 + 0 ms
     assert curve.last_exit_alone_ms == pytest.approx(4)
     assert curve.quality.break_even == 0

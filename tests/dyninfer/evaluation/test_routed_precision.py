@@ -58,17 +58,19 @@ def test_any_mixture_has_the_precision_that_coco_gives_it(
     matches = [match_picture(*pair) for pair in zip(truths, found, strict=True)]
     got = RoutedPrecision(matches).at(chosen)
     if expected.ap is None or expected.ap50 is None:
-        assert got.ap is None or not any((~t.crowd).any() for t in truths if t.crowd is not None)
+        assert got.primary is None or not any(
+            (~t.crowd).any() for t in truths if t.crowd is not None
+        )
         return
-    assert got.ap == pytest.approx(expected.ap, abs=1e-9)
-    assert got.ap50 == pytest.approx(expected.ap50, abs=1e-9)
+    assert got.primary == pytest.approx(expected.ap, abs=1e-9)
+    assert got.secondary == pytest.approx(expected.ap50, abs=1e-9)
 
 
 def test_no_pictures_and_no_objects_have_no_precision() -> None:
-    assert RoutedPrecision([]).at([]).ap is None
+    assert RoutedPrecision([]).at([]).primary is None
     nothing = Truth(np.empty((0, 4)), np.empty(0, np.int64))
     found = random_detections(np.random.default_rng(0), np.empty((0, 4)), 3)
-    assert RoutedPrecision([match_picture(nothing, [found])]).at([0]).ap is None
+    assert RoutedPrecision([match_picture(nothing, [found])]).at([0]).primary is None
 
 
 def test_more_than_a_hundred_detections_of_a_class_do_not_count() -> None:
@@ -77,7 +79,7 @@ def test_more_than_a_hundred_detections_of_a_class_do_not_count() -> None:
     boxes[-1] = [0, 0, 50, 50]
     confidences = np.linspace(0.9, 0.1, 101, dtype=np.float32)
     found = Detections(boxes, confidences, np.zeros(101, np.int64), ("",) * 101)
-    assert RoutedPrecision([match_picture(truth, [found])]).at([0]).ap == 0
+    assert RoutedPrecision([match_picture(truth, [found])]).at([0]).primary == 0
     assert average_precision([truth], [found], 1).ap == 0
 
 

@@ -5,17 +5,25 @@ import json
 import numpy as np
 import pytest
 
-from dyninfer.evaluation.routed_precision import Precision
-from dyninfer.evaluation.router_quality import FITTED, RANDOM, SHARES, compare
+from dyninfer.evaluation.router_quality import (
+    FITTED,
+    RANDOM,
+    SHARES,
+    MeanStd,
+    compare,
+    lowest,
+    random_choices,
+)
+from dyninfer.results.scores import Scores
 
 COUNT = 40
 GAINS = np.linspace(0, 0.02, COUNT)
 
 
-def precision(hard: np.ndarray) -> Precision:
+def precision(hard: np.ndarray) -> Scores:
     """Each picture adds its own gain: what the best choice is, is known."""
     ap50 = 0.4 + float(GAINS[hard].sum())
-    return Precision(ap=ap50 / 2, ap50=ap50)
+    return Scores(primary=ap50 / 2, secondary=ap50)
 
 
 def test_a_router_that_knows_the_gains_equals_the_oracle_and_beats_random():
@@ -59,7 +67,7 @@ def test_a_gain_smaller_than_the_spread_of_chance_is_told_apart():
 
 
 def test_where_every_choice_is_as_good_nothing_beats_random():
-    found = compare(lambda _hard: Precision(0.5, 0.5), [GAINS], {})
+    found = compare(lambda _hard: Scores(0.5, 0.5), [GAINS], {})
     assert found.gain == 0
     assert not found.beats_random
 
@@ -70,3 +78,30 @@ def test_the_record_is_plain_json():
     assert record["beats_random"] is True
     assert [row["name"] for row in record["rows"][:3]] == [FITTED, RANDOM, "oracle"]
     assert record == found.to_dict()
+
+
+def test_nothing_of_nothing_is_marked() -> None:
+    assert lowest([], 0.5).shape == (0,)
+
+
+@pytest.mark.parametrize(("share", "marked"), [(0, 0), (0.25, 1), (0.5, 2), (1, 4)])
+def test_the_lowest_share_is_marked(share: float, marked: int) -> None:
+    mask = lowest([0.4, 0.1, 0.3, 0.2], share)
+    assert mask.sum() == marked
+    assert set(np.flatnonzero(mask)) == set([1, 3, 2, 0][:marked])
+
+
+def test_of_equal_values_the_first_are_marked() -> None:
+    assert lowest([0.5] * 4, 0.5).tolist() == [True, True, False, False]
+
+
+def test_random_choices_mark_as_many_and_are_the_same_every_time() -> None:
+    masks = random_choices(10, 0.3, seeds=5)
+    assert [mask.sum() for mask in masks] == [3] * 5
+    assert len({tuple(mask) for mask in masks}) > 1
+    for again, mask in zip(random_choices(10, 0.3, seeds=5), masks, strict=True):
+        np.testing.assert_array_equal(again, mask)
+
+
+def test_a_mean_std_is_mean_and_deviation() -> None:
+    assert MeanStd.of([1.0, 3.0]) == MeanStd(2.0, 1.0)

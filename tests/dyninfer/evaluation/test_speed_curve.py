@@ -8,7 +8,6 @@ import pytest
 import dyninfer
 from dyninfer.evaluation.dataset import load_samples
 from dyninfer.evaluation.outcomes import read_pictures, run_samples
-from dyninfer.evaluation.routed_precision import RoutedPrecision
 from dyninfer.evaluation.speed_curve import (
     measure_points,
     pooled_times,
@@ -32,20 +31,21 @@ def test_every_policy_is_run_and_its_precision_is_that_of_its_exits(
     pictures = write_coded(tmp_path / "pictures", (0, 51, 204, 255))
     labels = write_labels(tmp_path / "labels.json", pictures)
     samples = load_samples(pictures, labels, ("left", "right"))
-    precision = RoutedPrecision(run_samples(two_exits, samples).matches or ())
+    scores = run_samples(two_exits, samples).scores
+    assert scores is not None
     policies = [AlwaysEasy(), Threshold(0.5), AlwaysHard()]
     images = list(read_pictures(samples.items))
-    points = measure_points(two_exits, images, policies, precision)
+    points = measure_points(two_exits, images, policies, scores)
     assert [point.policy for point in points] == policies
     assert [point.hard_share for point in points] == [0, 0.5, 1]
-    assert points[0].ap == pytest.approx(1)
-    assert points[2].ap == 0
-    assert points[1].ap == precision.at([1, 1, 0, 0]).ap
+    assert points[0].scores.primary == pytest.approx(1)
+    assert points[2].scores.primary == 0
+    assert points[1].scores == scores.at([1, 1, 0, 0])
     for point in points:
-        assert len(point.times_ms) == len(point.results) == 4
+        assert len(point.timed.ms) == len(point.timed.answers) == 4
         assert point.mean_ms > 0
     times = times_of_ends(points[0], points[-1])
-    assert times.exit_ms == (points[0].times_ms, points[2].times_ms)
+    assert times.ms == (points[0].timed.ms, points[2].timed.ms)
     engines = {"first", "router", "second"}
     assert set(times.step_ms[1]) == {"prepare", *engines, "read-back", "postprocess"}
 

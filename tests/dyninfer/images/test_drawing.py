@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dyninfer.images.drawing import annotate, class_colour
+from dyninfer.results.classification import Classification
 from dyninfer.results.detections import Detections
 
 
@@ -41,6 +42,19 @@ def test_any_size_and_boxes_at_the_edges_can_be_drawn(size: tuple[int, int]) -> 
     picture = np.zeros((height, width, 3), np.uint8)
     drawn = annotate(picture, detections((0, 0, width, height), (0, 0, 0, 0)))
     assert drawn.shape == picture.shape
+
+
+def test_the_best_classes_stand_in_the_corner_and_the_way_below() -> None:
+    picture = np.full((400, 400, 3), 128, np.uint8)
+    names = tuple(f"thing {i}" for i in range(9))
+    answer = Classification(np.arange(9), np.linspace(0.9, 0.1, 9).astype(np.float32), names)
+    drawn = annotate(picture, answer, badge=False)
+    colours = {tuple(colour) for colour in drawn[:, 0].tolist()}
+    assert colours == {(128, 128, 128), *(class_colour(i) for i in range(5))}
+    assert (drawn[200:] == 128).all()
+    branch = annotate(picture, answer, "branch 0")
+    assert (branch[:200] == drawn[:200]).all()
+    assert (branch[350:] != annotate(picture, answer)[350:]).any()
 
 
 def test_neighbouring_classes_have_different_colours() -> None:

@@ -11,7 +11,14 @@ import numpy.typing as npt
 from onnx import helper
 
 import dyninfer
-from dyninfer.bundle.calibration import Calibration, Certificate, EngineRecord, ImageSet, Row
+from dyninfer.bundle.calibration import (
+    Calibration,
+    CalibrationRow,
+    Certificate,
+    EngineRecord,
+    ImageSet,
+    WayFigures,
+)
 from dyninfer.bundle.manifest import CascadeRoute, Exit
 from dyninfer.results.answer import Answer
 from dyninfer.results.tasks import Options
@@ -79,7 +86,7 @@ def calibration_of(
     """A calibration of (N,) or (routers, N) easiness, NaN allowed, and losses to broadcast."""
     rows = np.atleast_2d(np.asarray(easiness, np.float64))
     ends = [
-        Row(percentile=p, threshold=t, hard_fraction=p / 100, mean_ms=1.0, agreement=1.0)
+        CalibrationRow(percentile=p, threshold=t, hard_fraction=p / 100, mean_ms=1.0, agreement=1.0)
         for p, t in ((0, 0.0), (100, 1.5))
     ]
     return Calibration(
@@ -96,6 +103,8 @@ def calibration_of(
         images=ImageSet(count=rows.shape[1], sha256="0" * 64),
         easiness=tuple(tuple(None if np.isnan(v) else v for v in row) for row in rows.tolist()),
         losses=np.broadcast_to(losses, rows.shape).tolist(),
+        metrics=("AP", "AP50"),
+        ways=(WayFigures(mean_ms=1.0, agreement=1.0),) * (len(rows) + 1),
         exit_ms=((1.0,),) * (len(rows) + 1),
         rows=tuple(ends),
         certificate=certificate,
