@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,28 +10,33 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer import __version__
-from dyninfer.bundle.manifest import Manifest
-from dyninfer.routing.policy import DEFAULT_THRESHOLD, route
+from dyninfer.bundle.manifest import EASINESS, Manifest
+from dyninfer.routing.policy import DEFAULT_THRESHOLD, Chosen, DecisionPoint, route
+from dyninfer.runtime.executor import Arrays
+from dyninfer.runtime.plan import Plan
 from dyninfer.types import Float32Array
 
 Place = tuple[str, str]
-"""(stage or route, tensor)"""
+"""(stage, way or decision, tensor)"""
 
 
 @dataclass(frozen=True)
 class Tolerance:
     """How far a tensor may be from its source.
 
-    Boxes, easiness and class scores have absolute bounds, features one relative to their largest
-    value. Where a bound is missed, an error is still no fault of the export if the source's own
-    float32 rounding is as large: up to ``rounding_factor`` times the difference between the source
-    in float32 and in float64 is accepted then. (A logit's rounding error becomes pixels through
-    anchors of hundreds of pixels.)
+    Boxes, easiness, class scores and logits have absolute bounds; a chooser's scores, whose unit is
+    the model's own, and features have one relative to their largest value. (A softmax moves by at
+    most half of what its logits move.) Where a bound is missed, an error is still no fault of the
+    export if the source's own float32 rounding is as large: up to ``rounding_factor`` times the
+    difference between the source in float32 and in float64 is accepted then. (A logit's rounding
+    error becomes pixels through anchors of hundreds of pixels.)
     """
 
     boxes_px: float = 1e-3
     easiness: float = 1e-5
     class_scores: float = 1e-4
+    logits: float = 2e-4
+    choice_scores_relative: float = 1e-5
     features_relative: float = 1e-4
     rounding_factor: float = 5.0
 
@@ -40,13 +46,15 @@ class Tolerance:
             "boxes_xyxy": self.boxes_px,
             "easiness": self.easiness,
             "class_scores": self.class_scores,
+            "logits": self.logits,
+            "choice_scores": self.choice_scores_relative * largest,
         }
         return bounds.get(tensor, self.features_relative * largest)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One tensor of one stage, or of one route, over all samples.
+    """One tensor of a stage, or at the end of a way or at a decision, over all samples.
 
     ``max_rel`` is the largest error divided by the largest value of the source's tensor.
     ``rounding`` is the source's own float32 rounding error, where it had to be measured.
@@ -62,7 +70,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Flips:
-    """Route decisions: how many of (threshold, image) pairs fall on the other side."""
+    """Decisions of a route: how many fall on the other side.
+
+    At a router they are (threshold, image) pairs, at a chooser images.
+    """
 
     decisions: int
     flips: int
@@ -72,16 +83,21 @@ class Flips:
         """Share of decisions that differ from the source's."""
         return self.flips / self.decisions if self.decisions else 0.0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {"decisions": self.decisions, "flips": self.flips, "flip_share": self.share}
+
 
 @dataclass(frozen=True)
 class Parity:
     """The outcome of a verification.
 
-    ``not_compared`` are the stages that the source model does not have.
+    ``decisions`` are those of each router or chooser by its stage; ``not_compared`` are the stages
+    that the source model does not have.
     """
 
     checks: tuple[Check, ...]
-    flips: Flips
+    decisions: Mapping[str, Flips]
     photos: int
     random_tensors: int
     backend: str
@@ -93,6 +109,12 @@ class Parity:
     def passed(self) -> bool:
         """Whether every tensor is within its tolerance."""
         return all(check.passed for check in self.checks)
+
+    @property
+    def flips(self) -> Flips:
+        """All decisions together."""
+        every = self.decisions.values()
+        return Flips(sum(each.decisions for each in every), sum(each.flips for each in every))
 
     def to_dict(self, manifest: Manifest) -> dict[str, Any]:
         """What ``parity.json`` holds."""
@@ -108,9 +130,8 @@ class Parity:
             "tolerance": asdict(self.tolerance),
             "not_compared": list(self.not_compared),
             "checks": [asdict(check) for check in self.checks],
-            "decisions": self.flips.decisions,
-            "flips": self.flips.flips,
-            "flip_share": self.flips.share,
+            **self.flips.to_dict(),
+            "by_decider": {name: flips.to_dict() for name, flips in self.decisions.items()},
         }
 
 
@@ -123,13 +144,20 @@ class Errors:
     def add(
         self, where: str, tensor: str, found: npt.NDArray[Any], source: npt.NDArray[Any]
     ) -> None:
-        """Compare two arrays of the same shape; a NaN is an infinite error."""
-        error = np.abs(found.astype(np.float64) - source.astype(np.float64))
+        """Compare two arrays; a NaN, and another shape, is an infinite error."""
+        error = np.full(1, np.inf)
+        if found.shape == source.shape:
+            error = np.abs(found.astype(np.float64) - source.astype(np.float64))
         old_error, old_value = self._largest.get((where, tensor), (0.0, 0.0))
         self._largest[where, tensor] = (
             float(max(old_error, np.where(np.isnan(error), np.inf, error).max())),
             max(old_value, float(np.nanmax(np.abs(source)))),
         )
+
+    def add_all(self, where: str, found: Arrays, source: Arrays) -> None:
+        """Compare all tensors that were made at one place."""
+        for tensor, array in source.items():
+            self.add(where, tensor, found[tensor], array)
 
     def largest(self, place: Place) -> float:
         """Largest error at a place."""
@@ -163,3 +191,43 @@ def count_flips(expected: Float32Array, found: Float32Array) -> Flips:
     thresholds = [DEFAULT_THRESHOLD, *((ordered[1:] + ordered[:-1]) / 2)]
     flips = sum(int((route(expected, t) != route(found, t)).sum()) for t in thresholds)
     return Flips(len(thresholds) * len(expected), flips)
+
+
+class SignalPairs:
+    """What the deciders of a route said of images, in two forms of the model.
+
+    Args:
+        segments: of the route; decisions without a step are left out.
+    """
+
+    def __init__(self, segments: Plan) -> None:
+        self._decisions = [segment.decide for segment in segments if segment.decide]
+        self._pairs: list[tuple[list[Float32Array], list[Float32Array]]]
+        self._pairs = [([], []) for _ in self._decisions]
+
+    def add(
+        self,
+        expected: Sequence[Float32Array | None],
+        found: Sequence[Float32Array | None],
+    ) -> None:
+        """Note the signals of a batch, one for each decision; None where nothing makes it."""
+        for pair, one, other in zip(self._pairs, expected, found, strict=True):
+            if one is not None and other is not None:
+                pair[0].append(one)
+                pair[1].append(other)
+
+    def flips(self) -> dict[str, Flips]:
+        """Decisions that differ, by the stage that decides."""
+        return {
+            decision.step.stage: _compare(decision.point, np.concatenate(e), np.concatenate(f))
+            for decision, (e, f) in zip(self._decisions, self._pairs, strict=True)
+            if decision.step and e
+        }
+
+
+def _compare(point: DecisionPoint, expected: Float32Array, found: Float32Array) -> Flips:
+    if point.signal == EASINESS:
+        return count_flips(expected, found)
+    chosen = Chosen()
+    differ = chosen.decide(expected, point) != chosen.decide(found, point)
+    return Flips(len(differ), int(differ.sum()))

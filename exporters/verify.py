@@ -1,25 +1,28 @@
-"""Comparing every exported stage and every route with the source model."""
+"""Comparing every stage, every way and every decision of a bundle with its source model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 
 from dyninfer.bundle.manifest import Manifest
-from dyninfer.exporters.parity import Errors, Parity, Tolerance, count_flips
+from dyninfer.errors import BundleError
+from dyninfer.exporters.parity import Errors, Parity, SignalPairs, Tolerance
+from dyninfer.exporters.recording import Recording
 from dyninfer.exporters.source_stage import Array, SourceStage
 from dyninfer.images.spec import ImageSpec
-from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
+from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.executor import Arrays, Trace, trace
+from dyninfer.runtime.plan import Plan, Segment, plan
 from dyninfer.types import ImageArray
 
-Arrays = dict[str, Array]
 Progress = Callable[[int], None]
 BATCH = 2
 TOLERANCE = Tolerance()
-ROUTES: Mapping[str, Policy] = {"easy route": AlwaysEasy(), "hard route": AlwaysHard()}
 
 
 def verify(
@@ -33,33 +36,37 @@ def verify(
     """Compare an opened bundle with its source.
 
     Every stage is fed what the source's stages before it produced, so that an error is seen
-    where it arises; both routes are then run from the images on.
+    where it arises; then every way and every decision is compared from the images on.
 
     Args:
-        detector: the opened bundle. Its policy is changed and put back.
-        source: the source model's stages by name. A stage of the bundle that is not among them,
-            such as a router that was trained afterwards, is named as not compared.
+        detector: the opened bundle.
+        source: the source model's stages by name. A router or chooser that is not among them,
+            such as one that was trained afterwards, is named as not compared.
         photos: (h, w, 3) uint8 BGR pictures.
-        random_tensors: so many inputs of uniform noise in [0, 1] are added.
+        random_tensors: so many inputs of uniform noise between black and white are added.
         tolerance: what counts as agreement.
         progress: called after every batch with the number of its samples.
+
+    Raises:
+        BundleError: the source lacks a stage that makes results.
     """
-    errors = Errors()
-    expected: list[float] = []
-    found: list[float] = []
-    for images in _samples(detector.manifest, photos, random_tensors):
-        tensors = _run_source(detector.manifest, source, images)
-        _check_stages(detector, source, images, tensors, errors)
-        found += _check_routes(detector, images, tensors, errors)
-        expected += np.ravel(tensors.get("router/easiness", np.empty(0))).tolist()
+    reference = _Source(detector.manifest, source)
+    errors, signals = Errors(), SignalPairs(reference.plan)
+    for images in _samples(detector, photos, random_tensors):
+        stages, expected = reference.trace(images)
+        for name, inputs in stages.reads.items():
+            errors.add_all(name, detector.run_stage(name, inputs), stages.makes[name])
+        found = detector.trace(images)
+        reference.add_ends(errors, found, expected)
+        signals.add(expected.signals, found.signals)
         progress(len(next(iter(images.values()))))
     checks = errors.checks(tolerance)
     if not all(check.passed for check in checks):
-        samples = _samples(detector.manifest, photos, random_tensors)
-        checks = errors.checks(tolerance, _rounding(detector.manifest, source, samples))
+        rounding = reference.rounding(_samples(detector, photos, random_tensors))
+        checks = errors.checks(tolerance, rounding)
     return Parity(
         checks=checks,
-        flips=count_flips(np.array(expected, np.float32), np.array(found, np.float32)),
+        decisions=signals.flips(),
         photos=len(photos),
         random_tensors=random_tensors,
         backend=detector.backend,
@@ -70,23 +77,21 @@ def verify(
 
 
 def _samples(
-    manifest: Manifest, photos: Sequence[ImageArray], random_tensors: int
+    detector: Detector, photos: Sequence[ImageArray], random_tensors: int
 ) -> Iterable[Arrays]:
     """Every image input for photos, then for noise between black and white.
 
     They come in batches of at most two: enough to try the batch axis.
     """
-    specs = manifest.image_inputs
     for start in range(0, len(photos), BATCH):
-        chosen = photos[start : start + BATCH]
-        yield {
-            name: np.stack([spec.prepare(photo) for photo in chosen])
-            for name, spec in specs.items()
-        }
+        yield detector.prepare(photos[start : start + BATCH])
     rng = np.random.default_rng(0)
+    manifest = detector.manifest
     for start in range(0, random_tensors, BATCH):
         count = min(BATCH, random_tensors - start)
-        yield {name: _noise(spec, count, rng) for name, spec in specs.items()}
+        yield {
+            name: _noise(manifest.image_inputs[name], count, rng) for name in manifest.read_images
+        }
 
 
 def _noise(spec: ImageSpec, count: int, rng: np.random.Generator) -> Array:
@@ -97,95 +102,73 @@ def _noise(spec: ImageSpec, count: int, rng: np.random.Generator) -> Array:
     return black + noise * (white - black)
 
 
-def _run_source(
-    manifest: Manifest, source: Mapping[str, SourceStage], images: Mapping[str, Array]
-) -> Arrays:
-    """Everything the source computes: features by name, final outputs as ``stage/name``."""
-    tensors: Arrays = dict(images)
-    for name, stage in manifest.stages.items():
-        if name not in source:
-            continue
-        outputs = source[name].run([tensors[spec.name] for spec in stage.inputs])
-        for spec, output in zip(stage.outputs, outputs, strict=True):
-            tensors[f"{name}/{spec.name}"] = tensors[spec.name] = output
-    return tensors
+class _Source:
+    """The source model on the bundle's route, without the deciders that it lacks."""
+
+    def __init__(self, manifest: Manifest, stages: Mapping[str, SourceStage]) -> None:
+        self.plan: Plan = tuple(_known(segment, stages) for segment in plan(manifest))
+        self._manifest = manifest
+        self._stages = stages
+
+    def run(self, stage: str, tensors: Arrays) -> Arrays:
+        """A stage's outputs by name."""
+        entry = self._manifest.stages[stage]
+        made = self._stages[stage].run([tensors[spec.name] for spec in entry.inputs])
+        return dict(zip((spec.name for spec in entry.outputs), made, strict=True))
+
+    def trace(self, images: Arrays) -> tuple[Recording, Trace]:
+        """What every stage reads and makes of a batch, and where every way ends."""
+        recording = Recording(self._manifest.stages, self.run)
+        batch = len(next(iter(images.values())))
+        return recording, trace(self.plan, ArrayRunner(images, recording.run), batch)
+
+    def add_ends(self, errors: Errors, found: Trace, expected: Trace) -> None:
+        """Compare the outputs of every way, and the signals that the source has."""
+        for where, ours, theirs in zip(
+            self._manifest.way_names, found.ways, expected.ways, strict=True
+        ):
+            errors.add_all(where, ours, theirs)
+        decisions = (segment.decide for segment in self.plan if segment.decide)
+        for decision, signal, own in zip(decisions, found.signals, expected.signals, strict=True):
+            if signal is not None and own is not None:
+                where = f"decision {decision.point.index}"
+                errors.add(where, decision.signal, signal, own)
+
+    def rounding(self, samples: Iterable[Arrays]) -> Errors | None:
+        """How far the source in float32 is from itself in float64, at every place.
+
+        None where the source cannot compute in float64.
+        """
+        if not all(stage.has_double for stage in self._stages.values()):
+            return None
+        rounding = Errors()
+        for images in samples:
+            stages, single = self.trace(images)
+            with ExitStack() as stack:
+                for stage in self._stages.values():
+                    stack.enter_context(stage.in_double())
+                for name, inputs in stages.reads.items():
+                    rounding.add_all(name, self.run(name, _doubled(inputs)), stages.makes[name])
+                self.add_ends(rounding, self.trace(_doubled(images))[1], single)
+        return rounding
 
 
-def _check_stages(
-    detector: Detector,
-    source: Mapping[str, SourceStage],
-    images: Arrays,
-    tensors: Arrays,
-    errors: Errors,
-) -> None:
-    """Feed every stage what the source's stages before it produced."""
-    available = dict(images)
-    for name, stage in detector.manifest.stages.items():
-        if name not in source:
-            continue
-        inputs = {spec.name: available[spec.name] for spec in stage.inputs}
-        for output, array in detector.run_stage(name, inputs).items():
-            errors.add(name, output, array, tensors[f"{name}/{output}"])
-        available |= {spec.name: tensors[f"{name}/{spec.name}"] for spec in stage.outputs}
+def _known(segment: Segment, stages: Mapping[str, SourceStage]) -> Segment:
+    """The segment without its decider, where the source lacks that.
 
-
-def _check_routes(
-    detector: Detector, images: Arrays, tensors: Arrays, errors: Errors
-) -> list[float]:
-    """Compare both routes from the images on; returns the easiness found, if any."""
-    easiness: list[float] = []
-    with detector.kept_policy():
-        for route_name, policy in ROUTES.items():
-            detector.policy = policy
-            raw = detector.infer(images)
-            exit_ = detector.manifest.ways[raw[0].exit_index]
-            for name in detector.manifest.task.outputs:
-                found = np.stack([output.outputs[name] for output in raw])
-                errors.add(route_name, name, found, tensors[f"{exit_.head or exit_.body}/{name}"])
-            easiness = [output.easiness for output in raw if output.easiness is not None]
-            expected = tensors.get("router/easiness")
-            if easiness and expected is not None:
-                errors.add(route_name, "easiness", np.array(easiness), expected)
-    return easiness
-
-
-def _rounding(
-    manifest: Manifest, source: Mapping[str, SourceStage], samples: Iterable[Arrays]
-) -> Errors | None:
-    """How far the source in float32 is from itself in float64, at every place that is checked.
-
-    None where the source cannot compute in float64.
+    Raises:
+        BundleError: the source lacks another stage.
     """
-    if not all(stage.has_double for stage in source.values()):
-        return None
-    rounding = Errors()
-    for images in samples:
-        single = _run_source(manifest, source, images)
-        with ExitStack() as stack:
-            for stage in source.values():
-                stack.enter_context(stage.in_double())
-            doubled = {name: array.astype(np.float64) for name, array in images.items()}
-            _add_rounding(
-                manifest, source, single, _run_source(manifest, source, doubled), rounding
-            )
-    return rounding
+    decide = segment.decide
+    if decide and decide.step and decide.step.stage not in stages:
+        segment = replace(segment, decide=replace(decide, step=None))
+    if missing := [step.stage for step in segment.steps if step.stage not in stages]:
+        raise BundleError(
+            f"the source has no stage {missing[0]!r}, only {', '.join(stages)}; a router or a "
+            "chooser may be missing, but nothing that makes results"
+        )
+    return segment
 
 
-def _add_rounding(
-    manifest: Manifest,
-    source: Mapping[str, SourceStage],
-    single: Arrays,
-    double: Arrays,
-    rounding: Errors,
-) -> None:
-    """Note both at every stage, fed alike, and at the end of both routes."""
-    for name, entry in manifest.stages.items():
-        if name not in source:
-            continue
-        inputs = [single[spec.name].astype(np.float64) for spec in entry.inputs]
-        for spec, array in zip(entry.outputs, source[name].run(inputs), strict=True):
-            rounding.add(name, spec.name, array, single[f"{name}/{spec.name}"])
-    for route_name, exit_ in zip(ROUTES, (manifest.ways[0], manifest.ways[-1]), strict=True):
-        ends = [f"{exit_.head or exit_.body}/{name}" for name in manifest.task.outputs]
-        for key in [*ends, *(["router/easiness"] if "router/easiness" in single else [])]:
-            rounding.add(route_name, key.split("/")[1], double[key], single[key])
+def _doubled(arrays: Arrays) -> dict[str, Array]:
+    return {name: array.astype(np.float64) for name, array in arrays.items()}

@@ -34,7 +34,7 @@ from dyninfer.evaluation.interleaved import (
 from dyninfer.images.reading import find_images
 
 if TYPE_CHECKING:
-    from dyninfer.exporters.precision.feed import StageRunner
+    from dyninfer.engines.ort.plain import PlainStages
     from dyninfer.exporters.precision.ranges import Array
     from dyninfer.exporters.precision.variant import ConvertedStage
 
@@ -179,14 +179,15 @@ def time_stage(
     Raises:
         InputError: the stage was not converted to int8.
     """
-    from dyninfer.exporters.precision.feed import StageRunner, stage_feed
+    from dyninfer.engines.ort.plain import PlainStages
+    from dyninfer.exporters.precision.feed import stage_feed
 
     if converted.precision is not Precision.INT8:
         raise InputError(f"stage {name!r} is in {converted.precision.value}, expected int8")
-    inputs = dict(next(iter(stage_feed(StageRunner(bundle), name, [picture])())))
+    inputs = dict(next(iter(stage_feed(PlainStages(bundle), name, [picture])())))
     runs = {
-        "fp32": _timed(StageRunner(bundle), name, inputs),
-        "int8": _timed(StageRunner(bundle, {name: converted.path}), name, inputs),
+        "fp32": _timed(PlainStages(bundle), name, inputs),
+        "int8": _timed(PlainStages(bundle, {name: converted.path}), name, inputs),
     }
     for run in runs.values():
         warm_up(run)
@@ -206,10 +207,10 @@ def time_stage(
     )
 
 
-def _timed(runner: StageRunner, name: str, inputs: Mapping[str, Array]) -> Run:
+def _timed(stages: PlainStages, name: str, inputs: Mapping[str, Array]) -> Run:
     def run() -> float:
         start = time.perf_counter_ns()
-        runner.run(name, inputs)
+        stages.run(name, inputs)
         return (time.perf_counter_ns() - start) / _NS_PER_MS
 
     return run

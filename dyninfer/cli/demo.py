@@ -13,7 +13,8 @@ from rich.table import Table
 
 from dyninfer.cli.calibrate import run_calibration
 from dyninfer.cli.common import progress_bar, stdout
-from dyninfer.cli.export import export_with_progress
+from dyninfer.cli.export import DYNAMICDET_STAGES
+from dyninfer.cli.export_run import export_with_progress
 from dyninfer.cli.verify import (
     built_in_photos,
     print_summary,
@@ -90,6 +91,7 @@ def demo(
 def _export(paths: DemoPaths) -> None:
     from dyninfer.demo.run import embedded_checkpoint, write_class_names
     from dyninfer.exporters.dynamicdet.export import DynamicDetOptions
+    from dyninfer.exporters.dynamicdet.family import DYNAMICDET
 
     checkpoint = embedded_checkpoint()
     stdout.print(f"1. exporting {checkpoint.name}: first, router, head and second as ONNX files")
@@ -99,7 +101,7 @@ def _export(paths: DemoPaths) -> None:
         licence="Apache-2.0",
         overwrite=True,
     )
-    export_with_progress(checkpoint, paths.bundle, options)
+    export_with_progress(DYNAMICDET, checkpoint, paths.bundle, options, DYNAMICDET_STAGES)
     stdout.print("2. verifying every stage and route against PyTorch")
     parity = run_verification(paths.bundle, checkpoint, None, built_in_photos(), 4)
     print_summary(parity)

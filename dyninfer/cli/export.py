@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from dyninfer.bundle.folder import SUFFIX
-from dyninfer.cli.common import parse_image_size, progress_bar, stderr, stdout
+from dyninfer.cli.common import parse_image_size, stderr, stdout
 from dyninfer.cli.export_cascade import cascade
+from dyninfer.cli.export_run import export_with_progress
 from dyninfer.cli.info import print_bundle
 from dyninfer.cli.verify import print_summary, refuse_disparity, run_verification
 
-if TYPE_CHECKING:
-    from dyninfer.exporters.dynamicdet.export import DynamicDetOptions
+DYNAMICDET_STAGES = 4
 
 export_app = typer.Typer(
     no_args_is_help=True,
@@ -84,6 +84,7 @@ def dynamicdet(
 
     require_export_extra()
     from dyninfer.exporters.dynamicdet.export import DynamicDetOptions
+    from dyninfer.exporters.dynamicdet.family import DYNAMICDET
 
     target = output or Path(checkpoint.stem + SUFFIX)
     options = DynamicDetOptions(
@@ -93,28 +94,13 @@ def dynamicdet(
         licence=licence,
         overwrite=overwrite,
     )
-    export_with_progress(checkpoint, target, options)
+    export_with_progress(DYNAMICDET, checkpoint, target, options, DYNAMICDET_STAGES)
     if check:
         _check(target, checkpoint, config)
     stdout.print(f"wrote [bold]{escape(str(target))}[/bold]", soft_wrap=True)
     print_bundle(target)
     hint = f"next: dyninfer predict {target} IMAGE_OR_FOLDER"
     stdout.print(escape(hint), soft_wrap=True)
-
-
-def export_with_progress(checkpoint: Path, target: Path, options: DynamicDetOptions) -> None:
-    """Export a DynamicDet checkpoint under a progress bar that names the stage."""
-    from dyninfer.exporters.dynamicdet.export import export_dynamicdet
-
-    stages = ("first", "router", "head", "second")
-    with progress_bar() as progress:
-        task = progress.add_task("reading the checkpoint", total=len(stages))
-
-        def step(stage: str) -> None:
-            description = f"exporting {stage}"
-            progress.update(task, description=description, completed=stages.index(stage))
-
-        export_dynamicdet(checkpoint, target, options, step)
 
 
 def _check(bundle: Path, checkpoint: Path, config: Path | None) -> None:

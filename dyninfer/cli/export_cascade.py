@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from dyninfer.bundle.folder import SUFFIX
-from dyninfer.cli.common import progress_bar, stdout
+from dyninfer.cli.common import stdout
 from dyninfer.cli.detector_options import gather_sources, with_detector_options
+from dyninfer.cli.export_run import export_with_progress
 from dyninfer.cli.info import print_bundle
 from dyninfer.cli.verify import (
     built_in_photos,
@@ -21,10 +21,6 @@ from dyninfer.cli.verify import (
     refuse_disparity,
     run_verification,
 )
-
-if TYPE_CHECKING:
-    from dyninfer.exporters.cascade.export import CascadeOptions
-    from dyninfer.exporters.cascade.options import DetectorSource
 
 CHECK_NOISE = 2  # random tensors beside the built-in photos
 
@@ -85,12 +81,14 @@ def cascade(
 
     require_export_extra()
     from dyninfer.exporters.cascade.export import CascadeOptions
+    from dyninfer.exporters.cascade.family import CASCADE
     from dyninfer.exporters.cascade.options import ClassList
 
     sources = gather_sources(detectors or [], of_detectors)
     target = output or Path("-".join(source.path.stem for source in sources) + SUFFIX)
     options = CascadeOptions(ClassList(classes.value), name, licence, overwrite)
-    for note in _export(sources, target, options):
+    made = export_with_progress(CASCADE, sources, target, options, 2 * len(sources))
+    for note in made.notes:
         stdout.print(escape(note), soft_wrap=True)
     if check:
         paths = [source.path for source in sources]
@@ -104,18 +102,3 @@ def cascade(
         "[--annotations COCO.json]"
     )
     stdout.print(escape(hint), soft_wrap=True)
-
-
-def _export(
-    sources: Sequence[DetectorSource], target: Path, options: CascadeOptions
-) -> tuple[str, ...]:
-    """Export under a progress bar; returns what the user should know of it."""
-    from dyninfer.exporters.cascade.export import export_cascade
-
-    with progress_bar() as progress:
-        task = progress.add_task("reading", total=2 * len(sources))
-
-        def step(description: str) -> None:
-            progress.update(task, description=description, advance=1)
-
-        return export_cascade(sources, target, options, step).notes

@@ -1,4 +1,4 @@
-"""``dyninfer verify``: every stage and route against the source model."""
+"""``dyninfer verify``: every stage, way and decision against the source model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from dyninfer.bundle.folder import Bundle
@@ -52,11 +53,11 @@ def verify(
     provider: ProviderOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Compare every stage and both routes with the source model, and write parity.json.
+    """Compare every stage, way and decision with the source model, and write parity.json.
 
     Exit status 1 when a tensor is beyond its tolerance: boxes 0.001 pixels, easiness 0.00001, class
-    scores 0.0001, features 0.0001 of their largest value; or five times the source's own float32
-    rounding error, where that is larger.
+    scores 0.0001, logits 0.0002; of their largest value a chooser's scores 0.00001, features
+    0.0001; or five times the source's own float32 rounding error, where that is larger.
 
     Example: **dyninfer verify dy-yolov7.dyn --source dy-yolov7.pt --images photos/**
     """
@@ -98,7 +99,7 @@ def run_verification(
 
     ``source`` are files or folders; what is not among them is searched for near by.
     """
-    from dyninfer.exporters.families import source_stages
+    from dyninfer.exporters.families import family_of, source_stages
     from dyninfer.exporters.sources import find_sources
     from dyninfer.exporters.verify import verify as compare
     from dyninfer.images.reading import read_image
@@ -106,6 +107,7 @@ def run_verification(
 
     with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
         task = progress.add_task("reading the source", total=len(photos) + random_tensors)
+        family_of(detector.bundle)  # or a source would be asked for in vain
         given = [source] if isinstance(source, Path) else source
         checkpoints = find_sources(detector.manifest, path, given)
         stages = source_stages(detector.bundle, checkpoints, config)
@@ -133,10 +135,10 @@ def refuse_disparity(bundle: Path, parity: Parity) -> None:
 
 
 def _print_table(parity: Parity) -> None:
-    """Every tensor; with the source's own rounding error where that had to be measured."""
+    """Every tensor, with the source's own rounding error where that had to be measured."""
     rounded = any(check.rounding is not None for check in parity.checks)
     table = Table(title="Largest difference from the source", title_justify="left")
-    for column in ("stage or route", "tensor"):
+    for column in ("stage, way or decision", "tensor"):
         table.add_column(column)
     for column in ("absolute", "relative", *(["rounding"] if rounded else [])):
         table.add_column(column, justify="right")
@@ -155,14 +157,23 @@ def _print_table(parity: Parity) -> None:
 def print_summary(parity: Parity) -> None:
     """One line: passed or not, on what, and how many decisions flip."""
     verdict = "[green]passed[/green]" if parity.passed else "[red]failed[/red]"
-    if parity.flips.decisions:
-        decisions = f"{parity.flips.flips} of {parity.flips.decisions} route decisions flip"
-    elif parity.not_compared:
-        decisions = f"not compared, as the source lacks it: {', '.join(parity.not_compared)}"
-    else:
-        decisions = "no router, so no route decisions"
     stdout.print(
         f"verification {verdict}: {parity.photos} photos and {parity.random_tensors} random "
-        f"tensors on {parity.backend} ({parity.device}); {decisions}",
+        f"tensors on {parity.backend} ({parity.device}); {'; '.join(_decisions(parity))}",
         soft_wrap=True,
     )
+
+
+def _decisions(parity: Parity) -> list[str]:
+    """How many decisions flip, by decider where there are several, and what was not compared."""
+    parts = []
+    if parity.flips.decisions:
+        line = f"{parity.flips.flips} of {parity.flips.decisions} route decisions flip"
+        if len(parity.decisions) > 1:
+            each = (f"{n} {f.flips} of {f.decisions}" for n, f in parity.decisions.items())
+            line += f" ({', '.join(each)})"
+        parts.append(escape(line))
+    if parity.not_compared:
+        lacking = ", ".join(parity.not_compared)
+        parts.append(escape(f"not compared, as the source lacks it: {lacking}"))
+    return parts or ["no router, so no route decisions"]

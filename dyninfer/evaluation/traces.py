@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dyninfer.bundle.manifest import EASINESS
+from dyninfer.bundle.manifest import CascadeRoute, Manifest
 from dyninfer.images.spec import Placement
 from dyninfer.results.answer import Answer
 from dyninfer.results.tasks import Options, TaskKind
 from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.executor import Trace
 from dyninfer.types import Float32Array, ImageArray
 
 
@@ -63,24 +64,25 @@ class PictureTrace:
 
 def trace_picture(detector: Detector, image: ImageArray) -> PictureTrace:
     """Run a picture (h, w, 3) uint8 BGR along every way, each stage once."""
-    manifest = detector.manifest
-    found = detector.trace(detector.prepare([image]))
-    easiness = [
-        float(signal[0]) if signal is not None and point.signal == EASINESS else None
-        for signal, point in zip(found.signals, detector.points, strict=True)
-    ]
+    return picture_of(detector.manifest, detector.trace(detector.prepare([image])), image)
+
+
+def picture_of(manifest: Manifest, found: Trace, image: ImageArray, row: int = 0) -> PictureTrace:
+    """One picture (h, w, 3) of a batch that was traced; ``row`` is its position there."""
+    signals = tuple(None if signal is None else signal[row] for signal in found.signals)
+    at_exits = isinstance(manifest.route, CascadeRoute)
+    easiness = [None if not at_exits or s is None else float(s) for s in signals]
     ways = []
     for index, (way, outputs) in enumerate(zip(manifest.ways, found.ways, strict=True)):
         spec = manifest.image_inputs[way.image_input]
         ways.append(
             AtWay(
                 manifest.task.kind,
-                {name: array[0] for name, array in outputs.items()},
+                {name: array[row] for name, array in outputs.items()},
                 spec.place(image.shape[1], image.shape[0]),
                 manifest.class_names,
                 easiness[index] if index < len(easiness) else None,
                 index,
             )
         )
-    signals = tuple(None if signal is None else signal[0] for signal in found.signals)
     return PictureTrace(tuple(ways), signals)

@@ -157,14 +157,21 @@ def steps_for(
     Args:
         manifest: of the bundle.
         wanted: names of tensors; image inputs need no step.
-        way: of which way, where stages of several make tensors of one name; None for the first
-            that makes each.
+        way: of which way; None for the last stage of the route that makes each.
     """
-    route = manifest.route
-    order = route.stages
-    if isinstance(route, SelectRoute) and way is not None:
-        branch = route.branches[way]
-        order = tuple(name for name in (branch.body, branch.head) if name)
+    order = manifest.route.stages if way is None else manifest.stages_to(way)
+    return _makers(manifest, order, wanted)
+
+
+def steps_before(manifest: Manifest, stage: str) -> tuple[Step, ...]:
+    """The steps that make what a stage reads, in the order in which they run."""
+    orders = (manifest.stages_to(way) for way in range(len(manifest.ways)))
+    order = next(names for names in orders if stage in names)
+    return _makers(manifest, order[: order.index(stage)], _step(manifest, stage).reads)
+
+
+def _makers(manifest: Manifest, order: Sequence[str], wanted: Iterable[str]) -> tuple[Step, ...]:
+    """The steps among some stages that make tensors; of several makers of one, the last."""
     steps: list[Step] = []
     missing = set(wanted) - set(manifest.image_inputs)
     for stage in reversed(order):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from dyninfer.exporters.cascade.onnx_file import read_onnx
 from dyninfer.exporters.cascade.options import ORDINALS, ClassList, DetectorSource
 from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
 from dyninfer.exporters.cascade.stage import write_stage
+from dyninfer.exporters.family import Exported, Progress
 from dyninfer.images.spec import ImageSpec
+from dyninfer.results.postprocess import EVALUATION, Postprocess
 
 FAMILY = "cascade"
 IMAGES = "images"
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,12 @@ class CascadeOptions:
     overwrite: bool = False
 
 
-@dataclass(frozen=True)
-class CascadeExport:
-    """The manifest that was written, and lines for the user on what was guessed and matched."""
-
-    manifest: Manifest
-    notes: tuple[str, ...]
-
-
 def export_cascade(
     detectors: Sequence[DetectorSource],
     output: Path,
     options: CascadeOptions = CascadeOptions(),
     progress: Progress = lambda _step: None,
-) -> CascadeExport:
+) -> Exported:
     """Chain ONNX detectors, the cheapest first; routers are trained afterwards.
 
     Args:
@@ -89,7 +82,7 @@ def export_cascade(
         manifest = _manifest(planned, stages, inputs, classes.names, output, options)
         text = dump_sealed(manifest.model_dump(mode="json"))
         (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
-    return CascadeExport(manifest, tuple(note for note in notes if note))
+    return Exported(manifest, tuple(note for note in notes if note))
 
 
 def name_inputs(images: Sequence[ImageSpec]) -> list[str]:
@@ -125,6 +118,8 @@ def _manifest(
         route=CascadeRoute(exits=tuple(exits)),
         stages=stages,
         image_inputs={n: d.plan.image for n, d in zip(inputs, planned, strict=True)},
+        postprocess=Postprocess(),
+        evaluation=EVALUATION,
         source=sources[0],
         further_sources=sources[1:],
         written_by=f"dyninfer {__version__}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,12 @@ from dyninfer.exporters.dynamicdet.fold import fold
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_state
 from dyninfer.exporters.dynamicdet.stages import IMAGES, build_stages, stage_ports
 from dyninfer.exporters.dynamicdet.topology import Part, recognise
+from dyninfer.exporters.family import Progress
 from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, StageExport, write_stage
 from dyninfer.images.spec import MAX_SIDE, ImageSpec
+from dyninfer.results.postprocess import EVALUATION, Postprocess
 
 FAMILY = "dynamicdet"
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def export_dynamicdet(
             route=_route(stages),
             stages=stages,
             image_inputs={IMAGES: ImageSpec(height=size[0], width=size[1])},
+            postprocess=Postprocess(),
+            evaluation=EVALUATION,
             source=Source(
                 file_name=checkpoint.name,
                 sha256=file_sha256(checkpoint),

@@ -12,8 +12,9 @@ from onnx import ModelProto, TensorProto
 
 from dyninfer.bundle.folder import Bundle, file_sha256
 from dyninfer.bundle.manifest import Precision, Stage
+from dyninfer.engines.ort.plain import PlainStages
 from dyninfer.errors import BundleError, ExportError, InputError
-from dyninfer.exporters.precision.feed import Picture, StageRunner, stage_feed
+from dyninfer.exporters.precision.feed import Picture, stage_feed
 from dyninfer.exporters.precision.fp16 import to_fp16
 from dyninfer.exporters.precision.graph import float_tensors, prepared_copy
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
@@ -56,7 +57,7 @@ def convert_bundle_stages(
         MissingExtra: a library is not installed.
     """
     _check_plan(bundle, plan, calibration_images)
-    runner = StageRunner(bundle)
+    runner = PlainStages(bundle)
     converted: dict[str, ConvertedStage] = {}
     written: list[Path] = []
     try:
@@ -120,7 +121,7 @@ def _check_plan(bundle: Bundle, plan: Mapping[str, Precision], pictures: Sequenc
             )
 
 
-def _convert_named(job: _Job, precision: Precision, runner: StageRunner) -> _Made | None:
+def _convert_named(job: _Job, precision: Precision, runner: PlainStages) -> _Made | None:
     """As :func:`_convert`, with errors that name the stage; None where it is so already."""
     if job.entry.precision == precision:
         return None
@@ -130,7 +131,7 @@ def _convert_named(job: _Job, precision: Precision, runner: StageRunner) -> _Mad
         raise ExportError(f"stage {job.name!r} cannot be in {precision.value}: {error}") from error
 
 
-def _convert(job: _Job, precision: Precision, runner: StageRunner) -> _Made | None:
+def _convert(job: _Job, precision: Precision, runner: PlainStages) -> _Made | None:
     """The converted stage, or None where nothing in it could be converted."""
     model = onnx.load(job.path)
     feed = stage_feed(runner, job.name, job.pictures)

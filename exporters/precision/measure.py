@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import EASINESS, Manifest, Task
+from dyninfer.bundle.manifest import Manifest
+from dyninfer.engines.ort.plain import PlainStages
 from dyninfer.errors import InputError
 from dyninfer.evaluation.coco import Truth, average_precision
-from dyninfer.evaluation.exits import EVALUATION, AtExit
-from dyninfer.exporters.parity import count_flips
+from dyninfer.evaluation.traces import AtWay, picture_of
+from dyninfer.exporters.parity import SignalPairs
 from dyninfer.exporters.precision.deviation import deviations
-from dyninfer.exporters.precision.feed import Picture, StageRunner
+from dyninfer.exporters.precision.feed import Picture, read_picture
 from dyninfer.exporters.precision.ranges import Array
 from dyninfer.exporters.precision.report import ExitError, PrecisionReport, TensorError
 from dyninfer.exporters.precision.variant import ConvertedStage
-from dyninfer.images.reading import read_image
-from dyninfer.results.agreement import disagreement
+from dyninfer.exporters.recording import Recording
 from dyninfer.results.detections import Detections
 from dyninfer.results.postprocess import Postprocess
-from dyninfer.types import Float64Array, ImageArray
-
-_OPERATING = Postprocess()
+from dyninfer.runtime.arrays import ArrayRunner
+from dyninfer.runtime.executor import trace
+from dyninfer.runtime.plan import plan
+from dyninfer.types import BoolArray, Float64Array, ImageArray
 
 
 def measure_precision(
@@ -40,7 +42,7 @@ def measure_precision(
         bundle: in float32.
         converted: from ``convert_bundle_stages``.
         pictures: files, or (h, w, 3) uint8 BGR arrays; others than those of the calibration.
-        truths: what is in every picture, if known: gives average precision.
+        truths: what is in every picture, if known: gives average precision, of detectors.
         progress: called after every picture.
 
     Raises:
@@ -54,11 +56,9 @@ def measure_precision(
         )
     manifest = bundle.manifest
     changed = {n: c for n, c in converted.items() if c.sha256 != manifest.stages[n].sha256}
-    pair = _Pair(
-        manifest, StageRunner(bundle), StageRunner(bundle, {n: c.path for n, c in changed.items()})
-    )
-    for picture in pictures:
-        pair.compare(read_image(picture) if not isinstance(picture, np.ndarray) else picture)
+    pair = _Pair(bundle, changed)
+    for number, picture in enumerate(pictures):
+        pair.compare(read_picture(picture), None if truths is None else truths[number])
         progress()
     return PrecisionReport(
         precision={
@@ -70,19 +70,11 @@ def measure_precision(
             for name, stage in manifest.stages.items()
         },
         kept_float={name: c.kept_float for name, c in changed.items() if c.kept_float},
-        tensors=tuple(
-            pair.tensors[name, spec.name].result(name, spec.name)
-            for name in changed
-            for spec in manifest.stages[name].outputs
-        ),
+        tensors=tuple(sums.result(*place) for place, sums in pair.tensors.items()),
         exits=tuple(
-            end.result(index, truths, len(manifest.class_names))
-            for index, end in enumerate(pair.ends)
+            end.result(index, len(manifest.class_names)) for index, end in enumerate(pair.ends)
         ),
-        flips={
-            router: count_flips(*(np.array(side, np.float32) for side in sides))
-            for router, sides in pair.easiness.items()
-        },
+        flips=pair.signals.flips(),
         pictures=len(pictures),
     )
 
@@ -119,88 +111,96 @@ class _TensorSums:
 
 @dataclass
 class _EndSums:
-    """What one exit gave for all pictures so far, in float32 and converted."""
+    """What one way gave for all pictures so far, in float32 and converted."""
 
     scores: list[Float64Array] = field(default_factory=list)
     boxes: list[Float64Array] = field(default_factory=list)
-    disagreements: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    truths: list[Truth] = field(default_factory=list)
     found: tuple[list[Detections], list[Detections]] = field(default_factory=lambda: ([], []))
 
-    def add(self, source: AtExit, converted: AtExit) -> None:
-        reference, found = source.raw.outputs, converted.raw.outputs
-        sure = reference["class_scores"].max(-1, initial=0.0) >= _OPERATING.confidence
-        pairs = {n: (reference[n][sure].astype(np.float64), found[n][sure]) for n in reference}
-        self.scores.append(np.abs(np.subtract(*pairs["class_scores"])).max(-1, initial=0.0))
-        self.boxes.append(np.abs(np.subtract(*pairs["boxes_xyxy"])).max(-1, initial=0.0))
-        self.disagreements.append(
-            disagreement(converted.detections(_OPERATING), source.detections(_OPERATING))
-        )
-        for kept, side in zip(self.found, (source, converted), strict=True):
-            kept.append(side.detections(EVALUATION))
+    def add(self, source: AtWay, converted: AtWay, manifest: Manifest, truth: Truth | None) -> None:
+        options = manifest.use_options
+        least = options.confidence if isinstance(options, Postprocess) else 0.0
+        scores, others = _scores(source), _scores(converted)
+        sure = scores.max(-1, initial=0.0) >= least
+        self.scores.append(_errors(scores, others, sure))
+        self.losses.append(source.task.loss(converted.answer(options), source.answer(options)))
+        if "boxes_xyxy" not in source.outputs:
+            return
+        boxes, others = source.outputs["boxes_xyxy"], converted.outputs["boxes_xyxy"]
+        self.boxes.append(_errors(boxes, others, sure))
+        if truth is not None:
+            self.truths.append(truth)
+            for kept, side in zip(self.found, (source, converted), strict=True):
+                kept.append(cast(Detections, side.answer(manifest.evaluation_options)))
 
-    def result(self, index: int, truths: Sequence[Truth] | None, classes: int) -> ExitError:
+    def result(self, index: int, classes: int) -> ExitError:
         scores, boxes = (
             np.concatenate(parts) if parts else np.empty(0) for parts in (self.scores, self.boxes)
         )
-        some = len(scores) > 0
-        precisions = (
-            [average_precision(truths, side, classes).ap for side in self.found]
-            if truths is not None and self.disagreements
-            else [None, None]
+        fp32, changed = (
+            average_precision(self.truths, side, classes).ap if self.truths else None
+            for side in self.found
         )
         return ExitError(
             exit_index=index,
-            boxes=len(scores),
-            score_error_mean=float(scores.mean()) if some else None,
-            score_error_max=float(scores.max()) if some else None,
-            box_error_mean_px=float(boxes.mean()) if some else None,
-            box_error_max_px=float(boxes.max()) if some else None,
-            disagreement=float(np.mean(self.disagreements)) if self.disagreements else None,
-            ap_fp32=precisions[0],
-            ap_converted=precisions[1],
+            boxes=len(boxes),
+            score_error_mean=float(scores.mean()) if len(scores) else None,
+            score_error_max=float(scores.max()) if len(scores) else None,
+            box_error_mean_px=float(boxes.mean()) if len(boxes) else None,
+            box_error_max_px=float(boxes.max()) if len(boxes) else None,
+            disagreement=float(np.mean(self.losses)),
+            ap_fp32=fp32,
+            ap_converted=changed,
         )
+
+
+def _scores(side: AtWay) -> Array:
+    """Class scores (K, C) of boxes; of a classifier, the softmax as a single row."""
+    if "class_scores" in side.outputs:
+        return side.outputs["class_scores"]
+    logits = side.outputs["logits"].astype(np.float64)
+    weights = np.exp(logits - logits.max())
+    return np.asarray(weights / weights.sum())[None]
+
+
+def _errors(reference: Array, found: Array, rows: BoolArray) -> Float64Array:
+    """Largest error of each chosen row."""
+    error = reference[rows].astype(np.float64) - found[rows]
+    return np.asarray(np.abs(error).max(-1, initial=0.0), np.float64)
 
 
 class _Pair:
     """A bundle in float32 beside its conversion."""
 
-    def __init__(self, manifest: Manifest, source: StageRunner, converted: StageRunner) -> None:
-        self._manifest, self._source, self._converted = manifest, source, converted
+    def __init__(self, bundle: Bundle, changed: Mapping[str, ConvertedStage]) -> None:
+        self._manifest = bundle.manifest
+        self._plan = plan(bundle.manifest)
+        self._source = PlainStages(bundle)
+        self._converted = PlainStages(bundle, {n: stage.path for n, stage in changed.items()})
         self.tensors = {
             (name, spec.name): _TensorSums()
-            for name, stage in manifest.stages.items()
-            for spec in stage.outputs
+            for name in changed
+            for spec in bundle.manifest.stages[name].outputs
         }
-        self.ends = [_EndSums() for _ in manifest.ways]
-        self.easiness: dict[str, tuple[list[float], list[float]]] = {
-            exit_.router: ([], []) for exit_ in manifest.ways if exit_.router
-        }
+        self._changed = tuple(changed)
+        self.ends = [_EndSums() for _ in bundle.manifest.ways]
+        self.signals = SignalPairs(self._plan)
 
-    def compare(self, image: ImageArray) -> None:
-        """Run every stage of every exit on one picture, in both forms."""
-        source, converted = self._source.prepare(image), self._source.prepare(image)
-        for index, exit_ in enumerate(self._manifest.ways):
-            for name in exit_.stages:
-                made = self._source.run(name, source)
-                self._add_stage(name, made, self._converted.run(name, source))
-                source |= made
-                converted |= self._converted.run(name, converted)
-                if name == exit_.router:
-                    for kept, tensors in zip(self.easiness[name], (source, converted), strict=True):
-                        kept.append(float(tensors[EASINESS].reshape(-1)[0]))
-            if self._manifest.task is Task.DETECT:
-                self.ends[index].add(*(self._at(index, image, t) for t in (source, converted)))
-
-    def _add_stage(
-        self, name: str, reference: Mapping[str, Array], found: Mapping[str, Array]
-    ) -> None:
-        for tensor, deviation in deviations(reference, found).items():
-            self.tensors[name, tensor].add(reference[tensor], found[tensor], deviation)
-
-    def _at(self, index: int, image: ImageArray, tensors: Mapping[str, Array]) -> AtExit:
-        exit_ = self._manifest.ways[index]
-        outputs = {name: tensors[name][0] for name in self._manifest.task.outputs}
-        placement = self._manifest.image_inputs[exit_.image_input].place(
-            image.shape[1], image.shape[0]
-        )
-        return AtExit(RawOutput(None, index, outputs), placement, self._manifest.class_names)
+    def compare(self, image: ImageArray, truth: Truth | None) -> None:
+        """Run every way of one picture in both forms, and every changed stage on the same."""
+        specs = self._manifest.image_inputs
+        images = {n: specs[n].prepare(image)[None] for n in self._manifest.read_images}
+        recording = Recording(self._manifest.stages, self._source.run)
+        source = trace(self._plan, ArrayRunner(images, recording.run), 1)
+        converted = trace(self._plan, ArrayRunner(images, self._converted.run), 1)
+        for name in self._changed:
+            reference = recording.makes[name]
+            found = self._converted.run(name, recording.reads[name])
+            for tensor, deviation in deviations(reference, found).items():
+                self.tensors[name, tensor].add(reference[tensor], found[tensor], deviation)
+        self.signals.add(source.signals, converted.signals)
+        sides = (picture_of(self._manifest, form, image).ways for form in (source, converted))
+        for end, *ways in zip(self.ends, *sides, strict=True):
+            end.add(*ways, self._manifest, truth)

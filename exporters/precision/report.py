@@ -31,11 +31,12 @@ class TensorError:
 
 @dataclass(frozen=True)
 class ExitError:
-    """One exit with all stages before it converted, on whole pictures.
+    """One way with all its stages converted, on whole pictures.
 
-    Errors are over the boxes that float32 gives at least the default confidence; None where there
-    are none. ``disagreement`` is 1 - F1 between both sets of detections, averaged over pictures.
-    Precisions are COCO's in [0, 1], None without labels.
+    Errors are over the boxes that float32 gives at least the default confidence, or over a
+    classifier's confidences; None where there are none. ``disagreement`` is the task's loss between
+    both answers, averaged over pictures: 1 - F1 of detections, or the share of pictures whose best
+    class differs. Precisions are COCO's in [0, 1], None without labels.
     """
 
     exit_index: int
@@ -58,8 +59,8 @@ class PrecisionReport:
         stages_sha256: hash of every stage's file, converted or not.
         kept_float: stage -> layers that stayed in float32 for accuracy.
         tensors: errors of every converted stage on its own.
-        exits: errors at every exit, all conversions together.
-        flips: router -> decisions that differ, at 0.5 and between neighbouring values.
+        exits: errors at the end of every way, all conversions together.
+        flips: router or chooser -> decisions that differ.
         pictures: how many were compared.
     """
 
@@ -80,10 +81,7 @@ class PrecisionReport:
             "pictures": self.pictures,
             "tensors": [asdict(error) for error in self.tensors],
             "exits": [asdict(error) for error in self.exits],
-            "flips": {
-                name: {"decisions": f.decisions, "flips": f.flips, "flip_share": f.share}
-                for name, f in self.flips.items()
-            },
+            "flips": {name: flips.to_dict() for name, flips in self.flips.items()},
         }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dyninfer import __version__
-from dyninfer.bundle.manifest import Task
+from dyninfer.bundle.manifest import SelectRoute, Task
 from dyninfer.errors import InputError, RouterError
 from dyninfer.evaluation.dataset import Samples
 from dyninfer.evaluation.routed_precision import RoutedPrecision
@@ -117,7 +117,7 @@ def fit_routers(
     if not any(len(picture.object_classes) for picture in originals):
         raise RouterError(
             f"nothing is to be found in any of the {len(originals)} pictures"
-            + ("" if seen.labelled else ", by the word of the last exit")
+            + ("" if seen.labelled else " by the last exit")
             + "; give pictures that show what the detector knows"
         )
     precision = RoutedPrecision(originals)
@@ -147,8 +147,13 @@ def refuse_useless(fit: RouterFit) -> None:
 
 
 def check_cascade(detector: Detector) -> None:
-    """Refuse a bundle that has nothing to route, or no detections to judge by."""
+    """Refuse a bundle that is no cascade, or has no detections to judge by."""
     manifest = detector.manifest
+    if isinstance(manifest.route, SelectRoute):
+        raise InputError(
+            f"{manifest.name} chooses among {len(manifest.ways)} branches with a chooser of its "
+            "own; routers are fitted to a cascade, such as dyninfer export cascade writes"
+        )
     if len(manifest.ways) < 2:
         raise InputError(
             f"{manifest.name} has a single exit, so nothing is to be routed; "

@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dyninfer.bundle.manifest import TensorSpec
+from dyninfer.bundle.manifest import Manifest, TensorSpec
 from dyninfer.errors import RouterError
 from dyninfer.evaluation.dataset import Sample
-from dyninfer.evaluation.exits import run_every_exit
 from dyninfer.evaluation.routed_precision import PictureMatches, match_picture
+from dyninfer.evaluation.traces import picture_of
 from dyninfer.exporters.router.augment import View, make_views
 from dyninfer.exporters.router.features import FeatureKind, build_features
 from dyninfer.exporters.router.losses import agreed_truth
 from dyninfer.images.reading import read_image
+from dyninfer.results.detections import Detections
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.runtime.detector import Detector
-from dyninfer.types import BoolArray, Float64Array, ImageArray, Int64Array
+from dyninfer.runtime.executor import Arrays, Trace
+from dyninfer.types import BoolArray, Float64Array, Int64Array
 
 _BATCH = 8
 
@@ -47,7 +48,7 @@ class Observations:
         easiness: (exits - 1, V) by the routers that the bundle has; NaN where it has none.
         best: (exits - 1, V) largest confidence at each exit but the last.
         matches: one entry for every view, with all exits.
-        labelled: whether the truth is known, or the last exit's word.
+        labelled: whether the truth is known; else the last exit is believed.
         readers: one for every exit but the last.
     """
 
@@ -83,33 +84,61 @@ def observe(
         InputError: a picture cannot be read, or a body has no outputs of this kind.
         RouterError: a detector's outputs are not finite.
     """
-    exits = len(detector.manifest.ways)
-    readers = tuple(
-        Reader(*build_features(detector.manifest, index, kind)) for index in range(exits - 1)
-    )
+    exits = detector.manifest.ways[:-1]
+    readers = [Reader(*build_features(detector.manifest, k, kind)) for k in range(len(exits))]
     features: list[list[Float64Array]] = [[] for _ in readers]
-    easiness, best, photos, matches = [], [], [], []
-    for photo, sample in enumerate(samples):
-        views = list(make_views(View(read_image(sample.path), sample.truth), augment, photo))
-        for index, rows in enumerate(_read(detector, readers, views)):
-            _check_finite(rows, index, sample.path)
+    photos, outcomes = [], []
+    for photo, path, views in _batches(samples, augment):
+        pictures = [view.picture for view in views]
+        bodies = [exit_.body for exit_ in exits]
+        seen = detector.trace(detector.prepare(pictures), keep=bodies)
+        for index, reader in enumerate(readers):
+            rows = _read(reader, seen.stages[bodies[index]])
+            _check_finite(rows, index, path)
             features[index].append(rows)
-        runs = run_every_exit(detector, [view.picture for view in views], options, progress)
-        easiness.append(runs.easiness)
-        best.append([[d.confidences.max(initial=0.0) for d in found] for found in runs.found[:-1]])
-        photos += [photo] * len(views)
-        for view, *found in zip(views, *runs.found, strict=True):
-            truth = agreed_truth(found[-1]) if view.truth is None else view.truth
-            matches.append(match_picture(truth, found))
+        for row, view in enumerate(views):
+            photos.append(photo)
+            outcomes.append(_outcome(detector.manifest, seen, row, view, options))
+            progress()
     return Observations(
         photos=np.array(photos, np.int64),
         original=np.arange(len(photos)) % (augment + 1) == 0,
         features=tuple(np.concatenate(rows) for rows in features),
-        easiness=np.concatenate(easiness, axis=1),
-        best=np.concatenate(best, axis=1),
-        matches=tuple(matches),
+        easiness=np.array([outcome.easiness for outcome in outcomes], np.float64).T,
+        best=np.array([outcome.best for outcome in outcomes], np.float64).T,
+        matches=tuple(outcome.matches for outcome in outcomes),
         labelled=samples[0].truth is not None,
-        readers=readers,
+        readers=tuple(readers),
+    )
+
+
+def _batches(samples: Sequence[Sample], augment: int) -> Iterator[tuple[int, Path, list[View]]]:
+    """Views, a few at a time, with the number and the file of the picture they were made from."""
+    for photo, sample in enumerate(samples):
+        views = list(make_views(View(read_image(sample.path), sample.truth), augment, photo))
+        for start in range(0, len(views), _BATCH):
+            yield photo, sample.path, views[start : start + _BATCH]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """One view: easiness and largest confidence at each exit but the last, and all matches."""
+
+    easiness: list[float]
+    best: list[float]
+    matches: PictureMatches
+
+
+def _outcome(
+    manifest: Manifest, seen: Trace, row: int, view: View, options: Postprocess
+) -> _Outcome:
+    ways = picture_of(manifest, seen, view.picture, row).ways
+    found = [cast(Detections, way.answer(options)) for way in ways]
+    truth = agreed_truth(found[-1]) if view.truth is None else view.truth
+    return _Outcome(
+        [np.nan if way.easiness is None else way.easiness for way in ways[:-1]],
+        [float(detections.confidences.max(initial=0.0)) for detections in found[:-1]],
+        match_picture(truth, found),
     )
 
 
@@ -121,34 +150,9 @@ def _check_finite(rows: Float64Array, exit_index: int, picture: Path) -> None:
         )
 
 
-def _read(
-    detector: Detector, readers: Sequence[Reader], views: Sequence[View]
-) -> list[Float64Array]:
-    """One (views, F) for every exit but the last."""
-    columns: list[list[Float64Array]] = [[] for _ in readers]
-    for start in range(0, len(views), _BATCH):
-        pictures = [view.picture for view in views[start : start + _BATCH]]
-        outputs = body_outputs(detector, pictures)
-        for column, reader, made in zip(columns, readers, outputs, strict=True):
-            tensors = [torch.from_numpy(made[spec.name]) for spec in reader.inputs]
-            with torch.inference_mode():
-                rows: Tensor = reader.features(*tensors)
-            column.append(rows.double().numpy())
-    return [np.concatenate(column) for column in columns]
-
-
-def body_outputs(
-    detector: Detector, pictures: Sequence[ImageArray]
-) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """For every exit but the last, all tensors that exist when its router runs."""
-    manifest = detector.manifest
-    tensors: dict[str, npt.NDArray[Any]] = {}
-    for exit_ in manifest.ways[:-1]:
-        body = manifest.stages[exit_.body]
-        for spec in body.inputs:
-            if spec.name in manifest.image_inputs and spec.name not in tensors:
-                image = manifest.image_inputs[spec.name]
-                tensors[spec.name] = np.stack([image.prepare(picture) for picture in pictures])
-        inputs = {spec.name: tensors[spec.name] for spec in body.inputs}
-        tensors = tensors | detector.run_stage(exit_.body, inputs)
-        yield tensors
+def _read(reader: Reader, made: Arrays) -> Float64Array:
+    """(N, F) features of what a body made."""
+    tensors = [torch.from_numpy(made[spec.name]) for spec in reader.inputs]
+    with torch.inference_mode():
+        rows: Tensor = reader.features(*tensors)
+    return rows.double().numpy()

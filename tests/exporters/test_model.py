@@ -132,7 +132,7 @@ def test_a_manifest_counts_macs_and_parameters_as_hooks_do(exported, variant) ->
     assert {n: s.parameters for n, s in manifest.stages.items()} == stage_parameters(model)
     easy = counted["first"] + counted["router"] + counted["head"]
     hard = counted["first"] + counted["router"] + counted["second"]
-    assert [manifest.macs_to_exit(0), manifest.macs_to_exit(1)] == [easy, hard]
+    assert [manifest.macs_to(0), manifest.macs_to(1)] == [easy, hard]
 
 
 @pytest.mark.slow
@@ -156,5 +156,5 @@ def test_a_full_size_export_records_parameters_and_macs(tmp_path) -> None:
         second + head,
     ]
     found = [2 * stages[n].macs / 1e9 for n in ("first", "head", "second")]
-    found += [2 * manifest.macs_to_exit(index) / 1e9 for index in (0, 1)]
+    found += [2 * manifest.macs_to(index) / 1e9 for index in (0, 1)]
     np.testing.assert_allclose(found, gflops, rtol=0.005)

@@ -183,7 +183,7 @@ def test_a_step_1_checkpoint_exports_and_refuses_what_needs_a_router(
     options = DynamicDetOptions(image_size=(32, 32), config=small_yaml)
     manifest = export_dynamicdet(checkpoint, tmp_path / "step1.dyn", options)
     assert sorted(manifest.stages) == ["first", "head", "second"]
-    assert not manifest.has_routers
+    assert not manifest.routed
     images = support.random_images(2, 32, 32)
     assert_bundle_equals_model(tmp_path / "step1.dyn", load_model(checkpoint, small_yaml), images)
     with dyninfer.load(tmp_path / "step1.dyn") as detector:

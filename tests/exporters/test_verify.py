@@ -1,85 +1,299 @@
+"""Verification of every kind of route, against sources written by hand in NumPy."""
+
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dyninfer.exporters.parity import Errors, Tolerance, count_flips
+import dyninfer
+from dyninfer.bundle.folder import file_sha256
+from dyninfer.exporters.parity import Flips, Parity
+from dyninfer.exporters.source_stage import Array
+from dyninfer.exporters.verify import verify
+from tests import support
 
-
-def test_no_router_means_no_decisions() -> None:
-    flips = count_flips(np.empty(0, np.float32), np.empty(0, np.float32))
-    assert (flips.decisions, flips.flips, flips.share) == (0, 0, 0.0)
-
-
-def test_one_image_is_decided_at_the_default_threshold_only() -> None:
-    flips = count_flips(np.array([0.49], np.float32), np.array([0.51], np.float32))
-    assert (flips.decisions, flips.flips, flips.share) == (1, 1, 1.0)
+PICTURES = support.random_pictures(3)
+RANDOM = 3
 
 
-def test_neighbours_that_change_places_are_flips() -> None:
-    expected = np.array([0.1, 0.2, 0.3], np.float32)
-    found = np.array([0.2, 0.1, 0.3], np.float32)
-    flips = count_flips(expected, found)
-    assert flips.decisions == 9
-    assert flips.flips == 2
+@dataclass(frozen=True)
+class Written:
+    """A stage of a source as a function of its inputs."""
+
+    function: Callable[..., Sequence[Array]]
+    has_double: bool = True
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        return list(self.function(*inputs))
+
+    def in_double(self) -> AbstractContextManager[None]:
+        assert self.has_double
+        return nullcontext()  # NumPy computes in what it is given
 
 
-@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20))
-def test_equal_easiness_never_flips(values: list[float]) -> None:
-    easiness = np.array(values, np.float32)
-    assert count_flips(easiness, easiness.copy()).flips == 0
+def means(images: Array) -> list[Array]:
+    return [images.mean((2, 3))]
 
 
-def checked(tensor: str, error: float, largest: float, rounding: float | None = None) -> bool:
-    source = np.array([largest, 0.0])
-    errors = Errors()
-    errors.add("stage", tensor, source + error, source)
-    noise = Errors()
-    noise.add("stage", tensor, source + (rounding or 0.0), source)
-    (check,) = errors.checks(Tolerance(), None if rounding is None else noise)
-    return check.passed
+def channels(*chosen: int) -> Callable[[Array], list[Array]]:
+    return lambda value: [value[:, chosen[0] if len(chosen) == 1 else chosen]]
+
+
+def boxes_at(offset: float) -> Callable[[Array], list[Array]]:
+    def head(value: Array) -> list[Array]:
+        corners = np.array([0, 0, 8, 8], value.dtype) + value.dtype.type(offset)
+        scores = np.broadcast_to(np.array([0.25, 0.75], value.dtype), (len(value), 1, 2))
+        return [value[:, 2, None, None] + corners, scores]
+
+    return head
+
+
+def logits(*weights: float) -> Callable[[Array], list[Array]]:
+    return lambda images: [images.mean((2, 3)) * np.array(weights, images.dtype)]
+
+
+def detecting(offset: float) -> Callable[[Array], list[Array]]:
+    return lambda images: boxes_at(offset)(*means(images))
+
+
+THREE: Mapping[str, Callable] = {
+    "body_1": means,
+    "router_1": channels(0),
+    "head_1": boxes_at(0),
+    "body_2": means,
+    "router_2": channels(1),
+    "head_2": boxes_at(1000),
+    "body_3": lambda images, value: boxes_at(2000)((images.mean((2, 3)) + value) / 2),
+}
+SELECT_CLASSIFIERS: Mapping[str, Callable] = {
+    "chooser": lambda images: channels(0, 1)(*means(images)),
+    "body_0": logits(10, 10, 0),
+    "body_1": logits(10, 10, 10),
+}
+SELECT_DETECTORS: Mapping[str, Callable] = {
+    "chooser": SELECT_CLASSIFIERS["chooser"],
+    "body_0": detecting(0),
+    "body_1": means,
+    "head_1": boxes_at(1000),
+}
+ROUTES = {
+    "two exits": (
+        support.write_two_exits,
+        {"first": means, "router": channels(0), "head": boxes_at(0), "second": detecting(1000)},
+        ("exit 0", "exit 1", "decision 0"),
+        ("router",),
+    ),
+    "three exits": (
+        support.write_three_exits,
+        THREE,
+        ("exit 0", "exit 1", "exit 2", "decision 0", "decision 1"),
+        ("router_1", "router_2"),
+    ),
+    "static": (
+        support.write_static_two_stages,
+        {"body": means, "head": boxes_at(0)},
+        ("exit 0",),
+        (),
+    ),
+    "static classifier": (
+        support.write_static_classifier,
+        {"body": logits(10, 10, 10)},
+        ("exit 0",),
+        (),
+    ),
+    "select classifiers": (
+        support.write_select_classifiers,
+        SELECT_CLASSIFIERS,
+        ("branch 0", "branch 1", "decision 0"),
+        ("chooser",),
+    ),
+    "select detectors": (
+        support.write_select_detectors,
+        SELECT_DETECTORS,
+        ("branch 0", "branch 1", "decision 0"),
+        ("chooser",),
+    ),
+}
+
+
+def verified(bundle: Path, functions: Mapping[str, Callable], **of_stages: bool) -> Parity:
+    source = {name: Written(function, **of_stages) for name, function in functions.items()}
+    with dyninfer.load(bundle) as detector:
+        return verify(detector, source, PICTURES, RANDOM)
+
+
+def replaced(bundle: Path, stage: str, model: onnx.ModelProto) -> Path:
+    """The bundle with another file for a stage, otherwise in order."""
+    path = bundle / "onnx" / f"{stage}.onnx"
+    path.write_bytes(model.SerializeToString())
+    support.reseal(bundle, lambda m: m["stages"][stage].update(sha256=file_sha256(path)))
+    return bundle
+
+
+def failed(parity: Parity) -> set[tuple[str, str]]:
+    return {(check.where, check.tensor) for check in parity.checks if not check.passed}
+
+
+@pytest.mark.parametrize("kind", ROUTES)
+def test_every_stage_way_and_decision_is_compared(tmp_path, kind) -> None:
+    write, functions, ends, deciders = ROUTES[kind]
+    parity = verified(write(tmp_path / "one.dyn"), functions)
+    assert parity.passed, parity.checks
+    assert {check.where for check in parity.checks} == {*functions, *ends}
+    assert tuple(parity.decisions) == deciders
+    assert all(flips.decisions >= 6 and not flips.flips for flips in parity.decisions.values())
+    assert parity.not_compared == ()
+    assert (parity.photos, parity.random_tensors) == (3, 3)
+
+
+def test_a_fault_in_the_middle_exit_is_found_there_and_at_its_end(tmp_path) -> None:
+    bundle = support.write_three_exits(tmp_path / "three.dyn")
+    parity = verified(replaced(bundle, "head_2", support.detecting_head("value_2", 1000.5)), THREE)
+    assert failed(parity) == {("head_2", "boxes_xyxy"), ("exit 1", "boxes_xyxy")}
+    assert parity.flips.flips == 0
+
+
+def test_a_fault_in_the_second_router_is_found_and_its_flips_are_its_own(tmp_path) -> None:
+    bundle = support.write_three_exits(tmp_path / "three.dyn")
+    parity = verified(replaced(bundle, "router_2", support.channel_router("value_2", 2)), THREE)
+    assert failed(parity) == {("router_2", "easiness"), ("decision 1", "easiness")}
+    assert parity.decisions["router_1"].flips == 0
+    assert parity.decisions["router_2"].flips > 0
+    assert parity.flips.flips == parity.decisions["router_2"].flips
+    assert parity.flips.decisions == sum(each.decisions for each in parity.decisions.values())
+
+
+def test_a_body_that_later_exits_read_is_blamed_alone_and_all_its_ends_differ(tmp_path) -> None:
+    bundle = support.write_three_exits(tmp_path / "three.dyn")
+    model = support.means_of("images", 8, 8, "value_1")
+    model.graph.node[0].op_type = "ReduceMax"
+    parity = verified(replaced(bundle, "body_1", model), THREE)
+    assert failed(parity) == {
+        ("body_1", "value_1"),
+        ("exit 0", "boxes_xyxy"),
+        ("decision 0", "easiness"),
+        ("exit 2", "boxes_xyxy"),
+    }
+
+
+def test_a_chooser_that_prefers_the_other_branch_flips_every_decision(tmp_path) -> None:
+    bundle = support.write_select_classifiers(tmp_path / "select.dyn")
+    model = support.channel_chooser("images", 8)
+    (order,) = (t for t in model.graph.initializer if t.name == "channels")
+    order.CopyFrom(onnx.numpy_helper.from_array(np.array([1, 0]), order.name))
+    parity = verified(replaced(bundle, "chooser", model), SELECT_CLASSIFIERS)
+    assert failed(parity) == {("chooser", "choice_scores"), ("decision 0", "choice_scores")}
+    assert parity.decisions == {"chooser": Flips(6, 6)}
 
 
 @pytest.mark.parametrize(
-    ("tensor", "error", "largest", "passes"),
+    ("write", "functions", "stage", "model", "found"),
     [
-        ("boxes_xyxy", 0.0, 0.0, True),
-        ("boxes_xyxy", 0.9e-3, 10.0, True),
-        ("boxes_xyxy", 1.1e-3, 10.0, False),
-        ("boxes_xyxy", 1.1e-3, 6000.0, False),
-        ("easiness", 0.9e-5, 0.5, True),
-        ("easiness", 1.1e-5, 0.5, False),
-        ("class_scores", 1.1e-4, 1.0, False),
-        ("feature_24", 9e-4, 10.0, True),
-        ("feature_24", 1.1e-3, 10.0, False),
-        ("feature_24", float("inf"), 10.0, False),
-        ("boxes_xyxy", float("nan"), 10.0, False),
+        (
+            support.write_select_detectors,
+            SELECT_DETECTORS,
+            "head_1",
+            support.detecting_head("value", 1001),
+            {("head_1", "boxes_xyxy"), ("branch 1", "boxes_xyxy")},
+        ),
+        (
+            support.write_select_classifiers,
+            SELECT_CLASSIFIERS,
+            "body_1",
+            support.classifying_body("images", 8, (10, 10, 11)),
+            {("body_1", "logits"), ("branch 1", "logits")},
+        ),
+        (
+            support.write_static_two_stages,
+            {"body": means, "head": boxes_at(0)},
+            "head",
+            support.detecting_head("value", 1),
+            {("head", "boxes_xyxy"), ("exit 0", "boxes_xyxy")},
+        ),
     ],
 )
-def test_tolerances(tensor: str, error: float, largest: float, passes: bool) -> None:
-    assert checked(tensor, error, largest) is passes
+def test_a_fault_at_the_end_of_any_route_is_found(
+    tmp_path, write, functions, stage, model, found
+) -> None:
+    parity = verified(replaced(write(tmp_path / "one.dyn"), stage, model), functions)
+    assert failed(parity) == found
+
+
+def test_the_record_tells_decisions_in_total_and_by_decider(tmp_path) -> None:
+    bundle = support.write_three_exits(tmp_path / "three.dyn")
+    parity = verified(replaced(bundle, "router_2", support.channel_router("value_2", 2)), THREE)
+    record = parity.to_dict(dyninfer.Bundle.open(bundle).manifest)
+    assert json.loads(json.dumps(record)) == record
+    each = record["by_decider"]
+    assert list(each) == ["router_1", "router_2"]
+    for key in ("decisions", "flips"):
+        assert record[key] == each["router_1"][key] + each["router_2"][key]
+    assert record["flip_share"] == record["flips"] / record["decisions"]
 
 
 @pytest.mark.parametrize(
-    ("error", "rounding", "passes"),
-    [(0.01, 0.0, False), (0.01, 0.0021, True), (0.01, 0.0019, False), (0.0009, 0.0, True)],
+    ("write", "functions", "lacking", "left"),
+    [
+        (support.write_three_exits, THREE, "router_1", ["router_2"]),
+        (support.write_three_exits, THREE, "router_2", ["router_1"]),
+        (support.write_select_detectors, SELECT_DETECTORS, "chooser", []),
+    ],
 )
-def test_an_error_no_larger_than_the_sources_own_rounding_passes(
-    error: float, rounding: float, passes: bool
+def test_a_decider_without_a_source_is_named_and_all_else_is_compared(
+    tmp_path, write, functions, lacking, left
 ) -> None:
-    assert checked("boxes_xyxy", error, 1000.0, rounding) is passes
+    known = {name: function for name, function in functions.items() if name != lacking}
+    parity = verified(write(tmp_path / "one.dyn"), known)
+    assert parity.passed
+    assert parity.not_compared == (lacking,)
+    assert list(parity.decisions) == left
+    ends = {check.where for check in parity.checks if check.where not in functions}
+    ways = len(dyninfer.Bundle.open(tmp_path / "one.dyn").manifest.ways)
+    assert len(ends) == ways + len(left)
 
 
-def test_errors_keep_the_largest_of_all_samples_and_never_lose_a_nan() -> None:
-    errors = Errors()
-    source = np.array([1.0, -4.0])
-    errors.add("head", "boxes_xyxy", source + 0.5, source)
-    errors.add("head", "boxes_xyxy", source, source)
-    errors.add("second", "boxes_xyxy", np.array([np.nan, -4.0]), source)
-    errors.add("second", "boxes_xyxy", source, source)
-    head, second = errors.checks(Tolerance())
-    assert (head.max_abs, head.max_rel, head.passed) == (0.5, 0.125, False)
-    assert second.max_abs == float("inf")
-    assert second.passed is False
+def test_a_source_without_a_stage_that_makes_results_is_refused(tmp_path) -> None:
+    bundle = support.write_three_exits(tmp_path / "three.dyn")
+    known = {name: function for name, function in THREE.items() if name != "head_2"}
+    with support.refuses(dyninfer.BundleError, "no stage 'head_2'", "router"):
+        verified(bundle, known)
+
+
+def coarse(value: Array) -> list[Array]:
+    """The head of the middle exit with a sum that float32 rounds to some thousandths."""
+    boxes, scores = boxes_at(1000)(value)
+    far = value.dtype.type(100_000)
+    return [boxes + far - far, scores]
+
+
+def test_the_sources_own_rounding_is_measured_at_every_stage_way_and_decision(tmp_path) -> None:
+    bundle = support.write_three_exits(tmp_path / "three.dyn")
+    functions = {**THREE, "head_2": coarse}
+    parity = verified(bundle, functions)
+    assert parity.passed, parity.checks
+    checks = {(check.where, check.tensor): check for check in parity.checks}
+    assert all(check.rounding is not None for check in checks.values())
+    for where in ("head_2", "exit 1"):
+        check = checks[where, "boxes_xyxy"]
+        assert check.max_abs > parity.tolerance.boxes_px
+        assert check.rounding == pytest.approx(check.max_abs, rel=0.2)
+    assert checks["exit 0", "boxes_xyxy"].rounding < 1e-4
+    assert failed(verified(bundle, functions, has_double=False)) == {
+        ("head_2", "boxes_xyxy"),
+        ("exit 1", "boxes_xyxy"),
+    }
+
+
+def test_verifying_leaves_the_policy_alone(tmp_path) -> None:
+    write, functions, *_ = ROUTES["two exits"]
+    with dyninfer.load(write(tmp_path / "two.dyn")) as detector:
+        detector.policy = policy = dyninfer.Threshold(0.25)
+        verify(detector, {name: Written(f) for name, f in functions.items()}, PICTURES[:1], 0)
+        assert detector.policy is policy

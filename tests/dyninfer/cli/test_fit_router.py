@@ -42,7 +42,7 @@ def test_a_router_is_fitted_compared_and_written_beside_the_bundle(capsys, bundl
     assert support.files_below(bundle) == before
     with dyninfer.load(routed) as detector:
         assert detector.manifest.name == "pair-routed"
-        assert detector.manifest.has_routers
+        assert detector.manifest.routed
 
 
 def test_json_is_the_record_that_lies_in_the_bundle(capsys, bundle, pictures, tmp_path):

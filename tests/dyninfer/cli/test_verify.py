@@ -53,9 +53,13 @@ def test_parity_is_written_and_shown(
     assert parity["flips"] == 0
     assert parity["decisions"] > 0
     checked = {(check["where"], check["tensor"]) for check in parity["checks"]}
-    for name in ("head", "second", "easy route", "hard route"):
+    for name in ("head", "second", "exit 0", "exit 1"):
         assert (name, "boxes_xyxy") in checked
     assert ("router", "easiness") in checked
+    assert ("decision 0", "easiness") in checked
+    assert parity["by_decider"] == {
+        "router": {k: parity[k] for k in parity["by_decider"]["router"]}
+    }
 
 
 def test_json_on_pictures_of_ones_own(
@@ -87,7 +91,7 @@ def test_a_stage_that_computes_something_else_fails_and_is_recorded(
     assert parity is not None
     assert parity["passed"] is False
     failed = {check["where"] for check in parity["checks"] if not check["passed"]}
-    assert failed == {"second", "hard route"}
+    assert failed == {"second", "exit 1"}
 
 
 def test_another_checkpoint_is_refused(
@@ -121,3 +125,14 @@ def test_a_source_that_is_nowhere_is_asked_for(
     status, _, err = run(capsys, "verify", str(copied))
     assert status == 1
     assert "--source" in err
+
+
+def test_a_family_without_a_source_is_refused_before_files_are_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bundle = support.write_select_classifiers(tmp_path / "select.dyn")
+    status, _, err = run(capsys, "verify", str(bundle))
+    assert status == 1
+    assert "family 'tiny' cannot be verified" in err
+    assert "dynamicdet, cascade" in err
+    assert not (bundle / "parity.json").exists()

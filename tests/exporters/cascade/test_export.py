@@ -48,9 +48,9 @@ def test_a_pair_becomes_two_exits_that_agree_with_their_sources(pair, tmp_path) 
     assert made.manifest == Bundle.open(target).manifest
     manifest = made.manifest
     assert manifest.family == "cascade"
-    assert [exit_.body for exit_ in manifest.exits] == ["first", "second"]
-    assert not any(exit_.router or exit_.head for exit_ in manifest.exits)
-    assert [exit_.image_input for exit_ in manifest.exits] == ["images", "images_2"]
+    assert [exit_.body for exit_ in manifest.ways] == ["first", "second"]
+    assert not any(exit_.router or exit_.head for exit_ in manifest.route.exits)
+    assert [exit_.image_input for exit_ in manifest.ways] == ["images", "images_2"]
     assert manifest.class_names == ("dog", "cow", "sofa")
     assert manifest.source.file_name == "cheap.onnx"
     assert [source.file_name for source in manifest.further_sources] == ["good.onnx"]
@@ -62,7 +62,7 @@ def test_a_pair_becomes_two_exits_that_agree_with_their_sources(pair, tmp_path) 
         parity = checked(detector)
         assert parity.passed, parity.checks
         assert {check.where for check in parity.checks} == {
-            *("first", "second", "easy route", "hard route")
+            *("first", "second", "exit 0", "exit 1")
         }
         assert parity.not_compared == ()
 
@@ -87,7 +87,7 @@ def test_a_wrong_stage_is_found_by_verification(pair, tmp_path) -> None:
     support.reseal(target, lambda m: m["stages"]["first"].update(sha256=file_sha256(path)))
     with dyninfer.load(target) as detector:
         failed = {(c.where, c.tensor) for c in checked(detector).checks if not c.passed}
-    assert failed == {("first", "boxes_xyxy"), ("easy route", "boxes_xyxy")}
+    assert failed == {("first", "boxes_xyxy"), ("exit 0", "boxes_xyxy")}
 
 
 def test_a_router_that_was_added_later_is_not_compared(pair, tmp_path) -> None:
@@ -115,6 +115,7 @@ def test_a_router_that_was_added_later_is_not_compared(pair, tmp_path) -> None:
         parity = checked(detector)
     assert parity.passed
     assert parity.not_compared == ("router",)
+    assert parity.decisions == {}
     assert parity.flips.decisions == 0
 
 

@@ -10,12 +10,14 @@ import dyninfer
 from dyninfer.builds.precisions import parse_precision
 from dyninfer.bundle.folder import Bundle, file_sha256
 from dyninfer.bundle.manifest import Precision
+from dyninfer.engines.ort.plain import PlainStages
 from dyninfer.errors import BundleError, ExportError, InputError
 from dyninfer.exporters.precision.convert import convert_bundle_stages
+from dyninfer.exporters.precision.feed import stage_feed
 from dyninfer.exporters.precision.measure import measure_precision
 from dyninfer.exporters.precision.report import PARITY_KEY, add_to_parity
 from dyninfer.exporters.precision.settings import Int8Settings
-from dyninfer.exporters.precision.variant import write_variant
+from dyninfer.exporters.precision.variant import ConvertedStage, write_variant
 from tests import support
 
 PICTURES = support.random_pictures(4)
@@ -158,3 +160,51 @@ def test_pictures_and_truths_must_go_together(bundle, truths) -> None:
     pictures = [] if truths is None else PICTURES
     with pytest.raises(InputError, match="expected at least one picture"):
         measure_precision(bundle, {}, pictures, truths)
+
+
+def changed_file(folder, name, model) -> ConvertedStage:
+    path = folder / f"{name}.onnx"
+    path.write_bytes(model.SerializeToString())
+    return ConvertedStage(Precision.INT8, path, file_sha256(path))
+
+
+def test_a_select_bundle_of_classifiers_is_measured_by_branch(tmp_path) -> None:
+    bundle = Bundle.open(support.write_select_classifiers(tmp_path / "select.dyn"))
+    model = support.channel_chooser("images", 8)
+    (order,) = (t for t in model.graph.initializer if t.name == "channels")
+    order.CopyFrom(onnx.numpy_helper.from_array(np.array([1, 0]), order.name))
+    converted = {
+        "chooser": changed_file(tmp_path, "chooser", model),
+        "body_1": changed_file(tmp_path, "b", support.classifying_body("images", 8, (-9, -9, -9))),
+    }
+    report = measure_precision(bundle, converted, PICTURES)
+    assert [(error.stage, error.tensor) for error in report.tensors] == [
+        ("chooser", "choice_scores"),
+        ("body_1", "logits"),
+    ]
+    assert (report.flips["chooser"].decisions, report.flips["chooser"].flips) == (4, 4)
+    same, other = report.exits
+    assert (same.score_error_max, same.disagreement) == (0.0, 0.0)
+    assert other.disagreement == 1.0
+    assert other.score_error_max > 0
+    assert (other.boxes, other.box_error_mean_px, other.ap_fp32) == (0, None, None)
+
+
+def test_a_cascade_of_three_exits_is_measured_at_every_exit_and_router(tmp_path) -> None:
+    bundle = Bundle.open(support.write_three_exits(tmp_path / "three.dyn"))
+    converted = {
+        "head_2": changed_file(tmp_path, "h", support.detecting_head("value_2", 1003)),
+        "router_2": changed_file(tmp_path, "r", support.channel_router("value_2", 2)),
+    }
+    report = measure_precision(bundle, converted, PICTURES)
+    assert [error.box_error_max_px for error in report.exits] == [0, pytest.approx(3), 0]
+    assert report.flips["router_1"].flips == 0
+    assert report.flips["router_2"].flips > 0
+
+
+def test_a_head_of_a_later_branch_is_fed_by_its_own_body(tmp_path) -> None:
+    bundle = Bundle.open(support.write_select_detectors(tmp_path / "select.dyn"))
+    found = list(stage_feed(PlainStages(bundle), "head_1", PICTURES[:2])())
+    with dyninfer.load(bundle.path) as detector:
+        made = detector.trace(detector.prepare(PICTURES[:2]), keep=["body_1"]).stages["body_1"]
+    np.testing.assert_allclose(np.concatenate([f["value"] for f in found]), made["value"])

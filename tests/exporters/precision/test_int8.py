@@ -6,8 +6,9 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from dyninfer.bundle.folder import Bundle
+from dyninfer.engines.ort.plain import PlainStages
 from dyninfer.exporters.precision.deviation import deviations
-from dyninfer.exporters.precision.feed import StageRunner, stage_feed
+from dyninfer.exporters.precision.feed import stage_feed
 from dyninfer.exporters.precision.graph import decode_nodes, end_layers, initializers_of
 from dyninfer.exporters.precision.int8 import SILU_FLOOR, observe_stage, prepare_int8, to_int8
 from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Settings, Int8Target
@@ -91,7 +92,7 @@ def test_the_cpu_gets_everything_between_two_layers_in_8_bits() -> None:
 def test_the_decode_stays_in_float32(small_bundle, target) -> None:
     bundle = Bundle.open(small_bundle)
     source = onnx.load(bundle.stage_path("head"))
-    feed = stage_feed(StageRunner(bundle), "head", support.random_pictures(3))
+    feed = stage_feed(PlainStages(bundle), "head", support.random_pictures(3))
     settings = Int8Settings(target=target)
     prepared = prepare_int8(source)
     converted = to_int8(prepared, observe_stage(prepared, feed, settings), settings)

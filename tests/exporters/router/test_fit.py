@@ -16,7 +16,6 @@ from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.router_quality import FITTED, RANDOM
 from dyninfer.exporters.router.features import FeatureKind
 from dyninfer.exporters.router.fit import FitOptions, RouterFit, fit_routers, refuse_useless
-from dyninfer.exporters.router.observe import body_outputs
 from dyninfer.exporters.router.write import write_routed
 from dyninfer.images.reading import find_images, read_image
 from tests import support
@@ -68,8 +67,8 @@ def test_the_exported_router_says_what_the_fitted_one_says(tmp_path, write_bundl
     router = fitted.exits[0].router
     pictures = [read_image(path) for path in find_images(folder)]
     with dyninfer.load(routed) as detector:
-        (tensors,) = body_outputs(detector, pictures)
-        inputs = {spec.name: tensors[spec.name] for spec in router.inputs}
+        made = detector.trace(detector.prepare(pictures), keep=["first"]).stages["first"]
+        inputs = {spec.name: made[spec.name] for spec in router.inputs}
         found = detector.run_stage("router", inputs)["easiness"]
         alone = [detector(picture).easiness for picture in pictures[:3]]
     expected = router.module(*(torch.from_numpy(array) for array in inputs.values()))
@@ -115,7 +114,7 @@ def test_every_exit_but_the_last_gets_its_router(tmp_path):
     fitted = fit(bundle, folder)
     routed = write(bundle, tmp_path / "routed.dyn", fitted)
     manifest = Bundle.open(routed).manifest
-    assert [exit_.router for exit_ in manifest.exits] == ["router_1", "router_2", None]
+    assert [exit_.router for exit_ in manifest.route.exits] == ["router_1", "router_2", None]
     with dyninfer.load(routed) as detector:
         detector.policy = dyninfer.Threshold(0.5)
         assert [d.exit_index for d in detector(find_images(folder))] == [0, 1] * 20
@@ -143,7 +142,7 @@ def test_a_stage_that_is_called_router_already_keeps_its_name(tmp_path):
     bundle = support.write_tiny_bundle(tmp_path / "odd.dyn", models, route, {"images": 8})
     fitted = fit(bundle, cascades.write_pictures(tmp_path / "pictures"))
     routed = Bundle.open(write(bundle, tmp_path / "routed.dyn", fitted))
-    assert routed.manifest.exits[0].router == "router_fitted"
+    assert routed.manifest.ways[0].router == "router_fitted"
     assert routed.manifest.stages["router"] == Bundle.open(bundle).manifest.stages["router"]
 
 
@@ -177,6 +176,15 @@ def test_a_bundle_with_a_single_exit_has_nothing_to_route(tmp_path):
     folder = cascades.write_pictures(tmp_path / "pictures")
     with support.refuses(dyninfer.InputError, "single exit", "expected a cascade"):
         fit(static, folder)
+
+
+@pytest.mark.parametrize(
+    "write_select", [support.write_select_detectors, support.write_select_classifiers]
+)
+def test_a_bundle_with_a_chooser_of_its_own_is_refused(tmp_path, write_select):
+    folder = cascades.write_pictures(tmp_path / "pictures")
+    with support.refuses(dyninfer.InputError, "2 branches", "chooser", "fitted to a cascade"):
+        fit(write_select(tmp_path / "select.dyn"), folder)
 
 
 @pytest.mark.parametrize("count", [1, 9])
