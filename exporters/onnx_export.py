@@ -16,8 +16,8 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from dyninfer.bundle.folder import file_sha256
 from dyninfer.bundle.manifest import BATCH_AXIS, Stage, TensorSpec
+from dyninfer.bundle.writing import write_stage_file
 from dyninfer.errors import ExportError
 
 OPSET = 17  # the newest that TensorRT 8.6 reads
@@ -57,12 +57,9 @@ def write_stage(stage: StageExport, folder: Path, file: str) -> tuple[Stage, dic
         )
     )
     model = _to_onnx(stage)
-    path = folder / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
     entry = Stage(
         file=file,
-        sha256=file_sha256(path),
+        sha256=write_stage_file(folder, file, model.SerializeToString()),
         inputs=tuple(_spec(name, tensor) for name, tensor in stage.inputs.items()),
         outputs=tuple(_spec(name, tensor) for name, tensor in outputs.items()),
         parameters=stage.parameters,

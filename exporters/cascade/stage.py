@@ -12,9 +12,9 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorProto, helper
 from pydantic import TypeAdapter, ValidationError
 
-from dyninfer.bundle.folder import file_sha256
 from dyninfer.bundle.manifest import BATCH_AXIS, Precision, Stage, Task, TensorSpec
 from dyninfer.bundle.validation import first_problem
+from dyninfer.bundle.writing import write_stage_file
 from dyninfer.errors import BundleError, ExportError
 from dyninfer.exporters.cascade.batch import loosen_reshapes
 from dyninfer.exporters.cascade.decodes import write_decode
@@ -54,16 +54,13 @@ def write_stage(
     expected = [decode_one(planned.plan, outputs) for _, outputs in planned.samples]
     model, batched, reason = _choose_batch(planned, image_input, expected)
     file = f"onnx/{ordinal}.onnx"
-    path = folder / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
     plan, outputs = planned.plan, Task.DETECT.outputs
     shapes = ((BATCH_AXIS, plan.anchors, 4), (BATCH_AXIS, plan.anchors, len(plan.columns)))
     size = (BATCH_AXIS, 3, plan.image.height, plan.image.width)
     half = planned.file.image.elem_type == TensorProto.FLOAT16
     entry = Stage(
         file=file,
-        sha256=file_sha256(path),
+        sha256=write_stage_file(folder, file, model.SerializeToString()),
         inputs=(TensorSpec(name=image_input, dtype="float32", shape=size),),
         outputs=tuple(
             TensorSpec(name=name, dtype="float32", shape=shape)
