@@ -20,12 +20,12 @@ from dyninfer.exporters.cascade.batch import loosen_reshapes
 from dyninfer.exporters.cascade.decodes import write_decode
 from dyninfer.exporters.cascade.graph_builder import GraphBuilder, Value
 from dyninfer.exporters.cascade.graphs import add_prefix, all_nodes, prune
-from dyninfer.exporters.cascade.macs import measured_macs
 from dyninfer.exporters.cascade.onnx_file import parameter_count
 from dyninfer.exporters.cascade.options import DetectorPlan, Layout
 from dyninfer.exporters.cascade.original import open_model
 from dyninfer.exporters.cascade.plan import PlannedDetector
 from dyninfer.exporters.cascade.reference import decode_one
+from dyninfer.exporters.macs import measured_macs
 from dyninfer.types import Float32Array
 
 DETECTOR, DECODE = "detector", "decode"  # prefixes of the names in a stage's graph

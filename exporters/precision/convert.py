@@ -8,15 +8,16 @@ from itertools import islice
 from pathlib import Path
 
 import onnx
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from dyninfer.bundle.folder import Bundle, file_sha256
 from dyninfer.bundle.manifest import Precision, Stage
 from dyninfer.errors import BundleError, ExportError, InputError
 from dyninfer.exporters.precision.feed import Picture, StageRunner, stage_feed
 from dyninfer.exporters.precision.fp16 import to_fp16
-from dyninfer.exporters.precision.graph import float_tensors, prepared_copy
+from dyninfer.exporters.precision.graph import float_tensors
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
+from dyninfer.exporters.precision.prepare import closed, opened
 from dyninfer.exporters.precision.ranges import Feed, observe
 from dyninfer.exporters.precision.sensitivity import Choice, quantise_within
 from dyninfer.exporters.precision.settings import Int8Settings
@@ -53,7 +54,6 @@ def convert_bundle_stages(
         InputError: the plan names an unknown stage, or int8 is planned without pictures.
         BundleError: a stage is in another precision than float32 already.
         ExportError: a stage cannot be converted; the message says why.
-        MissingExtra: a library is not installed.
     """
     _check_plan(bundle, plan, calibration_images)
     runner = StageRunner(bundle)
@@ -135,8 +135,8 @@ def _convert(job: _Job, precision: Precision, runner: StageRunner) -> _Made | No
     model = onnx.load(job.path)
     feed = stage_feed(runner, job.name, job.pictures)
     if precision is Precision.FP16:
-        made = _Made(to_fp16(model, _largest(model, feed) if job.pictures else None))
-        return made if _holds(made.model, TensorProto.FLOAT16) else None
+        half = to_fp16(model, _largest(model, feed) if job.pictures else None)
+        return _Made(half) if half else None
     choice = _to_int8(job, model, feed)
     if not any(node.op_type == "QuantizeLinear" for node in choice.model.graph.node):
         return None
@@ -166,15 +166,7 @@ def _to_int8(job: _Job, model: ModelProto, feed: Feed) -> Choice:
 
 def _largest(model: ModelProto, feed: Feed) -> dict[str, float]:
     """Largest magnitude that every float32 tensor of a stage was seen to hold."""
-    prepared = prepared_copy(model)
-    seen = observe(
-        prepared, float_tensors(prepared), feed, histograms=False, memory_mib=SETTINGS.memory_mib
-    )
+    stage = opened(model)
+    tensors = float_tensors(stage.graph)
+    seen = observe(closed(stage), tensors, feed, histograms=False, memory_mib=SETTINGS.memory_mib)
     return {name: tensor.largest for name, tensor in seen.items()}
-
-
-def _holds(model: ModelProto, elem_type: int) -> bool:
-    return any(tensor.data_type == elem_type for tensor in model.graph.initializer) or any(
-        node.op_type == "Cast" and any(a.name == "to" and a.i == elem_type for a in node.attribute)
-        for node in model.graph.node
-    )

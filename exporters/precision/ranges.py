@@ -6,16 +6,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from dyninfer.errors import ExportError, InputError
 from dyninfer.exporters.precision.clipping import BINS, Observed
+from dyninfer.exporters.probe import Probe, open_model
+from dyninfer.types import AnyArray, Int64Array
 
-Array = npt.NDArray[Any]
-Arrays = Mapping[str, Array]
-Feed = Callable[[], Iterable[Arrays]]
+Array = AnyArray
+StageInputs = Mapping[str, AnyArray]
+Feed = Callable[[], Iterable[StageInputs]]
 """Gives a stage's real inputs by name, (1, ...) each, anew at every call."""
 Tick = Callable[[], None]
 
@@ -23,24 +23,14 @@ _BYTES = 4  # of a float32
 _MIB = 1 << 20
 
 
-def open_session(model: ModelProto, *, optimise: bool = True) -> Any:
+def open_session(model: ModelProto) -> Any:
     """An ONNX Runtime session on the CPU for a model in memory.
 
     Raises:
         ExportError: ONNX Runtime refuses the model.
     """
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.enable_mem_pattern = False
-    options.log_severity_level = 4
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return open_model(model)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         reason = str(error).strip().splitlines()[0]
         raise ExportError(f"ONNX Runtime cannot run a stage during conversion: {reason}") from error
@@ -79,7 +69,7 @@ def observe(
     if not histograms:
         return {name: Observed(low, high) for name, (low, high) in extremes.items()}
     sizes = {name: size for name, size in sizes.items() if np.isfinite(extremes[name]).all()}
-    counted: dict[str, npt.NDArray[np.int64]] = {}
+    counted: dict[str, Int64Array] = {}
     for group in grouped(sizes, memory_mib * _MIB // _BYTES):
         counted |= _magnitudes(model, group, extremes, feed, tick)
     return {name: Observed(low, high, counted.get(name)) for name, (low, high) in extremes.items()}
@@ -159,39 +149,17 @@ def _magnitudes(
     extremes: Mapping[str, tuple[float, float]],
     feed: Feed,
     tick: Tick,
-) -> dict[str, npt.NDArray[np.int64]]:
-    session = open_session(showing(model, tensors))
+) -> dict[str, Int64Array]:
+    probe = Probe(model, tensors)
     counts = {name: np.zeros(BINS, np.int64) for name in tensors}
-    given = {value.name for value in model.graph.input}
-    computed = [name for name in tensors if name not in given]
     for inputs in feed():
-        arrays = dict(inputs)
-        if computed:
-            arrays |= dict(zip(computed, session.run(computed, dict(inputs)), strict=True))
-        for name in tensors:
-            largest = max(map(abs, extremes[name]))
-            counts[name] += count_magnitudes(arrays[name], largest)
+        for name, array in probe.read(inputs).items():
+            counts[name] += count_magnitudes(array, max(map(abs, extremes[name])))
         tick()
     return counts
 
 
-def showing(model: ModelProto, tensors: Iterable[str]) -> ModelProto:
-    """The model with the given tensors as its outputs, in place of its own."""
-    shown = ModelProto()
-    shown.CopyFrom(model)
-    del shown.graph.output[:]
-    given = {value.name for value in model.graph.input}
-    shown.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-        for name in tensors
-        if name not in given
-    )
-    if not shown.graph.output:  # a graph needs one; nobody asks for it
-        shown.graph.output.extend(model.graph.output[:1])
-    return shown
-
-
-def count_magnitudes(array: Array, largest: float) -> npt.NDArray[np.int64]:
+def count_magnitudes(array: AnyArray, largest: float) -> Int64Array:
     """(BINS,) how many values have their magnitude in each equal part of [0, largest]."""
     if not largest:
         counts = np.zeros(BINS, np.int64)
