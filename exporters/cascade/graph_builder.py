@@ -1,78 +1,64 @@
-"""Writing ONNX nodes: only operators whose signature is the same from opset 13 to 23."""
+"""Adding nodes to a graph: only operators whose signature is the same from opset 13 to 23."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NewType
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+import onnx_ir as ir
 
-Value = NewType("Value", str)
-"""Name of a tensor inside a graph."""
+from dyninfer.types import AnyArray, Float32Array
 
 
 class GraphBuilder:
-    """Collects nodes and constants, each under a name that nothing else in the graph has."""
+    """Adds nodes and constants, each under a name that begins with a prefix of its own."""
 
-    def __init__(self, prefix: str) -> None:
-        self.nodes: list[NodeProto] = []
-        self.initializers: list[TensorProto] = []
+    def __init__(self, graph: ir.Graph, prefix: str) -> None:
+        self._tape = ir.tape.Tape(graph)
         self._prefix = prefix
 
-    def _name(self, what: str) -> Value:
-        return Value(f"{self._prefix}/{what}_{len(self.nodes) + len(self.initializers)}")
+    def _name(self, what: str) -> str:
+        return f"{self._prefix}/{what}_{len(self._tape.nodes) + len(self._tape.initializers)}"
 
-    def constant(self, array: npt.NDArray[Any]) -> Value:
-        """A constant tensor."""
-        name = self._name("constant")
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        return name
+    def constant(self, array: AnyArray | Sequence[int]) -> ir.Value:
+        """A constant tensor; whole numbers have 64 bits."""
+        tensor = ir.tensor(np.ascontiguousarray(array), name=self._name("constant"))
+        return self._tape.initializer(tensor)
 
-    def apply(self, operator: str, *inputs: Value, **attributes: Any) -> Value:
+    def apply(self, operator: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         """One node with one output."""
         name = self._name(operator)
-        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
-        return name
+        return self._tape.op(operator, inputs, attributes, name=name, output=ir.val(name))
 
-    def name_output(self, value: Value, name: str) -> None:
-        """Give a tensor the name of an output of the graph."""
-        self.nodes.append(helper.make_node("Identity", [value], [name], name=f"{name} out"))
+    def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """Another element type, or the very tensor where it has that already."""
+        return value if value.dtype is dtype else self.apply("Cast", value, to=dtype)
 
-    def cast(self, value: Value, elem_type: int) -> Value:
-        """Another element type."""
-        return self.apply("Cast", value, to=elem_type)
-
-    def transpose(self, value: Value, axes: Sequence[int]) -> Value:
-        """Axes in another order."""
-        return self.apply("Transpose", value, perm=list(axes))
-
-    def reshape(self, value: Value, shape: Sequence[int]) -> Value:
+    def reshape(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
         """Another shape; 0 keeps an axis, -1 takes what is left."""
-        return self.apply("Reshape", value, self.constant(np.array(shape, np.int64)))
+        return self.apply("Reshape", value, self.constant(shape))
 
-    def part(self, value: Value, axis: int, start: int, stop: int) -> Value:
+    def part(self, value: ir.Value, axis: int, start: int, stop: int) -> ir.Value:
         """A range of one axis."""
-        ends = [self.constant(np.array([n], np.int64)) for n in (start, stop, axis)]
-        return self.apply("Slice", value, *ends)
+        return self.apply("Slice", value, *(self.constant([n]) for n in (start, stop, axis)))
 
-    def concat(self, values: Sequence[Value], axis: int) -> Value:
+    def concat(self, values: Sequence[ir.Value], axis: int) -> ir.Value:
         """Tensors one after the other along an axis."""
         return values[0] if len(values) == 1 else self.apply("Concat", *values, axis=axis)
 
-    def gather(self, value: Value, indices: Sequence[int], axis: int) -> Value:
+    def gather(self, value: ir.Value, indices: Sequence[int], axis: int) -> ir.Value:
         """Chosen places of one axis."""
-        return self.apply("Gather", value, self.constant(np.array(indices, np.int64)), axis=axis)
+        return self.apply("Gather", value, self.constant(indices), axis=axis)
 
-    def scale(self, value: Value, factor: npt.NDArray[np.float32]) -> Value:
+    def scale(self, value: ir.Value, factor: Float32Array) -> ir.Value:
         """A tensor times a constant that broadcasts."""
         return self.apply("Mul", value, self.constant(factor))
 
-    def largest(self, values: Value, count: int) -> Value:
+    def largest(self, values: ir.Value, count: int) -> ir.Value:
         """Places of the largest of ``values`` (K,), the largest first."""
         name = self._name("TopK")
-        inputs = [values, self.constant(np.array([count], np.int64))]
-        outputs = [f"{name}_values", name]
-        self.nodes.append(helper.make_node("TopK", inputs, outputs, name=name, axis=0))
-        return name
+        outputs = [ir.val(f"{name}_values"), ir.val(name)]
+        inputs = [values, self.constant([count])]
+        self._tape.op_multi_out("TopK", inputs, {"axis": 0}, outputs=outputs, name=name)
+        return outputs[1]

@@ -13,11 +13,12 @@ from onnx import ModelProto
 from dyninfer.bundle.folder import Bundle, file_sha256
 from dyninfer.bundle.manifest import Precision, Stage
 from dyninfer.errors import BundleError, ExportError, InputError
+from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.feed import Picture, StageRunner, stage_feed
 from dyninfer.exporters.precision.fp16 import to_fp16
 from dyninfer.exporters.precision.graph import float_tensors
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
-from dyninfer.exporters.precision.prepare import closed, opened
+from dyninfer.exporters.precision.prepare import opened
 from dyninfer.exporters.precision.ranges import Feed, observe
 from dyninfer.exporters.precision.sensitivity import Choice, quantise_within
 from dyninfer.exporters.precision.settings import Int8Settings

@@ -15,6 +15,7 @@ from onnx import ModelProto
 from onnx_ir.passes import common
 
 from dyninfer.errors import ExportError
+from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.clipping import Observed, clipping_range
 from dyninfer.exporters.precision.graph import (
     decode_nodes,
@@ -24,7 +25,7 @@ from dyninfer.exporters.precision.graph import (
     summary_nodes,
     touched,
 )
-from dyninfer.exporters.precision.prepare import closed, finished, opened
+from dyninfer.exporters.precision.prepare import finished, opened
 from dyninfer.exporters.precision.ranges import Feed, Tick, observe
 from dyninfer.exporters.precision.settings import (
     CalibrationMethod,

@@ -9,6 +9,7 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from dyninfer.errors import ExportError
+from dyninfer.exporters.graphs import closed, editable
 
 MIN_OPSET = 13  # the first with one scale for every channel
 
@@ -21,9 +22,7 @@ def opened(model: ModelProto) -> ir.Model:
     Raises:
         ExportError: the operators are of an opset that is too old, or types cannot be inferred.
     """
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    stage = ir.from_proto(copy)
+    stage = editable(model)
     opset = stage.opset_imports.get("", 0)
     if opset < MIN_OPSET:
         raise ExportError(
@@ -42,13 +41,6 @@ def opened(model: ModelProto) -> ir.Model:
         reason = str(error).strip().splitlines()[0]
         raise ExportError(f"the types in a stage's graph cannot be inferred: {reason}") from None
     return ir.from_proto(typed)
-
-
-def closed(stage: ir.Model) -> ModelProto:
-    """The model for a file: no types but those of inputs and outputs."""
-    model = ir.to_proto(stage)
-    del model.graph.value_info[:]
-    return model
 
 
 def finished(converted: ir.Model, source: ModelProto, what: str) -> ModelProto:

@@ -10,12 +10,12 @@ import numpy as np
 import onnx_ir as ir
 from onnx import ModelProto
 
+from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.macs import node_macs
 from dyninfer.exporters.precision.clipping import Observed
 from dyninfer.exporters.precision.deviation import deviations
 from dyninfer.exporters.precision.graph import computed_inputs, decode_nodes, is_weighted, layers_of
 from dyninfer.exporters.precision.int8 import to_int8
-from dyninfer.exporters.precision.prepare import closed
 from dyninfer.exporters.precision.ranges import StageInputs, open_session
 from dyninfer.exporters.precision.settings import Int8Settings
 from dyninfer.types import AnyArray

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import ExportError
+from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.macs import count_macs, node_macs
 from dyninfer.exporters.precision.graph import (
     decode_nodes,
@@ -16,7 +17,7 @@ from dyninfer.exporters.precision.graph import (
     silu_inputs,
     summary_nodes,
 )
-from dyninfer.exporters.precision.prepare import closed, opened
+from dyninfer.exporters.precision.prepare import opened
 from tests.exporters.precision.helpers import conv, silu, two_layers, weights
 from tests.support import tiny_model
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from dyninfer.errors import ExportError, InputError
+from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.graph import float_tensors
-from dyninfer.exporters.precision.prepare import closed, opened
+from dyninfer.exporters.precision.prepare import opened
 from dyninfer.exporters.precision.ranges import grouped, observe
 from dyninfer.exporters.probe import Probe
 from tests.exporters.precision.helpers import feed_of, images, two_layers
