@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx import ModelProto
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from dyninfer.exporters.cascade.graph_builder import GraphBuilder
+from dyninfer.exporters.graph_builder import GraphBuilder
 from dyninfer.exporters.graphs import closed, editable
 from dyninfer.exporters.probe import Probe
 from dyninfer.types import Float32Array

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from onnx_ir import DataType, Value
 
-from dyninfer.exporters.cascade.graph_builder import GraphBuilder
 from dyninfer.exporters.cascade.options import BoxFormat, BoxUnit, Decode, DetectorPlan
+from dyninfer.exporters.graph_builder import GraphBuilder
 from dyninfer.types import Float32Array
 
 Pair = tuple[Value, Value]

@@ -20,11 +20,11 @@ from dyninfer.bundle.writing import write_stage_file
 from dyninfer.errors import BundleError, ExportError
 from dyninfer.exporters.cascade.batch import loosen_reshapes
 from dyninfer.exporters.cascade.decodes import write_decode
-from dyninfer.exporters.cascade.graph_builder import GraphBuilder
 from dyninfer.exporters.cascade.onnx_file import parameter_count
 from dyninfer.exporters.cascade.options import DetectorPlan, Layout
 from dyninfer.exporters.cascade.plan import PlannedDetector
 from dyninfer.exporters.cascade.reference import Candidates, decode_one
+from dyninfer.exporters.graph_builder import GraphBuilder
 from dyninfer.exporters.graphs import add_prefix, closed, editable
 from dyninfer.exporters.macs import measured_macs
 from dyninfer.exporters.probe import open_model

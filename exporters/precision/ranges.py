@@ -6,9 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+import onnx_ir as ir
+from onnx import ModelProto
 
 from dyninfer.errors import ExportError, InputError
+from dyninfer.exporters.graph_builder import GraphBuilder
+from dyninfer.exporters.graphs import editable
 from dyninfer.exporters.precision.clipping import BINS, Observed
 from dyninfer.exporters.probe import Probe, open_model
 from dyninfer.types import AnyArray, Int64Array
@@ -119,28 +122,16 @@ def _with_extremes(model: ModelProto, tensors: Sequence[str]) -> tuple[ModelProt
 
     The size is a float32 like the others, exact up to 2**24 and close enough beyond.
     """
-    watched = ModelProto()
-    watched.CopyFrom(model)
-    graph = watched.graph
-    names = []
-    for index, name in enumerate(tensors):
-        lowest, highest, count, size = (f"{part}_{index}_" for part in ("low", "high", "n", "size"))
-        flat = f"flat_{index}_"
-        graph.node.extend(
-            [
-                helper.make_node("Reshape", [name, "all_in_one_axis"], [flat]),
-                helper.make_node("ReduceMin", [flat], [lowest], keepdims=0),
-                helper.make_node("ReduceMax", [flat], [highest], keepdims=0),
-                helper.make_node("Size", [name], [count]),
-                helper.make_node("Cast", [count], [size], to=TensorProto.FLOAT),
-            ]
-        )
-        names += [lowest, highest, size]
-    axis = numpy_helper.from_array(np.array([-1], np.int64), "all_in_one_axis")
-    graph.initializer.append(axis)
-    del graph.output[:]
-    graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, []) for n in names)
-    return watched, names
+    stage = editable(model)
+    values = ir.convenience.create_value_mapping(stage.graph, include_subgraphs=False)
+    builder = GraphBuilder(stage.graph, "seen")
+    seen = []
+    for name in tensors:
+        flat = builder.reshape(values[name], [-1])
+        ends = [builder.apply(f"Reduce{end}", flat, keepdims=0) for end in ("Min", "Max")]
+        seen += [*ends, builder.cast(builder.apply("Size", flat), ir.DataType.FLOAT)]
+    stage.graph.outputs[:] = seen
+    return ir.to_proto(stage), [str(value.name) for value in seen]
 
 
 def _magnitudes(
