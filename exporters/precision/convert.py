@@ -11,7 +11,7 @@ import onnx
 from onnx import ModelProto
 
 from dyninfer.bundle.folder import Bundle, file_sha256
-from dyninfer.bundle.manifest import Precision, Stage
+from dyninfer.bundle.manifest import Precision
 from dyninfer.errors import BundleError, ExportError, InputError
 from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.feed import Picture, StageRunner, stage_feed
@@ -64,8 +64,9 @@ def convert_bundle_stages(
         for name, entry in bundle.manifest.stages.items():
             if name not in plan:
                 continue
-            job = _Job(name, entry, bundle.stage_path(name), calibration_images, settings)
-            made = _convert_named(job, plan[name], runner)
+            job = _Job(name, bundle.stage_path(name), calibration_images, settings)
+            same = entry.precision is plan[name]
+            made = None if same else _convert(job, plan[name], runner)
             if made is None:
                 converted[name] = ConvertedStage(entry.precision, job.path, entry.sha256)
                 continue
@@ -87,17 +88,9 @@ class _Job:
     """One stage to convert."""
 
     name: str
-    entry: Stage
     path: Path
     pictures: Sequence[Picture]
     settings: Int8Settings
-
-
-@dataclass(frozen=True)
-class _Made:
-    model: ModelProto
-    kept: tuple[str, ...] = ()
-    deviation: float | None = None
 
 
 def _check_plan(bundle: Bundle, plan: Mapping[str, Precision], pictures: Sequence[Picture]) -> None:
@@ -121,27 +114,19 @@ def _check_plan(bundle: Bundle, plan: Mapping[str, Precision], pictures: Sequenc
             )
 
 
-def _convert_named(job: _Job, precision: Precision, runner: StageRunner) -> _Made | None:
-    """As :func:`_convert`, with errors that name the stage; None where it is so already."""
-    if job.entry.precision == precision:
-        return None
-    try:
-        return _convert(job, precision, runner)
-    except ExportError as error:
-        raise ExportError(f"stage {job.name!r} cannot be in {precision.value}: {error}") from error
-
-
-def _convert(job: _Job, precision: Precision, runner: StageRunner) -> _Made | None:
+def _convert(job: _Job, precision: Precision, runner: StageRunner) -> Choice | None:
     """The converted stage, or None where nothing in it could be converted."""
     model = onnx.load(job.path)
     feed = stage_feed(runner, job.name, job.pictures)
-    if precision is Precision.FP16:
-        half = to_fp16(model, _largest(model, feed) if job.pictures else None)
-        return _Made(half) if half else None
-    choice = _to_int8(job, model, feed)
-    if not any(node.op_type == "QuantizeLinear" for node in choice.model.graph.node):
-        return None
-    return _Made(choice.model, choice.kept, choice.deviation)
+    try:
+        if precision is Precision.FP16:
+            half = to_fp16(model, _largest(model, feed) if job.pictures else None)
+            return Choice(half) if half else None
+        choice = _to_int8(job, model, feed)
+    except ExportError as error:
+        raise ExportError(f"stage {job.name!r} cannot be in {precision.value}: {error}") from error
+    changed = any(node.op_type == "QuantizeLinear" for node in choice.model.graph.node)
+    return choice if changed else None
 
 
 def _to_int8(job: _Job, model: ModelProto, feed: Feed) -> Choice:

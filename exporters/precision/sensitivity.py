@@ -26,17 +26,17 @@ _FOLLOWERS = frozenset({"Sigmoid", "Mul", "Relu", "LeakyRelu", "Clip", "HardSwis
 
 @dataclass(frozen=True)
 class Choice:
-    """What quantisation came to.
+    """What a conversion came to.
 
     Attributes:
-        model: the quantised stage.
+        model: the converted stage.
         kept: layers that stay in float32.
-        deviation: largest over the stage's outputs and samples, of ``model``.
+        deviation: largest over the stage's outputs, of ``model``; None where it was not looked at.
     """
 
     model: ModelProto
-    kept: tuple[str, ...]
-    deviation: float
+    kept: tuple[str, ...] = ()
+    deviation: float | None = None
 
 
 class Trial:
@@ -84,8 +84,9 @@ def quantise_within(
     """
     trial = Trial(closed(model), samples)
     full = to_int8(model, observed, settings)
-    best = Choice(full, (), trial.deviation(full))
-    if best.deviation <= settings.max_deviation or not settings.max_float_share:
+    least = trial.deviation(full)
+    best = Choice(full, (), least)
+    if least <= settings.max_deviation or not settings.max_float_share:
         return best
     # one sample: the order is enough, and a large stage has a hundred layers
     ranked = _ranked(model, observed, Trial(closed(model), samples[:1]), settings, tick)
@@ -97,9 +98,10 @@ def quantise_within(
         nodes = frozenset[ir.Node]().union(*(groups[layer] for layer in kept))
         tried = to_int8(model, observed, settings, nodes)
         deviation = trial.deviation(tried)
-        if deviation < best.deviation:
+        if deviation < least:
+            least = deviation
             best = Choice(tried, tuple(str(layer.name) for layer in kept), deviation)
-        if best.deviation <= settings.max_deviation:
+        if least <= settings.max_deviation:
             break
     return best
 
