@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from dyninfer.errors import MissingExtra
 
-EXPORT_MODULES = ("torch", "onnx", "onnxscript", "yaml")
+EXPORT_MODULES = ("torch", "onnx", "onnx_ir", "onnxscript", "yaml")
 
 
 def require_export_extra() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from dyninfer.bundle.folder import file_sha256
 from dyninfer.bundle.manifest import BATCH_AXIS, Stage, TensorSpec
+from dyninfer.bundle.writing import write_stage_file
 from dyninfer.errors import ExportError
+from dyninfer.exporters.macs import count_macs
 
 OPSET = 17  # the newest that TensorRT 8.6 reads
 IR_VERSION = 8  # of the same time as opset 17, for older readers
@@ -57,12 +57,9 @@ def write_stage(stage: StageExport, folder: Path, file: str) -> tuple[Stage, dic
         )
     )
     model = _to_onnx(stage)
-    path = folder / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
     entry = Stage(
         file=file,
-        sha256=file_sha256(path),
+        sha256=write_stage_file(folder, file, model.SerializeToString()),
         inputs=tuple(_spec(name, tensor) for name, tensor in stage.inputs.items()),
         outputs=tuple(_spec(name, tensor) for name, tensor in outputs.items()),
         parameters=stage.parameters,
@@ -161,23 +158,3 @@ def _clean(model: ModelProto) -> ModelProto:
             "which TensorRT 8.6 reads; an operator of the stage does not exist in it"
         )
     return model
-
-
-def count_macs(model: ModelProto) -> int:
-    """Multiply-accumulates of one image: convolutions and matrix products, batch axis as 1."""
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    shapes: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in model.graph.initializer}
-    graph = inferred.graph
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        dims = value.type.tensor_type.shape.dim
-        shapes[value.name] = tuple(axis.dim_value or 1 for axis in dims)
-    total = 0
-    for node in model.graph.node:
-        if node.op_type == "Conv":
-            weight = shapes[node.input[1]]
-            total += math.prod(shapes[node.output[0]]) * math.prod(weight[1:])
-        elif node.op_type in ("Gemm", "MatMul"):
-            transposed = any(a.name == "transA" and a.i for a in node.attribute)
-            inner = shapes[node.input[0]][0 if transposed else -1]
-            total += math.prod(shapes[node.output[0]]) * inner
-    return total

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy.typing as npt
 import torch
 from torch import nn
 
-Array = npt.NDArray[Any]
+from dyninfer.types import AnyArray
 
 
 class SourceStage(Protocol):
@@ -22,7 +21,7 @@ class SourceStage(Protocol):
         """Whether :meth:`in_double` is possible."""
         ...
 
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
+    def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
         """The stage's outputs (N, ...) for its inputs (N, ...), both in the manifest's order."""
         ...
 
@@ -42,7 +41,7 @@ class TorchStage:
         """Always: PyTorch computes in float64 too."""
         return True
 
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
+    def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
         """See :class:`SourceStage`."""
         with torch.inference_mode():
             produced = self.module(*(torch.from_numpy(array) for array in inputs))

@@ -12,13 +12,13 @@ from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import BundleError
 from dyninfer.exporters.parity import Errors, Parity, SignalPairs, Tolerance
 from dyninfer.exporters.recording import Recording
-from dyninfer.exporters.source_stage import Array, SourceStage
+from dyninfer.exporters.source_stage import SourceStage
 from dyninfer.images.spec import ImageSpec
 from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.executor import Arrays, Trace, trace
 from dyninfer.runtime.plan import Plan, Segment, plan
-from dyninfer.types import ImageArray
+from dyninfer.types import AnyArray, ImageArray
 
 Progress = Callable[[int], None]
 BATCH = 2
@@ -94,7 +94,7 @@ def _samples(
         }
 
 
-def _noise(spec: ImageSpec, count: int, rng: np.random.Generator) -> Array:
+def _noise(spec: ImageSpec, count: int, rng: np.random.Generator) -> AnyArray:
     """Uniform noise (count, 3, H, W) float32 over what a pixel can become."""
     mean, std = (np.array(n, np.float32).reshape(3, 1, 1) for n in (spec.mean, spec.std))
     black, white = -mean / std, (255 - mean) / std
@@ -170,5 +170,5 @@ def _known(segment: Segment, stages: Mapping[str, SourceStage]) -> Segment:
     return segment
 
 
-def _doubled(arrays: Arrays) -> dict[str, Array]:
+def _doubled(arrays: Arrays) -> dict[str, AnyArray]:
     return {name: array.astype(np.float64) for name, array in arrays.items()}

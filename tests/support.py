@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import dyninfer
-from dyninfer.bundle.folder import MANIFEST_FILE, file_sha256, new_bundle
+from dyninfer.bundle.folder import MANIFEST_FILE, file_sha256
 from dyninfer.bundle.manifest import (
     CascadeRoute,
     Exit,
@@ -31,6 +31,7 @@ from dyninfer.bundle.manifest import (
     Way,
 )
 from dyninfer.bundle.sealed import SEAL, dump_sealed
+from dyninfer.bundle.writing import write_bundle, write_stage_file
 from dyninfer.exporters.dynamicdet import layers
 from dyninfer.exporters.dynamicdet.model import DynamicDetector
 from dyninfer.images.spec import ImageSpec
@@ -350,14 +351,13 @@ def write_tiny_bundle(
     task: str = "detect",
     class_names: Sequence[str] = ("left", "right"),
 ) -> Path:
-    with new_bundle(path) as folder:
-        (folder / "onnx").mkdir()
+    def write(folder: Path) -> Manifest:
         stages = {}
         for name, model in models.items():
             data = model.SerializeToString()
-            (folder / "onnx" / f"{name}.onnx").write_bytes(data)
+            write_stage_file(folder, f"onnx/{name}.onnx", data)
             stages[name] = stage_entry(model, f"onnx/{name}.onnx", data)
-        manifest = Manifest(
+        return Manifest(
             name=path.name.removesuffix(".dyn"),
             family="tiny",
             task=task,
@@ -368,8 +368,8 @@ def write_tiny_bundle(
             source=Source(file_name="none", sha256="0" * 64),
             written_by="a test",
         )
-        text = dump_sealed(manifest.model_dump(mode="json"))
-        (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+
+    write_bundle(path, write)
     return path
 
 

@@ -11,21 +11,21 @@ own: a whole model passes through memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import onnx
-from onnx import ModelProto, TensorProto, helper, version_converter
+import onnx_ir as ir
+from onnx import ModelProto, version_converter
 
 from dyninfer.benchmarks.baselines.child import Message, serve
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import BATCH_AXIS, CascadeRoute, Exit, Manifest, Task
+from dyninfer.bundle.manifest import BATCH_AXIS, CascadeRoute, Exit, Manifest
 from dyninfer.errors import InputError
+from dyninfer.exporters.graphs import add_prefix
 
 THRESHOLD = "threshold"
 EASINESS = "easiness"
-_EASY = "leaves_at_first_exit"
 
 
 def build_single_graph(bundle: Bundle, files: Mapping[str, Path] | None = None) -> ModelProto:
@@ -44,30 +44,33 @@ def build_single_graph(bundle: Bundle, files: Mapping[str, Path] | None = None) 
     first, second = _two_exits(manifest)
     assert first.router is not None
     assert first.head is not None
-    final = second.head or second.body
     own = {name: bundle.stage_path(name) for name in (*first.stages, *second.stages)}
-    stages = _load_stages(files or own, manifest)
-    inline = _merge([stages[first.body], stages[first.router]])
-    easy = _branch(first.head, [stages[first.head]], manifest.task)
-    hard = _branch(final, [stages[name] for name in second.stages], manifest.task)
-    nodes = [
-        *inline.node,
-        helper.make_node("GreaterOrEqual", [EASINESS, THRESHOLD], [_EASY]),
-        helper.make_node(
-            "If", [_EASY], list(manifest.task.outputs), then_branch=easy, else_branch=hard
-        ),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        f"{manifest.name} in one graph",
-        [*_image_inputs(stages.values(), manifest), _float_tensor(THRESHOLD, [])],
-        [*_final_outputs(stages[final], final, manifest.task), _float_tensor(EASINESS, [1])],
-        initializer=inline.initializer,
-    )
+    stages = _load_stages(files or own)
     template = next(iter(stages.values()))
-    model = helper.make_model(
-        graph, opset_imports=list(template.opset_import), ir_version=template.ir_version
-    )
+    tensors = {
+        name: ir.val(name, ir.DataType.FLOAT, (1, 3, spec.height, spec.width))
+        for name, spec in manifest.image_inputs.items()
+    }
+    threshold = ir.val(THRESHOLD, ir.DataType.FLOAT, ())
+    inputs, name = [*tensors.values(), threshold], f"{manifest.name} in one graph"
+    graph = ir.Graph(inputs, [], nodes=[], opset_imports=template.opset_imports, name=name)
+    for name in (first.body, first.router):
+        _move(name, stages[name].graph, graph, tensors)
+    branches = {}
+    for branch, names in (("then_branch", [first.head]), ("else_branch", second.stages)):
+        branches[branch], inside = ir.Graph([], [], nodes=[], name=branch), dict(tensors)
+        for name in names:
+            _move(name, stages[name].graph, branches[branch], inside)
+        branches[branch].outputs.extend(inside[output] for output in manifest.task.outputs)
+    answers = [
+        ir.val(name, ir.DataType.FLOAT, inside[name].shape) for name in manifest.task.outputs
+    ]
+    tape = ir.tape.Tape(graph)
+    easy = tape.op("GreaterOrEqual", [tensors[EASINESS], threshold])
+    tape.op_multi_out("If", [easy], branches, outputs=answers)
+    tensors[EASINESS].name = EASINESS
+    graph.outputs.extend([*answers, tensors[EASINESS]])
+    model = ir.to_proto(ir.Model(graph, ir_version=template.ir_version))
     onnx.checker.check_model(model)
     return model
 
@@ -101,22 +104,20 @@ def _two_exits(manifest: Manifest) -> tuple[Exit, Exit]:
     return first, second
 
 
-def _load_stages(files: Mapping[str, Path], manifest: Manifest) -> dict[str, ModelProto]:
-    """The stages by name: one opset for all, batch 1, and a prefix before names of their own.
-
-    What travels between stages keeps its name; the task's outputs, which several stages have, do
-    not.
-    """
+def _load_stages(files: Mapping[str, Path]) -> dict[str, ir.Model]:
+    """The stages by name: one opset for all, batch 1."""
     models = {name: onnx.load(str(file)) for name, file in files.items()}
     opset = max(_opset(model) for model in models.values())
     unified = {}
     for name, model in models.items():
         if _opset(model) != opset:
             model = version_converter.convert_version(model, opset)
-        _fix_batch(model)
-        ports = {value.name for value in (*model.graph.input, *model.graph.output)}
-        _prefix(model.graph, name, keep=ports - set(manifest.task.outputs))
-        unified[name] = model
+        graph = model.graph
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            for axis in value.type.tensor_type.shape.dim:
+                if axis.dim_param == BATCH_AXIS:
+                    axis.dim_value = 1
+        unified[name] = ir.from_proto(model)
     return unified
 
 
@@ -124,70 +125,21 @@ def _opset(model: ModelProto) -> int:
     return next(int(entry.version) for entry in model.opset_import if not entry.domain)
 
 
-def _fix_batch(model: ModelProto) -> None:
-    """Write 1 for the batch axis wherever a shape is declared."""
-    graph = model.graph
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        for axis in value.type.tensor_type.shape.dim:
-            if axis.dim_param == BATCH_AXIS:
-                axis.dim_value = 1
-
-
-def _prefix(graph: Any, prefix: str, keep: Iterable[str]) -> None:
-    """Put ``prefix/`` before every name of a graph without subgraphs, but for those in ``keep``."""
-    kept = {"", *keep}  # "" stands for an optional input that is not given
-
-    def renamed(name: str) -> str:
-        return name if name in kept else f"{prefix}/{name}"
-
-    for index, node in enumerate(graph.node):
-        node.name = f"{prefix}/{node.name or index}"
-        node.input[:] = [renamed(name) for name in node.input]
-        node.output[:] = [renamed(name) for name in node.output]
-    for item in (*graph.initializer, *graph.value_info, *graph.output):
-        item.name = renamed(item.name)
-
-
-def _merge(models: Iterable[ModelProto]) -> Any:
-    """Nodes and initialisers of several stages in one graph; equal names connect them."""
-    merged = onnx.GraphProto()
-    for model in models:
-        merged.node.extend(model.graph.node)
-        merged.initializer.extend(model.graph.initializer)
-    return merged
-
-
-def _branch(final: str, models: Iterable[ModelProto], task: Task) -> Any:
-    """A branch of the ``If``: no inputs, and as outputs the task's of the stage ``final``."""
-    merged = _merge(models)
-    outputs = [_float_tensor(f"{final}/{name}", None) for name in task.outputs]
-    return helper.make_graph(merged.node, final, [], outputs, initializer=merged.initializer)
-
-
-def _image_inputs(models: Iterable[ModelProto], manifest: Manifest) -> list[Any]:
-    found: Mapping[str, Any] = {
-        value.name: value
-        for model in models
-        for value in model.graph.input
-        if value.name in manifest.image_inputs
-    }
-    return list(found.values())
-
-
-def _final_outputs(final: ModelProto, stage: str, task: Task) -> list[Any]:
-    """The outputs of a prefixed stage under the task's own names, with their shapes."""
-    values = {value.name: value for value in final.graph.output}
-    outputs = []
-    for name in task.outputs:
-        output = onnx.ValueInfoProto()
-        output.CopyFrom(values[f"{stage}/{name}"])
-        output.name = name
-        outputs.append(output)
-    return outputs
-
-
-def _float_tensor(name: str, shape: list[int] | None) -> Any:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+def _move(name: str, stage: ir.Graph, target: ir.Graph, tensors: dict[str, ir.Value]) -> None:
+    """Move a stage into another graph, where it reads and leaves ``tensors`` by name."""
+    reads = {value: tensors[str(value.name)] for value in stage.inputs}
+    leaves = {str(value.name): value for value in stage.outputs}
+    add_prefix(stage, f"{name}/")
+    for value, given in reads.items():
+        value.replace_all_uses_with(given)
+    nodes, weights = [*stage], [*stage.initializers.values()]
+    stage.outputs.clear()
+    stage.remove(nodes)
+    stage.initializers.clear()
+    for weight in weights:
+        target.register_initializer(weight)
+    target.extend(nodes)
+    tensors |= leaves
 
 
 if __name__ == "__main__":

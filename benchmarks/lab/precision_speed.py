@@ -32,10 +32,10 @@ from dyninfer.evaluation.interleaved import (
     warm_up,
 )
 from dyninfer.images.reading import find_images
+from dyninfer.types import AnyArray
 
 if TYPE_CHECKING:
     from dyninfer.engines.ort.plain import PlainStages
-    from dyninfer.exporters.precision.ranges import Array
     from dyninfer.exporters.precision.variant import ConvertedStage
 
 MODULE = "dyninfer.benchmarks.lab.precision_speed"
@@ -207,7 +207,7 @@ def time_stage(
     )
 
 
-def _timed(stages: PlainStages, name: str, inputs: Mapping[str, Array]) -> Run:
+def _timed(stages: PlainStages, name: str, inputs: Mapping[str, AnyArray]) -> Run:
     def run() -> float:
         start = time.perf_counter_ns()
         stages.run(name, inputs)

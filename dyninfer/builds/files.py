@@ -26,8 +26,9 @@ from dyninfer.builds.spec import (
     Conversion,
     OpenBuild,
 )
-from dyninfer.bundle.folder import Bundle, file_sha256, replace_folder
+from dyninfer.bundle.folder import Bundle, file_sha256
 from dyninfer.bundle.sealed import dump_sealed
+from dyninfer.bundle.writing import replace_folder
 from dyninfer.errors import EngineBuildError
 
 LOCK_FILE = ".lock"

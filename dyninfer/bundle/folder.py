@@ -1,14 +1,12 @@
-"""The folder that is deployed: opening it with every check, and writing it atomically."""
+"""The folder that is deployed: opening it with every check, and replacing single files of it."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration, read_cali
 from dyninfer.bundle.manifest import SCHEMA_VERSION, Manifest
 from dyninfer.bundle.sealed import dump_sealed, load_sealed
 from dyninfer.bundle.validation import first_problem
-from dyninfer.errors import BundleError, ExportError, InputError
+from dyninfer.errors import BundleError, InputError
 
 MANIFEST_FILE = "bundle.json"
 PARITY_FILE = "parity.json"
@@ -108,6 +106,12 @@ class Bundle:
                 f"{path} was changed after the export (SHA-256 {found[:12]}..., "
                 f"expected {expected[:12]}...); export the bundle again"
             )
+
+    def copy_stage(self, name: str, folder: Path) -> None:
+        """Copy a stage's file to the same place in another folder."""
+        target = folder / self.manifest.stages[name].file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.stage_path(name), target)
 
     def parity(self) -> dict[str, Any] | None:
         """What the last verification measured, or None when there was none."""
@@ -214,67 +218,3 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-@contextlib.contextmanager
-def new_bundle(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder that becomes the bundle ``path`` when the block ends without error.
-
-    Whatever fails inside, a full disk included, leaves what was at ``path`` as it was and no
-    temporary folder behind.
-
-    Raises:
-        ExportError: something is at ``path`` and ``overwrite`` is False, or writing failed.
-    """
-    check_target(path, overwrite=overwrite)
-    missing = [folder for folder in path.parents if not folder.exists()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise ExportError(f"{path} cannot be written: {error.strerror}") from None
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        replace_folder(temporary, path)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        hint = "; the disk is full, free some space and export again" if full else ""
-        raise ExportError(f"{path} could not be written: {error.strerror}{hint}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for folder in missing:  # made above, innermost first; kept where the bundle is inside
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-
-
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse to write over something that is not a bundle, or over a bundle unasked."""
-    if not path.exists() and not path.is_symlink():
-        return
-    if not (path.is_dir() and ((path / MANIFEST_FILE).exists() or not any(path.iterdir()))):
-        raise ExportError(f"{path} exists and is not a bundle; choose another name with --output")
-    if not overwrite and any(path.iterdir()):
-        raise ExportError(f"{path} exists; choose another name, or replace it with --overwrite")
-
-
-def replace_folder(new: Path, target: Path) -> None:
-    """Rename ``new`` to ``target``; an old bundle there is moved aside first, then removed.
-
-    Whatever interrupts it, the old bundle is either at its place or was replaced whole.
-    """
-    if not target.exists():
-        new.rename(target)
-        return
-    holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    aside = holder / target.name
-    try:
-        target.rename(aside)
-        new.rename(target)
-    except BaseException:
-        if aside.exists() and not target.exists():
-            aside.rename(target)
-        if not aside.exists():
-            holder.rmdir()
-        raise
-    shutil.rmtree(holder, ignore_errors=True)

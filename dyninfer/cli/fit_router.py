@@ -12,7 +12,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dyninfer.bundle.folder import SUFFIX, check_target
+from dyninfer.bundle.folder import SUFFIX
+from dyninfer.bundle.writing import check_target
 from dyninfer.cli.common import (
     BundleArgument,
     DeviceOption,

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from onnx import TensorProto
+from onnx_ir import DataType, Value
 
-from dyninfer.exporters.cascade.graph_builder import GraphBuilder, Value
 from dyninfer.exporters.cascade.options import BoxFormat, BoxUnit, Decode, DetectorPlan
+from dyninfer.exporters.graph_builder import GraphBuilder
 from dyninfer.types import Float32Array
 
-Decoded = tuple[Value, Value]
+Pair = tuple[Value, Value]
+"""Boxes and class scores in a graph."""
 
 
-def write_decode(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Decoded:
+def write_decode(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Pair:
     """Add the decode of ``plan`` to a graph.
 
     Args:
@@ -27,7 +28,7 @@ def write_decode(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Valu
         outputs: the tensors of ``plan.tensors`` as float32.
 
     Returns:
-        Names of the boxes (N, A, 4) and of the scores (N, A, classes of the bundle).
+        The boxes (N, A, 4) and the scores (N, A, classes of the bundle).
     """
     boxes, scores = _DECODES[plan.decode](graph, plan, outputs)
     return boxes, _reorder_classes(graph, plan, scores)
@@ -38,7 +39,7 @@ def _reorder_classes(graph: GraphBuilder, plan: DetectorPlan, scores: Value) -> 
     if not plan.columns or plan.columns == tuple(range(plan.classes)):
         return scores
     if -1 in plan.columns:
-        widths = graph.constant(np.array([0, 0, 0, 0, 0, 1], np.int64))
+        widths = graph.constant([0, 0, 0, 0, 0, 1])
         scores = graph.apply("Pad", scores, widths)
     places = [plan.classes if column < 0 else column for column in plan.columns]
     return graph.gather(scores, places, axis=2)
@@ -65,7 +66,7 @@ def _in_pixels(graph: GraphBuilder, plan: DetectorPlan, boxes: Value) -> Value:
     return graph.scale(boxes, sides)
 
 
-def _yolov5(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Decoded:
+def _yolov5(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Pair:
     """Centre, size, objectness, class probabilities: (N, A, 5 + C)."""
     rows = outputs[0]
     boxes = _corners(graph, graph.part(rows, 2, 0, 4), BoxFormat.CXCYWH)
@@ -73,9 +74,9 @@ def _yolov5(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -
     return boxes, graph.apply("Mul", scores, graph.part(rows, 2, 4, 5))
 
 
-def _yolov8(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Decoded:
+def _yolov8(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Pair:
     """Centre, size, class probabilities: (N, 4 + C, A) or (N, A, 4 + C)."""
-    rows = outputs[0] if plan.rows_last else graph.transpose(outputs[0], (0, 2, 1))
+    rows = outputs[0] if plan.rows_last else graph.apply("Transpose", outputs[0], perm=[0, 2, 1])
     boxes = _corners(graph, graph.part(rows, 2, 0, 4), BoxFormat.CXCYWH)
     return boxes, graph.part(rows, 2, 4, 4 + plan.classes)
 
@@ -83,11 +84,11 @@ def _yolov8(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -
 def _one_hot(graph: GraphBuilder, confidences: Value, class_ids: Value, classes: int) -> Value:
     """(N, A, 1) confidences and class numbers -> (N, A, classes), zero but at the class."""
     numbers = graph.constant(np.arange(classes, dtype=np.int64))
-    same = graph.apply("Equal", graph.cast(class_ids, TensorProto.INT64), numbers)
-    return graph.apply("Mul", graph.cast(same, TensorProto.FLOAT), confidences)
+    same = graph.apply("Equal", graph.cast(class_ids, DataType.INT64), numbers)
+    return graph.apply("Mul", graph.cast(same, DataType.FLOAT), confidences)
 
 
-def _rows(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Decoded:
+def _rows(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Pair:
     """(N, K, 6): corners, confidence, class."""
     rows = outputs[0]
     boxes = _in_pixels(graph, plan, graph.part(rows, 2, 0, 4))
@@ -95,13 +96,13 @@ def _rows(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> 
     return boxes, _one_hot(graph, confidences, class_ids, plan.classes)
 
 
-def _end2end(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Decoded:
+def _end2end(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Pair:
     if plan.row_width == 6:
         return _rows(graph, plan, outputs)
     return _rows_of_one(graph, plan, outputs) if plan.row_width else _four(graph, plan, outputs)
 
 
-def _rows_of_one(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Decoded:
+def _rows_of_one(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Pair:
     """(D, 7): batch, corners, class, confidence; the surest A rows, filled up with zeros."""
     nothing = graph.constant(np.zeros((plan.anchors, 7), np.float32))
     rows = graph.concat([outputs[0], nothing], axis=0)
@@ -113,24 +114,24 @@ def _rows_of_one(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Valu
     return boxes, _one_hot(graph, confidence, class_id, plan.classes)
 
 
-def _four(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Decoded:
+def _four(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Pair:
     """Count (N, 1), boxes (N, A, 4), confidences and classes (N, A): the first ``count`` rows."""
     count, boxes, confidences, class_ids = outputs
     places = graph.constant(np.arange(plan.anchors, dtype=np.float32))
     valid = graph.apply("Less", places, graph.reshape(count, [-1, 1]))
-    kept = graph.apply("Mul", confidences, graph.cast(valid, TensorProto.FLOAT))
+    kept = graph.apply("Mul", confidences, graph.cast(valid, DataType.FLOAT))
     columns = [graph.reshape(value, [0, plan.anchors, 1]) for value in (kept, class_ids)]
     boxes = _in_pixels(graph, plan, _corners(graph, boxes, plan.box_format))
     return boxes, _one_hot(graph, columns[0], columns[1], plan.classes)
 
 
-def _boxes_scores(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Decoded:
+def _boxes_scores(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Pair:
     """Boxes (N, A, 4) or (N, A, 1, 4), and class scores (N, A, C)."""
     boxes = graph.reshape(outputs[0], [0, plan.anchors, 4])
     return _in_pixels(graph, plan, _corners(graph, boxes, plan.box_format)), outputs[1]
 
 
-def _nanodet(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Decoded:
+def _nanodet(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Pair:
     """Class scores and distributions over distances; a side is its expectation times the stride.
 
     Li et al., "Generalized Focal Loss", NeurIPS 2020, section 3 (as in NanoDet).
@@ -160,7 +161,7 @@ def cell_centres(plan: DetectorPlan) -> tuple[Float32Array, Float32Array]:
     return np.concatenate(centres).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
-_DECODES: Mapping[Decode, Callable[[GraphBuilder, DetectorPlan, Sequence[Value]], Decoded]] = {
+_DECODES: Mapping[Decode, Callable[[GraphBuilder, DetectorPlan, Sequence[Value]], Pair]] = {
     Decode.YOLOV5: _yolov5,
     Decode.YOLOV8: _yolov8,
     Decode.YOLO_END2END: _end2end,

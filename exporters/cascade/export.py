@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dyninfer import __version__
-from dyninfer.bundle.folder import MANIFEST_FILE, SUFFIX, check_target, new_bundle
+from dyninfer.bundle.folder import SUFFIX
 from dyninfer.bundle.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
-from dyninfer.bundle.sealed import dump_sealed
+from dyninfer.bundle.writing import check_target, write_bundle
 from dyninfer.errors import InputError
 from dyninfer.exporters.cascade.classes import reconcile
 from dyninfer.exporters.cascade.onnx_file import read_onnx
@@ -72,16 +72,17 @@ def export_cascade(
     said = [note for detector in planned for note in (detector.guesses, detector.doubt)]
     notes = [*said, *classes.notes]
     inputs = name_inputs([detector.plan.image for detector in planned])
-    with new_bundle(output, overwrite=options.overwrite) as folder:
+
+    def write(folder: Path) -> Manifest:
         stages = {}
         for ordinal, detector, image_input in zip(ORDINALS, planned, inputs, strict=False):
             progress(f"writing {ordinal}")
             written = write_stage(ordinal, detector, image_input, folder)
             stages[ordinal] = written.entry
             notes.append(written.note)
-        manifest = _manifest(planned, stages, inputs, classes.names, output, options)
-        text = dump_sealed(manifest.model_dump(mode="json"))
-        (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+        return _manifest(planned, stages, inputs, classes.names, output, options)
+
+    manifest = write_bundle(output, write, overwrite=options.overwrite)
     return Exported(manifest, tuple(note for note in notes if note))
 
 

@@ -19,7 +19,8 @@ from dyninfer.exporters.cascade.original import OriginalDetector
 from dyninfer.exporters.cascade.reference import decode_one
 from dyninfer.exporters.cascade.stage import read_plan
 from dyninfer.exporters.family import Exported, Progress
-from dyninfer.exporters.source_stage import Array, SourceStage
+from dyninfer.exporters.source_stage import SourceStage
+from dyninfer.types import AnyArray
 
 
 class Cascade:
@@ -68,7 +69,7 @@ class OriginalStage:
         """Never: the arithmetic of an ONNX file is its own."""
         return False
 
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
+    def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
         """Boxes (N, A, 4) and class scores (N, A, C) for images (N, 3, H, W)."""
         (images,) = inputs
         rows = [decode_one(self.plan, self.original.run(image[None])) for image in images]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships none
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from dyninfer.bundle.folder import file_sha256
 from dyninfer.errors import CheckpointError
-from dyninfer.exporters.cascade.graphs import all_nodes, inner_graphs
 
 OLDEST_OPSET = 13  # from here on the operators of the decodes have the signature they have today
 PREFERRED_OPSET = 17  # the newest that TensorRT 8.6 reads
@@ -109,11 +109,9 @@ def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
-            if attribute.type == AttributeProto.TENSOR:
-                yield attribute.t
-            yield from attribute.tensors
-        for inner in inner_graphs(node):
-            yield from tensors_of(inner)
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from tensors_of(inner)
 
 
 def _embed_weights(model: ModelProto, path: Path) -> None:
@@ -146,12 +144,18 @@ def _embed_weights(model: ModelProto, path: Path) -> None:
 
 
 def _check_operators(model: ModelProto, path: Path) -> None:
-    own = {(function.domain, function.name) for function in model.functions}
+    if model.graph.sparse_initializer:
+        raise CheckpointError(f"{path} holds sparse weights; export the detector with dense ones")
+    try:
+        graph = ir.from_proto(model)
+    except Exception as error:  # onnx-ir raises its own and Python's errors for a broken graph
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} holds no usable graph: {reason}") from None
     foreign = sorted(
         {
             f"{node.domain}::{node.op_type}"
-            for node in all_nodes(model.graph)
-            if node.domain not in _STANDARD_DOMAINS and (node.domain, node.op_type) not in own
+            for node in graph.graph.all_nodes()
+            if node.domain not in _STANDARD_DOMAINS and node.op_identifier() not in graph.functions
         }
     )
     if foreign:

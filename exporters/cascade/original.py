@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from onnx import ModelProto
 
-from dyninfer.engines.ort.runtime import ort, session_options
 from dyninfer.errors import CheckpointError
 from dyninfer.exporters.cascade.onnx_file import IMAGE_TYPES, OnnxFile
 from dyninfer.exporters.cascade.options import Layout
+from dyninfer.exporters.probe import open_model
 from dyninfer.images.reading import find_images, read_image
-from dyninfer.types import Float32Array, ImageArray
+from dyninfer.types import AnyArray, Float32Array, ImageArray
 
-Outputs = dict[str, npt.NDArray[Any]]
-
-
-def open_model(model: ModelProto) -> Any:
-    """A session on the CPU; whatever ONNX Runtime raises passes through."""
-    return ort.InferenceSession(
-        model.SerializeToString(), session_options(False), providers=["CPUExecutionProvider"]
-    )
+Outputs = dict[str, AnyArray]
 
 
 def sample_photos() -> list[ImageArray]:

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from dyninfer.exporters.cascade.options import BoxFormat, BoxUnit, Decode, DetectorPlan
 from dyninfer.exporters.cascade.original import Outputs
-from dyninfer.types import Float32Array
+from dyninfer.types import Float32Array, Float64Array
 
-Array = npt.NDArray[np.float64]
-Decoded = tuple[Array, Array]
+Candidates = tuple[Float32Array, Float32Array]
+"""Boxes (A, 4) in pixels of the input, and class scores (A, C), of one image."""
+_Exact = tuple[Float64Array, Float64Array]
 
 
-def decode_one(plan: DetectorPlan, outputs: Outputs) -> tuple[Float32Array, Float32Array]:
-    """Outputs for one image -> boxes (A, 4) in pixels of the input, class scores (A, columns)."""
+def decode_one(plan: DetectorPlan, outputs: Outputs) -> Candidates:
+    """What a detector's outputs for one image mean; scores have the bundle's columns."""
     arrays = [np.asarray(outputs[name], np.float64) for name in plan.tensors]
     boxes, scores = _DECODES[plan.decode](plan, arrays)
     if plan.columns:
@@ -29,7 +29,7 @@ def decode_one(plan: DetectorPlan, outputs: Outputs) -> tuple[Float32Array, Floa
     return boxes.astype(np.float32), scores.astype(np.float32)
 
 
-def _corners(boxes: Array, kind: BoxFormat) -> Array:
+def _corners(boxes: Float64Array, kind: BoxFormat) -> Float64Array:
     a, b, c, d = boxes.T
     if kind is BoxFormat.CXCYWH:
         return np.stack([a - c / 2, b - d / 2, a + c / 2, b + d / 2], 1)
@@ -40,24 +40,24 @@ def _corners(boxes: Array, kind: BoxFormat) -> Array:
     return boxes
 
 
-def _in_pixels(plan: DetectorPlan, boxes: Array) -> Array:
+def _in_pixels(plan: DetectorPlan, boxes: Float64Array) -> Float64Array:
     if plan.boxes is BoxUnit.PIXELS:
         return boxes
     sides = np.array([plan.image.width, plan.image.height] * 2, np.float64)
     return np.multiply(boxes, sides)
 
 
-def _yolov5(_plan: DetectorPlan, arrays: list[Array]) -> Decoded:
+def _yolov5(_plan: DetectorPlan, arrays: list[Float64Array]) -> _Exact:
     rows = arrays[0][0]
     return _corners(rows[:, :4], BoxFormat.CXCYWH), rows[:, 5:] * rows[:, 4:5]
 
 
-def _yolov8(plan: DetectorPlan, arrays: list[Array]) -> Decoded:
+def _yolov8(plan: DetectorPlan, arrays: list[Float64Array]) -> _Exact:
     rows = arrays[0][0] if plan.rows_last else arrays[0][0].T
     return _corners(rows[:, :4], BoxFormat.CXCYWH), rows[:, 4:]
 
 
-def _one_hot(confidences: Array, class_ids: Array, classes: int) -> Array:
+def _one_hot(confidences: Float64Array, class_ids: Float64Array, classes: int) -> Float64Array:
     scores = np.zeros((len(confidences), classes))
     for row, (confidence, class_id) in enumerate(zip(confidences, class_ids, strict=True)):
         if 0 <= int(class_id) < classes:
@@ -65,13 +65,13 @@ def _one_hot(confidences: Array, class_ids: Array, classes: int) -> Array:
     return scores
 
 
-def _rows(plan: DetectorPlan, arrays: list[Array]) -> Decoded:
+def _rows(plan: DetectorPlan, arrays: list[Float64Array]) -> _Exact:
     rows = arrays[0][0]
     scores = _one_hot(rows[:, 4], rows[:, 5], plan.classes)
     return _in_pixels(plan, rows[:, :4]), scores
 
 
-def _end2end(plan: DetectorPlan, arrays: list[Array]) -> Decoded:
+def _end2end(plan: DetectorPlan, arrays: list[Float64Array]) -> _Exact:
     if plan.row_width == 6:
         return _rows(plan, arrays)
     if plan.row_width == 7:
@@ -85,12 +85,12 @@ def _end2end(plan: DetectorPlan, arrays: list[Array]) -> Decoded:
     return _in_pixels(plan, _corners(boxes[0], plan.box_format)), scores
 
 
-def _boxes_scores(plan: DetectorPlan, arrays: list[Array]) -> Decoded:
+def _boxes_scores(plan: DetectorPlan, arrays: list[Float64Array]) -> _Exact:
     boxes = _corners(arrays[0].reshape(-1, 4), plan.box_format)
     return _in_pixels(plan, boxes), arrays[1][0]
 
 
-def _nanodet(plan: DetectorPlan, arrays: list[Array]) -> Decoded:
+def _nanodet(plan: DetectorPlan, arrays: list[Float64Array]) -> _Exact:
     """Li et al., "Generalized Focal Loss", NeurIPS 2020, section 3: sides as expectations."""
     if len(arrays) == 1:
         scores, sides = arrays[0][0, :, : plan.classes], arrays[0][0, :, plan.classes :]
@@ -110,7 +110,7 @@ def _nanodet(plan: DetectorPlan, arrays: list[Array]) -> Decoded:
     return np.array(boxes), scores
 
 
-_DECODES: Mapping[Decode, Callable[[DetectorPlan, list[Array]], Decoded]] = {
+_DECODES: Mapping[Decode, Callable[[DetectorPlan, list[Float64Array]], _Exact]] = {
     Decode.YOLOV5: _yolov5,
     Decode.YOLOV8: _yolov8,
     Decode.YOLO_END2END: _end2end,

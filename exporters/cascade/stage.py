@@ -9,30 +9,29 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, helper
+import onnx_ir as ir
+from onnx import ModelProto, TensorProto
+from onnx_ir.passes import common
 from pydantic import TypeAdapter, ValidationError
 
-from dyninfer.bundle.folder import file_sha256
 from dyninfer.bundle.manifest import BATCH_AXIS, Precision, Stage, Task, TensorSpec
 from dyninfer.bundle.validation import first_problem
+from dyninfer.bundle.writing import write_stage_file
 from dyninfer.errors import BundleError, ExportError
 from dyninfer.exporters.cascade.batch import loosen_reshapes
 from dyninfer.exporters.cascade.decodes import write_decode
-from dyninfer.exporters.cascade.graph_builder import GraphBuilder, Value
-from dyninfer.exporters.cascade.graphs import add_prefix, all_nodes, prune
-from dyninfer.exporters.cascade.macs import measured_macs
 from dyninfer.exporters.cascade.onnx_file import parameter_count
 from dyninfer.exporters.cascade.options import DetectorPlan, Layout
-from dyninfer.exporters.cascade.original import open_model
 from dyninfer.exporters.cascade.plan import PlannedDetector
-from dyninfer.exporters.cascade.reference import decode_one
-from dyninfer.types import Float32Array
+from dyninfer.exporters.cascade.reference import Candidates, decode_one
+from dyninfer.exporters.graph_builder import GraphBuilder
+from dyninfer.exporters.graphs import add_prefix, closed, editable
+from dyninfer.exporters.macs import measured_macs
+from dyninfer.exporters.probe import open_model
 
 DETECTOR, DECODE = "detector", "decode"  # prefixes of the names in a stage's graph
 PLAN_KEY = "dyninfer_detector"
 BATCHES = (1, 2, 3)
-Decoded = tuple[Float32Array, Float32Array]
-"""Boxes (A, 4) and class scores (A, C) of one image."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +53,19 @@ def write_stage(
     expected = [decode_one(planned.plan, outputs) for _, outputs in planned.samples]
     model, batched, reason = _choose_batch(planned, image_input, expected)
     file = f"onnx/{ordinal}.onnx"
-    path = folder / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
     plan, outputs = planned.plan, Task.DETECT.outputs
     shapes = ((BATCH_AXIS, plan.anchors, 4), (BATCH_AXIS, plan.anchors, len(plan.columns)))
     size = (BATCH_AXIS, 3, plan.image.height, plan.image.width)
     half = planned.file.image.elem_type == TensorProto.FLOAT16
     entry = Stage(
         file=file,
-        sha256=file_sha256(path),
+        sha256=write_stage_file(folder, file, model.SerializeToString()),
         inputs=(TensorSpec(name=image_input, dtype="float32", shape=size),),
         outputs=tuple(
             TensorSpec(name=name, dtype="float32", shape=shape)
             for name, shape in zip(outputs, shapes, strict=True)
         ),
-        parameters=parameter_count(prune(planned.file.model.graph, plan.tensors)),
+        parameters=parameter_count(ir.to_proto(_detector(planned).graph)),
         macs=measured_macs(model, planned.samples[0][0]),
         precision=Precision.FP16 if half else Precision.FP32,
         rows_per_run=None if batched else 1,
@@ -86,7 +82,7 @@ def _short(reason: str) -> str:
 
 
 def _choose_batch(
-    planned: PlannedDetector, image_input: str, expected: Sequence[Decoded]
+    planned: PlannedDetector, image_input: str, expected: Sequence[Candidates]
 ) -> tuple[ModelProto, bool, str]:
     """The model with a dynamic batch, as it is or with its Reshapes loosened, else for one image.
 
@@ -114,7 +110,7 @@ def _choose_batch(
 
 
 def _try_to_loosen(
-    dynamic: ModelProto, planned: PlannedDetector, expected: Sequence[Decoded], batch: int
+    dynamic: ModelProto, planned: PlannedDetector, expected: Sequence[Candidates], batch: int
 ) -> tuple[ModelProto | None, str]:
     images = np.repeat(planned.samples[0][0], batch, 0)
     try:
@@ -128,7 +124,7 @@ def _try_to_loosen(
 def _difference(
     model: ModelProto,
     planned: PlannedDetector,
-    expected: Sequence[Decoded],
+    expected: Sequence[Candidates],
     batches: Sequence[int],
 ) -> str:
     """What is wrong with a stage's outputs, or an empty text where they are as expected."""
@@ -154,67 +150,57 @@ def _difference(
 
 def build(planned: PlannedDetector, image_input: str, *, dynamic: bool) -> ModelProto:
     """The stage's model: adapted input, the detector's own nodes, decode, two outputs."""
-    plan, file = planned.plan, planned.file
-    inner = prune(file.model.graph, plan.tensors)
-    types = {output.name: output.type.tensor_type.elem_type for output in inner.output}
-    add_prefix(inner, f"{DETECTOR}/")
-    adapter, decode = GraphBuilder(f"{DETECTOR}_input"), GraphBuilder(DECODE)
-    _adapt_input(adapter, Value(image_input), f"{DETECTOR}/{file.image.name}", planned)
-    tensors = []
-    for name in plan.tensors:
-        value = Value(f"{DETECTOR}/{name}")
-        same = types[name] == TensorProto.FLOAT
-        tensors.append(value if same else decode.cast(value, TensorProto.FLOAT))
-    boxes, scores = write_decode(decode, plan, tensors)
-    for value, name in zip((boxes, scores), Task.DETECT.outputs, strict=True):
-        decode.name_output(value, name)
-    batch = BATCH_AXIS if dynamic else 1
-    whole = helper.make_graph(
-        [*adapter.nodes, *inner.node, *decode.nodes],
-        "detector",
-        [_value(image_input, (batch, 3, plan.image.height, plan.image.width))],
-        [
-            _value("boxes_xyxy", (batch, plan.anchors, 4)),
-            _value("class_scores", (batch, plan.anchors, len(plan.columns))),
-        ],
-        [*inner.initializer, *adapter.initializers, *decode.initializers],
+    plan, batch = planned.plan, BATCH_AXIS if dynamic else 1
+    model = _detector(planned)
+    graph = model.graph
+    add_prefix(graph, f"{DETECTOR}/")
+    (taken,), given = graph.inputs, {value.name: value for value in graph.outputs}
+    size = (batch, 3, plan.image.height, plan.image.width)
+    image = ir.val(image_input, ir.DataType.FLOAT, size)
+    graph.inputs[:] = [image]
+    taken.replace_all_uses_with(_adapted(GraphBuilder(graph, f"{DETECTOR}_input"), image, planned))
+    decode = GraphBuilder(graph, DECODE)
+    tensors = [decode.cast(given[f"{DETECTOR}/{n}"], ir.DataType.FLOAT) for n in plan.tensors]
+    shapes = ((batch, plan.anchors, 4), (batch, plan.anchors, len(plan.columns)))
+    graph.outputs[:] = write_decode(decode, plan, tensors)
+    for value, name, shape in zip(graph.outputs, Task.DETECT.outputs, shapes, strict=True):
+        value.name, value.shape = name, ir.Shape(shape)
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+    graph.sort()  # the adapted input is made first
+    return _without_notes(model, plan)
+
+
+def _detector(planned: PlannedDetector) -> ir.Model:
+    """The detector's own nodes, from its image to the outputs that are read."""
+    file = planned.file
+    model = editable(file.model)
+    return ir.Model(
+        ir.convenience.extract(model.graph, [file.image.name], planned.plan.tensors),
+        ir_version=max(file.model.ir_version, 4),  # from 4 on a weight need not be an input as well
+        producer_name="dyninfer",
+        functions=tuple(model.functions.values()),
     )
-    whole.sparse_initializer.extend(inner.sparse_initializer)
-    return _finish(file.model, whole, plan)
 
 
-def _value(name: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
-
-
-def _adapt_input(
-    adapter: GraphBuilder, image: Value, detector_input: str, planned: PlannedDetector
-) -> None:
+def _adapted(builder: GraphBuilder, image: ir.Value, planned: PlannedDetector) -> ir.Value:
     """(N, 3, H, W) float32 -> the axes and the element type that the detector takes."""
-    value = image
-    if planned.plan.layout is Layout.NHWC:
-        value = adapter.transpose(value, (0, 2, 3, 1))
-    if planned.file.image.elem_type != TensorProto.FLOAT:
-        value = adapter.cast(value, planned.file.image.elem_type)
-    adapter.name_output(value, detector_input)
+    image = builder.cast(image, ir.DataType(planned.file.image.elem_type))
+    if planned.plan.layout is Layout.NCHW:
+        return image
+    return builder.apply("Transpose", image, perm=[0, 2, 3, 1])
 
 
-def _finish(model: ModelProto, graph: GraphProto, plan: DetectorPlan) -> ModelProto:
-    """A clean model around the graph: no notes of the exporting machine, but the plan."""
-    used = {node.domain for node in all_nodes(graph)} | {"", "ai.onnx"}
-    opsets = [o for o in model.opset_import if o.domain in used or model.functions]
-    made = helper.make_model(graph, opset_imports=opsets, functions=list(model.functions))
-    made.ir_version = max(model.ir_version, 4)  # from 4 on a weight need not be an input as well
-    made.producer_name = "dyninfer"
-    for function in made.functions:
-        function.doc_string = ""
-    for node in all_nodes(made.graph):
-        node.doc_string = ""
-        del node.metadata_props[:]
+def _without_notes(model: ir.Model, plan: DetectorPlan) -> ModelProto:
+    """A clean model: no notes of the exporting machine, but the plan."""
+    common.RemoveUnusedOpsetsPass()(model)
+    common.ClearMetadataAndDocStringPass()(model)
+    model.metadata_props[PLAN_KEY] = dump_plan(plan)
+    made = closed(model)
+    del made.graph.quantization_annotation[:]  # names tensors, and no runtime reads it
+    made.graph.initializer.sort(key=lambda tensor: tensor.name)  # extract gives them in any order
     for tensor in made.graph.initializer:
         tensor.doc_string = ""
         del tensor.metadata_props[:]
-    helper.set_model_props(made, {PLAN_KEY: dump_plan(plan)})
     return made
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from dyninfer import __version__
-from dyninfer.bundle.folder import MANIFEST_FILE, SUFFIX, check_target, file_sha256, new_bundle
+from dyninfer.bundle.folder import SUFFIX, file_sha256
 from dyninfer.bundle.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
-from dyninfer.bundle.sealed import dump_sealed
+from dyninfer.bundle.writing import check_target, write_bundle
 from dyninfer.errors import CheckpointError, InputError
 from dyninfer.exporters.class_names import class_names_for
 from dyninfer.exporters.dynamicdet.checkpoint import read_state
@@ -71,9 +71,10 @@ def export_dynamicdet(
     model = load_model(checkpoint, options.config)
     size = choose_image_size(options.image_size, model.plan.largest_stride)
     names = class_names_for(model.plan.classes, options.class_names)
-    with new_bundle(output, overwrite=options.overwrite) as folder:
+
+    def write(folder: Path) -> Manifest:
         stages = write_stages(model, size, folder, progress)
-        manifest = Manifest(
+        return Manifest(
             name=options.name or output.name.removesuffix(SUFFIX),
             family=FAMILY,
             task=Task.DETECT,
@@ -91,9 +92,8 @@ def export_dynamicdet(
             ),
             written_by=f"dyninfer {__version__}",
         )
-        text = dump_sealed(manifest.model_dump(mode="json"))
-        (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
-    return manifest
+
+    return write_bundle(output, write, overwrite=options.overwrite)
 
 
 def choose_image_size(asked: tuple[int, int] | None, stride: int) -> tuple[int, int]:

@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from dyninfer.errors import InputError
 from dyninfer.exporters.precision.settings import CalibrationMethod
-from dyninfer.types import Float64Array
+from dyninfer.types import Float64Array, Int64Array
 
 BINS = 2048  # of a histogram of magnitudes, as in NVIDIA's calibrators
 LEVELS = 128  # magnitudes that a signed 8-bit number can tell apart
@@ -34,7 +33,7 @@ class Observed:
 
     lowest: float
     highest: float
-    magnitudes: npt.NDArray[np.int64] | None = None
+    magnitudes: Int64Array | None = None
 
     @property
     def largest(self) -> float:

@@ -8,16 +8,18 @@ from itertools import islice
 from pathlib import Path
 
 import onnx
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from dyninfer.bundle.folder import Bundle, file_sha256
-from dyninfer.bundle.manifest import Precision, Stage
+from dyninfer.bundle.manifest import Precision
 from dyninfer.engines.ort.plain import PlainStages
 from dyninfer.errors import BundleError, ExportError, InputError
+from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.feed import Picture, stage_feed
 from dyninfer.exporters.precision.fp16 import to_fp16
-from dyninfer.exporters.precision.graph import float_tensors, prepared_copy
+from dyninfer.exporters.precision.graph import float_tensors
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
+from dyninfer.exporters.precision.prepare import opened
 from dyninfer.exporters.precision.ranges import Feed, observe
 from dyninfer.exporters.precision.sensitivity import Choice, quantise_within
 from dyninfer.exporters.precision.settings import Int8Settings
@@ -54,7 +56,6 @@ def convert_bundle_stages(
         InputError: the plan names an unknown stage, or int8 is planned without pictures.
         BundleError: a stage is in another precision than float32 already.
         ExportError: a stage cannot be converted; the message says why.
-        MissingExtra: a library is not installed.
     """
     _check_plan(bundle, plan, calibration_images)
     runner = PlainStages(bundle)
@@ -64,8 +65,9 @@ def convert_bundle_stages(
         for name, entry in bundle.manifest.stages.items():
             if name not in plan:
                 continue
-            job = _Job(name, entry, bundle.stage_path(name), calibration_images, settings)
-            made = _convert_named(job, plan[name], runner)
+            job = _Job(name, bundle.stage_path(name), calibration_images, settings)
+            same = entry.precision is plan[name]
+            made = None if same else _convert(job, plan[name], runner)
             if made is None:
                 converted[name] = ConvertedStage(entry.precision, job.path, entry.sha256)
                 continue
@@ -87,17 +89,9 @@ class _Job:
     """One stage to convert."""
 
     name: str
-    entry: Stage
     path: Path
     pictures: Sequence[Picture]
     settings: Int8Settings
-
-
-@dataclass(frozen=True)
-class _Made:
-    model: ModelProto
-    kept: tuple[str, ...] = ()
-    deviation: float | None = None
 
 
 def _check_plan(bundle: Bundle, plan: Mapping[str, Precision], pictures: Sequence[Picture]) -> None:
@@ -121,27 +115,19 @@ def _check_plan(bundle: Bundle, plan: Mapping[str, Precision], pictures: Sequenc
             )
 
 
-def _convert_named(job: _Job, precision: Precision, runner: PlainStages) -> _Made | None:
-    """As :func:`_convert`, with errors that name the stage; None where it is so already."""
-    if job.entry.precision == precision:
-        return None
-    try:
-        return _convert(job, precision, runner)
-    except ExportError as error:
-        raise ExportError(f"stage {job.name!r} cannot be in {precision.value}: {error}") from error
-
-
-def _convert(job: _Job, precision: Precision, runner: PlainStages) -> _Made | None:
+def _convert(job: _Job, precision: Precision, runner: PlainStages) -> Choice | None:
     """The converted stage, or None where nothing in it could be converted."""
     model = onnx.load(job.path)
     feed = stage_feed(runner, job.name, job.pictures)
-    if precision is Precision.FP16:
-        made = _Made(to_fp16(model, _largest(model, feed) if job.pictures else None))
-        return made if _holds(made.model, TensorProto.FLOAT16) else None
-    choice = _to_int8(job, model, feed)
-    if not any(node.op_type == "QuantizeLinear" for node in choice.model.graph.node):
-        return None
-    return _Made(choice.model, choice.kept, choice.deviation)
+    try:
+        if precision is Precision.FP16:
+            half = to_fp16(model, _largest(model, feed) if job.pictures else None)
+            return Choice(half) if half else None
+        choice = _to_int8(job, model, feed)
+    except ExportError as error:
+        raise ExportError(f"stage {job.name!r} cannot be in {precision.value}: {error}") from error
+    changed = any(node.op_type == "QuantizeLinear" for node in choice.model.graph.node)
+    return choice if changed else None
 
 
 def _to_int8(job: _Job, model: ModelProto, feed: Feed) -> Choice:
@@ -167,15 +153,7 @@ def _to_int8(job: _Job, model: ModelProto, feed: Feed) -> Choice:
 
 def _largest(model: ModelProto, feed: Feed) -> dict[str, float]:
     """Largest magnitude that every float32 tensor of a stage was seen to hold."""
-    prepared = prepared_copy(model)
-    seen = observe(
-        prepared, float_tensors(prepared), feed, histograms=False, memory_mib=SETTINGS.memory_mib
-    )
+    stage = opened(model)
+    tensors = float_tensors(stage.graph)
+    seen = observe(closed(stage), tensors, feed, histograms=False, memory_mib=SETTINGS.memory_mib)
     return {name: tensor.largest for name, tensor in seen.items()}
-
-
-def _holds(model: ModelProto, elem_type: int) -> bool:
-    return any(tensor.data_type == elem_type for tensor in model.graph.initializer) or any(
-        node.op_type == "Cast" and any(a.name == "to" and a.i == elem_type for a in node.attribute)
-        for node in model.graph.node
-    )

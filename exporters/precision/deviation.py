@@ -6,14 +6,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dyninfer.exporters.precision.ranges import Array
-from dyninfer.types import Float64Array, Int64Array
+from dyninfer.types import AnyArray, Float64Array, Int64Array
 
 CANDIDATES = 100  # the surest of a picture: what lies below never becomes a detection
 _SMALLEST_SIDE = 1e-3  # pixels; keeps an empty box from dividing by zero
 
 
-def deviations(reference: Mapping[str, Array], found: Mapping[str, Array]) -> dict[str, float]:
+def deviations(
+    reference: Mapping[str, AnyArray], found: Mapping[str, AnyArray]
+) -> dict[str, float]:
     """Output -> deviation, 0 where equal; infinite where ``found`` is not finite.
 
     - ``boxes_xyxy``: mean of 1 - IoU over the candidates.
@@ -50,7 +51,7 @@ def _deviation(
     return error / scale if scale else error
 
 
-def _candidates(scores: Array) -> Int64Array:
+def _candidates(scores: AnyArray) -> Int64Array:
     """(N, K) rows with the largest class scores of every picture, of scores (N, A, C)."""
     best = scores.max(-1)
     count = min(CANDIDATES, best.shape[1])

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dyninfer.engines.ort.plain import PlainStages
-from dyninfer.exporters.precision.ranges import Array, Feed
+from dyninfer.exporters.precision.ranges import Feed
 from dyninfer.images.reading import read_image
 from dyninfer.runtime.plan import steps_before
-from dyninfer.types import ImageArray
+from dyninfer.types import AnyArray, ImageArray
 
 Picture = Path | ImageArray
 
@@ -27,7 +27,7 @@ def stage_feed(stages: PlainStages, stage: str, pictures: Sequence[Picture]) -> 
     read = {*names, *(name for step in steps for name in step.images)}
     specs = {name: spec for name, spec in manifest.image_inputs.items() if name in read}
 
-    def feed() -> Iterator[dict[str, Array]]:
+    def feed() -> Iterator[dict[str, AnyArray]]:
         for picture in pictures:
             image = read_picture(picture)
             tensors = {name: spec.prepare(image)[None] for name, spec in specs.items()}

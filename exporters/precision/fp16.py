@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto
+import onnx_ir as ir
+from onnx import ModelProto
 
-from dyninfer.exporters.precision.extras import require_float16
 from dyninfer.exporters.precision.graph import (
+    computed_inputs,
+    constants_of,
     decode_nodes,
-    initializers_of,
     is_weighted,
-    largest_constant,
-    prepared_copy,
+    touched,
 )
-from dyninfer.exporters.precision.rewrite import bypass, drop_unread, finished, part_outputs
+from dyninfer.exporters.precision.prepare import finished, opened
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 FLOAT16_TINY = float(np.finfo(np.float16).smallest_subnormal)
 # Calibration pictures do not show the largest value there will ever be
 ACTIVATION_MARGIN = 4.0
-_ROUNDING = "_output_cast0"  # how the converter calls the cast behind a kept node
 
 # Sums over many values lose digits or overflow in float16, exponentials overflow from 11 on;
 # the rest counts, compares or gives indices, where a rounded value gives another result.
@@ -40,144 +38,128 @@ KEPT_OPS = frozenset(
 )
 
 
-def to_fp16(
-    model: ModelProto, largest: Mapping[str, float] | None = None, keep: Collection[str] = ()
-) -> ModelProto:
-    """A stage whose layers compute in float16.
+def to_fp16(model: ModelProto, largest: Mapping[str, float] | None = None) -> ModelProto | None:
+    """A stage whose layers compute in float16, or None where nothing in it can.
 
     Kept in float32: the decode (:func:`decode_nodes`), :data:`KEPT_OPS`, nodes with a constant
-    beyond float16's range, nodes that read or write a tensor whose measured magnitude comes near
-    to it, and ``keep``. Opset and IR version stay as they are.
+    beyond float16's range, and nodes that read or write a tensor whose measured magnitude comes
+    near to it. Opset and IR version stay as they are.
 
     Args:
         model: in float32.
         largest: largest magnitude of tensors by name, as calibration pictures show them.
-        keep: names of further nodes that stay in float32.
 
     Raises:
         ExportError: the result does not pass ONNX's checker.
-        MissingExtra: onnxconverter-common is not installed.
     """
-    convert = require_float16()
-    prepared = prepared_copy(model)
-    kept = set(keep) | nodes_beyond_float16(prepared, largest or {})
-    if len(kept) >= len(prepared.graph.node):
-        return finished(prepared, model, "fp16")  # the converter would leave borders half-made
-    original = initializers_of(prepared.graph)
-    _part_shared_constants(prepared, kept)
-    part_outputs(prepared)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of constants rounded to the nearest float16
-        converted = convert(
-            prepared,
-            min_positive_val=FLOAT16_TINY,
-            max_finite_val=FLOAT16_MAX,
-            keep_io_types=True,
-            op_block_list=sorted(KEPT_OPS),
-            node_block_list=sorted(kept),
-        )
-    _join_outputs(converted)
-    drop_unread(converted.graph, {"Cast"})
-    _restore_resize_scales(converted, original)
-    return finished(converted, model, "fp16")
+    stage = opened(model)
+    graph = stage.graph
+    kept = nodes_beyond_float16(graph, largest or {})
+    half = {node for node in graph if node not in kept}
+    computed = [value for node in graph for value in node.outputs]
+    changed = [
+        _convert(graph, value, half)
+        for value in (*graph.inputs, *graph.initializers.values(), *computed)
+        if value.type == ir.TensorType(ir.DataType.FLOAT)
+    ]
+    return finished(stage, model, "fp16") if any(changed) else None
 
 
-def nodes_beyond_float16(model: ModelProto, largest: Mapping[str, float]) -> set[str]:
-    """Names of the nodes that float16 cannot do, for want of range or of digits."""
-    initializers = initializers_of(model.graph)
-    decode = decode_nodes(model)
+def nodes_beyond_float16(graph: ir.Graph, largest: Mapping[str, float]) -> set[ir.Node]:
+    """The nodes that float16 cannot do, for want of range or of digits."""
+    decode = decode_nodes(graph)
     limit = FLOAT16_MAX / ACTIVATION_MARGIN
 
-    def unsafe(node: NodeProto) -> bool:
-        touched = [largest.get(name, 0.0) for name in (*node.input, *node.output)]
+    def unsafe(node: ir.Node) -> bool:
         return (
             node.op_type in KEPT_OPS
-            or node.name in decode
-            or not max(touched, default=0.0) <= limit  # a NaN is beyond as well
-            or largest_constant(node, initializers) > FLOAT16_MAX
+            or node in decode
+            # a NaN is beyond as well
+            or not max((largest.get(name, 0.0) for name in touched(node)), default=0.0) <= limit
+            or any(_largest(tensor) > FLOAT16_MAX for tensor in constants_of(node))
             or _makes_float(node)
-            or (node.op_type == "Resize" and not set(node.input[1:]) <= {"", *initializers})
+            or (node.op_type == "Resize" and computed_inputs(node) != [node.inputs[0]])
         )
 
-    kept: set[str] = set()
-    exact: set[str] = set()  # tensors that kept nodes made
-    for node in model.graph.node:
-        computed = {name for name in node.input if name and name not in initializers}
+    kept: set[ir.Node] = set()
+    exact: set[ir.Value] = set()  # tensors that kept nodes made
+    for node in graph:
+        computed = computed_inputs(node)
         # rounding a sum only to pass it on would lose what was kept
-        passes_on = bool(computed) and computed <= exact and not is_weighted(node, initializers)
+        passes_on = bool(computed) and exact.issuperset(computed) and not is_weighted(node)
         if passes_on or unsafe(node):
-            kept.add(node.name)
-            exact.update(node.output)
+            kept.add(node)
+            exact.update(node.outputs)
     return kept
 
 
-def _makes_float(node: NodeProto) -> bool:
-    """Whether an attribute fixes float32 as the output's type, which the converter overlooks."""
-    if node.op_type == "ConstantOfShape":
-        return not any(a.name == "value" for a in node.attribute)  # float32 by default
-    return node.op_type == "Cast" and any(
-        a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute
-    )
+def _largest(tensor: ir.TensorProtocol) -> float:
+    """Largest magnitude of a float32 tensor; 0 for other types."""
+    if tensor.dtype is not ir.DataType.FLOAT:
+        return 0.0
+    return float(np.abs(tensor.numpy()).max(initial=0.0))
 
 
-def _part_shared_constants(model: ModelProto, kept: set[str]) -> None:
-    """Give kept nodes constants of their own where others read them too.
+def _makes_float(node: ir.Node) -> bool:
+    """Whether a node's float32 output does not follow from float32 inputs."""
+    reads = any(value is not None and value.dtype is ir.DataType.FLOAT for value in node.inputs)
+    makes = any(value.dtype is ir.DataType.FLOAT for value in node.outputs)
+    return makes and (node.op_type == "Cast" or not reads)
 
-    The converter leaves a constant in float32 as soon as one reader is kept, and the other readers
-    would then mix types.
+
+def _convert(graph: ir.Graph, value: ir.Value, half: Collection[ir.Node]) -> bool:
+    """Give every reader of a float32 tensor, in inner graphs too, the type it computes in.
+
+    Returns:
+        Whether anything is in float16 now.
     """
-    constants = initializers_of(model.graph)
-    others = {
-        name for node in model.graph.node if node.name not in kept for name in node.input
-    } & set(constants)
-    made: set[str] = set()
-    for node in model.graph.node:
-        if node.name not in kept:
-            continue
-        for position, name in enumerate(node.input):
-            if name in others:
-                twin = f"{name}_in_float32"
-                node.input[position] = twin
-                if twin not in made:
-                    made.add(twin)
-                    model.graph.initializer.add().CopyFrom(constants[name])
-                    model.graph.initializer[-1].name = twin
+    name, uses = value.name, value.uses()
+    # Resize takes its scales in float32 whatever it resizes
+    in_half = {
+        use for use in uses if use.node in half and not (use.node.op_type == "Resize" and use.idx)
+    }
+    if value.producer() not in half:
+        if in_half:
+            twin = _half_constant(graph, value) or _cast(graph, value, f"{name}_half")
+            _redirect(in_half, twin)
+        return bool(in_half)
+    value.type = ir.TensorType(ir.DataType.FLOAT16)
+    in_float = set(uses) - in_half
+    if value.is_graph_output():
+        value.name = f"{name}_half"
+        exact = _cast(graph, value, str(name))
+        graph.outputs[graph.outputs.index(value)] = exact
+        _redirect(in_float, exact)
+    elif in_float:
+        _redirect(in_float, _cast(graph, value, f"{name}_float"))
+    return True
 
 
-def _join_outputs(model: ModelProto) -> None:
-    """Undo :func:`part_outputs`: float32 goes straight to its output, float16 through one cast."""
-    graph = model.graph
-    for value in graph.output:
-        makers = {name: node for node in graph.node for name in node.output}
-        cast = makers[value.name]
-        if cast.op_type == "Identity":  # the output is no float32 tensor
-            bypass(graph, makers, cast, cast.input[0], value.name)
-            continue
-        passes = makers[cast.input[0]]
-        rounded = makers.get(passes.input[0])
-        graph.node.remove(passes)
-        if rounded is not None and rounded.name.endswith(_ROUNDING) and rounded.op_type == "Cast":
-            bypass(graph, makers, cast, rounded.input[0], value.name)
-        else:
-            cast.input[0] = passes.input[0]
+def _redirect(uses: Collection[tuple[ir.Node, int]], value: ir.Value) -> None:
+    for node, place in uses:
+        node.replace_input_with(place, value)
 
 
-def _restore_resize_scales(model: ModelProto, original: Mapping[str, TensorProto]) -> None:
-    """Resize takes its scales in float32 whatever it resizes; the converter does not know."""
-    made: set[str] = set()
-    for node in model.graph.node:
-        if node.op_type != "Resize":
-            continue
-        for position, name in enumerate(node.input):
-            if (
-                position == 0
-                or name not in original
-                or original[name].data_type != TensorProto.FLOAT
-            ):
-                continue
-            twin = f"{name}_scales"
-            node.input[position] = twin
-            if twin not in made:
-                made.add(twin)
-                model.graph.initializer.add().CopyFrom(original[name])
-                model.graph.initializer[-1].name = twin
+def _half_constant(graph: ir.Graph, value: ir.Value) -> ir.Value | None:
+    """A float16 twin of a stored tensor, in which nothing becomes zero; None for computed ones."""
+    if value.const_value is None:
+        return None
+    exact = value.const_value.numpy()
+    magnitude = np.where(exact == 0, 0, np.maximum(np.abs(exact), FLOAT16_TINY))
+    rounded = np.copysign(magnitude, exact).astype(np.float16)
+    twin = ir.val(f"{value.name}_half", const_value=ir.tensor(rounded, name=f"{value.name}_half"))
+    graph.register_initializer(twin)
+    return twin
+
+
+def _cast(graph: ir.Graph, value: ir.Value, name: str) -> ir.Value:
+    """The tensor in the other of both types."""
+    to = ir.DataType.FLOAT if value.dtype is ir.DataType.FLOAT16 else ir.DataType.FLOAT16
+    twin = ir.val(name, dtype=to, shape=value.shape)
+    node = ir.node("Cast", [value], {"to": to}, outputs=[twin], name=f"{name}_cast")
+    maker = value.producer()
+    if maker is None:
+        graph.insert_before(graph[0], node)
+    else:
+        graph.insert_after(maker, node)
+    return twin

@@ -10,26 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto
+import onnx_ir as ir
+from onnx import ModelProto
+from onnx_ir.passes import common
 
 from dyninfer.errors import ExportError
+from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.clipping import Observed, clipping_range
-from dyninfer.exporters.precision.extras import require_quantization
 from dyninfer.exporters.precision.graph import (
     decode_nodes,
     end_layers,
     float_tensors,
-    prepared_copy,
     silu_inputs,
     summary_nodes,
+    touched,
 )
+from dyninfer.exporters.precision.prepare import finished, opened
 from dyninfer.exporters.precision.ranges import Feed, Tick, observe
-from dyninfer.exporters.precision.rewrite import (
-    bypass,
-    drop_unread,
-    finished,
-    part_outputs,
-)
 from dyninfer.exporters.precision.settings import (
     CalibrationMethod,
     Int8Settings,
@@ -53,22 +50,22 @@ TENSORRT_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add"})
 # x * sigmoid(x) is between -0.015 and 0 for all x below: more than 8 bits could tell apart. The
 # numbers a convolution makes reach far lower, and would take most of the steps for nothing.
 SILU_FLOOR = -6.0
+_PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
-def prepare_int8(model: ModelProto) -> ModelProto:
+def prepare_int8(model: ModelProto) -> ir.Model:
     """The stage with constants folded, batch norms merged and types inferred.
 
     Raises:
         ExportError: ONNX Runtime's preparation fails.
-        MissingExtra: ONNX Runtime is not installed.
     """
-    quantization = require_quantization()
-    named = prepared_copy(model)
+    from onnxruntime import quantization
+
+    named = opened(model)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         source, path = Path(folder) / "named.onnx", Path(folder) / "prepared.onnx"
-        onnx.save(
-            named, source
-        )  # given a model in memory, ONNX Runtime 1.31 looks for weights on disk
+        # given a model in memory, ONNX Runtime 1.31 looks for weights on disk
+        onnx.save(closed(named), source)
         try:
             # symbolic inference is for transformers and needs a package more
             quantization.quant_pre_process(str(source), str(path), skip_symbolic_shape=True)
@@ -76,26 +73,20 @@ def prepare_int8(model: ModelProto) -> ModelProto:
         except Exception as error:  # its exceptions share no public base class
             reason = str(error).strip().splitlines()[0]
             raise ExportError(f"a stage cannot be prepared for int8: {reason}") from error
-    foreign = {n.domain for n in optimised.graph.node} - {n.domain for n in named.graph.node}
+    foreign = {n.domain for n in optimised.graph.node} - {n.domain for n in named.graph}
     # operators of ONNX Runtime's own would not build in TensorRT
-    return prepared_copy(named if foreign else optimised)
+    return named if foreign else opened(optimised)
 
 
 def observe_stage(
-    prepared: ModelProto, feed: Feed, settings: Int8Settings, tick: Tick = lambda: None
+    prepared: ir.Model, feed: Feed, settings: Int8Settings, tick: Tick = lambda: None
 ) -> dict[str, Observed]:
     """What the tensors that quantised nodes touch hold, as far as the method needs it."""
-    constant = {tensor.name for tensor in prepared.graph.initializer}
     ops = ops_for(settings.target)
-    touched = {
-        name
-        for node in prepared.graph.node
-        if node.op_type in ops
-        for name in (*node.input, *node.output)
-    }
+    names = {name for node in prepared.graph if node.op_type in ops for name in touched(node)}
     return observe(
-        prepared,
-        (touched & float_tensors(prepared)) - constant,
+        closed(prepared),
+        names & float_tensors(prepared.graph),
         feed,
         histograms=settings.method is not CalibrationMethod.MINMAX,
         memory_mib=settings.memory_mib,
@@ -109,12 +100,11 @@ def ops_for(target: Int8Target) -> frozenset[str]:
 
 
 def to_int8(
-    model: ModelProto,
+    model: ir.Model,
     observed: Mapping[str, Observed],
     settings: Int8Settings,
-    keep: Collection[str] = (),
-    only: Collection[str] | None = None,
-    types: QuantTypes | None = None,
+    keep: Collection[ir.Node] = (),
+    only: Collection[ir.Node] | None = None,
 ) -> ModelProto:
     """A stage whose layers compute in 8-bit integers; its inputs and outputs stay float32.
 
@@ -127,72 +117,83 @@ def to_int8(
         model: from :func:`prepare_int8`.
         observed: from :func:`observe_stage`.
         settings: target and method.
-        keep: names of further nodes that stay in float32.
+        keep: further nodes that stay in float32.
         only: if given, no other nodes are quantised.
-        types: element types; None for those that the target computes with fastest here.
 
     Raises:
         ExportError: the result does not pass ONNX's checker.
     """
-    quantization = require_quantization()
-    types = types or types_for(settings.target)
-    kept = decode_nodes(model) | end_layers(model) | summary_nodes(model) | frozenset(keep)
+    from onnxruntime import quantization
+
+    types = types_for(settings.target)
+    graph, source = model.graph, closed(model)
+    kept = decode_nodes(graph) | end_layers(graph) | summary_nodes(graph) | frozenset(keep)
     chosen = [
         node.name
-        for node in model.graph.node
+        for node in graph
         if node.op_type in ops_for(settings.target)
-        and node.name not in kept
+        and node not in kept
         and not _touches_infinity(node, observed)
-        and (only is None or node.name in only)
+        and (only is None or node in only)
     ]
-    copy = ModelProto()
-    copy.CopyFrom(model)
     if not chosen:
-        return finished(copy, model, "int8")
+        return finished(ir.from_proto(source), source, "int8")
+    inside: dict[str, str] = {}
     if settings.target is Int8Target.TENSORRT:
-        inside = part_outputs(copy)
-        observed = {inside.get(name, name): seen for name, seen in observed.items()}
+        model = model.clone()
+        inside = _part_outputs(model.graph)
     quant_type = quantization.QuantType
-    signed = types.signed_activations
     with _quiet():
         quantizer = quantization.QDQQuantizer(
-            copy,
+            ir.to_proto(model),
             per_channel=True,
             reduce_range=types.reduce_range,
             weight_qType=quant_type.QInt8,
-            activation_qType=quant_type.QInt8 if signed else quant_type.QUInt8,
-            tensors_range=_tensor_ranges(model, observed, settings),
+            activation_qType=quant_type.QInt8 if types.signed_activations else quant_type.QUInt8,
+            tensors_range=_tensor_ranges(graph, observed, settings, inside),
             nodes_to_quantize=chosen,
             nodes_to_exclude=[],
             op_types_to_quantize=sorted(ops_for(settings.target)),
             extra_options=_options(settings.target, types),
         )
         quantizer.quantize_model()
-        quantizer.model.topological_sort()
-    converted = quantizer.model.model
-    if settings.target is Int8Target.TENSORRT:
+    converted = ir.from_proto(quantizer.model.model)
+    common.TopologicalSortPass()(converted)
+    if inside:
         _join_outputs(converted)
-    return finished(converted, model, "int8")
+    return finished(converted, source, "int8")
 
 
-def _touches_infinity(node: NodeProto, observed: Mapping[str, Observed]) -> bool:
+def _part_outputs(graph: ir.Graph) -> dict[str, str]:
+    """Put a node that passes its input on before every output.
+
+    The quantiser rounds an output because somebody inside reads it. Behind these nodes it does not.
+
+    Returns:
+        Output -> the name that its tensor has inside now.
+    """
+    inside = {}
+    for place, value in enumerate(graph.outputs):
+        name = str(value.name)
+        value.name = inside[name] = f"{name}_inside"
+        outer = ir.val(name, type=value.type, shape=value.shape)
+        graph.append(ir.node("Identity", [value], outputs=[outer], name=f"{name}_out"))
+        graph.outputs[place] = outer
+    return inside
+
+
+def _touches_infinity(node: ir.Node, observed: Mapping[str, Observed]) -> bool:
     """Whether a node reads or makes what no 8 bits can hold."""
-    seen = (observed.get(name) for name in (*node.input, *node.output))
-    return any(tensor is not None and not tensor.is_finite for tensor in seen)
+    return any(name in observed and not observed[name].is_finite for name in touched(node))
 
 
-def _join_outputs(model: ModelProto) -> None:
-    """Undo :func:`part_outputs`; an output is what its node made, not that in 8 bits and back."""
-    graph = model.graph
-    pair = {"QuantizeLinear", "DequantizeLinear"}
-    for value in graph.output:
-        makers = {name: node for node in graph.node for name in node.output}
-        passes = makers[value.name]
-        source = passes.input[0]
-        while source in makers and makers[source].op_type in pair:
-            source = makers[source].input[0]
-        bypass(graph, makers, passes, source, value.name)
-    drop_unread(graph, pair)
+def _join_outputs(model: ir.Model) -> None:
+    """Undo :func:`_part_outputs`; an output is what its node made, not that in 8 bits and back."""
+    for passes in [output.producer() for output in model.graph.outputs]:
+        assert passes is not None, "every output was parted"
+        while (makers := passes.predecessors()) and makers[0].op_type in _PAIR:
+            passes.replace_input_with(0, makers[0].inputs[0])
+    common.IdentityEliminationPass()(model)
 
 
 def _options(target: Int8Target, types: QuantTypes) -> dict[str, object]:
@@ -207,11 +208,14 @@ def _options(target: Int8Target, types: QuantTypes) -> dict[str, object]:
 
 
 def _tensor_ranges(
-    model: ModelProto, observed: Mapping[str, Observed], settings: Int8Settings
+    graph: ir.Graph,
+    observed: Mapping[str, Observed],
+    settings: Int8Settings,
+    renamed: Mapping[str, str],
 ) -> object:
     from onnxruntime.quantization import TensorsData, calibrate
 
-    before_silu = silu_inputs(model)
+    before_silu = silu_inputs(graph)
     ranges = {}
     for name, seen in observed.items():
         if not seen.is_finite:
@@ -219,7 +223,7 @@ def _tensor_ranges(
         low, high = clipping_range(seen, settings.method, settings.held_percent)
         if name in before_silu:
             low, high = max(low, SILU_FLOOR), max(high, SILU_FLOOR)
-        ranges[name] = (np.array(low, np.float32), np.array(high, np.float32))
+        ranges[renamed.get(name, name)] = (np.array(low, np.float32), np.array(high, np.float32))
     # the ranges are ready to be used, whatever method they are from
     return TensorsData(calibrate.CalibrationMethod.MinMax, ranges)
 

@@ -17,7 +17,6 @@ from dyninfer.evaluation.traces import AtWay, picture_of
 from dyninfer.exporters.parity import SignalPairs
 from dyninfer.exporters.precision.deviation import deviations
 from dyninfer.exporters.precision.feed import Picture, read_picture
-from dyninfer.exporters.precision.ranges import Array
 from dyninfer.exporters.precision.report import ExitError, PrecisionReport, TensorError
 from dyninfer.exporters.precision.variant import ConvertedStage
 from dyninfer.exporters.recording import Recording
@@ -26,7 +25,7 @@ from dyninfer.results.postprocess import Postprocess
 from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.executor import trace
 from dyninfer.runtime.plan import plan
-from dyninfer.types import BoolArray, Float64Array, ImageArray
+from dyninfer.types import AnyArray, BoolArray, Float64Array, ImageArray
 
 
 def measure_precision(
@@ -89,7 +88,7 @@ class _TensorSums:
     magnitude: float = 0.0
     deviations: list[float] = field(default_factory=list)
 
-    def add(self, reference: Array, found: Array, deviation: float) -> None:
+    def add(self, reference: AnyArray, found: AnyArray, deviation: float) -> None:
         error = np.abs(found.astype(np.float64) - reference)
         error[np.isnan(error)] = np.inf
         self.max_abs = max(self.max_abs, float(error.max(initial=0.0)))
@@ -156,7 +155,7 @@ class _EndSums:
         )
 
 
-def _scores(side: AtWay) -> Array:
+def _scores(side: AtWay) -> AnyArray:
     """Class scores (K, C) of boxes; of a classifier, the softmax as a single row."""
     if "class_scores" in side.outputs:
         return side.outputs["class_scores"]
@@ -165,7 +164,7 @@ def _scores(side: AtWay) -> Array:
     return np.asarray(weights / weights.sum())[None]
 
 
-def _errors(reference: Array, found: Array, rows: BoolArray) -> Float64Array:
+def _errors(reference: AnyArray, found: AnyArray, rows: BoolArray) -> Float64Array:
     """Largest error of each chosen row."""
     error = reference[rows].astype(np.float64) - found[rows]
     return np.asarray(np.abs(error).max(-1, initial=0.0), np.float64)

@@ -6,16 +6,18 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import onnx
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+import onnx_ir as ir
+from onnx import ModelProto
 
 from dyninfer.errors import ExportError, InputError
+from dyninfer.exporters.graph_builder import GraphBuilder
+from dyninfer.exporters.graphs import editable
 from dyninfer.exporters.precision.clipping import BINS, Observed
+from dyninfer.exporters.probe import Probe, open_model
+from dyninfer.types import AnyArray, Int64Array
 
-Array = npt.NDArray[Any]
-Arrays = Mapping[str, Array]
-Feed = Callable[[], Iterable[Arrays]]
+StageInputs = Mapping[str, AnyArray]
+Feed = Callable[[], Iterable[StageInputs]]
 """Gives a stage's real inputs by name, (1, ...) each, anew at every call."""
 Tick = Callable[[], None]
 
@@ -23,24 +25,14 @@ _BYTES = 4  # of a float32
 _MIB = 1 << 20
 
 
-def open_session(model: ModelProto, *, optimise: bool = True) -> Any:
+def open_session(model: ModelProto) -> Any:
     """An ONNX Runtime session on the CPU for a model in memory.
 
     Raises:
         ExportError: ONNX Runtime refuses the model.
     """
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.enable_mem_pattern = False
-    options.log_severity_level = 4
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return open_model(model)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         reason = str(error).strip().splitlines()[0]
         raise ExportError(f"ONNX Runtime cannot run a stage during conversion: {reason}") from error
@@ -79,7 +71,7 @@ def observe(
     if not histograms:
         return {name: Observed(low, high) for name, (low, high) in extremes.items()}
     sizes = {name: size for name, size in sizes.items() if np.isfinite(extremes[name]).all()}
-    counted: dict[str, npt.NDArray[np.int64]] = {}
+    counted: dict[str, Int64Array] = {}
     for group in grouped(sizes, memory_mib * _MIB // _BYTES):
         counted |= _magnitudes(model, group, extremes, feed, tick)
     return {name: Observed(low, high, counted.get(name)) for name, (low, high) in extremes.items()}
@@ -129,28 +121,16 @@ def _with_extremes(model: ModelProto, tensors: Sequence[str]) -> tuple[ModelProt
 
     The size is a float32 like the others, exact up to 2**24 and close enough beyond.
     """
-    watched = ModelProto()
-    watched.CopyFrom(model)
-    graph = watched.graph
-    names = []
-    for index, name in enumerate(tensors):
-        lowest, highest, count, size = (f"{part}_{index}_" for part in ("low", "high", "n", "size"))
-        flat = f"flat_{index}_"
-        graph.node.extend(
-            [
-                helper.make_node("Reshape", [name, "all_in_one_axis"], [flat]),
-                helper.make_node("ReduceMin", [flat], [lowest], keepdims=0),
-                helper.make_node("ReduceMax", [flat], [highest], keepdims=0),
-                helper.make_node("Size", [name], [count]),
-                helper.make_node("Cast", [count], [size], to=TensorProto.FLOAT),
-            ]
-        )
-        names += [lowest, highest, size]
-    axis = numpy_helper.from_array(np.array([-1], np.int64), "all_in_one_axis")
-    graph.initializer.append(axis)
-    del graph.output[:]
-    graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, []) for n in names)
-    return watched, names
+    stage = editable(model)
+    values = ir.convenience.create_value_mapping(stage.graph, include_subgraphs=False)
+    builder = GraphBuilder(stage.graph, "seen")
+    seen = []
+    for name in tensors:
+        flat = builder.reshape(values[name], [-1])
+        ends = [builder.apply(f"Reduce{end}", flat, keepdims=0) for end in ("Min", "Max")]
+        seen += [*ends, builder.cast(builder.apply("Size", flat), ir.DataType.FLOAT)]
+    stage.graph.outputs[:] = seen
+    return ir.to_proto(stage), [str(value.name) for value in seen]
 
 
 def _magnitudes(
@@ -159,39 +139,17 @@ def _magnitudes(
     extremes: Mapping[str, tuple[float, float]],
     feed: Feed,
     tick: Tick,
-) -> dict[str, npt.NDArray[np.int64]]:
-    session = open_session(showing(model, tensors))
+) -> dict[str, Int64Array]:
+    probe = Probe(model, tensors)
     counts = {name: np.zeros(BINS, np.int64) for name in tensors}
-    given = {value.name for value in model.graph.input}
-    computed = [name for name in tensors if name not in given]
     for inputs in feed():
-        arrays = dict(inputs)
-        if computed:
-            arrays |= dict(zip(computed, session.run(computed, dict(inputs)), strict=True))
-        for name in tensors:
-            largest = max(map(abs, extremes[name]))
-            counts[name] += count_magnitudes(arrays[name], largest)
+        for name, array in probe.read(inputs).items():
+            counts[name] += count_magnitudes(array, max(map(abs, extremes[name])))
         tick()
     return counts
 
 
-def showing(model: ModelProto, tensors: Iterable[str]) -> ModelProto:
-    """The model with the given tensors as its outputs, in place of its own."""
-    shown = ModelProto()
-    shown.CopyFrom(model)
-    del shown.graph.output[:]
-    given = {value.name for value in model.graph.input}
-    shown.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-        for name in tensors
-        if name not in given
-    )
-    if not shown.graph.output:  # a graph needs one; nobody asks for it
-        shown.graph.output.extend(model.graph.output[:1])
-    return shown
-
-
-def count_magnitudes(array: Array, largest: float) -> npt.NDArray[np.int64]:
+def count_magnitudes(array: AnyArray, largest: float) -> Int64Array:
     """(BINS,) how many values have their magnitude in each equal part of [0, largest]."""
     if not largest:
         counts = np.zeros(BINS, np.int64)

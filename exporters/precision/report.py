@@ -1,4 +1,4 @@
-"""What other precisions cost: figures of a comparison with float32, and their place on disk."""
+"""What other precisions cost: figures of a comparison with float32."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.exporters.parity import Flips
-
-PARITY_KEY = "precision"
 
 
 @dataclass(frozen=True)
@@ -83,19 +80,3 @@ class PrecisionReport:
             "exits": [asdict(error) for error in self.exits],
             "flips": {name: flips.to_dict() for name, flips in self.flips.items()},
         }
-
-
-def add_to_parity(bundle: Bundle, name: str, report: PrecisionReport) -> None:
-    """Note a report in the bundle's ``parity.json``, beside what is there.
-
-    Args:
-        bundle: that the stages were converted from.
-        name: of the variant, for example the fingerprint of a build; replaces one of that name.
-        report: what was measured.
-
-    Raises:
-        BundleError: ``parity.json`` was changed by hand, or cannot be written.
-    """
-    parity = dict(bundle.parity() or {})
-    variants = dict(parity.get(PARITY_KEY, {}))
-    bundle.write_parity(parity | {PARITY_KEY: variants | {name: report.to_dict()}})

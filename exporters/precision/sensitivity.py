@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+import onnx_ir as ir
+from onnx import ModelProto
 
+from dyninfer.exporters.graphs import closed
+from dyninfer.exporters.macs import node_macs
 from dyninfer.exporters.precision.clipping import Observed
 from dyninfer.exporters.precision.deviation import deviations
-from dyninfer.exporters.precision.graph import (
-    decode_nodes,
-    initializers_of,
-    is_weighted,
-    layers_of,
-    macs_by_layer,
-)
+from dyninfer.exporters.precision.graph import computed_inputs, decode_nodes, is_weighted, layers_of
 from dyninfer.exporters.precision.int8 import to_int8
-from dyninfer.exporters.precision.ranges import Array, Arrays, open_session
+from dyninfer.exporters.precision.ranges import StageInputs, open_session
 from dyninfer.exporters.precision.settings import Int8Settings
+from dyninfer.types import AnyArray
 
 # what may follow a layer in one fused operator
 _FOLLOWERS = frozenset({"Sigmoid", "Mul", "Relu", "LeakyRelu", "Clip", "HardSwish", "Tanh"})
@@ -27,23 +26,23 @@ _FOLLOWERS = frozenset({"Sigmoid", "Mul", "Relu", "LeakyRelu", "Clip", "HardSwis
 
 @dataclass(frozen=True)
 class Choice:
-    """What quantisation came to.
+    """What a conversion came to.
 
     Attributes:
-        model: the quantised stage.
+        model: the converted stage.
         kept: layers that stay in float32.
-        deviation: largest over the stage's outputs and samples, of ``model``.
+        deviation: largest over the stage's outputs, of ``model``; None where it was not looked at.
     """
 
     model: ModelProto
-    kept: tuple[str, ...]
-    deviation: float
+    kept: tuple[str, ...] = ()
+    deviation: float | None = None
 
 
 class Trial:
     """A stage in float32 with samples of its inputs, to try quantisations on."""
 
-    def __init__(self, model: ModelProto, samples: Sequence[Arrays]) -> None:
+    def __init__(self, model: ModelProto, samples: Sequence[StageInputs]) -> None:
         self._names = [value.name for value in model.graph.output]
         self._samples = samples
         session = open_session(model)
@@ -58,15 +57,14 @@ class Trial:
         ]
         return max(float(np.mean([sample[name] for sample in found])) for name in self._names)
 
-    def _run(self, session: object, inputs: Arrays) -> dict[str, Array]:
-        outputs = session.run(self._names, dict(inputs))  # type: ignore[attr-defined]  # untyped onnxruntime
-        return dict(zip(self._names, outputs, strict=True))
+    def _run(self, session: Any, inputs: StageInputs) -> dict[str, AnyArray]:
+        return dict(zip(self._names, session.run(self._names, dict(inputs)), strict=True))
 
 
 def quantise_within(
-    model: ModelProto,
+    model: ir.Model,
     observed: Mapping[str, Observed],
-    samples: Sequence[Arrays],
+    samples: Sequence[StageInputs],
     settings: Int8Settings,
     tick: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Choice:
@@ -84,74 +82,66 @@ def quantise_within(
         settings: target, method and bounds.
         tick: told how many layers of how many were tried.
     """
-    trial = Trial(model, samples)
+    trial = Trial(closed(model), samples)
     full = to_int8(model, observed, settings)
-    best = Choice(full, (), trial.deviation(full))
-    if best.deviation <= settings.max_deviation or not settings.max_float_share:
+    least = trial.deviation(full)
+    best = Choice(full, (), least)
+    if least <= settings.max_deviation or not settings.max_float_share:
         return best
     # one sample: the order is enough, and a large stage has a hundred layers
-    ranked = _ranked(model, observed, Trial(model, samples[:1]), settings, tick)
-    groups = layer_groups(model)
-    for count in affordable_counts(ranked, macs_by_layer(model), settings.max_float_share):
+    ranked = _ranked(model, observed, Trial(closed(model), samples[:1]), settings, tick)
+    groups = layer_groups(model.graph)
+    macs = {layer: node_macs(layer) for layer in groups}
+    budget = settings.max_float_share * sum(macs.values())
+    for count in affordable_counts([macs[layer] for layer in ranked], budget):
         kept = ranked[:count]
-        tried = to_int8(model, observed, settings, _nodes_of(kept, groups))
+        nodes = frozenset[ir.Node]().union(*(groups[layer] for layer in kept))
+        tried = to_int8(model, observed, settings, nodes)
         deviation = trial.deviation(tried)
-        if deviation < best.deviation:
-            best = Choice(tried, tuple(kept), deviation)
-        if best.deviation <= settings.max_deviation:
+        if deviation < least:
+            least = deviation
+            best = Choice(tried, tuple(str(layer.name) for layer in kept), deviation)
+        if least <= settings.max_deviation:
             break
     return best
 
 
 def _ranked(
-    model: ModelProto,
+    model: ir.Model,
     observed: Mapping[str, Observed],
     trial: Trial,
     settings: Int8Settings,
     tick: Callable[[int, int], None],
-) -> list[str]:
+) -> list[ir.Node]:
     """Layers by how much the outputs deviate when they alone are quantised, the worst first."""
-    decode = decode_nodes(model)
-    groups = {name: group for name, group in layer_groups(model).items() if name not in decode}
-    alone: dict[str, float] = {}
-    for done, (name, group) in enumerate(groups.items(), 1):
-        alone[name] = trial.deviation(to_int8(model, observed, settings, only=group))
-        tick(done, len(groups))
-    return sorted(alone, key=lambda name: -alone[name])
+    groups = layer_groups(model.graph)
+    layers = [layer for layer in groups if layer not in decode_nodes(model.graph)]
+    alone: dict[ir.Node, float] = {}
+    for done, layer in enumerate(layers, 1):
+        alone[layer] = trial.deviation(to_int8(model, observed, settings, only=groups[layer]))
+        tick(done, len(layers))
+    return sorted(alone, key=lambda layer: -alone[layer])
 
 
-def affordable_counts(
-    ranked: Sequence[str], macs: Mapping[str, int], max_share: float
-) -> list[int]:
-    """1, 2, 4, ... and last the largest number of leading layers within the share of all work."""
-    budget = max_share * sum(macs.values())
-    spent = np.cumsum([macs[name] for name in ranked])
-    most = int((spent <= budget).sum())
+def affordable_counts(macs: Sequence[int], budget: float) -> list[int]:
+    """1, 2, 4, ... and last the largest number of leading layers whose work is in the budget."""
+    most = int((np.cumsum(macs) <= budget).sum())
     doubling = [1 << power for power in range(most.bit_length()) if 1 << power < most]
     return [*doubling, most] if most else []
 
 
-def layer_groups(model: ModelProto) -> dict[str, frozenset[str]]:
+def layer_groups(graph: ir.Graph) -> dict[ir.Node, frozenset[ir.Node]]:
     """Layer -> its node and the activation behind it, which quantisation treats as one."""
-    initializers = initializers_of(model.graph)
-    readers: dict[str, list[NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
     groups = {}
-    for layer in layers_of(model):
-        inside = {*layer.output, *initializers}
-        group, reached = {layer.name}, [*layer.output]
+    for layer in layers_of(graph):
+        inside = {*layer.outputs}
+        group, reached = {layer}, [*layer.outputs]
         while reached:
-            for node in readers.get(reached.pop(), []):
-                whole = node.op_type in _FOLLOWERS and inside.issuperset(filter(None, node.input))
-                if whole and node.name not in group and not is_weighted(node, initializers):
-                    group.add(node.name)
-                    inside.update(node.output)
-                    reached.extend([*node.output, *layer.output])
-        groups[layer.name] = frozenset(group)
+            for node in reached.pop().consumers():
+                whole = node.op_type in _FOLLOWERS and inside.issuperset(computed_inputs(node))
+                if whole and node not in group and not is_weighted(node):
+                    group.add(node)
+                    inside.update(node.outputs)
+                    reached.extend([*node.outputs, *layer.outputs])
+        groups[layer] = frozenset(group)
     return groups
-
-
-def _nodes_of(layers: Iterable[str], groups: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    return frozenset().union(*(groups[name] for name in layers))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dyninfer import __version__
-from dyninfer.bundle.folder import MANIFEST_FILE, ROUTER_FILE, SUFFIX, Bundle, new_bundle
+from dyninfer.bundle.folder import SUFFIX, Bundle
 from dyninfer.bundle.manifest import EASINESS, CascadeRoute, Exit, Manifest, Stage, TensorSpec
-from dyninfer.bundle.sealed import dump_sealed
+from dyninfer.bundle.writing import write_bundle
 from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, StageExport, write_stage
 from dyninfer.exporters.router.model import FittedRouter
 
@@ -52,20 +51,17 @@ def write_routed(
     """
     kept = _stages_but_routers(old.manifest)
     names = [_free_name(kept, index, len(routers)) for index in range(len(routers))]
-    with new_bundle(output, overwrite=overwrite) as folder:
-        for name, stage in kept.items():
-            target = folder / stage.file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(old.stage_path(name), target)
+
+    def write(folder: Path) -> Manifest:
+        for name in kept:
+            old.copy_stage(name, folder)
         fitted = {
             name: _export(router, folder, _free_file(kept, name))
             for name, router in zip(names, routers, strict=True)
         }
-        manifest = _manifest(old.manifest, output.name.removesuffix(SUFFIX), kept | fitted, names)
-        text = dump_sealed(manifest.model_dump(mode="json"))
-        (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
-        (folder / ROUTER_FILE).write_text(dump_sealed(record), encoding="utf-8")
-    return manifest
+        return _manifest(old.manifest, output.name.removesuffix(SUFFIX), kept | fitted, names)
+
+    return write_bundle(output, write, overwrite=overwrite, router_record=record)
 
 
 def _stages_but_routers(manifest: Manifest) -> dict[str, Stage]:

@@ -19,7 +19,8 @@ from dyninfer.exporters.dynamicdet.export import (
     choose_image_size,
     export_dynamicdet,
 )
-from dyninfer.exporters.onnx_export import StageExport, count_macs, write_stage
+from dyninfer.exporters.macs import count_macs
+from dyninfer.exporters.onnx_export import StageExport, write_stage
 from tests import support
 
 

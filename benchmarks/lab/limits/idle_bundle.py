@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from dyninfer.bundle.folder import MANIFEST_FILE, new_bundle
 from dyninfer.bundle.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task, TensorSpec
-from dyninfer.bundle.sealed import dump_sealed
+from dyninfer.bundle.writing import write_bundle, write_stage_file
 from dyninfer.images.spec import ImageSpec
 
 SIZE = 32
@@ -53,10 +51,10 @@ def write_idle_bundle(path: Path) -> Path:
         "second": _model(images, _ENDS, [pick, *_end_nodes()], {**_CORNER, **_END_CONSTANTS}),
     }
     exits = (Exit(body="first", router="router", head="head"), Exit(body="second"))
-    with new_bundle(path) as folder:
-        (folder / "onnx").mkdir()
+
+    def write(folder: Path) -> Manifest:
         stages = {name: _write_stage(folder, name, model) for name, model in models.items()}
-        manifest = Manifest(
+        return Manifest(
             name=path.name.removesuffix(".dyn"),
             family="idle",
             task=Task.DETECT,
@@ -67,8 +65,8 @@ def write_idle_bundle(path: Path) -> Path:
             source=Source(file_name="none", sha256="0" * 64),
             written_by="dyninfer.benchmarks.lab.limits.idle_bundle",
         )
-        text = dump_sealed(manifest.model_dump(mode="json"))
-        (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+
+    write_bundle(path, write)
     return path
 
 
@@ -111,11 +109,10 @@ def _model(
 
 
 def _write_stage(folder: Path, name: str, model: onnx.ModelProto) -> Stage:
-    file, data = f"onnx/{name}.onnx", model.SerializeToString()
-    (folder / file).write_bytes(data)
+    file = f"onnx/{name}.onnx"
     return Stage(
         file=file,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=write_stage_file(folder, file, model.SerializeToString()),
         inputs=_specs(model.graph.input),
         outputs=_specs(model.graph.output),
         parameters=0,

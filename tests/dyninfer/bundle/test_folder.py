@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dyninfer import Bundle, BundleError, ExportError, load
-from dyninfer.bundle.folder import MANIFEST_FILE, new_bundle
+from dyninfer.bundle.folder import MANIFEST_FILE
+from dyninfer.bundle.writing import new_bundle
 from tests import support
 
 

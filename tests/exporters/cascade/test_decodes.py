@@ -19,10 +19,11 @@ from dyninfer.exporters.cascade.options import (
     DetectorSource,
     Layout,
 )
-from dyninfer.exporters.cascade.original import OriginalDetector, open_model
+from dyninfer.exporters.cascade.original import OriginalDetector
 from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
 from dyninfer.exporters.cascade.reference import decode_one
 from dyninfer.exporters.cascade.stage import build, dump_plan, write_stage
+from dyninfer.exporters.probe import open_model
 from dyninfer.images.spec import ImageSpec
 from tests.exporters.cascade import detectors
 from tests.exporters.cascade.detectors import CELLS, HEIGHT, WIDTH

@@ -67,6 +67,11 @@ def test_a_pair_becomes_two_exits_that_agree_with_their_sources(pair, tmp_path) 
         assert parity.not_compared == ()
 
 
+def test_two_exports_write_the_same_bytes(pair, tmp_path) -> None:
+    stages = [export_cascade(pair, tmp_path / name).manifest.stages for name in ("a.dyn", "b.dyn")]
+    assert stages[0] == stages[1]
+
+
 def test_parameters_and_multiply_accumulates_are_counted(pair, tmp_path) -> None:
     stage = export_cascade(pair, tmp_path / "pair.dyn").manifest.stages["first"]
     sizes = [8, 16, 32]

@@ -93,6 +93,11 @@ def test_weights_listed_among_the_inputs_are_no_inputs(path: Path) -> None:
     assert read_onnx(change(path, lambda m: m.graph.input.append(weight))).image.name == "pictures"
 
 
+def test_sparse_weights_are_refused(path: Path) -> None:
+    with support.refuses(CheckpointError, "tiny.onnx", "sparse", "dense"):
+        read_onnx(change(path, lambda model: model.graph.sparse_initializer.add()))
+
+
 def test_weights_beside_the_model_are_read(path: Path) -> None:
     before = read_onnx(path)
     image = np.random.default_rng(0).random((1, 3, 32, 64), np.float32)

@@ -67,7 +67,8 @@ def elem_types(model: onnx.ModelProto) -> dict[str, int]:
 
 def assert_same_frame(converted: onnx.ModelProto, source: onnx.ModelProto) -> None:
     """Same inputs, outputs and versions, and a model that ONNX accepts."""
-    assert list(converted.graph.input) == list(source.graph.input)
+    inputs = [[(v.name, v.type) for v in model.graph.input] for model in (converted, source)]
+    assert inputs[0] == inputs[1]
     assert [v.name for v in converted.graph.output] == [v.name for v in source.graph.output]
     assert all(
         v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for v in converted.graph.output

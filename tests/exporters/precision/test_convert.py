@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,9 +17,8 @@ from dyninfer.errors import BundleError, ExportError, InputError
 from dyninfer.exporters.precision.convert import convert_bundle_stages
 from dyninfer.exporters.precision.feed import stage_feed
 from dyninfer.exporters.precision.measure import measure_precision
-from dyninfer.exporters.precision.report import PARITY_KEY, add_to_parity
 from dyninfer.exporters.precision.settings import Int8Settings
-from dyninfer.exporters.precision.variant import ConvertedStage, write_variant
+from dyninfer.exporters.precision.variant import ConvertedStage
 from tests import support
 
 PICTURES = support.random_pictures(4)
@@ -34,6 +35,21 @@ def converted(bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("converted")
     plan = parse_precision("first=int8,second=fp16", bundle.manifest)
     return convert_bundle_stages(bundle, plan, PICTURES, folder, NO_SEARCH)
+
+
+@pytest.fixture(scope="module")
+def mixed(bundle, converted, tmp_path_factory) -> Path:
+    """A bundle whose stages are the converted ones."""
+    path = shutil.copytree(bundle.path, tmp_path_factory.mktemp("mixed") / "mixed.dyn")
+    for name, entry in bundle.manifest.stages.items():
+        shutil.copyfile(converted[name].path, path / entry.file)
+
+    def change(manifest) -> None:
+        for name, stage in converted.items():
+            manifest["stages"][name] |= {"sha256": stage.sha256, "precision": stage.precision.value}
+
+    support.reseal(path, change)
+    return path
 
 
 def test_every_stage_of_the_plan_has_a_file(bundle, converted) -> None:
@@ -62,9 +78,8 @@ def test_stages_are_calibrated_on_what_the_stages_before_them_make(bundle, tmp_p
     assert max(error.deviation for error in report.tensors) < 0.2
 
 
-def test_a_variant_is_a_bundle_that_runs(bundle, converted, tmp_path) -> None:
-    path = write_variant(bundle, converted, tmp_path / "variant.dyn")
-    with dyninfer.load(path) as changed, dyninfer.load(bundle.path) as source:
+def test_a_bundle_of_converted_stages_runs(bundle, mixed) -> None:
+    with dyninfer.load(mixed) as changed, dyninfer.load(bundle.path) as source:
         stages = changed.manifest.stages
         assert [s.precision.value for s in stages.values()] == ["int8", "fp32", "fp32", "fp16"]
         for policy in (dyninfer.AlwaysEasy(), dyninfer.AlwaysHard()):
@@ -73,7 +88,6 @@ def test_a_variant_is_a_bundle_that_runs(bundle, converted, tmp_path) -> None:
             for found, expected in zip(changed.infer(inputs), source.infer(inputs), strict=True):
                 error = found.outputs["class_scores"] - expected.outputs["class_scores"]
                 assert 0 < np.abs(error).max() < 0.1
-    assert Bundle.open(path).parity() is None
 
 
 def test_the_report_tells_errors_decisions_and_precision(bundle, converted) -> None:
@@ -95,20 +109,6 @@ def test_an_unchanged_bundle_has_no_errors(bundle) -> None:
     assert report.tensors == ()
     assert report.flips["router"].flips == 0
     assert {error.disagreement for error in report.exits} == {0.0}
-
-
-def test_a_report_stands_in_parity_beside_what_was_there(converted, bundle, tmp_path) -> None:
-    path = write_variant(bundle, {}, tmp_path / "copy.dyn")
-    copy = Bundle.open(path)
-    copy.write_parity({"passed": True})
-    report = measure_precision(bundle, converted, PICTURES[:1])
-    add_to_parity(copy, "one", report)
-    add_to_parity(copy, "two", report)
-    parity = copy.parity()
-    assert parity is not None
-    assert parity["passed"] is True
-    assert list(parity[PARITY_KEY]) == ["one", "two"]
-    assert parity[PARITY_KEY]["one"] == report.to_dict()
 
 
 def test_a_stage_without_layers_keeps_its_own_file(tmp_path) -> None:
@@ -134,8 +134,8 @@ def test_an_unknown_stage_is_refused(bundle, tmp_path) -> None:
         convert_bundle_stages(bundle, {"third": Precision.INT8}, PICTURES, tmp_path)
 
 
-def test_a_converted_stage_stays_and_cannot_become_another(bundle, converted, tmp_path) -> None:
-    variant = Bundle.open(write_variant(bundle, converted, tmp_path / "variant.dyn"))
+def test_a_converted_stage_stays_and_cannot_become_another(mixed, tmp_path) -> None:
+    variant = Bundle.open(mixed)
     same = convert_bundle_stages(variant, {"first": Precision.INT8}, [], tmp_path)
     assert same["first"].path == variant.stage_path("first")
     with support.refuses(BundleError, "'first'", "int8 already", "fp16"):

@@ -2,33 +2,34 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import ExportError
-from dyninfer.exporters.onnx_export import count_macs
+from dyninfer.exporters.graphs import closed
+from dyninfer.exporters.macs import count_macs, node_macs
 from dyninfer.exporters.precision.graph import (
     decode_nodes,
     end_layers,
     layers_of,
-    macs_by_layer,
-    prepared_copy,
     silu_inputs,
     summary_nodes,
 )
+from dyninfer.exporters.precision.prepare import opened
 from tests.exporters.precision.helpers import conv, silu, two_layers, weights
 from tests.support import tiny_model
 
 
-def stage(bundle, name) -> onnx.ModelProto:
-    return prepared_copy(onnx.load(Bundle.open(bundle).stage_path(name)))
+def stage(bundle, name) -> ir.Graph:
+    return opened(onnx.load(Bundle.open(bundle).stage_path(name))).graph
 
 
 def test_the_decode_begins_behind_the_last_convolutions(small_bundle) -> None:
     head = stage(small_bundle, "head")
     decode = decode_nodes(head)
-    kinds = {node.op_type for node in head.graph.node if node.name in decode}
+    kinds = {node.op_type for node in decode}
     assert "Conv" not in kinds
     assert {"Reshape", "Transpose", "Concat", "Sigmoid", "Slice", "Mul"} <= kinds
     assert len(end_layers(head)) == 2  # one for each level
@@ -41,8 +42,8 @@ def test_a_stage_that_ends_in_features_has_no_decode(small_bundle) -> None:
 
 def test_what_a_router_reads_is_a_summary_and_a_gate_is_not(small_bundle) -> None:
     first = stage(small_bundle, "first")
-    found = [n.op_type for n in first.graph.node if n.name in summary_nodes(first)]
-    assert sorted(found) == ["Concat", "ReduceMean", "ReduceMean", "ReduceMean"]
+    kinds = sorted(node.op_type for node in summary_nodes(first))
+    assert kinds == ["Concat", "ReduceMean", "ReduceMean", "ReduceMean"]
     gated = tiny_model(
         {"images": ["batch", 3, 8, 8]},
         {"feature": ["batch", 8, 8, 8]},
@@ -53,7 +54,7 @@ def test_what_a_router_reads_is_a_summary_and_a_gate_is_not(small_bundle) -> Non
         ],
         {"w": weights(8, 3, 3, 3)},
     )
-    assert summary_nodes(gated) == frozenset()
+    assert summary_nodes(opened(gated).graph) == frozenset()
 
 
 def test_bins_of_a_distribution_belong_to_the_decode() -> None:
@@ -70,19 +71,20 @@ def test_bins_of_a_distribution_belong_to_the_decode() -> None:
             "bins": np.arange(16, dtype=np.float32).reshape(1, 16, 1, 1),
         },
     )
-    prepared = prepared_copy(model)
+    prepared = opened(model).graph
     assert len(layers_of(prepared)) == 1
     assert len(decode_nodes(prepared)) == 2
 
 
 def test_work_is_counted_as_the_export_counts_it(small_bundle) -> None:
     for name in ("first", "head", "second"):
-        model = stage(small_bundle, name)
-        assert sum(macs_by_layer(model).values()) == count_macs(model)
+        model = onnx.load(Bundle.open(small_bundle).stage_path(name))
+        layers = layers_of(opened(model).graph)
+        assert sum(node_macs(layer) for layer in layers) == count_macs(model)
 
 
 def test_only_what_nothing_but_silu_reads_counts_as_its_input() -> None:
-    assert silu_inputs(two_layers()) == {"c1", "c2"}
+    assert silu_inputs(opened(two_layers()).graph) == {"c1", "c2"}
     squared = tiny_model(
         {"images": ["batch", 3, 8, 8]},
         {"out": ["batch", 8, 8, 8]},
@@ -93,7 +95,7 @@ def test_only_what_nothing_but_silu_reads_counts_as_its_input() -> None:
         ],
         {"w": weights(8, 3, 3, 3)},
     )
-    assert silu_inputs(squared) == frozenset()
+    assert silu_inputs(opened(squared).graph) == frozenset()
 
 
 def test_nodes_get_names_and_constants_become_initializers() -> None:
@@ -107,9 +109,9 @@ def test_nodes_get_names_and_constants_become_initializers() -> None:
             helper.make_node("Mul", ["twice", "two"], ["out"], name="same"),
         ],
     )
-    prepared = prepared_copy(model)
-    assert [t.name for t in prepared.graph.initializer] == ["two"]
-    assert len({node.name for node in prepared.graph.node}) == 2
+    graph = opened(model).graph
+    assert list(graph.initializers) == ["two"]
+    assert len({node.name for node in graph}) == 2
     assert len(model.graph.node) == 3
 
 
@@ -124,7 +126,7 @@ def test_weights_stored_in_half_precision_become_plain_ones() -> None:
         ],
         {"half": half},
     )
-    graph = prepared_copy(model).graph
+    graph = closed(opened(model)).graph
     assert [node.op_type for node in graph.node] == ["Add"]
     (tensor,) = graph.initializer
     assert (tensor.name, tensor.data_type) == ("weight", TensorProto.FLOAT)
@@ -135,4 +137,4 @@ def test_an_opset_without_scales_per_channel_is_refused() -> None:
     model = two_layers()
     model.opset_import[0].version = 12
     with pytest.raises(ExportError, match="opset 12"):
-        prepared_copy(model)
+        opened(model)

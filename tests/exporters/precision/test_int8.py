@@ -9,7 +9,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.ort.plain import PlainStages
 from dyninfer.exporters.precision.deviation import deviations
 from dyninfer.exporters.precision.feed import stage_feed
-from dyninfer.exporters.precision.graph import decode_nodes, end_layers, initializers_of
+from dyninfer.exporters.precision.graph import decode_nodes, end_layers
 from dyninfer.exporters.precision.int8 import SILU_FLOOR, observe_stage, prepare_int8, to_int8
 from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Settings, Int8Target
 from tests import support
@@ -31,6 +31,10 @@ def quantised(source, feed, settings, **options) -> onnx.ModelProto:
 
 def kinds(model) -> list[str]:
     return [node.op_type for node in model.graph.node]
+
+
+def initializers_of(graph) -> dict[str, TensorProto]:
+    return {tensor.name: tensor for tensor in graph.initializer}
 
 
 def zero_points(model) -> dict[str, np.ndarray]:
@@ -97,7 +101,7 @@ def test_the_decode_stays_in_float32(small_bundle, target) -> None:
     prepared = prepare_int8(source)
     converted = to_int8(prepared, observe_stage(prepared, feed, settings), settings)
     made = {name: node for node in converted.graph.node for name in node.output}
-    decode = decode_nodes(prepared)
+    decode = {node.name for node in decode_nodes(prepared.graph)}
     assert len(decode) > 10
     for node in converted.graph.node:
         if node.name in decode:
@@ -108,15 +112,15 @@ def test_the_decode_stays_in_float32(small_bundle, target) -> None:
         for n in converted.graph.node
         if n.op_type == "Conv" and n.input[1] in initializers_of(converted.graph)
     }
-    assert float_layers == end_layers(prepared)
+    assert float_layers == {layer.name for layer in end_layers(prepared.graph)}
 
 
 def test_what_is_kept_and_what_alone_is_quantised() -> None:
     prepared = prepare_int8(two_layers())
     settings = Int8Settings()
     observed = observe_stage(prepared, feed_of(images()), settings)
-    convs = [node.name for node in prepared.graph.node if node.op_type == "Conv"]
-    everything = [node.name for node in prepared.graph.node]
+    convs = [node for node in prepared.graph if node.op_type == "Conv"]
+    everything = list(prepared.graph)
     assert "QuantizeLinear" not in kinds(to_int8(prepared, observed, settings, keep=everything))
     assert "QuantizeLinear" not in kinds(to_int8(prepared, observed, settings, only=[]))
     one = to_int8(prepared, observed, settings, only=convs[:1])

@@ -7,27 +7,28 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from dyninfer.errors import ExportError, InputError
-from dyninfer.exporters.precision.graph import float_tensors, prepared_copy
-from dyninfer.exporters.precision.ranges import grouped, observe, showing
-from tests.exporters.precision.helpers import feed_of, images, run, two_layers
+from dyninfer.exporters.graphs import closed
+from dyninfer.exporters.precision.graph import float_tensors
+from dyninfer.exporters.precision.prepare import opened
+from dyninfer.exporters.precision.ranges import grouped, observe
+from dyninfer.exporters.probe import Probe
+from tests.exporters.precision.helpers import feed_of, images, two_layers
 from tests.support import tiny_model
 
 
-def seen_by_numpy(model, inputs, name) -> np.ndarray:
-    parts = [
-        i["images"] if name == "images" else run(showing(model, [name]), i)[name] for i in inputs
-    ]
-    return np.concatenate(parts)
+def prepared():
+    """A model, and the names of its tensors."""
+    stage = opened(two_layers())
+    return closed(stage), float_tensors(stage.graph)
 
 
 @pytest.mark.parametrize("memory_mib", [1, 512])
 def test_extremes_and_histograms_are_those_of_the_values(memory_mib) -> None:
-    model, inputs = prepared_copy(two_layers()), images()
-    names = float_tensors(model)
+    (model, names), inputs = prepared(), images()
     assert names == {"images", "c1", "c1_gate", "feature", "c2", "c2_gate", "deep"}
     seen = observe(model, names, feed_of(inputs), histograms=True, memory_mib=memory_mib)
     for name in names:
-        values = seen_by_numpy(model, inputs, name)
+        values = np.concatenate([Probe(model, [name]).read(i)[name] for i in inputs])
         assert seen[name].lowest == pytest.approx(values.min(), rel=1e-5, abs=1e-6)
         assert seen[name].highest == pytest.approx(values.max(), rel=1e-5, abs=1e-6)
         counts = seen[name].magnitudes
@@ -37,8 +38,7 @@ def test_extremes_and_histograms_are_those_of_the_values(memory_mib) -> None:
 
 
 def test_one_tensor_at_a_time_gives_the_same(monkeypatch) -> None:
-    model, inputs = prepared_copy(two_layers()), feed_of(images())
-    names = float_tensors(model)
+    (model, names), inputs = prepared(), feed_of(images())
     together = observe(model, names, inputs, histograms=True, memory_mib=64)
     monkeypatch.setattr("dyninfer.exporters.precision.ranges._MIB", 4)
     runs = []
@@ -63,7 +63,7 @@ def test_groups_hold_everything_once_and_fit(sizes, budget) -> None:
 
 def test_no_pictures_are_refused() -> None:
     with pytest.raises(InputError, match="at least one"):
-        observe(prepared_copy(two_layers()), ["c1"], feed_of([]), histograms=False, memory_mib=1)
+        observe(two_layers(), ["c1"], feed_of([]), histograms=False, memory_mib=1)
 
 
 def test_a_tensor_of_nan_is_named() -> None:

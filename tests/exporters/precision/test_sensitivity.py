@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyninfer.exporters.precision.graph import layers_of, macs_by_layer
+from dyninfer.exporters.macs import node_macs
+from dyninfer.exporters.precision.graph import layers_of
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
 from dyninfer.exporters.precision.sensitivity import (
     affordable_counts,
@@ -46,7 +47,7 @@ def choose(share: float, bound: float = 0.05):
     choice = quantise_within(
         prepared, observed, images(2), settings, lambda *step: tried.append(step)
     )
-    return choice, [node.name for node in layers_of(prepared)], tried
+    return choice, [node.name for node in layers_of(prepared.graph)], tried
 
 
 def test_the_layer_that_8_bits_cannot_hold_is_kept() -> None:
@@ -69,9 +70,9 @@ def test_nothing_is_searched_where_the_bound_holds() -> None:
 
 def test_a_layer_goes_with_its_activation() -> None:
     prepared = prepare_int8(with_a_loud_channel())
-    sizes = [len(group) for group in layer_groups(prepared).values()]
+    sizes = [len(group) for group in layer_groups(prepared.graph).values()]
     assert sizes == [3, 1, 3]
-    assert len(frozenset().union(*layer_groups(prepared).values())) == sum(sizes)
+    assert len(frozenset().union(*layer_groups(prepared.graph).values())) == sum(sizes)
 
 
 @given(
@@ -79,8 +80,7 @@ def test_a_layer_goes_with_its_activation() -> None:
     share=st.floats(0, 1),
 )
 def test_counts_grow_and_stay_within_the_share(macs, share) -> None:
-    ranked = [str(index) for index in range(len(macs))]
-    counts = affordable_counts(ranked, dict(zip(ranked, macs, strict=True)), share)
+    counts = affordable_counts(macs, share * sum(macs))
     assert counts == sorted(set(counts))
     for count in counts:
         assert sum(macs[:count]) <= share * sum(macs) * (1 + 1e-9)
@@ -91,8 +91,8 @@ def test_counts_grow_and_stay_within_the_share(macs, share) -> None:
 
 def test_work_decides_what_is_affordable() -> None:
     prepared = prepare_int8(with_a_loud_channel())
-    macs = macs_by_layer(prepared)
-    assert list(macs.values()) == [64 * 27 * 8, 64 * 72 * 8, 64 * 72 * 8]
-    assert np.isclose(sum(macs.values()), 87552)
-    assert affordable_counts(list(macs), macs, 0.1) == []
-    assert pytest.approx(macs[next(iter(macs))] / 87552) == 0.1578947
+    macs = [node_macs(layer) for layer in layers_of(prepared.graph)]
+    assert macs == [64 * 27 * 8, 64 * 72 * 8, 64 * 72 * 8]
+    assert np.isclose(sum(macs), 87552)
+    assert affordable_counts(macs, 0.1 * sum(macs)) == []
+    assert pytest.approx(macs[0] / 87552) == 0.1578947

@@ -1,0 +1,117 @@
+"""Writing a new bundle: whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dyninfer.bundle.folder import MANIFEST_FILE, ROUTER_FILE
+from dyninfer.bundle.manifest import Manifest
+from dyninfer.bundle.sealed import dump_sealed
+from dyninfer.errors import ExportError
+
+
+def write_bundle(
+    path: Path,
+    write: Callable[[Path], Manifest],
+    *,
+    overwrite: bool = False,
+    router_record: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Write a bundle in one step: whole, or not at all.
+
+    Args:
+        path: the folder to be made, ``NAME.dyn``.
+        write: writes the files of the stages into the folder it is given, and returns the manifest
+            that describes them.
+        overwrite: replace a bundle that is at ``path``.
+        router_record: how the routers were fitted, for ``router.json``.
+
+    Raises:
+        ExportError: something is at ``path`` and ``overwrite`` is False, or writing failed.
+    """
+    with new_bundle(path, overwrite=overwrite) as folder:
+        manifest = write(folder)
+        records = {MANIFEST_FILE: manifest.model_dump(mode="json"), ROUTER_FILE: router_record}
+        for name, record in records.items():
+            if record is not None:
+                (folder / name).write_text(dump_sealed(record), encoding="utf-8")
+    return manifest
+
+
+def write_stage_file(folder: Path, file: str, content: bytes) -> str:
+    """Write a stage's file into the folder of a new bundle; its SHA-256."""
+    path = folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextlib.contextmanager
+def new_bundle(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder that becomes the bundle ``path`` when the block ends without error.
+
+    Whatever fails inside, a full disk included, leaves what was at ``path`` as it was and no
+    temporary folder behind.
+
+    Raises:
+        ExportError: something is at ``path`` and ``overwrite`` is False, or writing failed.
+    """
+    check_target(path, overwrite=overwrite)
+    missing = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written: {error.strerror}") from None
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        replace_folder(temporary, path)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = "; the disk is full, free some space and export again" if full else ""
+        raise ExportError(f"{path} could not be written: {error.strerror}{hint}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in missing:  # made above, innermost first; kept where the bundle is inside
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write over something that is not a bundle, or over a bundle unasked."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if not (path.is_dir() and ((path / MANIFEST_FILE).exists() or not any(path.iterdir()))):
+        raise ExportError(f"{path} exists and is not a bundle; choose another name with --output")
+    if not overwrite and any(path.iterdir()):
+        raise ExportError(f"{path} exists; choose another name, or replace it with --overwrite")
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Rename ``new`` to ``target``; an old bundle there is moved aside first, then removed.
+
+    Whatever interrupts it, the old bundle is either at its place or was replaced whole.
+    """
+    if not target.exists():
+        new.rename(target)
+        return
+    holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    aside = holder / target.name
+    try:
+        target.rename(aside)
+        new.rename(target)
+    except BaseException:
+        if aside.exists() and not target.exists():
+            aside.rename(target)
+        if not aside.exists():
+            holder.rmdir()
+        raise
+    shutil.rmtree(holder, ignore_errors=True)
