@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 import dyninfer
-from dyninfer.benchmarks.baselines.setup import Action, Arrays, Call, Setup, Side, read_inputs
+from dyninfer.benchmarks.baselines.setup import Action, Arrays, CallKind, Setup, Side, read_inputs
 from dyninfer.builds.choice import choose_build
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
@@ -43,7 +43,7 @@ class DyninferContender:
         self._pipeline = self._detector._pipeline  # below the public API, to time that on its own
         self._inputs = read_inputs(setup)
 
-    def action(self, side: Side, call: Call) -> Action:
+    def action(self, side: Side, call: CallKind) -> Action:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
         policy = _policy(side)
 
@@ -55,7 +55,7 @@ class DyninferContender:
             with self._pipeline.workspace() as workspace:
                 self._pipeline.run(lambda name, *_: self._inputs[name], 1, policy, workspace)
 
-        return run_api if call is Call.API else run_engines
+        return run_api if call is CallKind.API else run_engines
 
     def outputs(self, side: Side) -> Arrays:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
@@ -93,9 +93,9 @@ class LastExitContender:
         self._inputs = {name: inputs[name] for name in self._manifest.image_inputs}
         self._workspace = self._backend.workspace()
 
-    def action(self, side: Side, call: Call) -> Action:  # noqa: ARG002  # it has one exit
+    def action(self, side: Side, call: CallKind) -> Action:  # noqa: ARG002  # it has one exit
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        return self._run_api if call is Call.API else lambda: self._run_engines(self._inputs)
+        return self._run_api if call is CallKind.API else lambda: self._run_engines(self._inputs)
 
     def outputs(self, side: Side) -> Arrays:  # noqa: ARG002  # it has one exit
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""

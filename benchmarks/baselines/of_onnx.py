@@ -12,7 +12,7 @@ from dyninfer.benchmarks.baselines.routed import Tensors, follow
 from dyninfer.benchmarks.baselines.setup import (
     Action,
     Arrays,
-    Call,
+    CallKind,
     Kind,
     Opening,
     Setup,
@@ -67,10 +67,10 @@ class SingleGraphContender:
     def _feed(self, side: Side) -> Arrays:
         return {**self._inputs, "threshold": np.array(side.threshold, np.float32)}
 
-    def action(self, side: Side, call: Call) -> Action:
+    def action(self, side: Side, call: CallKind) -> Action:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
         inputs = self._feed(side)
-        if call is Call.API:
+        if call is CallKind.API:
             return lambda: self._session.run(None, inputs)
         binding, arrays = self._session.io_binding(), []
         self._bound.append(inputs)  # a binding holds addresses: the arrays must outlive it
@@ -118,7 +118,7 @@ class NaiveContender:
         }
         self._inputs = read_inputs(setup)
 
-    def action(self, side: Side, call: Call) -> Action:  # noqa: ARG002  # both calls are one here
+    def action(self, side: Side, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
         return lambda: self.outputs(side)
 
@@ -145,7 +145,7 @@ class ForeignContender:
         shapes = ", ".join(f"{a.dtype} {a.shape}" for a in self._inputs.values())
         self.note = f"another detector, on noise, {shapes}"
 
-    def action(self, side: Side, call: Call) -> Action:  # noqa: ARG002  # both calls are one here
+    def action(self, side: Side, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
         return lambda: self._session.run(None, self._inputs)
 

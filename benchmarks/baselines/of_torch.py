@@ -13,7 +13,7 @@ from dyninfer.benchmarks.baselines.routed import Tensors, follow
 from dyninfer.benchmarks.baselines.setup import (
     Action,
     Arrays,
-    Call,
+    CallKind,
     Kind,
     Setup,
     Side,
@@ -60,7 +60,7 @@ class TorchContender:
         seconds = time.perf_counter() - start
         self.note = f"compiled in {seconds:.0f} s, which is not in its times"
 
-    def action(self, side: Side, call: Call) -> Action:  # noqa: ARG002  # both calls are one here
+    def action(self, side: Side, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
         return lambda: self._run(side)
 

@@ -14,13 +14,13 @@ from dyninfer.benchmarks.baselines.child import ChildError
 from dyninfer.benchmarks.baselines.contest import (
     SETTLE_MS,
     Contest,
+    ContestTimes,
     Entry,
-    Samples,
     measure_memory,
 )
 from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.results import DYNINFER, labels_of, ratios_of, times_of
-from dyninfer.benchmarks.baselines.setup import Arrays, Call, Kind, Opening, Setup, Side
+from dyninfer.benchmarks.baselines.setup import Arrays, CallKind, Kind, Opening, Setup, Side
 from dyninfer.benchmarks.latency.baseline_record import Baselines, ContenderMemory
 from dyninfer.builds.precisions import parse_precision
 from dyninfer.builds.spec import own_precision
@@ -140,7 +140,7 @@ class _Run:
                 pilot.open(name, setup, self.plan.environment)
             total_ms = dict.fromkeys(pilot.workers, 0.0)
             for side in self.plan.sides:
-                entries = [Entry(name, Call.ENGINES) for name in pilot.workers]
+                entries = [Entry(name, CallKind.ENGINES) for name in pilot.workers]
                 for found in pilot.time_in_turns(entries, side, PILOT_ROUNDS, self.settle_ms):
                     total_ms[found.entry.contender] += quantiles(found.times_ms).median_ms
             left = {name: ms for name, ms in total_ms.items() if name in pilot.workers}
@@ -150,13 +150,13 @@ class _Run:
         self.notes[label] = f"{best}: the faster of {' and '.join(left)} in a pilot"
         return by_name[best]
 
-    def _time_all(self) -> list[Samples]:
+    def _time_all(self) -> list[ContestTimes]:
         with Contest(DYNINFER) as contest:
             for number, (name, setup) in enumerate(self.chosen.items()):
                 self.progress(f"opening {name}", number, len(self.chosen))
                 contest.open(name, setup, self.plan.environment)
             self._check(contest)
-            samples: list[Samples] = []
+            samples: list[ContestTimes] = []
             for side in self.plan.sides:
                 samples += self._time(contest, side)
             self.unavailable |= contest.unavailable
@@ -164,7 +164,7 @@ class _Run:
             self.chosen = {name: self.chosen[name] for name in contest.workers}
         return [found for found in samples if found.entry.contender in self.chosen]
 
-    def _time(self, contest: Contest, side: Side) -> list[Samples]:
+    def _time(self, contest: Contest, side: Side) -> list[ContestTimes]:
         entries = [
             Entry(name, call) for name in contest.workers for call in self.chosen[name].kind.calls
         ]

@@ -35,10 +35,10 @@ class Kind(str, Enum):
         return self in (Kind.EAGER, Kind.FOLDED, Kind.COMPILED)
 
     @property
-    def calls(self) -> tuple[Call, ...]:
+    def calls(self) -> tuple[CallKind, ...]:
         """The kinds of call that it has."""
         bound = (Kind.DYNINFER, Kind.IF_OWN_POOL, Kind.IF_SHARED_POOL, Kind.LAST_EXIT)
-        return (Call.API, Call.ENGINES) if self in bound else (Call.API,)
+        return (CallKind.API, CallKind.ENGINES) if self in bound else (CallKind.API,)
 
 
 class Side(str, Enum):
@@ -53,7 +53,7 @@ class Side(str, Enum):
         return EASY_THRESHOLD if self is Side.EASY else HARD_THRESHOLD
 
 
-class Call(str, Enum):
+class CallKind(str, Enum):
     """What belongs to one run.
 
     ``api`` is the ordinary call, which checks its input and hands out arrays of the caller's own.
@@ -104,7 +104,7 @@ class Contender(Protocol):
 
     note: str
 
-    def action(self, side: Side, call: Call) -> Action:
+    def action(self, side: Side, call: CallKind) -> Action:
         """A function that runs one image; everything that need not be timed is done before."""
         ...
 

@@ -29,7 +29,7 @@ from dyninfer.benchmarks.latency.record import (
     SCHEMA_VERSION,
     BenchRecord,
     Energy,
-    Pictures,
+    PicturesRecord,
 )
 from dyninfer.benchmarks.latency.rounds import Effort, measure_rounds
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
@@ -38,7 +38,7 @@ from dyninfer.benchmarks.latency.summary import summarise
 from dyninfer.benchmarks.latency.yardstick import yardstick_of
 from dyninfer.benchmarks.machine import (
     EnergyMeter,
-    MachineWatch,
+    MachineRecorder,
     describe_machine,
     find_energy_meter,
     measure_idle_watts,
@@ -129,7 +129,10 @@ def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, 
     missing: dict[str, str] = {}
     with _opened(request) as detector:
         device = detector.device
-        with MachineWatch(device=device) as watch, _metered(device, request, on_step) as energy:
+        with (
+            MachineRecorder(device=device) as recorder,
+            _metered(device, request, on_step) as energy,
+        ):
             found = _measure(detector, request, energy, on_step)
         peak_mib = peak_memory_mib()
         joules = _energy_by_exit(energy, missing)
@@ -144,7 +147,7 @@ def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, 
             measured=describe_detector(detector),
             pictures=pictures,
             machine=machine,
-            log=watch.log(),
+            log=recorder.log(),
             peak_memory_mib=peak_mib,
             yardstick=yardstick_of(found.yardstick_ms),
             scenarios=found.results,
@@ -228,7 +231,7 @@ def _describe_pictures(
     pictures: BenchPictures,
     results: Sequence[ScenarioResult],
     on_step: OnStep,
-) -> tuple[Pictures, dict[str, str]]:
+) -> tuple[PicturesRecord, dict[str, str]]:
     """A failure costs the curve, and not the scenarios."""
     try:
         return describe_pictures(detector, pictures, results, lambda what: on_step(what, 0, 1))

@@ -10,7 +10,7 @@ from dyninfer.benchmarks.baselines.child import ChildError
 from dyninfer.benchmarks.baselines.contest import Contest, Entry, calls_in_a_turn
 from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.run import run_baselines
-from dyninfer.benchmarks.baselines.setup import Call, Kind, Opening, Side
+from dyninfer.benchmarks.baselines.setup import CallKind, Kind, Opening, Side
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BundleError, InputError
 from tests import support
@@ -171,7 +171,7 @@ def test_a_contender_that_dies_on_the_way_drops_out_and_the_rest_goes_on(two, tm
         opened.open("dyninfer", plan.setup(Kind.DYNINFER))
         opened.open("naive", plan.setup(Kind.NAIVE))
         victim = opened.workers["naive"].pid
-        entries = [Entry(name, Call.API) for name in opened.workers]
+        entries = [Entry(name, CallKind.API) for name in opened.workers]
         rounds = iter(range(5))
 
         def kill_after_two() -> None:
