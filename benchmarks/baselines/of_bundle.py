@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,8 @@ class DyninferContender:
     note = ""
 
     def __init__(self, setup: Setup) -> None:
-        opening = setup.opening
         self._detector = dyninfer.load(
-            setup.model,
-            device=opening.device,
-            backend=opening.backend,
-            provider=opening.provider,
-            precision=opening.precision,
-            build=False,
-            max_batch=1,
+            setup.model, **asdict(setup.engine), build=False, max_batch=1
         )
         self._pipeline = self._detector._pipeline  # below the public API, to time that on its own
         self._inputs = read_inputs(setup)
@@ -74,10 +68,10 @@ class LastExitContender:
     note = ""
 
     def __init__(self, setup: Setup) -> None:
-        bundle, opening = Bundle.open(setup.model), setup.opening
+        bundle, engine = Bundle.open(setup.model), setup.engine
         self._manifest = last_exit_manifest(bundle.manifest)
-        self._backend = open_backend(opening.backend, opening.device, opening.provider)
-        build = choose_build(bundle, self._backend, opening.precision, 1, may_build=False)
+        self._backend = open_backend(engine.backend, engine.device, engine.provider)
+        build = choose_build(bundle, self._backend, engine.precision, 1, may_build=False)
         self._final = (bundle.manifest.exits[-1].head or bundle.manifest.exits[-1].body,)
         outputs = self._manifest.task.outputs
         self._engines = [

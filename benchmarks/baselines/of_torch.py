@@ -42,7 +42,7 @@ class TorchContender:
         torch.set_num_threads(setup.cores)
         bundle = Bundle.open(setup.model, check_files=False)
         self._manifest = bundle.manifest
-        self._device = torch.device(setup.opening.device or "cpu")
+        self._device = torch.device(setup.engine.device or "cpu")
         modules, self.note = _modules(setup, bundle)
         self._modules = {name: module.to(self._device) for name, module in modules.items()}
         self._inputs = {name: torch.from_numpy(a) for name, a in read_inputs(setup).items()}

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dyninfer.runtime.engine_choice import EngineChoice
+
 Arrays = dict[str, npt.NDArray[Any]]
 Action = Callable[[], object]
 EASY_THRESHOLD = 0.0  # no easiness is below
@@ -65,16 +67,6 @@ class CallKind(str, Enum):
 
 
 @dataclass(frozen=True)
-class Opening:
-    """How the bundle is opened, as :func:`dyninfer.load` takes it."""
-
-    device: str | None = None
-    backend: str | None = None
-    provider: str | None = None
-    precision: str | None = None
-
-
-@dataclass(frozen=True)
 class Setup:
     """What a contender's process opens.
 
@@ -82,7 +74,7 @@ class Setup:
         kind: of the contender.
         inputs: an ``.npz`` file with the prepared image inputs by name, (1, 3, H, W) float32.
         model: the bundle's folder, or the ONNX file of a single graph or another's detector.
-        opening: device, provider and, for the bundle's own engines, backend and precision.
+        engine: device, provider and, for the bundle's own engines, backend and precision.
         stage_files: for ``naive``: stage -> its ONNX file.
         sources: for PyTorch: files and folders in which the bundle's sources are looked for.
         config: for PyTorch: the configuration that was given to the export, if any.
@@ -92,7 +84,7 @@ class Setup:
     kind: Kind
     inputs: str
     model: str
-    opening: Opening
+    engine: EngineChoice
     cores: int
     stage_files: Mapping[str, str] = field(default_factory=dict)
     sources: tuple[str, ...] = ()

@@ -21,20 +21,20 @@ from dyninfer.benchmarks.baselines.setup import (
     CallKind,
     Contender,
     Kind,
-    Opening,
     Setup,
     Side,
 )
 from dyninfer.benchmarks.memory import peak_memory_mib
+from dyninfer.runtime.engine_choice import EngineChoice
 
 NS_PER_MS = 1e6
 
 
 def parse_setup(fields: Mapping[str, Any]) -> Setup:
     """The setup that the parent sent."""
-    opening = Opening(**fields["opening"])
+    engine = EngineChoice(**fields["engine"])
     sources = tuple(fields["sources"])
-    return Setup(**{**fields, "kind": Kind(fields["kind"]), "opening": opening, "sources": sources})
+    return Setup(**{**fields, "kind": Kind(fields["kind"]), "engine": engine, "sources": sources})
 
 
 def open_contender(setup: Setup) -> Contender:

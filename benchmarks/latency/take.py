@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import count
+from pathlib import Path
 
 import dyninfer
 from dyninfer.benchmarks.latency.against import (
     FAILURES,
     BaselineRequest,
     OnStep,
-    Opening,
     hold_comparison,
     reason_of,
 )
@@ -49,6 +49,7 @@ from dyninfer.errors import DyninferError
 from dyninfer.routing.goals import Target
 from dyninfer.routing.policy import Policy
 from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.engine_choice import EngineChoice
 from dyninfer.runtime.opening import load
 
 COMPARISON_S = 6.0
@@ -61,8 +62,9 @@ class BenchRequest:
 
     Attributes:
         command: as it was typed.
-        opening: of the bundle.
+        bundle: its folder.
         pictures: to run.
+        engine: how the bundle is opened.
         choices: what to vary.
         effort: how long.
         policy: for the scenarios that route by themselves; None for the detector's own.
@@ -70,8 +72,9 @@ class BenchRequest:
     """
 
     command: str
-    opening: Opening
+    bundle: Path
     pictures: BenchPictures
+    engine: EngineChoice = field(default_factory=EngineChoice)
     choices: Choices = field(default_factory=Choices)
     effort: Effort = field(default_factory=Effort)
     policy: Policy | Target | None = None
@@ -107,7 +110,7 @@ def take_record(
     budget_s = COMPARISON_S * request.effort.seconds
     try:
         baselines, why = hold_comparison(
-            request.opening, request.baselines, record.scenarios, budget_s, on_step
+            request.bundle, request.engine, request.baselines, record.scenarios, budget_s, on_step
         )
     except KeyboardInterrupt:
         baselines, why, interrupted = None, "interrupted", True
@@ -166,15 +169,8 @@ class _Found:
 @contextmanager
 def _opened(request: BenchRequest) -> Iterator[Detector]:
     """The detector, with room for the largest batch, at the policy that was asked for."""
-    opening = request.opening
-    with load(
-        opening.bundle,
-        device=opening.device,
-        backend=opening.backend,
-        provider=opening.provider,
-        precision=opening.precision,
-        max_batch=max(request.choices.batches),
-    ) as detector:
+    most = max(request.choices.batches)
+    with load(request.bundle, **asdict(request.engine), max_batch=most) as detector:
         check_measurable(detector.manifest)
         if request.policy is not None:
             detector.policy = request.policy
@@ -206,7 +202,7 @@ def _measure(
     detector: Detector, request: BenchRequest, energy: EnergyLog | NoEnergy, on_step: OnStep
 ) -> _Found:
     manifest, effort = detector.manifest, request.effort
-    scenarios = make_scenarios(manifest, request.choices, str(request.opening.bundle))
+    scenarios = make_scenarios(manifest, request.choices, str(request.bundle))
     steps = len(scenarios) * (effort.rounds + 1)
     done = count()
     measured = measure_rounds(

@@ -14,10 +14,11 @@ from dyninfer.benchmarks.baselines.of_bundle import last_exit_manifest
 from dyninfer.benchmarks.baselines.of_torch import check_compiler
 from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.routed import follow
-from dyninfer.benchmarks.baselines.setup import CallKind, Kind, Opening, Side
+from dyninfer.benchmarks.baselines.setup import CallKind, Kind, Side
 from dyninfer.benchmarks.baselines.worker import Runner, open_contender
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BackendUnavailable, BundleError, InputError
+from dyninfer.runtime.engine_choice import EngineChoice
 from tests import support
 
 BOTH_CALLS = (Kind.DYNINFER, Kind.IF_OWN_POOL, Kind.LAST_EXIT)
@@ -30,7 +31,7 @@ def small(small_bundle, small_checkpoint, small_yaml, tmp_path) -> Contestants:
 
 def contestants(bundle, folder, sources=(), config=None) -> Contestants:
     made = Contestants(
-        bundle, Bundle.open(bundle).manifest, Opening(), folder, tuple(sources), config
+        bundle, Bundle.open(bundle).manifest, EngineChoice(), folder, tuple(sources), config
     )
     made.write_inputs()
     return made
@@ -274,6 +275,6 @@ def test_what_takes_no_single_image_is_refused(tmp_path, declared, kind, part) -
 
 def test_a_gpu_that_is_not_there_is_refused(tmp_path) -> None:
     plan = contestants(support.write_two_exits(tmp_path / "two.dyn"), tmp_path)
-    elsewhere = replace(plan, opening=Opening(device="cuda:0"))
+    elsewhere = replace(plan, engine=EngineChoice(device="cuda:0"))
     with pytest.raises(dyninfer.BackendUnavailable, match="CUDAExecutionProvider"):
         opened(elsewhere, "naive")
