@@ -52,17 +52,10 @@ def rounds_of_comparison(
         results: of the scenarios; those of single images tell how long a call takes.
         seconds: the time there is.
     """
-    slowest_ms = max((r.latency.mean_ms.value for r in results if _is_plain(r)), default=0.0)
+    slowest_ms = max((r.latency.mean_ms.value for r in results if r.scenario.is_plain), default=0.0)
     calls = 2 * 2 * (1 + len(asked.names))
     fitting = seconds * MS_PER_S / (calls * slowest_ms) if slowest_ms else asked.rounds
     return min(asked.rounds, max(LEAST_ROUNDS, int(fitting)))
-
-
-def _is_plain(result: ScenarioResult) -> bool:
-    """Whether it is one image at a time, without anything to wait for."""
-    scenario = result.scenario
-    alone = scenario.batch == scenario.concurrency == 1
-    return alone and scenario.rate_per_s is None and not scenario.decode
 
 
 def hold_comparison(

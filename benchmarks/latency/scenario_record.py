@@ -89,11 +89,23 @@ class Scenario:
     decode: bool = False
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is one image at a time, without anything to wait for."""
+        alone = self.batch == self.concurrency == 1
+        return alone and self.rate_per_s is None and not self.decode
+
+    @property
     def name(self) -> str:
         """In words; the same for the same scenario in every record."""
-        hard = (
-            "as routed" if self.hard_fraction is None else f"{100 * self.hard_fraction:.6g} % hard"
-        )
+        return self.named()
+
+    def named(self, achieved: float | None = None) -> str:
+        """In words; with the share of hard images that it got, where that is another."""
+        hard = "as routed"
+        if self.hard_fraction is not None:
+            hard = f"{100 * self.hard_fraction:.6g} % hard"
+        if achieved is not None:
+            hard = f"{100 * achieved:.2g} % hard, not {hard.removesuffix(' hard')}"
         parts = [f"batch {self.batch}", hard]
         if self.concurrency > 1:
             parts.append(f"{self.concurrency} callers")
@@ -170,6 +182,11 @@ class ScenarioResult:
     rounds_ms: Annotated[tuple[Annotated[tuple[Positive, ...], FILLED], ...], FILLED]
     late_share: float | None = None
     joules_per_image: float | None = None
+
+    @property
+    def name(self) -> str:
+        """In words, with the share of hard images that it did get."""
+        return self.scenario.named(self.achieved_share)
 
     @property
     def achieved_share(self) -> float | None:

@@ -218,9 +218,9 @@ def _show(record: BenchRecord, chosen: Format) -> None:
 
         typer.echo(to_markdown(record))
     else:
-        from dyninfer.cli.bench_tables import print_record
+        from dyninfer.benchmarks.report.terminal import print_record
 
-        print_record(record)
+        print_record(record, stdout)
 
 
 def _compare(old: Path, new: Path, chosen: Format) -> None:
@@ -230,13 +230,16 @@ def _compare(old: Path, new: Path, chosen: Format) -> None:
         typer.Exit: it is.
     """
     from dyninfer.benchmarks.latency.compare import compare_records
-    from dyninfer.benchmarks.latency.compare_text import as_data
-    from dyninfer.cli.bench_comparison import print_comparison
+    from dyninfer.benchmarks.report.comparison_tables import changes_table
+    from dyninfer.benchmarks.report.comparison_words import as_data, lines_of
+    from dyninfer.benchmarks.report.terminal import print_table
 
     comparison = compare_records(_read(old), _read(new))
     if chosen is Format.JSON:
         stdout.print_json(json.dumps(as_data(comparison)))
     else:
-        print_comparison(comparison)
+        print_table(changes_table(comparison), stdout)
+        for line in lines_of(comparison):
+            stdout.print(escape(line), soft_wrap=True)
     if comparison.regressions:
         raise typer.Exit(1)

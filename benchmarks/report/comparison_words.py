@@ -7,6 +7,7 @@ from typing import Any
 
 from dyninfer.benchmarks.latency.comparison import Change, RecordComparison, ScenarioChange, Verdict
 from dyninfer.benchmarks.latency.scenario_record import Estimate
+from dyninfer.benchmarks.report.figures import counted
 
 
 def as_data(comparison: RecordComparison) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def verdict_of(comparison: RecordComparison) -> str:
     """The verdict in one line."""
     slower, tested = comparison.regressions, len(comparison.scenarios)
     if comparison.too_few_rounds and not slower:
-        few = f"too few rounds to tell {_scenarios(tested)} apart"
+        few = f"too few rounds to tell {counted(tested, 'scenario')} apart"
         return f"no verdict: {few}; {_more_rounds(comparison)}"
     bar = f"by more than {comparison.tolerance * 100:g} %"
     counts = {v: sum(s.verdict is v for s in comparison.scenarios) for v in Verdict}
@@ -121,7 +122,7 @@ def verdict_of(comparison: RecordComparison) -> str:
         return f"no scenario of {tested} is certainly slower {bar}{others}"
     worst = max(slower, key=lambda s: _worst(s))
     text = (
-        f"{len(slower)} of {_scenarios(tested)} slower {bar}{others}; worst: "
+        f"{len(slower)} of {counted(tested, 'scenario')} slower {bar}{others}; worst: "
         f"{worst.scenario.name}, {_share(_worst(worst))}"
     )
     return f"{text}{_doubt(comparison)}"
@@ -157,7 +158,3 @@ def _worst(change: ScenarioChange) -> float:
 
 def _is_slower(change: Change | None) -> bool:
     return change is not None and change.verdict is Verdict.SLOWER
-
-
-def _scenarios(count: int) -> str:
-    return f"{count} scenario{'s' if count != 1 else ''}"
