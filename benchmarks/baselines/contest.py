@@ -88,7 +88,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Of its process."""
+        """The process's number."""
         return self._child.pid
 
     def run(

@@ -96,7 +96,7 @@ class LastExitContender:
         return self._run_api()
 
     def _run_api(self) -> Arrays:
-        """With the checks and copies that ``Detector.infer`` makes."""
+        """Run it with the checks and copies that ``Detector.infer`` makes."""
         checked = check_inputs(self._manifest, self._inputs)
         found = self._run_engines({name: np.asarray(array) for name, array in checked.items()})
         return {name: array.copy() for name, array in found.items()}

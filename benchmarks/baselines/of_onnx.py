@@ -160,7 +160,7 @@ def _noise(
     """One image of noise for an input; free axes are filled in from the bundle's image size.
 
     Raises:
-        InputError: it is no image input, or takes another number of images than one.
+        InputError: it is not an image input, or takes another number of images than one.
     """
     if kind not in INPUT_TYPES or len(declared) != 4:
         raise InputError(

@@ -28,7 +28,7 @@ COMPILERS = ("g++", "clang++", "c++")
 
 
 class TorchContender:
-    """As it comes from the checkpoint, or folded as an export does, or that and compiled.
+    """The model as it comes from the checkpoint, or folded as for an export, or compiled as well.
 
     Batch norm, branches and implicit layers are folded into the convolutions. A family whose
     models this project cannot fold runs as it is. On a GPU the image is copied there and the

@@ -52,7 +52,7 @@ class Contestants:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Of every process: what torch.compile writes goes into the contest's folder."""
+        """Variables of every process: what torch.compile writes goes into the contest's folder."""
         return {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "compiled")}
 
     @property
@@ -61,7 +61,7 @@ class Contestants:
         return tuple(Side) if len(self.manifest.exits) > 1 else (Side.HARD,)
 
     def setup(self, kind: Kind, model: Path | str | None = None) -> Setup:
-        """Of a contender that needs no more than a file, by default the bundle."""
+        """The setup of a contender that needs no more than a file, by default the bundle."""
         return Setup(
             kind=kind,
             inputs=str(self.folder / "inputs.npz"),
@@ -74,7 +74,7 @@ class Contestants:
         )
 
     def _stage_files(self) -> dict[str, str]:
-        """As dyninfer opens them with ONNX Runtime; for another backend, the bundle's own."""
+        """The files that dyninfer opens with ONNX Runtime; the bundle's own for other backends."""
         on_ort = self.engine.backend in (None, "onnxruntime")
         precision = self.engine.precision if on_ort else None
         return {name: str(file) for name, file in stage_files(self.bundle, precision).items()}

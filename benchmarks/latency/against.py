@@ -43,7 +43,7 @@ class BaselineRequest:
 def rounds_of_comparison(
     asked: BaselineRequest, results: Sequence[ScenarioResult], seconds: float
 ) -> int:
-    """As many as were asked for, or as fit into the time, but never too few to say anything.
+    """Rounds as were asked for, or as fit into the time, but never too few to say anything.
 
     dyninfer and each baseline run once on each side in a round, after a call that does not count.
 

@@ -109,7 +109,7 @@ class _Figure:
     new: Sequence[float]
     summary: Summary
     inverse_of: float | None = None
-    """Of throughput: images that a mean millisecond of a call stands for, times 1000."""
+    """Throughput: images that a mean millisecond of a call stands for, times 1000."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class _Judge:
             )
 
     def p(self, figure: _Figure) -> float:
-        """Of the change being within the tolerance, before any correction."""
+        """The p-value of the change being within the tolerance, before any correction."""
         return p_beyond(figure.old, figure.new, self.tolerance, figure.summary)
 
     def change(self, figure: _Figure, p: float) -> Change:
@@ -142,7 +142,7 @@ class _Judge:
         return Change(old, new, ratio, p, verdict)
 
     def verdict(self, slowness: Estimate, p: float) -> Verdict:
-        """Of a ratio of times."""
+        """The verdict on a ratio of times."""
         fastest, slowest = 1 / (1 + self.tolerance), 1 + self.tolerance
         significant = p <= 1 - self.confidence
         if significant and slowness.value > slowest:
@@ -219,7 +219,7 @@ def _tail(old: ScenarioResult, new: ScenarioResult, confidence: float) -> Tail |
 
 
 def _yardstick(old: BenchRecord, new: BenchRecord, judge: _Judge) -> Change | None:
-    """Judged on its own: it is no claim about the code, and needs no correction."""
+    """Judged on its own: it claims nothing about the code, and needs no correction."""
     if old.yardstick.what != new.yardstick.what:
         return None
     figure = _Figure(old.yardstick.rounds_ms, new.yardstick.rounds_ms, median_of)

@@ -94,7 +94,7 @@ def exit_times(results: Sequence[ScenarioResult], exits: int) -> ExitTimes | Non
 def curve_points(
     outcomes: Outcomes, times: ExitTimes
 ) -> tuple[tuple[ThresholdPoint, ...], dict[str, str]]:
-    """By rising hard fraction, one point for each that a percentile of the easiness reaches."""
+    """Points by rising hard fraction, one for each that a percentile of the easiness reaches."""
     precision, missing = None, {}
     try:
         if outcomes.matches is not None:

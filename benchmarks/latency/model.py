@@ -187,7 +187,7 @@ def _is_plain(result: ScenarioResult) -> bool:
 
 
 def _half_width(result: ScenarioResult) -> float:
-    """Of the interval of the mean, relative to it."""
+    """Half of the interval of the mean, relative to it."""
     mean = result.ms_per_image
     return (mean.high - mean.low) / 2 / mean.value
 

@@ -186,7 +186,7 @@ def read_record(path: Path) -> BenchRecord:
         problem = _misfit(record)
     if problem:
         raise InputError(
-            f"{path} is no record of dyninfer bench: {problem}; "
+            f"{path} is not a record of dyninfer bench: {problem}; "
             "expected what dyninfer bench --output wrote"
         )
     return record

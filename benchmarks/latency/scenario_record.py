@@ -14,9 +14,9 @@ from pydantic import AfterValidator, Field, FiniteFloat, PositiveFloat, Positive
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 FILLED = Field(min_length=1)
-"""Of a sequence: not empty."""
+"""A sequence that is not empty."""
 MOST_OFF = 0.1
-"""Of the hard fraction that was asked for, up to which another one goes by its name."""
+"""A hard fraction that is off by no more than this share of what was asked for goes by its name."""
 
 
 class SpanKind(str, Enum):
@@ -96,11 +96,11 @@ class Scenario:
 
     @property
     def name(self) -> str:
-        """In words; the same for the same scenario in every record."""
+        """The scenario in words; the same for the same scenario in every record."""
         return self.named()
 
     def named(self, achieved: float | None = None) -> str:
-        """In words; with the share of hard images that it got, where that is another."""
+        """The name with the share of hard images that it got, where that is another."""
         hard = "as routed"
         if self.hard_fraction is not None:
             hard = f"{100 * self.hard_fraction:.6g} % hard"
@@ -185,7 +185,7 @@ class ScenarioResult:
 
     @property
     def name(self) -> str:
-        """In words, with the share of hard images that it did get."""
+        """The scenario in words, with the share of hard images that it did get."""
         return self.scenario.named(self.achieved_share)
 
     @property

@@ -74,12 +74,12 @@ class TimedCall:
 
     @property
     def latency_ms(self) -> float:
-        """From the moment it was due to its return."""
+        """Milliseconds from the moment it was due to its return."""
         return (self.end_ns - self.due_ns) / NS_PER_MS
 
     @property
     def wall_ms(self) -> float:
-        """Of the call itself."""
+        """Milliseconds of the call itself."""
         return (self.end_ns - self.start_ns) / NS_PER_MS
 
     @property
@@ -148,7 +148,7 @@ class _Run:
             self.calls.append(TimedCall(planned, free, start, end, exits, steps))
 
     def work_in_thread(self) -> None:
-        """As :meth:`work`; what goes wrong is kept for the thread that waits."""
+        """Do :meth:`work`; what goes wrong is kept for the thread that waits."""
         try:
             self.work()
         except BaseException as error:

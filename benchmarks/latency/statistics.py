@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 1000
 SEED = 0
 LEAST_ROUNDS = 5
-"""Of fewer, the intervals are too narrow; of one, there is none."""
+"""Fewer rounds make intervals that are too narrow; one round makes none."""
 _PERCENTILES = (0.5, 0.9, 0.99, 0.999)
 
 

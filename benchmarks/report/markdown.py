@@ -59,7 +59,7 @@ def block_text(block: Block) -> str:
 
 
 def escaped(text: str) -> str:
-    """On one line, and such that Markdown shows it as it is."""
+    """The text on one line, such that Markdown shows it as it is."""
     flat = _BREAKS.sub(" ", text).strip()
     return _SPECIAL.sub(lambda found: "\\" + found[0], flat)
 

@@ -11,7 +11,7 @@ from dyninfer.benchmarks.latency.scenario_record import (
     ScenarioResult,
     SpanKind,
 )
-from dyninfer.benchmarks.report.figures import ABSENT, interval, number, percent
+from dyninfer.benchmarks.report.figures import ABSENT, interval, number, percent, points
 from dyninfer.benchmarks.report.selected import leaves_at_several
 from dyninfer.benchmarks.report.table import Cell, Column, Medium, Table, column, make_table
 
@@ -124,16 +124,12 @@ def kinds_table(results: Sequence[ScenarioResult], media: Medium = Medium.ALL) -
 
 def curve_table(curve: Sequence[ThresholdPoint], media: Medium = Medium.ALL) -> Table:
     """What every setting of the threshold does."""
-
-    def precision(value: float | None) -> str:
-        return ABSENT if value is None else f"{100 * value:.1f}"
-
     return make_table(
         "What a threshold does",
         column("threshold", (f"{point.threshold:.4g}" for point in curve)),
         column("hard images", (percent(point.hard_fraction, 1) for point in curve)),
-        column("AP", (precision(point.ap) for point in curve)),
-        column("AP50", (precision(point.ap50) for point in curve)),
+        column("AP", (points(point.ap) for point in curve)),
+        column("AP50", (points(point.ap50) for point in curve)),
         column("agreement", (percent(point.agreement, 1) for point in curve)),
         column("ms per image", (number(point.mean_ms) for point in curve)),
         column("images/s", (number(1000 / point.mean_ms) for point in curve)),

@@ -1,22 +1,24 @@
-"""Tables and whole records for a terminal of 80 columns."""
+"""Tables and whole records for a terminal of 80 columns. Cheap to import."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich import table as rich_table
 from rich.console import Console
 from rich.text import Text
 
-from dyninfer.benchmarks.latency.record import BenchRecord
 from dyninfer.benchmarks.report.table import Block, Cell, Column, Medium, Pairs, Paragraph, Table
-from dyninfer.benchmarks.report.view import page_of
+
+if TYPE_CHECKING:
+    from dyninfer.benchmarks.report.page import Page
 
 _BAR = 12  # columns of a share of 1
 
 
-def print_record(record: BenchRecord, console: Console) -> None:
+def print_page(page: Page, console: Console) -> None:
     """The result, what was measured, the tables, and what is missing."""
-    page = page_of(record)
     console.print(Text(page.title, style="bold"), soft_wrap=True)
     console.print(Text(page.sentence), soft_wrap=True)
     print_block(Pairs("", page.facts), console)

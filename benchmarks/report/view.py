@@ -1,4 +1,4 @@
-"""From a record to what is shown of it; pure."""
+"""What is shown of a record, without showing it."""
 
 from __future__ import annotations
 

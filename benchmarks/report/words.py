@@ -33,7 +33,7 @@ def result_sentence(record: BenchRecord) -> str:
 
 
 def _mean_ms(result: ScenarioResult) -> float:
-    """Of a call with one image."""
+    """The mean time of a call with one image."""
     return result.latency.mean_ms.value
 
 
@@ -205,7 +205,7 @@ def _break_even_measured(share: float) -> str:
 
 
 def _between(share: float) -> str:
-    """In per cent, neither none nor all."""
+    """A share in per cent that reads neither as none nor as all."""
     return percent(min(max(share, 0.01), 0.99))
 
 

@@ -218,9 +218,10 @@ def _show(record: BenchRecord, chosen: Format) -> None:
 
         typer.echo(to_markdown(record))
     else:
-        from dyninfer.benchmarks.report.terminal import print_record
+        from dyninfer.benchmarks.report.terminal import print_page
+        from dyninfer.benchmarks.report.view import page_of
 
-        print_record(record, stdout)
+        print_page(page_of(record), stdout)
 
 
 def _compare(old: Path, new: Path, chosen: Format) -> None:

@@ -52,7 +52,7 @@ class PictureOptions:
 
 @dataclass(frozen=True)
 class ScenarioOptions:
-    """In which ways they are run."""
+    """The ways in which they are run."""
 
     batch: Annotated[str, _what("--batch", "-b", help="Images in a call.")] = "1,8"
     hard: Annotated[
@@ -72,7 +72,7 @@ class ScenarioOptions:
 
 @dataclass(frozen=True)
 class EffortOptions:
-    """For how long."""
+    """How long is measured."""
 
     seconds: Annotated[
         float | None, _how_long(min=0.05, help="Of calls in each scenario; 5 if absent.")

@@ -30,65 +30,43 @@ def parse_counts(text: str, option: str) -> tuple[int, ...]:
     """``1,8`` -> (1, 8).
 
     Raises:
-        typer.BadParameter: an entry is no whole number from 1 to :data:`MOST`.
+        typer.BadParameter: an entry is not a whole number from 1 to :data:`MOST`.
     """
 
     def count(entry: str) -> int:
-        value = _whole(entry)
-        if value is None or value < 1:
+        if not entry.isdecimal() or not entry.strip("0"):
             raise typer.BadParameter(
-                f"{option} {entry!r} is no whole number from 1 up; expected for example 1,8"
+                f"{option} {entry!r} is not a whole number from 1 up; expected for example 1,8"
             )
-        if value > MOST:
+        if len(entry) > 9 or int(entry) > MOST:
             raise typer.BadParameter(f"{option} {entry[:20]} is too large; expected 1 to {MOST}")
-        return value
+        return int(entry)
 
     return parse_list(text, option, count)
 
 
-def _whole(text: str) -> int | None:
-    """A whole number; one of very many digits as more than :data:`MOST`; None for other text."""
-    if not text.isdecimal():
-        return None
-    return int(text) if len(text) < 10 else MOST + 1
-
-
-def parse_rates(text: str | None) -> tuple[float, ...]:
-    """``5,30`` -> (5.0, 30.0) calls a second; None -> none.
-
-    Raises:
-        typer.BadParameter: an entry is no positive number.
-    """
-
-    def rate(entry: str) -> float:
-        value = _number(entry)
-        if value is None or value <= 0:
-            raise typer.BadParameter(
-                f"--rate {entry!r} is no positive number of calls a second; "
-                "expected for example 5,30"
-            )
-        return value
-
-    return () if text is None else parse_list(text, "--rate", rate)
-
-
-def parse_hard(text: str | None) -> tuple[float, ...] | None:
-    """``0,0.25,50%`` -> (0.0, 0.25, 0.5); None -> None.
-
-    Raises:
-        typer.BadParameter: an entry is no share from 0 to 1, or from 0 % to 100 %, or is finer
-            than can be forced.
-    """
-    return None if text is None else parse_list(text, "--hard", _share)
+def _rate(entry: str) -> float:
+    value = _number(entry)
+    if not value:
+        raise typer.BadParameter(
+            f"--rate {entry!r} is not a positive number of calls a second; expected for example "
+            "5,30"
+        )
+    return value
 
 
 def _share(entry: str) -> float:
+    """``0.25`` or ``25%``.
+
+    Raises:
+        typer.BadParameter: it is not a share of the images, or finer than can be forced.
+    """
     from dyninfer.benchmarks.latency.forced import as_fraction
 
     value = _number(entry.removesuffix("%").strip())
-    if value is None or value < 0:
+    if value is None:
         raise typer.BadParameter(
-            f"--hard {entry!r} is no share; expected for example 0,25%,0.5,100%"
+            f"--hard {entry!r} is not a share; expected for example 0,25%,0.5,100%"
         )
     share = value / 100 if entry.endswith("%") else value
     if share > 1:
@@ -118,15 +96,15 @@ def make_choices(asked: ScenarioOptions, *, as_routed: bool) -> Choices:
     """What to vary.
 
     Raises:
-        typer.BadParameter: an option is no list of what it should be.
+        typer.BadParameter: an option is not a list of what it should be.
     """
     from dyninfer.benchmarks.latency.scenarios import Choices
 
     return Choices(
         batches=parse_counts(asked.batch, "--batch"),
-        hard=parse_hard(asked.hard),
+        hard=None if asked.hard is None else parse_list(asked.hard, "--hard", _share),
         concurrency=parse_counts(asked.concurrency, "--concurrency"),
-        rates=parse_rates(asked.rate),
+        rates=() if asked.rate is None else parse_list(asked.rate, "--rate", _rate),
         decode=asked.decode,
         as_routed=as_routed,
     )
@@ -179,7 +157,7 @@ def parse_picture_size(text: str | None) -> tuple[int, int] | None:
     """``720x1280`` -> (720, 1280); None -> None.
 
     Raises:
-        typer.BadParameter: it is no size, or one whose pictures would exhaust the machine.
+        typer.BadParameter: it is not a size, or one whose pictures would exhaust the machine.
     """
     from dyninfer.images.spec import MAX_SIDE
 

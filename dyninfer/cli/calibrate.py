@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 from rich.markup import escape
-from rich.table import Table
 
+from dyninfer.benchmarks.report.figures import points
+from dyninfer.benchmarks.report.table import Table, column, make_table
+from dyninfer.benchmarks.report.terminal import print_table
 from dyninfer.bundle.calibration import CALIBRATION_FILE, Row
 from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.common import (
@@ -186,7 +188,7 @@ def silence_decoder() -> None:
 
 def print_calibration(path: Path, calibration: Calibration) -> None:
     """The table, some percentiles of it, and what to do with it."""
-    stdout.print(_table(calibration))
+    print_table(_table(calibration), stdout)
     times = "; ".join(
         f"exit {index} {np.mean(samples):.2f} ms (p95 {np.percentile(samples, 95):.2f})"
         for index, samples in enumerate(calibration.exit_ms)
@@ -203,22 +205,16 @@ def print_calibration(path: Path, calibration: Calibration) -> None:
 
 
 def _table(calibration: Calibration) -> Table:
-    title = f"{calibration.images.count} pictures"
-    table = Table(title=title, title_justify="left")
-    labelled = calibration.last_exit_ap is not None
-    columns = ["hard", "threshold", "ms", *(["AP", "AP50"] if labelled else []), "agreement"]
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in _shown_rows(calibration):
-        precision = [f"{100 * (value or 0):.1f}" for value in (row.ap, row.ap50)]
-        table.add_row(
-            f"{row.hard_fraction:.1%}",
-            f"{row.threshold:.4g}",
-            f"{row.mean_ms:.2f}",
-            *(precision if labelled else []),
-            f"{row.agreement:.3f}",
-        )
-    return table
+    rows = _shown_rows(calibration)
+    return make_table(
+        f"{calibration.images.count} pictures",
+        column("hard", (f"{row.hard_fraction:.1%}" for row in rows)),
+        column("threshold", (f"{row.threshold:.4g}" for row in rows)),
+        column("ms", (f"{row.mean_ms:.2f}" for row in rows)),
+        column("AP", (points(row.ap) for row in rows)),
+        column("AP50", (points(row.ap50) for row in rows)),
+        column("agreement", (f"{row.agreement:.3f}" for row in rows)),
+    )
 
 
 def _shown_rows(calibration: Calibration) -> list[Row]:

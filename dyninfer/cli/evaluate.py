@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
+from dyninfer.benchmarks.report.figures import points
+from dyninfer.benchmarks.report.table import Table, column, make_table
+from dyninfer.benchmarks.report.terminal import print_table
 from dyninfer.bundle.folder import write_atomically
 from dyninfer.cli.calibrate import DEFAULT_TIME_IMAGES, TimeImagesOption
 from dyninfer.cli.common import (
@@ -189,38 +190,35 @@ def curve_document(result: CurveResult) -> dict[str, Any]:
 
 def print_policy(result: PolicyResult) -> None:
     """COCO's six numbers, and who left where."""
-    title = escape(f"{len(result.samples.items)} pictures, {result.policy}")
-    table = Table(title=title, title_justify="left")
     names = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
-    precision = asdict(result.precision)
-    for name in precision:
-        table.add_column(names.get(name, name), justify="right")
-    table.add_row(*(_percent(value) for value in precision.values()))
-    stdout.print(table)
+    columns = (
+        column(names.get(name, name), [points(value)])
+        for name, value in asdict(result.precision).items()
+    )
+    title = f"{len(result.samples.items)} pictures, {result.policy}"
+    print_table(Table(title, tuple(columns)), stdout)
     shares = ", ".join(f"exit {n} {share:.1%}" for n, share in enumerate(result.exit_shares))
     stdout.print(f"left at {shares}; {result.mean_ms:.2f} ms per picture", soft_wrap=True)
 
 
 def print_curve(result: CurveResult) -> None:
     """The curve beside chance and oracle, every second row of it, and the routing's quality."""
-    title = f"{len(result.samples.items)} pictures"
-    table = Table(title=title, title_justify="left")
-    for column in ("hard", "threshold", "ms", "AP", "AP50", "random AP", "oracle AP"):
-        table.add_column(column, justify="right", no_wrap=True)
     shown = {row.hard_fraction: row for row in result.rows[::-SHOWN_EVERY]}  # each share once
-    for row in reversed(shown.values()):
-        table.add_row(
-            f"{row.hard_fraction:.1%}",
-            f"{row.threshold:.4g}",
-            f"{row.mean_ms:.2f}",
-            _percent(row.ap),
-            _percent(row.ap50),
-            f"{_percent(row.random.mean)} ± {_percent(row.random.std)}",
-            _percent(row.oracle_ap),
-        )
-    stdout.print(table)
+    rows = list(reversed(shown.values()))
+    by_chance = (f"{points(row.random.mean)} ± {points(row.random.std)}" for row in rows)
+    table = make_table(
+        f"{len(result.samples.items)} pictures",
+        column("hard", (f"{row.hard_fraction:.1%}" for row in rows)),
+        column("threshold", (f"{row.threshold:.4g}" for row in rows)),
+        column("ms", (f"{row.mean_ms:.2f}" for row in rows)),
+        column("AP", (points(row.ap) for row in rows)),
+        column("AP50", (points(row.ap50) for row in rows)),
+        column("random AP", by_chance),
+        column("oracle AP", (points(row.oracle_ap) for row in rows)),
+    )
+    print_table(table, stdout)
     for index, (precision, ms) in enumerate(zip(result.exits, result.exit_ms, strict=True)):
-        ap, ap50 = _percent(precision.ap), _percent(precision.ap50)
+        ap, ap50 = points(precision.ap), points(precision.ap50)
         stdout.print(f"all at exit {index}: AP {ap}, AP50 {ap50}, {ms:.2f} ms", soft_wrap=True)
     for line in quality_lines(result):
         stdout.print(line, soft_wrap=True)
@@ -244,9 +242,5 @@ def quality_lines(result: CurveResult) -> list[str]:
 
 
 def _signed(value: float) -> str:
-    """With its sign and two digits; +0.00, never -0.00."""
+    """A number with its sign and two digits; +0.00, never -0.00."""
     return f"{round(value, 2) + 0.0:+.2f}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"

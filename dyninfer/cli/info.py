@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from rich.markup import escape
-from rich.table import Table
 
+from dyninfer.benchmarks.report.table import Table, column, make_table
+from dyninfer.benchmarks.report.terminal import print_table
 from dyninfer.builds.search import list_builds
 from dyninfer.builds.spec import source_hashes
 from dyninfer.bundle.calibration import Calibration
@@ -62,7 +63,7 @@ def print_bundle(path: Path) -> None:
             f"{spec.color_order.value}",
             soft_wrap=True,
         )
-    stdout.print(_stage_table(bundle))
+    print_table(_stage_table(bundle), stdout)
     for index, exit_ in enumerate(manifest.exits):
         stages = " + ".join(exit_.stages)
         macs = readable(manifest.macs_to_exit(index))
@@ -83,23 +84,17 @@ def _print_builds(bundle: Bundle) -> None:
 
 
 def _stage_table(bundle: Bundle) -> Table:
-    table = Table()
-    table.add_column("stage")
-    table.add_column("reads")
-    table.add_column("makes")
-    for column in ("parameters", "MACs", "file"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, stage in bundle.manifest.stages.items():
-        size = bundle.stage_path(name).stat().st_size
-        table.add_row(
-            escape(name),
-            _names(stage.inputs),
-            _names(stage.outputs),
-            readable(stage.parameters),
-            readable(stage.macs),
-            f"{size / 1e6:.1f} MB",
-        )
-    return table
+    stages = bundle.manifest.stages
+    sizes = (bundle.stage_path(name).stat().st_size for name in stages)
+    return make_table(
+        "",
+        column("stage", stages, words=True),
+        column("reads", (_names(stage.inputs) for stage in stages.values()), words=True),
+        column("makes", (_names(stage.outputs) for stage in stages.values()), words=True),
+        column("parameters", (readable(stage.parameters) for stage in stages.values())),
+        column("MACs", (readable(stage.macs) for stage in stages.values())),
+        column("file", (f"{size / 1e6:.1f} MB" for size in sizes)),
+    )
 
 
 def _names(specs: Sequence[TensorSpec]) -> str:
@@ -107,9 +102,9 @@ def _names(specs: Sequence[TensorSpec]) -> str:
     names = [spec.name for spec in specs]
     features = [name for name in names if name.startswith("feature_")]
     if len(features) < 2:
-        return escape(", ".join(names))
+        return ", ".join(names)
     others = [name for name in names if name not in features]
-    return escape(", ".join([*others, f"{len(features)} features"]))
+    return ", ".join([*others, f"{len(features)} features"])
 
 
 def _source_line(source: Source) -> str:

@@ -16,7 +16,7 @@ from dyninfer.runtime.engine_choice import EngineChoice
 
 @dataclass(frozen=True)
 class EngineOptions(EngineChoice):
-    """Of every command that opens a bundle with any engines."""
+    """Which engines a bundle is opened with."""
 
     device: Annotated[
         str | None,

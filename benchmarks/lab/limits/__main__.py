@@ -12,7 +12,7 @@ from rich.console import Console
 from dyninfer.benchmarks.lab.limits.groups import GROUPS, Group, check_groups, measure_apart
 from dyninfer.benchmarks.lab.limits.record import TargetsRecord, read_targets
 from dyninfer.benchmarks.lab.limits.result import TargetResult
-from dyninfer.benchmarks.lab.limits.table import print_targets, to_markdown
+from dyninfer.benchmarks.lab.limits.table import print_targets, targets_markdown
 from dyninfer.benchmarks.lab.random_models import export_random, random_detector
 from dyninfer.benchmarks.lab.run_record import ended_run, write_run
 from dyninfer.benchmarks.machine import MachineRecorder, describe_machine
@@ -51,7 +51,7 @@ def main(
     console = Console()
     try:
         if show is not None:
-            typer.echo(to_markdown(read_targets(show)))
+            typer.echo(targets_markdown(read_targets(show)))
             return
         groups = check_groups(only)
         if output is not None:

@@ -12,7 +12,8 @@ from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult
 from dyninfer.benchmarks.report import words
 from dyninfer.benchmarks.report.table import Cell, Table, column, make_table
 from dyninfer.benchmarks.report.tables import exits_table, latency_table
-from dyninfer.benchmarks.report.terminal import print_record, print_table
+from dyninfer.benchmarks.report.terminal import print_page, print_table
+from dyninfer.benchmarks.report.view import page_of
 from tests.benchmarks.report import report_records as records
 
 
@@ -24,7 +25,7 @@ def printed(table: Table) -> list[str]:
 
 def printed_record(record: BenchRecord) -> str:
     out = io.StringIO()
-    print_record(record, Console(width=80, file=out))
+    print_page(page_of(record), Console(width=80, file=out))
     return out.getvalue()
 
 

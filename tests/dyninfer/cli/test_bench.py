@@ -12,7 +12,7 @@ import pytest
 import dyninfer
 from dyninfer.benchmarks.latency.record import BenchRecord, read_record, write_record
 from tests import support
-from tests.dyninfer.cli.run import run, write_picture
+from tests.dyninfer.cli.run import run, table_of, write_picture
 
 FAST = ["--seconds", "0.05", "--rounds", "2", "--min-calls", "4", "--batch", "1"]
 
@@ -47,7 +47,8 @@ def test_tables_show_latency_steps_and_what_is_missing(measured: tuple[str, str,
     assert "100 calls/s" in told
     assert "Latency by exit" in told
     assert "batch 1, 50 % hard 0 50.0 %" in told
-    table = [line for line in out.splitlines() if "│" in line or "─" in line]
+    table = table_of(out)
+    assert table
     assert all(len(line) <= 80 for line in table)
     assert "Traceback" not in err
 
@@ -253,10 +254,10 @@ def test_the_cheap_baseline_is_there_unless_it_is_switched_off(
     [
         (["--hard", "25"], "write 25% or 0.25"),
         (["--hard", "250%"], "more than all"),
-        (["--hard", "half"], "no share"),
+        (["--hard", "half"], "not a share"),
         (["--hard", "0,,1"], "empty entry"),
         (["--hard", "0.04%"], "finer than 1/1000"),
-        (["--hard", "-1"], "no share"),
+        (["--hard", "-1"], "not a share"),
         (["--batch", "0"], "from 1 up"),
         (["--batch", "1.5"], "from 1 up"),
         (["--concurrency", "two"], "--concurrency"),
@@ -334,7 +335,7 @@ def test_a_record_that_is_none_is_told(capsys: pytest.CaptureFixture[str], tmp_p
     path.write_text("{}")
     status, _, err = run(capsys, "bench", "--from", str(path))
     assert status == 1
-    assert "no record of dyninfer bench" in err
+    assert "not a record of dyninfer bench" in err
 
 
 def test_an_interruption_leaves_nothing_behind(
