@@ -32,7 +32,7 @@ from dyninfer.benchmarks.latency.significance import (
     ratio_of_rounds,
     smallest_p,
 )
-from dyninfer.benchmarks.latency.statistics import CONFIDENCE, interval, supports
+from dyninfer.benchmarks.latency.statistics import CONFIDENCE, estimate_of, supports
 from dyninfer.benchmarks.latency.steadiness import unsteady_reasons
 from dyninfer.errors import InputError
 from dyninfer.types import Float64Array
@@ -215,7 +215,7 @@ def _tail(old: ScenarioResult, new: ScenarioResult, confidence: float) -> Tail |
 
     before, after = (float(np.quantile(np.concatenate(calls), TAIL)) for calls in rounds)
     ratios = np.array([drawn(rounds[1]) / drawn(rounds[0]) for _ in range(TAIL_RESAMPLES)])
-    return Tail(before, after, interval(after / before, ratios, confidence))
+    return Tail(before, after, estimate_of(after / before, ratios, confidence))
 
 
 def _yardstick(old: BenchRecord, new: BenchRecord, judge: _Judge) -> Change | None:

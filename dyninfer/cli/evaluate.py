@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,12 +32,34 @@ if TYPE_CHECKING:
     from dyninfer.evaluation.dataset import Samples
     from dyninfer.evaluation.evaluate import PolicyResult
     from dyninfer.evaluation.routed_curve import CurveResult
+    from dyninfer.routing.goals import Target
+    from dyninfer.routing.policy import Policy
     from dyninfer.runtime.detector import Detector
 
     Measured = tuple[dict[str, Any], Samples, Callable[[], None]]
     """What is written, the pictures that could be read, and what prints it."""
 
 SHOWN_EVERY = 2  # rows of the curve
+
+
+@dataclass(frozen=True)
+class SettingOptions:
+    """One setting, or all of them."""
+
+    speed: SpeedOption = None
+    curve: Annotated[
+        bool, typer.Option("--curve", help="All hard fractions, and how good the routing is.")
+    ] = False
+
+    def policy(self) -> Policy | Target | None:
+        """What was asked for; None for the bundle's own, and for the curve.
+
+        Raises:
+            typer.BadParameter: a setting and the curve were.
+        """
+        if self.curve and self.speed is not None:
+            raise typer.BadParameter("give one of --speed and --curve")
+        return None if self.speed is None else read_speed(self.speed)
 
 
 @with_option_groups
@@ -48,10 +70,7 @@ def evaluate(
         Path, typer.Option("--annotations", "-a", help="What is in them, as COCO JSON.")
     ],
     *,
-    speed: SpeedOption = None,
-    curve: Annotated[
-        bool, typer.Option("--curve", help="All hard fractions, and how good the routing is.")
-    ] = False,
+    setting: SettingOptions,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")
     ] = None,
@@ -70,9 +89,7 @@ def evaluate(
     from dyninfer.evaluation.dataset import load_samples
     from dyninfer.runtime.opening import load
 
-    if curve and speed is not None:
-        raise typer.BadParameter("give one of --speed and --curve")
-    policy = None if speed is None else read_speed(speed)
+    policy, curve = setting.policy(), setting.curve
     if output is not None:
         check_output_file(output)
     paths = expand_sources([str(path) for path in images])
