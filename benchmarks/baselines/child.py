@@ -49,7 +49,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of the process, which is also its group's."""
+        """The process's number, which is also its group's."""
         return self._process.pid
 
     def ask(self, command: Message) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from dyninfer.benchmarks.lab.run_record import RunRecord, ended_run, write_run
 from dyninfer.benchmarks.machine import describe_machine
+from dyninfer.benchmarks.report.table import column, make_table
+from dyninfer.benchmarks.report.terminal import print_table
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.demo.run import ASSETS
@@ -121,7 +122,7 @@ def main(
         raise typer.Exit(1) from None
     if output is not None:
         write_run(record, output)
-    print_record(record, console)
+    print_speeds(record, console)
 
 
 @dataclass(frozen=True)
@@ -216,29 +217,25 @@ def _timed(stages: PlainStages, name: str, inputs: Mapping[str, AnyArray]) -> Ru
     return run
 
 
-def print_record(record: PrecisionSpeedRecord, console: Console) -> None:
+def print_speeds(record: PrecisionSpeedRecord, console: Console) -> None:
     """The record as a table."""
-    console.print(
+    stages = record.stages
+    ratios = [speed.time_ratio for speed in stages]
+    met = ("met" if speed.speedup >= speed.speedup_aim else "missed" for speed in stages)
+    aims = (f">= {s.speedup_aim}: {word}" for s, word in zip(stages, met, strict=True))
+    table = make_table(
         f"{record.variant}, random weights, {record.height}x{record.width}, batch 1, "
         f"{record.rounds} rounds; {record.machine.cpu}, {record.machine.usable_cores} cores; "
-        f"onnxruntime {record.machine.versions.get('onnxruntime', '?')}"
+        f"onnxruntime {record.machine.versions.get('onnxruntime', '?')}",
+        column("stage", (speed.stage for speed in stages), words=True),
+        column("fp32 ms", (f"{speed.fp32.median_ms:.1f}" for speed in stages)),
+        column("int8 ms", (f"{speed.int8.median_ms:.1f}" for speed in stages)),
+        column("speed-up", (f"{speed.speedup:.2f}" for speed in stages)),
+        column("95 % interval", (f"{1 / r.high:.2f} to {1 / r.low:.2f}" for r in ratios)),
+        column("aim", aims),
+        column("kept fp32", (str(len(speed.kept_float)) for speed in stages)),
     )
-    table = Table()
-    table.add_column("stage")
-    for column in ("fp32 ms", "int8 ms", "speed-up", "95 % interval", "aim", "kept fp32"):
-        table.add_column(column, justify="right")
-    for speed in record.stages:
-        ratio = speed.time_ratio
-        table.add_row(
-            speed.stage,
-            f"{speed.fp32.median_ms:.1f}",
-            f"{speed.int8.median_ms:.1f}",
-            f"{speed.speedup:.2f}",
-            f"{1 / ratio.high:.2f} to {1 / ratio.low:.2f}",
-            f">= {speed.speedup_aim}: {'met' if speed.speedup >= speed.speedup_aim else 'missed'}",
-            str(len(speed.kept_float)),
-        )
-    console.print(table)
+    print_table(table, console)
 
 
 if __name__ == "__main__":

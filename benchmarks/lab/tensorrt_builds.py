@@ -14,10 +14,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from dyninfer.benchmarks.lab.run_record import RunRecord, ended_run, write_run
 from dyninfer.benchmarks.machine import describe_machine
+from dyninfer.benchmarks.report.table import column, make_table
+from dyninfer.benchmarks.report.terminal import print_table
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.engines.trt.batch import BatchProfile
@@ -207,21 +208,17 @@ def _line(build: StageBuild) -> str:
 
 def print_builds(builds: Sequence[StageBuild]) -> None:
     """All builds as a table."""
-    table = Table()
-    for column in ("variant", "stage", "precision"):
-        table.add_column(column)
-    for column in ("seconds", "ONNX MB", "engine MB"):
-        table.add_column(column, justify="right")
-    for build in builds:
-        table.add_row(
-            build.variant,
-            build.stage,
-            build.precision,
-            "failed" if build.error else f"{build.build_s:.1f}",
-            f"{build.onnx_bytes / 1e6:.1f}",
-            f"{build.engine_bytes / 1e6:.1f}",
-        )
-    Console().print(table)
+    seconds = ("failed" if build.error else f"{build.build_s:.1f}" for build in builds)
+    table = make_table(
+        "",
+        column("variant", (build.variant for build in builds), words=True),
+        column("stage", (build.stage for build in builds), words=True),
+        column("precision", (build.precision for build in builds), words=True),
+        column("seconds", seconds),
+        column("ONNX MB", (f"{build.onnx_bytes / 1e6:.1f}" for build in builds)),
+        column("engine MB", (f"{build.engine_bytes / 1e6:.1f}" for build in builds)),
+    )
+    print_table(table, Console())
 
 
 if __name__ == "__main__":

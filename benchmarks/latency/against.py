@@ -11,6 +11,7 @@ from dyninfer.benchmarks.latency.baseline_record import Baselines
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.slices import MS_PER_S
 from dyninfer.errors import DyninferError
+from dyninfer.runtime.engine_choice import EngineChoice
 
 LEAST_ROUNDS = 8
 MOST_ROUNDS = 20
@@ -18,17 +19,6 @@ FAILURES = (DyninferError, OSError, MemoryError)
 """What may go wrong after the scenarios and must not cost them."""
 OnStep = Callable[[str, int, int], object]
 """(what is about to run, how many steps of this part are done, how many there are)."""
-
-
-@dataclass(frozen=True)
-class Opening:
-    """How the bundle is opened, as :func:`dyninfer.load` takes it."""
-
-    bundle: Path
-    device: str | None = None
-    backend: str | None = None
-    provider: str | None = None
-    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +43,7 @@ class BaselineRequest:
 def rounds_of_comparison(
     asked: BaselineRequest, results: Sequence[ScenarioResult], seconds: float
 ) -> int:
-    """As many as were asked for, or as fit into the time, but never too few to say anything.
+    """Rounds as were asked for, or as fit into the time, but never too few to say anything.
 
     dyninfer and each baseline run once on each side in a round, after a call that does not count.
 
@@ -62,21 +52,15 @@ def rounds_of_comparison(
         results: of the scenarios; those of single images tell how long a call takes.
         seconds: the time there is.
     """
-    slowest_ms = max((r.latency.mean_ms.value for r in results if _is_plain(r)), default=0.0)
+    slowest_ms = max((r.latency.mean_ms.value for r in results if r.scenario.is_plain), default=0.0)
     calls = 2 * 2 * (1 + len(asked.names))
     fitting = seconds * MS_PER_S / (calls * slowest_ms) if slowest_ms else asked.rounds
     return min(asked.rounds, max(LEAST_ROUNDS, int(fitting)))
 
 
-def _is_plain(result: ScenarioResult) -> bool:
-    """Whether it is one image at a time, without anything to wait for."""
-    scenario = result.scenario
-    alone = scenario.batch == scenario.concurrency == 1
-    return alone and scenario.rate_per_s is None and not scenario.decode
-
-
 def hold_comparison(
-    opening: Opening,
+    bundle: Path,
+    engine: EngineChoice,
     asked: BaselineRequest,
     results: Sequence[ScenarioResult],
     seconds: float,
@@ -88,7 +72,8 @@ def hold_comparison(
     Ctrl-C is passed on.
 
     Args:
-        opening: of the bundle.
+        bundle: its folder.
+        engine: how dyninfer opens it.
         asked: the baselines.
         results: of the scenarios.
         seconds: about how long it may take.
@@ -98,14 +83,11 @@ def hold_comparison(
         return None, asked.reason
     try:
         found = run_baselines(
-            opening.bundle,
+            bundle,
             asked.names,
             sources=asked.sources,
             rounds=rounds_of_comparison(asked, results, seconds),
-            device=opening.device,
-            backend=opening.backend,
-            provider=opening.provider,
-            precision=opening.precision,
+            engine=engine,
             memory=asked.memory,
             progress=lambda what, done, total: on_step(f"baselines: {what}", done, total),
         )

@@ -10,7 +10,7 @@ import numpy as np
 from dyninfer.benchmarks.latency.comparison import (
     BaselineChange,
     Change,
-    Comparison,
+    RecordComparison,
     ScenarioChange,
     Tail,
     Verdict,
@@ -32,7 +32,7 @@ from dyninfer.benchmarks.latency.significance import (
     ratio_of_rounds,
     smallest_p,
 )
-from dyninfer.benchmarks.latency.statistics import CONFIDENCE, interval, supports
+from dyninfer.benchmarks.latency.statistics import CONFIDENCE, estimate_of, supports
 from dyninfer.benchmarks.latency.steadiness import unsteady_reasons
 from dyninfer.errors import InputError
 from dyninfer.types import Float64Array
@@ -48,7 +48,7 @@ def compare_records(
     new: BenchRecord,
     tolerance: float = TOLERANCE,
     confidence: float = CONFIDENCE,
-) -> Comparison:
+) -> RecordComparison:
     """Compare two runs on one machine.
 
     A figure became slower if a permutation test on the rounds says that it is beyond the
@@ -72,7 +72,7 @@ def compare_records(
     pairs = _pairs(old, new)
     both = {result.scenario.name for result, _ in pairs}
     yardstick = _yardstick(old, new, judge)
-    return Comparison(
+    return RecordComparison(
         tolerance=tolerance,
         confidence=confidence,
         differences=differences_of(old, new),
@@ -109,7 +109,7 @@ class _Figure:
     new: Sequence[float]
     summary: Summary
     inverse_of: float | None = None
-    """Of throughput: images that a mean millisecond of a call stands for, times 1000."""
+    """Throughput: images that a mean millisecond of a call stands for, times 1000."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class _Judge:
             )
 
     def p(self, figure: _Figure) -> float:
-        """Of the change being within the tolerance, before any correction."""
+        """The p-value of the change being within the tolerance, before any correction."""
         return p_beyond(figure.old, figure.new, self.tolerance, figure.summary)
 
     def change(self, figure: _Figure, p: float) -> Change:
@@ -142,7 +142,7 @@ class _Judge:
         return Change(old, new, ratio, p, verdict)
 
     def verdict(self, slowness: Estimate, p: float) -> Verdict:
-        """Of a ratio of times."""
+        """The verdict on a ratio of times."""
         fastest, slowest = 1 / (1 + self.tolerance), 1 + self.tolerance
         significant = p <= 1 - self.confidence
         if significant and slowness.value > slowest:
@@ -215,11 +215,11 @@ def _tail(old: ScenarioResult, new: ScenarioResult, confidence: float) -> Tail |
 
     before, after = (float(np.quantile(np.concatenate(calls), TAIL)) for calls in rounds)
     ratios = np.array([drawn(rounds[1]) / drawn(rounds[0]) for _ in range(TAIL_RESAMPLES)])
-    return Tail(before, after, interval(after / before, ratios, confidence))
+    return Tail(before, after, estimate_of(after / before, ratios, confidence))
 
 
 def _yardstick(old: BenchRecord, new: BenchRecord, judge: _Judge) -> Change | None:
-    """Judged on its own: it is no claim about the code, and needs no correction."""
+    """Judged on its own: it claims nothing about the code, and needs no correction."""
     if old.yardstick.what != new.yardstick.what:
         return None
     figure = _Figure(old.yardstick.rounds_ms, new.yardstick.rounds_ms, median_of)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from dyninfer.benchmarks.latency.pictures import BenchPictures
-from dyninfer.benchmarks.latency.record import CurvePoint, Pictures, SampleImage
+from dyninfer.benchmarks.latency.record import PicturesRecord, SampleImage, ThresholdPoint
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.errors import InputError
 from dyninfer.evaluation.calibrate import make_rows
@@ -31,7 +31,7 @@ def describe_pictures(
     pictures: BenchPictures,
     results: Sequence[ScenarioResult],
     progress: Callable[[str], object] = lambda _what: None,
-) -> tuple[Pictures, dict[str, str]]:
+) -> tuple[PicturesRecord, dict[str, str]]:
     """What was run, as the record holds it, and what of it is missing.
 
     Args:
@@ -66,9 +66,9 @@ def describe_pictures(
     ), missing
 
 
-def plain_pictures(pictures: BenchPictures) -> Pictures:
+def plain_pictures(pictures: BenchPictures) -> PicturesRecord:
     """What was run, without what a router says of it."""
-    return Pictures(pictures.what, len(pictures.arrays), pictures.sizes)
+    return PicturesRecord(pictures.what, len(pictures.arrays), pictures.sizes)
 
 
 def exit_times(results: Sequence[ScenarioResult], exits: int) -> WayTimes | None:
@@ -92,13 +92,13 @@ def exit_times(results: Sequence[ScenarioResult], exits: int) -> WayTimes | None
 
 def curve_points(
     outcomes: Outcomes, times: WayTimes
-) -> tuple[tuple[CurvePoint, ...], dict[str, str]]:
-    """By rising hard fraction, one point for each that a percentile of the easiness reaches."""
+) -> tuple[tuple[ThresholdPoint, ...], dict[str, str]]:
+    """Points by rising hard fraction, one for each that a percentile of the easiness reaches."""
     missing = {}
     if outcomes.scores is None:
         missing["ap"] = "what is in the pictures is not known; give --annotations"
     points = {
-        row.hard_fraction: CurvePoint(
+        row.hard_fraction: ThresholdPoint(
             row.threshold,
             row.hard_fraction,
             row.mean_ms,
@@ -111,7 +111,7 @@ def curve_points(
     everywhere = np.full(len(outcomes.samples.items), len(outcomes.easiness))
     last = outcomes.figures_at(everywhere, times.ms)
     scores = last.scores
-    points[1.0] = CurvePoint(SEND_ALL, 1.0, last.mean_ms, scores.primary, scores.secondary, 1.0)
+    points[1.0] = ThresholdPoint(SEND_ALL, 1.0, last.mean_ms, scores.primary, scores.secondary, 1.0)
     return tuple(points[share] for share in sorted(points)), missing
 
 

@@ -15,7 +15,7 @@ LATE = 0.05
 
 
 def doubts_of(record: BenchRecord) -> list[str]:
-    """Of the machine, the warm-up, the rounds, the shares, the schedules and the baselines."""
+    """Doubts about machine, warm-up, rounds, shares, schedules and baselines."""
     return [
         *warnings_of(record.machine, record.log),
         *_yardstick(record),

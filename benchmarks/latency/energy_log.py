@@ -87,7 +87,7 @@ class EnergyLog:
 
 @dataclass(frozen=True)
 class NoEnergy:
-    """In place of an :class:`EnergyLog` where there is no meter, for the ``reason`` given."""
+    """What stands in for an :class:`EnergyLog` where there is no meter, with the ``reason``."""
 
     reason: str
 

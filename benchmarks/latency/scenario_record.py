@@ -14,9 +14,9 @@ from pydantic import AfterValidator, Field, FiniteFloat, PositiveFloat, Positive
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 FILLED = Field(min_length=1)
-"""Of a sequence: not empty."""
+"""A sequence that is not empty."""
 MOST_OFF = 0.1
-"""Of the hard fraction that was asked for, up to which another one goes by its name."""
+"""A hard fraction that is off by no more than this share of what was asked for goes by its name."""
 
 
 class SpanKind(str, Enum):
@@ -89,11 +89,23 @@ class Scenario:
     decode: bool = False
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is one image at a time, without anything to wait for."""
+        alone = self.batch == self.concurrency == 1
+        return alone and self.rate_per_s is None and not self.decode
+
+    @property
     def name(self) -> str:
-        """In words; the same for the same scenario in every record."""
-        hard = (
-            "as routed" if self.hard_fraction is None else f"{100 * self.hard_fraction:.6g} % hard"
-        )
+        """The scenario in words; the same for the same scenario in every record."""
+        return self.named()
+
+    def named(self, achieved: float | None = None) -> str:
+        """The name with the share of hard images that it got, where that is another."""
+        hard = "as routed"
+        if self.hard_fraction is not None:
+            hard = f"{100 * self.hard_fraction:.6g} % hard"
+        if achieved is not None:
+            hard = f"{100 * achieved:.2g} % hard, not {hard.removesuffix(' hard')}"
         parts = [f"batch {self.batch}", hard]
         if self.concurrency > 1:
             parts.append(f"{self.concurrency} callers")
@@ -170,6 +182,11 @@ class ScenarioResult:
     rounds_ms: Annotated[tuple[Annotated[tuple[Positive, ...], FILLED], ...], FILLED]
     late_share: float | None = None
     joules_per_image: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The scenario in words, with the share of hard images that it did get."""
+        return self.scenario.named(self.achieved_share)
 
     @property
     def achieved_share(self) -> float | None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.benchmarks.latency.scenario_record import Estimate
-from dyninfer.benchmarks.latency.statistics import interval
+from dyninfer.benchmarks.latency.statistics import estimate_of
 from dyninfer.errors import InputError
 from dyninfer.types import Float64Array
 
@@ -132,7 +132,7 @@ def ratio_of_rounds(
         return summary(values[rng.integers(len(values), size=(RESAMPLES, len(values)))])
 
     value = float(summary(after) / summary(before))
-    return interval(value, drawn(after) / drawn(before), confidence)
+    return estimate_of(value, drawn(after) / drawn(before), confidence)
 
 
 def median_of(values: Float64Array) -> Float64Array:

@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 1000
 SEED = 0
 LEAST_ROUNDS = 5
-"""Of fewer, the intervals are too narrow; of one, there is none."""
+"""Fewer rounds make intervals that are too narrow; one round makes none."""
 _PERCENTILES = (0.5, 0.9, 0.99, 0.999)
 
 
@@ -53,10 +53,10 @@ def draw_rounds(rounds: int) -> Int64Array:
 
 def estimates(whole: Float64Array, drawn: Float64Array) -> list[Estimate]:
     """Figures (K,) with intervals from those of the bootstrap samples (RESAMPLES, K)."""
-    return [interval(float(value), column) for value, column in zip(whole, drawn.T, strict=True)]
+    return [estimate_of(float(value), column) for value, column in zip(whole, drawn.T, strict=True)]
 
 
-def interval(value: float, drawn: Float64Array, confidence: float = CONFIDENCE) -> Estimate:
+def estimate_of(value: float, drawn: Float64Array, confidence: float = CONFIDENCE) -> Estimate:
     """A figure with a percentile bootstrap interval: the central share of what was drawn.
 
     The interval is widened to hold the figure itself, which few rounds may leave outside.

@@ -1,4 +1,4 @@
-"""From the slices of a scenario to its figures."""
+"""The figures of a scenario, made of its slices."""
 
 from __future__ import annotations
 

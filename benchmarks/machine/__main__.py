@@ -9,15 +9,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from dyninfer.benchmarks.machine.caveats import warnings_of
-from dyninfer.benchmarks.machine.describe import Machine, describe_machine
+from dyninfer.benchmarks.machine.describe import describe_machine
 from dyninfer.benchmarks.machine.energy import find_energy_meter
-from dyninfer.benchmarks.machine.log import MachineLog
+from dyninfer.benchmarks.machine.recorder import MachineRecorder
 from dyninfer.benchmarks.machine.table import machine_rows
-from dyninfer.benchmarks.machine.watch import MachineWatch
+from dyninfer.benchmarks.report.conditions import readings_table
+from dyninfer.benchmarks.report.table import Pairs, Table, column, make_table
+from dyninfer.benchmarks.report.terminal import print_block, print_table
 
 
 def main(
@@ -30,9 +31,9 @@ def main(
     Example: python -m dyninfer.benchmarks.machine --device cuda:0 --seconds 10
     """
     machine = describe_machine()
-    with MachineWatch(device=device) as watch:
+    with MachineRecorder(device=device) as recorder:
         time.sleep(seconds)
-    log = watch.log()
+    log = recorder.log()
     meter, energy = find_energy_meter(device)
     if meter is not None:
         meter.close()
@@ -42,27 +43,13 @@ def main(
         print(json.dumps(found | {"energy": energy, "warnings": doubts}, indent=1))
         return
     console = Console(highlight=False)
-    console.print(_machine_table(machine))
-    console.print(_log_table(log))
-    console.print(_missing_table({**machine.missing, **log.missing}))
-    console.print(f"energy: {energy}", markup=False)
+    print_block(Pairs("", tuple(machine_rows(machine))), console)
+    console.print()
+    print_table(readings_table(log), console)
+    print_table(_missing_table({**machine.missing, **log.missing}), console)
+    console.print(Text(f"energy: {energy}"))
     for doubt in doubts:
-        console.print(f"[yellow]warning:[/yellow] {escape(doubt)}")
-
-
-def _machine_table(machine: Machine) -> Table:
-    table = Table("machine", "", box=None)
-    for name, value in machine_rows(machine):
-        table.add_row(escape(name), escape(value))
-    return table
-
-
-def _log_table(log: MachineLog) -> Table:
-    table = Table(f"watched for {log.seconds:.1f} s", "low", "median", "high", box=None)
-    for name, seen in log.readings.items():
-        values = (seen.low, seen.median, seen.high)
-        table.add_row(escape(name), *(f"{value:.4g}" for value in values))
-    return table
+        console.print(Text(f"warning: {doubt}"))
 
 
 def _missing_table(missing: dict[str, str]) -> Table:
@@ -70,10 +57,11 @@ def _missing_table(missing: dict[str, str]) -> Table:
     names_of: dict[str, list[str]] = {}
     for name, why in missing.items():
         names_of.setdefault(why, []).append(name)
-    table = Table("not known", "why", box=None)
-    for why, names in names_of.items():
-        table.add_row(escape(", ".join(names)), escape(why))
-    return table
+    return make_table(
+        "Not known",
+        column("what", map(", ".join, names_of.values()), words=True),
+        column("why", names_of, words=True),
+    )
 
 
 if __name__ == "__main__":

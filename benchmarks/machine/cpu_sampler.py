@@ -140,7 +140,7 @@ class Family:
         return sum(self._ticks_of(process) for process in ("self", *self._processes))
 
     def pids(self) -> set[int]:
-        """Of the descendants found last, without this process."""
+        """The descendants found last, without this process."""
         return {int(process) for process in self._processes}
 
     def _descendants(self, process: str) -> list[str]:

@@ -147,5 +147,5 @@ def _flag(value: int | None) -> bool | None:
 
 
 def _first(states: Sequence[int] | None) -> bool | None:
-    """Of the current and the pending state, the current."""
+    """The current one of the current and the pending state."""
     return None if states is None else bool(states[0])

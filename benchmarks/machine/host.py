@@ -63,7 +63,7 @@ def read_host(root: Path = Path("/")) -> Host:
 
 
 def virtual_machine(root: Path) -> str | None:
-    """By the firmware's names, then by the processor's ``hypervisor`` flag."""
+    """The hypervisor by the firmware's names, then by the processor's ``hypervisor`` flag."""
     flags = re.search(r"^flags\s*:.*\bhypervisor\b", _text(root / "proc/cpuinfo"), re.MULTILINE)
     names = " ".join(_text(root / _DMI / name) for name in ("sys_vendor", "product_name")).lower()
     for word, maker in _HYPERVISORS.items():
@@ -76,7 +76,7 @@ def virtual_machine(root: Path) -> str | None:
 
 
 def container(root: Path) -> str | None:
-    """By the files that runtimes leave, then by the first process's control groups."""
+    """The container by the files that runtimes leave, then by the first process's groups."""
     if (root / ".dockerenv").exists():
         return "Docker"
     if (root / "run/.containerenv").exists():

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult
 from dyninfer.benchmarks.report import axes
-from dyninfer.benchmarks.report.figures import closed_words, counted, ms
+from dyninfer.benchmarks.report.figures import counted, ms
 from dyninfer.benchmarks.report.scales import Scale, padded
 from dyninfer.benchmarks.report.svg import (
     Element,
@@ -77,15 +77,13 @@ def panels(results: Sequence[ScenarioResult]) -> list[Panel]:
     """One for each scenario, those that differ in their rate alone together."""
     grouped: dict[Scenario, list[ScenarioResult]] = {}
     for result in results:
-        s = result.scenario
-        base = Scenario(s.batch, s.hard_fraction, s.concurrency, None, s.decode)
-        grouped.setdefault(base, []).append(result)
+        grouped.setdefault(replace(result.scenario, rate_per_s=None), []).append(result)
     made: list[Panel] = []
     for base, members in grouped.items():
         members.sort(key=lambda result: result.scenario.rate_per_s or 0)
         for start in range(0, len(members), _LINES):
             chunk = members[start : start + _LINES]
-            made.append(Panel(closed_words(base), _panel(chunk, len(made))))
+            made.append(Panel(base.name, _panel(chunk, len(made))))
     return made
 
 
@@ -107,7 +105,7 @@ def _panel(results: Sequence[ScenarioResult], number_on_page: int) -> Element:
     return drawing(
         frame,
         f"latency-{number_on_page}",
-        f"Share of calls up to a latency: {closed_words(results[0].scenario)}",
+        f"Share of calls up to a latency: {replace(results[0].scenario, rate_per_s=None).name}",
         f"{description}; slowest {ms(high)}.",
         _share_axis(y, frame),
         axes.horizontal(x, frame, "ms per call" + (", logarithmic" if log else "")),

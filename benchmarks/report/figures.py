@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dyninfer.benchmarks.latency.scenario_record import Estimate, Scenario, ScenarioResult
+from dyninfer.benchmarks.latency.scenario_record import Estimate
 from dyninfer.evaluation.interleaved import RatioEstimate
 
 ABSENT = "\N{EN DASH}"
@@ -56,14 +56,6 @@ def interval(estimate: Estimate | RatioEstimate | None) -> str:
     return f"{estimate.low:,.{decimals}f} to {estimate.high:,.{decimals}f}"
 
 
-def with_interval(estimate: Estimate | None) -> str:
-    """``value (low to high)``; the value alone where there is no interval."""
-    if estimate is None:
-        return ABSENT
-    around = interval(estimate)
-    return number(estimate.value) + (f" ({around})" if around else "")
-
-
 def memory(mib: float) -> str:
     """Mebibytes, or gibibytes from one up."""
     return f"{number(mib / _MIB_PER_GIB)} GiB" if mib >= _MIB_PER_GIB else f"{number(mib)} MiB"
@@ -74,31 +66,6 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def hard_words(hard_fraction: float | None, achieved: float | None = None) -> str:
-    """What share of a scenario's images was sent to the last exit; ``achieved`` if another."""
-    if hard_fraction is None:
-        return "as routed"
-    if achieved is not None:
-        return f"{percent(achieved, 1)} hard, not {percent(hard_fraction)}"
-    return f"{percent(hard_fraction)} hard"
-
-
-def closed_words(scenario: Scenario, achieved: float | None = None) -> str:
-    """A scenario in words, leaving out the rate: the same for both ways to arrive."""
-    parts = [f"batch {scenario.batch}", hard_words(scenario.hard_fraction, achieved)]
-    if scenario.concurrency > 1:
-        parts.append(f"{scenario.concurrency} callers")
-    if scenario.decode:
-        parts.append("with decoding")
-    return ", ".join(parts)
-
-
-def scenario_words(scenario: Scenario, achieved: float | None = None) -> str:
-    """A scenario in words."""
-    rate = "" if scenario.rate_per_s is None else f", {scenario.rate_per_s:g} calls/s"
-    return closed_words(scenario, achieved) + rate
-
-
-def result_words(result: ScenarioResult) -> str:
-    """A scenario that was run, in words; with the share that it got where it is another."""
-    return scenario_words(result.scenario, result.achieved_share)
+def points(precision: float | None) -> str:
+    """An average precision in [0, 1] as it is told: 57.9; a dash for None."""
+    return ABSENT if precision is None else f"{100 * precision:.1f}"

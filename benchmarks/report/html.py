@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dyninfer.benchmarks.latency.record import BenchRecord
+from dyninfer.benchmarks.report.table import Medium
 from dyninfer.benchmarks.report.view import page_of
 from dyninfer.bundle.folder import write_atomically
 from dyninfer.errors import MissingExtra
@@ -47,7 +48,9 @@ def to_html(record: BenchRecord) -> str:
     )
     template = environment.get_template("page.html.j2")
     # a lone surrogate, from a file name that is no UTF-8, cannot be written
-    text = template.render(page=page_of(record), style=style, script=script, policy=policy)
+    text = template.render(
+        page=page_of(record), page_medium=Medium.PAGE, style=style, script=script, policy=policy
+    )
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dyninfer.benchmarks.latency.model_record import ModelCheck
 from dyninfer.benchmarks.report import axes
-from dyninfer.benchmarks.report.figures import ms, percent, scenario_words
+from dyninfer.benchmarks.report.figures import ms, percent
 from dyninfer.benchmarks.report.scales import Scale, padded
 from dyninfer.benchmarks.report.svg import (
     NARROW,
@@ -42,7 +42,7 @@ def _drawn(checks: Sequence[ModelCheck], width: int) -> Element:
         frame,
         f"model-{width}",
         "Predicted against measured milliseconds per image",
-        f"{len(checks)} scenarios; furthest off is {scenario_words(worst.scenario)} "
+        f"{len(checks)} scenarios; furthest off is {worst.scenario.name} "
         f"with {percent(abs(worst.error), 1)}.",
         axes.vertical(y, frame, "predicted " + unit),
         axes.horizontal(x, frame, "measured " + unit),
@@ -54,7 +54,7 @@ def _drawn(checks: Sequence[ModelCheck], width: int) -> Element:
 
 def _dot(check: ModelCheck, x: Scale, y: Scale) -> Element:
     hint = (
-        f"{scenario_words(check.scenario)}: measured {ms(check.measured_ms)}, "
+        f"{check.scenario.name}: measured {ms(check.measured_ms)}, "
         f"predicted {ms(check.predicted_ms)}"
     )
     style = "dot-open" if check.held_out else "dot-0"

@@ -1,26 +1,57 @@
-"""What the page shows, as plain values: a template only places them."""
+"""What is shown of a record, section by section, as plain values: renderers only place them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dyninfer.benchmarks.report.distributions import Panel
-from dyninfer.benchmarks.report.easiness import EasinessChart
 from dyninfer.benchmarks.report.svg import Chart, Element
-from dyninfer.benchmarks.report.tables import Table
-
-Rows = tuple[tuple[str, str], ...]
+from dyninfer.benchmarks.report.table import Block, Medium, Table, TextPairs
 
 
 @dataclass(frozen=True)
-class Headline:
-    """The result in a sentence, what was measured, and what to be wary of."""
+class PageBlock(Block):
+    """What only a page has room for, or can draw."""
 
+    media: Medium = field(default=Medium.PAGE, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Figure(PageBlock):
+    """A drawing, with a heading where there are several."""
+
+    kind = "figure"
+    chart: Chart
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Legend(PageBlock):
+    """What the patterns of a drawing mean; ``patterns`` are their definitions."""
+
+    kind = "legend"
+    patterns: Element
+    marks: tuple[tuple[Element, str], ...]
+
+
+@dataclass(frozen=True)
+class Panels(PageBlock):
+    """Small drawings side by side."""
+
+    kind = "panels"
     title: str
-    sentence: str
-    facts: Rows
-    warnings: tuple[str, ...]
+    lead: str
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Folded(PageBlock):
+    """Tables that a reader opens."""
+
+    kind = "folded"
+    title: str
+    tables: tuple[Table, ...]
 
 
 @dataclass(frozen=True)
@@ -39,7 +70,7 @@ class Thumbnail:
 
 
 @dataclass(frozen=True)
-class SpeedAccuracy:
+class SpeedAccuracy(PageBlock):
     """The slider and what follows it.
 
     Attributes:
@@ -54,6 +85,7 @@ class SpeedAccuracy:
         data: every position, for the script.
     """
 
+    kind = "curve"
     chart: Chart | None
     note: str
     quality: str
@@ -69,84 +101,28 @@ class SpeedAccuracy:
 
 
 @dataclass(frozen=True)
-class Spans:
-    """Where the time goes: bars, the legend of their kinds, a table for each bar."""
-
-    chart: Chart
-    patterns: Element
-    legend: tuple[tuple[Element, str], ...]
-    tables: tuple[Table, ...]
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Percentiles, and a panel for each scenario."""
-
-    table: Table
-    folded: tuple[Table, ...]
-    panels: tuple[Panel, ...]
-    fixed_rate: str
-
-
-@dataclass(frozen=True)
-class Easiness:
-    """A histogram for each router."""
-
-    charts: tuple[EasinessChart, ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class AgainstBaselines:
-    """Ratios, times, memory, and which baselines are absent."""
-
-    chart: Chart | None
-    tables: tuple[Table, ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Model:
-    """The latency model and how well it predicts."""
-
-    chart: Chart | None
-    sentences: tuple[str, ...]
-    tables: tuple[Table, ...]
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """Everything under which the figures were taken."""
-
-    machine: Rows
-    run: Rows
-    command: str
-    tables: tuple[Table, ...]
-    notes: tuple[str, ...]
-    glossary: Rows
-
-
-Content = SpeedAccuracy | Spans | Latency | Easiness | AgainstBaselines | Model | Conditions | str
-
-
-@dataclass(frozen=True)
 class Section:
-    """A part of the page; content that is a string says why the part is left out."""
+    """A part of the page; ``absent`` says why there is nothing in it, where that is so."""
 
     key: str
     title: str
-    content: Content
+    blocks: tuple[Block, ...] = ()
+    absent: str = ""
+    media: Medium = Medium.ALL
 
-    @property
-    def absent(self) -> bool:
-        """Whether there is only a reason."""
-        return isinstance(self.content, str)
+    def shown_in(self, medium: Medium) -> list[Block]:
+        """The blocks that are for this medium."""
+        return [block for block in self.blocks if medium in block.media & self.media]
 
 
 @dataclass(frozen=True)
 class Page:
-    """The whole page."""
+    """The whole: the result in a sentence, what was measured, what to be wary of, the sections."""
 
-    headline: Headline
+    title: str
+    sentence: str
+    facts: TextPairs
+    warnings: tuple[str, ...]
     sections: tuple[Section, ...]
+    left_out: TextPairs
     footer: str

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult, SpanKind, SpanTime
 from dyninfer.benchmarks.report import axes
-from dyninfer.benchmarks.report.figures import counted, ms, percent, result_words
+from dyninfer.benchmarks.report.figures import counted, ms, percent
 from dyninfer.benchmarks.report.scales import Scale
 from dyninfer.benchmarks.report.svg import (
     NARROW,
@@ -129,7 +129,7 @@ def _drawn(results: Sequence[ScenarioResult], width: int) -> Element:
 
 
 def _bar(result: ScenarioResult, x: Scale, y: float, *, narrow: bool) -> list[Element]:
-    name = result_words(result)
+    name = result.name
     if narrow:
         drawn = [text(x.start, y - 8, shortened(name, NARROW - 16), class_="label halo")]
     else:
@@ -159,4 +159,4 @@ def _in_words(result: ScenarioResult) -> str:
     parts = ", ".join(
         f"{segment.name} {percent(segment.ms / total)}" for segment in segments(result.spans)
     )
-    return f"{result_words(result)}: {ms(total)}, of that {parts}"
+    return f"{result.name}: {ms(total)}, of that {parts}"

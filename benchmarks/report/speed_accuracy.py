@@ -66,7 +66,7 @@ def _thumbnails(samples: Sequence[SampleImage], exits: Sequence[int]) -> tuple[p
 
 
 def _data_url(jpeg_base64: str) -> str:
-    """Of a picture, or nothing where the text is no base64: a record may come from anywhere."""
+    """A picture's data URL, or nothing where the text is not base64: records come from anywhere."""
     try:
         data = base64.b64decode(jpeg_base64, validate=True)
     except ValueError:
@@ -85,7 +85,7 @@ def _lines(record: BenchRecord, start: int) -> list[EasinessChart]:
 def _positions(
     settings: Sequence[Setting], curve: CurveChart | None, lines: Sequence[EasinessChart]
 ) -> list[dict[str, object]]:
-    """For the script: what each position shows and where everything that moves then stands."""
+    """What each position shows, and where everything that moves then stands, for the script."""
     positions: list[dict[str, object]] = []
     for index, setting in enumerate(settings):
         moves = {}

@@ -26,7 +26,7 @@ class Element:
     children: tuple[Element | str, ...] = ()
 
     def render(self) -> str:
-        """As text; whatever the attributes and the text hold is escaped."""
+        """Its markup; whatever the attributes and the text hold is escaped."""
         attributes = "".join(f' {name}="{clean(value)}"' for name, value in self.attributes)
         inside = "".join(
             child.render() if isinstance(child, Element) else clean(child)

@@ -1,168 +1,148 @@
-"""Parts of a record as tables of text, for the page and for Markdown alike."""
+"""Latencies, steps and the curve of a record as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
-from dyninfer.benchmarks.latency.record import CurvePoint
+from dyninfer.benchmarks.latency.record import ThresholdPoint
 from dyninfer.benchmarks.latency.scenario_record import (
     Distribution,
     Estimate,
     ScenarioResult,
     SpanKind,
 )
-from dyninfer.benchmarks.report.figures import (
-    ABSENT,
-    interval,
-    number,
-    percent,
-    result_words,
-)
+from dyninfer.benchmarks.report.figures import ABSENT, interval, number, percent, points
+from dyninfer.benchmarks.report.selected import leaves_at_several
+from dyninfer.benchmarks.report.table import Cell, Column, Medium, Table, column, make_table
+
+_CURVE_ROWS = 9
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A value, and a detail of less weight such as its interval."""
-
-    value: str
-    detail: str = ""
-
-
-Row = list[str | Cell]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns and rows of equal length; ``words`` columns hold text, the others figures."""
-
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    words: int = 1
-
-
-def make_table(caption: str, columns: Sequence[str], rows: Iterable[Row], words: int = 1) -> Table:
-    """A table of cells, of which those without a detail may be given as text."""
-    cells = tuple(
-        tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows
-    )
-    return Table(caption, tuple(columns), cells, words)
-
-
-def without_empty_columns(table: Table) -> Table:
-    """The table without columns in which every row has a dash."""
-    kept = [
-        index
-        for index in range(len(table.columns))
-        if any(row[index].value != ABSENT for row in table.rows)
-    ]
-    return Table(
-        table.caption,
-        tuple(table.columns[index] for index in kept),
-        tuple(tuple(row[index] for index in kept) for row in table.rows),
-        table.words,
-    )
-
-
-def estimate_cell(estimate: Estimate | None) -> Cell:
-    """A figure with its interval; a dash for None."""
+def estimate_cell(estimate: Estimate | None, brief: str = "") -> Cell:
+    """A figure with its interval, in place of which a terminal has ``brief``; a dash for None."""
     if estimate is None:
         return Cell(ABSENT)
-    return Cell(number(estimate.value), interval(estimate))
+    return Cell(number(estimate.value), interval(estimate), brief)
 
 
-def _percentiles(latency: Distribution) -> list[Cell]:
-    found = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p999_ms)
-    return [*map(estimate_cell, found), Cell(number(latency.max_ms))]
+def half_width(estimate: Estimate) -> str:
+    """How far the interval reaches, to its farther end; empty where there is none."""
+    if not estimate.has_interval:
+        return ""
+    reach = max(estimate.high - estimate.value, estimate.value - estimate.low) / estimate.value
+    return "±>100%" if reach > 1 else f"±{reach:.0%}"
+
+
+def _percentiles(latencies: Sequence[Distribution | None]) -> list[Column]:
+    def of_each(
+        name: str, cell: Callable[[Distribution], Cell | str], media: Medium = Medium.ALL
+    ) -> Column:
+        cells = (ABSENT if times is None else cell(times) for times in latencies)
+        return column(name, cells, media=media)
+
+    return [
+        of_each("p50 ms", lambda times: estimate_cell(times.p50_ms, half_width(times.p50_ms))),
+        of_each("p90 ms", lambda times: estimate_cell(times.p90_ms)),
+        of_each("p99 ms", lambda times: estimate_cell(times.p99_ms)),
+        of_each("p99.9 ms", lambda times: estimate_cell(times.p999_ms)),
+        of_each("slowest ms", lambda times: number(times.max_ms), Medium.WIDE),
+        of_each("mean ms", lambda times: estimate_cell(times.mean_ms), Medium.TERMINAL),
+    ]
 
 
 def latency_table(results: Sequence[ScenarioResult]) -> Table:
-    """Percentiles of every scenario; columns that nothing fills are left out."""
-    columns = ("scenario", "calls", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "slowest ms")
-    more = ("ms per image", "images/s", "late calls", "J per image")
-    rows: list[Row] = [
-        [
-            result_words(result),
-            f"{result.latency.count:,}",
-            *_percentiles(result.latency),
-            # at a fixed rate this would be the time between calls
-            estimate_cell(result.ms_per_image if result.scenario.rate_per_s is None else None),
-            number(result.images_per_s.value),
-            percent(result.late_share, 1),
-            number(result.joules_per_image),
-        ]
-        for result in results
-    ]
-    return without_empty_columns(make_table("Latency of a call", (*columns, *more), rows))
+    """Percentiles of every scenario."""
+    per_image = (  # at a fixed rate this would be the time between calls
+        estimate_cell(r.ms_per_image if r.scenario.rate_per_s is None else None) for r in results
+    )
+    wide = Medium.WIDE
+    return make_table(
+        "Latency of a call",
+        column("scenario", (r.name for r in results), words=True),
+        column("calls", (f"{r.latency.count:,}" for r in results), media=wide),
+        *_percentiles([r.latency for r in results]),
+        column("ms per image", per_image, media=wide),
+        column("images/s", (number(r.images_per_s.value) for r in results)),
+        column("late calls", (percent(r.late_share, 1) for r in results), media=wide),
+        column("J per image", (number(r.joules_per_image) for r in results), media=wide),
+    )
 
 
-def exits_table(results: Sequence[ScenarioResult]) -> Table:
+def exits_table(results: Sequence[ScenarioResult], media: Medium = Medium.ALL) -> Table:
     """Latency by the exit at which all images of a call left, where several exits have calls."""
-    columns = ("scenario", "exit", "images", "calls")
-    percentiles = ("p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "slowest ms")
-    rows: list[Row] = [
-        [
-            result_words(result),
-            str(entry.exit_index),
-            percent(entry.share),
-            f"{entry.latency.count:,}",
-            *_percentiles(entry.latency),
-        ]
-        for result in results
-        for entry in result.exits
-        if entry.latency is not None and sum(e.latency is not None for e in result.exits) > 1
-    ]
-    return without_empty_columns(make_table("Latency by exit", (*columns, *percentiles), rows))
+    found = [(r, exit_) for r in results if leaves_at_several(r) for exit_ in r.exits]
+    latencies = [exit_.latency for _, exit_ in found]
+    return make_table(
+        "Latency by exit",
+        column("scenario", (result.name for result, _ in found), words=True),
+        column("exit", (str(exit_.exit_index) for _, exit_ in found)),
+        column("images", (percent(exit_.share, 1) for _, exit_ in found)),
+        column("calls", (f"{t.count:,}" if t else ABSENT for t in latencies), media=Medium.WIDE),
+        *_percentiles(latencies),
+        media=media,
+    )
 
 
-def spans_table(result: ScenarioResult) -> Table:
-    """Every step of one scenario."""
-    total = sum(span.ms_per_image.value for span in result.spans) or 1
-    rows: list[Row] = [
-        [
-            span.name,
-            span.kind.value,
-            estimate_cell(span.ms_per_image),
-            percent(span.ms_per_image.value / total, 1),
-            percent(span.share),
-            number(span.ms_when_run),
-        ]
-        for span in result.spans
-        if span.share
-    ]
-    columns = ("step", "kind", "ms per image", "of the time", "images", "ms when run")
-    return make_table(result_words(result), columns, rows, words=2)
+def spans_table(result: ScenarioResult, media: Medium = Medium.ALL) -> Table:
+    """Every step of one scenario, and their sum."""
+    spans = [span for span in result.spans if span.share]
+    total = sum(span.ms_per_image.value for span in result.spans)
+    shares = [span.ms_per_image.value / (total or 1) for span in spans]
+    bars = [Cell(percent(share, 1), share=share) for share in shares]
+    times = [estimate_cell(span.ms_per_image) for span in spans]
+    return make_table(
+        f"Steps at {result.name}",
+        column("step", [*(span.name for span in spans), "sum"], words=True),
+        column("kind", [*(s.kind.value for s in spans), ""], words=True, media=Medium.WIDE),
+        column("ms per image", [*times, number(total)]),
+        column("of the time", [*bars, ""]),
+        column("images", [*(percent(span.share) for span in spans), ""]),
+        column("ms when run", [*(number(span.ms_when_run) for span in spans), ""]),
+        media=media,
+    )
 
 
-def kinds_table(results: Sequence[ScenarioResult]) -> Table:
+def kinds_table(results: Sequence[ScenarioResult], media: Medium = Medium.ALL) -> Table:
     """Milliseconds per image by the kind of work, one row for each scenario."""
     found = {span.kind for result in results for span in result.spans if span.share}
-    kinds = [kind for kind in SpanKind if kind in found]
-    rows: list[Row] = []
-    for result in results:
-        spent = dict.fromkeys(kinds, 0.0)
+    spent: list[dict[SpanKind, float]] = [{} for _ in results]
+    for sums, result in zip(spent, results, strict=True):
         for span in result.spans:
-            spent[span.kind] = spent.get(span.kind, 0.0) + span.ms_per_image.value
-        figures = [number(spent[kind]) for kind in kinds]
-        rows.append([result_words(result), *figures, number(sum(spent.values()))])
-    columns = ("scenario", *(kind.value for kind in kinds), "together")
-    return make_table("Mean ms per image by kind of work", columns, rows)
+            sums[span.kind] = sums.get(span.kind, 0.0) + span.ms_per_image.value
+    return make_table(
+        "Mean ms per image by kind of work, closed loop",
+        column("scenario", (result.name for result in results), words=True),
+        *(
+            column(kind.value, (number(sums.get(kind, 0.0)) for sums in spent))
+            for kind in SpanKind
+            if kind in found
+        ),
+        column("together", (number(sum(sums.values())) for sums in spent)),
+        media=media,
+    )
 
 
-def curve_table(curve: Sequence[CurvePoint]) -> Table:
-    """Every setting of the slider."""
-    rows: list[Row] = [
-        [
-            f"{point.threshold:.4g}",
-            percent(point.hard_fraction, 1),
-            ABSENT if point.ap is None else f"{100 * point.ap:.1f}",
-            ABSENT if point.ap50 is None else f"{100 * point.ap50:.1f}",
-            percent(point.agreement, 1),
-            number(point.mean_ms),
-            number(1000 / point.mean_ms),
-        ]
-        for point in curve
-    ]
-    columns = ("threshold", "hard images", "AP", "AP50", "agreement", "ms per image", "images/s")
-    return without_empty_columns(make_table("Every setting", columns, rows, words=0))
+def curve_table(curve: Sequence[ThresholdPoint], media: Medium = Medium.ALL) -> Table:
+    """What every setting of the threshold does."""
+    return make_table(
+        "What a threshold does",
+        column("threshold", (f"{point.threshold:.4g}" for point in curve)),
+        column("hard images", (percent(point.hard_fraction, 1) for point in curve)),
+        column("AP", (points(point.ap) for point in curve)),
+        column("AP50", (points(point.ap50) for point in curve)),
+        column("agreement", (percent(point.agreement, 1) for point in curve)),
+        column("ms per image", (number(point.mean_ms) for point in curve)),
+        column("images/s", (number(1000 / point.mean_ms) for point in curve)),
+        media=media,
+    )
+
+
+def thinned(curve: Sequence[ThresholdPoint], most: int = _CURVE_ROWS) -> list[ThresholdPoint]:
+    """At most ``most`` points, the two ends among them, evenly over the hard fraction."""
+    if len(curve) <= most:
+        return list(curve)
+    low, high = curve[0].hard_fraction, curve[-1].hard_fraction
+    wanted = [low + (high - low) * step / (most - 1) for step in range(1, most - 1)]
+    inner = range(1, len(curve) - 1)
+    near = {min(inner, key=lambda i: abs(curve[i].hard_fraction - want)) for want in wanted}
+    return [curve[0], *(curve[index] for index in sorted(near)), curve[-1]]

@@ -1,10 +1,11 @@
-"""From a record to what the page shows; pure."""
+"""What is shown of a record, without showing it."""
 
 from __future__ import annotations
 
-from dyninfer.benchmarks.latency.record import BenchRecord, Pictures
-from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
-from dyninfer.benchmarks.report import page, words
+from collections.abc import Iterable
+
+from dyninfer.benchmarks.latency.record import BenchRecord
+from dyninfer.benchmarks.report import words
 from dyninfer.benchmarks.report.baselines import baselines_chart
 from dyninfer.benchmarks.report.comparison_tables import (
     checks_table,
@@ -14,60 +15,64 @@ from dyninfer.benchmarks.report.comparison_tables import (
     reasons_table,
     steps_table,
 )
-from dyninfer.benchmarks.report.conditions import conditions_of
+from dyninfer.benchmarks.report.conditions import conditions_of, left_out
 from dyninfer.benchmarks.report.distributions import panels
 from dyninfer.benchmarks.report.easiness import easiness_chart
-from dyninfer.benchmarks.report.figures import counted, percent
+from dyninfer.benchmarks.report.figures import counted
 from dyninfer.benchmarks.report.model_chart import model_chart
+from dyninfer.benchmarks.report.page import Figure, Folded, Legend, Page, Panels, Section
+from dyninfer.benchmarks.report.selected import closed_loop, forced_ends, mixture
 from dyninfer.benchmarks.report.settings import start_of
 from dyninfer.benchmarks.report.spans import kinds_of, patterns, spans_chart, swatch
 from dyninfer.benchmarks.report.speed_accuracy import speed_accuracy
-from dyninfer.benchmarks.report.svg import Chart
+from dyninfer.benchmarks.report.table import Block, Medium, Paragraph, Table
 from dyninfer.benchmarks.report.tables import (
-    Table,
+    curve_table,
     exits_table,
+    kinds_table,
     latency_table,
     spans_table,
+    thinned,
 )
 
+Blocks = Iterable[Block]
 _STAND_IN = "measured without real pictures, so an easiness would say nothing"
 
 
-def page_of(record: BenchRecord) -> page.Page:
-    """Everything that the page shows."""
-    sections = (
-        page.Section("curve", "Accuracy against speed", _speed_accuracy(record)),
-        page.Section("easiness", "How easy the pictures are", _easiness(record)),
-        page.Section("spans", "Where the time goes", _spans(record)),
-        page.Section("latency", "Latency", _latency(record)),
-        page.Section("baselines", "Against the baselines", _baselines(record)),
-        page.Section("model", "Latency model and energy", _model(record)),
-        page.Section("conditions", "Machine, command, words", conditions_of(record)),
-    )
-    footer = f"Written by {record.written_by}, record of {record.started_utc}."
-    return page.Page(_headline(record), sections, footer)
-
-
-def _headline(record: BenchRecord) -> page.Headline:
-    measured = record.measured
-    facts = (
-        ("engine", words.engine_words(record)),
-        ("device", measured.device),
-        ("precision", words.precision_words(record)),
-        ("input", words.inputs_words(record)),
-        ("exits", f"{measured.exits}; policy: {measured.policy}"),
-        ("pictures", words.pictures_words(record)),
-    )
-    return page.Headline(
-        measured.bundle, words.result_sentence(record), facts, tuple(words.warnings(record))
+def page_of(record: BenchRecord) -> Page:
+    """Everything that is shown."""
+    return Page(
+        title=record.measured.bundle,
+        sentence=words.result_sentence(record),
+        facts=words.facts(record),
+        warnings=tuple(words.warnings(record)),
+        sections=(
+            _section("curve", "Accuracy against speed", _speed_accuracy(record)),
+            _section("easiness", "How easy the pictures are", _easiness(record), Medium.PAGE),
+            _section("spans", "Where the time goes", _spans(record)),
+            _section("latency", "Latency", _latency(record)),
+            _section("baselines", "Against the baselines", _baselines(record)),
+            _section("model", "Latency model and energy", _model(record)),
+            _section("conditions", "Machine, command, words", conditions_of(record)),
+        ),
+        left_out=left_out(record),
+        footer=f"Written by {record.written_by}, record of {record.started_utc}.",
     )
 
 
-def _speed_accuracy(record: BenchRecord) -> page.SpeedAccuracy | str:
-    if not record.pictures.curve:
+def _section(key: str, title: str, content: Blocks | str, media: Medium = Medium.ALL) -> Section:
+    if isinstance(content, str):
+        return Section(key, title, absent=content, media=media)
+    filled = (block for block in content if not isinstance(block, Table) or block.rows)
+    return Section(key, title, tuple(filled), media=media)
+
+
+def _speed_accuracy(record: BenchRecord) -> Blocks | str:
+    curve = record.pictures.curve
+    if not curve:
         keys = ("curve", "pictures.curve", "pictures")
         return words.why_missing(record, keys, _why_no_curve(record))
-    return speed_accuracy(record)
+    return [speed_accuracy(record), curve_table(thinned(curve), Medium.TEXT)]
 
 
 def _why_no_curve(record: BenchRecord) -> str:
@@ -76,89 +81,102 @@ def _why_no_curve(record: BenchRecord) -> str:
     return _STAND_IN
 
 
-def _easiness(record: BenchRecord) -> page.Easiness | str:
+def _easiness(record: BenchRecord) -> Blocks | str:
     pictures = record.pictures
     if not any(pictures.easiness):
         keys = ("easiness", "pictures.easiness", "curve", "pictures")
         return words.why_missing(record, keys, _why_no_curve(record))
     thresholds = [point.threshold for point in pictures.curve]
     start = start_of(pictures.curve) if pictures.curve else 0
+    several = len(pictures.easiness) > 1
     charts = [
-        easiness_chart(values, router, thresholds, start)
+        Figure(
+            easiness_chart(values, router, thresholds, start).chart,
+            f"Router of exit {router}" if several else "",
+        )
         for router, values in enumerate(pictures.easiness)
     ]
-    return page.Easiness(tuple(charts), tuple(_unknown_notes(pictures)))
-
-
-def _unknown_notes(pictures: Pictures) -> list[str]:
-    return [
+    notes = (
         f"Without a number (NaN) by the router of exit {router}: "
         f"{counted(values.count(None), 'image')}, counted as hard and not in the chart."
         for router, values in enumerate(pictures.easiness)
         if None in values
-    ]
+    )
+    return [*charts, *(Paragraph(note, "note") for note in notes)]
 
 
-def closed_loop(record: BenchRecord) -> list[ScenarioResult]:
-    """Scenarios whose calls follow each other."""
-    return [result for result in record.scenarios if result.scenario.rate_per_s is None]
-
-
-def _spans(record: BenchRecord) -> page.Spans | str:
+def _spans(record: BenchRecord) -> Blocks | str:
     results = [result for result in closed_loop(record) if result.spans]
     if not results:
         return words.why_missing(record, ("spans",), "no closed-loop scenario was measured")
-    legend = tuple((swatch(kind), kind.value) for kind in kinds_of(results))
-    tables = tuple(spans_table(result) for result in results)
-    return page.Spans(spans_chart(results), patterns(), legend, tables)
-
-
-def _latency(record: BenchRecord) -> page.Latency | str:
-    if not record.scenarios:
-        return words.why_missing(record, ("scenarios",), "no scenario was measured")
-    fixed = any(result.scenario.rate_per_s is not None for result in record.scenarios)
-    reason = words.why_missing(record, ("fixed_rate", "rate"), "no rate was asked for")
-    note = "" if fixed else f"There is no scenario at a fixed rate: {reason}"
-    drawn = panels([result for result in record.scenarios if any(result.rounds_ms)])
-    return page.Latency(
-        latency_table(record.scenarios), _filled(exits_table(record.scenarios)), tuple(drawn), note
+    lead = (
+        "Mean milliseconds per image in a closed loop. A step that only some images go through "
+        "counts by how many did, so that a bar adds up to the time per image."
     )
+    marks = tuple((swatch(kind), kind.value) for kind in kinds_of(results))
+    return [
+        Paragraph(lead, "lead", media=Medium.PAGE),
+        Legend(patterns(), marks),
+        Figure(spans_chart(results)),
+        kinds_table(results, Medium.MARKDOWN),
+        *(spans_table(end, Medium.TERMINAL) for end in forced_ends(record.scenarios)),
+        Folded("Every step as a table", tuple(spans_table(result) for result in results)),
+    ]
 
 
-def _filled(*tables: Table) -> tuple[Table, ...]:
-    return tuple(table for table in tables if table.rows)
+def _latency(record: BenchRecord) -> Blocks | str:
+    results = record.scenarios
+    if not results:
+        return words.why_missing(record, ("scenarios",), "no scenario was measured")
+    fixed = any(result.scenario.rate_per_s is not None for result in results)
+    reason = words.why_missing(record, ("fixed_rate", "rate"), "no rate was asked for")
+    note = "" if fixed else f" There is no scenario at a fixed rate: {reason}"
+    by_exit, mixed = exits_table(results), mixture(results)
+    drawn = panels([result for result in results if any(result.rounds_ms)])
+    about = (
+        "Every further nine has the same room, so that tails can be seen. Lines end at the slowest "
+        "call."
+    )
+    return [
+        latency_table(results),
+        Paragraph(words.footnote(results), media=Medium.TERMINAL),
+        Paragraph(f"With a figure: its 95 % interval.{note}", "note", media=Medium.WIDE),
+        *([exits_table([mixed], Medium.TEXT)] if mixed else ()),
+        *([Folded("By exit, as a table", (by_exit,))] if by_exit.rows else ()),
+        *([Panels("Share of calls up to a latency", about, tuple(drawn))] if drawn else ()),
+    ]
 
 
-def _baselines(record: BenchRecord) -> page.AgainstBaselines | str:
+def _baselines(record: BenchRecord) -> Blocks | str:
     found = record.baselines
     if found is None:
         return words.why_missing(record, ("baselines",), "no baselines were asked for")
-    chart = baselines_chart(found.ratios) if found.ratios else None
-    absent = reasons_table("Baselines that could not be run", "baseline", found.unavailable)
-    tables = _filled(ratios_table(found), contenders_table(found), memory_table(found), absent)
-    return page.AgainstBaselines(chart, tables, ())
+    lead = (
+        "All contenders ran in turns in one run. A ratio is the median over rounds, pair by pair, "
+        "with its 95 % interval; below 1, dyninfer is faster."
+    )
+    return [
+        *([Paragraph(lead, "lead"), Figure(baselines_chart(found.ratios))] if found.ratios else ()),
+        ratios_table(found),
+        contenders_table(found),
+        memory_table(found),
+        reasons_table("Baselines that could not be run", "baseline", found.unavailable),
+    ]
 
 
-def _model(record: BenchRecord) -> page.Model | str:
-    energy = words.energy_words(record)
+def _model(record: BenchRecord) -> Blocks | str:
     found = record.model
+    measured = Medium.ALL if record.energy else Medium.WIDE  # a terminal lists what is left out
+    energy = Paragraph(words.energy_words(record), media=measured)
     if found is None:
         reason = words.why_missing(record, ("model",), "no latency model was fitted")
         if record.energy is None:
-            return f"{reason} {energy}"
-        return page.Model(None, (f"No latency model: {reason}", energy), ())
-    held_out = sum(check.held_out for check in found.checks)
-    over = (
-        f"{counted(held_out, 'scenario')} that {'was' if held_out == 1 else 'were'} held out"
-        if held_out
-        else f"{counted(len(found.checks), 'scenario')}, all of which it was fitted on"
-    )
-    noise = (
-        ""
-        if found.mean_noise is None
-        else f"; what was measured of them is itself known to within {percent(found.mean_noise, 1)}"
-    )
-    error = f"The model is off by {percent(found.mean_error, 1)} on average over {over}{noise}."
-    sentences = tuple(s for s in (error, words.break_even_words(record), energy) if s)
-    chart: Chart | None = model_chart(found.checks) if found.checks else None
-    return page.Model(chart, sentences, _filled(steps_table(found), checks_table(found)))
+            return f"{reason} {energy.text}"
+        return [Paragraph(f"No latency model: {reason}", media=Medium.WIDE), energy]
+    return [
+        *map(Paragraph, filter(None, (words.model_words(found), words.break_even_words(found)))),
+        energy,
+        *([Figure(model_chart(found.checks))] if found.checks else ()),
+        steps_table(found),
+        checks_table(found),
+    ]

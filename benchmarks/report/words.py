@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dyninfer.benchmarks.baselines.names import LAST_EXIT
 from dyninfer.benchmarks.latency.doubts import doubts_of
 from dyninfer.benchmarks.latency.model_record import LatencyModel
 from dyninfer.benchmarks.latency.record import BenchRecord
-from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult
-from dyninfer.benchmarks.report.figures import counted, ms, number, percent, result_words
+from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
+from dyninfer.benchmarks.latency.statistics import calls_needed
+from dyninfer.benchmarks.report.figures import counted, memory, ms, number, percent
+from dyninfer.benchmarks.report.selected import closed_loop, plain_result
+from dyninfer.benchmarks.report.table import TextPairs
 
 FEW_CALLS = 100
 _NAMED = 3
 _ABOUT_EQUAL = 0.02
 _TOOLS = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
-
-
-def plain_result(record: BenchRecord, hard_fraction: float | None) -> ScenarioResult | None:
-    """The scenario of one picture at a time, one caller, and this share of hard ones."""
-    wanted = Scenario(hard_fraction=hard_fraction)
-    decoded = Scenario(hard_fraction=hard_fraction, decode=True)
-    found = {result.scenario: result for result in record.scenarios}
-    return found.get(wanted) or found.get(decoded)
 
 
 def result_sentence(record: BenchRecord) -> str:
@@ -38,18 +33,18 @@ def result_sentence(record: BenchRecord) -> str:
 
 
 def _mean_ms(result: ScenarioResult) -> float:
-    """Of a call with one image."""
+    """The mean time of a call with one image."""
     return result.latency.mean_ms.value
 
 
 def _first_scenario(record: BenchRecord) -> str:
-    closed = [result for result in record.scenarios if result.scenario.rate_per_s is None]
-    found = plain_result(record, None) or next(iter([*closed, *record.scenarios]), None)
+    others = iter([*closed_loop(record), *record.scenarios])
+    found = plain_result(record, None) or next(others, None)
     if found is None:
         return "No scenario was measured."
     # with one exit, all images are easy and hard at once
     one_exit = record.measured.exits == 1
-    how = f"batch {found.scenario.batch}" if one_exit else result_words(found)
+    how = f"batch {found.scenario.batch}" if one_exit else found.name
     return f"An image takes {ms(found.ms_per_image.value)} ({how})."
 
 
@@ -73,12 +68,24 @@ def _gain(record: BenchRecord, half: ScenarioResult, hard: ScenarioResult) -> st
     return f"{number(1 / share)} times as fast as {than}"
 
 
-def engine_words(record: BenchRecord) -> str:
-    """What ran the stages."""
-    measured = record.measured
+def facts(record: BenchRecord) -> TextPairs:
+    """What was measured, on what, with what."""
+    measured, load = record.measured, record.machine.load_average_1min
+    inputs = ", ".join(f"{name} {size}" for name, size in measured.image_inputs.items())
+    took = f"{number(record.seconds)} s"
     tool = _TOOLS.get(measured.backend, measured.backend)
     provider = f", provider {measured.provider}" if measured.provider else ""
-    return f"{tool} {measured.backend_version}{provider}"
+    return (
+        ("model", f"{measured.family}, {counted(measured.exits, 'exit')}, {inputs}"),
+        ("as routed by", measured.policy),
+        ("engine", f"{tool} {measured.backend_version}{provider}"),
+        ("precision", precision_words(record)),
+        ("device", measured.device),
+        ("pictures", pictures_words(record)),
+        ("system", f"{record.machine.system}, load {'unknown' if load is None else f'{load:g}'}"),
+        ("largest resident memory", memory(record.peak_memory_mib)),
+        ("run", f"{record.started_utc}, {took}; engines timed by {record.clock}"),
+    )
 
 
 def precision_words(record: BenchRecord) -> str:
@@ -103,9 +110,17 @@ def pictures_words(record: BenchRecord) -> str:
     return f"{pictures.in_words}{listed}"
 
 
-def inputs_words(record: BenchRecord) -> str:
-    """Image inputs and their sizes."""
-    return ", ".join(f"{name} {size}" for name, size in record.measured.image_inputs.items())
+def footnote(results: Sequence[ScenarioResult]) -> str:
+    """How many calls there are, and what would take more."""
+    fewest, most = (pick(result.latency.count for result in results) for pick in (min, max))
+    calls = f"{counted(most, 'call')} each"
+    if fewest < most:
+        calls = f"{fewest:,} to {calls}"
+    needs = f"{calls_needed(0.99)} calls for p99, {calls_needed(0.999)} for p99.9"
+    return (
+        f"{calls}; ± is the half of the 95 % interval of p50 "
+        f"that reaches farther; it takes {needs} (more with --seconds)"
+    )
 
 
 def warnings(record: BenchRecord) -> list[str]:
@@ -122,7 +137,7 @@ def warnings(record: BenchRecord) -> list[str]:
 
 
 def _some(results: Iterable[ScenarioResult]) -> str:
-    names = [result_words(result) for result in results]
+    names = [result.name for result in results]
     if len(names) > _NAMED:
         names = [*names[:_NAMED], f"{counted(len(names) - _NAMED, 'other scenario')}"]
     return "; ".join(names)
@@ -154,14 +169,26 @@ def energy_words(record: BenchRecord) -> str:
     return f"Energy of an image that leaves there: {exits} ({energy.source}; {idle})."
 
 
-def break_even_words(record: BenchRecord) -> str:
-    """Up to which share of hard images the cascade is worth it."""
-    if record.model is None:
-        return ""
-    by_model = _break_even_by_model(record.model)
-    if record.model.break_even is None:
+def model_words(model: LatencyModel) -> str:
+    """How well the latency model predicts."""
+    held_out, fitted = sum(check.held_out for check in model.checks), len(model.checks)
+    if held_out:
+        over = f"{counted(held_out, 'scenario')} that {'was' if held_out == 1 else 'were'} held out"
+    else:
+        over = f"the {'scenario' if fitted == 1 else f'{fitted} scenarios'} that it was fitted on"
+    noise = ""
+    if model.mean_noise is not None:
+        known = f"is itself known to within {percent(model.mean_noise, 1)}"
+        noise = f"; what was measured of them {known}"
+    return f"The model is off by {percent(model.mean_error, 1)} on average over {over}{noise}."
+
+
+def break_even_words(model: LatencyModel) -> str:
+    """Up to which share of hard images the cascade is worth it; empty where that is not known."""
+    by_model = _break_even_by_model(model)
+    if model.break_even is None:
         return by_model
-    return f"{_break_even_measured(record.model.break_even)} {by_model}".rstrip()
+    return f"{_break_even_measured(model.break_even)} {by_model}".rstrip()
 
 
 def _break_even_measured(share: float) -> str:
@@ -173,8 +200,13 @@ def _break_even_measured(share: float) -> str:
         return "The last exit's detector alone is faster at any share of hard images."
     return (
         "The cascade is faster than the last exit's detector alone "
-        f"as long as fewer than {percent(share)} of the images are hard (measured, batch 1)."
+        f"as long as fewer than {_between(share)} of the images are hard (measured, batch 1)."
     )
+
+
+def _between(share: float) -> str:
+    """A share in per cent that reads neither as none nor as all."""
+    return percent(min(max(share, 0.01), 0.99))
 
 
 def _break_even_by_model(model: LatencyModel) -> str:
@@ -193,4 +225,4 @@ def _break_even_by_model(model: LatencyModel) -> str:
 def _up_to(share: float) -> str:
     if share <= 0:
         return "never"
-    return "at any share of hard images" if share >= 1 else f"up to {percent(share)} hard"
+    return "at any share of hard images" if share >= 1 else f"up to {_between(share)} hard"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dyninfer.benchmarks.latency.rounds import Effort
     from dyninfer.benchmarks.latency.scenarios import Choices
     from dyninfer.bundle.manifest import Manifest
+    from dyninfer.cli.bench_arguments import EffortOptions, PictureOptions, ScenarioOptions
 
 MOST = 4096
 """Images in a call, or callers at once."""
@@ -29,65 +30,43 @@ def parse_counts(text: str, option: str) -> tuple[int, ...]:
     """``1,8`` -> (1, 8).
 
     Raises:
-        typer.BadParameter: an entry is no whole number from 1 to :data:`MOST`.
+        typer.BadParameter: an entry is not a whole number from 1 to :data:`MOST`.
     """
 
     def count(entry: str) -> int:
-        value = _whole(entry)
-        if value is None or value < 1:
+        if not entry.isdecimal() or not entry.strip("0"):
             raise typer.BadParameter(
-                f"{option} {entry!r} is no whole number from 1 up; expected for example 1,8"
+                f"{option} {entry!r} is not a whole number from 1 up; expected for example 1,8"
             )
-        if value > MOST:
+        if len(entry) > 9 or int(entry) > MOST:
             raise typer.BadParameter(f"{option} {entry[:20]} is too large; expected 1 to {MOST}")
-        return value
+        return int(entry)
 
     return parse_list(text, option, count)
 
 
-def _whole(text: str) -> int | None:
-    """A whole number; one of very many digits as more than :data:`MOST`; None for other text."""
-    if not text.isdecimal():
-        return None
-    return int(text) if len(text) < 10 else MOST + 1
-
-
-def parse_rates(text: str | None) -> tuple[float, ...]:
-    """``5,30`` -> (5.0, 30.0) calls a second; None -> none.
-
-    Raises:
-        typer.BadParameter: an entry is no positive number.
-    """
-
-    def rate(entry: str) -> float:
-        value = _number(entry)
-        if value is None or value <= 0:
-            raise typer.BadParameter(
-                f"--rate {entry!r} is no positive number of calls a second; "
-                "expected for example 5,30"
-            )
-        return value
-
-    return () if text is None else parse_list(text, "--rate", rate)
-
-
-def parse_hard(text: str | None) -> tuple[float, ...] | None:
-    """``0,0.25,50%`` -> (0.0, 0.25, 0.5); None -> None.
-
-    Raises:
-        typer.BadParameter: an entry is no share from 0 to 1, or from 0 % to 100 %, or is finer
-            than can be forced.
-    """
-    return None if text is None else parse_list(text, "--hard", _share)
+def _rate(entry: str) -> float:
+    value = _number(entry)
+    if not value:
+        raise typer.BadParameter(
+            f"--rate {entry!r} is not a positive number of calls a second; expected for example "
+            "5,30"
+        )
+    return value
 
 
 def _share(entry: str) -> float:
+    """``0.25`` or ``25%``.
+
+    Raises:
+        typer.BadParameter: it is not a share of the images, or finer than can be forced.
+    """
     from dyninfer.benchmarks.latency.forced import as_fraction
 
     value = _number(entry.removesuffix("%").strip())
-    if value is None or value < 0:
+    if value is None:
         raise typer.BadParameter(
-            f"--hard {entry!r} is no share; expected for example 0,25%,0.5,100%"
+            f"--hard {entry!r} is not a share; expected for example 0,25%,0.5,100%"
         )
     share = value / 100 if entry.endswith("%") else value
     if share > 1:
@@ -113,27 +92,25 @@ def parse_list(text: str, option: str, parse: Callable[[str], Value]) -> tuple[V
     return tuple(dict.fromkeys(map(parse, entries)))
 
 
-def make_choices(
-    batch: str, hard: str | None, concurrency: str, rate: str | None, decode: bool, as_routed: bool
-) -> Choices:
+def make_choices(asked: ScenarioOptions, *, as_routed: bool) -> Choices:
     """What to vary.
 
     Raises:
-        typer.BadParameter: an option is no list of what it should be.
+        typer.BadParameter: an option is not a list of what it should be.
     """
     from dyninfer.benchmarks.latency.scenarios import Choices
 
     return Choices(
-        batches=parse_counts(batch, "--batch"),
-        hard=parse_hard(hard),
-        concurrency=parse_counts(concurrency, "--concurrency"),
-        rates=parse_rates(rate),
-        decode=decode,
+        batches=parse_counts(asked.batch, "--batch"),
+        hard=None if asked.hard is None else parse_list(asked.hard, "--hard", _share),
+        concurrency=parse_counts(asked.concurrency, "--concurrency"),
+        rates=() if asked.rate is None else parse_list(asked.rate, "--rate", _rate),
+        decode=asked.decode,
         as_routed=as_routed,
     )
 
 
-def refuse_measuring(context: typer.Context, mode: str, kept: frozenset[str]) -> None:
+def refuse_measuring(context: typer.Context, mode: str, kept: Collection[str]) -> None:
     """Refuse options of a measurement where none is made.
 
     Args:
@@ -154,9 +131,7 @@ def refuse_measuring(context: typer.Context, mode: str, kept: frozenset[str]) ->
         )
 
 
-def make_effort(
-    quick: bool, seconds: float | None, rounds: int | None, calls: int | None
-) -> Effort:
+def make_effort(asked: EffortOptions) -> Effort:
     """How long to measure: what was given, else what suits the mode.
 
     Raises:
@@ -164,29 +139,25 @@ def make_effort(
     """
     from dyninfer.benchmarks.latency.rounds import Effort
 
-    if seconds is not None and not 0 < seconds <= LONGEST_S:  # NaN is neither
+    if asked.seconds is not None and not 0 < asked.seconds <= LONGEST_S:  # NaN is neither
         raise typer.BadParameter(
-            f"--seconds {seconds:g} cannot be measured; expected up to {LONGEST_S:g}"
+            f"--seconds {asked.seconds:g} cannot be measured; expected up to {LONGEST_S:g}"
         )
     usual = (
         Effort(seconds=0.6, rounds=5, min_calls=3, warm_up_seconds=0.8, idle_seconds=0.5)
-        if quick
+        if asked.quick
         else Effort()
     )
-    return Effort(
-        seconds=usual.seconds if seconds is None else seconds,
-        rounds=usual.rounds if rounds is None else rounds,
-        min_calls=usual.min_calls if calls is None else calls,
-        warm_up_seconds=usual.warm_up_seconds,
-        idle_seconds=usual.idle_seconds,
-    )
+    named = {"seconds": asked.seconds, "rounds": asked.rounds, "min_calls": asked.min_calls}
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    return replace(usual, **given)
 
 
 def parse_picture_size(text: str | None) -> tuple[int, int] | None:
     """``720x1280`` -> (720, 1280); None -> None.
 
     Raises:
-        typer.BadParameter: it is no size, or one whose pictures would exhaust the machine.
+        typer.BadParameter: it is not a size, or one whose pictures would exhaust the machine.
     """
     from dyninfer.images.spec import MAX_SIDE
 
@@ -199,13 +170,22 @@ def parse_picture_size(text: str | None) -> tuple[int, int] | None:
     return size
 
 
-def choose_pictures(
-    manifest: Manifest,
-    images: list[Path] | None,
-    annotations: Path | None,
-    synthetic: str | None,
-    kept: int,
-) -> BenchPictures:
+def check_pictures(asked: PictureOptions, scenarios: ScenarioOptions) -> None:
+    """Refuse options that need pictures of the user's, where there are none, or the reverse.
+
+    Raises:
+        typer.BadParameter: there is such an option, or a size that cannot be.
+    """
+    if asked.annotations is not None and not asked.images:
+        raise typer.BadParameter("--annotations tells what is in pictures; give --images too")
+    if scenarios.decode and not asked.images:
+        raise typer.BadParameter("--decode reads files; give --images too")
+    if asked.synthetic is not None and asked.images:
+        raise typer.BadParameter("give one of --images and --synthetic")
+    parse_picture_size(asked.synthetic)
+
+
+def choose_pictures(manifest: Manifest, asked: PictureOptions) -> BenchPictures:
     """The user's pictures, decoded under a progress bar, or made-up ones.
 
     Raises:
@@ -220,15 +200,15 @@ def choose_pictures(
     from dyninfer.cli.sources import expand_sources
     from dyninfer.evaluation.dataset import load_samples
 
-    if not images:
-        height, width = parse_picture_size(synthetic) or DEFAULT_SIZE
+    if not asked.images:
+        height, width = parse_picture_size(asked.synthetic) or DEFAULT_SIZE
         return synthetic_pictures(height, width)
     silence_decoder()
-    paths = expand_sources([str(path) for path in images])
-    samples = load_samples(paths, annotations, manifest.class_names)
+    paths = expand_sources([str(path) for path in asked.images])
+    samples = load_samples(paths, asked.annotations, manifest.class_names)
     with progress_bar() as progress:
-        task = progress.add_task("reading pictures", total=min(kept, len(samples.items)))
-        return load_pictures(samples, kept, lambda: progress.advance(task))
+        task = progress.add_task("reading pictures", total=min(asked.kept, len(samples.items)))
+        return load_pictures(samples, asked.kept, lambda: progress.advance(task))
 
 
 def check_report_library() -> None:

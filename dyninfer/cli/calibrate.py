@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from dyninfer.bundle.calibration import (
-    CALIBRATION_FILE,
-    CalibrationRow,
-    Figures,
-)
+from dyninfer.benchmarks.report.figures import points
+from dyninfer.benchmarks.report.table import Column, Table, column, make_table
+from dyninfer.benchmarks.report.terminal import print_table
+from dyninfer.bundle.calibration import CALIBRATION_FILE, CalibrationRow, Figures
 from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.common import (
-    BackendDeviceOption,
-    BackendOption,
     BundleArgument,
     JsonOption,
-    PrecisionOption,
-    ProviderOption,
     check_output_file,
     progress_bar,
     stdout,
     warn,
 )
+from dyninfer.cli.option_groups import EngineOptions, with_option_groups
 from dyninfer.errors import BundleError, InputError
 from dyninfer.routing.thresholds import SEND_ALL
 
@@ -47,6 +43,35 @@ TimeImagesOption = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class CertificateOptions:
+    """What is to be certified."""
+
+    risk: Annotated[
+        float | None,
+        typer.Option("--risk", help="Certify a threshold whose expected loss is at most this."),
+    ] = None
+    confidence: Annotated[
+        float, typer.Option("--confidence", help="Probability that the certificate holds.")
+    ] = 0.95
+
+    def check(self) -> None:
+        """Refuse at once what could certify nothing.
+
+        Raises:
+            typer.BadParameter: one of them is out of range.
+        """
+        from dyninfer.routing.certify import images_needed
+
+        if self.risk is None:
+            return
+        try:
+            images_needed(self.risk, self.confidence)
+        except InputError as error:
+            raise typer.BadParameter(str(error)) from None
+
+
+@with_option_groups
 def calibrate(
     bundle: BundleArgument,
     images: Annotated[
@@ -57,18 +82,10 @@ def calibrate(
         Path | None,
         typer.Option("--annotations", "-a", help="What is in them; adds scores to the table."),
     ] = None,
-    risk: Annotated[
-        float | None,
-        typer.Option("--risk", help="Certify a threshold whose expected loss is at most this."),
-    ] = None,
-    confidence: Annotated[
-        float, typer.Option("--confidence", help="Probability that the certificate holds.")
-    ] = 0.95,
+    *,
+    certificate: CertificateOptions,
     time_images: TimeImagesOption = DEFAULT_TIME_IMAGES,
-    device: BackendDeviceOption = None,
-    backend: BackendOption = None,
-    provider: ProviderOption = None,
-    precision: PrecisionOption = None,
+    engine: EngineOptions,
     json_output: JsonOption = False,
 ) -> None:
     """Measure what each way and threshold does on pictures of yours; write calibration.json.
@@ -83,13 +100,12 @@ def calibrate(
     from dyninfer.evaluation.calibrate import remarks
     from dyninfer.runtime.opening import load
 
-    if risk is not None:
-        _check_levels(risk, confidence)
-    samples = _samples_for(bundle, images, annotations, certified=risk is not None)
-    with load(
-        bundle, device=device, backend=backend, provider=provider, precision=precision
-    ) as detector:
-        calibration, warnings = run_calibration(detector, samples, time_images, risk, confidence)
+    certificate.check()
+    samples = _samples_for(bundle, images, annotations, certified=certificate.risk is not None)
+    with load(bundle, **asdict(engine)) as detector:
+        calibration, warnings = run_calibration(
+            detector, samples, time_images, **asdict(certificate)
+        )
         detector.bundle.write_calibration(calibration)
         told = [*warnings, *remarks(detector.bundle, calibration)]
     for line in told:
@@ -127,20 +143,6 @@ def _drop_unusable(bundle: Bundle) -> None:
     except BundleError:
         warn(f"{bundle.path / CALIBRATION_FILE} cannot be used any more; it is replaced")
         (bundle.path / CALIBRATION_FILE).unlink()
-
-
-def _check_levels(risk: float, confidence: float) -> None:
-    """Refuse at once what could certify nothing.
-
-    Raises:
-        typer.BadParameter: one of them is out of range.
-    """
-    from dyninfer.routing.certify import images_needed
-
-    try:
-        images_needed(risk, confidence)
-    except InputError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 def run_calibration(
@@ -193,7 +195,7 @@ def silence_decoder() -> None:
 
 def print_calibration(path: Path, calibration: Calibration, way_names: Sequence[str]) -> None:
     """The thresholds, some percentiles of them, or the ways; and what to do with it."""
-    stdout.print(_table(calibration, way_names))
+    print_table(_table(calibration, way_names), stdout)
     times = "; ".join(
         f"{name} {np.mean(samples):.2f} ms (p95 {np.percentile(samples, 95):.2f})"
         for name, samples in zip(way_names, calibration.exit_ms, strict=True)
@@ -210,29 +212,34 @@ def print_calibration(path: Path, calibration: Calibration, way_names: Sequence[
 
 
 def _table(calibration: Calibration, way_names: Sequence[str]) -> Table:
-    table = Table(title=f"{calibration.images.count} pictures", title_justify="left")
-    labelled = calibration.ways[-1].scores.primary is not None
-    metrics = calibration.metrics if labelled else ()
-    first = ("hard", "threshold") if calibration.rows else ("way", "share")
-    for column in (*first, "ms", *metrics, "agreement"):
-        table.add_column(column, justify="right", no_wrap=True)
+    title = f"{calibration.images.count} pictures"
     if calibration.rows:
-        for row in _shown_rows(calibration):
-            cells = f"{row.hard_fraction:.1%}", f"{row.threshold:.4g}"
-            table.add_row(*cells, *_figures(row, labelled))
-        return table
-    for name, way in zip(way_names, calibration.ways, strict=True):
-        share = "" if way.share is None else f"{way.share:.1%}"
-        table.add_row(escape(name), share, *_figures(way, labelled))
-    if len(way_names) > 1 and calibration.routed is not None:
-        table.add_row(calibration.policy, "", *_figures(calibration.routed, labelled))
-    return table
+        rows = _shown_rows(calibration)
+        return make_table(
+            title,
+            column("hard", (f"{row.hard_fraction:.1%}" for row in rows)),
+            column("threshold", (f"{row.threshold:.4g}" for row in rows)),
+            *_figures(rows, calibration.metrics),
+        )
+    names, ways = [*way_names], [*calibration.ways]
+    shares = ["" if way.share is None else f"{way.share:.1%}" for way in ways]
+    figures: list[Figures] = [*ways]
+    if len(ways) > 1 and calibration.routed is not None:
+        names, shares = [*names, calibration.policy], [*shares, ""]
+        figures.append(calibration.routed)
+    named = column("way", names, words=True), column("share", shares)
+    return make_table(title, *named, *_figures(figures, calibration.metrics))
 
 
-def _figures(row: Figures, labelled: bool) -> list[str]:
-    scores = (row.scores.primary, row.scores.secondary) if labelled else ()
-    shown = [f"{100 * (value or 0):.1f}" for value in scores]
-    return [f"{row.mean_ms:.2f}", *shown, f"{row.agreement:.3f}"]
+def _figures(rows: Sequence[Figures], metrics: Sequence[str]) -> tuple[Column, ...]:
+    """Milliseconds, scores where they are known, and agreement."""
+    first, second = metrics
+    return (
+        column("ms", (f"{row.mean_ms:.2f}" for row in rows)),
+        column(first, (points(row.scores.primary) for row in rows)),
+        column(second, (points(row.scores.secondary) for row in rows)),
+        column("agreement", (f"{row.agreement:.3f}" for row in rows)),
+    )
 
 
 def _shown_rows(calibration: Calibration) -> list[CalibrationRow]:

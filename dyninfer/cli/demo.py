@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
+from dyninfer.benchmarks.report.figures import points
+from dyninfer.benchmarks.report.table import Table, column, make_table
+from dyninfer.benchmarks.report.terminal import print_table
 from dyninfer.cli.calibrate import run_calibration
 from dyninfer.cli.common import progress_bar, stdout
 from dyninfer.cli.export import DYNAMICDET_STAGES
@@ -75,7 +76,7 @@ def demo(
     with load(paths.bundle) as detector:
         _calibrate(detector, paths)
         points, curve = _measure(detector, paths, scenes)
-    stdout.print(_table(points, scenes))
+    print_table(_table(points, scenes), stdout)
     for line in quality_lines(curve):
         stdout.print(line, soft_wrap=True)
     stdout.print(
@@ -163,16 +164,12 @@ def _measure(
     return points, curve
 
 
-def _table(points: Sequence[CurvePoint], scenes: int) -> Table:
-    table = Table(title=f"{scenes} held-out scenes, one set of engines", title_justify="left")
-    table.add_column("setting")
-    for column in ("hard images", "AP", "AP50", "ms per image"):
-        table.add_column(column, justify="right")
-    for point in points:
-        table.add_row(
-            str(point.policy),
-            f"{point.hard_share:.0%}",
-            *(f"{100 * (score or 0):.1f}" for score in astuple(point.scores)),
-            f"{point.mean_ms:.2f}",
-        )
-    return table
+def _table(settings: Sequence[CurvePoint], scenes: int) -> Table:
+    return make_table(
+        f"{scenes} held-out scenes, one set of engines",
+        column("setting", (str(point.policy) for point in settings), words=True),
+        column("hard images", (f"{point.hard_share:.0%}" for point in settings)),
+        column("AP", (points(point.scores.primary) for point in settings)),
+        column("AP50", (points(point.scores.secondary) for point in settings)),
+        column("ms per image", (f"{point.mean_ms:.2f}" for point in settings)),
+    )

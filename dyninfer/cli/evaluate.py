@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
+from dyninfer.benchmarks.report.figures import points
+from dyninfer.benchmarks.report.table import Table, column, make_table
+from dyninfer.benchmarks.report.terminal import print_table
 from dyninfer.bundle.folder import write_atomically
 from dyninfer.cli.calibrate import DEFAULT_TIME_IMAGES, TimeImagesOption
 from dyninfer.cli.common import (
-    BackendDeviceOption,
-    BackendOption,
     BundleArgument,
     JsonOption,
-    PrecisionOption,
-    ProviderOption,
     SpeedOption,
     check_output_file,
     progress_bar,
@@ -28,6 +25,7 @@ from dyninfer.cli.common import (
     stdout,
     warn,
 )
+from dyninfer.cli.option_groups import EngineOptions, with_option_groups
 
 if TYPE_CHECKING:
     from dyninfer.bundle.manifest import Manifest
@@ -35,6 +33,8 @@ if TYPE_CHECKING:
     from dyninfer.evaluation.evaluate import PolicyResult
     from dyninfer.evaluation.routed_curve import CurveResult
     from dyninfer.results.scores import Scores
+    from dyninfer.routing.goals import Target
+    from dyninfer.routing.policy import Policy
     from dyninfer.runtime.detector import Detector
 
     Measured = tuple[dict[str, Any], Samples, Callable[[], None]]
@@ -43,6 +43,27 @@ if TYPE_CHECKING:
 SHOWN_EVERY = 2  # rows of the curve
 
 
+@dataclass(frozen=True)
+class SettingOptions:
+    """One setting, or all of them."""
+
+    speed: SpeedOption = None
+    curve: Annotated[
+        bool, typer.Option("--curve", help="All hard fractions, and how good the routing is.")
+    ] = False
+
+    def policy(self) -> Policy | Target | None:
+        """What was asked for; None for the bundle's own, and for the curve.
+
+        Raises:
+            typer.BadParameter: a setting and the curve were.
+        """
+        if self.curve and self.speed is not None:
+            raise typer.BadParameter("give one of --speed and --curve")
+        return None if self.speed is None else read_speed(self.speed)
+
+
+@with_option_groups
 def evaluate(
     bundle: BundleArgument,
     images: Annotated[list[Path], typer.Option("--images", "-i", help="Pictures or folders.")],
@@ -55,18 +76,13 @@ def evaluate(
             "it may be left out where every picture lies in a folder named after its class.",
         ),
     ] = None,
-    speed: SpeedOption = None,
-    curve: Annotated[
-        bool, typer.Option("--curve", help="All hard fractions, and how good the routing is.")
-    ] = False,
+    *,
+    setting: SettingOptions,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")
     ] = None,
     time_images: TimeImagesOption = DEFAULT_TIME_IMAGES,
-    device: BackendDeviceOption = None,
-    backend: BackendOption = None,
-    provider: ProviderOption = None,
-    precision: PrecisionOption = None,
+    engine: EngineOptions,
     json_output: JsonOption = False,
 ) -> None:
     """Measure COCO average precision, or accuracy, at one setting or from easy to hard.
@@ -80,15 +96,11 @@ def evaluate(
     from dyninfer.evaluation.dataset import load_samples
     from dyninfer.runtime.opening import load
 
-    if curve and speed is not None:
-        raise typer.BadParameter("give one of --speed and --curve")
-    policy = None if speed is None else read_speed(speed)
+    policy, curve = setting.policy(), setting.curve
     if output is not None:
         check_output_file(output)
     paths = expand_sources([str(path) for path in images])
-    with load(
-        bundle, device=device, backend=backend, provider=provider, precision=precision
-    ) as detector:
+    with load(bundle, **asdict(engine)) as detector:
         if policy is not None:
             detector.policy = policy
         manifest = detector.manifest
@@ -206,11 +218,8 @@ def curve_document(result: CurveResult) -> dict[str, Any]:
 def print_policy(result: PolicyResult, way_names: Sequence[str]) -> None:
     """All scores, and who went where."""
     title = f"{len(result.samples.items)} pictures, {result.policy}"
-    table = Table(title=escape(title), title_justify="left", min_width=len(title))
-    for name in result.scores:
-        table.add_column(name, justify="right")
-    table.add_row(*(_percent(value) for value in result.scores.values()))
-    stdout.print(table)
+    columns = tuple(column(name, [points(value)]) for name, value in result.scores.items())
+    print_table(Table(title, columns), stdout)
     pairs = zip(way_names, result.exit_shares, strict=True)
     shares = ", ".join(f"{name} {share:.1%}" for name, share in pairs)
     stdout.print(f"took {shares}; {result.mean_ms:.2f} ms per picture", soft_wrap=True)
@@ -219,24 +228,22 @@ def print_policy(result: PolicyResult, way_names: Sequence[str]) -> None:
 def print_curve(result: CurveResult) -> None:
     """The curve beside chance and oracle, every second row of it, and the routing's quality."""
     metric, second = result.metrics
-    table = Table(title=f"{len(result.samples.items)} pictures", title_justify="left")
-    names = ("hard", "threshold", "ms", metric, second, f"random {metric}", f"oracle {metric}")
-    for column in names:
-        table.add_column(column, justify="right", no_wrap=True)
     shown = {row.hard_fraction: row for row in result.rows[::-SHOWN_EVERY]}  # each share once
-    for row in reversed(shown.values()):
-        table.add_row(
-            f"{row.hard_fraction:.1%}",
-            f"{row.threshold:.4g}",
-            f"{row.mean_ms:.2f}",
-            _percent(row.scores.primary),
-            _percent(row.scores.secondary),
-            f"{_percent(row.chance.mean)} ± {_percent(row.chance.std)}",
-            _percent(row.oracle),
-        )
-    stdout.print(table)
+    rows = list(reversed(shown.values()))
+    by_chance = (f"{points(row.chance.mean)} ± {points(row.chance.std)}" for row in rows)
+    table = make_table(
+        f"{len(result.samples.items)} pictures",
+        column("hard", (f"{row.hard_fraction:.1%}" for row in rows)),
+        column("threshold", (f"{row.threshold:.4g}" for row in rows)),
+        column("ms", (f"{row.mean_ms:.2f}" for row in rows)),
+        column(metric, (points(row.scores.primary) for row in rows)),
+        column(second, (points(row.scores.secondary) for row in rows)),
+        column(f"random {metric}", by_chance),
+        column(f"oracle {metric}", (points(row.oracle) for row in rows)),
+    )
+    print_table(table, stdout)
     for index, (scores, ms) in enumerate(zip(result.exits, result.exit_ms, strict=True)):
-        found = f"{metric} {_percent(scores.primary)}, {second} {_percent(scores.secondary)}"
+        found = f"{metric} {points(scores.primary)}, {second} {points(scores.secondary)}"
         stdout.print(f"all at exit {index}: {found}, {ms:.2f} ms", soft_wrap=True)
     for line in quality_lines(result):
         stdout.print(line, soft_wrap=True)
@@ -261,9 +268,5 @@ def quality_lines(result: CurveResult) -> list[str]:
 
 
 def _signed(value: float) -> str:
-    """With its sign and two digits; +0.00, never -0.00."""
+    """A number with its sign and two digits; +0.00, never -0.00."""
     return f"{round(value, 2) + 0.0:+.2f}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"

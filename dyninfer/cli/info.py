@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
+from dyninfer.benchmarks.report.table import Table, column, make_table
+from dyninfer.benchmarks.report.terminal import print_table
 from dyninfer.builds.search import list_builds
 from dyninfer.builds.spec import source_hashes
 from dyninfer.bundle.calibration import Calibration
@@ -69,7 +70,7 @@ def print_bundle(path: Path) -> None:
             f"{spec.color_order.value}",
             soft_wrap=True,
         )
-    stdout.print(_stage_table(bundle))
+    print_table(_stage_table(bundle), stdout)
     for index, name in enumerate(manifest.way_names):
         stages = " + ".join(manifest.stages_to(index))
         macs = readable(manifest.macs_to(index))
@@ -95,26 +96,18 @@ def _print_builds(bundle: Bundle) -> None:
 
 
 def _stage_table(bundle: Bundle) -> Table:
-    table = Table()
-    table.add_column("stage")
-    table.add_column("role")
-    for column in ("reads", "makes"):
-        table.add_column(column, overflow="fold")
-    for column in ("parameters", "MACs", "file"):
-        table.add_column(column, justify="right", no_wrap=True)
-    roles = bundle.manifest.roles
-    for name, stage in bundle.manifest.stages.items():
-        size = bundle.stage_path(name).stat().st_size
-        table.add_row(
-            escape(name),
-            roles.get(name, "-"),
-            _names(stage.inputs),
-            _names(stage.outputs),
-            readable(stage.parameters),
-            readable(stage.macs),
-            f"{size / 1e6:.1f} MB",
-        )
-    return table
+    stages, roles = bundle.manifest.stages, bundle.manifest.roles
+    sizes = (bundle.stage_path(name).stat().st_size for name in stages)
+    return make_table(
+        "",
+        column("stage", stages, words=True),
+        column("role", (roles.get(name, "-") for name in stages), words=True),
+        column("reads", (_names(stage.inputs) for stage in stages.values()), words=True),
+        column("makes", (_names(stage.outputs) for stage in stages.values()), words=True),
+        column("parameters", (readable(stage.parameters) for stage in stages.values())),
+        column("MACs", (readable(stage.macs) for stage in stages.values())),
+        column("file", (f"{size / 1e6:.1f} MB" for size in sizes)),
+    )
 
 
 def _options(options: Options) -> str:
@@ -127,9 +120,9 @@ def _names(specs: Sequence[TensorSpec]) -> str:
     names = [spec.name for spec in specs]
     features = [name for name in names if name.startswith("feature_")]
     if len(features) < 2:
-        return escape(", ".join(names))
+        return ", ".join(names)
     others = [name for name in names if name not in features]
-    return escape(", ".join([*others, f"{len(features)} features"]))
+    return ", ".join([*others, f"{len(features)} features"])
 
 
 def _source_line(source: Source) -> str:

@@ -26,7 +26,7 @@ class BareRoute:
         bundle: with float32 or float16 files for any batch.
 
     Raises:
-        InputError: the bundle is no cascade of two exits.
+        InputError: the bundle is not a cascade of two exits.
     """
 
     def __init__(self, bundle: Path) -> None:

@@ -42,7 +42,7 @@ def measure(
         progress: called after each round.
 
     Raises:
-        InputError: the bundle is no cascade of two exits, or there are too few rounds.
+        InputError: the bundle is not a cascade of two exits, or there are too few rounds.
     """
     bare = BareRoute(bundle)
     images = random_images(bare.manifest, BATCH)

@@ -61,7 +61,7 @@ def check_groups(text: str) -> tuple[Group, ...]:
             near = difflib.get_close_matches(name, GROUPS, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise InputError(
-                f"{name!r} is no group of targets, expected some of {', '.join(GROUPS)}{hint}"
+                f"{name!r} is not a group of targets, expected some of {', '.join(GROUPS)}{hint}"
             )
     if not names:
         raise InputError(f"no group of targets is named, expected some of {', '.join(GROUPS)}")

@@ -80,7 +80,7 @@ def _router(value: _Shapes) -> onnx.ModelProto:
 
 
 def _end_nodes() -> list[onnx.NodeProto]:
-    """From the pixel (N, 3, 1, 1) to one box and its two scores."""
+    """Turn the pixel (N, 3, 1, 1) into one box and its two scores."""
     return [
         helper.make_node("ReduceMin", ["value"], ["least"], axes=[1], keepdims=0),
         helper.make_node("Add", ["least", "corners"], ["boxes_xyxy"]),

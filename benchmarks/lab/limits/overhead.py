@@ -20,7 +20,7 @@ from dyninfer.runtime.detector import Detector
 
 LIMIT_US = 100.0
 CALLS = 200
-"""In a round, of each contender; the median counts, so that a pause of the process does not."""
+"""Calls of each contender in a round; their median counts, so that a pause does not."""
 _WARM_UP = 50
 _US_PER_MS = 1e3
 

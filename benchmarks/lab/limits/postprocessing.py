@@ -1,4 +1,4 @@
-"""From scores to detections, against a class-offset NMS in NumPy and OpenCV.
+"""Scores to detections, against a class-offset NMS in NumPy and OpenCV.
 
 The baseline is written from the description of how YOLO's public code does it. It reads a head
 with an objectness and so looks at one number of each anchor first; this project's heads, whose

@@ -36,7 +36,7 @@ def read_targets(path: Path) -> TargetsRecord:
     """Read a record.
 
     Raises:
-        InputError: the file is missing, or is no such record.
+        InputError: the file is missing, or is not such a record.
     """
     try:
         return TypeAdapter(TargetsRecord).validate_json(path.read_bytes())
@@ -44,6 +44,6 @@ def read_targets(path: Path) -> TargetsRecord:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         raise InputError(
-            f"{path} is no record of the targets: {first_problem(error)}; expected what "
+            f"{path} is not a record of the targets: {first_problem(error)}; expected what "
             "python -m dyninfer.benchmarks.lab.limits --output wrote"
         ) from None

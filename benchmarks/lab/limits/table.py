@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from dyninfer.benchmarks.lab.limits.record import TargetsRecord
 from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.benchmarks.report.markdown import table_text
+from dyninfer.benchmarks.report.table import Table, column, make_table
+from dyninfer.benchmarks.report.terminal import print_table
 
-COLUMNS = ("target", "at most", "measured", "95 % interval", "")
 
-
-def row_of(result: TargetResult) -> tuple[str, ...]:
-    """The cells of :data:`COLUMNS`."""
-    digits = 0 if result.unit == "microseconds" else 3
-    unit = " µs" if result.unit == "microseconds" else ""
-    measured = result.measured
-    return (
-        result.key,
-        f"{result.limit:.3g}{unit}",
-        f"{measured.median:.{digits}f}{unit}",
-        f"{measured.low:.{digits}f} to {measured.high:.{digits}f}",
-        "met" if result.holds else "missed",
+def targets_table(record: TargetsRecord) -> Table:
+    """A row for each target."""
+    results = record.results
+    intervals = (f"{_figure(r, r.measured.low)} to {_figure(r, r.measured.high)}" for r in results)
+    return make_table(
+        _headline(record),
+        column("target", (result.key for result in results), words=True),
+        column("at most", (f"{result.limit:.3g}{_unit(result)}" for result in results)),
+        column("measured", (_figure(r, r.measured.median) + _unit(r) for r in results)),
+        column("95 % interval", intervals),
+        column("", ("met" if result.holds else "missed" for result in results), words=True),
     )
 
 
-def headline(record: TargetsRecord) -> str:
+def _unit(result: TargetResult) -> str:
+    return " µs" if result.unit == "microseconds" else ""
+
+
+def _figure(result: TargetResult, value: float) -> str:
+    return f"{value:.0f}" if result.unit == "microseconds" else f"{value:.3f}"
+
+
+def _headline(record: TargetsRecord) -> str:
     """What was measured and where."""
     machine = record.machine
     return (
@@ -35,27 +43,23 @@ def headline(record: TargetsRecord) -> str:
     )
 
 
+def _notes(record: TargetsRecord) -> list[tuple[str, str]]:
+    """What each row compares, and what could not be measured."""
+    compared = [(result.key, f": {result.what}. {result.note}") for result in record.results]
+    return compared + [
+        (name, f" could not be measured: {why}") for name, why in record.failures.items()
+    ]
+
+
 def print_targets(record: TargetsRecord, console: Console) -> None:
-    """Show a record in a terminal, with what each row compares below the table."""
-    console.print(escape(headline(record)), soft_wrap=True)
-    table = Table()
-    for name in COLUMNS:
-        right = name in COLUMNS[1:4]
-        table.add_column(name, justify="right" if right else "left", no_wrap=right)
-    for result in record.results:
-        table.add_row(*map(escape, row_of(result)))
-    console.print(table)
-    for result in record.results:
-        console.print(escape(f"{result.key}: {result.what}. {result.note}"), soft_wrap=True)
-    for name, why in record.failures.items():
-        console.print(escape(f"{name} could not be measured: {why}"), soft_wrap=True)
+    """Show a record in a terminal."""
+    print_table(targets_table(record), console)
+    for name, note in _notes(record):
+        console.print(Text(name + note), soft_wrap=True)
 
 
-def to_markdown(record: TargetsRecord) -> str:
+def targets_markdown(record: TargetsRecord) -> str:
     """A record as a Markdown table, with its notes as a list."""
-    lines = [f"**{headline(record)}**", "", f"| {' | '.join(COLUMNS)} |"]
-    lines.append("|---|" + "---:|" * 3 + "---|")
-    lines += [f"| {' | '.join(row_of(result))} |" for result in record.results]
-    notes = [f"- `{result.key}`: {result.what}. {result.note}" for result in record.results]
-    notes += [f"- {name} could not be measured: {why}" for name, why in record.failures.items()]
-    return "\n".join([*lines, "", *notes])
+    table = targets_table(record)
+    notes = "\n".join(f"- `{name}`{note}" for name, note in _notes(record))
+    return f"**{table.title}**\n\n{table_text(table)}\n\n{notes}"

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from dyninfer.benchmarks.latency.baseline_record import BaselineRatio, Baselines
 from dyninfer.benchmarks.latency.compare import compare_records
-from dyninfer.benchmarks.latency.compare_text import as_data, lines_of
 from dyninfer.benchmarks.latency.comparison import Verdict
 from dyninfer.benchmarks.latency.record import BenchRecord, read_record, write_record
 from dyninfer.benchmarks.latency.scenario_record import Scenario
@@ -18,6 +17,7 @@ from dyninfer.benchmarks.machine.cpu_state import CpuState
 from dyninfer.benchmarks.machine.gpu import Gpu
 from dyninfer.benchmarks.machine.host import Host
 from dyninfer.benchmarks.machine.log import Range
+from dyninfer.benchmarks.report.comparison_words import as_data, lines_of
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import RatioEstimate
 from tests.benchmarks.latency.compared_records import EASY, HARD, drawn_rounds, record_of, result_of

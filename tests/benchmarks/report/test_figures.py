@@ -13,8 +13,6 @@ from dyninfer.benchmarks.report.figures import (
     ms,
     number,
     percent,
-    scenario_words,
-    with_interval,
 )
 from dyninfer.evaluation.interleaved import RatioEstimate
 
@@ -38,10 +36,9 @@ def test_numbers_have_three_digits_without_an_exponent(value, expected) -> None:
 
 
 def test_a_figure_of_one_round_has_no_interval_to_show() -> None:
-    assert with_interval(Estimate(12.3, 12.1, 12.6)) == "12.3 (12.1 to 12.6)"
-    assert with_interval(Estimate(12.3, 12.3, 12.3)) == "12.3"
+    assert interval(Estimate(12.3, 12.1, 12.6)) == "12.1 to 12.6"
     assert interval(Estimate(12.3, 12.3, 12.3)) == ""
-    assert with_interval(None) == interval(None) == ABSENT
+    assert interval(None) == ABSENT
 
 
 @given(st.floats(1e-6, 1e9))
@@ -90,7 +87,7 @@ def test_scenarios_in_words_differ_where_the_scenarios_do() -> None:
         Scenario(rate_per_s=27.5),
         Scenario(decode=True),
     ]
-    words = [scenario_words(scenario) for scenario in scenarios]
+    words = [scenario.name for scenario in scenarios]
     assert len(set(words)) == len(words)
     everything = Scenario(8, 0.5, 2, 30, decode=True)
-    assert scenario_words(everything) == "batch 8, 50 % hard, 2 callers, with decoding, 30 calls/s"
+    assert everything.name == "batch 8, 50 % hard, 2 callers, 30 calls/s, with decoding"

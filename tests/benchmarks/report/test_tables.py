@@ -7,8 +7,9 @@ import pytest
 from dyninfer.benchmarks.latency.baseline_record import ContenderTimes
 from dyninfer.benchmarks.latency.model_record import ModelCheck
 from dyninfer.benchmarks.latency.scenario_record import ExitTime, Scenario
-from dyninfer.benchmarks.report import comparison_tables, condition_tables, tables
+from dyninfer.benchmarks.report import comparison_tables, conditions, tables
 from dyninfer.benchmarks.report.figures import ABSENT
+from dyninfer.benchmarks.report.table import Table
 from tests.benchmarks.report.report_records import (
     baselines,
     full_record,
@@ -20,9 +21,12 @@ from tests.benchmarks.report.report_records import (
 RECORD = full_record()
 
 
-def column(table: tables.Table, name: str) -> list[str]:
-    index = table.columns.index(name)
-    return [row[index].value for row in table.rows]
+def names(table: Table) -> list[str]:
+    return [column.name for column in table.columns]
+
+
+def column(table: Table, name: str) -> list[str]:
+    return [row[names(table).index(name)].text for row in table.rows]
 
 
 def test_every_table_has_as_many_cells_in_a_row_as_columns() -> None:
@@ -38,9 +42,9 @@ def test_every_table_has_as_many_cells_in_a_row_as_columns() -> None:
         comparison_tables.memory_table(baselines()),
         comparison_tables.steps_table(RECORD.model),
         comparison_tables.checks_table(RECORD.model),
-        condition_tables.stages_table(RECORD.measured.stages),
-        condition_tables.readings_table(log()),
-        condition_tables.missing_table(RECORD),
+        conditions.stages_table(RECORD.measured.stages),
+        conditions.readings_table(log()),
+        conditions.missing_table(RECORD),
     ]
     for table in made:
         assert table.rows
@@ -51,15 +55,15 @@ def test_percentiles_that_too_few_calls_support_leave_a_dash_or_no_column() -> N
     few, many = (scenario_result(Scenario(), calls=calls) for calls in (30, 400))
     both = tables.latency_table([few, many])
     assert column(both, "p99 ms") == [ABSENT, f"{many.latency.p99_ms.value:.1f}"]
-    assert "p99.9 ms" not in both.columns
-    assert "p90 ms" in tables.latency_table([few]).columns
-    assert "p99 ms" not in tables.latency_table([few]).columns
+    assert "p99.9 ms" not in names(both)
+    assert "p90 ms" in names(tables.latency_table([few]))
+    assert "p99 ms" not in names(tables.latency_table([few]))
 
 
 def test_late_calls_have_a_column_only_where_there_is_a_rate() -> None:
     closed = scenario_result(Scenario())
     fixed = scenario_result(Scenario(rate_per_s=20))
-    assert "late calls" not in tables.latency_table([closed]).columns
+    assert "late calls" not in names(tables.latency_table([closed]))
     assert column(tables.latency_table([closed, fixed]), "late calls") == [ABSENT, "23.1 %"]
 
 
@@ -80,14 +84,17 @@ def test_a_step_that_never_ran_is_not_listed_and_shares_add_up() -> None:
     listed = tables.spans_table(scenario_result(Scenario(hard_fraction=0.0)))
     assert "second" not in column(listed, "step")
     assert "head" in column(listed, "step")
-    shares = [float(text.strip("< %")) for text in column(listed, "of the time")]
-    assert sum(shares) == pytest.approx(100, abs=0.5)
+    *shares, of_the_sum = column(listed, "of the time")
+    assert sum(float(text.strip("< %")) for text in shares) == pytest.approx(100, abs=0.5)
+    assert (column(listed, "step")[-1], of_the_sum) == ("sum", "")
+    *times, total = (float(text) for text in column(listed, "ms per image"))
+    assert sum(times) == pytest.approx(total, rel=0.01)
 
 
 def test_kinds_of_work_add_up() -> None:
     table = tables.kinds_table(RECORD.scenarios)
     for row in table.rows:
-        figures = [float(cell.value.replace(",", "")) for cell in row[1:]]
+        figures = [float(cell.text.replace(",", "")) for cell in row[1:]]
         assert sum(figures[:-1]) == pytest.approx(figures[-1], rel=0.01)
 
 
@@ -96,7 +103,7 @@ def test_ratios_have_a_column_for_each_side_and_a_dash_where_one_was_not_run() -
     table = comparison_tables.ratios_table(
         replace(found, ratios=found.ratios[:4], differences={"pytorch-eager": 2.4e-6})
     )
-    assert table.columns == ("against", "easy images", "hard images", "difference of results")
+    assert names(table) == ["against", "easy images", "hard images", "difference of results"]
     assert column(table, "easy images") == ["0.980", "0.480", "0.830"]
     assert column(table, "hard images") == ["1.00", ABSENT, ABSENT]
     assert column(table, "difference of results") == [ABSENT, "2e-06", ABSENT]
@@ -113,13 +120,13 @@ def test_a_contender_that_ran_one_side_has_dashes_on_the_other() -> None:
 
 
 def test_readings_name_their_units() -> None:
-    assert condition_tables.reading_words("cpu_mhz") == "CPU, MHz"
-    assert condition_tables.reading_words("gpu_temperature_c") == "GPU temperature, °C"
-    assert condition_tables.reading_words("other_load_cores") == "other load, cores"
-    assert condition_tables.reading_words("sampling") == "sampling"
+    assert conditions.reading_words("cpu_mhz") == "CPU, MHz"
+    assert conditions.reading_words("gpu_temperature_c") == "GPU temperature, °C"
+    assert conditions.reading_words("other_load_cores") == "other load, cores"
+    assert conditions.reading_words("sampling") == "sampling"
     drifting = replace(log(), drift={"cpu_temperature_c": 6.5})
-    assert column(condition_tables.readings_table(drifting), "drift") == [ABSENT, "+6.50", ABSENT]
-    assert "drift" not in condition_tables.readings_table(log()).columns
+    assert column(conditions.readings_table(drifting), "drift") == [ABSENT, "+6.50", ABSENT]
+    assert "drift" not in names(conditions.readings_table(log()))
 
 
 def test_the_model_s_errors_carry_their_sign() -> None:

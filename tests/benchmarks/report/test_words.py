@@ -4,9 +4,10 @@ from dataclasses import replace
 
 from dyninfer.benchmarks.latency.baseline_record import Baselines
 from dyninfer.benchmarks.latency.model_record import LatencyModel, ModelCheck
-from dyninfer.benchmarks.latency.record import Pictures
+from dyninfer.benchmarks.latency.record import PicturesRecord
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.report import words
+from dyninfer.benchmarks.report.selected import plain_result
 from tests.benchmarks.report.report_records import (
     baselines,
     full_record,
@@ -31,7 +32,7 @@ def sentence_with(found: Baselines | None) -> str:
 
 
 def test_the_result_names_easy_hard_and_half_and_the_gain_over_the_last_exit() -> None:
-    easy, half, hard = (words.plain_result(RECORD, share) for share in (0, 0.5, 1))
+    easy, half, hard = (plain_result(RECORD, share) for share in (0, 0.5, 1))
     assert easy is not None
     assert half is not None
     assert hard is not None
@@ -49,7 +50,7 @@ def test_a_loss_is_called_one() -> None:
 
 def test_without_that_baseline_the_comparison_is_with_all_images_hard() -> None:
     text = sentence_with(None)
-    half, hard = words.plain_result(RECORD, 0.5), words.plain_result(RECORD, 1)
+    half, hard = plain_result(RECORD, 0.5), plain_result(RECORD, 1)
     assert half is not None
     assert hard is not None
     gain = hard.latency.mean_ms.value / half.latency.mean_ms.value
@@ -86,12 +87,12 @@ def test_warnings_name_three_scenarios_and_count_the_rest() -> None:
 
 
 def test_pictures_are_counted_and_their_sizes_told() -> None:
-    mixed = Pictures("pictures", 9, {"1x1": 4, "2x2": 2, "3x3": 2, "4x4": 1})
+    mixed = PicturesRecord("pictures", 9, {"1x1": 4, "2x2": 2, "3x3": 2, "4x4": 1})
     expected = "9 pictures; height x width 1x1 (4), 2x2 (2), 3x3 (2) and 1 other size"
     assert words.pictures_words(replace(RECORD, pictures=mixed)) == expected
-    same = Pictures("pictures", 9, {"1x2": 9})
+    same = PicturesRecord("pictures", 9, {"1x2": 9})
     assert words.pictures_words(replace(RECORD, pictures=same)).endswith("all 1x2 (height x width)")
-    assert Pictures("own pictures", 1, {"1x2": 1}).in_words == "1 own picture"
+    assert PicturesRecord("own pictures", 1, {"1x2": 1}).in_words == "1 own picture"
     synthetic = minimal_record()
     told = "16 synthetic pictures, 720x1280 (height x width)"
     assert words.pictures_words(synthetic) == told
@@ -112,13 +113,12 @@ def test_a_reason_ends_like_a_sentence() -> None:
 
 
 def test_break_even_is_told_as_measured_or_by_the_model_or_not_at_all() -> None:
-    def text(model: LatencyModel | None) -> str:
-        return words.break_even_words(replace(RECORD, model=model))
-
+    text = words.break_even_words
     plain = LatencyModel((), (), 0.1)
-    assert text(None) == ""
     assert text(plain) == ""
     assert "fewer than 47 % of the images" in text(replace(plain, break_even=0.47))
+    assert "fewer than 1 % of the images" in text(replace(plain, break_even=0.004))
+    assert "fewer than 99 % of the images" in text(replace(plain, break_even=0.999))
     assert "faster than" in text(replace(plain, break_even=1.0))
     assert "alone is faster at any share" in text(replace(plain, break_even=0.0))
     tested = replace(plain, checks=(ModelCheck(Scenario(), 10.0, 11.0, True),))

@@ -19,6 +19,13 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return (code if isinstance(code, int) else 0), out, err
 
 
+def table_of(out: str) -> list[str]:
+    """The rows of the first table: from the rule below its head to the next empty line."""
+    lines = out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("─")) + 1
+    return lines[start : lines.index("", start)]
+
+
 def write_picture(path: Path, height: int, width: int) -> None:
     """A picture of noise, which any detector finds something to say about."""
     noise = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)

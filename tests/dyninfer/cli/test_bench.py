@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -9,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 import dyninfer
 from dyninfer.benchmarks.latency.record import BenchRecord, read_record, write_record
 from tests import support
-from tests.dyninfer.cli.run import run, write_picture
+from tests.dyninfer.cli.run import run, table_of, write_picture
 
 FAST = ["--seconds", "0.05", "--rounds", "2", "--min-calls", "4", "--batch", "1"]
 
@@ -43,10 +41,14 @@ def measured(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
 def test_tables_show_latency_steps_and_what_is_missing(measured: tuple[str, str, Path]) -> None:
     out, err, _ = measured
     assert "two.dyn" in out
-    for word in ("p99.9", "img/s", "second", "postprocess", "sum", "100/s", "not measured: curve"):
+    for word in ("p99.9", "images/s", "second", "postprocess", "sum", "not measured: curve"):
         assert word in out
-    assert "milliseconds by exit, batch 1, 50% hard" in out
-    table = [line for line in out.splitlines() if "│" in line or "─" in line]
+    told = " ".join(out.split())
+    assert "100 calls/s" in told
+    assert "Latency by exit" in told
+    assert "batch 1, 50 % hard 0 50.0 %" in told
+    table = table_of(out)
+    assert table
     assert all(len(line) <= 80 for line in table)
     assert "Traceback" not in err
 
@@ -65,7 +67,7 @@ def test_a_record_is_shown_again_without_a_run(
 ) -> None:
     status, out, _ = run(capsys, "bench", "--from", str(measured[2]))
     assert status == 0
-    assert "milliseconds of a call" in out
+    assert "Latency of a call" in out
     status, out, _ = run(capsys, "bench", "--from", str(measured[2]), "--json")
     assert status == 0
     assert json.loads(out)["measured"]["bundle"] == "two.dyn"
@@ -175,7 +177,7 @@ def test_a_disk_that_is_full_does_not_cost_the_figures(
         capsys, "bench", str(bundle), "--quick", *FAST, "--hard", "0", "--output", str(path)
     )
     assert status == 1
-    assert "milliseconds of a call" in out
+    assert "Latency of a call" in out
     assert err.splitlines()[-1] == f"error: {path}: No space left on device"
 
 
@@ -212,29 +214,39 @@ def test_pictures_of_the_users_add_a_curve(
     assert record.measured.policy == "threshold 0.4"
     names = {result.scenario.name for result in record.scenarios}
     assert {"batch 1, as routed", "batch 1, 100 % hard, with decoding"} <= names
-    assert "as routed: threshold 0.4" in out
+    assert "as routed by threshold 0.4" in " ".join(out.split())
 
 
 def test_the_cheap_baseline_is_there_unless_it_is_switched_off(
     bundle: Path, tmp_path: Path
 ) -> None:
+    from dyninfer.benchmarks.latency.against import BaselineRequest
     from dyninfer.bundle.folder import Bundle
+    from dyninfer.bundle.manifest import Manifest
+    from dyninfer.cli.bench_arguments import BaselineOptions, EffortOptions
     from dyninfer.cli.bench_baselines import choose_baselines
 
     cascade = Bundle.open(bundle).manifest
     static = Bundle.open(support.write_static(tmp_path / "one.dyn")).manifest
-    assert choose_baselines(cascade, None, None, False).names == ("always-last-exit",)
-    assert choose_baselines(cascade, None, None, True).names == ()
-    assert choose_baselines(cascade, "none", None, False).names == ()
-    assert choose_baselines(static, None, None, False).names == ()
-    assert choose_baselines(cascade, "naive", None, True).names == ("naive",)
-    quick = choose_baselines(cascade, "naive", None, True)
+
+    def chosen(
+        manifest: Manifest, against: str | None, *, quick: bool = False, rounds: int | None = None
+    ) -> BaselineRequest:
+        effort = EffortOptions(quick=quick, rounds=rounds)
+        return choose_baselines(manifest, BaselineOptions(against), effort)
+
+    assert chosen(cascade, None).names == ("always-last-exit",)
+    assert chosen(cascade, None, quick=True).names == ()
+    assert chosen(cascade, "none").names == ()
+    assert chosen(static, None).names == ()
+    assert chosen(cascade, "naive", quick=True).names == ("naive",)
+    quick = chosen(cascade, "naive", quick=True)
     assert (quick.rounds, quick.memory) == (8, False)
-    whole = choose_baselines(cascade, "naive", None, False)
+    whole = chosen(cascade, "naive")
     assert (whole.rounds, whole.memory) == (20, True)
-    assert choose_baselines(cascade, "naive", None, False, 5).rounds == 5
-    assert choose_baselines(cascade, None, None, False, 5).rounds == 5
-    assert choose_baselines(cascade, "naive", None, True, 50).rounds == 8
+    assert chosen(cascade, "naive", rounds=5).rounds == 5
+    assert chosen(cascade, None, rounds=5).rounds == 5
+    assert chosen(cascade, "naive", quick=True, rounds=50).rounds == 8
 
 
 @pytest.mark.parametrize(
@@ -242,10 +254,10 @@ def test_the_cheap_baseline_is_there_unless_it_is_switched_off(
     [
         (["--hard", "25"], "write 25% or 0.25"),
         (["--hard", "250%"], "more than all"),
-        (["--hard", "half"], "no share"),
+        (["--hard", "half"], "not a share"),
         (["--hard", "0,,1"], "empty entry"),
         (["--hard", "0.04%"], "finer than 1/1000"),
-        (["--hard", "-1"], "no share"),
+        (["--hard", "-1"], "not a share"),
         (["--batch", "0"], "from 1 up"),
         (["--batch", "1.5"], "from 1 up"),
         (["--concurrency", "two"], "--concurrency"),
@@ -323,7 +335,7 @@ def test_a_record_that_is_none_is_told(capsys: pytest.CaptureFixture[str], tmp_p
     path.write_text("{}")
     status, _, err = run(capsys, "bench", "--from", str(path))
     assert status == 1
-    assert "no record of dyninfer bench" in err
+    assert "not a record of dyninfer bench" in err
 
 
 def test_an_interruption_leaves_nothing_behind(
@@ -361,112 +373,27 @@ def test_an_interruption_of_the_baselines_keeps_what_was_measured_before(
         capsys, "bench", str(bundle), *FAST, "--hard", "0", "--output", str(path)
     )
     assert status == 130
-    assert "milliseconds of a call" in out
+    assert "Latency of a call" in out
     assert "not measured: baselines (interrupted)" in out
     assert err.splitlines()[-1] == "interrupted"
     assert read_record(path).missing["baselines"] == "interrupted"
-
-
-def test_what_is_not_known_or_has_no_interval_is_not_printed_as_a_figure(
-    measured: tuple[str, str, Path],
-) -> None:
-    from dyninfer.cli.bench_tables import headline, latency_table
-
-    record = read_record(measured[2])
-    record = replace(record, machine=replace(record.machine, load_average_1min=None))
-    lines = headline(record)
-    assert lines[1].endswith("load unknown")
-    assert lines[2] == "8 synthetic pictures, 16x24 (height x width)"
-    first = record.scenarios[0]
-    p50 = replace(first.latency.p50_ms, low=5.0, value=5.0, high=5.0)
-    of_one_round = replace(first, latency=replace(first.latency, p50_ms=p50))
-    known = replace(first, latency=replace(first.latency, p50_ms=replace(p50, high=5.5)))
-    wide = replace(first, latency=replace(first.latency, p50_ms=replace(p50, high=50.0)))
-    (spread,) = (c for c in latency_table([of_one_round, known, wide]).columns if c.header == "±")
-    assert list(spread.cells) == ["-", "10%", ">100%"]
-
-
-@pytest.mark.parametrize(
-    ("share", "words"),
-    [
-        (0.0, "never faster than the last exit alone"),
-        (0.47, "faster than the last exit alone up to 47% hard"),
-        (0.004, "faster than the last exit alone only below 1% hard"),
-        (0.999, "faster than the last exit alone up to 99% hard"),
-        (1.0, "faster than the last exit alone at every share"),
-    ],
-)
-def test_a_break_even_is_told_in_words_at_its_ends(share: float, words: str) -> None:
-    from dyninfer.cli.bench_closing import break_even_words
-
-    assert break_even_words(share) == words
-
-
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.25])
-def test_a_share_that_few_calls_missed_is_not_shown_as_the_one_that_was_asked_for(
-    measured: tuple[str, str, Path], share: float
-) -> None:
-    from dyninfer.cli.bench_tables import exit_table, latency_table
-
-    first = read_record(measured[2]).scenarios[0]
-    asked = replace(first.scenario, hard_fraction=0.25)
-    result = replace(first, scenario=asked, hard_fraction=share)
-    (hard,) = (column for column in latency_table([result]).columns if column.header == "hard")
-    told = {0.0: "0%, not 25%", 0.01: "1%, not 25%", 0.25: "25%"}[share]
-    assert list(hard.cells) == [told]
-    assert str(exit_table(result).title).endswith(f"{told.removesuffix(', not 25%')} hard")
-
-
-def test_a_scenario_that_is_unusual_in_several_ways_fits_in_a_line(
-    measured: tuple[str, str, Path],
-) -> None:
-    from dyninfer.cli.bench_tables import latency_table
-
-    first = read_record(measured[2]).scenarios[0]
-    odd = replace(first.scenario, hard_fraction=None, concurrency=2, rate_per_s=5.0)
-    shown = io.StringIO()
-    Console(width=80, file=shown).print(latency_table([replace(first, scenario=odd)]))
-    assert "as routed 2 callers 5/s" in " ".join(shown.getvalue().split())
-    assert any("2 callers 5/s" in line for line in shown.getvalue().splitlines())
-
-
-@pytest.mark.parametrize(
-    ("counts", "words"), [((2, 2), "2 calls each; "), ((1, 1), "1 call each; "), ((1, 3), "1 to 3")]
-)
-def test_calls_are_counted_as_one_says_it(
-    measured: tuple[str, str, Path], counts: tuple[int, ...], words: str
-) -> None:
-    from dyninfer.cli.bench_tables import footnote
-
-    first = read_record(measured[2]).scenarios[0]
-    results = [replace(first, latency=replace(first.latency, count=count)) for count in counts]
-    assert footnote(results).startswith(words)
-
-
-def test_a_model_is_told_in_the_singular_too() -> None:
-    from dyninfer.benchmarks.latency.model_record import LatencyModel, ModelCheck
-    from dyninfer.benchmarks.latency.scenario_record import Scenario
-    from dyninfer.cli.bench_closing import model_line
-
-    held, fitted = (ModelCheck(Scenario(), 1.0, 1.0, held_out) for held_out in (True, False))
-    assert model_line(LatencyModel((), (held, fitted), 0.1)).endswith("over 1 held-out scenario")
-    assert model_line(LatencyModel((), (held, held), 0.1)).endswith("over 2 held-out scenarios")
-    assert model_line(LatencyModel((), (fitted,), 0.1)).endswith("over the one it was fitted on")
-    assert model_line(LatencyModel((), (fitted,) * 3, 0.1)).endswith("over the 3 it was fitted on")
 
 
 def test_a_source_that_nothing_uses_is_told(
     capsys: pytest.CaptureFixture[str], bundle: Path
 ) -> None:
     from dyninfer.bundle.folder import Bundle
+    from dyninfer.cli.bench_arguments import BaselineOptions
     from dyninfer.cli.bench_baselines import check_sources
 
     manifest = Bundle.open(bundle).manifest
     for against in (None, "none", "naive,always-last-exit"):
-        check_sources(manifest, bundle, against, [bundle])
+        check_sources(manifest, bundle, BaselineOptions(against, [bundle]))
         assert "--source is not used" in capsys.readouterr().err
-    check_sources(manifest, bundle, "all", [bundle])  # what cannot be made is left out later
-    check_sources(manifest, bundle, None, None)
+    check_sources(
+        manifest, bundle, BaselineOptions("all", [bundle])
+    )  # what cannot be made is left out later
+    check_sources(manifest, bundle, BaselineOptions())
     assert capsys.readouterr().err == ""
 
 

@@ -10,7 +10,7 @@ import dyninfer
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.sealed import dump_sealed
 from dyninfer.evaluation.dataset import load_samples
-from tests.dyninfer.cli.run import run
+from tests.dyninfer.cli.run import run, table_of
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
 from tests.support import files_below, reseal, write_static, write_two_exits
 
@@ -34,10 +34,6 @@ def calibrate(capsys, bundle: Path, pictures: Path, *more: str) -> tuple[int, st
     return run(capsys, "calibrate", str(bundle), "--images", str(pictures), *more)
 
 
-def table_of(out: str) -> list[str]:
-    return [line for line in out.splitlines() if line.startswith("│")]
-
-
 @pytest.mark.parametrize("labelled", [False, True])
 def test_a_table_and_what_to_type_next(
     capsys: pytest.CaptureFixture[str],
@@ -53,8 +49,8 @@ def test_a_table_and_what_to_type_next(
     assert err.startswith("warning: 25 pictures make coarse percentiles")
     rows = table_of(out)
     assert len(rows) == 12
-    assert rows[0].split()[1] == "0.0%"
-    assert rows[-1].split()[1] == "100.0%"
+    assert rows[0].split()[0] == "0.0%"
+    assert rows[-1].split()[0] == "100.0%"
     assert max(map(len, table_of(out))) <= 80
     assert ("AP50" in out) is labelled
     assert "HardFraction(0.3)" in out
@@ -130,7 +126,7 @@ def test_equal_easiness_is_told_and_no_fraction_is_suggested(
     assert "same easiness" in err
     assert "HardFraction(0.3)" not in out
     assert "AlwaysHard()" in out
-    assert [row.split()[1] for row in table_of(out)] == ["0.0%", "100.0%"]
+    assert [row.split()[0] for row in table_of(out)] == ["0.0%", "100.0%"]
 
 
 def test_a_calibration_that_was_changed_is_told_and_replaced(

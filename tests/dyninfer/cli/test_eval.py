@@ -7,7 +7,7 @@ import pytest
 
 from dyninfer.bundle.sealed import dump_sealed
 from dyninfer.evaluation.dataset import load_samples
-from tests.dyninfer.cli.run import run
+from tests.dyninfer.cli.run import run, table_of
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
 from tests.support import files_below, write_static, write_two_exits
 
@@ -31,10 +31,6 @@ def labels(pictures: Path) -> Path:
 def evaluate(capsys, bundle: Path, labels: Path, *more: str) -> tuple[int, str, str]:
     arguments = ("--images", str(labels.parent), "--annotations", str(labels), *more)
     return run(capsys, "eval", str(bundle), *arguments)
-
-
-def table_of(out: str) -> list[str]:
-    return [line for line in out.splitlines() if line.startswith("│")]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +179,7 @@ def test_a_curve_shows_each_share_once_and_tells_where_its_pictures_are_from(
     (bundle / "router.json").write_text(dump_sealed({"images_sha256": seen}))
     status, out, err = evaluate(capsys, bundle, three, "--curve")
     assert status == 0
-    shares = [row.split()[1] for row in table_of(out)]
+    shares = [row.split()[0] for row in table_of(out)]
     assert shares == ["0.0%", "33.3%", "66.7%", "100.0%"]
     assert "fitted on these very pictures" in err
 

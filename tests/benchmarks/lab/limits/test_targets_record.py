@@ -7,7 +7,7 @@ from rich.console import Console
 
 from dyninfer.benchmarks.lab.limits.record import TargetsRecord, read_targets
 from dyninfer.benchmarks.lab.limits.result import TargetResult
-from dyninfer.benchmarks.lab.limits.table import print_targets, row_of, to_markdown
+from dyninfer.benchmarks.lab.limits.table import print_targets, targets_markdown, targets_table
 from dyninfer.benchmarks.lab.run_record import ended_run, write_run
 from dyninfer.benchmarks.machine import MachineLog, describe_machine
 from dyninfer.errors import InputError
@@ -35,15 +35,17 @@ def test_a_target_holds_up_to_its_limit() -> None:
 
 
 def test_microseconds_and_ratios_are_written_with_digits_that_mean_something() -> None:
-    assert row_of(result(0.5)) == ("a-row", "0.7", "0.500", "0.450 to 0.550", "met")
-    slow = row_of(result(123.4, 100, "microseconds"))
+    table = targets_table(record(result(0.5), result(123.4, 100, "microseconds")))
+    fast, slow = (tuple(cell.text for cell in row) for row in table.rows)
+    assert fast == ("a-row", "0.7", "0.500", "0.450 to 0.550", "met")
     assert slow == ("a-row", "100 µs", "123 µs", "111 to 136", "missed")
 
 
 def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
     written = record(result(0.5), result(120.0, 100, "microseconds"))
     write_run(written, tmp_path / "new" / "targets.json")
-    assert to_markdown(read_targets(tmp_path / "new" / "targets.json")) == to_markdown(written)
+    again = read_targets(tmp_path / "new" / "targets.json")
+    assert targets_markdown(again) == targets_markdown(written)
     assert read_targets(tmp_path / "new" / "targets.json").machine == written.machine
 
 
@@ -51,7 +53,7 @@ def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
 def test_another_file_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other.json"
     path.write_text(content)
-    with pytest.raises(InputError, match="no record of the targets") as refusal:
+    with pytest.raises(InputError, match="not a record of the targets") as refusal:
         read_targets(path)
     assert "\n" not in str(refusal.value)
     with pytest.raises(InputError, match="cannot be read"):
@@ -62,6 +64,6 @@ def test_a_record_is_legible_at_80_columns() -> None:
     console = Console(width=80)
     with console.capture() as shown:
         print_targets(record(result(0.5)), console)
-    table = [line for line in shown.get().splitlines() if "│" in line or "┃" in line]
-    assert max(map(len, table)) <= 80
+    *_, head, rule, row = shown.get().split("\n\n")[0].splitlines()
+    assert max(map(len, (head, rule, row))) <= 80
     assert "0.450 to 0.550" in shown.get()
