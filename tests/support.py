@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -109,6 +112,15 @@ def refuses(error: type[dyninfer.DyninferError], *parts: str):
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+def imported_anew(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> ModuleType:
+    """The module as a new process would import it, for the duration of the test."""
+    parent, _, name = module.__name__.rpartition(".")
+    monkeypatch.delitem(sys.modules, module.__name__)
+    anew = importlib.import_module(module.__name__)
+    monkeypatch.setattr(sys.modules[parent], name, module)  # where the import has put the new one
+    return anew
 
 
 # Checkpoints
