@@ -12,9 +12,7 @@ import dyninfer
 from dyninfer.demo.run import embedded_checkpoint
 from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
-from dyninfer.exporters.dynamicdet.model import DynamicDetector, random_model
-from dyninfer.exporters.dynamicdet.plan import Plan
-from dyninfer.exporters.dynamicdet.topology import Op, Part
+from dyninfer.exporters.dynamicdet.model import DynamicDetector
 from tests import support
 
 torch.set_num_threads(1)  # the models are small; more threads only wait for each other
@@ -99,22 +97,7 @@ def small_yaml(made_once: MakeOnce) -> Path:
 @pytest.fixture(scope="session")
 def small_model(small_yaml: Path) -> DynamicDetector:
     """A model of the small topology whose float16 rounding is already done."""
-    topology = read_topology(small_yaml)
-    widths = {
-        Part.FIRST: (8, 8, 0, 16, 16, 0, 16),
-        Part.SECOND: (0, 8, 0, 0, 16, 0, 24),
-        Part.HEAD: (8, 0, 0, 16, 16, 0),
-        Part.HEAD2: (16, 16, 0),
-    }
-    plan = Plan(topology, classes=2, anchors_per_level=2)
-    for row in topology.rows():
-        if row.op in (Op.CONV, Op.SPPCSPC, Op.REP_CONV):
-            assert row.ref.part is not None
-            plan.out[row.ref] = widths[row.ref.part][row.ref.index]
-            plan.hidden[row.ref] = plan.out[row.ref]
-    plan.router_hidden = plan.router_channels // 4
-    anchors = [[8, 9, 12, 20], [30, 25, 40, 60]]
-    model = support.randomise(random_model(plan, anchors, seed=3), seed=4)
+    model = support.small_detector(read_topology(small_yaml))
     model.load_state_dict({name: t.half().to(t.dtype) for name, t in model.state_dict().items()})
     return model.eval().requires_grad_(False)
 

@@ -33,7 +33,9 @@ from dyninfer.bundle.manifest import (
 )
 from dyninfer.bundle.sealed import SEAL, dump_sealed
 from dyninfer.exporters.dynamicdet import layers
-from dyninfer.exporters.dynamicdet.model import DynamicDetector
+from dyninfer.exporters.dynamicdet.model import DynamicDetector, random_model
+from dyninfer.exporters.dynamicdet.plan import Plan
+from dyninfer.exporters.dynamicdet.topology import Op, Part, Topology
 from dyninfer.images.spec import ImageSpec
 
 TESTS = Path(__file__).parent
@@ -233,6 +235,27 @@ head2:
   - [[-2, -1], 1, IDetect, [nc, anchors]]
 n_first_layers: 7
 """
+
+
+SMALL_WIDTHS = {
+    Part.FIRST: (8, 8, 0, 16, 16, 0, 16),
+    Part.SECOND: (0, 8, 0, 0, 16, 0, 24),
+    Part.HEAD: (8, 0, 0, 16, 16, 0),
+    Part.HEAD2: (16, 16, 0),
+}
+
+
+def small_detector(topology: Topology, classes: int = 2) -> DynamicDetector:
+    """A model of :data:`SMALL_YAML` with random weights."""
+    plan = Plan(topology, classes=classes, anchors_per_level=2)
+    for row in topology.rows():
+        if row.op in (Op.CONV, Op.SPPCSPC, Op.REP_CONV):
+            assert row.ref.part is not None
+            plan.out[row.ref] = SMALL_WIDTHS[row.ref.part][row.ref.index]
+            plan.hidden[row.ref] = plan.out[row.ref]
+    plan.router_hidden = plan.router_channels // 4
+    anchors = [[8, 9, 12, 20], [30, 25, 40, 60]]
+    return randomise(random_model(plan, anchors, seed=3), seed=4)
 
 
 # Bundles made by hand
