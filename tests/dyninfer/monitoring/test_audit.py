@@ -12,21 +12,20 @@ import pytest
 
 import dyninfer
 from dyninfer import Postprocess
-from dyninfer.monitoring import audit as audit_module
 from dyninfer.monitoring.audit import AuditJob, Auditor, AuditRecord, summarise
 from dyninfer.monitoring.drift import mean_bounds
 from dyninfer.monitoring.expected import Baseline
 from dyninfer.routing.policy import LeaveAt, Threshold
 from dyninfer.runtime.session import CascadePipeline
 from tests.dyninfer.monitoring import watching
-
-LONG_S = 60.0  # a wait that ends earlier unless something is wrong
+from tests.dyninfer.monitoring.watching import LONG_S, Gate, audit_threads
 
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Iterator[CascadePipeline]:
-    with dyninfer.load(watching.write_audited(tmp_path / "audited.dyn")) as detector:
-        yield detector._pipeline
+    opened = watching.open_pipeline(watching.write_audited(tmp_path / "audited.dyn"))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -41,27 +40,13 @@ def started(pipeline: CascadePipeline) -> Iterator[Callable[..., Auditor]]:
     yield start
     for auditor in made:
         auditor.stop(LONG_S)
-        assert not auditor._thread.is_alive()
+    assert not audit_threads()
 
 
 def job(*, disagrees: bool = False, found: dyninfer.Detections | None = None) -> AuditJob:
     image = watching.picture(0.9, disagrees=disagrees)
     found = watching.answer(0.9, 0, [0.0]) if found is None else found
     return AuditJob(image, found, Postprocess(), 0.5, None)
-
-
-class Gate:
-    """Stands in for the last exit until it is opened."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.entered, self.open = threading.Event(), threading.Event()
-        self.real = audit_module.detect_batch
-        monkeypatch.setattr(audit_module, "detect_batch", self)
-
-    def __call__(self, *arguments):
-        self.entered.set()
-        assert self.open.wait(LONG_S)
-        return self.real(*arguments)
 
 
 def test_no_audits_have_no_summary_and_an_idle_auditor_is_done(started) -> None:
@@ -94,9 +79,9 @@ def test_the_options_are_those_of_the_answer(started) -> None:
 
 
 def test_an_offer_returns_while_an_audit_is_under_way_and_a_full_queue_drops(
-    started, monkeypatch
+    started, pipeline, monkeypatch
 ) -> None:
-    gate = Gate(monkeypatch)
+    gate = Gate(monkeypatch, pipeline.engines["last"])
     auditor = started(lambda _: None, capacity=2)
     assert auditor.offer(job())
     assert gate.entered.wait(LONG_S)
@@ -109,8 +94,8 @@ def test_an_offer_returns_while_an_audit_is_under_way_and_a_full_queue_drops(
     assert (auditor.done, auditor.dropped, auditor.pending) == (3, 3, 0)
 
 
-def test_stopping_drops_what_waits_and_refuses_later_offers(started, monkeypatch) -> None:
-    gate = Gate(monkeypatch)
+def test_stopping_drops_what_waits_and_refuses_later_offers(started, pipeline, monkeypatch) -> None:
+    gate = Gate(monkeypatch, pipeline.engines["last"])
     auditor = started(lambda _: None)
     for _ in range(3):
         auditor.offer(job())
@@ -148,17 +133,17 @@ def test_an_audit_that_waits_for_an_idle_moment_ends_when_stopped(started, pipel
     with pipeline.workspace():
         auditor.offer(job())
         auditor.stop(LONG_S)
-        assert not auditor._thread.is_alive()
+        assert not audit_threads()
     assert auditor.done == 0
 
 
 def test_an_audit_that_fails_is_counted_logged_once_and_the_next_runs(
-    started, monkeypatch, caplog
+    started, pipeline, monkeypatch, caplog
 ) -> None:
     records: list[AuditRecord] = []
     auditor = started(records.append)
     with monkeypatch.context() as broken, caplog.at_level(logging.ERROR, "dyninfer.monitor"):
-        broken.setattr(audit_module, "detect_batch", lambda *_: [][0])
+        broken.setattr(pipeline.engines["last"], "run", lambda *_: [][0])
         for _ in range(3):
             auditor.offer(job())
         assert auditor.finish(LONG_S)
@@ -182,8 +167,9 @@ def test_the_audits_thread_may_stop_itself(started) -> None:
     box: list[Auditor] = []
     box.append(started(lambda _: box[0].stop()))
     box[0].offer(job())
-    box[0]._thread.join(LONG_S)
-    assert not box[0]._thread.is_alive()
+    for thread in audit_threads():
+        thread.join(LONG_S)
+    assert not audit_threads()
     assert box[0].failed == 0
 
 

@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,38 +16,44 @@ import pytest
 
 import dyninfer
 from dyninfer import AlwaysEasy, AlwaysHard, InputError, PolicyError, Postprocess, Threshold
-from dyninfer.bundle.calibration import Calibration
+from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration
 from dyninfer.monitoring import audit as audit_module
 from dyninfer.monitoring.alarms import Alarm
 from dyninfer.monitoring.audit import AuditRecord
 from dyninfer.monitoring.monitor import Monitor
+from dyninfer.monitoring.report import MonitorSettings
+from dyninfer.monitoring.watch import Watch
 from dyninfer.routing.policy import Policy
-from dyninfer.runtime.batches import detect_batch
+from dyninfer.runtime.session import CascadePipeline
 from tests import support
 from tests.dyninfer.monitoring import watching
+from tests.dyninfer.monitoring.watching import LONG_S, Gate, audit_threads
 
-LONG_S = 60.0  # a wait that ends earlier unless something is wrong
 THRESHOLD = 0.4
 
 
-@dataclass
 class Deployed:
-    """A detector with a monitor of its own, and the alarms it raised."""
+    """A detector with a calibration of its own, and the alarms that its monitor raised."""
 
-    detector: dyninfer.Detector
-    calibration: Calibration | None = None
-    policy: Policy = Threshold(THRESHOLD)  # noqa: RUF009  # it is frozen
-    options: Postprocess = Postprocess()  # noqa: RUF009  # so is this
-    alarms: list[Alarm] = field(default_factory=list)
+    def __init__(self, detector: dyninfer.Detector, calibration: Calibration | None = None) -> None:
+        self.detector, self.monitor = detector, detector.monitor
+        self.policy: Policy = Threshold(THRESHOLD)
+        self.options = Postprocess()
+        self.alarms: list[Alarm] = []
+        self.calibrate(calibration)
 
-    def __post_init__(self) -> None:
-        self.monitor = Monitor(self.detector._pipeline, lambda: self.calibration)
+    def calibrate(self, calibration: Calibration | None) -> None:
+        """Replace the bundle's calibration."""
+        bundle = self.detector.bundle
+        if calibration is None:
+            (bundle.path / CALIBRATION_FILE).unlink(missing_ok=True)
+            return
+        engine = self.detector.engine_record()
+        bundle.write_calibration(calibration.model_copy(update={"engine": engine}))
 
     def send(self, images: Sequence[np.ndarray]) -> list[dyninfer.Detections]:
-        pipeline = self.detector._pipeline
-        found = detect_batch(pipeline, images, self.policy, self.options) if images else []
-        self.monitor.observe(images, found, self.policy, self.options)
-        return found
+        self.detector.policy = self.policy
+        return self.detector(images, options=self.options)
 
     def send_easiness(self, easiness, batch: int = 25, **others) -> None:
         images = watching.pictures(easiness, **others)
@@ -77,6 +82,13 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
     assert audit_threads() == []
 
 
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Iterator[CascadePipeline]:
+    opened = watching.open_pipeline(watching.write_audited(tmp_path / "audited.dyn"))
+    yield opened
+    opened.close()
+
+
 def usual(count: int, seed: int = 0) -> np.ndarray:
     """Easiness as on the calibration's images: about 35 % below the threshold."""
     return watching.quantised(np.random.default_rng(seed).beta(2, 2, count))
@@ -85,25 +97,6 @@ def usual(count: int, seed: int = 0) -> np.ndarray:
 def unusual(count: int, seed: int = 0) -> np.ndarray:
     """Easiness of harder images: about 65 % below the threshold."""
     return watching.quantised(np.random.default_rng(seed).beta(1.5, 3, count))
-
-
-def audit_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "dyninfer-audit"]
-
-
-class Gate:
-    """Keeps audits waiting until it is opened; calls of the detector go on."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.entered, self.open = threading.Event(), threading.Event()
-        self.audited: list[np.ndarray] = []
-        monkeypatch.setattr(audit_module, "detect_batch", self)
-
-    def __call__(self, pipeline, images, policy, options):
-        self.entered.set()
-        assert self.open.wait(LONG_S)
-        self.audited += images
-        return detect_batch(pipeline, images, policy, options)
 
 
 def test_a_monitor_that_is_off_sees_nothing_and_has_no_report(deployed) -> None:
@@ -186,13 +179,12 @@ def test_nan_is_counted_and_raised_at_once(deployed) -> None:
     deployed.start()
     easiness = usual(60)
     deployed.send_easiness(easiness[:20])
-    watch = deployed.monitor._watch
-    nan = watching.answer(None, 1)
+    image, nan = np.zeros((8, 8, 3), np.uint8), watching.answer(None, 1)
     for _ in easiness[20:]:
-        watch.observe([np.zeros((8, 8, 3), np.uint8)], [nan], deployed.policy, Postprocess())
+        deployed.monitor.observe([image], [nan], deployed.policy, Postprocess())
     assert deployed.kinds == ["nan"]
     report = deployed.monitor.report()
-    assert report.nan_images == 40
+    assert (report.nan_images, report.failures) == (40, 0)
     assert sum(report.histogram) == pytest.approx(1)
     assert "NaN" in deployed.alarms[0].message
 
@@ -216,7 +208,7 @@ def test_a_degraded_route_is_not_the_routers_doing(deployed) -> None:
 
 
 def test_without_a_calibration_the_first_window_is_the_baseline(deployed, caplog) -> None:
-    deployed.calibration = None
+    deployed.calibrate(None)
     with caplog.at_level(logging.INFO, "dyninfer.monitor"):
         deployed.start()
         deployed.send_easiness(usual(150))
@@ -245,7 +237,7 @@ def test_a_baseline_that_is_given_comes_before_the_bundles(deployed) -> None:
 
 
 def test_a_constant_easiness_is_no_drift_from_itself(deployed) -> None:
-    deployed.calibration = watching.calibration_of(watching.quantised([0.5] * 100))
+    deployed.calibrate(watching.calibration_of(watching.quantised([0.5] * 100)))
     deployed.start()
     deployed.send_easiness([0.5] * 400)
     assert deployed.kinds == []
@@ -330,7 +322,7 @@ def test_a_report_becomes_json(deployed) -> None:
 def audited_by(deployed: Deployed, monkeypatch, seed: int, count: int = 400) -> list[bytes]:
     """Which of ``count`` pictures are audited, in order."""
     with monkeypatch.context() as patched:
-        gate = Gate(patched)
+        gate = Gate(patched, deployed.detector.engines["last"])
         gate.open.set()
         deployed.start(audit_share=0.3, seed=seed)
         for index in range(count):
@@ -353,7 +345,7 @@ def test_audits_are_of_easy_images_by_chance_and_the_seed_decides(deployed, monk
 def test_answers_do_not_wait_for_audits_and_a_full_queue_drops(deployed, monkeypatch) -> None:
     deployed.start()
     plain = deployed.send(watching.pictures([0.9] * 30))
-    gate = Gate(monkeypatch)
+    gate = Gate(monkeypatch, deployed.detector.engines["last"])
     deployed.start(audit_share=1.0)
     # these return although no audit can end
     found = [deployed.send([image])[0] for image in watching.pictures([0.9] * 30)]
@@ -373,7 +365,7 @@ def test_answers_do_not_wait_for_audits_and_a_full_queue_drops(deployed, monkeyp
 
 
 def test_an_audited_picture_is_a_copy(deployed, monkeypatch) -> None:
-    gate = Gate(monkeypatch)
+    gate = Gate(monkeypatch, deployed.detector.engines["last"])
     deployed.start(audit_share=1.0)
     frame = watching.picture(0.9)
     before = frame.copy()
@@ -397,7 +389,7 @@ def send_audited(deployed: Deployed, count: int, disagreeing: float, seed: int =
 
 def test_the_audits_measure_what_the_calibration_would_have(deployed) -> None:
     losses = (np.random.default_rng(1).random(1000) < 0.1).astype(float)
-    deployed.calibration = watching.calibration_of(usual(1000, seed=99), losses)
+    deployed.calibrate(watching.calibration_of(usual(1000, seed=99), losses))
     deployed.start(audit_share=1.0)
     send_audited(deployed, 300, 0.1)
     audits = deployed.monitor.report().audits
@@ -432,7 +424,7 @@ def test_disagreement_is_raised_once_recovers_and_can_be_raised_again(deployed) 
 def test_the_limit_is_the_certificates_or_the_one_given(deployed) -> None:
     easiness = usual(1000, seed=99)
     certified = watching.calibration_of(easiness, 0.0, watching.certificate(THRESHOLD, 0.9))
-    deployed.calibration = certified
+    deployed.calibrate(certified)
     deployed.start(audit_share=1.0)
     send_audited(deployed, 100, 1.0)
     assert deployed.monitor.report().audits.risk_limit == pytest.approx(0.9)
@@ -441,23 +433,22 @@ def test_the_limit_is_the_certificates_or_the_one_given(deployed) -> None:
     send_audited(deployed, 100, 1.0)
     assert deployed.kinds == ["disagreement"]
     assert deployed.alarms[0].limit == 0.3
-    deployed.calibration = None
+    deployed.calibrate(None)
     deployed.start(audit_share=1.0)
     send_audited(deployed, 100, 1.0)
     assert deployed.kinds == []
     assert deployed.monitor.report().audits.risk_limit is None
 
 
-def test_audits_at_the_limit_itself_raise_few_false_alarms(deployed) -> None:
+def test_audits_at_the_limit_itself_raise_few_false_alarms(pipeline) -> None:
     """Two windows each, at most 1 % of which may: 8 of 100 streams would be far off."""
-    raised = 0
+    settings = MonitorSettings(window=200, audit_share=0, disagreement_alarm=0.1 * 0.65)
+    raised: list[int] = []
     for seed in range(100):
-        deployed.start(disagreement_alarm=0.1 * 0.65)
-        generator = np.random.default_rng(seed)
-        for loss in generator.random(400) < 0.1:
-            deployed.monitor._watch._take_audit(AuditRecord(float(loss), 0.65, None))
-        raised += "disagreement" in deployed.kinds
-    assert raised < 8
+        watch = Watch(pipeline, settings, None, lambda _, seed=seed: raised.append(seed))
+        for loss in np.random.default_rng(seed).random(400) < 0.1:
+            watch.take_audit(AuditRecord(float(loss), 0.65, None))
+    assert len(set(raised)) < 8
 
 
 def test_an_audit_that_fails_is_counted_and_answers_go_on(deployed, monkeypatch) -> None:
@@ -536,7 +527,7 @@ def test_start_begins_anew_and_stop_keeps_the_report(deployed) -> None:
 
 
 def test_stop_and_close_drop_what_waits(deployed, monkeypatch) -> None:
-    gate = Gate(monkeypatch)
+    gate = Gate(monkeypatch, deployed.detector.engines["last"])
     deployed.start(audit_share=1.0)
     deployed.send(watching.pictures([0.9] * 5))
     assert gate.entered.wait(LONG_S)
@@ -593,10 +584,10 @@ def test_starts_at_once_leave_one_thread(deployed) -> None:
     assert deployed.monitor.report().audits.done == sum(usual(10) >= THRESHOLD)
 
 
-def test_a_monitor_that_is_dropped_takes_its_thread_along(deployed) -> None:
-    monitor = Monitor(deployed.detector._pipeline, lambda: deployed.calibration)
+def test_a_monitor_that_is_dropped_takes_its_thread_along(pipeline) -> None:
+    monitor = Monitor(pipeline, lambda: None)
     monitor.start(audit_share=1.0)
-    (thread,) = [t for t in threading.enumerate() if t.name == "dyninfer-audit"]
+    (thread,) = audit_threads()
     gone = weakref.ref(monitor)
     del monitor
     assert gone() is None  # nothing refers back to it
@@ -610,29 +601,25 @@ def test_a_program_ends_after_the_audit_under_way(tmp_path) -> None:
     program = f"""
 import atexit, threading, time
 import dyninfer
-from dyninfer.monitoring import audit
-from dyninfer.monitoring.monitor import Monitor
-from dyninfer.results.postprocess import Postprocess
 from tests.dyninfer.monitoring import watching
 
 entered, ending = threading.Event(), threading.Event()
-real = audit.detect_batch
+detector = dyninfer.load({str(bundle)!r})
+last = detector.engines["last"]
+run = last.run
 
 def slow(*arguments):
     entered.set()
     ending.wait()
     time.sleep(0.2)
     print("audited", flush=True)
-    return real(*arguments)
+    return run(*arguments)
 
-detector = dyninfer.load({str(bundle)!r})
-monitor = Monitor(detector._pipeline, lambda: None)
-monitor.start(audit_share=1.0)
-audit.detect_batch = slow
-images = watching.pictures([0.9] * 8)
-monitor.observe(images, detector(images), detector.policy, Postprocess())
+last.run = slow
+detector.monitor.start(audit_share=1.0)
+detector(watching.pictures([0.9] * 8))
 entered.wait()
-print("seen", monitor.report().images, flush=True)
+print("seen", detector.monitor.report().images, flush=True)
 atexit.register(ending.set)
 """
     done = subprocess.run(

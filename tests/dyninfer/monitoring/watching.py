@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from onnx import helper
 
 import dyninfer
+from dyninfer import Bundle
 from dyninfer.bundle.calibration import Calibration, Certificate, EngineRecord, ImageSet, Row
 from dyninfer.bundle.manifest import CascadeRoute, Exit
+from dyninfer.engines import open_backend
+from dyninfer.engines.base import Engine
+from dyninfer.runtime.session import CascadePipeline
 from tests import support
 
+LONG_S = 60.0  # a wait that ends earlier unless something is wrong
+AUDIT_THREAD = "dyninfer-audit"
 STEPS = 255  # easiness of a picture is a multiple of 1 / STEPS
 
 
@@ -45,6 +53,33 @@ def write_audited(path: Path, size: int = 8) -> Path:
     }
     exits = (Exit(body="first", router="router", head="head"), Exit(body="last"))
     return support.write_tiny_bundle(path, models, CascadeRoute(exits=exits), {"images": size})
+
+
+def open_pipeline(path: Path) -> CascadePipeline:
+    return CascadePipeline(Bundle.open(path), open_backend())
+
+
+def audit_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == AUDIT_THREAD]
+
+
+class Gate:
+    """Keeps audits waiting in the last exit until it is opened; other calls go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, last: Engine) -> None:
+        self.entered, self.open = threading.Event(), threading.Event()
+        self.audited: list[np.ndarray] = []
+        run = last.run
+
+        def gated(inputs, workspace):
+            if threading.current_thread().name == AUDIT_THREAD:
+                self.entered.set()
+                assert self.open.wait(LONG_S)
+                pixels = np.round(inputs["images"].numpy()[0] * 255).astype(np.uint8)
+                self.audited.append(np.ascontiguousarray(pixels[::-1].transpose(1, 2, 0)))
+            return run(inputs, workspace)
+
+        monkeypatch.setattr(last, "run", gated)
 
 
 def picture(easiness: float, *, disagrees: bool = False, size: int = 8) -> np.ndarray:
