@@ -1,37 +1,79 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 import dyninfer
+from dyninfer.demo.run import embedded_checkpoint
 from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
-from dyninfer.exporters.dynamicdet.model import DynamicDetector, random_model
-from dyninfer.exporters.dynamicdet.plan import Plan
-from dyninfer.exporters.dynamicdet.topology import Op, Part
+from dyninfer.exporters.dynamicdet.model import DynamicDetector
 from tests import support
 
 torch.set_num_threads(1)  # the models are small; more threads only wait for each other
 
 
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The bundle of a variant's narrow checkpoint at 128x128, exported once; do not change it."""
-    folder = tmp_path_factory.mktemp("exported")
-    made: dict[str, Path] = {}
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
-    def get(variant: str) -> Path:
-        if variant not in made:
-            path = folder / f"{variant}.dyn"
-            options = DynamicDetOptions(image_size=(support.SIZE, support.SIZE))
-            export_dynamicdet(support.checkpoint_of(variant), path, options)
-            made[variant] = path
-        return made[variant]
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers get files one by one, in this order: no long one may be left for the end."""
+    if WORKER:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Gives a file or folder that the first test to ask for it made, in whatever process.
+
+    Nobody may change it: a test that must, changes a copy.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if WORKER:
+        folder = folder.parent  # each worker has a folder of its own in that of the run
+    folder = folder / "made-once"
+    folder.mkdir(exist_ok=True)
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        path = folder / name
+        with FileLock(folder / f"{name}.lock"):
+            if not path.exists():
+                make(path)
+        return path
 
     return get
+
+
+@pytest.fixture(scope="session")
+def exported(made_once: MakeOnce) -> Callable[[str], Path]:
+    """The bundle of a variant's narrow checkpoint at 128x128, exported once; do not change it."""
+
+    def get(variant: str) -> Path:
+        options = DynamicDetOptions(image_size=(support.SIZE, support.SIZE))
+        checkpoint = support.checkpoint_of(variant)
+        return made_once(
+            f"{variant}.dyn", lambda path: export_dynamicdet(checkpoint, path, options)
+        )
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def embedded_bundle(made_once: MakeOnce) -> Path:
+    """The embedded model at the size it was trained for, exported once; do not change it."""
+    options = DynamicDetOptions(image_size=(192, 192))
+    return made_once(
+        "dy-digits.dyn", lambda path: export_dynamicdet(embedded_checkpoint(), path, options)
+    )
 
 
 @pytest.fixture
@@ -47,48 +89,29 @@ def three_exits(tmp_path: Path) -> Iterator[dyninfer.Detector]:
 
 
 @pytest.fixture(scope="session")
-def small_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_yaml(made_once: MakeOnce) -> Path:
     """A topology that is none of the published ones."""
-    path = tmp_path_factory.mktemp("small") / "small.yaml"
-    path.write_text(support.SMALL_YAML, encoding="utf-8")
-    return path
+    return made_once("small.yaml", lambda path: path.write_text(support.SMALL_YAML, "utf-8"))
 
 
 @pytest.fixture(scope="session")
 def small_model(small_yaml: Path) -> DynamicDetector:
     """A model of the small topology whose float16 rounding is already done."""
-    topology = read_topology(small_yaml)
-    widths = {
-        Part.FIRST: (8, 8, 0, 16, 16, 0, 16),
-        Part.SECOND: (0, 8, 0, 0, 16, 0, 24),
-        Part.HEAD: (8, 0, 0, 16, 16, 0),
-        Part.HEAD2: (16, 16, 0),
-    }
-    plan = Plan(topology, classes=2, anchors_per_level=2)
-    for row in topology.rows():
-        if row.op in (Op.CONV, Op.SPPCSPC, Op.REP_CONV):
-            assert row.ref.part is not None
-            plan.out[row.ref] = widths[row.ref.part][row.ref.index]
-            plan.hidden[row.ref] = plan.out[row.ref]
-    plan.router_hidden = plan.router_channels // 4
-    anchors = [[8, 9, 12, 20], [30, 25, 40, 60]]
-    model = support.randomise(random_model(plan, anchors, seed=3), seed=4)
+    model = support.small_detector(read_topology(small_yaml))
     model.load_state_dict({name: t.half().to(t.dtype) for name, t in model.state_dict().items()})
     return model.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
-def small_checkpoint(small_model: DynamicDetector, small_yaml: Path) -> Path:
-    return support.save_checkpoint(small_model, small_yaml.with_name("small.pt"))
+def small_checkpoint(small_model: DynamicDetector, made_once: MakeOnce) -> Path:
+    return made_once("small.pt", lambda path: support.save_checkpoint(small_model, path))
 
 
 @pytest.fixture(scope="session")
-def small_bundle(small_checkpoint: Path, small_yaml: Path) -> Path:
+def small_bundle(small_checkpoint: Path, small_yaml: Path, made_once: MakeOnce) -> Path:
     """The small topology at 64x96; do not change it."""
-    path = small_checkpoint.with_name("small.dyn")
     options = DynamicDetOptions(image_size=(64, 96), config=small_yaml)
-    export_dynamicdet(small_checkpoint, path, options)
-    return path
+    return made_once("small.dyn", lambda path: export_dynamicdet(small_checkpoint, path, options))
 
 
 @pytest.fixture

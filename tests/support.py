@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -33,7 +36,9 @@ from dyninfer.bundle.manifest import (
 from dyninfer.bundle.sealed import SEAL, dump_sealed
 from dyninfer.bundle.writing import write_bundle, write_stage_file
 from dyninfer.exporters.dynamicdet import layers
-from dyninfer.exporters.dynamicdet.model import DynamicDetector
+from dyninfer.exporters.dynamicdet.model import DynamicDetector, random_model
+from dyninfer.exporters.dynamicdet.plan import Plan
+from dyninfer.exporters.dynamicdet.topology import Op, Part, Topology
 from dyninfer.images.spec import ImageSpec
 from dyninfer.routing.policy import DecisionPoint
 
@@ -113,6 +118,15 @@ def refuses(error: type[dyninfer.DyninferError], *parts: str):
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+def imported_anew(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> ModuleType:
+    """The module as a new process would import it, for the duration of the test."""
+    parent, _, name = module.__name__.rpartition(".")
+    monkeypatch.delitem(sys.modules, module.__name__)
+    anew = importlib.import_module(module.__name__)
+    monkeypatch.setattr(sys.modules[parent], name, module)  # where the import has put the new one
+    return anew
 
 
 # Checkpoints
@@ -225,6 +239,27 @@ head2:
   - [[-2, -1], 1, IDetect, [nc, anchors]]
 n_first_layers: 7
 """
+
+
+SMALL_WIDTHS = {
+    Part.FIRST: (8, 8, 0, 16, 16, 0, 16),
+    Part.SECOND: (0, 8, 0, 0, 16, 0, 24),
+    Part.HEAD: (8, 0, 0, 16, 16, 0),
+    Part.HEAD2: (16, 16, 0),
+}
+
+
+def small_detector(topology: Topology, classes: int = 2) -> DynamicDetector:
+    """A model of :data:`SMALL_YAML` with random weights."""
+    plan = Plan(topology, classes=classes, anchors_per_level=2)
+    for row in topology.rows():
+        if row.op in (Op.CONV, Op.SPPCSPC, Op.REP_CONV):
+            assert row.ref.part is not None
+            plan.out[row.ref] = SMALL_WIDTHS[row.ref.part][row.ref.index]
+            plan.hidden[row.ref] = plan.out[row.ref]
+    plan.router_hidden = plan.router_channels // 4
+    anchors = [[8, 9, 12, 20], [30, 25, 40, 60]]
+    return randomise(random_model(plan, anchors, seed=3), seed=4)
 
 
 # Bundles made by hand

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,6 @@ import dyninfer
 from dyninfer.demo.run import embedded_checkpoint
 from dyninfer.demo.scenes import CLASS_NAMES, Scene, SceneSource
 from dyninfer.evaluation.coco import Truth, average_precision
-from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
 from dyninfer.results.postprocess import EVALUATION
 
 SCENES = 300
@@ -24,13 +25,9 @@ def scenes() -> list[Scene]:
 
 
 @pytest.fixture(scope="module")
-def routes(
-    scenes: list[Scene], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, list[dyninfer.Detections]]:
-    path = tmp_path_factory.mktemp("embedded") / "dy-digits.dyn"
-    export_dynamicdet(embedded_checkpoint(), path, DynamicDetOptions(image_size=(SIZE, SIZE)))
+def routes(scenes: list[Scene], embedded_bundle: Path) -> dict[str, list[dyninfer.Detections]]:
     images = [scene.image for scene in scenes]
-    with dyninfer.load(path) as detector:
+    with dyninfer.load(embedded_bundle) as detector:
         found = {}
         for name, policy in (("easy", dyninfer.AlwaysEasy()), ("hard", dyninfer.AlwaysHard())):
             detector.policy = policy

@@ -260,13 +260,13 @@ def quality_lines(result: CurveResult) -> list[str]:
         quality.break_even, f"faster up to {quality.break_even:.0%} hard"
     )
     return [
-        f"router over random: {_signed(100 * random.mean)} ± {100 * random.std:.2f} "
+        f"router over random: {signed(100 * random.mean)} ± {100 * random.std:.2f} "
         f"{result.metrics[0]} ({result.seeds} seeds); "
         f"below the oracle: {100 * quality.below_oracle:.2f}{share}",
         f"{when} than {alone}",
     ]
 
 
-def _signed(value: float) -> str:
-    """A number with its sign and two digits; +0.00, never -0.00."""
+def signed(value: float) -> str:
+    """With its sign and two digits; +0.00, never -0.00."""
     return f"{round(value, 2) + 0.0:+.2f}"

@@ -58,7 +58,7 @@ class Watch:
         self._policy: Policy | None = None
         self._outlook: Outlook | None = None
         self._images = self._nan_images = self._since_look = self._since_audit_look = 0
-        self.auditor = Auditor(watched, self._take_audit) if settings.audit_share else None
+        self.auditor = Auditor(watched, self.take_audit) if settings.audit_share else None
 
     def observe(
         self,
@@ -135,7 +135,7 @@ class Watch:
         assert self._policy is not None
         self._outlook = self._baseline.under(self._policy)
 
-    def _take_audit(self, record: AuditRecord) -> None:
+    def take_audit(self, record: AuditRecord) -> None:
         """Called by the audits' thread."""
         with self._lock:
             self._audits.append(record)

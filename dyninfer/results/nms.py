@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from dyninfer.types import BoolArray, Float32Array, Int64Array
 
-_CHUNK = 1024  # candidates settled at a time: what is computed for them stays in a core's cache
+CHUNK = 1024  # candidates settled at a time: what is computed for them stays in a core's cache
 _BLOCK = 64  # candidates compared with all others at a time: a row of their overlaps is a uint64
-_FEW = 256  # so many OpenCV settles sooner than NumPy gets going
+FEW = 256  # so many OpenCV settles sooner than NumPy gets going
 _DOUBT = 1e-6  # relative: what float32 finds closer to the limit than this, float64 decides
 _SMALLEST, _LARGEST = 1e-12, 1e30  # areas that float32 and OpenCV take for what they are
 
@@ -65,8 +65,8 @@ def nms(
     if class_ids.max(initial=0) < 1 << 15:
         class_ids = class_ids.astype(np.int16)  # sorted by digits, and compared faster
     kept = np.empty(0, np.int64)
-    for start in range(0, len(boxes_xyxy), _CHUNK):
-        ranks = np.arange(start, min(start + _CHUNK, len(boxes_xyxy)))
+    for start in range(0, len(boxes_xyxy), CHUNK):
+        ranks = np.arange(start, min(start + CHUNK, len(boxes_xyxy)))
         chunk = _candidates(boxes_xyxy, class_ids, ranks)
         if iou >= _DOUBT and _SMALLEST < chunk.bounds[4].min() <= chunk.bounds[4].max() < _LARGEST:
             chunk = chunk.as_type(np.float32)
@@ -92,7 +92,7 @@ def _candidates(boxes_xyxy: Float32Array, class_ids: Int64Array, ranks: Int64Arr
 
 def _settle(candidates: _Candidates, iou: float) -> Int64Array:
     """Ranks of what is kept, in any order; the candidates are sorted by rank."""
-    few = _FEW if candidates.bounds.dtype == np.float32 else 0
+    few = FEW if candidates.bounds.dtype == np.float32 else 0
     kept: list[Int64Array] = []
     left = gone = len(candidates.ranks)
     if left > few:

@@ -19,7 +19,7 @@ from dyninfer.types import Float64Array
 
 METHOD = "Waudby-Smith and Ramdas's betting bound, thresholds tested from the safest down"
 _SHUFFLE_SEED = 0
-_CHUNK = 1 << 21  # losses held at a time: 16 MiB
+CHUNK = 1 << 21  # losses held at a time: 16 MiB
 
 
 def certify(
@@ -103,7 +103,7 @@ def _lowest_threshold(
     """The end of the sequence of tests, as the smallest float32 that passed."""
     images = easiness.shape[1]
     candidates = np.unique(easiness[easiness >= 0])[::-1]
-    step = max(1, _CHUNK // images)
+    step = max(1, CHUNK // images)
     nothing_lost = np.zeros((1, images))
     if _p_values(nothing_lost, risk, confidence)[0] > 1 - confidence:
         return SEND_ALL

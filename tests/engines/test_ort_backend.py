@@ -21,7 +21,8 @@ from dyninfer import BackendUnavailable, Bundle, EngineBuildError, InputError
 from dyninfer.bundle.manifest import TensorSpec
 from dyninfer.engines import open_backend
 from dyninfer.engines.base import check_tensor
-from dyninfer.engines.ort.tensor import MAX_BOUND
+from dyninfer.engines.ort.backend import OrtBackend
+from dyninfer.engines.ort.tensor import MAX_BOUND, OrtWorkspace
 from tests import support
 
 GATHER_FOLDER = support.ROOT / "engines" / "ort"
@@ -165,10 +166,23 @@ def test_outputs_stay_in_the_same_memory_and_nothing_grows_after_the_largest_bat
     assert workspace.allocated_bytes > size
 
 
-def test_a_detector_allocates_nothing_after_its_warm_up(detector, small_bundle) -> None:
+@pytest.fixture
+def workspaces(monkeypatch: pytest.MonkeyPatch) -> list[OrtWorkspace]:
+    """Those that are made from here on, of all callers."""
+    made: list[OrtWorkspace] = []
+    make = OrtBackend.workspace
+
+    def watched(backend: OrtBackend) -> OrtWorkspace:
+        made.append(make(backend))
+        return made[-1]
+
+    monkeypatch.setattr(OrtBackend, "workspace", watched)
+    return made
+
+
+def test_a_detector_allocates_nothing_after_its_warm_up(workspaces, detector, small_bundle) -> None:
     images = support.random_images(4, 64, 96)
     easiness = sorted(output.easiness for output in detector.infer({"images": images}))
-    session = detector.session
     policies = [dyninfer.AlwaysEasy(), dyninfer.AlwaysHard(), dyninfer.Threshold(easiness[2])]
     pictures = support.random_pictures(4)
 
@@ -178,13 +192,12 @@ def test_a_detector_allocates_nothing_after_its_warm_up(detector, small_bundle) 
             detector(pictures)
             for batch in (4, 1, 3):
                 detector.infer({"images": images[:batch]})
-        with session.workspace() as workspace:
-            return workspace.allocated_bytes
+        return sum(workspace.allocated_bytes for workspace in workspaces)
 
     warm = everything()
     assert warm > images.nbytes
     assert [everything() for _ in range(3)] == [warm] * 3
-    assert len(session._free_workspaces) == 1
+    assert len(workspaces) == 1
     assert small_bundle.is_dir()
 
 
@@ -215,7 +228,7 @@ def test_a_caller_keeps_no_more_bindings_than_it_may(opened) -> None:
     assert kept == list(range(50 - MAX_BOUND, 50))
 
 
-def test_two_hundred_mixed_batches_take_no_more_memory(two_exits) -> None:
+def test_two_hundred_mixed_batches_take_no_more_memory(workspaces, two_exits) -> None:
     generator = np.random.default_rng(0)
     pictures = [np.full((8, 8, 3), (0, 0, shade), np.uint8) for shade in (20, 230)]
     batches = [
@@ -224,15 +237,13 @@ def test_two_hundred_mixed_batches_take_no_more_memory(two_exits) -> None:
     ]
 
     def memory() -> int:
-        with two_exits.session.workspace() as workspace:
-            return workspace.allocated_bytes
+        return sum(workspace.allocated_bytes for workspace in workspaces)
 
+    tracemalloc.start()
     for batch in batches:  # every size of every split
         two_exits(batch)
     before = memory()
     gc.collect()
-    tracemalloc.start()
-    two_exits(batches[0])
     held, _ = tracemalloc.get_traced_memory()
     for batch in batches:
         two_exits(batch)
@@ -344,16 +355,18 @@ def test_gather_uses_its_buffer_again_and_different_names_do_not_share() -> None
 
 
 def test_threads_share_one_gather_session(monkeypatch) -> None:
+    from dyninfer.engines.ort.runtime import ort
+
     backend = open_backend()
-    made, session = [], backend._session
+    made, session = [], ort.InferenceSession
     start = threading.Barrier(4)
 
-    def slowly(path, what):
-        made.append(what)
+    def slowly(path, *arguments, **options):
+        made.append(path)
         time.sleep(0.05)
-        return session(path, what)
+        return session(path, *arguments, **options)
 
-    monkeypatch.setattr(backend, "_session", slowly)
+    monkeypatch.setattr(ort, "InferenceSession", slowly)
     tensor = backend.from_host(np.arange(6, dtype=np.float32).reshape(3, 2))
 
     def gather(row: int) -> list[float]:

@@ -11,17 +11,11 @@ import pytest
 import torch
 
 import dyninfer
+from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet, load_model
-from dyninfer.exporters.dynamicdet.model import DynamicDetector, random_model
-from dyninfer.exporters.dynamicdet.plan import plan_from_table
-from dyninfer.exporters.dynamicdet.topology import Part, published
+from dyninfer.exporters.dynamicdet.model import DynamicDetector
+from dyninfer.exporters.dynamicdet.topology import Part
 from tests import support
-
-YOLO_ANCHORS = (
-    (12, 16, 19, 36, 40, 28),
-    (36, 75, 76, 55, 72, 146),
-    (142, 110, 192, 243, 459, 401),
-)
 
 
 def assert_route_matches(
@@ -144,21 +138,20 @@ def assert_bundle_equals_model(bundle: Path, model: DynamicDetector, images: np.
 
 
 @pytest.mark.slow
-def test_other_widths_a_single_class_and_a_size_that_is_not_square(tmp_path) -> None:
-    plan = plan_from_table(
-        published("dy-yolov7"),
-        lambda part, channels: max(4, channels // (24 if part is Part.FIRST else 32)),
-        classes=1,
-    )
-    model = support.randomise(random_model(plan, YOLO_ANCHORS, seed=5))
+def test_a_single_class_a_name_and_a_licence(tmp_path) -> None:
+    config = tmp_path / "one.yaml"
+    config.write_text(support.SMALL_YAML.replace("nc: 2", "nc: 1"), encoding="utf-8")
+    model = support.small_detector(read_topology(config), classes=1)
     checkpoint = support.save_checkpoint(model, tmp_path / "one.pt")
-    options = DynamicDetOptions(image_size=(96, 160), name="digits", licence="CC0-1.0")
+    options = DynamicDetOptions(
+        image_size=(96, 160), config=config, name="digits", licence="CC0-1.0"
+    )
     manifest = export_dynamicdet(checkpoint, tmp_path / "one.dyn", options)
 
     assert manifest.class_names == ("class_0",)
     assert (manifest.name, manifest.source.licence) == ("digits", "CC0-1.0")
     images = support.random_images(3, 96, 160)
-    source = load_model(checkpoint)
+    source = load_model(checkpoint, config)
     assert_bundle_equals_model(tmp_path / "one.dyn", source, images)
     objectness = source_outputs(source, images)[1][0][1]
     assert objectness.shape[-1] == 1

@@ -15,7 +15,7 @@ import pytest
 import dyninfer
 from dyninfer.bundle.folder import file_sha256
 from dyninfer.exporters.parity import Flips, Parity
-from dyninfer.exporters.source_stage import Array
+from dyninfer.types import AnyArray as Array
 from dyninfer.exporters.verify import verify
 from tests import support
 

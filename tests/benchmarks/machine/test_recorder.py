@@ -121,26 +121,18 @@ def never() -> tuple[None, str]:
     raise AssertionError("NVML was asked on a Jetson")
 
 
-class Breaks:
-    def __init__(self) -> None:
-        self.missing: dict[str, str] = {}
-        self.calls = 0
+def test_a_reading_that_breaks_is_told_and_ends_no_benchmark(tmp_path: Path):
+    nvml = FakeNvml(FakeGpu())
+    read = nvml.nvmlDeviceGetTemperature
 
-    def sample(self) -> dict[str, float]:
-        self.calls += 1
-        if self.calls == 2:
-            raise OSError("gone")
-        return {"a": 1.0}
+    def gone(*_: object) -> int:
+        nvml.nvmlDeviceGetTemperature = read  # the last sample, at the end, is taken again
+        raise OSError("gone")
 
-
-def test_a_sampler_that_breaks_is_told_and_ends_no_benchmark(tmp_path: Path):
-    recorder = MachineRecorder(0.01, root=tmp_path)
-    with recorder:
-        recorder._samplers = [Breaks(), *recorder._samplers]
-        broken = recorder._samplers[0]
-        broken.sample()
-        end = time.monotonic() + 5
-        while recorder._thread.is_alive() and time.monotonic() < end:
+    with MachineRecorder(0.01, device="cuda:0", root=tmp_path, load_nvml=nvml.load) as recorder:
+        nvml.nvmlDeviceGetTemperature = gone
+        end = time.monotonic() + 30
+        while "sampling" not in recorder.log().missing and time.monotonic() < end:
             time.sleep(0.01)
     assert recorder.log().missing["sampling"] == "ended early: OSError: gone"
 

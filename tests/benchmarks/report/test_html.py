@@ -16,7 +16,7 @@ from dyninfer.benchmarks.report import html
 from dyninfer.benchmarks.report.html import to_html, write_html
 from dyninfer.errors import MissingExtra
 from tests.benchmarks.report import report_records as records
-from tests.support import refuses
+from tests.support import imported_anew, refuses
 
 KINDS = {
     "full": records.full_record,
@@ -218,10 +218,7 @@ def test_a_failure_leaves_the_old_report_and_nothing_half_written(
 
 def test_without_jinja_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    html._environment.cache_clear()
-    try:
-        with refuses(MissingExtra, 'pip install "dyninfer[report]"'):
-            write_html(records.minimal_record(), tmp_path / "report.html")
-    finally:
-        html._environment.cache_clear()
+    anew = imported_anew(monkeypatch, html)
+    with refuses(MissingExtra, 'pip install "dyninfer[report]"'):
+        anew.write_html(records.minimal_record(), tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []

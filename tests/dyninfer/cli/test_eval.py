@@ -185,9 +185,9 @@ def test_a_curve_shows_each_share_once_and_tells_where_its_pictures_are_from(
 
 
 def test_zero_has_no_minus() -> None:
-    from dyninfer.cli.evaluate import _signed
+    from dyninfer.cli.evaluate import signed
 
-    assert [_signed(value) for value in (-0.001, 0.0, 0.126, -2)] == [
+    assert [signed(value) for value in (-0.001, 0.0, 0.126, -2)] == [
         "+0.00",
         "+0.00",
         "+0.13",

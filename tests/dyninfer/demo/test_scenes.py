@@ -10,6 +10,7 @@ for package in ("mlxtend", "skimage", "sklearn"):
 
 from dyninfer.demo import scenes  # noqa: E402
 from dyninfer.demo.scenes import CLASS_NAMES, PHOTOS, SceneSource, digits  # noqa: E402
+from tests import support  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,6 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
 
     real = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", refuse)
-    scenes._all_digits.cache_clear()
-    scenes.digits.cache_clear()
+    anew = support.imported_anew(monkeypatch, scenes)
     with pytest.raises(MissingExtra, match=r'mlxtend.*pip install "dyninfer\[demo\]"'):
-        SceneSource()
+        anew.SceneSource()

@@ -437,7 +437,7 @@ def test_audits_at_the_limit_itself_raise_few_false_alarms(deployed) -> None:
         deployed.start(disagreement_alarm=0.1 * 0.65)
         generator = np.random.default_rng(seed)
         for loss in generator.random(400) < 0.1:
-            deployed.monitor._watch._take_audit(AuditRecord(float(loss), 0.65, None))
+            deployed.monitor._watch.take_audit(AuditRecord(float(loss), 0.65, None))
         raised += "disagreement" in deployed.kinds
     assert raised < 8
 

@@ -47,7 +47,7 @@ def test_nms_equals_the_greedy_definition(count, seed, classes, spread, iou, lim
 )
 def test_an_overlap_equal_to_the_limit_suppresses_nothing(count, seed, classes, iou, few) -> None:
     boxes, ids = on_a_grid(count, seed, classes=classes)
-    with patch.object(nms_module, "_FEW", few):
+    with patch.object(nms_module, "FEW", few):
         assert nms(boxes, ids, iou, 300).tolist() == greedy(boxes, ids, iou, 300)
 
 
@@ -60,7 +60,7 @@ def test_an_overlap_equal_to_the_limit_suppresses_nothing(count, seed, classes, 
 )
 def test_how_the_work_is_cut_does_not_change_the_result(seed, chunk, few, classes) -> None:
     boxes, ids = candidates(260, seed, classes=classes, spread=120, largest=60)
-    with patch.multiple(nms_module, _CHUNK=chunk, _FEW=few):
+    with patch.multiple(nms_module, CHUNK=chunk, FEW=few):
         found = nms(boxes, ids, 0.5, 300)
     assert found.tolist() == greedy(boxes, ids, 0.5, 300)
 
@@ -89,7 +89,7 @@ def test_boxes_beyond_what_float32_can_multiply_are_told_apart(scale) -> None:
     assert nms(scaled, ids, 0.5, 300).tolist() == expected
     for order in ([boxes, scaled], [scaled, boxes]):
         mixed, mixed_ids = np.concatenate(order), np.concatenate([ids, ids])
-        with patch.object(nms_module, "_CHUNK", 300):
+        with patch.object(nms_module, "CHUNK", 300):
             found = nms(mixed, mixed_ids, 0.5, 800)
         assert found.tolist() == greedy(mixed, mixed_ids, 0.5, 800)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.trt.backend import Platform, TrtBackend
 from dyninfer.engines.trt.cuda_python import CudaPython
 from dyninfer.engines.trt.pycuda_driver import PyCuda
+from dyninfer.engines.trt.workspace import TrtWorkspace
 from dyninfer.runtime.session import Session
 from tests.engines.trt.standin.driver import FakeDriver
 from tests.engines.trt.standin.library import FakeLibrary, engine_file
@@ -33,6 +34,17 @@ class Rig:
     fake: FakeLibrary
     cuda: Any
     backend: TrtBackend
+    driver: FakeDriver | FakeRuntime
+    workspaces: list[TrtWorkspace] = field(default_factory=list)  # of all callers so far
+
+    def __post_init__(self) -> None:
+        make = self.backend.workspace
+
+        def watched() -> TrtWorkspace:
+            self.workspaces.append(make())
+            return self.workspaces[-1]
+
+        self.backend.workspace = watched
 
     def build(self, bundle: Bundle, **options: Any) -> OpenBuild:
         """Engines for stages one by one: ``options`` by stage, or all."""
@@ -63,13 +75,17 @@ def make_rig(
 ) -> Rig:
     machine = Machine(late=late, **options)
     fake = FakeLibrary(machine, version, DEVICE)
+    driver: FakeDriver | FakeRuntime
     cuda: Any
     if package == "pycuda":
-        cuda = PyCuda(DEVICE, FakeDriver(machine))
+        driver = FakeDriver(machine)
+        cuda = PyCuda(DEVICE, driver)
     else:
-        cuda = CudaPython(DEVICE, FakeRuntime(machine))
+        driver = FakeRuntime(machine)
+        cuda = CudaPython(DEVICE, driver)
     library = fake.library
-    return Rig(machine, fake, cuda, TrtBackend(library.flavour, platform=Platform(library, cuda)))
+    backend = TrtBackend(library.flavour, platform=Platform(library, cuda))
+    return Rig(machine, fake, cuda, backend, driver)
 
 
 def assert_same(a: Sequence[dyninfer.RawOutput], b: Sequence[dyninfer.RawOutput]) -> None:

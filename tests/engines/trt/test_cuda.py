@@ -156,7 +156,7 @@ def test_pycuda_contexts_are_popped_in_every_thread(tmp_path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    stacks = rig.cuda._api.stacks
+    stacks = rig.driver.stacks
     assert len(stacks) >= 3
     assert not any(stacks)
 

@@ -63,7 +63,7 @@ def test_an_owner_that_shares_through_dlpack_is_told_our_stream(tmp_path) -> Non
         values = DlpackValues(rig.machine, DEVICE, coded(8))
         with rig.cuda.active():
             detector.infer({"images": values})
-        (workspace,) = detector.session._free_workspaces
+        (workspace,) = rig.workspaces
         assert set(values.waited) == {workspace.handle}
         values.free()
 

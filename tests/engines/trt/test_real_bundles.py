@@ -10,11 +10,9 @@ import pytest
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.cli.verify import built_in_photos
-from dyninfer.demo.run import embedded_checkpoint
 from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine
 from dyninfer.engines.trt.library import Flavour, load_library
-from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
 from dyninfer.exporters.precision.convert import convert_bundle_stages
 from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Settings, Int8Target
 from tests import support
@@ -35,19 +33,9 @@ SETTINGS = Int8Settings(
 
 
 @pytest.fixture(scope="module")
-def bundle_of(
-    exported: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Bundle]:
-    embedded: list[Path] = []
-
+def bundle_of(exported: Callable[[str], Path], embedded_bundle: Path) -> Callable[[str], Bundle]:
     def get(name: str) -> Bundle:
-        if name != EMBEDDED:
-            return Bundle.open(exported(name))
-        if not embedded:
-            path = tmp_path_factory.mktemp("embedded") / "dy-digits.dyn"
-            export_dynamicdet(embedded_checkpoint(), path, DynamicDetOptions(image_size=(192, 192)))
-            embedded.append(path)
-        return Bundle.open(embedded[0])
+        return Bundle.open(embedded_bundle if name == EMBEDDED else exported(name))
 
     return get
 

@@ -104,8 +104,8 @@ def test_threads_share_engines_and_pools_but_neither_streams_nor_buffers(tmp_pat
 
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(work, range(12)))
-        streams = {w.handle for w in detector.session._free_workspaces}
-        assert len(streams) == len(detector.session._free_workspaces) >= 2
+        streams = {workspace.handle for workspace in rig.workspaces}
+        assert len(streams) == len(rig.workspaces) >= 2
 
 
 @pytest.mark.parametrize("package", ["cuda-python", "pycuda"])
@@ -179,21 +179,21 @@ def test_the_speculative_head_is_enqueued_before_the_host_waits_for_the_easiness
     for speculative in (False, True):
         rig = make_rig()
         events: list[str] = []
-        wait, enqueue = rig.machine.wait, rig.machine._enqueue
+        wait, enqueue = rig.machine.wait, rig.machine.enqueue
 
         def watch_wait(event, wait=wait, events=events):
             events.append("wait")
             return wait(event)
 
-        def watch(stream, operation, enqueue=enqueue, events=events):
+        def watch(handle, operation, enqueue=enqueue, events=events):
             if operation.name == "engine":
                 events.append("engine")
-            return enqueue(stream, operation)
+            return enqueue(handle, operation)
 
         with rig.detector(path, speculative_head=speculative) as detector:
-            rig.machine.wait, rig.machine._enqueue = watch_wait, watch
+            rig.machine.wait, rig.machine.enqueue = watch_wait, watch
             found = detector.infer(two([EASY, HARD, HARD]))
-            rig.machine.wait, rig.machine._enqueue = wait, enqueue
+            rig.machine.wait, rig.machine.enqueue = wait, enqueue
             assert [o.exit_index for o in found] == [0, 1, 1]
             assert detector.engines["head"].row_count == (3 if speculative else 1)
             assert events[: events.index("wait")] == ["engine"] * (3 if speculative else 2)
@@ -231,10 +231,19 @@ def test_times_come_from_the_device_and_cover_all_stages_that_ran(tmp_path) -> N
 def test_host_arrays_of_the_workspace_need_no_second_copy(tmp_path) -> None:
     path = support.write_two_exits(tmp_path / "two.dyn")
     rig = make_rig()
+    sources: list[int] = []
+    copy = rig.machine.copy
+
+    def watch(target, source, handle, kind):
+        if kind == "cudaMemcpyHostToDevice":
+            sources.append(source.view.ctypes.data)
+        return copy(target, source, handle, kind)
+
+    rig.machine.copy = watch
     with rig.detector(path) as detector:
         detector([np.zeros((9, 9, 3), np.uint8)] * 2)
-        (workspace,) = detector.session._free_workspaces
-        assert not any(key[0] == "staged" for key in workspace._pinned._blocks)
+        (workspace,) = rig.workspaces
+        assert sources == [workspace.host_array("images", (2, 3, 8, 8)).ctypes.data]
 
 
 def test_nan_easiness_goes_on(tmp_path) -> None:

@@ -12,6 +12,7 @@ from dyninfer import AlwaysEasy, AlwaysHard, Bundle, InputError
 from dyninfer.benchmarks.lab.limits import batching, end_to_end, loading, overhead
 from dyninfer.benchmarks.lab.limits.bare_route import BareRoute
 from dyninfer.benchmarks.lab.limits.idle_bundle import SIZE, write_idle_bundle
+from dyninfer.bundle.folder import file_sha256
 from tests import support
 
 
@@ -31,7 +32,6 @@ def test_the_idle_bundle_routes_by_one_pixel_and_finds_one_box(idle: Path) -> No
 
 def test_the_overhead_is_what_the_sessions_do_not_take(monkeypatch) -> None:
     monkeypatch.setattr(overhead, "CALLS", 5)
-    monkeypatch.setattr(overhead, "_WARM_UP", 1)
     seen: list[int] = []
     results = overhead.measure(3, lambda: seen.append(1))
     assert [result.key for result in results] == [case.key for case in overhead.CASES]
@@ -75,9 +75,11 @@ def test_loading_is_timed_in_processes_of_its_own(idle: Path) -> None:
 
 
 def test_a_bundle_that_cannot_be_loaded_is_said_so(idle: Path) -> None:
-    (idle / "parity.json").write_text("{}")
-    with support.refuses(InputError, "parity.json"):
-        loading._opened_ms(loading.OURS, idle, [])
+    broken = idle / "onnx" / "second.onnx"
+    broken.write_bytes(b"no model, though the manifest knows it")
+    support.reseal(idle, lambda m: m["stages"]["second"].update(sha256=file_sha256(broken)))
+    with support.refuses(InputError, "second.onnx"):
+        loading.measure(idle, 2)
 
 
 def test_the_share_of_work_of_a_mixed_batch(idle: Path) -> None:
