@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import Enum
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -266,11 +267,11 @@ class Manifest(_Model):
             return tuple(exit_.router for exit_ in self.route.exits[:-1])
         return self.deciders
 
-    @property
-    def read_images(self) -> tuple[str, ...]:
+    @cached_property
+    def image_tensors(self) -> Mapping[str, TensorSpec]:
         """The image inputs that stages of the route read, in the order they are needed."""
-        read = (spec.name for name in self.route.stages for spec in self.stages[name].inputs)
-        return tuple(dict.fromkeys(name for name in read if name in self.image_inputs))
+        read = (spec for name in self.route.stages for spec in self.stages[name].inputs)
+        return {spec.name: spec for spec in read if spec.name in self.image_inputs}
 
     @model_validator(mode="after")
     def _wiring(self) -> Manifest:

@@ -169,30 +169,25 @@ class Threshold:
                 "to just above 1 (all hard), or one for each exit but the last"
             )
         # a list of the caller's could change later
-        object.__setattr__(self, "value", values if many else float(values[0]))
+        kept = tuple(float(value) for value in values)
+        object.__setattr__(self, "value", kept if many else kept[0])
 
     def __str__(self) -> str:
-        values = ", ".join(f"{value:.4g}" for value in self._values())
-        return f"threshold {values}"
-
-    def _values(self) -> tuple[float, ...]:
-        if isinstance(self.value, Sequence):
-            return tuple(float(value) for value in self.value)
-        return (float(self.value),)
+        values = self.value if isinstance(self.value, tuple) else (self.value,)
+        return f"threshold {', '.join(f'{value:.4g}' for value in values)}"
 
     def decide(self, easiness: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
-        values = self._values()
-        value = values[point.index] if len(values) > 1 else values[0]
+        one = self.value
+        value: float = one[point.index] if isinstance(one, tuple) else one  # type: ignore[assignment]  # a sequence became a tuple
         return route(easiness, value).astype(np.int64)
 
     def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
         """Refuse a route without routers, and a sequence of the wrong length."""
         check_signals(points, EASINESS, self)
-        values = self._values()
-        if isinstance(self.value, Sequence) and len(values) != len(points):
+        if isinstance(self.value, tuple) and len(self.value) != len(points):
             raise PolicyError(
-                f"{len(values)} thresholds were given, expected {len(points)}: "
+                f"{len(self.value)} thresholds were given, expected {len(points)}: "
                 f"one for each of the {len(points) + 1} exits but the last"
             )
 

@@ -228,15 +228,14 @@ class Detector:
             InputError: an image cannot be used; the message says which and why.
             PolicyError: the policy does not fit this bundle or these images.
         """
-        one = isinstance(images, (str, os.PathLike, np.ndarray))
-        if not one and not isinstance(images, Sequence):
+        if isinstance(images, (str, os.PathLike, np.ndarray)):
+            options, routing = self._choices(options, policy, 1)
+            return cast(Detections, self._answer([take_picture(images)], options, routing, 0)[0])
+        if not isinstance(images, Sequence):
             raise InputError(
                 f"images is {type(images).__name__}, expected a path, an array, or a list of them"
             )
-        listed: Sequence[ImageLike] = [images] if one else images  # type: ignore[assignment, list-item]  # looked at above
-        found = self.answers(listed, options=options, policy=policy, numbered=not one)
-        detections = cast("list[Detections]", found)
-        return detections[0] if one else detections
+        return cast("list[Detections]", self.answers(images, options=options, policy=policy))
 
     def answers(
         self,
@@ -244,29 +243,29 @@ class Detector:
         *,
         options: Options | None = None,
         policy: Policy | Target | None = None,
-        numbered: bool = True,
     ) -> list[Answer]:
-        """What a call gives for a list, typed for every task.
-
-        ``numbered`` False leaves the position of an image out of what is said of it.
-        """
-        self._session.check_open()
-        if options is None:
-            options = self._own_options
-        else:
-            check_options(self._session.task, options, self.manifest.name)
-        routing = self._routing_for(policy, len(images))
+        """What a call gives for a list, typed for every task."""
+        options, routing = self._choices(options, policy, len(images))
         found: list[Answer] = []
         for first in range(0, len(images), self._max_batch):
             chunk = images[first : first + self._max_batch]
             batch = [
                 take_numbered(image, first + place, len(images))
-                if numbered
-                else take_picture(image)
                 for place, image in enumerate(chunk)
             ]
             found += self._answer(batch, options, routing, first)
         return found
+
+    def _choices(
+        self, options: Options | None, policy: Policy | Target | None, images: int
+    ) -> tuple[Options, _Routing]:
+        """Options and routing of a call, checked."""
+        self._session.check_open()
+        if options is None:
+            options = self._own_options
+        else:
+            check_options(self._session.task, options, self.manifest.name)
+        return options, self._routing_for(policy, images)
 
     def _answer(
         self, pictures: list[Picture], options: Options, routing: _Routing, first: int
@@ -353,7 +352,7 @@ class Detector:
 
     def prepare(self, images: Sequence[ImageArray]) -> dict[str, Float32Array]:
         """Pictures (h, w, 3) uint8 BGR, at least one, as :meth:`infer` takes them."""
-        specs = {name: self.manifest.image_inputs[name] for name in self.manifest.read_images}
+        specs = {name: self.manifest.image_inputs[name] for name in self.manifest.image_tensors}
         return {
             name: np.stack([spec.prepare(image) for image in images])
             for name, spec in specs.items()
