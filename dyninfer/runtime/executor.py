@@ -378,8 +378,8 @@ class _EveryWay(_Walk[T]):
 def _split(chosen: npt.NDArray[Any], count: int, outcomes: int, policy: Policy) -> _Split:
     """Which images take which outcome; those that nobody takes are left out."""
     if chosen.shape == (count,) and chosen.dtype.kind in "iub":
-        if count == 1 and 0 <= chosen[0] < outcomes:
-            return [(int(chosen[0]), None)]
+        if count == 1 and 0 <= (only := chosen.item()) < outcomes:
+            return [(only, None)]
         places = [(outcome, np.flatnonzero(chosen == outcome)) for outcome in range(outcomes)]
         if sum(len(where) for _, where in places) == count:
             return [(k, None if len(w) == count else w) for k, w in places if len(w)]
