@@ -22,7 +22,7 @@ from types import TracebackType
 import numpy as np
 
 from dyninfer.benchmarks.baselines.child import Child, ChildError
-from dyninfer.benchmarks.baselines.setup import Arrays, Call, Setup, Side
+from dyninfer.benchmarks.baselines.setup import Arrays, CallKind, Setup, Side
 from dyninfer.evaluation.interleaved import Run, run_rounds, warm_up
 
 MODULE = "dyninfer.benchmarks.baselines.worker"
@@ -38,16 +38,16 @@ class Entry:
     """A contender, by name, and the kind of call it is timed with."""
 
     contender: str
-    call: Call
+    call: CallKind
 
     @property
     def name(self) -> str:
         """For example ``dyninfer`` or ``dyninfer, engines only``."""
-        return self.contender + (", engines only" if self.call is Call.ENGINES else "")
+        return self.contender + (", engines only" if self.call is CallKind.ENGINES else "")
 
 
 @dataclass(frozen=True)
-class Samples:
+class ContestTimes:
     """Times of one entry on one side, in the order of the rounds.
 
     ``idle_cpu_ms`` is the median of the processor time that its process used between its runs.
@@ -92,7 +92,7 @@ class Worker:
         return self._child.pid
 
     def run(
-        self, side: Side, call: Call, calls: int = 1, *, wake: bool = False
+        self, side: Side, call: CallKind, calls: int = 1, *, wake: bool = False
     ) -> dict[str, float]:
         """Run; see :meth:`dyninfer.benchmarks.baselines.worker.Runner.run`."""
         command = {"side": side.value, "call": call.value, "calls": calls, "wake": wake}
@@ -179,7 +179,7 @@ class Contest:
         rounds: int,
         settle_ms: float = SETTLE_MS,
         on_round: Callable[[], object] = lambda: None,
-    ) -> list[Samples]:
+    ) -> list[ContestTimes]:
         """Time entries in turns, after a warm-up of each; those that drop out are left out.
 
         A turn is one call, or of a contender whose calls take less than half of :data:`TURN_MS`
@@ -196,7 +196,7 @@ class Contest:
             turn.wake = wake
         times = run_rounds(runs, rounds, on_round)
         return [
-            Samples(turn.entry, side, tuple(times[turn.entry.name]), median(turn.idle_cpu_ms))
+            ContestTimes(turn.entry, side, tuple(times[turn.entry.name]), median(turn.idle_cpu_ms))
             for turn in turns
             if turn.entry.contender in self.workers
         ]
@@ -249,5 +249,5 @@ def measure_memory(
     with Worker(setup, environment) as worker:
         for _ in range(runs):
             for side in sides:
-                worker.run(side, Call.API)
+                worker.run(side, CallKind.API)
         return Memory(worker.load_ms, worker.loaded_mib, worker.peak_mib())

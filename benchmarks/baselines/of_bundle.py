@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import dyninfer
-from dyninfer.benchmarks.baselines.setup import Action, Arrays, Call, Setup, Side, read_inputs
+from dyninfer.benchmarks.baselines.setup import Action, Arrays, CallKind, Setup, Side, read_inputs
 from dyninfer.builds.choice import choose_build
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
@@ -30,20 +31,13 @@ class DyninferContender:
     note = ""
 
     def __init__(self, setup: Setup) -> None:
-        opening = setup.opening
         self._detector = dyninfer.load(
-            setup.model,
-            device=opening.device,
-            backend=opening.backend,
-            provider=opening.provider,
-            precision=opening.precision,
-            build=False,
-            max_batch=1,
+            setup.model, **asdict(setup.engine), build=False, max_batch=1
         )
         self._session = self._detector.session  # below the public API, to time that on its own
         self._inputs = read_inputs(setup)
 
-    def action(self, side: Side, call: Call) -> Action:
+    def action(self, side: Side, call: CallKind) -> Action:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
         policy = _policy(side)
 
@@ -54,7 +48,7 @@ class DyninferContender:
             with self._session.workspace() as workspace:
                 self._session.run(lambda name, *_: self._inputs[name], 1, policy, workspace)
 
-        return run_api if call is Call.API else run_engines
+        return run_api if call is CallKind.API else run_engines
 
     def outputs(self, side: Side) -> Arrays:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
@@ -72,10 +66,10 @@ class LastExitContender:
     note = ""
 
     def __init__(self, setup: Setup) -> None:
-        bundle, opening = Bundle.open(setup.model), setup.opening
+        bundle, engine = Bundle.open(setup.model), setup.engine
         self._manifest = last_exit_manifest(bundle.manifest)
-        self._backend = open_backend(opening.backend, opening.device, opening.provider)
-        build = choose_build(bundle, self._backend, opening.precision, 1, may_build=False)
+        self._backend = open_backend(engine.backend, engine.device, engine.provider)
+        build = choose_build(bundle, self._backend, engine.precision, 1, may_build=False)
         self._final = (bundle.manifest.ways[-1].head or bundle.manifest.ways[-1].body,)
         outputs = self._manifest.task.outputs
         self._engines = [
@@ -91,9 +85,9 @@ class LastExitContender:
         self._inputs = {name: inputs[name] for name in self._manifest.image_inputs}
         self._workspace = self._backend.workspace()
 
-    def action(self, side: Side, call: Call) -> Action:  # noqa: ARG002  # it has one exit
+    def action(self, side: Side, call: CallKind) -> Action:  # noqa: ARG002  # it has one exit
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        return self._run_api if call is Call.API else lambda: self._run_engines(self._inputs)
+        return self._run_api if call is CallKind.API else lambda: self._run_engines(self._inputs)
 
     def outputs(self, side: Side) -> Arrays:  # noqa: ARG002  # it has one exit
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""

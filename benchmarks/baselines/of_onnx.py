@@ -12,9 +12,8 @@ from dyninfer.benchmarks.baselines.routed import Tensors, follow
 from dyninfer.benchmarks.baselines.setup import (
     Action,
     Arrays,
-    Call,
+    CallKind,
     Kind,
-    Opening,
     Setup,
     Side,
     read_inputs,
@@ -22,12 +21,13 @@ from dyninfer.benchmarks.baselines.setup import (
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.ort.runtime import ort, parse_target
 from dyninfer.errors import BackendUnavailable, InputError
+from dyninfer.runtime.engine_choice import EngineChoice
 
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 CHANNELS = 3
 
 
-def open_ordinary(path: str, opening: Opening, options: Any = None) -> Any:
+def open_ordinary(path: str, engine: EngineChoice, options: Any = None) -> Any:
     """A session with default options on the device that dyninfer runs on.
 
     On a GPU, ONNX Runtime's CUDA or TensorRT provider; not yet run there by this project.
@@ -35,7 +35,7 @@ def open_ordinary(path: str, opening: Opening, options: Any = None) -> Any:
     Raises:
         BackendUnavailable: ONNX Runtime lacks the provider, or fell back to another.
     """
-    target = parse_target(opening.device or "cpu", opening.provider)
+    target = parse_target(engine.device or "cpu", engine.provider)
     session = ort.InferenceSession(path, options, providers=target.providers)
     wanted = target.providers[0] if target.device_type == "cpu" else target.providers[0][0]
     if wanted not in session.get_providers():
@@ -60,17 +60,17 @@ class SingleGraphContender:
         if setup.kind is Kind.IF_SHARED_POOL:
             ort.set_global_thread_pool_sizes(0, 1)
             options.use_per_session_threads = False
-        self._session = open_ordinary(setup.model, setup.opening, options)
+        self._session = open_ordinary(setup.model, setup.engine, options)
         self._inputs = read_inputs(setup)
         self._bound: list[Arrays] = []
 
     def _feed(self, side: Side) -> Arrays:
         return {**self._inputs, "threshold": np.array(side.threshold, np.float32)}
 
-    def action(self, side: Side, call: Call) -> Action:
+    def action(self, side: Side, call: CallKind) -> Action:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
         inputs = self._feed(side)
-        if call is Call.API:
+        if call is CallKind.API:
             return lambda: self._session.run(None, inputs)
         binding, arrays = self._session.io_binding(), []
         self._bound.append(inputs)  # a binding holds addresses: the arrays must outlive it
@@ -110,7 +110,7 @@ class NaiveContender:
     def __init__(self, setup: Setup) -> None:
         self._manifest = Bundle.open(setup.model, check_files=False).manifest
         self._sessions = {
-            name: open_ordinary(file, setup.opening) for name, file in setup.stage_files.items()
+            name: open_ordinary(file, setup.engine) for name, file in setup.stage_files.items()
         }
         self._read = {
             name: [value.name for value in session.get_inputs()]
@@ -118,7 +118,7 @@ class NaiveContender:
         }
         self._inputs = read_inputs(setup)
 
-    def action(self, side: Side, call: Call) -> Action:  # noqa: ARG002  # both calls are one here
+    def action(self, side: Side, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
         return lambda: self.outputs(side)
 
@@ -136,7 +136,7 @@ class ForeignContender:
     """Somebody's detector, on noise of the shape that it declares, and of its own element type."""
 
     def __init__(self, setup: Setup) -> None:
-        self._session = open_ordinary(setup.model, setup.opening)
+        self._session = open_ordinary(setup.model, setup.engine)
         image = next(iter(read_inputs(setup).values()))
         self._inputs = {
             value.name: _noise(value.name, value.type, value.shape, image.shape[2:])
@@ -145,7 +145,7 @@ class ForeignContender:
         shapes = ", ".join(f"{a.dtype} {a.shape}" for a in self._inputs.values())
         self.note = f"another detector, on noise, {shapes}"
 
-    def action(self, side: Side, call: Call) -> Action:  # noqa: ARG002  # both calls are one here
+    def action(self, side: Side, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
         return lambda: self._session.run(None, self._inputs)
 

@@ -13,7 +13,7 @@ from dyninfer.benchmarks.baselines.routed import Tensors, follow
 from dyninfer.benchmarks.baselines.setup import (
     Action,
     Arrays,
-    Call,
+    CallKind,
     Kind,
     Setup,
     Side,
@@ -42,7 +42,7 @@ class TorchContender:
         torch.set_num_threads(setup.cores)
         bundle = Bundle.open(setup.model, check_files=False)
         self._manifest = bundle.manifest
-        self._device = torch.device(setup.opening.device or "cpu")
+        self._device = torch.device(setup.engine.device or "cpu")
         modules, self.note = _modules(setup, bundle)
         self._modules = {name: module.to(self._device) for name, module in modules.items()}
         self._inputs = {name: torch.from_numpy(a) for name, a in read_inputs(setup).items()}
@@ -60,7 +60,7 @@ class TorchContender:
         seconds = time.perf_counter() - start
         self.note = f"compiled in {seconds:.0f} s, which is not in its times"
 
-    def action(self, side: Side, call: Call) -> Action:  # noqa: ARG002  # both calls are one here
+    def action(self, side: Side, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
         return lambda: self._run(side)
 

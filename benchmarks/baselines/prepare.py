@@ -11,11 +11,12 @@ import numpy as np
 from dyninfer.benchmarks.baselines import names
 from dyninfer.benchmarks.baselines.child import Child
 from dyninfer.benchmarks.baselines.of_bundle import stage_files
-from dyninfer.benchmarks.baselines.setup import Kind, Opening, Setup, Side
+from dyninfer.benchmarks.baselines.setup import Kind, Setup, Side
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import InputError
 from dyninfer.hardware import usable_cores
 from dyninfer.images.spec import ImageSpec
+from dyninfer.runtime.engine_choice import EngineChoice
 from dyninfer.types import Float32Array
 
 GRAPH_MODULE = "dyninfer.benchmarks.baselines.single_graph"
@@ -36,7 +37,7 @@ class Contestants:
     Attributes:
         bundle: its folder.
         manifest: what it says of itself.
-        opening: how dyninfer opens it.
+        engine: how dyninfer opens it.
         folder: for files that the contest makes.
         sources: files and folders in which the bundle's sources are looked for.
         config: the configuration that was given to the export, if any.
@@ -44,7 +45,7 @@ class Contestants:
 
     bundle: Path
     manifest: Manifest
-    opening: Opening
+    engine: EngineChoice
     folder: Path
     sources: tuple[Path, ...] = ()
     config: Path | None = None
@@ -65,7 +66,7 @@ class Contestants:
             kind=kind,
             inputs=str(self.folder / "inputs.npz"),
             model=str(model or self.bundle),
-            opening=self.opening,
+            engine=self.engine,
             cores=usable_cores(),
             stage_files=self._stage_files() if kind is Kind.NAIVE else {},
             sources=tuple(map(str, self.sources)),
@@ -74,8 +75,8 @@ class Contestants:
 
     def _stage_files(self) -> dict[str, str]:
         """As dyninfer opens them with ONNX Runtime; for another backend, the bundle's own."""
-        on_ort = self.opening.backend in (None, "onnxruntime")
-        precision = self.opening.precision if on_ort else None
+        on_ort = self.engine.backend in (None, "onnxruntime")
+        precision = self.engine.precision if on_ort else None
         return {name: str(file) for name, file in stage_files(self.bundle, precision).items()}
 
     def write_inputs(self) -> None:

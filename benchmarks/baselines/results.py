@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dyninfer.benchmarks.baselines import names as known
-from dyninfer.benchmarks.baselines.contest import Entry, Samples
-from dyninfer.benchmarks.baselines.setup import Call
+from dyninfer.benchmarks.baselines.contest import ContestTimes, Entry
+from dyninfer.benchmarks.baselines.setup import CallKind
 from dyninfer.benchmarks.latency.baseline_record import BaselineRatio, ContenderTimes
 from dyninfer.evaluation.interleaved import compare, quantiles
 
@@ -24,7 +24,7 @@ def labels_of(names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def times_of(samples: Samples) -> ContenderTimes:
+def times_of(samples: ContestTimes) -> ContenderTimes:
     """Times with their median and quartiles."""
     found = quantiles(samples.times_ms)
     return ContenderTimes(
@@ -44,10 +44,10 @@ def _what(entry: Entry) -> str:
         what = "the bundle, the exit forced"
     else:
         what = known.NAMES.get(entry.contender, "another detector")
-    return what + ("; outputs left in buffers" if entry.call is Call.ENGINES else "")
+    return what + ("; outputs left in buffers" if entry.call is CallKind.ENGINES else "")
 
 
-def ratios_of(samples: Sequence[Samples]) -> tuple[BaselineRatio, ...]:
+def ratios_of(samples: Sequence[ContestTimes]) -> tuple[BaselineRatio, ...]:
     """Our time over each other's with the same kind of call, pair by pair."""
     ours = {
         (found.side, found.entry.call): found

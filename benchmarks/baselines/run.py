@@ -14,13 +14,13 @@ from dyninfer.benchmarks.baselines.child import ChildError
 from dyninfer.benchmarks.baselines.contest import (
     SETTLE_MS,
     Contest,
+    ContestTimes,
     Entry,
-    Samples,
     measure_memory,
 )
 from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.results import DYNINFER, labels_of, ratios_of, times_of
-from dyninfer.benchmarks.baselines.setup import Arrays, Call, Kind, Opening, Setup, Side
+from dyninfer.benchmarks.baselines.setup import Arrays, CallKind, Kind, Setup, Side
 from dyninfer.benchmarks.latency.baseline_record import Baselines, ContenderMemory
 from dyninfer.builds.precisions import parse_precision
 from dyninfer.builds.spec import own_precision
@@ -28,6 +28,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.errors import DyninferError, InputError
 from dyninfer.evaluation.interleaved import MIN_PAIRS, quantiles
+from dyninfer.runtime.engine_choice import EngineChoice
 
 PILOT_ROUNDS = 4
 ROUNDS = 20
@@ -42,10 +43,7 @@ def run_baselines(
     sources: Sequence[Path] = (),
     config: Path | None = None,
     rounds: int = ROUNDS,
-    device: str | None = None,
-    backend: str | None = None,
-    provider: str | None = None,
-    precision: str | None = None,
+    engine: EngineChoice = EngineChoice(),  # noqa: B008  # it is frozen
     settle_ms: float = SETTLE_MS,
     memory: bool = True,
     progress: Progress = lambda *_: None,
@@ -67,10 +65,9 @@ def run_baselines(
             working folder and the bundle's.
         config: the configuration that was given to the export, if any.
         rounds: runs of every contender for each side, at least 2.
-        device: as of :func:`dyninfer.load`; so are backend, provider and precision.
-        backend: of dyninfer and ``always-last-exit``; all others run ONNX Runtime or PyTorch.
-        provider: ONNX Runtime's.
-        precision: of dyninfer and of the baselines that are made from its ONNX files.
+        engine: its backend is that of dyninfer and ``always-last-exit``, all others run ONNX
+            Runtime or PyTorch; its precision that of dyninfer and of the baselines that are made
+            from its ONNX files.
         settle_ms: wait before every run.
         memory: measure each contender's peak memory, too, in fresh processes.
         progress: told how far it is.
@@ -82,12 +79,9 @@ def run_baselines(
     wanted = known.check_names(names)
     if rounds < MIN_PAIRS:
         raise InputError(f"{rounds} rounds were asked for, expected at least {MIN_PAIRS}")
-    opening = Opening(device, backend, provider, precision)
     with tempfile.TemporaryDirectory(prefix="dyninfer-baselines-") as folder:
         manifest = Bundle.open(bundle).manifest
-        plan = Contestants(
-            bundle.resolve(), manifest, opening, Path(folder), tuple(sources), config
-        )
+        plan = Contestants(bundle.resolve(), manifest, engine, Path(folder), tuple(sources), config)
         return _Run(plan, rounds, settle_ms, progress).run(wanted, memory=memory)
 
 
@@ -140,7 +134,7 @@ class _Run:
                 pilot.open(name, setup, self.plan.environment)
             total_ms = dict.fromkeys(pilot.workers, 0.0)
             for side in self.plan.sides:
-                entries = [Entry(name, Call.ENGINES) for name in pilot.workers]
+                entries = [Entry(name, CallKind.ENGINES) for name in pilot.workers]
                 for found in pilot.time_in_turns(entries, side, PILOT_ROUNDS, self.settle_ms):
                     total_ms[found.entry.contender] += quantiles(found.times_ms).median_ms
             left = {name: ms for name, ms in total_ms.items() if name in pilot.workers}
@@ -150,13 +144,13 @@ class _Run:
         self.notes[label] = f"{best}: the faster of {' and '.join(left)} in a pilot"
         return by_name[best]
 
-    def _time_all(self) -> list[Samples]:
+    def _time_all(self) -> list[ContestTimes]:
         with Contest(DYNINFER) as contest:
             for number, (name, setup) in enumerate(self.chosen.items()):
                 self.progress(f"opening {name}", number, len(self.chosen))
                 contest.open(name, setup, self.plan.environment)
             self._check(contest)
-            samples: list[Samples] = []
+            samples: list[ContestTimes] = []
             for side in self.plan.sides:
                 samples += self._time(contest, side)
             self.unavailable |= contest.unavailable
@@ -164,7 +158,7 @@ class _Run:
             self.chosen = {name: self.chosen[name] for name in contest.workers}
         return [found for found in samples if found.entry.contender in self.chosen]
 
-    def _time(self, contest: Contest, side: Side) -> list[Samples]:
+    def _time(self, contest: Contest, side: Side) -> list[ContestTimes]:
         entries = [
             Entry(name, call) for name in contest.workers for call in self.chosen[name].kind.calls
         ]
@@ -210,10 +204,10 @@ class _Run:
 
     def _expects_float32(self) -> bool:
         """Whether everything is computed in float32, so that all must find the same."""
-        opening, manifest = self.plan.opening, self.plan.manifest
-        if opening.backend not in (None, "onnxruntime") or opening.device not in (None, "cpu"):
+        engine, manifest = self.plan.engine, self.plan.manifest
+        if engine.backend not in (None, "onnxruntime") or engine.device not in (None, "cpu"):
             return False  # TensorFloat32
-        asked = opening.precision
+        asked = engine.precision
         precisions = parse_precision(asked, manifest) if asked else own_precision(manifest)
         return set(precisions.values()) == {Precision.FP32}
 

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dyninfer.runtime.engine_choice import EngineChoice
+
 Arrays = dict[str, npt.NDArray[Any]]
 Action = Callable[[], object]
 EASY_THRESHOLD = 0.0  # no easiness is below
@@ -35,10 +37,10 @@ class Kind(str, Enum):
         return self in (Kind.EAGER, Kind.FOLDED, Kind.COMPILED)
 
     @property
-    def calls(self) -> tuple[Call, ...]:
+    def calls(self) -> tuple[CallKind, ...]:
         """The kinds of call that it has."""
         bound = (Kind.DYNINFER, Kind.IF_OWN_POOL, Kind.IF_SHARED_POOL, Kind.LAST_EXIT)
-        return (Call.API, Call.ENGINES) if self in bound else (Call.API,)
+        return (CallKind.API, CallKind.ENGINES) if self in bound else (CallKind.API,)
 
 
 class Side(str, Enum):
@@ -53,7 +55,7 @@ class Side(str, Enum):
         return EASY_THRESHOLD if self is Side.EASY else HARD_THRESHOLD
 
 
-class Call(str, Enum):
+class CallKind(str, Enum):
     """What belongs to one run.
 
     ``api`` is the ordinary call, which checks its input and hands out arrays of the caller's own.
@@ -65,16 +67,6 @@ class Call(str, Enum):
 
 
 @dataclass(frozen=True)
-class Opening:
-    """How the bundle is opened, as :func:`dyninfer.load` takes it."""
-
-    device: str | None = None
-    backend: str | None = None
-    provider: str | None = None
-    precision: str | None = None
-
-
-@dataclass(frozen=True)
 class Setup:
     """What a contender's process opens.
 
@@ -82,7 +74,7 @@ class Setup:
         kind: of the contender.
         inputs: an ``.npz`` file with the prepared image inputs by name, (1, 3, H, W) float32.
         model: the bundle's folder, or the ONNX file of a single graph or another's detector.
-        opening: device, provider and, for the bundle's own engines, backend and precision.
+        engine: device, provider and, for the bundle's own engines, backend and precision.
         stage_files: for ``naive``: stage -> its ONNX file.
         sources: for PyTorch: files and folders in which the bundle's sources are looked for.
         config: for PyTorch: the configuration that was given to the export, if any.
@@ -92,7 +84,7 @@ class Setup:
     kind: Kind
     inputs: str
     model: str
-    opening: Opening
+    engine: EngineChoice
     cores: int
     stage_files: Mapping[str, str] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
@@ -104,7 +96,7 @@ class Contender(Protocol):
 
     note: str
 
-    def action(self, side: Side, call: Call) -> Action:
+    def action(self, side: Side, call: CallKind) -> Action:
         """A function that runs one image; everything that need not be timed is done before."""
         ...
 

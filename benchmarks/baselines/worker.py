@@ -16,17 +16,25 @@ from typing import Any
 import numpy as np
 
 from dyninfer.benchmarks.baselines.child import Message, serve
-from dyninfer.benchmarks.baselines.setup import Action, Call, Contender, Kind, Opening, Setup, Side
+from dyninfer.benchmarks.baselines.setup import (
+    Action,
+    CallKind,
+    Contender,
+    Kind,
+    Setup,
+    Side,
+)
 from dyninfer.benchmarks.memory import peak_memory_mib
+from dyninfer.runtime.engine_choice import EngineChoice
 
 NS_PER_MS = 1e6
 
 
 def parse_setup(fields: Mapping[str, Any]) -> Setup:
     """The setup that the parent sent."""
-    opening = Opening(**fields["opening"])
+    engine = EngineChoice(**fields["engine"])
     sources = tuple(fields["sources"])
-    return Setup(**{**fields, "kind": Kind(fields["kind"]), "opening": opening, "sources": sources})
+    return Setup(**{**fields, "kind": Kind(fields["kind"]), "engine": engine, "sources": sources})
 
 
 def open_contender(setup: Setup) -> Contender:
@@ -61,10 +69,10 @@ class Runner:
 
     def __init__(self, contender: Contender) -> None:
         self._contender = contender
-        self._prepared: dict[tuple[Side, Call], Action] = {}
+        self._prepared: dict[tuple[Side, CallKind], Action] = {}
         self._cpu_ns_after_run: int | None = None
 
-    def run(self, side: Side, call: Call, calls: int, *, wake: bool) -> dict[str, float]:
+    def run(self, side: Side, call: CallKind, calls: int, *, wake: bool) -> dict[str, float]:
         """Run ``calls`` times, after one run that is not timed with ``wake``.
 
         Returns:
@@ -113,7 +121,9 @@ class Handler:
         side = Side(command["side"])
         if "outputs" in command:
             return self._runner.write_outputs(side, command["outputs"])
-        return self._runner.run(side, Call(command["call"]), command["calls"], wake=command["wake"])
+        return self._runner.run(
+            side, CallKind(command["call"]), command["calls"], wake=command["wake"]
+        )
 
     def _open(self, setup: Setup) -> Message:
         start = time.perf_counter_ns()

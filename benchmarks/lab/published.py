@@ -29,7 +29,7 @@ from dyninfer.benchmarks.lab.published_times import (
 )
 from dyninfer.benchmarks.latency.model import predict_ms, predict_steps
 from dyninfer.benchmarks.latency.model_record import LatencyModel
-from dyninfer.benchmarks.latency.record import BenchRecord, Measured, read_record
+from dyninfer.benchmarks.latency.record import BenchRecord, MeasuredBundle, read_record
 from dyninfer.errors import DyninferError, InputError
 
 STATIC_FPS = (110, 100, 90, 80, 70, 60, 50)
@@ -74,7 +74,7 @@ def _engines_ms(model: LatencyModel, stages: Sequence[str], row: PublishedRow) -
     return sum(steps.get(stage, 0.0) for stage in stages)
 
 
-def _variant_of(measured: Measured) -> str:
+def _variant_of(measured: MeasuredBundle) -> str:
     """The published variant with as many GFLOPs for a hard image."""
     heads = "head of exit 0"
     macs = [stage.macs or 0 for stage in measured.stages if stage.role != heads]

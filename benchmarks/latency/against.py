@@ -11,6 +11,7 @@ from dyninfer.benchmarks.latency.baseline_record import Baselines
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.slices import MS_PER_S
 from dyninfer.errors import DyninferError
+from dyninfer.runtime.engine_choice import EngineChoice
 
 LEAST_ROUNDS = 8
 MOST_ROUNDS = 20
@@ -18,17 +19,6 @@ FAILURES = (DyninferError, OSError, MemoryError)
 """What may go wrong after the scenarios and must not cost them."""
 OnStep = Callable[[str, int, int], object]
 """(what is about to run, how many steps of this part are done, how many there are)."""
-
-
-@dataclass(frozen=True)
-class Opening:
-    """How the bundle is opened, as :func:`dyninfer.load` takes it."""
-
-    bundle: Path
-    device: str | None = None
-    backend: str | None = None
-    provider: str | None = None
-    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +66,8 @@ def _is_plain(result: ScenarioResult) -> bool:
 
 
 def hold_comparison(
-    opening: Opening,
+    bundle: Path,
+    engine: EngineChoice,
     asked: BaselineRequest,
     results: Sequence[ScenarioResult],
     seconds: float,
@@ -88,7 +79,8 @@ def hold_comparison(
     Ctrl-C is passed on.
 
     Args:
-        opening: of the bundle.
+        bundle: its folder.
+        engine: how dyninfer opens it.
         asked: the baselines.
         results: of the scenarios.
         seconds: about how long it may take.
@@ -98,14 +90,11 @@ def hold_comparison(
         return None, asked.reason
     try:
         found = run_baselines(
-            opening.bundle,
+            bundle,
             asked.names,
             sources=asked.sources,
             rounds=rounds_of_comparison(asked, results, seconds),
-            device=opening.device,
-            backend=opening.backend,
-            provider=opening.provider,
-            precision=opening.precision,
+            engine=engine,
             memory=asked.memory,
             progress=lambda what, done, total: on_step(f"baselines: {what}", done, total),
         )

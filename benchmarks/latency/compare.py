@@ -10,7 +10,7 @@ import numpy as np
 from dyninfer.benchmarks.latency.comparison import (
     BaselineChange,
     Change,
-    Comparison,
+    RecordComparison,
     ScenarioChange,
     Tail,
     Verdict,
@@ -48,7 +48,7 @@ def compare_records(
     new: BenchRecord,
     tolerance: float = TOLERANCE,
     confidence: float = CONFIDENCE,
-) -> Comparison:
+) -> RecordComparison:
     """Compare two runs on one machine.
 
     A figure became slower if a permutation test on the rounds says that it is beyond the
@@ -72,7 +72,7 @@ def compare_records(
     pairs = _pairs(old, new)
     both = {result.scenario.name for result, _ in pairs}
     yardstick = _yardstick(old, new, judge)
-    return Comparison(
+    return RecordComparison(
         tolerance=tolerance,
         confidence=confidence,
         differences=differences_of(old, new),

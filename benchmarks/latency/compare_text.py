@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from dyninfer.benchmarks.latency.comparison import Change, Comparison, ScenarioChange, Verdict
+from dyninfer.benchmarks.latency.comparison import Change, RecordComparison, ScenarioChange, Verdict
 from dyninfer.benchmarks.latency.scenario_record import Estimate
 
 
-def as_data(comparison: Comparison) -> dict[str, Any]:
+def as_data(comparison: RecordComparison) -> dict[str, Any]:
     """The comparison as plain data for a script, with what follows from it at the top.
 
     ``verdict`` is the last of :func:`lines_of`, ``slower`` the names of the scenarios that became
@@ -27,7 +27,7 @@ def _interval(ratio: Estimate) -> str:
     return f"{ratio.low:.3f} to {ratio.high:.3f}"
 
 
-def lines_of(comparison: Comparison) -> list[str]:
+def lines_of(comparison: RecordComparison) -> list[str]:
     """What to know beside the table, the verdict last."""
     return [
         *(f"differs: {difference}" for difference in comparison.differences),
@@ -43,7 +43,7 @@ def lines_of(comparison: Comparison) -> list[str]:
     ]
 
 
-def _throughput_lines(comparison: Comparison) -> list[str]:
+def _throughput_lines(comparison: RecordComparison) -> list[str]:
     """Where throughput says something else than the median latency."""
     lines = []
     for change in comparison.scenarios:
@@ -56,7 +56,7 @@ def _throughput_lines(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _tail_lines(comparison: Comparison) -> list[str]:
+def _tail_lines(comparison: RecordComparison) -> list[str]:
     """99th percentiles whose interval lies beyond the tolerance."""
     low, high = 1 / (1 + comparison.tolerance), 1 + comparison.tolerance
     return [
@@ -67,7 +67,7 @@ def _tail_lines(comparison: Comparison) -> list[str]:
     ]
 
 
-def _information(comparison: Comparison) -> list[str]:
+def _information(comparison: RecordComparison) -> list[str]:
     old, new = comparison.peak_memory_mib
     return [
         f"peak memory: {old:.0f} -> {new:.0f} MiB ({_share(new / old)})",
@@ -82,7 +82,7 @@ def _share(ratio: float) -> str:
     return f"{(ratio - 1) * 100:+.1f} %"
 
 
-def _yardstick_line(comparison: Comparison) -> str:
+def _yardstick_line(comparison: RecordComparison) -> str:
     found = comparison.yardstick
     if found is None:
         return "yardstick: the records have different ones, so a slower machine cannot be told"
@@ -95,7 +95,7 @@ def _yardstick_line(comparison: Comparison) -> str:
     )
 
 
-def _adjusted_lines(comparison: Comparison) -> list[str]:
+def _adjusted_lines(comparison: RecordComparison) -> list[str]:
     """What is left of a changed scenario where the machine changed too."""
     if not comparison.machine_changed:
         return []
@@ -107,7 +107,7 @@ def _adjusted_lines(comparison: Comparison) -> list[str]:
     ]
 
 
-def verdict_of(comparison: Comparison) -> str:
+def verdict_of(comparison: RecordComparison) -> str:
     """The verdict in one line."""
     slower, tested = comparison.regressions, len(comparison.scenarios)
     if comparison.too_few_rounds and not slower:
@@ -127,14 +127,14 @@ def verdict_of(comparison: Comparison) -> str:
     return f"{text}{_doubt(comparison)}"
 
 
-def _more_rounds(comparison: Comparison) -> str:
+def _more_rounds(comparison: RecordComparison) -> str:
     needed = comparison.rounds_needed
     if needed is None:
         return "compare fewer scenarios"
     return f"measure both with --rounds {needed} or more, and --min-calls too where calls are slow"
 
 
-def _doubt(comparison: Comparison) -> str:
+def _doubt(comparison: RecordComparison) -> str:
     """Whether a regression may be the machine's."""
     found = comparison.yardstick
     if comparison.machine_changed and found is not None and found.verdict is Verdict.SLOWER:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from dyninfer.benchmarks.latency.differences import Difference
+from dyninfer.benchmarks.latency.differences import RecordDifference
 from dyninfer.benchmarks.latency.scenario_record import Estimate, Scenario
 
 
@@ -89,7 +89,7 @@ class BaselineChange:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RecordComparison:
     """What became of the old record's figures in the new one.
 
     Attributes:
@@ -110,7 +110,7 @@ class Comparison:
 
     tolerance: float
     confidence: float
-    differences: tuple[Difference, ...]
+    differences: tuple[RecordDifference, ...]
     scenarios: tuple[ScenarioChange, ...]
     only_old: tuple[Scenario, ...]
     only_new: tuple[Scenario, ...]

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from dyninfer.benchmarks.latency.pictures import BenchPictures
-from dyninfer.benchmarks.latency.record import CurvePoint, Pictures, SampleImage
+from dyninfer.benchmarks.latency.record import PicturesRecord, SampleImage, ThresholdPoint
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.errors import InputError
 from dyninfer.evaluation.calibrate import make_rows
@@ -32,7 +32,7 @@ def describe_pictures(
     pictures: BenchPictures,
     results: Sequence[ScenarioResult],
     progress: Callable[[str], object] = lambda _what: None,
-) -> tuple[Pictures, dict[str, str]]:
+) -> tuple[PicturesRecord, dict[str, str]]:
     """What was run, as the record holds it, and what of it is missing.
 
     Args:
@@ -67,9 +67,9 @@ def describe_pictures(
     ), missing
 
 
-def plain_pictures(pictures: BenchPictures) -> Pictures:
+def plain_pictures(pictures: BenchPictures) -> PicturesRecord:
     """What was run, without what a router says of it."""
-    return Pictures(pictures.what, len(pictures.arrays), pictures.sizes)
+    return PicturesRecord(pictures.what, len(pictures.arrays), pictures.sizes)
 
 
 def exit_times(results: Sequence[ScenarioResult], exits: int) -> ExitTimes | None:
@@ -93,7 +93,7 @@ def exit_times(results: Sequence[ScenarioResult], exits: int) -> ExitTimes | Non
 
 def curve_points(
     outcomes: Outcomes, times: ExitTimes
-) -> tuple[tuple[CurvePoint, ...], dict[str, str]]:
+) -> tuple[tuple[ThresholdPoint, ...], dict[str, str]]:
     """By rising hard fraction, one point for each that a percentile of the easiness reaches."""
     precision, missing = None, {}
     try:
@@ -104,7 +104,7 @@ def curve_points(
     if outcomes.matches is None:
         missing["ap"] = "what is in the pictures is not known; give --annotations"
     points = {
-        row.hard_fraction: CurvePoint(
+        row.hard_fraction: ThresholdPoint(
             row.threshold, row.hard_fraction, row.mean_ms, row.ap, row.ap50, row.agreement
         )
         for row in make_rows(outcomes, times, precision, lambda: None)
@@ -114,7 +114,7 @@ def curve_points(
         if precision is not None
         else None
     )
-    points[1.0] = CurvePoint(
+    points[1.0] = ThresholdPoint(
         SEND_ALL,
         1.0,
         float(np.mean(times.exit_ms[-1])),

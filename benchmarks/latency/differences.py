@@ -28,7 +28,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Difference:
+class RecordDifference:
     """Something that two records do not share, in words."""
 
     what: str
@@ -85,10 +85,10 @@ def _gpus(record: BenchRecord) -> str:
     return ", ".join(gpu.name or "unnamed" for gpu in record.machine.gpus) or "none"
 
 
-def differences_of(old: BenchRecord, new: BenchRecord) -> tuple[Difference, ...]:
+def differences_of(old: BenchRecord, new: BenchRecord) -> tuple[RecordDifference, ...]:
     """Everything that may explain a change of time."""
     return tuple(
-        Difference(what, before, after)
+        RecordDifference(what, before, after)
         for what, before, after in _pairs(old, new)
         if before != after
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dyninfer.benchmarks.latency.record import Measured, StageInfo
+from dyninfer.benchmarks.latency.record import MeasuredBundle, StageInfo
 from dyninfer.bundle.folder import MANIFEST_FILE, file_sha256
 from dyninfer.runtime.detector import Detector
 
@@ -10,11 +10,11 @@ HOST_CLOCK = "perf_counter_ns"
 DEVICE_CLOCK = "CUDA events"
 
 
-def describe_detector(detector: Detector) -> Measured:
+def describe_detector(detector: Detector) -> MeasuredBundle:
     """Bundle, stages, engines and policy."""
     manifest, record = detector.manifest, detector.engine_record()
     roles = manifest.roles
-    return Measured(
+    return MeasuredBundle(
         bundle=detector.bundle.path.resolve().name,
         family=manifest.family,
         manifest_sha256=file_sha256(detector.bundle.path / MANIFEST_FILE),

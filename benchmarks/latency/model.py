@@ -25,7 +25,13 @@ from dyninfer.benchmarks.latency.model_record import (
     RunsFor,
     StepCost,
 )
-from dyninfer.benchmarks.latency.row_costs import Spread, fit_span, hard_rows, mean_cost, rows_run
+from dyninfer.benchmarks.latency.row_costs import (
+    RowSpread,
+    fit_span,
+    hard_rows,
+    mean_cost,
+    rows_run,
+)
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import InputError
@@ -66,7 +72,7 @@ def fit(
     steps = fitter.steps()
     checks = [fitter.check(result, steps) for result in fitter.results]
     if exits == 2:
-        checks += [_compare(r, steps, Spread.RANDOM, held_out=True) for r in routed]
+        checks += [_compare(r, steps, RowSpread.RANDOM, held_out=True) for r in routed]
     judged = [check for check in checks if check.held_out] or checks
     noise = {r.scenario: _half_width(r) for r in plain}
     batches = sorted({r.scenario.batch for r in fitter.results}) if exits > 1 else []
@@ -81,7 +87,7 @@ def fit(
 
 
 def predict_ms(
-    model: LatencyModel, batch: int, hard_fraction: float, spread: Spread = Spread.EVEN
+    model: LatencyModel, batch: int, hard_fraction: float, spread: RowSpread = RowSpread.EVEN
 ) -> float:
     """Mean milliseconds per image of calls of ``batch`` images.
 
@@ -95,7 +101,7 @@ def predict_ms(
 
 
 def predict_steps(
-    model: LatencyModel, batch: int, hard_fraction: float, spread: Spread = Spread.EVEN
+    model: LatencyModel, batch: int, hard_fraction: float, spread: RowSpread = RowSpread.EVEN
 ) -> dict[str, float]:
     """Name of each step -> its part of :func:`predict_ms`.
 
@@ -170,9 +176,9 @@ class _Fitter:
         """
         others = tuple(r for r in self.results if _key(r) != _key(result))
         if self._varied(others) < MIN_VARIED or not _reach(others, result):
-            return _compare(result, steps, Spread.EVEN, held_out=False)
+            return _compare(result, steps, RowSpread.EVEN, held_out=False)
         without = _Fitter(self.manifest, others).steps()
-        return _compare(result, without, Spread.EVEN, held_out=True)
+        return _compare(result, without, RowSpread.EVEN, held_out=True)
 
 
 def _is_plain(result: ScenarioResult) -> bool:
@@ -224,7 +230,7 @@ def _row_counts(part: RunsFor, result: ScenarioResult) -> set[int]:
 
 
 def _by_name(
-    steps: Sequence[StepCost], batch: int, hard_fraction: float, spread: Spread
+    steps: Sequence[StepCost], batch: int, hard_fraction: float, spread: RowSpread
 ) -> dict[str, float]:
     chances = hard_rows(batch, hard_fraction, spread)
     totals: dict[str, float] = {}
@@ -234,7 +240,7 @@ def _by_name(
 
 
 def _compare(
-    result: ScenarioResult, steps: Sequence[StepCost], spread: Spread, *, held_out: bool
+    result: ScenarioResult, steps: Sequence[StepCost], spread: RowSpread, *, held_out: bool
 ) -> ModelCheck:
     batch, hard = _key(result)
     predicted = sum(_by_name(steps, batch, hard, spread).values())

@@ -29,7 +29,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 @dataclass(frozen=True)
-class CurvePoint:
+class ThresholdPoint:
     """What one threshold does on the record's pictures; ``mean_ms`` at batch 1."""
 
     threshold: float
@@ -50,7 +50,7 @@ class SampleImage:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PicturesRecord:
     """What was run.
 
     Attributes:
@@ -68,7 +68,7 @@ class Pictures:
     count: int
     sizes: Mapping[str, int]
     easiness: tuple[tuple[float | None, ...], ...] = ()
-    curve: tuple[CurvePoint, ...] = ()
+    curve: tuple[ThresholdPoint, ...] = ()
     samples: tuple[SampleImage, ...] = ()
 
     @property
@@ -90,7 +90,7 @@ class StageInfo:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredBundle:
     """What was opened: bundle, engines, policy."""
 
     bundle: str
@@ -143,8 +143,8 @@ class BenchRecord:
     started_utc: str
     seconds: float
     clock: str
-    measured: Measured
-    pictures: Pictures
+    measured: MeasuredBundle
+    pictures: PicturesRecord
     machine: Machine
     log: MachineLog
     peak_memory_mib: Positive

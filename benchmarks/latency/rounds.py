@@ -11,11 +11,12 @@ from typing import Protocol
 
 from dyninfer.benchmarks.latency.forced import ForcedHard, calls_in_period
 from dyninfer.benchmarks.latency.scenario_record import Scenario, WarmUp
-from dyninfer.benchmarks.latency.slices import MS_PER_S, Picture, Slice, frozen_garbage, run_slice
+from dyninfer.benchmarks.latency.slices import MS_PER_S, Slice, frozen_garbage, run_slice
 from dyninfer.benchmarks.latency.statistics import LEAST_ROUNDS
 from dyninfer.benchmarks.latency.warm import warm_up
 from dyninfer.benchmarks.latency.yardstick import YardstickTimer
 from dyninfer.evaluation.interleaved import round_order
+from dyninfer.images.pictures import PathOrImage
 from dyninfer.results.answer import Answer
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
 from dyninfer.runtime.detector import Detector
@@ -245,13 +246,13 @@ def _run(
     return run_slice(_detect(detector, track.policy), batches, rate, scenario.concurrency)
 
 
-def _detect(detector: Detector, policy: Policy) -> Callable[[list[Picture]], list[Answer]]:
-    def detect(pictures: list[Picture]) -> list[Answer]:
+def _detect(detector: Detector, policy: Policy) -> Callable[[list[PathOrImage]], list[Answer]]:
+    def detect(pictures: list[PathOrImage]) -> list[Answer]:
         return detector.answers(pictures, policy=policy)
 
     return detect
 
 
-def _batch(pictures: Pictures, scenario: Scenario, first: int) -> list[Picture]:
-    source: Sequence[Picture] = pictures.paths if scenario.decode else pictures.arrays
+def _batch(pictures: Pictures, scenario: Scenario, first: int) -> list[PathOrImage]:
+    source: Sequence[PathOrImage] = pictures.paths if scenario.decode else pictures.arrays
     return [source[(first + index) % len(source)] for index in range(scenario.batch)]

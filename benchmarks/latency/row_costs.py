@@ -24,7 +24,7 @@ _DISTINCT = 1e-2
 to be dependent: their coefficients would be noise."""
 
 
-class Spread(str, Enum):
+class RowSpread(str, Enum):
     """How hard images fall on calls.
 
     ``EVEN``: each call has the mean number, rounded down or up, as forced fractions do.
@@ -35,9 +35,9 @@ class Spread(str, Enum):
     RANDOM = "random"
 
 
-def hard_rows(batch: int, hard_fraction: float, spread: Spread = Spread.EVEN) -> Float64Array:
+def hard_rows(batch: int, hard_fraction: float, spread: RowSpread = RowSpread.EVEN) -> Float64Array:
     """(B + 1,) probability that k of the ``batch`` rows of a call are hard, for k = 0 ... B."""
-    if spread is Spread.RANDOM:
+    if spread is RowSpread.RANDOM:
         chances = np.ones(1)
         for _ in range(batch):
             chances = np.convolve(chances, [1 - hard_fraction, hard_fraction])

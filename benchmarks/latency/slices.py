@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
+from dyninfer.images.pictures import PathOrImage
 from dyninfer.results.answer import Answer
-from dyninfer.types import ImageArray
 
 NS_PER_MS = 1e6
 NS_PER_S = 1e9
@@ -20,8 +19,7 @@ MS_PER_S = 1e3
 _MARGIN_NS = 200_000
 """A sleep wakes late by some tens of microseconds; the last part of a wait is not slept."""
 
-Picture = ImageArray | Path
-Detect = Callable[[list[Picture]], list[Answer]]
+Detect = Callable[[list[PathOrImage]], list[Answer]]
 
 
 class Clock(Protocol):
@@ -56,7 +54,7 @@ class WallClock:
 
 
 @dataclass(frozen=True)
-class Call:
+class TimedCall:
     """One call of the detector.
 
     Attributes:
@@ -94,7 +92,7 @@ class Call:
 class Slice:
     """Calls of one scenario in one round, by the moment they were due; ``wall_ms`` is of all."""
 
-    calls: tuple[Call, ...]
+    calls: tuple[TimedCall, ...]
     wall_ms: float
 
     @property
@@ -121,12 +119,12 @@ class _Run:
     """What the callers of a slice share."""
 
     detect: Detect
-    batches: Iterator[tuple[list[Picture], int | None]]
+    batches: Iterator[tuple[list[PathOrImage], int | None]]
     clock: Clock
     start_ns: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
-    calls: list[Call] = field(default_factory=list)
+    calls: list[TimedCall] = field(default_factory=list)
     failure: BaseException | None = None
 
     def work(self) -> None:
@@ -147,7 +145,7 @@ class _Run:
             free = start if due is None else ready
             exits = tuple(result.exit_index for result in found)
             steps = tuple(result.timings_ms for result in found)
-            self.calls.append(Call(planned, free, start, end, exits, steps))
+            self.calls.append(TimedCall(planned, free, start, end, exits, steps))
 
     def work_in_thread(self) -> None:
         """As :meth:`work`; what goes wrong is kept for the thread that waits."""
@@ -160,7 +158,7 @@ class _Run:
 
 def run_slice(
     detect: Detect,
-    batches: Sequence[list[Picture]],
+    batches: Sequence[list[PathOrImage]],
     rate_per_s: float | None = None,
     callers: int = 1,
     clock: Clock | None = None,

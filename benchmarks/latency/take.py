@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import count
+from pathlib import Path
 
 import dyninfer
 from dyninfer.benchmarks.latency.against import (
     FAILURES,
     BaselineRequest,
     OnStep,
-    Opening,
     hold_comparison,
     reason_of,
 )
@@ -29,7 +29,7 @@ from dyninfer.benchmarks.latency.record import (
     SCHEMA_VERSION,
     BenchRecord,
     Energy,
-    Pictures,
+    PicturesRecord,
 )
 from dyninfer.benchmarks.latency.rounds import Effort, measure_rounds
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
@@ -38,7 +38,7 @@ from dyninfer.benchmarks.latency.summary import summarise
 from dyninfer.benchmarks.latency.yardstick import yardstick_of
 from dyninfer.benchmarks.machine import (
     EnergyMeter,
-    MachineWatch,
+    MachineRecorder,
     describe_machine,
     find_energy_meter,
     measure_idle_watts,
@@ -49,6 +49,7 @@ from dyninfer.errors import DyninferError
 from dyninfer.routing.goals import Target
 from dyninfer.routing.policy import Policy
 from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.engine_choice import EngineChoice
 from dyninfer.runtime.opening import load
 
 COMPARISON_S = 6.0
@@ -61,8 +62,9 @@ class BenchRequest:
 
     Attributes:
         command: as it was typed.
-        opening: of the bundle.
+        bundle: its folder.
         pictures: to run.
+        engine: how the bundle is opened.
         choices: what to vary.
         effort: how long.
         policy: for the scenarios that route by themselves; None for the detector's own.
@@ -70,8 +72,9 @@ class BenchRequest:
     """
 
     command: str
-    opening: Opening
+    bundle: Path
     pictures: BenchPictures
+    engine: EngineChoice = field(default_factory=EngineChoice)
     choices: Choices = field(default_factory=Choices)
     effort: Effort = field(default_factory=Effort)
     policy: Policy | Target | None = None
@@ -107,7 +110,7 @@ def take_record(
     budget_s = COMPARISON_S * request.effort.seconds
     try:
         baselines, why = hold_comparison(
-            request.opening, request.baselines, record.scenarios, budget_s, on_step
+            request.bundle, request.engine, request.baselines, record.scenarios, budget_s, on_step
         )
     except KeyboardInterrupt:
         baselines, why, interrupted = None, "interrupted", True
@@ -129,7 +132,10 @@ def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, 
     missing: dict[str, str] = {}
     with _opened(request) as detector:
         device = detector.device
-        with MachineWatch(device=device) as watch, _metered(device, request, on_step) as energy:
+        with (
+            MachineRecorder(device=device) as recorder,
+            _metered(device, request, on_step) as energy,
+        ):
             found = _measure(detector, request, energy, on_step)
         peak_mib = peak_memory_mib()
         joules = _energy_by_exit(energy, missing)
@@ -144,7 +150,7 @@ def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, 
             measured=describe_detector(detector),
             pictures=pictures,
             machine=machine,
-            log=watch.log(),
+            log=recorder.log(),
             peak_memory_mib=peak_mib,
             yardstick=yardstick_of(found.yardstick_ms),
             scenarios=found.results,
@@ -163,15 +169,8 @@ class _Found:
 @contextmanager
 def _opened(request: BenchRequest) -> Iterator[Detector]:
     """The detector, with room for the largest batch, at the policy that was asked for."""
-    opening = request.opening
-    with load(
-        opening.bundle,
-        device=opening.device,
-        backend=opening.backend,
-        provider=opening.provider,
-        precision=opening.precision,
-        max_batch=max(request.choices.batches),
-    ) as detector:
+    most = max(request.choices.batches)
+    with load(request.bundle, **asdict(request.engine), max_batch=most) as detector:
         check_measurable(detector.manifest)
         if request.policy is not None:
             detector.policy = request.policy
@@ -203,7 +202,7 @@ def _measure(
     detector: Detector, request: BenchRequest, energy: EnergyLog | NoEnergy, on_step: OnStep
 ) -> _Found:
     manifest, effort = detector.manifest, request.effort
-    scenarios = make_scenarios(manifest, request.choices, str(request.opening.bundle))
+    scenarios = make_scenarios(manifest, request.choices, str(request.bundle))
     steps = len(scenarios) * (effort.rounds + 1)
     done = count()
     measured = measure_rounds(
@@ -228,7 +227,7 @@ def _describe_pictures(
     pictures: BenchPictures,
     results: Sequence[ScenarioResult],
     on_step: OnStep,
-) -> tuple[Pictures, dict[str, str]]:
+) -> tuple[PicturesRecord, dict[str, str]]:
     """A failure costs the curve, and not the scenarios."""
     try:
         return describe_pictures(detector, pictures, results, lambda what: on_step(what, 0, 1))

@@ -10,14 +10,14 @@ from dyninfer.benchmarks.machine.energy import (
     measure_idle_watts,
 )
 from dyninfer.benchmarks.machine.log import MachineLog, Range
+from dyninfer.benchmarks.machine.recorder import MachineRecorder
 from dyninfer.benchmarks.machine.table import machine_rows
-from dyninfer.benchmarks.machine.watch import MachineWatch
 
 __all__ = [
     "EnergyMeter",
     "Machine",
     "MachineLog",
-    "MachineWatch",
+    "MachineRecorder",
     "Range",
     "describe_machine",
     "find_energy_meter",

@@ -16,8 +16,8 @@ from dyninfer.benchmarks.machine.caveats import warnings_of
 from dyninfer.benchmarks.machine.describe import Machine, describe_machine
 from dyninfer.benchmarks.machine.energy import find_energy_meter
 from dyninfer.benchmarks.machine.log import MachineLog
+from dyninfer.benchmarks.machine.recorder import MachineRecorder
 from dyninfer.benchmarks.machine.table import machine_rows
-from dyninfer.benchmarks.machine.watch import MachineWatch
 
 
 def main(
@@ -30,9 +30,9 @@ def main(
     Example: python -m dyninfer.benchmarks.machine --device cuda:0 --seconds 10
     """
     machine = describe_machine()
-    with MachineWatch(device=device) as watch:
+    with MachineRecorder(device=device) as recorder:
         time.sleep(seconds)
-    log = watch.log()
+    log = recorder.log()
     meter, energy = find_energy_meter(device)
     if meter is not None:
         meter.close()

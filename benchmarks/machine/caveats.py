@@ -27,7 +27,7 @@ def warnings_of(machine: Machine, log: MachineLog) -> list[str]:
         *_clocks(machine, log),
         *_gpus(machine, log),
         *_drifting(log),
-        *(f"the watch {why}" for name, why in log.missing.items() if name == "sampling"),
+        *(f"the recorder {why}" for name, why in log.missing.items() if name == "sampling"),
     ]
 
 

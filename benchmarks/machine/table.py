@@ -10,12 +10,12 @@ from dyninfer.benchmarks.machine.gpu import Gpu
 from dyninfer.benchmarks.machine.host import Host
 from dyninfer.benchmarks.machine.jetson import Jetson
 
-Row = tuple[str, str]
+Fact = tuple[str, str]
 
 
-def machine_rows(machine: Machine) -> list[Row]:
+def machine_rows(machine: Machine) -> list[Fact]:
     """What is known, as pairs of name and value; nothing that is not known."""
-    rows: list[Row] = [
+    rows: list[Fact] = [
         ("processor", machine.cpu),
         ("usable cores", str(machine.usable_cores)),
         ("instruction sets", " ".join(machine.cpu_flags)),
@@ -39,7 +39,7 @@ def machine_rows(machine: Machine) -> list[Row]:
     return [(name, value) for name, value in rows if value]
 
 
-def _cpu_rows(state: CpuState) -> Iterator[Row]:
+def _cpu_rows(state: CpuState) -> Iterator[Fact]:
     yield "  governor", " ".join(filter(None, (state.governor, _in_brackets(state.driver))))
     if state.min_mhz is not None and state.max_mhz is not None:
         locked = {True: ", locked", False: ", not locked", None: ""}[state.locked]
@@ -52,7 +52,7 @@ def _cpu_rows(state: CpuState) -> Iterator[Row]:
     yield "  platform profile", state.platform_profile or ""
 
 
-def _host_rows(host: Host) -> Iterator[Row]:
+def _host_rows(host: Host) -> Iterator[Fact]:
     yield "virtual machine", host.virtual_machine or ""
     yield "container", host.container or ""
     quota, limit = host.cpu_quota_cores, host.memory_limit_gib
@@ -61,7 +61,7 @@ def _host_rows(host: Host) -> Iterator[Row]:
     yield "power", host.power or ""
 
 
-def _jetson_rows(jetson: Jetson) -> Iterator[Row]:
+def _jetson_rows(jetson: Jetson) -> Iterator[Fact]:
     yield "Jetson", jetson.model
     yield "  L4T", " ".join(filter(None, (jetson.l4t, _jetpack(jetson.jetpack))))
     yield "  power mode", jetson.power_mode or ""
@@ -71,7 +71,7 @@ def _jetson_rows(jetson: Jetson) -> Iterator[Row]:
     yield "  told by", jetson.source
 
 
-def _gpu_rows(label: str, gpu: Gpu) -> Iterator[Row]:
+def _gpu_rows(label: str, gpu: Gpu) -> Iterator[Fact]:
     capability = _in_brackets(gpu.compute_capability)
     yield label, " ".join(filter(None, (gpu.name, capability)))
     yield "  memory", "" if gpu.memory_gib is None else f"{gpu.memory_gib:g} GiB"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dyninfer.benchmarks.latency.record import CurvePoint
+from dyninfer.benchmarks.latency.record import ThresholdPoint
 from dyninfer.benchmarks.report import axes
 from dyninfer.benchmarks.report.figures import ms, percent
 from dyninfer.benchmarks.report.scales import Scale, padded
@@ -44,7 +44,7 @@ class Quality:
         return f"{100 * value:.1f}" if self.name == "AP" else percent(value, 1)
 
 
-def quality_of(curve: Sequence[CurvePoint]) -> Quality | None:
+def quality_of(curve: Sequence[ThresholdPoint]) -> Quality | None:
     """AP where every point has it, else the agreement with the last exit, else nothing."""
     ap = tuple(point.ap for point in curve if point.ap is not None)
     if curve and len(ap) == len(curve):
@@ -64,7 +64,7 @@ class CurveChart:
     narrow: tuple[Point, ...]
 
 
-def curve_chart(curve: Sequence[CurvePoint], quality: Quality, start: int) -> CurveChart:
+def curve_chart(curve: Sequence[ThresholdPoint], quality: Quality, start: int) -> CurveChart:
     """Quality against milliseconds, with the mark at point ``start``."""
     wide, wide_points = _drawn(curve, quality, start, WIDE)
     narrow, narrow_points = _drawn(curve, quality, start, NARROW)
@@ -72,7 +72,7 @@ def curve_chart(curve: Sequence[CurvePoint], quality: Quality, start: int) -> Cu
 
 
 def _drawn(
-    curve: Sequence[CurvePoint], quality: Quality, start: int, width: int
+    curve: Sequence[ThresholdPoint], quality: Quality, start: int, width: int
 ) -> tuple[Element, list[Point]]:
     frame = Frame(width, _HEIGHTS[width], right=24)
     percents = [100 * value for value in quality.values]
@@ -104,7 +104,9 @@ def _drawn(
     )
 
 
-def _dots(curve: Sequence[CurvePoint], quality: Quality, points: Sequence[Point]) -> list[Element]:
+def _dots(
+    curve: Sequence[ThresholdPoint], quality: Quality, points: Sequence[Point]
+) -> list[Element]:
     if len(points) > _DOTS_UP_TO:
         return []
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from dyninfer.benchmarks.latency.record import BenchRecord, CurvePoint
+from dyninfer.benchmarks.latency.record import BenchRecord, ThresholdPoint
 from dyninfer.benchmarks.report.comparison_tables import (
     memory_table,
     ratios_table,
@@ -84,7 +84,7 @@ def _left_out(section: Section) -> list[str]:
     return [_title(section), f"Not in this record: {escaped(str(section.content))}"]
 
 
-def spread(curve: Sequence[CurvePoint], most: int = _CURVE_ROWS) -> list[CurvePoint]:
+def spread(curve: Sequence[ThresholdPoint], most: int = _CURVE_ROWS) -> list[ThresholdPoint]:
     """At most ``most`` points, the two ends among them, evenly over the hard fraction."""
     if len(curve) <= most:
         return list(curve)

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dyninfer.benchmarks.latency.model import predict_ms
-from dyninfer.benchmarks.latency.record import BenchRecord, CurvePoint, SampleImage
-from dyninfer.benchmarks.latency.row_costs import Spread
+from dyninfer.benchmarks.latency.record import BenchRecord, SampleImage, ThresholdPoint
+from dyninfer.benchmarks.latency.row_costs import RowSpread
 from dyninfer.benchmarks.report.curve import Quality
 from dyninfer.benchmarks.report.figures import ms, number, percent
 
@@ -45,7 +45,7 @@ def exit_of(easiness: Sequence[float | None], threshold: float) -> int:
     return len(easiness)
 
 
-def start_of(curve: Sequence[CurvePoint]) -> int:
+def start_of(curve: Sequence[ThresholdPoint]) -> int:
     """The position that the page opens with: the one nearest to half of the images hard."""
     gaps = [abs(point.hard_fraction - _START_FRACTION) for point in curve]
     return gaps.index(min(gaps))
@@ -67,7 +67,7 @@ def threshold_text(threshold: float, easiness: Iterable[float]) -> str:
     return repr(threshold)
 
 
-def policy_text(point: CurvePoint, easiness: Iterable[float]) -> str:
+def policy_text(point: ThresholdPoint, easiness: Iterable[float]) -> str:
     """Python that sets one point of a curve.
 
     The ends are named, because a sigmoid in half precision can be exactly 1.
@@ -101,7 +101,7 @@ def settings_of(
     return settings
 
 
-def _texts(point: CurvePoint) -> dict[str, str]:
+def _texts(point: ThresholdPoint) -> dict[str, str]:
     return {
         "share": percent(point.hard_fraction, 1),
         "latency": ms(point.mean_ms),
@@ -118,10 +118,8 @@ def batches_text(record: BenchRecord, hard_fraction: float) -> str:
     if record.model is None or record.measured.exits != _MODELLED_EXITS:
         return ""
     batches = sorted({check.scenario.batch for check in record.model.checks} - {1})
-    said = [
-        f"{ms(predict_ms(record.model, batch, hard_fraction, Spread.RANDOM))} in batches of {batch}"
-        for batch in batches
-    ]
+    times = [predict_ms(record.model, size, hard_fraction, RowSpread.RANDOM) for size in batches]
+    said = [f"{ms(time)} in batches of {size}" for time, size in zip(times, batches, strict=True)]
     return f"By the latency model, an image takes {', '.join(said)}." if said else ""
 
 

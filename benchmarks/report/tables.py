@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dyninfer.benchmarks.latency.record import CurvePoint
+from dyninfer.benchmarks.latency.record import ThresholdPoint
 from dyninfer.benchmarks.latency.scenario_record import (
     Distribution,
     Estimate,
@@ -150,7 +150,7 @@ def kinds_table(results: Sequence[ScenarioResult]) -> Table:
     return make_table("Mean ms per image by kind of work", columns, rows)
 
 
-def curve_table(curve: Sequence[CurvePoint]) -> Table:
+def curve_table(curve: Sequence[ThresholdPoint]) -> Table:
     """Every setting of the slider."""
     rows: list[Row] = [
         [

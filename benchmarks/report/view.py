@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dyninfer.benchmarks.latency.record import BenchRecord, Pictures
+from dyninfer.benchmarks.latency.record import BenchRecord, PicturesRecord
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.report import page, words
 from dyninfer.benchmarks.report.baselines import baselines_chart
@@ -90,7 +90,7 @@ def _easiness(record: BenchRecord) -> page.Easiness | str:
     return page.Easiness(tuple(charts), tuple(_unknown_notes(pictures)))
 
 
-def _unknown_notes(pictures: Pictures) -> list[str]:
+def _unknown_notes(pictures: PicturesRecord) -> list[str]:
     return [
         f"Without a number (NaN) by the router of exit {router}: "
         f"{counted(values.count(None), 'image')}, counted as hard and not in the chart."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,88 +12,51 @@ import typer
 from rich.markup import escape
 
 from dyninfer.cli.bench_arguments import (
-    AgainstOption,
-    AnnotationsOption,
-    BatchesOption,
+    BaselineOptions,
     BundleOrNone,
-    CompareOption,
-    ConcurrencyOption,
-    DecodeOption,
+    EffortOptions,
     Format,
-    FormatOption,
-    FromOption,
-    HardOption,
-    ImagesOption,
-    MinCallsOption,
-    OutputOption,
-    PicturesOption,
-    QuickOption,
-    RateOption,
-    ReportOption,
-    RoundsOption,
-    SecondsOption,
-    SourceOption,
-    SyntheticOption,
+    OutputOptions,
+    PictureOptions,
+    RecordOptions,
+    ScenarioOptions,
 )
 from dyninfer.cli.bench_baselines import check_sources, choose_baselines
 from dyninfer.cli.bench_options import (
+    check_pictures,
     check_report_library,
     choose_pictures,
     make_choices,
     make_effort,
-    parse_picture_size,
     refuse_measuring,
 )
 from dyninfer.cli.common import (
-    BackendDeviceOption,
-    BackendOption,
     JsonOption,
-    PrecisionOption,
-    ProviderOption,
-    SpeedOption,
     check_output_file,
     progress_bar,
     read_speed,
     stdout,
     warn,
 )
+from dyninfer.cli.option_groups import EngineOptions, with_option_groups
 
 if TYPE_CHECKING:
     from dyninfer.benchmarks.latency.record import BenchRecord
     from dyninfer.benchmarks.latency.take import BenchRequest
 
-_SHOWING = frozenset({"output", "report", "format_", "json_output"})
-"""Options that say what becomes of a record, wherever it comes from."""
 
-
+@with_option_groups
 def bench(
     context: typer.Context,
     bundle: BundleOrNone = None,
-    images: ImagesOption = None,
-    annotations: AnnotationsOption = None,
-    pictures: PicturesOption = 64,
-    synthetic: SyntheticOption = None,
-    batch: BatchesOption = "1,8",
-    hard: HardOption = None,
-    concurrency: ConcurrencyOption = "1",
-    rate: RateOption = None,
-    decode: DecodeOption = False,
-    speed: SpeedOption = None,
-    seconds: SecondsOption = None,
-    rounds: RoundsOption = None,
-    min_calls: MinCallsOption = None,
-    quick: QuickOption = False,
-    against: AgainstOption = None,
-    source: SourceOption = None,
-    compare: CompareOption = None,
-    from_record: FromOption = None,
-    output: OutputOption = None,
-    report: ReportOption = None,
-    format_: FormatOption = Format.TABLE,
-    device: BackendDeviceOption = None,
-    backend: BackendOption = None,
-    provider: ProviderOption = None,
-    precision: PrecisionOption = None,
+    *,
+    pictures: PictureOptions,
+    scenarios: ScenarioOptions,
+    effort: EffortOptions,
+    baselines: BaselineOptions,
+    records: RecordOptions,
+    outputs: OutputOptions,
+    engine: EngineOptions,
     json_output: JsonOption = False,
 ) -> None:
     """Measure latency per call and per step, with intervals, beside named baselines.
@@ -103,65 +66,76 @@ def bench(
 
     Example: **dyninfer bench dy-yolov7.dyn --images val/ --output new.json --report report.html**
     """
-    chosen = _choose_format(context, format_, json_output)
-    _check_mode(context, bundle, compare, from_record)
-    _check_outputs(output, report)
-    if compare is not None:
-        _refuse_other_outputs(output, report, chosen)
-        _compare(*compare, chosen)
+    chosen = _choose_format(context, outputs.format_, json_output)
+    _check_mode(context, bundle, records)
+    _check_outputs(outputs)
+    if records.compare is not None:
+        _refuse_other_outputs(outputs, chosen)
+        _compare(*records.compare, chosen)
         return
     stopped: KeyboardInterrupt | None = None
-    if from_record is not None:
-        record = _read(from_record)
+    if bundle is None:
+        assert records.from_record is not None  # as _check_mode saw to
+        record = _read(records.from_record)
     else:
-        assert bundle is not None  # as _check_mode saw to
-        _check_pictures(images, annotations, synthetic, decode)
-        from dyninfer.benchmarks.latency.against import Opening
-        from dyninfer.benchmarks.latency.take import BenchRequest
-        from dyninfer.bundle.folder import Bundle
-
-        as_routed = bool(images) or speed is not None
-        choices = make_choices(batch, hard, concurrency, rate, decode, as_routed)
-        policy = None if speed is None else read_speed(speed)
-        manifest = Bundle.open(bundle, check_files=False).manifest  # loading checks them
-        check_sources(manifest, bundle, against, source)
-        record, stopped = _run(
-            BenchRequest(
-                command=shlex.join(["dyninfer", *(context.find_root().obj or ["bench"])]),
-                opening=Opening(bundle, device, backend, provider, precision),
-                baselines=choose_baselines(manifest, against, source, quick, rounds),
-                choices=choices,
-                effort=make_effort(quick, seconds, rounds, min_calls),
-                pictures=choose_pictures(manifest, images, annotations, synthetic, pictures),
-                policy=policy,
-            )
-        )
+        check_pictures(pictures, scenarios)
+        command = shlex.join(["dyninfer", *(context.find_root().obj or ["bench"])])
+        request = _request(command, bundle, pictures, scenarios, effort, baselines, engine)
+        record, stopped = _run(request)
     try:
-        _write(record, output, report)
+        _write(record, outputs)
     finally:  # a full disk must not cost what took minutes to measure
         _show(record, chosen)
     if stopped is not None:
         raise stopped
 
 
-def _check_mode(
-    context: typer.Context,
-    bundle: Path | None,
-    compare: tuple[Path, Path] | None,
-    from_record: Path | None,
-) -> None:
+def _request(
+    command: str,
+    path: Path,
+    pictures: PictureOptions,
+    scenarios: ScenarioOptions,
+    effort: EffortOptions,
+    baselines: BaselineOptions,
+    engine: EngineOptions,
+) -> BenchRequest:
+    """All that was asked for, checked and read as far as that takes no engines."""
+    from dyninfer.benchmarks.latency.take import BenchRequest
+    from dyninfer.bundle.folder import Bundle
+
+    choices = make_choices(
+        scenarios, as_routed=bool(pictures.images) or scenarios.speed is not None
+    )
+    policy = None if scenarios.speed is None else read_speed(scenarios.speed)
+    manifest = Bundle.open(path, check_files=False).manifest  # loading checks them
+    check_sources(manifest, path, baselines)
+    return BenchRequest(
+        command=command,
+        bundle=path,
+        engine=engine,
+        baselines=choose_baselines(manifest, baselines, effort),
+        choices=choices,
+        effort=make_effort(effort),
+        pictures=choose_pictures(manifest, pictures),
+        policy=policy,
+    )
+
+
+def _check_mode(context: typer.Context, bundle: Path | None, records: RecordOptions) -> None:
     """A bundle to measure, or two records, or one; and no option that goes with another.
 
     Raises:
         typer.BadParameter: none of them was given, or several, or such an option.
     """
-    given = sum(value is not None for value in (bundle, compare, from_record))
+    modes = (bundle, records.compare, records.from_record)
+    given = sum(value is not None for value in modes)
     if given != 1:
         raise typer.BadParameter("give one of BUNDLE, --compare OLD NEW and --from RECORD")
-    if compare is not None:
-        refuse_measuring(context, "--compare", _SHOWING | {"compare"})
-    if from_record is not None:
-        refuse_measuring(context, "--from", _SHOWING | {"from_record"})
+    showing = {field.name for field in fields(OutputOptions)} | {"json_output"}
+    if records.compare is not None:
+        refuse_measuring(context, "--compare", showing | {"compare"})
+    if records.from_record is not None:
+        refuse_measuring(context, "--from", showing | {"from_record"})
 
 
 def _choose_format(context: typer.Context, format_: Format, json_output: bool) -> Format:
@@ -177,26 +151,14 @@ def _choose_format(context: typer.Context, format_: Format, json_output: bool) -
     return Format.JSON if json_output else format_
 
 
-def _refuse_other_outputs(output: Path | None, report: Path | None, chosen: Format) -> None:
-    if output or report or chosen is Format.MARKDOWN:
+def _refuse_other_outputs(outputs: OutputOptions, chosen: Format) -> None:
+    if outputs.output or outputs.report or chosen is Format.MARKDOWN:
         raise typer.BadParameter("--compare prints tables or --json; give no other output")
 
 
-def _check_pictures(
-    images: list[Path] | None, annotations: Path | None, synthetic: str | None, decode: bool
-) -> None:
-    """Refuse options that need pictures of the user's, where there are none, or the reverse."""
-    if annotations is not None and not images:
-        raise typer.BadParameter("--annotations tells what is in pictures; give --images too")
-    if decode and not images:
-        raise typer.BadParameter("--decode reads files; give --images too")
-    if synthetic is not None and images:
-        raise typer.BadParameter("give one of --images and --synthetic")
-    parse_picture_size(synthetic)
-
-
-def _check_outputs(output: Path | None, report: Path | None) -> None:
+def _check_outputs(outputs: OutputOptions) -> None:
     """Say before the measurement what could not be written after it."""
+    output, report = outputs.output, outputs.report
     if output is not None and output == report:
         raise typer.BadParameter(f"--output and --report both name {output}; give two files")
     for path in (output, report):
@@ -232,15 +194,15 @@ def _run(request: BenchRequest) -> tuple[BenchRecord, KeyboardInterrupt | None]:
     return record, stopped
 
 
-def _write(record: BenchRecord, output: Path | None, report: Path | None) -> None:
+def _write(record: BenchRecord, outputs: OutputOptions) -> None:
     from dyninfer.benchmarks.latency.record import write_record
 
-    if output is not None:
-        write_record(record, output)
-    if report is not None:
+    if outputs.output is not None:
+        write_record(record, outputs.output)
+    if outputs.report is not None:
         from dyninfer.benchmarks.report.html import write_html
 
-        write_html(record, report)
+        write_html(record, outputs.report)
 
 
 def _show(record: BenchRecord, chosen: Format) -> None:

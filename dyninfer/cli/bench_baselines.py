@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,25 +14,20 @@ from dyninfer.errors import InputError
 if TYPE_CHECKING:
     from dyninfer.benchmarks.latency.against import BaselineRequest
     from dyninfer.bundle.manifest import Manifest
+    from dyninfer.cli.bench_arguments import BaselineOptions, EffortOptions
 
 NO_BASELINE = "none"
 
 
 def choose_baselines(
-    manifest: Manifest,
-    against: str | None,
-    sources: Sequence[Path] | None,
-    quick: bool,
-    rounds: int | None = None,
+    manifest: Manifest, asked: BaselineOptions, effort: EffortOptions
 ) -> BaselineRequest:
     """The baselines that were named, else the cheap one where the bundle has it.
 
     Args:
         manifest: of the bundle.
-        against: as it was typed.
-        sources: checkpoints for PyTorch.
-        quick: take few rounds, and no memory.
-        rounds: of the comparison, at most.
+        asked: as it was typed.
+        effort: its rounds are the most that are taken; few, and no memory, where it is quick.
 
     Raises:
         typer.BadParameter: a name is unknown, or a file is not there.
@@ -41,10 +35,11 @@ def choose_baselines(
     from dyninfer.benchmarks.baselines.names import LAST_EXIT, check_names
     from dyninfer.benchmarks.latency.against import LEAST_ROUNDS, MOST_ROUNDS, BaselineRequest
 
+    against, quick = asked.against, effort.quick
     if against == NO_BASELINE:
         return BaselineRequest(reason="switched off by --against none")
     usual = LEAST_ROUNDS if quick else MOST_ROUNDS
-    most = usual if rounds is None else min(usual, rounds)
+    most = usual if effort.rounds is None else min(usual, effort.rounds)
     if against is None:
         if quick:
             return BaselineRequest(reason="left out by --quick; name some with --against")
@@ -55,12 +50,10 @@ def choose_baselines(
         names = check_names(parse_list(against, "--against", str))
     except InputError as error:
         raise typer.BadParameter(str(error)) from None
-    return BaselineRequest(names, tuple(sources or ()), rounds=most, memory=not quick)
+    return BaselineRequest(names, tuple(asked.source or ()), rounds=most, memory=not quick)
 
 
-def check_sources(
-    manifest: Manifest, bundle: Path, against: str | None, sources: Sequence[Path] | None
-) -> None:
+def check_sources(manifest: Manifest, bundle: Path, asked: BaselineOptions) -> None:
     """Look for the bundle's sources where a baseline in PyTorch was named; warn of idle ones.
 
     With ``all``, a baseline that cannot be made is left out and told like any other.
@@ -72,10 +65,11 @@ def check_sources(
     from dyninfer.benchmarks.baselines.names import ALL, IN_PYTORCH
     from dyninfer.exporters.sources import find_sources
 
-    if missing := [path for path in sources or () if not path.exists()]:
+    sources = asked.source or ()
+    if missing := [path for path in sources if not path.exists()]:
         raise typer.BadParameter(f"--source {missing[0]} does not exist")
-    named = {entry.strip() for entry in (against or "").split(",")}
+    named = {entry.strip() for entry in (asked.against or "").split(",")}
     if named & IN_PYTORCH:
-        find_sources(manifest, bundle, sources or ())
+        find_sources(manifest, bundle, sources)
     elif sources and ALL not in named:
         warn(f"--source is not used: --against names none of {', '.join(sorted(IN_PYTORCH))}")

@@ -17,10 +17,10 @@ from dyninfer.cli.bench_tables import (
 from dyninfer.cli.common import stdout
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.latency.comparison import Comparison
+    from dyninfer.benchmarks.latency.comparison import RecordComparison
 
 
-def print_comparison(comparison: Comparison) -> None:
+def print_comparison(comparison: RecordComparison) -> None:
     """A row for each scenario that both records have, and the verdict."""
     from dyninfer.benchmarks.latency.compare_text import lines_of
 
@@ -29,7 +29,7 @@ def print_comparison(comparison: Comparison) -> None:
         stdout.print(escape(line), soft_wrap=True)
 
 
-def comparison_table(comparison: Comparison) -> Table:
+def comparison_table(comparison: RecordComparison) -> Table:
     """Median latencies, old and new, and what can be said of their ratio."""
     unusual = any(how_run(change.scenario) for change in comparison.scenarios)
     table = scenario_table("median milliseconds of a call")

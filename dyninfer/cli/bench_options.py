@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dyninfer.benchmarks.latency.rounds import Effort
     from dyninfer.benchmarks.latency.scenarios import Choices
     from dyninfer.bundle.manifest import Manifest
+    from dyninfer.cli.bench_arguments import EffortOptions, PictureOptions, ScenarioOptions
 
 MOST = 4096
 """Images in a call, or callers at once."""
@@ -113,9 +114,7 @@ def parse_list(text: str, option: str, parse: Callable[[str], Value]) -> tuple[V
     return tuple(dict.fromkeys(map(parse, entries)))
 
 
-def make_choices(
-    batch: str, hard: str | None, concurrency: str, rate: str | None, decode: bool, as_routed: bool
-) -> Choices:
+def make_choices(asked: ScenarioOptions, *, as_routed: bool) -> Choices:
     """What to vary.
 
     Raises:
@@ -124,16 +123,16 @@ def make_choices(
     from dyninfer.benchmarks.latency.scenarios import Choices
 
     return Choices(
-        batches=parse_counts(batch, "--batch"),
-        hard=parse_hard(hard),
-        concurrency=parse_counts(concurrency, "--concurrency"),
-        rates=parse_rates(rate),
-        decode=decode,
+        batches=parse_counts(asked.batch, "--batch"),
+        hard=parse_hard(asked.hard),
+        concurrency=parse_counts(asked.concurrency, "--concurrency"),
+        rates=parse_rates(asked.rate),
+        decode=asked.decode,
         as_routed=as_routed,
     )
 
 
-def refuse_measuring(context: typer.Context, mode: str, kept: frozenset[str]) -> None:
+def refuse_measuring(context: typer.Context, mode: str, kept: Collection[str]) -> None:
     """Refuse options of a measurement where none is made.
 
     Args:
@@ -154,9 +153,7 @@ def refuse_measuring(context: typer.Context, mode: str, kept: frozenset[str]) ->
         )
 
 
-def make_effort(
-    quick: bool, seconds: float | None, rounds: int | None, calls: int | None
-) -> Effort:
+def make_effort(asked: EffortOptions) -> Effort:
     """How long to measure: what was given, else what suits the mode.
 
     Raises:
@@ -164,22 +161,18 @@ def make_effort(
     """
     from dyninfer.benchmarks.latency.rounds import Effort
 
-    if seconds is not None and not 0 < seconds <= LONGEST_S:  # NaN is neither
+    if asked.seconds is not None and not 0 < asked.seconds <= LONGEST_S:  # NaN is neither
         raise typer.BadParameter(
-            f"--seconds {seconds:g} cannot be measured; expected up to {LONGEST_S:g}"
+            f"--seconds {asked.seconds:g} cannot be measured; expected up to {LONGEST_S:g}"
         )
     usual = (
         Effort(seconds=0.6, rounds=5, min_calls=3, warm_up_seconds=0.8, idle_seconds=0.5)
-        if quick
+        if asked.quick
         else Effort()
     )
-    return Effort(
-        seconds=usual.seconds if seconds is None else seconds,
-        rounds=usual.rounds if rounds is None else rounds,
-        min_calls=usual.min_calls if calls is None else calls,
-        warm_up_seconds=usual.warm_up_seconds,
-        idle_seconds=usual.idle_seconds,
-    )
+    named = {"seconds": asked.seconds, "rounds": asked.rounds, "min_calls": asked.min_calls}
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    return replace(usual, **given)
 
 
 def parse_picture_size(text: str | None) -> tuple[int, int] | None:
@@ -199,13 +192,22 @@ def parse_picture_size(text: str | None) -> tuple[int, int] | None:
     return size
 
 
-def choose_pictures(
-    manifest: Manifest,
-    images: list[Path] | None,
-    annotations: Path | None,
-    synthetic: str | None,
-    kept: int,
-) -> BenchPictures:
+def check_pictures(asked: PictureOptions, scenarios: ScenarioOptions) -> None:
+    """Refuse options that need pictures of the user's, where there are none, or the reverse.
+
+    Raises:
+        typer.BadParameter: there is such an option, or a size that cannot be.
+    """
+    if asked.annotations is not None and not asked.images:
+        raise typer.BadParameter("--annotations tells what is in pictures; give --images too")
+    if scenarios.decode and not asked.images:
+        raise typer.BadParameter("--decode reads files; give --images too")
+    if asked.synthetic is not None and asked.images:
+        raise typer.BadParameter("give one of --images and --synthetic")
+    parse_picture_size(asked.synthetic)
+
+
+def choose_pictures(manifest: Manifest, asked: PictureOptions) -> BenchPictures:
     """The user's pictures, decoded under a progress bar, or made-up ones.
 
     Raises:
@@ -220,15 +222,15 @@ def choose_pictures(
     from dyninfer.cli.sources import expand_sources
     from dyninfer.evaluation.dataset import load_samples
 
-    if not images:
-        height, width = parse_picture_size(synthetic) or DEFAULT_SIZE
+    if not asked.images:
+        height, width = parse_picture_size(asked.synthetic) or DEFAULT_SIZE
         return synthetic_pictures(height, width)
     silence_decoder()
-    paths = expand_sources([str(path) for path in images])
-    samples = load_samples(paths, annotations, manifest.class_names)
+    paths = expand_sources([str(path) for path in asked.images])
+    samples = load_samples(paths, asked.annotations, manifest.class_names)
     with progress_bar() as progress:
-        task = progress.add_task("reading pictures", total=min(kept, len(samples.items)))
-        return load_pictures(samples, kept, lambda: progress.advance(task))
+        task = progress.add_task("reading pictures", total=min(asked.kept, len(samples.items)))
+        return load_pictures(samples, asked.kept, lambda: progress.advance(task))
 
 
 def check_report_library() -> None:

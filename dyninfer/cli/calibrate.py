@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,17 +15,14 @@ from rich.table import Table
 from dyninfer.bundle.calibration import CALIBRATION_FILE, Row
 from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.common import (
-    BackendDeviceOption,
-    BackendOption,
     BundleArgument,
     JsonOption,
-    PrecisionOption,
-    ProviderOption,
     check_output_file,
     progress_bar,
     stdout,
     warn,
 )
+from dyninfer.cli.option_groups import EngineOptions, with_option_groups
 from dyninfer.errors import BundleError, InputError
 from dyninfer.routing.thresholds import SEND_ALL
 
@@ -42,6 +40,35 @@ TimeImagesOption = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class CertificateOptions:
+    """What is to be certified."""
+
+    risk: Annotated[
+        float | None,
+        typer.Option("--risk", help="Certify a threshold whose expected loss is at most this."),
+    ] = None
+    confidence: Annotated[
+        float, typer.Option("--confidence", help="Probability that the certificate holds.")
+    ] = 0.95
+
+    def check(self) -> None:
+        """Refuse at once what could certify nothing.
+
+        Raises:
+            typer.BadParameter: one of them is out of range.
+        """
+        from dyninfer.routing.certify import images_needed
+
+        if self.risk is None:
+            return
+        try:
+            images_needed(self.risk, self.confidence)
+        except InputError as error:
+            raise typer.BadParameter(str(error)) from None
+
+
+@with_option_groups
 def calibrate(
     bundle: BundleArgument,
     images: Annotated[
@@ -52,18 +79,10 @@ def calibrate(
         Path | None,
         typer.Option("--annotations", "-a", help="COCO JSON; adds AP to the table."),
     ] = None,
-    risk: Annotated[
-        float | None,
-        typer.Option("--risk", help="Certify a threshold whose expected loss is at most this."),
-    ] = None,
-    confidence: Annotated[
-        float, typer.Option("--confidence", help="Probability that the certificate holds.")
-    ] = 0.95,
+    *,
+    certificate: CertificateOptions,
     time_images: TimeImagesOption = DEFAULT_TIME_IMAGES,
-    device: BackendDeviceOption = None,
-    backend: BackendOption = None,
-    provider: ProviderOption = None,
-    precision: PrecisionOption = None,
+    engine: EngineOptions,
     json_output: JsonOption = False,
 ) -> None:
     """Measure what each threshold does on pictures of yours, and write calibration.json.
@@ -74,24 +93,15 @@ def calibrate(
 
     Example: **dyninfer calibrate dy-yolov7.dyn --images photos/ --annotations labels.json**
     """
-    from dyninfer.cli.sources import expand_sources
-    from dyninfer.evaluation.calibrate import check_calibratable, remarks
-    from dyninfer.evaluation.dataset import load_samples
+    from dyninfer.evaluation.calibrate import remarks
     from dyninfer.runtime.opening import load
 
-    if risk is not None:
-        _check_levels(risk, confidence)
-    opened = Bundle.open(bundle, check_calibration=False)
-    manifest = opened.manifest
-    paths = expand_sources([str(path) for path in images])
-    samples = load_samples(paths, annotations, manifest.class_names)
-    check_calibratable(manifest, len(samples.items))
-    check_output_file(bundle / CALIBRATION_FILE)
-    _drop_unusable(opened)
-    with load(
-        bundle, device=device, backend=backend, provider=provider, precision=precision
-    ) as detector:
-        calibration, warnings = run_calibration(detector, samples, time_images, risk, confidence)
+    certificate.check()
+    samples = _samples_for(bundle, images, annotations)
+    with load(bundle, **asdict(engine)) as detector:
+        calibration, warnings = run_calibration(
+            detector, samples, time_images, **asdict(certificate)
+        )
         detector.bundle.write_calibration(calibration)
         told = [*warnings, *remarks(detector.bundle, calibration)]
     for line in told:
@@ -102,6 +112,21 @@ def calibrate(
         print_calibration(bundle, calibration)
 
 
+def _samples_for(path: Path, images: list[Path], annotations: Path | None) -> Samples:
+    """The pictures, once it is known that the bundle can be calibrated on them."""
+    from dyninfer.cli.sources import expand_sources
+    from dyninfer.evaluation.calibrate import check_calibratable
+    from dyninfer.evaluation.dataset import load_samples
+
+    bundle = Bundle.open(path, check_calibration=False)
+    paths = expand_sources([str(image) for image in images])
+    samples = load_samples(paths, annotations, bundle.manifest.class_names)
+    check_calibratable(bundle.manifest, len(samples.items))
+    check_output_file(path / CALIBRATION_FILE)
+    _drop_unusable(bundle)
+    return samples
+
+
 def _drop_unusable(bundle: Bundle) -> None:
     """Remove a calibration that was changed, so that the bundle can be opened to measure anew."""
     try:
@@ -109,20 +134,6 @@ def _drop_unusable(bundle: Bundle) -> None:
     except BundleError:
         warn(f"{bundle.path / CALIBRATION_FILE} cannot be used any more; it is replaced")
         (bundle.path / CALIBRATION_FILE).unlink()
-
-
-def _check_levels(risk: float, confidence: float) -> None:
-    """Refuse at once what could certify nothing.
-
-    Raises:
-        typer.BadParameter: one of them is out of range.
-    """
-    from dyninfer.routing.certify import images_needed
-
-    try:
-        images_needed(risk, confidence)
-    except InputError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 def run_calibration(

@@ -31,21 +31,6 @@ BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="A bundle folder, NAME.dyn.", show_default=False)
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, or cuda:0 for the first GPU.")]
-BackendDeviceOption = Annotated[
-    str | None,
-    typer.Option("--device", help="cpu, or cuda:0 for the first GPU; the backend's own if absent."),
-]
-BackendOption = Annotated[
-    str | None,
-    typer.Option("--backend", help="onnxruntime, tensorrt or tensorrt-rtx; the first if absent."),
-]
-PrecisionOption = Annotated[
-    str | None,
-    typer.Option(
-        "--precision",
-        help="fp16, int8, or for each stage first=int8,second=fp16: what **dyninfer build** made.",
-    ),
-]
 ProviderOption = Annotated[
     str | None,
     typer.Option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,12 +15,8 @@ from rich.table import Table
 from dyninfer.bundle.folder import write_atomically
 from dyninfer.cli.calibrate import DEFAULT_TIME_IMAGES, TimeImagesOption
 from dyninfer.cli.common import (
-    BackendDeviceOption,
-    BackendOption,
     BundleArgument,
     JsonOption,
-    PrecisionOption,
-    ProviderOption,
     SpeedOption,
     check_output_file,
     progress_bar,
@@ -27,6 +24,7 @@ from dyninfer.cli.common import (
     stdout,
     warn,
 )
+from dyninfer.cli.option_groups import EngineOptions, with_option_groups
 from dyninfer.errors import InputError, PolicyError
 
 if TYPE_CHECKING:
@@ -35,15 +33,20 @@ if TYPE_CHECKING:
     from dyninfer.evaluation.routed_curve import CurveResult
     from dyninfer.runtime.detector import Detector
 
+    Measured = tuple[dict[str, Any], Samples, Callable[[], None]]
+    """What is written, the pictures that could be read, and what prints it."""
+
 SHOWN_EVERY = 2  # rows of the curve
 
 
+@with_option_groups
 def evaluate(
     bundle: BundleArgument,
     images: Annotated[list[Path], typer.Option("--images", "-i", help="Pictures or folders.")],
     annotations: Annotated[
         Path, typer.Option("--annotations", "-a", help="What is in them, as COCO JSON.")
     ],
+    *,
     speed: SpeedOption = None,
     curve: Annotated[
         bool, typer.Option("--curve", help="All hard fractions, and how good the routing is.")
@@ -52,10 +55,7 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")
     ] = None,
     time_images: TimeImagesOption = DEFAULT_TIME_IMAGES,
-    device: BackendDeviceOption = None,
-    backend: BackendOption = None,
-    provider: ProviderOption = None,
-    precision: PrecisionOption = None,
+    engine: EngineOptions,
     json_output: JsonOption = False,
 ) -> None:
     """Measure COCO average precision at one setting, or along the curve from easy to hard.
@@ -75,30 +75,32 @@ def evaluate(
     if output is not None:
         check_output_file(output)
     paths = expand_sources([str(path) for path in images])
-    with load(
-        bundle, device=device, backend=backend, provider=provider, precision=precision
-    ) as detector:
+    with load(bundle, **asdict(engine)) as detector:
         if policy is not None:
             detector.policy = policy
         samples = load_samples(paths, annotations, detector.class_names)
         _check(detector, samples, curve)
-        if curve:
-            on_curve = run_curve(detector, samples, time_images)
-            document, read = curve_document(on_curve), on_curve.samples
-            _tell_fitted_on(detector, read)
-        else:
-            at_policy = run_policy(detector, samples, time_images)
-            document, read = policy_document(at_policy), at_policy.samples
+        measure = _measure_curve if curve else _measure_policy
+        document, read, show = measure(detector, samples, time_images)
     for line in read.warnings:
         warn(line)
     if output is not None:
         write_atomically(output, json.dumps(document, indent=2) + "\n")
     if json_output:
         stdout.print_json(json.dumps(document))
-    elif curve:
-        print_curve(on_curve)
     else:
-        print_policy(at_policy)
+        show()
+
+
+def _measure_policy(detector: Detector, samples: Samples, time_images: int) -> Measured:
+    found = run_policy(detector, samples, time_images)
+    return policy_document(found), found.samples, lambda: print_policy(found)
+
+
+def _measure_curve(detector: Detector, samples: Samples, time_images: int) -> Measured:
+    found = run_curve(detector, samples, time_images)
+    _tell_fitted_on(detector, found.samples)
+    return curve_document(found), found.samples, lambda: print_curve(found)
 
 
 def _check(detector: Detector, samples: Samples, curve: bool) -> None:

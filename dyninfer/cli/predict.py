@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,18 +11,15 @@ import typer
 from rich.markup import escape
 
 from dyninfer.cli.common import (
-    BackendDeviceOption,
-    BackendOption,
     BundleArgument,
     JsonOption,
-    PrecisionOption,
-    ProviderOption,
     SpeedOption,
     progress_bar,
     read_speed,
     stdout,
     warn,
 )
+from dyninfer.cli.option_groups import EngineOptions, with_option_groups
 from dyninfer.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +31,57 @@ if TYPE_CHECKING:
     from dyninfer.types import ImageArray
 
 
+@dataclass(frozen=True)
+class RouteOptions:
+    """Who goes on: one of them at most."""
+
+    speed: SpeedOption = None
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", "-t", min=0.0, help="Images of less easiness go on."),
+    ] = None
+    always_easy: Annotated[
+        bool, typer.Option("--always-easy", help="Leave at the first exit, whatever the router.")
+    ] = False
+    always_hard: Annotated[
+        bool, typer.Option("--always-hard", help="Run to the last exit, whatever the router.")
+    ] = False
+
+    def policy(self) -> Policy | Target | None:
+        """What was asked for; None for the bundle's own.
+
+        Raises:
+            typer.BadParameter: several were.
+        """
+        from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Threshold
+
+        named = (self.speed is not None, self.threshold is not None)
+        if sum((*named, self.always_easy, self.always_hard)) > 1:
+            raise typer.BadParameter(
+                "give one of --speed, --threshold, --always-easy and --always-hard"
+            )
+        if self.speed is not None:
+            return read_speed(self.speed)
+        if self.always_easy:
+            return AlwaysEasy()
+        if self.always_hard:
+            return AlwaysHard()
+        return None if self.threshold is None else Threshold(self.threshold)
+
+
+@dataclass(frozen=True)
+class DetectionOptions:
+    """Which boxes count."""
+
+    confidence: Annotated[
+        float, typer.Option("--confidence", "-c", min=0.0, max=1.0, help="Least confidence.")
+    ] = 0.25
+    iou: Annotated[
+        float, typer.Option("--iou", min=0.0, max=1.0, help="Overlap that suppresses a box.")
+    ] = 0.45
+
+
+@with_option_groups
 def predict(
     bundle: BundleArgument,
     sources: Annotated[
@@ -45,32 +94,14 @@ def predict(
         Path | None,
         typer.Option("--output", "-o", help="Folder for the results; a new predictions-N."),
     ] = None,
-    speed: SpeedOption = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", "-t", min=0.0, help="Images of less easiness go on."),
-    ] = None,
-    always_easy: Annotated[
-        bool, typer.Option("--always-easy", help="Leave at the first exit, whatever the router.")
-    ] = False,
-    always_hard: Annotated[
-        bool, typer.Option("--always-hard", help="Run to the last exit, whatever the router.")
-    ] = False,
-    confidence: Annotated[
-        float,
-        typer.Option("--confidence", "-c", min=0.0, max=1.0, help="Least confidence."),
-    ] = 0.25,
-    iou: Annotated[
-        float, typer.Option("--iou", min=0.0, max=1.0, help="Overlap that suppresses a box.")
-    ] = 0.45,
+    *,
+    route: RouteOptions,
+    found: DetectionOptions,
     batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Pictures run at once.")] = 8,
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Write annotated pictures.")
     ] = True,
-    device: BackendDeviceOption = None,
-    backend: BackendOption = None,
-    provider: ProviderOption = None,
-    precision: PrecisionOption = None,
+    engine: EngineOptions,
     json_output: JsonOption = False,
 ) -> None:
     """Detect objects in pictures; write annotated copies and one JSON line for each.
@@ -84,40 +115,15 @@ def predict(
     from dyninfer.results.postprocess import Postprocess
     from dyninfer.runtime.opening import load
 
-    policy = _policy(speed, threshold, always_easy, always_hard)
-    options = Postprocess(confidence=confidence, iou=iou)
+    policy = route.policy()
+    options = Postprocess(**asdict(found))
     paths = expand_sources(sources)
-    with load(
-        bundle,
-        device=device,
-        backend=backend,
-        provider=provider,
-        precision=precision,
-        max_batch=batch,
-    ) as detector:
+    with load(bundle, **asdict(engine), max_batch=batch) as detector:
         if policy is not None:
             detector.policy = policy
         with ResultWriter(free_folder(output), paths, draw=images, echo=json_output) as writer:
             _run(detector, paths, batch, options, writer)
         _finish(detector, writer, json_output)
-
-
-def _policy(
-    speed: str | None, threshold: float | None, always_easy: bool, always_hard: bool
-) -> Policy | Target | None:
-    from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Threshold
-
-    if (speed is not None) + (threshold is not None) + always_easy + always_hard > 1:
-        raise typer.BadParameter(
-            "give one of --speed, --threshold, --always-easy and --always-hard"
-        )
-    if speed is not None:
-        return read_speed(speed)
-    if always_easy:
-        return AlwaysEasy()
-    if always_hard:
-        return AlwaysHard()
-    return None if threshold is None else Threshold(threshold)
 
 
 def _run(

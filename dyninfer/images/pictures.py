@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from dyninfer.images.reading import check_image, read_image
 from dyninfer.types import ImageArray
 
 ImageLike = str | os.PathLike[str] | npt.NDArray[Any]
+PathOrImage = Path | ImageArray
+"""A picture of the project's own: its file, or (h, w, 3) uint8 BGR."""
 
 
 class Picture(NamedTuple):

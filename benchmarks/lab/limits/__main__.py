@@ -15,7 +15,7 @@ from dyninfer.benchmarks.lab.limits.result import TargetResult
 from dyninfer.benchmarks.lab.limits.table import print_targets, to_markdown
 from dyninfer.benchmarks.lab.random_models import export_random, random_detector
 from dyninfer.benchmarks.lab.run_record import ended_run, write_run
-from dyninfer.benchmarks.machine import MachineWatch, describe_machine
+from dyninfer.benchmarks.machine import MachineRecorder, describe_machine
 from dyninfer.cli.common import check_output_file
 from dyninfer.errors import DyninferError
 
@@ -77,7 +77,7 @@ def _measure(
     machine = describe_machine()
     results: list[TargetResult] = []
     failures: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as folder, MachineWatch() as watch:
+    with tempfile.TemporaryDirectory() as folder, MachineRecorder() as recorder:
         console.print(f"exporting {VARIANT} with random weights ...")
         model = random_detector(VARIANT, width_divisor)
         bundle = export_random(model, (image_size, image_size), Path(folder)).bundle
@@ -87,7 +87,7 @@ def _measure(
                 results += measure_apart(group, bundle, rounds)
             except DyninferError as error:  # what else is measured is worth keeping
                 failures[group.name] = str(error)
-        log = watch.log()
+        log = recorder.log()
     narrower = f" at 1/{width_divisor} width" if width_divisor > 1 else ""
     return TargetsRecord(
         **ended_run(MODULE, machine),

@@ -8,7 +8,7 @@ from dyninfer.benchmarks.baselines.contest import SETTLE_MS, Entry
 from dyninfer.benchmarks.baselines.names import SINGLE_GRAPH
 from dyninfer.benchmarks.baselines.results import DYNINFER
 from dyninfer.benchmarks.baselines.run import ROUNDS, Progress, run_baselines
-from dyninfer.benchmarks.baselines.setup import Call
+from dyninfer.benchmarks.baselines.setup import CallKind
 from dyninfer.benchmarks.lab.limits.result import TargetResult
 from dyninfer.errors import InputError
 
@@ -46,7 +46,7 @@ def measure(
     )
     if SINGLE_GRAPH in found.unavailable:
         raise InputError(f"{bundle} has no single graph: {found.unavailable[SINGLE_GRAPH]}")
-    ours, theirs = (Entry(name, Call.ENGINES).name for name in (DYNINFER, SINGLE_GRAPH))
+    ours, theirs = (Entry(name, CallKind.ENGINES).name for name in (DYNINFER, SINGLE_GRAPH))
     times = {(t.name, t.side): t.times_ms for t in found.times}
     return [
         TargetResult(

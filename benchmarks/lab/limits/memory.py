@@ -10,10 +10,11 @@ from dyninfer.benchmarks.baselines.names import SINGLE_GRAPH
 from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.results import DYNINFER
 from dyninfer.benchmarks.baselines.run import Progress
-from dyninfer.benchmarks.baselines.setup import Kind, Opening
+from dyninfer.benchmarks.baselines.setup import Kind
 from dyninfer.benchmarks.lab.limits.result import TargetResult
 from dyninfer.bundle.folder import Bundle
 from dyninfer.evaluation.interleaved import compare, run_rounds
+from dyninfer.runtime.engine_choice import EngineChoice
 
 LIMIT = 1.0
 ROUNDS = 5
@@ -38,7 +39,7 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="dyninfer-memory-") as folder:
         manifest = Bundle.open(bundle).manifest
-        plan = Contestants(bundle.resolve(), manifest, Opening(), Path(folder))
+        plan = Contestants(bundle.resolve(), manifest, EngineChoice(), Path(folder))
         plan.write_inputs()
         setups = [plan.setup(Kind.DYNINFER), *plan.setups_of(SINGLE_GRAPH)]
         done = iter(range(1, rounds + 1))

@@ -14,10 +14,11 @@ from dyninfer.benchmarks.baselines.of_bundle import last_exit_manifest
 from dyninfer.benchmarks.baselines.of_torch import check_compiler
 from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.routed import follow
-from dyninfer.benchmarks.baselines.setup import Call, Kind, Opening, Side
+from dyninfer.benchmarks.baselines.setup import CallKind, Kind, Side
 from dyninfer.benchmarks.baselines.worker import Runner, open_contender
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BackendUnavailable, BundleError, InputError
+from dyninfer.runtime.engine_choice import EngineChoice
 from tests import support
 
 BOTH_CALLS = (Kind.DYNINFER, Kind.IF_OWN_POOL, Kind.LAST_EXIT)
@@ -30,7 +31,7 @@ def small(small_bundle, small_checkpoint, small_yaml, tmp_path) -> Contestants:
 
 def contestants(bundle, folder, sources=(), config=None) -> Contestants:
     made = Contestants(
-        bundle, Bundle.open(bundle).manifest, Opening(), folder, tuple(sources), config
+        bundle, Bundle.open(bundle).manifest, EngineChoice(), folder, tuple(sources), config
     )
     made.write_inputs()
     return made
@@ -68,7 +69,7 @@ def test_the_sides_differ_and_the_last_exit_alone_finds_what_hard_images_show(sm
 def test_dyninfers_two_calls_run_the_exit_that_was_asked_for(small) -> None:
     contender = open_contender(small.setup(Kind.DYNINFER))
     engines = contender._detector.engines
-    for call in Call:
+    for call in CallKind:
         before = {name: engine.run_count for name, engine in engines.items()}
         contender.action(Side.EASY, call)()
         ran = {name for name, engine in engines.items() if engine.run_count > before[name]}
@@ -80,15 +81,15 @@ def test_dyninfers_two_calls_run_the_exit_that_was_asked_for(small) -> None:
 def test_the_last_exit_alone_opens_nothing_else(small) -> None:
     contender = opened(small, "always-last-exit")
     assert [engine.name for engine in contender._engines] == ["first", "second"]
-    contender.action(Side.HARD, Call.ENGINES)()
-    contender.action(Side.HARD, Call.API)()
+    contender.action(Side.HARD, CallKind.ENGINES)()
+    contender.action(Side.HARD, CallKind.API)()
     assert [engine.run_count for engine in contender._engines] == [2, 2]
 
 
 @pytest.mark.parametrize("side", Side)
 def test_bound_outputs_are_those_of_the_ordinary_call(small, side) -> None:
     graph = opened(small, "single-graph-if")
-    run = graph.action(side, Call.ENGINES)
+    run = graph.action(side, CallKind.ENGINES)
     # whatever the binding does not keep alive is overwritten: the threshold of the other side
     other = Side.HARD if side is Side.EASY else Side.EASY
     taken = [np.array(other.threshold, np.float32) for _ in range(100)]
@@ -218,11 +219,11 @@ def test_a_runner_tells_the_median_and_wakes_up_first() -> None:
 
     contender = Counted()
     runner = Runner(contender)
-    first = runner.run(Side.EASY, Call.API, 4, wake=True)
+    first = runner.run(Side.EASY, CallKind.API, 4, wake=True)
     assert contender.runs == 5
     assert first["ms"] > 0
     assert first["idle_cpu_ms"] == 0  # there was nothing before
-    assert runner.run(Side.EASY, Call.API, 1, wake=False)["idle_cpu_ms"] >= 0
+    assert runner.run(Side.EASY, CallKind.API, 1, wake=False)["idle_cpu_ms"] >= 0
     assert contender.runs == 6
 
 
@@ -274,6 +275,6 @@ def test_what_takes_no_single_image_is_refused(tmp_path, declared, kind, part) -
 
 def test_a_gpu_that_is_not_there_is_refused(tmp_path) -> None:
     plan = contestants(support.write_two_exits(tmp_path / "two.dyn"), tmp_path)
-    elsewhere = replace(plan, opening=Opening(device="cuda:0"))
+    elsewhere = replace(plan, engine=EngineChoice(device="cuda:0"))
     with pytest.raises(dyninfer.BackendUnavailable, match="CUDAExecutionProvider"):
         opened(elsewhere, "naive")

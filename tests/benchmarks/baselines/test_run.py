@@ -10,9 +10,10 @@ from dyninfer.benchmarks.baselines.child import ChildError
 from dyninfer.benchmarks.baselines.contest import Contest, Entry, calls_in_a_turn
 from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.run import run_baselines
-from dyninfer.benchmarks.baselines.setup import Call, Kind, Opening, Side
+from dyninfer.benchmarks.baselines.setup import CallKind, Kind, Side
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BundleError, InputError
+from dyninfer.runtime.engine_choice import EngineChoice
 from tests import support
 
 QUICK = {"rounds": 3, "settle_ms": 0.0}
@@ -151,7 +152,7 @@ def test_a_bundle_that_is_not_there_is_refused(tmp_path) -> None:
 
 def test_when_dyninfer_itself_cannot_run_that_is_an_error(two) -> None:
     with support.refuses(ChildError, "dyninfer cannot be timed", "CUDAExecutionProvider"):
-        run_baselines(two, ["always-last-exit"], rounds=2, device="cuda:0")
+        run_baselines(two, ["always-last-exit"], rounds=2, engine=EngineChoice("cuda:0"))
 
 
 def test_a_failure_of_the_caller_ends_all_processes(two, pids) -> None:
@@ -165,13 +166,13 @@ def test_a_failure_of_the_caller_ends_all_processes(two, pids) -> None:
 
 
 def test_a_contender_that_dies_on_the_way_drops_out_and_the_rest_goes_on(two, tmp_path) -> None:
-    plan = Contestants(two, Bundle.open(two).manifest, Opening(), tmp_path)
+    plan = Contestants(two, Bundle.open(two).manifest, EngineChoice(), tmp_path)
     plan.write_inputs()
     with Contest("dyninfer") as opened:
         opened.open("dyninfer", plan.setup(Kind.DYNINFER))
         opened.open("naive", plan.setup(Kind.NAIVE))
         victim = opened.workers["naive"].pid
-        entries = [Entry(name, Call.API) for name in opened.workers]
+        entries = [Entry(name, CallKind.API) for name in opened.workers]
         rounds = iter(range(5))
 
         def kill_after_two() -> None:

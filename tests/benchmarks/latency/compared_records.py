@@ -8,8 +8,8 @@ import numpy as np
 
 from dyninfer.benchmarks.latency.record import (
     BenchRecord,
-    Measured,
-    Pictures,
+    MeasuredBundle,
+    PicturesRecord,
     StageInfo,
     Yardstick,
 )
@@ -73,7 +73,7 @@ def record_of(
         started_utc="2026-01-01T00:00:00+00:00",
         seconds=1.0,
         clock="perf_counter_ns",
-        measured=Measured(
+        measured=MeasuredBundle(
             bundle="two",
             family="tiny",
             manifest_sha256="0" * 64,
@@ -86,7 +86,7 @@ def record_of(
             device="cpu",
             policy="threshold 0.5",
         ),
-        pictures=Pictures("synthetic pictures, 8x8", 4, {"8x8": 4}),
+        pictures=PicturesRecord("synthetic pictures, 8x8", 4, {"8x8": 4}),
         machine=Machine("a processor", 2, (), 8.0, "Linux", "CPython 3.11", {"numpy": "2.0"}, 0.1),
         log=MachineLog(1.0, 2, {}),
         peak_memory_mib=100.0,

@@ -6,7 +6,7 @@ import pytest
 
 from dyninfer.benchmarks.latency.energy_log import EnergyLog, NoEnergy
 from dyninfer.benchmarks.latency.scenario_record import Scenario
-from dyninfer.benchmarks.latency.slices import Call, Slice
+from dyninfer.benchmarks.latency.slices import Slice, TimedCall
 from dyninfer.errors import DyninferError
 
 EASY, MIXED, HARD = (Scenario(1, share) for share in (0.0, 0.5, 1.0))
@@ -28,7 +28,7 @@ class FakeMeter:
 
     def run(self, *exits: int, seconds: float = 0.5) -> Slice:
         self.total += 10 * seconds + sum(5 if index else 2 for index in exits)
-        calls = tuple(Call(0, 0, 0, 1, (index,), ({},)) for index in exits)
+        calls = tuple(TimedCall(0, 0, 0, 1, (index,), ({},)) for index in exits)
         return Slice(calls, 1e3 * seconds)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dyninfer.benchmarks.latency.model import TooFewScenarios, fit, predict_ms, predict_steps
 from dyninfer.benchmarks.latency.model_record import LatencyModel, ModelCheck, RunsFor, StepCost
-from dyninfer.benchmarks.latency.row_costs import Spread
+from dyninfer.benchmarks.latency.row_costs import RowSpread
 from dyninfer.benchmarks.latency.scenario_record import Estimate, Scenario, ScenarioResult
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
@@ -93,7 +93,7 @@ def test_any_costs_predict_any_batch_between(
     )
     model = fit(two_exits_manifest, forced_results(steps))
     truth = LatencyModel(steps, (), 0.0)
-    for spread in Spread:
+    for spread in RowSpread:
         predicted = predict_ms(model, batch, hard, spread)
         assert predicted == pytest.approx(predict_ms(truth, batch, hard, spread), rel=1e-6)
     assert all(step.per_image_ms >= 0 for step in model.steps)

@@ -11,7 +11,7 @@ import dyninfer
 from dyninfer.benchmarks.latency.curve import SAMPLES, describe_pictures, exit_times
 from dyninfer.benchmarks.latency.pictures import load_pictures, synthetic_pictures
 from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult, WarmUp
-from dyninfer.benchmarks.latency.slices import Call, Slice
+from dyninfer.benchmarks.latency.slices import Slice, TimedCall
 from dyninfer.benchmarks.latency.summary import summarise
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.evaluation.coco import Truth
@@ -77,7 +77,7 @@ def test_pictures_that_cannot_be_read_are_left_out_with_a_warning(tmp_path: Path
 
 def result_of(manifest: Manifest, scenario: Scenario, ms: float) -> ScenarioResult:
     exits = (1 if scenario.hard_fraction else 0,) * scenario.batch
-    call = Call(0, 0, 0, round(ms * 1e6), exits, ({},) * scenario.batch)
+    call = TimedCall(0, 0, 0, round(ms * 1e6), exits, ({},) * scenario.batch)
     return summarise(scenario, WarmUp(1, 0.1, True), [Slice((call,) * 3, 3 * ms)], manifest)
 
 

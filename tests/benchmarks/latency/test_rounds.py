@@ -21,7 +21,7 @@ from dyninfer.benchmarks.latency.rounds import (
     planned_calls,
 )
 from dyninfer.benchmarks.latency.scenario_record import Scenario
-from dyninfer.benchmarks.latency.slices import Call, Slice
+from dyninfer.benchmarks.latency.slices import Slice, TimedCall
 from dyninfer.benchmarks.latency.statistics import LEAST_ROUNDS
 from dyninfer.benchmarks.latency.summary import summarise
 from dyninfer.routing.policy import Threshold
@@ -95,7 +95,7 @@ def test_only_calls_that_are_long_themselves_need_none_to_settle(
 
     def run_slice(_detect, batches, _rate, _callers) -> Slice:
         slices.append(len(batches))
-        calls = tuple(Call(0, 0, 0, round(ms * 1e6), (0,), ({},)) for _ in batches)
+        calls = tuple(TimedCall(0, 0, 0, round(ms * 1e6), (0,), ({},)) for _ in batches)
         return Slice(calls, ms * len(batches))
 
     monkeypatch.setattr("dyninfer.benchmarks.latency.rounds.run_slice", run_slice)

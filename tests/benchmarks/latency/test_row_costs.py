@@ -10,12 +10,12 @@ from scipy.stats import binom
 from dyninfer.benchmarks.latency.forced import hard_rows_by_call
 from dyninfer.benchmarks.latency.model_record import RunsFor, StepCost
 from dyninfer.benchmarks.latency.nonnegative import nonnegative_least_squares
-from dyninfer.benchmarks.latency.row_costs import Spread, hard_rows, mean_cost, rows_run
+from dyninfer.benchmarks.latency.row_costs import RowSpread, hard_rows, mean_cost, rows_run
 
 
 @given(st.integers(1, 40), st.floats(0, 1))
 def test_both_spreads_have_the_mean_asked_for(batch: int, hard: float) -> None:
-    for spread in Spread:
+    for spread in RowSpread:
         chances = hard_rows(batch, hard, spread)
         assert chances.shape == (batch + 1,)
         assert (chances >= 0).all()
@@ -33,7 +33,7 @@ def test_even_is_how_forced_fractions_fall(batch: int, hard: float) -> None:
 
 def test_random_is_binomial() -> None:
     expected = binom.pmf(np.arange(9), 8, 0.3)
-    np.testing.assert_allclose(hard_rows(8, 0.3, Spread.RANDOM), expected, atol=1e-12)
+    np.testing.assert_allclose(hard_rows(8, 0.3, RowSpread.RANDOM), expected, atol=1e-12)
     assert hard_rows(1, 0.3).tolist() == pytest.approx([0.7, 0.3])
 
 
@@ -54,7 +54,7 @@ def test_a_step_that_does_not_run_costs_nothing() -> None:
     assert mean_cost(step, hard_rows(1, 0.25)) == pytest.approx(11 / 4)
     assert mean_cost(step, hard_rows(4, 0.25)) == pytest.approx(11 / 4)
     # gathered by chance into fewer calls
-    assert mean_cost(step, hard_rows(4, 0.25, Spread.RANDOM)) < 11 / 4
+    assert mean_cost(step, hard_rows(4, 0.25, RowSpread.RANDOM)) < 11 / 4
 
 
 def test_least_squares_agrees_with_scipy() -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import dyninfer
 from dyninfer.benchmarks.latency.scenario_record import Scenario, SpanKind, WarmUp
-from dyninfer.benchmarks.latency.slices import Call, Slice
+from dyninfer.benchmarks.latency.slices import Slice, TimedCall
 from dyninfer.benchmarks.latency.spans import in_order, span_times, spans_of_slice
 from dyninfer.benchmarks.latency.summary import stages_in_order, summarise
 from dyninfer.bundle.folder import Bundle
@@ -17,13 +17,13 @@ MS = 1_000_000
 WARM = WarmUp(3, 0.1, True)
 
 
-def call_of(ms: float, *images: tuple[int, dict[str, float]], waited_ms: float = 0.0) -> Call:
+def call_of(ms: float, *images: tuple[int, dict[str, float]], waited_ms: float = 0.0) -> TimedCall:
     start = round(waited_ms * MS)
     exits, steps = zip(*images, strict=True)
-    return Call(0, start, start, start + round(ms * MS), exits, steps)
+    return TimedCall(0, start, start, start + round(ms * MS), exits, steps)
 
 
-def slice_of(*calls: Call) -> Slice:
+def slice_of(*calls: TimedCall) -> Slice:
     return Slice(calls, sum(call.wall_ms for call in calls))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import dyninfer
-from dyninfer.benchmarks.latency.against import BaselineRequest, Opening, rounds_of_comparison
+from dyninfer.benchmarks.latency.against import BaselineRequest, rounds_of_comparison
 from dyninfer.benchmarks.latency.baseline_record import Baselines
 from dyninfer.benchmarks.latency.doubts import doubts_of
 from dyninfer.benchmarks.latency.pictures import synthetic_pictures
@@ -29,7 +29,7 @@ SHORT = Effort(seconds=0.02, rounds=3, min_calls=8, warm_up_seconds=0.02)
 def request_of(bundle: Path, **changes) -> BenchRequest:
     return BenchRequest(
         command="dyninfer bench two.dyn",
-        opening=Opening(bundle),
+        bundle=bundle,
         pictures=synthetic_pictures(16, 24),
         choices=Choices(batches=(1, 2), rates=(200.0,)),
         effort=SHORT,

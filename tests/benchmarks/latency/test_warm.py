@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyninfer.benchmarks.latency.slices import Call, Slice
+from dyninfer.benchmarks.latency.slices import Slice, TimedCall
 from dyninfer.benchmarks.latency.warm import warm_up, window_calls
 
 MS = 1_000_000
@@ -25,7 +25,7 @@ class Machine:
             begin = self.now_ns
             self.now_ns += round(self.ms(self.calls) * MS)
             self.calls += 1
-            made.append(Call(begin, begin, begin, self.now_ns, (0,), ({},)))
+            made.append(TimedCall(begin, begin, begin, self.now_ns, (0,), ({},)))
         self.windows.append(calls)
         return Slice(tuple(made), (self.now_ns - start) / MS)
 

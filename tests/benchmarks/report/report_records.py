@@ -20,12 +20,12 @@ from dyninfer.benchmarks.latency.model_record import LatencyModel, ModelCheck, S
 from dyninfer.benchmarks.latency.record import (
     SCHEMA_VERSION,
     BenchRecord,
-    CurvePoint,
     Energy,
-    Measured,
-    Pictures,
+    MeasuredBundle,
+    PicturesRecord,
     SampleImage,
     StageInfo,
+    ThresholdPoint,
     Yardstick,
 )
 from dyninfer.benchmarks.latency.scenario_record import (
@@ -138,7 +138,7 @@ def picture(seed: int, easiness: float) -> str:
 
 def pictures_of(
     easiness: np.ndarray, samples: int = 18, points: int = 41, *, labels: bool = True
-) -> Pictures:
+) -> PicturesRecord:
     """``easiness`` is (routers, pictures); NaN where a router gave none."""
     count = easiness.shape[1]
     thresholds = np.quantile(easiness[0][~np.isnan(easiness[0])], np.linspace(0, 1, points))
@@ -148,7 +148,7 @@ def pictures_of(
         hard = np.logical_and.reduce([route(e, threshold) for e in easiness]).mean()
         gain = 1 - (1 - hard) ** 1.8
         curve.append(
-            CurvePoint(
+            ThresholdPoint(
                 threshold,
                 float(hard),
                 26.5 + 12.5 * float(hard),
@@ -172,7 +172,7 @@ def pictures_of(
     )
     rows = tuple(known(values) for values in easiness)
     sizes = {"480x640": count - 40, "640x480": 40} if count > 40 else {"480x640": count}
-    return Pictures("own pictures", count, sizes, rows, tuple(curve), shown)
+    return PicturesRecord("own pictures", count, sizes, rows, tuple(curve), shown)
 
 
 def machine() -> Machine:
@@ -201,14 +201,14 @@ def log() -> MachineLog:
     )
 
 
-def measured(exits: int = 2) -> Measured:
+def measured(exits: int = 2) -> MeasuredBundle:
     stages = (
         StageInfo("first", "body", "fp32", 5_120_000, 2_310_000_000),
         StageInfo("router", "router", "fp32", 8_448, 8_000),
         StageInfo("head", "head", "fp32", 2_040_000, 1_120_000_000),
         StageInfo("second", "body", "fp32", 9_800_000, None),
     )
-    return Measured(
+    return MeasuredBundle(
         bundle="dy-digits.dyn",
         family="dynamicdet",
         manifest_sha256="9f2c" * 16,
@@ -324,7 +324,9 @@ def minimal_record() -> BenchRecord:
     return replace(
         full_record(),
         measured=measured(exits=1),
-        pictures=Pictures("synthetic pictures, 720x1280 (height x width)", 16, {"720x1280": 16}),
+        pictures=PicturesRecord(
+            "synthetic pictures, 720x1280 (height x width)", 16, {"720x1280": 16}
+        ),
         scenarios=(only,),
         baselines=None,
         model=None,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from dyninfer.benchmarks.latency.record import CurvePoint
+from dyninfer.benchmarks.latency.record import ThresholdPoint
 from dyninfer.benchmarks.report.markdown import code_block, escaped, spread, to_markdown
 from tests.benchmarks.report import report_records as records
 
@@ -92,7 +92,7 @@ def test_what_is_missing_is_left_out_with_its_reason() -> None:
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
-    curve = [CurvePoint(i / 100, i / 100, 1.0 + i) for i in range(101)]
+    curve = [ThresholdPoint(i / 100, i / 100, 1.0 + i) for i in range(101)]
     kept = spread(curve)
     assert [point.hard_fraction for point in kept] == [i / 8 for i in range(9)] or len(kept) == 9
     assert (kept[0], kept[-1]) == (curve[0], curve[-1])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dyninfer.benchmarks.latency.model_record import LatencyModel, RunsFor, StepCost
-from dyninfer.benchmarks.latency.record import CurvePoint, SampleImage
+from dyninfer.benchmarks.latency.record import SampleImage, ThresholdPoint
 from dyninfer.benchmarks.report.curve import quality_of
 from dyninfer.benchmarks.report.settings import (
     batches_text,
@@ -57,11 +57,11 @@ def test_a_shown_threshold_is_short_where_it_can_be() -> None:
 @pytest.mark.parametrize(
     ("point", "expected"),
     [
-        (CurvePoint(0.0, 0.0, 1.0), "dyninfer.AlwaysEasy()"),
-        (CurvePoint(1.5, 1.0, 1.0), "dyninfer.AlwaysHard()"),
-        (CurvePoint(0.0, 0.1, 1.0), "dyninfer.Threshold(0)"),
-        (CurvePoint(1.0, 0.99, 1.0), "dyninfer.Threshold(1)"),
-        (CurvePoint(0.4213, 0.5, 1.0), "dyninfer.Threshold(0.4213)"),
+        (ThresholdPoint(0.0, 0.0, 1.0), "dyninfer.AlwaysEasy()"),
+        (ThresholdPoint(1.5, 1.0, 1.0), "dyninfer.AlwaysHard()"),
+        (ThresholdPoint(0.0, 0.1, 1.0), "dyninfer.Threshold(0)"),
+        (ThresholdPoint(1.0, 0.99, 1.0), "dyninfer.Threshold(1)"),
+        (ThresholdPoint(0.4213, 0.5, 1.0), "dyninfer.Threshold(0.4213)"),
     ],
 )
 def test_a_policy_to_copy_is_python_that_dyninfer_takes(point, expected) -> None:
@@ -72,7 +72,7 @@ def test_a_policy_to_copy_is_python_that_dyninfer_takes(point, expected) -> None
 
 
 def test_the_page_opens_near_half_of_the_images_hard() -> None:
-    curve = [CurvePoint(0, share, 1.0) for share in (0, 0.3, 0.45, 0.6, 1)]
+    curve = [ThresholdPoint(0, share, 1.0) for share in (0, 0.3, 0.45, 0.6, 1)]
     assert start_of(curve) == 2
     assert start_of(curve[:1]) == 0
 
@@ -113,8 +113,8 @@ def test_samples_run_from_the_hardest_to_the_easiest() -> None:
 
 
 def test_ap_stands_before_agreement_and_a_gap_in_ap_is_not_drawn() -> None:
-    both = [CurvePoint(0, share, 1.0, ap=0.5, agreement=0.9) for share in (0, 1)]
-    gap = [both[0], CurvePoint(0, 1, 1.0, agreement=0.9)]
-    neither = [CurvePoint(0, 1, 1.0)]
+    both = [ThresholdPoint(0, share, 1.0, ap=0.5, agreement=0.9) for share in (0, 1)]
+    gap = [both[0], ThresholdPoint(0, 1, 1.0, agreement=0.9)]
+    neither = [ThresholdPoint(0, 1, 1.0)]
     names = [quality.name if (quality := quality_of(c)) else None for c in (both, gap, neither, [])]
     assert names == ["AP", "Agreement", None, None]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from dyninfer.benchmarks.latency.baseline_record import Baselines
 from dyninfer.benchmarks.latency.model_record import LatencyModel, ModelCheck
-from dyninfer.benchmarks.latency.record import Pictures
+from dyninfer.benchmarks.latency.record import PicturesRecord
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.report import words
 from tests.benchmarks.report.report_records import (
@@ -86,12 +86,12 @@ def test_warnings_name_three_scenarios_and_count_the_rest() -> None:
 
 
 def test_pictures_are_counted_and_their_sizes_told() -> None:
-    mixed = Pictures("pictures", 9, {"1x1": 4, "2x2": 2, "3x3": 2, "4x4": 1})
+    mixed = PicturesRecord("pictures", 9, {"1x1": 4, "2x2": 2, "3x3": 2, "4x4": 1})
     expected = "9 pictures; height x width 1x1 (4), 2x2 (2), 3x3 (2) and 1 other size"
     assert words.pictures_words(replace(RECORD, pictures=mixed)) == expected
-    same = Pictures("pictures", 9, {"1x2": 9})
+    same = PicturesRecord("pictures", 9, {"1x2": 9})
     assert words.pictures_words(replace(RECORD, pictures=same)).endswith("all 1x2 (height x width)")
-    assert Pictures("own pictures", 1, {"1x2": 1}).in_words == "1 own picture"
+    assert PicturesRecord("own pictures", 1, {"1x2": 1}).in_words == "1 own picture"
     synthetic = minimal_record()
     told = "16 synthetic pictures, 720x1280 (height x width)"
     assert words.pictures_words(synthetic) == told

@@ -218,23 +218,33 @@ def test_pictures_of_the_users_add_a_curve(
 def test_the_cheap_baseline_is_there_unless_it_is_switched_off(
     bundle: Path, tmp_path: Path
 ) -> None:
+    from dyninfer.benchmarks.latency.against import BaselineRequest
     from dyninfer.bundle.folder import Bundle
+    from dyninfer.bundle.manifest import Manifest
+    from dyninfer.cli.bench_arguments import BaselineOptions, EffortOptions
     from dyninfer.cli.bench_baselines import choose_baselines
 
     cascade = Bundle.open(bundle).manifest
     static = Bundle.open(support.write_static(tmp_path / "one.dyn")).manifest
-    assert choose_baselines(cascade, None, None, False).names == ("always-last-exit",)
-    assert choose_baselines(cascade, None, None, True).names == ()
-    assert choose_baselines(cascade, "none", None, False).names == ()
-    assert choose_baselines(static, None, None, False).names == ()
-    assert choose_baselines(cascade, "naive", None, True).names == ("naive",)
-    quick = choose_baselines(cascade, "naive", None, True)
+
+    def chosen(
+        manifest: Manifest, against: str | None, *, quick: bool = False, rounds: int | None = None
+    ) -> BaselineRequest:
+        effort = EffortOptions(quick=quick, rounds=rounds)
+        return choose_baselines(manifest, BaselineOptions(against), effort)
+
+    assert chosen(cascade, None).names == ("always-last-exit",)
+    assert chosen(cascade, None, quick=True).names == ()
+    assert chosen(cascade, "none").names == ()
+    assert chosen(static, None).names == ()
+    assert chosen(cascade, "naive", quick=True).names == ("naive",)
+    quick = chosen(cascade, "naive", quick=True)
     assert (quick.rounds, quick.memory) == (8, False)
-    whole = choose_baselines(cascade, "naive", None, False)
+    whole = chosen(cascade, "naive")
     assert (whole.rounds, whole.memory) == (20, True)
-    assert choose_baselines(cascade, "naive", None, False, 5).rounds == 5
-    assert choose_baselines(cascade, None, None, False, 5).rounds == 5
-    assert choose_baselines(cascade, "naive", None, True, 50).rounds == 8
+    assert chosen(cascade, "naive", rounds=5).rounds == 5
+    assert chosen(cascade, None, rounds=5).rounds == 5
+    assert chosen(cascade, "naive", quick=True, rounds=50).rounds == 8
 
 
 @pytest.mark.parametrize(
@@ -459,14 +469,17 @@ def test_a_source_that_nothing_uses_is_told(
     capsys: pytest.CaptureFixture[str], bundle: Path
 ) -> None:
     from dyninfer.bundle.folder import Bundle
+    from dyninfer.cli.bench_arguments import BaselineOptions
     from dyninfer.cli.bench_baselines import check_sources
 
     manifest = Bundle.open(bundle).manifest
     for against in (None, "none", "naive,always-last-exit"):
-        check_sources(manifest, bundle, against, [bundle])
+        check_sources(manifest, bundle, BaselineOptions(against, [bundle]))
         assert "--source is not used" in capsys.readouterr().err
-    check_sources(manifest, bundle, "all", [bundle])  # what cannot be made is left out later
-    check_sources(manifest, bundle, None, None)
+    check_sources(
+        manifest, bundle, BaselineOptions("all", [bundle])
+    )  # what cannot be made is left out later
+    check_sources(manifest, bundle, BaselineOptions())
     assert capsys.readouterr().err == ""
 
 

@@ -31,7 +31,7 @@ class Sampler(Protocol):
         ...
 
 
-class MachineWatch:
+class MachineRecorder:
     """Samples clocks, temperatures, power and the load of others, from entering to leaving.
 
     Taking a sample reads some small files; in a virtual machine with two busy cores that took
@@ -62,9 +62,9 @@ class MachineWatch:
         self._throttled: dict[str, None] = {}
         self._lock = threading.Lock()
         self._leave = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="machine-watch")
+        self._thread = threading.Thread(target=self._run, daemon=True, name="machine-recorder")
 
-    def __enter__(self) -> MachineWatch:
+    def __enter__(self) -> MachineRecorder:
         """Take the first sample and start.
 
         Raises:
@@ -93,7 +93,7 @@ class MachineWatch:
             self._nvml.nvmlShutdown()
 
     def log(self) -> MachineLog:
-        """What was seen so far. What kernels count is added when the watch ends."""
+        """What was seen so far. What kernels count is added when it stops recording."""
         with self._lock:
             taken, missing = list(self._taken), dict(self._missing)
         samples = [readings for _, readings in taken]
@@ -126,7 +126,7 @@ class MachineWatch:
         while not self._leave.wait(self._interval_s):
             try:
                 self._sample()
-            except Exception as error:  # a watch must not end a benchmark; the log tells of it
+            except Exception as error:  # a recorder must not end a benchmark; the log tells of it
                 with self._lock:
                     self._missing["sampling"] = f"ended early: {type(error).__name__}: {error}"
                 return

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from dyninfer.benchmarks.machine import MachineLog, MachineWatch
+from dyninfer.benchmarks.machine import MachineLog, MachineRecorder
 from dyninfer.benchmarks.machine.log import Range, drift_of, ranges_of
 from tests.benchmarks.machine.machine_trees import (
     cgroup_v2,
@@ -35,11 +35,11 @@ def test_drift_is_the_last_quarter_against_the_first():
     assert drift_of([{"a": 1.0, "b": 2.0}] * 8 + [{"a": 1.0}] * 2) == {"a": 0, "b": 0}
 
 
-def test_this_machine_is_watched():
-    with MachineWatch(0.02) as watch:
+def test_this_machine_is_recorded():
+    with MachineRecorder(0.02) as recorder:
         time.sleep(0.3)
-        running = watch.log()
-    log = watch.log()
+        running = recorder.log()
+    log = recorder.log()
     assert 0 < running.samples <= log.samples
     assert log.samples >= 3
     assert 0.3 <= log.seconds < 30
@@ -49,38 +49,38 @@ def test_this_machine_is_watched():
 
 def test_own_work_is_no_load_of_others(tmp_path):
     write_tree(tmp_path, {**workstation(), **proc_of(0, 0)})
-    with MachineWatch(60, root=tmp_path) as watch:
+    with MachineRecorder(60, root=tmp_path) as recorder:
         time.sleep(0.12)
         write_tree(tmp_path, proc_of(100, 100))
-    assert watch.log().readings["other_load_cores"] == Range(0, 0, 0)
+    assert recorder.log().readings["other_load_cores"] == Range(0, 0, 0)
 
 
-def test_a_log_before_anything_was_watched_is_empty():
-    log = MachineWatch().log()
+def test_a_log_before_anything_was_recorded_is_empty():
+    log = MachineRecorder().log()
     assert (log.samples, log.seconds, log.readings) == (0, 0, {})
 
 
-def test_a_watch_that_ends_before_its_first_interval_has_both_ends(tmp_path):
+def test_a_recorder_that_ends_before_its_first_interval_has_both_ends(tmp_path):
     write_tree(tmp_path, workstation())
-    with MachineWatch(60, root=tmp_path) as watch:
+    with MachineRecorder(60, root=tmp_path) as recorder:
         pass
-    log = watch.log()
+    log = recorder.log()
     assert log.samples == 2
     assert log.readings["cpu_temperature_c"] == Range(61, 61, 61)
 
 
 def test_a_quota_that_stopped_threads_is_in_the_log(tmp_path):
     write_tree(tmp_path, cgroup_v2("50000 100000", throttled=1))
-    with MachineWatch(60, root=tmp_path) as watch:
+    with MachineRecorder(60, root=tmp_path) as recorder:
         write_tree(tmp_path, cgroup_v2("50000 100000", throttled=30))
-    assert watch.log().throttled == ("CPU: quota of the control group",)
+    assert recorder.log().throttled == ("CPU: quota of the control group",)
 
 
-def test_a_gpu_is_watched_and_let_go(tmp_path):
+def test_a_gpu_is_recorded_and_let_go(tmp_path):
     nvml = FakeNvml(FakeGpu(reasons=0x20))
-    with MachineWatch(60, device="cuda:0", root=tmp_path, load_nvml=nvml.load) as watch:
+    with MachineRecorder(60, device="cuda:0", root=tmp_path, load_nvml=nvml.load) as recorder:
         assert nvml.users == 1
-    log = watch.log()
+    log = recorder.log()
     assert nvml.users == 0
     assert log.readings["gpu_watts"] == Range(250, 250, 250)
     assert log.throttled == ("GPU: temperature (software)",)
@@ -88,33 +88,33 @@ def test_a_gpu_is_watched_and_let_go(tmp_path):
 
 def test_a_gpu_is_not_asked_for_what_runs_on_the_processor(tmp_path):
     nvml = FakeNvml(FakeGpu())
-    with MachineWatch(60, device="cpu", root=tmp_path, load_nvml=nvml.load) as watch:
+    with MachineRecorder(60, device="cpu", root=tmp_path, load_nvml=nvml.load) as recorder:
         assert nvml.users == 0
-    assert not [name for name in watch.log().missing if name.startswith("gpu")]
+    assert not [name for name in recorder.log().missing if name.startswith("gpu")]
 
 
 def test_an_absent_driver_is_in_the_log(tmp_path):
     nvml = FakeNvml(broken="NVML Shared Library Not Found")
-    with MachineWatch(60, device="cuda:0", root=tmp_path, load_nvml=nvml.load) as watch:
+    with MachineRecorder(60, device="cuda:0", root=tmp_path, load_nvml=nvml.load) as recorder:
         pass
-    assert "Library Not Found" in watch.log().missing["gpu"]
+    assert "Library Not Found" in recorder.log().missing["gpu"]
 
 
 def test_which_of_two_gpus_is_not_guessed(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     nvml = FakeNvml(FakeGpu(), FakeGpu())
-    with MachineWatch(60, device="cuda:1", root=tmp_path, load_nvml=nvml.load) as watch:
+    with MachineRecorder(60, device="cuda:1", root=tmp_path, load_nvml=nvml.load) as recorder:
         pass
-    assert "CUDA_DEVICE_ORDER" in watch.log().missing["gpu"]
+    assert "CUDA_DEVICE_ORDER" in recorder.log().missing["gpu"]
     assert nvml.users == 0
 
 
 def test_a_jetsons_gpu_is_read_from_files(tmp_path):
     write_tree(tmp_path, orin_nano())
-    with MachineWatch(60, device="cuda:0", root=tmp_path, load_nvml=never) as watch:
+    with MachineRecorder(60, device="cuda:0", root=tmp_path, load_nvml=never) as recorder:
         pass
-    assert watch.log().readings["gpu_sm_mhz"] == Range(306, 306, 306)
+    assert recorder.log().readings["gpu_sm_mhz"] == Range(306, 306, 306)
 
 
 def never() -> tuple[None, str]:
@@ -134,20 +134,20 @@ class Breaks:
 
 
 def test_a_sampler_that_breaks_is_told_and_ends_no_benchmark(tmp_path: Path):
-    watch = MachineWatch(0.01, root=tmp_path)
-    with watch:
-        watch._samplers = [Breaks(), *watch._samplers]
-        broken = watch._samplers[0]
+    recorder = MachineRecorder(0.01, root=tmp_path)
+    with recorder:
+        recorder._samplers = [Breaks(), *recorder._samplers]
+        broken = recorder._samplers[0]
         broken.sample()
         end = time.monotonic() + 5
-        while watch._thread.is_alive() and time.monotonic() < end:
+        while recorder._thread.is_alive() and time.monotonic() < end:
             time.sleep(0.01)
-    assert watch.log().missing["sampling"] == "ended early: OSError: gone"
+    assert recorder.log().missing["sampling"] == "ended early: OSError: gone"
 
 
-def test_a_watch_is_entered_once(tmp_path):
-    watch = MachineWatch(60, root=tmp_path)
-    with watch:
+def test_a_recorder_is_entered_once(tmp_path):
+    recorder = MachineRecorder(60, root=tmp_path)
+    with recorder:
         pass
-    with pytest.raises(RuntimeError), watch:
+    with pytest.raises(RuntimeError), recorder:
         pass
