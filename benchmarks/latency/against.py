@@ -45,24 +45,18 @@ def rounds_of_comparison(
 ) -> int:
     """As many as were asked for, or as fit into the time, but never too few to say anything.
 
-    dyninfer and each baseline run once on each side in a round, after a call that does not count.
+    dyninfer and each baseline run once on each way in a round, after a call that does not count.
 
     Args:
         asked: the baselines.
         results: of the scenarios; those of single images tell how long a call takes.
         seconds: the time there is.
     """
-    slowest_ms = max((r.latency.mean_ms.value for r in results if _is_plain(r)), default=0.0)
-    calls = 2 * 2 * (1 + len(asked.names))
+    slowest_ms = max((r.latency.mean_ms.value for r in results if r.scenario.is_plain), default=0.0)
+    ways = len(results[0].exits) if results else 1
+    calls = 2 * ways * (1 + len(asked.names))
     fitting = seconds * MS_PER_S / (calls * slowest_ms) if slowest_ms else asked.rounds
     return min(asked.rounds, max(LEAST_ROUNDS, int(fitting)))
-
-
-def _is_plain(result: ScenarioResult) -> bool:
-    """Whether it is one image at a time, without anything to wait for."""
-    scenario = result.scenario
-    alone = scenario.batch == scenario.concurrency == 1
-    return alone and scenario.rate_per_s is None and not scenario.decode
 
 
 def hold_comparison(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -77,8 +77,7 @@ def panels(results: Sequence[ScenarioResult]) -> list[Panel]:
     """One for each scenario, those that differ in their rate alone together."""
     grouped: dict[Scenario, list[ScenarioResult]] = {}
     for result in results:
-        s = result.scenario
-        base = Scenario(s.batch, s.hard_fraction, s.concurrency, None, s.decode)
+        base = replace(result.scenario, rate_per_s=None)
         grouped.setdefault(base, []).append(result)
     made: list[Panel] = []
     for base, members in grouped.items():

@@ -85,7 +85,10 @@ def hard_words(hard_fraction: float | None, achieved: float | None = None) -> st
 
 def closed_words(scenario: Scenario, achieved: float | None = None) -> str:
     """A scenario in words, leaving out the rate: the same for both ways to arrive."""
-    parts = [f"batch {scenario.batch}", hard_words(scenario.hard_fraction, achieved)]
+    parts = [
+        f"batch {scenario.batch}",
+        scenario.way or hard_words(scenario.hard_fraction, achieved),
+    ]
     if scenario.concurrency > 1:
         parts.append(f"{scenario.concurrency} callers")
     if scenario.decode:

@@ -228,6 +228,12 @@ class Manifest(_Model):
         return self.route.ways
 
     @property
+    def way_names(self) -> tuple[str, ...]:
+        """What each way is called: ``exit 0``, or ``branch 0`` of a select route."""
+        place = "branch" if isinstance(self.route, SelectRoute) else "exit"
+        return tuple(f"{place} {index}" for index in range(len(self.ways)))
+
+    @property
     def deciders(self) -> tuple[str, ...]:
         """Names of the stages whose output decides: routers, or the chooser."""
         if isinstance(self.route, SelectRoute):
@@ -239,15 +245,14 @@ class Manifest(_Model):
     @property
     def roles(self) -> dict[str, str]:
         """What each stage of the route is, in words: ``body of exit 0``."""
-        place = "branch" if isinstance(self.route, SelectRoute) else "exit"
         roles = {}
         if isinstance(self.route, SelectRoute):
             roles[self.route.chooser] = "chooser"
-        for index, way in enumerate(self.ways):
+        for place, way in zip(self.way_names, self.ways, strict=True):
             router = way.router if isinstance(way, Exit) else None
             for role, name in (("body", way.body), ("router", router), ("head", way.head)):
                 if name:
-                    roles[name] = f"{role} of {place} {index}"
+                    roles[name] = f"{role} of {place}"
         return roles
 
     @property

@@ -45,7 +45,7 @@ def headline(record: BenchRecord) -> list[str]:
     load = machine.load_average_1min
     load_words = "unknown" if load is None else f"{load:g}"
     kinds = sorted({stage.precision for stage in measured.stages})
-    by_policy = any(result.scenario.hard_fraction is None for result in record.scenarios)
+    by_policy = any(result.scenario.as_routed for result in record.scenarios)
     routed = f"; as routed: {measured.policy}" if by_policy else ""
     return [
         f"{measured.bundle}: {measured.family}, {measured.exits} exit"
@@ -78,6 +78,8 @@ def _spread(estimate: Estimate) -> str:
 
 def _hard(scenario: Scenario) -> str:
     share = scenario.hard_fraction
+    if scenario.way:
+        return scenario.way
     return "as routed" if share is None else f"{100 * share:.4g}%"
 
 

@@ -1,4 +1,4 @@
-"""Measured targets as a table: for a terminal, and as Markdown for a document."""
+"""Measured limits as a table: for a terminal, and as Markdown for a document."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dyninfer.benchmarks.lab.limits.record import TargetsRecord
-from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.benchmarks.lab.limits.record import LimitsRecord
+from dyninfer.benchmarks.lab.limits.result import LimitResult
 
-COLUMNS = ("target", "at most", "measured", "95 % interval", "")
+COLUMNS = ("limit", "at most", "measured", "95 % interval", "")
 
 
-def row_of(result: TargetResult) -> tuple[str, ...]:
+def row_of(result: LimitResult) -> tuple[str, ...]:
     """The cells of :data:`COLUMNS`."""
     digits = 0 if result.unit == "microseconds" else 3
     unit = " µs" if result.unit == "microseconds" else ""
@@ -26,7 +26,7 @@ def row_of(result: TargetResult) -> tuple[str, ...]:
     )
 
 
-def headline(record: TargetsRecord) -> str:
+def headline(record: LimitsRecord) -> str:
     """What was measured and where."""
     machine = record.machine
     return (
@@ -35,7 +35,7 @@ def headline(record: TargetsRecord) -> str:
     )
 
 
-def print_targets(record: TargetsRecord, console: Console) -> None:
+def print_limits(record: LimitsRecord, console: Console) -> None:
     """Show a record in a terminal, with what each row compares below the table."""
     console.print(escape(headline(record)), soft_wrap=True)
     table = Table()
@@ -51,7 +51,7 @@ def print_targets(record: TargetsRecord, console: Console) -> None:
         console.print(escape(f"{name} could not be measured: {why}"), soft_wrap=True)
 
 
-def to_markdown(record: TargetsRecord) -> str:
+def to_markdown(record: LimitsRecord) -> str:
     """A record as a Markdown table, with its notes as a list."""
     lines = [f"**{headline(record)}**", "", f"| {' | '.join(COLUMNS)} |"]
     lines.append("|---|" + "---:|" * 3 + "---|")
