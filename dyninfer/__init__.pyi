@@ -19,6 +19,7 @@ from .images.spec import ColorOrder as ColorOrder
 from .images.spec import ImageSpec as ImageSpec
 from .images.spec import Placement as Placement
 from .images.spec import ResizeMode as ResizeMode
+from .images.spec import Rounding as Rounding
 from .monitoring.alarms import Alarm as Alarm
 from .monitoring.monitor import Monitor as Monitor
 from .monitoring.report import AuditReport as AuditReport

@@ -15,12 +15,9 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.builds.precisions import describe_plan
-from dyninfer.builds.spec import BuildSpec, OpenBuild, own_precision, source_hashes
-from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Manifest, Precision, Stage, TensorSpec
+from dyninfer.bundle.manifest import Stage, TensorSpec
 from dyninfer.engines.device_array import DeviceArray
-from dyninfer.errors import EngineBuildError, InputError
+from dyninfer.errors import InputError
 from dyninfer.spans import DeviceSpan
 from dyninfer.types import Int64Array
 
@@ -131,7 +128,7 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
 
         Args:
             inputs: at least the stage's inputs, by name; others are ignored.
-            workspace: where outputs are written.
+            workspace: the buffers that outputs are written to.
 
         Returns:
             The stage's outputs by name, valid until the workspace is used again.
@@ -179,45 +176,6 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
     device: str
     device_name: str
 
-    def wanted_build(
-        self, manifest: Manifest, precision: Mapping[str, Precision], max_batch: int
-    ) -> BuildSpec | None:
-        """The build that this backend needs for a bundle, or None if its own files will do.
-
-        Args:
-            manifest: of the bundle.
-            precision: of every stage.
-            max_batch: the most images it will be given at once.
-        """
-        del max_batch  # an ONNX file takes any
-        if dict(precision) == own_precision(manifest):
-            return None
-        return BuildSpec(
-            backend="onnxruntime", precision=precision, stages_sha256=source_hashes(manifest)
-        )
-
-    def make_build(self, bundle: Bundle, wanted: BuildSpec) -> OpenBuild:
-        """Build what :meth:`wanted_build` asked for.
-
-        Raises:
-            EngineBuildError: it cannot be built here; the message names the command that can.
-        """
-        raise EngineBuildError(
-            f"{bundle.path} has no build in the precision that is wanted, and ONNX Runtime cannot "
-            f"make one when it loads; run: {build_command(bundle, wanted)}"
-        )
-
-    def stage_file(self, name: str, source: Path, build: OpenBuild | None) -> Path:
-        """The file to open for a stage.
-
-        Args:
-            name: of the stage.
-            source: the bundle's own ONNX file.
-            build: what was found or made for :meth:`wanted_build`, if anything was wanted.
-        """
-        converted = None if build is None else build.onnx_path(name)
-        return source if converted is None else converted
-
     @abstractmethod
     def open(
         self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]
@@ -225,9 +183,9 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
         """Open a stage.
 
         Args:
-            name: of the stage.
+            name: the stage's.
             stage: its description.
-            path: what :meth:`stage_file` said.
+            path: the file to run, of the kind that this backend reads.
             host_outputs: outputs that the host reads; all others stay on the device.
 
         Raises:
@@ -236,7 +194,7 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
 
     @abstractmethod
     def close(self) -> None:
-        """Free what the backend holds beside its engines."""
+        """Free what the backend holds besides its engines."""
 
     @abstractmethod
     def workspace(self) -> WorkspaceT:
@@ -259,20 +217,6 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
         self, name: str, tensor: TensorT, rows: Int64Array, workspace: WorkspaceT
     ) -> TensorT:
         """The given rows of a tensor, as a new and smaller batch on the same device."""
-
-
-def build_command(bundle: Bundle, wanted: BuildSpec) -> str:
-    """The command that makes a build."""
-    parts = [f"dyninfer build {bundle.path} --backend {wanted.backend}"]
-    if wanted.target is not None and wanted.target.gpu_name is None:
-        devices = (f"sm{c.replace('.', '')}" for c in wanted.target.compute_capabilities)
-        parts.append(f"--for {','.join(devices)}")
-    if wanted.batch is not None:
-        parts.append(f"--batch {wanted.batch}")
-    parts.append(f"--precision {describe_plan(wanted.precision, bundle.manifest)}")
-    if Precision.INT8 in wanted.precision.values():
-        parts.append("--images FOLDER")
-    return " ".join(parts)
 
 
 def check_tensor(

@@ -71,8 +71,8 @@ def device_array(value: Any, name: str) -> DeviceArray:
     """What an array on a GPU says of itself.
 
     Args:
-        value: for which :func:`is_device_array` holds.
-        name: of the input, for messages.
+        value: an array for which :func:`is_device_array` holds.
+        name: the input's, for messages.
 
     Raises:
         InputError: it is not C-contiguous, or of a dtype that no stage takes.

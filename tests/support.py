@@ -34,6 +34,7 @@ from dyninfer.bundle.sealed import SEAL, dump_sealed
 from dyninfer.exporters.dynamicdet import layers
 from dyninfer.exporters.dynamicdet.model import DynamicDetector
 from dyninfer.images.spec import ImageSpec
+from dyninfer.routing.policy import DecisionPoint
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -491,6 +492,17 @@ def write_select_detectors(path: Path, size: int = 8, second_size: int = 4) -> P
     branches = (Way(body="body_0"), Way(body="body_1", head="head_1", image_input="images_2"))
     route = SelectRoute(chooser="chooser", branches=branches)
     return write_tiny_bundle(path, models, route, {"images": size, "images_2": second_size})
+
+
+def at_exit(index: int, count: int, exits: int = 2) -> DecisionPoint:
+    """Where ``count`` images are at exit ``index`` of a cascade."""
+    later = frozenset(range(index + 1, exits))
+    return DecisionPoint(index, "easiness", (frozenset({index}), later), np.arange(count))
+
+
+def go_on(policy: dyninfer.Policy, easiness: np.ndarray, index: int = 0, exits: int = 2):
+    """(N,) which images a policy sends on from exit ``index``."""
+    return policy.decide(easiness, at_exit(index, len(easiness), exits)) == 1
 
 
 def coded_images(codes: Sequence[tuple[float, float, float]], size: int = 8) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import dyninfer
 from dyninfer.benchmarks.baselines.setup import Action, Arrays, CallKind, Setup, read_inputs
 from dyninfer.benchmarks.latency.forced import ForcedWay
-from dyninfer.builds.choice import choose_build
+from dyninfer.builds.choice import choose_build, stage_file
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines import open_backend
 from dyninfer.engines.base import check_tensor
@@ -73,7 +73,7 @@ class LastExitContender:
             name: self._backend.open(
                 name,
                 manifest.stages[name],
-                self._backend.stage_file(name, bundle.stage_path(name), build),
+                stage_file(bundle, name, build),
                 frozenset(manifest.task.outputs if name == final else ()),
             )
             for name in stages_of(self._plan)
@@ -122,9 +122,6 @@ def stage_files(path: Path, precision: str | None) -> dict[str, Path]:
     backend = open_backend("onnxruntime")
     try:
         build = choose_build(bundle, backend, precision, 1, may_build=False)
-        return {
-            name: backend.stage_file(name, bundle.stage_path(name), build)
-            for name in bundle.manifest.stages
-        }
+        return {name: stage_file(bundle, name, build) for name in bundle.manifest.stages}
     finally:
         backend.close()

@@ -22,7 +22,7 @@ from dyninfer.benchmarks.baselines.setup import (
 )
 from dyninfer.benchmarks.latency.forced import ForcedWay
 from dyninfer.bundle.folder import Bundle
-from dyninfer.engines.ort.runtime import ort, parse_target
+from dyninfer.engines.ort.runtime import ort, parse_device
 from dyninfer.errors import BackendUnavailable, InputError
 from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.engine_choice import EngineChoice
@@ -41,9 +41,9 @@ def open_ordinary(path: str, engine: EngineChoice, options: Any = None) -> Any:
     Raises:
         BackendUnavailable: ONNX Runtime lacks the provider, or fell back to another.
     """
-    target = parse_target(engine.device or "cpu", engine.provider)
-    session = ort.InferenceSession(path, options, providers=target.providers)
-    wanted = target.providers[0] if target.device_type == "cpu" else target.providers[0][0]
+    device = parse_device(engine.device or "cpu", engine.provider)
+    session = ort.InferenceSession(path, options, providers=device.providers)
+    wanted = device.providers[0] if device.device_type == "cpu" else device.providers[0][0]
     if wanted not in session.get_providers():
         raise BackendUnavailable(
             f"{wanted} was asked for but ONNX Runtime fell back to "

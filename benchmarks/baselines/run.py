@@ -22,8 +22,7 @@ from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.results import DYNINFER, labels_of, ratios_of, times_of
 from dyninfer.benchmarks.baselines.setup import Arrays, CallKind, Kind, Setup
 from dyninfer.benchmarks.latency.baseline_record import Baselines, ContenderMemory
-from dyninfer.builds.precisions import parse_precision
-from dyninfer.builds.spec import own_precision
+from dyninfer.builds.precisions import plan_precision
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.errors import DyninferError, InputError
@@ -212,8 +211,7 @@ class _Run:
         engine, manifest = self.plan.engine, self.plan.manifest
         if engine.backend not in (None, "onnxruntime") or engine.device not in (None, "cpu"):
             return False  # TensorFloat32
-        asked = engine.precision
-        precisions = parse_precision(asked, manifest) if asked else own_precision(manifest)
+        precisions = plan_precision(engine.precision, manifest)
         return set(precisions.values()) == {Precision.FP32}
 
     def _measure_memory(self) -> tuple[ContenderMemory, ...]:

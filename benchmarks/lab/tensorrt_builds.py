@@ -18,9 +18,9 @@ from rich.table import Table
 
 from dyninfer.benchmarks.lab.run_record import RunRecord, ended_run, write_run
 from dyninfer.benchmarks.machine import describe_machine
-from dyninfer.builds.spec import BatchProfile
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
+from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine
 from dyninfer.engines.trt.library import Flavour, Library, load_library
 from dyninfer.engines.trt.targets import check_for, find_presets

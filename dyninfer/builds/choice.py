@@ -1,22 +1,32 @@
-"""Which build a detector opens: the one that fits, one made now, or a refusal that explains."""
+"""Who makes builds for a backend, and which build and which files a bundle is opened with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from dyninfer.builds.precisions import parse_precision
-from dyninfer.builds.search import (
-    describe_differences,
-    find_build,
-    list_builds,
-    nearest_build,
-)
-from dyninfer.builds.spec import BuildSpec, OpenBuild, own_precision
+from dyninfer.builds.builder import Builder
+from dyninfer.builds.conversion import ConversionBuilder
+from dyninfer.builds.messages import refusal
+from dyninfer.builds.precisions import plan_precision
+from dyninfer.builds.search import find_build
+from dyninfer.builds.spec import OpenBuild
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Precision
-from dyninfer.engines.base import Backend, build_command
+from dyninfer.engines import TENSORRT
+from dyninfer.engines.base import Backend
 from dyninfer.errors import EngineBuildError
+
+
+def builder_for(backend: Backend[Any, Any]) -> Builder:
+    """The builder for an opened backend and its device; the only place that chooses one."""
+    if backend.name not in TENSORRT:
+        return ConversionBuilder()
+    from dyninfer.builds.tensorrt import TensorRTBuilder
+    from dyninfer.engines.trt.backend import TrtBackend
+
+    assert isinstance(backend, TrtBackend)  # it has both names
+    return TensorRTBuilder.on(backend.platform)
 
 
 def choose_build(
@@ -31,24 +41,22 @@ def choose_build(
     """The build to open a bundle with, or None if its own ONNX files will do.
 
     Args:
-        bundle: to be opened.
-        backend: that opens it.
+        bundle: the one to open.
+        backend: the one that opens it.
         precision: as ``dyninfer build --precision`` takes it; None for the bundle's own.
         max_batch: the most images that will be run at once.
         may_build: make the build if there is none that fits.
-        checked: returns once the bundle's own files are known to be as they were exported, which
-            a build must not be made or used without.
+        checked: returns once the bundle's own files are known to be as they were exported;
+            called before a build is used or made.
 
     Raises:
         InputError: the precision cannot be understood.
         BundleError: a file of the build that fits was changed.
         EngineBuildError: there is none that fits, and it may not or cannot be made here.
     """
-    manifest = bundle.manifest
-    plan: Mapping[str, Precision] = (
-        own_precision(manifest) if precision is None else parse_precision(precision, manifest)
-    )
-    wanted = backend.wanted_build(manifest, plan, max_batch)
+    builder = builder_for(backend)
+    plan = plan_precision(precision, bundle.manifest)
+    wanted = builder.wanted(bundle.manifest, plan, max_batch)
     if wanted is None:
         return None
     checked()
@@ -56,19 +64,11 @@ def choose_build(
     if found is not None:
         return found
     if may_build:
-        return backend.make_build(bundle, wanted)
+        return builder.make(bundle, wanted)
     raise EngineBuildError(refusal(bundle, wanted))
 
 
-def refusal(bundle: Bundle, wanted: BuildSpec) -> str:
-    """Why no build fits, with both fingerprints field by field, and the command that makes one."""
-    nearest = nearest_build(bundle, wanted)
-    if nearest is not None:
-        reason = describe_differences(nearest.spec, wanted)
-    else:
-        _, broken = list_builds(bundle)
-        reason = str(broken[0]) if broken else "it has no builds yet"
-    return (
-        f"no build of {bundle.path} fits, and building was not allowed: {reason}; "
-        f"run: {build_command(bundle, wanted)}"
-    )
+def stage_file(bundle: Bundle, stage: str, build: OpenBuild | None) -> Path:
+    """The file that a backend opens for a stage: the build's, or else the bundle's own."""
+    built = None if build is None else build.stage_path(stage)
+    return bundle.stage_path(stage) if built is None else built

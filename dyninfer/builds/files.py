@@ -45,7 +45,7 @@ def build_lock(
     It is one for all builds of a bundle: two at once would measure each other's kernels.
 
     Args:
-        bundle: to build in.
+        bundle: the one to build in.
         on_wait: called once if another process is building.
         patience_s: how long to wait; negative for as long as it takes.
 
@@ -142,7 +142,7 @@ def make_build(
     """Build a bundle, or take what another process has built while this one waited for it.
 
     Args:
-        bundle: to build.
+        bundle: the one to build.
         spec: what the build is.
         converted: stages in another precision than the bundle's.
         make_engine: None for a build of ONNX files alone.
@@ -158,15 +158,7 @@ def make_build(
         if existing is not None:
             return existing
         with new_build(bundle, spec.folder_name) as folder:
-            stages = {
-                name: _write_stage(
-                    folder / f"{index}-{_plain(name)}",
-                    bundle.stage_path(name),
-                    converted.files.get(name),
-                    None if make_engine is None else partial(make_engine, name),
-                )
-                for index, name in enumerate(bundle.manifest.stages)
-            }
+            stages = _write_stages(folder, bundle, converted, make_engine)
             build = Build(
                 written_by=_writer(), spec=spec, stages=stages, conversion=converted.conversion
             )
@@ -174,6 +166,20 @@ def make_build(
             if converted.parity is not None:
                 _write_sealed(folder / BUILD_PARITY_FILE, converted.parity)
         return OpenBuild(bundle.path / ENGINES_FOLDER / spec.folder_name, build)
+
+
+def _write_stages(
+    folder: Path, bundle: Bundle, converted: Converted, make_engine: EngineMaker | None
+) -> dict[str, BuiltStage]:
+    return {
+        name: _write_stage(
+            folder / f"{index}-{_plain(name)}",
+            bundle.stage_path(name),
+            converted.files.get(name),
+            None if make_engine is None else partial(make_engine, name),
+        )
+        for index, name in enumerate(bundle.manifest.stages)
+    }
 
 
 def _write_sealed(path: Path, payload: Mapping[str, Any]) -> None:

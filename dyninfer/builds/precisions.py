@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
+from dyninfer.builds.spec import own_precision
 from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.errors import InputError
 
@@ -16,11 +17,11 @@ def parse_precision(text: str, manifest: Manifest) -> dict[str, Precision]:
 
     A precision alone is for all stages but the routers: these stay in float32 unless they are
     named, because they cost next to nothing and every decision depends on them. ``stage=precision``
-    is for that stage. Stages that nothing is said of stay in float32.
+    is for that stage alone. Stages that are not mentioned stay in float32.
 
     Args:
         text: items separated by commas; at most one without a stage.
-        manifest: of the bundle.
+        manifest: the bundle's.
 
     Raises:
         InputError: a stage or a precision is unknown, or something is said twice.
@@ -44,6 +45,11 @@ def parse_precision(text: str, manifest: Manifest) -> dict[str, Precision]:
     }
 
 
+def plan_precision(text: str | None, manifest: Manifest) -> dict[str, Precision]:
+    """The precision of every stage: as :func:`parse_precision` reads it, or the bundle's own."""
+    return own_precision(manifest) if text is None else parse_precision(text, manifest)
+
+
 def routers_of(manifest: Manifest) -> frozenset[str]:
     """Names of the stages that are routers."""
     return frozenset(manifest.deciders)
@@ -63,7 +69,9 @@ def _precision(value: str, text: str) -> Precision:
     except ValueError:
         known = ", ".join(precision.value for precision in Precision)
         what = f"{value!r} in {text!r}" if value else f"a missing value in {text!r}"
-        raise InputError(f"{what} is no precision, expected one of {known}; {_EXAMPLE}") from None
+        raise InputError(
+            f"{what} is not a precision, expected one of {known}; {_EXAMPLE}"
+        ) from None
 
 
 def _check_stage(stage: str, stages: Iterable[str], named: Iterable[str]) -> None:

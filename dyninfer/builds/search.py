@@ -17,7 +17,6 @@ from dyninfer.builds.spec import (
     FIRST_COMPATIBLE,
     HARDWARE_COMPATIBLE,
     VERSION_COMPATIBLE,
-    BatchProfile,
     Build,
     BuildSpec,
     BuiltFile,
@@ -28,6 +27,7 @@ from dyninfer.bundle.folder import Bundle, file_sha256
 from dyninfer.bundle.manifest import Precision
 from dyninfer.bundle.sealed import load_sealed
 from dyninfer.bundle.validation import first_problem
+from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.errors import BundleError
 
 
@@ -165,7 +165,7 @@ def find_exact(bundle: Bundle, spec: BuildSpec) -> OpenBuild | None:
     """The build with this very fingerprint, with every file checked, or None.
 
     Raises:
-        BundleError: it is there, but damaged.
+        BundleError: it is there but damaged.
     """
     folder = bundle.path / ENGINES_FOLDER / spec.folder_name
     return open_build(folder, read_build(folder)) if folder.exists() else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.bundle.sealed import load_sealed
-from dyninfer.errors import BundleError, InputError
+from dyninfer.engines.trt.batch import BatchProfile
 
 ENGINES_FOLDER = "engines"
 BUILD_FILE = "build.json"
@@ -38,46 +37,13 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class BatchProfile(_Model):
-    """The least, the usual and the greatest batch of an engine."""
-
-    minimum: Annotated[int, Field(ge=1)]
-    optimum: Annotated[int, Field(ge=1)]
-    maximum: Annotated[int, Field(ge=1)]
-
-    @model_validator(mode="after")
-    def _rising(self) -> BatchProfile:
-        if not self.minimum <= self.optimum <= self.maximum:
-            raise ValueError(f"batch {self} does not rise")
-        return self
-
-    @classmethod
-    def parse(cls, text: str) -> BatchProfile:
-        """``1:4:16`` -> least, usual, greatest; ``4`` -> always 4.
-
-        Raises:
-            InputError: it is neither, or does not rise.
-        """
-        match = re.fullmatch(r"(\d+)(?::(\d+):(\d+))?", text.strip())
-        numbers = [int(number) for number in match.groups() if number] if match else []
-        low, usual, high = numbers if len(numbers) == 3 else (numbers or [0]) * 3
-        if not 1 <= low <= usual <= high:
-            raise InputError(
-                f"batch is {text!r}, expected MIN:OPT:MAX from 1 up and rising, such as 1:4:16"
-            )
-        return cls(minimum=low, optimum=usual, maximum=high)
-
-    def __str__(self) -> str:
-        return f"{self.minimum}:{self.optimum}:{self.maximum}"
-
-
 class BuildTarget(_Model):
     """What engines were built for.
 
     Attributes:
-        compute_capabilities: of the GPUs they run on, as "8.6".
-        gpu_name: of the GPU they were built on; None where they were built without one.
-        driver: version of its driver; None where they were built without one.
+        compute_capabilities: those of the GPUs they run on, as "8.6".
+        gpu_name: the GPU they were built on; None where they were built without one.
+        driver: the version of its driver; None where they were built without one.
     """
 
     compute_capabilities: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -95,12 +61,12 @@ class BuildSpec(_Model):
     """Everything that must be equal for a build to be used, and nothing else.
 
     Attributes:
-        backend: that opens the files.
-        library_version: of TensorRT; None for ONNX Runtime, which reads files of any version.
-        target: the devices; None for ONNX Runtime, whose files run anywhere.
+        backend: the one that opens the files.
+        library_version: that of TensorRT; None for ONNX Runtime, which reads files of any version.
+        target: the devices to build for; None for ONNX Runtime, whose files run anywhere.
         batch: sizes that engines take; None where the files take any.
-        precision: of every stage.
-        stages_sha256: of the bundle's own ONNX files.
+        precision: that of every stage.
+        stages_sha256: the hashes of the bundle's own ONNX files.
         options: further choices that change an engine, by their names.
     """
 
@@ -138,7 +104,7 @@ class BuiltStage(_Model):
     Attributes:
         onnx: the converted ONNX file; None where the bundle's own was used.
         engine: the TensorRT engine; None for ONNX Runtime.
-        build_seconds: what the engine took to build.
+        build_seconds: how long the engine took to build.
     """
 
     onnx: BuiltFile | None = None
@@ -150,7 +116,7 @@ class Conversion(_Model):
     """How stages got a lower precision; not part of the fingerprint.
 
     Attributes:
-        method: that chose the ranges of int8, such as "entropy"; None without int8.
+        method: what chose the ranges of int8, such as "entropy"; None without int8.
         images_sha256: hash of the sorted hashes of the pictures the ranges were taken from.
         image_count: how many pictures these were.
         kept_high: stage -> nodes that were kept in the source's precision.
@@ -202,16 +168,10 @@ class OpenBuild:
         file = self.build.stages[stage].onnx
         return None if file is None else self.path / file.file
 
-    def engine_path(self, stage: str) -> Path:
-        """A stage's engine.
-
-        Raises:
-            BundleError: this build has none.
-        """
+    def stage_path(self, stage: str) -> Path | None:
+        """The file that a backend opens: the engine, or else :meth:`onnx_path`."""
         file = self.build.stages[stage].engine
-        if file is None:
-            raise BundleError(f"{self.path} holds no engine for stage {stage!r}")
-        return self.path / file.file
+        return self.onnx_path(stage) if file is None else self.path / file.file
 
     def parity(self) -> dict[str, Any] | None:
         """How far the converted stages are from float32, or None where nothing was converted."""

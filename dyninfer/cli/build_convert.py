@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.progress import Progress, TaskID
@@ -14,7 +15,7 @@ from dyninfer.builds.files import NOTHING_CONVERTED, Converted
 from dyninfer.builds.spec import Conversion, own_precision
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
-from dyninfer.cli.build_request import BackendChoice, Request
+from dyninfer.cli.build_request import BackendChoice, PictureChoices, Request
 from dyninfer.cli.common import warn
 
 if TYPE_CHECKING:
@@ -56,24 +57,36 @@ def convert_stages(
 
     require_export_extra()
     from dyninfer.exporters.precision.convert import convert_bundle_stages
-    from dyninfer.exporters.precision.measure import measure_precision
 
-    pictures = _split(_samples(request, bundle))
+    pictures = _split(_samples(request.pictures, bundle))
     settings = _settings(request, progress)
     made = convert_bundle_stages(
         bundle, plan, [sample.path for sample in pictures.calibration], folder, settings
     )
-    task = progress.add_task("comparing with fp32", total=len(pictures.measured))
-    truths = [sample.truth for sample in pictures.measured if sample.truth is not None]
-    report = measure_precision(
-        bundle,
-        made,
-        [sample.path for sample in pictures.measured],
-        truths or None,
-        lambda: progress.advance(task),
+    conversion = Conversion(
+        method=request.pictures.method if Precision.INT8 in plan.values() else None,
+        images_sha256=pictures.all.sha256(),
+        image_count=len(pictures.calibration),
+        kept_high={name: stage.kept_float for name, stage in made.items() if stage.kept_float},
     )
-    conversion = _conversion(request, plan, pictures, made)
-    return Converted(_changed(bundle, made), conversion, report.to_dict())
+    parity = _compare(bundle, made, pictures.measured, progress)
+    return Converted(_changed(bundle, made), conversion, parity)
+
+
+def _compare(
+    bundle: Bundle,
+    made: Mapping[str, ConvertedStage],
+    measured: Sequence[Sample],
+    progress: Progress,
+) -> dict[str, Any]:
+    """How far converted stages are from the bundle's own."""
+    from dyninfer.exporters.precision.measure import measure_precision
+
+    task = progress.add_task("comparing with fp32", total=len(measured))
+    truths = [sample.truth for sample in measured if sample.truth is not None]
+    paths = [sample.path for sample in measured]
+    advance = partial(progress.advance, task)
+    return measure_precision(bundle, made, paths, truths or None, advance).to_dict()
 
 
 def _changed(bundle: Bundle, made: Mapping[str, ConvertedStage]) -> dict[str, Path]:
@@ -81,23 +94,23 @@ def _changed(bundle: Bundle, made: Mapping[str, ConvertedStage]) -> dict[str, Pa
     return {n: stage.path for n, stage in made.items() if stage.sha256 != stages[n].sha256}
 
 
-def same_conversion(request: Request, bundle: Bundle, conversion: Conversion | None) -> bool:
-    """Whether a conversion was made as is asked for now; nothing asked for is the same."""
-    if conversion is None or not request.images:
+def same_conversion(asked: PictureChoices, bundle: Bundle, conversion: Conversion | None) -> bool:
+    """Whether a conversion was made as it would be now; without pictures, any is good enough."""
+    if conversion is None or not asked.images:
         return True
-    same_method = conversion.method in (None, request.method)
-    return same_method and conversion.images_sha256 == _samples(request, bundle).sha256()
+    same_method = conversion.method in (None, asked.method)
+    return same_method and conversion.images_sha256 == _samples(asked, bundle).sha256()
 
 
-def _samples(request: Request, bundle: Bundle) -> Samples:
+def _samples(asked: PictureChoices, bundle: Bundle) -> Samples:
     """The pictures that were named, or the built-in ones."""
     from dyninfer.cli.sources import expand_sources
     from dyninfer.cli.verify import built_in_photos
     from dyninfer.evaluation.dataset import load_samples
 
-    given = [str(path) for path in request.images]
+    given = [str(path) for path in asked.images or ()]
     paths = expand_sources(given) if given else built_in_photos()
-    return load_samples(paths, request.annotations, bundle.manifest.class_names)
+    return load_samples(paths, asked.annotations, bundle.manifest.class_names)
 
 
 def _split(samples: Samples) -> _Pictures:
@@ -122,12 +135,11 @@ def _settings(request: Request, progress: Progress) -> Int8Settings:
         Int8Target,
     )
 
+    asked = request.pictures.method
     methods = [method.value for method in CalibrationMethod]
-    if request.method not in methods:
-        raise typer.BadParameter(
-            f"--method is {request.method!r}, expected one of {', '.join(methods)}"
-        )
-    on_cpu = request.backend is BackendChoice.ONNXRUNTIME
+    if asked not in methods:
+        raise typer.BadParameter(f"--method is {asked!r}, expected one of {', '.join(methods)}")
+    on_cpu = request.build.backend is BackendChoice.ONNXRUNTIME
     bars: dict[str, TaskID] = {}
 
     def report(what: str, done: int, total: int) -> None:
@@ -137,20 +149,6 @@ def _settings(request: Request, progress: Progress) -> Int8Settings:
 
     return Int8Settings(
         target=Int8Target.CPU if on_cpu else Int8Target.TENSORRT,
-        method=CalibrationMethod(request.method),
+        method=CalibrationMethod(asked),
         progress=report,
-    )
-
-
-def _conversion(
-    request: Request,
-    plan: Mapping[str, Precision],
-    pictures: _Pictures,
-    made: Mapping[str, ConvertedStage],
-) -> Conversion:
-    return Conversion(
-        method=request.method if Precision.INT8 in plan.values() else None,
-        images_sha256=pictures.all.sha256(),
-        image_count=len(pictures.calibration),
-        kept_high={name: stage.kept_float for name, stage in made.items() if stage.kept_float},
     )

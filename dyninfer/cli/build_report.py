@@ -13,8 +13,8 @@ from rich.table import Table
 from dyninfer.cli.common import stdout
 
 if TYPE_CHECKING:
-    from dyninfer.builds.spec import Build, BuiltStage, OpenBuild
-    from dyninfer.cli.build_run import Found
+    from dyninfer.builds.search import Difference
+    from dyninfer.builds.spec import Build, BuildSpec, BuiltStage, OpenBuild
     from dyninfer.engines.trt.targets import Preset
 
 
@@ -157,18 +157,16 @@ def builds_table(builds: Sequence[tuple[str, Build]]) -> Table:
     return table
 
 
-def print_refusal(found: Found) -> None:
+def print_refusal(built: BuildSpec, wanted: BuildSpec, differing: Sequence[Difference]) -> None:
     """Two fingerprints side by side: of the nearest build and of the one that is wanted."""
-    if not found.differences:
-        return
     table = Table(title="No build fits", title_justify="left")
     table.add_column("")
-    table.add_column(f"built {found.nearest}")
-    table.add_column(f"wanted {found.wanted.folder_name}")
-    for difference in found.differences:
+    table.add_column(f"built {built.folder_name}")
+    table.add_column(f"wanted {wanted.folder_name}")
+    for difference in differing:
         table.add_row(
-            difference["field"].replace("_", " "),
-            escape(difference["built"]),
-            escape(difference["wanted"]),
+            difference.field.replace("_", " "),
+            escape(difference.built),
+            escape(difference.wanted),
         )
     stdout.print(table)

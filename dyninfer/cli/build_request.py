@@ -1,15 +1,19 @@
-"""What ``dyninfer build`` was asked for."""
+"""What ``dyninfer build`` is asked for: its options, in groups."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_engine_option = partial(typer.Option, rich_help_panel="TensorRT")
+_picture_option = partial(typer.Option, rich_help_panel="fp16 and int8")
 
 
 class BackendChoice(str, Enum):
@@ -21,23 +25,128 @@ class BackendChoice(str, Enum):
 
 
 @dataclass(frozen=True)
+class BuildChoices:
+    """What is built, and whether it is built anew."""
+
+    backend: Annotated[
+        BackendChoice,
+        typer.Option("--backend", help="What will run it; with onnxruntime, fp16 and int8 alone."),
+    ] = BackendChoice.TENSORRT
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            "-p",
+            help="fp32, fp16 or int8 for all stages but routers, or for each: "
+            "first=int8,router=fp32,second=fp16. As exported if absent.",
+        ),
+    ] = None
+    device: Annotated[str, typer.Option("--device", help="GPU to build on.")] = "cuda:0"
+    force: Annotated[bool, typer.Option("--force", help="Build even if there is one.")] = False
+
+
+@dataclass(frozen=True)
+class EngineChoices:
+    """How TensorRT builds engines, and for which devices."""
+
+    for_: Annotated[
+        str | None,
+        _engine_option(
+            "--for",
+            help="Devices by name or compute capability, such as rtx30,rtx40 or sm86; "
+            "this machine's GPU if absent. **list** shows all.",
+        ),
+    ] = None
+    batch: Annotated[
+        str,
+        _engine_option("--batch", help="Batch sizes, MIN:OPT:MAX; fastest at OPT."),
+    ] = "1:4:16"
+    workspace: Annotated[
+        str | None,
+        _engine_option(
+            "--workspace",
+            help="Most scratch memory of a kernel, such as 512MB or 2GB; all there is if absent.",
+        ),
+    ] = None
+    timing_cache: Annotated[
+        Path | None,
+        _engine_option(
+            "--timing-cache", help="File that keeps kernels' times from one build to the next."
+        ),
+    ] = None
+    version_compatible: Annotated[
+        bool,
+        _engine_option(
+            "--version-compatible",
+            help="Engines for later versions of TensorRT too; they bring code that is run when "
+            "they are opened.",
+        ),
+    ] = False
+    hardware_compatible: Annotated[
+        bool,
+        _engine_option(
+            "--hardware-compatible", help="Engines for every GPU from Ampere on; slower."
+        ),
+    ] = False
+
+    @property
+    def workspace_bytes(self) -> int | None:
+        """``workspace`` as a number."""
+        return None if self.workspace is None else parse_bytes(self.workspace)
+
+    def refuse(self) -> None:
+        """Refuse what was given, but for the batch, where no engine is built.
+
+        Raises:
+            typer.BadParameter: something was given; the message names it.
+        """
+        given = {
+            "--for": self.for_,
+            "--workspace": self.workspace,
+            "--timing-cache": self.timing_cache,
+            "--version-compatible": self.version_compatible,
+            "--hardware-compatible": self.hardware_compatible,
+        }
+        wrong = [name for name, value in given.items() if value]
+        if wrong:
+            raise typer.BadParameter(f"{', '.join(wrong)} go with TensorRT, not with onnxruntime")
+
+
+@dataclass(frozen=True)
+class PictureChoices:
+    """What int8 takes its ranges from, and what a conversion is measured on."""
+
+    images: Annotated[
+        list[Path] | None,
+        _picture_option(
+            "--images",
+            "-i",
+            help="Pictures or folders like those that will be seen: int8 takes its ranges from "
+            "most of them, the others show what it costs. The built-in photos if absent.",
+        ),
+    ] = None
+    annotations: Annotated[
+        Path | None,
+        _picture_option(
+            "--annotations",
+            "-a",
+            help="COCO JSON of the pictures; adds AP to the comparison with fp32.",
+        ),
+    ] = None
+    method: Annotated[
+        str,
+        _picture_option("--method", help="entropy, percentile or minmax."),
+    ] = "percentile"
+
+
+@dataclass(frozen=True)
 class Request:
-    """The options of one call, read but not yet compared with bundle and machine."""
+    """All that was asked for, read but not yet compared with bundle and machine."""
 
     path: Path
-    backend: BackendChoice
-    precision: str | None
-    devices: str | None
-    batch: str
-    workspace_bytes: int | None
-    timing_cache: Path | None
-    version_compatible: bool
-    hardware_compatible: bool
-    images: tuple[Path, ...]
-    annotations: Path | None
-    method: str
-    device: str
-    force: bool
+    build: BuildChoices
+    engines: EngineChoices
+    pictures: PictureChoices
 
 
 def parse_bytes(text: str) -> int:
@@ -49,5 +158,5 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
     if size < 1:
-        raise typer.BadParameter(f"{text!r} is no size, expected for example 512MB or 2GB")
+        raise typer.BadParameter(f"{text!r} is not a size, expected for example 512MB or 2GB")
     return size

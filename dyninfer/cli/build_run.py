@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,72 +13,49 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
-from dyninfer.builds.choice import refusal
-from dyninfer.builds.files import Converted, make_build
-from dyninfer.builds.precisions import parse_precision
-from dyninfer.builds.search import (
-    differences,
-    find_build,
-    find_converted,
-    find_exact,
-    nearest_build,
-)
-from dyninfer.builds.spec import (
-    BatchProfile,
-    BuildSpec,
-    BuildTarget,
-    OpenBuild,
-    own_precision,
-    source_hashes,
-)
+from dyninfer.builds.builder import Builder, Making, StageReport
+from dyninfer.builds.precisions import plan_precision
+from dyninfer.builds.search import find_exact
+from dyninfer.builds.spec import BuildSpec, BuildTarget, OpenBuild
 from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.build_convert import convert_stages, same_conversion
 from dyninfer.cli.build_request import BackendChoice, Request
 from dyninfer.cli.common import progress_bar, stderr
+from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.errors import BackendUnavailable, InputError
 
 if TYPE_CHECKING:
-    from dyninfer.engines.trt.builder import Active, EngineOptions
-    from dyninfer.engines.trt.cuda import Cuda
+    from dyninfer.engines.trt.builder import Active
     from dyninfer.engines.trt.library import Library
     from dyninfer.engines.trt.targets import Preset
 
 
 @dataclass(frozen=True)
-class Found:
-    """Whether a build fits, and if not, what the nearest one differs in."""
+class BuildPlan:
+    """Which build is wanted, and who makes it."""
 
+    bundle: Bundle
+    builder: Builder
     wanted: BuildSpec
-    build: OpenBuild | None
-    nearest: str | None = None
-    differences: list[dict[str, str]] = field(default_factory=list)
-    reason: str = ""
 
 
-@dataclass(frozen=True)
-class _TensorRT:
-    """What a build with TensorRT needs beside its specification."""
+def plan_build(request: Request) -> BuildPlan:
+    """What is wanted; every check that can be made before any work is done.
 
-    library: Library
-    options: EngineOptions
-    active: Active
-
-
-def check_build(request: Request) -> Found:
-    """Whether there is a build that fits, without making one."""
+    Raises:
+        DyninferError: bundle, library and GPU do not allow it.
+    """
     bundle = Bundle.open(request.path)
-    wanted, _ = _wanted(request, bundle)
-    opened = find_build(bundle, wanted)
-    if opened is not None:
-        return Found(wanted, opened)
-    nearest = nearest_build(bundle, wanted)
-    return Found(
-        wanted,
-        None,
-        None if nearest is None else nearest.spec.folder_name,
-        [] if nearest is None else [asdict(d) for d in differences(nearest.spec, wanted)],
-        refusal(bundle, wanted),
-    )
+    precision = plan_precision(request.build.precision, bundle.manifest)
+    batch = BatchProfile.parse(request.engines.batch)
+    builder = _builder(request, batch)
+    wanted = builder.wanted(bundle.manifest, precision, batch.maximum)
+    if wanted is None:
+        raise InputError(
+            "ONNX Runtime opens a bundle's own files as they are; give another precision to "
+            "convert them to, such as --precision int8"
+        )
+    return BuildPlan(bundle, builder, wanted)
 
 
 def run_build(request: Request) -> tuple[OpenBuild, bool]:
@@ -87,107 +64,72 @@ def run_build(request: Request) -> tuple[OpenBuild, bool]:
     Raises:
         DyninferError: it cannot be made; nothing half-made stays behind.
     """
-    bundle = Bundle.open(request.path)
-    wanted, tensorrt = _wanted(request, bundle)
-    if not request.force:
+    plan = plan_build(request)
+    bundle, wanted, images = plan.bundle, plan.wanted, request.pictures.images
+    if not request.build.force:
         existing = find_exact(bundle, wanted)
-        if existing and same_conversion(request, bundle, existing.build.conversion):
+        if existing and same_conversion(request.pictures, bundle, existing.build.conversion):
             return existing, False
     with tempfile.TemporaryDirectory(prefix="dyninfer-") as folder, progress_bar() as progress:
-        converted = None
-        if not (tensorrt and not request.images and _was_converted(bundle, wanted)):
+        converted = None if images else plan.builder.converted(bundle, wanted.precision)
+        if converted is None:
             converted = convert_stages(request, bundle, wanted.precision, Path(folder), progress)
-        return _make(request, bundle, wanted, tensorrt, converted, progress), True
-
-
-def _was_converted(bundle: Bundle, wanted: BuildSpec) -> bool:
-    """Whether an earlier build with TensorRT has these stages, so that no pictures are needed."""
-    from dyninfer.engines import TENSORRT
-
-    own = own_precision(bundle.manifest)
-    return wanted.precision != own and bool(find_converted(bundle, wanted.precision, TENSORRT))
-
-
-def _wanted(request: Request, bundle: Bundle) -> tuple[BuildSpec, _TensorRT | None]:
-    manifest = bundle.manifest
-    plan = (
-        own_precision(manifest)
-        if request.precision is None
-        else parse_precision(request.precision, manifest)
-    )
-    if request.backend is BackendChoice.ONNXRUNTIME:
-        _refuse_tensorrt_options(request)
-        if plan == own_precision(manifest):
-            raise InputError(
-                "ONNX Runtime opens a bundle's own files as they are; give another precision to "
-                "convert them to, such as --precision int8"
-            )
-        spec = BuildSpec(
-            backend="onnxruntime", precision=plan, stages_sha256=source_hashes(manifest)
+        making = Making(
+            converted=converted,
+            replace=request.build.force or bool(images),
+            report=_stage_bars(bundle, progress),
+            on_wait=_say_waiting,
         )
-        return spec, None
-    from dyninfer.engines.trt.bundle_build import build_spec
-
-    tensorrt, target = _prepare_tensorrt(request)
-    spec = build_spec(tensorrt.library, manifest, plan, target, tensorrt.options)
-    return spec, tensorrt
+        return plan.builder.make(bundle, wanted, making), True
 
 
-def _refuse_tensorrt_options(request: Request) -> None:
-    given = {
-        "--for": request.devices,
-        "--workspace": request.workspace_bytes,
-        "--timing-cache": request.timing_cache,
-        "--version-compatible": request.version_compatible,
-        "--hardware-compatible": request.hardware_compatible,
-    }
-    wrong = [name for name, value in given.items() if value]
-    if wrong:
-        raise typer.BadParameter(f"{', '.join(wrong)} go with TensorRT, not with onnxruntime")
+def _builder(request: Request, batch: BatchProfile) -> Builder:
+    if request.build.backend is BackendChoice.ONNXRUNTIME:
+        from dyninfer.builds.conversion import ConversionBuilder
 
-
-def _prepare_tensorrt(request: Request) -> tuple[_TensorRT, BuildTarget]:
-    """Library, options and target; every check that can be made before any work is done."""
-    from dyninfer.engines.trt.builder import EngineOptions, check_options
+        request.engines.refuse()
+        return ConversionBuilder()
+    from dyninfer.builds.tensorrt import TensorRTBuilder
+    from dyninfer.engines.trt.builder import EngineOptions
     from dyninfer.engines.trt.library import Flavour, load_library
     from dyninfer.engines.trt.targets import check_for, find_presets
 
-    presets = [] if request.devices is None else find_presets(request.devices)
-    batch = BatchProfile.parse(request.batch)
-    library = load_library(Flavour(request.backend.value))
+    engines = request.engines
+    presets = [] if engines.for_ is None else find_presets(engines.for_)
+    library = load_library(Flavour(request.build.backend.value))
     check_for(presets, library)
-    target, cuda = _target(request, library, presets)
+    target, active = _target(request.build.device, library, presets)
     options = EngineOptions(
         batch=batch,
-        workspace_bytes=request.workspace_bytes,
-        timing_cache=request.timing_cache,
-        version_compatible=request.version_compatible,
-        hardware_compatible=request.hardware_compatible,
+        workspace_bytes=engines.workspace_bytes,
+        timing_cache=engines.timing_cache,
+        version_compatible=engines.version_compatible,
+        hardware_compatible=engines.hardware_compatible,
     )
-    check_options(library, options)
-    return _TensorRT(library, options, nullcontext if cuda is None else cuda.active), target
+    return TensorRTBuilder(library, target, options, active)
 
 
-def _target(
-    request: Request, library: Library, presets: list[Preset]
-) -> tuple[BuildTarget, Cuda | None]:
-    """What to build for: ``--for``, this machine's GPU, or with TensorRT-RTX all from Ampere on."""
-    from dyninfer.engines.trt.bundle_build import device_target, dotted
+def _target(device: str, library: Library, presets: list[Preset]) -> tuple[BuildTarget, Active]:
+    """What to build for: ``--for``, this machine's GPU, or with TensorRT-RTX all from Ampere on.
+
+    With it comes what makes the GPU to build on the current one.
+    """
+    from dyninfer.builds.tensorrt import device_target
     from dyninfer.engines.trt.cuda import open_cuda
     from dyninfer.engines.trt.targets import check_here
 
     if library.compute_capabilities and presets:
         chosen = tuple(dict.fromkeys(preset.compute_capability for preset in presets))
-        return BuildTarget(compute_capabilities=chosen), None
+        return BuildTarget(compute_capabilities=chosen), nullcontext
     try:
-        cuda = open_cuda(_device_number(request.device))
+        cuda = open_cuda(_device_number(device))
     except BackendUnavailable:
         if not library.compute_capabilities:
             raise
         ampere_on = tuple(c for c in library.compute_capabilities if float(c) >= 8)
-        return BuildTarget(compute_capabilities=ampere_on), None
-    check_here(presets, cuda.properties.name, dotted(cuda.properties))
-    return device_target(library, cuda.properties), cuda
+        return BuildTarget(compute_capabilities=ampere_on), nullcontext
+    check_here(presets, cuda.properties.name, cuda.properties.capability)
+    return device_target(library, cuda.properties), cuda.active
 
 
 def _device_number(device: str) -> int:
@@ -197,49 +139,19 @@ def _device_number(device: str) -> int:
     return int(number or "0")
 
 
-def _make(
-    request: Request,
-    bundle: Bundle,
-    wanted: BuildSpec,
-    tensorrt: _TensorRT | None,
-    converted: Converted | None,
-    progress: Progress,
-) -> OpenBuild:
-    replace = request.force or bool(request.images)
-    if tensorrt is None:
-        assert converted is not None
-        return make_build(bundle, wanted, converted, replace=replace, on_wait=_say_waiting)
-    from dyninfer.engines.trt.bundle_build import build_bundle
-
-    return build_bundle(
-        tensorrt.library,
-        bundle,
-        wanted,
-        tensorrt.options,
-        converted,
-        rebuild=replace,
-        report=_stage_bars(bundle, progress),
-        active=tensorrt.active,
-        on_wait=_say_waiting,
-    )
-
-
 def _say_waiting() -> None:
     stderr.print("another process is building in this bundle; waiting for it to end")
 
 
-def _stage_bars(bundle: Bundle, progress: Progress) -> Callable[[str, float, str], None]:
-    """One bar for each stage, in percent."""
+def _stage_bars(bundle: Bundle, progress: Progress) -> StageReport:
+    """One bar for each stage, in percent, shown once the stage has begun."""
     bars: Mapping[str, TaskID] = {
-        name: progress.add_task(f"{escape(name)}", total=100, start=False)
+        name: progress.add_task(escape(name), total=100, start=False, visible=False)
         for name in bundle.manifest.stages
     }
-    started: set[str] = set()
 
     def report(stage: str, share: float, _phase: str) -> None:
-        if stage not in started:
-            started.add(stage)
-            progress.start_task(bars[stage])
-        progress.update(bars[stage], completed=round(100 * share))
+        progress.start_task(bars[stage])
+        progress.update(bars[stage], completed=round(100 * share), visible=True)
 
     return report

@@ -1,11 +1,11 @@
-"""Options in groups: a command takes a dataclass where typer wants a parameter for each option."""
+"""Options of a command that belong together, as the fields of one frozen dataclass."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -37,49 +37,40 @@ class EngineOptions(EngineChoice):
 
 
 def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of its groups.
+    """Give a command, in place of every parameter that is a dataclass, the dataclass's fields.
 
-    In place of every parameter that is a dataclass, typer sees the dataclass's fields, with the
-    types, help texts and defaults that are written there; the command gets them as one object.
+    A field is declared as an option of the command would be, for example
+    ``batch: Annotated[str, typer.Option("--batch")] = "1:4:16"``.
     """
-    signature = inspect.signature(command, eval_str=True)
-    declared = signature.parameters.values()
-    types = {p.name: p.annotation for p in declared if isinstance(p.annotation, type)}
-    groups = {name: found for name, found in types.items() if is_dataclass(found)}
-    shown: list[inspect.Parameter] = []
-    for parameter in declared:
-        shown += (
-            _options_of(groups[parameter.name])
-            if parameter.name in groups
-            else [_by_name(parameter)]
-        )
+    own = inspect.signature(command, eval_str=True).parameters
+    groups: dict[str, Any] = {
+        name: p.annotation for name, p in own.items() if is_dataclass(p.annotation)
+    }
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in own.items():
+        parameters += _options(groups[name]) if name in groups else [parameter]
 
     @functools.wraps(command)
-    def run(**values: Any) -> None:
-        made = {
-            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
-            for name, group in groups.items()
-        }
-        command(**values, **made)
+    def spread(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
 
-    # typer reads both; neither can be declared for options that come from elsewhere
-    run.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
-    return run
+    # typer reads both; neither can be written down for options that stand elsewhere
+    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    spread.__annotations__ = {p.name: p.annotation for p in parameters}
+    return spread
 
 
-def _by_name(parameter: inspect.Parameter) -> inspect.Parameter:
-    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-
-
-def _options_of(group: type[Any]) -> list[inspect.Parameter]:
-    types = get_type_hints(group, include_extras=True)
+def _options(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return [
         inspect.Parameter(
             field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
-            annotation=types[field.name],
+            kind,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
         )
         for field in fields(group)
     ]

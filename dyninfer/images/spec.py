@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, lru_cache
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from dyninfer.errors import InputError
 from dyninfer.images.prepare import Scratch, normalise, split_channels
 from dyninfer.types import Float32Array, Float64Array, ImageArray
 
@@ -22,6 +23,19 @@ class ResizeMode(str, Enum):
     LETTERBOX = "letterbox"
     STRETCH = "stretch"
     PAD_BOTTOM_RIGHT = "pad_bottom_right"
+    CENTER_CROP = "center_crop"
+
+
+class Rounding(str, Enum):
+    """How the size of a resized image becomes whole pixels."""
+
+    NEAREST = "nearest"
+    TRUNCATE = "truncate"
+
+    def __call__(self, size: float) -> int:
+        """At least one pixel."""
+        # a product such as 0.5714 * 640 may lie a hair below the whole number that it stands for
+        return max(1, round(size) if self is Rounding.NEAREST else int(size + 1e-6))
 
 
 class ColorOrder(str, Enum):
@@ -36,7 +50,8 @@ class Placement:
     """Where an image lies inside the tensor it was fitted into.
 
     A point (x, y) of the image lies at (x * scale_x + left, y * scale_y + top) in the tensor.
-    The scales are those of the resized size in whole pixels, so the inverse is exact.
+    The scales are those of the resized size in whole pixels, so the inverse is exact. Where the
+    image was cropped, ``left`` or ``top`` is negative.
     """
 
     width: int
@@ -88,7 +103,11 @@ class ImageSpec:
         resize: how the image is fitted in.
         color_order: of the tensor's channels.
         mean, std: per channel in tensor order, in units of 0 to 255: (pixel - mean) / std.
-        pad_value: grey level of the padding, 0 to 255.
+        pad_value: level of the padding, 0 to 255; one for all channels, or one for each in tensor
+            order.
+        rounding: of the resized size.
+        short_side: for :attr:`ResizeMode.CENTER_CROP`, to how many pixels the image's shorter side
+            is resized before the tensor's size is cut from its centre; None for the tensor's own.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -99,7 +118,9 @@ class ImageSpec:
     color_order: ColorOrder = ColorOrder.RGB
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)
-    pad_value: int = 114
+    pad_value: int | tuple[int, int, int] = 114
+    rounding: Rounding = Rounding.NEAREST
+    short_side: int | None = None
 
     def __post_init__(self) -> None:
         if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
@@ -109,22 +130,39 @@ class ImageSpec:
             )
         if not all(math.isfinite(number) for number in (*self.mean, *self.std)) or 0 in self.std:
             raise ValueError(f"mean {self.mean} and std {self.std} do not normalise an image")
+        if not all(0 <= level <= 255 for level in self._pad_levels):
+            raise ValueError(f"the padding is {self.pad_value}, expected levels from 0 to 255")
+        if self.short_side is not None and (
+            self.resize is not ResizeMode.CENTER_CROP or not 1 <= self.short_side <= MAX_SIDE
+        ):
+            raise ValueError(
+                f"the shorter side is {self.short_side} with {self.resize.value}, expected 1 to "
+                f"{MAX_SIDE} pixels, and only with {ResizeMode.CENTER_CROP.value}"
+            )
+
+    @property
+    def _pad_levels(self) -> tuple[int, ...]:
+        return (self.pad_value,) * 3 if isinstance(self.pad_value, int) else self.pad_value
 
     def place(self, width: int, height: int) -> Placement:
         """Where an image of ``width`` x ``height`` pixels goes.
 
         Letterbox: one scale for both axes, min(H / h, W / w), sizes rounded, centred; when the
         padding is odd, the extra pixel is at the right and at the bottom, as in the published
-        DynamicDet preprocessing.
+        DynamicDet preprocessing. Centre crop: the shorter side becomes ``short_side``, and half of
+        what is too much, rounded half to even, is cut off at the left and at the top, as
+        torchvision's ``Resize`` (with :attr:`Rounding.TRUNCATE`) and ``CenterCrop`` do.
         """
-        return _place(self.resize, self.width, self.height, width, height)
+        fit = _Fit(self.resize, self.rounding, self.width, self.height, self.short_side)
+        return _place(fit, width, height)
 
     @cached_property
     def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
         """Of each channel: pixel * factor + shift, and what the padding comes to."""
         factors = tuple(1 / deviation for deviation in self.std)
         shifts = tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
-        levels = (self.pad_value * f + shift for f, shift in zip(factors, shifts, strict=True))
+        paddings = zip(self._pad_levels, factors, shifts, strict=True)
+        levels = (level * factor + shift for level, factor, shift in paddings)
         return factors, shifts, tuple(levels)
 
     def prepare(
@@ -149,8 +187,10 @@ class ImageSpec:
         scratch = Scratch() if scratch is None else scratch
         placement = self.place(image.shape[1], image.shape[0])
         size = (placement.resized_width, placement.resized_height)
-        left, top = placement.left, placement.top
-        right, bottom = left + size[0], top + size[1]
+        left, top = max(0, placement.left), max(0, placement.top)
+        cut_x, cut_y = max(0, -placement.left), max(0, -placement.top)
+        right = min(self.width, placement.left + size[0])
+        bottom = min(self.height, placement.top + size[1])
         factors, shifts, levels = self._normalisation
         scratch.pad(out, (left, top, right, bottom), levels)
         planes = split_channels(image, size, scratch)
@@ -158,21 +198,46 @@ class ImageSpec:
             planes.reverse()
         for channel, plane in enumerate(planes):
             window = out[channel, top:bottom, left:right]
-            normalise(plane, factors[channel], shifts[channel], window)
+            seen = plane[cut_y : cut_y + bottom - top, cut_x : cut_x + right - left]
+            normalise(seen, factors[channel], shifts[channel], window)
         return out
 
 
+class _Fit(NamedTuple):
+    """What a placement depends on of a spec: quicker to look up than all of it."""
+
+    resize: ResizeMode
+    rounding: Rounding
+    width: int
+    height: int
+    short_side: int | None
+
+
 @lru_cache(maxsize=256)
-def _place(
-    resize: ResizeMode, tensor_width: int, tensor_height: int, width: int, height: int
-) -> Placement:
+def _place(fit: _Fit, width: int, height: int) -> Placement:
     """See :meth:`ImageSpec.place`; most applications see few sizes, over and over."""
-    if resize is ResizeMode.STRETCH:
-        return Placement(width, height, tensor_width, tensor_height)
-    scale = min(tensor_height / height, tensor_width / width)
-    new_width = min(tensor_width, max(1, round(width * scale)))
-    new_height = min(tensor_height, max(1, round(height * scale)))
-    if resize is ResizeMode.PAD_BOTTOM_RIGHT:
+    if fit.resize is ResizeMode.STRETCH:
+        return Placement(width, height, fit.width, fit.height)
+    if fit.resize is ResizeMode.CENTER_CROP:
+        return _crop(fit, width, height)
+    scale = min(fit.height / height, fit.width / width)
+    new_width = min(fit.width, fit.rounding(width * scale))
+    new_height = min(fit.height, fit.rounding(height * scale))
+    if fit.resize is ResizeMode.PAD_BOTTOM_RIGHT:
         return Placement(width, height, new_width, new_height)
-    left, top = (tensor_width - new_width) // 2, (tensor_height - new_height) // 2
+    left, top = (fit.width - new_width) // 2, (fit.height - new_height) // 2
+    return Placement(width, height, new_width, new_height, left, top)
+
+
+def _crop(fit: _Fit, width: int, height: int) -> Placement:
+    short = fit.short_side or min(fit.height, fit.width)
+    scale = short / min(width, height)
+    new_width = short if width <= height else fit.rounding(width * scale)
+    new_height = short if height <= width else fit.rounding(height * scale)
+    if max(new_width, new_height) > 4 * MAX_SIDE:
+        raise InputError(
+            f"a picture of {height}x{width} pixels (HxW) is too narrow to be cropped to "
+            f"{fit.height}x{fit.width}; cut it first"
+        )
+    left, top = -round((new_width - fit.width) / 2), -round((new_height - fit.height) / 2)
     return Placement(width, height, new_width, new_height, left, top)

@@ -6,18 +6,17 @@ import atexit
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from dyninfer.monitoring.drift import mean_bounds
 from dyninfer.monitoring.expected import Outlook
 from dyninfer.results.answer import Answer
-from dyninfer.results.tasks import Options
-from dyninfer.routing.policy import LeaveAt
-from dyninfer.runtime.batches import answer_batch
-from dyninfer.runtime.session import Session
+from dyninfer.results.tasks import Options, TaskKind
+from dyninfer.routing.policy import DecisionPoint
 from dyninfer.types import ImageArray
 
 logger = logging.getLogger("dyninfer.monitor")
@@ -28,6 +27,37 @@ PATIENCE_S = 2.0
 """How long an audit waits for a moment when no other call is under way before it runs anyway."""
 _SLICE_S = 0.1
 _AT_EXIT_S = 10.0
+
+
+class Watched(Protocol):
+    """What a monitor needs of a detector whose answers it watches: its engines, not itself."""
+
+    @property
+    def name(self) -> str:
+        """Of the bundle."""
+        ...
+
+    @property
+    def task(self) -> TaskKind:
+        """What it computes."""
+        ...
+
+    @property
+    def points(self) -> Sequence[DecisionPoint]:
+        """Where its route decides."""
+        ...
+
+    def check_open(self) -> None:
+        """Raise InputError once it was closed."""
+        ...
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no call is under way; whether none is."""
+        ...
+
+    def last_answer(self, image: ImageArray, options: Options) -> Answer:
+        """What the last way finds in a picture, whatever the policy."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,16 +142,21 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 class Auditor:
-    """One thread that runs the last exit on images that it is offered.
+    """One thread that asks for the last way's answer to images that it is offered.
 
-    The thread refers to the session and to ``on_audited``, never to the detector, so that a
-    detector that is dropped without being closed is still freed; its owner then calls
-    :meth:`signal_stop`.
+    The thread refers to what it is given here, never to the detector, so that a detector that is
+    dropped without being closed is still freed; its owner then calls :meth:`signal_stop`.
+
+    Args:
+        watched: what is audited.
+        on_audited: called with every record, in the thread.
+        capacity: images that wait at most.
+        patience_s: how long an audit waits for a moment when no other call is under way.
     """
 
     def __init__(
         self,
-        session: Session,
+        watched: Watched,
         on_audited: Callable[[AuditRecord], None],
         capacity: int = QUEUE,
         patience_s: float = PATIENCE_S,
@@ -129,8 +164,7 @@ class Auditor:
         self.done = 0
         self.dropped = 0
         self.failed = 0
-        self._session = session
-        self._last = LeaveAt(len(session.manifest.ways) - 1)
+        self._watched = watched
         self._on_audited = on_audited
         self._capacity = capacity
         self._patience_s = patience_s
@@ -214,13 +248,13 @@ class Auditor:
     def _wait_for_idle(self) -> None:
         """Let other calls go first, for as long as the patience lasts."""
         for _ in range(max(1, round(self._patience_s / _SLICE_S))):
-            if self._stopped or self._session.wait_idle(_SLICE_S):
+            if self._stopped or self._watched.wait_idle(_SLICE_S):
                 return
 
     def _audit(self, job: AuditJob) -> None:
         try:
-            reference = answer_batch(self._session, [job.image], self._last, job.options)[0]
-            loss = self._session.manifest.task.kind.loss(job.found, reference)
+            reference = self._watched.last_answer(job.image, job.options)
+            loss = self._watched.task.loss(job.found, reference)
             self.done += 1
             self._on_audited(AuditRecord(loss, job.easy_share, job.outlook))
         except Exception:

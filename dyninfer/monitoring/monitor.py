@@ -14,13 +14,13 @@ from dyninfer.bundle.calibration import Calibration
 from dyninfer.bundle.manifest import EASINESS
 from dyninfer.errors import InputError, PolicyError
 from dyninfer.monitoring.alarms import Alarm
+from dyninfer.monitoring.audit import Watched
 from dyninfer.monitoring.expected import Baseline
 from dyninfer.monitoring.report import MonitorReport, MonitorSettings
 from dyninfer.monitoring.watch import Watch
 from dyninfer.results.answer import Answer
 from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import Policy
-from dyninfer.runtime.session import Session
 from dyninfer.types import ImageArray
 
 logger = logging.getLogger("dyninfer.monitor")
@@ -39,8 +39,8 @@ class Monitor:
     many scenes, or feed the alarm levels with that in mind.
     """
 
-    def __init__(self, session: Session, calibration: Callable[[], Calibration | None]) -> None:
-        self._session = session
+    def __init__(self, watched: Watched, calibration: Callable[[], Calibration | None]) -> None:
+        self._watched = watched
         self._calibration = calibration
         self._lock = threading.Lock()
         self._watch: Watch | None = None
@@ -100,7 +100,7 @@ class Monitor:
                 neither a calibration nor a baseline.
             InputError: an argument is outside its range, or the detector was closed.
         """
-        self._session.check_open()
+        self._watched.check_open()
         settings = MonitorSettings(
             window=window,
             audit_share=audit_share,
@@ -112,17 +112,16 @@ class Monitor:
             audit_window=audit_window,
             seed=seed,
         )
-        self._replace(Watch(self._session, settings, self._choose_baseline(baseline), on_alarm))
+        self._replace(Watch(self._watched, settings, self._choose_baseline(baseline), on_alarm))
 
     def _choose_baseline(self, given: Calibration | npt.ArrayLike | None) -> Baseline | None:
-        manifest = self._session.manifest
-        points = self._session.points
+        points = self._watched.points
         routers = len(points)
         if not points or {point.signal for point in points} != {EASINESS}:
             remedy = "train one with dyninfer fit-router" if routers else "load such a bundle"
             raise PolicyError(
-                f"{manifest.name} cannot be monitored: expected a bundle of several exits with "
-                f"routers, whose easiness is watched; {remedy}"
+                f"{self._watched.name} cannot be monitored: expected a bundle of several exits "
+                f"with routers, whose easiness is watched; {remedy}"
             )
         if given is not None and not isinstance(given, Calibration):
             return Baseline.of_easiness(given, routers)
@@ -131,12 +130,12 @@ class Monitor:
             if len(calibration.easiness) != routers:
                 raise InputError(
                     f"the calibration is of {len(calibration.easiness)} routers, expected "
-                    f"{routers} as {manifest.name} has; run dyninfer calibrate on this bundle"
+                    f"{routers} as {self._watched.name} has; run dyninfer calibrate on this bundle"
                 )
             return Baseline.of_calibration(calibration)
         if routers > 1:
             raise PolicyError(
-                f"{manifest.name} has {routers + 1} exits and no calibration, so not every "
+                f"{self._watched.name} has {routers + 1} exits and no calibration, so not every "
                 "router's easiness is known; run dyninfer calibrate or pass a baseline"
             )
         return None

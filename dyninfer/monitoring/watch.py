@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dyninfer.monitoring.alarms import Alarm, AlarmBoard, Check, deliver
-from dyninfer.monitoring.audit import AuditJob, Auditor, AuditRecord, summarise
+from dyninfer.monitoring.audit import AuditJob, Auditor, AuditRecord, Watched, summarise
 from dyninfer.monitoring.easiness_window import (
     LOOKS_PER_WINDOW,
     EasinessWindow,
@@ -21,8 +21,7 @@ from dyninfer.monitoring.expected import Baseline, Outlook
 from dyninfer.monitoring.report import AuditReport, MonitorReport, MonitorSettings
 from dyninfer.results.answer import Answer
 from dyninfer.results.tasks import Options
-from dyninfer.routing.policy import Policy
-from dyninfer.runtime.session import Session
+from dyninfer.routing.policy import Policy, count_ways
 from dyninfer.types import ImageArray
 
 logger = logging.getLogger("dyninfer.monitor")
@@ -42,13 +41,13 @@ class Watch:
 
     def __init__(
         self,
-        session: Session,
+        watched: Watched,
         settings: MonitorSettings,
         baseline: Baseline | None,
         on_alarm: Callable[[Alarm], object] | None,
     ) -> None:
         self.settings = settings
-        self._exits = len(session.manifest.ways)
+        self._exits = count_ways(watched.points)
         self._baseline = baseline
         self._on_alarm = on_alarm
         self._lock = threading.Lock()
@@ -59,7 +58,7 @@ class Watch:
         self._policy: Policy | None = None
         self._outlook: Outlook | None = None
         self._images = self._nan_images = self._since_look = self._since_audit_look = 0
-        self.auditor = Auditor(session, self._take_audit) if settings.audit_share else None
+        self.auditor = Auditor(watched, self._take_audit) if settings.audit_share else None
 
     def observe(
         self,

@@ -303,7 +303,7 @@ class Forced(Blind):
 
     def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
-        if point.images.max() >= len(self.ways):
+        if point.images.max(initial=-1) >= len(self.ways):
             raise self._wrong_count(f"more than {len(self.ways)}")
         return point.outcomes_to(np.asarray(self.ways)[point.images])
 

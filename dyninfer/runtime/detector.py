@@ -37,6 +37,7 @@ from dyninfer.runtime.batches import (
 from dyninfer.runtime.engine_record import engine_record, own_calibration
 from dyninfer.runtime.executor import Trace
 from dyninfer.runtime.session import Session
+from dyninfer.runtime.watched import WatchedSession
 from dyninfer.spans import total_ms
 from dyninfer.types import Float32Array, Float64Array, ImageArray, Int64Array
 
@@ -70,7 +71,9 @@ class Detector:
         self._max_batch = max_batch
         policy = default_policy(session.points)
         self._routing = _Routing(policy, policy, None)
-        self._monitor = Monitor(session, partial(own_calibration, bundle, session, build))
+        self._monitor = Monitor(
+            WatchedSession(session), partial(own_calibration, bundle, session, build)
+        )
 
     @property
     def manifest(self) -> Manifest:

@@ -386,7 +386,7 @@ class _EveryWay(_Walk[T]):
 
 def _split(chosen: npt.NDArray[Any], count: int, outcomes: int, policy: Policy) -> _Split:
     """Which images take which outcome; those that nobody takes are left out."""
-    if chosen.shape == (count,):
+    if chosen.shape == (count,) and chosen.dtype.kind in "iub":
         if count == 1 and 0 <= chosen[0] < outcomes:
             return [(int(chosen[0]), None)]
         places = [(outcome, np.flatnonzero(chosen == outcome)) for outcome in range(outcomes)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dyninfer.builds.choice import stage_file
 from dyninfer.builds.spec import OpenBuild
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
@@ -123,7 +124,7 @@ class Session:
     ) -> Engine[Any, Any]:
         if checks is not None:
             checks.wait(name)
-        path = self.backend.stage_file(name, bundle.stage_path(name), build)
+        path = stage_file(bundle, name, build)
         host_outputs = self._host_outputs(name)
         engine = self.backend.open(name, self.manifest.stages[name], path, host_outputs)
         if checks is not None:

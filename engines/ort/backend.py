@@ -17,12 +17,12 @@ from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.ort.runtime import (
     PROVIDERS,
     SMALL_MACS,
-    Target,
+    OrtDevice,
     open_session,
     ort,
-    parse_target,
+    parse_device,
 )
-from dyninfer.engines.ort.tensor import Bound, OrtTensor, OrtWorkspace
+from dyninfer.engines.ort.tensor import HOST, Bound, OrtTensor, OrtWorkspace
 from dyninfer.errors import BackendUnavailable, EngineBuildError, EngineRunError, InputError
 from dyninfer.hardware import cpu_name
 from dyninfer.types import Int64Array
@@ -32,11 +32,11 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
     """One stage as an inference session."""
 
     def __init__(
-        self, name: str, stage: Stage, session: Any, target: Target, host_outputs: frozenset[str]
+        self, name: str, stage: Stage, session: Any, device: OrtDevice, host_outputs: frozenset[str]
     ) -> None:
         super().__init__(name, stage)
         self._session = session
-        self._target = target
+        self._device = device
         self._host_outputs = host_outputs
         self._inputs = tuple(spec.name for spec in stage.inputs)
 
@@ -53,7 +53,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
                 workspace.keep_bound(self.name, batch, bound)
             # outputs whose shape is known only after a run are bound anew for each
         for name in self._inputs:
-            _bind_input(bound, name, inputs[name], self._target)
+            _bind_input(bound, name, inputs[name], self._device)
         self._run(bound.binding)
         outputs = dict(bound.outputs)
         for tensor in outputs.values():
@@ -62,7 +62,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
             values = bound.binding.get_outputs()
             for spec, value in zip(self.stage.outputs, values, strict=True):
                 outputs.setdefault(
-                    spec.name, OrtTensor.over_value(value, np.dtype(spec.dtype), self._target)
+                    spec.name, OrtTensor.over_value(value, np.dtype(spec.dtype), self._device)
                 )
         return outputs
 
@@ -83,8 +83,8 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
             workspace.keep_bound(self.name, 1, bound)
         for row in range(batch):
             for spec in self.stage.inputs:
-                whole = inputs[spec.name].on(self._target)
-                _bind_input(bound, spec.name, whole.row(row), self._target)
+                whole = inputs[spec.name].on(self._device)
+                _bind_input(bound, spec.name, whole.row(row), self._device)
             for name, tensor in outputs.items():
                 _bind_output(bound.binding, name, tensor.row(row))
             self._run(bound.binding)
@@ -92,7 +92,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
 
     def _run(self, binding: Any) -> None:
         try:
-            run_binding(self._session, binding, self._target)
+            run_binding(self._session, binding, self._device)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             reason = str(error).splitlines()[0]
             raise EngineRunError(f"ONNX Runtime failed in stage {self.name!r}: {reason}") from error
@@ -106,15 +106,12 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
             shape = spec.shape_for(batch)
             on_host = spec.name in self._host_outputs
             if shape is None:
-                binding.bind_output(spec.name, *self._place(on_host))
+                binding.bind_output(spec.name, *(HOST if on_host else self._device.place))
                 continue
             key, dtype = (self.name, spec.name), np.dtype(spec.dtype)
             outputs[spec.name] = workspace.tensor(key, shape, dtype, on_host)
             _bind_output(binding, spec.name, outputs[spec.name])
         return outputs
-
-    def _place(self, on_host: bool) -> tuple[str, int]:
-        return ("cpu", 0) if on_host else (self._target.device_type, self._target.device_id)
 
     def close(self) -> None:
         """Free the session; the engine cannot run afterwards."""
@@ -134,12 +131,12 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
     def __init__(
         self, device: str = "cpu", provider: str | None = None, shared_threads: bool = False
     ) -> None:
-        self._target = parse_target(device, provider)
+        self._device = parse_device(device, provider)
         self._shared_threads = shared_threads
-        self.device = self._target.name
+        self.device = self._device.name
         self.device_name = cpu_name() if self.device == "cpu" else self.device
         self.version = str(ort.__version__)
-        self.provider = self._target.provider
+        self.provider = self._device.provider
         self._gather_sessions: dict[str, Any] = {}
         self._gather_lock = threading.Lock()
 
@@ -152,11 +149,11 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
             raise EngineBuildError(f"{path} has outputs {found}, the manifest says {expected}")
         if stage.rows_per_run is not None:
             _check_one_row(name, stage)
-        return OrtEngine(name, stage, session, self._target, host_outputs)
+        return OrtEngine(name, stage, session, self._device, host_outputs)
 
     def workspace(self) -> OrtWorkspace:
         """New buffers for one concurrent caller."""
-        return OrtWorkspace(self._target)
+        return OrtWorkspace(self._device)
 
     def from_host(self, array: npt.NDArray[Any]) -> OrtTensor:
         """A tensor over a host array, copied to a GPU once, when a stage first reads it."""
@@ -168,12 +165,11 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         ONNX Runtime works on streams of its own, which cannot be made to wait: whatever writes
         the values must be over.
         """
-        target = self._target
-        if target.device_type == "cpu" or array.device not in (None, target.device_id):
+        device_type, number = self._device.place
+        if device_type == "cpu" or array.device not in (None, number):
             place = "a GPU" if array.device is None else f"'cuda:{array.device}'"
             raise InputError(f"{name} is on {place}, expected this detector's {self.device!r}")
-        device = (target.device_type, target.device_id)
-        return OrtTensor(array.owner, array.pointer, array.shape, array.dtype, device)
+        return OrtTensor(array.owner, array.pointer, array.shape, array.dtype, self._device.place)
 
     def gather(
         self, name: str, tensor: OrtTensor, rows: Int64Array, workspace: OrtWorkspace
@@ -183,7 +179,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         On a CPU, rows that follow each other are not even copied; others are copied by NumPy,
         which takes as long as the memory does.
         """
-        if self._target.device_type != "cpu":
+        if self._device.device_type != "cpu":
             return self.gather_by_session(name, tensor, rows, workspace)
         start, count = int(rows[0]), len(rows)
         if count == 1 or (rows[-1] - start == count - 1 and bool((np.diff(rows) == 1).all())):
@@ -204,15 +200,15 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         if bound is None:
             bound = Bound(session.io_binding())
             workspace.keep_bound(key, 0, bound)
-        on_host = self._target.device_type == "cpu"
+        on_host = self._device.device_type == "cpu"
         shape = (len(rows), *tensor.shape[1:])
         result = workspace.tensor(("gather", name), shape, tensor.dtype, on_host)
         result.renewed()
-        _bind_input(bound, "data", tensor.on(self._target).as_matrix(), self._target)
+        _bind_input(bound, "data", tensor.on(self._device).as_matrix(), self._device)
         chosen = OrtTensor.over_array(rows)  # kept alive until the run is over
-        _bind_input(bound, "rows", chosen, self._target)
+        _bind_input(bound, "rows", chosen, self._device)
         _bind_output(bound.binding, "gathered", result.as_matrix())
-        run_binding(session, bound.binding, self._target)
+        run_binding(session, bound.binding, self._device)
         return result
 
     def close(self) -> None:
@@ -231,11 +227,11 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
 
     def _session(self, path: Path, what: str, *, small: bool = False) -> Any:
         try:
-            session = open_session(path, self._target, self._shared_threads, small=small)
+            session = open_session(path, self._device, self._shared_threads, small=small)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             reason = str(error).splitlines()[0]
             raise EngineBuildError(f"ONNX Runtime cannot open {what} ({path}): {reason}") from error
-        wanted = PROVIDERS[self._target.provider]
+        wanted = PROVIDERS[self._device.provider]
         if wanted not in session.get_providers():
             raise BackendUnavailable(
                 f"{wanted} was asked for but ONNX Runtime fell back to "
@@ -259,24 +255,24 @@ def _check_one_row(name: str, stage: Stage) -> None:
             )
 
 
-def run_binding(session: Any, binding: Any, target: Target) -> None:
+def run_binding(session: Any, binding: Any, device: OrtDevice) -> None:
     """Run a session whose inputs and outputs are bound, and wait for its outputs."""
-    if target.device_type != "cpu":
+    if device.device_type != "cpu":
         binding.synchronize_inputs()
     session.run_with_iobinding(binding)
-    if target.device_type != "cpu":
+    if device.device_type != "cpu":
         binding.synchronize_outputs()
 
 
-def _bind_input(bound: Bound, name: str, tensor: OrtTensor, target: Target) -> None:
+def _bind_input(bound: Bound, name: str, tensor: OrtTensor, device: OrtDevice) -> None:
     """Bind an input, unless the binding has the same host memory already.
 
     On a GPU it is always bound: where ONNX Runtime placed the reading operator on another device
     than the tensor's, binding is what copies it there.
     """
-    tensor = tensor.on(target)
+    tensor = tensor.on(device)
     place = (tensor.pointer, tensor.shape)
-    if bound.inputs.get(name) == place and target.device_type == "cpu":
+    if bound.inputs.get(name) == place and device.device_type == "cpu":
         return
     bound.binding.bind_input(
         name, tensor.device_type, tensor.device_id, tensor.dtype.type, tensor.shape, tensor.pointer

@@ -21,10 +21,10 @@ except ImportError as _error:
 __all__ = [
     "PROVIDERS",
     "SMALL_MACS",
-    "Target",
+    "OrtDevice",
     "open_session",
     "ort",
-    "parse_target",
+    "parse_device",
     "session_options",
 ]
 
@@ -36,8 +36,8 @@ PROVIDERS = {
 
 
 @dataclass(frozen=True)
-class Target:
-    """A device and the execution providers to try on it, best first."""
+class OrtDevice:
+    """A device as ONNX Runtime knows it, and the execution provider to use there."""
 
     device_type: str
     device_id: int
@@ -47,6 +47,11 @@ class Target:
     def name(self) -> str:
         """``cpu`` or ``cuda:N``."""
         return "cpu" if self.device_type == "cpu" else f"{self.device_type}:{self.device_id}"
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Type and number, as bindings take them."""
+        return self.device_type, self.device_id
 
     @property
     def providers(self) -> list[Any]:
@@ -62,7 +67,7 @@ class Target:
         return [*((PROVIDERS[name], options) for name in chain), PROVIDERS["cpu"]]
 
 
-def parse_target(device: str, provider: str | None) -> Target:
+def parse_device(device: str, provider: str | None) -> OrtDevice:
     """Which device and provider are meant.
 
     Raises:
@@ -88,7 +93,7 @@ def parse_target(device: str, provider: str | None) -> Target:
             f"(it has {', '.join(available)}); uninstall onnxruntime and "
             'install the GPU build with pip install "dyninfer[cuda]"'
         )
-    return Target(match[1], int(match[2] or 0), provider)
+    return OrtDevice(match[1], int(match[2] or 0), provider)
 
 
 SPIN_US = 100
@@ -99,7 +104,7 @@ _pool_ready = False
 
 
 def share_thread_pool() -> None:
-    """Give the process one thread pool, which all later sessions must use; once."""
+    """Give the process one thread pool, once; all later sessions must use it."""
     global _pool_ready
     with _pool_lock:
         if not _pool_ready:
@@ -144,23 +149,25 @@ def session_options(shared_threads: bool, small: bool = False) -> Any:
     return options
 
 
-def open_session(path: Path, target: Target, shared_threads: bool, *, small: bool = False) -> Any:
-    """An inference session on the target; whatever ONNX Runtime raises passes through."""
+def open_session(
+    path: Path, device: OrtDevice, shared_threads: bool, *, small: bool = False
+) -> Any:
+    """An inference session on the device; whatever ONNX Runtime raises passes through."""
     if shared_threads:
         share_thread_pool()
     try:
-        return _session(path, target, session_options(shared_threads, small))
+        return _session(path, device, session_options(shared_threads, small))
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         if shared_threads or "use_per_session_threads" not in str(error):
             raise
     # the application has set up a shared pool itself
-    return _session(path, target, session_options(True, small))
+    return _session(path, device, session_options(True, small))
 
 
-def _session(path: Path, target: Target, options: Any) -> Any:
+def _session(path: Path, device: OrtDevice, options: Any) -> Any:
     return ort.InferenceSession(
         str(path),
         options,
-        providers=target.providers,
+        providers=device.providers,
         enable_fallback=0,  # or it prints, and tries again with other providers
     )

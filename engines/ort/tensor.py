@@ -12,9 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.engines.base import OnHost
-from dyninfer.engines.ort.runtime import Target, ort
+from dyninfer.engines.ort.runtime import OrtDevice, ort
 from dyninfer.spans import DeviceSpan
 from dyninfer.types import Int64Array
+
+HOST = ("cpu", 0)
+"""The place of values in the host's memory."""
 
 
 class OrtTensor:
@@ -41,7 +44,7 @@ class OrtTensor:
         pointer: int,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
-        device: tuple[str, int],
+        place: tuple[str, int],
         offset: int = 0,
     ) -> None:
         self._owner = owner
@@ -51,33 +54,32 @@ class OrtTensor:
         self.pointer = pointer
         self.shape = shape
         self.dtype = dtype
-        self.device_type, self.device_id = device
+        self.device_type, self.device_id = place
 
     @classmethod
     def over_array(cls, array: npt.NDArray[Any]) -> OrtTensor:
         """A tensor over a C-contiguous host array, without a copy."""
         array = np.ascontiguousarray(array)
-        return cls(array, array.ctypes.data, array.shape, array.dtype, ("cpu", 0))
+        return cls(array, array.ctypes.data, array.shape, array.dtype, HOST)
 
     @classmethod
-    def over_value(cls, value: Any, dtype: np.dtype[Any], target: Target) -> OrtTensor:
+    def over_value(cls, value: Any, dtype: np.dtype[Any], device: OrtDevice) -> OrtTensor:
         """A tensor over an OrtValue that ONNX Runtime allocated."""
         on_host = value.device_name() == "cpu"
-        device = ("cpu", 0) if on_host else (target.device_type, target.device_id)
-        return cls(value, value.data_ptr(), tuple(value.shape()), dtype, device)
+        place = HOST if on_host else device.place
+        return cls(value, value.data_ptr(), tuple(value.shape()), dtype, place)
 
-    def on(self, target: Target) -> OrtTensor:
-        """The tensor where the target computes: itself, or a copy that is made once.
+    def on(self, device: OrtDevice) -> OrtTensor:
+        """The tensor on the device that computes: itself, or a copy that is made once.
 
         So an image that several stages read travels to a GPU once, and rows of it are gathered
         there.
         """
-        if self.device_type == target.device_type:
+        if self.device_type == device.device_type:
             return self
         if self._moved is None:
-            place = (target.device_type, target.device_id)
-            value = ort.OrtValue.ortvalue_from_numpy(self.numpy(), *place)
-            self._moved = OrtTensor.over_value(value, self.dtype, target)
+            value = ort.OrtValue.ortvalue_from_numpy(self.numpy(), *device.place)
+            self._moved = OrtTensor.over_value(value, self.dtype, device)
         return self._moved
 
     def renewed(self) -> None:
@@ -87,8 +89,8 @@ class OrtTensor:
     def as_matrix(self) -> OrtTensor:
         """The same memory with all axes but the first in one: (N, K)."""
         shape = (self.shape[0], math.prod(self.shape[1:]))
-        device = (self.device_type, self.device_id)
-        return OrtTensor(self._owner, self.pointer, shape, self.dtype, device, self._offset)
+        place = (self.device_type, self.device_id)
+        return OrtTensor(self._owner, self.pointer, shape, self.dtype, place, self._offset)
 
     def row(self, index: int) -> OrtTensor:
         """One row as a batch of its own, (1, ...), in the same memory on the same device."""
@@ -99,8 +101,8 @@ class OrtTensor:
         shape = (count, *self.shape[1:])
         skipped = start * math.prod(self.shape[1:])
         pointer = self.pointer + skipped * self.dtype.itemsize
-        device = (self.device_type, self.device_id)
-        return OrtTensor(self._owner, pointer, shape, self.dtype, device, self._offset + skipped)
+        place = (self.device_type, self.device_id)
+        return OrtTensor(self._owner, pointer, shape, self.dtype, place, self._offset + skipped)
 
     def numpy(self) -> npt.NDArray[Any]:
         """The values on the host; a view where the memory is the host's already."""
@@ -137,8 +139,8 @@ small stage, and a batch that is split has other sizes every time."""
 class OrtWorkspace:
     """Buffers of one caller: grown to the largest batch seen, then used again and again."""
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
+    def __init__(self, device: OrtDevice) -> None:
+        self._device = device
         self._buffers: dict[tuple[str, str], tuple[Any, int]] = {}
         self._host: dict[str, npt.NDArray[np.float32]] = {}
         self._tensors: dict[tuple[str, str], dict[tuple[int, ...], OrtTensor]] = {}
@@ -174,25 +176,25 @@ class OrtWorkspace:
         """A tensor of this shape in the buffer ``key``, allocated only if it must grow.
 
         ``key`` is a stage and its output. Bindings of a stage whose buffer is replaced are let go;
-        gathers, whose first part is no stage, are bound anew every time.
+        gathers, whose first part names no stage, are bound anew every time.
         """
         known = self._tensors.setdefault(key, {})
         if shape in known:
             return known[shape]
         count = math.prod(shape)
         buffer, capacity = self._buffers.get(key, (None, 0))
-        device = ("cpu", 0) if on_host else (self._target.device_type, self._target.device_id)
+        place = HOST if on_host else self._device.place
         if capacity < count:
-            if device[0] == "cpu":
+            if place[0] == "cpu":
                 buffer = np.empty(count, dtype)
             else:
-                buffer = ort.OrtValue.ortvalue_from_shape_and_type([count], dtype, *device)
+                buffer = ort.OrtValue.ortvalue_from_shape_and_type([count], dtype, *place)
             self._buffers[key] = (buffer, count)
             self._bound.pop(key[0], None)
             known.clear()
         assert buffer is not None
         pointer = buffer.ctypes.data if isinstance(buffer, np.ndarray) else buffer.data_ptr()
-        known[shape] = OrtTensor(buffer, pointer, shape, dtype, device)
+        known[shape] = OrtTensor(buffer, pointer, shape, dtype, place)
         return known[shape]
 
     def device_spans(self) -> Sequence[DeviceSpan]:

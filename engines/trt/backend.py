@@ -11,20 +11,15 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
-from dyninfer.builds.spec import BuildSpec, OpenBuild
-from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Manifest, Precision, Stage
+from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.base import Backend
 from dyninfer.engines.device_array import DeviceArray
-from dyninfer.engines.trt.builder import EngineOptions
-from dyninfer.engines.trt.bundle_build import build_bundle, default_batch, device_spec
 from dyninfer.engines.trt.cuda import Cuda, open_cuda
 from dyninfer.engines.trt.engine import TrtEngine
 from dyninfer.engines.trt.library import Flavour, Library, load_library
@@ -33,7 +28,7 @@ from dyninfer.engines.trt.memory import Pool
 from dyninfer.engines.trt.opened import OpenedEngine, read_engine
 from dyninfer.engines.trt.tensor import TrtTensor
 from dyninfer.engines.trt.workspace import TrtWorkspace
-from dyninfer.errors import BackendUnavailable, EngineBuildError, InputError
+from dyninfer.errors import BackendUnavailable, InputError
 from dyninfer.types import Int64Array
 
 
@@ -87,8 +82,8 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
     def __init__(
         self, flavour: Flavour, device: str = "cuda:0", platform: Platform | None = None
     ) -> None:
-        platform = platform or find_platform(flavour, device)
-        self._library, self._cuda = platform.library, platform.cuda
+        self.platform = platform or find_platform(flavour, device)
+        self._library, self._cuda = self.platform.library, self.platform.cuda
         self.name = flavour.value
         self.provider = flavour.value
         self.version = self._library.version
@@ -101,26 +96,6 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
         self._lock = threading.Lock()
         self._logger, self._log = make_logger(self._library)
         self._runtime: Any = None
-
-    def wanted_build(
-        self, manifest: Manifest, precision: Mapping[str, Precision], max_batch: int
-    ) -> BuildSpec:
-        """Engines for this GPU, by this version of the library."""
-        return device_spec(self._library, self._cuda.properties, manifest, precision, max_batch)
-
-    def make_build(self, bundle: Bundle, wanted: BuildSpec) -> OpenBuild:
-        """Build engines on this GPU, which can take minutes."""
-        options = EngineOptions(wanted.batch or default_batch(1))
-        return build_bundle(self._library, bundle, wanted, options, active=self._cuda.active)
-
-    def stage_file(self, name: str, source: Path, build: OpenBuild | None) -> Path:
-        """The stage's engine."""
-        if build is None:
-            raise EngineBuildError(
-                f"{source} is an ONNX file and {self.name} runs engines; run: dyninfer build "
-                f"{source.parent.parent} --backend {self.name}"
-            )
-        return build.engine_path(name)
 
     def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> TrtEngine:
         """See :meth:`dyninfer.engines.base.Backend.open`; ``path`` is an engine."""

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from dyninfer.builds.spec import BatchProfile
 from dyninfer.bundle.folder import write_atomically
 from dyninfer.bundle.manifest import Precision, Stage
 from dyninfer.engines.trt.api import (
@@ -19,6 +18,7 @@ from dyninfer.engines.trt.api import (
     OnnxParser,
     ParserError,
 )
+from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.cancellable import run_cancellable
 from dyninfer.engines.trt.library import Library
 from dyninfer.engines.trt.logger import LogCollector, make_logger
@@ -34,9 +34,9 @@ class StageFile:
     """A stage and the ONNX file to build it from.
 
     Attributes:
-        name: of the stage, for messages.
+        name: the stage's, for messages.
         stage: its description.
-        precision: of the file, which TensorRT 8 has to be told.
+        precision: the file's, which TensorRT 8 has to be told.
         onnx: the file.
     """
 
@@ -97,7 +97,7 @@ def build_engine(
     """Build one stage; Ctrl-C cancels where the library can be asked to.
 
     Args:
-        library: to build with.
+        library: the TensorRT to build with.
         source: the stage and its file.
         options: how to build.
         report: told of the progress, from another thread.
@@ -180,7 +180,7 @@ def _parser_message(
 
 
 def _describe(library: Library, error: ParserError) -> str:
-    """What is wrong, after the node where that arose if there is one."""
+    """What is wrong, after the node where it arose if the parser names one."""
     reason = " ".join(error.desc().split()).rstrip(".")
     if error.node() < 0:
         return reason

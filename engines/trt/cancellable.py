@@ -30,7 +30,7 @@ def run_cancellable(work: Callable[[threading.Event], ResultT], name: str) -> Re
 
     Args:
         work: looks at the event from time to time and ends early when it is set.
-        name: of the thread.
+        name: the thread's.
     """
     attempt: _Attempt[ResultT] = _Attempt()
 

@@ -33,6 +33,12 @@ class DeviceProperties:
     total_memory: int
     driver: str
 
+    @property
+    def capability(self) -> str:
+        """The compute capability as NVIDIA writes it: "8.6"."""
+        major, minor = self.compute_capability
+        return f"{major}.{minor}"
+
 
 class Cuda(Protocol):
     """One GPU. Streams, events and graphs are opaque; pointers are whole numbers.

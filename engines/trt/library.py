@@ -117,7 +117,7 @@ class Library:
 
     @property
     def has_allocation_strategy(self) -> bool:
-        """Whether a context is told in words that the caller brings its scratch memory."""
+        """Whether a context takes a named strategy that says who brings its scratch memory."""
         return hasattr(self.module, "ExecutionContextAllocationStrategy")
 
     @property
@@ -176,7 +176,7 @@ def load_library(flavour: Flavour) -> Library:
 
 
 def _lacks_libraries(flavour: Flavour, error: Exception) -> BackendUnavailable:
-    """The Python package is there, something that it loads is not."""
+    """The error for a Python package that is there but lacks something that it loads."""
     reason = " ".join(str(error).split())
     missing = re.search(r"(lib[\w.+-]*\.so[\w.]*|\w+\.dll)", reason)
     what = missing[1] if missing else "a library that it needs"

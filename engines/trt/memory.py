@@ -35,7 +35,7 @@ class Pool:
     Safe to use from several threads, inside :meth:`Cuda.active`.
 
     Args:
-        cuda: where memory comes from.
+        cuda: the GPU that memory comes from.
         pinned: page-locked memory of the host instead of the device's.
     """
 
@@ -107,8 +107,8 @@ class Arena:
     """Named buffers of one caller, from a pool; grown to the largest size asked for.
 
     Args:
-        pool: where blocks come from.
-        cuda: to wait on the caller's stream before a block that was outgrown goes back.
+        pool: the one that blocks come from.
+        cuda: waits for the caller's stream before a block that was outgrown goes back.
         stream: the caller's.
     """
 

@@ -34,7 +34,7 @@ def plan_pieces(batch: int, ranges: tuple[BatchRange, ...]) -> list[int]:
 
     Args:
         batch: number of images, at least 1.
-        ranges: of the profiles; one of them takes single images.
+        ranges: those of the profiles; one of them takes single images.
     """
     pieces = []
     while batch:

@@ -68,7 +68,7 @@ def make_monitor(library: Library, report: Report, cancelled: threading.Event) -
     """An ``IProgressMonitor`` of this library.
 
     Args:
-        library: which has :attr:`Library.has_progress`.
+        library: one for which :attr:`Library.has_progress` holds.
         report: told of every step, from any thread; it must not raise.
         cancelled: once set, the builder is asked to give up at its next step.
     """

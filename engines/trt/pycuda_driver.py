@@ -36,8 +36,8 @@ def import_driver() -> PyCudaDriver | None:
 class PyCuda:
     """One GPU through CUDA's driver API. See :class:`dyninfer.engines.trt.cuda.Cuda`.
 
-    Works in the GPU's primary context, which is the one that TensorRT uses. PyCUDA frees what no
-    one refers to any more, and only where its context is current: that is why this class holds
+    Works in the GPU's primary context, which is the one that TensorRT uses. PyCUDA frees what
+    nobody refers to any more, and only where its context is current: that is why this class holds
     every allocation and lets go of it inside :meth:`active`.
 
     Args:

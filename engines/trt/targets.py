@@ -28,8 +28,8 @@ class Preset:
         last_tensorrt: the last TensorRT that supports it, or "current".
         first_tensorrt: the first TensorRT that supports it, of those from 8.6 on.
         cuda: toolkit versions that go with it.
-        precisions: that it computes in.
-        memory_gb: of its members.
+        precisions: those that it computes in.
+        memory_gb: how much its members have.
         note: what else to know before building.
         jetson: whether it is a Jetson, where JetPack brings TensorRT and engines are built.
     """

@@ -51,8 +51,8 @@ class TrtWorkspace:
 
     Args:
         cuda: the GPU.
-        device_pool: of device memory.
-        pinned_pool: of page-locked host memory.
+        device_pool: blocks of device memory.
+        pinned_pool: blocks of page-locked host memory.
         scratch_size: what the largest stage needs for intermediate results, if known.
     """
 
@@ -130,7 +130,7 @@ class TrtWorkspace:
         return DevicePlace(block.pointer, self, key)
 
     def _wait_for_uploads(self) -> None:
-        """Until then page-locked memory that is being sent must not be written again."""
+        """Wait until page-locked memory that is being sent may be written again."""
         if self._uploaded is not None:
             self.cuda.wait(self._uploaded)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dyninfer.bundle.folder import Bundle
-from dyninfer.engines.ort.runtime import open_session, parse_target
+from dyninfer.engines.ort.runtime import open_session, parse_device
 from dyninfer.exporters.precision.ranges import Array, Feed
 from dyninfer.images.reading import read_image
 from dyninfer.types import ImageArray
@@ -28,7 +28,7 @@ class StageRunner:
         """The stage's outputs for its inputs (1, ...), which ``tensors`` hold among others."""
         if stage not in self._sessions:
             path = self._files.get(stage) or self.bundle.stage_path(stage)
-            self._sessions[stage] = open_session(path, parse_target("cpu", None), False)
+            self._sessions[stage] = open_session(path, parse_device("cpu", None), False)
         entry = self.bundle.manifest.stages[stage]
         names = [spec.name for spec in entry.outputs]
         found = self._sessions[stage].run(names, {s.name: tensors[s.name] for s in entry.inputs})

@@ -317,13 +317,13 @@ def test_other_rows_are_copied(rows) -> None:
 
 
 def test_a_copy_on_the_device_is_made_anew_once_a_stage_wrote_new_values(monkeypatch) -> None:
-    from dyninfer.engines.ort.runtime import Target, ort
+    from dyninfer.engines.ort.runtime import OrtDevice, ort
     from dyninfer.engines.ort.tensor import OrtTensor
 
     on_host = ort.OrtValue.ortvalue_from_numpy
     monkeypatch.setattr(ort.OrtValue, "ortvalue_from_numpy", lambda array, *_: on_host(array))
     array = np.zeros(3, np.float32)
-    tensor, gpu = OrtTensor.over_array(array), Target("cuda", 0, "cuda")
+    tensor, gpu = OrtTensor.over_array(array), OrtDevice("cuda", 0, "cuda")
     moved = tensor.on(gpu)
     assert tensor.on(gpu) is moved
     array[:] = 1

@@ -146,11 +146,11 @@ def test_a_row_of_a_tensor_is_a_view() -> None:
 
 
 def test_a_row_of_memory_that_onnx_runtime_allocated_is_a_view() -> None:
-    from dyninfer.engines.ort.runtime import ort, parse_target
+    from dyninfer.engines.ort.runtime import ort, parse_device
 
     array = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
     value = ort.OrtValue.ortvalue_from_numpy(array)
-    tensor = OrtTensor.over_value(value, array.dtype, parse_target("cpu", None))
+    tensor = OrtTensor.over_value(value, array.dtype, parse_device("cpu", None))
     assert tensor.row(3).pointer == value.data_ptr() + 3 * 6 * 4
     np.testing.assert_array_equal(tensor.row(3).numpy(), array[3:])
 

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Stage
-from dyninfer.engines.ort.runtime import SMALL_MACS, Target, open_session
+from dyninfer.engines.ort.runtime import SMALL_MACS, OrtDevice, open_session
 from dyninfer.routing.policy import Forced
 from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.executor import Arrays, execute
 from dyninfer.runtime.plan import plan
 
-CPU = Target("cpu", 0, "cpu")
+CPU = OrtDevice("cpu", 0, "cpu")
 
 
 class BareRoute:

@@ -19,14 +19,14 @@ OURS, THEIRS = "dyninfer.load", "sessions"
 _CHILD = """
 import sys, time
 import dyninfer.runtime.opening
-from dyninfer.engines.ort.runtime import Target, open_session
+from dyninfer.engines.ort.runtime import OrtDevice, open_session
 
 what, bundle, *files = sys.argv[1:]
 start = time.perf_counter_ns()
 if what == "dyninfer.load":
     opened = dyninfer.runtime.opening.load(bundle)
 else:
-    opened = [open_session(file, Target("cpu", 0, "cpu"), False) for file in files]
+    opened = [open_session(file, OrtDevice("cpu", 0, "cpu"), False) for file in files]
 print((time.perf_counter_ns() - start) / 1e6)
 """
 

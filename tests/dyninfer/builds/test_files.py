@@ -54,7 +54,7 @@ def test_what_is_there_is_not_built_again_unless_it_is_asked_for(bundle: Bundle)
         opened = make_build(bundle, spec_of(bundle), make_engine=make_engine, replace=replace)
 
     assert made == 2 * list(bundle.manifest.stages)
-    assert opened.engine_path(made[0]).read_bytes() == str(len(made) // 2 + 1).encode()
+    assert opened.stage_path(made[0]).read_bytes() == str(len(made) // 2 + 1).encode()
     assert len(list_builds(bundle)[0]) == 1
 
 

@@ -21,7 +21,6 @@ from dyninfer.builds.spec import (
     BUILD_FILE,
     HARDWARE_COMPATIBLE,
     VERSION_COMPATIBLE,
-    BatchProfile,
     Build,
     BuildSpec,
     BuildTarget,
@@ -31,6 +30,7 @@ from dyninfer.builds.spec import (
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.bundle.sealed import SEAL, dump_sealed
+from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.errors import BundleError, InputError
 from tests import support
 
@@ -78,7 +78,7 @@ def test_a_build_is_found_by_what_it_is(bundle: Bundle) -> None:
 
     assert found is not None
     assert found.path == bundle.path / "engines" / spec_of(bundle).folder_name
-    assert found.engine_path("head").read_bytes() == b"head"
+    assert found.stage_path("head").read_bytes() == b"head"
     assert found.onnx_path("head") is None
     assert found.build.onnx_sha256() == source_hashes(bundle.manifest)
 

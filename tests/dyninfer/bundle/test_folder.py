@@ -138,8 +138,8 @@ def test_a_bundle_may_be_reached_through_a_link(made, tmp_path) -> None:
 
 
 def test_a_future_schema_asks_for_an_upgrade(made) -> None:
-    support.reseal(made, lambda m: m.update(schema_version=2, new_key={"from": "the future"}))
-    refused(made, "schema version 2", "reads up to 1", "upgrade")
+    support.reseal(made, lambda m: m.update(schema_version=3, new_key={"from": "the future"}))
+    refused(made, "written by a newer dyninfer", "schema 3", "up to 2", "upgrade dyninfer")
 
 
 def call_a_stage_as_a_step(manifest) -> None:

@@ -9,15 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyninfer import ColorOrder, ImageSpec, Placement, ResizeMode
+from dyninfer import ColorOrder, ImageSpec, InputError, Placement, ResizeMode, Rounding
 from dyninfer.images.prepare import Scratch
+from tests import support
 
 SIDES = st.integers(1, 3000)
+FITTING = [mode for mode in ResizeMode if mode is not ResizeMode.CENTER_CROP]
 SPECS = st.builds(
     ImageSpec,
     height=st.integers(1, 80).map(lambda n: 32 * n),
     width=st.integers(1, 80).map(lambda n: 32 * n),
-    resize=st.sampled_from(ResizeMode),
+    resize=st.sampled_from(FITTING),
+    rounding=st.sampled_from(Rounding),
 )
 
 
@@ -93,12 +96,74 @@ def test_the_other_modes() -> None:
     assert corner == Placement(100, 50, 64, 32)
 
 
+def test_sizes_are_rounded_or_cut_to_whole_pixels() -> None:
+    """639.36 pixels of 640, as of a picture that is a little too narrow."""
+    near = ImageSpec(640, 640, ResizeMode.PAD_BOTTOM_RIGHT)
+    cut = ImageSpec(640, 640, ResizeMode.PAD_BOTTOM_RIGHT, rounding=Rounding.TRUNCATE)
+    assert near.place(1000, 997) == Placement(1000, 997, 640, 638)
+    assert near.place(1000, 999) == Placement(1000, 999, 640, 639)
+    assert near.place(1000, 996) == Placement(1000, 996, 640, 637)
+    assert cut.place(1000, 996) == Placement(1000, 996, 640, 637)
+    assert cut.place(1000, 999) == Placement(1000, 999, 640, 639)
+    assert cut.place(1500, 1333) == Placement(1500, 1333, 640, 568)
+    assert near.place(1500, 1333) == Placement(1500, 1333, 640, 569)
+    assert cut.place(1000, 1) == Placement(1000, 1, 640, 1)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (256, 256, (256, 256, -16, -16)),
+        (500, 375, (341, 256, -58, -16)),  # 341.33; (341 - 224) / 2 = 58.5 -> 58
+        (375, 500, (256, 341, -16, -58)),
+        (640, 480, (341, 256, -58, -16)),
+        (100, 300, (256, 768, -16, -272)),
+    ],
+)
+def test_a_centre_crop_is_placed_as_torchvision_does(width, height, expected) -> None:
+    """Sizes by hand from its definition: Resize(256), then CenterCrop(224)."""
+    spec = ImageSpec(224, 224, ResizeMode.CENTER_CROP, rounding=Rounding.TRUNCATE, short_side=256)
+    assert spec.place(width, height) == Placement(width, height, *expected)
+
+
+def test_a_crop_shows_the_centre_and_pads_what_is_missing() -> None:
+    image = np.zeros((4, 8, 3), np.uint8)
+    image[:, 2:6] = 255
+    spec = ImageSpec(4, 4, ResizeMode.CENTER_CROP, pad_value=(1, 2, 3))
+    assert (spec.prepare(image) == 1).all()
+    wide = ImageSpec(6, 6, ResizeMode.CENTER_CROP, std=(1, 1, 1), pad_value=(1, 2, 3), short_side=4)
+    tensor = wide.prepare(image)
+    assert tensor[:, 0, 0].tolist() == tensor[:, 5, 5].tolist() == [1, 2, 3]
+    assert tensor[:, 2, 2].tolist() == [255, 255, 255]
+    assert tensor[:, 2, 0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings_", "part"),
+    [
+        ({"pad_value": 256}, "padding"),
+        ({"pad_value": (0, -1, 0)}, "padding"),
+        ({"short_side": 256}, "letterbox"),
+        ({"short_side": 0, "resize": ResizeMode.CENTER_CROP}, "1 to"),
+    ],
+)
+def test_a_spec_that_means_nothing_is_refused(settings_, part) -> None:
+    with pytest.raises(ValueError, match=part):
+        ImageSpec(8, 8, **settings_)
+
+
+def test_a_picture_too_narrow_to_be_cropped_is_refused_before_memory_is_taken() -> None:
+    spec = ImageSpec(224, 224, ResizeMode.CENTER_CROP)
+    with support.refuses(InputError, "1x16000", "too narrow", "224x224"):
+        spec.prepare(np.zeros((1, 16000, 3), np.uint8))
+
+
 def picture(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
 @pytest.mark.parametrize("order", list(ColorOrder))
-@pytest.mark.parametrize("mode", list(ResizeMode))
+@pytest.mark.parametrize("mode", FITTING)
 @pytest.mark.parametrize("size", [(64, 96), (13, 200), (200, 13), (1, 1), (300, 400)])
 def test_tensors_equal_the_definition(mode, order, size) -> None:
     spec = ImageSpec(64, 96, mode, order, (10, 20, 30), (50, 60, 70), pad_value=114)
@@ -150,11 +215,13 @@ def by_numpy(spec: ImageSpec, image: np.ndarray) -> np.ndarray:
     size = (placed.resized_width, placed.resized_height)
     if size != (image.shape[1], image.shape[0]):
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-    canvas = np.full((spec.height, spec.width, 3), spec.pad_value, np.uint8)
-    rows = slice(placed.top, placed.top + size[1])
-    canvas[rows, placed.left : placed.left + size[0]] = image
     if spec.color_order is ColorOrder.RGB:
-        canvas = canvas[..., ::-1]
+        image = image[..., ::-1]
+    cut = image[max(0, -placed.top) :, max(0, -placed.left) :][: spec.height, : spec.width]
+    canvas = np.empty((spec.height, spec.width, 3), np.uint8)
+    canvas[:] = spec.pad_value
+    left, top = max(0, placed.left), max(0, placed.top)
+    canvas[top : top + cut.shape[0], left : left + cut.shape[1]] = cut
     factors = 1 / np.array(spec.std)
     tensor = canvas * factors - np.array(spec.mean) * factors
     return tensor.transpose(2, 0, 1).astype(np.float32)
@@ -170,7 +237,8 @@ SMALL_SPECS = st.builds(
     color_order=st.sampled_from(ColorOrder),
     mean=CHANNELS,
     std=DEVIATIONS,
-    pad_value=st.integers(0, 255),
+    pad_value=st.integers(0, 255) | st.tuples(*[st.integers(0, 255)] * 3),
+    rounding=st.sampled_from(Rounding),
 )
 VIEWS = {
     "whole": lambda image: image,

@@ -12,29 +12,27 @@ import pytest
 
 import dyninfer
 from dyninfer import Postprocess
-from dyninfer.monitoring import audit as audit_module
 from dyninfer.monitoring.audit import AuditJob, Auditor, AuditRecord, summarise
 from dyninfer.monitoring.drift import mean_bounds
 from dyninfer.monitoring.expected import Baseline
 from dyninfer.routing.policy import LeaveAt, Threshold
-from dyninfer.runtime.session import Session
 from tests.dyninfer.monitoring import watching
 
 LONG_S = 60.0  # a wait that ends earlier unless something is wrong
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
+def watched(tmp_path: Path) -> Iterator[watching.Gated]:
     with dyninfer.load(watching.write_audited(tmp_path / "audited.dyn")) as detector:
-        yield detector.session
+        yield watching.Gated(detector.session)
 
 
 @pytest.fixture
-def started(session: Session) -> Iterator[Callable[..., Auditor]]:
+def started(watched: watching.Gated) -> Iterator[Callable[..., Auditor]]:
     made: list[Auditor] = []
 
     def start(on_audited: Callable[[AuditRecord], None], **arguments) -> Auditor:
-        made.append(Auditor(session, on_audited, **arguments))
+        made.append(Auditor(watched, on_audited, **arguments))
         made[-1].start()
         return made[-1]
 
@@ -48,20 +46,6 @@ def job(*, disagrees: bool = False, found: dyninfer.Detections | None = None) ->
     image = watching.picture(0.9, disagrees=disagrees)
     found = watching.answer(0.9, 0, [0.0]) if found is None else found
     return AuditJob(image, found, Postprocess(), 0.5, None)
-
-
-class Gate:
-    """Stands in for the last exit until it is opened."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.entered, self.open = threading.Event(), threading.Event()
-        self.real = audit_module.detect_batch
-        monkeypatch.setattr(audit_module, "detect_batch", self)
-
-    def __call__(self, *arguments):
-        self.entered.set()
-        assert self.open.wait(LONG_S)
-        return self.real(*arguments)
 
 
 def test_no_audits_have_no_summary_and_an_idle_auditor_is_done(started) -> None:
@@ -94,9 +78,9 @@ def test_the_options_are_those_of_the_answer(started) -> None:
 
 
 def test_an_offer_returns_while_an_audit_is_under_way_and_a_full_queue_drops(
-    started, monkeypatch
+    started, watched
 ) -> None:
-    gate = Gate(monkeypatch)
+    gate = watched.gate()
     auditor = started(lambda _: None, capacity=2)
     assert auditor.offer(job())
     assert gate.entered.wait(LONG_S)
@@ -109,8 +93,8 @@ def test_an_offer_returns_while_an_audit_is_under_way_and_a_full_queue_drops(
     assert (auditor.done, auditor.dropped, auditor.pending) == (3, 3, 0)
 
 
-def test_stopping_drops_what_waits_and_refuses_later_offers(started, monkeypatch) -> None:
-    gate = Gate(monkeypatch)
+def test_stopping_drops_what_waits_and_refuses_later_offers(started, watched) -> None:
+    gate = watched.gate()
     auditor = started(lambda _: None)
     for _ in range(3):
         auditor.offer(job())
@@ -124,28 +108,28 @@ def test_stopping_drops_what_waits_and_refuses_later_offers(started, monkeypatch
     assert (auditor.done, auditor.dropped, auditor.pending) == (1, 3, 0)
 
 
-def test_audits_wait_for_a_moment_without_calls(started, session) -> None:
+def test_audits_wait_for_a_moment_without_calls(started, watched) -> None:
     audited = threading.Event()
     auditor = started(lambda _: audited.set(), patience_s=LONG_S)
-    with session.workspace():
-        assert not session.wait_idle(0)
+    with watched.session.workspace():
+        assert not watched.wait_idle(0)
         auditor.offer(job())
         assert not audited.wait(0.3)
     assert audited.wait(LONG_S)
-    assert session.wait_idle(LONG_S)
+    assert watched.wait_idle(LONG_S)
 
 
-def test_patience_ends_and_an_audit_runs_beside_calls(started, session) -> None:
+def test_patience_ends_and_an_audit_runs_beside_calls(started, watched) -> None:
     audited = threading.Event()
     auditor = started(lambda _: audited.set(), patience_s=0.1)
-    with session.workspace():
+    with watched.session.workspace():
         auditor.offer(job())
         assert audited.wait(LONG_S)
 
 
-def test_an_audit_that_waits_for_an_idle_moment_ends_when_stopped(started, session) -> None:
+def test_an_audit_that_waits_for_an_idle_moment_ends_when_stopped(started, watched) -> None:
     auditor = started(lambda _: None, patience_s=10 * LONG_S)
-    with session.workspace():
+    with watched.session.workspace():
         auditor.offer(job())
         auditor.stop(LONG_S)
         assert not auditor._thread.is_alive()
@@ -153,26 +137,27 @@ def test_an_audit_that_waits_for_an_idle_moment_ends_when_stopped(started, sessi
 
 
 def test_an_audit_that_fails_is_counted_logged_once_and_the_next_runs(
-    started, monkeypatch, caplog
+    started, watched, caplog
 ) -> None:
     records: list[AuditRecord] = []
     auditor = started(records.append)
-    with monkeypatch.context() as broken, caplog.at_level(logging.ERROR, "dyninfer.monitor"):
-        broken.setattr(audit_module, "detect_batch", lambda *_: [][0])
+    watched.broken = True
+    with caplog.at_level(logging.ERROR, "dyninfer.monitor"):
         for _ in range(3):
             auditor.offer(job())
         assert auditor.finish(LONG_S)
     assert (auditor.failed, auditor.done) == (3, 0)
     assert len(caplog.records) == 1
     assert "IndexError" in caplog.text
+    watched.broken = False
     auditor.offer(job())
     assert auditor.finish(LONG_S)
     assert len(records) == auditor.done == 1
 
 
-def test_a_closed_pipeline_fails_audits_and_nothing_else(started, session) -> None:
+def test_a_closed_pipeline_fails_audits_and_nothing_else(started, watched) -> None:
     auditor = started(lambda _: None)
-    session.close()
+    watched.session.close()
     auditor.offer(job())
     assert auditor.finish(LONG_S)
     assert (auditor.failed, auditor.done) == (1, 0)
@@ -187,8 +172,8 @@ def test_the_audits_thread_may_stop_itself(started) -> None:
     assert box[0].failed == 0
 
 
-def test_a_stopped_auditor_is_freed(session) -> None:
-    auditor = Auditor(session, lambda _: None)
+def test_a_stopped_auditor_is_freed(watched) -> None:
+    auditor = Auditor(watched, lambda _: None)
     auditor.start()
     auditor.stop(LONG_S)
     gone = weakref.ref(auditor)

@@ -59,8 +59,8 @@ def test_of_three_exits_the_last_router_that_sees_an_image_reports() -> None:
         outlook = Baseline.of_calibration(watching.calibration_of(easiness, losses)).under(policy)
         reported, hard, early = [], 0, []
         for (first, second), (loss, later) in zip(easiness.T, losses.T, strict=True):
-            goes_on = policy.continues(np.float32([first]), 0)[0]
-            is_hard = goes_on and policy.continues(np.float32([second]), 1)[0]
+            goes_on = support.go_on(policy, np.float32([first]), 0, 3)[0]
+            is_hard = goes_on and support.go_on(policy, np.float32([second]), 1, 3)[0]
             reported.append(second if goes_on else first)
             hard += is_hard
             early += [] if is_hard else [later if goes_on else loss]
@@ -89,13 +89,8 @@ def test_the_certificate_limits_the_risk_of_policies_that_send_on_as_much() -> N
 class Learning:
     """A policy whose state moves with every image that it is asked about."""
 
-    needs_router = True
-
-    def continues(self, _easiness, _exit_index):
+    def decide(self, _easiness, _point):
         raise AssertionError("asked about images that are not its own")
-
-    def check_exits(self, exits) -> None:
-        pass
 
 
 def test_a_policy_that_may_learn_from_it_is_not_asked() -> None:

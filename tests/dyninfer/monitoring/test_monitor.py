@@ -18,12 +18,10 @@ import pytest
 import dyninfer
 from dyninfer import AlwaysEasy, AlwaysHard, InputError, PolicyError, Postprocess, Threshold
 from dyninfer.bundle.calibration import Calibration
-from dyninfer.monitoring import audit as audit_module
 from dyninfer.monitoring.alarms import Alarm
 from dyninfer.monitoring.audit import AuditRecord
 from dyninfer.monitoring.monitor import Monitor
 from dyninfer.routing.policy import Policy
-from dyninfer.runtime.batches import detect_batch
 from tests import support
 from tests.dyninfer.monitoring import watching
 
@@ -42,11 +40,11 @@ class Deployed:
     alarms: list[Alarm] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.monitor = Monitor(self.detector.session, lambda: self.calibration)
+        self.watched = watching.Gated(self.detector.session)
+        self.monitor = Monitor(self.watched, lambda: self.calibration)
 
     def send(self, images: Sequence[np.ndarray]) -> list[dyninfer.Detections]:
-        session = self.detector.session
-        found = detect_batch(session, images, self.policy, self.options) if images else []
+        found = self.detector(images, policy=self.policy, options=self.options)
         self.monitor.observe(images, found, self.policy, self.options)
         return found
 
@@ -89,21 +87,6 @@ def unusual(count: int, seed: int = 0) -> np.ndarray:
 
 def audit_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "dyninfer-audit"]
-
-
-class Gate:
-    """Keeps audits waiting until it is opened; calls of the detector go on."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.entered, self.open = threading.Event(), threading.Event()
-        self.audited: list[np.ndarray] = []
-        monkeypatch.setattr(audit_module, "detect_batch", self)
-
-    def __call__(self, session, images, policy, options):
-        self.entered.set()
-        assert self.open.wait(LONG_S)
-        self.audited += images
-        return detect_batch(session, images, policy, options)
 
 
 def test_a_monitor_that_is_off_sees_nothing_and_has_no_report(deployed) -> None:
@@ -327,33 +310,32 @@ def test_a_report_becomes_json(deployed) -> None:
 # Audits
 
 
-def audited_by(deployed: Deployed, monkeypatch, seed: int, count: int = 400) -> list[bytes]:
+def audited_by(deployed: Deployed, seed: int, count: int = 400) -> list[bytes]:
     """Which of ``count`` pictures are audited, in order."""
-    with monkeypatch.context() as patched:
-        gate = Gate(patched)
-        gate.open.set()
-        deployed.start(audit_share=0.3, seed=seed)
-        for index in range(count):
-            image = watching.picture(0.3 if index % 4 == 0 else 0.7)
-            image[0, 0, 0], image[0, 1, 0] = divmod(index, 256)
-            deployed.send([image])
-            assert deployed.monitor.finish_audits(LONG_S)
-        deployed.monitor.stop()
+    gate = deployed.watched.gate()
+    gate.open.set()
+    deployed.start(audit_share=0.3, seed=seed)
+    for index in range(count):
+        image = watching.picture(0.3 if index % 4 == 0 else 0.7)
+        image[0, 0, 0], image[0, 1, 0] = divmod(index, 256)
+        deployed.send([image])
+        assert deployed.monitor.finish_audits(LONG_S)
+    deployed.monitor.stop()
     return [image.tobytes() for image in gate.audited]
 
 
-def test_audits_are_of_easy_images_by_chance_and_the_seed_decides(deployed, monkeypatch) -> None:
-    first, again = (audited_by(deployed, monkeypatch, seed=3) for _ in range(2))
+def test_audits_are_of_easy_images_by_chance_and_the_seed_decides(deployed) -> None:
+    first, again = (audited_by(deployed, seed=3) for _ in range(2))
     assert first == again
     assert 60 <= len(first) <= 120  # 30 % of 300 easy ones
     assert all(np.frombuffer(raw, np.uint8).reshape(8, 8, 3)[4, 4, 2] > 100 for raw in first)
-    assert audited_by(deployed, monkeypatch, seed=4) != first
+    assert audited_by(deployed, seed=4) != first
 
 
-def test_answers_do_not_wait_for_audits_and_a_full_queue_drops(deployed, monkeypatch) -> None:
+def test_answers_do_not_wait_for_audits_and_a_full_queue_drops(deployed) -> None:
     deployed.start()
     plain = deployed.send(watching.pictures([0.9] * 30))
-    gate = Gate(monkeypatch)
+    gate = deployed.watched.gate()
     deployed.start(audit_share=1.0)
     # these return although no audit can end
     found = [deployed.send([image])[0] for image in watching.pictures([0.9] * 30)]
@@ -372,8 +354,8 @@ def test_answers_do_not_wait_for_audits_and_a_full_queue_drops(deployed, monkeyp
     assert deployed.monitor.report().audits.done == 30 - report.audits.dropped
 
 
-def test_an_audited_picture_is_a_copy(deployed, monkeypatch) -> None:
-    gate = Gate(monkeypatch)
+def test_an_audited_picture_is_a_copy(deployed) -> None:
+    gate = deployed.watched.gate()
     deployed.start(audit_share=1.0)
     frame = watching.picture(0.9)
     before = frame.copy()
@@ -460,9 +442,9 @@ def test_audits_at_the_limit_itself_raise_few_false_alarms(deployed) -> None:
     assert raised < 8
 
 
-def test_an_audit_that_fails_is_counted_and_answers_go_on(deployed, monkeypatch) -> None:
+def test_an_audit_that_fails_is_counted_and_answers_go_on(deployed) -> None:
     deployed.start(audit_share=1.0)
-    monkeypatch.setattr(audit_module, "disagreement", lambda *_: 1 / 0)
+    deployed.watched.broken = True
     send_audited(deployed, 20, 0.0)
     audits = deployed.monitor.report().audits
     assert audits.failed == sum(usual(20) >= THRESHOLD) > 0
@@ -535,8 +517,8 @@ def test_start_begins_anew_and_stop_keeps_the_report(deployed) -> None:
     assert deployed.monitor.report().images == 40
 
 
-def test_stop_and_close_drop_what_waits(deployed, monkeypatch) -> None:
-    gate = Gate(monkeypatch)
+def test_stop_and_close_drop_what_waits(deployed) -> None:
+    gate = deployed.watched.gate()
     deployed.start(audit_share=1.0)
     deployed.send(watching.pictures([0.9] * 5))
     assert gate.entered.wait(LONG_S)
@@ -594,7 +576,7 @@ def test_starts_at_once_leave_one_thread(deployed) -> None:
 
 
 def test_a_monitor_that_is_dropped_takes_its_thread_along(deployed) -> None:
-    monitor = Monitor(deployed.detector.session, lambda: deployed.calibration)
+    monitor = Monitor(deployed.watched, lambda: deployed.calibration)
     monitor.start(audit_share=1.0)
     (thread,) = [t for t in threading.enumerate() if t.name == "dyninfer-audit"]
     gone = weakref.ref(monitor)
@@ -610,25 +592,24 @@ def test_a_program_ends_after_the_audit_under_way(tmp_path) -> None:
     program = f"""
 import atexit, threading, time
 import dyninfer
-from dyninfer.monitoring import audit
 from dyninfer.monitoring.monitor import Monitor
 from dyninfer.results.postprocess import Postprocess
+from dyninfer.runtime.watched import WatchedSession
 from tests.dyninfer.monitoring import watching
 
 entered, ending = threading.Event(), threading.Event()
-real = audit.detect_batch
 
-def slow(*arguments):
-    entered.set()
-    ending.wait()
-    time.sleep(0.2)
-    print("audited", flush=True)
-    return real(*arguments)
+class Slow(WatchedSession):
+    def last_answer(self, image, options):
+        entered.set()
+        ending.wait()
+        time.sleep(0.2)
+        print("audited", flush=True)
+        return super().last_answer(image, options)
 
 detector = dyninfer.load({str(bundle)!r})
-monitor = Monitor(detector.session, lambda: None)
+monitor = Monitor(Slow(detector.session), lambda: None)
 monitor.start(audit_share=1.0)
-audit.detect_batch = slow
 images = watching.pictures([0.9] * 8)
 monitor.observe(images, detector(images), detector.policy, Postprocess())
 entered.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from onnx import helper
 import dyninfer
 from dyninfer.bundle.calibration import Calibration, Certificate, EngineRecord, ImageSet, Row
 from dyninfer.bundle.manifest import CascadeRoute, Exit
+from dyninfer.results.answer import Answer
+from dyninfer.results.tasks import Options
+from dyninfer.runtime.session import Session
+from dyninfer.runtime.watched import WatchedSession
 from tests import support
 
 STEPS = 255  # easiness of a picture is a multiple of 1 / STEPS
@@ -117,3 +122,30 @@ def answer(
     scores, ids = np.full(count, 0.75, np.float32), np.ones(count, np.int64)
     names = ("right",) * count
     return dyninfer.Detections(corners, scores, ids, names, easiness, exit_index, **others)
+
+
+class Gated(WatchedSession):
+    """The last way answers only while its gate is open, and with an error where it is broken."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.session = session
+        self.entered, self.open = threading.Event(), threading.Event()
+        self.open.set()
+        self.broken = False
+        self.audited: list[np.ndarray] = []
+
+    def gate(self) -> Gated:
+        """Shut the gate; calls of the detector go on."""
+        self.entered.clear()
+        self.open.clear()
+        self.audited.clear()
+        return self
+
+    def last_answer(self, image: np.ndarray, options: Options) -> Answer:
+        self.entered.set()
+        assert self.open.wait(60)
+        if self.broken:
+            raise IndexError("broken")
+        self.audited.append(image)
+        return super().last_answer(image, options)

@@ -485,12 +485,12 @@ def test_a_controller_is_a_policy_that_observes() -> None:
     made = controller()
     assert isinstance(made, Policy)
     assert isinstance(made, Observer)
-    assert made.needs_router
     assert str(made) == "half hard"
-    made.check_exits(2)
-    for exits in (1, 3):
-        with support.refuses(PolicyError, f"{exits} exits", "expected 2"):
-            made.check_exits(exits)
+    made.check([support.at_exit(0, 0)], None)
+    with support.refuses(PolicyError, "3 exits", "expected 2"):
+        made.check([support.at_exit(index, 0, 3) for index in range(2)], None)
+    with support.refuses(PolicyError, "Controller", "one way"):
+        made.check([], None)
 
 
 def test_equal_controllers_decide_equally_and_go_on_where_they_were_saved() -> None:
@@ -498,11 +498,11 @@ def test_equal_controllers_decide_equally_and_go_on_where_they_were_saved() -> N
     first, second, third = controller(), controller(), controller()
     for start in range(0, 640, 8):
         batch = easiness[start : start + 8]
-        assert (first.continues(batch, 0) == second.continues(batch, 0)).all()
+        assert (support.go_on(first, batch) == support.go_on(second, batch)).all()
     assert first.state == second.state
     third.restore(ControllerState.from_dict(json.loads(json.dumps(first.state.to_dict()))))
     assert third.threshold == first.threshold
-    assert (third.continues(easiness[640:], 0) == first.continues(easiness[640:], 0)).all()
+    assert (support.go_on(third, easiness[640:]) == support.go_on(first, easiness[640:])).all()
 
 
 def test_the_state_of_another_cost_is_refused() -> None:
@@ -514,7 +514,7 @@ def test_a_state_that_was_handed_out_does_not_change() -> None:
     made = controller()
     before = made.state
     copy = before.to_dict()
-    made.continues(np.float32([0.1, 0.9]), 0)
+    support.go_on(made, np.float32([0.1, 0.9]))
     assert made.state != before
     assert before.to_dict() == copy
 
@@ -535,7 +535,7 @@ def test_many_threads_lose_no_image() -> None:
     def work(seed: int) -> None:
         easiness = np.random.default_rng(seed).beta(4, 2, (50, 8)).astype(np.float32)
         for batch in easiness:
-            hard = made.continues(batch, 0)
+            hard = support.go_on(made, batch)
             made.observe(hard.astype(int), np.where(hard, HARD_MS, EASY_MS))
             sent.append(int(hard.sum()))
 

@@ -7,26 +7,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyninfer import AlwaysEasy, AlwaysHard, PolicyError, Threshold, route
+from dyninfer import AlwaysEasy, AlwaysHard, Chosen, Forced, LeaveAt, PolicyError, Threshold, route
+from dyninfer.routing.policy import Blind, DecisionPoint, count_ways, default_policy
 from tests import support
+from tests.support import at_exit, go_on
 
 EASINESS = st.floats(0, 1, width=32)
 BATCH = st.lists(EASINESS | st.just(math.nan), max_size=20)
+TWO_EXITS = (at_exit(0, 0),)
+THREE_EXITS = (at_exit(0, 0, 3), at_exit(1, 0, 3))
 
 
 def array(values: list[float]) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-def test_an_empty_batch_has_an_empty_mask() -> None:
-    for mask in (
-        route(array([]), 0.5),
-        Threshold(0.5).continues(array([]), 0),
-        AlwaysEasy().continues(array([]), 0),
-        AlwaysHard().continues(array([]), 0),
-    ):
-        assert mask.shape == (0,)
-        assert mask.dtype == np.bool_
+def at_chooser(count: int, branches: int = 3) -> DecisionPoint:
+    ways = tuple(frozenset({branch}) for branch in range(branches))
+    return DecisionPoint(0, "choice_scores", ways, np.arange(count))
+
+
+def without_router() -> DecisionPoint:
+    return DecisionPoint(0, None, (frozenset({0}), frozenset({1})))
+
+
+def test_an_empty_batch_has_no_outcomes() -> None:
+    assert route(array([]), 0.5).shape == (0,)
+    for policy in (Threshold(0.5), AlwaysEasy(), AlwaysHard(), LeaveAt(1)):
+        assert policy.decide(array([]), at_exit(0, 0)).shape == (0,)
+    assert Chosen().decide(np.zeros((0, 3), np.float32), at_chooser(0)).shape == (0,)
 
 
 def test_the_comparison_is_strict_and_nan_continues() -> None:
@@ -38,7 +47,7 @@ def test_the_comparison_is_strict_and_nan_continues() -> None:
 def test_every_image_is_judged_alone(easiness, threshold) -> None:
     expected = [math.isnan(value) or value < threshold for value in easiness]
     assert route(array(easiness), threshold).tolist() == expected
-    assert Threshold(threshold).continues(array(easiness), 0).tolist() == expected
+    assert go_on(Threshold(threshold), array(easiness)).tolist() == expected
 
 
 @given(BATCH, EASINESS, EASINESS)
@@ -55,34 +64,53 @@ def test_zero_keeps_every_image_and_above_one_none(easiness) -> None:
 
 @given(BATCH)
 def test_always_policies_do_not_read_the_easiness(easiness) -> None:
-    assert not AlwaysEasy().continues(array(easiness), 0).any()
-    assert AlwaysHard().continues(array(easiness), 0).all()
-    assert not AlwaysEasy().needs_router
-    assert not AlwaysHard().needs_router
-    assert Threshold(0.0).needs_router
+    assert not go_on(AlwaysEasy(), array(easiness)).any()
+    assert go_on(AlwaysHard(), array(easiness)).all()
+    for policy in (AlwaysEasy(), AlwaysHard(), LeaveAt(0), Forced([0])):
+        assert isinstance(policy, Blind)
+    for policy in (Threshold(0.0), Chosen()):
+        assert not isinstance(policy, Blind)
 
 
 def test_routing_changes_nothing_it_was_given() -> None:
     easiness = array([0.1, math.nan, 0.9])
     before = easiness.copy()
-    Threshold(0.5).continues(easiness, 0)
+    Threshold(0.5).decide(easiness, at_exit(0, 3))
     np.testing.assert_array_equal(easiness, before)
 
 
 def test_a_sequence_gives_every_exit_its_own_threshold() -> None:
     policy = Threshold((0.2, 0.8))
     easiness = array([0.5])
-    assert policy.continues(easiness, 0).tolist() == [False]
-    assert policy.continues(easiness, 1).tolist() == [True]
+    assert go_on(policy, easiness, 0, 3).tolist() == [False]
+    assert go_on(policy, easiness, 1, 3).tolist() == [True]
 
 
 def test_a_sequence_must_fit_the_number_of_exits() -> None:
-    Threshold((0.2, 0.8)).check_exits(3)
-    Threshold(0.2).check_exits(3)
+    Threshold((0.2, 0.8)).check(THREE_EXITS, None)
+    Threshold(0.2).check(THREE_EXITS, None)
     with support.refuses(PolicyError, "2 thresholds", "expected 1"):
-        Threshold((0.2, 0.8)).check_exits(2)
+        Threshold((0.2, 0.8)).check(TWO_EXITS, None)
     with support.refuses(PolicyError, "1 thresholds", "expected 2"):
-        Threshold([0.2]).check_exits(3)
+        Threshold([0.2]).check(THREE_EXITS, None)
+
+
+@pytest.mark.parametrize(
+    ("policy", "points", "parts"),
+    [
+        (Threshold(0.5), (), ("Threshold", "one way")),
+        (Threshold(0.5), (without_router(),), ("no router", "AlwaysHard")),
+        (Threshold(0.5), (at_chooser(0),), ("choice_scores", "Chosen")),
+        (Chosen(), TWO_EXITS, ("easiness", "Threshold")),
+        (Chosen(), (), ("Chosen", "one way")),
+        (LeaveAt(2), TWO_EXITS, ("no exit 2", "0 to 1")),
+        (LeaveAt(1), (), ("no exit 1", "0 to 0")),
+        (Forced([0, 3]), (at_chooser(0),), ("no exit 3", "0 to 2")),
+    ],
+)
+def test_a_policy_is_refused_where_it_does_not_fit(policy, points, parts) -> None:
+    with support.refuses(PolicyError, *parts):
+        policy.check(points, None)
 
 
 @pytest.mark.parametrize(
@@ -105,5 +133,47 @@ def test_policies_are_values() -> None:
     assert Threshold(0.5) == Threshold(0.5)
     assert Threshold(0.5) != Threshold(0.6)
     assert AlwaysEasy() == AlwaysEasy()
+    assert Forced([0, 1]) == Forced((0, 1))
     with pytest.raises(AttributeError):
         Threshold(0.5).value = 0.6  # type: ignore[misc]
+
+
+def test_a_chooser_s_largest_score_wins_the_first_of_equals_and_nan_is_hard() -> None:
+    scores = np.array([[0, 2, 1], [3, 3, 0], [5, math.nan, 0], [0, 0, 0]], np.float32)
+    assert Chosen().decide(scores, at_chooser(4)).tolist() == [1, 0, 2, 0]
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=20), st.data())
+def test_forced_ways_are_followed_at_every_exit_for_the_images_that_come_there(ways, data) -> None:
+    policy = Forced(ways)
+    for index in (0, 1):
+        here = [n for n, way in enumerate(ways) if way >= index]
+        here = data.draw(st.permutations(here))
+        outcomes = policy.decide(array([]), at_exit(index, 0, 3).of(np.array(here, np.int64)))
+        assert outcomes.tolist() == [int(ways[image] > index) for image in here]
+    branches = policy.decide(array([]), at_chooser(len(ways)))
+    assert branches.tolist() == ways
+
+
+@pytest.mark.parametrize("ways", [3, "01", [0.5], [-1], [None], {0: 1}])
+def test_forced_ways_that_mean_nothing_are_refused(ways) -> None:
+    with support.refuses(PolicyError, "forced ways", "whole number"):
+        Forced(ways)
+
+
+def test_forced_ways_are_for_just_the_images_of_the_call() -> None:
+    policy = Forced(np.array([0, 1]))
+    policy.check(TWO_EXITS, 2)
+    for images in (1, 3):
+        with support.refuses(PolicyError, "2 images", f"has {images}"):
+            policy.check(TWO_EXITS, images)
+    with support.refuses(PolicyError, "2 images", "more than 2"):
+        policy.decide(array([0.5] * 3), at_exit(0, 3))
+
+
+def test_ways_are_counted_and_the_default_policy_reads_what_there_is() -> None:
+    assert [count_ways(points) for points in ((), TWO_EXITS, THREE_EXITS)] == [1, 2, 3]
+    assert count_ways((at_chooser(0, 4),)) == 4
+    assert default_policy(TWO_EXITS) == Threshold(0.5)
+    assert default_policy((at_chooser(0),)) == Chosen()
+    assert default_policy(()) == default_policy((without_router(),)) == AlwaysHard()

@@ -15,6 +15,7 @@ from dyninfer import (
     AlwaysHard,
     CertifiedRisk,
     Controller,
+    Forced,
     FramesPerSecond,
     HardFraction,
     LatencyBudget,
@@ -93,7 +94,7 @@ def test_what_a_budget_observes_adds_up_to_the_time_of_the_call(opened, monkeypa
     monkeypatch.setattr(controller, "observe", lambda exits, ms: seen.append((exits, ms)))
     clock = iter([0, 48_000_000])  # 48 ms in all
     monkeypatch.setattr(detector_module.time, "perf_counter_ns", lambda: next(clock))
-    monkeypatch.setattr(detector_module, "detect_batch", lambda *_: answers)
+    monkeypatch.setattr(detector_module, "answer_batch", lambda *_: answers)
     answers = [
         replace(
             watching.answer(0.9, index, [0.0]),
@@ -177,9 +178,12 @@ def test_a_calibration_made_while_open_is_used(tmp_path: Path) -> None:
 
 
 def test_targets_need_a_router(tmp_path: Path) -> None:
-    unrouted = support.write_two_exits(tmp_path / "unrouted.dyn", router=False)
-    for path in (unrouted, support.write_static(tmp_path / "static.dyn")):
-        with dyninfer.load(path) as detector, support.refuses(PolicyError, "has none"):
+    for path, why in (
+        (support.write_two_exits(tmp_path / "unrouted.dyn", router=False), "no router"),
+        (support.write_static(tmp_path / "static.dyn"), "one way"),
+        (support.write_select_detectors(tmp_path / "select.dyn"), "choice_scores"),
+    ):
+        with dyninfer.load(path) as detector, support.refuses(PolicyError, "HardFraction", why):
             detector.policy = HardFraction(0.3)
 
 
@@ -217,17 +221,14 @@ def test_policies_change_while_other_threads_predict(opened) -> None:
     assert opened(easy).exit_index == 1
 
 
-def test_a_policy_is_put_back_even_after_an_error(opened) -> None:
+def test_a_policy_of_one_call_leaves_the_detectors_own_and_its_control_alone(opened) -> None:
     opened.policy = HardFraction(0.3, adaptive=True)
     opened(watching.pictures(EASINESS[0]))
-    controller = opened.active_policy
-
-    def fail() -> None:
-        with opened.kept_policy():
-            opened.policy = AlwaysHard()
-            raise ValueError("mine")
-
-    with pytest.raises(ValueError, match="mine"):
-        fail()
+    controller, state = opened.active_policy, opened.active_policy.state
+    found = opened(watching.pictures(EASINESS[0]), policy=AlwaysHard())
+    assert {result.exit_index for result in found} == {1}
+    with pytest.raises(PolicyError, match="no exit 7"):
+        opened(watching.pictures([0.5]), policy=Forced([7]))
     assert opened.policy == HardFraction(0.3, adaptive=True)
     assert opened.active_policy is controller
+    assert controller.state == state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 
 import dyninfer
+from dyninfer.builds.choice import builder_for
+from dyninfer.builds.files import make_build
+from dyninfer.builds.spec import OpenBuild, own_precision
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.trt.backend import Platform, TrtBackend
 from dyninfer.engines.trt.cuda_python import CudaPython
@@ -31,24 +34,24 @@ class Rig:
     cuda: Any
     backend: TrtBackend
 
-    def engine_files(self, bundle: Bundle, **options: Any) -> Mapping[str, Path]:
-        """Engines beside the ONNX files, for stages one by one: ``options`` by stage, or all."""
-        paths = {}
-        for name in bundle.manifest.stages:
-            path = bundle.stage_path(name).with_suffix(".engine")
-            chosen = options.get(name, options.get("all", {}))
-            path.write_bytes(engine_file(bundle.stage_path(name), **chosen))
-            paths[name] = path
-        return paths
+    def build(self, bundle: Bundle, **options: Any) -> OpenBuild:
+        """Engines for stages one by one: ``options`` by stage, or all."""
+        builder = builder_for(self.backend)
+        wanted = builder.wanted(bundle.manifest, own_precision(bundle.manifest), 8)
+        assert wanted is not None
+
+        def make_engine(name: str, onnx: Path) -> bytes:
+            return engine_file(onnx, **options.get(name, options.get("all", {})))
+
+        return make_build(bundle, wanted, make_engine=make_engine, replace=True)
 
     @contextmanager
     def detector(
         self, path: Path, *, max_batch: int = 8, speculative_head: bool = False, **options: Any
     ) -> Iterator[dyninfer.Detector]:
         bundle = Bundle.open(path)
-        files = self.engine_files(bundle, **options)
-        self.backend.stage_file = lambda name, _source, _build: files[name]
-        session = Session(bundle, self.backend, speculative_head=speculative_head)
+        build = self.build(bundle, **options)
+        session = Session(bundle, self.backend, build, speculative_head=speculative_head)
         with dyninfer.Detector(bundle, session, max_batch) as opened:
             yield opened
         assert not self.machine.leaks(), self.machine.leaks()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from dyninfer.builds.spec import BatchProfile
+from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine, check_options
 from dyninfer.engines.trt.cancellable import POLL_SECONDS
 from dyninfer.engines.trt.library import Flavour, Library, load_library

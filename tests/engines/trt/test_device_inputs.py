@@ -137,7 +137,7 @@ def test_a_cpu_detector_refuses_values_on_a_gpu_and_host_tensors_stay_refused(tm
 def test_onnx_runtime_sends_an_image_to_its_gpu_once(monkeypatch) -> None:
     """The copy is made by ONNX Runtime; that it happens once can be seen without a GPU."""
     from dyninfer.engines.ort import tensor as module
-    from dyninfer.engines.ort.runtime import Target
+    from dyninfer.engines.ort.runtime import OrtDevice
 
     sent = []
 
@@ -160,11 +160,11 @@ def test_onnx_runtime_sends_an_image_to_its_gpu_once(monkeypatch) -> None:
             return list(self.array.shape)
 
     monkeypatch.setattr(module.ort, "OrtValue", FakeValue)
-    target = Target("cuda", 1, "cuda")
+    device = OrtDevice("cuda", 1, "cuda")
     tensor = open_backend().from_host(np.zeros((2, 3), np.float32))
-    moved = tensor.on(target)
-    assert tensor.on(target) is moved
-    assert moved.on(target) is moved
+    moved = tensor.on(device)
+    assert tensor.on(device) is moved
+    assert moved.on(device) is moved
     assert sent == [("cuda", 1)]
     assert (moved.pointer, moved.shape, moved.device_id) == (4096, (2, 3), 1)
     assert moved.row(1).pointer == 4096 + 12

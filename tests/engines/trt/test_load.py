@@ -7,7 +7,8 @@ import pytest
 
 import dyninfer
 from dyninfer import EngineBuildError, Threshold
-from dyninfer.engines.trt import backend, bundle_build
+from dyninfer.builds import tensorrt
+from dyninfer.engines.trt import backend
 from dyninfer.engines.trt.backend import Platform
 from tests import support
 from tests.engines.trt.rig import assert_same, make_rig
@@ -28,7 +29,7 @@ def platform(monkeypatch):
             sizes = [batch.minimum, batch.optimum, batch.maximum]
             return engine_file(source.onnx, profiles=[sizes])
 
-        monkeypatch.setattr(bundle_build, "build_engine", build)
+        monkeypatch.setattr(tensorrt, "build_engine", build)
         return rig
 
     return put
@@ -68,7 +69,7 @@ def test_an_engine_that_does_not_open_leaves_nothing_behind(
 ) -> None:
     path = support.write_two_exits(tmp_path / "two.dyn")
     rig = platform()
-    monkeypatch.setattr(bundle_build, "build_engine", lambda *_: b"for another GPU")
+    monkeypatch.setattr(tensorrt, "build_engine", lambda *_: b"for another GPU")
     with support.refuses(EngineBuildError, "does not open", "Magic tag", "build it again"):
         dyninfer.load(path, backend="tensorrt")
     assert not rig.machine.leaks()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.builds.spec import BatchProfile
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.cli.verify import built_in_photos
 from dyninfer.demo.run import embedded_checkpoint
+from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine
 from dyninfer.engines.trt.library import Flavour, load_library
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet

@@ -174,8 +174,8 @@ def test_a_stage_for_single_images_runs_once_for_each(tmp_path) -> None:
 
 def open_one(rig, tmp_path, **options):
     bundle = dyninfer.Bundle.open(support.write_two_exits(tmp_path / "two.dyn"))
-    files = rig.engine_files(bundle, first=options)
-    return rig.backend.open("first", bundle.manifest.stages["first"], files["first"], frozenset())
+    path = rig.build(bundle, first=options).stage_path("first")
+    return rig.backend.open("first", bundle.manifest.stages["first"], path, frozenset())
 
 
 def test_an_engine_that_takes_no_single_images_is_refused(tmp_path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from dyninfer.builds.spec import BatchProfile
 from dyninfer.bundle.manifest import Precision, Stage, TensorSpec
+from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine, check_options
 from dyninfer.engines.trt.library import Flavour, Library
 from dyninfer.errors import EngineBuildError

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.builds.spec import BatchProfile, BuildTarget, own_precision
+from dyninfer.builds import tensorrt
+from dyninfer.builds.builder import Making
+from dyninfer.builds.spec import BuildSpec, BuildTarget, own_precision
+from dyninfer.builds.tensorrt import TensorRTBuilder, default_batch, device_target
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
-from dyninfer.engines.trt import bundle_build
+from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.builder import EngineOptions, StageFile
-from dyninfer.engines.trt.bundle_build import build_bundle, build_spec, default_batch, device_spec
 from dyninfer.engines.trt.cuda import DeviceProperties
 from dyninfer.engines.trt.library import Flavour, Library, load_library
 from dyninfer.errors import EngineBuildError
@@ -30,6 +32,14 @@ def library() -> Library:
     return load_library(Flavour.RTX)
 
 
+def builder_on(library: Library, gpu: DeviceProperties) -> TensorRTBuilder:
+    return TensorRTBuilder(library, device_target(library, gpu))
+
+
+def wanted_by(builder: TensorRTBuilder, bundle: Bundle) -> BuildSpec:
+    return builder.wanted(bundle.manifest, own_precision(bundle.manifest), 8)
+
+
 def test_the_usual_batch_is_four_or_the_most_there_may_be() -> None:
     assert [str(default_batch(most)) for most in (1, 2, 8, 64)] == [
         "1:1:1",
@@ -42,7 +52,7 @@ def test_the_usual_batch_is_four_or_the_most_there_may_be() -> None:
 def test_tensorrt_rtx_builds_for_a_kind_of_gpu_not_for_one(
     bundle: Bundle, library: Library
 ) -> None:
-    spec = device_spec(library, T4, bundle.manifest, own_precision(bundle.manifest), 8)
+    spec = wanted_by(builder_on(library, T4), bundle)
 
     assert spec.target == BuildTarget(compute_capabilities=("7.5",))
     assert str(spec.batch) == "1:4:8"
@@ -62,9 +72,9 @@ def test_the_compiler_is_told_the_gpu_if_it_lists_it(
         seen.append(options.compute_capabilities)
         return source.name.encode()
 
-    monkeypatch.setattr(bundle_build, "build_engine", record)
-    spec = device_spec(library, gpu, bundle.manifest, own_precision(bundle.manifest), 8)
-    build_bundle(library, bundle, spec, EngineOptions(default_batch(8)))
+    monkeypatch.setattr(tensorrt, "build_engine", record)
+    builder = builder_on(library, gpu)
+    builder.make(bundle, wanted_by(builder, bundle))
 
     assert seen == [told] * len(bundle.manifest.stages)
 
@@ -72,29 +82,32 @@ def test_the_compiler_is_told_the_gpu_if_it_lists_it(
 def test_progress_names_the_stage_and_every_engine_is_kept(
     bundle: Bundle, library: Library
 ) -> None:
-    options = EngineOptions(BatchProfile.parse("1:2:4"))
     target = BuildTarget(compute_capabilities=("8.6",))
-    spec = build_spec(library, bundle.manifest, own_precision(bundle.manifest), target, options)
+    builder = TensorRTBuilder(library, target, EngineOptions(BatchProfile.parse("1:2:4")))
     reported: dict[str, float] = {}
 
-    opened = build_bundle(
-        library,
+    opened = builder.make(
         bundle,
-        spec,
-        options,
-        report=lambda stage, share, _: reported.__setitem__(stage, share),
+        wanted_by(builder, bundle),
+        Making(report=lambda stage, share, _: reported.__setitem__(stage, share)),
     )
 
     assert reported == dict.fromkeys(bundle.manifest.stages, 1.0)
-    assert all(opened.engine_path(stage).is_file() for stage in bundle.manifest.stages)
+    assert str(opened.build.spec.batch) == "1:2:4"
+    for stage in bundle.manifest.stages:
+        path = opened.stage_path(stage)
+        assert path is not None
+        assert path.suffix == ".engine"
+        assert path.is_file()
 
 
 def test_a_precision_that_was_never_converted_names_the_command(
     bundle: Bundle, library: Library
 ) -> None:
     precision = own_precision(bundle.manifest) | {"head": Precision.INT8}
-    spec = device_spec(library, T4, bundle.manifest, precision, 8)
+    builder = builder_on(library, T4)
+    wanted = builder.wanted(bundle.manifest, precision, 8)
 
     with support.refuses(EngineBuildError, "head=int8", "--images FOLDER", "--for sm75"):
-        build_bundle(library, bundle, spec, EngineOptions(default_batch(8)))
+        builder.make(bundle, wanted)
     assert not (bundle.path / "engines").exists()

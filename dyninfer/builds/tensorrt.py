@@ -1,0 +1,156 @@
+"""Builds for TensorRT and TensorRT-RTX: one engine for every stage of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dyninfer.builds.builder import AS_USUAL, Making
+from dyninfer.builds.files import NOTHING_CONVERTED, Converted, make_build
+from dyninfer.builds.messages import build_command
+from dyninfer.builds.search import find_converted
+from dyninfer.builds.spec import (
+    HARDWARE_COMPATIBLE,
+    VERSION_COMPATIBLE,
+    BuildSpec,
+    BuildTarget,
+    OpenBuild,
+    own_precision,
+    source_hashes,
+)
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Manifest, Precision
+from dyninfer.engines import TENSORRT
+from dyninfer.engines.trt.backend import Platform
+from dyninfer.engines.trt.batch import BatchProfile
+from dyninfer.engines.trt.builder import (
+    Active,
+    EngineOptions,
+    StageFile,
+    build_engine,
+    check_options,
+)
+from dyninfer.engines.trt.cuda import DeviceProperties
+from dyninfer.engines.trt.library import Library
+from dyninfer.errors import EngineBuildError
+
+USUAL_BATCH = 4
+
+
+def default_batch(max_batch: int) -> BatchProfile:
+    """The range from one image to the most there may be; engines are fastest for a few."""
+    return BatchProfile(minimum=1, optimum=min(USUAL_BATCH, max_batch), maximum=max_batch)
+
+
+def device_target(library: Library, properties: DeviceProperties) -> BuildTarget:
+    """The GPU of this machine as a target.
+
+    TensorRT-RTX compiles for a kind of GPU and leaves the rest to the moment an engine is opened,
+    so that name and driver do not matter to it.
+    """
+    capabilities = (properties.capability,)
+    if library.compute_capabilities:
+        return BuildTarget(compute_capabilities=capabilities)
+    return BuildTarget(
+        compute_capabilities=capabilities, gpu_name=properties.name, driver=properties.driver
+    )
+
+
+@dataclass(frozen=True)
+class TensorRTBuilder:
+    """Builds engines for one target. See :class:`dyninfer.builds.builder.Builder`.
+
+    Attributes:
+        library: the TensorRT to build with.
+        target: the GPUs to build for.
+        options: how to build; None for the usual way, with batches as large as are asked for.
+        active: makes the GPU to build on the current one, as :meth:`Cuda.active` does.
+
+    Raises:
+        EngineBuildError: an option does not go with the library.
+    """
+
+    library: Library
+    target: BuildTarget
+    options: EngineOptions | None = None
+    active: Active = nullcontext
+
+    def __post_init__(self) -> None:
+        if self.options is not None:
+            check_options(self.library, self.options)
+
+    @classmethod
+    def on(cls, platform: Platform) -> TensorRTBuilder:
+        """Builds for the GPU of an opened backend, on that GPU, which can take minutes."""
+        library, cuda = platform.library, platform.cuda
+        return cls(library, device_target(library, cuda.properties), active=cuda.active)
+
+    def wanted(
+        self, manifest: Manifest, precision: Mapping[str, Precision], max_batch: int
+    ) -> BuildSpec:
+        """Engines for the target; ``max_batch`` counts where there are no ``options``."""
+        options = self.options or EngineOptions(default_batch(max_batch))
+        chosen = {}
+        if options.workspace_bytes is not None:
+            chosen["workspace_bytes"] = str(options.workspace_bytes)
+        if options.version_compatible:
+            chosen[VERSION_COMPATIBLE] = "yes"
+        if options.hardware_compatible:
+            chosen[HARDWARE_COMPATIBLE] = "yes"
+        return BuildSpec(
+            backend=self.library.flavour.value,
+            library_version=self.library.version,
+            target=self.target,
+            batch=options.batch,
+            precision=precision,
+            stages_sha256=source_hashes(manifest),
+            options=chosen,
+        )
+
+    def converted(self, bundle: Bundle, precision: Mapping[str, Precision]) -> Converted | None:
+        """What an earlier build has converted, for instance for another driver or version."""
+        if dict(precision) == own_precision(bundle.manifest):
+            return NOTHING_CONVERTED
+        found = find_converted(bundle, precision, TENSORRT)
+        if found is None:
+            return None
+        paths = {name: found.onnx_path(name) for name in bundle.manifest.stages}
+        files = {name: path for name, path in paths.items() if path is not None}
+        return Converted(files, found.build.conversion, found.parity())
+
+    def make(self, bundle: Bundle, wanted: BuildSpec, making: Making = AS_USUAL) -> OpenBuild:
+        """Build every stage, or take this very build if it is there."""
+        files = making.converted or self.converted(bundle, wanted.precision)
+        if files is None:
+            raise EngineBuildError(
+                f"{bundle.path} holds no stages in the precision that is wanted; convert and build "
+                f"them with: {build_command(bundle, wanted)}"
+            )
+        options = replace(
+            self.options or EngineOptions(wanted.batch or default_batch(1)),
+            compute_capabilities=self._capabilities(),
+        )
+
+        def make_engine(name: str, onnx: Path) -> bytes:
+            source = StageFile(name, bundle.manifest.stages[name], wanted.precision[name], onnx)
+            return build_engine(
+                self.library,
+                source,
+                options,
+                lambda share, phase: making.report(name, share, phase),
+                self.active,
+            )
+
+        return make_build(
+            bundle, wanted, files, make_engine, replace=making.replace, on_wait=making.on_wait
+        )
+
+    def _capabilities(self) -> tuple[str, ...]:
+        """What the library is told to build for; nothing where it builds for the GPU that is here.
+
+        A GPU that it does not list may still run what it builds by default.
+        """
+        known = self.library.compute_capabilities
+        return tuple(c for c in self.target.compute_capabilities if c in known)

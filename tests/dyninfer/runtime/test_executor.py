@@ -1,0 +1,283 @@
+"""The walker, over a runner of plain NumPy functions: no engines, every step seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dyninfer
+from dyninfer import AlwaysEasy, AlwaysHard, Chosen, Forced, LeaveAt, PolicyError, Threshold
+from dyninfer.engines.base import OnHost
+from dyninfer.routing.policy import DecisionPoint, Policy
+from dyninfer.runtime.executor import execute, trace
+from dyninfer.runtime.plan import END, Decision, Ending, Plan, Segment, Step
+from tests import support
+
+IMAGES = frozenset({"images"})
+Tensors = Mapping[str, np.ndarray]
+
+
+def step(stage: str, *reads: str) -> Step:
+    return Step(stage, frozenset(reads), tuple(n for n in reads if n == "images"))
+
+
+def cascade(exits: int) -> Plan:
+    """Every body passes on ``x``; the easiness at exit k is column k of it."""
+    segments = []
+    for k in range(exits):
+        body = step(f"body_{k}", "images") if k == 0 else step(f"body_{k}", "x")
+        end = Ending(k, step(f"head_{k}", "x"), "images", ("out",))
+        decision = None
+        if k < exits - 1:
+            ways = (frozenset({k}), frozenset(range(k + 1, exits)))
+            decision = Decision(
+                step(f"router_{k}", "x"),
+                "easiness",
+                (END, k + 1),
+                (frozenset({"x"}), frozenset({"x"})),
+                DecisionPoint(k, "easiness", ways),
+            )
+        segments.append(Segment((body,), decision, end))
+    return tuple(segments)
+
+
+def select(branches: int) -> Plan:
+    ways = tuple(frozenset({k}) for k in range(branches))
+    decision = Decision(
+        step("chooser", "images"),
+        "choice_scores",
+        tuple(range(1, branches + 1)),
+        (IMAGES,) * branches,
+        DecisionPoint(0, "choice_scores", ways),
+    )
+    bodies = (
+        Segment((step(f"body_{k}", "images"),), None, Ending(k, None, "images", ("out",)))
+        for k in range(branches)
+    )
+    return (Segment((), decision, None), *bodies)
+
+
+class Functions:
+    """Runs stages as functions of arrays, and notes every step in order."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = images
+        self.steps: list[tuple[str, int]] = []
+        self.waits: list[str] = []
+
+    def feed(self, image_input: str, rows: np.ndarray) -> np.ndarray:
+        self.steps.append((f"feed {image_input}", len(rows)))
+        return self.images[rows]
+
+    def run(self, stage: str, tensors: Tensors) -> dict[str, np.ndarray]:
+        kind, _, index = stage.partition("_")
+        x = tensors["x"] if "x" in tensors else tensors["images"]
+        self.steps.append((stage, len(x)))
+        if kind == "router":
+            return {"easiness": x[:, int(index)]}
+        if kind == "chooser":
+            return {"choice_scores": x}
+        return {"x": x, "out": x[:, -1] + 1000 * int(index)}
+
+    def gather(self, name: str, tensor: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        self.steps.append((f"gather {name}", len(rows)))
+        return tensor[rows]
+
+    def read(self, tensor: np.ndarray, rows: np.ndarray | None) -> OnHost:
+        return OnHost(tensor if rows is None else tensor[rows])
+
+    def count(self, stage: str) -> int:
+        return sum(rows for name, rows in self.steps if name == stage)
+
+
+def found(plan: Plan, runner: Functions, policy: Policy, **options) -> list[tuple[int, float]]:
+    """Way and output of every image, in input order."""
+    result = execute(plan, runner, len(runner.images), policy, **options)
+    answers = {
+        row: (group.way, float(value))
+        for group in result.groups
+        for row, value in zip(group.rows, group.outputs["out"], strict=True)
+    }
+    return [answers[row] for row in range(len(runner.images))]
+
+
+def numbered(columns: list[list[float]]) -> np.ndarray:
+    """Signals of every image, and its number in the last column."""
+    return np.array([[*row, n] for n, row in enumerate(columns)], np.float32)
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 1, width=32)] * 3), min_size=1, max_size=12))
+def test_images_take_their_ways_and_come_back_in_order(signals) -> None:
+    runner = Functions(numbered([list(row) for row in signals]))
+    expected = []
+    for number, row in enumerate(signals):
+        way = next((k for k, easiness in enumerate(row) if easiness >= 0.5), 3)
+        expected.append((way, 1000.0 * way + number))
+    assert found(cascade(4), runner, Threshold(0.5)) == expected
+    for k in range(4):
+        assert runner.count(f"body_{k}") == sum(way >= k for way, _ in expected)
+        assert runner.count(f"head_{k}") == sum(way == k for way, _ in expected)
+
+
+@given(
+    st.lists(st.tuples(*[st.floats(-5, 5, width=32)] * 3), min_size=1, max_size=12),
+)
+def test_a_chooser_sends_every_image_to_one_branch(scores) -> None:
+    runner = Functions(numbered([list(row) for row in scores]))
+    plan = select(4)  # the fourth score is the image's number
+    chosen = runner.images.argmax(axis=1)
+    expected = [(int(k), 1000.0 * k + n) for n, k in enumerate(chosen)]
+    assert found(plan, runner, Chosen()) == expected
+    assert runner.count("chooser") == len(scores)
+    for k in range(4):
+        assert runner.count(f"body_{k}") == (chosen == k).sum()
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.booleans())
+def test_forced_ways_are_taken_whatever_the_signals(ways, by_chooser) -> None:
+    runner = Functions(numbered([[0.5, 0.5, 0.5]] * len(ways)))
+    plan = select(4) if by_chooser else cascade(4)
+    expected = [(way, 1000.0 * way + n) for n, way in enumerate(ways)]
+    assert found(plan, runner, Forced(ways)) == expected
+    assert runner.count("chooser") == 0  # nothing reads what it would say
+
+
+def test_later_images_of_a_call_are_known_by_their_place_in_it() -> None:
+    runner = Functions(numbered([[0.5], [0.5]]))
+    policy = Forced([1, 1, 0, 1])
+    assert [way for way, _ in found(cascade(2), runner, policy, first_image=2)] == [0, 1]
+
+
+def test_an_easiness_that_nobody_reads_is_reported_and_not_waited_for() -> None:
+    events: list[str] = []
+
+    class Slow(Functions):
+        def run(self, stage: str, tensors: Tensors) -> dict[str, np.ndarray]:
+            events.append(stage)
+            return super().run(stage, tensors)
+
+        def read(self, tensor: np.ndarray, rows: np.ndarray | None):
+            values = super().read(tensor, rows).numpy()
+
+            class Reading:
+                def numpy(self) -> np.ndarray:
+                    events.append("wait")
+                    return values
+
+            return Reading()
+
+    for policy in (AlwaysHard(), LeaveAt(1), Forced([1, 1])):
+        events.clear()
+        runner = Slow(numbered([[0.25], [0.75]]))
+        result = execute(cascade(2), runner, 2, policy)
+        assert result.easiness.tolist() == [0.25, 0.75]
+        assert events.index("wait") > events.index("head_1")
+    events.clear()
+    execute(cascade(2), Slow(numbered([[0.25], [0.75]])), 2, Threshold(0.9))
+    assert events.index("wait") < events.index("body_1")
+
+
+def test_a_trace_gives_every_way_with_each_stage_once() -> None:
+    runner = Functions(numbered([[0.1, 0.9], [0.9, 0.1], [0.5, 0.5]]))
+    traced = trace(cascade(3), runner, 3, keep={"body_1", "router_1"})
+    assert [way["out"].tolist() for way in traced.ways] == [
+        [0, 1, 2],
+        [1000, 1001, 1002],
+        [2000, 2001, 2002],
+    ]
+    np.testing.assert_array_equal(np.stack(traced.signals), runner.images[:, :2].T)
+    assert set(traced.stages) == {"body_1", "router_1"}
+    np.testing.assert_array_equal(traced.stages["router_1"]["easiness"], runner.images[:, 1])
+    stages = [name for name, _ in runner.steps if "gather" not in name]
+    assert len(stages) == len(set(stages)) == 9  # the feed, three bodies and heads, two routers
+    assert not any("gather" in name for name, _ in runner.steps)
+
+
+def test_a_trace_of_a_select_route_runs_every_branch_for_every_image() -> None:
+    runner = Functions(numbered([[2], [0]]))
+    traced = trace(select(2), runner, 2)
+    assert [way["out"].tolist() for way in traced.ways] == [[0, 1], [1000, 1001]]
+    assert traced.signals[0].tolist() == [[2, 0], [0, 1]]
+    assert runner.count("feed images") == 2
+
+
+def test_a_head_started_early_serves_the_images_that_leave() -> None:
+    images = numbered([[0.9], [0.1], [0.8]])
+    plain, early = Functions(images), Functions(images)
+    expected = found(cascade(2), plain, Threshold(0.5))
+    assert found(cascade(2), early, Threshold(0.5), speculative_head=True) == expected
+    assert (plain.count("head_0"), early.count("head_0")) == (2, 3)
+    blind = Functions(images)
+    assert [w for w, _ in found(cascade(2), blind, AlwaysEasy(), speculative_head=True)] == [0] * 3
+    assert blind.count("head_0") == 3
+
+
+def test_images_may_come_whole_and_are_then_gathered_where_they_are() -> None:
+    class Whole(Functions):
+        def feed(self, image_input: str, rows: np.ndarray) -> np.ndarray:
+            super().feed(image_input, rows)
+            return self.images
+
+    runner = Whole(numbered([[2], [0], [0]]))
+    plan = select(2)
+    late = tuple(
+        segment
+        if segment.decide is None
+        else Segment((), Decision(**{**vars(segment.decide), "keeps": (frozenset(),) * 2}), None)
+        for segment in plan
+    )
+    assert [way for way, _ in found(late, runner, Chosen())] == [0, 1, 1]
+    assert runner.count("gather images fed") == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda count: np.full(count, 2),
+        lambda count: np.full(count, -1),
+        lambda count: np.zeros(count + 1, np.int64),
+        lambda count: 0 * count,
+        lambda count: np.full(count, 0.5),
+        lambda count: np.zeros(count),
+    ],
+)
+def test_an_answer_that_is_no_outcome_for_each_image_is_refused(answer) -> None:
+    class Odd:
+        def decide(self, signal, point):
+            return answer(len(signal)) if point.index == 0 else None
+
+        def __str__(self) -> str:
+            return "an odd policy"
+
+    for count in (1, 3):
+        runner = Functions(numbered([[0.5]] * count))
+        with support.refuses(PolicyError, "odd policy", f"{count} images", "0 to 1"):
+            execute(cascade(2), runner, count, Odd())
+
+
+def test_a_policy_of_the_user_s_own_needs_only_to_decide(tmp_path: Path) -> None:
+    class Alternate:
+        def decide(self, _signal, point):
+            return point.images % 2
+
+    with dyninfer.load(support.write_two_exits(tmp_path / "two.dyn"), max_batch=2) as detector:
+        inputs = {"images": support.coded_images([(0.9, 0, n) for n in range(5)])}
+        ways = [found.exit_index for found in detector.infer(inputs, policy=Alternate())]
+        assert ways == [0, 1, 0, 1, 0]
+        detector.policy = Alternate()
+        assert [found.exit_index for found in detector.infer(inputs)] == ways
+
+
+def test_what_a_policy_does_to_its_signal_changes_nothing_that_is_reported() -> None:
+    class Vandal:
+        def decide(self, signal, _point):
+            signal[:] = 7
+            return np.zeros(len(signal), np.int64)
+
+    result = execute(cascade(2), Functions(numbered([[0.25], [0.5]])), 2, Vandal())
+    assert result.easiness.tolist() == [0.25, 0.5]
