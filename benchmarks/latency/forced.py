@@ -79,7 +79,7 @@ class ForcedWay:
 
     def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`dyninfer.Policy`."""
-        return point.outcomes_to(np.full(len(point.images), self.way))
+        return point.all_to(self.way)
 
 
 class ForcedHard:

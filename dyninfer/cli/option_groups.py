@@ -48,7 +48,8 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     }
     parameters: list[inspect.Parameter] = []
     for name, parameter in own.items():
-        parameters += _options(groups[name]) if name in groups else [parameter]
+        by_name = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        parameters += _options(groups[name]) if name in groups else [by_name]
 
     @functools.wraps(command)
     def spread(**values: Any) -> None:
@@ -64,11 +65,10 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
 
 def _options(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return [
         inspect.Parameter(
             field.name,
-            kind,
+            inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if field.default is MISSING else field.default,
             annotation=hints[field.name],
         )

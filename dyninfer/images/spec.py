@@ -153,8 +153,11 @@ class ImageSpec:
         what is too much, rounded half to even, is cut off at the left and at the top, as
         torchvision's ``Resize`` (with :attr:`Rounding.TRUNCATE`) and ``CenterCrop`` do.
         """
-        fit = _Fit(self.resize, self.rounding, self.width, self.height, self.short_side)
-        return _place(fit, width, height)
+        return _placed(self._fit, width, height).placement
+
+    @cached_property
+    def _fit(self) -> _Fit:
+        return _Fit(self.resize, self.rounding, self.width, self.height, self.short_side)
 
     @cached_property
     def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
@@ -185,20 +188,16 @@ class ImageSpec:
             out[...] = self.prepare(image)
             return out
         scratch = Scratch() if scratch is None else scratch
-        placement = self.place(image.shape[1], image.shape[0])
-        size = (placement.resized_width, placement.resized_height)
-        left, top = max(0, placement.left), max(0, placement.top)
-        cut_x, cut_y = max(0, -placement.left), max(0, -placement.top)
-        right = min(self.width, placement.left + size[0])
-        bottom = min(self.height, placement.top + size[1])
+        placed = _placed(self._fit, image.shape[1], image.shape[0])
+        left, top, right, bottom = placed.window
         factors, shifts, levels = self._normalisation
-        scratch.pad(out, (left, top, right, bottom), levels)
-        planes = split_channels(image, size, scratch)
+        scratch.pad(out, placed.window, levels)
+        planes = split_channels(image, placed.size, scratch)
         if self.color_order is ColorOrder.RGB:
             planes.reverse()
         for channel, plane in enumerate(planes):
             window = out[channel, top:bottom, left:right]
-            seen = plane[cut_y : cut_y + bottom - top, cut_x : cut_x + right - left]
+            seen = plane if placed.seen is None else plane[placed.seen]
             normalise(seen, factors[channel], shifts[channel], window)
         return out
 
@@ -213,9 +212,39 @@ class _Fit(NamedTuple):
     short_side: int | None
 
 
+class _Placed(NamedTuple):
+    """A placement, and what preparing makes of it.
+
+    Attributes:
+        placement: where the image lies.
+        size: (width, height) to which it is resized.
+        window: left, top, right and bottom of the tensor that it covers.
+        seen: rows and columns of the resized image that are in the tensor; None for all.
+    """
+
+    placement: Placement
+    size: tuple[int, int]
+    window: tuple[int, int, int, int]
+    seen: tuple[slice, slice] | None
+
+
 @lru_cache(maxsize=256)
-def _place(fit: _Fit, width: int, height: int) -> Placement:
+def _placed(fit: _Fit, width: int, height: int) -> _Placed:
     """See :meth:`ImageSpec.place`; most applications see few sizes, over and over."""
+    placement = _place(fit, width, height)
+    size = (placement.resized_width, placement.resized_height)
+    left, top = max(0, placement.left), max(0, placement.top)
+    right, bottom = (
+        min(fit.width, placement.left + size[0]),
+        min(fit.height, placement.top + size[1]),
+    )
+    cut_x, cut_y = left - placement.left, top - placement.top
+    seen = slice(cut_y, cut_y + bottom - top), slice(cut_x, cut_x + right - left)
+    whole = (right - left, bottom - top) == size
+    return _Placed(placement, size, (left, top, right, bottom), None if whole else seen)
+
+
+def _place(fit: _Fit, width: int, height: int) -> Placement:
     if fit.resize is ResizeMode.STRETCH:
         return Placement(width, height, fit.width, fit.height)
     if fit.resize is ResizeMode.CENTER_CROP:

@@ -45,7 +45,7 @@ def answer_batch(
     """
     timings = [{} if ms is None else {DECODE: ms} for ms in decode_ms or [None] * len(images)]
     found: dict[int, Answer] = {}
-    task, names = session.manifest.task.kind, session.class_names
+    task, names = session.task, session.class_names
     with session.workspace() as workspace:
         feed = _picture_feed(session, images, timings)
         result = session.run(feed, len(images), policy, workspace, first_image)

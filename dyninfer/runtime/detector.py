@@ -71,6 +71,7 @@ class Detector:
         self._max_batch = max_batch
         policy = default_policy(session.points)
         self._routing = _Routing(policy, policy, None)
+        self._last_call: tuple[int, _Routing] | None = None
         self._monitor = Monitor(
             WatchedSession(session), partial(own_calibration, bundle, session, build)
         )
@@ -140,18 +141,30 @@ class Detector:
 
     def _routing_of(self, policy: Policy | Target, images: int | None) -> _Routing:
         """What a policy comes to here, for a call of so many images where that is known."""
-        if isinstance(policy, type) or not isinstance(policy, (Policy, Target)):
+        # this runs in calls, and isinstance() with a protocol takes as long as a small stage
+        decides = hasattr(policy, "decide")
+        if isinstance(policy, type) or not (decides or isinstance(policy, Target)):
             raise InputError(
                 f"policy is {policy!r}, expected for example Threshold(0.5), HardFraction(0.3), "
                 "LatencyBudget(ms=12.0), AlwaysEasy() or AlwaysHard()"
             )
-        active = policy if isinstance(policy, Policy) else self._resolve(policy)
+        active = cast(Policy, policy) if decides else self._resolve(cast(Target, policy))
         self._session.check_policy(active, images)
-        return _Routing(policy, active, active if isinstance(active, Observer) else None)
+        observer = cast(Observer, active) if hasattr(active, "observe") else None
+        return _Routing(policy, active, observer)
 
     def _routing_for(self, policy: Policy | Target | None, images: int) -> _Routing:
-        """Of one call: its own policy, or that of this moment."""
-        return self._routing if policy is None else self._routing_of(policy, images)
+        """Of one call: its own policy, or that of this moment.
+
+        The one of the last call is kept, so that callers who pass the same again do not wait for
+        it to be checked again, or for a calibration to be read.
+        """
+        if policy is None:
+            return self._routing
+        last = self._last_call
+        if last is None or last[0] != images or last[1].asked is not policy:
+            last = self._last_call = images, self._routing_of(policy, images)
+        return last[1]
 
     @property
     def active_policy(self) -> Policy:
@@ -227,7 +240,7 @@ class Detector:
             InputError: an image cannot be used; the message says which and why.
             PolicyError: the policy does not fit this bundle or these images.
         """
-        one = isinstance(images, (str, os.PathLike, np.ndarray))
+        one = isinstance(images, (np.ndarray, str, os.PathLike))
         if not one and not isinstance(images, Sequence):
             raise InputError(
                 f"images is {type(images).__name__}, expected a path, an array, or a list of them"
@@ -250,8 +263,10 @@ class Detector:
         ``numbered`` False leaves the position of an image out of what is said of it.
         """
         self._session.check_open()
-        options = self.manifest.use_options if options is None else options
-        check_options(self.manifest.task.kind, options, self.manifest.name)
+        if options is None:
+            options = self._session.use_options
+        else:
+            check_options(self._session.task, options, self.manifest.name)
         routing = self._routing_for(policy, len(images))
         found: list[Answer] = []
         for first in range(0, len(images), self._max_batch):
