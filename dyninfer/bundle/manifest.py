@@ -229,6 +229,12 @@ class Manifest(_Model):
         return self.route.ways
 
     @property
+    def way_names(self) -> tuple[str, ...]:
+        """What each way is called: ``exit 0``, or ``branch 0`` of a select route."""
+        place = "branch" if isinstance(self.route, SelectRoute) else "exit"
+        return tuple(f"{place} {index}" for index in range(len(self.ways)))
+
+    @property
     def deciders(self) -> tuple[str, ...]:
         """Names of the stages whose output decides: routers, or the chooser."""
         if isinstance(self.route, SelectRoute):
@@ -249,12 +255,6 @@ class Manifest(_Model):
                 if name:
                     roles[name] = f"{role} of {place}"
         return roles
-
-    @property
-    def way_names(self) -> tuple[str, ...]:
-        """What each way is called in tables and records: ``exit 0`` or ``branch 0``."""
-        place = "branch" if isinstance(self.route, SelectRoute) else "exit"
-        return tuple(f"{place} {index}" for index in range(len(self.ways)))
 
     @property
     def routed(self) -> bool:

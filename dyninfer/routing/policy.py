@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
@@ -40,16 +41,30 @@ class DecisionPoint:
     ways: tuple[frozenset[int], ...]
     images: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64), compare=False)
 
-    def of(self, images: Int64Array) -> DecisionPoint:
-        """The same place with these images."""
-        return DecisionPoint(self.index, self.signal, self.ways, images)
-
-    def outcomes_to(self, ways: Int64Array) -> Int64Array:
-        """(N,) outcomes that lead to (N,) ways, all of which can be reached from here."""
+    @cached_property
+    def _outcomes(self) -> Int64Array:
+        """(ways,) outcome that leads to each."""
         table = np.zeros(1 + max(max(reached) for reached in self.ways), np.int64)
         for outcome, reached in enumerate(self.ways):
             table[list(reached)] = outcome
-        return table[ways]
+        return table
+
+    def of(self, images: Int64Array) -> DecisionPoint:
+        """The same place with these images."""
+        self._outcomes  # noqa: B018  # so that it is copied along, and not made for every batch
+        point = object.__new__(DecisionPoint)
+        point.__dict__.update(self.__dict__, images=images)  # __init__ of frozen ones is slow
+        return point
+
+    def outcomes_to(self, ways: Int64Array) -> Int64Array:
+        """(N,) outcomes that lead to (N,) ways, all of which can be reached from here."""
+        return self._outcomes[ways]
+
+    def all_to(self, way: int) -> Int64Array:
+        """(N,) the outcome that leads to one way, for every image that is here."""
+        outcomes = np.empty(len(self.images), np.int64)
+        outcomes.fill(self._outcomes[way])
+        return outcomes
 
 
 def route(easiness: Float32Array, threshold: float) -> BoolArray:
@@ -233,7 +248,7 @@ class LeaveAt(Blind):
 
     def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
-        return point.outcomes_to(np.full(len(point.images), self.exit_index))
+        return point.all_to(self.exit_index)
 
     def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
         """Refuse a way that the route does not have."""

@@ -72,6 +72,7 @@ class Detector:
         self._own_options = bundle.manifest.use_options
         policy = default_policy(session.points)
         self._routing = _Routing(policy, policy, None)
+        self._last_call: tuple[int, _Routing] | None = None
         self._monitor = Monitor(
             WatchedSession(session), partial(own_calibration, bundle, session, build)
         )
@@ -141,18 +142,30 @@ class Detector:
 
     def _routing_of(self, policy: Policy | Target, images: int | None) -> _Routing:
         """What a policy comes to here, for a call of so many images where that is known."""
-        if isinstance(policy, type) or not isinstance(policy, (Policy, Target)):
+        # this runs in calls, and isinstance() with a protocol takes as long as a small stage
+        decides = hasattr(policy, "decide")
+        if isinstance(policy, type) or not (decides or isinstance(policy, Target)):
             raise InputError(
                 f"policy is {policy!r}, expected for example Threshold(0.5), HardFraction(0.3), "
                 "LatencyBudget(ms=12.0), AlwaysEasy() or AlwaysHard()"
             )
-        active = policy if isinstance(policy, Policy) else self._resolve(policy)
+        active = cast(Policy, policy) if decides else self._resolve(cast(Target, policy))
         self._session.check_policy(active, images)
-        return _Routing(policy, active, active if isinstance(active, Observer) else None)
+        observer = cast(Observer, active) if hasattr(active, "observe") else None
+        return _Routing(policy, active, observer)
 
     def _routing_for(self, policy: Policy | Target | None, images: int) -> _Routing:
-        """Of one call: its own policy, or that of this moment."""
-        return self._routing if policy is None else self._routing_of(policy, images)
+        """Of one call: its own policy, or that of this moment.
+
+        The one of the last call is kept, so that callers who pass the same again do not wait for
+        it to be checked again, or for a calibration to be read.
+        """
+        if policy is None:
+            return self._routing
+        last = self._last_call
+        if last is None or last[0] != images or last[1].asked is not policy:
+            last = self._last_call = images, self._routing_of(policy, images)
+        return last[1]
 
     @property
     def active_policy(self) -> Policy:
@@ -228,7 +241,7 @@ class Detector:
             InputError: an image cannot be used; the message says which and why.
             PolicyError: the policy does not fit this bundle or these images.
         """
-        if isinstance(images, (str, os.PathLike, np.ndarray)):
+        if isinstance(images, (np.ndarray, str, os.PathLike)):
             options, routing = self._choices(options, policy, 1)
             return cast(Detections, self._answer([take_picture(images)], options, routing, 0)[0])
         if not isinstance(images, Sequence):
