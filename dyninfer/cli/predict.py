@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dyninfer.bundle.manifest import Manifest
     from dyninfer.cli.results import ResultWriter
     from dyninfer.results.tasks import Options
-    from dyninfer.routing.goals import Target
+    from dyninfer.routing.goals import Goal
     from dyninfer.routing.policy import Policy
     from dyninfer.runtime.detector import Detector
     from dyninfer.types import ImageArray
@@ -108,7 +108,7 @@ def predict(
 
 def _policy(
     speed: str | None, threshold: float | None, always_easy: bool, always_hard: bool
-) -> Policy | Target | None:
+) -> Policy | Goal | None:
     from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Threshold
 
     if (speed is not None) + (threshold is not None) + always_easy + always_hard > 1:

@@ -22,7 +22,7 @@ from dyninfer.images.reading import find_images, read_image
 from dyninfer.images.spec import ImageSpec
 from dyninfer.results.answer import Answer
 from dyninfer.results.detections import Detections
-from dyninfer.routing.goals import Target
+from dyninfer.routing.goals import Goal
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import Float64Array, ImageArray
@@ -133,13 +133,13 @@ def draw_easy_and_hard(
 
 
 def _draw_all(
-    detector: Detector, pictures: Sequence[ImageArray], policy: Policy | Target
+    detector: Detector, pictures: Sequence[ImageArray], policy: Policy | Goal
 ) -> list[ImageArray]:
     found = detector(pictures, policy=policy)
     return [draw(picture, result) for picture, result in zip(pictures, found, strict=True)]
 
 
-def draw_photographs(detector: Detector, policies: Sequence[Policy | Target]) -> ImageArray:
+def draw_photographs(detector: Detector, policies: Sequence[Policy | Goal]) -> ImageArray:
     """A page: each built-in photograph, untouched, at every policy."""
     pictures = [read_image(path) for path in find_images(ASSETS / "photos")]
     columns = []

@@ -13,7 +13,7 @@ from dyninfer.evaluation.outcomes import ReadingNotes, read_all
 from dyninfer.evaluation.scoring import SCORING
 from dyninfer.evaluation.way_times import time_once
 from dyninfer.results.answer import Answer
-from dyninfer.routing.goal import describe_setting
+from dyninfer.routing.goals import describe_setting
 from dyninfer.runtime.detector import Detector
 
 
@@ -22,7 +22,7 @@ class PolicyResult:
     """One policy on all pictures.
 
     Attributes:
-        policy: what was set, in words, and the threshold that a target came to.
+        policy: what was set, in words, and the threshold that a goal came to.
         title: what ``scores`` are, in one word.
         scores: everything that the task's scoring says, by name.
         exit_shares: share of the pictures that took each way.

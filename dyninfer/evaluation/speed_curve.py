@@ -11,7 +11,7 @@ from dyninfer.evaluation.scoring import RoutedScores
 from dyninfer.evaluation.way_times import Timed, WayTimes, time_policies
 from dyninfer.results.answer import Answer
 from dyninfer.results.scores import Scores
-from dyninfer.routing.goals import HardFraction, Target
+from dyninfer.routing.goals import Goal, HardFraction
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import Float64Array, ImageArray, Int64Array
@@ -30,7 +30,7 @@ class CurvePoint:
         timed: answers with the bundle's own options, and milliseconds; see :func:`pooled_times`.
     """
 
-    policy: Policy | Target
+    policy: Policy | Goal
     hard_share: float
     scores: Scores
     timed: Timed
@@ -41,7 +41,7 @@ class CurvePoint:
         return float(np.mean(self.timed.ms))
 
 
-def spread_policies() -> list[Policy | Target]:
+def spread_policies() -> list[Policy | Goal]:
     """From all easy to all hard, with the shares of :data:`HARD_FRACTIONS` between."""
     return [AlwaysEasy(), *(HardFraction(share) for share in HARD_FRACTIONS), AlwaysHard()]
 
@@ -49,7 +49,7 @@ def spread_policies() -> list[Policy | Target]:
 def measure_points(
     detector: Detector,
     pictures: Sequence[ImageArray],
-    policies: Sequence[Policy | Target],
+    policies: Sequence[Policy | Goal],
     scores: RoutedScores,
     progress: Callable[[], None] = lambda: None,
 ) -> list[CurvePoint]:

@@ -2,13 +2,13 @@
 
 A fixed threshold holds its hard fraction only while the images stay as they were when it was
 calibrated. The controller takes its threshold from a rolling window of easiness instead, and
-keeps account of what was spent above or below the target (the debt), which moves the quantile
+keeps account of what was spent above or below the goal (the debt), which moves the quantile
 until it is paid back. That is quantile tracking with an integrated error that saturates, as in
 Angelopoulos, Candès and Tibshirani, "Conformal PID Control", arXiv 2307.16895, section 2.
 
 Since no image may take the debt beyond :func:`debt_bound`, the mean over any ``HORIZON``
-successive images is within 2 * ``TOLERANCE`` of the target (as a share of it) whatever the stream,
-as long as that target can be had at all. Where one image costs more than that, as of a target of
+successive images is within 2 * ``TOLERANCE`` of the goal (as a share of it) whatever the stream,
+as long as that goal can be had at all. Where one image costs more than that, as of a goal of
 less than 4.5 % hard images, it is within the cost of two images in ``HORIZON`` instead.
 """
 
@@ -31,13 +31,13 @@ from dyninfer.types import BoolArray
 WINDOW = 100
 """How many of the last images' easiness the threshold is a quantile of."""
 HORIZON = 1000
-"""Images over which the target is to hold."""
+"""Images over which the goal is to hold."""
 TOLERANCE = 0.022
 """Most debt, as a share of what ``HORIZON`` images may cost."""
 EXITS = 2
 """It decides between an easy and a hard path."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
-_SLACK = 1.5  # debt kept while the target cannot be had, in bounds: what is paid back later
+_SLACK = 1.5  # debt kept while the goal cannot be had, in bounds: what is paid back later
 _OUTLIER = 3.0  # a time beyond this many times the expected one counts as this many times
 
 
@@ -63,13 +63,13 @@ class ControlSettings:
 
     Attributes:
         cost: what is counted.
-        target: mean cost of an image.
+        mean_cost: what the mean over images should be.
         limit_ms: with ``Cost.LATE``, the milliseconds that an image may take.
-        least_threshold: the threshold is never below it (a certificate's), whatever the target.
+        least_threshold: the threshold is never below it (a certificate's), whatever the goal.
     """
 
     cost: Cost
-    target: float
+    mean_cost: float
     limit_ms: float = math.inf
     least_threshold: float = SEND_NONE
 
@@ -81,7 +81,7 @@ class ControllerState:
     Attributes:
         cost: what is counted; that of the settings.
         window: easiness of the last images, the oldest first, without NaN.
-        debt: cost so far above (positive) or below the target, of all images together.
+        debt: cost so far above (positive) or below the goal, of all images together.
         exit_costs: expected cost of an image on the easy and on the hard path.
         pending: images decided but not yet observed, easy and hard.
         pending_costs: what these were expected to cost in all, easy and hard.
@@ -154,17 +154,17 @@ def debt_bound(settings: ControlSettings, exit_costs: tuple[float, float]) -> fl
 
     It is at least what one decision changes; less could not be kept.
     """
-    return max(TOLERANCE * HORIZON * settings.target, abs(exit_costs[1] - exit_costs[0]))
+    return max(TOLERANCE * HORIZON * settings.mean_cost, abs(exit_costs[1] - exit_costs[0]))
 
 
 def affordable_share(settings: ControlSettings, exit_costs: tuple[float, float]) -> float:
-    """Share of hard images, in [0, 1], at which the expected cost is the target."""
+    """Share of hard images, in [0, 1], at which the expected cost is the goal."""
     easy, hard = exit_costs
-    if hard <= settings.target:
+    if hard <= settings.mean_cost:
         return 1.0
-    if easy >= settings.target:
+    if easy >= settings.mean_cost:
         return 0.0
-    return (settings.target - easy) / (hard - easy)
+    return (settings.mean_cost - easy) / (hard - easy)
 
 
 def next_threshold(settings: ControlSettings, state: ControllerState) -> float:
@@ -177,9 +177,9 @@ def _threshold(
 ) -> float:
     """As :func:`next_threshold`, from the sorted window."""
     bound = debt_bound(settings, costs)
-    if debt + costs[1] - settings.target > bound:
+    if debt + costs[1] - settings.mean_cost > bound:
         threshold = SEND_NONE
-    elif debt + costs[0] - settings.target < -bound:
+    elif debt + costs[0] - settings.mean_cost < -bound:
         threshold = SEND_ALL
     else:
         share = _indebted_share(affordable_share(settings, costs), debt / bound)
@@ -239,7 +239,7 @@ def decide(
     for index, value in enumerate(values):
         is_hard = not value >= _threshold(settings, ordered, debt, costs)
         hard[index] = is_hard
-        debt = min(max(debt + costs[is_hard] - settings.target, -limit), limit)
+        debt = min(max(debt + costs[is_hard] - settings.mean_cost, -limit), limit)
         if not math.isnan(value):
             window.append(value)
             bisect.insort(ordered, value)

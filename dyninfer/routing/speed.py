@@ -1,4 +1,4 @@
-"""The grammar of ``--speed``: a policy or target as one word; nothing in it is ever evaluated."""
+"""The grammar of ``--speed``: a policy or goal as one word; nothing in it is ever evaluated."""
 
 from __future__ import annotations
 
@@ -10,21 +10,15 @@ from dataclasses import fields, replace
 from typing import Any
 
 from dyninfer.errors import PolicyError
-from dyninfer.routing.goals import (
-    Accuracy,
-    CertifiedRisk,
-    FramesPerSecond,
-    HardFraction,
-    LatencyBudget,
-    Target,
-)
+from dyninfer.routing.goals import Accuracy, CertifiedRisk, Goal, HardFraction
+from dyninfer.routing.latency import FramesPerSecond, LatencyBudget
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy, Threshold
 
 _FORMS = (
     "easy, hard, 0.42, 30%, 12ms, 12ms@p95, 30fps, ap-0.5, certified, 30%+adaptive, or a "
     "constructor such as HardFraction(0.3)"
 )
-_Speed = Policy | Target
+_Speed = Policy | Goal
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _LONGEST = 200
 _LARGEST_BARE = 2.0  # a threshold above is possible, but hardly what a number without unit means
@@ -74,7 +68,7 @@ class _NotUnderstood(Exception):  # noqa: N818  # never leaves this module
     """The text is none of the forms."""
 
 
-def parse_speed(text: str) -> Policy | Target:
+def parse_speed(text: str) -> Policy | Goal:
     """What a ``--speed`` asks for.
 
     Args:
