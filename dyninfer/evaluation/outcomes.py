@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from dyninfer.bundle.calibration import Figures
 from dyninfer.bundle.manifest import EASINESS
@@ -16,7 +15,8 @@ from dyninfer.evaluation.scoring import SCORING, RoutedScores
 from dyninfer.evaluation.traces import trace_picture
 from dyninfer.images.reading import read_image
 from dyninfer.results.scores import Scores
-from dyninfer.routing.policy import DecisionPoint, Policy, count_ways, default_policy
+from dyninfer.routing.policy import default_policy
+from dyninfer.routing.replay import replay
 from dyninfer.routing.thresholds import mean_ms
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import Float32Array, Float64Array, ImageArray, Int64Array
@@ -105,7 +105,7 @@ def run_samples(
         readable,
         np.array(easiness, np.float64).reshape(-1, len(kept)),
         np.array(losses, np.float64).T,
-        ways_taken(detector.points, columns, default_policy(detector.points), len(kept)),
+        replay(detector.points, columns, default_policy(detector.points), len(kept)),
         tally.scores() if labelled else None,
     )
 
@@ -113,30 +113,6 @@ def run_samples(
 def _column(values: Sequence[Float32Array | None]) -> Float32Array:
     """A signal of all pictures (N,) or (N, branches); NaN where nothing makes it."""
     return np.array([np.nan if value is None else value for value in values], np.float32)
-
-
-def ways_taken(
-    points: Sequence[DecisionPoint], signals: Sequence[Float32Array], policy: Policy, count: int
-) -> Int64Array:
-    """(N,) way that each picture takes by a policy.
-
-    Args:
-        points: where the route decides, in order.
-        signals: of all ``count`` pictures at each of them.
-        policy: one that may be asked without learning from it.
-        count: of the pictures, N.
-    """
-    open_ways: npt.NDArray[np.bool_] = np.ones((count, count_ways(points)), np.bool_)
-    for point, signal in zip(points, signals, strict=True):
-        elsewhere = np.ones(open_ways.shape[1], np.bool_)
-        elsewhere[list(frozenset().union(*point.ways))] = False
-        rows = np.flatnonzero(~open_ways[:, elsewhere].any(axis=1))
-        outcomes = policy.decide(signal[rows], point.of(rows))
-        for outcome, reached in enumerate(point.ways):
-            left = np.zeros(open_ways.shape[1], np.bool_)
-            left[list(reached)] = True
-            open_ways[rows[outcomes == outcome]] &= left
-    return np.asarray(open_ways.argmax(axis=1), np.int64)
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def summarise(
     Args:
         records: of the latest audits.
         level: chance that each bound is wrong, by :func:`dyninfer.monitoring.drift.mean_bounds`.
-        limit: of the risk; None for what the baseline says.
+        limit: of the risk; None for what the reference says.
     """
     audits = list(records)
     if not audits:

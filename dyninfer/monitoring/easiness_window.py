@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dyninfer.monitoring.alarms import RECOVERED, Alarm, Check
+from dyninfer.monitoring.alarms import RECOVERED, Alarm, LimitCheck
 from dyninfer.monitoring.drift import (
     bin_counts,
     ks_p_value,
@@ -115,7 +115,7 @@ def read_drift(window: EasinessWindow, outlook: Outlook | None) -> DriftReading 
 
 def drift_checks(
     window: EasinessWindow, outlook: Outlook, settings: MonitorSettings, images: int
-) -> list[Check]:
+) -> list[LimitCheck]:
     """One look at everything that is known of easiness; ``images`` were seen so far.
 
     There are ten looks while a window passes, so each is allowed a tenth of the false alarms
@@ -135,7 +135,7 @@ def drift_checks(
     return checks
 
 
-def _nan_check(window: EasinessWindow, outlook: Outlook, images: int) -> Iterator[Check]:
+def _nan_check(window: EasinessWindow, outlook: Outlook, images: int) -> Iterator[LimitCheck]:
     if not len(window):
         return
     count = int(np.isnan(window.easiness).sum())
@@ -145,31 +145,33 @@ def _nan_check(window: EasinessWindow, outlook: Outlook, images: int) -> Iterato
         f"the router returned NaN for {count} of the last {len(window)} images, expected a share "
         f"of {expected:.4f}; such images count as hard: look at the camera and the preprocessing"
     )
-    yield Check(Alarm("nan", message, share, limit, images), share > limit, share <= limit)
+    yield LimitCheck(Alarm("nan", message, share, limit, images), share > limit, share <= limit)
 
 
-def _psi_check(reading: DriftReading, limit: float, window: int, images: int) -> Check:
+def _psi_check(reading: DriftReading, limit: float, window: int, images: int) -> LimitCheck:
     limit = max(limit, reading.psi_noise)
     message = (
         f"easiness has drifted: population stability index {reading.psi:.3f} over the last "
         f"{window} images, limit {limit:.3f}; {_ADVICE}"
     )
     alarm = Alarm("psi", message, reading.psi, limit, images)
-    return Check(alarm, reading.psi > limit, reading.psi <= RECOVERED * limit)
+    return LimitCheck(alarm, reading.psi > limit, reading.psi <= RECOVERED * limit)
 
 
-def _ks_check(reading: DriftReading, level: float, window: int, images: int) -> Check:
+def _ks_check(reading: DriftReading, level: float, window: int, images: int) -> LimitCheck:
     limit, p_value = level / LOOKS_PER_WINDOW, reading.ks_p_value
     message = (
         f"easiness has drifted: Kolmogorov-Smirnov statistic {reading.ks_statistic:.3f} over the "
         f"last {window} images has p = {p_value:.2g}, limit {limit:.2g}; {_ADVICE}"
     )
-    return Check(Alarm("ks", message, p_value, limit, images), p_value < limit, p_value >= level)
+    return LimitCheck(
+        Alarm("ks", message, p_value, limit, images), p_value < limit, p_value >= level
+    )
 
 
 def _hard_check(
     window: EasinessWindow, outlook: Outlook, tolerance: float, images: int
-) -> Iterator[Check]:
+) -> Iterator[LimitCheck]:
     share, expected = window.hard_share, window.expected_hard_share
     if share is None or expected is None:
         return
@@ -180,4 +182,4 @@ def _hard_check(
         f"{expected:.1%} within {limit:.1%}; {_ADVICE}"
     )
     alarm = Alarm("hard_share", message, distance, limit, images)
-    yield Check(alarm, distance > limit, distance <= RECOVERED * limit)
+    yield LimitCheck(alarm, distance > limit, distance <= RECOVERED * limit)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dyninfer.monitoring.alarms import Alarm, AlarmBoard, Check, deliver
+from dyninfer.monitoring.alarms import Alarm, AlarmBoard, LimitCheck, deliver
 from dyninfer.monitoring.audit import AuditJob, Auditor, AuditRecord, Watched, summarise
 from dyninfer.monitoring.easiness_window import (
     LOOKS_PER_WINDOW,
@@ -17,7 +17,7 @@ from dyninfer.monitoring.easiness_window import (
     drift_checks,
     read_drift,
 )
-from dyninfer.monitoring.expected import Baseline, Outlook
+from dyninfer.monitoring.expected import Outlook, Reference
 from dyninfer.monitoring.report import AuditReport, MonitorReport, MonitorSettings
 from dyninfer.results.answer import Answer
 from dyninfer.results.tasks import Options
@@ -43,12 +43,12 @@ class Watch:
         self,
         watched: Watched,
         settings: MonitorSettings,
-        baseline: Baseline | None,
+        reference: Reference | None,
         on_alarm: Callable[[Alarm], object] | None,
     ) -> None:
         self.settings = settings
         self._exits = count_ways(watched.points)
-        self._baseline = baseline
+        self._reference = reference
         self._on_alarm = on_alarm
         self._lock = threading.Lock()
         self._generator = np.random.default_rng(settings.seed)
@@ -84,17 +84,17 @@ class Watch:
         deliver(alarms, self._on_alarm)
 
     def _expect(self, policy: Policy) -> None:
-        """Know what the policy does on the baseline; with two exits easiness does not depend on it.
+        """Know what the policy does on the reference.
 
-        With more, the easiness that is reported is that of the last router that saw the image, so
-        it is only comparable under one policy.
+        With two exits easiness does not depend on it. With more, the easiness that is reported is
+        that of the last router that saw the image, so it is only comparable under one policy.
         """
         if policy is self._policy or policy == self._policy:
             return
         if self._policy is not None and self._exits > 2:
             self._window.clear()
         self._policy = policy
-        self._outlook = self._baseline.under(policy) if self._baseline else None
+        self._outlook = self._reference.under(policy) if self._reference else None
 
     def _add(self, found: Answer) -> None:
         self._images += 1
@@ -114,9 +114,9 @@ class Watch:
         return bool(self._generator.random() < self.settings.audit_share)
 
     def _look(self) -> list[Alarm]:
-        if self._baseline is None:
+        if self._reference is None:
             if self._window.full:
-                self._become_baseline()
+                self._become_reference()
             return []
         if self._outlook is None or self._since_look * LOOKS_PER_WINDOW < self.settings.window:
             return []
@@ -124,16 +124,16 @@ class Watch:
         checks = drift_checks(self._window, self._outlook, self.settings, self._images)
         return self._board.update(checks)
 
-    def _become_baseline(self) -> None:
+    def _become_reference(self) -> None:
         """The first window is what later ones are compared with; for two exits only."""
         count = len(self._window)
         source = f"the first {count} images, for want of a calibration"
-        self._baseline = Baseline(source, self._window.easiness[None].copy())
+        self._reference = Reference(source, self._window.easiness[None].copy())
         logger.info("easiness is compared with that of %s", source)
         self._window.clear()
         self._since_look = 0
         assert self._policy is not None
-        self._outlook = self._baseline.under(self._policy)
+        self._outlook = self._reference.under(self._policy)
 
     def _take_audit(self, record: AuditRecord) -> None:
         """Called by the audits' thread."""
@@ -146,7 +146,7 @@ class Watch:
             alarms = self._board.update(self._disagreement_checks())
         deliver(alarms, self._on_alarm)
 
-    def _disagreement_checks(self) -> list[Check]:
+    def _disagreement_checks(self) -> list[LimitCheck]:
         summary = summarise(self._audits, _AUDIT_LEVEL, self.settings.disagreement_alarm)
         if summary is None or summary.risk_limit is None:
             return []
@@ -157,7 +157,7 @@ class Watch:
             f"{summary.risk_low:.3f}, limit {limit:.3f}; raise the threshold or calibrate again"
         )
         alarm = Alarm("disagreement", message, summary.risk_low, limit, self._images)
-        return [Check(alarm, summary.risk_low > limit, summary.risk <= limit)]
+        return [LimitCheck(alarm, summary.risk_low > limit, summary.risk <= limit)]
 
     def report(self, *, running: bool, failures: int) -> MonitorReport:
         """What is known now."""
@@ -204,8 +204,8 @@ class Watch:
         )
 
     def _source(self) -> str:
-        if self._baseline:
-            return self._baseline.source
+        if self._reference:
+            return self._reference.source
         return f"none yet: {len(self._window)} of the first {self.settings.window} images"
 
 

@@ -14,7 +14,7 @@ import dyninfer
 from dyninfer import Postprocess
 from dyninfer.monitoring.audit import AuditJob, Auditor, AuditRecord, summarise
 from dyninfer.monitoring.drift import mean_bounds
-from dyninfer.monitoring.expected import Baseline
+from dyninfer.monitoring.expected import Reference
 from dyninfer.routing.policy import LeaveAt, Threshold
 from tests.dyninfer.monitoring import watching
 
@@ -184,8 +184,8 @@ def test_a_stopped_auditor_is_freed(watched) -> None:
 
 def test_the_summary_weighs_losses_by_the_share_that_left_early() -> None:
     calibration = watching.calibration_of([0.1, 0.4, 0.6, 0.9], [1.0, 0.5, 0.5, 0.1])
-    baseline = Baseline.of_calibration(calibration)
-    outlooks = [baseline.under(Threshold(0.5)), baseline.under(LeaveAt(0))]
+    reference = Reference.of_calibration(calibration)
+    outlooks = [reference.under(Threshold(0.5)), reference.under(LeaveAt(0))]
     records = [AuditRecord(0.2, 0.5, outlooks[0]), AuditRecord(0.6, 1.0, outlooks[1])]
     summary = summarise(records, 0.025)
     assert summary.mean == pytest.approx(0.4)
@@ -213,8 +213,8 @@ def test_the_risk_is_unbiased_while_the_share_of_easy_images_moves() -> None:
 
 
 def test_what_is_unknown_of_one_audit_is_unknown_of_all() -> None:
-    known = Baseline.of_calibration(watching.calibration_of([0.1, 0.9], 0.5)).under(Threshold(0.5))
-    bare = Baseline.of_easiness([0.1, 0.9], 1).under(Threshold(0.5))
+    known = Reference.of_calibration(watching.calibration_of([0.1, 0.9], 0.5)).under(Threshold(0.5))
+    bare = Reference.of_easiness([0.1, 0.9], 1).under(Threshold(0.5))
     for unknown in (None, bare):
         summary = summarise([AuditRecord(0.5, 1, known), AuditRecord(0.5, 1, unknown)], 0.025)
         assert (summary.expected, summary.risk_limit) == (None, None)
