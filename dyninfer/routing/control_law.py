@@ -17,13 +17,15 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from dyninfer.bundle.validation import first_problem
 from dyninfer.errors import InputError
 from dyninfer.routing.thresholds import SEND_ALL, SEND_NONE
 from dyninfer.types import BoolArray
@@ -88,6 +90,8 @@ class ControllerState:
         images, hard_images: how many were decided, and sent on.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
     cost: Cost
     window: tuple[float, ...]
     exit_costs: tuple[float, float]
@@ -99,8 +103,8 @@ class ControllerState:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return plain | {"cost": self.cost.value}
+        plain: dict[str, Any] = TypeAdapter(ControllerState).dump_python(self, mode="json")
+        return plain
 
     @classmethod
     def from_dict(cls, payload: Mapping[str, Any]) -> ControllerState:
@@ -110,26 +114,17 @@ class ControllerState:
             InputError: a value is missing, unknown, of another kind, or not finite.
         """
         try:
-            if {*payload} != {field.name for field in fields(cls)}:
-                raise ValueError(f"its keys are {', '.join(map(str, payload))}")
-            state = cls(
-                cost=Cost(payload["cost"]),
-                window=tuple(float(value) for value in [*payload["window"]]),
-                exit_costs=_pair(payload["exit_costs"]),
-                debt=float(payload["debt"]),
-                pending=_whole_pair(payload["pending"]),
-                pending_costs=_pair(payload["pending_costs"]),
-                images=int(payload["images"]),
-                hard_images=int(payload["hard_images"]),
-            )
-        except (TypeError, ValueError, OverflowError) as error:
+            if missing := {field.name for field in fields(cls)} - {*payload}:
+                raise InputError(
+                    f"a controller's state has no {', '.join(sorted(missing))}, expected what "
+                    "to_dict gave"
+                )
+            return TypeAdapter(cls).validate_python(payload)
+        except ValidationError as error:
             raise InputError(
-                f"a controller's state is not usable ({error}), expected what to_dict gave"
+                f"a controller's state is not usable: {first_problem(error)}; expected what "
+                "to_dict gave"
             ) from None
-        numbers = (*state.window, *state.exit_costs, state.debt, *state.pending_costs)
-        if not all(map(math.isfinite, numbers)):
-            raise InputError("a controller's state is not finite, expected what to_dict gave")
-        return state
 
 
 def initial_state(
@@ -318,13 +313,3 @@ def _observe_one(
         debt=min(max(debt, -limit), limit),
         exit_costs=exit_costs,
     )
-
-
-def _pair(values: Any) -> tuple[float, float]:
-    first, second = values
-    return float(first), float(second)
-
-
-def _whole_pair(values: Any) -> tuple[int, int]:
-    first, second = values
-    return int(first), int(second)
