@@ -32,10 +32,7 @@ class Column:
 def contact_sheet(title: str, columns: Sequence[Column], tile: int) -> ImageArray:
     """A white page (h, w, 3) uint8 BGR with the columns side by side.
 
-    Args:
-        title: over the page.
-        columns: pictures of any size; each is fitted into a square tile.
-        tile: side of a tile in pixels.
+    Pictures are of any size; each is fitted into a square of ``tile`` pixels.
     """
     rows = max(len(column.tiles) for column in columns)
     top = _MARGIN + 2 * _LINE + _GAP

@@ -47,11 +47,7 @@ def evaluate_policy(
 ) -> PolicyResult:
     """Scores at the detector's policy, of whatever bundle.
 
-    Args:
-        detector: an opened bundle with the policy to measure.
-        samples: pictures of which something is known.
-        time_limit: at most so many pictures, spread evenly, are run once more for their time.
-        progress: called after every picture.
+    At most ``time_limit`` pictures, spread evenly, are run once more for their time.
 
     Raises:
         InputError: no picture can be read, or there is nothing to find in any.

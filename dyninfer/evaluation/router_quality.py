@@ -117,7 +117,7 @@ def compare(
     """Compare ways of choosing the pictures that go on.
 
     Args:
-        scores: of a choice; None where there is nothing to find must not occur.
+        scores: of a choice; there must be something to find.
         fitted: easiness (N,) of every picture by routers that have not seen it, one for each seed.
         others: way -> easiness (N,), or anything that is lower for what goes on first.
         draws: random choices to average over.

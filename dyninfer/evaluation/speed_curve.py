@@ -9,7 +9,6 @@ import numpy as np
 
 from dyninfer.evaluation.scoring import RoutedScores
 from dyninfer.evaluation.way_times import Timed, WayTimes, time_policies
-from dyninfer.results.answer import Answer
 from dyninfer.results.scores import Scores
 from dyninfer.routing.goals import Goal, HardFraction
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
@@ -53,18 +52,13 @@ def measure_points(
     scores: RoutedScores,
     progress: Callable[[], None] = lambda: None,
 ) -> list[CurvePoint]:
-    """Run every picture at every policy, as :func:`time_policies` does.
+    """Run every picture (h, w, 3) uint8 BGR at every policy, as :func:`time_policies` does.
 
-    Args:
-        detector: an opened bundle.
-        pictures: (h, w, 3) uint8 BGR.
-        policies: what to measure.
-        scores: of the same pictures.
-        progress: called after every picture.
+    ``scores`` are of the same pictures.
     """
     active = [detector.resolve(policy) for policy in policies]  # calibrations are read once
     timed = time_policies(detector, pictures, active, progress)
-    ways = np.array([_ways(of_policy.answers) for of_policy in timed])
+    ways = np.array([[a.exit_index for a in of_policy.answers] for of_policy in timed])
     pooled = pooled_times(np.array([of_policy.ms for of_policy in timed]), ways)
     last = len(detector.manifest.ways) - 1
     return [
@@ -76,10 +70,6 @@ def measure_points(
         )
         for index, policy in enumerate(policies)
     ]
-
-
-def _ways(answers: Sequence[Answer]) -> list[int]:
-    return [answer.exit_index for answer in answers]
 
 
 def pooled_times(spent_ms: Float64Array, ways: Int64Array) -> Float64Array:

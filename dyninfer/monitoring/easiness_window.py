@@ -91,13 +91,19 @@ class DriftReading:
 
     histogram: tuple[float, ...]
     psi: float
-    psi_noise: float
+    psi_limit: float
     ks_statistic: float
     ks_p_value: float
 
 
-def read_drift(window: EasinessWindow, outlook: Outlook | None) -> DriftReading | None:
-    """Compare distributions; None where one of them is empty."""
+def read_drift(
+    window: EasinessWindow, outlook: Outlook | None, psi_alarm: float | None = None
+) -> DriftReading | None:
+    """Compare distributions; None where one of them is empty.
+
+    The limit of the stability index is ``psi_alarm``, or what chance alone gives where that is
+    more.
+    """
     easiness = on_grid(window.easiness[~np.isnan(window.easiness)])
     if outlook is None or not len(easiness) or not len(outlook.easiness):
         return None
@@ -107,7 +113,7 @@ def read_drift(window: EasinessWindow, outlook: Outlook | None) -> DriftReading 
     return DriftReading(
         histogram=tuple((counts / n).tolist()),
         psi=population_stability_index(counts, outlook.counts),
-        psi_noise=stability_noise(len(counts), n, m, LEVEL),
+        psi_limit=max(stability_noise(len(counts), n, m, LEVEL), psi_alarm or 0.0),
         ks_statistic=statistic,
         ks_p_value=ks_p_value(statistic, n, m),
     )
@@ -125,9 +131,9 @@ def drift_checks(
     checks = list(_nan_check(window, outlook, images))
     if len(window) < settings.min_images:
         return checks
-    reading = read_drift(window, outlook)
+    reading = read_drift(window, outlook, settings.psi_alarm)
     if reading and settings.psi_alarm is not None:
-        checks.append(_psi_check(reading, settings.psi_alarm, len(window), images))
+        checks.append(_psi_check(reading, len(window), images))
     if reading and settings.ks_alarm is not None:
         checks.append(_ks_check(reading, settings.ks_alarm, len(window), images))
     if settings.hard_share_alarm is not None:
@@ -148,8 +154,8 @@ def _nan_check(window: EasinessWindow, outlook: Outlook, images: int) -> Iterato
     yield LimitCheck(Alarm("nan", message, share, limit, images), share > limit, share <= limit)
 
 
-def _psi_check(reading: DriftReading, limit: float, window: int, images: int) -> LimitCheck:
-    limit = max(limit, reading.psi_noise)
+def _psi_check(reading: DriftReading, window: int, images: int) -> LimitCheck:
+    limit = reading.psi_limit
     message = (
         f"easiness has drifted: population stability index {reading.psi:.3f} over the last "
         f"{window} images, limit {limit:.3f}; {_ADVICE}"

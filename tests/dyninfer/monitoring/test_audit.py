@@ -84,8 +84,7 @@ def test_an_offer_returns_while_an_audit_is_under_way_and_a_full_queue_drops(
     auditor = started(lambda _: None, capacity=2)
     assert auditor.offer(job())
     assert gate.entered.wait(LONG_S)
-    assert [auditor.offer(job()) for _ in range(4)] == [True, True, False, False]
-    assert not auditor.has_room()
+    assert [auditor.offer(job()) for _ in range(5)] == [True, True, False, False, False]
     assert (auditor.pending, auditor.dropped) == (3, 3)
     assert not auditor.finish(0)
     gate.open.set()
@@ -188,13 +187,13 @@ def test_the_summary_weighs_losses_by_the_share_that_left_early() -> None:
     outlooks = [reference.under(Threshold(0.5)), reference.under(LeaveAt(0))]
     records = [AuditRecord(0.2, 0.5, outlooks[0]), AuditRecord(0.6, 1.0, outlooks[1])]
     summary = summarise(records, 0.025)
-    assert summary.mean == pytest.approx(0.4)
-    assert (summary.low, summary.high) == mean_bounds(summary.mean, 2, 0.025)
+    assert summary.disagreement == pytest.approx(0.4)
+    assert summary.disagreement_interval == mean_bounds(summary.disagreement, 2, 0.025)
     # half left early of some images and all of others: two audits stand for 2 + 1 images
     assert summary.risk == pytest.approx(0.4 * 2 / 3)
-    bounds = np.array(mean_bounds(summary.mean, 2, 0.025)) * 2 / 3
-    assert (summary.risk_low, summary.risk_high) == pytest.approx(tuple(bounds))
-    assert summary.expected == pytest.approx((0.3 + 2.1 / 4) / 2)
+    bounds = np.array(mean_bounds(summary.disagreement, 2, 0.025)) * 2 / 3
+    assert summary.risk_interval == pytest.approx(tuple(bounds))
+    assert summary.expected_disagreement == pytest.approx((0.3 + 2.1 / 4) / 2)
     limits = [outlook.risk_limit for outlook in outlooks]
     assert summary.risk_limit == pytest.approx(np.mean(limits))
     assert summarise(records, 0.025, limit=0.07).risk_limit == 0.07
@@ -217,5 +216,5 @@ def test_what_is_unknown_of_one_audit_is_unknown_of_all() -> None:
     bare = Reference.of_easiness([0.1, 0.9], 1).under(Threshold(0.5))
     for unknown in (None, bare):
         summary = summarise([AuditRecord(0.5, 1, known), AuditRecord(0.5, 1, unknown)], 0.025)
-        assert (summary.expected, summary.risk_limit) == (None, None)
-        assert summary.mean == 0.5
+        assert (summary.expected_disagreement, summary.risk_limit) == (None, None)
+        assert summary.disagreement == 0.5
