@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def evaluate_policy(
         if len(kept) % stride == 0:
             spent_ms.append(time_once(detector, image)[0])
         kept.append(sample)
-    readable = replace(samples, items=tuple(kept), warnings=(*samples.warnings, *notes.warnings()))
+    readable = notes.left_of(samples, kept)
     scoring.check(readable, detector.class_names)
     taken = np.bincount([f.exit_index for f in found], minlength=len(detector.manifest.ways))
     return PolicyResult(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -83,8 +84,8 @@ def run_samples(
     """
     manifest, notes = detector.manifest, ReadingNotes()
     task, scoring = manifest.task.kind, SCORING[manifest.task]
-    tally, exact = scoring.tally(), scoring.options(manifest)
-    labelled = samples.labelled
+    labelled, exact = samples.labelled, scoring.options(manifest)
+    noted: list[Any] = []
     kept: list[Sample] = []
     signals: list[Sequence[Float32Array | None]] = []
     losses: list[list[float]] = []
@@ -95,18 +96,17 @@ def run_samples(
         signals.append(trace.signals)
         losses.append([task.loss(early, found[-1]) for early in found[:-1]])
         if labelled:
-            tally.add(sample, [way.answer(exact) for way in trace.ways])
+            noted.append(scoring.note(sample, [way.answer(exact) for way in trace.ways]))
     refuse_few(len(kept))
-    readable = replace(samples, items=tuple(kept), warnings=(*samples.warnings, *notes.warnings()))
     columns = [_column(values) for values in zip(*signals, strict=True)]
     pairs = zip(detector.points, columns, strict=True)
     easiness = [column for point, column in pairs if point.signal == EASINESS]
     return Outcomes(
-        readable,
+        notes.left_of(samples, kept),
         np.array(easiness, np.float64).reshape(-1, len(kept)),
         np.array(losses, np.float64).T,
         replay(detector.points, columns, default_policy(detector.points), len(kept)),
-        tally.scores() if labelled else None,
+        scoring.scores(noted) if labelled else None,
     )
 
 
@@ -127,18 +127,19 @@ class ReadingNotes:
     unreadable: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
 
-    def warnings(self) -> list[str]:
-        """One line for each kind, or none."""
+    def left_of(self, samples: Samples, kept: Sequence[Sample]) -> Samples:
+        """Those that are kept, with one more warning for each kind of note."""
         kinds = (
             ("unreadable pictures are left out", self.unreadable),
             ("pictures are of another size than the annotations say", self.resized),
         )
-        return [
+        warnings = [
             f"{len(notes)} {what}: {notes[0]}"
             + (f" (and {len(notes) - 1} more)" if len(notes) > 1 else "")
             for what, notes in kinds
             if notes
         ]
+        return replace(samples, items=tuple(kept), warnings=(*samples.warnings, *warnings))
 
 
 def read_all(
@@ -164,8 +165,7 @@ def read_all(
 def only_readable(samples: Samples, progress: Callable[[], None] = lambda: None) -> Samples:
     """The pictures that can be read, with warnings about the others; ``progress`` after each."""
     notes = ReadingNotes()
-    kept = tuple(sample for sample, _ in read_all(samples.items, notes, progress))
-    return replace(samples, items=kept, warnings=(*samples.warnings, *notes.warnings()))
+    return notes.left_of(samples, [s for s, _ in read_all(samples.items, notes, progress)])
 
 
 def pictures_to_time(samples: Samples, limit: int) -> list[Sample]:

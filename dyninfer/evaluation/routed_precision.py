@@ -11,6 +11,7 @@ https://cocodataset.org/#detection-eval.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -117,11 +118,7 @@ class RoutedPrecision:
         self._pictures = pictures
         self._count = len(pictures)
         classes = np.concatenate([p.object_classes for p in pictures] or [np.empty(0, np.int64)])
-        self._objects = dict(
-            zip(
-                *(column.tolist() for column in np.unique(classes, return_counts=True)), strict=True
-            )
-        )
+        self._objects = Counter(np.sort(classes).tolist())
         entries = [
             (number, index, matches)
             for number, picture in enumerate(pictures)
