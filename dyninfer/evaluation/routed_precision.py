@@ -129,9 +129,7 @@ class RoutedPrecision:
         exit_index = np.repeat(np.array([index for _, index, _ in entries], np.int64), sizes)
         nothing = np.empty((0, _LEVELS), np.bool_)
         class_ids = np.concatenate([np.empty(0, np.int64), *(m.class_ids for _, _, m in entries)])
-        confidences = np.concatenate(
-            [np.empty(0, np.float32), *(m.confidences for _, _, m in entries)]
-        )
+        confidences = np.concatenate([np.empty(0), *(m.confidences for _, _, m in entries)])
         # stable: of equal confidences, the earlier picture's comes first
         order = np.lexsort((-confidences, class_ids))
         self._picture, self._exit, self._class = picture[order], exit_index[order], class_ids[order]

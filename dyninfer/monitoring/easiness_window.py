@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,19 +31,19 @@ _ADVICE = "calibrate again on present images"
 
 
 class EasinessWindow:
-    """A ring of the latest images. Not safe for threads: its owner holds a lock."""
+    """The latest images. Not safe for threads: its owner holds a lock."""
 
     def __init__(self, size: int) -> None:
-        self._ring = np.empty((3, size))
-        self._seen = 0
+        self._images: deque[tuple[float, float, float]] = deque(maxlen=size)
+        self.clear = self._images.clear
 
     def __len__(self) -> int:
-        return min(self._seen, self._ring.shape[1])
+        return len(self._images)
 
     @property
     def full(self) -> bool:
         """Whether the next image replaces another."""
-        return self._seen >= self._ring.shape[1]
+        return len(self) == self._images.maxlen
 
     def add(self, easiness: float, hard: float, expected: float) -> None:
         """Take an image in, NaN for what does not count.
@@ -52,22 +53,18 @@ class EasinessWindow:
             hard: 1 where it reached the last exit, else 0; NaN if the policy did not decide.
             expected: the hard share that the policy was expected to have.
         """
-        self._ring[:, self._seen % self._ring.shape[1]] = easiness, hard, expected
-        self._seen += 1
-
-    def clear(self) -> None:
-        """Forget all images."""
-        self._seen = 0
+        self._images.append((easiness, hard, expected))
 
     @property
     def easiness(self) -> Float64Array:
-        """(n,) easiness of the images in no order, NaN included."""
-        return self._ring[0, : len(self)]
+        """(n,) easiness of the images, the oldest first, NaN included."""
+        return self._column(0)
 
     @property
     def hard_share(self) -> float | None:
         """Share of the images that reached the last exit, of those whose policy decided."""
-        return _mean(self._ring[1, : len(self)])
+        hard = self._column(1)
+        return _mean(hard[~np.isnan(hard)])
 
     @property
     def expected_hard_share(self) -> float | None:
@@ -75,14 +72,15 @@ class EasinessWindow:
 
         None where that is unknown of one of them: the two would be of different images.
         """
-        rows = self._ring[1:, : len(self)]
-        expected = rows[1, ~np.isnan(rows[0])]
-        return None if np.isnan(expected).any() else _mean(expected)
+        return _mean(self._column(2)[~np.isnan(self._column(1))])
+
+    def _column(self, index: int) -> Float64Array:
+        return np.array([image[index] for image in self._images], np.float64)
 
 
 def _mean(values: Float64Array) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
+    """The mean; None where there is none, or one is unknown."""
+    return None if not len(values) or np.isnan(values).any() else float(values.mean())
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ class Watch:
         risk, low, limit = summary.risk, summary.risk_interval[0], summary.risk_limit
         message = (
             f"answers of earlier exits disagree with the last exit's more than expected: the risk "
-            f"is {risk:.3f} by {len(self._audits)} audits, surely above {low:.3f}, limit "
+            f"is {risk:.3f} by {len(self._audits)} audits, beyond chance above {low:.3f}, limit "
             f"{limit:.3f}; raise the threshold or calibrate again"
         )
         alarm = Alarm("disagreement", message, low, limit, self._images)
