@@ -55,13 +55,9 @@ PHOTOS: dict[Split, tuple[tuple[str, str], ...]] = {
 
 @dataclass(frozen=True)
 class Scene:
-    """One labelled image.
+    """One labelled image (H, W, 3), BGR, drawn from a difficulty in [0, 1].
 
-    Attributes:
-        image: (H, W, 3) uint8, BGR.
-        boxes_xyxy: (D, 4) float32, pixels, tight around the ink of each digit.
-        class_ids: (D,) int64, the digits themselves.
-        difficulty: in [0, 1]; what the scene was drawn from.
+    Boxes (D, 4) are in pixels, tight around the ink of each digit; ``class_ids`` are the digits.
     """
 
     image: ImageArray

@@ -19,16 +19,15 @@ from dyninfer.runtime.detector import Detector
 
 @dataclass(frozen=True)
 class PolicyResult:
-    """One policy on all pictures.
+    """One policy on the pictures that could be read.
 
     Attributes:
         policy: what was set, in words, and the threshold that a goal came to.
         title: what ``scores`` are, in one word.
         scores: everything that the task's scoring says, by name.
         exit_shares: share of the pictures that took each way.
-        mean_ms: mean wall-clock milliseconds of a picture, one at a time, from the decoded picture
-            to answers with the bundle's own options.
-        samples: the pictures that could be read, and warnings about the others.
+        mean_ms: of a picture, from the decoded one to answers with the bundle's own options.
+        samples: with warnings about pictures that could not be read.
     """
 
     policy: str

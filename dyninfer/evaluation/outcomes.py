@@ -117,12 +117,7 @@ def _column(values: Sequence[Float32Array | None]) -> Float32Array:
 
 @dataclass(frozen=True)
 class ReadingNotes:
-    """What was noticed while pictures were read, one entry for each.
-
-    Attributes:
-        unreadable: why a picture was left out.
-        resized: pictures of another size than the annotations say.
-    """
+    """Pictures that were left out, and why, and those of another size than annotations say."""
 
     unreadable: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)

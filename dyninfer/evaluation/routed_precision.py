@@ -31,13 +31,10 @@ _LEVELS = len(IOU_THRESHOLDS)
 
 @dataclass(frozen=True)
 class Matches:
-    """Detections of one picture at one way, by class and then the surest first.
+    """Detections (D,) of one picture at one way, by class and then the surest first.
 
-    Attributes:
-        class_ids: (D,).
-        confidences: (D,).
-        true: (D, 10), whether each finds an object, at each IoU threshold.
-        ignored: (D, 10), whether each lies in a crowd and so counts neither way.
+    ``true`` (D, 10) says whether each finds an object, at each IoU threshold; ``ignored`` (D, 10)
+    whether it lies in a crowd and so counts neither way.
     """
 
     class_ids: Int64Array

@@ -66,7 +66,7 @@ class Scoring(Protocol):
 
     def options(self, manifest: Manifest) -> Options:
         """Of the postprocessing, where answers are scored."""
-        ...
+        return manifest.evaluation_options
 
     def note(self, sample: Sample, found: Sequence[Answer]) -> Any:
         """What is right of the answers of every way to a picture of which something is known."""
@@ -83,7 +83,7 @@ class Scoring(Protocol):
         ...
 
 
-class DetectScoring:
+class DetectScoring(Scoring):
     """COCO's average precision."""
 
     title = "precision"
@@ -101,10 +101,6 @@ class DetectScoring:
                 "average precision needs at least one"
             )
         average_precision([], [], 0)  # raises where its library is missing
-
-    def options(self, manifest: Manifest) -> Options:
-        """See :class:`Scoring`."""
-        return manifest.evaluation_options
 
     def note(self, sample: Sample, found: Sequence[Answer]) -> PictureMatches:
         """See :class:`Scoring`."""
@@ -152,7 +148,7 @@ class RoutedAccuracy:
         return np.asarray(right[:, -1] - right[:, 0], np.float64)
 
 
-class ClassifyScoring:
+class ClassifyScoring(Scoring):
     """Whether the right class is the first, or among the first five."""
 
     title = "accuracy"

@@ -20,13 +20,10 @@ HARD_FRACTIONS = (0.25, 0.5, 0.75)
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One policy on all pictures.
+    """One policy, as it was asked for, on all pictures.
 
-    Attributes:
-        policy: what was asked for.
-        hard_share: share of the pictures that took the last way, in [0, 1].
-        scores: of the ways that the policy chose.
-        timed: answers with the bundle's own options, and milliseconds; see :func:`pooled_times`.
+    ``hard_share`` of them, in [0, 1], took the last way; for the milliseconds of ``timed`` see
+    :func:`pooled_times`.
     """
 
     policy: Policy | Goal
@@ -76,11 +73,8 @@ def pooled_times(spent_ms: Float64Array, ways: Int64Array) -> Float64Array:
     """Each time as the mean of all runs in which the same picture took the same way.
 
     Policies that send a picture the same way do the same work; what differs between their times
-    is the machine's noise, which would hide the difference between the policies.
-
-    Args:
-        spent_ms: (policies, N) milliseconds.
-        ways: (policies, N) way that each picture took.
+    is the machine's noise, which would hide the difference between the policies. Both arrays are
+    (policies, N).
     """
     pooled = np.empty_like(spent_ms)
     for index in np.unique(ways):

@@ -95,10 +95,9 @@ def summarise(
     at which more images leave early have more audits: the share over the whole time is therefore
     the harmonic, not the arithmetic mean of the shares that the audits met.
 
-    Args:
-        records: of the latest audits.
-        level: chance that each bound is wrong, by :func:`dyninfer.monitoring.drift.mean_bounds`.
-        limit: of the risk; None for what the reference says.
+    Each bound is wrong with a chance of at most ``level``, see
+    :func:`dyninfer.monitoring.drift.mean_bounds`. ``limit`` is of the risk; None for what the
+    reference says.
     """
     audits = list(records)
     if not audits:
@@ -131,13 +130,8 @@ class Auditor:
     """One thread that asks for the last way's answer to images that it is offered.
 
     The thread refers to what it is given here, never to the detector, so that a detector that is
-    dropped without being closed is still freed; its owner then calls :meth:`signal_stop`.
-
-    Args:
-        watched: what is audited.
-        on_audited: called with every record, in the thread.
-        capacity: images that wait at most.
-        patience_s: how long an audit waits for a moment when no other call is under way.
+    dropped without being closed is still freed; its owner then calls :meth:`signal_stop`. Every
+    record goes to ``on_audited``, in the thread.
     """
 
     def __init__(

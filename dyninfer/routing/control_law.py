@@ -216,12 +216,9 @@ def _quantile(ordered: list[float], share: float, *, owes_hard: bool) -> float:
 def decide(
     settings: ControlSettings, state: ControllerState, easiness: npt.ArrayLike
 ) -> tuple[BoolArray, ControllerState]:
-    """Decide images one after the other: each moves the state that the next one meets.
+    """Decide images (N,) one after the other: each moves the state that the next one meets.
 
-    Args:
-        settings: what to hold.
-        state: before the first image.
-        easiness: (N,). NaN is hard, and counts, but does not enter the window.
+    An easiness of NaN is hard, and counts, but does not enter the window.
 
     Returns:
         (N,) bool, True for hard images, and the state after the last.
@@ -259,12 +256,8 @@ def observe(
 ) -> ControllerState:
     """Replace what decided images were expected to cost by what they did cost.
 
-    Args:
-        settings: what to hold.
-        state: before.
-        exits: (N,) exit of every image, 0 or 1.
-        ms: (N,) its milliseconds; NaN where they were not measured: such images count with the
-            cost that was expected of them.
+    Of every image (N,) there are its exit, 0 or 1, and its milliseconds. These are NaN where they
+    were not measured: such images count with the cost that was expected of them.
 
     Raises:
         InputError: the arrays do not fit each other, an exit is another, or a time infinite.

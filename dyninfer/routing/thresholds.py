@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from dyninfer.routing.policy import Threshold
+from dyninfer.routing.replay import cascade_points, replay
 from dyninfer.types import Float64Array, Int64Array
 
 SEND_NONE = 0.0
@@ -47,10 +49,9 @@ def percentile_thresholds(easiness: npt.ArrayLike, percentiles: npt.ArrayLike) -
 
 def exits_at(easiness: npt.ArrayLike, threshold: float) -> Int64Array:
     """(N,) index of the exit at which each image leaves, at one threshold for all routers."""
-    # float32, as the runtime compares
-    rows = np.atleast_2d(np.asarray(easiness, np.float32))
-    leaves = rows >= np.float32(threshold)
-    return np.where(leaves.any(axis=0), leaves.argmax(axis=0), len(rows)).astype(np.int64)
+    rows = np.atleast_2d(np.asarray(easiness, np.float32))  # as the runtime compares
+    points = cascade_points(len(rows) + 1)
+    return replay(points, tuple(rows), Threshold(threshold), rows.shape[1])
 
 
 def hard_fraction_at(easiness: npt.ArrayLike, threshold: float) -> float:
