@@ -33,10 +33,10 @@ from .routing.control import Controller as Controller
 from .routing.control_law import ControllerState as ControllerState
 from .routing.goals import Accuracy as Accuracy
 from .routing.goals import CertifiedRisk as CertifiedRisk
-from .routing.goals import FramesPerSecond as FramesPerSecond
+from .routing.goals import Goal as Goal
 from .routing.goals import HardFraction as HardFraction
-from .routing.goals import LatencyBudget as LatencyBudget
-from .routing.goals import Target as Target
+from .routing.latency import FramesPerSecond as FramesPerSecond
+from .routing.latency import LatencyBudget as LatencyBudget
 from .routing.policy import AlwaysEasy as AlwaysEasy
 from .routing.policy import AlwaysHard as AlwaysHard
 from .routing.policy import Chosen as Chosen

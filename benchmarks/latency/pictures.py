@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from dyninfer.errors import InputError
-from dyninfer.evaluation.dataset import Sample, Samples
+from dyninfer.evaluation.dataset import Samples
 from dyninfer.evaluation.outcomes import ReadingNotes, pictures_to_time, read_all
 from dyninfer.types import Float32Array, ImageArray
 
@@ -99,7 +99,5 @@ def load_pictures(
             f"none of the {len(chosen)} pictures can be read: {notes.unreadable[0]}; "
             "give pictures, or leave --images out for made-up ones"
         )
-    items: tuple[Sample, ...] = tuple(sample for sample, _ in read)
-    warnings = (*samples.warnings, *notes.warnings())
-    usable = Samples(items, warnings, samples.labels_sha256)
-    return BenchPictures(OF_THE_USER, tuple(array for _, array in read), usable, warnings)
+    usable = notes.left_of(samples, [sample for sample, _ in read])
+    return BenchPictures(OF_THE_USER, tuple(array for _, array in read), usable, usable.warnings)

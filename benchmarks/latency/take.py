@@ -46,7 +46,7 @@ from dyninfer.benchmarks.machine import (
 from dyninfer.benchmarks.memory import peak_memory_mib
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import DyninferError
-from dyninfer.routing.goals import Target
+from dyninfer.routing.goals import Goal
 from dyninfer.routing.policy import Policy
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.engine_choice import EngineChoice
@@ -77,7 +77,7 @@ class BenchRequest:
     engine: EngineChoice = field(default_factory=EngineChoice)
     choices: Choices = field(default_factory=Choices)
     effort: Effort = field(default_factory=Effort)
-    policy: Policy | Target | None = None
+    policy: Policy | Goal | None = None
     baselines: BaselineRequest = field(default_factory=BaselineRequest)
 
 

@@ -21,7 +21,7 @@ from rich.progress import (
 from dyninfer.errors import DyninferError, InputError, PolicyError
 
 if TYPE_CHECKING:
-    from dyninfer.routing.goals import Target
+    from dyninfer.routing.goals import Goal
     from dyninfer.routing.policy import Policy
 
 stdout = Console(highlight=False)
@@ -81,7 +81,7 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2] or match[1])
 
 
-def read_speed(text: str) -> Policy | Target:
+def read_speed(text: str) -> Policy | Goal:
     """What ``--speed`` asks for.
 
     Raises:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dyninfer.evaluation.evaluate import PolicyResult
     from dyninfer.evaluation.routed_curve import CurveResult
     from dyninfer.results.scores import Scores
-    from dyninfer.routing.goals import Target
+    from dyninfer.routing.goals import Goal
     from dyninfer.routing.policy import Policy
     from dyninfer.runtime.detector import Detector
 
@@ -52,7 +52,7 @@ class SettingOptions:
         bool, typer.Option("--curve", help="All hard fractions, and how good the routing is.")
     ] = False
 
-    def policy(self) -> Policy | Target | None:
+    def policy(self) -> Policy | Goal | None:
         """What was asked for; None for the bundle's own, and for the curve.
 
         Raises:

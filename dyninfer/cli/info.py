@@ -156,9 +156,8 @@ def _calibration_fits(bundle: Bundle, calibration: Calibration) -> bool:
 
     Which engine opens them is not known here.
     """
-    files = [source_hashes(bundle.manifest)]
-    files += [build.onnx_sha256() for build in list_builds(bundle)[0].values()]
-    return dict(calibration.engine.stages_sha256) in files
+    built = [build.onnx_sha256() for build in list_builds(bundle)[0].values()]
+    return dict(calibration.engine.stages_sha256) in [source_hashes(bundle.manifest), *built]
 
 
 def _unusable_calibration(bundle: Bundle) -> str | None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dyninfer.bundle.manifest import Manifest
     from dyninfer.cli.results import ResultWriter
     from dyninfer.results.tasks import Options
-    from dyninfer.routing.goals import Target
+    from dyninfer.routing.goals import Goal
     from dyninfer.routing.policy import Policy
     from dyninfer.runtime.detector import Detector
     from dyninfer.types import ImageArray
@@ -48,7 +48,7 @@ class RouteOptions:
         bool, typer.Option("--always-hard", help="Run to the last exit, whatever the router.")
     ] = False
 
-    def policy(self) -> Policy | Target | None:
+    def policy(self) -> Policy | Goal | None:
         """What was asked for; None for the bundle's own.
 
         Raises:

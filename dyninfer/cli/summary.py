@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dyninfer.results.answer import Answer
-from dyninfer.routing.goal import describe_setting
+from dyninfer.routing.goals import describe_setting
 from dyninfer.runtime.detector import Detector
 from dyninfer.spans import AFTER_STAGES, BEFORE_STAGES
 

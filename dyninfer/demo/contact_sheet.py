@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from dyninfer.images.spec import ImageSpec
+from dyninfer.errors import InputError
+from dyninfer.images.spec import ImageSpec, Placement
 from dyninfer.types import ImageArray
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -30,10 +32,7 @@ class Column:
 def contact_sheet(title: str, columns: Sequence[Column], tile: int) -> ImageArray:
     """A white page (h, w, 3) uint8 BGR with the columns side by side.
 
-    Args:
-        title: over the page.
-        columns: pictures of any size; each is fitted into a square tile.
-        tile: side of a tile in pixels.
+    Pictures are of any size; each is fitted into a square of ``tile`` pixels.
     """
     rows = max(len(column.tiles) for column in columns)
     top = _MARGIN + 2 * _LINE + _GAP
@@ -47,20 +46,34 @@ def contact_sheet(title: str, columns: Sequence[Column], tile: int) -> ImageArra
         page[top - _GAP // 2 - 3 : top - _GAP // 2, left : left + tile] = column.colour
         for row, picture in enumerate(column.tiles):
             y = top + row * (tile + _GAP)
-            page[y : y + tile, left : left + tile] = _fit(picture, tile)
+            page[y : y + tile, left : left + tile] = _on_grey(picture, tile)
     return page
 
 
-def _fit(picture: ImageArray, tile: int) -> ImageArray:
-    """The picture on a grey square, never cropped."""
-    place = ImageSpec(height=tile, width=tile).place(picture.shape[1], picture.shape[0])
-    square: ImageArray = np.full((tile, tile, 3), 235, np.uint8)
+def fit_square(picture: ImageArray, side: int) -> tuple[ImageArray, Placement]:
+    """The picture, resized so that its longer side has ``side`` pixels, and its place there."""
+    place = ImageSpec(height=side, width=side).place(picture.shape[1], picture.shape[0])
     size = (place.resized_width, place.resized_height)
-    shrinks = size[0] < picture.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    resized = cv2.resize(picture, size, interpolation=method)
-    square[place.top : place.top + size[1], place.left : place.left + size[0]] = resized
+    method = cv2.INTER_AREA if size[0] < picture.shape[1] else cv2.INTER_CUBIC
+    return cv2.resize(picture, size, interpolation=method).astype(np.uint8, copy=False), place
+
+
+def _on_grey(picture: ImageArray, tile: int) -> ImageArray:
+    """The picture on a grey square, never cropped."""
+    square: ImageArray = np.full((tile, tile, 3), 235, np.uint8)
+    resized, place = fit_square(picture, tile)
+    height, width = resized.shape[:2]
+    square[place.top : place.top + height, place.left : place.left + width] = resized
     return square
+
+
+def write_picture(path: Path, picture: ImageArray) -> None:
+    """Write a picture in the format that its name ends in, or say why not."""
+    done, data = cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    if not done:
+        raise InputError(f"{path} cannot be encoded as {path.suffix[1:].upper()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.tobytes())
 
 
 def _text(page: ImageArray, text: str, origin: tuple[int, int], scale: float, width: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +37,7 @@ def write_curve_picture(
 ) -> None:
     """Draw AP against milliseconds per image as PNG, without any display.
 
-    Args:
-        path: of the picture.
-        rows: of :func:`dyninfer.evaluation.routed_curve.curve_rows`, from all easy to all hard.
-        marks: settings that were run for real; the first and the last are the two ends.
-        title: over the picture.
-        machine: on which the times were taken.
+    Rows and marks go from all easy to all hard; ``machine`` is where the times were taken.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -68,9 +62,7 @@ def write_curve_picture(
     axes.set_xlim(left, right + _LABEL * (right - left))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False, fontsize=9)
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    path.write_bytes(data.getvalue())
+    figure.savefig(path, format="png")
 
 
 def _draw_lines(axes: Axes, rows: Sequence[CurveRow]) -> None:

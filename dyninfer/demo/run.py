@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dyninfer.bundle.folder import write_atomically
-from dyninfer.demo.contact_sheet import Column, contact_sheet
+from dyninfer.demo.contact_sheet import Column, contact_sheet, fit_square
+from dyninfer.demo.contact_sheet import write_picture as write_picture
 from dyninfer.demo.curve_picture import Mark, write_curve_picture
 from dyninfer.demo.scenes import CLASS_NAMES
-from dyninfer.errors import InputError
 from dyninfer.evaluation.routed_curve import CurveResult
 from dyninfer.evaluation.speed_curve import CurvePoint
 from dyninfer.images.drawing import EASY_BGR, HARD_BGR, annotate
 from dyninfer.images.reading import find_images, read_image
-from dyninfer.images.spec import ImageSpec
 from dyninfer.results.answer import Answer
 from dyninfer.results.detections import Detections
-from dyninfer.routing.goals import Target
+from dyninfer.routing.goals import Goal
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import Float64Array, ImageArray
@@ -32,51 +30,23 @@ TILES_PER_COLUMN = 4
 TILE = 320  # pixels; scenes are small, and labels must be legible on them
 
 
-@dataclass(frozen=True)
 class DemoPaths:
-    """Where the demo writes."""
+    """Where in a folder the demo writes.
 
-    folder: Path
+    Thresholds are taken from the scenes of ``calibration``; everything is measured on those of
+    ``held_out``. ``scenes`` has these with what was found drawn into them.
+    """
 
-    @property
-    def bundle(self) -> Path:
-        """The exported embedded model."""
-        return self.folder / "dy-digits.dyn"
-
-    @property
-    def sheet(self) -> Path:
-        """Easy and hard scenes side by side."""
-        return self.folder / "easy-and-hard.jpg"
-
-    @property
-    def photos(self) -> Path:
-        """Real photographs at several thresholds."""
-        return self.folder / "photographs.jpg"
-
-    @property
-    def curve(self) -> Path:
-        """Accuracy against time, beside random routing and an oracle."""
-        return self.folder / "curve.png"
-
-    @property
-    def calibration(self) -> Path:
-        """Scenes that the thresholds are taken from."""
-        return self.folder / "calibration"
-
-    @property
-    def held_out(self) -> Path:
-        """Scenes that everything is measured on."""
-        return self.folder / "held-out"
-
-    @property
-    def summary(self) -> Path:
-        """The table as JSON."""
-        return self.folder / "summary.json"
-
-    @property
-    def scenes(self) -> Path:
-        """Every scene, annotated."""
-        return self.folder / "scenes"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bundle = folder / "dy-digits.dyn"
+        self.sheet = folder / "easy-and-hard.jpg"
+        self.photos = folder / "photographs.jpg"
+        self.curve = folder / "curve.png"
+        self.calibration = folder / "calibration"
+        self.held_out = folder / "held-out"
+        self.summary = folder / "summary.json"
+        self.scenes = folder / "scenes"
 
 
 def embedded_checkpoint() -> Path:
@@ -96,17 +66,10 @@ def draw(image: ImageArray, detections: Answer, side: int = TILE) -> ImageArray:
 
     It is resized first, so that lines and letters stay fine.
     """
-    place = ImageSpec(height=side, width=side).place(image.shape[1], image.shape[0])
-    shrinks = place.resized_width < image.shape[1]
-    resized = cv2.resize(
-        image,
-        (place.resized_width, place.resized_height),
-        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
-    )
+    resized, place = fit_square(image, side)
     scale = np.array([place.scale_x, place.scale_y] * 2, np.float32)
     assert isinstance(detections, Detections)  # the embedded model detects
-    moved = replace(detections, boxes_xyxy=detections.boxes_xyxy * scale)
-    return annotate(resized.astype(np.uint8, copy=False), moved)
+    return annotate(resized, replace(detections, boxes_xyxy=detections.boxes_xyxy * scale))
 
 
 def draw_easy_and_hard(
@@ -117,44 +80,28 @@ def draw_easy_and_hard(
     # every second one, so that neighbours in the order do not all look alike
     hardest = [pictures[i] for i in order[: 2 * TILES_PER_COLUMN : 2]]
     easiest = [pictures[i] for i in order[::-1][: 2 * TILES_PER_COLUMN : 2]]
-    columns: list[tuple[str, list[ImageArray], Policy, tuple[int, int, int]]] = [
-        ("easy: exit 0 is enough", easiest, AlwaysEasy(), EASY_BGR),
-        ("hard: what exit 0 would say", hardest, AlwaysEasy(), (150, 150, 150)),
-        ("hard: what exit 1 says", hardest, AlwaysHard(), HARD_BGR),
+    easy, hard = AlwaysEasy(), AlwaysHard()
+    early = _draw_all(detector, hardest, easy)
+    columns = [
+        Column("easy: exit 0 is enough", _draw_all(detector, easiest, easy), EASY_BGR),
+        Column("hard: what exit 0 would say", early, (150, 150, 150)),
+        Column("hard: what exit 1 says", _draw_all(detector, hardest, hard), HARD_BGR),
     ]
-    return contact_sheet(
-        "Scenes the router calls easiest and hardest",
-        [
-            Column(title, _draw_all(detector, chosen, policy), colour)
-            for title, chosen, policy, colour in columns
-        ],
-        TILE,
-    )
+    return contact_sheet("Scenes the router calls easiest and hardest", columns, TILE)
 
 
 def _draw_all(
-    detector: Detector, pictures: Sequence[ImageArray], policy: Policy | Target
+    detector: Detector, pictures: Sequence[ImageArray], policy: Policy | Goal
 ) -> list[ImageArray]:
     found = detector(pictures, policy=policy)
     return [draw(picture, result) for picture, result in zip(pictures, found, strict=True)]
 
 
-def draw_photographs(detector: Detector, policies: Sequence[Policy | Target]) -> ImageArray:
+def draw_photographs(detector: Detector, policies: Sequence[Policy | Goal]) -> ImageArray:
     """A page: each built-in photograph, untouched, at every policy."""
     pictures = [read_image(path) for path in find_images(ASSETS / "photos")]
-    columns = []
-    for policy in policies:
-        columns.append(Column(str(policy), _draw_all(detector, pictures, policy)))
+    columns = [Column(str(p), _draw_all(detector, pictures, p)) for p in policies]
     return contact_sheet("Photographs without digits, at several thresholds", columns, TILE)
-
-
-def write_picture(path: Path, picture: ImageArray) -> None:
-    """Write a JPEG, or say why not."""
-    done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    if not done:
-        raise InputError(f"{path} cannot be encoded as JPEG")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.tobytes())
 
 
 def write_scenes(

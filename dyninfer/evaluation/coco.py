@@ -19,11 +19,9 @@ from dyninfer.types import BoolArray
 
 @dataclass(frozen=True)
 class Truth:
-    """What really is in an image.
+    """What really is in an image: boxes (D, 4) in pixels and classes (D,), from 0.
 
     Attributes:
-        boxes_xyxy: (D, 4) pixels.
-        class_ids: (D,) integers, from 0.
         crowd: (D,) bool, or None for no crowds: regions where finds count neither way.
         areas: (D,) square pixels of the objects' outlines, or None for the boxes' areas.
     """

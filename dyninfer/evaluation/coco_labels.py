@@ -20,7 +20,6 @@ _Length = Annotated[float, Field(ge=0)]
 class LabelledImage(BaseModel):
     """A picture that the labels list."""
 
-    model_config = ConfigDict(extra="ignore")
     id: int
     file_name: str
     width: int | None = None
@@ -35,7 +34,6 @@ class LabelledImage(BaseModel):
 class Category(BaseModel):
     """What the labels call a class."""
 
-    model_config = ConfigDict(extra="ignore")
     id: int
     name: str
 
@@ -43,7 +41,7 @@ class Category(BaseModel):
 class ImageLabel(BaseModel):
     """A category of a picture."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
     image_id: int
     category_id: int
 
@@ -62,7 +60,6 @@ LabelT = TypeVar("LabelT", bound=ImageLabel)
 class CocoLabels(BaseModel, Generic[LabelT]):
     """COCO's instances format, https://cocodataset.org/#format-data."""
 
-    model_config = ConfigDict(extra="ignore")
     images: list[LabelledImage] = Field(min_length=1)
     categories: list[Category] = Field(min_length=1)
     annotations: list[LabelT]

@@ -33,11 +33,7 @@ _SLACK = 2  # pixels by which rounding may carry a box beyond its picture
 class Sample:
     """A picture's file and what is known of it.
 
-    Attributes:
-        path: of the file.
-        truth: the objects in it, or None.
-        size: (width, height) that the annotations say the picture has, or None.
-        class_id: the class that it shows, or None.
+    ``size`` is the width and height that annotations say; ``class_id`` the class that it shows.
     """
 
     path: Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,22 +13,21 @@ from dyninfer.evaluation.outcomes import ReadingNotes, read_all
 from dyninfer.evaluation.scoring import SCORING
 from dyninfer.evaluation.way_times import time_once
 from dyninfer.results.answer import Answer
-from dyninfer.routing.goal import describe_setting
+from dyninfer.routing.goals import describe_setting
 from dyninfer.runtime.detector import Detector
 
 
 @dataclass(frozen=True)
 class PolicyResult:
-    """One policy on all pictures.
+    """One policy on the pictures that could be read.
 
     Attributes:
-        policy: what was set, in words, and the threshold that a target came to.
+        policy: what was set, in words, and the threshold that a goal came to.
         title: what ``scores`` are, in one word.
         scores: everything that the task's scoring says, by name.
         exit_shares: share of the pictures that took each way.
-        mean_ms: mean wall-clock milliseconds of a picture, one at a time, from the decoded picture
-            to answers with the bundle's own options.
-        samples: the pictures that could be read, and warnings about the others.
+        mean_ms: of a picture, from the decoded one to answers with the bundle's own options.
+        samples: with warnings about pictures that could not be read.
     """
 
     policy: str
@@ -47,11 +46,7 @@ def evaluate_policy(
 ) -> PolicyResult:
     """Scores at the detector's policy, of whatever bundle.
 
-    Args:
-        detector: an opened bundle with the policy to measure.
-        samples: pictures of which something is known.
-        time_limit: at most so many pictures, spread evenly, are run once more for their time.
-        progress: called after every picture.
+    At most ``time_limit`` pictures, spread evenly, are run once more for their time.
 
     Raises:
         InputError: no picture can be read, or there is nothing to find in any.
@@ -68,7 +63,7 @@ def evaluate_policy(
         if len(kept) % stride == 0:
             spent_ms.append(time_once(detector, image)[0])
         kept.append(sample)
-    readable = replace(samples, items=tuple(kept), warnings=(*samples.warnings, *notes.warnings()))
+    readable = notes.left_of(samples, kept)
     scoring.check(readable, detector.class_names)
     taken = np.bincount([f.exit_index for f in found], minlength=len(detector.manifest.ways))
     return PolicyResult(

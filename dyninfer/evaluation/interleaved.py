@@ -80,12 +80,7 @@ def run_rounds(
     rounds: int,
     on_round: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Time all contestants in turns.
-
-    Args:
-        contestants: by name; each is run once a round.
-        rounds: how many.
-        on_round: called after each.
+    """Time all contestants, given by name, in turns.
 
     Returns:
         Name -> milliseconds, one for each round, in the order of the rounds.
@@ -106,8 +101,7 @@ def quantiles(times_ms: Sequence[float]) -> Quantiles:
     """
     if not times_ms:
         raise InputError("there are no times to summarise, expected at least one")
-    low, p25, median, p75, high = np.quantile(times_ms, [0, 0.25, 0.5, 0.75, 1]).tolist()
-    return Quantiles(len(times_ms), low, p25, median, p75, high)
+    return Quantiles(len(times_ms), *np.quantile(times_ms, [0, 0.25, 0.5, 0.75, 1]).tolist())
 
 
 def ratios(ours_ms: Sequence[float], theirs_ms: Sequence[float]) -> npt.NDArray[np.float64]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dyninfer.bundle.calibration import Figures
 from dyninfer.bundle.manifest import EASINESS
@@ -16,7 +16,8 @@ from dyninfer.evaluation.scoring import SCORING, RoutedScores
 from dyninfer.evaluation.traces import trace_picture
 from dyninfer.images.reading import read_image
 from dyninfer.results.scores import Scores
-from dyninfer.routing.policy import DecisionPoint, Policy, count_ways, default_policy
+from dyninfer.routing.policy import default_policy
+from dyninfer.routing.replay import replay
 from dyninfer.routing.thresholds import mean_ms
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import Float32Array, Float64Array, ImageArray, Int64Array
@@ -83,8 +84,8 @@ def run_samples(
     """
     manifest, notes = detector.manifest, ReadingNotes()
     task, scoring = manifest.task.kind, SCORING[manifest.task]
-    tally, exact = scoring.tally(), scoring.options(manifest)
-    labelled = samples.labelled
+    labelled, exact = samples.labelled, scoring.options(manifest)
+    noted: list[Any] = []
     kept: list[Sample] = []
     signals: list[Sequence[Float32Array | None]] = []
     losses: list[list[float]] = []
@@ -95,18 +96,17 @@ def run_samples(
         signals.append(trace.signals)
         losses.append([task.loss(early, found[-1]) for early in found[:-1]])
         if labelled:
-            tally.add(sample, [way.answer(exact) for way in trace.ways])
+            noted.append(scoring.note(sample, [way.answer(exact) for way in trace.ways]))
     refuse_few(len(kept))
-    readable = replace(samples, items=tuple(kept), warnings=(*samples.warnings, *notes.warnings()))
     columns = [_column(values) for values in zip(*signals, strict=True)]
     pairs = zip(detector.points, columns, strict=True)
     easiness = [column for point, column in pairs if point.signal == EASINESS]
     return Outcomes(
-        readable,
+        notes.left_of(samples, kept),
         np.array(easiness, np.float64).reshape(-1, len(kept)),
         np.array(losses, np.float64).T,
-        ways_taken(detector.points, columns, default_policy(detector.points), len(kept)),
-        tally.scores() if labelled else None,
+        replay(detector.points, columns, default_policy(detector.points), len(kept)),
+        scoring.scores(noted) if labelled else None,
     )
 
 
@@ -115,54 +115,26 @@ def _column(values: Sequence[Float32Array | None]) -> Float32Array:
     return np.array([np.nan if value is None else value for value in values], np.float32)
 
 
-def ways_taken(
-    points: Sequence[DecisionPoint], signals: Sequence[Float32Array], policy: Policy, count: int
-) -> Int64Array:
-    """(N,) way that each picture takes by a policy.
-
-    Args:
-        points: where the route decides, in order.
-        signals: of all ``count`` pictures at each of them.
-        policy: one that may be asked without learning from it.
-        count: of the pictures, N.
-    """
-    open_ways: npt.NDArray[np.bool_] = np.ones((count, count_ways(points)), np.bool_)
-    for point, signal in zip(points, signals, strict=True):
-        elsewhere = np.ones(open_ways.shape[1], np.bool_)
-        elsewhere[list(frozenset().union(*point.ways))] = False
-        rows = np.flatnonzero(~open_ways[:, elsewhere].any(axis=1))
-        outcomes = policy.decide(signal[rows], point.of(rows))
-        for outcome, reached in enumerate(point.ways):
-            left = np.zeros(open_ways.shape[1], np.bool_)
-            left[list(reached)] = True
-            open_ways[rows[outcomes == outcome]] &= left
-    return np.asarray(open_ways.argmax(axis=1), np.int64)
-
-
 @dataclass(frozen=True)
 class ReadingNotes:
-    """What was noticed while pictures were read, one entry for each.
-
-    Attributes:
-        unreadable: why a picture was left out.
-        resized: pictures of another size than the annotations say.
-    """
+    """Pictures that were left out, and why, and those of another size than annotations say."""
 
     unreadable: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
 
-    def warnings(self) -> list[str]:
-        """One line for each kind, or none."""
+    def left_of(self, samples: Samples, kept: Sequence[Sample]) -> Samples:
+        """Those that are kept, with one more warning for each kind of note."""
         kinds = (
             ("unreadable pictures are left out", self.unreadable),
             ("pictures are of another size than the annotations say", self.resized),
         )
-        return [
+        warnings = [
             f"{len(notes)} {what}: {notes[0]}"
             + (f" (and {len(notes) - 1} more)" if len(notes) > 1 else "")
             for what, notes in kinds
             if notes
         ]
+        return replace(samples, items=tuple(kept), warnings=(*samples.warnings, *warnings))
 
 
 def read_all(
@@ -188,8 +160,7 @@ def read_all(
 def only_readable(samples: Samples, progress: Callable[[], None] = lambda: None) -> Samples:
     """The pictures that can be read, with warnings about the others; ``progress`` after each."""
     notes = ReadingNotes()
-    kept = tuple(sample for sample, _ in read_all(samples.items, notes, progress))
-    return replace(samples, items=kept, warnings=(*samples.warnings, *notes.warnings()))
+    return notes.left_of(samples, [s for s, _ in read_all(samples.items, notes, progress)])
 
 
 def pictures_to_time(samples: Samples, limit: int) -> list[Sample]:

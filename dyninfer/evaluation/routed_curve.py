@@ -106,14 +106,10 @@ def evaluate_curve(
     seeds: int = SEEDS,
     progress: Callable[[], None] = lambda: None,
 ) -> CurveResult:
-    """Everything about the curve, from labelled pictures that ran along every way.
+    """Everything about the curve of a cascade with routers, from labelled pictures.
 
-    Args:
-        manifest: of a cascade with routers.
-        outcomes: of :func:`dyninfer.evaluation.outcomes.run_samples`.
-        times: of every exit.
-        seeds: random choices for each threshold.
-        progress: called after each of the :data:`ROWS` rows.
+    There are ``seeds`` random choices for each threshold; ``progress`` is called after each of the
+    :data:`ROWS` rows.
 
     Raises:
         InputError: there is nothing to find in any picture.
@@ -181,12 +177,7 @@ def oracle_exits(exits: Int64Array, gains: Float64Array) -> Int64Array:
 
 
 def routing_quality(rows: Sequence[CurveRow], last_exit_alone_ms: float) -> RoutingQuality:
-    """Means over the rows between all easy and all hard.
-
-    Args:
-        rows: of :func:`curve_rows`, by rising threshold; at least three.
-        last_exit_alone_ms: milliseconds of an image where the last exit's network runs alone.
-    """
+    """Means over the rows between all easy and all hard; at least three, by rising threshold."""
     between = rows[1:-1]
     router = np.array([row.score for row in between])
     oracle = np.array([row.oracle for row in between])

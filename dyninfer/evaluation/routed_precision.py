@@ -11,6 +11,7 @@ https://cocodataset.org/#detection-eval.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,13 +31,10 @@ _LEVELS = len(IOU_THRESHOLDS)
 
 @dataclass(frozen=True)
 class Matches:
-    """Detections of one picture at one way, by class and then the surest first.
+    """Detections (D,) of one picture at one way, by class and then the surest first.
 
-    Attributes:
-        class_ids: (D,).
-        confidences: (D,).
-        true: (D, 10), whether each finds an object, at each IoU threshold.
-        ignored: (D, 10), whether each lies in a crowd and so counts neither way.
+    ``true`` (D, 10) says whether each finds an object, at each IoU threshold; ``ignored`` (D, 10)
+    whether it lies in a crowd and so counts neither way.
     """
 
     class_ids: Int64Array
@@ -117,11 +115,7 @@ class RoutedPrecision:
         self._pictures = pictures
         self._count = len(pictures)
         classes = np.concatenate([p.object_classes for p in pictures] or [np.empty(0, np.int64)])
-        self._objects = dict(
-            zip(
-                *(column.tolist() for column in np.unique(classes, return_counts=True)), strict=True
-            )
-        )
+        self._objects = Counter(np.sort(classes).tolist())
         entries = [
             (number, index, matches)
             for number, picture in enumerate(pictures)
@@ -132,9 +126,7 @@ class RoutedPrecision:
         exit_index = np.repeat(np.array([index for _, index, _ in entries], np.int64), sizes)
         nothing = np.empty((0, _LEVELS), np.bool_)
         class_ids = np.concatenate([np.empty(0, np.int64), *(m.class_ids for _, _, m in entries)])
-        confidences = np.concatenate(
-            [np.empty(0, np.float32), *(m.confidences for _, _, m in entries)]
-        )
+        confidences = np.concatenate([np.empty(0), *(m.confidences for _, _, m in entries)])
         # stable: of equal confidences, the earlier picture's comes first
         order = np.lexsort((-confidences, class_ids))
         self._picture, self._exit, self._class = picture[order], exit_index[order], class_ids[order]

@@ -49,14 +49,7 @@ class MeanStd:
 
 @dataclass(frozen=True)
 class QualityRow:
-    """What one way of choosing the hard pictures gives, over seeds or draws.
-
-    Attributes:
-        name: of the way.
-        share: of the pictures that go on, in [0, 1].
-        ap50: average precision at IoU 0.5, in [0, 1].
-        ap: mean average precision at IoU 0.5 to 0.95.
-    """
+    """What one way of choosing the share of hard pictures gives, over seeds or draws."""
 
     name: str
     share: float
@@ -117,7 +110,7 @@ def compare(
     """Compare ways of choosing the pictures that go on.
 
     Args:
-        scores: of a choice; None where there is nothing to find must not occur.
+        scores: of a choice; there must be something to find.
         fitted: easiness (N,) of every picture by routers that have not seen it, one for each seed.
         others: way -> easiness (N,), or anything that is lower for what goes on first.
         draws: random choices to average over.

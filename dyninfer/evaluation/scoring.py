@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
-from typing import Protocol
+from dataclasses import astuple, replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -46,18 +46,6 @@ class RoutedScores(Protocol):
         ...
 
 
-class Tally(Protocol):
-    """Takes down, picture by picture, what is right of the answers of every way."""
-
-    def add(self, sample: Sample, found: Sequence[Answer], /) -> None:
-        """A picture of which something is known, with an answer for every way."""
-        ...
-
-    def scores(self) -> RoutedScores:
-        """Of all pictures so far."""
-        ...
-
-
 class Scoring(Protocol):
     """How a task's answers are scored.
 
@@ -78,10 +66,14 @@ class Scoring(Protocol):
 
     def options(self, manifest: Manifest) -> Options:
         """Of the postprocessing, where answers are scored."""
+        return manifest.evaluation_options
+
+    def note(self, sample: Sample, found: Sequence[Answer]) -> Any:
+        """What is right of the answers of every way to a picture of which something is known."""
         ...
 
-    def tally(self) -> Tally:
-        """An empty one."""
+    def scores(self, notes: Sequence[Any]) -> RoutedScores:
+        """Of the pictures that were noted."""
         ...
 
     def measure(
@@ -91,19 +83,7 @@ class Scoring(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _PrecisionTally:
-    matches: list[PictureMatches] = field(default_factory=list)
-
-    def add(self, sample: Sample, found: Sequence[Answer]) -> None:
-        assert sample.truth is not None
-        self.matches.append(match_picture(sample.truth, _detections(found)))
-
-    def scores(self) -> RoutedPrecision:
-        return RoutedPrecision(self.matches)
-
-
-class DetectScoring:
+class DetectScoring(Scoring):
     """COCO's average precision."""
 
     title = "precision"
@@ -122,13 +102,14 @@ class DetectScoring:
             )
         average_precision([], [], 0)  # raises where its library is missing
 
-    def options(self, manifest: Manifest) -> Options:
+    def note(self, sample: Sample, found: Sequence[Answer]) -> PictureMatches:
         """See :class:`Scoring`."""
-        return manifest.evaluation_options
+        assert sample.truth is not None
+        return match_picture(sample.truth, _detections(found))
 
-    def tally(self) -> Tally:
+    def scores(self, notes: Sequence[PictureMatches]) -> RoutedPrecision:
         """See :class:`Scoring`."""
-        return _PrecisionTally()
+        return RoutedPrecision(notes)
 
     def measure(
         self, samples: Samples, found: Sequence[Answer], classes: int
@@ -167,18 +148,7 @@ class RoutedAccuracy:
         return np.asarray(right[:, -1] - right[:, 0], np.float64)
 
 
-@dataclass(frozen=True)
-class _AccuracyTally:
-    ranks: list[list[int]] = field(default_factory=list)
-
-    def add(self, sample: Sample, found: Sequence[Answer]) -> None:
-        self.ranks.append([_rank(answer, sample.class_id) for answer in found])
-
-    def scores(self) -> RoutedAccuracy:
-        return RoutedAccuracy(np.array(self.ranks, np.int64))
-
-
-class ClassifyScoring:
+class ClassifyScoring(Scoring):
     """Whether the right class is the first, or among the first five."""
 
     title = "accuracy"
@@ -201,18 +171,21 @@ class ClassifyScoring:
         assert isinstance(options, TopK)  # the manifest was checked
         return replace(options, count=max(options.count, _TOP))
 
-    def tally(self) -> Tally:
+    def note(self, sample: Sample, found: Sequence[Answer]) -> list[int]:
         """See :class:`Scoring`."""
-        return _AccuracyTally()
+        return [_rank(answer, sample.class_id) for answer in found]
+
+    def scores(self, notes: Sequence[Sequence[int]]) -> RoutedAccuracy:
+        """See :class:`Scoring`."""
+        return RoutedAccuracy(np.array(notes, np.int64))
 
     def measure(
         self, samples: Samples, found: Sequence[Answer], _classes: int
     ) -> Mapping[str, float | None]:
         """Top-1 and top-5; see :class:`Scoring`."""
-        tally = _AccuracyTally()
-        for sample, answer in zip(samples.items, found, strict=True):
-            tally.add(sample, [answer])
-        scores = tally.scores().at(np.zeros(len(found), np.int64))
+        pairs = zip(samples.items, found, strict=True)
+        noted = [self.note(sample, [answer]) for sample, answer in pairs]
+        scores = self.scores(noted).at(np.zeros(len(found), np.int64))
         return {"top-1": scores.primary, "top-5": scores.secondary}
 
 

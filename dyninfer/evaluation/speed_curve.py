@@ -9,9 +9,8 @@ import numpy as np
 
 from dyninfer.evaluation.scoring import RoutedScores
 from dyninfer.evaluation.way_times import Timed, WayTimes, time_policies
-from dyninfer.results.answer import Answer
 from dyninfer.results.scores import Scores
-from dyninfer.routing.goals import HardFraction, Target
+from dyninfer.routing.goals import Goal, HardFraction
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import Float64Array, ImageArray, Int64Array
@@ -21,16 +20,13 @@ HARD_FRACTIONS = (0.25, 0.5, 0.75)
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One policy on all pictures.
+    """One policy, as it was asked for, on all pictures.
 
-    Attributes:
-        policy: what was asked for.
-        hard_share: share of the pictures that took the last way, in [0, 1].
-        scores: of the ways that the policy chose.
-        timed: answers with the bundle's own options, and milliseconds; see :func:`pooled_times`.
+    ``hard_share`` of them, in [0, 1], took the last way; for the milliseconds of ``timed`` see
+    :func:`pooled_times`.
     """
 
-    policy: Policy | Target
+    policy: Policy | Goal
     hard_share: float
     scores: Scores
     timed: Timed
@@ -41,7 +37,7 @@ class CurvePoint:
         return float(np.mean(self.timed.ms))
 
 
-def spread_policies() -> list[Policy | Target]:
+def spread_policies() -> list[Policy | Goal]:
     """From all easy to all hard, with the shares of :data:`HARD_FRACTIONS` between."""
     return [AlwaysEasy(), *(HardFraction(share) for share in HARD_FRACTIONS), AlwaysHard()]
 
@@ -49,22 +45,17 @@ def spread_policies() -> list[Policy | Target]:
 def measure_points(
     detector: Detector,
     pictures: Sequence[ImageArray],
-    policies: Sequence[Policy | Target],
+    policies: Sequence[Policy | Goal],
     scores: RoutedScores,
     progress: Callable[[], None] = lambda: None,
 ) -> list[CurvePoint]:
-    """Run every picture at every policy, as :func:`time_policies` does.
+    """Run every picture (h, w, 3) uint8 BGR at every policy, as :func:`time_policies` does.
 
-    Args:
-        detector: an opened bundle.
-        pictures: (h, w, 3) uint8 BGR.
-        policies: what to measure.
-        scores: of the same pictures.
-        progress: called after every picture.
+    ``scores`` are of the same pictures.
     """
     active = [detector.resolve(policy) for policy in policies]  # calibrations are read once
     timed = time_policies(detector, pictures, active, progress)
-    ways = np.array([_ways(of_policy.answers) for of_policy in timed])
+    ways = np.array([[a.exit_index for a in of_policy.answers] for of_policy in timed])
     pooled = pooled_times(np.array([of_policy.ms for of_policy in timed]), ways)
     last = len(detector.manifest.ways) - 1
     return [
@@ -78,19 +69,12 @@ def measure_points(
     ]
 
 
-def _ways(answers: Sequence[Answer]) -> list[int]:
-    return [answer.exit_index for answer in answers]
-
-
 def pooled_times(spent_ms: Float64Array, ways: Int64Array) -> Float64Array:
     """Each time as the mean of all runs in which the same picture took the same way.
 
     Policies that send a picture the same way do the same work; what differs between their times
-    is the machine's noise, which would hide the difference between the policies.
-
-    Args:
-        spent_ms: (policies, N) milliseconds.
-        ways: (policies, N) way that each picture took.
+    is the machine's noise, which would hide the difference between the policies. Both arrays are
+    (policies, N).
     """
     pooled = np.empty_like(spent_ms)
     for index in np.unique(ways):

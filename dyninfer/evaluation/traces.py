@@ -21,13 +21,8 @@ from dyninfer.types import Float32Array, ImageArray
 class AtWay:
     """A picture at the end of one way, before postprocessing: to be postprocessed in several ways.
 
-    Attributes:
-        task: of the bundle.
-        outputs: by name, without the batch axis.
-        placement: where the picture lies in the way's input.
-        class_names: of all classes.
-        easiness: what the router of this way said; None where it has none.
-        way: which one.
+    ``outputs`` are without the batch axis; ``placement`` is where the picture lies in the way's
+    input, and ``easiness`` what the way's own router said.
     """
 
     task: TaskKind

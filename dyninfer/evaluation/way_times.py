@@ -60,13 +60,8 @@ def time_policies(
 
     The policies take turns on each picture, in an order that changes, so that a machine whose
     speed drifts is fair to all. Each is warmed up on the first picture until its times are stable.
-    Pictures may come from a generator; decoding them is not in the times.
-
-    Args:
-        detector: an opened bundle.
-        pictures: at least one, (h, w, 3) uint8 BGR.
-        policies: what to run.
-        progress: called after every picture.
+    Pictures are (h, w, 3) uint8 BGR, at least one; they may come from a generator, and decoding
+    them is not in the times.
     """
     runs: list[list[tuple[float, Answer]]] = [[] for _ in policies]
     names = [str(index) for index in range(len(policies))]

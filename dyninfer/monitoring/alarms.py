@@ -36,7 +36,7 @@ class Alarm:
 
 
 @dataclass(frozen=True)
-class Check:
+class LimitCheck:
     """One look at one value: whether it is beyond its limit, and whether it is well within it."""
 
     alarm: Alarm
@@ -56,7 +56,7 @@ class AlarmBoard:
         """Alarms that have not recovered, as they were when raised, the oldest first."""
         return tuple(self._active.values())
 
-    def update(self, checks: Iterable[Check]) -> list[Alarm]:
+    def update(self, checks: Iterable[LimitCheck]) -> list[Alarm]:
         """Take new looks in; returns the alarms that are new, for :func:`deliver`."""
         new = []
         for check in checks:

@@ -7,13 +7,14 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from dyninfer.monitoring.drift import mean_bounds
 from dyninfer.monitoring.expected import Outlook
+from dyninfer.monitoring.report import AuditSummary
 from dyninfer.results.answer import Answer
 from dyninfer.results.tasks import Options, TaskKind
 from dyninfer.routing.policy import DecisionPoint
@@ -84,28 +85,6 @@ class AuditRecord:
     outlook: Outlook | None
 
 
-@dataclass(frozen=True)
-class AuditSummary:
-    """What the latest audits say.
-
-    Attributes:
-        mean, low, high: disagreement of images that left early with the last exit, and its
-            95 % interval.
-        expected: the calibration's, for the same policies; None where unknown.
-        risk, risk_low, risk_high: the same for all images, those at the last exit counting 0.
-        risk_limit: what the risk should not exceed; None where unknown.
-    """
-
-    mean: float
-    low: float
-    high: float
-    expected: float | None
-    risk: float
-    risk_low: float
-    risk_high: float
-    risk_limit: float | None
-
-
 def summarise(
     records: Iterable[AuditRecord], level: float, limit: float | None = None
 ) -> AuditSummary | None:
@@ -116,10 +95,9 @@ def summarise(
     at which more images leave early have more audits: the share over the whole time is therefore
     the harmonic, not the arithmetic mean of the shares that the audits met.
 
-    Args:
-        records: of the latest audits.
-        level: chance that each bound is wrong, by :func:`dyninfer.monitoring.drift.mean_bounds`.
-        limit: of the risk; None for what the baseline says.
+    Each bound is wrong with a chance of at most ``level``, see
+    :func:`dyninfer.monitoring.drift.mean_bounds`. ``limit`` is of the risk; None for what the
+    reference says.
     """
     audits = list(records)
     if not audits:
@@ -128,30 +106,32 @@ def summarise(
     easy_share = 1 / float(np.mean([1 / audit.easy_share for audit in audits]))
     low, high = mean_bounds(mean, len(audits), level)
     outlooks = [audit.outlook for audit in audits]
-    expected = _mean([outlook.easy_loss if outlook else None for outlook in outlooks])
     if limit is None:
         limit = _mean([outlook.risk_limit if outlook else None for outlook in outlooks])
-    risk = (mean * easy_share, low * easy_share, high * easy_share)
-    return AuditSummary(mean, low, high, expected, *risk, limit)
+    return AuditSummary(
+        disagreement=mean,
+        disagreement_interval=(low, high),
+        expected_disagreement=_mean(
+            [outlook.easy_loss if outlook else None for outlook in outlooks]
+        ),
+        risk=mean * easy_share,
+        risk_interval=(low * easy_share, high * easy_share),
+        risk_limit=limit,
+    )
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def _mean(values: Sequence[float | None]) -> float | None:
     """The mean, or None where a value is unknown."""
-    known = list(values)
-    return None if any(value is None for value in known) else float(np.mean(np.array(known)))
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 class Auditor:
     """One thread that asks for the last way's answer to images that it is offered.
 
     The thread refers to what it is given here, never to the detector, so that a detector that is
-    dropped without being closed is still freed; its owner then calls :meth:`signal_stop`.
-
-    Args:
-        watched: what is audited.
-        on_audited: called with every record, in the thread.
-        capacity: images that wait at most.
-        patience_s: how long an audit waits for a moment when no other call is under way.
+    dropped without being closed is still freed; its owner then calls :meth:`signal_stop`. Every
+    record goes to ``on_audited``, in the thread.
     """
 
     def __init__(
@@ -185,21 +165,16 @@ class Auditor:
         atexit.register(self._stop_at_exit)
         self._thread.start()
 
-    def has_room(self) -> bool:
-        """Whether an offer would be taken; where not, it counts as dropped."""
-        with self._changed:
-            if not self._stopped and len(self._waiting) < self._capacity:
-                return True
-            self.dropped += 1
-            return False
-
     def offer(self, job: AuditJob) -> bool:
-        """Queue an image and return at once; False where it was dropped."""
+        """Queue an image and return at once; False where it was dropped.
+
+        The picture is copied: the caller may overwrite it.
+        """
         with self._changed:
             if self._stopped or len(self._waiting) >= self._capacity:
                 self.dropped += 1
                 return False
-            self._waiting.append(job)
+            self._waiting.append(replace(job, image=job.image.copy()))
             self._changed.notify_all()
             return True
 

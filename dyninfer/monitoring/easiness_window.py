@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from dyninfer.monitoring.alarms import RECOVERED, Alarm, Check
+from dyninfer.monitoring.alarms import RECOVERED, Alarm, LimitCheck
 from dyninfer.monitoring.drift import (
     bin_counts,
     ks_p_value,
@@ -30,19 +31,19 @@ _ADVICE = "calibrate again on present images"
 
 
 class EasinessWindow:
-    """A ring of the latest images. Not safe for threads: its owner holds a lock."""
+    """The latest images. Not safe for threads: its owner holds a lock."""
 
     def __init__(self, size: int) -> None:
-        self._ring = np.empty((3, size))
-        self._seen = 0
+        self._images: deque[tuple[float, float, float]] = deque(maxlen=size)
+        self.clear = self._images.clear
 
     def __len__(self) -> int:
-        return min(self._seen, self._ring.shape[1])
+        return len(self._images)
 
     @property
     def full(self) -> bool:
         """Whether the next image replaces another."""
-        return self._seen >= self._ring.shape[1]
+        return len(self) == self._images.maxlen
 
     def add(self, easiness: float, hard: float, expected: float) -> None:
         """Take an image in, NaN for what does not count.
@@ -52,22 +53,18 @@ class EasinessWindow:
             hard: 1 where it reached the last exit, else 0; NaN if the policy did not decide.
             expected: the hard share that the policy was expected to have.
         """
-        self._ring[:, self._seen % self._ring.shape[1]] = easiness, hard, expected
-        self._seen += 1
-
-    def clear(self) -> None:
-        """Forget all images."""
-        self._seen = 0
+        self._images.append((easiness, hard, expected))
 
     @property
     def easiness(self) -> Float64Array:
-        """(n,) easiness of the images in no order, NaN included."""
-        return self._ring[0, : len(self)]
+        """(n,) easiness of the images, the oldest first, NaN included."""
+        return self._column(0)
 
     @property
     def hard_share(self) -> float | None:
         """Share of the images that reached the last exit, of those whose policy decided."""
-        return _mean(self._ring[1, : len(self)])
+        hard = self._column(1)
+        return _mean(hard[~np.isnan(hard)])
 
     @property
     def expected_hard_share(self) -> float | None:
@@ -75,14 +72,15 @@ class EasinessWindow:
 
         None where that is unknown of one of them: the two would be of different images.
         """
-        rows = self._ring[1:, : len(self)]
-        expected = rows[1, ~np.isnan(rows[0])]
-        return None if np.isnan(expected).any() else _mean(expected)
+        return _mean(self._column(2)[~np.isnan(self._column(1))])
+
+    def _column(self, index: int) -> Float64Array:
+        return np.array([image[index] for image in self._images], np.float64)
 
 
 def _mean(values: Float64Array) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
+    """The mean; None where there is none, or one is unknown."""
+    return None if not len(values) or np.isnan(values).any() else float(values.mean())
 
 
 @dataclass(frozen=True)
@@ -91,13 +89,19 @@ class DriftReading:
 
     histogram: tuple[float, ...]
     psi: float
-    psi_noise: float
+    psi_limit: float
     ks_statistic: float
     ks_p_value: float
 
 
-def read_drift(window: EasinessWindow, outlook: Outlook | None) -> DriftReading | None:
-    """Compare distributions; None where one of them is empty."""
+def read_drift(
+    window: EasinessWindow, outlook: Outlook | None, psi_alarm: float | None = None
+) -> DriftReading | None:
+    """Compare distributions; None where one of them is empty.
+
+    The limit of the stability index is ``psi_alarm``, or what chance alone gives where that is
+    more.
+    """
     easiness = on_grid(window.easiness[~np.isnan(window.easiness)])
     if outlook is None or not len(easiness) or not len(outlook.easiness):
         return None
@@ -107,7 +111,7 @@ def read_drift(window: EasinessWindow, outlook: Outlook | None) -> DriftReading 
     return DriftReading(
         histogram=tuple((counts / n).tolist()),
         psi=population_stability_index(counts, outlook.counts),
-        psi_noise=stability_noise(len(counts), n, m, LEVEL),
+        psi_limit=max(stability_noise(len(counts), n, m, LEVEL), psi_alarm or 0.0),
         ks_statistic=statistic,
         ks_p_value=ks_p_value(statistic, n, m),
     )
@@ -115,7 +119,7 @@ def read_drift(window: EasinessWindow, outlook: Outlook | None) -> DriftReading 
 
 def drift_checks(
     window: EasinessWindow, outlook: Outlook, settings: MonitorSettings, images: int
-) -> list[Check]:
+) -> list[LimitCheck]:
     """One look at everything that is known of easiness; ``images`` were seen so far.
 
     There are ten looks while a window passes, so each is allowed a tenth of the false alarms
@@ -125,9 +129,9 @@ def drift_checks(
     checks = list(_nan_check(window, outlook, images))
     if len(window) < settings.min_images:
         return checks
-    reading = read_drift(window, outlook)
+    reading = read_drift(window, outlook, settings.psi_alarm)
     if reading and settings.psi_alarm is not None:
-        checks.append(_psi_check(reading, settings.psi_alarm, len(window), images))
+        checks.append(_psi_check(reading, len(window), images))
     if reading and settings.ks_alarm is not None:
         checks.append(_ks_check(reading, settings.ks_alarm, len(window), images))
     if settings.hard_share_alarm is not None:
@@ -135,7 +139,7 @@ def drift_checks(
     return checks
 
 
-def _nan_check(window: EasinessWindow, outlook: Outlook, images: int) -> Iterator[Check]:
+def _nan_check(window: EasinessWindow, outlook: Outlook, images: int) -> Iterator[LimitCheck]:
     if not len(window):
         return
     count = int(np.isnan(window.easiness).sum())
@@ -145,31 +149,33 @@ def _nan_check(window: EasinessWindow, outlook: Outlook, images: int) -> Iterato
         f"the router returned NaN for {count} of the last {len(window)} images, expected a share "
         f"of {expected:.4f}; such images count as hard: look at the camera and the preprocessing"
     )
-    yield Check(Alarm("nan", message, share, limit, images), share > limit, share <= limit)
+    yield LimitCheck(Alarm("nan", message, share, limit, images), share > limit, share <= limit)
 
 
-def _psi_check(reading: DriftReading, limit: float, window: int, images: int) -> Check:
-    limit = max(limit, reading.psi_noise)
+def _psi_check(reading: DriftReading, window: int, images: int) -> LimitCheck:
+    limit = reading.psi_limit
     message = (
         f"easiness has drifted: population stability index {reading.psi:.3f} over the last "
         f"{window} images, limit {limit:.3f}; {_ADVICE}"
     )
     alarm = Alarm("psi", message, reading.psi, limit, images)
-    return Check(alarm, reading.psi > limit, reading.psi <= RECOVERED * limit)
+    return LimitCheck(alarm, reading.psi > limit, reading.psi <= RECOVERED * limit)
 
 
-def _ks_check(reading: DriftReading, level: float, window: int, images: int) -> Check:
+def _ks_check(reading: DriftReading, level: float, window: int, images: int) -> LimitCheck:
     limit, p_value = level / LOOKS_PER_WINDOW, reading.ks_p_value
     message = (
         f"easiness has drifted: Kolmogorov-Smirnov statistic {reading.ks_statistic:.3f} over the "
         f"last {window} images has p = {p_value:.2g}, limit {limit:.2g}; {_ADVICE}"
     )
-    return Check(Alarm("ks", message, p_value, limit, images), p_value < limit, p_value >= level)
+    return LimitCheck(
+        Alarm("ks", message, p_value, limit, images), p_value < limit, p_value >= level
+    )
 
 
 def _hard_check(
     window: EasinessWindow, outlook: Outlook, tolerance: float, images: int
-) -> Iterator[Check]:
+) -> Iterator[LimitCheck]:
     share, expected = window.hard_share, window.expected_hard_share
     if share is None or expected is None:
         return
@@ -180,4 +186,4 @@ def _hard_check(
         f"{expected:.1%} within {limit:.1%}; {_ADVICE}"
     )
     alarm = Alarm("hard_share", message, distance, limit, images)
-    yield Check(alarm, distance > limit, distance <= RECOVERED * limit)
+    yield LimitCheck(alarm, distance > limit, distance <= RECOVERED * limit)

@@ -8,29 +8,22 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.bundle.calibration import Calibration, Certificate
-from dyninfer.bundle.manifest import EASINESS
 from dyninfer.errors import InputError
 from dyninfer.monitoring.drift import bin_counts, bin_edges, mean_bounds, on_grid
-from dyninfer.routing.policy import (
-    AlwaysEasy,
-    AlwaysHard,
-    DecisionPoint,
-    LeaveAt,
-    Policy,
-    Threshold,
-)
+from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, LeaveAt, Policy, Threshold
+from dyninfer.routing.replay import cascade_points, replay
 from dyninfer.types import Float64Array, Int64Array
 
 RISK_MARGIN = 0.01
 """By how much the risk may exceed what the calibration shows before it is an alarm."""
 _LEVEL = 0.05
 _FORETOLD = (Threshold, LeaveAt, AlwaysEasy, AlwaysHard)
-"""Policies that may be asked about the baseline's images: others may learn from being asked."""
+"""Policies that may be asked about a reference's images: others may learn from being asked."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outlook:
-    """What one policy does on the baseline's images.
+    """What one policy does on a reference's images.
 
     Attributes:
         images: how many there are.
@@ -61,7 +54,7 @@ class Outlook:
 
 
 @dataclass(frozen=True, eq=False)
-class Baseline:
+class Reference:
     """Images of the kind that the threshold was chosen for.
 
     Attributes:
@@ -78,8 +71,8 @@ class Baseline:
     certificate: Certificate | None = None
 
     @classmethod
-    def of_calibration(cls, calibration: Calibration) -> Baseline:
-        """The baseline that a bundle's calibration is."""
+    def of_calibration(cls, calibration: Calibration) -> Reference:
+        """The images that a bundle was calibrated on."""
         return cls(
             f"calibration on {calibration.images.count} images",
             calibration.easiness_array,
@@ -88,8 +81,8 @@ class Baseline:
         )
 
     @classmethod
-    def of_easiness(cls, easiness: npt.ArrayLike, routers: int) -> Baseline:
-        """A baseline of easiness alone, (N,) for one router or (routers, N).
+    def of_easiness(cls, easiness: npt.ArrayLike, routers: int) -> Reference:
+        """Easiness alone, (N,) for one router or (routers, N).
 
         Raises:
             InputError: another shape, or not one number.
@@ -117,7 +110,9 @@ class Baseline:
         """
         if not isinstance(policy, _FORETOLD):
             return self._open_outlook()
-        leaving, reported = self._walk(policy)
+        leaving = self._leaving(policy)
+        seen_last = np.minimum(leaving, len(self.easiness) - 1)  # the router that reports
+        reported = self.easiness[seen_last, np.arange(len(leaving))]
         easy_loss, limit = self._losses_at(leaving)
         if self.certificate and self._covers(self.certificate, leaving):
             limit = self.certificate.risk
@@ -131,20 +126,11 @@ class Baseline:
         limit = None if self.losses is None else _risk_limit(self.losses.max(axis=0))
         return _outlook(reported, nan_share, None, None, limit)
 
-    def _walk(self, policy: Policy) -> tuple[Int64Array, Float64Array]:
-        """Exit at which each image leaves, and the easiness that would be reported for it."""
-        images = self.easiness.shape[1]
-        leaving = np.zeros(images, np.int64)
-        reported = self.easiness[0].copy()
-        rows = np.arange(images)  # still on their way
-        last = len(self.easiness)
-        for index, column in enumerate(self.easiness):
-            reported[rows] = column[rows]
-            ways = (frozenset({index}), frozenset(range(index + 1, last + 1)))
-            point = DecisionPoint(index, EASINESS, ways, rows)
-            rows = rows[policy.decide(column[rows].astype(np.float32), point) == 1]
-            leaving[rows] = index + 1
-        return leaving, reported
+    def _leaving(self, policy: Policy) -> Int64Array:
+        """(N,) exit at which each image leaves."""
+        routers, images = self.easiness.shape
+        signals = self.easiness.astype(np.float32)
+        return replay(cascade_points(routers + 1), tuple(signals), policy, images)
 
     def _losses_at(self, leaving: Int64Array) -> tuple[float | None, float | None]:
         """Mean loss of the images that leave early, and the limit of everybody's risk."""
@@ -157,7 +143,7 @@ class Baseline:
 
     def _covers(self, certificate: Certificate, leaving: Int64Array) -> bool:
         """Whether a policy sends on every image that the certified threshold sends on."""
-        certified, _ = self._walk(Threshold(certificate.threshold))
+        certified = self._leaving(Threshold(certificate.threshold))
         return bool((leaving >= certified).all())
 
 

@@ -15,7 +15,7 @@ from dyninfer.bundle.manifest import EASINESS
 from dyninfer.errors import InputError, PolicyError
 from dyninfer.monitoring.alarms import Alarm
 from dyninfer.monitoring.audit import Watched
-from dyninfer.monitoring.expected import Baseline
+from dyninfer.monitoring.expected import Reference
 from dyninfer.monitoring.report import MonitorReport, MonitorSettings
 from dyninfer.monitoring.watch import Watch
 from dyninfer.results.answer import Answer
@@ -112,9 +112,9 @@ class Monitor:
             audit_window=audit_window,
             seed=seed,
         )
-        self._replace(Watch(self._watched, settings, self._choose_baseline(baseline), on_alarm))
+        self._replace(Watch(self._watched, settings, self._choose_reference(baseline), on_alarm))
 
-    def _choose_baseline(self, given: Calibration | npt.ArrayLike | None) -> Baseline | None:
+    def _choose_reference(self, given: Calibration | npt.ArrayLike | None) -> Reference | None:
         points = self._watched.points
         routers = len(points)
         if not points or {point.signal for point in points} != {EASINESS}:
@@ -124,7 +124,7 @@ class Monitor:
                 f"with routers, whose easiness is watched; {remedy}"
             )
         if given is not None and not isinstance(given, Calibration):
-            return Baseline.of_easiness(given, routers)
+            return Reference.of_easiness(given, routers)
         calibration = self._calibration() if given is None else given
         if calibration is not None:
             if len(calibration.easiness) != routers:
@@ -132,7 +132,7 @@ class Monitor:
                     f"the calibration is of {len(calibration.easiness)} routers, expected "
                     f"{routers} as {self._watched.name} has; run dyninfer calibrate on this bundle"
                 )
-            return Baseline.of_calibration(calibration)
+            return Reference.of_calibration(calibration)
         if routers > 1:
             raise PolicyError(
                 f"{self._watched.name} has {routers + 1} exits and no calibration, so not every "

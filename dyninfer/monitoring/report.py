@@ -49,33 +49,42 @@ class MonitorSettings:
                 raise InputError(f"{name} is {value!r}, expected a number {span}")
 
 
-@dataclass(frozen=True)
-class AuditReport:
-    """How far answers of earlier exits are from the last exit's; None where that is not known.
+@dataclass(frozen=True, kw_only=True)
+class AuditSummary:
+    """What the latest audits say; None for what is not known.
 
     Attributes:
-        done, failed, pending: how many audits, since the start.
-        dropped: images drawn that found the queue full, or were still waiting at the stop.
-        disagreement: mean loss of the latest audits, 1 - F1 against the last exit, in [0, 1].
+        disagreement: mean loss, 1 - F1 against the last exit, in [0, 1], of images that left early.
         disagreement_interval: the expectation is in there with 95 % confidence.
         expected_disagreement: the calibration's, of images that leave early under the policy.
         risk, risk_interval: the same over all images; those that ran to the last exit count 0.
         risk_limit: what the risk should not exceed.
     """
 
+    disagreement: float | None = None
+    disagreement_interval: tuple[float, float] | None = None
+    expected_disagreement: float | None = None
+    risk: float | None = None
+    risk_interval: tuple[float, float] | None = None
+    risk_limit: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReport(AuditSummary):
+    """How far answers of earlier exits are from the last exit's, and of how many it is known.
+
+    Attributes:
+        done, failed, pending: how many audits, since the start.
+        dropped: images drawn that found the queue full, or were still waiting at the stop.
+    """
+
     done: int
     dropped: int
     failed: int
     pending: int
-    disagreement: float | None
-    disagreement_interval: tuple[float, float] | None
-    expected_disagreement: float | None
-    risk: float | None
-    risk_interval: tuple[float, float] | None
-    risk_limit: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MonitorReport:
     """What a monitor has seen; None where something is not known, or not yet.
 
@@ -105,12 +114,12 @@ class MonitorReport:
     hard_share: float | None
     expected_hard_share: float | None
     bin_edges: tuple[float, ...] | None
-    histogram: tuple[float, ...] | None
+    histogram: tuple[float, ...] | None = None
     expected_histogram: tuple[float, ...] | None
-    psi: float | None
-    psi_limit: float | None
-    ks_statistic: float | None
-    ks_p_value: float | None
+    psi: float | None = None
+    psi_limit: float | None = None
+    ks_statistic: float | None = None
+    ks_p_value: float | None = None
     audits: AuditReport
     failures: int
     alarms_raised: int

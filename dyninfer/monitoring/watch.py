@@ -6,10 +6,11 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from dyninfer.monitoring.alarms import Alarm, AlarmBoard, Check, deliver
+from dyninfer.monitoring.alarms import Alarm, AlarmBoard, LimitCheck, deliver
 from dyninfer.monitoring.audit import AuditJob, Auditor, AuditRecord, Watched, summarise
 from dyninfer.monitoring.easiness_window import (
     LOOKS_PER_WINDOW,
@@ -17,8 +18,8 @@ from dyninfer.monitoring.easiness_window import (
     drift_checks,
     read_drift,
 )
-from dyninfer.monitoring.expected import Baseline, Outlook
-from dyninfer.monitoring.report import AuditReport, MonitorReport, MonitorSettings
+from dyninfer.monitoring.expected import Outlook, Reference
+from dyninfer.monitoring.report import AuditReport, AuditSummary, MonitorReport, MonitorSettings
 from dyninfer.results.answer import Answer
 from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import Policy, count_ways
@@ -43,12 +44,12 @@ class Watch:
         self,
         watched: Watched,
         settings: MonitorSettings,
-        baseline: Baseline | None,
+        reference: Reference | None,
         on_alarm: Callable[[Alarm], object] | None,
     ) -> None:
         self.settings = settings
         self._exits = count_ways(watched.points)
-        self._baseline = baseline
+        self._reference = reference
         self._on_alarm = on_alarm
         self._lock = threading.Lock()
         self._generator = np.random.default_rng(settings.seed)
@@ -78,23 +79,22 @@ class Watch:
                     chosen.append((image, detections, share, self._outlook))
                 alarms += self._look()
         for image, detections, share, outlook in chosen:
-            if self.auditor and self.auditor.has_room():
-                # the caller may overwrite its picture
-                self.auditor.offer(AuditJob(image.copy(), detections, options, share, outlook))
+            if self.auditor:
+                self.auditor.offer(AuditJob(image, detections, options, share, outlook))
         deliver(alarms, self._on_alarm)
 
     def _expect(self, policy: Policy) -> None:
-        """Know what the policy does on the baseline; with two exits easiness does not depend on it.
+        """Know what the policy does on the reference.
 
-        With more, the easiness that is reported is that of the last router that saw the image, so
-        it is only comparable under one policy.
+        With two exits easiness does not depend on it. With more, the easiness that is reported is
+        that of the last router that saw the image, so it is only comparable under one policy.
         """
         if policy is self._policy or policy == self._policy:
             return
         if self._policy is not None and self._exits > 2:
             self._window.clear()
         self._policy = policy
-        self._outlook = self._baseline.under(policy) if self._baseline else None
+        self._outlook = self._reference.under(policy) if self._reference else None
 
     def _add(self, found: Answer) -> None:
         self._images += 1
@@ -114,9 +114,9 @@ class Watch:
         return bool(self._generator.random() < self.settings.audit_share)
 
     def _look(self) -> list[Alarm]:
-        if self._baseline is None:
+        if self._reference is None:
             if self._window.full:
-                self._become_baseline()
+                self._become_reference()
             return []
         if self._outlook is None or self._since_look * LOOKS_PER_WINDOW < self.settings.window:
             return []
@@ -124,16 +124,16 @@ class Watch:
         checks = drift_checks(self._window, self._outlook, self.settings, self._images)
         return self._board.update(checks)
 
-    def _become_baseline(self) -> None:
+    def _become_reference(self) -> None:
         """The first window is what later ones are compared with; for two exits only."""
         count = len(self._window)
         source = f"the first {count} images, for want of a calibration"
-        self._baseline = Baseline(source, self._window.easiness[None].copy())
+        self._reference = Reference(source, self._window.easiness[None].copy())
         logger.info("easiness is compared with that of %s", source)
         self._window.clear()
         self._since_look = 0
         assert self._policy is not None
-        self._outlook = self._baseline.under(self._policy)
+        self._outlook = self._reference.under(self._policy)
 
     def take_audit(self, record: AuditRecord) -> None:
         """Called by the audits' thread."""
@@ -146,25 +146,26 @@ class Watch:
             alarms = self._board.update(self._disagreement_checks())
         deliver(alarms, self._on_alarm)
 
-    def _disagreement_checks(self) -> list[Check]:
+    def _disagreement_checks(self) -> list[LimitCheck]:
         summary = summarise(self._audits, _AUDIT_LEVEL, self.settings.disagreement_alarm)
         if summary is None or summary.risk_limit is None:
             return []
-        limit = summary.risk_limit
+        assert summary.risk is not None  # there are audits
+        assert summary.risk_interval is not None
+        risk, low, limit = summary.risk, summary.risk_interval[0], summary.risk_limit
         message = (
             f"answers of earlier exits disagree with the last exit's more than expected: the risk "
-            f"is {summary.risk:.3f} by {len(self._audits)} audits, surely above "
-            f"{summary.risk_low:.3f}, limit {limit:.3f}; raise the threshold or calibrate again"
+            f"is {risk:.3f} by {len(self._audits)} audits, beyond chance above {low:.3f}, limit "
+            f"{limit:.3f}; raise the threshold or calibrate again"
         )
-        alarm = Alarm("disagreement", message, summary.risk_low, limit, self._images)
-        return [Check(alarm, summary.risk_low > limit, summary.risk <= limit)]
+        alarm = Alarm("disagreement", message, low, limit, self._images)
+        return [LimitCheck(alarm, low > limit, risk <= limit)]
 
     def report(self, *, running: bool, failures: int) -> MonitorReport:
         """What is known now."""
         with self._lock:
             outlook, window = self._outlook, self._window
-            reading = read_drift(window, outlook)
-            alarm_at = self.settings.psi_alarm or 0.0
+            reading = read_drift(window, outlook, self.settings.psi_alarm)
             return MonitorReport(
                 running=running,
                 baseline=self._source(),
@@ -174,12 +175,8 @@ class Watch:
                 hard_share=window.hard_share,
                 expected_hard_share=window.expected_hard_share,
                 bin_edges=tuple(outlook.edges.tolist()) if outlook else None,
-                histogram=reading.histogram if reading else None,
                 expected_histogram=outlook.histogram if outlook else None,
-                psi=reading.psi if reading else None,
-                psi_limit=max(reading.psi_noise, alarm_at) if reading else None,
-                ks_statistic=reading.ks_statistic if reading else None,
-                ks_p_value=reading.ks_p_value if reading else None,
+                **(vars(reading) if reading else {}),
                 audits=self._audit_report(),
                 failures=failures,
                 alarms_raised=self._board.raised,
@@ -187,27 +184,15 @@ class Watch:
             )
 
     def _audit_report(self) -> AuditReport:
-        limit = self.settings.disagreement_alarm
-        summary = summarise(self._audits, _INTERVAL_LEVEL, limit)
-        auditor, outlook = self.auditor, self._outlook
-        return AuditReport(
-            done=auditor.done if auditor else 0,
-            dropped=auditor.dropped if auditor else 0,
-            failed=auditor.failed if auditor else 0,
-            pending=auditor.pending if auditor else 0,
-            disagreement=summary.mean if summary else None,
-            disagreement_interval=(summary.low, summary.high) if summary else None,
-            expected_disagreement=summary.expected if summary else _easy_loss(outlook),
-            risk=summary.risk if summary else None,
-            risk_interval=(summary.risk_low, summary.risk_high) if summary else None,
-            risk_limit=summary.risk_limit if summary else limit,
+        limit, outlook = self.settings.disagreement_alarm, self._outlook
+        summary = summarise(self._audits, _INTERVAL_LEVEL, limit) or AuditSummary(
+            expected_disagreement=outlook.easy_loss if outlook else None, risk_limit=limit
         )
+        names = ("done", "dropped", "failed", "pending")
+        counts: dict[str, Any] = {name: getattr(self.auditor, name, 0) for name in names}
+        return AuditReport(**vars(summary), **counts)
 
     def _source(self) -> str:
-        if self._baseline:
-            return self._baseline.source
+        if self._reference:
+            return self._reference.source
         return f"none yet: {len(self._window)} of the first {self.settings.window} images"
-
-
-def _easy_loss(outlook: Outlook | None) -> float | None:
-    return outlook.easy_loss if outlook else None

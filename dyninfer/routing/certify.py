@@ -143,11 +143,7 @@ def _p_values(losses: Float64Array, risk: float, confidence: float) -> Float64Ar
     (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting",
     arXiv 2010.09686, section 4, with the bets of Bates et al., JACM 2021, section 3.1.3).
     On losses that are mostly small it certifies far more than the Hoeffding-Bentkus p-value.
-
-    Args:
-        losses: (rows, N) in [0, 1].
-        risk: in (0, 1).
-        confidence: what the bets are sized for; a p-value is valid whatever it is.
+    The bets are sized for ``confidence``; a p-value is valid whatever it is.
     """
     count = losses.shape[1]
     # a folder's order often goes by subject; the bets do better on a mixed one

@@ -23,7 +23,7 @@ from dyninfer.types import Float32Array, Int64Array
 
 
 class Controller:
-    """A policy for cascades of two exits that holds its target while images and times drift.
+    """A policy for cascades of two exits that holds its goal while images and times drift.
 
     Any number of threads may ask it at once. All it knows is in :attr:`state`, an immutable
     value that is replaced under a lock.
@@ -89,5 +89,5 @@ class Controller:
         if exits != EXITS:
             raise PolicyError(
                 f"adaptive control was asked for a cascade of {exits} exits, expected "
-                f"{EXITS}; use the same target without adaptive"
+                f"{EXITS}; use the same goal without adaptive"
             )

@@ -2,13 +2,13 @@
 
 A fixed threshold holds its hard fraction only while the images stay as they were when it was
 calibrated. The controller takes its threshold from a rolling window of easiness instead, and
-keeps account of what was spent above or below the target (the debt), which moves the quantile
+keeps account of what was spent above or below the goal (the debt), which moves the quantile
 until it is paid back. That is quantile tracking with an integrated error that saturates, as in
 Angelopoulos, Candès and Tibshirani, "Conformal PID Control", arXiv 2307.16895, section 2.
 
 Since no image may take the debt beyond :func:`debt_bound`, the mean over any ``HORIZON``
-successive images is within 2 * ``TOLERANCE`` of the target (as a share of it) whatever the stream,
-as long as that target can be had at all. Where one image costs more than that, as of a target of
+successive images is within 2 * ``TOLERANCE`` of the goal (as a share of it) whatever the stream,
+as long as that goal can be had at all. Where one image costs more than that, as of a goal of
 less than 4.5 % hard images, it is within the cost of two images in ``HORIZON`` instead.
 """
 
@@ -17,13 +17,15 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from dyninfer.bundle.validation import first_problem
 from dyninfer.errors import InputError
 from dyninfer.routing.thresholds import SEND_ALL, SEND_NONE
 from dyninfer.types import BoolArray
@@ -31,13 +33,13 @@ from dyninfer.types import BoolArray
 WINDOW = 100
 """How many of the last images' easiness the threshold is a quantile of."""
 HORIZON = 1000
-"""Images over which the target is to hold."""
+"""Images over which the goal is to hold."""
 TOLERANCE = 0.022
 """Most debt, as a share of what ``HORIZON`` images may cost."""
 EXITS = 2
 """It decides between an easy and a hard path."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
-_SLACK = 1.5  # debt kept while the target cannot be had, in bounds: what is paid back later
+_SLACK = 1.5  # debt kept while the goal cannot be had, in bounds: what is paid back later
 _OUTLIER = 3.0  # a time beyond this many times the expected one counts as this many times
 
 
@@ -63,13 +65,13 @@ class ControlSettings:
 
     Attributes:
         cost: what is counted.
-        target: mean cost of an image.
+        mean_cost: what the mean over images should be.
         limit_ms: with ``Cost.LATE``, the milliseconds that an image may take.
-        least_threshold: the threshold is never below it (a certificate's), whatever the target.
+        least_threshold: the threshold is never below it (a certificate's), whatever the goal.
     """
 
     cost: Cost
-    target: float
+    mean_cost: float
     limit_ms: float = math.inf
     least_threshold: float = SEND_NONE
 
@@ -81,12 +83,14 @@ class ControllerState:
     Attributes:
         cost: what is counted; that of the settings.
         window: easiness of the last images, the oldest first, without NaN.
-        debt: cost so far above (positive) or below the target, of all images together.
+        debt: cost so far above (positive) or below the goal, of all images together.
         exit_costs: expected cost of an image on the easy and on the hard path.
         pending: images decided but not yet observed, easy and hard.
         pending_costs: what these were expected to cost in all, easy and hard.
         images, hard_images: how many were decided, and sent on.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     cost: Cost
     window: tuple[float, ...]
@@ -99,8 +103,8 @@ class ControllerState:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return plain | {"cost": self.cost.value}
+        plain: dict[str, Any] = TypeAdapter(ControllerState).dump_python(self, mode="json")
+        return plain
 
     @classmethod
     def from_dict(cls, payload: Mapping[str, Any]) -> ControllerState:
@@ -110,26 +114,17 @@ class ControllerState:
             InputError: a value is missing, unknown, of another kind, or not finite.
         """
         try:
-            if {*payload} != {field.name for field in fields(cls)}:
-                raise ValueError(f"its keys are {', '.join(map(str, payload))}")
-            state = cls(
-                cost=Cost(payload["cost"]),
-                window=tuple(float(value) for value in [*payload["window"]]),
-                exit_costs=_pair(payload["exit_costs"]),
-                debt=float(payload["debt"]),
-                pending=_whole_pair(payload["pending"]),
-                pending_costs=_pair(payload["pending_costs"]),
-                images=int(payload["images"]),
-                hard_images=int(payload["hard_images"]),
-            )
-        except (TypeError, ValueError, OverflowError) as error:
+            if missing := {field.name for field in fields(cls)} - {*payload}:
+                raise InputError(
+                    f"a controller's state has no {', '.join(sorted(missing))}, expected what "
+                    "to_dict gave"
+                )
+            return TypeAdapter(cls).validate_python(payload)
+        except ValidationError as error:
             raise InputError(
-                f"a controller's state is not usable ({error}), expected what to_dict gave"
+                f"a controller's state is not usable: {first_problem(error)}; expected what "
+                "to_dict gave"
             ) from None
-        numbers = (*state.window, *state.exit_costs, state.debt, *state.pending_costs)
-        if not all(map(math.isfinite, numbers)):
-            raise InputError("a controller's state is not finite, expected what to_dict gave")
-        return state
 
 
 def initial_state(
@@ -154,17 +149,17 @@ def debt_bound(settings: ControlSettings, exit_costs: tuple[float, float]) -> fl
 
     It is at least what one decision changes; less could not be kept.
     """
-    return max(TOLERANCE * HORIZON * settings.target, abs(exit_costs[1] - exit_costs[0]))
+    return max(TOLERANCE * HORIZON * settings.mean_cost, abs(exit_costs[1] - exit_costs[0]))
 
 
 def affordable_share(settings: ControlSettings, exit_costs: tuple[float, float]) -> float:
-    """Share of hard images, in [0, 1], at which the expected cost is the target."""
+    """Share of hard images, in [0, 1], at which the expected cost is the goal."""
     easy, hard = exit_costs
-    if hard <= settings.target:
+    if hard <= settings.mean_cost:
         return 1.0
-    if easy >= settings.target:
+    if easy >= settings.mean_cost:
         return 0.0
-    return (settings.target - easy) / (hard - easy)
+    return (settings.mean_cost - easy) / (hard - easy)
 
 
 def next_threshold(settings: ControlSettings, state: ControllerState) -> float:
@@ -177,9 +172,9 @@ def _threshold(
 ) -> float:
     """As :func:`next_threshold`, from the sorted window."""
     bound = debt_bound(settings, costs)
-    if debt + costs[1] - settings.target > bound:
+    if debt + costs[1] - settings.mean_cost > bound:
         threshold = SEND_NONE
-    elif debt + costs[0] - settings.target < -bound:
+    elif debt + costs[0] - settings.mean_cost < -bound:
         threshold = SEND_ALL
     else:
         share = _indebted_share(affordable_share(settings, costs), debt / bound)
@@ -221,12 +216,9 @@ def _quantile(ordered: list[float], share: float, *, owes_hard: bool) -> float:
 def decide(
     settings: ControlSettings, state: ControllerState, easiness: npt.ArrayLike
 ) -> tuple[BoolArray, ControllerState]:
-    """Decide images one after the other: each moves the state that the next one meets.
+    """Decide images (N,) one after the other: each moves the state that the next one meets.
 
-    Args:
-        settings: what to hold.
-        state: before the first image.
-        easiness: (N,). NaN is hard, and counts, but does not enter the window.
+    An easiness of NaN is hard, and counts, but does not enter the window.
 
     Returns:
         (N,) bool, True for hard images, and the state after the last.
@@ -239,7 +231,7 @@ def decide(
     for index, value in enumerate(values):
         is_hard = not value >= _threshold(settings, ordered, debt, costs)
         hard[index] = is_hard
-        debt = min(max(debt + costs[is_hard] - settings.target, -limit), limit)
+        debt = min(max(debt + costs[is_hard] - settings.mean_cost, -limit), limit)
         if not math.isnan(value):
             window.append(value)
             bisect.insort(ordered, value)
@@ -264,12 +256,8 @@ def observe(
 ) -> ControllerState:
     """Replace what decided images were expected to cost by what they did cost.
 
-    Args:
-        settings: what to hold.
-        state: before.
-        exits: (N,) exit of every image, 0 or 1.
-        ms: (N,) its milliseconds; NaN where they were not measured: such images count with the
-            cost that was expected of them.
+    Of every image (N,) there are its exit, 0 or 1, and its milliseconds. These are NaN where they
+    were not measured: such images count with the cost that was expected of them.
 
     Raises:
         InputError: the arrays do not fit each other, an exit is another, or a time infinite.
@@ -318,13 +306,3 @@ def _observe_one(
         debt=min(max(debt, -limit), limit),
         exit_costs=exit_costs,
     )
-
-
-def _pair(values: Any) -> tuple[float, float]:
-    first, second = values
-    return float(first), float(second)
-
-
-def _whole_pair(values: Any) -> tuple[int, int]:
-    first, second = values
-    return int(first), int(second)

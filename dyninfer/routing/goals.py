@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Real
+from typing import ClassVar, Protocol, runtime_checkable
 
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.errors import PolicyError
-from dyninfer.routing.control_law import ControlSettings, Cost
-from dyninfer.routing.goal import (
-    Target,
-    certified_threshold,
-    check_flag,
-    check_number,
-    ending_of,
-    start_controller,
-)
-from dyninfer.routing.latency import FramesPerSecond, LatencyBudget
+from dyninfer.routing.control import Controller
+from dyninfer.routing.control_law import ControlSettings, Cost, initial_state
 from dyninfer.routing.policy import Policy, Threshold
 from dyninfer.routing.thresholds import (
     SEND_ALL,
@@ -28,18 +23,79 @@ from dyninfer.routing.thresholds import (
 )
 from dyninfer.types import Float64Array
 
-__all__ = [
-    "Accuracy",
-    "CertifiedRisk",
-    "FramesPerSecond",
-    "HardFraction",
-    "LatencyBudget",
-    "Target",
-]
-
 MAX_DEVIATION = 0.05
 """Most by which ties may keep the hard fraction from what was asked for."""
 _ROUNDING = 1e-9
+
+
+@runtime_checkable
+class Goal(Protocol):
+    """Something to hold, that a calibration turns into a policy."""
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether the calibration's milliseconds must be those of this processor."""
+        ...
+
+    def resolve(self, calibration: Calibration, /) -> Policy:
+        """The policy that holds it.
+
+        Raises:
+            PolicyError: it cannot be held, by the calibration's figures, or they are missing.
+        """
+        ...
+
+
+def start_controller(
+    calibration: Calibration,
+    settings: ControlSettings,
+    exit_costs: tuple[float, float],
+    title: str,
+) -> Controller:
+    """A controller that starts from the calibration's easiness.
+
+    Raises:
+        PolicyError: the cascade has more than two exits.
+    """
+    state = initial_state(settings, calibration.easiness_array[0], exit_costs)
+    controller = Controller(settings, state, title)
+    controller.check_exits(len(calibration.exit_ms))
+    return controller
+
+
+def certified_threshold(calibration: Calibration) -> float:
+    """The lowest threshold that an adaptive goal may use."""
+    return calibration.certificate.threshold if calibration.certificate else SEND_NONE
+
+
+def describe_setting(asked: Policy | Goal, active: Policy) -> str:
+    """What was asked for and, where that is a goal, the threshold that it came to."""
+    if asked is active:
+        return str(asked)
+    if isinstance(active, Controller):
+        return f"{asked}: threshold {active.threshold:.4g} by now"
+    return f"{asked}: {active}"
+
+
+def check_number(
+    what: str, value: object, low: float, high: float, example: str, *, above: bool = False
+) -> None:
+    """Refuse what is no finite number in [low, high], or with ``above`` in (low, high]."""
+    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    if not low <= number <= high or math.isinf(number) or (above and number == low):
+        span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"above {low:g}"
+        raise PolicyError(f"{what} is {value!r}, expected a number {span}, such as {example}")
+
+
+def check_flag(adaptive: object) -> None:
+    """Refuse anything but True and False."""
+    if not isinstance(adaptive, bool):
+        raise PolicyError(f"adaptive is {adaptive!r}, expected True or False")
+
+
+def ending_of(adaptive: bool) -> str:
+    """What an adaptive goal adds to its description."""
+    return ", adaptive" if adaptive else ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +107,7 @@ class HardFraction:
     the calibration holds a certificate.
     """
 
+    needs_times: ClassVar[bool] = False
     fraction: float
     adaptive: bool = False
 
@@ -61,13 +118,8 @@ class HardFraction:
     def __str__(self) -> str:
         return f"{100 * self.fraction:g}% hard{ending_of(self.adaptive)}"
 
-    @property
-    def needs_times(self) -> bool:
-        """False: only the easiness counts."""
-        return False
-
     def resolve(self, calibration: Calibration) -> Policy:
-        """See :class:`Target`; refused where ties in the easiness stand in the way."""
+        """See :class:`Goal`; refused where ties in the easiness stand in the way."""
         easiness = calibration.easiness_array
         if 0 < self.fraction < 1:
             self._refuse_constant(shared_easiness(easiness))
@@ -113,6 +165,7 @@ class Accuracy:
     the calibration's labelled images, whose number decides how well it stands for others.
     """
 
+    needs_times: ClassVar[bool] = False
     max_ap_drop: float
 
     def __post_init__(self) -> None:
@@ -121,13 +174,8 @@ class Accuracy:
     def __str__(self) -> str:
         return f"at most {self.max_ap_drop:g} AP below the last exit"
 
-    @property
-    def needs_times(self) -> bool:
-        """False: only accuracy counts."""
-        return False
-
     def resolve(self, calibration: Calibration) -> Policy:
-        """See :class:`Target`; the lowest threshold of the table from which on all rows do."""
+        """See :class:`Goal`; the lowest threshold of the table from which on all rows do."""
         best = calibration.ways[-1].scores.primary
         if best is None:
             raise PolicyError(
@@ -148,16 +196,13 @@ class Accuracy:
 class CertifiedRisk:
     """The lowest threshold that the calibration's certificate covers."""
 
+    needs_times: ClassVar[bool] = False
+
     def __str__(self) -> str:
         return "the certified threshold"
 
-    @property
-    def needs_times(self) -> bool:
-        """False: only the losses count."""
-        return False
-
     def resolve(self, calibration: Calibration) -> Policy:
-        """See :class:`Target`."""
+        """See :class:`Goal`."""
         if calibration.certificate is None:
             raise PolicyError(
                 f"{self} needs a certificate and the calibration has none; run: "

@@ -1,17 +1,18 @@
-"""Targets in milliseconds and in images per second."""
+"""Goals in milliseconds and in images per second."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from dyninfer.bundle.calibration import Calibration, Certificate
 from dyninfer.errors import PolicyError
 from dyninfer.routing.control_law import ControlSettings, Cost
-from dyninfer.routing.goal import (
+from dyninfer.routing.goals import (
     certified_threshold,
     check_flag,
     check_number,
@@ -45,6 +46,7 @@ class LatencyBudget:
     the stream by what images really took, within the certified range where there is one.
     """
 
+    needs_times: ClassVar[bool] = True
     ms: float
     percentile: float | None = None
     adaptive: bool = False
@@ -63,13 +65,8 @@ class LatencyBudget:
             return f"{self.ms:g} ms on average{ending}"
         return f"{self.percentile:g}% of images within {self.ms:g} ms{ending}"
 
-    @property
-    def needs_times(self) -> bool:
-        """True: milliseconds hold for one processor."""
-        return True
-
     def resolve(self, calibration: Calibration) -> Policy:
-        """See :class:`Target`; refused where not even all images easy, or certified, fit."""
+        """See :class:`Goal`; refused where not even all images easy, or certified, fit."""
         return self.resolve_as(calibration, str(self))
 
     def resolve_as(self, calibration: Calibration, title: str) -> Policy:
@@ -92,8 +89,8 @@ class LatencyBudget:
         if self.percentile is None:
             settings = ControlSettings(Cost.MS, self.ms, least_threshold=least)
         else:
-            target = (1 - TAIL_MARGIN) * self._limit()
-            settings = ControlSettings(Cost.LATE, target, self.ms, least)
+            late = (1 - TAIL_MARGIN) * self._limit()
+            settings = ControlSettings(Cost.LATE, late, self.ms, least)
         return start_controller(calibration, settings, (float(costs[0]), float(costs[-1])), title)
 
     def _limit(self) -> float:
@@ -139,6 +136,7 @@ class LatencyBudget:
 class FramesPerSecond:
     """As many images hard as a rate, in images per second, allows on average."""
 
+    needs_times: ClassVar[bool] = True
     fps: float
     adaptive: bool = False
 
@@ -149,12 +147,7 @@ class FramesPerSecond:
     def __str__(self) -> str:
         return f"{self.fps:g} frames per second{ending_of(self.adaptive)}"
 
-    @property
-    def needs_times(self) -> bool:
-        """True: milliseconds hold for one processor."""
-        return True
-
     def resolve(self, calibration: Calibration) -> Policy:
-        """See :class:`Target`: a mean budget of 1000 / ``fps`` milliseconds."""
+        """See :class:`Goal`: a mean budget of 1000 / ``fps`` milliseconds."""
         budget = LatencyBudget(1000 / self.fps, adaptive=self.adaptive)
         return budget.resolve_as(calibration, f"{self} ({budget.ms:.4g} ms)")

@@ -1,30 +1,25 @@
-"""The grammar of ``--speed``: a policy or target as one word; nothing in it is ever evaluated."""
+"""The grammar of ``--speed``: a policy or goal as one word; nothing in it is ever evaluated."""
 
 from __future__ import annotations
 
+import ast
 import difflib
 import math
 import re
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from dyninfer.errors import PolicyError
-from dyninfer.routing.goals import (
-    Accuracy,
-    CertifiedRisk,
-    FramesPerSecond,
-    HardFraction,
-    LatencyBudget,
-    Target,
-)
+from dyninfer.routing.goals import Accuracy, CertifiedRisk, Goal, HardFraction
+from dyninfer.routing.latency import FramesPerSecond, LatencyBudget
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy, Threshold
 
 _FORMS = (
     "easy, hard, 0.42, 30%, 12ms, 12ms@p95, 30fps, ap-0.5, certified, 30%+adaptive, or a "
     "constructor such as HardFraction(0.3)"
 )
-_Speed = Policy | Target
+_Speed = Policy | Goal
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _LONGEST = 200
 _LARGEST_BARE = 2.0  # a threshold above is possible, but hardly what a number without unit means
@@ -74,7 +69,7 @@ class _NotUnderstood(Exception):  # noqa: N818  # never leaves this module
     """The text is none of the forms."""
 
 
-def parse_speed(text: str) -> Policy | Target:
+def parse_speed(text: str) -> Policy | Goal:
     """What a ``--speed`` asks for.
 
     Args:
@@ -92,22 +87,15 @@ def parse_speed(text: str) -> Policy | Target:
     try:
         if len(plain) > _LONGEST:
             raise _NotUnderstood
-        constructor = re.fullmatch(r"(\w+)\s*\((.*)\)", plain)
-        if constructor:
-            return _construct(constructor[1], constructor[2])
-        plain, adaptive = _without_suffix(plain.lower())
-        speed = _simple(plain)
-        return _make_adaptive(speed, text) if adaptive else speed
+        if re.fullmatch(r"\w+\s*\(.*\)", plain):
+            return _construct(plain)
+        found = re.fullmatch(r"(.*?)\s*\+\s*adaptive", plain.lower())
+        return _make_adaptive(_simple(found[1]), text) if found else _simple(plain.lower())
     except _NotUnderstood:
         shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
         raise PolicyError(
             f"the speed {shown!r} is none of the forms{_suggestion(text)}; expected {_FORMS}"
         ) from None
-
-
-def _without_suffix(text: str) -> tuple[str, bool]:
-    found = re.fullmatch(r"(.*?)\s*\+\s*adaptive", text)
-    return (found[1], True) if found else (text, False)
 
 
 def _simple(text: str) -> _Speed:
@@ -161,45 +149,26 @@ def _numbers(text: str) -> float | tuple[float, ...]:
     return values if len(values) > 1 else values[0]
 
 
-def _construct(name: str, inside: str) -> _Speed:
+def _construct(text: str) -> _Speed:
     """A class by its name, with arguments that are literals: ``a``, ``b=c``."""
-    if name not in _CLASSES:
-        raise _NotUnderstood
-    made = _CLASSES[name]
-    names = [field.name for field in fields(made)]  # type: ignore[arg-type]
-    given: dict[str, Any] = {}
-    named = False
-    for index, argument in enumerate(_split(inside)):
-        keyword = re.fullmatch(r"(\w+)\s*=\s*(.*)", argument)
-        named = named or keyword is not None
-        if keyword is None and (named or index >= len(names)):
-            raise _NotUnderstood
-        key, value = keyword.groups() if keyword else (names[index], argument)
-        if key not in names or key in given:
-            raise _NotUnderstood
-        given[key] = _literal(value)
     try:
-        return made(**given)
-    except TypeError:  # an argument is missing
+        call = ast.parse(text, mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise _NotUnderstood
+        positional = [_literal(argument) for argument in call.args]
+        named = {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
+        return _CLASSES[call.func.id](*positional, **named)
+    except (SyntaxError, ValueError, TypeError, KeyError, MemoryError, RecursionError):
         raise _NotUnderstood from None
 
 
-def _split(inside: str) -> list[str]:
-    """Arguments, separated by the commas outside brackets."""
-    if not inside.strip():
-        return []
-    return [part.strip() for part in re.split(r",(?![^(\[]*[)\]])", inside)]
-
-
-def _literal(text: str) -> Any:
+def _literal(node: ast.expr) -> Any:
     """A number, True, False, None, or a tuple or list of numbers."""
-    constants = {"True": True, "False": False, "None": None}
-    if text in constants:
-        return constants[text]
-    if found := re.fullmatch(r"\((.*)\)|\[(.*)\]", text):
-        parts = (found[1] if found[1] is not None else found[2]).rstrip().removesuffix(",")
-        return tuple(_number(part.strip()) for part in parts.split(","))
-    return _number(text)
+    value = ast.literal_eval(node)
+    parts = value if isinstance(value, (tuple, list)) and value else (value,)
+    if not all(part is None or isinstance(part, (int, float)) for part in parts):
+        raise _NotUnderstood
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _suggestion(text: str) -> str:

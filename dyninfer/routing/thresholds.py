@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from dyninfer.routing.policy import Threshold
+from dyninfer.routing.replay import cascade_points, replay
 from dyninfer.types import Float64Array, Int64Array
 
 SEND_NONE = 0.0
@@ -47,23 +49,19 @@ def percentile_thresholds(easiness: npt.ArrayLike, percentiles: npt.ArrayLike) -
 
 def exits_at(easiness: npt.ArrayLike, threshold: float) -> Int64Array:
     """(N,) index of the exit at which each image leaves, at one threshold for all routers."""
-    # float32, as the runtime compares
-    rows = np.atleast_2d(np.asarray(easiness, np.float32))
-    leaves = rows >= np.float32(threshold)
-    return np.where(leaves.any(axis=0), leaves.argmax(axis=0), len(rows)).astype(np.int64)
+    rows = np.atleast_2d(np.asarray(easiness, np.float32))  # as the runtime compares
+    points = cascade_points(len(rows) + 1)
+    return replay(points, tuple(rows), Threshold(threshold), rows.shape[1])
 
 
 def hard_fraction_at(easiness: npt.ArrayLike, threshold: float) -> float:
     """Share of the images that reach the last exit, in [0, 1]."""
-    rows = np.atleast_2d(np.asarray(easiness))
-    return float((exits_at(rows, threshold) == len(rows)).mean())
+    return float(exit_shares_at(easiness, threshold)[-1])
 
 
 def exit_shares_at(easiness: npt.ArrayLike, threshold: float) -> Float64Array:
     """(exits,) share of the images that leave at each exit."""
-    rows = np.atleast_2d(np.asarray(easiness))
-    leaving = exits_at(rows, threshold)
-    return np.bincount(leaving, minlength=len(rows) + 1) / len(leaving)
+    return np.asarray(exit_shares_along(easiness, [threshold])[0], np.float64)
 
 
 def distinct_thresholds(easiness: npt.ArrayLike) -> Float64Array:
@@ -89,8 +87,7 @@ def mean_ms(shares: npt.ArrayLike, exit_ms: Sequence[Sequence[float]]) -> float:
 
     ``exit_ms`` holds measured milliseconds of images that leave at each exit.
     """
-    means = [float(np.mean(samples)) for samples in exit_ms]
-    return float(np.asarray(shares, np.float64) @ np.array(means))
+    return float(np.asarray(shares, np.float64) @ [np.mean(samples) for samples in exit_ms])
 
 
 def percentile_ms(
@@ -102,12 +99,8 @@ def percentile_ms(
     the result is the smallest time by which at least ``percentile`` % of the weight is done.
     """
     times = np.concatenate([np.asarray(samples, np.float64) for samples in exit_ms])
-    weights = np.concatenate(
-        [
-            np.full(len(samples), share / len(samples))
-            for share, samples in zip(np.asarray(shares, np.float64), exit_ms, strict=True)
-        ]
-    )
+    sizes = np.array([len(samples) for samples in exit_ms])
+    weights = np.repeat(np.asarray(shares, np.float64) / sizes, sizes)
     order = np.argsort(times, kind="stable")
     done = np.cumsum(weights[order])
     reached = np.searchsorted(done, percentile / 100 - 1e-12)

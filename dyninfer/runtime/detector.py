@@ -23,7 +23,7 @@ from dyninfer.monitoring.monitor import Monitor
 from dyninfer.results.answer import Answer, RawOutput
 from dyninfer.results.detections import Detections
 from dyninfer.results.tasks import Options, check_options
-from dyninfer.routing.goals import Target
+from dyninfer.routing.goals import Goal
 from dyninfer.routing.policy import DecisionPoint, Observer, Policy, check_signals, default_policy
 from dyninfer.runtime.batches import (
     PreparedInput,
@@ -46,7 +46,7 @@ from dyninfer.types import Float32Array, Float64Array, ImageArray, Int64Array
 class _Routing:
     """What the user asked for, and the policy that it came to."""
 
-    asked: Policy | Target
+    asked: Policy | Goal
     active: Policy
     observer: Observer | None
 
@@ -123,10 +123,10 @@ class Detector:
         return self._session.nan_easiness_count
 
     @property
-    def policy(self) -> Policy | Target:
+    def policy(self) -> Policy | Goal:
         """How images are routed; a new one takes effect at the next batch, in every thread.
 
-        A target in the user's terms, such as :class:`dyninfer.HardFraction`, is turned into a
+        A goal in the user's terms, such as :class:`dyninfer.HardFraction`, is turned into a
         threshold by the bundle's calibration when it is set; see :attr:`active_policy`.
 
         Raises:
@@ -136,25 +136,25 @@ class Detector:
         return self._routing.asked
 
     @policy.setter
-    def policy(self, policy: Policy | Target) -> None:
+    def policy(self, policy: Policy | Goal) -> None:
         # one reference: other threads see all of it or nothing
         self._routing = self._routing_of(policy, None)
 
-    def _routing_of(self, policy: Policy | Target, images: int | None) -> _Routing:
+    def _routing_of(self, policy: Policy | Goal, images: int | None) -> _Routing:
         """What a policy comes to here, for a call of so many images where that is known."""
         # this runs in calls, and isinstance() with a protocol takes as long as a small stage
         decides = hasattr(policy, "decide")
-        if isinstance(policy, type) or not (decides or isinstance(policy, Target)):
+        if isinstance(policy, type) or not (decides or isinstance(policy, Goal)):
             raise InputError(
                 f"policy is {policy!r}, expected for example Threshold(0.5), HardFraction(0.3), "
                 "LatencyBudget(ms=12.0), AlwaysEasy() or AlwaysHard()"
             )
-        active = cast(Policy, policy) if decides else self._resolve(cast(Target, policy))
+        active = cast(Policy, policy) if decides else self._resolve(cast(Goal, policy))
         self._session.check_policy(active, images)
         observer = cast(Observer, active) if hasattr(active, "observe") else None
         return _Routing(policy, active, observer)
 
-    def _routing_for(self, policy: Policy | Target | None, images: int) -> _Routing:
+    def _routing_for(self, policy: Policy | Goal | None, images: int) -> _Routing:
         """Of one call: its own policy, or that of this moment.
 
         The one of the last call is kept, so that callers who pass the same again do not wait for
@@ -169,14 +169,14 @@ class Detector:
 
     @property
     def active_policy(self) -> Policy:
-        """What decides on images: :attr:`policy` itself, or the threshold a target came to.
+        """What decides on images: :attr:`policy` itself, or the threshold a goal came to.
 
         With ``adaptive=True`` it is a :class:`dyninfer.Controller`, whose ``state`` can be looked
         at, saved and restored.
         """
         return self._routing.active
 
-    def resolve(self, policy: Policy | Target) -> Policy:
+    def resolve(self, policy: Policy | Goal) -> Policy:
         """What :attr:`policy` would come to, without setting it.
 
         Raises:
@@ -184,16 +184,16 @@ class Detector:
         """
         return self._routing_of(policy, None).active
 
-    def _resolve(self, target: Target) -> Policy:
-        check_signals(self._session.points, EASINESS, target)
+    def _resolve(self, goal: Goal) -> Policy:
+        check_signals(self._session.points, EASINESS, goal)
         calibration = check_calibration(
             self.bundle.calibration(),
             self.engine_record(),
             self.bundle.path,
-            str(target),
-            times=target.needs_times,
+            str(goal),
+            times=goal.needs_times,
         )
-        return target.resolve(calibration)
+        return goal.resolve(calibration)
 
     def engine_record(self) -> EngineRecord:
         """What is opened here, as far as easiness and times depend on it."""
@@ -205,7 +205,7 @@ class Detector:
         images: ImageLike,
         *,
         options: Options | None = None,
-        policy: Policy | Target | None = None,
+        policy: Policy | Goal | None = None,
     ) -> Detections: ...
 
     @overload
@@ -214,7 +214,7 @@ class Detector:
         images: Sequence[ImageLike],
         *,
         options: Options | None = None,
-        policy: Policy | Target | None = None,
+        policy: Policy | Goal | None = None,
     ) -> list[Detections]: ...
 
     def __call__(
@@ -222,7 +222,7 @@ class Detector:
         images: ImageLike | Sequence[ImageLike],
         *,
         options: Options | None = None,
-        policy: Policy | Target | None = None,
+        policy: Policy | Goal | None = None,
     ) -> Detections | list[Detections]:
         """Detect objects, or classify where the bundle does that.
 
@@ -255,7 +255,7 @@ class Detector:
         images: Sequence[ImageLike],
         *,
         options: Options | None = None,
-        policy: Policy | Target | None = None,
+        policy: Policy | Goal | None = None,
     ) -> list[Answer]:
         """What a call gives for a list, typed for every task."""
         options, routing = self._choices(options, policy, len(images))
@@ -270,7 +270,7 @@ class Detector:
         return found
 
     def _choices(
-        self, options: Options | None, policy: Policy | Target | None, images: int
+        self, options: Options | None, policy: Policy | Goal | None, images: int
     ) -> tuple[Options, _Routing]:
         """Options and routing of a call, checked."""
         self._session.check_open()
@@ -299,14 +299,14 @@ class Detector:
         images: Iterable[ImageLike],
         *,
         options: Options | None = None,
-        policy: Policy | Target | None = None,
+        policy: Policy | Goal | None = None,
     ) -> Iterator[Detections]:
         """Detect objects in images one after the other, as they come."""
         for image in images:
             yield self(image, options=options, policy=policy)
 
     def infer(
-        self, inputs: Mapping[str, Any], *, policy: Policy | Target | None = None
+        self, inputs: Mapping[str, Any], *, policy: Policy | Goal | None = None
     ) -> list[RawOutput]:
         """Run prepared tensors, without pre- and postprocessing.
 

@@ -14,7 +14,8 @@ from dyninfer.bundle.calibration import Calibration, check_calibration, read_cal
 from dyninfer.bundle.manifest import Precision
 from dyninfer.bundle.sealed import dump_sealed
 from dyninfer.results.scores import Scores
-from dyninfer.routing.goals import Accuracy, LatencyBudget
+from dyninfer.routing.goals import Accuracy
+from dyninfer.routing.latency import LatencyBudget
 from dyninfer.routing.policy import Threshold
 from tests import support
 from tests.dyninfer.calibrations import RECORD, calibration_of, spread

@@ -26,10 +26,7 @@ def test_any_choice_of_ways_has_the_accuracy_of_its_answers(tmp_path) -> None:
     rng = np.random.default_rng(0)
     samples = [Sample(tmp_path, class_id=int(rng.integers(8))) for _ in range(40)]
     found = [[answer(*rng.permutation(8)[:5]) for _ in range(3)] for _ in samples]
-    tally = scoring.tally()
-    for sample, ways in zip(samples, found, strict=True):
-        tally.add(sample, ways)
-    routed = tally.scores()
+    routed = scoring.scores([scoring.note(*pair) for pair in zip(samples, found, strict=True)])
     for seed in range(5):
         ways = np.random.default_rng(seed).integers(0, 3, 40)
         chosen = [answers[way] for answers, way in zip(found, ways, strict=True)]

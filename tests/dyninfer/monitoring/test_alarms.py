@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import logging
 
-from dyninfer.monitoring.alarms import Alarm, AlarmBoard, AlarmKind, Check, deliver
+from dyninfer.monitoring.alarms import Alarm, AlarmBoard, AlarmKind, LimitCheck, deliver
 
 
-def look(value: float, kind: AlarmKind = "psi") -> Check:
+def look(value: float, kind: AlarmKind = "psi") -> LimitCheck:
     """Above 4 is an alarm, at most 3 a recovery."""
-    return Check(Alarm(kind, f"{kind} is {value}", value, 4.0, 10), value > 4, value <= 3)
+    return LimitCheck(Alarm(kind, f"{kind} is {value}", value, 4.0, 10), value > 4, value <= 3)
 
 
 def test_no_checks_change_nothing() -> None:

@@ -14,7 +14,7 @@ import dyninfer
 from dyninfer import Postprocess
 from dyninfer.monitoring.audit import AuditJob, Auditor, AuditRecord, summarise
 from dyninfer.monitoring.drift import mean_bounds
-from dyninfer.monitoring.expected import Baseline
+from dyninfer.monitoring.expected import Reference
 from dyninfer.routing.policy import LeaveAt, Threshold
 from tests.dyninfer.monitoring import watching
 
@@ -84,8 +84,7 @@ def test_an_offer_returns_while_an_audit_is_under_way_and_a_full_queue_drops(
     auditor = started(lambda _: None, capacity=2)
     assert auditor.offer(job())
     assert gate.entered.wait(LONG_S)
-    assert [auditor.offer(job()) for _ in range(4)] == [True, True, False, False]
-    assert not auditor.has_room()
+    assert [auditor.offer(job()) for _ in range(5)] == [True, True, False, False, False]
     assert (auditor.pending, auditor.dropped) == (3, 3)
     assert not auditor.finish(0)
     gate.open.set()
@@ -184,17 +183,17 @@ def test_a_stopped_auditor_is_freed(watched) -> None:
 
 def test_the_summary_weighs_losses_by_the_share_that_left_early() -> None:
     calibration = watching.calibration_of([0.1, 0.4, 0.6, 0.9], [1.0, 0.5, 0.5, 0.1])
-    baseline = Baseline.of_calibration(calibration)
-    outlooks = [baseline.under(Threshold(0.5)), baseline.under(LeaveAt(0))]
+    reference = Reference.of_calibration(calibration)
+    outlooks = [reference.under(Threshold(0.5)), reference.under(LeaveAt(0))]
     records = [AuditRecord(0.2, 0.5, outlooks[0]), AuditRecord(0.6, 1.0, outlooks[1])]
     summary = summarise(records, 0.025)
-    assert summary.mean == pytest.approx(0.4)
-    assert (summary.low, summary.high) == mean_bounds(summary.mean, 2, 0.025)
+    assert summary.disagreement == pytest.approx(0.4)
+    assert summary.disagreement_interval == mean_bounds(summary.disagreement, 2, 0.025)
     # half left early of some images and all of others: two audits stand for 2 + 1 images
     assert summary.risk == pytest.approx(0.4 * 2 / 3)
-    bounds = np.array(mean_bounds(summary.mean, 2, 0.025)) * 2 / 3
-    assert (summary.risk_low, summary.risk_high) == pytest.approx(tuple(bounds))
-    assert summary.expected == pytest.approx((0.3 + 2.1 / 4) / 2)
+    bounds = np.array(mean_bounds(summary.disagreement, 2, 0.025)) * 2 / 3
+    assert summary.risk_interval == pytest.approx(tuple(bounds))
+    assert summary.expected_disagreement == pytest.approx((0.3 + 2.1 / 4) / 2)
     limits = [outlook.risk_limit for outlook in outlooks]
     assert summary.risk_limit == pytest.approx(np.mean(limits))
     assert summarise(records, 0.025, limit=0.07).risk_limit == 0.07
@@ -213,9 +212,9 @@ def test_the_risk_is_unbiased_while_the_share_of_easy_images_moves() -> None:
 
 
 def test_what_is_unknown_of_one_audit_is_unknown_of_all() -> None:
-    known = Baseline.of_calibration(watching.calibration_of([0.1, 0.9], 0.5)).under(Threshold(0.5))
-    bare = Baseline.of_easiness([0.1, 0.9], 1).under(Threshold(0.5))
+    known = Reference.of_calibration(watching.calibration_of([0.1, 0.9], 0.5)).under(Threshold(0.5))
+    bare = Reference.of_easiness([0.1, 0.9], 1).under(Threshold(0.5))
     for unknown in (None, bare):
         summary = summarise([AuditRecord(0.5, 1, known), AuditRecord(0.5, 1, unknown)], 0.025)
-        assert (summary.expected, summary.risk_limit) == (None, None)
-        assert summary.mean == 0.5
+        assert (summary.expected_disagreement, summary.risk_limit) == (None, None)
+        assert summary.disagreement == 0.5

@@ -14,14 +14,14 @@ from dyninfer.monitoring.easiness_window import (
     drift_checks,
     read_drift,
 )
-from dyninfer.monitoring.expected import Baseline, Outlook
+from dyninfer.monitoring.expected import Outlook, Reference
 from dyninfer.monitoring.report import MonitorSettings
 
 THRESHOLD = 0.4
 
 
 def outlook_of(easiness) -> Outlook:
-    return Baseline("a test", np.atleast_2d(easiness)).under(Threshold(THRESHOLD))
+    return Reference("a test", np.atleast_2d(easiness)).under(Threshold(THRESHOLD))
 
 
 def filled(size: int, easiness, expected: float = np.nan) -> EasinessWindow:

@@ -6,7 +6,7 @@ import pytest
 from dyninfer import AlwaysEasy, AlwaysHard, InputError, LeaveAt, Threshold
 from dyninfer.monitoring import drift
 from dyninfer.monitoring.drift import mean_bounds
-from dyninfer.monitoring.expected import RISK_MARGIN, Baseline
+from dyninfer.monitoring.expected import RISK_MARGIN, Reference
 from dyninfer.routing import thresholds
 from tests import support
 from tests.dyninfer.monitoring import watching
@@ -32,7 +32,7 @@ def limit_of(risk: float, images: int) -> float:
     ],
 )
 def test_a_policy_is_foretold_from_the_calibrations_images(policy, hard, easy_loss, risk) -> None:
-    outlook = Baseline.of_calibration(watching.calibration_of(EASINESS, LOSSES)).under(policy)
+    outlook = Reference.of_calibration(watching.calibration_of(EASINESS, LOSSES)).under(policy)
     assert outlook.images == 6
     assert outlook.hard_share == pytest.approx(hard)
     assert outlook.easy_loss == pytest.approx(easy_loss)
@@ -43,11 +43,11 @@ def test_a_policy_is_foretold_from_the_calibrations_images(policy, hard, easy_lo
 
 def test_nan_is_hard_for_a_threshold_and_stands_in_no_histogram() -> None:
     easiness = [np.nan, 0.2, 0.8, np.nan]
-    baseline = Baseline.of_calibration(watching.calibration_of(easiness, 0.5))
-    outlook = baseline.under(Threshold(0.1))
+    reference = Reference.of_calibration(watching.calibration_of(easiness, 0.5))
+    outlook = reference.under(Threshold(0.1))
     assert (outlook.hard_share, outlook.nan_share) == (0.5, 0.5)
     assert outlook.easiness.tolist() == drift.on_grid([0.2, 0.8]).tolist()
-    only_nan = Baseline("nothing", np.full((1, 3), np.nan)).under(Threshold(0.1))
+    only_nan = Reference("nothing", np.full((1, 3), np.nan)).under(Threshold(0.1))
     assert (only_nan.hard_share, only_nan.nan_share) == (1.0, 1.0)
     assert only_nan.histogram == (0.0,) * 10
 
@@ -56,7 +56,7 @@ def test_of_three_exits_the_last_router_that_sees_an_image_reports() -> None:
     generator = np.random.default_rng(0)
     easiness, losses = generator.random((2, 2, 300))
     for policy in (Threshold(0.4), Threshold((0.3, 0.8)), AlwaysEasy(), AlwaysHard(), LeaveAt(1)):
-        outlook = Baseline.of_calibration(watching.calibration_of(easiness, losses)).under(policy)
+        outlook = Reference.of_calibration(watching.calibration_of(easiness, losses)).under(policy)
         reported, hard, early = [], 0, []
         for (first, second), (loss, later) in zip(easiness.T, losses.T, strict=True):
             goes_on = support.go_on(policy, np.float32([first]), 0, 3)[0]
@@ -69,18 +69,18 @@ def test_of_three_exits_the_last_router_that_sees_an_image_reports() -> None:
         assert outlook.easy_loss == pytest.approx(np.mean(early) if early else 0)
         assert outlook.risk_limit == pytest.approx(limit_of(sum(early) / 300, 300))
     shares = thresholds.exit_shares_at(easiness, 0.4)
-    outlook = Baseline("both", easiness).under(Threshold(0.4))
+    outlook = Reference("both", easiness).under(Threshold(0.4))
     assert outlook.hard_share == pytest.approx(shares[2])
 
 
 def test_the_certificate_limits_the_risk_of_policies_that_send_on_as_much() -> None:
     certified = watching.calibration_of(EASINESS, LOSSES, watching.certificate(0.5, 0.123))
-    baseline = Baseline.of_calibration(certified)
+    reference = Reference.of_calibration(certified)
     for policy in (Threshold(0.5), Threshold(0.6), AlwaysHard()):
-        assert baseline.under(policy).risk_limit == 0.123
+        assert reference.under(policy).risk_limit == 0.123
     for policy in (Threshold(0.2), AlwaysEasy()):
-        assert baseline.under(policy).risk_limit == pytest.approx(
-            Baseline.of_calibration(watching.calibration_of(EASINESS, LOSSES))
+        assert reference.under(policy).risk_limit == pytest.approx(
+            Reference.of_calibration(watching.calibration_of(EASINESS, LOSSES))
             .under(policy)
             .risk_limit
         )
@@ -95,7 +95,7 @@ class Learning:
 
 def test_a_policy_that_may_learn_from_it_is_not_asked() -> None:
     calibration = watching.calibration_of(EASINESS, LOSSES)
-    outlook = Baseline.of_calibration(calibration).under(Learning())
+    outlook = Reference.of_calibration(calibration).under(Learning())
     assert (outlook.hard_share, outlook.easy_loss) == (None, None)
     assert outlook.easiness.tolist() == drift.on_grid(EASINESS).tolist()
     assert outlook.risk_limit == pytest.approx(limit_of(2.0 / 6, 6))
@@ -103,16 +103,16 @@ def test_a_policy_that_may_learn_from_it_is_not_asked() -> None:
 
 def test_what_such_a_policy_reports_of_three_exits_is_not_known() -> None:
     calibration = watching.calibration_of(np.full((2, 5), 0.5), [[0.1] * 5, [0.3] * 5])
-    outlook = Baseline.of_calibration(calibration).under(Learning())
+    outlook = Reference.of_calibration(calibration).under(Learning())
     assert len(outlook.easiness) == 0
     assert outlook.risk_limit == pytest.approx(limit_of(0.3, 5))
 
 
 def test_easiness_alone_gives_no_losses() -> None:
-    outlook = Baseline.of_easiness([0.2, 0.4, np.nan], 1).under(Threshold(0.3))
+    outlook = Reference.of_easiness([0.2, 0.4, np.nan], 1).under(Threshold(0.3))
     assert outlook.hard_share == pytest.approx(2 / 3)
     assert (outlook.easy_loss, outlook.risk_limit) == (None, None)
-    assert "3 images" in Baseline.of_easiness([1, 0, 1], 1).source
+    assert "3 images" in Reference.of_easiness([1, 0, 1], 1).source
 
 
 @pytest.mark.parametrize(
@@ -122,4 +122,4 @@ def test_easiness_alone_gives_no_losses() -> None:
 )  # fmt: skip
 def test_a_baseline_that_is_no_easiness_is_refused(easiness, routers) -> None:
     with support.refuses(InputError, "a baseline is", "expected", "easiness"):
-        Baseline.of_easiness(easiness, routers)
+        Reference.of_easiness(easiness, routers)

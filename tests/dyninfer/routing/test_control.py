@@ -74,8 +74,8 @@ class Outcome:
     state: ControllerState
 
 
-def settings_of(cost: Cost, target: float, **more: float) -> ControlSettings:
-    return ControlSettings(cost, target, **more)
+def settings_of(cost: Cost, mean_cost: float, **more: float) -> ControlSettings:
+    return ControlSettings(cost, mean_cost, **more)
 
 
 def simulate(
@@ -305,11 +305,11 @@ def test_of_two_values_only_the_lower_is_split() -> None:
     assert not hard[easiness == 0.9].any()
 
 
-@pytest.mark.parametrize(("target", "threshold"), [(0.0, SEND_NONE), (1.0, SEND_ALL)])
-def test_none_and_all_are_exactly_that(target, threshold) -> None:
-    settings = ControlSettings(Cost.HARD, target)
+@pytest.mark.parametrize(("mean_cost", "threshold"), [(0.0, SEND_NONE), (1.0, SEND_ALL)])
+def test_none_and_all_are_exactly_that(mean_cost, threshold) -> None:
+    settings = ControlSettings(Cost.HARD, mean_cost)
     found = simulate(settings, beta_stream("periodic", 0), 8)
-    assert (found.hard == bool(target)).all()
+    assert (found.hard == bool(mean_cost)).all()
     assert next_threshold(settings, found.state) == threshold
 
 
@@ -334,7 +334,7 @@ def test_a_certificate_below_the_threshold_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("costs", "target", "share"),
+    ("costs", "mean_cost", "share"),
     [
         ((10.0, 20.0), 13.0, 0.3),
         ((10.0, 20.0), 9.0, 0.0),
@@ -344,8 +344,8 @@ def test_a_certificate_below_the_threshold_changes_nothing() -> None:
         ((10.0, 10.0), 10.0, 1.0),
     ],
 )
-def test_the_share_that_can_be_afforded(costs, target, share) -> None:
-    settings = settings_of(Cost.MS, target)
+def test_the_share_that_can_be_afforded(costs, mean_cost, share) -> None:
+    settings = settings_of(Cost.MS, mean_cost)
     assert affordable_share(settings, costs) == pytest.approx(share)
 
 
@@ -389,7 +389,7 @@ def test_an_image_without_a_time_counts_as_expected() -> None:
 
 
 def test_images_without_times_do_not_spoil_later_ones() -> None:
-    settings, target = settings_of(Cost.MS, 30.0), 30.0
+    settings, mean_cost = settings_of(Cost.MS, 30.0), 30.0
     state = initial_state(settings, BETA, (EASY_MS, HARD_MS))
     easiness = beta_stream("steady", 0)
     hard, state = decide(settings, state, easiness)
@@ -399,7 +399,7 @@ def test_images_without_times_do_not_spoil_later_ones() -> None:
         hard, state = decide(settings, state, [value])
         spent.append(2 * (HARD_MS if hard[0] else EASY_MS))
         state = observe(settings, state, hard.astype(int), [spent[-1]])
-    assert np.mean(spent[-HORIZON:]) == pytest.approx(target, rel=CLOSE)
+    assert np.mean(spent[-HORIZON:]) == pytest.approx(mean_cost, rel=CLOSE)
 
 
 def test_a_share_of_hard_images_does_not_look_at_times() -> None:

@@ -10,14 +10,8 @@ from hypothesis import strategies as st
 from dyninfer.errors import PolicyError
 from dyninfer.routing.control import Controller
 from dyninfer.routing.control_law import TOLERANCE
-from dyninfer.routing.goals import (
-    Accuracy,
-    CertifiedRisk,
-    FramesPerSecond,
-    HardFraction,
-    LatencyBudget,
-    Target,
-)
+from dyninfer.routing.goals import Accuracy, CertifiedRisk, Goal, HardFraction
+from dyninfer.routing.latency import FramesPerSecond, LatencyBudget
 from dyninfer.routing.policy import AlwaysEasy, Policy, Threshold
 from dyninfer.routing.thresholds import (
     SEND_ALL,
@@ -45,26 +39,26 @@ ALL = (
 )
 
 
-def resolved(target: Target, calibration=SPREAD) -> float:
-    policy = target.resolve(calibration)
+def resolved(goal: Goal, calibration=SPREAD) -> float:
+    policy = goal.resolve(calibration)
     assert isinstance(policy, Threshold)
     assert isinstance(policy.value, float)
     return policy.value
 
 
 def test_a_target_is_no_policy_and_a_policy_no_target() -> None:
-    for target in ALL:
-        assert isinstance(target, Target)
-        assert not isinstance(target, Policy)
-    assert not isinstance(AlwaysEasy(), Target)
+    for goal in ALL:
+        assert isinstance(goal, Goal)
+        assert not isinstance(goal, Policy)
+    assert not isinstance(AlwaysEasy(), Goal)
 
 
 def test_only_milliseconds_need_times() -> None:
-    assert [target.needs_times for target in ALL] == [False, True, True, True, False, False]
+    assert [goal.needs_times for goal in ALL] == [False, True, True, True, False, False]
 
 
 @pytest.mark.parametrize(
-    ("target", "text"),
+    ("goal", "text"),
     [
         (HardFraction(0.3), "30% hard"),
         (HardFraction(0.07, adaptive=True), "7% hard, adaptive"),
@@ -76,8 +70,8 @@ def test_only_milliseconds_need_times() -> None:
         (CertifiedRisk(), "the certified threshold"),
     ],
 )
-def test_targets_say_what_they_ask_for(target, text) -> None:
-    assert str(target) == text
+def test_goals_say_what_they_ask_for(goal, text) -> None:
+    assert str(goal) == text
 
 
 @pytest.mark.parametrize(
@@ -263,15 +257,15 @@ def test_the_certified_threshold_is_the_certificates() -> None:
 
 def test_a_certificate_does_not_change_fixed_targets() -> None:
     certified = calibration_of(EASINESS, certified=0.9)
-    for target in (HardFraction(0.1), LatencyBudget(11.0), LatencyBudget(12.0, 95)):
-        assert target.resolve(certified) == target.resolve(SPREAD)
+    for goal in (HardFraction(0.1), LatencyBudget(11.0), LatencyBudget(12.0, 95)):
+        assert goal.resolve(certified) == goal.resolve(SPREAD)
 
 
 # Adaptive
 
 
 @pytest.mark.parametrize(
-    "target",
+    "goal",
     [
         HardFraction(0.3, adaptive=True),
         LatencyBudget(13.0, adaptive=True),
@@ -279,14 +273,14 @@ def test_a_certificate_does_not_change_fixed_targets() -> None:
         FramesPerSecond(80, adaptive=True),
     ],
 )
-def test_adaptive_targets_are_controllers_of_two_exits(target) -> None:
-    controller = target.resolve(SPREAD)
+def test_adaptive_goals_are_controllers_of_two_exits(goal) -> None:
+    controller = goal.resolve(SPREAD)
     assert isinstance(controller, Controller)
     assert isinstance(controller, Policy)
-    assert str(target) in str(controller)
+    assert str(goal) in str(controller)
     three = calibration_of(np.vstack([EASINESS, EASINESS]), THREE_MS)
     with support.refuses(PolicyError, "3 exits", "expected 2"):
-        target.resolve(three)
+        goal.resolve(three)
 
 
 def test_a_controller_starts_at_the_calibrations_threshold() -> None:
@@ -304,7 +298,7 @@ def test_an_adaptive_tail_keeps_some_of_its_late_images_in_reserve() -> None:
     controller = LatencyBudget(12.0, 90, adaptive=True).resolve(SPREAD)
     assert isinstance(controller, Controller)
     # so that even its widest swing stays within the 10 % that may be late
-    assert controller.settings.target * (1 + 2 * TOLERANCE) <= 0.1
+    assert controller.settings.mean_cost * (1 + 2 * TOLERANCE) <= 0.1
     assert controller.settings.limit_ms == 12
 
 

@@ -6,14 +6,8 @@ from hypothesis import strategies as st
 
 from dyninfer.cli.common import SpeedOption
 from dyninfer.errors import PolicyError
-from dyninfer.routing.goals import (
-    Accuracy,
-    CertifiedRisk,
-    FramesPerSecond,
-    HardFraction,
-    LatencyBudget,
-    Target,
-)
+from dyninfer.routing.goals import Accuracy, CertifiedRisk, Goal, HardFraction
+from dyninfer.routing.latency import FramesPerSecond, LatencyBudget
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy, Threshold
 from dyninfer.routing.speed import parse_speed
 from tests import support
@@ -109,7 +103,7 @@ def test_any_text_is_a_speed_or_refused_in_one_line(text) -> None:
         speed = parse_speed(text)
     except PolicyError as error:
         speed, refusal = None, str(error)
-    assert isinstance(speed, (Policy, Target)) or refusal
+    assert isinstance(speed, (Policy, Goal)) or refusal
     assert "\n" not in refusal
 
 

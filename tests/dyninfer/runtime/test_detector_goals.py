@@ -66,8 +66,8 @@ def test_the_threshold_of_a_target_can_be_looked_at(opened) -> None:
 
 
 def test_every_target_is_taken(opened) -> None:
-    for target in (LatencyBudget(ms=13), FramesPerSecond(70), LatencyBudget(ms=15, percentile=90)):
-        opened.policy = target
+    for goal in (LatencyBudget(ms=13), FramesPerSecond(70), LatencyBudget(ms=15, percentile=90)):
+        opened.policy = goal
         assert 0 < hard_share(opened, EASINESS[0]) < 1
 
 
@@ -146,9 +146,9 @@ def test_a_calibration_of_another_engine_is_refused(opened, field, value) -> Non
 def test_another_processor_matters_to_times_alone(opened) -> None:
     calibrate(opened, device_name="some other processor")
     opened.policy = HardFraction(0.3)
-    for target in (LatencyBudget(ms=13), FramesPerSecond(70)):
+    for goal in (LatencyBudget(ms=13), FramesPerSecond(70)):
         with support.refuses(PolicyError, "some other processor", "dyninfer calibrate"):
-            opened.policy = target
+            opened.policy = goal
     assert opened.policy == HardFraction(0.3)
 
 
