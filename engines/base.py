@@ -27,7 +27,6 @@ class HostRead(Protocol):
 
     def numpy(self) -> npt.NDArray[Any]:
         """The values, once they are there; in a buffer that the workspace will use again."""
-        ...
 
 
 class Tensor(Protocol):
@@ -36,23 +35,19 @@ class Tensor(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes of all axes."""
-        ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Element type."""
-        ...
 
     def numpy(self) -> npt.NDArray[Any]:
         """The values on the host; a view where the memory is the host's already."""
-        ...
 
     def to_host(self, rows: Int64Array | None = None) -> HostRead:
         """Send the values, or those of some rows, to the host; whoever reads them waits for them.
 
         One read of a tensor at a time: the next one uses the same buffer.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -77,18 +72,15 @@ class Workspace(Protocol):
 
     def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """A float32 array of this shape on the host, from a buffer that is used again."""
-        ...
 
     def device_spans(self) -> Sequence[DeviceSpan]:
         """What was done since this was asked last, in order, by the device's own clock.
 
         Empty where the host waits for every stage, so that its clock is right.
         """
-        ...
 
     def close(self) -> None:
         """Free the buffers; nothing that lives in them may be used afterwards."""
-        ...
 
 
 TensorT = TypeVar("TensorT", bound=Tensor)

@@ -49,11 +49,9 @@ class Builder(Protocol):
             precision: that of every stage.
             max_batch: the most images that it will be given at once.
         """
-        ...
 
     def converted(self, bundle: Bundle, precision: Mapping[str, Precision]) -> Converted | None:
         """Stages in a precision, as far as they need not be converted anew; None where they do."""
-        ...
 
     def make(self, bundle: Bundle, wanted: BuildSpec, making: Making = AS_USUAL) -> OpenBuild:
         """Make what :meth:`wanted` asked for.
@@ -61,4 +59,3 @@ class Builder(Protocol):
         Raises:
             EngineBuildError: it cannot be built here; the message names the command that can.
         """
-        ...

@@ -61,11 +61,9 @@ class TaskKind(Protocol):
             exit_index: the way it took.
             timings_ms: of its steps.
         """
-        ...
 
     def loss(self, found: Answer, reference: Answer) -> float:
         """How far an answer is from a better one, in [0, 1], without labels."""
-        ...
 
 
 class Detect:
