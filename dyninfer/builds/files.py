@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +24,7 @@ from dyninfer.builds.spec import (
     Conversion,
     OpenBuild,
 )
-from dyninfer.bundle.folder import Bundle, file_sha256, replace_folder
+from dyninfer.bundle.folder import Bundle, file_sha256, new_folder
 from dyninfer.bundle.sealed import dump_sealed
 from dyninfer.errors import EngineBuildError
 
@@ -86,30 +84,11 @@ def new_build(bundle: Bundle, folder_name: str) -> Iterator[Path]:
         EngineBuildError: the bundle's folder cannot be written, or the disk is full.
     """
     engines = bundle.path / ENGINES_FOLDER
-    temporary: Path | None = None
-    try:
-        engines.mkdir(exist_ok=True)
-        _remove_leftovers(engines)
-        temporary = Path(tempfile.mkdtemp(prefix=".new.", dir=engines))
-        yield temporary
-        temporary.chmod(0o755)
-        replace_folder(temporary, engines / folder_name)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        hint = "; free some space on the disk and build again" if full else ""
-        raise EngineBuildError(
-            f"{engines} cannot be written: {error.strerror or error}{hint}"
-        ) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove_leftovers(engines: Path) -> None:
-    """What a process that was killed left behind; nobody else writes while the lock is held."""
-    for pattern in (".new.*", ".*.old.*"):
+    for pattern in (".new.*", ".*.old.*"):  # left by a process that was killed: others wait
         for folder in engines.glob(pattern):
             shutil.rmtree(folder, ignore_errors=True)
+    with new_folder(engines / folder_name, ".new.", EngineBuildError) as temporary:
+        yield temporary
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from dyninfer.builds.spec import (
     BUILD_FILE,
     ENGINES_FOLDER,
     FIRST_COMPATIBLE,
     HARDWARE_COMPATIBLE,
+    SCHEMA_VERSION,
     VERSION_COMPATIBLE,
     Build,
     BuildSpec,
@@ -23,12 +21,13 @@ from dyninfer.builds.spec import (
     OpenBuild,
     source_hashes,
 )
-from dyninfer.bundle.folder import Bundle, file_sha256
+from dyninfer.bundle.folder import Bundle, check_sha256
 from dyninfer.bundle.manifest import Precision
-from dyninfer.bundle.sealed import load_sealed
-from dyninfer.bundle.validation import first_problem
+from dyninfer.bundle.sealed import read_sealed
 from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.errors import BundleError
+
+_REMEDY = "build it again with dyninfer build --force"
 
 
 @dataclass(frozen=True)
@@ -112,18 +111,11 @@ def read_build(path: Path) -> Build:
     Raises:
         BundleError: it is missing, was changed, or is not what its folder's name says.
     """
-    payload = load_sealed(path / BUILD_FILE)
-    try:
-        build = Build.model_validate_json(json.dumps(payload))
-    except ValidationError as error:
-        raise BundleError(
-            f"{path / BUILD_FILE} is not usable: {first_problem(error)}; "
-            "build it again with dyninfer build --force"
-        ) from None
+    build = read_sealed(path / BUILD_FILE, Build, _REMEDY, SCHEMA_VERSION)
     if path.name != build.spec.folder_name:
         raise BundleError(
             f"{path} holds the build {build.spec.folder_name}, expected the one that the folder "
-            "is named after; build it again with dyninfer build --force"
+            f"is named after; {_REMEDY}"
         )
     return build
 
@@ -196,16 +188,8 @@ def open_build(path: Path, build: Build) -> OpenBuild:
 def _check_file(folder: Path, stage: str, file: BuiltFile) -> None:
     path = folder / file.file
     if path.is_symlink() or not path.is_file():
-        raise BundleError(
-            f"{path}, of stage {stage!r}, is missing or a link; build it again with "
-            "dyninfer build --force"
-        )
-    found = file_sha256(path)
-    if found != file.sha256:
-        raise BundleError(
-            f"{path} was changed after it was built (SHA-256 {found[:12]}..., "
-            f"expected {file.sha256[:12]}...); build it again with dyninfer build --force"
-        )
+        raise BundleError(f"{path}, of stage {stage!r}, is missing or a link; {_REMEDY}")
+    check_sha256(path, file.sha256, "it was built", _REMEDY)
 
 
 def nearest_build(bundle: Bundle, wanted: BuildSpec) -> Build | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,13 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from dyninfer.bundle.manifest import SCHEMA_VERSION, Manifest
-from dyninfer.bundle.sealed import dump_sealed, load_sealed
-from dyninfer.bundle.validation import first_problem
-from dyninfer.errors import BundleError, ExportError, InputError
+from dyninfer.bundle.sealed import dump_sealed, load_sealed, read_sealed
+from dyninfer.errors import BundleError, DyninferError, ExportError
 
 MANIFEST_FILE = "bundle.json"
 PARITY_FILE = "parity.json"
@@ -74,7 +70,8 @@ class Bundle:
             )
         if not (path / MANIFEST_FILE).exists():
             raise BundleError(f"{path} holds no {MANIFEST_FILE}, so it is not a bundle")
-        return cls(path, parse_manifest(path / MANIFEST_FILE))
+        remedy = "export the bundle again"
+        return cls(path, read_sealed(path / MANIFEST_FILE, Manifest, remedy, SCHEMA_VERSION))
 
     def check_records(self, *, check_calibration: bool = True) -> None:
         """Read what was measured of the bundle.
@@ -101,13 +98,8 @@ class Bundle:
 
     def check_stage(self, name: str) -> None:
         """Compare a stage's file with its hash."""
-        path = self.stage_path(name)
-        found, expected = file_sha256(path), self.manifest.stages[name].sha256
-        if found != expected:
-            raise BundleError(
-                f"{path} was changed after the export (SHA-256 {found[:12]}..., "
-                f"expected {expected[:12]}...); export the bundle again"
-            )
+        expected = self.manifest.stages[name].sha256
+        check_sha256(self.stage_path(name), expected, "the export", "export the bundle again")
 
     def parity(self) -> dict[str, Any] | None:
         """What the last verification measured, or None when there was none."""
@@ -154,42 +146,11 @@ def check_path(path: Path) -> None:
         BundleError: the path holds a null character or is too long.
     """
     try:
-        path.exists()
         path.stat()
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
         raise BundleError(f"{str(path)[:80]!r} is not a usable path: {error}") from None
-
-
-def parse_manifest(path: Path) -> Manifest:
-    """Read and validate ``bundle.json``.
-
-    Raises:
-        BundleError: the file was changed, is of a later schema, or contradicts itself.
-    """
-    _refuse_later_schema(path)
-    payload = load_sealed(path)
-    try:
-        return Manifest.model_validate_json(json.dumps(payload))
-    except ValidationError as error:
-        raise BundleError(f"{path} is not usable: {first_problem(error)}") from None
-    except InputError as error:  # of postprocessing options
-        raise BundleError(f"{path} is not usable: {error}") from None
-
-
-def _refuse_later_schema(path: Path) -> None:
-    """Say "upgrade" before anything else can be said about a file from the future."""
-    try:
-        payload = json.loads(path.read_bytes())
-    except (ValueError, OSError, RecursionError):
-        return  # load_sealed tells what is wrong
-    version = payload.get("schema_version") if isinstance(payload, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise BundleError(
-            f"{path} was written by a newer dyninfer (schema {version}, this one reads up to "
-            f"{SCHEMA_VERSION}): upgrade dyninfer"
-        )
 
 
 def file_sha256(path: Path) -> str:
@@ -199,6 +160,20 @@ def file_sha256(path: Path) -> str:
         while block := file.read(_HASH_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def check_sha256(path: Path, expected: str, since: str, remedy: str) -> None:
+    """Compare a file with its hash.
+
+    Raises:
+        BundleError: it was changed ``since``, and ``remedy`` is what to do.
+    """
+    found = file_sha256(path)
+    if found != expected:
+        raise BundleError(
+            f"{path} was changed after {since} (SHA-256 {found[:12]}..., "
+            f"expected {expected[:12]}...); {remedy}"
+        )
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -229,23 +204,38 @@ def new_bundle(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     check_target(path, overwrite=overwrite)
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise ExportError(f"{path} cannot be written: {error.strerror}") from None
+        with new_folder(path, f".{path.name}.", ExportError) as temporary:
+            yield temporary
+    finally:
+        for folder in missing:  # made above, innermost first; kept where the bundle is inside
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, prefix: str, refusal: type[DyninferError]) -> Iterator[Path]:
+    """A temporary folder that takes the place of ``path`` when the block ends without error.
+
+    Args:
+        path: what was there is replaced.
+        prefix: of the temporary folder's name.
+        refusal: the error to raise where writing fails.
+    """
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
         yield temporary
         temporary.chmod(0o755)
         replace_folder(temporary, path)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        hint = "; the disk is full, free some space and export again" if full else ""
-        raise ExportError(f"{path} could not be written: {error.strerror}{hint}") from error
+        hint = "; the disk is full, free some space and try again" if full else ""
+        reason = error.strerror or error
+        raise refusal(f"{path} cannot be written: {reason}{hint}") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for folder in missing:  # made above, innermost first; kept where the bundle is inside
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:

@@ -9,8 +9,7 @@ import numpy as np
 from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.base import Engine
 from dyninfer.engines.trt.cuda import Cuda
-from dyninfer.engines.trt.graphs import GraphMaker
-from dyninfer.engines.trt.lane import Lane, OutputMemory, Wiring
+from dyninfer.engines.trt.lane import GraphMaker, Lane, OutputMemory, Wiring
 from dyninfer.engines.trt.opened import OpenedEngine, plan_pieces
 from dyninfer.engines.trt.tensor import DevicePlace, TrtTensor
 from dyninfer.engines.trt.workspace import TrtWorkspace
@@ -29,11 +28,6 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         self._cuda = cuda
         self._opened = opened
         self._graphs = GraphMaker(cuda, name)
-
-    @property
-    def scratch_size(self) -> int:
-        """Bytes of memory for intermediate results, at the largest batch."""
-        return self._opened.scratch_size
 
     @property
     def graph_count(self) -> int:

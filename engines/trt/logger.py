@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import Any
 
 from dyninfer.engines.trt.library import Library
@@ -12,30 +11,10 @@ logger = logging.getLogger("dyninfer.tensorrt")
 
 
 class LogCollector:
-    """Keeps errors and warnings in the order they came; several threads may add to it."""
+    """The library's errors in the order they came; several threads may append to them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._errors: list[str] = []
-        self._warnings: list[str] = []
-
-    def add(self, message: str, *, error: bool) -> None:
-        """Note one message."""
-        line = " ".join(message.split())
-        with self._lock:
-            (self._errors if error else self._warnings).append(line)
-
-    @property
-    def errors(self) -> tuple[str, ...]:
-        """Errors so far."""
-        with self._lock:
-            return tuple(self._errors)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Warnings so far."""
-        with self._lock:
-            return tuple(self._warnings)
+        self.errors: list[str] = []
 
     def reason(self) -> str:
         """The last error, which is the only place where a failed build says why."""
@@ -56,10 +35,9 @@ def make_logger(library: Library) -> tuple[Any, LogCollector]:
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in (base.INTERNAL_ERROR, base.ERROR):
-                collector.add(msg, error=True)
-                logger.debug("%s", msg)
-            elif severity == base.WARNING:
-                collector.add(msg, error=False)
-                logger.debug("%s", msg)
+                collector.errors.append(" ".join(msg.split()))
+            elif severity != base.WARNING:
+                return
+            logger.debug("%s", msg)
 
     return Logger(), collector

@@ -166,8 +166,10 @@ class OpenedEngine:
             raise EngineRunError(
                 f"{self.library.title} cannot run stage {self.name!r}: {self._log.reason()}"
             )
-        if scratch is not None:
-            self._give_memory(context, scratch)
+        if scratch is not None and self.library.has_sized_memory:
+            context.set_device_memory(scratch.pointer, scratch.size)
+        elif scratch is not None:
+            context.device_memory = scratch.pointer
         profile = next(known.profile for known in self.ranges if batch in known)
         if profile:
             accepted = context.set_optimization_profile_async(profile, stream)
@@ -192,12 +194,6 @@ class OpenedEngine:
             self._cache = config.create_runtime_cache()
         config.set_runtime_cache(self._cache)
         return engine.create_execution_context(config)
-
-    def _give_memory(self, context: IExecutionContext, scratch: Block) -> None:
-        if self.library.has_sized_memory:
-            context.set_device_memory(scratch.pointer, scratch.size)
-        else:
-            context.device_memory = scratch.pointer
 
     def output_shapes(self, batch: int, stream: int) -> dict[str, tuple[int, ...] | None]:
         """Shape of every output at a batch size; None where it depends on the data.

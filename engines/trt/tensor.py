@@ -29,10 +29,10 @@ class DevicePlace:
 class TrtTensor:
     """Values with a shape. The first axis is the batch.
 
-    A tensor over a host array moves to the device when a stage first reads it, once.
+    A tensor over a host array (``array``) moves to the device when a stage first reads it, once.
     """
 
-    __slots__ = ("_array", "dtype", "place", "shape")
+    __slots__ = ("array", "dtype", "place", "shape")
 
     def __init__(
         self,
@@ -44,18 +44,13 @@ class TrtTensor:
         self.shape = shape
         self.dtype = dtype
         self.place = place
-        self._array = array
+        self.array = array
 
     @classmethod
     def over_array(cls, array: npt.NDArray[Any]) -> TrtTensor:
         """A tensor over a host array, which is copied only if it is not C-contiguous."""
         array = np.ascontiguousarray(array)
         return cls(array.shape, array.dtype, None, array)
-
-    @property
-    def array(self) -> npt.NDArray[Any] | None:
-        """The host array that the values came from, if any."""
-        return self._array
 
     @property
     def row_bytes(self) -> int:
@@ -68,8 +63,8 @@ class TrtTensor:
 
     def to_host(self, rows: Int64Array | None = None) -> HostRead:
         """See :meth:`dyninfer.engines.base.Tensor.to_host`."""
-        if self._array is not None:
-            return OnHost(self._array if rows is None else self._array[rows])
+        if self.array is not None:
+            return OnHost(self.array if rows is None else self.array[rows])
         assert self.place is not None  # a tensor has an array or a place
         return self.place.workspace.read(self, rows)
 
