@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dyninfer.builds.builder import Builder
-from dyninfer.builds.conversion import ConversionBuilder
+from dyninfer.builds.builder import Builder, ConversionBuilder
 from dyninfer.builds.messages import refusal
 from dyninfer.builds.precisions import plan_precision
 from dyninfer.builds.search import find_build

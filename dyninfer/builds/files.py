@@ -8,10 +8,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dyninfer
 from dyninfer.builds.search import find_exact
 from dyninfer.builds.spec import (
     BUILD_FILE,
@@ -137,65 +137,43 @@ def make_build(
         if existing is not None:
             return existing
         with new_build(bundle, spec.folder_name) as folder:
-            stages = _write_stages(folder, bundle, converted, make_engine)
+            stages = {}
+            for index, name in enumerate(bundle.manifest.stages):
+                base = folder / f"{index}-{re.sub('[^A-Za-z0-9_-]+', '_', name)}"
+                stages[name] = _write_stage(base, bundle, name, converted, make_engine)
             build = Build(
-                written_by=_writer(), spec=spec, stages=stages, conversion=converted.conversion
+                written_by=f"dyninfer {dyninfer.__version__}",
+                spec=spec,
+                stages=stages,
+                conversion=converted.conversion,
             )
-            _write_sealed(folder / BUILD_FILE, build.model_dump(mode="json"))
+            records = {BUILD_FILE: build.model_dump(mode="json")}
             if converted.parity is not None:
-                _write_sealed(folder / BUILD_PARITY_FILE, converted.parity)
+                records[BUILD_PARITY_FILE] = dict(converted.parity)
+            for file, payload in records.items():
+                (folder / file).write_text(dump_sealed(payload), encoding="utf-8")
         return OpenBuild(bundle.path / ENGINES_FOLDER / spec.folder_name, build)
 
 
-def _write_stages(
-    folder: Path, bundle: Bundle, converted: Converted, make_engine: EngineMaker | None
-) -> dict[str, BuiltStage]:
-    return {
-        name: _write_stage(
-            folder / f"{index}-{_plain(name)}",
-            bundle.stage_path(name),
-            converted.files.get(name),
-            None if make_engine is None else partial(make_engine, name),
-        )
-        for index, name in enumerate(bundle.manifest.stages)
-    }
-
-
-def _write_sealed(path: Path, payload: Mapping[str, Any]) -> None:
-    path.write_text(dump_sealed(payload), encoding="utf-8")
-
-
 def _write_stage(
-    base: Path, source: Path, converted: Path | None, make_engine: Callable[[Path], bytes] | None
+    base: Path, bundle: Bundle, name: str, converted: Converted, make_engine: EngineMaker | None
 ) -> BuiltStage:
     """Copy a stage's converted file, build its engine from that or from the bundle's own."""
-    onnx = None
-    if converted is not None:
+    source, onnx = bundle.stage_path(name), None
+    if name in converted.files:
         source = base.with_suffix(".onnx")
-        shutil.copyfile(converted, source)
-        onnx = describe_file(source)
+        shutil.copyfile(converted.files[name], source)
+        onnx = _describe(source)
     if make_engine is None:
         return BuiltStage(onnx=onnx)
     start = time.perf_counter()
-    content = make_engine(source)
+    content = make_engine(name, source)
     seconds = time.perf_counter() - start
     path = base.with_suffix(".engine")
     path.write_bytes(content)
-    return BuiltStage(onnx=onnx, engine=describe_file(path), build_seconds=round(seconds, 3))
+    return BuiltStage(onnx=onnx, engine=_describe(path), build_seconds=round(seconds, 3))
 
 
-def _plain(name: str) -> str:
-    """A stage's name as far as it can stand in a file's name."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", name)
-
-
-def _writer() -> str:
-    """Name and version of this package."""
-    import dyninfer
-
-    return f"dyninfer {dyninfer.__version__}"
-
-
-def describe_file(path: Path) -> BuiltFile:
+def _describe(path: Path) -> BuiltFile:
     """Name, hash and size of a file that was written into a build's folder."""
     return BuiltFile(file=path.name, sha256=file_sha256(path), size=path.stat().st_size)

@@ -38,21 +38,13 @@ def parse_precision(text: str, manifest: Manifest) -> dict[str, Precision]:
             raise InputError(f"{text!r} names two precisions for all stages; expected at most one")
         else:
             common = precision
-    routers = routers_of(manifest)
-    return {
-        stage: named.get(stage, Precision.FP32 if stage in routers else common or Precision.FP32)
-        for stage in manifest.stages
-    }
+    plan = dict.fromkeys(manifest.stages, common or Precision.FP32)
+    return plan | dict.fromkeys(manifest.deciders, Precision.FP32) | named
 
 
 def plan_precision(text: str | None, manifest: Manifest) -> dict[str, Precision]:
     """The precision of every stage: as :func:`parse_precision` reads it, or the bundle's own."""
     return own_precision(manifest) if text is None else parse_precision(text, manifest)
-
-
-def routers_of(manifest: Manifest) -> frozenset[str]:
-    """Names of the stages that are routers."""
-    return frozenset(manifest.deciders)
 
 
 def describe_plan(plan: Mapping[str, Precision], manifest: Manifest) -> str:

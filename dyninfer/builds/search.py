@@ -144,13 +144,9 @@ def find_build(bundle: Bundle, wanted: BuildSpec) -> OpenBuild | None:
         BundleError: a file of the one that fits is missing or was changed.
     """
     builds, _ = list_builds(bundle)
-    fitting = [
-        (path, build) for path, build in builds.items() if not differences(build.spec, wanted)
-    ]
-    if not fitting:
-        return None
-    path, build = min(fitting, key=lambda entry: _preference(entry[1].spec, wanted))
-    return open_build(path, build)
+    fitting = [found for found in builds.items() if not differences(found[1].spec, wanted)]
+    best = min(fitting, key=lambda found: _preference(found[1].spec, wanted), default=None)
+    return None if best is None else open_build(*best)
 
 
 def find_exact(bundle: Bundle, spec: BuildSpec) -> OpenBuild | None:

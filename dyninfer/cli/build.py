@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -66,18 +66,19 @@ def _check(request: Request, json_output: bool) -> None:
     from dyninfer.builds.search import differences, find_build, nearest_build
     from dyninfer.cli.build_run import plan_build
 
-    plan = plan_build(request)
-    found = find_build(plan.bundle, plan.wanted)
+    bundle, _, wanted = plan_build(request)
+    found = find_build(bundle, wanted)
     if found is not None:
         _show(found, new=False, json_output=json_output)
         return
-    nearest = nearest_build(plan.bundle, plan.wanted)
-    differing = [] if nearest is None else differences(nearest.spec, plan.wanted)
+    nearest = nearest_build(bundle, wanted)
+    differing = [] if nearest is None else differences(nearest.spec, wanted)
     if json_output:
-        _print_json({"fits": False, "differences": [asdict(d) for d in differing]})
+        document = {"fits": False, "differences": [asdict(d) for d in differing]}
+        stdout.print_json(json.dumps(document))
     elif nearest is not None:
-        print_refusal(nearest.spec, plan.wanted, differing)
-    raise EngineBuildError(refusal(plan.bundle, plan.wanted))
+        print_refusal(nearest.spec, wanted, differing)
+    raise EngineBuildError(refusal(bundle, wanted))
 
 
 def _build(request: Request, json_output: bool) -> None:
@@ -89,16 +90,10 @@ def _build(request: Request, json_output: bool) -> None:
 
 def _show(opened: OpenBuild, *, new: bool, json_output: bool) -> None:
     if json_output:
-        _print_json(
-            {"fits": True, "new": new, "folder": str(opened.path)}
-            | {"fingerprint": opened.build.spec.fingerprint}
-            | opened.build.model_dump(mode="json")
-        )
+        document = {"fits": True, "new": new, "folder": str(opened.path)}
+        document |= {"fingerprint": opened.build.spec.fingerprint}
+        stdout.print_json(json.dumps(document | opened.build.model_dump(mode="json")))
         return
     what = "built" if new else "already built"
     stderr.print(f"{what}: {escape(str(opened.path))}", soft_wrap=True)
     print_build(opened)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    stdout.print_json(json.dumps(document))
