@@ -63,3 +63,14 @@ class RawOutput:
     easiness: float | None
     exit_index: int
     outputs: Mapping[str, npt.NDArray[Any]]
+
+
+def answer_document(answer: Answer, name: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Plain Python values of an answer, with what was found under a task's own name."""
+    return {
+        "easiness": answer.easiness,
+        "exit_index": answer.exit_index,
+        "degraded": answer.degraded,
+        name: found,
+        "timings_ms": {name: round(value, 4) for name, value in answer.timings_ms.items()},
+    }
