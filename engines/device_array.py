@@ -152,11 +152,7 @@ def _capsule_pointer(capsule: Any) -> int:
 
 
 def _check_contiguous(shape: tuple[int, ...], steps: list[int], name: str) -> None:
-    """Compare strides, in elements, with those of a C-contiguous array.
-
-    Raises:
-        InputError: rows are not stored one after the other without gaps.
-    """
+    """Compare strides, in elements, with those of a C-contiguous array."""
     expected = 1
     for size, step in zip(reversed(shape), reversed(steps), strict=True):
         if size > 1 and step != expected:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dyninfer.builds.files import Converted, make_build
-from dyninfer.builds.messages import build_command
+from dyninfer.builds.search import build_command
 from dyninfer.builds.spec import BuildSpec, OpenBuild, own_precision, source_hashes
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Precision

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dyninfer.builds.builder import Builder, ConversionBuilder
-from dyninfer.builds.messages import refusal
 from dyninfer.builds.precisions import plan_precision
-from dyninfer.builds.search import find_build
+from dyninfer.builds.search import find_build, refusal
 from dyninfer.builds.spec import OpenBuild
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines import TENSORRT

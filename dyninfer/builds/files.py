@@ -35,20 +35,15 @@ EngineMaker = Callable[[str, Path], bytes]
 
 
 @contextlib.contextmanager
-def build_lock(
-    bundle: Bundle, on_wait: Callable[[], None] = lambda: None, *, patience_s: float = -1
-) -> Iterator[None]:
+def build_lock(bundle: Bundle, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the right to build in this bundle; other processes wait for it.
 
     It is one for all builds of a bundle: two at once would measure each other's kernels.
 
-    Args:
-        bundle: the one to build in.
-        on_wait: called once if another process is building.
-        patience_s: how long to wait; negative for as long as it takes.
+    ``on_wait`` is called once if another process is building.
 
     Raises:
-        EngineBuildError: the folder cannot be written, or patience ended.
+        EngineBuildError: the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -60,12 +55,7 @@ def build_lock(
             lock.acquire(timeout=0)
         except Timeout:
             on_wait()
-            lock.acquire(timeout=patience_s, poll_interval=_POLL_SECONDS)
-    except Timeout:
-        raise EngineBuildError(
-            f"another process has been building in {bundle.path} for {patience_s:.0f} s; try "
-            "again when it has ended"
-        ) from None
+            lock.acquire(poll_interval=_POLL_SECONDS)
     except OSError as error:
         raise EngineBuildError(f"{folder} cannot be written: {error.strerror or error}") from None
     try:
@@ -120,13 +110,8 @@ def make_build(
 ) -> OpenBuild:
     """Build a bundle, or take what another process has built while this one waited for it.
 
-    Args:
-        bundle: the one to build.
-        spec: what the build is.
-        converted: stages in another precision than the bundle's.
-        make_engine: None for a build of ONNX files alone.
-        replace: build even if there is this very one.
-        on_wait: called once if another process is building.
+    Without ``make_engine`` it is a build of ONNX files alone; ``replace`` builds even if there is
+    this very one.
 
     Raises:
         EngineBuildError: an engine cannot be built, or the folder cannot be written; nothing of

@@ -57,13 +57,8 @@ def build(
 
 
 def _check(request: Request, json_output: bool) -> None:
-    """Show the build that fits.
-
-    Raises:
-        EngineBuildError: none does; what differs has been printed.
-    """
-    from dyninfer.builds.messages import refusal
-    from dyninfer.builds.search import differences, find_build, nearest_build
+    """Show the build that fits, or print what differs and refuse."""
+    from dyninfer.builds.search import differences, find_build, nearest_build, refusal
     from dyninfer.cli.build_run import plan_build
 
     bundle, _, wanted = plan_build(request)

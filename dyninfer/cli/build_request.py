@@ -89,11 +89,6 @@ class EngineChoices:
         ),
     ] = False
 
-    @property
-    def workspace_bytes(self) -> int | None:
-        """``workspace`` as a number."""
-        return None if self.workspace is None else parse_bytes(self.workspace)
-
     def refuse(self) -> None:
         """Refuse what was given, but for the batch, where no engine is built.
 

@@ -18,7 +18,7 @@ from dyninfer.builds.search import find_exact
 from dyninfer.builds.spec import BuildSpec, BuildTarget, OpenBuild
 from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.build_convert import convert_stages, same_conversion
-from dyninfer.cli.build_request import BackendChoice, Request
+from dyninfer.cli.build_request import BackendChoice, Request, parse_bytes
 from dyninfer.cli.common import progress_bar, stderr
 from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.errors import BackendUnavailable, InputError
@@ -91,7 +91,7 @@ def _builder(request: Request, batch: BatchProfile) -> Builder:
     target, active = _target(request.build.device, library, presets)
     options = EngineOptions(
         batch=batch,
-        workspace_bytes=engines.workspace_bytes,
+        workspace_bytes=None if engines.workspace is None else parse_bytes(engines.workspace),
         timing_cache=engines.timing_cache,
         version_compatible=engines.version_compatible,
         hardware_compatible=engines.hardware_compatible,

@@ -242,11 +242,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
 
 
 def _check_one_row(name: str, stage: Stage) -> None:
-    """Refuse a stage for single images whose rows' place in a batch is not known beforehand.
-
-    Raises:
-        EngineBuildError: an output has a dynamic axis beside the batch, or no batch axis.
-    """
+    """Refuse a stage for single images whose rows' place in a batch is not known beforehand."""
     for spec in stage.outputs:
         if spec.shape_for(1) is None or spec.shape[:1] != (BATCH_AXIS,):
             raise EngineBuildError(

@@ -16,9 +16,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from dyninfer.engines.trt.runtime_api import (
+    DataType,
+    ExecutionContextAllocationStrategy,
+    TensorIOMode,
+    TensorLocation,
+)
+
 
 class ILogger(Protocol):
-    """Receives the library's messages; subclassed in :mod:`dyninfer.engines.trt.logger`."""
+    """Receives the library's messages; subclassed in :mod:`dyninfer.engines.trt.library`."""
 
     INTERNAL_ERROR: Any
     ERROR: Any
@@ -166,6 +173,15 @@ class Module(Protocol):
     NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
     HardwareCompatibilityLevel: HardwareCompatibilityLevel
     ComputeCapability: ComputeCapability
+    Runtime: Any
+    ICudaEngine: Any
+    IExecutionContext: Any
+    IRuntimeConfig: Any
+    IOutputAllocator: Any
+    ExecutionContextAllocationStrategy: ExecutionContextAllocationStrategy
+    TensorIOMode: TensorIOMode
+    TensorLocation: TensorLocation
+    DataType: DataType
 
 
 OPTIONAL = {
@@ -174,6 +190,8 @@ OPTIONAL = {
     "Module.IProgressMonitor": "TensorRT 10 and later, TensorRT-RTX",
     "IBuilderConfig.progress_monitor": "TensorRT 10 and later, TensorRT-RTX",
     "Module.ComputeCapability": "TensorRT-RTX",
+    "Module.IRuntimeConfig": "TensorRT 10 and later, TensorRT-RTX",
+    "Module.ExecutionContextAllocationStrategy": "TensorRT 10 and later, TensorRT-RTX",
     "IBuilderConfig.num_compute_capabilities": "TensorRT-RTX",
     "IBuilderConfig.set_compute_capability": "TensorRT-RTX",
     "ComputeCapability": "TensorRT-RTX",

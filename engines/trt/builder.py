@@ -20,8 +20,7 @@ from dyninfer.engines.trt.api import (
 )
 from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.cancellable import run_cancellable
-from dyninfer.engines.trt.library import Library
-from dyninfer.engines.trt.logger import LogCollector, make_logger
+from dyninfer.engines.trt.library import Library, LogCollector, make_logger
 from dyninfer.engines.trt.progress import Report, make_monitor
 from dyninfer.errors import EngineBuildError
 
@@ -92,15 +91,8 @@ def build_engine(
 ) -> bytes:
     """Build one stage; Ctrl-C cancels where the library can be asked to.
 
-    Args:
-        library: the TensorRT to build with.
-        source: the stage and its file.
-        options: how to build.
-        report: told of the progress, from another thread.
-        active: makes the GPU to build on the current one of a thread, where there is a choice.
-
-    Returns:
-        The engine, serialised.
+    ``report`` is told of the progress, from another thread; ``active`` makes the GPU to build on
+    the current one of a thread, where there is a choice. Returns the engine, serialised.
 
     Raises:
         EngineBuildError: the file cannot be parsed or built; the message has the node that the

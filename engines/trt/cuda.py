@@ -31,7 +31,6 @@ class DeviceProperties:
 
     name: str
     compute_capability: tuple[int, int]
-    total_memory: int
     driver: str
 
     @property

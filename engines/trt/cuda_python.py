@@ -35,10 +35,6 @@ def import_runtime() -> CudaRuntime | None:
 class CudaPython(Cuda):
     """One GPU through CUDA's runtime API. See :class:`dyninfer.engines.trt.cuda.Cuda`.
 
-    Args:
-        device: number of the GPU.
-        runtime: the module ``cuda.bindings.runtime``.
-
     Raises:
         BackendUnavailable: there is no driver, it is too old, or there is no such GPU.
     """
@@ -60,7 +56,6 @@ class CudaPython(Cuda):
         self.properties = DeviceProperties(
             name=found.name.split(b"\0")[0].decode(),
             compute_capability=(int(found.major), int(found.minor)),
-            total_memory=int(found.totalGlobalMem),
             driver=dotted(int(self._call(self._api.cudaDriverGetVersion))),
         )
 

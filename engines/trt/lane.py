@@ -170,7 +170,7 @@ class Lane:
         self._graph: Any | None = None
         self._runs = 0
         self.measured = measured
-        base = engine.library.runtime.IOutputAllocator
+        base = engine.library.module.IOutputAllocator
         self._allocators = {name: make_allocator(base, m) for name, m in measured.items()}
         self._context = engine.new_context(wiring.batch, self._handle, scratch)
         for name, pointer in wiring.addresses:

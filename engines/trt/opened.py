@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dyninfer.bundle.manifest import Stage, TensorSpec
-from dyninfer.engines.trt.library import Library
-from dyninfer.engines.trt.logger import LogCollector
+from dyninfer.engines.trt.library import Library, LogCollector
 from dyninfer.engines.trt.memory import Block
 from dyninfer.engines.trt.runtime_api import ICudaEngine, IExecutionContext, Runtime
 from dyninfer.errors import EngineBuildError, EngineRunError
@@ -91,12 +90,8 @@ class OpenedEngine:
             )
 
     def _check_tensors(self) -> None:
-        """Compare names, directions, types, places and shapes with the manifest.
-
-        Raises:
-            EngineBuildError: they differ; the message names the tensor.
-        """
-        module, engine = self.library.runtime, self._engine
+        """Compare names, directions, types, places and shapes with the manifest."""
+        module, engine = self.library.module, self._engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [n for n in names if engine.get_tensor_mode(n) == module.TensorIOMode.INPUT]
         outputs = [name for name in names if name not in inputs]
@@ -111,7 +106,7 @@ class OpenedEngine:
             self._check_tensor(spec)
 
     def _check_tensor(self, spec: TensorSpec) -> None:
-        module, engine = self.library.runtime, self._engine
+        module, engine = self.library.module, self._engine
         types = {"float32": module.DataType.FLOAT, "float16": module.DataType.HALF}
         found, shape = engine.get_tensor_dtype(spec.name), tuple(engine.get_tensor_shape(spec.name))
         fits = len(shape) == len(spec.shape) and all(
@@ -130,11 +125,7 @@ class OpenedEngine:
             )
 
     def _read_ranges(self) -> tuple[BatchRange, ...]:
-        """The batch sizes of the profiles, from the first input.
-
-        Raises:
-            EngineBuildError: single images do not fit, which a split batch may come to.
-        """
+        """The batch sizes of the profiles, from the first input; single images must fit."""
         name = self._stage.inputs[0].name
         batch = int(self._engine.get_tensor_shape(name)[0])
         if batch != DYNAMIC:
@@ -185,7 +176,7 @@ class OpenedEngine:
         library, engine = self.library, self._engine
         if not library.has_allocation_strategy:
             return engine.create_execution_context_without_device_memory()
-        strategy = library.runtime.ExecutionContextAllocationStrategy.USER_MANAGED
+        strategy = library.module.ExecutionContextAllocationStrategy.USER_MANAGED
         if not library.has_runtime_cache:
             return engine.create_execution_context(strategy)
         config = engine.create_runtime_config()

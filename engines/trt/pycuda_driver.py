@@ -41,10 +41,6 @@ class PyCuda(Cuda):
     nobody refers to any more, and only where its context is current: that is why this class holds
     every allocation and lets go of it inside :meth:`active`.
 
-    Args:
-        device: number of the GPU.
-        driver: the module ``pycuda.driver``.
-
     Raises:
         BackendUnavailable: there is no driver, or no such GPU.
     """
@@ -69,7 +65,6 @@ class PyCuda(Cuda):
         self.properties = DeviceProperties(
             name=str(gpu.name()),
             compute_capability=gpu.compute_capability(),
-            total_memory=int(gpu.total_memory()),
             driver=dotted(int(driver.get_driver_version())),
         )
 

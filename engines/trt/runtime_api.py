@@ -98,21 +98,6 @@ class DataType(Protocol):
     HALF: Any
 
 
-class RuntimeModule(Protocol):
-    """The part of ``tensorrt`` or ``tensorrt_rtx`` that runs engines."""
-
-    __version__: str
-    Runtime: Any
-    ICudaEngine: Any
-    IExecutionContext: Any
-    IRuntimeConfig: Any
-    IOutputAllocator: Any
-    ExecutionContextAllocationStrategy: ExecutionContextAllocationStrategy
-    TensorIOMode: TensorIOMode
-    TensorLocation: TensorLocation
-    DataType: DataType
-
-
 OPTIONAL = {
     "IExecutionContext.device_memory": "written where set_device_memory is missing",
     "IExecutionContext.set_device_memory": "TensorRT 10 and later, TensorRT-RTX",
@@ -124,8 +109,6 @@ OPTIONAL = {
     "IRuntimeConfig.create_runtime_cache": "TensorRT-RTX",
     "IRuntimeConfig.set_runtime_cache": "TensorRT-RTX",
     "IRuntimeCache": "TensorRT-RTX",
-    "Module.IRuntimeConfig": "TensorRT 10 and later, TensorRT-RTX",
-    "Module.ExecutionContextAllocationStrategy": "TensorRT 10 and later, TensorRT-RTX",
     "ExecutionContextAllocationStrategy": "TensorRT 10 and later, TensorRT-RTX",
 }
 """Class or member -> which libraries have it; what is not named here, all of them have."""

@@ -53,6 +53,12 @@ class TrtTensor:
         return cls(array.shape, array.dtype, None, array)
 
     @property
+    def pointer(self) -> int:
+        """The address of a tensor that is on the device."""
+        assert self.place is not None
+        return self.place.pointer
+
+    @property
     def row_bytes(self) -> int:
         """Size of one row."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize

@@ -47,13 +47,8 @@ class TrtWorkspace:
     """One caller's stream, and buffers from pools that all callers share.
 
     Everything on the device happens on one stream, in the order it was asked for: no stage needs
-    to wait for another one. The host waits only for what it reads.
-
-    Args:
-        cuda: the GPU.
-        device_pool: blocks of device memory.
-        pinned_pool: blocks of page-locked host memory.
-        scratch_size: what the largest stage needs for intermediate results, if known.
+    to wait for another one. The host waits only for what it reads. ``scratch_size`` is what the
+    largest stage needs for intermediate results, if known.
     """
 
     def __init__(
@@ -146,9 +141,8 @@ class TrtWorkspace:
             if other is not None:
                 self.cuda.order_after(self.stream, other)
             tensor = self.tensor(("input", name), array.shape, array.dtype)
-            assert tensor.place is not None  # made one line above
             size = len(array) * array.row_bytes
-            self.cuda.copy(tensor.place.pointer, array.pointer, size, self.stream)
+            self.cuda.copy(tensor.pointer, array.pointer, size, self.stream)
             self.clock.mark(COPY)
         return tensor
 
@@ -159,11 +153,10 @@ class TrtWorkspace:
             source = self.place(name, tensor)
             shape = (len(rows), *tensor.shape[1:])
             gathered = self.tensor(("gather", name), shape, tensor.dtype)
-            assert gathered.place is not None  # made one line above
             size = tensor.row_bytes
             for run in row_runs(rows):
                 self.cuda.copy(
-                    gathered.place.pointer + run.target * size,
+                    gathered.pointer + run.target * size,
                     source + run.source * size,
                     run.count * size,
                     self.stream,
@@ -182,7 +175,7 @@ class TrtWorkspace:
             data = values.reshape(-1).view(np.uint8)
             for run in runs:
                 part = data[run.target * size : (run.target + run.count) * size]
-                self.cuda.download(part, tensor.place.pointer + run.source * size, self.stream)
+                self.cuda.download(part, tensor.pointer + run.source * size, self.stream)
             event = self._read_events.get(key)
             if event is None:
                 event = self._read_events[key] = self.cuda.new_event(timing=False)
