@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -87,15 +87,6 @@ TensorT = TypeVar("TensorT", bound=Tensor)
 WorkspaceT = TypeVar("WorkspaceT", bound=Workspace)
 
 
-class _Expected(NamedTuple):
-    """An input as it usually comes, ready to be compared; anything else is looked at closely."""
-
-    spec: TensorSpec
-    name: str
-    row_shape: tuple[int | str, ...]
-    dtype: np.dtype[Any]
-
-
 class Engine(ABC, Generic[TensorT, WorkspaceT]):
     """One stage, opened on a backend. Safe to run from several threads, each with a workspace.
 
@@ -110,9 +101,8 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
         self.run_count = 0
         self.row_count = 0
         self._count_lock = threading.Lock()
-        self._expected = tuple(
-            _Expected(spec, spec.name, spec.shape[1:], np.dtype(spec.dtype))
-            for spec in stage.inputs
+        self._expected = tuple(  # inputs as they usually come, quick to compare
+            (spec, spec.name, spec.shape[1:], np.dtype(spec.dtype)) for spec in stage.inputs
         )
 
     def run(self, inputs: Mapping[str, TensorT], workspace: WorkspaceT) -> dict[str, TensorT]:
@@ -129,14 +119,13 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
             InputError: an input is missing or has another shape or dtype than the stage's.
         """
         batch = None
-        for expected in self._expected:
-            spec = expected.spec
-            if expected.name not in inputs:
-                raise InputError(f"stage {self.name!r} got no {spec.name!r}; it expects {spec}")
-            tensor = inputs[expected.name]
+        for spec, name, row_shape, expected in self._expected:
+            if name not in inputs:
+                raise InputError(f"stage {self.name!r} got no {name!r}; it expects {spec}")
+            tensor = inputs[name]
             shape, dtype = tensor.shape, tensor.dtype
             batch = shape[0] if batch is None else batch
-            if shape[0] != batch or shape[1:] != expected.row_shape or dtype != expected.dtype:
+            if shape[0] != batch or shape[1:] != row_shape or dtype != expected:
                 check_tensor(shape, dtype, spec, batch, f"stage {self.name!r}")
         assert batch is not None
         with self._count_lock:

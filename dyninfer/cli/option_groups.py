@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 
 def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, in place of every parameter that is a dataclass, the dataclass's fields.
 
-    A field is declared as an option of the command would be, for example
+    A field is declared as an option of the command would be, with a default, for example
     ``batch: Annotated[str, typer.Option("--batch")] = "1:4:16"``.
     """
     own = inspect.signature(command, eval_str=True).parameters
@@ -21,7 +21,14 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     }
     parameters: list[inspect.Parameter] = []
     for name, parameter in own.items():
-        parameters += _options(groups[name]) if name in groups else [parameter]
+        if name not in groups:
+            parameters.append(parameter)
+            continue
+        hints = get_type_hints(groups[name], include_extras=True)
+        parameters += [
+            parameter.replace(name=field.name, default=field.default, annotation=hints[field.name])
+            for field in fields(groups[name])
+        ]
 
     @functools.wraps(command)
     def spread(**values: Any) -> None:
@@ -33,17 +40,3 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     spread.__annotations__ = {p.name: p.annotation for p in parameters}
     return spread
-
-
-def _options(group: Any) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return [
-        inspect.Parameter(
-            field.name,
-            kind,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(group)
-    ]

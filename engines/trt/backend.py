@@ -1,10 +1,7 @@
 """TensorRT and TensorRT-RTX engines on one GPU.
 
-One code path serves TensorRT 8.6 to 11 and TensorRT-RTX, through cuda-python or PyCUDA.
-
-What was run where: everything here runs in the project's tests against a stand-in that computes
-real results and refuses any call out of order, and every name that is used was compared with
-NVIDIA's packages. No GPU was at hand: nothing here has been run on one.
+One code path serves TensorRT 8.6 to 11 and TensorRT-RTX, through cuda-python or PyCUDA. What of it
+was run where stands in docs/where-this-has-been-run.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""CUDA through cuda-python (``cuda.bindings.runtime``), NVIDIA's own bindings.
-
-Checked against the installed package (names and parameters) and run against a stand-in; not yet
-run on a GPU.
-"""
+"""CUDA through cuda-python (``cuda.bindings.runtime``), NVIDIA's own bindings."""
 
 from __future__ import annotations
 

@@ -25,11 +25,8 @@ logger = logging.getLogger("dyninfer")
 class Wiring:
     """What a lane is made for; lanes with the same wiring are the same.
 
-    Attributes:
-        batch: number of images.
-        addresses: inputs, and outputs of known size, by name.
-        scratch: memory for intermediate results.
-        measured: outputs whose size is known only after a run, each with who brings its memory.
+    ``addresses`` are those of inputs and of outputs of known size, by name; ``measured`` are the
+    outputs whose size is known only after a run.
     """
 
     batch: int

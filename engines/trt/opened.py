@@ -29,12 +29,7 @@ class BatchRange:
 
 
 def plan_pieces(batch: int, ranges: tuple[BatchRange, ...]) -> list[int]:
-    """Sizes of the pieces in which a batch is run: one, where a profile takes it whole.
-
-    Args:
-        batch: number of images, at least 1.
-        ranges: those of the profiles; one of them takes single images.
-    """
+    """Sizes of the pieces in which a batch is run: one, where a profile takes it whole."""
     pieces = []
     while batch:
         piece = max(min(batch, known.maximum) for known in ranges if known.minimum <= batch)

@@ -1,8 +1,6 @@
 """CUDA through PyCUDA (``pycuda.driver``), accepted where cuda-python is not installed.
 
-PyCUDA has no graphs and cannot take another library's stream. It was checked against its source,
-2026.1, and run against a stand-in; it cannot be built without a CUDA toolkit, so it has never been
-imported here, nor run on a GPU.
+PyCUDA has no graphs and cannot take another library's stream.
 """
 
 from __future__ import annotations

@@ -75,27 +75,14 @@ class TrtTensor:
         return self.place.workspace.read(self, rows)
 
 
-@dataclass(frozen=True)
-class RowRun:
-    """Rows that lie side by side both where they come from and where they go."""
+def row_runs(rows: Int64Array) -> list[tuple[int, int, int]]:
+    """Runs of rows (K,) that lie side by side where they come from, as few as there are.
 
-    source: int
-    target: int
-    count: int
-
-
-def row_runs(rows: Int64Array) -> list[RowRun]:
-    """Rows to copy, in as few runs of neighbours as there are: [2, 3, 4, 7] is two.
-
-    Args:
-        rows: (K,) rows of the source in the order they shall have in the target.
+    Each is its first row in the source, its first in the target, and their number: [2, 3, 4, 7]
+    is (2, 0, 3) and (7, 3, 1).
     """
     if not len(rows):
         return []
-    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    starts = [0, *breaks.tolist()]
-    stops = [*breaks.tolist(), len(rows)]
-    return [
-        RowRun(int(rows[start]), start, stop - start)
-        for start, stop in zip(starts, stops, strict=True)
-    ]
+    breaks = (np.flatnonzero(np.diff(rows) != 1) + 1).tolist()
+    bounds = zip([0, *breaks], [*breaks, len(rows)], strict=True)
+    return [(int(rows[start]), start, stop - start) for start, stop in bounds]

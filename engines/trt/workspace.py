@@ -154,13 +154,9 @@ class TrtWorkspace:
             shape = (len(rows), *tensor.shape[1:])
             gathered = self.tensor(("gather", name), shape, tensor.dtype)
             size = tensor.row_bytes
-            for run in row_runs(rows):
-                self.cuda.copy(
-                    gathered.pointer + run.target * size,
-                    source + run.source * size,
-                    run.count * size,
-                    self.stream,
-                )
+            for first, target, count in row_runs(rows):
+                goal = gathered.pointer + target * size
+                self.cuda.copy(goal, source + first * size, count * size, self.stream)
             self.clock.mark(GATHER)
         return gathered
 
@@ -168,14 +164,14 @@ class TrtWorkspace:
         """Enqueue copies of a tensor, or of some rows, to page-locked memory."""
         assert tensor.place is not None  # the tensor asks only if it is on the device
         count = tensor.shape[0] if rows is None else len(rows)
-        runs = row_runs(np.arange(count) if rows is None else rows)
+        runs = [(0, 0, count)] if rows is None else row_runs(rows)
         key, size = tensor.place.key, tensor.row_bytes
         with self.cuda.active():
             values = self._host(("read", key), (count, *tensor.shape[1:]), tensor.dtype)
             data = values.reshape(-1).view(np.uint8)
-            for run in runs:
-                part = data[run.target * size : (run.target + run.count) * size]
-                self.cuda.download(part, tensor.pointer + run.source * size, self.stream)
+            for first, target, length in runs:
+                part = data[target * size : (target + length) * size]
+                self.cuda.download(part, tensor.pointer + first * size, self.stream)
             event = self._read_events.get(key)
             if event is None:
                 event = self._read_events[key] = self.cuda.new_event(timing=False)
