@@ -68,11 +68,7 @@ def is_device_array(value: Any) -> bool:
 
 
 def device_array(value: Any, name: str) -> DeviceArray:
-    """What an array on a GPU says of itself.
-
-    Args:
-        value: an array for which :func:`is_device_array` holds.
-        name: the input's, for messages.
+    """What an array on a GPU says of itself; :func:`is_device_array` must hold for it.
 
     Raises:
         InputError: it is not C-contiguous, or of a dtype that no stage takes.

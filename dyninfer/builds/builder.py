@@ -46,10 +46,7 @@ class Builder(Protocol):
     ) -> BuildSpec | None:
         """The build that the backend needs for a bundle, or None if its own files will do.
 
-        Args:
-            manifest: the bundle's.
-            precision: that of every stage.
-            max_batch: the most images that it will be given at once.
+        ``max_batch`` is the most images that it will be given at once.
         """
 
     def converted(self, bundle: Bundle, precision: Mapping[str, Precision]) -> Converted | None:

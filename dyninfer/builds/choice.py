@@ -38,14 +38,9 @@ def choose_build(
 ) -> OpenBuild | None:
     """The build to open a bundle with, or None if its own ONNX files will do.
 
-    Args:
-        bundle: the one to open.
-        backend: the one that opens it.
-        precision: as ``dyninfer build --precision`` takes it; None for the bundle's own.
-        max_batch: the most images that will be run at once.
-        may_build: make the build if there is none that fits.
-        checked: returns once the bundle's own files are known to be as they were exported;
-            called before a build is used or made.
+    ``precision`` is as ``dyninfer build --precision`` takes it, None for the bundle's own;
+    ``max_batch`` the most images that will be run at once. ``checked`` is called before a build is
+    used or made, and returns once the bundle's own files are known to be as they were exported.
 
     Raises:
         InputError: the precision cannot be understood.

@@ -17,11 +17,8 @@ def parse_precision(text: str, manifest: Manifest) -> dict[str, Precision]:
 
     A precision alone is for all stages but the routers: these stay in float32 unless they are
     named, because they cost next to nothing and every decision depends on them. ``stage=precision``
-    is for that stage alone. Stages that are not mentioned stay in float32.
-
-    Args:
-        text: items separated by commas; at most one without a stage.
-        manifest: the bundle's.
+    is for that stage alone. Stages that are not mentioned stay in float32. Items are separated by
+    commas; at most one is without a stage.
 
     Raises:
         InputError: a stage or a precision is unknown, or something is said twice.

@@ -227,12 +227,8 @@ def check_calibration(
 ) -> Calibration:
     """The calibration, if it holds for these engines.
 
-    Args:
-        calibration: the bundle's, or None.
-        engine: what is opened now.
-        bundle: the bundle's folder, for the message.
-        asked: the policy that needs it, for the message.
-        times: whether the measured milliseconds are needed too.
+    ``asked`` is the policy that needs it, for the message; ``times`` says whether the measured
+    milliseconds are needed too.
 
     Raises:
         PolicyError: there is none, or it was made on another engine, precision, shape or, where

@@ -216,10 +216,7 @@ def new_bundle(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 def new_folder(path: Path, prefix: str, refusal: type[DyninferError]) -> Iterator[Path]:
     """A temporary folder that takes the place of ``path`` when the block ends without error.
 
-    Args:
-        path: what was there is replaced.
-        prefix: of the temporary folder's name.
-        refusal: the error to raise where writing fails.
+    ``prefix`` is that of its name, ``refusal`` the error to raise where writing fails.
     """
     temporary: Path | None = None
     try:

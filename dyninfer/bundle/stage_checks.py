@@ -44,29 +44,17 @@ class StageChecks:
         return stamp
 
     def wait(self, name: str) -> None:
-        """Wait until a stage's file was compared with its hash.
-
-        Raises:
-            BundleError: it differs.
-        """
+        """Wait until a stage's file was compared with its hash; BundleError where it differs."""
         self._checks[name].result()
 
     def confirm(self, name: str) -> None:
-        """Say that a stage's file was read; it must be as it was when it was hashed.
-
-        Raises:
-            BundleError: it was changed since.
-        """
+        """Say that a stage's file was read; BundleError where it changed since it was hashed."""
         path = self._bundle.stage_path(name)
         if _stamp(path) != self._checks[name].result():
             raise BundleError(f"{path} was changed while it was opened; load the bundle again")
 
     def wait_all(self) -> None:
-        """Wait for all files.
-
-        Raises:
-            BundleError: one differs; of several, the manifest's first is named.
-        """
+        """Wait for all files; BundleError names the manifest's first that differs."""
         for name in self._bundle.manifest.stages:
             self._checks[name].result()
 

@@ -11,9 +11,14 @@ import typer
 from rich.markup import escape
 
 from dyninfer.cli.build_report import print_build, print_refusal, print_targets
-from dyninfer.cli.build_request import BuildChoices, EngineChoices, PictureChoices, Request
+from dyninfer.cli.build_request import (
+    BuildChoices,
+    EngineChoices,
+    PictureChoices,
+    Request,
+    with_option_groups,
+)
 from dyninfer.cli.common import JsonOption, stderr, stdout
-from dyninfer.cli.option_groups import with_option_groups
 from dyninfer.errors import EngineBuildError
 
 if TYPE_CHECKING:
@@ -51,9 +56,13 @@ def build(
         print_targets(json_output)
     elif bundle is None:
         raise typer.BadParameter("give a bundle to build, or --list-targets")
+    elif no_build:
+        _check(Request(bundle, what, engines, pictures), json_output)
     else:
-        request = Request(bundle, what, engines, pictures)
-        (_check if no_build else _build)(request, json_output)
+        from dyninfer.cli.build_run import run_build
+
+        opened, new = run_build(Request(bundle, what, engines, pictures))
+        _show(opened, new=new, json_output=json_output)
 
 
 def _check(request: Request, json_output: bool) -> None:
@@ -74,13 +83,6 @@ def _check(request: Request, json_output: bool) -> None:
     elif nearest is not None:
         print_refusal(nearest.spec, wanted, differing)
     raise EngineBuildError(refusal(bundle, wanted))
-
-
-def _build(request: Request, json_output: bool) -> None:
-    from dyninfer.cli.build_run import run_build
-
-    opened, new = run_build(request)
-    _show(opened, new=new, json_output=json_output)
 
 
 def _show(opened: OpenBuild, *, new: bool, json_output: bool) -> None:

@@ -195,7 +195,11 @@ def _set_batch(
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         shape = tuple(tensor.shape)
-        _check_axes(source, tensor.name, shape)
+        if -1 in shape[1:]:  # nothing says in what range another axis than the batch would vary
+            raise EngineBuildError(
+                f"input {tensor.name!r} of stage {source.name!r} has the shape {shape}, expected "
+                "all axes but the batch fixed; export the bundle with a fixed image size"
+            )
         if -1 in shape:
             dynamic = True
             least, usual, most = (
@@ -204,15 +208,6 @@ def _set_batch(
             profile.set_shape(tensor.name, least, usual, most)
     if dynamic and config.add_optimization_profile(profile) < 0:
         raise EngineBuildError(f"stage {source.name!r} does not take the batch range {batch}")
-
-
-def _check_axes(source: StageFile, tensor: str, shape: tuple[int, ...]) -> None:
-    """Only the batch may vary: nothing says in what range another axis would."""
-    if -1 in shape[1:]:
-        raise EngineBuildError(
-            f"input {tensor!r} of stage {source.name!r} has the shape {shape}, "
-            "expected all axes but the batch fixed; export the bundle with a fixed image size"
-        )
 
 
 def _set_options(
