@@ -36,18 +36,15 @@ def open_backend(
             f"backend {backend!r} is unknown, expected one of {', '.join(map(repr, BACKENDS))}"
         )
     if backend in TENSORRT:
-        return _open_tensorrt(backend, "cuda:0" if device is None else device, provider)
+        if provider is not None:
+            raise BackendUnavailable(
+                f"provider {provider!r} belongs to ONNX Runtime; leave it out with backend "
+                f"{backend!r}"
+            )
+        from dyninfer.engines.trt.backend import TrtBackend
+        from dyninfer.engines.trt.library import Flavour
+
+        return TrtBackend(Flavour(backend), "cuda:0" if device is None else device)
     from dyninfer.engines.ort.backend import OrtBackend  # imports onnxruntime
 
     return OrtBackend("cpu" if device is None else device, provider, shared_threads)
-
-
-def _open_tensorrt(backend: str, device: str, provider: str | None) -> Backend[Any, Any]:
-    if provider is not None:
-        raise BackendUnavailable(
-            f"provider {provider!r} belongs to ONNX Runtime; leave it out with backend {backend!r}"
-        )
-    from dyninfer.engines.trt.backend import TrtBackend
-    from dyninfer.engines.trt.library import Flavour
-
-    return TrtBackend(Flavour(backend), device)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,6 @@ class HostRead(Protocol):
 
     def numpy(self) -> npt.NDArray[Any]:
         """The values, once they are there; in a buffer that the workspace will use again."""
-        ...
 
 
 class Tensor(Protocol):
@@ -36,23 +35,19 @@ class Tensor(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes of all axes."""
-        ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Element type."""
-        ...
 
     def numpy(self) -> npt.NDArray[Any]:
         """The values on the host; a view where the memory is the host's already."""
-        ...
 
     def to_host(self, rows: Int64Array | None = None) -> HostRead:
         """Send the values, or those of some rows, to the host; whoever reads them waits for them.
 
         One read of a tensor at a time: the next one uses the same buffer.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -77,31 +72,19 @@ class Workspace(Protocol):
 
     def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """A float32 array of this shape on the host, from a buffer that is used again."""
-        ...
 
     def device_spans(self) -> Sequence[DeviceSpan]:
         """What was done since this was asked last, in order, by the device's own clock.
 
         Empty where the host waits for every stage, so that its clock is right.
         """
-        ...
 
     def close(self) -> None:
         """Free the buffers; nothing that lives in them may be used afterwards."""
-        ...
 
 
 TensorT = TypeVar("TensorT", bound=Tensor)
 WorkspaceT = TypeVar("WorkspaceT", bound=Workspace)
-
-
-class _Expected(NamedTuple):
-    """An input as it usually comes, ready to be compared; anything else is looked at closely."""
-
-    spec: TensorSpec
-    name: str
-    row_shape: tuple[int | str, ...]
-    dtype: np.dtype[Any]
 
 
 class Engine(ABC, Generic[TensorT, WorkspaceT]):
@@ -118,9 +101,8 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
         self.run_count = 0
         self.row_count = 0
         self._count_lock = threading.Lock()
-        self._expected = tuple(
-            _Expected(spec, spec.name, spec.shape[1:], np.dtype(spec.dtype))
-            for spec in stage.inputs
+        self._expected = tuple(  # inputs as they usually come, quick to compare
+            (spec, spec.name, spec.shape[1:], np.dtype(spec.dtype)) for spec in stage.inputs
         )
 
     def run(self, inputs: Mapping[str, TensorT], workspace: WorkspaceT) -> dict[str, TensorT]:
@@ -137,14 +119,13 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
             InputError: an input is missing or has another shape or dtype than the stage's.
         """
         batch = None
-        for expected in self._expected:
-            spec = expected.spec
-            if expected.name not in inputs:
-                raise InputError(f"stage {self.name!r} got no {spec.name!r}; it expects {spec}")
-            tensor = inputs[expected.name]
+        for spec, name, row_shape, expected in self._expected:
+            if name not in inputs:
+                raise InputError(f"stage {self.name!r} got no {name!r}; it expects {spec}")
+            tensor = inputs[name]
             shape, dtype = tensor.shape, tensor.dtype
             batch = shape[0] if batch is None else batch
-            if shape[0] != batch or shape[1:] != expected.row_shape or dtype != expected.dtype:
+            if shape[0] != batch or shape[1:] != row_shape or dtype != expected:
                 check_tensor(shape, dtype, spec, batch, f"stage {self.name!r}")
         assert batch is not None
         with self._count_lock:

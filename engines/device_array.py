@@ -68,11 +68,7 @@ def is_device_array(value: Any) -> bool:
 
 
 def device_array(value: Any, name: str) -> DeviceArray:
-    """What an array on a GPU says of itself.
-
-    Args:
-        value: an array for which :func:`is_device_array` holds.
-        name: the input's, for messages.
+    """What an array on a GPU says of itself; :func:`is_device_array` must hold for it.
 
     Raises:
         InputError: it is not C-contiguous, or of a dtype that no stage takes.
@@ -152,11 +148,7 @@ def _capsule_pointer(capsule: Any) -> int:
 
 
 def _check_contiguous(shape: tuple[int, ...], steps: list[int], name: str) -> None:
-    """Compare strides, in elements, with those of a C-contiguous array.
-
-    Raises:
-        InputError: rows are not stored one after the other without gaps.
-    """
+    """Compare strides, in elements, with those of a C-contiguous array."""
     expected = 1
     for size, step in zip(reversed(shape), reversed(steps), strict=True):
         if size > 1 and step != expected:

@@ -16,7 +16,7 @@ from dyninfer.benchmarks.latency.statistics import LEAST_ROUNDS
 from dyninfer.benchmarks.latency.warm import warm_up
 from dyninfer.benchmarks.latency.yardstick import YardstickTimer
 from dyninfer.evaluation.interleaved import round_order
-from dyninfer.images.pictures import PathOrImage
+from dyninfer.images.reading import PathOrImage
 from dyninfer.results.answer import Answer
 from dyninfer.routing.policy import Policy
 from dyninfer.runtime.detector import Detector

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dyninfer.images.pictures import PathOrImage
+from dyninfer.images.reading import PathOrImage
 from dyninfer.results.answer import Answer
 
 NS_PER_MS = 1e6

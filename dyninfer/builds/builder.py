@@ -1,4 +1,4 @@
-"""What every builder offers: it says which build is needed, and makes it."""
+"""What every builder offers: which build is needed, and making it; the one for ONNX files."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from dyninfer.builds.files import Converted
-from dyninfer.builds.spec import BuildSpec, OpenBuild
+from dyninfer.builds.files import Converted, make_build
+from dyninfer.builds.search import build_command
+from dyninfer.builds.spec import BuildSpec, OpenBuild, own_precision, source_hashes
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Precision
+from dyninfer.errors import EngineBuildError
 
 StageReport = Callable[[str, float, str], None]
 """(stage; share of it that is done, in [0, 1]; the phase under way)."""
@@ -44,16 +46,11 @@ class Builder(Protocol):
     ) -> BuildSpec | None:
         """The build that the backend needs for a bundle, or None if its own files will do.
 
-        Args:
-            manifest: the bundle's.
-            precision: that of every stage.
-            max_batch: the most images that it will be given at once.
+        ``max_batch`` is the most images that it will be given at once.
         """
-        ...
 
     def converted(self, bundle: Bundle, precision: Mapping[str, Precision]) -> Converted | None:
         """Stages in a precision, as far as they need not be converted anew; None where they do."""
-        ...
 
     def make(self, bundle: Bundle, wanted: BuildSpec, making: Making = AS_USUAL) -> OpenBuild:
         """Make what :meth:`wanted` asked for.
@@ -61,4 +58,35 @@ class Builder(Protocol):
         Raises:
             EngineBuildError: it cannot be built here; the message names the command that can.
         """
-        ...
+
+
+class ConversionBuilder(Builder):
+    """Keeps ONNX files in another precision than the bundle's own, for ONNX Runtime.
+
+    Converting takes pictures, which nobody has when a bundle is opened.
+    """
+
+    def wanted(
+        self, manifest: Manifest, precision: Mapping[str, Precision], max_batch: int
+    ) -> BuildSpec | None:
+        """A conversion, unless the bundle's own files have the precision; they take any batch."""
+        del max_batch
+        if dict(precision) == own_precision(manifest):
+            return None
+        return BuildSpec(
+            backend="onnxruntime", precision=precision, stages_sha256=source_hashes(manifest)
+        )
+
+    def converted(self, _bundle: Bundle, _precision: Mapping[str, Precision]) -> None:
+        """Nothing: a build of conversions that is there already need not be made."""
+
+    def make(self, bundle: Bundle, wanted: BuildSpec, making: Making = AS_USUAL) -> OpenBuild:
+        """Keep what was converted; it cannot be converted here."""
+        if making.converted is None:
+            raise EngineBuildError(
+                f"{bundle.path} has no build in the precision that is wanted, and ONNX Runtime "
+                f"cannot make one when it loads; run: {build_command(bundle, wanted)}"
+            )
+        return make_build(
+            bundle, wanted, making.converted, replace=making.replace, on_wait=making.on_wait
+        )

@@ -6,11 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dyninfer.builds.builder import Builder
-from dyninfer.builds.conversion import ConversionBuilder
-from dyninfer.builds.messages import refusal
+from dyninfer.builds.builder import Builder, ConversionBuilder
 from dyninfer.builds.precisions import plan_precision
-from dyninfer.builds.search import find_build
+from dyninfer.builds.search import find_build, refusal
 from dyninfer.builds.spec import OpenBuild
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines import TENSORRT
@@ -40,14 +38,9 @@ def choose_build(
 ) -> OpenBuild | None:
     """The build to open a bundle with, or None if its own ONNX files will do.
 
-    Args:
-        bundle: the one to open.
-        backend: the one that opens it.
-        precision: as ``dyninfer build --precision`` takes it; None for the bundle's own.
-        max_batch: the most images that will be run at once.
-        may_build: make the build if there is none that fits.
-        checked: returns once the bundle's own files are known to be as they were exported;
-            called before a build is used or made.
+    ``precision`` is as ``dyninfer build --precision`` takes it, None for the bundle's own;
+    ``max_batch`` the most images that will be run at once. ``checked`` is called before a build is
+    used or made, and returns once the bundle's own files are known to be as they were exported.
 
     Raises:
         InputError: the precision cannot be understood.

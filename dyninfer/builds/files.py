@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dyninfer
 from dyninfer.builds.search import find_exact
 from dyninfer.builds.spec import (
     BUILD_FILE,
@@ -28,7 +26,7 @@ from dyninfer.builds.spec import (
 )
 from dyninfer.bundle.folder import Bundle, file_sha256
 from dyninfer.bundle.sealed import dump_sealed
-from dyninfer.bundle.writing import replace_folder
+from dyninfer.bundle.writing import new_folder
 from dyninfer.errors import EngineBuildError
 
 LOCK_FILE = ".lock"
@@ -38,20 +36,15 @@ EngineMaker = Callable[[str, Path], bytes]
 
 
 @contextlib.contextmanager
-def build_lock(
-    bundle: Bundle, on_wait: Callable[[], None] = lambda: None, *, patience_s: float = -1
-) -> Iterator[None]:
+def build_lock(bundle: Bundle, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the right to build in this bundle; other processes wait for it.
 
     It is one for all builds of a bundle: two at once would measure each other's kernels.
 
-    Args:
-        bundle: the one to build in.
-        on_wait: called once if another process is building.
-        patience_s: how long to wait; negative for as long as it takes.
+    ``on_wait`` is called once if another process is building.
 
     Raises:
-        EngineBuildError: the folder cannot be written, or patience ended.
+        EngineBuildError: the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -63,12 +56,7 @@ def build_lock(
             lock.acquire(timeout=0)
         except Timeout:
             on_wait()
-            lock.acquire(timeout=patience_s, poll_interval=_POLL_SECONDS)
-    except Timeout:
-        raise EngineBuildError(
-            f"another process has been building in {bundle.path} for {patience_s:.0f} s; try "
-            "again when it has ended"
-        ) from None
+            lock.acquire(poll_interval=_POLL_SECONDS)
     except OSError as error:
         raise EngineBuildError(f"{folder} cannot be written: {error.strerror or error}") from None
     try:
@@ -87,30 +75,11 @@ def new_build(bundle: Bundle, folder_name: str) -> Iterator[Path]:
         EngineBuildError: the bundle's folder cannot be written, or the disk is full.
     """
     engines = bundle.path / ENGINES_FOLDER
-    temporary: Path | None = None
-    try:
-        engines.mkdir(exist_ok=True)
-        _remove_leftovers(engines)
-        temporary = Path(tempfile.mkdtemp(prefix=".new.", dir=engines))
-        yield temporary
-        temporary.chmod(0o755)
-        replace_folder(temporary, engines / folder_name)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        hint = "; free some space on the disk and build again" if full else ""
-        raise EngineBuildError(
-            f"{engines} cannot be written: {error.strerror or error}{hint}"
-        ) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove_leftovers(engines: Path) -> None:
-    """What a process that was killed left behind; nobody else writes while the lock is held."""
-    for pattern in (".new.*", ".*.old.*"):
+    for pattern in (".new.*", ".*.old.*"):  # left by a process that was killed: others wait
         for folder in engines.glob(pattern):
             shutil.rmtree(folder, ignore_errors=True)
+    with new_folder(engines / folder_name, ".new.", EngineBuildError) as temporary:
+        yield temporary
 
 
 @dataclass(frozen=True)
@@ -142,13 +111,8 @@ def make_build(
 ) -> OpenBuild:
     """Build a bundle, or take what another process has built while this one waited for it.
 
-    Args:
-        bundle: the one to build.
-        spec: what the build is.
-        converted: stages in another precision than the bundle's.
-        make_engine: None for a build of ONNX files alone.
-        replace: build even if there is this very one.
-        on_wait: called once if another process is building.
+    Without ``make_engine`` it is a build of ONNX files alone; ``replace`` builds even if there is
+    this very one.
 
     Raises:
         EngineBuildError: an engine cannot be built, or the folder cannot be written; nothing of
@@ -159,65 +123,43 @@ def make_build(
         if existing is not None:
             return existing
         with new_build(bundle, spec.folder_name) as folder:
-            stages = _write_stages(folder, bundle, converted, make_engine)
+            stages = {}
+            for index, name in enumerate(bundle.manifest.stages):
+                base = folder / f"{index}-{re.sub('[^A-Za-z0-9_-]+', '_', name)}"
+                stages[name] = _write_stage(base, bundle, name, converted, make_engine)
             build = Build(
-                written_by=_writer(), spec=spec, stages=stages, conversion=converted.conversion
+                written_by=f"dyninfer {dyninfer.__version__}",
+                spec=spec,
+                stages=stages,
+                conversion=converted.conversion,
             )
-            _write_sealed(folder / BUILD_FILE, build.model_dump(mode="json"))
+            records = {BUILD_FILE: build.model_dump(mode="json")}
             if converted.parity is not None:
-                _write_sealed(folder / BUILD_PARITY_FILE, converted.parity)
+                records[BUILD_PARITY_FILE] = dict(converted.parity)
+            for file, payload in records.items():
+                (folder / file).write_text(dump_sealed(payload), encoding="utf-8")
         return OpenBuild(bundle.path / ENGINES_FOLDER / spec.folder_name, build)
 
 
-def _write_stages(
-    folder: Path, bundle: Bundle, converted: Converted, make_engine: EngineMaker | None
-) -> dict[str, BuiltStage]:
-    return {
-        name: _write_stage(
-            folder / f"{index}-{_plain(name)}",
-            bundle.stage_path(name),
-            converted.files.get(name),
-            None if make_engine is None else partial(make_engine, name),
-        )
-        for index, name in enumerate(bundle.manifest.stages)
-    }
-
-
-def _write_sealed(path: Path, payload: Mapping[str, Any]) -> None:
-    path.write_text(dump_sealed(payload), encoding="utf-8")
-
-
 def _write_stage(
-    base: Path, source: Path, converted: Path | None, make_engine: Callable[[Path], bytes] | None
+    base: Path, bundle: Bundle, name: str, converted: Converted, make_engine: EngineMaker | None
 ) -> BuiltStage:
     """Copy a stage's converted file, build its engine from that or from the bundle's own."""
-    onnx = None
-    if converted is not None:
+    source, onnx = bundle.stage_path(name), None
+    if name in converted.files:
         source = base.with_suffix(".onnx")
-        shutil.copyfile(converted, source)
-        onnx = describe_file(source)
+        shutil.copyfile(converted.files[name], source)
+        onnx = _describe(source)
     if make_engine is None:
         return BuiltStage(onnx=onnx)
     start = time.perf_counter()
-    content = make_engine(source)
+    content = make_engine(name, source)
     seconds = time.perf_counter() - start
     path = base.with_suffix(".engine")
     path.write_bytes(content)
-    return BuiltStage(onnx=onnx, engine=describe_file(path), build_seconds=round(seconds, 3))
+    return BuiltStage(onnx=onnx, engine=_describe(path), build_seconds=round(seconds, 3))
 
 
-def _plain(name: str) -> str:
-    """A stage's name as far as it can stand in a file's name."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", name)
-
-
-def _writer() -> str:
-    """Name and version of this package."""
-    import dyninfer
-
-    return f"dyninfer {dyninfer.__version__}"
-
-
-def describe_file(path: Path) -> BuiltFile:
+def _describe(path: Path) -> BuiltFile:
     """Name, hash and size of a file that was written into a build's folder."""
     return BuiltFile(file=path.name, sha256=file_sha256(path), size=path.stat().st_size)

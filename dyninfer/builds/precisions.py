@@ -17,11 +17,8 @@ def parse_precision(text: str, manifest: Manifest) -> dict[str, Precision]:
 
     A precision alone is for all stages but the routers: these stay in float32 unless they are
     named, because they cost next to nothing and every decision depends on them. ``stage=precision``
-    is for that stage alone. Stages that are not mentioned stay in float32.
-
-    Args:
-        text: items separated by commas; at most one without a stage.
-        manifest: the bundle's.
+    is for that stage alone. Stages that are not mentioned stay in float32. Items are separated by
+    commas; at most one is without a stage.
 
     Raises:
         InputError: a stage or a precision is unknown, or something is said twice.
@@ -38,21 +35,13 @@ def parse_precision(text: str, manifest: Manifest) -> dict[str, Precision]:
             raise InputError(f"{text!r} names two precisions for all stages; expected at most one")
         else:
             common = precision
-    routers = routers_of(manifest)
-    return {
-        stage: named.get(stage, Precision.FP32 if stage in routers else common or Precision.FP32)
-        for stage in manifest.stages
-    }
+    plan = dict.fromkeys(manifest.stages, common or Precision.FP32)
+    return plan | dict.fromkeys(manifest.deciders, Precision.FP32) | named
 
 
 def plan_precision(text: str | None, manifest: Manifest) -> dict[str, Precision]:
     """The precision of every stage: as :func:`parse_precision` reads it, or the bundle's own."""
     return own_precision(manifest) if text is None else parse_precision(text, manifest)
-
-
-def routers_of(manifest: Manifest) -> frozenset[str]:
-    """Names of the stages that are routers."""
-    return frozenset(manifest.deciders)
 
 
 def describe_plan(plan: Mapping[str, Precision], manifest: Manifest) -> str:

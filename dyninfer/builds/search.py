@@ -1,21 +1,20 @@
-"""Finding the build that fits, and saying what keeps the others from it."""
+"""Finding the build that fits, or saying what keeps the others from it and what makes one."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from dyninfer.builds.precisions import describe_plan
 from dyninfer.builds.spec import (
     BUILD_FILE,
     ENGINES_FOLDER,
     FIRST_COMPATIBLE,
     HARDWARE_COMPATIBLE,
+    SCHEMA_VERSION,
     VERSION_COMPATIBLE,
     Build,
     BuildSpec,
@@ -23,12 +22,13 @@ from dyninfer.builds.spec import (
     OpenBuild,
     source_hashes,
 )
-from dyninfer.bundle.folder import Bundle, file_sha256
+from dyninfer.bundle.folder import Bundle, check_sha256
 from dyninfer.bundle.manifest import Precision
-from dyninfer.bundle.sealed import load_sealed
-from dyninfer.bundle.validation import first_problem
+from dyninfer.bundle.sealed import read_sealed
 from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.errors import BundleError
+
+_REMEDY = "build it again with dyninfer build --force"
 
 
 @dataclass(frozen=True)
@@ -112,18 +112,11 @@ def read_build(path: Path) -> Build:
     Raises:
         BundleError: it is missing, was changed, or is not what its folder's name says.
     """
-    payload = load_sealed(path / BUILD_FILE)
-    try:
-        build = Build.model_validate_json(json.dumps(payload))
-    except ValidationError as error:
-        raise BundleError(
-            f"{path / BUILD_FILE} is not usable: {first_problem(error)}; "
-            "build it again with dyninfer build --force"
-        ) from None
+    build = read_sealed(path / BUILD_FILE, Build, _REMEDY, SCHEMA_VERSION)
     if path.name != build.spec.folder_name:
         raise BundleError(
             f"{path} holds the build {build.spec.folder_name}, expected the one that the folder "
-            "is named after; build it again with dyninfer build --force"
+            f"is named after; {_REMEDY}"
         )
     return build
 
@@ -152,13 +145,9 @@ def find_build(bundle: Bundle, wanted: BuildSpec) -> OpenBuild | None:
         BundleError: a file of the one that fits is missing or was changed.
     """
     builds, _ = list_builds(bundle)
-    fitting = [
-        (path, build) for path, build in builds.items() if not differences(build.spec, wanted)
-    ]
-    if not fitting:
-        return None
-    path, build = min(fitting, key=lambda entry: _preference(entry[1].spec, wanted))
-    return open_build(path, build)
+    fitting = [found for found in builds.items() if not differences(found[1].spec, wanted)]
+    best = min(fitting, key=lambda found: _preference(found[1].spec, wanted), default=None)
+    return None if best is None else open_build(*best)
 
 
 def find_exact(bundle: Bundle, spec: BuildSpec) -> OpenBuild | None:
@@ -196,16 +185,8 @@ def open_build(path: Path, build: Build) -> OpenBuild:
 def _check_file(folder: Path, stage: str, file: BuiltFile) -> None:
     path = folder / file.file
     if path.is_symlink() or not path.is_file():
-        raise BundleError(
-            f"{path}, of stage {stage!r}, is missing or a link; build it again with "
-            "dyninfer build --force"
-        )
-    found = file_sha256(path)
-    if found != file.sha256:
-        raise BundleError(
-            f"{path} was changed after it was built (SHA-256 {found[:12]}..., "
-            f"expected {file.sha256[:12]}...); build it again with dyninfer build --force"
-        )
+        raise BundleError(f"{path}, of stage {stage!r}, is missing or a link; {_REMEDY}")
+    check_sha256(path, file.sha256, "it was built", _REMEDY)
 
 
 def nearest_build(bundle: Bundle, wanted: BuildSpec) -> Build | None:
@@ -240,3 +221,31 @@ def find_converted(
         if same and build.spec.precision == precision and build.spec.backend in backends:
             return open_build(path, build)
     return None
+
+
+def build_command(bundle: Bundle, wanted: BuildSpec) -> str:
+    """The command that makes a build."""
+    parts = [f"dyninfer build {bundle.path} --backend {wanted.backend}"]
+    if wanted.target is not None and wanted.target.gpu_name is None:
+        devices = (f"sm{c.replace('.', '')}" for c in wanted.target.compute_capabilities)
+        parts.append(f"--for {','.join(devices)}")
+    if wanted.batch is not None:
+        parts.append(f"--batch {wanted.batch}")
+    parts.append(f"--precision {describe_plan(wanted.precision, bundle.manifest)}")
+    if Precision.INT8 in wanted.precision.values():
+        parts.append("--images FOLDER")
+    return " ".join(parts)
+
+
+def refusal(bundle: Bundle, wanted: BuildSpec) -> str:
+    """Why no build fits, with both fingerprints field by field, and the command that makes one."""
+    nearest = nearest_build(bundle, wanted)
+    if nearest is not None:
+        reason = describe_differences(nearest.spec, wanted)
+    else:
+        _, broken = list_builds(bundle)
+        reason = str(broken[0]) if broken else "it has no builds yet"
+    return (
+        f"no build of {bundle.path} fits, and building was not allowed: {reason}; "
+        f"run: {build_command(bundle, wanted)}"
+    )

@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.bundle.sealed import load_sealed
+from dyninfer.bundle.validation import Frozen
 from dyninfer.engines.trt.batch import BatchProfile
 
 ENGINES_FOLDER = "engines"
 BUILD_FILE = "build.json"
 BUILD_PARITY_FILE = "parity.json"
+SCHEMA_VERSION: Literal[1] = 1
 VERSION_COMPATIBLE = "version_compatible"
 """Option of a build: engines run on later versions of TensorRT as well."""
 HARDWARE_COMPATIBLE = "hardware_compatible"
@@ -33,11 +35,7 @@ _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _FileName = Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BuildTarget(_Model):
+class BuildTarget(Frozen):
     """What engines were built for.
 
     Attributes:
@@ -57,7 +55,7 @@ class BuildTarget(_Model):
         return f"{self.gpu_name} ({capabilities}), driver {self.driver}"
 
 
-class BuildSpec(_Model):
+class BuildSpec(Frozen):
     """Everything that must be equal for a build to be used, and nothing else.
 
     Attributes:
@@ -90,7 +88,7 @@ class BuildSpec(_Model):
         return self.fingerprint[:16]
 
 
-class BuiltFile(_Model):
+class BuiltFile(Frozen):
     """A file of a build, by name within its folder."""
 
     file: _FileName
@@ -98,7 +96,7 @@ class BuiltFile(_Model):
     size: Annotated[int, Field(ge=0)]
 
 
-class BuiltStage(_Model):
+class BuiltStage(Frozen):
     """What a stage became.
 
     Attributes:
@@ -112,7 +110,7 @@ class BuiltStage(_Model):
     build_seconds: Annotated[float, Field(ge=0)] = 0.0
 
 
-class Conversion(_Model):
+class Conversion(Frozen):
     """How stages got a lower precision; not part of the fingerprint.
 
     Attributes:
@@ -128,10 +126,10 @@ class Conversion(_Model):
     kept_high: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
-class Build(_Model):
+class Build(Frozen):
     """What ``build.json`` says."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = SCHEMA_VERSION
     written_by: str
     spec: BuildSpec
     stages: Mapping[str, BuiltStage]

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from dyninfer.builds.builder import AS_USUAL, Making
 from dyninfer.builds.files import NOTHING_CONVERTED, Converted, make_build
-from dyninfer.builds.messages import build_command
-from dyninfer.builds.search import find_converted
+from dyninfer.builds.search import build_command, find_converted
 from dyninfer.builds.spec import (
     HARDWARE_COMPATIBLE,
     VERSION_COMPATIBLE,

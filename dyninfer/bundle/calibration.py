@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from dyninfer.bundle.manifest import Precision
-from dyninfer.bundle.sealed import load_sealed
-from dyninfer.bundle.validation import first_problem
-from dyninfer.errors import BundleError, PolicyError
+from dyninfer.bundle.sealed import read_sealed
+from dyninfer.bundle.validation import Frozen
+from dyninfer.errors import PolicyError
 from dyninfer.results.scores import Scores
 from dyninfer.types import Float64Array
 
@@ -22,11 +22,7 @@ SCHEMA_VERSION: Literal[2] = 2
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class EngineRecord(_Model):
+class EngineRecord(Frozen):
     """The opened engines, as far as easiness and time depend on them.
 
     ``image_inputs`` maps an image input to its size as ``HxW``. ``device_name`` is the processor:
@@ -60,7 +56,7 @@ class EngineRecord(_Model):
         return found
 
 
-class ImageSet(_Model):
+class ImageSet(Frozen):
     """The pictures a calibration was made on.
 
     ``sha256`` is the hash of the sorted hashes of their files, so that order and names do not
@@ -72,7 +68,7 @@ class ImageSet(_Model):
     labels_sha256: str | None = None
 
 
-class Figures(_Model):
+class Figures(Frozen):
     """What some choice of ways gives on the calibration's images.
 
     Attributes:
@@ -110,7 +106,7 @@ class CalibrationRow(Figures):
     hard_fraction: _Share
 
 
-class Certificate(_Model):
+class Certificate(Frozen):
     """A threshold with a guarantee: at or above it, the risk is at most ``risk``.
 
     The risk is the expected loss of an image against always running the last exit, 1 - F1 of
@@ -126,7 +122,7 @@ class Certificate(_Model):
     method: str
 
 
-class Calibration(_Model):
+class Calibration(Frozen):
     """What every way, and every threshold, gives on some images, for one set of engines.
 
     Attributes:
@@ -223,19 +219,7 @@ def read_calibration(path: Path) -> Calibration:
     Raises:
         BundleError: the file was changed, is of a later schema, or does not hold a calibration.
     """
-    payload: Any = load_sealed(path, remedy="run dyninfer calibrate again")
-    version = payload.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise BundleError(
-            f"{path} was written by a newer dyninfer (schema {version}, this one reads up to "
-            f"{SCHEMA_VERSION}): upgrade dyninfer, or run dyninfer calibrate again"
-        )
-    try:
-        return Calibration.model_validate(payload)
-    except ValidationError as error:
-        raise BundleError(
-            f"{path} is not usable: {first_problem(error)}; make it again with dyninfer calibrate"
-        ) from None
+    return read_sealed(path, Calibration, "run dyninfer calibrate again", SCHEMA_VERSION)
 
 
 def check_calibration(
@@ -243,12 +227,8 @@ def check_calibration(
 ) -> Calibration:
     """The calibration, if it holds for these engines.
 
-    Args:
-        calibration: the bundle's, or None.
-        engine: what is opened now.
-        bundle: the bundle's folder, for the message.
-        asked: the policy that needs it, for the message.
-        times: whether the measured milliseconds are needed too.
+    ``asked`` is the policy that needs it, for the message; ``times`` says whether the measured
+    milliseconds are needed too.
 
     Raises:
         PolicyError: there is none, or it was made on another engine, precision, shape or, where

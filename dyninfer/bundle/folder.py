@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -11,13 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from dyninfer.bundle.manifest import SCHEMA_VERSION, Manifest
-from dyninfer.bundle.sealed import dump_sealed, load_sealed
-from dyninfer.bundle.validation import first_problem
-from dyninfer.errors import BundleError, InputError
+from dyninfer.bundle.sealed import dump_sealed, load_sealed, read_sealed
+from dyninfer.errors import BundleError
 
 MANIFEST_FILE = "bundle.json"
 PARITY_FILE = "parity.json"
@@ -72,7 +68,8 @@ class Bundle:
             )
         if not (path / MANIFEST_FILE).exists():
             raise BundleError(f"{path} holds no {MANIFEST_FILE}, so it is not a bundle")
-        return cls(path, parse_manifest(path / MANIFEST_FILE))
+        remedy = "export the bundle again"
+        return cls(path, read_sealed(path / MANIFEST_FILE, Manifest, remedy, SCHEMA_VERSION))
 
     def check_records(self, *, check_calibration: bool = True) -> None:
         """Read what was measured of the bundle.
@@ -99,13 +96,8 @@ class Bundle:
 
     def check_stage(self, name: str) -> None:
         """Compare a stage's file with its hash."""
-        path = self.stage_path(name)
-        found, expected = file_sha256(path), self.manifest.stages[name].sha256
-        if found != expected:
-            raise BundleError(
-                f"{path} was changed after the export (SHA-256 {found[:12]}..., "
-                f"expected {expected[:12]}...); export the bundle again"
-            )
+        expected = self.manifest.stages[name].sha256
+        check_sha256(self.stage_path(name), expected, "the export", "export the bundle again")
 
     def copy_stage(self, name: str, folder: Path) -> None:
         """Copy a stage's file to the same place in another folder."""
@@ -158,42 +150,11 @@ def check_path(path: Path) -> None:
         BundleError: the path holds a null character or is too long.
     """
     try:
-        path.exists()
         path.stat()
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
         raise BundleError(f"{str(path)[:80]!r} is not a usable path: {error}") from None
-
-
-def parse_manifest(path: Path) -> Manifest:
-    """Read and validate ``bundle.json``.
-
-    Raises:
-        BundleError: the file was changed, is of a later schema, or contradicts itself.
-    """
-    _refuse_later_schema(path)
-    payload = load_sealed(path)
-    try:
-        return Manifest.model_validate_json(json.dumps(payload))
-    except ValidationError as error:
-        raise BundleError(f"{path} is not usable: {first_problem(error)}") from None
-    except InputError as error:  # of postprocessing options
-        raise BundleError(f"{path} is not usable: {error}") from None
-
-
-def _refuse_later_schema(path: Path) -> None:
-    """Say "upgrade" before anything else can be said about a file from the future."""
-    try:
-        payload = json.loads(path.read_bytes())
-    except (ValueError, OSError, RecursionError):
-        return  # load_sealed tells what is wrong
-    version = payload.get("schema_version") if isinstance(payload, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise BundleError(
-            f"{path} was written by a newer dyninfer (schema {version}, this one reads up to "
-            f"{SCHEMA_VERSION}): upgrade dyninfer"
-        )
 
 
 def file_sha256(path: Path) -> str:
@@ -203,6 +164,20 @@ def file_sha256(path: Path) -> str:
         while block := file.read(_HASH_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def check_sha256(path: Path, expected: str, since: str, remedy: str) -> None:
+    """Compare a file with its hash.
+
+    Raises:
+        BundleError: it was changed ``since``, and ``remedy`` is what to do.
+    """
+    found = file_sha256(path)
+    if found != expected:
+        raise BundleError(
+            f"{path} was changed after {since} (SHA-256 {found[:12]}..., "
+            f"expected {expected[:12]}...); {remedy}"
+        )
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

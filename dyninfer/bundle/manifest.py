@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from dyninfer.bundle.validation import Frozen
 from dyninfer.images.spec import ImageSpec
 from dyninfer.results.tasks import TASKS, Options, TaskKind, check_options
 from dyninfer.spans import RESERVED
@@ -21,10 +22,6 @@ EASINESS = "easiness"
 """What a router says of an image, (N,) or (N, 1) in [0, 1]."""
 CHOICE_SCORES = "choice_scores"
 """What a chooser says of an image, (N, branches); the largest wins."""
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Task(str, Enum):
@@ -44,7 +41,7 @@ class Task(str, Enum):
         return self.kind.outputs
 
 
-class TensorSpec(_Model):
+class TensorSpec(Frozen):
     """Name, element type and shape of a tensor; a named axis is dynamic."""
 
     name: str
@@ -68,7 +65,7 @@ class Precision(str, Enum):
     INT8 = "int8"
 
 
-class Stage(_Model):
+class Stage(Frozen):
     """One file of a bundle: a body, a head or a router.
 
     ``rows_per_run`` is 1 for a file that takes one image at a time, whatever its TensorSpecs'
@@ -93,7 +90,7 @@ class Stage(_Model):
         return file
 
 
-class Way(_Model):
+class Way(Frozen):
     """One complete path of an image: a body, and its head (or none, if the body ends in results).
 
     ``image_input`` is the image input in whose pixels boxes are.
@@ -131,7 +128,7 @@ class StaticRoute(Way):
         return tuple(name for name in (self.body, self.head) if name)
 
 
-class CascadeRoute(_Model):
+class CascadeRoute(Frozen):
     """Images leave at the first exit whose easiness reaches the threshold."""
 
     kind: Literal["cascade"] = "cascade"
@@ -149,7 +146,7 @@ class CascadeRoute(_Model):
         return tuple(name for name in parts if name)
 
 
-class SelectRoute(_Model):
+class SelectRoute(Frozen):
     """A chooser gives every branch a score, and an image takes the branch of the largest.
 
     Branches stand in the order of their cost, the cheapest first. They read image inputs, not what
@@ -175,7 +172,7 @@ class SelectRoute(_Model):
 Route = Annotated[CascadeRoute | StaticRoute | SelectRoute, Field(discriminator="kind")]
 
 
-class Source(_Model):
+class Source(Frozen):
     """Where the weights came from."""
 
     file_name: str
@@ -184,7 +181,7 @@ class Source(_Model):
     config_file_name: str | None = None
 
 
-class Manifest(_Model):
+class Manifest(Frozen):
     """Everything a runtime must know about a bundle.
 
     Stages are wired by name: an input of a stage is either one of ``image_inputs`` or an output

@@ -6,10 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from dyninfer.errors import BundleError
+from pydantic import ValidationError
 
+from dyninfer.bundle.validation import Frozen, first_problem
+from dyninfer.errors import BundleError, InputError
+
+ModelT = TypeVar("ModelT", bound=Frozen)
 SEAL = "seal"
 _BLANK = "0" * 64
 
@@ -24,15 +28,19 @@ def dump_sealed(payload: Mapping[str, Any]) -> str:
     return head + hashlib.sha256(text.encode()).hexdigest() + tail
 
 
-def load_sealed(path: Path, remedy: str = "export or verify the bundle again") -> dict[str, Any]:
+def load_sealed(
+    path: Path, remedy: str = "export or verify the bundle again", latest: int | None = None
+) -> dict[str, Any]:
     """Read what :func:`dump_sealed` wrote, without the seal.
 
     Args:
         path: the file.
         remedy: what to do where it cannot be used, for the message.
+        latest: the last schema that can be read, if the file has one.
 
     Raises:
-        BundleError: the file is missing, is not JSON, or differs from what was sealed.
+        BundleError: the file is missing, is not JSON, of a later schema, or differs from what was
+            sealed.
     """
     try:
         raw = path.read_bytes()
@@ -42,6 +50,12 @@ def load_sealed(path: Path, remedy: str = "export or verify the bundle again") -
         payload: Any = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not valid JSON ({error}); {remedy}") from None
+    version = payload.get("schema_version") if isinstance(payload, dict) else None
+    if latest is not None and isinstance(version, int) and version > latest:
+        raise BundleError(
+            f"{path} was written by a newer dyninfer (schema {version}, this one reads up to "
+            f"{latest}): upgrade dyninfer"
+        )
     seal = payload.pop(SEAL, None) if isinstance(payload, dict) else None
     if not isinstance(seal, str) or len(seal) != len(_BLANK):
         raise BundleError(f"{path} carries no seal, so dyninfer did not write it; {remedy}")
@@ -53,3 +67,19 @@ def load_sealed(path: Path, remedy: str = "export or verify the bundle again") -
         )
     assert isinstance(payload, dict)
     return payload
+
+
+def read_sealed(path: Path, model: type[ModelT], remedy: str, latest: int) -> ModelT:
+    """As :func:`load_sealed`, as a model.
+
+    Raises:
+        BundleError: also where the file contradicts the model.
+    """
+    payload = load_sealed(path, remedy, latest)
+    try:
+        return model.model_validate_json(json.dumps(payload))
+    except ValidationError as error:
+        reason = first_problem(error)
+    except InputError as error:  # of postprocessing options
+        reason = str(error)
+    raise BundleError(f"{path} is not usable: {reason}; {remedy}")

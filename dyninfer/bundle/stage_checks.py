@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BundleError
 
 
-class _Stamp(NamedTuple):
+def _stamp(path: Path) -> tuple[int, ...]:
     """What changes when a file is replaced or written to."""
-
-    device: int
-    inode: int
-    size: int
-    modified_ns: int
-    changed_ns: int
-
-
-def _stamp(path: Path) -> _Stamp:
     found = path.stat()
     times = (found.st_mtime_ns, found.st_ctime_ns)
-    return _Stamp(found.st_dev, found.st_ino, found.st_size, *times)
+    return (found.st_dev, found.st_ino, found.st_size, *times)
 
 
 class StageChecks:
@@ -48,35 +38,23 @@ class StageChecks:
         names = dict.fromkeys([*bundle.manifest.route.stages, *bundle.manifest.stages])
         self._checks = {name: self._thread.submit(self._check, name) for name in names}
 
-    def _check(self, name: str) -> _Stamp:
+    def _check(self, name: str) -> tuple[int, ...]:
         stamp = _stamp(self._bundle.stage_path(name))
         self._bundle.check_stage(name)
         return stamp
 
     def wait(self, name: str) -> None:
-        """Wait until a stage's file was compared with its hash.
-
-        Raises:
-            BundleError: it differs.
-        """
+        """Wait until a stage's file was compared with its hash; BundleError where it differs."""
         self._checks[name].result()
 
     def confirm(self, name: str) -> None:
-        """Say that a stage's file was read; it must be as it was when it was hashed.
-
-        Raises:
-            BundleError: it was changed since.
-        """
+        """Say that a stage's file was read; BundleError where it changed since it was hashed."""
         path = self._bundle.stage_path(name)
         if _stamp(path) != self._checks[name].result():
             raise BundleError(f"{path} was changed while it was opened; load the bundle again")
 
     def wait_all(self) -> None:
-        """Wait for all files.
-
-        Raises:
-            BundleError: one differs; of several, the manifest's first is named.
-        """
+        """Wait for all files; BundleError names the manifest's first that differs."""
         for name in self._bundle.manifest.stages:
             self._checks[name].result()
 
@@ -84,10 +62,8 @@ class StageChecks:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or issubclass(kind, Exception):
-            try:
+        try:
+            if kind is None or issubclass(kind, Exception):
                 self.wait_all()
-            finally:  # after a failure nobody waits for the rest
-                self._thread.shutdown(cancel_futures=True)
-        else:  # interrupted by the user: the file under way is the last
+        finally:  # after a failure, or where the user interrupts, nobody waits for the rest
             self._thread.shutdown(cancel_futures=True)

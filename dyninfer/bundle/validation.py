@@ -1,8 +1,14 @@
-"""What pydantic found wrong, in one line."""
+"""Documents that must be as described: their models, and what pydantic finds wrong in one line."""
 
 from __future__ import annotations
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Frozen(BaseModel):
+    """An immutable part of a document, in which nothing else may stand."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def first_problem(error: ValidationError) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from dyninfer.bundle.folder import MANIFEST_FILE, ROUTER_FILE
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.bundle.sealed import dump_sealed
-from dyninfer.errors import ExportError
+from dyninfer.errors import DyninferError, ExportError
 
 
 def write_bundle(
@@ -66,23 +66,35 @@ def new_bundle(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     check_target(path, overwrite=overwrite)
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise ExportError(f"{path} cannot be written: {error.strerror}") from None
+        with new_folder(path, f".{path.name}.", ExportError) as temporary:
+            yield temporary
+    finally:
+        for folder in missing:  # made above, innermost first; kept where the bundle is inside
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, prefix: str, refusal: type[DyninferError]) -> Iterator[Path]:
+    """A temporary folder that takes the place of ``path`` when the block ends without error.
+
+    ``prefix`` is that of its name, ``refusal`` the error to raise where writing fails.
+    """
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
         yield temporary
         temporary.chmod(0o755)
         replace_folder(temporary, path)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        hint = "; the disk is full, free some space and export again" if full else ""
-        raise ExportError(f"{path} could not be written: {error.strerror}{hint}") from error
+        hint = "; the disk is full, free some space and try again" if full else ""
+        reason = error.strerror or error
+        raise refusal(f"{path} cannot be written: {reason}{hint}") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for folder in missing:  # made above, innermost first; kept where the bundle is inside
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from dyninfer.cli.build_report import print_build, print_refusal, print_targets
-from dyninfer.cli.build_request import BuildChoices, EngineChoices, PictureChoices, Request
+from dyninfer.cli.build_request import (
+    BuildChoices,
+    EngineChoices,
+    PictureChoices,
+    Request,
+)
 from dyninfer.cli.common import JsonOption, stderr, stdout
 from dyninfer.cli.option_groups import with_option_groups
 from dyninfer.errors import EngineBuildError
@@ -51,54 +56,41 @@ def build(
         print_targets(json_output)
     elif bundle is None:
         raise typer.BadParameter("give a bundle to build, or --list-targets")
+    elif no_build:
+        _check(Request(bundle, what, engines, pictures), json_output)
     else:
-        request = Request(bundle, what, engines, pictures)
-        (_check if no_build else _build)(request, json_output)
+        from dyninfer.cli.build_run import run_build
+
+        opened, new = run_build(Request(bundle, what, engines, pictures))
+        _show(opened, new=new, json_output=json_output)
 
 
 def _check(request: Request, json_output: bool) -> None:
-    """Show the build that fits.
-
-    Raises:
-        EngineBuildError: none does; what differs has been printed.
-    """
-    from dyninfer.builds.messages import refusal
-    from dyninfer.builds.search import differences, find_build, nearest_build
+    """Show the build that fits, or print what differs and refuse."""
+    from dyninfer.builds.search import differences, find_build, nearest_build, refusal
     from dyninfer.cli.build_run import plan_build
 
-    plan = plan_build(request)
-    found = find_build(plan.bundle, plan.wanted)
+    bundle, _, wanted = plan_build(request)
+    found = find_build(bundle, wanted)
     if found is not None:
         _show(found, new=False, json_output=json_output)
         return
-    nearest = nearest_build(plan.bundle, plan.wanted)
-    differing = [] if nearest is None else differences(nearest.spec, plan.wanted)
+    nearest = nearest_build(bundle, wanted)
+    differing = [] if nearest is None else differences(nearest.spec, wanted)
     if json_output:
-        _print_json({"fits": False, "differences": [asdict(d) for d in differing]})
+        document = {"fits": False, "differences": [asdict(d) for d in differing]}
+        stdout.print_json(json.dumps(document))
     elif nearest is not None:
-        print_refusal(nearest.spec, plan.wanted, differing)
-    raise EngineBuildError(refusal(plan.bundle, plan.wanted))
-
-
-def _build(request: Request, json_output: bool) -> None:
-    from dyninfer.cli.build_run import run_build
-
-    opened, new = run_build(request)
-    _show(opened, new=new, json_output=json_output)
+        print_refusal(nearest.spec, wanted, differing)
+    raise EngineBuildError(refusal(bundle, wanted))
 
 
 def _show(opened: OpenBuild, *, new: bool, json_output: bool) -> None:
     if json_output:
-        _print_json(
-            {"fits": True, "new": new, "folder": str(opened.path)}
-            | {"fingerprint": opened.build.spec.fingerprint}
-            | opened.build.model_dump(mode="json")
-        )
+        document = {"fits": True, "new": new, "folder": str(opened.path)}
+        document |= {"fingerprint": opened.build.spec.fingerprint}
+        stdout.print_json(json.dumps(document | opened.build.model_dump(mode="json")))
         return
     what = "built" if new else "already built"
     stderr.print(f"{what}: {escape(str(opened.path))}", soft_wrap=True)
     print_build(opened)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    stdout.print_json(json.dumps(document))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import typer
 from rich.progress import Progress, TaskID
 
 from dyninfer.builds.files import NOTHING_CONVERTED, Converted
-from dyninfer.builds.spec import Conversion, own_precision
+from dyninfer.builds.spec import Conversion, own_precision, source_hashes
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.cli.build_request import BackendChoice, PictureChoices, Request
@@ -26,15 +25,6 @@ if TYPE_CHECKING:
 _FEW_PICTURES = 50
 _HELD_OUT_EVERY = 5
 _ENOUGH_TO_HOLD_OUT = 10
-
-
-@dataclass(frozen=True)
-class _Pictures:
-    """Pictures that ranges are taken from, and others to measure on."""
-
-    all: Samples
-    calibration: Sequence[Sample]
-    measured: Sequence[Sample]
 
 
 def convert_stages(
@@ -58,19 +48,21 @@ def convert_stages(
     require_export_extra()
     from dyninfer.exporters.precision.convert import convert_bundle_stages
 
-    pictures = _split(_samples(request.pictures, bundle))
+    pictures = _samples(request.pictures, bundle)
+    calibration, measured = _split(pictures)
     settings = _settings(request, progress)
     made = convert_bundle_stages(
-        bundle, plan, [sample.path for sample in pictures.calibration], folder, settings
+        bundle, plan, [sample.path for sample in calibration], folder, settings
     )
     conversion = Conversion(
         method=request.pictures.method if Precision.INT8 in plan.values() else None,
-        images_sha256=pictures.all.sha256(),
-        image_count=len(pictures.calibration),
+        images_sha256=pictures.sha256(),
+        image_count=len(calibration),
         kept_high={name: stage.kept_float for name, stage in made.items() if stage.kept_float},
     )
-    parity = _compare(bundle, made, pictures.measured, progress)
-    return Converted(_changed(bundle, made), conversion, parity)
+    own = source_hashes(bundle.manifest)
+    files = {name: stage.path for name, stage in made.items() if stage.sha256 != own[name]}
+    return Converted(files, conversion, _compare(bundle, made, measured, progress))
 
 
 def _compare(
@@ -87,11 +79,6 @@ def _compare(
     paths = [sample.path for sample in measured]
     advance = partial(progress.advance, task)
     return measure_precision(bundle, made, paths, truths or None, advance).to_dict()
-
-
-def _changed(bundle: Bundle, made: Mapping[str, ConvertedStage]) -> dict[str, Path]:
-    stages = bundle.manifest.stages
-    return {n: stage.path for n, stage in made.items() if stage.sha256 != stages[n].sha256}
 
 
 def same_conversion(asked: PictureChoices, bundle: Bundle, conversion: Conversion | None) -> bool:
@@ -113,8 +100,8 @@ def _samples(asked: PictureChoices, bundle: Bundle) -> Samples:
     return load_samples(paths, asked.annotations, bundle.manifest.class_names)
 
 
-def _split(samples: Samples) -> _Pictures:
-    """Every fifth picture is held out to compare on, where there are enough."""
+def _split(samples: Samples) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """Pictures that ranges are taken from, and every fifth to compare on, if there are enough."""
     for warning in samples.warnings:
         warn(warning)
     if len(samples.items) < _FEW_PICTURES:
@@ -123,17 +110,13 @@ def _split(samples: Samples) -> _Pictures:
             "some hundred like those that will be seen with --images"
         )
     if len(samples.items) < _ENOUGH_TO_HOLD_OUT:
-        return _Pictures(samples, samples.items, samples.items)
+        return samples.items, samples.items
     kept = [item for i, item in enumerate(samples.items) if i % _HELD_OUT_EVERY]
-    return _Pictures(samples, kept, samples.items[::_HELD_OUT_EVERY])
+    return kept, samples.items[::_HELD_OUT_EVERY]
 
 
 def _settings(request: Request, progress: Progress) -> Int8Settings:
-    from dyninfer.exporters.precision.settings import (
-        CalibrationMethod,
-        Int8Settings,
-        Int8Target,
-    )
+    from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Settings, Int8Target
 
     asked = request.pictures.method
     methods = [method.value for method in CalibrationMethod]

@@ -14,7 +14,7 @@ from dyninfer.cli.common import stdout
 
 if TYPE_CHECKING:
     from dyninfer.builds.search import Difference
-    from dyninfer.builds.spec import Build, BuildSpec, BuiltStage, OpenBuild
+    from dyninfer.builds.spec import Build, BuildSpec, OpenBuild
     from dyninfer.engines.trt.targets import Preset
 
 
@@ -68,17 +68,17 @@ def _versions(preset: Preset) -> str:
 def print_build(opened: OpenBuild) -> None:
     """The stages of one build with what they became."""
     build = opened.build
-    table = Table()
-    for column in ("stage", "precision", "kept in fp32"):
-        table.add_column(column)
+    table = Table("stage", "precision", "kept in fp32")
     engines = build.spec.backend != "onnxruntime"
     for column in ("file", *(["seconds"] if engines else [])):
         table.add_column(column, justify="right")
     kept = build.conversion.kept_high if build.conversion else {}
     for name, stage in build.stages.items():
         row = [escape(name), build.spec.precision[name].value]
-        row.append(_layers(len(kept[name])) if kept.get(name) else "")
-        row.append(_size(stage))
+        layers = len(kept.get(name, ()))
+        row.append(f"{layers} layer{'s' if layers > 1 else ''}" if layers else "")
+        file = stage.engine or stage.onnx
+        row.append("the bundle's" if file is None else f"{file.size / 1e6:.1f} MB")
         table.add_row(*row, *([f"{stage.build_seconds:.1f}"] if engines else []))
     stdout.print(table)
     stdout.print(escape(describe_build(build)), soft_wrap=True)
@@ -91,11 +91,9 @@ def _print_cost(parity: Mapping[str, Any]) -> None:
     """What the precision does to results, exit by exit."""
     labelled = any(exit_["ap_converted"] is not None for exit_ in parity["exits"])
     table = Table(title=f"Against fp32, on {parity['pictures']} pictures", title_justify="left")
-    table.add_column("exit", justify="right")
-    for column in ("confidence off by", "boxes off by", "detections differ"):
+    columns = ("exit", "confidence off by", "boxes off by", "detections differ")
+    for column in (*columns, "AP") if labelled else columns:
         table.add_column(column, justify="right")
-    if labelled:
-        table.add_column("AP", justify="right")
     for exit_ in parity["exits"]:
         precisions = [exit_["ap_fp32"], exit_["ap_converted"]]
         ap = " to ".join("-" if p is None else f"{100 * p:.1f}" for p in precisions)
@@ -114,18 +112,9 @@ def _print_cost(parity: Mapping[str, Any]) -> None:
         )
 
 
-def _layers(count: int) -> str:
-    return f"{count} layer{'s' if count > 1 else ''}"
-
-
 def _figure(value: float | None, form: str, unit: str = "") -> str:
     """A number, or a dash where nothing was found to measure it on."""
     return "-" if value is None else f"{value:{form}}{unit}"
-
-
-def _size(stage: BuiltStage) -> str:
-    file = stage.engine or stage.onnx
-    return "the bundle's" if file is None else f"{file.size / 1e6:.1f} MB"
 
 
 def describe_build(build: Build) -> str:
@@ -159,14 +148,9 @@ def builds_table(builds: Sequence[tuple[str, Build]]) -> Table:
 
 def print_refusal(built: BuildSpec, wanted: BuildSpec, differing: Sequence[Difference]) -> None:
     """Two fingerprints side by side: of the nearest build and of the one that is wanted."""
-    table = Table(title="No build fits", title_justify="left")
-    table.add_column("")
-    table.add_column(f"built {built.folder_name}")
-    table.add_column(f"wanted {wanted.folder_name}")
-    for difference in differing:
-        table.add_row(
-            difference.field.replace("_", " "),
-            escape(difference.built),
-            escape(difference.wanted),
-        )
+    columns = ("", f"built {built.folder_name}", f"wanted {wanted.folder_name}")
+    table = Table(*columns, title="No build fits", title_justify="left")
+    for differs in differing:
+        field = differs.field.replace("_", " ")
+        table.add_row(field, escape(differs.built), escape(differs.wanted))
     stdout.print(table)

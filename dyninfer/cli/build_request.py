@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_engine_option = partial(typer.Option, rich_help_panel="TensorRT")
-_picture_option = partial(typer.Option, rich_help_panel="fp16 and int8")
+_engine_option = functools.partial(typer.Option, rich_help_panel="TensorRT")
+_picture_option = functools.partial(typer.Option, rich_help_panel="fp16 and int8")
 
 
 class BackendChoice(str, Enum):
@@ -88,11 +88,6 @@ class EngineChoices:
             "--hardware-compatible", help="Engines for every GPU from Ampere on; slower."
         ),
     ] = False
-
-    @property
-    def workspace_bytes(self) -> int | None:
-        """``workspace`` as a number."""
-        return None if self.workspace is None else parse_bytes(self.workspace)
 
     def refuse(self) -> None:
         """Refuse what was given, but for the batch, where no engine is built.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +12,13 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
-from dyninfer.builds.builder import Builder, Making, StageReport
+from dyninfer.builds.builder import Builder, ConversionBuilder, Making, StageReport
 from dyninfer.builds.precisions import plan_precision
 from dyninfer.builds.search import find_exact
 from dyninfer.builds.spec import BuildSpec, BuildTarget, OpenBuild
 from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.build_convert import convert_stages, same_conversion
-from dyninfer.cli.build_request import BackendChoice, Request
+from dyninfer.cli.build_request import BackendChoice, Request, parse_bytes
 from dyninfer.cli.common import progress_bar, stderr
 from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.errors import BackendUnavailable, InputError
@@ -30,17 +29,8 @@ if TYPE_CHECKING:
     from dyninfer.engines.trt.targets import Preset
 
 
-@dataclass(frozen=True)
-class BuildPlan:
-    """Which build is wanted, and who makes it."""
-
-    bundle: Bundle
-    builder: Builder
-    wanted: BuildSpec
-
-
-def plan_build(request: Request) -> BuildPlan:
-    """What is wanted; every check that can be made before any work is done.
+def plan_build(request: Request) -> tuple[Bundle, Builder, BuildSpec]:
+    """Which build is wanted, and who makes it; checked as far as it can be before any work.
 
     Raises:
         DyninferError: bundle, library and GPU do not allow it.
@@ -55,7 +45,7 @@ def plan_build(request: Request) -> BuildPlan:
             "ONNX Runtime opens a bundle's own files as they are; give another precision to "
             "convert them to, such as --precision int8"
         )
-    return BuildPlan(bundle, builder, wanted)
+    return bundle, builder, wanted
 
 
 def run_build(request: Request) -> tuple[OpenBuild, bool]:
@@ -64,29 +54,29 @@ def run_build(request: Request) -> tuple[OpenBuild, bool]:
     Raises:
         DyninferError: it cannot be made; nothing half-made stays behind.
     """
-    plan = plan_build(request)
-    bundle, wanted, images = plan.bundle, plan.wanted, request.pictures.images
+    bundle, builder, wanted = plan_build(request)
+    images = request.pictures.images
     if not request.build.force:
         existing = find_exact(bundle, wanted)
         if existing and same_conversion(request.pictures, bundle, existing.build.conversion):
             return existing, False
     with tempfile.TemporaryDirectory(prefix="dyninfer-") as folder, progress_bar() as progress:
-        converted = None if images else plan.builder.converted(bundle, wanted.precision)
+        converted = None if images else builder.converted(bundle, wanted.precision)
         if converted is None:
             converted = convert_stages(request, bundle, wanted.precision, Path(folder), progress)
         making = Making(
             converted=converted,
             replace=request.build.force or bool(images),
             report=_stage_bars(bundle, progress),
-            on_wait=_say_waiting,
+            on_wait=lambda: stderr.print(
+                "another process is building in this bundle; waiting for it to end"
+            ),
         )
-        return plan.builder.make(bundle, wanted, making), True
+        return builder.make(bundle, wanted, making), True
 
 
 def _builder(request: Request, batch: BatchProfile) -> Builder:
     if request.build.backend is BackendChoice.ONNXRUNTIME:
-        from dyninfer.builds.conversion import ConversionBuilder
-
         request.engines.refuse()
         return ConversionBuilder()
     from dyninfer.builds.tensorrt import TensorRTBuilder
@@ -101,7 +91,7 @@ def _builder(request: Request, batch: BatchProfile) -> Builder:
     target, active = _target(request.build.device, library, presets)
     options = EngineOptions(
         batch=batch,
-        workspace_bytes=engines.workspace_bytes,
+        workspace_bytes=None if engines.workspace is None else parse_bytes(engines.workspace),
         timing_cache=engines.timing_cache,
         version_compatible=engines.version_compatible,
         hardware_compatible=engines.hardware_compatible,
@@ -137,10 +127,6 @@ def _device_number(device: str) -> int:
     if kind != "cuda" or not (number or "0").isdecimal():
         raise typer.BadParameter(f"--device is {device!r}, expected cuda:0 for the first GPU")
     return int(number or "0")
-
-
-def _say_waiting() -> None:
-    stderr.print("another process is building in this bundle; waiting for it to end")
 
 
 def _stage_bars(bundle: Bundle, progress: Progress) -> StageReport:

@@ -54,17 +54,7 @@ def _draw_classes(canvas: ImageArray, answer: Answer, scale: float) -> None:
 
 def _draw_boxes(canvas: ImageArray, detections: Detections, scale: float) -> None:
     width = max(1, round(2 * scale))
-    for box, confidence, class_id, name in reversed(
-        list(
-            zip(
-                detections.boxes_xyxy,
-                detections.confidences,
-                detections.class_ids,
-                detections.class_names,
-                strict=True,
-            )
-        )
-    ):
+    for box, confidence, class_id, name in reversed(list(detections.rows())):
         colour = class_colour(int(class_id))
         left, top, right, bottom = (round(float(value)) for value in box)
         cv2.rectangle(canvas, (left, top), (right, bottom), colour, width)

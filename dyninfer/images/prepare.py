@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any
 
 import cv2
@@ -35,7 +35,10 @@ class Scratch:
         return interleaved, list(self._bytes[size : 2 * size].reshape(3, height, width))
 
     def pad(self, tensor: Float32Array, window: tuple[int, ...], values: tuple[float, ...]) -> None:
-        """As :func:`fill_around`, unless a C-contiguous tensor holds just that already."""
+        """Fill a C-contiguous tensor outside a window (left, top, right, bottom), unless it is.
+
+        One value is for each channel.
+        """
         buffer = tensor if tensor.base is None else tensor.base
         address = int(tensor.__array_interface__["data"][0])
         layout = (tensor.shape, address % tensor.nbytes)  # tensors of one layout do not overlap
@@ -45,7 +48,12 @@ class Scratch:
         if self._buffer is not None and self._padded.get(address) == (window, values):
             return
         self._padded.pop(address, None)
-        fill_around(tensor, window, values)
+        left, top, right, bottom = window
+        for plane, value in zip(tensor, values, strict=True):
+            plane[:top] = value
+            plane[bottom:] = value
+            plane[top:bottom, :left] = value
+            plane[top:bottom, right:] = value
         self._padded[address] = (window, values)
 
 
@@ -79,13 +87,3 @@ def normalise(plane: ImageArray, factor: float, shift: float, out: Float32Array)
     cv2.normalize(plane, out, first, last, cv2.NORM_MINMAX, cv2.CV_32F)
     if sign < 0:
         np.negative(out, out=out)
-
-
-def fill_around(tensor: Float32Array, window: Sequence[int], values: Sequence[float]) -> None:
-    """Fill what lies outside a window (left, top, right, bottom), one value for each channel."""
-    left, top, right, bottom = window
-    for plane, value in zip(tensor, values, strict=True):
-        plane[:top] = value
-        plane[bottom:] = value
-        plane[top:bottom, :left] = value
-        plane[top:bottom, right:] = value

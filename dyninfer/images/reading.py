@@ -1,10 +1,11 @@
-"""Reading pictures and checking arrays that are said to be pictures."""
+"""What callers pass as an image: pictures are read, and arrays that are said to be some checked."""
 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,10 +14,20 @@ import numpy.typing as npt
 from dyninfer.errors import InputError
 from dyninfer.types import ImageArray
 
+ImageLike = str | os.PathLike[str] | npt.NDArray[Any]
+PathOrImage = Path | ImageArray
+"""A picture of the project's own: its file, or (h, w, 3) uint8 BGR."""
 SUFFIXES = frozenset(
     {".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".webp", ".pbm", ".pgm", ".ppm"}
     | {".tif", ".tiff"}
 )
+
+
+class Picture(NamedTuple):
+    """(h, w, 3) uint8 BGR, and the milliseconds it took to decode; None where it came decoded."""
+
+    image: ImageArray
+    decode_ms: float | None = None
 
 
 def read_image(path: str | os.PathLike[str]) -> ImageArray:
@@ -88,3 +99,26 @@ def find_images(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
+
+
+def take_picture(image: ImageLike) -> Picture:
+    """Read a path, or check an array.
+
+    Raises:
+        InputError: it is neither, cannot be read, or is not a picture.
+    """
+    if isinstance(image, np.ndarray):
+        return Picture(check_image(image))
+    if isinstance(image, (str, os.PathLike)):
+        start = time.perf_counter_ns()
+        decoded = read_image(image)
+        return Picture(decoded, (time.perf_counter_ns() - start) / 1e6)
+    raise InputError(f"an image is {type(image).__name__}, expected a path or a uint8 BGR array")
+
+
+def take_numbered(image: ImageLike, index: int, count: int) -> Picture:
+    """As :func:`take_picture`, with an error that tells which image of a list is meant."""
+    try:
+        return take_picture(image)
+    except InputError as error:
+        raise InputError(f"images[{index}] of {count}: {error}") from None

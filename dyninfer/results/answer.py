@@ -17,43 +17,35 @@ class Answer(Protocol):
     @property
     def confidences(self) -> Float32Array:
         """(D,) in [0, 1], best first."""
-        ...
 
     @property
     def class_ids(self) -> Int64Array:
         """(D,) index into the bundle's class names."""
-        ...
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """D names."""
-        ...
 
     @property
     def easiness(self) -> float | None:
         """What the last router that saw the image said; None where none did."""
-        ...
 
     @property
     def exit_index(self) -> int:
         """The way that the image took."""
-        ...
 
     @property
     def degraded(self) -> bool:
         """Whether the route was not the one that the policy asked for."""
-        ...
 
     @property
     def timings_ms(self) -> Mapping[str, float]:
         """Step -> milliseconds."""
-        ...
 
     def __len__(self) -> int: ...
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,3 +63,14 @@ class RawOutput:
     easiness: float | None
     exit_index: int
     outputs: Mapping[str, npt.NDArray[Any]]
+
+
+def answer_document(answer: Answer, name: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Plain Python values of an answer, with what was found under a task's own name."""
+    return {
+        "easiness": answer.easiness,
+        "exit_index": answer.exit_index,
+        "degraded": answer.degraded,
+        name: found,
+        "timings_ms": {name: round(value, 4) for name, value in answer.timings_ms.items()},
+    }

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.errors import InputError
+from dyninfer.results.answer import answer_document
 from dyninfer.types import Float32Array, Int64Array
 
 
@@ -50,20 +51,15 @@ class Classification:
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON."""
         rows = zip(self.class_ids, self.confidences, self.class_names, strict=True)
-        return {
-            "easiness": self.easiness,
-            "exit_index": self.exit_index,
-            "degraded": self.degraded,
-            "classes": [
-                {
-                    "class_id": int(class_id),
-                    "class_name": name,
-                    "confidence": round(float(confidence), 5),
-                }
-                for class_id, confidence, name in rows
-            ],
-            "timings_ms": {name: round(value, 4) for name, value in self.timings_ms.items()},
-        }
+        classes = [
+            {
+                "class_id": int(class_id),
+                "class_name": name,
+                "confidence": round(float(confidence), 5),
+            }
+            for class_id, confidence, name in rows
+        ]
+        return answer_document(self, "classes", classes)
 
 
 @dataclass(frozen=True)

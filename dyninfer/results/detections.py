@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.errors import InputError
+from dyninfer.results.answer import answer_document
 from dyninfer.types import Float32Array, Int64Array
 
 _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
@@ -58,26 +59,19 @@ class Detections:
     def __len__(self) -> int:
         return len(self.class_names)
 
+    def rows(self) -> Iterator[tuple[Float32Array, np.float32, np.int64, str]]:
+        """Box, confidence, class id and class name of each, best first."""
+        return zip(self.boxes_xyxy, self.confidences, self.class_ids, self.class_names, strict=True)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON; boxes rounded to 1/100 pixel."""
-        return {
-            "easiness": self.easiness,
-            "exit_index": self.exit_index,
-            "degraded": self.degraded,
-            "detections": [
-                {
-                    "box_xyxy": [round(float(value), 2) for value in box],
-                    "confidence": round(float(confidence), 5),
-                    "class_id": int(class_id),
-                    "class_name": name,
-                }
-                for box, confidence, class_id, name in zip(
-                    self.boxes_xyxy,
-                    self.confidences,
-                    self.class_ids,
-                    self.class_names,
-                    strict=True,
-                )
-            ],
-            "timings_ms": {name: round(value, 4) for name, value in self.timings_ms.items()},
-        }
+        found = [
+            {
+                "box_xyxy": [round(float(value), 2) for value in box],
+                "confidence": round(float(confidence), 5),
+                "class_id": int(class_id),
+                "class_name": name,
+            }
+            for box, confidence, class_id, name in self.rows()
+        ]
+        return answer_document(self, "detections", found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,21 @@ from dyninfer.results.classification import Classification, TopK
 from dyninfer.results.detections import Detections
 from dyninfer.results.postprocess import EVALUATION, Postprocess
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 Options = Postprocess | TopK
 """What a task's postprocessing is told."""
 Outputs = Mapping[str, npt.NDArray[Any]]
 OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+class Taken(TypedDict):
+    """Which way an image went, and what was measured of it."""
+
+    easiness: float | None
+    exit_index: int
+    timings_ms: Mapping[str, float]
 
 
 class TaskKind(Protocol):
@@ -45,10 +56,7 @@ class TaskKind(Protocol):
         placement: Placement,
         options: Options,
         class_names: Sequence[str],
-        *,
-        easiness: float | None,
-        exit_index: int,
-        timings_ms: Mapping[str, float],
+        **taken: Unpack[Taken],
     ) -> Answer:
         """The result of one image from its outputs, without the batch axis.
 
@@ -57,15 +65,11 @@ class TaskKind(Protocol):
             placement: where the image lies in the input of its way.
             options: of this task, see :func:`check_options`.
             class_names: of all classes.
-            easiness: of the image, see :class:`dyninfer.results.answer.Answer`.
-            exit_index: the way it took.
-            timings_ms: of its steps.
+            taken: how the image went, see :class:`dyninfer.results.answer.Answer`.
         """
-        ...
 
     def loss(self, found: Answer, reference: Answer) -> float:
         """How far an answer is from a better one, in [0, 1], without labels."""
-        ...
 
 
 class Detect:
@@ -83,10 +87,7 @@ class Detect:
         placement: Placement,
         options: Options,
         class_names: Sequence[str],
-        *,
-        easiness: float | None,
-        exit_index: int,
-        timings_ms: Mapping[str, float],
+        **taken: Unpack[Taken],
     ) -> Detections:
         """See :class:`TaskKind`."""
         assert isinstance(options, Postprocess)  # check_options has looked
@@ -96,9 +97,7 @@ class Detect:
             confidences=confidences.astype(np.float32, copy=False),
             class_ids=class_ids.astype(np.int64, copy=False),
             class_names=tuple(class_names[class_id] for class_id in class_ids.tolist()),
-            easiness=easiness,
-            exit_index=exit_index,
-            timings_ms=timings_ms,
+            **taken,
         )
 
     def loss(self, found: Answer, reference: Answer) -> float:
@@ -123,18 +122,13 @@ class Classify:
         placement: Placement,  # noqa: ARG002  # a class is nowhere in particular
         options: Options,
         class_names: Sequence[str],
-        *,
-        easiness: float | None,
-        exit_index: int,
-        timings_ms: Mapping[str, float],
+        **taken: Unpack[Taken],
     ) -> Classification:
         """See :class:`TaskKind`."""
         assert isinstance(options, TopK)  # check_options has looked
         class_ids, confidences = options(outputs["logits"])
         names = tuple(class_names[class_id] for class_id in class_ids.tolist())
-        return Classification(
-            class_ids, confidences, names, easiness, exit_index, False, timings_ms
-        )
+        return Classification(class_ids, confidences, names, **taken)
 
     def loss(self, found: Answer, reference: Answer) -> float:
         """0 where both name the same class first, else 1."""

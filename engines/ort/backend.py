@@ -84,9 +84,9 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
         for row in range(batch):
             for spec in self.stage.inputs:
                 whole = inputs[spec.name].on(self._device)
-                _bind_input(bound, spec.name, whole.row(row), self._device)
+                _bind_input(bound, spec.name, whole.run_of_rows(row, 1), self._device)
             for name, tensor in outputs.items():
-                _bind_output(bound.binding, name, tensor.row(row))
+                _bind_output(bound.binding, name, tensor.run_of_rows(row, 1))
             self._run(bound.binding)
         return outputs
 
@@ -242,11 +242,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
 
 
 def _check_one_row(name: str, stage: Stage) -> None:
-    """Refuse a stage for single images whose rows' place in a batch is not known beforehand.
-
-    Raises:
-        EngineBuildError: an output has a dynamic axis beside the batch, or no batch axis.
-    """
+    """Refuse a stage for single images whose rows' place in a batch is not known beforehand."""
     for spec in stage.outputs:
         if spec.shape_for(1) is None or spec.shape[:1] != (BATCH_AXIS,):
             raise EngineBuildError(
@@ -274,13 +270,11 @@ def _bind_input(bound: Bound, name: str, tensor: OrtTensor, device: OrtDevice) -
     place = (tensor.pointer, tensor.shape)
     if bound.inputs.get(name) == place and device.device_type == "cpu":
         return
-    bound.binding.bind_input(
-        name, tensor.device_type, tensor.device_id, tensor.dtype.type, tensor.shape, tensor.pointer
-    )
+    where = (tensor.dtype.type, tensor.shape, tensor.pointer)
+    bound.binding.bind_input(name, *tensor.place, *where)
     bound.inputs[name] = place
 
 
 def _bind_output(binding: Any, name: str, tensor: OrtTensor) -> None:
-    binding.bind_output(
-        name, tensor.device_type, tensor.device_id, tensor.dtype.type, tensor.shape, tensor.pointer
-    )
+    where = (tensor.dtype.type, tensor.shape, tensor.pointer)
+    binding.bind_output(name, *tensor.place, *where)

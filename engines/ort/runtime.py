@@ -18,15 +18,7 @@ except ImportError as _error:
         'pip install "dyninfer[cpu]" or, for an NVIDIA GPU, pip install "dyninfer[cuda]"'
     ) from _error
 
-__all__ = [
-    "PROVIDERS",
-    "SMALL_MACS",
-    "OrtDevice",
-    "open_session",
-    "ort",
-    "parse_device",
-    "session_options",
-]
+__all__ = ["ort"]  # for others of this folder, who are told what is missing as well
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -120,17 +112,14 @@ def session_options(shared_threads: bool, small: bool = False) -> Any:
     when a run ends; both are as fast. The shared one is not the default, because afterwards
     ONNX Runtime refuses every session of the application's own that has default options.
 
-    Within a run, threads that wait for others spin for :data:`SPIN_US` microseconds and then sleep;
-    without a limit they spin on. Time over that without a limit, two CPU cores, interleaved: 0.99
-    for the embedded model (192 x 192) and for Dy-YOLOv7 (640 x 640) where the cores were free,
-    0.6 to 1.0 where other processes wanted them, too. Threads that never spin took 1.33 of it on
-    free cores. Also tried, and none was better: no arena, a lower optimisation level, no
-    prepacking, parallel execution, denormals as zero, an explicit number of threads.
+    Within a run, threads that wait for others spin for :data:`SPIN_US` microseconds and then sleep:
+    as fast as without a limit where cores are free (never to spin takes a third longer), and
+    faster where other processes want them. Also tried, and none was better: no arena, a lower
+    optimisation level, no prepacking, parallel execution, an explicit number of threads.
 
-    Memory patterns reserve a run's tensors as one block. Small stages have them: the embedded model
-    takes 0.95 of the time without. Large ones do not: every stage would keep such a block, for the
-    largest batch it has seen. Without them a cascade's peak memory was a third lower and its time
-    the same (Dy-YOLOv7's topology at half width, 640 x 640, CPU).
+    Memory patterns reserve a run's tensors as one block. Small stages have them, and take 0.95 of
+    the time without. Large ones do not: every stage would keep such a block, for the largest batch
+    it has seen, which made a cascade's peak memory half as large again for no time.
 
     Args:
         shared_threads: take the process's pool.

@@ -31,9 +31,8 @@ class OrtTensor:
         "_offset",
         "_owner",
         "_view",
-        "device_id",
-        "device_type",
         "dtype",
+        "place",
         "pointer",
         "shape",
     )
@@ -54,7 +53,7 @@ class OrtTensor:
         self.pointer = pointer
         self.shape = shape
         self.dtype = dtype
-        self.device_type, self.device_id = place
+        self.place = place
 
     @classmethod
     def over_array(cls, array: npt.NDArray[Any]) -> OrtTensor:
@@ -75,7 +74,7 @@ class OrtTensor:
         So an image that several stages read travels to a GPU once, and rows of it are gathered
         there.
         """
-        if self.device_type == device.device_type:
+        if self.place[0] == device.device_type:
             return self
         if self._moved is None:
             value = ort.OrtValue.ortvalue_from_numpy(self.numpy(), *device.place)
@@ -89,20 +88,15 @@ class OrtTensor:
     def as_matrix(self) -> OrtTensor:
         """The same memory with all axes but the first in one: (N, K)."""
         shape = (self.shape[0], math.prod(self.shape[1:]))
-        place = (self.device_type, self.device_id)
-        return OrtTensor(self._owner, self.pointer, shape, self.dtype, place, self._offset)
-
-    def row(self, index: int) -> OrtTensor:
-        """One row as a batch of its own, (1, ...), in the same memory on the same device."""
-        return self.run_of_rows(index, 1)
+        return OrtTensor(self._owner, self.pointer, shape, self.dtype, self.place, self._offset)
 
     def run_of_rows(self, start: int, count: int) -> OrtTensor:
         """Rows that follow each other as a batch of their own, in the same memory."""
         shape = (count, *self.shape[1:])
         skipped = start * math.prod(self.shape[1:])
         pointer = self.pointer + skipped * self.dtype.itemsize
-        place = (self.device_type, self.device_id)
-        return OrtTensor(self._owner, pointer, shape, self.dtype, place, self._offset + skipped)
+        offset = self._offset + skipped
+        return OrtTensor(self._owner, pointer, shape, self.dtype, self.place, offset)
 
     def numpy(self) -> npt.NDArray[Any]:
         """The values on the host; a view where the memory is the host's already."""

@@ -4,7 +4,8 @@ Every protocol has the name of the class that it describes and exactly the membe
 here; :class:`Module` describes the module itself. mypy shows that no code reaches beyond them, and
 a test compares each with the real ``tensorrt_rtx`` and with the published stubs of ``tensorrt``.
 So an attribute that a library does not have cannot stay unnoticed, although no one machine has all
-the versions.
+the versions. Where a method returns False or None, it failed, and the logger knows why; an axis of
+-1 is dynamic.
 
 Members that some versions or flavours lack are named in :data:`OPTIONAL`; only
 :mod:`dyninfer.engines.trt.library` asks whether they are there.
@@ -15,9 +16,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from dyninfer.engines.trt.runtime_api import (
+    DataType,
+    ExecutionContextAllocationStrategy,
+    TensorIOMode,
+    TensorLocation,
+)
+
 
 class ILogger(Protocol):
-    """Receives the library's messages; subclassed in :mod:`dyninfer.engines.trt.logger`."""
+    """Receives the library's messages; subclassed in :mod:`dyninfer.engines.trt.library`."""
 
     INTERNAL_ERROR: Any
     ERROR: Any
@@ -27,18 +35,13 @@ class ILogger(Protocol):
 class IProgressMonitor(Protocol):
     """Told of every phase of a build; subclassed in :mod:`dyninfer.engines.trt.progress`."""
 
-    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-        """A phase of so many steps begins, within another one or on its own."""
-
-    def step_complete(self, phase_name: str, step: int) -> bool:
-        """A step has ended; False asks the builder to give up."""
-
-    def phase_finish(self, phase_name: str) -> None:
-        """A phase has ended, whether or not all of its steps were reported."""
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None: ...
+    def step_complete(self, phase_name: str, step: int) -> bool: ...
+    def phase_finish(self, phase_name: str) -> None: ...
 
 
 class ITensor(Protocol):
-    """A tensor of a network; an axis of -1 is dynamic."""
+    """A tensor of a network."""
 
     name: str
     shape: Sequence[int]
@@ -49,24 +52,16 @@ class INetworkDefinition(Protocol):
 
     num_inputs: int
 
-    def get_input(self, index: int, /) -> ITensor:
-        """The input of this number."""
+    def get_input(self, index: int, /) -> ITensor: ...
 
 
 class ParserError(Protocol):
     """Why an ONNX file could not be parsed, and where."""
 
-    def desc(self) -> str:
-        """What is wrong."""
-
-    def node(self) -> int:
-        """The node's number in the graph, or -1."""
-
-    def node_name(self) -> str:
-        """The node's name, or an empty string."""
-
-    def node_operator(self) -> str:
-        """The node's operator, or an empty string."""
+    def desc(self) -> str: ...
+    def node(self) -> int: ...
+    def node_name(self) -> str: ...
+    def node_operator(self) -> str: ...
 
 
 class OnnxParser(Protocol):
@@ -74,11 +69,8 @@ class OnnxParser(Protocol):
 
     num_errors: int
 
-    def parse_from_file(self, model: str, /) -> bool:
-        """Whether the file was read."""
-
-    def get_error(self, index: int, /) -> ParserError:
-        """The error of this number."""
+    def parse_from_file(self, model: str, /) -> bool: ...
+    def get_error(self, index: int, /) -> ParserError: ...
 
 
 class IOptimizationProfile(Protocol):
@@ -86,8 +78,7 @@ class IOptimizationProfile(Protocol):
 
     def set_shape(
         self, input: str, min: Sequence[int], opt: Sequence[int], max: Sequence[int], /
-    ) -> None:
-        """The least, the usual and the greatest shape of an input."""
+    ) -> None: ...
 
 
 class IHostMemory(Protocol):
@@ -99,8 +90,7 @@ class IHostMemory(Protocol):
 class ITimingCache(Protocol):
     """What a builder has measured before, so that it need not again."""
 
-    def serialize(self) -> IHostMemory:
-        """The cache as bytes."""
+    def serialize(self) -> IHostMemory: ...
 
 
 class IBuilderConfig(Protocol):
@@ -110,44 +100,24 @@ class IBuilderConfig(Protocol):
     hardware_compatibility_level: Any
     num_compute_capabilities: int
 
-    def add_optimization_profile(self, profile: IOptimizationProfile, /) -> int:
-        """The profile's number, or -1 if it does not fit the network."""
-
-    def set_memory_pool_limit(self, pool: Any, pool_size: int, /) -> None:
-        """The most bytes that a kind of memory may take."""
-
-    def set_flag(self, flag: Any, /) -> None:
-        """Turn an option of the builder on."""
-
-    def create_timing_cache(self, serialized: bytes, /) -> ITimingCache:
-        """A cache from bytes, or an empty one from none."""
-
-    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool, /) -> bool:
-        """Whether the cache fits this version and device."""
-
-    def get_timing_cache(self) -> ITimingCache:
-        """The cache with what was measured since."""
-
-    def set_compute_capability(self, compute_capability: Any, index: int, /) -> bool:
-        """Whether an engine can be built for this GPU generation."""
+    def add_optimization_profile(self, profile: IOptimizationProfile, /) -> int: ...
+    def set_memory_pool_limit(self, pool: Any, pool_size: int, /) -> None: ...
+    def set_flag(self, flag: Any, /) -> None: ...
+    def create_timing_cache(self, serialized: bytes, /) -> ITimingCache: ...
+    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool, /) -> bool: ...
+    def get_timing_cache(self) -> ITimingCache: ...
+    def set_compute_capability(self, compute_capability: Any, index: int, /) -> bool: ...
 
 
 class Builder(Protocol):
     """Makes engines out of networks."""
 
-    def create_network(self, flags: int, /) -> INetworkDefinition:
-        """An empty network."""
-
-    def create_builder_config(self) -> IBuilderConfig:
-        """A configuration with defaults."""
-
-    def create_optimization_profile(self) -> IOptimizationProfile:
-        """An empty profile."""
-
+    def create_network(self, flags: int, /) -> INetworkDefinition: ...
+    def create_builder_config(self) -> IBuilderConfig: ...
+    def create_optimization_profile(self) -> IOptimizationProfile: ...
     def build_serialized_network(
         self, network: INetworkDefinition, config: IBuilderConfig, /
-    ) -> IHostMemory | None:
-        """The engine as bytes; None if it could not be built, and the logger knows why."""
+    ) -> IHostMemory | None: ...
 
 
 class MemoryPoolType(Protocol):
@@ -203,6 +173,15 @@ class Module(Protocol):
     NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
     HardwareCompatibilityLevel: HardwareCompatibilityLevel
     ComputeCapability: ComputeCapability
+    Runtime: Any
+    ICudaEngine: Any
+    IExecutionContext: Any
+    IRuntimeConfig: Any
+    IOutputAllocator: Any
+    ExecutionContextAllocationStrategy: ExecutionContextAllocationStrategy
+    TensorIOMode: TensorIOMode
+    TensorLocation: TensorLocation
+    DataType: DataType
 
 
 OPTIONAL = {
@@ -211,6 +190,8 @@ OPTIONAL = {
     "Module.IProgressMonitor": "TensorRT 10 and later, TensorRT-RTX",
     "IBuilderConfig.progress_monitor": "TensorRT 10 and later, TensorRT-RTX",
     "Module.ComputeCapability": "TensorRT-RTX",
+    "Module.IRuntimeConfig": "TensorRT 10 and later, TensorRT-RTX",
+    "Module.ExecutionContextAllocationStrategy": "TensorRT 10 and later, TensorRT-RTX",
     "IBuilderConfig.num_compute_capabilities": "TensorRT-RTX",
     "IBuilderConfig.set_compute_capability": "TensorRT-RTX",
     "ComputeCapability": "TensorRT-RTX",

@@ -1,10 +1,7 @@
 """TensorRT and TensorRT-RTX engines on one GPU.
 
-One code path serves TensorRT 8.6 to 11 and TensorRT-RTX, through cuda-python or PyCUDA.
-
-What was run where: everything here runs in the project's tests against a stand-in that computes
-real results and refuses any call out of order, and every name that is used was compared with
-NVIDIA's packages. No GPU was at hand: nothing here has been run on one.
+One code path serves TensorRT 8.6 to 11 and TensorRT-RTX, through cuda-python or PyCUDA. What of it
+was run where stands in docs/where-this-has-been-run.md.
 """
 
 from __future__ import annotations
@@ -12,6 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,7 @@ from dyninfer.engines.base import Backend
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.trt.cuda import Cuda, open_cuda
 from dyninfer.engines.trt.engine import TrtEngine
-from dyninfer.engines.trt.library import Flavour, Library, load_library
-from dyninfer.engines.trt.logger import make_logger
+from dyninfer.engines.trt.library import Flavour, Library, load_library, make_logger
 from dyninfer.engines.trt.memory import Pool
 from dyninfer.engines.trt.opened import OpenedEngine, read_engine
 from dyninfer.engines.trt.tensor import TrtTensor
@@ -51,29 +48,20 @@ def find_platform(flavour: Flavour, device: str) -> Platform:
         raise BackendUnavailable(
             f"backend {flavour.value!r} does not run on device {device!r}, expected 'cuda:0'"
         )
-    library: Library | None = None
-    cuda: Cuda | None = None
+    found: list[Any] = []
     missing = []
-    try:
-        library = load_library(flavour)
-    except BackendUnavailable as error:
-        missing.append(str(error))
-    try:
-        cuda = open_cuda(int(match[1] or 0))
-    except BackendUnavailable as error:
-        missing.append(str(error))
-    if library is None or cuda is None:
+    for find in (partial(load_library, flavour), partial(open_cuda, int(match[1] or 0))):
+        try:
+            found.append(find())
+        except BackendUnavailable as error:
+            missing.append(str(error))
+    if missing:
         raise BackendUnavailable(f"backend {flavour.value!r} cannot be used: {'; '.join(missing)}")
-    return Platform(library, cuda)
+    return Platform(*found)
 
 
 class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
-    """TensorRT on one GPU.
-
-    Args:
-        flavour: TensorRT or TensorRT-RTX.
-        device: ``"cuda"`` or ``"cuda:N"``.
-        platform: what to stand on, if it was found already.
+    """TensorRT on one GPU; ``platform`` is what to stand on, if it was found already.
 
     Raises:
         BackendUnavailable: the library, CUDA for Python, the driver or the GPU is missing.
@@ -102,7 +90,7 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
         del host_outputs  # whoever reads a tensor fetches it
         with self._lock, self._cuda.active():
             if self._runtime is None:
-                self._runtime = self._library.runtime.Runtime(self._logger)
+                self._runtime = self._library.module.Runtime(self._logger)
             found = read_engine(path, name, self._runtime, self._log)
             opened = OpenedEngine(name, stage, found, self._runtime, self._library, self._log)
             self._scratch_size = max(self._scratch_size, opened.scratch_size)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from dyninfer.bundle.validation import Frozen
 from dyninfer.errors import InputError
 
 
-class BatchProfile(BaseModel):
+class BatchProfile(Frozen):
     """The least, the usual and the greatest batch of an engine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     minimum: Annotated[int, Field(ge=1)]
     optimum: Annotated[int, Field(ge=1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,7 @@ from dyninfer.engines.trt.api import (
 )
 from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.cancellable import run_cancellable
-from dyninfer.engines.trt.library import Library
-from dyninfer.engines.trt.logger import LogCollector, make_logger
+from dyninfer.engines.trt.library import Library, LogCollector, make_logger
 from dyninfer.engines.trt.progress import Report, make_monitor
 from dyninfer.errors import EngineBuildError
 
@@ -33,11 +32,7 @@ _MAX_PARSER_ERRORS = 3
 class StageFile:
     """A stage and the ONNX file to build it from.
 
-    Attributes:
-        name: the stage's, for messages.
-        stage: its description.
-        precision: the file's, which TensorRT 8 has to be told.
-        onnx: the file.
+    ``precision`` is the file's, which TensorRT 8 has to be told.
     """
 
     name: str
@@ -96,15 +91,8 @@ def build_engine(
 ) -> bytes:
     """Build one stage; Ctrl-C cancels where the library can be asked to.
 
-    Args:
-        library: the TensorRT to build with.
-        source: the stage and its file.
-        options: how to build.
-        report: told of the progress, from another thread.
-        active: makes the GPU to build on the current one of a thread, where there is a choice.
-
-    Returns:
-        The engine, serialised.
+    ``report`` is told of the progress, from another thread; ``active`` makes the GPU to build on
+    the current one of a thread, where there is a choice. Returns the engine, serialised.
 
     Raises:
         EngineBuildError: the file cannot be parsed or built; the message has the node that the
@@ -134,7 +122,9 @@ def _build(
     config = builder.create_builder_config()
     _set_batch(builder, network, config, source, options.batch)
     _set_options(library, config, source.precision, options)
-    cache = _set_timing_cache(config, options.timing_cache)
+    cache = options.timing_cache
+    if cache is not None:
+        _set_timing_cache(config, cache)
     if library.has_progress:
         monitor = make_monitor(library, report, cancelled)
         config.progress_monitor = monitor
@@ -199,34 +189,25 @@ def _set_batch(
     """One profile with the range of the batch, for a file that has such an axis."""
     if source.stage.rows_per_run is not None:
         batch = BatchProfile(minimum=1, optimum=1, maximum=1)
+    sizes = (batch.minimum, batch.optimum, batch.maximum)
     dynamic = False
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         shape = tuple(tensor.shape)
-        _check_axes(source, tensor.name, shape)
+        if -1 in shape[1:]:  # nothing says in what range another axis than the batch would vary
+            raise EngineBuildError(
+                f"input {tensor.name!r} of stage {source.name!r} has the shape {shape}, expected "
+                "all axes but the batch fixed; export the bundle with a fixed image size"
+            )
         if -1 in shape:
             dynamic = True
-            profile.set_shape(tensor.name, *_range(shape, batch))
-    if not dynamic:
-        return
-    if config.add_optimization_profile(profile) < 0:
+            least, usual, most = (
+                tuple(size if axis < 0 else axis for axis in shape) for size in sizes
+            )
+            profile.set_shape(tensor.name, least, usual, most)
+    if dynamic and config.add_optimization_profile(profile) < 0:
         raise EngineBuildError(f"stage {source.name!r} does not take the batch range {batch}")
-
-
-def _range(shape: Sequence[int], batch: BatchProfile) -> list[tuple[int, ...]]:
-    """The shape with its dynamic axis at the least, the usual and the greatest batch."""
-    sizes = (batch.minimum, batch.optimum, batch.maximum)
-    return [tuple(size if axis < 0 else axis for axis in shape) for size in sizes]
-
-
-def _check_axes(source: StageFile, tensor: str, shape: tuple[int, ...]) -> None:
-    """Only the batch may vary: nothing says in what range another axis would."""
-    if -1 in shape[1:]:
-        raise EngineBuildError(
-            f"input {tensor!r} of stage {source.name!r} has the shape {shape}, "
-            "expected all axes but the batch fixed; export the bundle with a fixed image size"
-        )
 
 
 def _set_options(
@@ -252,14 +233,11 @@ def _set_options(
             config.set_compute_capability(library.compute_capability(dotted), index)
 
 
-def _set_timing_cache(config: IBuilderConfig, path: Path | None) -> Path | None:
+def _set_timing_cache(config: IBuilderConfig, path: Path) -> None:
     """Give the builder its earlier measurements; those of another version start over."""
-    if path is None:
-        return None
     known = path.read_bytes() if path.exists() else b""
     if not config.set_timing_cache(config.create_timing_cache(known), False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
-    return path
 
 
 def _bytes(memory: IHostMemory) -> bytes:

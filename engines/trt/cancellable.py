@@ -27,10 +27,7 @@ def run_cancellable(work: Callable[[threading.Event], ResultT], name: str) -> Re
 
     A Ctrl-C that arrives while C++ calls back into Python would be raised inside C++, which ends
     the process. Here it sets the event that ``work`` gets, and is raised once ``work`` has ended.
-
-    Args:
-        work: looks at the event from time to time and ends early when it is set.
-        name: the thread's.
+    It should look at the event from time to time and end early when it is set.
     """
     attempt: _Attempt[ResultT] = _Attempt()
 

@@ -41,7 +41,6 @@ class CudaDeviceProp(Protocol):
     name: bytes
     major: int
     minor: int
-    totalGlobalMem: int
 
 
 class CudaRuntime(Protocol):
@@ -125,7 +124,6 @@ class PyCudaDevice(Protocol):
 
     def name(self) -> str: ...
     def compute_capability(self) -> tuple[int, int]: ...
-    def total_memory(self) -> int: ...
     def retain_primary_context(self) -> PyCudaContext: ...
 
 

@@ -1,8 +1,4 @@
-"""CUDA through cuda-python (``cuda.bindings.runtime``), NVIDIA's own bindings.
-
-Checked against the installed package (names and parameters) and run against a stand-in; not yet
-run on a GPU.
-"""
+"""CUDA through cuda-python (``cuda.bindings.runtime``), NVIDIA's own bindings."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from dyninfer.engines.trt.cuda import DeviceProperties, HostBytes
+from dyninfer.engines.trt.cuda import Cuda, DeviceProperties, HostBytes, dotted, first_line
 from dyninfer.engines.trt.cuda_api import CudaDeviceProp, CudaRuntime, Result
 from dyninfer.errors import BackendUnavailable, EngineRunError
 
@@ -32,12 +28,8 @@ def import_runtime() -> CudaRuntime | None:
     return None
 
 
-class CudaPython:
+class CudaPython(Cuda):
     """One GPU through CUDA's runtime API. See :class:`dyninfer.engines.trt.cuda.Cuda`.
-
-    Args:
-        device: number of the GPU.
-        runtime: the module ``cuda.bindings.runtime``.
 
     Raises:
         BackendUnavailable: there is no driver, it is too old, or there is no such GPU.
@@ -55,11 +47,13 @@ class CudaPython:
             raise BackendUnavailable(
                 f"no GPU can be used ({error}); install or update the NVIDIA driver"
             ) from error
-        if not 0 <= device < count:
-            raise BackendUnavailable(
-                f"device 'cuda:{device}' is not there; this machine has {count} GPUs, from 'cuda:0'"
-            )
-        self.properties = self._read_properties()
+        self._check_number(count)
+        found: CudaDeviceProp = self._call(self._api.cudaGetDeviceProperties, device)
+        self.properties = DeviceProperties(
+            name=found.name.split(b"\0")[0].decode(),
+            compute_capability=(int(found.major), int(found.minor)),
+            driver=dotted(int(self._call(self._api.cudaDriverGetVersion))),
+        )
 
     def _call(self, function: Callable[..., Result], *arguments: Any) -> Any:
         """Call a function of the API and check its first result, an error code.
@@ -71,25 +65,13 @@ class CudaPython:
         try:
             code, *results = function(*arguments)
         except RuntimeError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise EngineRunError(f"CUDA failed in {name}: {reason}") from error
+            raise EngineRunError(f"CUDA failed in {name}: {first_line(error)}") from error
         if code != self._api.cudaError_t.cudaSuccess:
             raise EngineRunError(f"CUDA failed in {name}: {code.name} ({int(code)})")
         return results[0] if len(results) == 1 else results
 
-    def _read_properties(self) -> DeviceProperties:
-        found: CudaDeviceProp = self._call(self._api.cudaGetDeviceProperties, self.device)
-        driver = int(self._call(self._api.cudaDriverGetVersion))  # 1000 * major + 10 * minor
-        return DeviceProperties(
-            name=found.name.split(b"\0")[0].decode(),
-            compute_capability=(int(found.major), int(found.minor)),
-            total_memory=int(found.totalGlobalMem),
-            driver=f"{driver // 1000}.{driver % 1000 // 10}",
-        )
-
     @contextmanager
     def active(self) -> Iterator[None]:
-        """See :meth:`dyninfer.engines.trt.cuda.Cuda.active`."""
         former = int(self._call(self._api.cudaGetDevice))
         if former == self.device:
             yield
@@ -101,63 +83,48 @@ class CudaPython:
             self._call(self._api.cudaSetDevice, former)
 
     def allocate(self, size: int) -> int:
-        """Device memory of ``size`` bytes."""
         return int(self._call(self._api.cudaMalloc, size))
 
     def free(self, pointer: int) -> None:
-        """Free device memory."""
         self._call(self._api.cudaFree, pointer)
 
     def allocate_host(self, size: int) -> HostBytes:
-        """Page-locked host memory."""
         pointer = int(self._call(self._api.cudaHostAlloc, size, self._api.cudaHostAllocDefault))
-        memory = (ctypes.c_uint8 * size).from_address(pointer)
-        return np.ctypeslib.as_array(memory)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer))
 
     def free_host(self, array: HostBytes) -> None:
-        """Free page-locked host memory."""
         self._call(self._api.cudaFreeHost, array.ctypes.data)
 
     def new_stream(self) -> Any:
-        """A stream that does not wait for the default one."""
         return self._call(self._api.cudaStreamCreateWithFlags, self._api.cudaStreamNonBlocking)
 
     def destroy_stream(self, stream: Any) -> None:
-        """Free a stream."""
         self._call(self._api.cudaStreamDestroy, stream)
 
     def handle(self, stream: Any) -> int:
-        """The stream as a number."""
         return int(stream)
 
     def synchronize(self, stream: Any) -> None:
-        """Wait for a stream."""
         self._call(self._api.cudaStreamSynchronize, stream)
 
     def new_event(self, *, timing: bool) -> Any:
-        """An event; one without timing is cheaper."""
         api = self._api
         flags = api.cudaEventDefault if timing else api.cudaEventDisableTiming
         return self._call(self._api.cudaEventCreateWithFlags, flags)
 
     def destroy_event(self, event: Any) -> None:
-        """Free an event."""
         self._call(self._api.cudaEventDestroy, event)
 
     def record(self, event: Any, stream: Any) -> None:
-        """Record an event."""
         self._call(self._api.cudaEventRecord, event, stream)
 
     def wait(self, event: Any) -> None:
-        """Wait for an event."""
         self._call(self._api.cudaEventSynchronize, event)
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
-        """Milliseconds between two events."""
         return float(self._call(self._api.cudaEventElapsedTime, start, end))
 
     def order_after(self, stream: Any, other: int) -> None:
-        """Let a stream wait for another library's."""
         event = self.new_event(timing=False)
         try:
             self._call(self._api.cudaEventRecord, event, self._api.cudaStream_t(other))
@@ -166,27 +133,27 @@ class CudaPython:
             self.destroy_event(event)  # CUDA keeps it until the wait is over
 
     def upload(self, pointer: int, array: HostBytes, stream: Any) -> None:
-        """Copy to the device."""
-        kind, start = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice, array.ctypes.data
-        self._call(self._api.cudaMemcpyAsync, pointer, start, array.nbytes, kind, stream)
+        kind = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call(
+            self._api.cudaMemcpyAsync, pointer, array.ctypes.data, array.nbytes, kind, stream
+        )
 
     def download(self, array: HostBytes, pointer: int, stream: Any) -> None:
-        """Copy to the host."""
-        kind, start = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost, array.ctypes.data
-        self._call(self._api.cudaMemcpyAsync, start, pointer, array.nbytes, kind, stream)
+        kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call(
+            self._api.cudaMemcpyAsync, array.ctypes.data, pointer, array.nbytes, kind, stream
+        )
 
     def copy(self, target: int, source: int, size: int, stream: Any) -> None:
-        """Copy within the device."""
         kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToDevice
         self._call(self._api.cudaMemcpyAsync, target, source, size, kind, stream)
 
     def begin_capture(self, stream: Any) -> None:
-        """Collect work; other threads may allocate meanwhile."""
+        # other threads may allocate meanwhile
         mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call(self._api.cudaStreamBeginCapture, stream, mode)
 
     def end_capture(self, stream: Any) -> Any:
-        """The collected work, instantiated."""
         graph = self._call(self._api.cudaStreamEndCapture, stream)
         try:
             return self._call(self._api.cudaGraphInstantiate, graph, 0)
@@ -194,9 +161,7 @@ class CudaPython:
             self._call(self._api.cudaGraphDestroy, graph)
 
     def launch(self, graph: Any, stream: Any) -> None:
-        """Enqueue a graph."""
         self._call(self._api.cudaGraphLaunch, graph, stream)
 
     def destroy_graph(self, graph: Any) -> None:
-        """Free a graph."""
         self._call(self._api.cudaGraphExecDestroy, graph)

@@ -9,8 +9,7 @@ import numpy as np
 from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.base import Engine
 from dyninfer.engines.trt.cuda import Cuda
-from dyninfer.engines.trt.graphs import GraphMaker
-from dyninfer.engines.trt.lane import Lane, OutputMemory, Wiring
+from dyninfer.engines.trt.lane import GraphMaker, Lane, OutputMemory, Wiring
 from dyninfer.engines.trt.opened import OpenedEngine, plan_pieces
 from dyninfer.engines.trt.tensor import DevicePlace, TrtTensor
 from dyninfer.engines.trt.workspace import TrtWorkspace
@@ -29,11 +28,6 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         self._cuda = cuda
         self._opened = opened
         self._graphs = GraphMaker(cuda, name)
-
-    @property
-    def scratch_size(self) -> int:
-        """Bytes of memory for intermediate results, at the largest batch."""
-        return self._opened.scratch_size
 
     @property
     def graph_count(self) -> int:
@@ -85,8 +79,7 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         """The context for exactly these addresses, made where there is none yet."""
         opened, lanes = self._opened, workspace.lanes(self.name)
         scratch = workspace.scratch(opened.scratch_size)
-        addresses = dict(pointers)
-        addresses |= {name: _pointer(tensor) for name, tensor in outputs.items()}
+        addresses = {**pointers, **{name: tensor.pointer for name, tensor in outputs.items()}}
         unknown = {spec.name for spec in self.stage.outputs} - set(outputs)
         wiring = Wiring(batch, tuple(addresses.items()), scratch.pointer, frozenset(unknown))
         lane = lanes.get(wiring)
@@ -95,8 +88,7 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
                 workspace.cuda.synchronize(workspace.stream)
                 lanes.popitem(last=False)[1].close()
             measured = {name: self._output_memory(name, workspace) for name in unknown}
-            stream = workspace.stream
-            lane = Lane(opened, wiring, scratch, measured, workspace.cuda, stream)
+            lane = Lane(opened, wiring, scratch, measured, workspace.cuda, workspace.stream)
             lanes[wiring] = lane
         lanes.move_to_end(wiring)
         return lane
@@ -143,9 +135,9 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
             sources = self._piece_inputs(pointers, inputs, start, piece, workspace)
             made = self._run(sources, piece, "piece", workspace)
             for name, tensor in made.items():
-                size, target = tensor.row_bytes, _pointer(whole[name])
+                size, target = tensor.row_bytes, whole[name].pointer
                 workspace.cuda.copy(
-                    target + start * size, _pointer(tensor), piece * size, workspace.stream
+                    target + start * size, tensor.pointer, piece * size, workspace.stream
                 )
             start += piece
         return whole
@@ -171,8 +163,3 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         """Let go of the engine; contexts of it must be gone before."""
         with self._cuda.active():
             self._opened.close()
-
-
-def _pointer(tensor: TrtTensor) -> int:
-    assert tensor.place is not None  # made by a stage, so on the device
-    return tensor.place.pointer

@@ -1,4 +1,4 @@
-"""One stage at one batch size and one set of addresses: a context, and its graph.
+"""One stage at one batch size and one set of addresses: a context, and its CUDA graph.
 
 NVIDIA's guide asks for one execution context per captured graph, because a graph holds the
 context's state and addresses; contexts share their scratch memory, so that each costs little.
@@ -6,26 +6,27 @@ context's state and addresses; contexts share their scratch memory, so that each
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dyninfer.engines.trt.cuda import Cuda
-from dyninfer.engines.trt.graphs import GraphMaker
 from dyninfer.engines.trt.memory import Block
 from dyninfer.engines.trt.opened import OpenedEngine
 from dyninfer.errors import EngineRunError
+
+logger = logging.getLogger("dyninfer")
 
 
 @dataclass(frozen=True)
 class Wiring:
     """What a lane is made for; lanes with the same wiring are the same.
 
-    Attributes:
-        batch: number of images.
-        addresses: inputs, and outputs of known size, by name.
-        scratch: memory for intermediate results.
-        measured: outputs whose size is known only after a run, each with who brings its memory.
+    ``addresses`` are those of inputs and of outputs of known size, by name; ``measured`` are the
+    outputs whose size is known only after a run.
     """
 
     batch: int
@@ -100,6 +101,50 @@ def make_allocator(base: Any, memory: OutputMemory) -> Any:
     return Allocator()
 
 
+class GraphMaker:
+    """Captures CUDA graphs of one stage until that fails once; then the stage runs without.
+
+    ``usable`` says whether graphs are there and none has failed yet, ``count`` how many there were.
+    """
+
+    def __init__(self, cuda: Cuda, stage: str) -> None:
+        self._cuda = cuda
+        self._stage = stage
+        self._lock = threading.Lock()
+        self.usable = cuda.has_graphs
+        self.count = 0
+
+    def capture(self, stream: Any, enqueue: Callable[[], None]) -> Any | None:
+        """The graph of what ``enqueue`` puts on the stream, or None if it cannot be captured.
+
+        Nothing runs. ``enqueue`` must have run once before: engines finish their preparations
+        in their first run, and those cannot be captured.
+        """
+        try:
+            graph = self._capture(stream, enqueue)
+        except EngineRunError as error:
+            with self._lock:
+                first, self.usable = self.usable, False
+            if first:
+                reason = f"{error} (not reported again)"
+                logger.warning("stage %r runs without a CUDA graph: %s", self._stage, reason)
+            return None
+        with self._lock:
+            self.count += 1
+        return graph
+
+    def _capture(self, stream: Any, enqueue: Callable[[], None]) -> Any:
+        self._cuda.begin_capture(stream)
+        try:
+            enqueue()
+        except BaseException:
+            # the capture is broken, and ending it says so; it is what sets the stream free
+            with contextlib.suppress(EngineRunError):
+                self._cuda.destroy_graph(self._cuda.end_capture(stream))
+            raise
+        return self._cuda.end_capture(stream)
+
+
 class Lane:
     """A context whose shapes and addresses never change, so that its graph stays valid.
 
@@ -122,7 +167,7 @@ class Lane:
         self._graph: Any | None = None
         self._runs = 0
         self.measured = measured
-        base = engine.library.runtime.IOutputAllocator
+        base = engine.library.module.IOutputAllocator
         self._allocators = {name: make_allocator(base, m) for name, m in measured.items()}
         self._context = engine.new_context(wiring.batch, self._handle, scratch)
         for name, pointer in wiring.addresses:

@@ -1,8 +1,9 @@
-"""TensorRT's two flavours: importing them, and the one place that asks what a version can do."""
+"""TensorRT's two flavours: importing them, what a version can do, and what it says at work."""
 
 from __future__ import annotations
 
 import importlib
+import logging
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -10,8 +11,9 @@ from functools import lru_cache
 from typing import Any, cast
 
 from dyninfer.engines.trt.api import Module
-from dyninfer.engines.trt.runtime_api import RuntimeModule
 from dyninfer.errors import BackendUnavailable
+
+logger = logging.getLogger("dyninfer.tensorrt")
 
 
 class Flavour(str, Enum):
@@ -111,11 +113,6 @@ class Library:
         return hasattr(self.module.BuilderFlag, "REQUIRE_USER_ALLOCATION")
 
     @property
-    def runtime(self) -> RuntimeModule:
-        """The same module, as far as engines are run with it."""
-        return cast(RuntimeModule, self.module)
-
-    @property
     def has_allocation_strategy(self) -> bool:
         """Whether a context takes a named strategy that says who brings its scratch memory."""
         return hasattr(self.module, "ExecutionContextAllocationStrategy")
@@ -129,17 +126,17 @@ class Library:
     @property
     def has_sized_memory(self) -> bool:
         """Whether a context is told how large the scratch memory is that it gets."""
-        return hasattr(self.runtime.IExecutionContext, "set_device_memory")
+        return hasattr(self.module.IExecutionContext, "set_device_memory")
 
     @property
     def has_memory_size_v2(self) -> bool:
         """Whether the size of the scratch memory has its 64-bit name."""
-        return hasattr(self.runtime.ICudaEngine, "device_memory_size_v2")
+        return hasattr(self.module.ICudaEngine, "device_memory_size_v2")
 
     @property
     def tells_capturable(self) -> bool:
         """Whether a context knows if its work can be captured into a graph now."""
-        return hasattr(self.runtime.IExecutionContext, "is_stream_capturable")
+        return hasattr(self.module.IExecutionContext, "is_stream_capturable")
 
 
 @lru_cache(maxsize=2)
@@ -193,3 +190,36 @@ def _lacks_libraries(flavour: Flavour, error: Exception) -> BackendUnavailable:
         f"{flavour.product}'s Python package is installed but {what} cannot be loaded ({reason}); "
         f"{hint}"
     )
+
+
+class LogCollector:
+    """The library's errors in the order they came; several threads may append to them."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+
+    def reason(self) -> str:
+        """The last error, which is the only place where a failed build says why."""
+        return self.errors[-1] if self.errors else "the library gave no reason"
+
+
+def make_logger(library: Library) -> tuple[Any, LogCollector]:
+    """An ``ILogger`` of this library, and where it collects.
+
+    The logger must stay alive as long as anything that was made with it.
+    """
+    base: Any = library.module.ILogger
+    collector = LogCollector()
+
+    class Logger(base):  # type: ignore[misc]  # the base class is known only at run time
+        def __init__(self) -> None:
+            base.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (base.INTERNAL_ERROR, base.ERROR):
+                collector.errors.append(" ".join(msg.split()))
+            elif severity != base.WARNING:
+                return
+            logger.debug("%s", msg)
+
+    return Logger(), collector

@@ -32,11 +32,8 @@ class Pool:
     """Blocks of memory, shared by all stages and callers of a backend.
 
     What is given back is kept for the next who asks, so that a steady state allocates nothing.
-    Safe to use from several threads, inside :meth:`Cuda.active`.
-
-    Args:
-        cuda: the GPU that memory comes from.
-        pinned: page-locked memory of the host instead of the device's.
+    Safe to use from several threads, inside :meth:`Cuda.active`. ``pinned`` is for page-locked
+    memory of the host instead of the device's.
     """
 
     def __init__(self, cuda: Cuda, *, pinned: bool) -> None:
@@ -106,10 +103,7 @@ class Pool:
 class Arena:
     """Named buffers of one caller, from a pool; grown to the largest size asked for.
 
-    Args:
-        pool: the one that blocks come from.
-        cuda: waits for the caller's stream before a block that was outgrown goes back.
-        stream: the caller's.
+    A block that was outgrown goes back when the caller's stream is done with it.
     """
 
     def __init__(self, pool: Pool, cuda: Cuda, stream: object) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dyninfer.bundle.manifest import Stage, TensorSpec
-from dyninfer.engines.trt.library import Library
-from dyninfer.engines.trt.logger import LogCollector
+from dyninfer.engines.trt.library import Library, LogCollector
 from dyninfer.engines.trt.memory import Block
 from dyninfer.engines.trt.runtime_api import ICudaEngine, IExecutionContext, Runtime
 from dyninfer.errors import EngineBuildError, EngineRunError
@@ -30,12 +29,7 @@ class BatchRange:
 
 
 def plan_pieces(batch: int, ranges: tuple[BatchRange, ...]) -> list[int]:
-    """Sizes of the pieces in which a batch is run: one, where a profile takes it whole.
-
-    Args:
-        batch: number of images, at least 1.
-        ranges: those of the profiles; one of them takes single images.
-    """
+    """Sizes of the pieces in which a batch is run: one, where a profile takes it whole."""
     pieces = []
     while batch:
         piece = max(min(batch, known.maximum) for known in ranges if known.minimum <= batch)
@@ -91,12 +85,8 @@ class OpenedEngine:
             )
 
     def _check_tensors(self) -> None:
-        """Compare names, directions, types, places and shapes with the manifest.
-
-        Raises:
-            EngineBuildError: they differ; the message names the tensor.
-        """
-        module, engine = self.library.runtime, self._engine
+        """Compare names, directions, types, places and shapes with the manifest."""
+        module, engine = self.library.module, self._engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [n for n in names if engine.get_tensor_mode(n) == module.TensorIOMode.INPUT]
         outputs = [name for name in names if name not in inputs]
@@ -111,7 +101,7 @@ class OpenedEngine:
             self._check_tensor(spec)
 
     def _check_tensor(self, spec: TensorSpec) -> None:
-        module, engine = self.library.runtime, self._engine
+        module, engine = self.library.module, self._engine
         types = {"float32": module.DataType.FLOAT, "float16": module.DataType.HALF}
         found, shape = engine.get_tensor_dtype(spec.name), tuple(engine.get_tensor_shape(spec.name))
         fits = len(shape) == len(spec.shape) and all(
@@ -130,11 +120,7 @@ class OpenedEngine:
             )
 
     def _read_ranges(self) -> tuple[BatchRange, ...]:
-        """The batch sizes of the profiles, from the first input.
-
-        Raises:
-            EngineBuildError: single images do not fit, which a split batch may come to.
-        """
+        """The batch sizes of the profiles, from the first input; single images must fit."""
         name = self._stage.inputs[0].name
         batch = int(self._engine.get_tensor_shape(name)[0])
         if batch != DYNAMIC:
@@ -166,8 +152,10 @@ class OpenedEngine:
             raise EngineRunError(
                 f"{self.library.title} cannot run stage {self.name!r}: {self._log.reason()}"
             )
-        if scratch is not None:
-            self._give_memory(context, scratch)
+        if scratch is not None and self.library.has_sized_memory:
+            context.set_device_memory(scratch.pointer, scratch.size)
+        elif scratch is not None:
+            context.device_memory = scratch.pointer
         profile = next(known.profile for known in self.ranges if batch in known)
         if profile:
             accepted = context.set_optimization_profile_async(profile, stream)
@@ -183,7 +171,7 @@ class OpenedEngine:
         library, engine = self.library, self._engine
         if not library.has_allocation_strategy:
             return engine.create_execution_context_without_device_memory()
-        strategy = library.runtime.ExecutionContextAllocationStrategy.USER_MANAGED
+        strategy = library.module.ExecutionContextAllocationStrategy.USER_MANAGED
         if not library.has_runtime_cache:
             return engine.create_execution_context(strategy)
         config = engine.create_runtime_config()
@@ -192,12 +180,6 @@ class OpenedEngine:
             self._cache = config.create_runtime_cache()
         config.set_runtime_cache(self._cache)
         return engine.create_execution_context(config)
-
-    def _give_memory(self, context: IExecutionContext, scratch: Block) -> None:
-        if self.library.has_sized_memory:
-            context.set_device_memory(scratch.pointer, scratch.size)
-        else:
-            context.device_memory = scratch.pointer
 
     def output_shapes(self, batch: int, stream: int) -> dict[str, tuple[int, ...] | None]:
         """Shape of every output at a batch size; None where it depends on the data.

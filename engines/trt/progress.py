@@ -65,12 +65,10 @@ class PhaseTree:
 
 
 def make_monitor(library: Library, report: Report, cancelled: threading.Event) -> Any:
-    """An ``IProgressMonitor`` of this library.
+    """An ``IProgressMonitor`` of a library for which :attr:`Library.has_progress` holds.
 
-    Args:
-        library: one for which :attr:`Library.has_progress` holds.
-        report: told of every step, from any thread; it must not raise.
-        cancelled: once set, the builder is asked to give up at its next step.
+    ``report`` is told of every step, from any thread, and must not raise. Once ``cancelled`` is
+    set, the builder is asked to give up at its next step.
     """
     base: Any = library.module.IProgressMonitor
     tree = PhaseTree()

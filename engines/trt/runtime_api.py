@@ -22,32 +22,15 @@ class IExecutionContext(Protocol):
 
     device_memory: Any
 
-    def set_device_memory(self, memory: int, size: int, /) -> None:
-        """Where intermediate results go."""
-
-    def set_optimization_profile_async(self, profile_index: int, stream_handle: int, /) -> bool:
-        """Whether the profile could be selected."""
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...], /) -> bool:
-        """Whether the shape lies in the selected profile."""
-
-    def get_tensor_shape(self, name: str, /) -> Sequence[int]:
-        """A tensor's shape for the input shapes of now; -1 where it depends on the data."""
-
-    def set_tensor_address(self, name: str, memory: int, /) -> bool:
-        """Whether the engine has such a tensor."""
-
-    def set_output_allocator(self, name: str, output_allocator: IOutputAllocator, /) -> bool:
-        """Whether the engine has such an output."""
-
-    def infer_shapes(self) -> Sequence[str]:
-        """Tensors that are not specified well enough to run; none if all are."""
-
-    def execute_async_v3(self, stream_handle: int, /) -> bool:
-        """Whether the work could be enqueued."""
-
-    def is_stream_capturable(self, stream: int, /) -> bool:
-        """Whether the work can be captured into a graph now."""
+    def set_device_memory(self, memory: int, size: int, /) -> None: ...
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int, /) -> bool: ...
+    def set_input_shape(self, name: str, shape: tuple[int, ...], /) -> bool: ...
+    def get_tensor_shape(self, name: str, /) -> Sequence[int]: ...
+    def set_tensor_address(self, name: str, memory: int, /) -> bool: ...
+    def set_output_allocator(self, name: str, output_allocator: IOutputAllocator, /) -> bool: ...
+    def infer_shapes(self) -> Sequence[str]: ...
+    def execute_async_v3(self, stream_handle: int, /) -> bool: ...
+    def is_stream_capturable(self, stream: int, /) -> bool: ...
 
 
 class IRuntimeCache(Protocol):
@@ -57,14 +40,9 @@ class IRuntimeCache(Protocol):
 class IRuntimeConfig(Protocol):
     """How a context is to be made."""
 
-    def set_execution_context_allocation_strategy(self, strategy: Any, /) -> None:
-        """Who provides scratch memory."""
-
-    def create_runtime_cache(self) -> IRuntimeCache:
-        """An empty cache."""
-
-    def set_runtime_cache(self, cache: IRuntimeCache, /) -> bool:
-        """Whether the cache can be used."""
+    def set_execution_context_allocation_strategy(self, strategy: Any, /) -> None: ...
+    def create_runtime_cache(self) -> IRuntimeCache: ...
+    def set_runtime_cache(self, cache: IRuntimeCache, /) -> bool: ...
 
 
 class ICudaEngine(Protocol):
@@ -75,39 +53,23 @@ class ICudaEngine(Protocol):
     device_memory_size: int
     device_memory_size_v2: int
 
-    def get_tensor_name(self, index: int, /) -> str:
-        """Name of the input or output of this number."""
-
-    def get_tensor_mode(self, name: str, /) -> Any:
-        """Whether it is an input or an output."""
-
-    def get_tensor_dtype(self, name: str, /) -> Any:
-        """Its element type."""
-
-    def get_tensor_shape(self, name: str, /) -> Sequence[int]:
-        """Its shape, -1 for a dynamic axis."""
-
-    def get_tensor_location(self, name: str, /) -> Any:
-        """Whether its values are read on the device or on the host."""
-
-    def get_tensor_profile_shape(self, name: str, profile_index: int, /) -> Sequence[Sequence[int]]:
-        """An input's least, usual and greatest shape in a profile."""
-
-    def create_execution_context(self, strategy: Any, /) -> IExecutionContext | None:
-        """A context, with a strategy or a configuration; None for want of memory."""
-
-    def create_execution_context_without_device_memory(self) -> IExecutionContext | None:
-        """A context of TensorRT 8 whose scratch memory the caller provides."""
-
-    def create_runtime_config(self) -> IRuntimeConfig:
-        """A configuration with defaults."""
+    def get_tensor_name(self, index: int, /) -> str: ...
+    def get_tensor_mode(self, name: str, /) -> Any: ...
+    def get_tensor_dtype(self, name: str, /) -> Any: ...
+    def get_tensor_shape(self, name: str, /) -> Sequence[int]: ...
+    def get_tensor_location(self, name: str, /) -> Any: ...
+    def get_tensor_profile_shape(
+        self, name: str, profile_index: int, /
+    ) -> Sequence[Sequence[int]]: ...
+    def create_execution_context(self, strategy: Any, /) -> IExecutionContext | None: ...
+    def create_execution_context_without_device_memory(self) -> IExecutionContext | None: ...
+    def create_runtime_config(self) -> IRuntimeConfig: ...
 
 
 class Runtime(Protocol):
     """Opens engines."""
 
-    def deserialize_cuda_engine(self, serialized_engine: bytes, /) -> ICudaEngine | None:
-        """The engine; None where it does not fit this library or GPU, and the logger knows why."""
+    def deserialize_cuda_engine(self, serialized_engine: bytes, /) -> ICudaEngine | None: ...
 
 
 class ExecutionContextAllocationStrategy(Protocol):
@@ -136,21 +98,6 @@ class DataType(Protocol):
     HALF: Any
 
 
-class RuntimeModule(Protocol):
-    """The part of ``tensorrt`` or ``tensorrt_rtx`` that runs engines."""
-
-    __version__: str
-    Runtime: Any
-    ICudaEngine: Any
-    IExecutionContext: Any
-    IRuntimeConfig: Any
-    IOutputAllocator: Any
-    ExecutionContextAllocationStrategy: ExecutionContextAllocationStrategy
-    TensorIOMode: TensorIOMode
-    TensorLocation: TensorLocation
-    DataType: DataType
-
-
 OPTIONAL = {
     "IExecutionContext.device_memory": "written where set_device_memory is missing",
     "IExecutionContext.set_device_memory": "TensorRT 10 and later, TensorRT-RTX",
@@ -162,8 +109,6 @@ OPTIONAL = {
     "IRuntimeConfig.create_runtime_cache": "TensorRT-RTX",
     "IRuntimeConfig.set_runtime_cache": "TensorRT-RTX",
     "IRuntimeCache": "TensorRT-RTX",
-    "Module.IRuntimeConfig": "TensorRT 10 and later, TensorRT-RTX",
-    "Module.ExecutionContextAllocationStrategy": "TensorRT 10 and later, TensorRT-RTX",
     "ExecutionContextAllocationStrategy": "TensorRT 10 and later, TensorRT-RTX",
 }
 """Class or member -> which libraries have it; what is not named here, all of them have."""

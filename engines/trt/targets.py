@@ -88,19 +88,16 @@ def find_presets(text: str) -> list[Preset]:
 
 
 def _find(name: str) -> Preset:
-    for preset in PRESETS:
-        if preset.name == name:
-            return preset
     match = re.fullmatch(r"(?:sm_?(\d+)|(\d+)\.)(\d)", name)
-    if match is None:
+    capability = f"{match[1] or match[2]}.{match[3]}" if match else ""
+    for preset in PRESETS:
+        if name == preset.name or capability == preset.compute_capability:
+            return preset
+    if not capability:
         names = ", ".join(preset.name for preset in PRESETS)
         raise InputError(
             f"--for {name!r} is unknown, expected one of {names}, or a compute capability like sm86"
         )
-    capability = f"{match[1] or match[2]}.{match[3]}"
-    for preset in PRESETS:
-        if preset.compute_capability == capability:
-            return preset
     return Preset(
         name, "", capability, CURRENT, "-", "", "", "", "not in this project's table of devices"
     )
@@ -139,24 +136,21 @@ def _check_rtx(preset: Preset, library: Library) -> None:
 
 def _check_tensorrt(preset: Preset, library: Library) -> None:
     if preset.last_tensorrt != CURRENT and _parts(library.version) > _parts(preset.last_tensorrt):
+        hint = (
+            preset.note
+            if preset.jetson
+            else f'install it with pip install "tensorrt-cu12=={preset.last_tensorrt}", and a '
+            "CUDA 12 driver or toolkit"
+        )
         raise EngineBuildError(
             f"TensorRT {library.version} does not support {preset.name} ({preset.sm}), TensorRT "
-            f"{preset.last_tensorrt} is the last that does" + _hint_for_old(preset)
+            f"{preset.last_tensorrt} is the last that does; {hint}"
         )
     if preset.first_tensorrt != "-" and _parts(library.version) < _parts(preset.first_tensorrt):
         raise EngineBuildError(
             f"TensorRT {library.version} does not know {preset.name} ({preset.sm}), TensorRT "
             f"{preset.first_tensorrt} is the first that does; upgrade it"
         )
-
-
-def _hint_for_old(preset: Preset) -> str:
-    if preset.jetson:
-        return f"; {preset.note}"
-    return (
-        f'; install it with pip install "tensorrt-cu12=={preset.last_tensorrt}", and a CUDA 12 '
-        "driver or toolkit"
-    )
 
 
 def check_here(presets: Sequence[Preset], gpu_name: str, compute_capability: str) -> None:
@@ -176,9 +170,5 @@ def check_here(presets: Sequence[Preset], gpu_name: str, compute_capability: str
 
 
 def _parts(version: str) -> tuple[int, ...]:
-    """The first three numbers of a version; what is missing counts as greatest.
-
-    So 10.4 means any 10.4, and 10.4.0.26 is no later than 10.4.0.
-    """
-    numbers = [int(number) for number in re.findall(r"\d+", version)[:3]]
-    return tuple(numbers)
+    """The first three numbers of a version: 10.4.0.26 is no later than 10.4.0."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])

@@ -29,10 +29,10 @@ class DevicePlace:
 class TrtTensor:
     """Values with a shape. The first axis is the batch.
 
-    A tensor over a host array moves to the device when a stage first reads it, once.
+    A tensor over a host array (``array``) moves to the device when a stage first reads it, once.
     """
 
-    __slots__ = ("_array", "dtype", "place", "shape")
+    __slots__ = ("array", "dtype", "place", "shape")
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class TrtTensor:
         self.shape = shape
         self.dtype = dtype
         self.place = place
-        self._array = array
+        self.array = array
 
     @classmethod
     def over_array(cls, array: npt.NDArray[Any]) -> TrtTensor:
@@ -53,9 +53,10 @@ class TrtTensor:
         return cls(array.shape, array.dtype, None, array)
 
     @property
-    def array(self) -> npt.NDArray[Any] | None:
-        """The host array that the values came from, if any."""
-        return self._array
+    def pointer(self) -> int:
+        """The address of a tensor that is on the device."""
+        assert self.place is not None
+        return self.place.pointer
 
     @property
     def row_bytes(self) -> int:
@@ -68,33 +69,20 @@ class TrtTensor:
 
     def to_host(self, rows: Int64Array | None = None) -> HostRead:
         """See :meth:`dyninfer.engines.base.Tensor.to_host`."""
-        if self._array is not None:
-            return OnHost(self._array if rows is None else self._array[rows])
+        if self.array is not None:
+            return OnHost(self.array if rows is None else self.array[rows])
         assert self.place is not None  # a tensor has an array or a place
         return self.place.workspace.read(self, rows)
 
 
-@dataclass(frozen=True)
-class RowRun:
-    """Rows that lie side by side both where they come from and where they go."""
+def row_runs(rows: Int64Array) -> list[tuple[int, int, int]]:
+    """Runs of rows (K,) that lie side by side where they come from, as few as there are.
 
-    source: int
-    target: int
-    count: int
-
-
-def row_runs(rows: Int64Array) -> list[RowRun]:
-    """Rows to copy, in as few runs of neighbours as there are: [2, 3, 4, 7] is two.
-
-    Args:
-        rows: (K,) rows of the source in the order they shall have in the target.
+    Each is its first row in the source, its first in the target, and their number: [2, 3, 4, 7]
+    is (2, 0, 3) and (7, 3, 1).
     """
     if not len(rows):
         return []
-    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    starts = [0, *breaks.tolist()]
-    stops = [*breaks.tolist(), len(rows)]
-    return [
-        RowRun(int(rows[start]), start, stop - start)
-        for start, stop in zip(starts, stops, strict=True)
-    ]
+    breaks = (np.flatnonzero(np.diff(rows) != 1) + 1).tolist()
+    bounds = zip([0, *breaks], [*breaks, len(rows)], strict=True)
+    return [(int(rows[start]), start, stop - start) for start, stop in bounds]

@@ -47,13 +47,8 @@ class TrtWorkspace:
     """One caller's stream, and buffers from pools that all callers share.
 
     Everything on the device happens on one stream, in the order it was asked for: no stage needs
-    to wait for another one. The host waits only for what it reads.
-
-    Args:
-        cuda: the GPU.
-        device_pool: blocks of device memory.
-        pinned_pool: blocks of page-locked host memory.
-        scratch_size: what the largest stage needs for intermediate results, if known.
+    to wait for another one. The host waits only for what it reads. ``scratch_size`` is what the
+    largest stage needs for intermediate results, if known.
     """
 
     def __init__(
@@ -146,9 +141,8 @@ class TrtWorkspace:
             if other is not None:
                 self.cuda.order_after(self.stream, other)
             tensor = self.tensor(("input", name), array.shape, array.dtype)
-            assert tensor.place is not None  # made one line above
             size = len(array) * array.row_bytes
-            self.cuda.copy(tensor.place.pointer, array.pointer, size, self.stream)
+            self.cuda.copy(tensor.pointer, array.pointer, size, self.stream)
             self.clock.mark(COPY)
         return tensor
 
@@ -159,15 +153,10 @@ class TrtWorkspace:
             source = self.place(name, tensor)
             shape = (len(rows), *tensor.shape[1:])
             gathered = self.tensor(("gather", name), shape, tensor.dtype)
-            assert gathered.place is not None  # made one line above
             size = tensor.row_bytes
-            for run in row_runs(rows):
-                self.cuda.copy(
-                    gathered.place.pointer + run.target * size,
-                    source + run.source * size,
-                    run.count * size,
-                    self.stream,
-                )
+            for first, target, count in row_runs(rows):
+                goal = gathered.pointer + target * size
+                self.cuda.copy(goal, source + first * size, count * size, self.stream)
             self.clock.mark(GATHER)
         return gathered
 
@@ -175,14 +164,14 @@ class TrtWorkspace:
         """Enqueue copies of a tensor, or of some rows, to page-locked memory."""
         assert tensor.place is not None  # the tensor asks only if it is on the device
         count = tensor.shape[0] if rows is None else len(rows)
-        runs = row_runs(np.arange(count) if rows is None else rows)
+        runs = [(0, 0, count)] if rows is None else row_runs(rows)
         key, size = tensor.place.key, tensor.row_bytes
         with self.cuda.active():
             values = self._host(("read", key), (count, *tensor.shape[1:]), tensor.dtype)
             data = values.reshape(-1).view(np.uint8)
-            for run in runs:
-                part = data[run.target * size : (run.target + run.count) * size]
-                self.cuda.download(part, tensor.place.pointer + run.source * size, self.stream)
+            for first, target, length in runs:
+                part = data[target * size : (target + length) * size]
+                self.cuda.download(part, tensor.pointer + first * size, self.stream)
             event = self._read_events.get(key)
             if event is None:
                 event = self._read_events[key] = self.cuda.new_event(timing=False)

@@ -136,10 +136,12 @@ def test_outputs_of_a_steady_state_stay_in_one_place(tmp_path) -> None:
 def test_a_row_of_a_tensor_is_a_view() -> None:
     array = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
     tensor = OrtTensor.over_array(array)
-    row = tensor.row(2)
+    row = tensor.run_of_rows(2, 1)
     assert row.shape == (1, 2, 3)
     np.testing.assert_array_equal(row.numpy(), array[2:3])
-    np.testing.assert_array_equal(row.row(0).as_matrix().numpy(), array[2:3].reshape(1, 6))
+    np.testing.assert_array_equal(
+        row.run_of_rows(0, 1).as_matrix().numpy(), array[2:3].reshape(1, 6)
+    )
     array[2] = -1
     assert (row.numpy() == -1).all()
     assert row.pointer == array[2:].ctypes.data
@@ -151,8 +153,8 @@ def test_a_row_of_memory_that_onnx_runtime_allocated_is_a_view() -> None:
     array = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
     value = ort.OrtValue.ortvalue_from_numpy(array)
     tensor = OrtTensor.over_value(value, array.dtype, parse_device("cpu", None))
-    assert tensor.row(3).pointer == value.data_ptr() + 3 * 6 * 4
-    np.testing.assert_array_equal(tensor.row(3).numpy(), array[3:])
+    assert tensor.run_of_rows(3, 1).pointer == value.data_ptr() + 3 * 6 * 4
+    np.testing.assert_array_equal(tensor.run_of_rows(3, 1).numpy(), array[3:])
 
 
 def test_a_stage_for_single_images_with_another_dynamic_axis_is_refused(tmp_path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -151,14 +152,19 @@ def test_processes_that_want_the_same_build_wait_and_make_it_once(bundle: Bundle
     assert len(list_builds(bundle)[0]) == 1
 
 
-def test_who_waits_is_told_once_and_may_lose_patience(bundle: Bundle) -> None:
-    waited: list[bool] = []
+def test_who_waits_is_told_once_and_gets_the_lock_when_it_is_free(bundle: Bundle) -> None:
+    told, waited, got = threading.Event(), [], threading.Event()
+
+    def wait() -> None:
+        with build_lock(bundle, lambda: (waited.append(True), told.set())):
+            got.set()
+
+    waiting = threading.Thread(target=wait)
     with build_lock(bundle):
-        with (
-            support.refuses(EngineBuildError, "another process", str(bundle.path)),
-            build_lock(bundle, lambda: waited.append(True), patience_s=0.1),
-        ):
-            raise AssertionError("the lock was given twice")
-        assert waited == [True]
+        waiting.start()
+        assert told.wait(30)
+        assert not got.wait(0.3)
+    waiting.join(30)
+    assert got.is_set()
     with build_lock(bundle, lambda: waited.append(True)):
         assert waited == [True]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyninfer.builds.precisions import describe_plan, parse_precision, routers_of
+from dyninfer.builds.precisions import describe_plan, parse_precision
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.errors import InputError
@@ -23,7 +23,7 @@ def test_one_precision_is_for_all_stages_but_the_router(manifest) -> None:
     plan = parse_precision("fp16", manifest)
     assert plan.pop("router") is Precision.FP32
     assert set(plan.values()) == {Precision.FP16}
-    assert routers_of(manifest) == {"router"}
+    assert manifest.deciders == ("router",)
 
 
 def test_a_router_is_converted_where_it_is_named(manifest) -> None:

@@ -18,8 +18,8 @@ from dyninfer.errors import EngineBuildError
 from tests import support
 
 pytest.importorskip("tensorrt_rtx", reason="pip install dyninfer[tensorrt-rtx]")
-T4 = DeviceProperties("Tesla T4", (7, 5), 16 << 30, "12.8")
-H100 = DeviceProperties("H100", (9, 0), 80 << 30, "12.8")
+T4 = DeviceProperties("Tesla T4", (7, 5), "12.8")
+H100 = DeviceProperties("H100", (9, 0), "12.8")
 
 
 @pytest.fixture

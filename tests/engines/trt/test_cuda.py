@@ -117,7 +117,6 @@ def test_properties_are_read(package) -> None:
         (8, 6),
         "12.8",
     )
-    assert found.total_memory == 8 << 30
 
 
 @pytest.mark.parametrize("package", ["cuda-python", "pycuda"])

@@ -166,5 +166,5 @@ def test_onnx_runtime_sends_an_image_to_its_gpu_once(monkeypatch) -> None:
     assert tensor.on(device) is moved
     assert moved.on(device) is moved
     assert sent == [("cuda", 1)]
-    assert (moved.pointer, moved.shape, moved.device_id) == (4096, (2, 3), 1)
-    assert moved.row(1).pointer == 4096 + 12
+    assert (moved.pointer, moved.shape, moved.place[1]) == (4096, (2, 3), 1)
+    assert moved.run_of_rows(1, 1).pointer == 4096 + 12

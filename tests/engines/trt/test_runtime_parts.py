@@ -108,17 +108,16 @@ def test_running_out_of_device_memory_is_one_line_and_the_detector_goes_on(tmp_p
 @given(st.lists(st.integers(0, 30), max_size=30))
 def test_runs_of_rows_are_the_rows_in_order_and_as_few_as_possible(rows) -> None:
     runs = row_runs(np.array(rows, np.int64))
-    spread = [run.source + step for run in runs for step in range(run.count)]
+    spread = [source + step for source, _, count in runs for step in range(count)]
     assert spread == rows
-    assert [run.target for run in runs] == np.cumsum([0, *(run.count for run in runs)])[
-        :-1
-    ].tolist()
-    for before, after in itertools.pairwise(runs):
-        assert before.source + before.count != after.source
+    ends = np.cumsum([0, *(count for _, _, count in runs)])
+    assert [target for _, target, _ in runs] == ends[:-1].tolist()
+    for (before, _, count), (after, _, _) in itertools.pairwise(runs):
+        assert before + count != after
 
 
 def test_runs_of_neighbours() -> None:
-    assert [(r.source, r.target, r.count) for r in row_runs(np.array([2, 3, 4, 7]))] == [
+    assert row_runs(np.array([2, 3, 4, 7])) == [
         (2, 0, 3),
         (7, 3, 1),
     ]
