@@ -37,7 +37,7 @@ DeviceSpan = tuple[str, float]
 """A stage's name, :data:`COPY` or :data:`GATHER`, and milliseconds by the device's clock."""
 
 
-def on_device(spans: Sequence[Span], device: Sequence[DeviceSpan]) -> list[Span]:
+def on_device(spans: list[Span], device: Sequence[DeviceSpan]) -> list[Span]:
     """Spans by the host's clock, corrected by the device's.
 
     On a device the host only enqueues stages and gathers: their times are the device's. Copies
@@ -52,7 +52,7 @@ def on_device(spans: Sequence[Span], device: Sequence[DeviceSpan]) -> list[Span]
             the host did not run in this batch are left out.
     """
     if not device:
-        return list(spans)
+        return spans
     timed = {name for name, _ in device}
     rows_of = {span.name: span.rows for span in spans if span.name in timed}
     waited = sum(span.ms for span in spans if span.name == READ_BACK)

@@ -90,7 +90,7 @@ def _samples(
     for start in range(0, random_tensors, BATCH):
         count = min(BATCH, random_tensors - start)
         yield {
-            name: _noise(manifest.image_inputs[name], count, rng) for name in manifest.read_images
+            name: _noise(manifest.image_inputs[name], count, rng) for name in manifest.image_tensors
         }
 
 

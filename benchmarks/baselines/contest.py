@@ -22,7 +22,7 @@ from types import TracebackType
 import numpy as np
 
 from dyninfer.benchmarks.baselines.child import Child, ChildError
-from dyninfer.benchmarks.baselines.setup import Arrays, CallKind, Setup, Side
+from dyninfer.benchmarks.baselines.setup import Arrays, CallKind, Setup
 from dyninfer.evaluation.interleaved import Run, run_rounds, warm_up
 
 MODULE = "dyninfer.benchmarks.baselines.worker"
@@ -48,20 +48,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class ContestTimes:
-    """Times of one entry on one side, in the order of the rounds.
+    """Times of one entry on one way, in the order of the rounds.
 
     ``idle_cpu_ms`` is the median of the processor time that its process used between its runs.
     """
 
     entry: Entry
-    side: Side
+    way: int
     times_ms: tuple[float, ...]
     idle_cpu_ms: float
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Largest resident set of a fresh process: after loading, and after runs of both sides."""
+    """Largest resident set of a fresh process: after loading, and after runs of all ways."""
 
     load_ms: float
     loaded_mib: float
@@ -92,15 +92,15 @@ class Worker:
         return self._child.pid
 
     def run(
-        self, side: Side, call: CallKind, calls: int = 1, *, wake: bool = False
+        self, way: int, call: CallKind, calls: int = 1, *, wake: bool = False
     ) -> dict[str, float]:
         """Run; see :meth:`dyninfer.benchmarks.baselines.worker.Runner.run`."""
-        command = {"side": side.value, "call": call.value, "calls": calls, "wake": wake}
+        command = {"way": way, "call": call.value, "calls": calls, "wake": wake}
         return self._child.ask(command)
 
-    def outputs(self, side: Side, path: Path) -> Arrays:
+    def outputs(self, way: int, path: Path) -> Arrays:
         """What it finds in the image, by way of a file at ``path`` (``.npz``)."""
-        self._child.ask({"side": side.value, "outputs": str(path)})
+        self._child.ask({"way": way, "outputs": str(path)})
         with np.load(path) as arrays:
             return dict(arrays)
 
@@ -175,7 +175,7 @@ class Contest:
     def time_in_turns(
         self,
         entries: Sequence[Entry],
-        side: Side,
+        way: int,
         rounds: int,
         settle_ms: float = SETTLE_MS,
         on_round: Callable[[], object] = lambda: None,
@@ -186,7 +186,7 @@ class Contest:
         as many as fill that: the turn's time is then their median. Where there is such a
         contender, all make one call that is not timed first, since caches are cold after a wait.
         """
-        turns = [_Turn(self, entry, side, settle_ms) for entry in entries]
+        turns = [_Turn(self, entry, way, settle_ms) for entry in entries]
         runs: dict[str, Run] = {turn.entry.name: turn for turn in turns}
         warm = {name: warm_up(run, WARM_UP_RUNS) for name, run in runs.items()}
         for turn in turns:
@@ -196,7 +196,7 @@ class Contest:
             turn.wake = wake
         times = run_rounds(runs, rounds, on_round)
         return [
-            ContestTimes(turn.entry, side, tuple(times[turn.entry.name]), median(turn.idle_cpu_ms))
+            ContestTimes(turn.entry, way, tuple(times[turn.entry.name]), median(turn.idle_cpu_ms))
             for turn in turns
             if turn.entry.contender in self.workers
         ]
@@ -208,7 +208,7 @@ class _Turn:
 
     contest: Contest
     entry: Entry
-    side: Side
+    way: int
     settle_ms: float
 
     def __post_init__(self) -> None:
@@ -222,7 +222,7 @@ class _Turn:
         def run() -> None:
             worker = self.contest.workers[self.entry.contender]
             time.sleep(self.settle_ms / 1e3)
-            answer = worker.run(self.side, self.entry.call, self.calls, wake=self.wake)
+            answer = worker.run(self.way, self.entry.call, self.calls, wake=self.wake)
             self.idle_cpu_ms.append(answer["idle_cpu_ms"])
             spent[0] = answer["ms"]
 
@@ -241,13 +241,13 @@ def calls_in_a_turn(call_ms: float) -> int:
 
 def measure_memory(
     setup: Setup,
-    sides: Sequence[Side],
+    ways: int,
     runs: int = MEMORY_RUNS,
     environment: Mapping[str, str] | None = None,
 ) -> Memory:
-    """Peak memory of a fresh process that opens the contender and runs the sides in turns."""
+    """Peak memory of a fresh process that opens the contender and runs its ways in turns."""
     with Worker(setup, environment) as worker:
         for _ in range(runs):
-            for side in sides:
-                worker.run(side, CallKind.API)
+            for way in range(ways):
+                worker.run(way, CallKind.API)
         return Memory(worker.load_ms, worker.loaded_mib, worker.peak_mib())

@@ -20,9 +20,9 @@ ONNX_SUFFIX = ".onnx"
 
 NAMES: Mapping[str, str] = {
     SINGLE_GRAPH: "the same stages in one ONNX graph with an If, ONNX Runtime's default options",
-    LAST_EXIT: "the last exit's detector alone, without routers and earlier heads; dyninfer's "
-    "own engines",
-    NAIVE: "numpy between ordinary ONNX Runtime sessions, the threshold test in Python",
+    LAST_EXIT: "the last exit or branch alone, without what decides and without earlier heads; "
+    "dyninfer's own engines",
+    NAIVE: "the same stages in ordinary ONNX Runtime sessions, NumPy arrays between them",
     EAGER: "the PyTorch model as it comes from the checkpoint",
     FOLDED: "the PyTorch model, batch norm and branches folded into the convolutions",
     COMPILED: "torch.compile of the folded PyTorch model, compile time not counted",

@@ -1,32 +1,28 @@
-"""Contenders that run the bundle's own engines: dyninfer itself, and its last exit alone."""
+"""Contenders that run the bundle's own engines: dyninfer itself, and its last way alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import dyninfer
-from dyninfer.benchmarks.baselines.setup import Action, Arrays, CallKind, Setup, Side, read_inputs
+from dyninfer.benchmarks.baselines.setup import Action, Arrays, CallKind, Setup, read_inputs
+from dyninfer.benchmarks.latency.forced import ForcedWay
 from dyninfer.builds.choice import choose_build, stage_file
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Manifest
 from dyninfer.engines import open_backend
-from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
-from dyninfer.runtime.batches import check_inputs
+from dyninfer.engines.base import check_tensor
+from dyninfer.errors import InputError
+from dyninfer.routing.policy import AlwaysHard
+from dyninfer.runtime.executor import execute
 from dyninfer.runtime.plan import alone, stages_of
-
-
-def _policy(side: Side) -> Policy:
-    return AlwaysEasy() if side is Side.EASY else AlwaysHard()
+from dyninfer.runtime.session import EngineRunner
 
 
 class DyninferContender:
-    """Separate engines behind the public API, or (``engines``) the pipeline below it."""
+    """Separate engines behind the public API, or (``engines``) the session below it."""
 
     note = ""
 
@@ -37,9 +33,9 @@ class DyninferContender:
         self._session = self._detector.session  # below the public API, to time that on its own
         self._inputs = read_inputs(setup)
 
-    def action(self, side: Side, call: CallKind) -> Action:
+    def action(self, way: int, call: CallKind) -> Action:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        policy = _policy(side)
+        policy = ForcedWay(way)
 
         def run_api() -> None:
             self._detector.infer(self._inputs, policy=policy)
@@ -50,14 +46,14 @@ class DyninferContender:
 
         return run_api if call is CallKind.API else run_engines
 
-    def outputs(self, side: Side) -> Arrays:
+    def outputs(self, way: int) -> Arrays:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        (found,) = self._detector.infer(self._inputs, policy=_policy(side))
+        (found,) = self._detector.infer(self._inputs, policy=ForcedWay(way))
         return {name: array[None] for name, array in found.outputs.items()}
 
 
 class LastExitContender:
-    """The stages that the last exit needs, one after the other, on the engines dyninfer opens.
+    """The stages that the last way needs, and no others, on the engines dyninfer opens.
 
     What a stage computes for others alone, such as a router's averages at the end of a body, it
     computes here too.
@@ -67,59 +63,53 @@ class LastExitContender:
 
     def __init__(self, setup: Setup) -> None:
         bundle, engine = Bundle.open(setup.model), setup.engine
-        self._manifest = last_exit_manifest(bundle.manifest)
+        manifest = bundle.manifest
+        self._name = manifest.name
+        self._plan = alone(manifest, len(manifest.ways) - 1)
         self._backend = open_backend(engine.backend, engine.device, engine.provider)
         build = choose_build(bundle, self._backend, engine.precision, 1, may_build=False)
-        self._final = (bundle.manifest.ways[-1].final,)
-        outputs = self._manifest.task.outputs
-        self._engines = [
-            self._backend.open(
+        final = manifest.ways[-1].final
+        self._engines = {
+            name: self._backend.open(
                 name,
-                stage,
+                manifest.stages[name],
                 stage_file(bundle, name, build),
-                frozenset(outputs if name in self._final else ()),
+                frozenset(manifest.task.outputs if name == final else ()),
             )
-            for name, stage in self._manifest.stages.items()
-        ]
+            for name in stages_of(self._plan)
+        }
+        self._reads = {
+            spec.name: spec
+            for name in self._engines
+            for spec in manifest.stages[name].inputs
+            if spec.name in manifest.image_inputs
+        }
         inputs = read_inputs(setup)
-        self._inputs = {name: inputs[name] for name in self._manifest.image_inputs}
+        self._inputs = {name: inputs[name] for name in self._reads}
         self._workspace = self._backend.workspace()
 
-    def action(self, side: Side, call: CallKind) -> Action:  # noqa: ARG002  # it has one exit
+    def action(self, way: int, call: CallKind) -> Action:  # noqa: ARG002  # it has one way
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        return self._run_api if call is CallKind.API else lambda: self._run_engines(self._inputs)
+        return self._run_api if call is CallKind.API else self._run_engines
 
-    def outputs(self, side: Side) -> Arrays:  # noqa: ARG002  # it has one exit
+    def outputs(self, way: int) -> Arrays:  # noqa: ARG002  # it has one way
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
         return self._run_api()
 
     def _run_api(self) -> Arrays:
-        """Run it with the checks and copies that ``Detector.infer`` makes."""
-        checked = check_inputs(self._manifest, self._inputs)
-        found = self._run_engines({name: np.asarray(array) for name, array in checked.items()})
-        return {name: array.copy() for name, array in found.items()}
+        """With the checks and copies that ``Detector.infer`` makes."""
+        for name, array in self._inputs.items():
+            check_tensor(array.shape, array.dtype, self._reads[name], 1, self._name)
+            if not np.isfinite(array).all():
+                raise InputError(f"{name} holds NaN or infinity; check the preprocessing")
+        return {name: array.copy() for name, array in self._run_engines().items()}
 
-    def _run_engines(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        tensors: dict[str, Any] = {
-            name: self._backend.from_host(array) for name, array in inputs.items()
-        }
-        for engine in self._engines:
-            tensors |= engine.run(tensors, self._workspace)
-        reads = {name: tensors[name].to_host() for name in self._manifest.task.outputs}
-        return {name: read.numpy() for name, read in reads.items()}
-
-
-def last_exit_manifest(manifest: Manifest) -> Manifest:
-    """The manifest with nothing but the stages and image inputs that the last exit needs.
-
-    It is for looking things up: its route still names the others.
-    """
-    needed = frozenset(stages_of(alone(manifest, len(manifest.ways) - 1)))
-    order = [name for exit_ in manifest.ways for name in exit_.stages if name in needed]
-    stages = {name: manifest.stages[name] for name in order}
-    read = {spec.name for stage in stages.values() for spec in stage.inputs}
-    images = {name: spec for name, spec in manifest.image_inputs.items() if name in read}
-    return manifest.model_copy(update={"stages": stages, "image_inputs": images})
+    def _run_engines(self) -> Arrays:
+        runner = EngineRunner(
+            self._engines, self._backend, lambda name, *_: self._inputs[name], self._workspace
+        )
+        (group,) = execute(self._plan, runner, 1, AlwaysHard()).groups
+        return dict(group.outputs)
 
 
 def stage_files(path: Path, precision: str | None) -> dict[str, Path]:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.benchmarks.baselines.routed import Tensors, follow
 from dyninfer.benchmarks.baselines.setup import (
+    ABOVE_ALL,
+    BIAS,
+    FORCING_BIAS,
+    THRESHOLD,
     Action,
     Arrays,
     CallKind,
     Kind,
     Setup,
-    Side,
     read_inputs,
 )
+from dyninfer.benchmarks.latency.forced import ForcedWay
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.ort.runtime import ort, parse_device
 from dyninfer.errors import BackendUnavailable, InputError
+from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.engine_choice import EngineChoice
+from dyninfer.runtime.executor import execute
+from dyninfer.runtime.plan import plan
 
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 CHANNELS = 3
@@ -64,21 +70,30 @@ class SingleGraphContender:
         self._inputs = read_inputs(setup)
         self._bound: list[Arrays] = []
 
-    def _feed(self, side: Side) -> Arrays:
-        return {**self._inputs, "threshold": np.array(side.threshold, np.float32)}
+    def _feed(self, way: int) -> Arrays:
+        """The images, and the graph's inputs that force a way."""
+        feed = dict(self._inputs)
+        for value in self._session.get_inputs():
+            if value.name == BIAS:
+                feed[BIAS] = np.zeros(value.shape, np.float32)
+                feed[BIAS][way] = FORCING_BIAS
+            elif value.name.startswith(THRESHOLD):
+                leaves = way <= int(value.name.removeprefix(THRESHOLD))
+                feed[value.name] = np.array(0.0 if leaves else ABOVE_ALL, np.float32)
+        return feed
 
-    def action(self, side: Side, call: CallKind) -> Action:
+    def action(self, way: int, call: CallKind) -> Action:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        inputs = self._feed(side)
+        inputs = self._feed(way)
         if call is CallKind.API:
             return lambda: self._session.run(None, inputs)
         binding, arrays = self._session.io_binding(), []
         self._bound.append(inputs)  # a binding holds addresses: the arrays must outlive it
         for name, array in inputs.items():
             _bind(binding.bind_input, name, array)
-        for output in self._session.get_outputs():
-            arrays.append(np.empty(output.shape, np.float32))
-            _bind(binding.bind_output, output.name, arrays[-1])
+        for name, array in self.outputs(way).items():  # whose shapes may be of this way alone
+            arrays.append(np.empty_like(array))
+            _bind(binding.bind_output, name, arrays[-1])
 
         def run_bound() -> list[npt.NDArray[np.float32]]:
             binding.synchronize_inputs()
@@ -88,9 +103,9 @@ class SingleGraphContender:
 
         return run_bound
 
-    def outputs(self, side: Side) -> Arrays:
+    def outputs(self, way: int) -> Arrays:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        return _run_named(self._session, self._feed(side))
+        return _run_named(self._session, self._feed(way))
 
 
 def _bind(bind: Callable[..., None], name: str, array: npt.NDArray[np.float32]) -> None:
@@ -108,7 +123,7 @@ class NaiveContender:
     note = ""
 
     def __init__(self, setup: Setup) -> None:
-        self._manifest = Bundle.open(setup.model, check_files=False).manifest
+        self._plan = plan(Bundle.open(setup.model, check_files=False).manifest)
         self._sessions = {
             name: open_ordinary(file, setup.engine) for name, file in setup.stage_files.items()
         }
@@ -116,17 +131,18 @@ class NaiveContender:
             name: [value.name for value in session.get_inputs()]
             for name, session in self._sessions.items()
         }
-        self._inputs = read_inputs(setup)
+        self._runner = ArrayRunner(read_inputs(setup), self._run_stage)
 
-    def action(self, side: Side, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
+    def action(self, way: int, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        return lambda: self.outputs(side)
+        return lambda: self.outputs(way)
 
-    def outputs(self, side: Side) -> Arrays:
+    def outputs(self, way: int) -> Arrays:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        return follow(self._manifest, self._inputs, side.threshold, self._run_stage)
+        (group,) = execute(self._plan, self._runner, 1, ForcedWay(way)).groups
+        return dict(group.outputs)
 
-    def _run_stage(self, stage: str, tensors: Tensors) -> Tensors:
+    def _run_stage(self, stage: str, tensors: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         return _run_named(
             self._sessions[stage], {name: tensors[name] for name in self._read[stage]}
         )
@@ -145,11 +161,11 @@ class ForeignContender:
         shapes = ", ".join(f"{a.dtype} {a.shape}" for a in self._inputs.values())
         self.note = f"another detector, on noise, {shapes}"
 
-    def action(self, side: Side, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
+    def action(self, way: int, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
         return lambda: self._session.run(None, self._inputs)
 
-    def outputs(self, side: Side) -> Arrays:  # noqa: ARG002  # it has no exits
+    def outputs(self, way: int) -> Arrays:  # noqa: ARG002  # it has no ways
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
         return _run_named(self._session, self._inputs)
 

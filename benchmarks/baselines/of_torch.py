@@ -9,26 +9,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dyninfer.benchmarks.baselines.routed import Tensors, follow
 from dyninfer.benchmarks.baselines.setup import (
     Action,
     Arrays,
     CallKind,
     Kind,
     Setup,
-    Side,
     read_inputs,
 )
+from dyninfer.benchmarks.latency.forced import ForcedWay
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
+from dyninfer.engines.base import HostRead, OnHost
 from dyninfer.errors import BackendUnavailable
 from dyninfer.exporters.extras import require_export_extra
+from dyninfer.runtime.executor import execute
+from dyninfer.runtime.plan import plan
+from dyninfer.types import Int64Array
 
 COMPILERS = ("g++", "clang++", "c++")
 
 
 class TorchContender:
     """The model as it comes from the checkpoint, or folded as for an export, or compiled as well.
+
+    It is its own :class:`dyninfer.runtime.executor.StageRunner`, on tensors of one image.
 
     Batch norm, branches and implicit layers are folded into the convolutions. A family whose
     models this project cannot fold runs as it is. On a GPU the image is copied there and the
@@ -41,7 +46,7 @@ class TorchContender:
 
         torch.set_num_threads(setup.cores)
         bundle = Bundle.open(setup.model, check_files=False)
-        self._manifest = bundle.manifest
+        self._manifest, self._plan = bundle.manifest, plan(bundle.manifest)
         self._device = torch.device(setup.engine.device or "cpu")
         modules, self.note = _modules(setup, bundle)
         self._modules = {name: module.to(self._device) for name, module in modules.items()}
@@ -55,32 +60,41 @@ class TorchContender:
         check_compiler(self._device.type)
         self._modules = {name: torch.compile(module) for name, module in self._modules.items()}
         start = time.perf_counter()
-        for side in Side if len(self._manifest.ways) > 1 else (Side.HARD,):
-            self.outputs(side)  # compiles what it meets for the first time
+        for way in range(len(self._manifest.ways)):
+            self.outputs(way)  # compiles what it meets for the first time
         seconds = time.perf_counter() - start
         self.note = f"compiled in {seconds:.0f} s, which is not in its times"
 
-    def action(self, side: Side, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
+    def action(self, way: int, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        return lambda: self._run(side)
+        return lambda: self.outputs(way)
 
-    def outputs(self, side: Side) -> Arrays:
+    def outputs(self, way: int) -> Arrays:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        return {name: tensor.numpy() for name, tensor in self._run(side).items()}
-
-    def _run(self, side: Side) -> Tensors:
         import torch
 
         with torch.inference_mode():
-            images = {name: image.to(self._device) for name, image in self._inputs.items()}
-            found = follow(self._manifest, images, side.threshold, self._run_stage)
-            return {name: tensor.cpu() for name, tensor in found.items()}
+            (group,) = execute(self._plan, self, 1, ForcedWay(way)).groups
+        return dict(group.outputs)
 
-    def _run_stage(self, name: str, tensors: Tensors) -> Tensors:
-        stage = self._manifest.stages[name]
-        made = self._modules[name](*(tensors[spec.name] for spec in stage.inputs))
+    def feed(self, image_input: str, _rows: Int64Array) -> Any:
+        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        return self._inputs[image_input].to(self._device)
+
+    def gather(self, _name: str, tensor: Any, rows: Int64Array) -> Any:
+        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        return tensor[rows]
+
+    def read(self, tensor: Any, rows: Int64Array | None) -> HostRead:
+        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        return OnHost((tensor if rows is None else tensor[rows]).cpu().numpy())
+
+    def run(self, stage: str, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        entry = self._manifest.stages[stage]
+        made = self._modules[stage](*(tensors[spec.name] for spec in entry.inputs))
         made = made if isinstance(made, tuple) else (made,)
-        return dict(zip((spec.name for spec in stage.outputs), made, strict=True))
+        return dict(zip((spec.name for spec in entry.outputs), made, strict=True))
 
 
 def _modules(setup: Setup, bundle: Bundle) -> tuple[Mapping[str, Any], str]:

@@ -11,9 +11,8 @@ import numpy as np
 from dyninfer.benchmarks.baselines import names
 from dyninfer.benchmarks.baselines.child import Child
 from dyninfer.benchmarks.baselines.of_bundle import stage_files
-from dyninfer.benchmarks.baselines.setup import Kind, Setup, Side
+from dyninfer.benchmarks.baselines.setup import Kind, Setup
 from dyninfer.bundle.manifest import Manifest
-from dyninfer.errors import InputError
 from dyninfer.hardware import usable_cores
 from dyninfer.images.spec import ImageSpec
 from dyninfer.runtime.engine_choice import EngineChoice
@@ -55,11 +54,6 @@ class Contestants:
         """Variables of every process: what torch.compile writes goes into the contest's folder."""
         return {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "compiled")}
 
-    @property
-    def sides(self) -> tuple[Side, ...]:
-        """Both, or ``hard`` alone where there is one exit."""
-        return tuple(Side) if len(self.manifest.ways) > 1 else (Side.HARD,)
-
     def setup(self, kind: Kind, model: Path | str | None = None) -> Setup:
         """The setup of a contender that needs no more than a file, by default the bundle."""
         return Setup(
@@ -100,11 +94,6 @@ class Contestants:
         return [self.setup(_KINDS[name])]
 
     def _write_graph(self) -> Path:
-        if len(self.manifest.ways) != 2:
-            raise InputError(
-                f"{self.manifest.name} has {len(self.manifest.ways)} exits; a single graph is "
-                "built from 2"
-            )
         output = self.folder / "single_graph.onnx"
         files = self._stage_files()
         with Child(GRAPH_MODULE) as child:

@@ -24,13 +24,13 @@ def labels_of(names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def times_of(samples: ContestTimes) -> ContenderTimes:
-    """Times with their median and quartiles."""
+def times_of(samples: ContestTimes, ways: Sequence[str]) -> ContenderTimes:
+    """Times with their median and quartiles; ``ways`` are the names of the bundle's."""
     found = quantiles(samples.times_ms)
     return ContenderTimes(
         name=samples.entry.name,
         what=_what(samples.entry),
-        side=samples.side.value,
+        side=ways[samples.way],
         times_ms=samples.times_ms,
         median_ms=found.median_ms,
         p25_ms=found.p25_ms,
@@ -41,24 +41,24 @@ def times_of(samples: ContestTimes) -> ContenderTimes:
 
 def _what(entry: Entry) -> str:
     if entry.contender == DYNINFER:
-        what = "the bundle, the exit forced"
+        what = "the bundle, the way forced"
     else:
         what = known.NAMES.get(entry.contender, "another detector")
     return what + ("; outputs left in buffers" if entry.call is CallKind.ENGINES else "")
 
 
-def ratios_of(samples: Sequence[ContestTimes]) -> tuple[BaselineRatio, ...]:
+def ratios_of(samples: Sequence[ContestTimes], ways: Sequence[str]) -> tuple[BaselineRatio, ...]:
     """Our time over each other's with the same kind of call, pair by pair."""
     ours = {
-        (found.side, found.entry.call): found
+        (found.way, found.entry.call): found
         for found in samples
         if found.entry.contender == DYNINFER
     }
     return tuple(
         BaselineRatio(
             theirs.entry.name,
-            theirs.side.value,
-            compare(ours[theirs.side, theirs.entry.call].times_ms, theirs.times_ms),
+            ways[theirs.way],
+            compare(ours[theirs.way, theirs.entry.call].times_ms, theirs.times_ms),
         )
         for theirs in samples
         if theirs.entry.contender != DYNINFER

@@ -20,7 +20,7 @@ from dyninfer.benchmarks.baselines.contest import (
 )
 from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.results import DYNINFER, labels_of, ratios_of, times_of
-from dyninfer.benchmarks.baselines.setup import Arrays, CallKind, Kind, Setup, Side
+from dyninfer.benchmarks.baselines.setup import Arrays, CallKind, Kind, Setup
 from dyninfer.benchmarks.latency.baseline_record import Baselines, ContenderMemory
 from dyninfer.builds.precisions import plan_precision
 from dyninfer.bundle.folder import Bundle
@@ -50,9 +50,9 @@ def run_baselines(
     """Time dyninfer and the named baselines in turns, one image at a time.
 
     Every contender is a process of its own; all are open at once, so memory must do for all.
-    ``easy`` images leave at the first exit and ``hard`` ones at the last, whatever the router
-    says; a bundle with one exit has the side ``hard`` alone. Baselines that cannot be opened,
-    fail, or do not find what dyninfer finds are reported in ``unavailable``, and the rest goes on.
+    Every way of the bundle is timed for itself, whatever its router or chooser says. Baselines that
+    cannot be opened, fail, or do not find what dyninfer finds are reported in ``unavailable``, and
+    the rest goes on.
 
     Only the CPU has been run: on a GPU, device and provider are passed on to ONNX Runtime and
     PyTorch as they are.
@@ -63,7 +63,7 @@ def run_baselines(
         sources: files and folders in which the bundle's PyTorch sources are looked for; then the
             working folder and the bundle's.
         config: the configuration that was given to the export, if any.
-        rounds: runs of every contender for each side, at least 2.
+        rounds: runs of every contender for each way, at least 2.
         engine: its backend is that of dyninfer and ``always-last-exit``, all others run ONNX
             Runtime or PyTorch; its precision that of dyninfer and of the baselines that are made
             from its ONNX files.
@@ -97,6 +97,11 @@ class _Run:
     differences: dict[str, float] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def way_names(self) -> tuple[str, ...]:
+        """Of the bundle's ways."""
+        return self.plan.manifest.way_names
+
     def run(self, wanted: Sequence[str], *, memory: bool) -> Baselines:
         """All of it."""
         self.plan.write_inputs()
@@ -109,8 +114,8 @@ class _Run:
         measured = self._measure_memory() if memory else ()
         return Baselines(
             rounds=self.rounds,
-            times=tuple(map(times_of, samples)),
-            ratios=ratios_of(samples),
+            times=tuple(times_of(found, self.way_names) for found in samples),
+            ratios=ratios_of(samples, self.way_names),
             memory=measured,
             unavailable=self.unavailable,
             differences=self.differences,
@@ -126,15 +131,15 @@ class _Run:
             self.unavailable[label] = str(error)
 
     def _faster(self, label: str, setups: Sequence[Setup]) -> Setup:
-        """The setup with the smaller sum of medians over both sides, by a short contest."""
+        """The setup with the smaller sum of medians over all ways, by a short contest."""
         by_name = {setup.kind.value: setup for setup in setups}
         with Contest() as pilot:
             for name, setup in by_name.items():
                 pilot.open(name, setup, self.plan.environment)
             total_ms = dict.fromkeys(pilot.workers, 0.0)
-            for side in self.plan.sides:
+            for way in range(len(self.way_names)):
                 entries = [Entry(name, CallKind.ENGINES) for name in pilot.workers]
-                for found in pilot.time_in_turns(entries, side, PILOT_ROUNDS, self.settle_ms):
+                for found in pilot.time_in_turns(entries, way, PILOT_ROUNDS, self.settle_ms):
                     total_ms[found.entry.contender] += quantiles(found.times_ms).median_ms
             left = {name: ms for name, ms in total_ms.items() if name in pilot.workers}
         if not left:
@@ -150,22 +155,22 @@ class _Run:
                 contest.open(name, setup, self.plan.environment)
             self._check(contest)
             samples: list[ContestTimes] = []
-            for side in self.plan.sides:
-                samples += self._time(contest, side)
+            for way in range(len(self.way_names)):
+                samples += self._time(contest, way)
             self.unavailable |= contest.unavailable
             self.notes |= {name: w.note for name, w in contest.workers.items() if w.note}
             self.chosen = {name: self.chosen[name] for name in contest.workers}
         return [found for found in samples if found.entry.contender in self.chosen]
 
-    def _time(self, contest: Contest, side: Side) -> list[ContestTimes]:
+    def _time(self, contest: Contest, way: int) -> list[ContestTimes]:
         entries = [
             Entry(name, call) for name in contest.workers for call in self.chosen[name].kind.calls
         ]
         done = iter(range(1, self.rounds + 1))
-        what = f"timing {side.value} images in turns"
+        what = f"timing {self.way_names[way]} in turns"
         return contest.time_in_turns(
             entries,
-            side,
+            way,
             self.rounds,
             self.settle_ms,
             lambda: self.progress(what, next(done), self.rounds),
@@ -173,31 +178,31 @@ class _Run:
 
     def _check(self, contest: Contest) -> None:
         """Drop contenders that do not find what dyninfer finds."""
-        for side in self.plan.sides:
+        for way in range(len(self.way_names)):
             path = self.plan.folder / "outputs.npz"
-            reference = contest.workers[DYNINFER].outputs(side, path)
-            for name in [n for n in contest.workers if self._is_comparable(n, side)]:
-                check = partial(self._check_one, contest, name, side, reference, path)
+            reference = contest.workers[DYNINFER].outputs(way, path)
+            for name in [n for n in contest.workers if self._is_comparable(n, way)]:
+                check = partial(self._check_one, contest, name, way, reference, path)
                 contest.attempt(name, check)
 
-    def _is_comparable(self, name: str, side: Side) -> bool:
+    def _is_comparable(self, name: str, way: int) -> bool:
         alone = self.chosen[name].kind is Kind.LAST_EXIT
-        return name != DYNINFER and not (alone and side is Side.EASY)
+        return name != DYNINFER and not (alone and way < len(self.way_names) - 1)
 
     def _check_one(
-        self, contest: Contest, name: str, side: Side, reference: Arrays, path: Path
+        self, contest: Contest, name: str, way: int, reference: Arrays, path: Path
     ) -> None:
-        found = largest_difference(reference, contest.workers[name].outputs(side, path))
+        found = largest_difference(reference, contest.workers[name].outputs(way, path))
         foreign = self.chosen[name].kind is Kind.FOREIGN
         if found is not None:
             self.differences[name] = max(found, self.differences.get(name, 0.0))
         if foreign or not self._expects_float32():
             return
         if found is None:
-            raise ChildError(f"on {side.value} images its outputs have other names or shapes")
+            raise ChildError(f"at {self.way_names[way]} its outputs have other names or shapes")
         if found > TOLERANCE:
             raise ChildError(
-                f"on {side.value} images it differs from dyninfer by {found:.2g} of the largest "
+                f"at {self.way_names[way]} it differs from dyninfer by {found:.2g} of the largest "
                 f"value, expected at most {TOLERANCE:g}: it computes something else"
             )
 
@@ -213,6 +218,6 @@ class _Run:
         measured = []
         for number, (name, setup) in enumerate(self.chosen.items()):
             self.progress("measuring memory in fresh processes", number, len(self.chosen))
-            found = measure_memory(setup, self.plan.sides, environment=self.plan.environment)
+            found = measure_memory(setup, len(self.way_names), environment=self.plan.environment)
             measured.append(ContenderMemory(name, found.load_ms, found.loaded_mib, found.peak_mib))
         return tuple(measured)

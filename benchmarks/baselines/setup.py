@@ -14,8 +14,12 @@ from dyninfer.runtime.engine_choice import EngineChoice
 
 Arrays = dict[str, npt.NDArray[Any]]
 Action = Callable[[], object]
-EASY_THRESHOLD = 0.0  # no easiness is below
-HARD_THRESHOLD = 2.0  # every easiness is below
+THRESHOLD, BIAS = "threshold_", "bias"
+"""Inputs of a single graph that force a way: of every exit but the last, and of a chooser."""
+ABOVE_ALL = 2.0
+"""A threshold that no easiness reaches."""
+FORCING_BIAS = 1e9
+"""What makes a chooser's score the largest."""
 
 
 class Kind(str, Enum):
@@ -41,18 +45,6 @@ class Kind(str, Enum):
         """The kinds of call that it has."""
         bound = (Kind.DYNINFER, Kind.IF_OWN_POOL, Kind.IF_SHARED_POOL, Kind.LAST_EXIT)
         return (CallKind.API, CallKind.ENGINES) if self in bound else (CallKind.API,)
-
-
-class Side(str, Enum):
-    """The exit that an image is made to leave at: the first, or the last."""
-
-    EASY = "easy"
-    HARD = "hard"
-
-    @property
-    def threshold(self) -> float:
-        """The threshold that sends every image there."""
-        return EASY_THRESHOLD if self is Side.EASY else HARD_THRESHOLD
 
 
 class CallKind(str, Enum):
@@ -92,15 +84,19 @@ class Setup:
 
 
 class Contender(Protocol):
-    """An opened detector; ``note`` is what a reader of its times should know."""
+    """An opened bundle or model; ``note`` is what a reader of its times should know.
+
+    ``way`` is the one that an image is made to take, whatever a router or chooser says of it; a
+    contender that has one way alone takes that.
+    """
 
     note: str
 
-    def action(self, side: Side, call: CallKind) -> Action:
+    def action(self, way: int, call: CallKind) -> Action:
         """A function that runs one image; everything that need not be timed is done before."""
         ...
 
-    def outputs(self, side: Side) -> Arrays:
+    def outputs(self, way: int) -> Arrays:
         """What it finds in the image: arrays (1, ...) by name."""
         ...
 

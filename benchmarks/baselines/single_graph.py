@@ -1,9 +1,9 @@
-"""The rival of separate engines: the same cascade as one ONNX graph with an ``If``.
+"""The rival of separate engines: the same route as one ONNX graph with ``If`` nodes.
 
-The stages of a bundle are put into one model: first body and router inline, the first exit's head
-as the branch for easy images, the second exit as the branch for hard ones, which reads images and
-features from the scope around it. An ONNX ``If`` takes one condition for the whole batch, so this
-graph is for batches of 1; its shapes say so, which also lets a runtime fold them.
+What runs for all images is inline; where the route decides, an ``If`` has the rest of each way as
+its branches, nested where there are several decisions. Branches read images and features from the
+scope around them. An ONNX ``If`` takes one condition for the whole batch, so this graph is for
+batches of 1; its shapes say so, which also lets a runtime fold them.
 
 ``python -m dyninfer.benchmarks.baselines.single_graph`` builds it on command, in a process of its
 own: a whole model passes through memory.
@@ -11,66 +11,48 @@ own: a whole model passes through memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
-import onnx_ir as ir
-from onnx import ModelProto, version_converter
+from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper, version_converter
 
 from dyninfer.benchmarks.baselines.child import Message, serve
+from dyninfer.benchmarks.baselines.setup import BIAS, THRESHOLD
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import BATCH_AXIS, CascadeRoute, Exit, Manifest
+from dyninfer.bundle.manifest import BATCH_AXIS, EASINESS, Manifest
 from dyninfer.errors import InputError
-from dyninfer.exporters.graphs import add_prefix
+from dyninfer.runtime.plan import END, Decision, Plan, Segment, Step, plan, stages_of
 
-THRESHOLD = "threshold"
-EASINESS = "easiness"
+Names = Mapping[str, str]
+"""A tensor as stages call it -> its name in the graph."""
 
 
 def build_single_graph(bundle: Bundle, files: Mapping[str, Path] | None = None) -> ModelProto:
-    """One graph that answers as the bundle does under ``Threshold(threshold)``, batch 1 only.
+    """One graph that answers as the bundle does under its own policy, batch 1 only.
 
     ``files`` are ONNX files of the stages, by name, to take in place of the bundle's own.
 
-    Its inputs are the bundle's image inputs and ``threshold``, a float32 scalar; its outputs are
-    those of the task's heads and ``easiness`` (1,). A threshold of 0 makes every image easy, 2
-    every image hard: the easiness lies between.
+    Its inputs are the bundle's image inputs, and ``threshold_0``, a float32 scalar, and so on for
+    every exit but the last, or ``bias``, float32 (branches,), which is added to a chooser's scores.
+    A threshold of 0 makes every image leave there, 2 none: the easiness lies between. Its outputs
+    are those of the task, and what the first decision goes by: ``easiness`` or ``choice_scores``.
 
     Raises:
-        InputError: the bundle is not a cascade of two exits, the first with a router and a head.
+        InputError: an exit of the bundle has no router.
     """
-    manifest = bundle.manifest
-    first, second = _two_exits(manifest)
-    assert first.router is not None
-    assert first.head is not None
-    own = {name: bundle.stage_path(name) for name in (*first.stages, *second.stages)}
+    manifest, route = bundle.manifest, plan(bundle.manifest)
+    for segment in route:
+        if segment.decide and segment.decide.step is None:
+            raise InputError(
+                f"exit {segment.decide.point.index} of {manifest.name} lacks a router; a single "
+                "graph decides by what the stages say"
+            )
+    own = {name: bundle.stage_path(name) for name in stages_of(route)}
     stages = _load_stages(files or own)
-    template = next(iter(stages.values()))
-    tensors = {
-        name: ir.val(name, ir.DataType.FLOAT, (1, 3, spec.height, spec.width))
-        for name, spec in manifest.image_inputs.items()
-    }
-    threshold = ir.val(THRESHOLD, ir.DataType.FLOAT, ())
-    inputs, name = [*tensors.values(), threshold], f"{manifest.name} in one graph"
-    graph = ir.Graph(inputs, [], nodes=[], opset_imports=template.opset_imports, name=name)
-    for name in (first.body, first.router):
-        _move(name, stages[name].graph, graph, tensors)
-    branches = {}
-    for branch, names in (("then_branch", [first.head]), ("else_branch", second.stages)):
-        branches[branch], inside = ir.Graph([], [], nodes=[], name=branch), dict(tensors)
-        for name in names:
-            _move(name, stages[name].graph, branches[branch], inside)
-        branches[branch].outputs.extend(inside[output] for output in manifest.task.outputs)
-    answers = [
-        ir.val(name, ir.DataType.FLOAT, inside[name].shape) for name in manifest.task.outputs
-    ]
-    tape = ir.tape.Tape(graph)
-    easy = tape.op("GreaterOrEqual", [tensors[EASINESS], threshold])
-    tape.op_multi_out("If", [easy], branches, outputs=answers)
-    tensors[EASINESS].name = EASINESS
-    graph.outputs.extend([*answers, tensors[EASINESS]])
-    model = ir.to_proto(ir.Model(graph, ir_version=template.ir_version))
+    model = _Builder(manifest, route, stages).model()
     onnx.checker.check_model(model)
     return model
 
@@ -89,57 +71,185 @@ def write_on_command(command: Message) -> Message:
     return {}
 
 
-def _two_exits(manifest: Manifest) -> tuple[Exit, Exit]:
-    if not isinstance(manifest.route, CascadeRoute) or len(manifest.exits) != 2:
-        raise InputError(
-            f"{manifest.name} has {len(manifest.exits)} exits; "
-            "a single graph is built from a cascade of 2"
+class _Builder:
+    """Puts stages together along a plan."""
+
+    def __init__(self, manifest: Manifest, route: Plan, stages: Mapping[str, ModelProto]) -> None:
+        self._manifest = manifest
+        self._plan = route
+        self._stages = stages
+        self._forcing: list[Any] = []  # what decisions read beside their signals
+
+    def model(self) -> ModelProto:
+        """All of it."""
+        task, first = self._manifest.task, self._plan[0].decide
+        images = _image_inputs(self._stages.values(), self._manifest)
+        graph = GraphProto(name=f"{self._manifest.name} in one graph")
+        scope = {value.name: value.name for value in images}
+        self._add_segment(graph, 0, scope, {name: name for name in task.outputs})
+        finals = [self._stages[way.final] for way in self._manifest.ways]
+        graph.input.extend([*images, *self._forcing])
+        graph.output.extend(_declared(name, finals) for name in task.outputs)
+        if first and first.step:
+            graph.output.append(_declared(first.signal, [self._stages[first.step.stage]]))
+        template = finals[0]
+        return helper.make_model(
+            graph, opset_imports=list(template.opset_import), ir_version=template.ir_version
         )
-    first, second = manifest.exits
-    if first.router is None or first.head is None:
-        raise InputError(
-            f"the first exit of {manifest.name} lacks a router or a head; "
-            "a single graph is built from a body, its router and its head"
+
+    def _add_segment(self, graph: Any, index: int, scope: Names, results: Names) -> None:
+        """A segment and all that is behind it; ``results`` are the names of its results."""
+        segment, scope = self._plan[index], dict(scope)
+        for step in segment.run:
+            last = segment.decide is None and segment.end and segment.end.head is None
+            scope |= self._inline(graph, step, scope, results if last else {})
+        if segment.decide is None:
+            assert segment.end is not None  # a segment decides, ends, or both
+            if segment.end.head:
+                self._inline(graph, segment.end.head, scope, results)
+            return
+        assert segment.decide.step is not None  # build_single_graph has looked
+        told = {} if index else {segment.decide.signal: segment.decide.signal}
+        scope |= self._inline(graph, segment.decide.step, scope, told)
+        conditions = self._conditions(graph, segment.decide, scope[segment.decide.signal])
+        branches = [self._branch(segment, target, scope) for target in segment.decide.outcomes]
+        rest = branches.pop()
+        for place in reversed(range(len(branches))):
+            outer = GraphProto(name=f"not the first {place}") if place else graph
+            names = {n: f"{outer.name}/{n}" for n in results} if place else results
+            _add_if(outer, conditions[place], names, branches[place], rest)
+            if place:
+                outer.output.extend(_float_tensor(name, None) for name in names.values())
+            rest = outer
+
+    def _branch(self, segment: Segment, target: int, scope: Names) -> Any:
+        """What one outcome leads to, as a graph without inputs."""
+        task = self._manifest.task
+        if target != END:
+            graph = GraphProto(name=f"segment {target}")
+            results = {name: f"{graph.name}/{name}" for name in task.outputs}
+            self._add_segment(graph, target, scope, results)
+        else:
+            assert segment.end is not None  # the plan says so
+            graph = GraphProto(name=f"end of way {segment.end.way}")
+            results = {name: f"{graph.name}/{name}" for name in task.outputs}
+            if segment.end.head:
+                self._inline(graph, segment.end.head, scope, results)
+            else:  # the results are there already, but a branch must make its outputs itself
+                graph.node.extend(
+                    helper.make_node("Identity", [scope[n]], [results[n]]) for n in results
+                )
+        graph.output.extend(_float_tensor(name, None) for name in results.values())
+        return graph
+
+    def _inline(self, graph: Any, step: Step, scope: Names, outputs: Names) -> dict[str, str]:
+        """Add a stage; what its outputs are called: as ``outputs`` has it, or after the stage."""
+        model, stage = self._stages[step.stage].graph, step.stage
+        names = {"": "", **{value.name: scope[value.name] for value in model.input}, **outputs}
+
+        def renamed(name: str) -> str:
+            return names.get(name, f"{stage}/{name}")
+
+        for index, node in enumerate(model.node):
+            copy = graph.node.add()
+            copy.CopyFrom(node)
+            copy.name = f"{stage}/{node.name or index}"
+            copy.input[:] = [renamed(name) for name in node.input]
+            copy.output[:] = [renamed(name) for name in node.output]
+        for tensor in model.initializer:
+            copy = graph.initializer.add()
+            copy.CopyFrom(tensor)
+            copy.name = renamed(tensor.name)
+        return {value.name: renamed(value.name) for value in model.output}
+
+    def _conditions(self, graph: Any, decision: Decision, signal: str) -> list[str]:
+        """Names of the conditions of all outcomes but the last, which is taken for a NaN."""
+        if decision.signal == EASINESS:
+            threshold = f"{THRESHOLD}{decision.point.index}"
+            self._forcing.append(_float_tensor(threshold, []))
+            leaves = f"leaves at exit {decision.point.index}"
+            graph.node.append(helper.make_node("GreaterOrEqual", [signal, threshold], [leaves]))
+            return [leaves]
+        others = range(len(decision.outcomes) - 1)
+        self._forcing.append(_float_tensor(BIAS, [len(decision.outcomes)]))
+        graph.initializer.extend(
+            numpy_helper.from_array(np.array([k], np.int64), f"number {k}") for k in others
         )
-    return first, second
+        node = helper.make_node
+        graph.node.extend(
+            [
+                node("Add", [signal, BIAS], ["biased scores"]),
+                node("ArgMax", ["biased scores"], ["best"], axis=1),
+                node("ReduceSum", [signal], ["sum of scores"]),
+                node("IsNaN", ["sum of scores"], ["no number"]),
+                node("Not", ["no number"], ["numbers"]),
+                *(node("Equal", ["best", f"number {k}"], [f"best is {k}"]) for k in others),
+                *(node("And", [f"best is {k}", "numbers"], [f"branch {k}"]) for k in others),
+            ]
+        )
+        return [f"branch {k}" for k in others]
 
 
-def _load_stages(files: Mapping[str, Path]) -> dict[str, ir.Model]:
-    """The stages by name: one opset for all, batch 1."""
+def _add_if(graph: Any, condition: str, results: Names, then: Any, otherwise: Any) -> None:
+    graph.node.append(
+        helper.make_node(
+            "If", [condition], list(results.values()), then_branch=then, else_branch=otherwise
+        )
+    )
+
+
+def _load_stages(files: Mapping[str, Path]) -> dict[str, ModelProto]:
+    """The stages by name: one opset for all, and batch 1."""
     models = {name: onnx.load(str(file)) for name, file in files.items()}
     opset = max(_opset(model) for model in models.values())
-    unified = {}
     for name, model in models.items():
         if _opset(model) != opset:
-            model = version_converter.convert_version(model, opset)
-        graph = model.graph
-        for value in (*graph.input, *graph.value_info, *graph.output):
-            for axis in value.type.tensor_type.shape.dim:
-                if axis.dim_param == BATCH_AXIS:
-                    axis.dim_value = 1
-        unified[name] = ir.from_proto(model)
-    return unified
+            models[name] = version_converter.convert_version(model, opset)
+        _fix_batch(models[name])
+    return models
 
 
 def _opset(model: ModelProto) -> int:
     return next(int(entry.version) for entry in model.opset_import if not entry.domain)
 
 
-def _move(name: str, stage: ir.Graph, target: ir.Graph, tensors: dict[str, ir.Value]) -> None:
-    """Move a stage into another graph, where it reads and leaves ``tensors`` by name."""
-    reads = {value: tensors[str(value.name)] for value in stage.inputs}
-    leaves = {str(value.name): value for value in stage.outputs}
-    add_prefix(stage, f"{name}/")
-    for value, given in reads.items():
-        value.replace_all_uses_with(given)
-    nodes, weights = [*stage], [*stage.initializers.values()]
-    stage.outputs.clear()
-    stage.remove(nodes)
-    stage.initializers.clear()
-    for weight in weights:
-        target.register_initializer(weight)
-    target.extend(nodes)
-    tensors |= leaves
+def _fix_batch(model: ModelProto) -> None:
+    """Write 1 for the batch axis wherever a shape is declared."""
+    graph = model.graph
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param == BATCH_AXIS:
+                axis.dim_value = 1
+
+
+def _image_inputs(models: Iterable[ModelProto], manifest: Manifest) -> list[Any]:
+    found: Mapping[str, Any] = {
+        value.name: value
+        for model in models
+        for value in model.graph.input
+        if value.name in manifest.image_inputs
+    }
+    return list(found.values())
+
+
+def _declared(name: str, models: Sequence[ModelProto]) -> Any:
+    """An output of several stages, with its shape; an axis that differs is left open."""
+    values = [value for model in models for value in model.graph.output if value.name == name]
+    output = onnx.ValueInfoProto()
+    output.CopyFrom(values[0])
+    shapes = [[a.dim_value or a.dim_param for a in _dims(value)] for value in values]
+    for axis, sizes in zip(_dims(output), zip(*shapes, strict=True), strict=True):
+        if len(set(sizes)) > 1:
+            axis.dim_param = f"of each way, {name}"
+    return output
+
+
+def _dims(value: Any) -> Any:
+    return value.type.tensor_type.shape.dim
+
+
+def _float_tensor(name: str, shape: list[int] | None) -> Any:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
 if __name__ == "__main__":

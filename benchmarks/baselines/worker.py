@@ -1,8 +1,8 @@
 """One contender in a process of its own, run on command.
 
-The first command is ``{"setup": {...}}``; the others ask for a run (``{"side": "easy", "call":
-"api", "calls": 1, "wake": false}``), for what it finds (``{"side": "easy", "outputs":
-"FILE.npz"}``), or for the memory so far (``{"memory": true}``). It times itself with
+The first command is ``{"setup": {...}}``; the others ask for a run (``{"way": 0, "call":
+"api", "calls": 1, "wake": false}``), for what it finds (``{"way": 0, "outputs": "FILE.npz"}``), or
+for the memory so far (``{"memory": true}``). It times itself with
 ``perf_counter_ns`` around the call alone, so nothing of the pipe is in a time.
 """
 
@@ -22,7 +22,6 @@ from dyninfer.benchmarks.baselines.setup import (
     Contender,
     Kind,
     Setup,
-    Side,
 )
 from dyninfer.benchmarks.memory import peak_memory_mib
 from dyninfer.runtime.engine_choice import EngineChoice
@@ -69,10 +68,10 @@ class Runner:
 
     def __init__(self, contender: Contender) -> None:
         self._contender = contender
-        self._prepared: dict[tuple[Side, CallKind], Action] = {}
+        self._prepared: dict[tuple[int, CallKind], Action] = {}
         self._cpu_ns_after_run: int | None = None
 
-    def run(self, side: Side, call: CallKind, calls: int, *, wake: bool) -> dict[str, float]:
+    def run(self, way: int, call: CallKind, calls: int, *, wake: bool) -> dict[str, float]:
         """Run ``calls`` times, after one run that is not timed with ``wake``.
 
         Returns:
@@ -81,9 +80,9 @@ class Runner:
             by spinning.
         """
         idle_ns = self._idle_cpu_ns()
-        if (side, call) not in self._prepared:
-            self._prepared[side, call] = self._contender.action(side, call)
-        action = self._prepared[side, call]
+        if (way, call) not in self._prepared:
+            self._prepared[way, call] = self._contender.action(way, call)
+        action = self._prepared[way, call]
         if wake:
             action()
         times_ns = []
@@ -99,9 +98,9 @@ class Runner:
             return 0
         return time.process_time_ns() - self._cpu_ns_after_run
 
-    def write_outputs(self, side: Side, path: str) -> dict[str, float]:
+    def write_outputs(self, way: int, path: str) -> dict[str, float]:
         """Run once and save what was found."""
-        np.savez(path, **self._contender.outputs(side))  # type: ignore[arg-type]  # any arrays
+        np.savez(path, **self._contender.outputs(way))  # type: ignore[arg-type]  # any arrays
         return {}
 
 
@@ -118,11 +117,11 @@ class Handler:
         assert self._runner is not None, "the first command is a setup"
         if "memory" in command:
             return {"peak_mib": peak_memory_mib()}
-        side = Side(command["side"])
+        way: int = command["way"]
         if "outputs" in command:
-            return self._runner.write_outputs(side, command["outputs"])
+            return self._runner.write_outputs(way, command["outputs"])
         return self._runner.run(
-            side, CallKind(command["call"]), command["calls"], wake=command["wake"]
+            way, CallKind(command["call"]), command["calls"], wake=command["wake"]
         )
 
     def _open(self, setup: Setup) -> Message:

@@ -143,9 +143,10 @@ def converted_files(bundle: Bundle, precision: Precision, folder: Path) -> dict[
     stages = bundle.manifest.stages
     if precision is Precision.FP32:
         return {name: bundle.stage_path(name) for name in stages}
-    from dyninfer.cli.verify import built_in_photos
+    from dyninfer.demo.run import ASSETS
     from dyninfer.exporters.precision.convert import convert_bundle_stages
     from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Settings, Int8Target
+    from dyninfer.images.reading import find_images
 
     settings = Int8Settings(
         target=Int8Target.TENSORRT,
@@ -156,7 +157,11 @@ def converted_files(bundle: Bundle, precision: Precision, folder: Path) -> dict[
     target = folder / precision.value
     target.mkdir()
     made = convert_bundle_stages(
-        bundle, dict.fromkeys(stages, precision), built_in_photos()[:2], target, settings
+        bundle,
+        dict.fromkeys(stages, precision),
+        find_images(ASSETS / "photos")[:2],
+        target,
+        settings,
     )
     return {name: stage.path for name, stage in made.items()}
 

@@ -45,7 +45,7 @@ def rounds_of_comparison(
 ) -> int:
     """Rounds as were asked for, or as fit into the time, but never too few to say anything.
 
-    dyninfer and each baseline run once on each side in a round, after a call that does not count.
+    dyninfer and each baseline run once on each way in a round, after a call that does not count.
 
     Args:
         asked: the baselines.
@@ -53,7 +53,8 @@ def rounds_of_comparison(
         seconds: the time there is.
     """
     slowest_ms = max((r.latency.mean_ms.value for r in results if r.scenario.is_plain), default=0.0)
-    calls = 2 * 2 * (1 + len(asked.names))
+    ways = len(results[0].exits) if results else 1
+    calls = 2 * ways * (1 + len(asked.names))
     fitting = seconds * MS_PER_S / (calls * slowest_ms) if slowest_ms else asked.rounds
     return min(asked.rounds, max(LEAST_ROUNDS, int(fitting)))
 

@@ -10,7 +10,7 @@ from dyninfer.evaluation.interleaved import RatioEstimate
 
 @dataclass(frozen=True)
 class ContenderTimes:
-    """One contender on images that leave at one exit (``side`` ``easy`` or ``hard``), batch 1."""
+    """One contender on images that take one way, whose name is ``side``, batch 1."""
 
     name: str
     what: str
@@ -33,7 +33,7 @@ class BaselineRatio:
 
 @dataclass(frozen=True)
 class ContenderMemory:
-    """A fresh process that opens a contender and runs both sides: largest resident set, MiB."""
+    """A fresh process that opens a contender and runs all ways: largest resident set, MiB."""
 
     name: str
     load_ms: float
@@ -46,14 +46,14 @@ class Baselines:
     """dyninfer and its baselines, in turns in one run.
 
     Attributes:
-        rounds: runs of every contender for each side.
-        times: of every contender, kind of call and side; ``dyninfer, engines only`` and the like
+        rounds: runs of every contender for each way.
+        times: of every contender, kind of call and way; ``dyninfer, engines only`` and the like
             leave their outputs in buffers.
         ratios: of like with like.
         memory: of every contender.
         unavailable: baseline -> why it is absent, in one line.
         differences: baseline -> largest difference between what it and dyninfer find in the same
-            image on the same route, over the largest value of that output.
+            image on the same way, over the largest value of that output.
         notes: contender -> what to know about it, such as how long it took to compile.
     """
 

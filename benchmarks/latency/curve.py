@@ -13,6 +13,7 @@ import numpy as np
 from dyninfer.benchmarks.latency.pictures import BenchPictures
 from dyninfer.benchmarks.latency.record import PicturesRecord, SampleImage, ThresholdPoint
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
+from dyninfer.bundle.manifest import EASINESS
 from dyninfer.errors import InputError
 from dyninfer.evaluation.calibrate import make_rows
 from dyninfer.evaluation.outcomes import MIN_IMAGES, Outcomes, run_samples
@@ -35,7 +36,7 @@ def describe_pictures(
     """What was run, as the record holds it, and what of it is missing.
 
     Args:
-        detector: opened; its policy is put back.
+        detector: opened.
         pictures: made-up ones have no easiness and no curve.
         results: of the scenarios, for the milliseconds along the curve.
         progress: called before each step with what it is.
@@ -45,7 +46,7 @@ def describe_pictures(
     if pictures.samples is None:
         reason = "made-up pictures say nothing of a router; give --images"
         return plain, {"easiness": reason, "curve": reason}
-    if len(manifest.ways) < 2 or not manifest.routed:
+    if {point.signal for point in detector.points} != {EASINESS}:
         reason = f"{manifest.name} has no router, so there is no threshold"
         return plain, {"easiness": reason, "curve": reason}
     if len(pictures.arrays) < MIN_IMAGES:
@@ -79,12 +80,10 @@ def exit_times(results: Sequence[ScenarioResult], exits: int) -> WayTimes | None
     found: list[list[float]] = [[] for _ in range(exits)]
     for result in results:
         scenario = result.scenario
-        alone = scenario.batch == 1 and scenario.concurrency == 1
-        if not alone or scenario.decode or scenario.rate_per_s is not None:
-            continue
-        if scenario.hard_fraction in (0.0, 1.0):
-            index = 0 if scenario.hard_fraction == 0 else exits - 1
-            found[index] = [ms for calls in result.rounds_ms for ms in calls]
+        if scenario.is_plain and not scenario.as_routed:
+            for entry in result.exits:
+                if entry.share == 1:
+                    found[entry.exit_index] = [ms for calls in result.rounds_ms for ms in calls]
     if not all(found):
         return None
     return WayTimes(tuple(map(tuple, found)), ())

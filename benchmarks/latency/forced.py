@@ -1,10 +1,11 @@
-"""A policy that sends an exact share of the images on, whatever the router says."""
+"""Policies that force the ways of images, while all that decides runs and is waited for."""
 
 from __future__ import annotations
 
 import math
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
@@ -63,14 +64,32 @@ def spread_rows(hard: int, batch: int, offset: int) -> BoolArray:
     return mask
 
 
-class ForcedHard:
-    """Sends an exact, evenly spread share of the images to the last exit.
+@dataclass(frozen=True)
+class ForcedWay:
+    """Sends every image one way.
 
-    The router runs and its easiness is read, as in life, but does not decide. Which images go on
+    The router or chooser runs and what it says is read, as in life, but does not decide:
+    :class:`dyninfer.LeaveAt` would spare that wait.
+    """
+
+    way: int
+
+    def __str__(self) -> str:
+        return f"every image forced to way {self.way}"
+
+    def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
+        """See :class:`dyninfer.Policy`."""
+        return point.all_to(self.way)
+
+
+class ForcedHard:
+    """Sends an exact, evenly spread share of the images the last way, the others the first.
+
+    What decides runs and is read, as with :class:`ForcedWay`. Which images go on
     is the same in every run. Calls of several threads at once draw from one sequence.
 
     Args:
-        fraction: share in [0, 1] that reaches the last exit; the others leave at the first.
+        fraction: share in [0, 1] that takes the last way.
         batch: images in every call.
         seed: of the order within a period.
 
@@ -108,4 +127,4 @@ class ForcedHard:
     def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
         """Refuse a bundle of one way, where nothing can go on."""
         if not points:
-            raise PolicyError("there is one exit, so no share of the images can be sent on")
+            raise PolicyError("there is one way, so no share of the images can be sent on")

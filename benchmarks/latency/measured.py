@@ -29,6 +29,7 @@ def describe_detector(detector: Detector) -> MeasuredBundle:
         provider=record.provider,
         device=record.device_name,
         policy=str(detector.policy),
+        ways=manifest.way_names,
     )
 
 

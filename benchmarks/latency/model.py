@@ -17,7 +17,7 @@ from dyninfer.benchmarks.latency.baseline_record import Baselines
 from dyninfer.benchmarks.latency.break_even import (
     break_even_measured,
     break_even_of_steps,
-    prepares_for_later_exits,
+    prepared_for,
 )
 from dyninfer.benchmarks.latency.model_record import (
     LatencyModel,
@@ -52,35 +52,35 @@ def fit(
 ) -> LatencyModel:
     """Fit the model and check it on scenarios that were left out.
 
-    Closed loops of one caller without decoding count. Where there are several exits, those with a
-    forced hard fraction are fitted on: their images leave at the first or the last exit, so many
-    of each call that is known. What the router decides itself is only compared with the
-    prediction, which takes each image to be hard by chance; with more than two exits not even
-    that, since the model says nothing of images that leave in between.
+    Closed loops of one caller without decoding count. Where there are several ways, those with a
+    forced hard fraction are fitted on: their images take the first or the last way, so many
+    of each call that is known. What the router or chooser decides itself is only compared with the
+    prediction, which takes each image to be hard by chance; with more than two ways not even
+    that, since the model says nothing of the ways in between.
 
     A scenario is predicted from a fit without it, unless it is at an end: where the others do not
     reach its numbers of rows, that would test extrapolation.
 
     Raises:
-        TooFewScenarios: there are not two hard fractions, or with one exit two batch sizes.
+        TooFewScenarios: there are not two hard fractions, or with one way two batch sizes.
     """
     plain = [r for r in results if _is_plain(r)]
-    exits = len(manifest.ways)
-    routed = [r for r in plain if exits > 1 and r.scenario.hard_fraction is None]
-    fitter = _Fitter(manifest, tuple(r for r in plain if r not in routed))
+    names = manifest.way_names
+    routed = [r for r in plain if r.scenario.as_routed]
+    fitter = _Fitter(manifest, tuple(r for r in plain if _of_the_ends(r, names)))
     fitter.check_enough()
     steps = fitter.steps()
     checks = [fitter.check(result, steps) for result in fitter.results]
-    if exits == 2:
+    if len(names) == 2:
         checks += [_compare(r, steps, RowSpread.RANDOM, held_out=True) for r in routed]
     judged = [check for check in checks if check.held_out] or checks
     noise = {r.scenario: _half_width(r) for r in plain}
-    batches = sorted({r.scenario.batch for r in fitter.results}) if exits > 1 else []
+    batches = sorted({r.scenario.batch for r in fitter.results}) if len(names) > 1 else []
     return LatencyModel(
         steps=steps,
         checks=tuple(checks),
         mean_error=float(np.mean([abs(check.error) for check in judged])),
-        break_even=None if baselines is None else break_even_measured(baselines),
+        break_even=None if baselines is None else break_even_measured(baselines, names),
         mean_noise=float(np.mean([noise[check.scenario] for check in judged])),
         break_even_by_batch={b: break_even_of_steps(steps, manifest, b) for b in batches},
     )
@@ -163,10 +163,10 @@ class _Fitter:
             return (_told_by_share(name, self.results),)
         if name == GATHER:
             return (RunsFor.MIXED,)
-        if name == POSTPROCESS:  # each exit has its own number of boxes
+        if name == POSTPROCESS:  # each way has its own number of results
             return RunsFor.EASY, RunsFor.HARD
-        if name == PREPARE and not prepares_for_later_exits(self.manifest):
-            return (RunsFor.ALL,)
+        if name == PREPARE:
+            return prepared_for(self.manifest)
         return RunsFor.ALL, RunsFor.HARD
 
     def check(self, result: ScenarioResult, steps: Sequence[StepCost]) -> ModelCheck:
@@ -184,6 +184,12 @@ class _Fitter:
 def _is_plain(result: ScenarioResult) -> bool:
     scenario = result.scenario
     return scenario.concurrency == 1 and scenario.rate_per_s is None and not scenario.decode
+
+
+def _of_the_ends(result: ScenarioResult, ways: Sequence[str]) -> bool:
+    """Whether it is known that its images took the first way or the last, and how many."""
+    scenario = result.scenario
+    return scenario.hard_fraction is not None or scenario.way in (ways[0], ways[-1])
 
 
 def _half_width(result: ScenarioResult) -> float:

@@ -13,9 +13,10 @@ MOST_ERROR = 0.2
 
 
 class RunsFor(str, Enum):
-    """The rows of a call that a step runs for, where each image leaves at the first or last exit.
+    """The rows of a call that a step runs for, where each image takes the first or the last way.
 
-    ``MIXED`` is all rows of a call in which some leave at the first exit and some at the last.
+    ``EASY`` rows take the first and ``HARD`` rows the last; ``MIXED`` is all rows of a call that
+    has both.
     """
 
     ALL = "all"
@@ -66,11 +67,11 @@ class LatencyModel:
             where none was.
         mean_noise: mean relative half-width of the measured intervals of the same checks: with an
             error below it, the model is as near to what was measured as can be told.
-        break_even: hard fraction up to which the cascade beats the last exit's detector alone, by
+        break_even: hard fraction up to which the route beats the last way alone, by
             the baseline ``always-last-exit``; None where that was not measured.
         break_even_by_batch: an estimate of it for every batch size, by the steps: what the last
-            exit needs takes an all-hard call without the stages it does not read. Empty where
-            there is one exit.
+            way needs takes an all-hard call without the stages it does not read. Empty where
+            there is one way.
     """
 
     steps: tuple[StepCost, ...]

@@ -17,13 +17,14 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from dyninfer.benchmarks.latency.baseline_record import Baselines
 from dyninfer.benchmarks.latency.model_record import LatencyModel
-from dyninfer.benchmarks.latency.scenario_record import FILLED, Positive, ScenarioResult
+from dyninfer.benchmarks.latency.scenario_record import FILLED, Positive, Scenario, ScenarioResult
 from dyninfer.benchmarks.machine import Machine, MachineLog
 from dyninfer.bundle.folder import write_atomically
 from dyninfer.bundle.validation import first_problem
 from dyninfer.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1 knew no ways: baselines had the sides easy and hard, static bundles were all hard."""
 MOST_EXITS = 64
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
@@ -91,7 +92,7 @@ class StageInfo:
 
 @dataclass(frozen=True)
 class MeasuredBundle:
-    """What was opened: bundle, engines, policy."""
+    """What was opened: bundle, engines, policy; ``exits`` is how many ways it has."""
 
     bundle: str
     family: str
@@ -104,6 +105,12 @@ class MeasuredBundle:
     provider: str
     device: str
     policy: str
+    ways: tuple[str, ...] = ()
+
+    @property
+    def way_names(self) -> tuple[str, ...]:
+        """What each way is called; in a record of schema 1 they are exits."""
+        return self.ways or tuple(f"exit {index}" for index in range(self.exits))
 
 
 @dataclass(frozen=True)
@@ -183,7 +190,7 @@ def read_record(path: Path) -> BenchRecord:
     except ValidationError as error:
         problem = _printable(first_problem(error))
     else:
-        problem = _misfit(record)
+        record, problem = _upgraded(record), _misfit(record)
     if problem:
         raise InputError(
             f"{path} is not a record of dyninfer bench: {problem}; "
@@ -192,9 +199,41 @@ def read_record(path: Path) -> BenchRecord:
     return record
 
 
+def _upgraded(record: BenchRecord) -> BenchRecord:
+    """A record of schema 1 in the terms of today; any other as it is."""
+    if record.schema_version != 1:
+        return record
+    names, model, found = record.measured.way_names, record.model, record.baselines
+    sides = {"easy": names[0], "hard": names[-1]}
+
+    def scenario_of(entry: Scenario) -> Scenario:
+        all_hard = len(names) == 1 and entry.hard_fraction == 1.0
+        return replace(entry, hard_fraction=None, way=names[0]) if all_hard else entry
+
+    return replace(
+        record,
+        schema_version=SCHEMA_VERSION,
+        measured=replace(record.measured, ways=names),
+        scenarios=tuple(replace(r, scenario=scenario_of(r.scenario)) for r in record.scenarios),
+        baselines=found
+        and replace(
+            found,
+            times=tuple(replace(t, side=sides.get(t.side, t.side)) for t in found.times),
+            ratios=tuple(replace(r, side=sides.get(r.side, r.side)) for r in found.ratios),
+        ),
+        model=model
+        and replace(
+            model,
+            checks=tuple(replace(c, scenario=scenario_of(c.scenario)) for c in model.checks),
+        ),
+    )
+
+
 def _misfit(record: BenchRecord) -> str:
     """What does not go with the number of exits; empty where all does."""
-    exits, pictures = record.measured.exits, record.pictures
+    exits, pictures, ways = record.measured.exits, record.pictures, record.measured.ways
+    if ways and len(ways) != exits:
+        return f"there are {len(ways)} names of ways, and measured.exits is {exits}"
     left = {entry.exit_index for result in record.scenarios for entry in result.exits}
     if strange := sorted(left - set(range(exits))):
         return f"images left at exit {strange[0]}, and measured.exits is {exits}"

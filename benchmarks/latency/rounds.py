@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
-from dyninfer.benchmarks.latency.forced import ForcedHard, calls_in_period
+from dyninfer.benchmarks.latency.forced import ForcedHard, ForcedWay, calls_in_period
 from dyninfer.benchmarks.latency.scenario_record import Scenario, WarmUp
 from dyninfer.benchmarks.latency.slices import MS_PER_S, Slice, frozen_garbage, run_slice
 from dyninfer.benchmarks.latency.statistics import LEAST_ROUNDS
@@ -18,7 +18,7 @@ from dyninfer.benchmarks.latency.yardstick import YardstickTimer
 from dyninfer.evaluation.interleaved import round_order
 from dyninfer.images.pictures import PathOrImage
 from dyninfer.results.answer import Answer
-from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
+from dyninfer.routing.policy import Policy
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import ImageArray
 
@@ -202,14 +202,15 @@ def measure_rounds(
 
 
 def _track(detector: Detector, scenario: Scenario, own: Policy) -> Track:
-    share, batch = scenario.hard_fraction, scenario.batch
-    if share is None:
+    share, batch, names = scenario.hard_fraction, scenario.batch, detector.manifest.way_names
+    if scenario.as_routed:
         return Track(scenario, own, own)
-    if detector.manifest.routed:
-        forced, settling = ForcedHard(share, batch), ForcedHard(share, batch)
-        return Track(scenario, forced, settling, calls_in_period(share, batch))
-    fixed = AlwaysHard() if share == 1 else AlwaysEasy()
-    return Track(scenario, fixed, fixed)
+    if share is None or share in (0.0, 1.0):
+        way = names[-1 if share else 0] if scenario.way is None else scenario.way
+        fixed = ForcedWay(names.index(way))
+        return Track(scenario, fixed, fixed)
+    forced, settling = ForcedHard(share, batch), ForcedHard(share, batch)
+    return Track(scenario, forced, settling, calls_in_period(share, batch))
 
 
 def _warm_up(detector: Detector, track: Track, pictures: Pictures, effort: Effort) -> None:

@@ -74,12 +74,14 @@ class Scenario:
 
     Attributes:
         batch: images in a call.
-        hard_fraction: share of the images that is sent through to the last exit, whatever the
-            router says; None lets the detector's own policy decide.
+        hard_fraction: share of the images that is sent the last way and not the first, whatever
+            the router says; None where ``way`` is given, or the detector's own policy decides.
         concurrency: callers at once, each in a thread of its own.
         rate_per_s: calls a second that arrive on schedule, over all callers; None starts each
             call when the one before has ended.
         decode: whether pictures are decoded from their files within the call.
+        way: name of the one that all images are sent. The first and the last of a cascade go by
+            their hard fraction, 0 and 1.
     """
 
     batch: PositiveInt = 1
@@ -87,6 +89,7 @@ class Scenario:
     concurrency: PositiveInt = 1
     rate_per_s: PositiveFloat | None = None
     decode: bool = False
+    way: str | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -95,13 +98,18 @@ class Scenario:
         return alone and self.rate_per_s is None and not self.decode
 
     @property
+    def as_routed(self) -> bool:
+        """Whether the detector's own policy decides."""
+        return self.hard_fraction is None and self.way is None
+
+    @property
     def name(self) -> str:
         """The scenario in words; the same for the same scenario in every record."""
         return self.named()
 
     def named(self, achieved: float | None = None) -> str:
         """The name with the share of hard images that it got, where that is another."""
-        hard = "as routed"
+        hard = self.way or "as routed"
         if self.hard_fraction is not None:
             hard = f"{100 * self.hard_fraction:.6g} % hard"
         if achieved is not None:
@@ -149,7 +157,7 @@ class SpanTime:
 
 @dataclass(frozen=True)
 class ExitTime:
-    """Calls all of whose images left at one exit; ``share`` is that of all images at this exit."""
+    """Calls all of whose images took one way; ``share`` is that of all images that took it."""
 
     exit_index: int
     share: float
@@ -161,7 +169,7 @@ class ScenarioResult:
     """What was measured of one scenario.
 
     Attributes:
-        hard_fraction: share of the images that did reach the last exit.
+        hard_fraction: share of the images that did take the last way.
         latency: of a call, all its images together. At a fixed rate it counts from the moment
             the call was due, so that waiting for the call before is in it.
         ms_per_image: wall-clock time over images, all callers together.

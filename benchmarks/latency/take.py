@@ -33,7 +33,7 @@ from dyninfer.benchmarks.latency.record import (
 )
 from dyninfer.benchmarks.latency.rounds import Effort, measure_rounds
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
-from dyninfer.benchmarks.latency.scenarios import Choices, check_measurable, make_scenarios
+from dyninfer.benchmarks.latency.scenarios import Choices, make_scenarios
 from dyninfer.benchmarks.latency.summary import summarise
 from dyninfer.benchmarks.latency.yardstick import yardstick_of
 from dyninfer.benchmarks.machine import (
@@ -171,7 +171,6 @@ def _opened(request: BenchRequest) -> Iterator[Detector]:
     """The detector, with room for the largest batch, at the policy that was asked for."""
     most = max(request.choices.batches)
     with load(request.bundle, **asdict(request.engine), max_batch=most) as detector:
-        check_measurable(detector.manifest)
         if request.policy is not None:
             detector.policy = request.policy
         yield detector

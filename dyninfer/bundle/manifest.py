@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import Enum
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -228,6 +229,12 @@ class Manifest(_Model):
         return self.route.ways
 
     @property
+    def way_names(self) -> tuple[str, ...]:
+        """What each way is called: ``exit 0``, or ``branch 0`` of a select route."""
+        place = "branch" if isinstance(self.route, SelectRoute) else "exit"
+        return tuple(f"{place} {index}" for index in range(len(self.ways)))
+
+    @property
     def deciders(self) -> tuple[str, ...]:
         """Names of the stages whose output decides: routers, or the chooser."""
         if isinstance(self.route, SelectRoute):
@@ -250,12 +257,6 @@ class Manifest(_Model):
         return roles
 
     @property
-    def way_names(self) -> tuple[str, ...]:
-        """What each way is called in tables and records: ``exit 0`` or ``branch 0``."""
-        place = "branch" if isinstance(self.route, SelectRoute) else "exit"
-        return tuple(f"{place} {index}" for index in range(len(self.ways)))
-
-    @property
     def routed(self) -> bool:
         """Whether the route has decisions and a stage for each of them."""
         return bool(self.deciders) and all(step is not None for step in self._deciding)
@@ -266,11 +267,11 @@ class Manifest(_Model):
             return tuple(exit_.router for exit_ in self.route.exits[:-1])
         return self.deciders
 
-    @property
-    def read_images(self) -> tuple[str, ...]:
+    @cached_property
+    def image_tensors(self) -> Mapping[str, TensorSpec]:
         """The image inputs that stages of the route read, in the order they are needed."""
-        read = (spec.name for name in self.route.stages for spec in self.stages[name].inputs)
-        return tuple(dict.fromkeys(name for name in read if name in self.image_inputs))
+        read = (spec for name in self.route.stages for spec in self.stages[name].inputs)
+        return {spec.name: spec for spec in read if spec.name in self.image_inputs}
 
     @model_validator(mode="after")
     def _wiring(self) -> Manifest:

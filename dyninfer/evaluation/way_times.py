@@ -88,7 +88,7 @@ def time_once(
 ) -> tuple[float, Answer]:
     """Milliseconds of one call, and what it gave; None for the detector's policy."""
     start = time.perf_counter_ns()
-    (answer,) = detector.answers([picture], policy=policy, numbered=False)
+    (answer,) = detector.answers([picture], policy=policy)
     return (time.perf_counter_ns() - start) / NS_PER_MS, answer
 
 

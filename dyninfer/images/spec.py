@@ -71,13 +71,6 @@ class Placement:
         """Tensor pixels per image pixel, vertically."""
         return self.resized_height / self.height
 
-    def window(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom of what of the image is in a tensor of this size."""
-        right, bottom = self.left + self.resized_width, self.top + self.resized_height
-        if self.left >= 0 and self.top >= 0 and right <= width and bottom <= height:
-            return self.left, self.top, right, bottom
-        return max(0, self.left), max(0, self.top), min(width, right), min(height, bottom)
-
     def to_tensor(self, boxes_xyxy: Float32Array) -> Float32Array:
         """Boxes (D, 4) in image pixels -> boxes in tensor pixels."""
         scale = np.array([self.scale_x, self.scale_y] * 2)
@@ -197,18 +190,23 @@ class ImageSpec:
         scratch = Scratch() if scratch is None else scratch
         placement = self.place(image.shape[1], image.shape[0])
         size = (placement.resized_width, placement.resized_height)
-        left, top, right, bottom = window = placement.window(self.width, self.height)
-        cut_x, cut_y = left - placement.left, top - placement.top
+        left, top = placement.left, placement.top
+        right, bottom = left + size[0], top + size[1]
+        cropped = left < 0 or top < 0 or right > self.width or bottom > self.height
+        if cropped:
+            left, top = max(0, left), max(0, top)
+            right, bottom = min(self.width, right), min(self.height, bottom)
         factors, shifts, levels = self._normalisation
-        scratch.pad(out, window, levels)
+        scratch.pad(out, (left, top, right, bottom), levels)
         planes = split_channels(image, size, scratch)
         if self.color_order is ColorOrder.RGB:
             planes.reverse()
         for channel, plane in enumerate(planes):
-            place = out[channel, top:bottom, left:right]
-            if plane.shape != place.shape:
-                plane = plane[cut_y : cut_y + bottom - top, cut_x : cut_x + right - left]
-            normalise(plane, factors[channel], shifts[channel], place)
+            if cropped:
+                rows = slice(top - placement.top, bottom - placement.top)
+                plane = plane[rows, left - placement.left : right - placement.left]
+            window = out[channel, top:bottom, left:right]
+            normalise(plane, factors[channel], shifts[channel], window)
         return out
 
 

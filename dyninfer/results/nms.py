@@ -41,7 +41,6 @@ class _Candidates(NamedTuple):
         return _Candidates(self.bounds[:, part], self.classes[part], self.ranks[part])
 
 
-@np.errstate(over="ignore")  # what becomes infinite is beyond every limit all the same
 def nms(
     boxes_xyxy: Float32Array, class_ids: Int64Array, iou: float, max_detections: int
 ) -> Int64Array:
@@ -62,6 +61,13 @@ def nms(
     """
     if len(boxes_xyxy) < 2:  # as in many a picture: nothing overlaps
         return np.arange(min(len(boxes_xyxy), max_detections))
+    return _nms(boxes_xyxy, class_ids, iou, max_detections)
+
+
+@np.errstate(over="ignore")  # what becomes infinite is beyond every limit all the same
+def _nms(
+    boxes_xyxy: Float32Array, class_ids: Int64Array, iou: float, max_detections: int
+) -> Int64Array:
     if class_ids.max(initial=0) < 1 << 15:
         class_ids = class_ids.astype(np.int16)  # sorted by digits, and compared faster
     kept = np.empty(0, np.int64)

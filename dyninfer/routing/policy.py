@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
@@ -40,16 +41,30 @@ class DecisionPoint:
     ways: tuple[frozenset[int], ...]
     images: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64), compare=False)
 
-    def of(self, images: Int64Array) -> DecisionPoint:
-        """The same place with these images."""
-        return DecisionPoint(self.index, self.signal, self.ways, images)
-
-    def outcomes_to(self, ways: Int64Array) -> Int64Array:
-        """(N,) outcomes that lead to (N,) ways, all of which can be reached from here."""
+    @cached_property
+    def _outcomes(self) -> Int64Array:
+        """(ways,) outcome that leads to each."""
         table = np.zeros(1 + max(max(reached) for reached in self.ways), np.int64)
         for outcome, reached in enumerate(self.ways):
             table[list(reached)] = outcome
-        return table[ways]
+        return table
+
+    def of(self, images: Int64Array) -> DecisionPoint:
+        """The same place with these images."""
+        self._outcomes  # noqa: B018  # so that it is copied along, and not made for every batch
+        point = object.__new__(DecisionPoint)
+        point.__dict__.update(self.__dict__, images=images)  # __init__ of frozen ones is slow
+        return point
+
+    def outcomes_to(self, ways: Int64Array) -> Int64Array:
+        """(N,) outcomes that lead to (N,) ways, all of which can be reached from here."""
+        return self._outcomes[ways]
+
+    def all_to(self, way: int) -> Int64Array:
+        """(N,) the outcome that leads to one way, for every image that is here."""
+        outcomes = np.empty(len(self.images), np.int64)
+        outcomes.fill(self._outcomes[way])
+        return outcomes
 
 
 def route(easiness: Float32Array, threshold: float) -> BoolArray:
@@ -169,30 +184,25 @@ class Threshold:
                 "to just above 1 (all hard), or one for each exit but the last"
             )
         # a list of the caller's could change later
-        object.__setattr__(self, "value", values if many else float(values[0]))
+        kept = tuple(float(value) for value in values)
+        object.__setattr__(self, "value", kept if many else kept[0])
 
     def __str__(self) -> str:
-        values = ", ".join(f"{value:.4g}" for value in self._values())
-        return f"threshold {values}"
-
-    def _values(self) -> tuple[float, ...]:
-        if isinstance(self.value, Sequence):
-            return tuple(float(value) for value in self.value)
-        return (float(self.value),)
+        values = self.value if isinstance(self.value, tuple) else (self.value,)
+        return f"threshold {', '.join(f'{value:.4g}' for value in values)}"
 
     def decide(self, easiness: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
-        values = self._values()
-        value = values[point.index] if len(values) > 1 else values[0]
+        one = self.value
+        value: float = one[point.index] if isinstance(one, tuple) else one  # type: ignore[assignment]  # a sequence became a tuple
         return route(easiness, value).astype(np.int64)
 
     def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
         """Refuse a route without routers, and a sequence of the wrong length."""
         check_signals(points, EASINESS, self)
-        values = self._values()
-        if isinstance(self.value, Sequence) and len(values) != len(points):
+        if isinstance(self.value, tuple) and len(self.value) != len(points):
             raise PolicyError(
-                f"{len(values)} thresholds were given, expected {len(points)}: "
+                f"{len(self.value)} thresholds were given, expected {len(points)}: "
                 f"one for each of the {len(points) + 1} exits but the last"
             )
 
@@ -238,7 +248,7 @@ class LeaveAt(Blind):
 
     def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
-        return point.outcomes_to(np.full(len(point.images), self.exit_index))
+        return point.all_to(self.exit_index)
 
     def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
         """Refuse a way that the route does not have."""

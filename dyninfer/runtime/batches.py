@@ -51,7 +51,7 @@ def answer_batch(
         result = session.run(feed, len(images), policy, workspace, first_image)
         shared = shares(result.spans, len(images))
         for group in result.groups:
-            spec = session.image_spec(group.way)
+            spec = session.way_specs[group.way]
             for position, row in enumerate(group.rows):
                 start = time.perf_counter_ns()
                 own = timings[row] | shared[row]
@@ -158,13 +158,8 @@ def check_inputs(manifest: Manifest, inputs: Mapping[str, Any]) -> dict[str, Pre
         InputError: an input is missing, unknown, of another shape or dtype, or holds NaN; or
             there is no image.
     """
-    specs = {
-        spec.name: spec
-        for name in manifest.route.stages
-        for spec in manifest.stages[name].inputs
-        if spec.name in manifest.image_inputs
-    }
-    if not isinstance(inputs, Mapping) or set(inputs) != set(specs):
+    specs = manifest.image_tensors
+    if not isinstance(inputs, Mapping) or inputs.keys() != specs.keys():
         got = sorted(map(str, inputs)) if isinstance(inputs, Mapping) else type(inputs).__name__
         raise InputError(
             f"inputs are {got}, expected a mapping of {sorted(specs)} "

@@ -72,6 +72,7 @@ class Detector:
         self._own_options = bundle.manifest.use_options
         policy = default_policy(session.points)
         self._routing = _Routing(policy, policy, None)
+        self._last_call: tuple[int, _Routing] | None = None
         self._monitor = Monitor(
             WatchedSession(session), partial(own_calibration, bundle, session, build)
         )
@@ -141,18 +142,30 @@ class Detector:
 
     def _routing_of(self, policy: Policy | Target, images: int | None) -> _Routing:
         """What a policy comes to here, for a call of so many images where that is known."""
-        if isinstance(policy, type) or not isinstance(policy, (Policy, Target)):
+        # this runs in calls, and isinstance() with a protocol takes as long as a small stage
+        decides = hasattr(policy, "decide")
+        if isinstance(policy, type) or not (decides or isinstance(policy, Target)):
             raise InputError(
                 f"policy is {policy!r}, expected for example Threshold(0.5), HardFraction(0.3), "
                 "LatencyBudget(ms=12.0), AlwaysEasy() or AlwaysHard()"
             )
-        active = policy if isinstance(policy, Policy) else self._resolve(policy)
+        active = cast(Policy, policy) if decides else self._resolve(cast(Target, policy))
         self._session.check_policy(active, images)
-        return _Routing(policy, active, active if isinstance(active, Observer) else None)
+        observer = cast(Observer, active) if hasattr(active, "observe") else None
+        return _Routing(policy, active, observer)
 
     def _routing_for(self, policy: Policy | Target | None, images: int) -> _Routing:
-        """Of one call: its own policy, or that of this moment."""
-        return self._routing if policy is None else self._routing_of(policy, images)
+        """Of one call: its own policy, or that of this moment.
+
+        The one of the last call is kept, so that callers who pass the same again do not wait for
+        it to be checked again, or for a calibration to be read.
+        """
+        if policy is None:
+            return self._routing
+        last = self._last_call
+        if last is None or last[0] != images or last[1].asked is not policy:
+            last = self._last_call = images, self._routing_of(policy, images)
+        return last[1]
 
     @property
     def active_policy(self) -> Policy:
@@ -228,15 +241,14 @@ class Detector:
             InputError: an image cannot be used; the message says which and why.
             PolicyError: the policy does not fit this bundle or these images.
         """
-        one = isinstance(images, (str, os.PathLike, np.ndarray))
-        if not one and not isinstance(images, Sequence):
+        if isinstance(images, (np.ndarray, str, os.PathLike)):
+            options, routing = self._choices(options, policy, 1)
+            return cast(Detections, self._answer([take_picture(images)], options, routing, 0)[0])
+        if not isinstance(images, Sequence):
             raise InputError(
                 f"images is {type(images).__name__}, expected a path, an array, or a list of them"
             )
-        listed: Sequence[ImageLike] = [images] if one else images  # type: ignore[assignment, list-item]  # looked at above
-        found = self.answers(listed, options=options, policy=policy, numbered=not one)
-        detections = cast("list[Detections]", found)
-        return detections[0] if one else detections
+        return cast("list[Detections]", self.answers(images, options=options, policy=policy))
 
     def answers(
         self,
@@ -244,29 +256,29 @@ class Detector:
         *,
         options: Options | None = None,
         policy: Policy | Target | None = None,
-        numbered: bool = True,
     ) -> list[Answer]:
-        """What a call gives for a list, typed for every task.
-
-        ``numbered`` False leaves the position of an image out of what is said of it.
-        """
-        self._session.check_open()
-        if options is None:
-            options = self._own_options
-        else:
-            check_options(self._session.task, options, self.manifest.name)
-        routing = self._routing_for(policy, len(images))
+        """What a call gives for a list, typed for every task."""
+        options, routing = self._choices(options, policy, len(images))
         found: list[Answer] = []
         for first in range(0, len(images), self._max_batch):
             chunk = images[first : first + self._max_batch]
             batch = [
                 take_numbered(image, first + place, len(images))
-                if numbered
-                else take_picture(image)
                 for place, image in enumerate(chunk)
             ]
             found += self._answer(batch, options, routing, first)
         return found
+
+    def _choices(
+        self, options: Options | None, policy: Policy | Target | None, images: int
+    ) -> tuple[Options, _Routing]:
+        """Options and routing of a call, checked."""
+        self._session.check_open()
+        if options is None:
+            options = self._own_options
+        else:
+            check_options(self._session.task, options, self.manifest.name)
+        return options, self._routing_for(policy, images)
 
     def _answer(
         self, pictures: list[Picture], options: Options, routing: _Routing, first: int
@@ -353,7 +365,7 @@ class Detector:
 
     def prepare(self, images: Sequence[ImageArray]) -> dict[str, Float32Array]:
         """Pictures (h, w, 3) uint8 BGR, at least one, as :meth:`infer` takes them."""
-        specs = {name: self.manifest.image_inputs[name] for name in self.manifest.read_images}
+        specs = {name: self.manifest.image_inputs[name] for name in self.manifest.image_tensors}
         return {
             name: np.stack([spec.prepare(image) for image in images])
             for name, spec in specs.items()

@@ -242,7 +242,8 @@ class _Walk(Generic[T]):
                 assert segment.end is not None  # the plan says so
                 self._leave(segment.end, crowd, where, early)
             else:
-                self._go_on(target, segment.decide.keeps[outcome], crowd, where)
+                keeps = segment.decide.keeps[outcome]
+                self._crowds.append(self._narrowed(keeps, crowd, where, target))
 
     def _start_signal(self, decision: Decision, crowd: _Crowd[T]) -> HostRead | None:
         """Run what decides; an easiness is reported even if nobody reads it, scores are not."""
@@ -291,39 +292,33 @@ class _Walk(Generic[T]):
         elif early is not None:
             made = early
         else:
-            leaving = self._narrowed(end.head.reads, crowd, where, f"off at {crowd.segment}")
-            made, chosen = self._run(end.head, leaving), None
+            made, chosen = self._run(end.head, self._narrowed(end.head.reads, crowd, where)), None
         start = time.perf_counter_ns()
         reads = {name: self._runner.read(made[name], chosen) for name in end.outputs}
         self._note(READ_BACK, start, numbers)
         self._leaving.append(_Leaving(end.way, numbers, reads))
 
-    def _go_on(
-        self, target: int, keeps: frozenset[str], crowd: _Crowd[T], where: Int64Array | None
-    ) -> None:
-        """Queue the images that another segment takes over."""
-        staying = self._narrowed(keeps, crowd, where, f"on to {target}")
-        self._crowds.append(_Crowd(target, staying.rows, staying.numbers, staying.tensors))
-
     def _narrowed(
-        self, names: frozenset[str], crowd: _Crowd[T], where: Int64Array | None, purpose: str
+        self,
+        names: frozenset[str],
+        crowd: _Crowd[T],
+        where: Int64Array | None,
+        target: int = END,
     ) -> _Crowd[T]:
-        """Some images of a crowd, with the named tensors of theirs; None for all of them.
-
-        ``purpose`` keeps the buffers of different splits apart: a tensor that is gathered at two
-        places must not be gathered onto itself.
-        """
+        """Some images of a crowd, on their way to a segment, with the named tensors of theirs."""
         kept = {name: tensor for name, tensor in crowd.tensors.items() if name in names}
         if where is None:
-            return _Crowd(crowd.segment, crowd.rows, crowd.numbers, kept)
+            return _Crowd(target, crowd.rows, crowd.numbers, kept)
         rows = crowd.rows[where]
         numbers = rows.tolist()
         if kept:
             start = time.perf_counter_ns()
             gather = self._runner.gather
-            kept = {n: gather(f"{n} {purpose}", tensor, where) for n, tensor in kept.items()}
+            # other splits have buffers of their own: none must be gathered onto itself
+            place = f"from {crowd.segment} to {target}"
+            kept = {n: gather(f"{n} {place}", tensor, where) for n, tensor in kept.items()}
             self._note(GATHER, start, numbers)
-        return _Crowd(crowd.segment, rows, numbers, kept)
+        return _Crowd(target, rows, numbers, kept)
 
     def _run(self, step: Step, crowd: _Crowd[T]) -> Mapping[str, T]:
         for name in step.images:
@@ -383,8 +378,8 @@ class _EveryWay(_Walk[T]):
 def _split(chosen: npt.NDArray[Any], count: int, outcomes: int, policy: Policy) -> _Split:
     """Which images take which outcome; those that nobody takes are left out."""
     if chosen.shape == (count,) and chosen.dtype.kind in "iub":
-        if count == 1 and 0 <= chosen[0] < outcomes:
-            return [(int(chosen[0]), None)]
+        if count == 1 and 0 <= (only := chosen.item()) < outcomes:
+            return [(only, None)]
         places = [(outcome, np.flatnonzero(chosen == outcome)) for outcome in range(outcomes)]
         if sum(len(where) for _, where in places) == count:
             return [(k, None if len(w) == count else w) for k, w in places if len(w)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +19,6 @@ from dyninfer.bundle.stage_checks import StageChecks
 from dyninfer.engines.base import Backend, Engine, HostRead
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.errors import InputError
-from dyninfer.images.spec import ImageSpec
 from dyninfer.routing.policy import Blind, Particular, Policy
 from dyninfer.runtime.executor import BatchResult, Signal, Trace, execute, trace
 from dyninfer.runtime.plan import decision_points, plan
@@ -99,6 +99,8 @@ class Session:
         self.task = self.manifest.task.kind
         self.class_names = self.manifest.class_names
         self.image_specs = dict(self.manifest.image_inputs)
+        # of each way, the image input in whose pixels its boxes are
+        self.way_specs = tuple(self.image_specs[way.image_input] for way in self.manifest.ways)
         self.backend = backend
         self.engines: dict[str, Engine[Any, Any]] = {}
         self.nan_easiness_count = 0
@@ -140,10 +142,6 @@ class Session:
         if stage in {way.final for way in self.manifest.ways}:
             return frozenset(self.manifest.task.outputs)
         return frozenset()
-
-    def image_spec(self, way: int) -> ImageSpec:
-        """Of the image input in whose pixels a way's boxes are."""
-        return self.image_specs[self.manifest.ways[way].image_input]
 
     def check_policy(self, policy: Policy, images: int | None = None) -> None:
         """Refuse a policy that this bundle, or a call of so many images, cannot follow.
@@ -233,7 +231,7 @@ class Session:
 
     def _report_nan(self, signals: Sequence[Signal]) -> None:
         """Count images whose signal is NaN at a decision; say so the first time."""
-        broken = [signal for signal in signals if np.isnan(signal.values).any()]
+        broken = [signal for signal in signals if _holds_nan(signal.values)]
         if not broken:
             return
         rows = [row for signal in broken for row in _nan_rows(signal)]
@@ -284,6 +282,12 @@ class _Lending(AbstractContextManager[Any]):
                 self._session._take_back(None)
         else:
             self._session._take_back(workspace)
+
+
+def _holds_nan(values: Float32Array) -> bool:
+    if values.size == 1:  # the usual case, and NumPy would take longer than all else in here
+        return math.isnan(values.item())
+    return bool(np.isnan(values).any())
 
 
 def _nan_rows(signal: Signal) -> list[int]:

@@ -190,7 +190,7 @@ class _Pair:
     def compare(self, image: ImageArray, truth: Truth | None) -> None:
         """Run every way of one picture in both forms, and every changed stage on the same."""
         specs = self._manifest.image_inputs
-        images = {n: specs[n].prepare(image)[None] for n in self._manifest.read_images}
+        images = {n: specs[n].prepare(image)[None] for n in self._manifest.image_tensors}
         recording = Recording(self._manifest.stages, self._source.run)
         source = trace(self._plan, ArrayRunner(images, recording.run), 1)
         converted = trace(self._plan, ArrayRunner(images, self._converted.run), 1)

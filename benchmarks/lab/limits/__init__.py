@@ -1,1 +1,1 @@
-"""The project's own speed targets, each measured against what it is compared with."""
+"""The project's own speed limits, each measured against what it is compared with."""

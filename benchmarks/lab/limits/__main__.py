@@ -1,4 +1,4 @@
-"""Measure the project's speed targets: ``python -m dyninfer.benchmarks.lab.limits --help``."""
+"""Measure the project's speed limits: ``python -m dyninfer.benchmarks.lab.limits --help``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import typer
 from rich.console import Console
 
 from dyninfer.benchmarks.lab.limits.groups import GROUPS, Group, check_groups, measure_apart
-from dyninfer.benchmarks.lab.limits.record import TargetsRecord, read_targets
-from dyninfer.benchmarks.lab.limits.result import TargetResult
-from dyninfer.benchmarks.lab.limits.table import print_targets, targets_markdown
+from dyninfer.benchmarks.lab.limits.record import LimitsRecord, read_limits
+from dyninfer.benchmarks.lab.limits.result import LimitResult
+from dyninfer.benchmarks.lab.limits.table import limits_markdown, print_limits
 from dyninfer.benchmarks.lab.random_models import export_random, random_detector
 from dyninfer.benchmarks.lab.run_record import ended_run, write_run
 from dyninfer.benchmarks.machine import MachineRecorder, describe_machine
-from dyninfer.cli.common import check_output_file
 from dyninfer.errors import DyninferError
 
 MODULE = "dyninfer.benchmarks.lab.limits"
@@ -35,32 +34,33 @@ def main(
         int, typer.Option(min=1, help="Divide all widths by this, to try it out.")
     ] = 1,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where the JSON record goes.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", dir_okay=False, writable=True, help="Where the JSON record goes."
+        ),
     ] = None,
     show: Annotated[
         Path | None, typer.Option(help="Print a record as Markdown, and measure nothing.")
     ] = None,
 ) -> None:
-    """Measure every speed target of the project, each against what it is compared with.
+    """Measure every speed limit of the project, each against what it is compared with.
 
     Takes about half an hour and 5 GB of memory at full size, on a machine that does nothing else.
-    Exit status 1 tells that a target was missed or could not be measured.
+    Exit status 1 tells that a limit was exceeded or could not be measured.
 
-    Example: python -m dyninfer.benchmarks.lab.limits -o benchmarks/results/targets-cpu.json
+    Example: python -m dyninfer.benchmarks.lab.limits -o benchmarks/results/limits-cpu.json
     """
     console = Console()
     try:
         if show is not None:
-            typer.echo(targets_markdown(read_targets(show)))
+            typer.echo(limits_markdown(read_limits(show)))
             return
         groups = check_groups(only)
-        if output is not None:
-            check_output_file(output)
         record = _measure(groups, rounds, image_size, width_divisor, console)
     except DyninferError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
-    print_targets(record, console)
+    print_limits(record, console)
     if output is not None:
         write_run(record, output)
     if record.failures or not all(result.holds for result in record.results):
@@ -73,9 +73,9 @@ def _measure(
     image_size: int,
     width_divisor: int,
     console: Console,
-) -> TargetsRecord:
+) -> LimitsRecord:
     machine = describe_machine()
-    results: list[TargetResult] = []
+    results: list[LimitResult] = []
     failures: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, MachineRecorder() as recorder:
         console.print(f"exporting {VARIANT} with random weights ...")
@@ -89,7 +89,7 @@ def _measure(
                 failures[group.name] = str(error)
         log = recorder.log()
     narrower = f" at 1/{width_divisor} width" if width_divisor > 1 else ""
-    return TargetsRecord(
+    return LimitsRecord(
         **ended_run(MODULE, machine),
         log=log,
         model=f"{VARIANT}{narrower}, random weights, {image_size}x{image_size}",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import dyninfer
 from dyninfer.benchmarks.lab.limits.bare_route import BareRoute
 from dyninfer.benchmarks.lab.limits.repeated import repeated
-from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.benchmarks.lab.limits.result import LimitResult
 from dyninfer.benchmarks.latency.forced import ForcedHard, spread_rows
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import InputError
@@ -30,7 +30,7 @@ _Inputs = dict[str, npt.NDArray[Any]]
 
 def measure(
     bundle: Path, rounds: int, progress: Callable[[], object] = lambda: None
-) -> list[TargetResult]:
+) -> list[LimitResult]:
     """Time a batch of 8 of which 2 go on, by prepared tensors, in turns with the others.
 
     The bare sessions tell what the engines themselves make of a batch: where they gain nothing,
@@ -42,7 +42,7 @@ def measure(
         progress: called after each round.
 
     Raises:
-        InputError: the bundle is not a cascade of two exits, or there are too few rounds.
+        InputError: the bundle does not tell its work, or there are too few rounds.
     """
     bare = BareRoute(bundle)
     images = random_images(bare.manifest, BATCH)
@@ -52,7 +52,7 @@ def measure(
             MIXED: _batch_run(detector, images, ForcedHard(HARD / BATCH, BATCH)),
             ONE_BY_ONE: _one_by_one_run(detector, images, hard),
             ALL_LAST: _batch_run(detector, images, LeaveAt(1)),
-            BARE: repeated(bare.bind(images, hard).run, 1),
+            BARE: repeated(bare.bind(images, [int(row in hard) for row in range(BATCH)]).run, 1),
             BARE_ONE_BY_ONE: _bare_one_by_one_run(bare, images, hard),
         }
         for run in runs.values():
@@ -104,7 +104,7 @@ def _batch_run(detector: Detector, images: _Inputs, policy: ForcedHard | LeaveAt
 
 def _bare_one_by_one_run(bare: BareRoute, images: _Inputs, hard: list[int]) -> Run:
     singles = [{name: array[row : row + 1] for name, array in images.items()} for row in (0, 1)]
-    easy_alone, hard_alone = bare.bind(singles[0], ()), bare.bind(singles[1], (0,))
+    easy_alone, hard_alone = bare.bind(singles[0], [0]), bare.bind(singles[1], [1])
 
     def call() -> None:
         for row in range(BATCH):
@@ -127,8 +127,8 @@ def _one_by_one_run(detector: Detector, images: _Inputs, hard: list[int]) -> Run
 
 def _result(
     key: str, other: str, limit: float, times: dict[str, list[float]], note: str
-) -> TargetResult:
-    return TargetResult(
+) -> LimitResult:
+    return LimitResult(
         key=key,
         what=f"a batch of {BATCH} of which {HARD} are hard, over {other}",
         unit="ratio",

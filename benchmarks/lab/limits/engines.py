@@ -1,4 +1,4 @@
-"""Targets: separate engines are as fast as one graph with an ``If``, on either side."""
+"""Limits: separate engines are as fast as one graph with an ``If``, on either way."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from dyninfer.benchmarks.baselines.names import SINGLE_GRAPH
 from dyninfer.benchmarks.baselines.results import DYNINFER
 from dyninfer.benchmarks.baselines.run import ROUNDS, Progress, run_baselines
 from dyninfer.benchmarks.baselines.setup import CallKind
-from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.benchmarks.lab.limits.result import LimitResult
 from dyninfer.errors import InputError
 
 LIMIT = 1.0
-_EXIT = {"easy": "first", "hard": "last"}
 
 
 def measure(
@@ -21,15 +20,15 @@ def measure(
     rounds: int = ROUNDS,
     settle_ms: float = SETTLE_MS,
     progress: Progress = lambda *_: None,
-) -> list[TargetResult]:
-    """Engines alone, batch 1, the image leaving at the first or the last exit, over the graph's.
+) -> list[LimitResult]:
+    """Engines alone, batch 1, each way of the bundle, over the graph's.
 
     Both leave their outputs in buffers. Meant for the full-size Dy-YOLOv7 at 640x640, whose random
     weights :mod:`dyninfer.benchmarks.lab.random_models` makes.
 
     Args:
-        bundle: a cascade of two exits.
-        rounds: for each exit.
+        bundle: with what decides at every decision.
+        rounds: for each way.
         settle_ms: wait before every run.
         progress: as of :func:`dyninfer.benchmarks.baselines.run.run_baselines`.
 
@@ -49,9 +48,9 @@ def measure(
     ours, theirs = (Entry(name, CallKind.ENGINES).name for name in (DYNINFER, SINGLE_GRAPH))
     times = {(t.name, t.side): t.times_ms for t in found.times}
     return [
-        TargetResult(
-            key=f"engines-{ratio.side}",
-            what=f"engines alone, image leaving at the {_EXIT[ratio.side]} exit, over the same "
+        LimitResult(
+            key=f"engines-{ratio.side.replace(' ', '-')}",
+            what=f"engines alone, an image at {ratio.side}, over the same "
             "stages in one ONNX graph with If",
             unit="ratio",
             limit=LIMIT,

@@ -1,4 +1,4 @@
-"""Which targets there are, and how each is measured in a process of its own."""
+"""Which limits there are, and how each is measured in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.benchmarks.lab.limits.result import LimitResult
 from dyninfer.errors import EngineRunError, InputError
 
 PACKAGE = "dyninfer.benchmarks.lab.limits"
@@ -19,7 +19,7 @@ PACKAGE = "dyninfer.benchmarks.lab.limits"
 
 @dataclass(frozen=True)
 class Group:
-    """Targets that one module measures together.
+    """Limits that one module measures together.
 
     Attributes:
         name: of the module in this package.
@@ -61,14 +61,14 @@ def check_groups(text: str) -> tuple[Group, ...]:
             near = difflib.get_close_matches(name, GROUPS, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise InputError(
-                f"{name!r} is not a group of targets, expected some of {', '.join(GROUPS)}{hint}"
+                f"{name!r} is not a group of limits, expected some of {', '.join(GROUPS)}{hint}"
             )
     if not names:
-        raise InputError(f"no group of targets is named, expected some of {', '.join(GROUPS)}")
+        raise InputError(f"no group of limits is named, expected some of {', '.join(GROUPS)}")
     return tuple(group for name, group in GROUPS.items() if name in names)
 
 
-def measure_apart(group: Group, bundle: Path, rounds: int | None) -> list[TargetResult]:
+def measure_apart(group: Group, bundle: Path, rounds: int | None) -> list[LimitResult]:
     """Measure a group in a fresh process, so that nothing of another group is left in it.
 
     Raises:
@@ -85,7 +85,7 @@ def measure_apart(group: Group, bundle: Path, rounds: int | None) -> list[Target
             ) from None
 
 
-def measure_here(group: Group, bundle: Path, rounds: int) -> list[TargetResult]:
+def measure_here(group: Group, bundle: Path, rounds: int) -> list[LimitResult]:
     """Import the group's module and measure."""
-    measure: Callable[..., list[TargetResult]] = import_module(f"{PACKAGE}.{group.name}").measure
+    measure: Callable[..., list[LimitResult]] = import_module(f"{PACKAGE}.{group.name}").measure
     return measure(bundle, rounds=rounds) if group.needs_bundle else measure(rounds=rounds)

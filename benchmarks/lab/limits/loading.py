@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.benchmarks.lab.limits.result import LimitResult
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import compare, run_rounds
@@ -33,7 +33,7 @@ print((time.perf_counter_ns() - start) / 1e6)
 
 def measure(
     bundle: Path, rounds: int, progress: Callable[[], object] = lambda: None
-) -> list[TargetResult]:
+) -> list[LimitResult]:
     """Time both in fresh processes, in turns.
 
     Imports are not counted. The files are in the page cache, as they are after an installation
@@ -49,12 +49,11 @@ def measure(
         InputError: a process failed, or there are too few rounds.
     """
     opened = Bundle.open(bundle)  # reads every file
-    names = [name for exit_ in opened.manifest.exits for name in exit_.stages]
-    files = [str(opened.stage_path(name)) for name in names]
+    files = [str(opened.stage_path(name)) for name in opened.manifest.route.stages]
     runs = {what: partial(_opened_ms, what, bundle, files) for what in (OURS, THEIRS)}
     times = run_rounds(runs, rounds, progress)
     return [
-        TargetResult(
+        LimitResult(
             key="loading",
             what="dyninfer.load, hashes checked, over creating the same sessions",
             unit="ratio",

@@ -1,8 +1,9 @@
-"""Target: a process with separate engines needs no more memory than one with a single graph."""
+"""Limit: a process with separate engines needs no more memory than one with a single graph."""
 
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from dyninfer.benchmarks.baselines.contest import measure_memory
@@ -10,8 +11,8 @@ from dyninfer.benchmarks.baselines.names import SINGLE_GRAPH
 from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.results import DYNINFER
 from dyninfer.benchmarks.baselines.run import Progress
-from dyninfer.benchmarks.baselines.setup import Kind
-from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.benchmarks.baselines.setup import Kind, Setup
+from dyninfer.benchmarks.lab.limits.result import LimitResult
 from dyninfer.bundle.folder import Bundle
 from dyninfer.evaluation.interleaved import compare, run_rounds
 from dyninfer.runtime.engine_choice import EngineChoice
@@ -22,15 +23,15 @@ ROUNDS = 5
 
 def measure(
     bundle: Path, rounds: int = ROUNDS, progress: Progress = lambda *_: None
-) -> list[TargetResult]:
+) -> list[LimitResult]:
     """Peak memory of dyninfer over that of the single graph, in fresh processes, in turns.
 
-    A process opens its contender and runs both sides three times in turns; its largest resident
+    A process opens its contender and runs every way three times in turns; its largest resident
     set counts, Python and libraries included. The single graph has the thread pool with which it
     needs less.
 
     Args:
-        bundle: a cascade of two exits.
+        bundle: with what decides at every decision.
         rounds: so many processes of each.
         progress: as of :func:`dyninfer.benchmarks.baselines.run.run_baselines`.
 
@@ -43,15 +44,16 @@ def measure(
         plan.write_inputs()
         setups = [plan.setup(Kind.DYNINFER), *plan.setups_of(SINGLE_GRAPH)]
         done = iter(range(1, rounds + 1))
+        runs = {setup.kind.value: partial(_peak_mib, setup, len(manifest.ways)) for setup in setups}
         mib = run_rounds(
-            {s.kind.value: lambda s=s: measure_memory(s, plan.sides).peak_mib for s in setups},  # type: ignore[misc]  # the default binds the loop's value
+            runs,
             rounds,
             lambda: progress("measuring memory in fresh processes", next(done), rounds),
         )
     graphs = {name: found for name, found in mib.items() if name != DYNINFER}
     best = min(graphs, key=lambda name: sum(graphs[name]))
     return [
-        TargetResult(
+        LimitResult(
             key="memory",
             what="peak memory over that of the same stages in one ONNX graph with If",
             unit="ratio",
@@ -61,3 +63,7 @@ def measure(
             note=f"MiB in place of milliseconds; compared with {best}, the smaller one",
         )
     ]
+
+
+def _peak_mib(setup: Setup, ways: int) -> float:
+    return measure_memory(setup, ways).peak_mib

@@ -13,7 +13,7 @@ import numpy as np
 import dyninfer
 from dyninfer.benchmarks.lab.limits.bare_route import BareRoute
 from dyninfer.benchmarks.lab.limits.idle_bundle import SIZE, write_idle_bundle
-from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.benchmarks.lab.limits.result import LimitResult
 from dyninfer.evaluation.interleaved import Run, bootstrap_median, run_rounds
 from dyninfer.routing.policy import LeaveAt
 from dyninfer.runtime.detector import Detector
@@ -47,7 +47,7 @@ CASES = (
 )
 
 
-def measure(rounds: int, progress: Callable[[], object] = lambda: None) -> list[TargetResult]:
+def measure(rounds: int, progress: Callable[[], object] = lambda: None) -> list[LimitResult]:
     """Time calls of a do-nothing cascade, and its sessions run by hand, in turns.
 
     The overhead is the difference: preparing a picture of 32 x 32, the runtime between sessions,
@@ -87,7 +87,7 @@ def _detector_run(detector: Detector, case: _Case) -> Run:
 
 def _sessions_run(bare: BareRoute, case: _Case) -> Run:
     images = np.zeros((case.batch, 3, SIZE, SIZE), np.float32)
-    bound = bare.bind({"images": images}, range(case.batch) if case.exit_index else ())
+    bound = bare.bind({"images": images}, [case.exit_index] * case.batch)
     return lambda: _median_ms(bound.run) / case.batch
 
 
@@ -102,10 +102,10 @@ def _median_ms(call: Callable[[], object]) -> float:
     return float(np.median(times_ns)) / 1e6
 
 
-def _result(case: _Case, times: Mapping[str, Sequence[float]]) -> TargetResult:
+def _result(case: _Case, times: Mapping[str, Sequence[float]]) -> LimitResult:
     total, floor = np.array(times[case.key]), np.array(times[_floor(case)])
     microseconds = _US_PER_MS * (total - floor)
-    return TargetResult(
+    return LimitResult(
         key=case.key,
         what=f"{case.what}, without the sessions' own runs",
         unit="microseconds",

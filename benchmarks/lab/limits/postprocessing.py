@@ -16,7 +16,7 @@ import numpy as np
 
 from dyninfer.benchmarks.lab.limits.crowded_scene import SIZE, crowded_prediction, head_outputs
 from dyninfer.benchmarks.lab.limits.repeated import keep_freed_memory, repeated
-from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.benchmarks.lab.limits.result import LimitResult
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import compare, run_rounds
 from dyninfer.results.postprocess import MAX_CANDIDATES, Postprocess
@@ -51,7 +51,7 @@ Found = tuple[Float32Array, Float32Array, Int64Array]
 """Boxes (D, 4), confidences (D,), class ids (D,)."""
 
 
-def measure(rounds: int, progress: Callable[[], object] = lambda: None) -> list[TargetResult]:
+def measure(rounds: int, progress: Callable[[], object] = lambda: None) -> list[LimitResult]:
     """Time both on a crowded scene (1, 25200, 85), in both ways of use.
 
     Args:
@@ -81,7 +81,7 @@ def _in_clutter(options: Postprocess) -> str:
 
 def _measure_case(
     case: _Case, prediction: Float32Array, rounds: int, progress: Callable[[], object]
-) -> TargetResult:
+) -> LimitResult:
     boxes, scores = head_outputs(prediction)
     options = case.options
     count = check_same(options(boxes, scores), offset_nms(prediction, options))
@@ -95,7 +95,7 @@ def _measure_case(
     times = run_rounds(runs, rounds, progress)
     least = compare(times["one comparison"], times["class-offset NMS"])
     candidates = np.count_nonzero(scores > options.confidence)
-    return TargetResult(
+    return LimitResult(
         key=case.key,
         what=f"{case.what}, against a class-offset NMS with cv2.dnn.NMSBoxes",
         unit="ratio",

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from dyninfer.benchmarks.lab.limits.repeated import keep_freed_memory, repeated
-from dyninfer.benchmarks.lab.limits.result import TargetResult
+from dyninfer.benchmarks.lab.limits.result import LimitResult
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import compare, run_rounds
 from dyninfer.images.prepare import Scratch
@@ -29,7 +29,7 @@ NOTE = (
 )
 
 
-def measure(rounds: int, progress: Callable[[], object] = lambda: None) -> list[TargetResult]:
+def measure(rounds: int, progress: Callable[[], object] = lambda: None) -> list[LimitResult]:
     """Time both on one picture of 1280 x 720 for a tensor of 640 x 640.
 
     Args:
@@ -53,7 +53,7 @@ def measure(rounds: int, progress: Callable[[], object] = lambda: None) -> list[
         run()
     times = run_rounds(runs, rounds, progress)
     return [
-        TargetResult(
+        LimitResult(
             key="preprocessing",
             what=f"{WIDTH}x{HEIGHT} to {SIZE}x{SIZE}, against letterbox and blobFromImage",
             unit="ratio",

@@ -1,4 +1,4 @@
-"""One speed target and what was measured."""
+"""One speed limit and what was measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dyninfer.evaluation.interleaved import RatioEstimate
 
 
 @dataclass(frozen=True)
-class TargetResult:
+class LimitResult:
     """A figure that the project wants to stay below.
 
     Attributes:

@@ -28,7 +28,7 @@ def test_plain_sessions_route_and_trace_as_a_detector_does(tmp_path, write) -> N
         manifest = detector.manifest
         images = {
             name: support.coded_images(CODES, manifest.image_inputs[name].height)
-            for name in manifest.read_images
+            for name in manifest.image_tensors
         }
         runner = ArrayRunner(images, PlainStages(detector.bundle).run)
         route = plan(manifest)

@@ -26,7 +26,7 @@ def test_groups_come_in_their_own_order_whatever_was_asked_first() -> None:
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("", "no group of targets is named"), ("engine", "did you mean engines"), ("x", "expected")],
+    [("", "no group of limits is named"), ("engine", "did you mean engines"), ("x", "expected")],
 )
 def test_groups_that_do_not_exist_are_refused(text: str, reason: str) -> None:
     with pytest.raises(InputError, match=reason):

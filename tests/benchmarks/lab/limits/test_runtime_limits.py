@@ -1,4 +1,4 @@
-"""Targets of the runtime itself, with few rounds and tiny models: the bookkeeping is right."""
+"""Limits of the runtime itself, with few rounds and tiny models: the bookkeeping is right."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dyninfer
-from dyninfer import AlwaysEasy, AlwaysHard, Bundle, InputError
+from dyninfer import Bundle, Forced, InputError
 from dyninfer.benchmarks.lab.limits import batching, end_to_end, loading, overhead
 from dyninfer.benchmarks.lab.limits.bare_route import BareRoute
 from dyninfer.benchmarks.lab.limits.idle_bundle import SIZE, write_idle_bundle
@@ -43,10 +43,10 @@ def test_the_overhead_is_what_the_sessions_do_not_take(monkeypatch) -> None:
         assert result.measured.median > 0
 
 
-@pytest.mark.parametrize("hard", [(), (0, 1, 2), (1,)])
-def test_sessions_run_by_hand_do_what_the_runtime_does(small_bundle: Path, hard) -> None:
+@pytest.mark.parametrize("ways", [(0, 0, 0), (1, 1, 1), (0, 1, 0)])
+def test_sessions_run_by_hand_do_what_the_runtime_does(small_bundle: Path, ways) -> None:
     images = support.random_images(3, 64, 96)
-    bound = BareRoute(small_bundle).bind({"images": images}, hard)
+    bound = BareRoute(small_bundle).bind({"images": images}, ways)
     for memory in bound._memory[1::2]:  # outputs
         for array in memory.values():
             array.fill(np.nan)
@@ -54,17 +54,44 @@ def test_sessions_run_by_hand_do_what_the_runtime_does(small_bundle: Path, hard)
     found = [array for memory in bound._memory[1::2] for array in memory.values()]
     assert all(np.isfinite(array).all() for array in found)
     with dyninfer.load(small_bundle) as detector:
-        detector.policy = AlwaysHard() if hard else AlwaysEasy()
-        expected = detector.infer({"images": images})
-    rows = list(hard) or [0, 1, 2]
+        expected = detector.infer({"images": images}, policy=Forced(ways))
     boxes = bound._memory[-1]["boxes_xyxy"]
-    for position, row in enumerate(rows):
+    last = [row for row in range(3) if ways[row] == max(ways)]
+    for position, row in enumerate(last):
         np.testing.assert_allclose(boxes[position], expected[row].outputs["boxes_xyxy"], atol=1e-3)
 
 
-def test_only_cascades_of_two_exits_are_run_by_hand(tmp_path: Path) -> None:
-    with support.refuses(InputError, "1 exits", "static.dyn"):
-        BareRoute(support.write_static(tmp_path / "static.dyn"))
+@pytest.mark.parametrize(
+    ("write", "ways"),
+    [
+        (support.write_static_two_stages, (0, 0)),
+        (support.write_three_exits, (2, 0, 1, 2)),
+        (support.write_select_detectors, (1, 0)),
+        (support.write_select_classifiers, (1, 1)),
+    ],
+)
+def test_any_route_is_run_by_hand(tmp_path: Path, write, ways) -> None:
+    route = BareRoute(write(tmp_path / "any.dyn"))
+    images = batching.random_images(route.manifest, len(ways))
+    with dyninfer.load(tmp_path / "any.dyn") as detector:
+        expected = detector.infer(images, policy=Forced(ways))
+    bound = route.bind(images, ways)
+    made = bound._memory[1::2]
+    for outputs in made:
+        for array in outputs.values():
+            array.fill(np.nan)
+    bound.run()
+    for name in route.manifest.task.outputs:
+        found = np.concatenate([outputs[name] for outputs in made if name in outputs])
+        wanted = np.concatenate(
+            [
+                e.outputs[name][None]
+                for way in sorted(set(ways))
+                for e in expected
+                if e.exit_index == way
+            ]
+        )
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
 def test_loading_is_timed_in_processes_of_its_own(idle: Path) -> None:

@@ -5,23 +5,23 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dyninfer.benchmarks.lab.limits.record import TargetsRecord, read_targets
-from dyninfer.benchmarks.lab.limits.result import TargetResult
-from dyninfer.benchmarks.lab.limits.table import print_targets, targets_markdown, targets_table
+from dyninfer.benchmarks.lab.limits.record import LimitsRecord, read_limits
+from dyninfer.benchmarks.lab.limits.result import LimitResult
+from dyninfer.benchmarks.lab.limits.table import limits_markdown, limits_table, print_limits
 from dyninfer.benchmarks.lab.run_record import ended_run, write_run
 from dyninfer.benchmarks.machine import MachineLog, describe_machine
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import RatioEstimate
 
 
-def result(median: float, limit: float = 0.7, unit: str = "ratio") -> TargetResult:
+def result(median: float, limit: float = 0.7, unit: str = "ratio") -> LimitResult:
     measured = RatioEstimate(median, median * 0.9, median * 1.1, 0.95, 3)
     times = {"ours": (1.0, 2.0, 3.0), "theirs": (2.0, 4.0, 6.0)}
-    return TargetResult("a-row", "this over that", unit, limit, measured, times, "a note")
+    return LimitResult("a-row", "this over that", unit, limit, measured, times, "a note")
 
 
-def record(*results: TargetResult) -> TargetsRecord:
-    return TargetsRecord(
+def record(*results: LimitResult) -> LimitsRecord:
+    return LimitsRecord(
         **ended_run("dyninfer.benchmarks.lab.limits", describe_machine()),
         log=MachineLog(1.0, 2, {}),
         model="a model",
@@ -29,13 +29,13 @@ def record(*results: TargetResult) -> TargetsRecord:
     )
 
 
-def test_a_target_holds_up_to_its_limit() -> None:
+def test_a_limit_holds_up_to_its_limit() -> None:
     assert result(0.7).holds
     assert not result(0.7001).holds
 
 
 def test_microseconds_and_ratios_are_written_with_digits_that_mean_something() -> None:
-    table = targets_table(record(result(0.5), result(123.4, 100, "microseconds")))
+    table = limits_table(record(result(0.5), result(123.4, 100, "microseconds")))
     fast, slow = (tuple(cell.text for cell in row) for row in table.rows)
     assert fast == ("a-row", "0.7", "0.500", "0.450 to 0.550", "met")
     assert slow == ("a-row", "100 µs", "123 µs", "111 to 136", "missed")
@@ -44,26 +44,26 @@ def test_microseconds_and_ratios_are_written_with_digits_that_mean_something() -
 def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
     written = record(result(0.5), result(120.0, 100, "microseconds"))
     write_run(written, tmp_path / "new" / "targets.json")
-    again = read_targets(tmp_path / "new" / "targets.json")
-    assert targets_markdown(again) == targets_markdown(written)
-    assert read_targets(tmp_path / "new" / "targets.json").machine == written.machine
+    again = read_limits(tmp_path / "new" / "targets.json")
+    assert limits_markdown(again) == limits_markdown(written)
+    assert read_limits(tmp_path / "new" / "targets.json").machine == written.machine
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]"])
 def test_another_file_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other.json"
     path.write_text(content)
-    with pytest.raises(InputError, match="not a record of the targets") as refusal:
-        read_targets(path)
+    with pytest.raises(InputError, match="not a record of the limits") as refusal:
+        read_limits(path)
     assert "\n" not in str(refusal.value)
     with pytest.raises(InputError, match="cannot be read"):
-        read_targets(tmp_path / "absent.json")
+        read_limits(tmp_path / "absent.json")
 
 
 def test_a_record_is_legible_at_80_columns() -> None:
     console = Console(width=80)
     with console.capture() as shown:
-        print_targets(record(result(0.5)), console)
+        print_limits(record(result(0.5)), console)
     *_, head, rule, row = shown.get().split("\n\n")[0].splitlines()
     assert max(map(len, (head, rule, row))) <= 80
     assert "0.450 to 0.550" in shown.get()
