@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 # Type stubs of TensorRT, which tests compare the code with. Without --no-deps they would bring
 # TensorRT itself, which cannot be installed everywhere.
 STUBS := tensorrt-stubs==10.13.0.35.1
+# Test files are dealt out to processes, each of which takes about 1 GB.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-fast test-gpu check lint types format clean
 
@@ -24,10 +26,10 @@ demo: $(READY)  ## Export, verify and run the embedded model; pictures land in d
 	$(BIN)/dyninfer demo
 
 test: $(READY)  ## Run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(READY)  ## Run the tests that take less than ten seconds each
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-gpu: $(READY)  ## Run everything that needs an NVIDIA GPU and write gpu-report.json
 	DYNINFER_GPU_REPORT=gpu-report.json $(BIN)/python -m pytest -m gpu tests/gpu
