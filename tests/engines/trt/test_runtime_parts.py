@@ -454,4 +454,4 @@ def test_a_workspace_that_cannot_be_freed_is_logged_and_not_fatal(tmp_path, capl
     rig.machine.failures["cudaStreamSynchronize"] = "cudaErrorInvalidValue"
     workspace.close()
     assert "could not be freed" in caplog.text
-    assert bundle.manifest.exits
+    assert bundle.manifest.ways
