@@ -33,13 +33,6 @@ class ConvBnSiLU(nn.Module):
         return F.silu(self.bn(self.conv(x)))
 
 
-class MaxPool2(nn.Module):
-    """2x2 max pooling with stride 2."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, 2, 2)
-
-
 class SpaceToDepth2(nn.Module):
     """(N, C, H, W) -> (N, 4C, H/2, W/2): row parity varies fastest over the channel blocks."""
 
@@ -53,13 +46,6 @@ class Concat(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return torch.cat(inputs, 1)
-
-
-class Upsample2xNearest(nn.Module):
-    """Nearest-neighbour upsampling by two."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 class SPPCSPC(nn.Module):

@@ -92,13 +92,13 @@ def _build_single(row: Row, plan: Plan) -> nn.Module:
         case Op.CONV:
             return layers.ConvBnSiLU(cins[0], cout, row.kernel, row.stride)
         case Op.MAX_POOL:
-            return layers.MaxPool2()
+            return nn.MaxPool2d(2)
         case Op.SPACE_TO_DEPTH:
             return layers.SpaceToDepth2()
         case Op.CONCAT:
             return layers.Concat()
         case Op.UPSAMPLE:
-            return layers.Upsample2xNearest()
+            return nn.Upsample(scale_factor=2.0, mode="nearest")
         case Op.SPPCSPC:
             return layers.SPPCSPC(cins[0], plan.hidden[row.ref], cout)
         case Op.REP_CONV:

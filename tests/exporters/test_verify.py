@@ -15,8 +15,8 @@ import pytest
 import dyninfer
 from dyninfer.bundle.folder import file_sha256
 from dyninfer.exporters.parity import Flips, Parity
-from dyninfer.types import AnyArray as Array
 from dyninfer.exporters.verify import verify
+from dyninfer.types import AnyArray as Array
 from tests import support
 
 PICTURES = support.random_pictures(3)
