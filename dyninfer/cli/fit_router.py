@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dyninfer.bundle.folder import SUFFIX
+from dyninfer.bundle.folder import SUFFIX, Bundle
 from dyninfer.bundle.writing import check_target
 from dyninfer.cli.common import (
     BundleArgument,
@@ -91,6 +91,7 @@ def fit_router(
     require_export_extra()
     from dyninfer.exporters.router.features import FeatureKind
     from dyninfer.exporters.router.fit import FitOptions, refuse_useless
+    from dyninfer.exporters.router.write import write_routed
 
     target = output or bundle.with_name(f"{bundle.name.removesuffix(SUFFIX)}-routed{SUFFIX}")
     _check_target(bundle, target, overwrite=overwrite)
@@ -101,7 +102,8 @@ def fit_router(
     else:
         print_comparison(fit)
     refuse_useless(fit)
-    _write(bundle, target, fit, overwrite=overwrite)
+    routers = [entry.router for entry in fit.exits]
+    write_routed(Bundle.open(bundle), target, routers, fit.record, overwrite=overwrite)
     if not json_output:
         stdout.print(f"wrote [bold]{escape(str(target))}[/bold]", soft_wrap=True)
         name = shlex.quote(str(target))
@@ -150,14 +152,6 @@ def _run(
         views = len(samples.items) * (1 + options.augment)
         progress.reset(task, description="running views of the pictures", total=views)
         return fit_routers(detector, samples, options, lambda: progress.advance(task))
-
-
-def _write(path: Path, target: Path, fit: RouterFit, *, overwrite: bool) -> None:
-    from dyninfer.bundle.folder import Bundle
-    from dyninfer.exporters.router.write import write_routed
-
-    routers = [entry.router for entry in fit.exits]
-    write_routed(Bundle.open(path), target, routers, fit.record, overwrite=overwrite)
 
 
 def print_comparison(fit: RouterFit) -> None:

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from dyninfer.bundle.manifest import Manifest, TensorSpec
+from dyninfer.bundle.manifest import Manifest, Task, TensorSpec
 from dyninfer.errors import InputError
-
-DETECTION_OUTPUTS = ("boxes_xyxy", "class_scores")
 
 
 class FeatureKind(str, Enum):
@@ -144,9 +141,13 @@ def _mean_of_best(kept: Tensor, count: int) -> Tensor:
     return kept.topk(count, dim=1).values.mean(dim=1)
 
 
+Features = DetectionStatistics | PooledFeatures
+"""Modules whose ``names`` are those of the columns that they compute."""
+
+
 def build_features(
     manifest: Manifest, exit_index: int, kind: FeatureKind
-) -> tuple[nn.Module, tuple[TensorSpec, ...]]:
+) -> tuple[Features, tuple[TensorSpec, ...]]:
     """The features of an exit and the outputs of its body that they read.
 
     Raises:
@@ -154,7 +155,7 @@ def build_features(
     """
     exit_ = manifest.ways[exit_index]
     outputs = {spec.name: spec for spec in manifest.stages[exit_.body].outputs}
-    detects = all(name in outputs for name in DETECTION_OUTPUTS)
+    detects = all(name in outputs for name in Task.DETECT.outputs)
     if kind is FeatureKind.AUTO:
         kind = FeatureKind.DETECTIONS if detects else FeatureKind.POOLED
     if kind is FeatureKind.DETECTIONS:
@@ -163,7 +164,7 @@ def build_features(
                 f"body {exit_.body!r} ends in {', '.join(outputs)}, without boxes_xyxy and "
                 "class_scores; fit its router with --features pooled"
             )
-        specs = tuple(outputs[name] for name in DETECTION_OUTPUTS)
+        specs = tuple(outputs[name] for name in Task.DETECT.outputs)
         image = manifest.image_inputs[exit_.image_input]
         boxes = _fixed_shape(specs[0])[1]
         return DetectionStatistics(image.height, image.width, boxes), specs
@@ -175,11 +176,6 @@ def build_features(
         )
     names = [f"{s.name}[{channel}]" for s in specs for channel in range(_fixed_shape(s)[1])]
     return PooledFeatures(names), specs
-
-
-def feature_names(module: nn.Module) -> tuple[str, ...]:
-    """Names of the columns that a module of this file computes."""
-    return cast("tuple[str, ...]", module.names)
 
 
 def _fixed_shape(spec: TensorSpec) -> tuple[int, ...]:
