@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from torch import Tensor, nn
 from dyninfer.bundle.manifest import BATCH_AXIS, Stage, TensorSpec
 from dyninfer.bundle.writing import write_stage_file
 from dyninfer.errors import ExportError
+from dyninfer.exporters.extras import quiet
 from dyninfer.exporters.macs import count_macs
 
 OPSET = 17  # the newest that TensorRT 8.6 reads
@@ -90,7 +88,7 @@ def _to_onnx(stage: StageExport) -> ModelProto:
     parameters = inspect.signature(stage.module.forward).parameters.values()
     variadic = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
     try:
-        with _quiet():
+        with quiet("torch.onnx", "onnxscript", "onnx_ir"):
             program = torch.onnx.export(
                 stage.module,
                 tuple(stage.inputs.values()),
@@ -123,22 +121,6 @@ def _to_opset(model: ModelProto) -> ModelProto:
     if all(entry.version == OPSET for entry in model.opset_import if not entry.domain):
         return model
     return onnx.version_converter.convert_version(model, OPSET)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what the exporter prints about itself; errors still come as exceptions."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _clean(model: ModelProto) -> ModelProto:

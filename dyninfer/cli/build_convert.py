@@ -20,8 +20,8 @@ from dyninfer.cli.common import warn
 
 if TYPE_CHECKING:
     from dyninfer.evaluation.dataset import Sample, Samples
+    from dyninfer.exporters.precision.convert import ConvertedStage
     from dyninfer.exporters.precision.settings import Int8Settings
-    from dyninfer.exporters.precision.variant import ConvertedStage
 
 _FEW_PICTURES = 50
 _HELD_OUT_EVERY = 5
@@ -70,7 +70,9 @@ def convert_stages(
         kept_high={name: stage.kept_float for name, stage in made.items() if stage.kept_float},
     )
     parity = _compare(bundle, made, pictures.measured, progress)
-    return Converted(_changed(bundle, made), conversion, parity)
+    own = bundle.manifest.stages
+    changed = {n: stage.path for n, stage in made.items() if stage.sha256 != own[n].sha256}
+    return Converted(changed, conversion, parity)
 
 
 def _compare(
@@ -87,11 +89,6 @@ def _compare(
     paths = [sample.path for sample in measured]
     advance = partial(progress.advance, task)
     return measure_precision(bundle, made, paths, truths or None, advance).to_dict()
-
-
-def _changed(bundle: Bundle, made: Mapping[str, ConvertedStage]) -> dict[str, Path]:
-    stages = bundle.manifest.stages
-    return {n: stage.path for n, stage in made.items() if stage.sha256 != stages[n].sha256}
 
 
 def same_conversion(asked: PictureChoices, bundle: Bundle, conversion: Conversion | None) -> bool:

@@ -17,7 +17,7 @@ from dyninfer.exporters.dynamicdet.fold import fold
 from dyninfer.exporters.dynamicdet.model import DynamicDetector
 from dyninfer.exporters.dynamicdet.stages import IMAGES, FirstStage, build_stages
 from dyninfer.exporters.family import Exported, Progress
-from dyninfer.exporters.source_stage import SourceStage, TorchStage, torch_stages
+from dyninfer.exporters.source_stage import SourceStage, TorchStage
 
 
 class DynamicDet:
@@ -52,7 +52,8 @@ class DynamicDet:
 
 def _stages_of(model: DynamicDetector, manifest: Manifest) -> dict[str, SourceStage]:
     spec = manifest.image_inputs[IMAGES]
-    return torch_stages(build_stages(model, (spec.height, spec.width)))
+    stages = build_stages(model, (spec.height, spec.width))
+    return {name: TorchStage(stage) for name, stage in stages.items()}
 
 
 DYNAMICDET = DynamicDet()

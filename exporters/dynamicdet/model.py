@@ -59,8 +59,8 @@ class DynamicDetector(nn.Module):
         return self.router(self.pooled(features))  # type: ignore[no-any-return]  # untyped torch
 
     def pooled(self, features: Features) -> Tensor:
-        """What the router reads: (N, router channels)."""
-        return layers.pool([features[ref] for ref in self.topology.router_inputs])
+        """Global averages of the feature maps that the router reads: (N, router channels)."""
+        return torch.cat([features[ref].mean((2, 3)) for ref in self.topology.router_inputs], 1)
 
     def head(self, features: Features) -> tuple[Tensor, ...]:
         """Raw predictions of the first head, one (N, anchors * (5 + classes), H, W) per level."""

@@ -136,9 +136,7 @@ class HeadStage(ModelStage):
 def build_stages(model: DynamicDetector, image_size: tuple[int, int]) -> dict[str, ModelStage]:
     """The stages of a model by name, in the order they run.
 
-    Args:
-        model: folded for an export, unfolded as the source to compare with.
-        image_size: height and width, multiples of the largest stride.
+    ``image_size`` is height and width, multiples of the largest stride.
     """
     stages: dict[str, ModelStage] = {"first": FirstStage(model)}
     if model.router is not None:
