@@ -46,14 +46,7 @@ def write_stage(stage: StageExport, folder: Path, file: str) -> tuple[Stage, dic
         ExportError: PyTorch cannot run or export the module.
         OSError: the file cannot be written.
     """
-    produced = _run(stage)
-    outputs = dict(
-        zip(
-            stage.output_names,
-            [produced] if isinstance(produced, Tensor) else produced,
-            strict=True,
-        )
-    )
+    outputs = dict(zip(stage.output_names, _run(stage), strict=True))
     model = _to_onnx(stage)
     entry = Stage(
         file=file,
@@ -66,10 +59,11 @@ def write_stage(stage: StageExport, folder: Path, file: str) -> tuple[Stage, dic
     return entry, outputs
 
 
-def _run(stage: StageExport) -> Tensor | tuple[Tensor, ...]:
+def _run(stage: StageExport) -> tuple[Tensor, ...]:
     try:
         with torch.inference_mode():
-            return stage.module(*stage.inputs.values())  # type: ignore[no-any-return]  # untyped torch
+            made = stage.module(*stage.inputs.values())
+        return (made,) if isinstance(made, Tensor) else made
     except (RuntimeError, ValueError) as error:  # shapes of a user's topology that do not meet
         shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in stage.inputs.items())
         reason = str(error).strip().splitlines()[0]

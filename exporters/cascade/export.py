@@ -73,9 +73,8 @@ def export_cascade(
         stages = {}
         for ordinal, detector, image_input in zip(ORDINALS, planned, inputs, strict=False):
             progress(f"writing {ordinal}")
-            written = write_stage(ordinal, detector, image_input, folder)
-            stages[ordinal] = written.entry
-            notes.append(written.note)
+            stages[ordinal], note = write_stage(ordinal, detector, image_input, folder)
+            notes.append(note)
         return _manifest(planned, stages, inputs, classes.names, output, options)
 
     manifest = write_bundle(output, write, overwrite=options.overwrite)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,18 +32,13 @@ PLAN_KEY = "dyninfer_detector"
 BATCHES = (1, 2, 3)
 
 
-@dataclass(frozen=True)
-class WrittenStage:
-    """A stage's entry in the manifest, and a note where it takes one image at a time."""
-
-    entry: Stage
-    note: str | None
-
-
 def write_stage(
     ordinal: str, planned: PlannedDetector, image_input: str, folder: Path
-) -> WrittenStage:
+) -> tuple[Stage, str | None]:
     """Write ``onnx/<ordinal>.onnx``, with a dynamic batch where that was found to work.
+
+    Returns:
+        The stage's entry in the manifest, and a note where it takes one image at a time.
 
     Raises:
         ExportError: the detector works neither with a dynamic batch nor with single images.
@@ -70,7 +64,7 @@ def write_stage(
         rows_per_run=1 if reason else None,
     )
     note = f"{ordinal}: takes one image at a time ({_short(reason)})" if reason else None
-    return WrittenStage(entry, note)
+    return entry, note
 
 
 def _short(reason: str) -> str:

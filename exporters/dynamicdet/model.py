@@ -30,10 +30,8 @@ class DynamicDetector(nn.Module):
         super().__init__()
         self.plan = plan
         self.topology = plan.topology
-        if plan.router_hidden is None:
-            self.router = None
-        else:
-            self.router = layers.Router(plan.router_channels, plan.router_hidden)
+        hidden = plan.router_hidden
+        self.router = None if hidden is None else layers.Router(plan.router_channels, hidden)
         for part in Part:
             modules = nn.ModuleList(build_row(row, plan) for row in plan.topology.parts[part])
             setattr(self, part.prefix, modules)
@@ -79,10 +77,8 @@ class DynamicDetector(nn.Module):
 
 def build_row(row: Row, plan: Plan) -> nn.Module:
     """The module of one row, with the widths of ``plan``."""
-    if row.repeat > 1:
-        single = [_build_single(row, plan) for _ in range(row.repeat)]
-        return nn.Sequential(*single)
-    return _build_single(row, plan)
+    single = [_build_single(row, plan) for _ in range(row.repeat)]
+    return nn.Sequential(*single) if row.repeat > 1 else single[0]
 
 
 def _build_single(row: Row, plan: Plan) -> nn.Module:

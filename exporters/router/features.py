@@ -72,14 +72,15 @@ class DetectionStatistics(nn.Module):
         same = (class_ids.unsqueeze(2) == class_ids.unsqueeze(1)).float()
         kept = ((overlap * same * self.surer).amax(dim=1) <= self._SUPPRESS_IOU).float()
         second = _second_class(scores, rows)
+        anywhere = scores.amax(dim=1)  # how sure it is of every class, wherever it is
         values = [
             *self._unsure_by_size(boxes, best, kept),
             (kept * torch.sigmoid((best - 0.1) / 0.03)).sum(1),
             (kept * torch.sigmoid((best - 0.5) / 0.05)).sum(1),
-            self._unsure_classes(scores),
+            (anywhere * (1 - anywhere)).sum(1),
             (kept * second * (best > self._FLOOR).float()).sum(1),
             _overlap_of_classes(overlap, same, best * kept, self._SUPPRESS_IOU),
-            _mean_of_best(best * kept, min(self._BEST, self._candidates)),
+            (best * kept).topk(min(self._BEST, self._candidates), dim=1).values.mean(dim=1),
         ]
         return torch.log1p(torch.stack(values, dim=1))
 
@@ -92,11 +93,6 @@ class DetectionStatistics(nn.Module):
         above_large = torch.sigmoid((side - self._LARGE) / self._SOFT_SIDE)
         weights = (1 - above_small, above_small * (1 - above_large), above_large)
         return [(unsure * weight).sum(1) for weight in weights]
-
-    def _unsure_classes(self, scores: Tensor) -> Tensor:
-        """(N,) of every class, how unsure it is that the image shows it anywhere."""
-        anywhere = scores.amax(dim=1)
-        return (anywhere * (1 - anywhere)).sum(1)
 
 
 class PooledFeatures(nn.Module):
@@ -135,10 +131,6 @@ def _overlap_of_classes(overlap: Tensor, same: Tensor, kept: Tensor, iou: float)
     """(N,) boxes of different classes on the same thing, weighted by both confidences."""
     doubled = overlap * (overlap > iou).float() * (1 - same)
     return (doubled * kept.unsqueeze(2) * kept.unsqueeze(1)).sum(dim=(1, 2))
-
-
-def _mean_of_best(kept: Tensor, count: int) -> Tensor:
-    return kept.topk(count, dim=1).values.mean(dim=1)
 
 
 Features = DetectionStatistics | PooledFeatures
