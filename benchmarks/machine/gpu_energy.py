@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from dyninfer.benchmarks.machine.integrator import PowerIntegrator
-from dyninfer.benchmarks.machine.nvml import Handle, NvmlModule, find_handle, reason_of
+from dyninfer.benchmarks.machine.nvml import Handle, LoadNvml, NvmlModule, find_handle, reason_of
 from dyninfer.errors import DyninferError
 
 _MILLI = 1000
@@ -32,7 +30,7 @@ class GpuEnergyMeter:
                 f"NVML gives no energy any more ({reason_of(error)}), expected millijoules; "
                 "measure without energy"
             ) from None
-        return (now - self._start) / _MILLI
+        return float(now - self._start) / _MILLI
 
     def close(self) -> None:
         """Leave NVML."""
@@ -42,7 +40,7 @@ class GpuEnergyMeter:
 
 
 def open_gpu_energy(
-    load: Callable[[], tuple[NvmlModule | None, str]], device: str
+    load: LoadNvml, device: str
 ) -> tuple[GpuEnergyMeter | PowerIntegrator | None, str]:
     """A meter over the counter, or over the power where there is no counter; or why neither is."""
     nvml, why = load()
@@ -64,7 +62,7 @@ def open_gpu_energy(
 
     def watts() -> float | None:
         try:
-            return nvml.nvmlDeviceGetPowerUsage(gpu) / _MILLI
+            return float(nvml.nvmlDeviceGetPowerUsage(gpu)) / _MILLI
         except nvml.NVMLError:
             return None
 
