@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -150,3 +150,29 @@ class Chart:
 
     wide: Element
     narrow: Element
+
+
+@dataclass(frozen=True)
+class MovingChart:
+    """A chart with a mark at each size, by its name, and where that stands at each setting."""
+
+    chart: Chart
+    places: Mapping[str, Sequence[Point]]
+
+
+def moving_chart(mark: str, draw: Callable[[int], tuple[Element, list[Point]]]) -> MovingChart:
+    """Draw at both sizes; the marks are called ``mark`` and the width."""
+    wide, narrow = draw(WIDE), draw(NARROW)
+    places = {f"{mark}-{WIDE}": wide[1], f"{mark}-{NARROW}": narrow[1]}
+    return MovingChart(Chart(wide[0], narrow[0]), places)
+
+
+def movable(name: str, place: Point, *children: Element) -> Element:
+    """What is drawn around the origin and then moved as one, by a script too."""
+    return element("g", *children, data_moves=name, transform=moved_to(place))
+
+
+def moved_to(place: Point) -> str:
+    """The value of an attribute ``transform``."""
+    x, y = place
+    return f"translate({x:.2f} {y:.2f})"
