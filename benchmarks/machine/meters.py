@@ -1,4 +1,4 @@
-"""Energy from power: what a sensor shows in watts, integrated over time by a sampling thread."""
+"""Energy meters over a counter of joules, and over a sensor of watts that a thread samples."""
 
 from __future__ import annotations
 
@@ -9,6 +9,34 @@ from collections.abc import Callable
 from dyninfer.errors import DyninferError
 
 _LONGEST_GAP_S = 5.0
+
+
+class CounterMeter:
+    """An energy meter over a counter of joules, which is read when the meter is asked.
+
+    ``read_joules`` raises DyninferError where the counter does not answer.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        read_joules: Callable[[], float],
+        on_close: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.source = source
+        self._read_joules, self._on_close = read_joules, on_close
+        self._lock = threading.Lock()
+        self._start = read_joules()
+
+    def joules(self) -> float:
+        """Energy since the meter was opened."""
+        with self._lock:
+            return self._read_joules() - self._start
+
+    def close(self) -> None:
+        """Let go of the counter, once."""
+        on_close, self._on_close = self._on_close, lambda: None
+        on_close()
 
 
 class PowerIntegrator:
