@@ -42,14 +42,8 @@ class CounterMeter:
 class PowerIntegrator:
     """An energy meter over a power sensor: trapezoidal rule over its samples.
 
-    A sample that the sensor refuses is left out; the next one closes the gap.
-
-    Args:
-        source: what the sensor is called.
-        read_watts: its power now, or None where it refuses.
-        interval_s: seconds from one sample to the next.
-        clock: in seconds.
-        on_close: called once at the end.
+    A sample that the sensor refuses (``read_watts`` gives None) is left out; the next one closes
+    the gap.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ def find_rails(root: Path = Path("/")) -> tuple[Rail, ...]:
     """Every rail that is measured, in the order of the monitors."""
     rails: list[Rail] = []
     for chip in matching(root / "sys/class/hwmon", "hwmon*"):
-        name = (read_text(chip / "name") or "").lower()
+        name = read_text(chip / "name").lower()
         if name.startswith("ina3221"):
             rails += _channels_of(chip)
         elif name.startswith("ina238") and (chip / "power1_input").exists():

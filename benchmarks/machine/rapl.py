@@ -48,7 +48,7 @@ def open_rapl(root: Path = Path("/")) -> tuple[CounterMeter | None, str]:
     """
     zones = []
     for folder in matching(root / POWERCAP, _ZONES):
-        name = read_text(folder / "name") or ""
+        name = read_text(folder / "name")
         if not name.startswith("package"):
             continue
         file = folder / "energy_uj"
