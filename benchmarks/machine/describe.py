@@ -102,7 +102,7 @@ def describe_machine(
     load_nvml: LoadNvml = load_nvml,
 ) -> Machine:
     """The machine that this runs on; ``root`` is where ``proc``, ``sys`` and ``etc`` are."""
-    cpuinfo = read_text(root / _CPUINFO) or ""
+    cpuinfo = read_text(root / _CPUINFO)
     state, missing = read_cpu_state(root)
     jetson, missing_of_jetson = read_jetson(root)
     nvidia = _nvidia(load_nvml)
@@ -110,7 +110,7 @@ def describe_machine(
         cpu=cpu_field(cpuinfo, "model name") or platform.processor() or platform.machine(),
         usable_cores=usable_cores(),
         cpu_flags=cpu_flags(cpuinfo),
-        memory_gib=memory_gib(read_text(root / _MEMINFO) or ""),
+        memory_gib=memory_gib(read_text(root / _MEMINFO)),
         system=system_name(platform.system(), platform.release(), platform.machine()),
         python=f"{platform.python_implementation()} {platform.python_version()}",
         versions=installed_versions(LIBRARIES),
@@ -119,7 +119,7 @@ def describe_machine(
         host=read_host(root),
         nvidia_driver=nvidia.driver,
         cuda_driver=nvidia.cuda_driver,
-        cuda_toolkit=cuda_toolkit(read_text(root / _CUDA_TOOLKIT) or ""),
+        cuda_toolkit=cuda_toolkit(read_text(root / _CUDA_TOOLKIT)),
         gpus=nvidia.gpus,
         jetson=jetson,
         missing=missing | missing_of_jetson | nvidia.missing,

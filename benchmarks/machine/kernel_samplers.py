@@ -102,7 +102,7 @@ def _zones(root: Path, *names: str) -> list[Path]:
     return [
         zone / "temp"
         for zone in matching(root / "sys/class/thermal", "thermal_zone*")
-        if (read_text(zone / "type") or "").lower().startswith(names)
+        if read_text(zone / "type").lower().startswith(names)
     ]
 
 
@@ -141,7 +141,7 @@ class LoadSampler:
             readings["other_load_cores"] = max(0.0, busy - own) / seconds
             readings["steal_cores"] = max(0.0, stolen) / seconds
             self._last = now
-        meminfo = read_text(self._root / "proc/meminfo") or ""
+        meminfo = read_text(self._root / "proc/meminfo")
         available = cpu_field(meminfo, "MemAvailable").split()
         if available:
             readings["memory_available_gib"] = round(int(available[0]) / _KIB_PER_GIB, 2)
@@ -149,7 +149,7 @@ class LoadSampler:
 
     def _read(self) -> tuple[float, float, float, float] | None:
         """Wall-clock time, and seconds of all processes, stolen, and of this family."""
-        line = (read_text(self._root / "proc/stat") or "").partition("\n")[0].split()
+        line = read_text(self._root / "proc/stat").partition("\n")[0].split()
         if len(line) < 9 or line[0] != "cpu":
             return None
         user, nice, system, _, _, irq, softirq, steal = map(int, line[1:9])
@@ -188,13 +188,13 @@ class Family:
         waiting = [process]
         while waiting:
             tasks = matching(self._proc / waiting.pop() / "task", "*")
-            children = [c for t in tasks for c in (read_text(t / "children") or "").split()]
+            children = [c for t in tasks for c in read_text(t / "children").split()]
             found += children
             waiting += children
         return found
 
     def _ticks_of(self, process: str) -> int:
         """utime, stime, cutime and cstime (proc(5), fields 14 to 17); 0 if it has just ended."""
-        text = read_text(self._proc / process / "stat") or ""
+        text = read_text(self._proc / process / "stat")
         fields = text.rpartition(")")[2].split()
         return sum(map(int, fields[11:15])) if len(fields) > 14 else 0

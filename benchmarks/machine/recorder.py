@@ -38,13 +38,8 @@ class MachineRecorder:
     """Samples clocks, temperatures, power and the load of others, from entering to leaving.
 
     Taking a sample reads some small files; in a virtual machine with two busy cores that took
-    0.5 ms of processor time. What it costs is among the readings: ``sampler_cpu_ms``.
-
-    Args:
-        interval_s: seconds from one sample to the next.
-        device: ``cpu``, or a GPU such as ``cuda:0``, whose readings are taken as well.
-        root: where ``proc`` and ``sys`` are.
-        load_nvml: what gives NVML, initialised.
+    0.5 ms of processor time. What it costs is among the readings: ``sampler_cpu_ms``. A device such
+    as ``cuda:0`` adds the readings of that GPU.
     """
 
     def __init__(
@@ -68,11 +63,7 @@ class MachineRecorder:
         self._thread = threading.Thread(target=self._run, daemon=True, name="machine-recorder")
 
     def __enter__(self) -> MachineRecorder:
-        """Take the first sample and start.
-
-        Raises:
-            RuntimeError: it was entered before; make another one.
-        """
+        """Take the first sample and start; a recorder is entered once."""
         load = LoadSampler(self._root)
         self._samplers = [clock_sampler(self._root), load]
         if self._device.startswith("cuda"):
