@@ -10,8 +10,7 @@ import typer
 from rich.console import Console
 
 from dyninfer.benchmarks.lab.limits.groups import GROUPS, Group, check_groups, measure_apart
-from dyninfer.benchmarks.lab.limits.record import LimitsRecord, read_limits
-from dyninfer.benchmarks.lab.limits.result import LimitResult
+from dyninfer.benchmarks.lab.limits.record import LimitResult, LimitsRecord, read_limits
 from dyninfer.benchmarks.lab.limits.table import limits_markdown, print_limits
 from dyninfer.benchmarks.lab.random_models import export_random, random_detector
 from dyninfer.benchmarks.lab.run_record import ended_run, write_run
