@@ -33,21 +33,18 @@ def measure(bundle: Path, rounds: int) -> list[LimitResult]:
     The bare sessions tell what the engines themselves make of a batch: where they gain nothing,
     the runtime cannot either.
 
-    Args:
-        bundle: a cascade of two exits, for ONNX Runtime on the CPU.
-        rounds: how often each is timed, at least 2.
-
     Raises:
         InputError: the bundle does not tell its work, or there are too few rounds.
     """
     bare = BareRoute(bundle)
     images = random_images(bare.manifest, BATCH)
     hard = np.flatnonzero(spread_rows(HARD, BATCH, 0)).tolist()
+    mixed = ForcedHard(HARD / BATCH, BATCH)
     with dyninfer.load(bundle, max_batch=BATCH) as detector:
         runs = {
-            MIXED: _batch_run(detector, images, ForcedHard(HARD / BATCH, BATCH)),
+            MIXED: repeated(lambda: detector.infer(images, policy=mixed)),
             ONE_BY_ONE: _one_by_one_run(detector, images, hard),
-            ALL_LAST: _batch_run(detector, images, LeaveAt(1)),
+            ALL_LAST: repeated(lambda: detector.infer(images, policy=LeaveAt(1))),
             BARE: repeated(bare.bind(images, [int(row in hard) for row in range(BATCH)]).run),
             BARE_ONE_BY_ONE: _bare_one_by_one_run(bare, images, hard),
         }
@@ -92,13 +89,12 @@ def random_images(manifest: Manifest, batch: int, seed: int = 0) -> _Inputs:
     }
 
 
-def _batch_run(detector: Detector, images: _Inputs, policy: ForcedHard | LeaveAt) -> Run:
-    return repeated(lambda: detector.infer(images, policy=policy))
+def _singles(images: _Inputs) -> list[_Inputs]:
+    return [{name: a[row : row + 1] for name, a in images.items()} for row in range(BATCH)]
 
 
 def _bare_one_by_one_run(bare: BareRoute, images: _Inputs, hard: list[int]) -> Run:
-    singles = [{name: array[row : row + 1] for name, array in images.items()} for row in (0, 1)]
-    easy_alone, hard_alone = bare.bind(singles[0], [0]), bare.bind(singles[1], [1])
+    easy_alone, hard_alone = (bare.bind(_singles(images)[way], [way]) for way in (0, 1))
 
     def call() -> None:
         for row in range(BATCH):
@@ -108,9 +104,7 @@ def _bare_one_by_one_run(bare: BareRoute, images: _Inputs, hard: list[int]) -> R
 
 
 def _one_by_one_run(detector: Detector, images: _Inputs, hard: list[int]) -> Run:
-    singles = [
-        {name: array[row : row + 1] for name, array in images.items()} for row in range(BATCH)
-    ]
+    singles = _singles(images)
 
     def call() -> None:
         for row, image in enumerate(singles):

@@ -26,10 +26,6 @@ def measure(bundle: Path, rounds: int) -> list[LimitResult]:
     Engines are the stages' spans of the same call; all that is left of its wall-clock time is
     preparing, reading, postprocessing and the runtime itself.
 
-    Args:
-        bundle: meant for the full-size model; the smaller a model, the larger the share.
-        rounds: how many calls, at least 2.
-
     Raises:
         InputError: there are too few rounds.
     """

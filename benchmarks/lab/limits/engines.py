@@ -21,11 +21,6 @@ def measure(bundle: Path, rounds: int = ROUNDS, settle_ms: float = SETTLE_MS) ->
     Both leave their outputs in buffers. Meant for the full-size Dy-YOLOv7 at 640x640, whose random
     weights :mod:`dyninfer.benchmarks.lab.random_models` makes.
 
-    Args:
-        bundle: with what decides at every decision.
-        rounds: for each way.
-        settle_ms: wait before every run.
-
     Raises:
         InputError: the graph cannot be built from this bundle, or does not run.
     """

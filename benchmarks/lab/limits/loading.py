@@ -37,10 +37,6 @@ def measure(bundle: Path, rounds: int) -> list[LimitResult]:
     or an earlier start; from a disk both wait for the same bytes. Every session has the options
     that dyninfer gives it, and they are created one after the other.
 
-    Args:
-        bundle: for ONNX Runtime on the CPU.
-        rounds: processes of each, at least 2.
-
     Raises:
         InputError: a process failed, or there are too few rounds.
     """

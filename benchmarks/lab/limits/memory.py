@@ -26,10 +26,6 @@ def measure(bundle: Path, rounds: int) -> list[LimitResult]:
     set counts, Python and libraries included. The single graph has the thread pool with which it
     needs less.
 
-    Args:
-        bundle: with what decides at every decision.
-        rounds: so many processes of each.
-
     Raises:
         DyninferError: the graph cannot be built from this bundle, or a process failed.
     """

@@ -52,9 +52,6 @@ def measure(rounds: int) -> list[LimitResult]:
 
     The overhead is the difference: preparing a picture of 32 x 32, the runtime between sessions,
     postprocessing one box. Both are medians over :data:`CALLS` calls.
-
-    Args:
-        rounds: how often each is timed.
     """
     with tempfile.TemporaryDirectory(prefix="dyninfer-idle-") as folder:
         bundle = write_idle_bundle(Path(folder) / "idle.dyn")

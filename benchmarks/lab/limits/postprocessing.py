@@ -53,9 +53,6 @@ Found = tuple[Float32Array, Float32Array, Int64Array]
 def measure(rounds: int) -> list[LimitResult]:
     """Time both on a crowded scene (1, 25200, 85), in both ways of use.
 
-    Args:
-        rounds: how often each is timed in each way, at least 2.
-
     Raises:
         InputError: the two do not find the same, or there are too few rounds.
     """
@@ -108,10 +105,6 @@ def offset_nms(prediction: Float32Array, options: Postprocess) -> Found:
 
     Candidates by objectness, class scores times objectness, best class or all labels above the
     confidence, at most 30,000; then boxes moved apart by class and OpenCV's NMS over all of them.
-
-    Args:
-        prediction: (1, A, 5 + C): centre, size, objectness, class probabilities.
-        options: as for ours.
     """
     rows = prediction[0]
     rows = rows[rows[:, 4] > options.confidence]
@@ -143,7 +136,8 @@ def check_same(ours: Found, theirs: Found) -> int:
     Raises:
         InputError: they did not.
     """
-    if not all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)):
+    same = all(np.array_equal(ours[column], theirs[column]) for column in range(len(ours)))
+    if not same:
         raise InputError(
             f"dyninfer found {len(ours[0])} and the baseline {len(theirs[0])} boxes, "
             "expected the same ones; the two cannot be compared"

@@ -30,9 +30,6 @@ NOTE = (
 def measure(rounds: int) -> list[LimitResult]:
     """Time both on one picture of 1280 x 720 for a tensor of 640 x 640.
 
-    Args:
-        rounds: how often each is timed, at least 2.
-
     Raises:
         InputError: the two do not give the same tensor, or there are too few rounds.
     """
