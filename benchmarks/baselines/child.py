@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from dyninfer.errors import DyninferError
 
 END_TIMEOUT_S = 10.0
 Message = Mapping[str, Any]
+ChildT = TypeVar("ChildT", bound="Child")
 
 
 class ChildError(DyninferError):
@@ -81,7 +82,7 @@ class Child:
         said = self._errors.read().strip().splitlines()
         return f"its process ended with status {status}" + (f": {said[-1]}" if said else "")
 
-    def __enter__(self) -> Child:
+    def __enter__(self: ChildT) -> ChildT:
         return self
 
     def __exit__(self, error: object, *_: object) -> None:

@@ -14,16 +14,16 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from types import TracebackType
 
 import numpy as np
 
 from dyninfer.benchmarks.baselines.child import Child, ChildError
 from dyninfer.benchmarks.baselines.setup import Arrays, CallKind, Setup
-from dyninfer.evaluation.interleaved import Run, run_rounds, warm_up
+from dyninfer.benchmarks.latency.baseline_record import ContenderMemory
+from dyninfer.evaluation.interleaved import run_rounds, warm_up
 
 MODULE = "dyninfer.benchmarks.baselines.worker"
 SETTLE_MS = 100.0
@@ -59,69 +59,43 @@ class ContestTimes:
     idle_cpu_ms: float
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Largest resident set of a fresh process: after loading, and after runs of all ways."""
-
-    load_ms: float
-    loaded_mib: float
-    peak_mib: float
-
-
-class Worker:
-    """A contender's process. A context manager: leaving it ends the process.
+class Worker(Child):
+    """A contender's process.
 
     Raises:
         ChildError: it cannot be opened, or its process ends early.
     """
 
     def __init__(self, setup: Setup, environment: Mapping[str, str] | None = None) -> None:
-        self._child = Child(MODULE, environment)
+        super().__init__(MODULE, environment)
         try:
-            answer = self._child.ask({"setup": asdict(setup)})
+            answer = self.ask({"setup": asdict(setup)})
         except BaseException:
-            self._child.kill()
+            self.kill()
             raise
         self.load_ms: float = answer["load_ms"]
         self.loaded_mib: float = answer["loaded_mib"]
         self.note: str = answer["note"]
 
-    @property
-    def pid(self) -> int:
-        """The process's number."""
-        return self._child.pid
-
     def run(
         self, way: int, call: CallKind, calls: int = 1, *, wake: bool = False
     ) -> dict[str, float]:
         """Run; see :meth:`dyninfer.benchmarks.baselines.worker.Runner.run`."""
-        command = {"way": way, "call": call.value, "calls": calls, "wake": wake}
-        return self._child.ask(command)
+        return self.ask({"way": way, "call": call.value, "calls": calls, "wake": wake})
 
     def outputs(self, way: int, path: Path) -> Arrays:
         """What it finds in the image, by way of a file at ``path`` (``.npz``)."""
-        self._child.ask({"way": way, "outputs": str(path)})
+        self.ask({"way": way, "outputs": str(path)})
         with np.load(path) as arrays:
             return dict(arrays)
 
     def peak_mib(self) -> float:
         """Largest resident set so far."""
-        peak: float = self._child.ask({"memory": True})["peak_mib"]
+        peak: float = self.ask({"memory": True})["peak_mib"]
         return peak
 
-    def __enter__(self) -> Worker:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._child.__exit__(kind, error, traceback)
-
-
-class Contest:
+class Contest(ExitStack):
     """Opened contenders, of which some may drop out.
 
     ``unavailable`` maps those that did to the reason in one line. The one whose name is
@@ -129,28 +103,16 @@ class Contest:
     """
 
     def __init__(self, indispensable: str | None = None) -> None:
+        super().__init__()
         self.workers: dict[str, Worker] = {}
         self.unavailable: dict[str, str] = {}
         self._indispensable = indispensable
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Contest:
-        self._stack.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, traceback)
 
     def open(self, name: str, setup: Setup, environment: Mapping[str, str] | None = None) -> None:
         """Start a contender; it drops out at once where it cannot be opened."""
 
         def start() -> None:
-            self.workers[name] = self._stack.enter_context(Worker(setup, environment))
+            self.workers[name] = self.enter_context(Worker(setup, environment))
 
         self.attempt(name, start)
 
@@ -187,14 +149,12 @@ class Contest:
         contender, all make one call that is not timed first, since caches are cold after a wait.
         """
         turns = [_Turn(self, entry, way, settle_ms) for entry in entries]
-        runs: dict[str, Run] = {turn.entry.name: turn for turn in turns}
-        warm = {name: warm_up(run, WARM_UP_RUNS) for name, run in runs.items()}
         for turn in turns:
-            turn.calls = calls_in_a_turn(warm[turn.entry.name][-1])
+            turn.calls = calls_in_a_turn(warm_up(turn, WARM_UP_RUNS)[-1])
         wake = any(turn.calls > 1 for turn in turns)
         for turn in turns:
             turn.wake = wake
-        times = run_rounds(runs, rounds, on_round)
+        times = run_rounds({turn.entry.name: turn for turn in turns}, rounds, on_round)
         return [
             ContestTimes(turn.entry, way, tuple(times[turn.entry.name]), median(turn.idle_cpu_ms))
             for turn in turns
@@ -210,25 +170,24 @@ class _Turn:
     entry: Entry
     way: int
     settle_ms: float
-
-    def __post_init__(self) -> None:
-        self.calls = 1
-        self.wake = False
-        self.idle_cpu_ms: list[float] = []
+    calls: int = 1
+    wake: bool = False
+    idle_cpu_ms: list[float] = field(default_factory=list)
 
     def __call__(self) -> float:
-        spent = [math.nan]
+        spent = math.nan
 
         def run() -> None:
+            nonlocal spent
             worker = self.contest.workers[self.entry.contender]
             time.sleep(self.settle_ms / 1e3)
             answer = worker.run(self.way, self.entry.call, self.calls, wake=self.wake)
             self.idle_cpu_ms.append(answer["idle_cpu_ms"])
-            spent[0] = answer["ms"]
+            spent = answer["ms"]
 
         if self.entry.contender in self.contest.workers:
             self.contest.attempt(self.entry.contender, run)
-        return spent[0]
+        return spent
 
 
 def calls_in_a_turn(call_ms: float) -> int:
@@ -240,14 +199,10 @@ def calls_in_a_turn(call_ms: float) -> int:
 
 
 def measure_memory(
-    setup: Setup,
-    ways: int,
-    runs: int = MEMORY_RUNS,
-    environment: Mapping[str, str] | None = None,
-) -> Memory:
+    name: str, setup: Setup, ways: int, environment: Mapping[str, str] | None = None
+) -> ContenderMemory:
     """Peak memory of a fresh process that opens the contender and runs its ways in turns."""
     with Worker(setup, environment) as worker:
-        for _ in range(runs):
-            for way in range(ways):
-                worker.run(way, CallKind.API)
-        return Memory(worker.load_ms, worker.loaded_mib, worker.peak_mib())
+        for way in MEMORY_RUNS * [*range(ways)]:
+            worker.run(way, CallKind.API)
+        return ContenderMemory(name, worker.load_ms, worker.loaded_mib, worker.peak_mib())

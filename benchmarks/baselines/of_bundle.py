@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 
 import dyninfer
-from dyninfer.benchmarks.baselines.setup import Action, Arrays, CallKind, Setup, read_inputs
+from dyninfer.benchmarks.baselines.setup import (
+    Action,
+    Arrays,
+    CallKind,
+    Contender,
+    Setup,
+    read_inputs,
+)
 from dyninfer.benchmarks.latency.forced import ForcedWay
 from dyninfer.builds.choice import choose_build, stage_file
 from dyninfer.bundle.folder import Bundle
@@ -21,10 +28,8 @@ from dyninfer.runtime.plan import alone, stages_of
 from dyninfer.runtime.session import EngineRunner
 
 
-class DyninferContender:
+class DyninferContender(Contender):
     """Separate engines behind the public API, or (``engines``) the session below it."""
-
-    note = ""
 
     def __init__(self, setup: Setup) -> None:
         self._detector = dyninfer.load(
@@ -52,14 +57,12 @@ class DyninferContender:
         return {name: array[None] for name, array in found.outputs.items()}
 
 
-class LastExitContender:
+class LastExitContender(Contender):
     """The stages that the last way needs, and no others, on the engines dyninfer opens.
 
     What a stage computes for others alone, such as a router's averages at the end of a body, it
     computes here too.
     """
-
-    note = ""
 
     def __init__(self, setup: Setup) -> None:
         bundle, engine = Bundle.open(setup.model), setup.engine

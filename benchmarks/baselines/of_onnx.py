@@ -16,6 +16,7 @@ from dyninfer.benchmarks.baselines.setup import (
     Action,
     Arrays,
     CallKind,
+    Contender,
     Kind,
     Setup,
     read_inputs,
@@ -52,14 +53,12 @@ def open_ordinary(path: str, engine: EngineChoice, options: Any = None) -> Any:
     return session
 
 
-class SingleGraphContender:
+class SingleGraphContender(Contender):
     """One ONNX graph with an ``If``, in ONNX Runtime with its default session options.
 
     With ``IF_SHARED_POOL`` it uses the process-wide thread pool; the default is a pool of its
     own. ``engines`` binds input and outputs, so that no array is made for a run.
     """
-
-    note = ""
 
     def __init__(self, setup: Setup) -> None:
         options = ort.SessionOptions()
@@ -117,10 +116,8 @@ def _run_named(session: Any, inputs: Arrays) -> Arrays:
     return dict(zip(names, session.run(None, inputs), strict=True))
 
 
-class NaiveContender:
+class NaiveContender(Contender):
     """A session for every stage, with default options; arrays are handed on by Python."""
-
-    note = ""
 
     def __init__(self, setup: Setup) -> None:
         self._plan = plan(Bundle.open(setup.model, check_files=False).manifest)
@@ -133,10 +130,6 @@ class NaiveContender:
         }
         self._runner = ArrayRunner(read_inputs(setup), self._run_stage)
 
-    def action(self, way: int, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
-        """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        return lambda: self.outputs(way)
-
     def outputs(self, way: int) -> Arrays:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
         (group,) = execute(self._plan, self._runner, 1, ForcedWay(way)).groups
@@ -148,7 +141,7 @@ class NaiveContender:
         )
 
 
-class ForeignContender:
+class ForeignContender(Contender):
     """Somebody's detector, on noise of the shape that it declares, and of its own element type."""
 
     def __init__(self, setup: Setup) -> None:
@@ -160,10 +153,6 @@ class ForeignContender:
         }
         shapes = ", ".join(f"{a.dtype} {a.shape}" for a in self._inputs.values())
         self.note = f"another detector, on noise, {shapes}"
-
-    def action(self, way: int, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
-        """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        return lambda: self._session.run(None, self._inputs)
 
     def outputs(self, way: int) -> Arrays:  # noqa: ARG002  # it has no ways
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""

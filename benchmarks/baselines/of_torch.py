@@ -9,17 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dyninfer.benchmarks.baselines.setup import (
-    Action,
-    Arrays,
-    CallKind,
-    Kind,
-    Setup,
-    read_inputs,
-)
+from dyninfer.benchmarks.baselines.setup import Arrays, Contender, Kind, Setup, read_inputs
 from dyninfer.benchmarks.latency.forced import ForcedWay
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Manifest
 from dyninfer.engines.base import HostRead, OnHost
 from dyninfer.errors import BackendUnavailable
 from dyninfer.exporters.extras import require_export_extra
@@ -30,7 +22,7 @@ from dyninfer.types import Int64Array
 COMPILERS = ("g++", "clang++", "c++")
 
 
-class TorchContender:
+class TorchContender(Contender):
     """The model as it comes from the checkpoint, or folded as for an export, or compiled as well.
 
     It is its own :class:`dyninfer.runtime.executor.StageRunner`, on tensors of one image.
@@ -64,10 +56,6 @@ class TorchContender:
             self.outputs(way)  # compiles what it meets for the first time
         seconds = time.perf_counter() - start
         self.note = f"compiled in {seconds:.0f} s, which is not in its times"
-
-    def action(self, way: int, call: CallKind) -> Action:  # noqa: ARG002  # both calls are one here
-        """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
-        return lambda: self.outputs(way)
 
     def outputs(self, way: int) -> Arrays:
         """See :class:`dyninfer.benchmarks.baselines.setup.Contender`."""
@@ -103,38 +91,26 @@ def _modules(setup: Setup, bundle: Bundle) -> tuple[Mapping[str, Any], str]:
     Raises:
         BackendUnavailable: the bundle has no PyTorch source, or not for every stage.
     """
-    from dyninfer.exporters.cascade.export import FAMILY as ONNX_CASCADE
-    from dyninfer.exporters.families import source_stages
+    from dyninfer.exporters.cascade.family import CASCADE
+    from dyninfer.exporters.families import family_of, source_stages
     from dyninfer.exporters.source_stage import TorchStage
     from dyninfer.exporters.sources import find_sources
 
     manifest = bundle.manifest
-    if manifest.family == ONNX_CASCADE:
+    if manifest.family == CASCADE.name:
         raise BackendUnavailable(f"{manifest.name} was made from ONNX files, not from PyTorch")
     sources = find_sources(manifest, bundle.path, [Path(path) for path in setup.sources])
-    config = Path(setup.config) if setup.config else None
-    stages = source_stages(bundle, sources, config)
+    stages, note = source_stages(bundle, sources, Path(setup.config) if setup.config else None), ""
+    if setup.kind is not Kind.EAGER:
+        folded = family_of(bundle).fold(stages, manifest)
+        note = "" if folded else f"{manifest.family} models are run without folding"
+        stages = folded or stages
     modules = {
         name: stage.module for name, stage in stages.items() if isinstance(stage, TorchStage)
     }
     if missing := [name for name in manifest.stages if name not in modules]:
         raise BackendUnavailable(f"there is no PyTorch source of {', '.join(missing)}")
-    if setup.kind is Kind.EAGER:
-        return modules, ""
-    folded = fold_modules(modules, manifest)
-    return folded or modules, "" if folded else f"{manifest.family} models are run without folding"
-
-
-def fold_modules(modules: Mapping[str, Any], manifest: Manifest) -> Mapping[str, Any] | None:
-    """The same stages folded; None for a family that cannot be."""
-    from dyninfer.exporters.dynamicdet.fold import fold
-    from dyninfer.exporters.dynamicdet.stages import IMAGES, FirstStage, build_stages
-
-    first = modules.get(manifest.ways[0].body)
-    if not isinstance(first, FirstStage):
-        return None
-    spec = manifest.image_inputs[IMAGES]
-    return build_stages(fold(first.model), (spec.height, spec.width))
+    return modules, note
 
 
 def check_compiler(device_type: str) -> None:

@@ -20,13 +20,6 @@ from dyninfer.types import Float32Array
 
 GRAPH_MODULE = "dyninfer.benchmarks.baselines.single_graph"
 IF_KINDS = (Kind.IF_OWN_POOL, Kind.IF_SHARED_POOL)
-_KINDS = {
-    names.LAST_EXIT: Kind.LAST_EXIT,
-    names.NAIVE: Kind.NAIVE,
-    names.EAGER: Kind.EAGER,
-    names.FOLDED: Kind.FOLDED,
-    names.COMPILED: Kind.COMPILED,
-}
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,7 @@ class Contestants:
             return [self.setup(kind, graph) for kind in IF_KINDS]
         if names.is_onnx_file(name):
             return [self.setup(Kind.FOREIGN, Path(name).resolve())]
-        return [self.setup(_KINDS[name])]
+        return [self.setup(Kind(name))]
 
     def _write_graph(self) -> Path:
         output = self.folder / "single_graph.onnx"

@@ -40,7 +40,6 @@ def run_baselines(
     names: Sequence[str],
     *,
     sources: Sequence[Path] = (),
-    config: Path | None = None,
     rounds: int = ROUNDS,
     engine: EngineChoice = EngineChoice(),  # noqa: B008  # it is frozen
     settle_ms: float = SETTLE_MS,
@@ -62,7 +61,6 @@ def run_baselines(
         names: see :func:`dyninfer.benchmarks.baselines.names.check_names`.
         sources: files and folders in which the bundle's PyTorch sources are looked for; then the
             working folder and the bundle's.
-        config: the configuration that was given to the export, if any.
         rounds: runs of every contender for each way, at least 2.
         engine: its backend is that of dyninfer and ``always-last-exit``, all others run ONNX
             Runtime or PyTorch; its precision that of dyninfer and of the baselines that are made
@@ -80,7 +78,7 @@ def run_baselines(
         raise InputError(f"{rounds} rounds were asked for, expected at least {MIN_PAIRS}")
     with tempfile.TemporaryDirectory(prefix="dyninfer-baselines-") as folder:
         manifest = Bundle.open(bundle).manifest
-        plan = Contestants(bundle.resolve(), manifest, engine, Path(folder), tuple(sources), config)
+        plan = Contestants(bundle.resolve(), manifest, engine, Path(folder), tuple(sources))
         return _Run(plan, rounds, settle_ms, progress).run(wanted, memory=memory)
 
 
@@ -218,6 +216,5 @@ class _Run:
         measured = []
         for number, (name, setup) in enumerate(self.chosen.items()):
             self.progress("measuring memory in fresh processes", number, len(self.chosen))
-            found = measure_memory(setup, len(self.way_names), environment=self.plan.environment)
-            measured.append(ContenderMemory(name, found.load_ms, found.loaded_mib, found.peak_mib))
+            measured.append(measure_memory(name, setup, len(self.way_names), self.plan.environment))
         return tuple(measured)

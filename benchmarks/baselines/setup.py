@@ -23,7 +23,7 @@ FORCING_BIAS = 1e9
 
 
 class Kind(str, Enum):
-    """A way to run the detector."""
+    """A way to run the detector; a baseline that is opened in one way has its name here."""
 
     DYNINFER = "dyninfer"
     IF_OWN_POOL = "if-own-pool"
@@ -86,15 +86,17 @@ class Setup:
 class Contender(Protocol):
     """An opened bundle or model; ``note`` is what a reader of its times should know.
 
+    Those that make no difference between the kinds of call have no :meth:`action` of their own.
+
     ``way`` is the one that an image is made to take, whatever a router or chooser says of it; a
     contender that has one way alone takes that.
     """
 
-    note: str
+    note: str = ""
 
-    def action(self, way: int, call: CallKind) -> Action:
+    def action(self, way: int, call: CallKind) -> Action:  # noqa: ARG002  # see above
         """A function that runs one image; everything that need not be timed is done before."""
-        ...
+        return lambda: self.outputs(way)
 
     def outputs(self, way: int) -> Arrays:
         """What it finds in the image: arrays (1, ...) by name."""

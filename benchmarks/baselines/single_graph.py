@@ -11,23 +11,24 @@ own: a whole model passes through memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper, version_converter
+import onnx_ir as ir
+from onnx import ModelProto, version_converter
 
 from dyninfer.benchmarks.baselines.child import Message, serve
 from dyninfer.benchmarks.baselines.setup import BIAS, THRESHOLD
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import BATCH_AXIS, EASINESS, Manifest
 from dyninfer.errors import InputError
+from dyninfer.exporters.graphs import add_prefix, editable
 from dyninfer.runtime.plan import END, Decision, Plan, Segment, Step, plan, stages_of
 
-Names = Mapping[str, str]
-"""A tensor as stages call it -> its name in the graph."""
+Scope = dict[str, ir.Value]
+"""What stages call a tensor -> the tensor."""
 
 
 def build_single_graph(bundle: Bundle, files: Mapping[str, Path] | None = None) -> ModelProto:
@@ -51,8 +52,7 @@ def build_single_graph(bundle: Bundle, files: Mapping[str, Path] | None = None) 
                 "graph decides by what the stages say"
             )
     own = {name: bundle.stage_path(name) for name in stages_of(route)}
-    stages = _load_stages(files or own)
-    model = _Builder(manifest, route, stages).model()
+    model = _Builder(manifest, route, _load_stages(files or own)).model()
     onnx.checker.check_model(model)
     return model
 
@@ -78,124 +78,131 @@ class _Builder:
         self._manifest = manifest
         self._plan = route
         self._stages = stages
-        self._forcing: list[Any] = []  # what decisions read beside their signals
+        self._forcing: list[ir.Value] = []  # what decisions read beside their signals
+        self._ends: list[Scope] = []  # the results of every way
 
     def model(self) -> ModelProto:
         """All of it."""
-        task, first = self._manifest.task, self._plan[0].decide
-        images = _image_inputs(self._stages.values(), self._manifest)
-        graph = GraphProto(name=f"{self._manifest.name} in one graph")
-        scope = {value.name: value.name for value in images}
-        self._add_segment(graph, 0, scope, {name: name for name in task.outputs})
-        finals = [self._stages[way.final] for way in self._manifest.ways]
-        graph.input.extend([*images, *self._forcing])
-        graph.output.extend(_declared(name, finals) for name in task.outputs)
-        if first and first.step:
-            graph.output.append(_declared(first.signal, [self._stages[first.step.stage]]))
-        template = finals[0]
-        return helper.make_model(
-            graph, opset_imports=list(template.opset_import), ir_version=template.ir_version
-        )
+        images = {
+            name: ir.val(name, ir.DataType.FLOAT, (1, 3, spec.height, spec.width))
+            for name, spec in self._manifest.image_inputs.items()
+        }
+        template = next(iter(self._stages.values()))
+        opsets = {entry.domain: entry.version for entry in template.opset_import}
+        title = f"{self._manifest.name} in one graph"
+        graph = ir.Graph([], [], nodes=[], opset_imports=opsets, name=title)
+        scope: Scope = {**images}
+        results = self._add_segment(graph, 0, scope)
+        for name, value in results.items():
+            value.type, value.shape = self._ends[0][name].type, self._shape_of(name)
+        if first := self._plan[0].decide:
+            results[first.signal] = scope[first.signal]
+        for name, value in results.items():
+            value.name = name
+        graph.inputs.extend([*images.values(), *self._forcing])
+        graph.outputs.extend(results.values())
+        return ir.to_proto(ir.Model(graph, ir_version=template.ir_version))
 
-    def _add_segment(self, graph: Any, index: int, scope: Names, results: Names) -> None:
-        """A segment and all that is behind it; ``results`` are the names of its results."""
-        segment, scope = self._plan[index], dict(scope)
+    def _shape_of(self, name: str) -> ir.Shape | None:
+        """Of a result, on all ways; an axis that differs is left open."""
+        shapes = [end[name].shape for end in self._ends]
+        if any(shape is None for shape in shapes):
+            return None
+        axes = [set(sizes) for sizes in zip(*filter(None, shapes), strict=True)]
+        return ir.Shape([s.pop() if len(s) == 1 else f"of each way, {name}" for s in axes])
+
+    def _add_segment(self, graph: ir.Graph, index: int, scope: Scope) -> Scope:
+        """Add a segment and all that is behind it: its tensors to ``scope``; the results."""
+        segment = self._plan[index]
         for step in segment.run:
-            last = segment.decide is None and segment.end and segment.end.head is None
-            scope |= self._inline(graph, step, scope, results if last else {})
+            self._inline(graph, step, scope)
         if segment.decide is None:
-            assert segment.end is not None  # a segment decides, ends, or both
-            if segment.end.head:
-                self._inline(graph, segment.end.head, scope, results)
-            return
+            return self._add_end(graph, segment, scope)
         assert segment.decide.step is not None  # build_single_graph has looked
-        told = {} if index else {segment.decide.signal: segment.decide.signal}
-        scope |= self._inline(graph, segment.decide.step, scope, told)
+        self._inline(graph, segment.decide.step, scope)
         conditions = self._conditions(graph, segment.decide, scope[segment.decide.signal])
-        branches = [self._branch(segment, target, scope) for target in segment.decide.outcomes]
-        rest = branches.pop()
+        *branches, rest = (self._branch(segment, to, scope) for to in segment.decide.outcomes)
+        results: Scope = {}
         for place in reversed(range(len(branches))):
-            outer = GraphProto(name=f"not the first {place}") if place else graph
-            names = {n: f"{outer.name}/{n}" for n in results} if place else results
-            _add_if(outer, conditions[place], names, branches[place], rest)
+            outer = _empty(f"not the first {place}") if place else graph
+            results = {n: ir.val(f"{outer.name}/{n}") for n in self._manifest.task.outputs}
+            inner = {"then_branch": branches[place], "else_branch": rest}
+            outer.append(ir.node("If", [conditions[place]], inner, outputs=[*results.values()]))
             if place:
-                outer.output.extend(_float_tensor(name, None) for name in names.values())
+                outer.outputs.extend(results.values())
             rest = outer
+        return results
 
-    def _branch(self, segment: Segment, target: int, scope: Names) -> Any:
+    def _branch(self, segment: Segment, target: int, scope: Scope) -> ir.Graph:
         """What one outcome leads to, as a graph without inputs."""
-        task = self._manifest.task
         if target != END:
-            graph = GraphProto(name=f"segment {target}")
-            results = {name: f"{graph.name}/{name}" for name in task.outputs}
-            self._add_segment(graph, target, scope, results)
-        else:
-            assert segment.end is not None  # the plan says so
-            graph = GraphProto(name=f"end of way {segment.end.way}")
-            results = {name: f"{graph.name}/{name}" for name in task.outputs}
-            if segment.end.head:
-                self._inline(graph, segment.end.head, scope, results)
-            else:  # the results are there already, but a branch must make its outputs itself
-                graph.node.extend(
-                    helper.make_node("Identity", [scope[n]], [results[n]]) for n in results
-                )
-        graph.output.extend(_float_tensor(name, None) for name in results.values())
+            graph = _empty(f"segment {target}")
+            graph.outputs.extend(self._add_segment(graph, target, {**scope}).values())
+            return graph
+        assert segment.end is not None  # the plan says so
+        graph = _empty(f"end of way {segment.end.way}")
+        for name, value in self._add_end(graph, segment, {**scope}).items():
+            if segment.end.head is None:  # a branch must make its outputs itself
+                made = ir.val(f"{graph.name}/{name}", type=value.type, shape=value.shape)
+                graph.append(ir.node("Identity", [value], outputs=[made]))
+                value = made
+            graph.outputs.append(value)
         return graph
 
-    def _inline(self, graph: Any, step: Step, scope: Names, outputs: Names) -> dict[str, str]:
-        """Add a stage; what its outputs are called: as ``outputs`` has it, or after the stage."""
-        model, stage = self._stages[step.stage].graph, step.stage
-        names = {"": "", **{value.name: scope[value.name] for value in model.input}, **outputs}
+    def _add_end(self, graph: ir.Graph, segment: Segment, scope: Scope) -> Scope:
+        assert segment.end is not None  # a segment decides, ends, or both
+        if segment.end.head:
+            self._inline(graph, segment.end.head, scope)
+        results = {name: scope[name] for name in self._manifest.task.outputs}
+        self._ends.append(results)
+        return results
 
-        def renamed(name: str) -> str:
-            return names.get(name, f"{stage}/{name}")
+    def _inline(self, graph: ir.Graph, step: Step, scope: Scope) -> None:
+        """Move a copy of a stage into a graph."""
+        stage = editable(self._stages[step.stage]).graph
+        reads = {value: scope[str(value.name)] for value in stage.inputs}
+        leaves = {str(value.name): value for value in stage.outputs}
+        add_prefix(stage, f"{step.stage}/")
+        for value, given in reads.items():
+            value.replace_all_uses_with(given)
+        nodes, weights = [*stage], [*stage.initializers.values()]
+        stage.outputs.clear()
+        stage.remove(nodes)
+        stage.initializers.clear()
+        for weight in weights:
+            graph.register_initializer(weight)
+        graph.extend(nodes)
+        scope |= leaves
 
-        for index, node in enumerate(model.node):
-            copy = graph.node.add()
-            copy.CopyFrom(node)
-            copy.name = f"{stage}/{node.name or index}"
-            copy.input[:] = [renamed(name) for name in node.input]
-            copy.output[:] = [renamed(name) for name in node.output]
-        for tensor in model.initializer:
-            copy = graph.initializer.add()
-            copy.CopyFrom(tensor)
-            copy.name = renamed(tensor.name)
-        return {value.name: renamed(value.name) for value in model.output}
+    def _conditions(self, graph: ir.Graph, decision: Decision, signal: ir.Value) -> list[ir.Value]:
+        """The conditions of all outcomes but the last, which is taken for a NaN."""
 
-    def _conditions(self, graph: Any, decision: Decision, signal: str) -> list[str]:
-        """Names of the conditions of all outcomes but the last, which is taken for a NaN."""
+        def op(kind: str, inputs: list[ir.Value], name: str, **attributes: int) -> ir.Value:
+            made = ir.val(name)
+            graph.append(ir.node(kind, inputs, attributes, outputs=[made]))
+            return made
+
+        index, count = decision.point.index, len(decision.outcomes)
         if decision.signal == EASINESS:
-            threshold = f"{THRESHOLD}{decision.point.index}"
-            self._forcing.append(_float_tensor(threshold, []))
-            leaves = f"leaves at exit {decision.point.index}"
-            graph.node.append(helper.make_node("GreaterOrEqual", [signal, threshold], [leaves]))
-            return [leaves]
-        others = range(len(decision.outcomes) - 1)
-        self._forcing.append(_float_tensor(BIAS, [len(decision.outcomes)]))
-        graph.initializer.extend(
-            numpy_helper.from_array(np.array([k], np.int64), f"number {k}") for k in others
-        )
-        node = helper.make_node
-        graph.node.extend(
-            [
-                node("Add", [signal, BIAS], ["biased scores"]),
-                node("ArgMax", ["biased scores"], ["best"], axis=1),
-                node("ReduceSum", [signal], ["sum of scores"]),
-                node("IsNaN", ["sum of scores"], ["no number"]),
-                node("Not", ["no number"], ["numbers"]),
-                *(node("Equal", ["best", f"number {k}"], [f"best is {k}"]) for k in others),
-                *(node("And", [f"best is {k}", "numbers"], [f"branch {k}"]) for k in others),
-            ]
-        )
-        return [f"branch {k}" for k in others]
+            forcing = ir.val(f"{THRESHOLD}{index}", ir.DataType.FLOAT, ())
+            self._forcing.append(forcing)
+            return [op("GreaterOrEqual", [signal, forcing], f"leaves at exit {index}")]
+        forcing = ir.val(BIAS, ir.DataType.FLOAT, (count,))
+        self._forcing.append(forcing)
+        best = op("ArgMax", [op("Add", [signal, forcing], "biased scores")], "best", axis=1)
+        no_number = op("IsNaN", [op("ReduceSum", [signal], "sum of scores")], "no number")
+        numbers = op("Not", [no_number], "numbers")
+        conditions = []
+        for k in range(count - 1):
+            place = ir.val(f"number {k}", const_value=ir.tensor(np.array([k], np.int64)))
+            graph.register_initializer(place)
+            is_best = op("Equal", [best, place], f"best is {k}")
+            conditions.append(op("And", [is_best, numbers], f"branch {k}"))
+        return conditions
 
 
-def _add_if(graph: Any, condition: str, results: Names, then: Any, otherwise: Any) -> None:
-    graph.node.append(
-        helper.make_node(
-            "If", [condition], list(results.values()), then_branch=then, else_branch=otherwise
-        )
-    )
+def _empty(name: str) -> ir.Graph:
+    return ir.Graph([], [], nodes=[], name=name)
 
 
 def _load_stages(files: Mapping[str, Path]) -> dict[str, ModelProto]:
@@ -205,51 +212,17 @@ def _load_stages(files: Mapping[str, Path]) -> dict[str, ModelProto]:
     for name, model in models.items():
         if _opset(model) != opset:
             models[name] = version_converter.convert_version(model, opset)
-        _fix_batch(models[name])
+        graph = models[name].graph
+        del graph.value_info[:]
+        for value in (*graph.input, *graph.output):
+            for axis in value.type.tensor_type.shape.dim:
+                if axis.dim_param == BATCH_AXIS:
+                    axis.dim_value = 1
     return models
 
 
 def _opset(model: ModelProto) -> int:
     return next(int(entry.version) for entry in model.opset_import if not entry.domain)
-
-
-def _fix_batch(model: ModelProto) -> None:
-    """Write 1 for the batch axis wherever a shape is declared."""
-    graph = model.graph
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        for axis in value.type.tensor_type.shape.dim:
-            if axis.dim_param == BATCH_AXIS:
-                axis.dim_value = 1
-
-
-def _image_inputs(models: Iterable[ModelProto], manifest: Manifest) -> list[Any]:
-    found: Mapping[str, Any] = {
-        value.name: value
-        for model in models
-        for value in model.graph.input
-        if value.name in manifest.image_inputs
-    }
-    return list(found.values())
-
-
-def _declared(name: str, models: Sequence[ModelProto]) -> Any:
-    """An output of several stages, with its shape; an axis that differs is left open."""
-    values = [value for model in models for value in model.graph.output if value.name == name]
-    output = onnx.ValueInfoProto()
-    output.CopyFrom(values[0])
-    shapes = [[a.dim_value or a.dim_param for a in _dims(value)] for value in values]
-    for axis, sizes in zip(_dims(output), zip(*shapes, strict=True), strict=True):
-        if len(set(sizes)) > 1:
-            axis.dim_param = f"of each way, {name}"
-    return output
-
-
-def _dims(value: Any) -> Any:
-    return value.type.tensor_type.shape.dim
-
-
-def _float_tensor(name: str, shape: list[int] | None) -> Any:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
 if __name__ == "__main__":

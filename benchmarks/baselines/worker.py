@@ -9,31 +9,16 @@ for the memory so far (``{"memory": true}``). It times itself with
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from statistics import median
-from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from dyninfer.benchmarks.baselines.child import Message, serve
-from dyninfer.benchmarks.baselines.setup import (
-    Action,
-    CallKind,
-    Contender,
-    Kind,
-    Setup,
-)
+from dyninfer.benchmarks.baselines.setup import Action, CallKind, Contender, Kind, Setup
 from dyninfer.benchmarks.memory import peak_memory_mib
-from dyninfer.runtime.engine_choice import EngineChoice
 
 NS_PER_MS = 1e6
-
-
-def parse_setup(fields: Mapping[str, Any]) -> Setup:
-    """The setup that the parent sent."""
-    engine = EngineChoice(**fields["engine"])
-    sources = tuple(fields["sources"])
-    return Setup(**{**fields, "kind": Kind(fields["kind"]), "engine": engine, "sources": sources})
 
 
 def open_contender(setup: Setup) -> Contender:
@@ -42,25 +27,19 @@ def open_contender(setup: Setup) -> Contender:
         from dyninfer.benchmarks.baselines.of_torch import TorchContender
 
         return TorchContender(setup)
-    if setup.kind is Kind.DYNINFER:
-        from dyninfer.benchmarks.baselines.of_bundle import DyninferContender
+    if setup.kind in (Kind.DYNINFER, Kind.LAST_EXIT):
+        from dyninfer.benchmarks.baselines import of_bundle
 
-        return DyninferContender(setup)
-    if setup.kind is Kind.LAST_EXIT:
-        from dyninfer.benchmarks.baselines.of_bundle import LastExitContender
+        if setup.kind is Kind.DYNINFER:
+            return of_bundle.DyninferContender(setup)
+        return of_bundle.LastExitContender(setup)
+    from dyninfer.benchmarks.baselines import of_onnx
 
-        return LastExitContender(setup)
     if setup.kind is Kind.NAIVE:
-        from dyninfer.benchmarks.baselines.of_onnx import NaiveContender
-
-        return NaiveContender(setup)
+        return of_onnx.NaiveContender(setup)
     if setup.kind is Kind.FOREIGN:
-        from dyninfer.benchmarks.baselines.of_onnx import ForeignContender
-
-        return ForeignContender(setup)
-    from dyninfer.benchmarks.baselines.of_onnx import SingleGraphContender
-
-    return SingleGraphContender(setup)
+        return of_onnx.ForeignContender(setup)
+    return of_onnx.SingleGraphContender(setup)
 
 
 class Runner:
@@ -69,7 +48,7 @@ class Runner:
     def __init__(self, contender: Contender) -> None:
         self._contender = contender
         self._prepared: dict[tuple[int, CallKind], Action] = {}
-        self._cpu_ns_after_run: int | None = None
+        self._cpu_ns_after_run = 0
 
     def run(self, way: int, call: CallKind, calls: int, *, wake: bool) -> dict[str, float]:
         """Run ``calls`` times, after one run that is not timed with ``wake``.
@@ -79,7 +58,8 @@ class Runner:
             used between its last run and this one, which is what its threads took from the others
             by spinning.
         """
-        idle_ns = self._idle_cpu_ns()
+        ran_before = bool(self._prepared)
+        idle_ns = time.process_time_ns() - self._cpu_ns_after_run if ran_before else 0
         if (way, call) not in self._prepared:
             self._prepared[way, call] = self._contender.action(way, call)
         action = self._prepared[way, call]
@@ -92,11 +72,6 @@ class Runner:
             times_ns.append(time.perf_counter_ns() - start)
         self._cpu_ns_after_run = time.process_time_ns()
         return {"ms": median(times_ns) / NS_PER_MS, "idle_cpu_ms": idle_ns / NS_PER_MS}
-
-    def _idle_cpu_ns(self) -> int:
-        if self._cpu_ns_after_run is None:
-            return 0
-        return time.process_time_ns() - self._cpu_ns_after_run
 
     def write_outputs(self, way: int, path: str) -> dict[str, float]:
         """Run once and save what was found."""
@@ -113,7 +88,7 @@ class Handler:
     def __call__(self, command: Message) -> Message:
         """See the module."""
         if "setup" in command:
-            return self._open(parse_setup(command["setup"]))
+            return self._open(TypeAdapter(Setup).validate_python(command["setup"]))
         assert self._runner is not None, "the first command is a setup"
         if "memory" in command:
             return {"peak_mib": peak_memory_mib()}

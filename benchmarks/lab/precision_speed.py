@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from dyninfer.benchmarks.lab.limits.repeated import repeated
 from dyninfer.benchmarks.lab.run_record import RunRecord, ended_run, write_run
 from dyninfer.benchmarks.machine import describe_machine
 from dyninfer.benchmarks.report.table import column, make_table
@@ -26,23 +27,19 @@ from dyninfer.errors import DyninferError, InputError
 from dyninfer.evaluation.interleaved import (
     Quantiles,
     RatioEstimate,
-    Run,
     compare,
     quantiles,
     run_rounds,
     warm_up,
 )
 from dyninfer.images.reading import find_images
-from dyninfer.types import AnyArray
 
 if TYPE_CHECKING:
-    from dyninfer.engines.ort.plain import PlainStages
     from dyninfer.exporters.precision.convert import ConvertedStage
 
 MODULE = "dyninfer.benchmarks.lab.precision_speed"
 STAGES = ("first", "second")
 SPEEDUP_AIM = 1.8
-_NS_PER_MS = 1e6
 
 
 @dataclass(frozen=True)
@@ -137,14 +134,13 @@ class _Plan:
 def _measure(
     plan: _Plan, pictures: Sequence[Path], folder: Path, console: Console
 ) -> PrecisionSpeedRecord:
-    from dyninfer.benchmarks.lab.random_models import export_random, random_detector
+    from dyninfer.benchmarks.lab.random_models import export_random, name_of
     from dyninfer.exporters.precision.convert import convert_bundle_stages
 
     machine = describe_machine()
     side = plan.image_size
     console.print(f"exporting {plan.variant} with random weights ...")
-    model = random_detector(plan.variant, plan.width_divisor)
-    bundle = Bundle.open(export_random(model, (side, side), folder).bundle)
+    bundle = Bundle.open(export_random(plan.variant, side, plan.width_divisor, folder))
     console.print(f"quantising {', '.join(plan.stages)} on {len(pictures)} pictures ...")
     start = time.perf_counter()
     wanted = dict.fromkeys(plan.stages, Precision.INT8)
@@ -154,10 +150,9 @@ def _measure(
     speeds = tuple(
         time_stage(bundle, name, converted[name], pictures[0], plan.rounds) for name in plan.stages
     )
-    narrower = f" at 1/{plan.width_divisor} width" if plan.width_divisor > 1 else ""
     return PrecisionSpeedRecord(
         **ended_run(MODULE, machine),
-        variant=plan.variant + narrower,
+        variant=name_of(plan.variant, plan.width_divisor),
         weights="random",
         height=side,
         width=side,
@@ -186,9 +181,10 @@ def time_stage(
     if converted.precision is not Precision.INT8:
         raise InputError(f"stage {name!r} is in {converted.precision.value}, expected int8")
     inputs = dict(next(iter(stage_feed(PlainStages(bundle), name, [picture])())))
+    ours, theirs = PlainStages(bundle, {name: converted.path}), PlainStages(bundle)
     runs = {
-        "fp32": _timed(PlainStages(bundle), name, inputs),
-        "int8": _timed(PlainStages(bundle, {name: converted.path}), name, inputs),
+        "fp32": repeated(lambda: theirs.run(name, inputs)),
+        "int8": repeated(lambda: ours.run(name, inputs)),
     }
     for run in runs.values():
         warm_up(run)
@@ -206,15 +202,6 @@ def time_stage(
         fp32_times_ms=tuple(times["fp32"]),
         int8_times_ms=tuple(times["int8"]),
     )
-
-
-def _timed(stages: PlainStages, name: str, inputs: Mapping[str, AnyArray]) -> Run:
-    def run() -> float:
-        start = time.perf_counter_ns()
-        stages.run(name, inputs)
-        return (time.perf_counter_ns() - start) / _NS_PER_MS
-
-    return run
 
 
 def print_speeds(record: PrecisionSpeedRecord, console: Console) -> None:

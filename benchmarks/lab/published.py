@@ -19,7 +19,6 @@ from dyninfer.benchmarks.lab.published_times import (
     SOURCE,
     V100_TENSOR_TFLOPS,
     VARIANTS,
-    ComputeModel,
     PublishedRow,
     convolutions,
     fit_convolutions,
@@ -27,8 +26,7 @@ from dyninfer.benchmarks.lab.published_times import (
     line_of_ends,
     rows_of,
 )
-from dyninfer.benchmarks.latency.model import predict_ms, predict_steps
-from dyninfer.benchmarks.latency.model_record import LatencyModel
+from dyninfer.benchmarks.latency.model import predict_steps
 from dyninfer.benchmarks.latency.record import BenchRecord, MeasuredBundle, read_record
 from dyninfer.errors import DyninferError, InputError
 
@@ -58,20 +56,12 @@ def beside_published(record: BenchRecord) -> tuple[Beside, ...]:
     if record.model is None:
         why = record.missing.get("model", "it was not fitted")
         raise InputError(f"the record has no latency model: {why}; bench several hard fractions")
-    stages = [stage.name for stage in record.measured.stages]
-    return tuple(
-        Beside(
-            row,
-            _engines_ms(record.model, stages, row),
-            predict_ms(record.model, 1, row.hard_fraction),
-        )
-        for row in rows_of(_variant_of(record.measured))
-    )
-
-
-def _engines_ms(model: LatencyModel, stages: Sequence[str], row: PublishedRow) -> float:
-    steps = predict_steps(model, 1, row.hard_fraction)
-    return sum(steps.get(stage, 0.0) for stage in stages)
+    found = []
+    for row in rows_of(_variant_of(record.measured)):
+        steps = predict_steps(record.model, 1, row.hard_fraction)
+        engines_ms = sum(steps.get(stage.name, 0.0) for stage in record.measured.stages)
+        found.append(Beside(row, engines_ms, sum(steps.values())))
+    return tuple(found)
 
 
 def _variant_of(measured: MeasuredBundle) -> str:
@@ -91,102 +81,102 @@ def _variant_of(measured: MeasuredBundle) -> str:
 
 def line_table() -> str:
     """Each variant's first and last row give a line in the hard fraction; the others test it."""
-    lines = ["easy / hard | GFLOPs | AP | FPS | by the line | error"]
+    lines = []
     for variant, name in VARIANTS.items():
-        line = line_of_ends(variant)
-        for row in rows_of(variant):
+        line, rows = line_of_ends(variant), rows_of(variant)
+        for row in rows:
             fps = 1e3 / line.at(row.hard_fraction)
-            end = row in (rows_of(variant)[0], rows_of(variant)[-1])
+            end = row in (rows[0], rows[-1])
             error = "fitted" if end else f"{100 * (fps / row.fps - 1):+.1f} %"
             lines.append(
-                f"{_mix(row)} | {row.gflops:g} | {row.ap:g} | {row.fps:g} | {fps:.1f} | {error}"
+                f"{name} | {_mix(row)} | {row.gflops:g} | {row.ap:g} | {row.fps:g} | {fps:.1f} | "
+                f"{error}"
             )
-            lines[-1] = f"{name} | {lines[-1]}"
-    return _markdown([f"model | {lines[0]}", *lines[1:]])
+    return _markdown("model | easy / hard | GFLOPs | AP | FPS | by the line | error", lines)
 
 
 def ratio_table() -> str:
     """How much longer a hard image takes, against how much more there is to compute."""
-    lines = ["model | easy ms | hard ms | ratio | easy GFLOPs | hard GFLOPs | ratio"]
+    lines = []
     for variant, name in VARIANTS.items():
         ms, gflops = line_of_ends(variant), line_of_ends(variant, "gflops")
         lines.append(
             f"{name} | {ms.easy:.2f} | {ms.hard:.2f} | {ms.hard / ms.easy:.2f} | "
             f"{gflops.easy:.1f} | {gflops.hard:.1f} | {gflops.hard / gflops.easy:.2f}"
         )
-    return _markdown(lines)
+    return _markdown("model | easy ms | hard ms | ratio | easy GFLOPs | hard GFLOPs | ratio", lines)
 
 
 def fits_table() -> str:
     """What the fits come to, and how far they are off."""
-    lines = ["fitted to | fixed ms | ms a convolution | TFLOP/s | share of peak | mean | largest"]
-    for variant, name in VARIANTS.items():
-        lines.append(_fit_line(f"{name} alone", fit_fixed(rows_of(variant)), rows_of(variant)))
-    lines.append(_fit_line("all, one fixed time", fit_fixed(PUBLISHED), PUBLISHED))
-    lines.append(_fit_line("all, by convolutions", fit_convolutions(PUBLISHED), PUBLISHED))
-    return _markdown(lines)
-
-
-def _fit_line(what: str, model: ComputeModel, rows: Sequence[PublishedRow]) -> str:
-    errors = [100 * abs(model.error(row)) for row in rows]
-    peak = 100 * model.tflops / V100_TENSOR_TFLOPS
-    return (
-        f"{what} | {model.fixed_ms:.1f} | {model.convolution_ms:.3f} | {model.tflops:.1f} | "
-        f"{peak:.0f} % | {sum(errors) / len(errors):.1f} % | {max(errors):.1f} %"
-    )
+    alone = ((f"{name} alone", rows_of(variant)) for variant, name in VARIANTS.items())
+    fits = [(what, fit_fixed(rows), rows) for what, rows in alone]
+    fits.append(("all, one fixed time", fit_fixed(PUBLISHED), PUBLISHED))
+    fits.append(("all, by convolutions", fit_convolutions(PUBLISHED), PUBLISHED))
+    lines = []
+    for what, model, rows in fits:
+        errors = [100 * abs(model.error(row)) for row in rows]
+        peak = 100 * model.tflops / V100_TENSOR_TFLOPS
+        lines.append(
+            f"{what} | {model.fixed_ms:.1f} | {model.convolution_ms:.3f} | {model.tflops:.1f} | "
+            f"{peak:.0f} % | {sum(errors) / len(errors):.1f} % | {max(errors):.1f} %"
+        )
+    head = "fitted to | fixed ms | ms a convolution | TFLOP/s | share of peak | mean | largest"
+    return _markdown(head, lines)
 
 
 def parts_table() -> str:
     """Where the time of an image goes, by convolutions and GFLOPs."""
-    model = fit_convolutions(PUBLISHED)
-    lines = [
-        "model | image | convolutions | starting them, ms | computing, ms | both, ms | by the line"
-    ]
+    model, lines = fit_convolutions(PUBLISHED), []
     for variant, name in VARIANTS.items():
         for side in ("easy", "hard"):
-            count = getattr(convolutions(variant), side)
-            started = model.convolution_ms * count
-            computed = model.gflop_ms * getattr(line_of_ends(variant, "gflops"), side)
+            count, gflops, by_line = (
+                getattr(line, side)
+                for line in (
+                    convolutions(variant),
+                    line_of_ends(variant, "gflops"),
+                    line_of_ends(variant),
+                )
+            )
+            started, computed = model.convolution_ms * count, model.gflop_ms * gflops
             lines.append(
                 f"{name} | {side} | {count:.0f} | {started:.1f} | {computed:.1f} | "
-                f"{started + computed:.1f} | {getattr(line_of_ends(variant), side):.1f}"
+                f"{started + computed:.1f} | {by_line:.1f}"
             )
-    return _markdown(lines)
+    head = "model | image | convolutions | starting them, ms | computing, ms | both, ms"
+    return _markdown(f"{head} | by the line", lines)
 
 
 def break_even_table() -> str:
     """Hard fraction up to which each is as fast as a static detector."""
-    lines = [" | ".join(["static detector", *VARIANTS.values()])]
+    lines = []
     for fps in STATIC_FPS:
-        cells = [f"{fps} FPS"]
-        for variant in VARIANTS:
-            fraction = line_of_ends(variant).fraction_up_to(1e3 / fps)
-            cells.append({0.0: "never", 1.0: "always"}.get(fraction, f"{100 * fraction:.0f} %"))
-        lines.append(" | ".join(cells))
-    return _markdown(lines)
+        fractions = [line_of_ends(variant).fraction_up_to(1e3 / fps) for variant in VARIANTS]
+        words = {0.0: "never", 1.0: "always"}
+        cells = (words.get(fraction, f"{100 * fraction:.0f} %") for fraction in fractions)
+        lines.append(" | ".join([f"{fps} FPS", *cells]))
+    return _markdown(" | ".join(["static detector", *VARIANTS.values()]), lines)
 
 
 def beside_table(found: Sequence[Beside]) -> str:
     """A record beside the published rows."""
     lines = [
-        "model | easy / hard | published ms | engines ms | whole call ms | published / engines"
-    ]
-    lines += [
         f"{VARIANTS[b.row.variant]} | {_mix(b.row)} | {b.row.ms:.2f} | {b.engines_ms:.2f} | "
         f"{b.whole_ms:.2f} | {b.row.ms / b.engines_ms:.2f}"
         for b in found
     ]
-    return _markdown(lines)
+    head = "model | easy / hard | published ms | engines ms | whole call ms | published / engines"
+    return _markdown(head, lines)
 
 
 def _mix(row: PublishedRow) -> str:
     return f"{100 * (1 - row.hard_fraction):.0f} / {100 * row.hard_fraction:.0f}"
 
 
-def _markdown(lines: Sequence[str]) -> str:
-    """A table from lines of cells, the first of them its head."""
-    rule = " | ".join(["---"] * (lines[0].count("|") + 1))
-    return "\n".join(f"| {line} |" for line in (lines[0], rule, *lines[1:]))
+def _markdown(head: str, lines: Sequence[str]) -> str:
+    """A table from lines of cells."""
+    rule = " | ".join(["---"] * (head.count("|") + 1))
+    return "\n".join(f"| {line} |" for line in (head, rule, *lines))
 
 
 def main(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from torch import nn
 
 from dyninfer.errors import InputError
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
-from dyninfer.exporters.dynamicdet.model import DynamicDetector, random_model
+from dyninfer.exporters.dynamicdet.model import random_model
 from dyninfer.exporters.dynamicdet.plan import plan_from_table
 from dyninfer.exporters.dynamicdet.topology import published
 
@@ -37,21 +36,19 @@ WEIGHT_GAIN = 1.6
 MIN_CHANNELS = 8
 
 
-@dataclass(frozen=True)
-class RandomBundle:
-    """A bundle and the checkpoint that it was exported from."""
-
-    checkpoint: Path
-    bundle: Path
+def name_of(variant: str, width_divisor: int) -> str:
+    """For example ``dy-yolov7 at 1/8 width``."""
+    return variant + (f" at 1/{width_divisor} width" if width_divisor > 1 else "")
 
 
-def random_detector(variant: str, width_divisor: int = 1, seed: int = 0) -> DynamicDetector:
-    """A published variant with random weights.
+def export_random(variant: str, side: int, width_divisor: int, folder: Path) -> Path:
+    """Export a published variant with random weights, by way of a checkpoint; the bundle.
 
     Args:
         variant: a key of :data:`ANCHORS`.
-        width_divisor: divides all widths, down to :data:`MIN_CHANNELS`; for tests.
-        seed: of the weights.
+        side: of the square input in pixels.
+        width_divisor: divides all widths, down to :data:`MIN_CHANNELS`; to try something out.
+        folder: where checkpoint and bundle go.
 
     Raises:
         InputError: the variant is unknown.
@@ -61,22 +58,12 @@ def random_detector(variant: str, width_divisor: int = 1, seed: int = 0) -> Dyna
     plan = plan_from_table(
         published(variant), lambda _, channels: max(MIN_CHANNELS, channels // width_divisor)
     )
-    model = random_model(plan, ANCHORS[variant], seed)
+    model = random_model(plan, ANCHORS[variant], seed=0)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=WEIGHT_GAIN / module.weight[0].numel() ** 0.5)
-    return model
-
-
-def export_random(
-    model: DynamicDetector,
-    image_size: tuple[int, int],
-    folder: Path,
-) -> RandomBundle:
-    """Save ``model`` in the published checkpoint format and export that, both into ``folder``."""
-    name = model.topology.name
-    made = RandomBundle(folder / f"{name}.pt", folder / f"{name}.dyn")
-    torch.save({"model": model.state_dict()}, made.checkpoint)
-    options = DynamicDetOptions(image_size=image_size, overwrite=True)
-    export_dynamicdet(made.checkpoint, made.bundle, options)
-    return made
+    checkpoint, bundle = folder / f"{variant}.pt", folder / f"{variant}.dyn"
+    torch.save({"model": model.state_dict()}, checkpoint)
+    options = DynamicDetOptions(image_size=(side, side), overwrite=True)
+    export_dynamicdet(checkpoint, bundle, options)
+    return bundle

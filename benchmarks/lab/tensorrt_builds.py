@@ -99,8 +99,7 @@ def main(
     except DyninferError as error:
         console.print(f"error: {error}", soft_wrap=True)
         raise SystemExit(1) from None
-    record = make_record(library, options, sizes, builds)
-    write_run(record, output)
+    write_run(make_record(library, options, sizes, builds), output)
     print_builds(builds)
     if any(build.error for build in builds):
         raise SystemExit(1)
@@ -120,13 +119,10 @@ def build_variant(
     options: EngineOptions,
 ) -> Iterator[StageBuild]:
     """Export a variant with random weights and build its stages in every precision."""
-    from dyninfer.benchmarks.lab.random_models import export_random, random_detector
+    from dyninfer.benchmarks.lab.random_models import export_random
 
     with tempfile.TemporaryDirectory(prefix="dyninfer-") as folder:
-        made = export_random(
-            random_detector(variant, width_divisor), (image_size, image_size), Path(folder)
-        )
-        bundle = Bundle.open(made.bundle)
+        bundle = Bundle.open(export_random(variant, image_size, width_divisor, Path(folder)))
         for precision in precisions:
             files = converted_files(bundle, precision, Path(folder))
             for name, stage in bundle.manifest.stages.items():

@@ -10,10 +10,9 @@ import typer
 from rich.console import Console
 
 from dyninfer.benchmarks.lab.limits.groups import GROUPS, Group, check_groups, measure_apart
-from dyninfer.benchmarks.lab.limits.record import LimitsRecord, read_limits
-from dyninfer.benchmarks.lab.limits.result import LimitResult
+from dyninfer.benchmarks.lab.limits.record import LimitResult, LimitsRecord, read_limits
 from dyninfer.benchmarks.lab.limits.table import limits_markdown, print_limits
-from dyninfer.benchmarks.lab.random_models import export_random, random_detector
+from dyninfer.benchmarks.lab.random_models import export_random, name_of
 from dyninfer.benchmarks.lab.run_record import ended_run, write_run
 from dyninfer.benchmarks.machine import MachineRecorder, describe_machine
 from dyninfer.errors import DyninferError
@@ -79,8 +78,7 @@ def _measure(
     failures: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, MachineRecorder() as recorder:
         console.print(f"exporting {VARIANT} with random weights ...")
-        model = random_detector(VARIANT, width_divisor)
-        bundle = export_random(model, (image_size, image_size), Path(folder)).bundle
+        bundle = export_random(VARIANT, image_size, width_divisor, Path(folder))
         for group in groups:
             console.print(f"{group.name}: {group.what} ...")
             try:
@@ -88,11 +86,10 @@ def _measure(
             except DyninferError as error:  # what else is measured is worth keeping
                 failures[group.name] = str(error)
         log = recorder.log()
-    narrower = f" at 1/{width_divisor} width" if width_divisor > 1 else ""
     return LimitsRecord(
         **ended_run(MODULE, machine),
         log=log,
-        model=f"{VARIANT}{narrower}, random weights, {image_size}x{image_size}",
+        model=f"{name_of(VARIANT, width_divisor)}, random weights, {image_size}x{image_size}",
         results=tuple(results),
         failures=failures,
     )

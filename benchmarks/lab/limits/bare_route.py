@@ -21,11 +21,7 @@ CPU = OrtDevice("cpu", 0, "cpu")
 
 
 class BareRoute:
-    """Sessions of a bundle, opened with the options that dyninfer gives them.
-
-    Args:
-        bundle: with float32 or float16 files for any batch.
-    """
+    """Sessions of a bundle, opened with the options that dyninfer gives them."""
 
     def __init__(self, bundle: Path) -> None:
         opened = Bundle.open(bundle)
@@ -42,12 +38,7 @@ class BareRoute:
         }
 
     def bind(self, images: Mapping[str, npt.NDArray[Any]], ways: Sequence[int]) -> BoundRoute:
-        """Everything that runs for a batch whose ways are known, bound to memory of its own.
-
-        Args:
-            images: image input's name -> (N, 3, H, W) float32.
-            ways: of each image.
-        """
+        """Everything that runs for a batch whose ways are known, bound to memory of its own."""
         route = BoundRoute()
         runner = ArrayRunner(images, partial(self._bind_stage, route))
         execute(self._plan, runner, len(ways), Forced(ways))

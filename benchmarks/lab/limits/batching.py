@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import numpy.typing as npt
 
 import dyninfer
 from dyninfer.benchmarks.lab.limits.bare_route import BareRoute
-from dyninfer.benchmarks.lab.limits.repeated import repeated
-from dyninfer.benchmarks.lab.limits.result import LimitResult
+from dyninfer.benchmarks.lab.limits.record import LimitResult
+from dyninfer.benchmarks.lab.limits.repeated import repeated, warm_rounds
 from dyninfer.benchmarks.latency.forced import ForcedHard, spread_rows
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import InputError
-from dyninfer.evaluation.interleaved import Run, compare, run_rounds
+from dyninfer.evaluation.interleaved import Run, compare
 from dyninfer.routing.policy import LeaveAt
 from dyninfer.runtime.detector import Detector
 
@@ -28,18 +27,11 @@ BARE, BARE_ONE_BY_ONE = "mixed batch, sessions alone", "one by one, sessions alo
 _Inputs = dict[str, npt.NDArray[Any]]
 
 
-def measure(
-    bundle: Path, rounds: int, progress: Callable[[], object] = lambda: None
-) -> list[LimitResult]:
+def measure(bundle: Path, rounds: int) -> list[LimitResult]:
     """Time a batch of 8 of which 2 go on, by prepared tensors, in turns with the others.
 
     The bare sessions tell what the engines themselves make of a batch: where they gain nothing,
     the runtime cannot either.
-
-    Args:
-        bundle: a cascade of two exits, for ONNX Runtime on the CPU.
-        rounds: how often each is timed, at least 2.
-        progress: called after each round.
 
     Raises:
         InputError: the bundle does not tell its work, or there are too few rounds.
@@ -47,17 +39,16 @@ def measure(
     bare = BareRoute(bundle)
     images = random_images(bare.manifest, BATCH)
     hard = np.flatnonzero(spread_rows(HARD, BATCH, 0)).tolist()
+    mixed = ForcedHard(HARD / BATCH, BATCH)
     with dyninfer.load(bundle, max_batch=BATCH) as detector:
         runs = {
-            MIXED: _batch_run(detector, images, ForcedHard(HARD / BATCH, BATCH)),
+            MIXED: repeated(lambda: detector.infer(images, policy=mixed)),
             ONE_BY_ONE: _one_by_one_run(detector, images, hard),
-            ALL_LAST: _batch_run(detector, images, LeaveAt(1)),
-            BARE: repeated(bare.bind(images, [int(row in hard) for row in range(BATCH)]).run, 1),
+            ALL_LAST: repeated(lambda: detector.infer(images, policy=LeaveAt(1))),
+            BARE: repeated(bare.bind(images, [int(row in hard) for row in range(BATCH)]).run),
             BARE_ONE_BY_ONE: _bare_one_by_one_run(bare, images, hard),
         }
-        for run in runs.values():
-            run()
-        times = run_rounds(runs, rounds, progress)
+        times = warm_rounds(runs, rounds)
     engines = compare(times[BARE], times[BARE_ONE_BY_ONE]).median
     runtime = compare(times[MIXED], times[BARE]).median
     note = (
@@ -98,31 +89,28 @@ def random_images(manifest: Manifest, batch: int, seed: int = 0) -> _Inputs:
     }
 
 
-def _batch_run(detector: Detector, images: _Inputs, policy: ForcedHard | LeaveAt) -> Run:
-    return repeated(lambda: detector.infer(images, policy=policy), 1)
+def _singles(images: _Inputs) -> list[_Inputs]:
+    return [{name: a[row : row + 1] for name, a in images.items()} for row in range(BATCH)]
 
 
 def _bare_one_by_one_run(bare: BareRoute, images: _Inputs, hard: list[int]) -> Run:
-    singles = [{name: array[row : row + 1] for name, array in images.items()} for row in (0, 1)]
-    easy_alone, hard_alone = bare.bind(singles[0], [0]), bare.bind(singles[1], [1])
+    easy_alone, hard_alone = (bare.bind(_singles(images)[way], [way]) for way in (0, 1))
 
     def call() -> None:
         for row in range(BATCH):
             (hard_alone if row in hard else easy_alone).run()
 
-    return repeated(call, 1)
+    return repeated(call)
 
 
 def _one_by_one_run(detector: Detector, images: _Inputs, hard: list[int]) -> Run:
-    singles = [
-        {name: array[row : row + 1] for name, array in images.items()} for row in range(BATCH)
-    ]
+    singles = _singles(images)
 
     def call() -> None:
         for row, image in enumerate(singles):
             detector.infer(image, policy=LeaveAt(int(row in hard)))
 
-    return repeated(call, 1)
+    return repeated(call)
 
 
 def _result(
@@ -131,7 +119,6 @@ def _result(
     return LimitResult(
         key=key,
         what=f"a batch of {BATCH} of which {HARD} are hard, over {other}",
-        unit="ratio",
         limit=limit,
         measured=compare(times[MIXED], times[other]),
         times_ms=times,

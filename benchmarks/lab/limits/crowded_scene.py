@@ -39,11 +39,8 @@ class _Objects:
 def crowded_prediction(seed: int = 0, objects: int = 36, clutter: float = 0.0) -> Float32Array:
     """A prediction (1, 25200, 85) float32: centre, size, objectness, 80 class probabilities.
 
-    Args:
-        seed: of the scene.
-        objects: how many there are, at least 1.
-        clutter: raises the objectness of the background, in units of its logit; 0 is a trained
-            detector's, with 6 there are tens of thousands of candidates above 0.001.
+    ``clutter`` raises the objectness of the background, in units of its logit: 0 is a trained
+    detector's, with 6 there are tens of thousands of candidates above 0.001.
     """
     rng = np.random.default_rng(seed)
     centres, sizes = _anchors()
@@ -54,37 +51,20 @@ def crowded_prediction(seed: int = 0, objects: int = 36, clutter: float = 0.0) -
     objectness = _sigmoid(np.where(near, logits, background))
     scatter = np.where(near, 1 / (0.3 + _sigmoid(logits + 2)), 0.0)[:, None]
     shift, growth = rng.normal(0, 0.05, (2, *centres.shape)) * scatter
-    boxes = np.where(
-        near[:, None],
-        np.concatenate(
-            [
-                there.centres[nearest] + shift * there.sizes[nearest],
-                there.sizes[nearest] * np.exp(growth),
-            ],
-            1,
-        ),
-        np.concatenate(
-            [
-                centres + rng.normal(0, 8, centres.shape),
-                sizes * rng.lognormal(0, 0.5, sizes.shape),
-            ],
-            1,
-        ),
-    )
+    own_sizes = there.sizes[nearest]
+    found = np.hstack([there.centres[nearest] + shift * own_sizes, own_sizes * np.exp(growth)])
+    background_centres = centres + rng.normal(0, 8, centres.shape)
+    background_sizes = sizes * rng.lognormal(0, 0.5, sizes.shape)
+    boxes = np.where(near[:, None], found, np.hstack([background_centres, background_sizes]))
     own = np.where(near, there.class_ids[nearest], rng.integers(0, CLASSES, len(centres)))
     probabilities = _class_probabilities(rng, own, near)
-    columns = [boxes, objectness[:, None], probabilities]
-    return np.concatenate(columns, 1)[None].astype(np.float32)
+    return np.hstack([boxes, objectness[:, None], probabilities])[None].astype(np.float32)
 
 
 def head_outputs(prediction: Float32Array) -> tuple[Float32Array, Float32Array]:
-    """The same content as this project's heads give it.
+    """The same content as this project's heads give it: boxes_xyxy (A, 4), class_scores (A, C).
 
-    Args:
-        prediction: (1, A, 5 + C).
-
-    Returns:
-        boxes_xyxy (A, 4) and class_scores (A, C), both float32 and C-contiguous.
+    Both are float32 and C-contiguous.
     """
     rows = prediction[0]
     half = rows[:, 2:4] / 2

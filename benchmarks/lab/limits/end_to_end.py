@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 import dyninfer
 from dyninfer.benchmarks.lab.limits.preprocessing import HEIGHT, WIDTH, noise_picture
-from dyninfer.benchmarks.lab.limits.result import LimitResult
+from dyninfer.benchmarks.lab.limits.record import LimitResult
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import compare, warm_up
 from dyninfer.routing.policy import LeaveAt
@@ -21,18 +20,11 @@ LIMIT = 0.03
 REST, ENGINES = "all but engines", "engines"
 
 
-def measure(
-    bundle: Path, rounds: int, progress: Callable[[], object] = lambda: None
-) -> list[LimitResult]:
+def measure(bundle: Path, rounds: int) -> list[LimitResult]:
     """Split calls on one frame of 1280 x 720 that leaves at the first exit.
 
     Engines are the stages' spans of the same call; all that is left of its wall-clock time is
     preparing, reading, postprocessing and the runtime itself.
-
-    Args:
-        bundle: meant for the full-size model; the smaller a model, the larger the share.
-        rounds: how many calls, at least 2.
-        progress: called after each.
 
     Raises:
         InputError: there are too few rounds.
@@ -47,14 +39,12 @@ def measure(
             rest_ms, engines_ms = _split_ms(detector, frame)
             times[REST].append(rest_ms)
             times[ENGINES].append(engines_ms)
-            progress()
         found = len(detector(frame, policy=LeaveAt(0)))
     return [
         LimitResult(
             key="end-to-end",
             what=f"a {WIDTH}x{HEIGHT} frame to detections at the first exit, without the engines, "
             "over the engines",
-            unit="ratio",
             limit=LIMIT,
             measured=compare(times[REST], times[ENGINES]),
             times_ms=times,

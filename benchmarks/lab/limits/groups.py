@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from dyninfer.benchmarks.lab.limits.result import LimitResult
+from dyninfer.benchmarks.lab.limits.record import LimitResult
 from dyninfer.errors import EngineRunError, InputError
 
 PACKAGE = "dyninfer.benchmarks.lab.limits"

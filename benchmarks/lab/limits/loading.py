@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from dyninfer.benchmarks.lab.limits.result import LimitResult
+from dyninfer.benchmarks.lab.limits.record import LimitResult
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import compare, run_rounds
@@ -31,19 +30,12 @@ print((time.perf_counter_ns() - start) / 1e6)
 """
 
 
-def measure(
-    bundle: Path, rounds: int, progress: Callable[[], object] = lambda: None
-) -> list[LimitResult]:
+def measure(bundle: Path, rounds: int) -> list[LimitResult]:
     """Time both in fresh processes, in turns.
 
     Imports are not counted. The files are in the page cache, as they are after an installation
     or an earlier start; from a disk both wait for the same bytes. Every session has the options
     that dyninfer gives it, and they are created one after the other.
-
-    Args:
-        bundle: for ONNX Runtime on the CPU.
-        rounds: processes of each, at least 2.
-        progress: called after each round.
 
     Raises:
         InputError: a process failed, or there are too few rounds.
@@ -51,12 +43,11 @@ def measure(
     opened = Bundle.open(bundle)  # reads every file
     files = [str(opened.stage_path(name)) for name in opened.manifest.route.stages]
     runs = {what: partial(_opened_ms, what, bundle, files) for what in (OURS, THEIRS)}
-    times = run_rounds(runs, rounds, progress)
+    times = run_rounds(runs, rounds)
     return [
         LimitResult(
             key="loading",
             what="dyninfer.load, hashes checked, over creating the same sessions",
-            unit="ratio",
             limit=LIMIT,
             measured=compare(times[OURS], times[THEIRS]),
             times_ms=times,

@@ -10,30 +10,21 @@ from dyninfer.benchmarks.baselines.contest import measure_memory
 from dyninfer.benchmarks.baselines.names import SINGLE_GRAPH
 from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.results import DYNINFER
-from dyninfer.benchmarks.baselines.run import Progress
 from dyninfer.benchmarks.baselines.setup import Kind, Setup
-from dyninfer.benchmarks.lab.limits.result import LimitResult
+from dyninfer.benchmarks.lab.limits.record import LimitResult
 from dyninfer.bundle.folder import Bundle
 from dyninfer.evaluation.interleaved import compare, run_rounds
 from dyninfer.runtime.engine_choice import EngineChoice
 
 LIMIT = 1.0
-ROUNDS = 5
 
 
-def measure(
-    bundle: Path, rounds: int = ROUNDS, progress: Progress = lambda *_: None
-) -> list[LimitResult]:
+def measure(bundle: Path, rounds: int) -> list[LimitResult]:
     """Peak memory of dyninfer over that of the single graph, in fresh processes, in turns.
 
     A process opens its contender and runs every way three times in turns; its largest resident
     set counts, Python and libraries included. The single graph has the thread pool with which it
     needs less.
-
-    Args:
-        bundle: with what decides at every decision.
-        rounds: so many processes of each.
-        progress: as of :func:`dyninfer.benchmarks.baselines.run.run_baselines`.
 
     Raises:
         DyninferError: the graph cannot be built from this bundle, or a process failed.
@@ -43,20 +34,14 @@ def measure(
         plan = Contestants(bundle.resolve(), manifest, EngineChoice(), Path(folder))
         plan.write_inputs()
         setups = [plan.setup(Kind.DYNINFER), *plan.setups_of(SINGLE_GRAPH)]
-        done = iter(range(1, rounds + 1))
         runs = {setup.kind.value: partial(_peak_mib, setup, len(manifest.ways)) for setup in setups}
-        mib = run_rounds(
-            runs,
-            rounds,
-            lambda: progress("measuring memory in fresh processes", next(done), rounds),
-        )
+        mib = run_rounds(runs, rounds)
     graphs = {name: found for name, found in mib.items() if name != DYNINFER}
     best = min(graphs, key=lambda name: sum(graphs[name]))
     return [
         LimitResult(
             key="memory",
             what="peak memory over that of the same stages in one ONNX graph with If",
-            unit="ratio",
             limit=LIMIT,
             measured=compare(mib[DYNINFER], graphs[best]),
             times_ms=mib,
@@ -66,4 +51,4 @@ def measure(
 
 
 def _peak_mib(setup: Setup, ways: int) -> float:
-    return measure_memory(setup, ways).peak_mib
+    return measure_memory(setup.kind.value, setup, ways).peak_mib

@@ -13,7 +13,7 @@ import numpy as np
 import dyninfer
 from dyninfer.benchmarks.lab.limits.bare_route import BareRoute
 from dyninfer.benchmarks.lab.limits.idle_bundle import SIZE, write_idle_bundle
-from dyninfer.benchmarks.lab.limits.result import LimitResult
+from dyninfer.benchmarks.lab.limits.record import LimitResult
 from dyninfer.evaluation.interleaved import Run, bootstrap_median, run_rounds
 from dyninfer.routing.policy import LeaveAt
 from dyninfer.runtime.detector import Detector
@@ -47,15 +47,11 @@ CASES = (
 )
 
 
-def measure(rounds: int, progress: Callable[[], object] = lambda: None) -> list[LimitResult]:
+def measure(rounds: int) -> list[LimitResult]:
     """Time calls of a do-nothing cascade, and its sessions run by hand, in turns.
 
     The overhead is the difference: preparing a picture of 32 x 32, the runtime between sessions,
     postprocessing one box. Both are medians over :data:`CALLS` calls.
-
-    Args:
-        rounds: how often each is timed.
-        progress: called after each round.
     """
     with tempfile.TemporaryDirectory(prefix="dyninfer-idle-") as folder:
         bundle = write_idle_bundle(Path(folder) / "idle.dyn")
@@ -65,7 +61,7 @@ def measure(rounds: int, progress: Callable[[], object] = lambda: None) -> list[
             for case in CASES:
                 runs[case.key] = _detector_run(detector, case)
                 runs[_floor(case)] = _sessions_run(bare, case)
-            times = run_rounds(runs, rounds, progress)
+            times = run_rounds(runs, rounds)
     return [_result(case, times) for case in CASES]
 
 

@@ -7,7 +7,6 @@ decoding is part of the graph, have multiplied it into the scores, all of which 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +14,10 @@ import cv2
 import numpy as np
 
 from dyninfer.benchmarks.lab.limits.crowded_scene import SIZE, crowded_prediction, head_outputs
-from dyninfer.benchmarks.lab.limits.repeated import keep_freed_memory, repeated
-from dyninfer.benchmarks.lab.limits.result import LimitResult
+from dyninfer.benchmarks.lab.limits.record import LimitResult
+from dyninfer.benchmarks.lab.limits.repeated import keep_freed_memory, repeated, warm_rounds
 from dyninfer.errors import InputError
-from dyninfer.evaluation.interleaved import compare, run_rounds
+from dyninfer.evaluation.interleaved import compare
 from dyninfer.results.postprocess import MAX_CANDIDATES, Postprocess
 from dyninfer.types import Float32Array, Int64Array
 
@@ -51,19 +50,15 @@ Found = tuple[Float32Array, Float32Array, Int64Array]
 """Boxes (D, 4), confidences (D,), class ids (D,)."""
 
 
-def measure(rounds: int, progress: Callable[[], object] = lambda: None) -> list[LimitResult]:
+def measure(rounds: int) -> list[LimitResult]:
     """Time both on a crowded scene (1, 25200, 85), in both ways of use.
-
-    Args:
-        rounds: how often each is timed in each way, at least 2.
-        progress: called after each round.
 
     Raises:
         InputError: the two do not find the same, or there are too few rounds.
     """
     keep_freed_memory()
     prediction = crowded_prediction(_SCENE_SEED)
-    best, evaluation = (_measure_case(case, prediction, rounds, progress) for case in CASES)
+    best, evaluation = (_measure_case(case, prediction, rounds) for case in CASES)
     cluttered = _in_clutter(CASES[1].options)
     return [best, replace(evaluation, note=f"{evaluation.note} {cluttered}")]
 
@@ -73,15 +68,13 @@ def _in_clutter(options: Postprocess) -> str:
     prediction = crowded_prediction(_SCENE_SEED, clutter=_CLUTTER)
     boxes, scores = head_outputs(prediction)
     check_same(options(boxes, scores), offset_nms(prediction, options))
-    ours_ms = repeated(lambda: options(boxes, scores), 1)()
-    theirs_ms = repeated(lambda: offset_nms(prediction, options), 1)()
+    ours_ms = repeated(lambda: options(boxes, scores))()
+    theirs_ms = repeated(lambda: offset_nms(prediction, options))()
     count = np.count_nonzero(scores > options.confidence)
     return f"With {count} candidates, timed once: {ours_ms:.1f} against {theirs_ms:.0f} ms."
 
 
-def _measure_case(
-    case: _Case, prediction: Float32Array, rounds: int, progress: Callable[[], object]
-) -> LimitResult:
+def _measure_case(case: _Case, prediction: Float32Array, rounds: int) -> LimitResult:
     boxes, scores = head_outputs(prediction)
     options = case.options
     count = check_same(options(boxes, scores), offset_nms(prediction, options))
@@ -90,15 +83,12 @@ def _measure_case(
         "class-offset NMS": repeated(lambda: offset_nms(prediction, options), case.repeats),
         "one comparison": repeated(lambda: scores > options.confidence, case.repeats),
     }
-    for run in runs.values():
-        run()
-    times = run_rounds(runs, rounds, progress)
+    times = warm_rounds(runs, rounds)
     least = compare(times["one comparison"], times["class-offset NMS"])
     candidates = np.count_nonzero(scores > options.confidence)
     return LimitResult(
         key=case.key,
         what=f"{case.what}, against a class-offset NMS with cv2.dnn.NMSBoxes",
-        unit="ratio",
         limit=LIMIT,
         measured=compare(times["dyninfer"], times["class-offset NMS"]),
         times_ms=times,
@@ -115,10 +105,6 @@ def offset_nms(prediction: Float32Array, options: Postprocess) -> Found:
 
     Candidates by objectness, class scores times objectness, best class or all labels above the
     confidence, at most 30,000; then boxes moved apart by class and OpenCV's NMS over all of them.
-
-    Args:
-        prediction: (1, A, 5 + C): centre, size, objectness, class probabilities.
-        options: as for ours.
     """
     rows = prediction[0]
     rows = rows[rows[:, 4] > options.confidence]
@@ -139,10 +125,8 @@ def offset_nms(prediction: Float32Array, options: Postprocess) -> Found:
     offsets = class_ids[:, None] * (8.0 * SIZE)  # float64: float32 would move boxes by the offset
     apart: Any = np.concatenate([boxes[:, :2] + offsets, boxes[:, 2:] - boxes[:, :2]], 1)
     scores_above: Any = confidences  # OpenCV's stubs know lists only
-    kept = np.asarray(
-        cv2.dnn.NMSBoxes(apart, scores_above, options.confidence, options.iou),
-        np.int64,
-    ).reshape(-1)[: options.max_detections]
+    found = cv2.dnn.NMSBoxes(apart, scores_above, options.confidence, options.iou)
+    kept = np.asarray(found, np.int64).reshape(-1)[: options.max_detections]
     return boxes[kept], confidences[kept], class_ids[kept]
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 
-from dyninfer.benchmarks.lab.limits.repeated import keep_freed_memory, repeated
-from dyninfer.benchmarks.lab.limits.result import LimitResult
+from dyninfer.benchmarks.lab.limits.record import LimitResult
+from dyninfer.benchmarks.lab.limits.repeated import keep_freed_memory, repeated, warm_rounds
 from dyninfer.errors import InputError
-from dyninfer.evaluation.interleaved import compare, run_rounds
+from dyninfer.evaluation.interleaved import compare
 from dyninfer.images.prepare import Scratch
 from dyninfer.images.spec import ImageSpec
 from dyninfer.types import Float32Array, ImageArray
@@ -29,12 +27,8 @@ NOTE = (
 )
 
 
-def measure(rounds: int, progress: Callable[[], object] = lambda: None) -> list[LimitResult]:
+def measure(rounds: int) -> list[LimitResult]:
     """Time both on one picture of 1280 x 720 for a tensor of 640 x 640.
-
-    Args:
-        rounds: how often each is timed, at least 2.
-        progress: called after each round.
 
     Raises:
         InputError: the two do not give the same tensor, or there are too few rounds.
@@ -49,14 +43,11 @@ def measure(rounds: int, progress: Callable[[], object] = lambda: None) -> list[
         "dyninfer": repeated(lambda: spec.prepare(image, tensor[0], scratch), _REPEATS),
         "blobFromImage": repeated(lambda: letterbox_blob(image), _REPEATS),
     }
-    for run in runs.values():
-        run()
-    times = run_rounds(runs, rounds, progress)
+    times = warm_rounds(runs, rounds)
     return [
         LimitResult(
             key="preprocessing",
             what=f"{WIDTH}x{HEIGHT} to {SIZE}x{SIZE}, against letterbox and blobFromImage",
-            unit="ratio",
             limit=LIMIT,
             measured=compare(times["dyninfer"], times["blobFromImage"]),
             times_ms=times,

@@ -1,18 +1,46 @@
-"""The file that a measurement of the limits leaves."""
+"""What was measured of the speed limits, and the file that it is left in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from dyninfer.benchmarks.lab.limits.result import LimitResult
 from dyninfer.benchmarks.lab.run_record import RunRecord
 from dyninfer.benchmarks.machine import MachineLog
 from dyninfer.bundle.validation import first_problem
 from dyninfer.errors import InputError
+from dyninfer.evaluation.interleaved import RatioEstimate
+
+
+@dataclass(frozen=True)
+class LimitResult:
+    """A figure that the project wants to stay below.
+
+    Attributes:
+        key: short name of the row, for example ``preprocessing``.
+        what: what is compared with what, in words.
+        limit: the figure is to be at most this.
+        measured: median over rounds with its 95 % interval.
+        times_ms: every time by contender, in the order of the rounds.
+        note: how it was measured; where the limit is missed, why.
+        unit: of ``limit`` and ``measured``: ``ratio`` or ``microseconds``.
+    """
+
+    key: str
+    what: str
+    limit: float
+    measured: RatioEstimate
+    times_ms: Mapping[str, Sequence[float]]
+    note: str = ""
+    unit: str = "ratio"
+
+    @property
+    def holds(self) -> bool:
+        """Whether the median is within the limit."""
+        return self.measured.median <= self.limit
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from dyninfer.evaluation.interleaved import Run
+from dyninfer.evaluation.interleaved import Run, run_rounds
 
 _LARGEST_RETURNED = 31 << 20  # bytes; the C library never hands smaller blocks back from then on
 
 
-def repeated(call: Callable[[], object], times: int) -> Run:
+def repeated(call: Callable[[], object], times: int = 1) -> Run:
     """A run that makes a call ``times`` times and returns the milliseconds of one."""
 
     def run() -> float:
@@ -22,6 +22,13 @@ def repeated(call: Callable[[], object], times: int) -> Run:
         return (time.perf_counter_ns() - start) / times / 1e6
 
     return run
+
+
+def warm_rounds(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of every run in every round, in turns, after one of each that does not count."""
+    for run in runs.values():
+        run()
+    return run_rounds(runs, rounds)
 
 
 def keep_freed_memory() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from dyninfer.benchmarks.lab.limits.record import LimitsRecord
-from dyninfer.benchmarks.lab.limits.result import LimitResult
+from dyninfer.benchmarks.lab.limits.record import LimitResult, LimitsRecord
 from dyninfer.benchmarks.report.markdown import table_text
 from dyninfer.benchmarks.report.table import Table, column, make_table
 from dyninfer.benchmarks.report.terminal import print_table

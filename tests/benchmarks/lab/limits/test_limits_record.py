@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dyninfer.benchmarks.lab.limits.record import LimitsRecord, read_limits
-from dyninfer.benchmarks.lab.limits.result import LimitResult
+from dyninfer.benchmarks.lab.limits.record import LimitResult, LimitsRecord, read_limits
 from dyninfer.benchmarks.lab.limits.table import limits_markdown, limits_table, print_limits
 from dyninfer.benchmarks.lab.run_record import ended_run, write_run
 from dyninfer.benchmarks.machine import MachineLog, describe_machine
@@ -17,7 +16,7 @@ from dyninfer.evaluation.interleaved import RatioEstimate
 def result(median: float, limit: float = 0.7, unit: str = "ratio") -> LimitResult:
     measured = RatioEstimate(median, median * 0.9, median * 1.1, 0.95, 3)
     times = {"ours": (1.0, 2.0, 3.0), "theirs": (2.0, 4.0, 6.0)}
-    return LimitResult("a-row", "this over that", unit, limit, measured, times, "a note")
+    return LimitResult("a-row", "this over that", limit, measured, times, "a note", unit)
 
 
 def record(*results: LimitResult) -> LimitsRecord:
