@@ -10,12 +10,14 @@ from typing import Protocol
 
 import numpy as np
 
-from dyninfer.benchmarks.machine.gpu_energy import open_gpu_energy
-from dyninfer.benchmarks.machine.jetson import read_jetson_model
-from dyninfer.benchmarks.machine.jtop_api import Jtop
+from dyninfer.benchmarks.machine.energy_sources import (
+    open_gpu_energy,
+    open_jtop_power,
+    open_rails,
+    open_rapl,
+)
+from dyninfer.benchmarks.machine.jetson import Jtop, read_jetson_model
 from dyninfer.benchmarks.machine.nvml import LoadNvml, load_nvml
-from dyninfer.benchmarks.machine.rails import open_jtop_power, open_rails
-from dyninfer.benchmarks.machine.rapl import open_rapl
 from dyninfer.errors import InputError
 
 LEAST_SINGULAR_VALUE = 0.05

@@ -52,11 +52,9 @@ def start_of(curve: Sequence[ThresholdPoint]) -> int:
 
 
 def threshold_text(threshold: float, easiness: Iterable[float]) -> str:
-    """The shortest decimal, from four digits, that decides as ``threshold`` does.
+    """The shortest decimal, from four digits, that decides as ``threshold`` does of ``easiness``.
 
-    Args:
-        threshold: exact.
-        easiness: values that are not to change sides; 1 never does.
+    An easiness of 1 never changes sides either.
     """
     known = [*easiness, 1.0]
     exact = [value >= threshold for value in known]
