@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from dyninfer.benchmarks.machine.counters import increased, read_counters
+from dyninfer.benchmarks.machine.cpu_state import increased, read_counters
 from dyninfer.benchmarks.machine.gpu_sampler import GpuSampler
 from dyninfer.benchmarks.machine.jetson import gpu_folder
 from dyninfer.benchmarks.machine.kernel_samplers import (

@@ -86,6 +86,7 @@ def _panel(results: Sequence[ScenarioResult], number_on_page: int) -> svg.Elemen
     x = Scale(*padded((low, high), log=log), frame.left, frame.x_end, log)
     most = max(len(t) for t in times)
     y = Scale(0, max(1.0, nines(1 - 0.5 / most)) * 1.04, frame.y_end, frame.top)
+    shares = [(nines(share), label) for share, label in _SHARES if nines(share) <= y.high]
     lines = [_line(t, x, y, style) for style, t in enumerate(times)]
     description = "; ".join(
         f"{_way(r)}: {counted(r.latency.count, 'call')}, median {ms(r.latency.p50_ms.value)}"
@@ -96,7 +97,7 @@ def _panel(results: Sequence[ScenarioResult], number_on_page: int) -> svg.Elemen
         f"latency-{number_on_page}",
         f"Share of calls up to a latency: {replace(results[0].scenario, rate_per_s=None).name}",
         f"{description}; slowest {ms(high)}.",
-        _share_axis(y, frame),
+        *axes.rungs(y, frame, shares),
         axes.horizontal(x, frame, "ms per call" + (", logarithmic" if log else "")),
         *lines,
         *(_legend(result, style) for style, result in enumerate(results)),
@@ -107,16 +108,6 @@ def _line(times_ms: Sequence[float], x: Scale, y: Scale, style: int) -> svg.Elem
     points: list[svg.Point] = [(x(t), y(nines(share))) for t, share in cumulative(times_ms)]
     dots = [svg.circle(*p, 3, f"dot-{style}") for p in points] if len(points) <= _DOT_UP_TO else []
     return svg.element("g", svg.polyline(points, f"line line-{style}"), *dots)
-
-
-def _share_axis(y: Scale, frame: svg.Frame) -> svg.Element:
-    marks = []
-    for share, label in _SHARES:
-        if nines(share) <= y.high:
-            at = y(nines(share))
-            marks.append(svg.line(frame.left, at, frame.x_end, at, "grid"))
-            marks.append(svg.text(frame.left - 8, at + 4, label, anchor="end", class_="tick"))
-    return svg.element("g", *marks)
 
 
 def _way(result: ScenarioResult) -> str:
