@@ -75,7 +75,6 @@ class SpeedAccuracy(PageBlock):
         quality: name of that measure; empty where there is none.
         current: the position that the page opens with.
         start: index of that position.
-        last: index of the last position.
         groups: headings of the groups of pictures, by exit.
         data: every position, for the script.
     """
@@ -85,7 +84,6 @@ class SpeedAccuracy(PageBlock):
     quality: str
     current: Setting
     start: int
-    last: int
     groups: tuple[str, ...]
     thumbnails: tuple[Thumbnail, ...]
     table: Table

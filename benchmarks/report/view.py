@@ -9,14 +9,12 @@ from dyninfer.benchmarks.report import comparison_tables, tables, words
 from dyninfer.benchmarks.report.baselines import baselines_chart
 from dyninfer.benchmarks.report.conditions import conditions_of, left_out
 from dyninfer.benchmarks.report.distributions import panels
-from dyninfer.benchmarks.report.easiness import easiness_chart
 from dyninfer.benchmarks.report.figures import counted
 from dyninfer.benchmarks.report.model_chart import model_chart
 from dyninfer.benchmarks.report.page import Figure, Folded, Legend, Page, Panels, Section
 from dyninfer.benchmarks.report.selected import closed_loop, forced_ends, mixture
-from dyninfer.benchmarks.report.settings import start_of
 from dyninfer.benchmarks.report.spans import kinds_of, patterns, spans_chart, swatch
-from dyninfer.benchmarks.report.speed_accuracy import speed_accuracy
+from dyninfer.benchmarks.report.speed_accuracy import easiness_charts, speed_accuracy
 from dyninfer.benchmarks.report.table import Block, Medium, Paragraph, Table
 
 Blocks = Iterable[Block]
@@ -70,15 +68,10 @@ def _easiness(record: BenchRecord) -> Blocks | str:
     if not any(pictures.easiness):
         keys = ("easiness", "pictures.easiness", "curve", "pictures")
         return words.why_missing(record, keys, _why_no_curve(record))
-    thresholds = [point.threshold for point in pictures.curve]
-    start = start_of(pictures.curve) if pictures.curve else 0
     several = len(pictures.easiness) > 1
     charts = [
-        Figure(
-            easiness_chart(values, router, thresholds, start).chart,
-            f"Router of exit {router}" if several else "",
-        )
-        for router, values in enumerate(pictures.easiness)
+        Figure(drawn.chart, f"Router of exit {router}" if several else "")
+        for router, drawn in enumerate(easiness_charts(record))
     ]
     notes = (
         f"Without a number (NaN) by the router of exit {router}: "
