@@ -72,9 +72,7 @@ def bench(
         assert records.from_record is not None  # as _check_mode saw to
         record = _read(records.from_record)
     else:
-        bench_options.check_pictures(pictures, scenarios)
-        command = shlex.join(["dyninfer", *(context.find_root().obj or ["bench"])])
-        request = _request(command, bundle, pictures, scenarios, effort, baselines, engine)
+        request = _request(context, bundle, pictures, scenarios, effort, baselines, engine)
         record, stopped = _run(request)
     try:
         _write(record, outputs)
@@ -85,7 +83,7 @@ def bench(
 
 
 def _request(
-    command: str,
+    context: typer.Context,
     path: Path,
     pictures: PictureOptions,
     scenarios: ScenarioOptions,
@@ -97,14 +95,14 @@ def _request(
     from dyninfer.benchmarks.latency.take import BenchRequest
     from dyninfer.bundle.folder import Bundle
 
-    choices = bench_options.make_choices(
-        scenarios, as_routed=bool(pictures.images) or scenarios.speed is not None
-    )
+    bench_options.check_pictures(pictures, scenarios)
+    as_routed = bool(pictures.images) or scenarios.speed is not None
+    choices = bench_options.make_choices(scenarios, as_routed=as_routed)
     policy = None if scenarios.speed is None else read_speed(scenarios.speed)
     manifest = Bundle.open(path, check_files=False).manifest  # loading checks them
     check_sources(manifest, path, baselines)
     return BenchRequest(
-        command=command,
+        command=shlex.join(["dyninfer", *(context.find_root().obj or ["bench"])]),
         bundle=path,
         engine=engine,
         baselines=choose_baselines(manifest, baselines, effort),
