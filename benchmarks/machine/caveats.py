@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dyninfer.benchmarks.machine.describe import Machine
 from dyninfer.benchmarks.machine.gpu import Gpu
-from dyninfer.benchmarks.machine.log import MachineLog, Range
+from dyninfer.benchmarks.machine.log import MachineLog
 
 MOST_OTHER_LOAD = 0.1
 """Cores: what others may use before a reader must know of it."""
@@ -27,7 +27,7 @@ def warnings_of(machine: Machine, log: MachineLog) -> list[str]:
         *_clocks(machine, log),
         *_gpus(machine, log),
         *_drifting(log),
-        *(f"the recorder {why}" for name, why in log.missing.items() if name == "sampling"),
+        *([f"the recorder {log.missing['sampling']}"] if "sampling" in log.missing else ()),
     ]
 
 
@@ -100,7 +100,8 @@ def _clocks(machine: Machine, log: MachineLog) -> Iterator[str]:
             "/sys/firmware/acpi/platform_profile"
         )
     if state is not None and state.locked is False:
-        spread = _spread(log.readings.get("cpu_mhz"))
+        clock = log.readings.get("cpu_mhz")
+        spread = "" if clock is None else f", seen {clock.low:.0f} to {clock.high:.0f} MHz"
         yield (
             f"the processor's clocks are not locked ({state.min_mhz:.0f} to {state.max_mhz:.0f} "
             f"MHz allowed{spread}): sudo cpupower frequency-set -d F -u F, with one F it can hold"
@@ -142,7 +143,3 @@ def _drifting(log: MachineLog) -> Iterator[str]:
                 f"the {what} grew {rise:.0f} degrees warmer while measuring: warm it up for some "
                 "minutes first"
             )
-
-
-def _spread(clock: Range | None) -> str:
-    return "" if clock is None else f", seen {clock.low:.0f} to {clock.high:.0f} MHz"

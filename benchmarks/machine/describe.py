@@ -61,17 +61,14 @@ class Machine:
     """A machine as far as it matters for a time.
 
     Attributes:
-        cpu: the processor's model as it names itself.
         usable_cores: how many this process may use.
         cpu_flags: instruction sets that inference engines use, of those it has.
         memory_gib: main memory; None where it cannot be told.
         system: operating system, number of its release, architecture.
-        python: implementation and version.
         versions: library -> version, of those that are installed.
         load_average_1min: runnable processes on average; None where it cannot be told.
         cpu_state: how the processor is set.
         host: virtual machine, container, quota, battery.
-        nvidia_driver: version of NVIDIA's driver.
         cuda_driver: newest CUDA that the driver runs.
         cuda_toolkit: version of the CUDA that is installed for the whole system, if one is.
         gpus: NVIDIA's, in the order of its management library.

@@ -10,12 +10,14 @@ from typing import Protocol
 
 import numpy as np
 
-from dyninfer.benchmarks.machine.gpu_energy import open_gpu_energy
-from dyninfer.benchmarks.machine.jetson import read_jetson_model
-from dyninfer.benchmarks.machine.jtop_api import Jtop
+from dyninfer.benchmarks.machine.energy_sources import (
+    open_gpu_energy,
+    open_jtop_power,
+    open_rails,
+    open_rapl,
+)
+from dyninfer.benchmarks.machine.jetson import Jtop, read_jetson_model
 from dyninfer.benchmarks.machine.nvml import LoadNvml, load_nvml
-from dyninfer.benchmarks.machine.rails import open_jtop_power, open_rails
-from dyninfer.benchmarks.machine.rapl import open_rapl
 from dyninfer.errors import InputError
 
 LEAST_SINGULAR_VALUE = 0.05
@@ -126,11 +128,13 @@ def joules_by_exit(shares: Sequence[Sequence[float]], joules: Sequence[float]) -
             + (f" (no image left at exit {', '.join(unseen)})" if unseen else "")
             + f": measure at least {exits} mixtures that differ by a tenth or more"
         )
+    subsets = (kept for size in range(exits + 1) for kept in combinations(range(exits), size))
+    solutions = (_solve(mixtures, energies, list(kept)) for kept in subsets)
     best = min(
-        (_solve(mixtures, energies, kept) for kept in _subsets(exits)),
-        key=lambda found: np.inf if found.min() < 0 else _residual(mixtures, energies, found),
+        (found for found in solutions if found.min() >= 0),
+        key=lambda found: float(np.sum((mixtures @ found - energies) ** 2)),
     )
-    return tuple(float(value) for value in best)
+    return tuple(map(float, best))
 
 
 def _weakest(mixtures: np.ndarray) -> float:
@@ -139,16 +143,9 @@ def _weakest(mixtures: np.ndarray) -> float:
     return float(np.linalg.svd(mixtures, compute_uv=False)[-1] / np.sqrt(slices / exits))
 
 
-def _subsets(exits: int) -> list[tuple[int, ...]]:
-    return [kept for size in range(exits + 1) for kept in combinations(range(exits), size)]
-
-
-def _solve(mixtures: np.ndarray, energies: np.ndarray, kept: tuple[int, ...]) -> np.ndarray:
+def _solve(mixtures: np.ndarray, energies: np.ndarray, kept: list[int]) -> np.ndarray:
+    """The least-squares solution over the exits that are kept; 0 for the others."""
     found = np.zeros(mixtures.shape[1])
     if kept:
-        found[list(kept)] = np.linalg.lstsq(mixtures[:, list(kept)], energies, rcond=None)[0]
+        found[kept] = np.linalg.lstsq(mixtures[:, kept], energies, rcond=None)[0]
     return found
-
-
-def _residual(mixtures: np.ndarray, energies: np.ndarray, found: np.ndarray) -> float:
-    return float(np.sum((mixtures @ found - energies) ** 2))

@@ -35,10 +35,7 @@ class GpuSampler:
     """
 
     def __init__(
-        self,
-        nvml: NvmlModule,
-        gpu: Handle,
-        family: Callable[[], Set[int]] = frozenset,
+        self, nvml: NvmlModule, gpu: Handle, family: Callable[[], Set[int]] = frozenset
     ) -> None:
         self._nvml, self._gpu, self._family = nvml, gpu, family
         self.missing: dict[str, str] = {}

@@ -1,22 +1,33 @@
 """What an NVIDIA Jetson is and how it is set, by jtop where it runs, else by files and nvpmodel.
 
 Not run on a Jetson yet. Files as NVIDIA's Jetson Linux developer guide has them for L4T 35 and 36
-(JetPack 5 and 6); jtop as in the source of jetson-stats 7.2.2.
+(JetPack 5 and 6). jtop (jetson-stats) is used where the user has it and its service runs, and is
+never a dependency; its names are those of version 7.2.2, read in its source.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dyninfer.benchmarks.machine.cpu_state import read_cpu_state
 from dyninfer.benchmarks.machine.files import matching, read_number, read_text
-from dyninfer.benchmarks.machine.jtop_api import PATIENCE_S, Jtop, load_jtop, within
 
+Jtop = Any
+"""A connection to the service, which serves as a context.
+
+Read of it: ``board["hardware"]``, ``nvpmodel.name`` and ``jetson_clocks.get_enable()`` (either may
+be None), ``power["tot"]`` with ``power`` in mW, and ``ok(spin=True)``, which raises what broke it.
+"""
+PATIENCE_S = 15.0
+"""jtop waits without end for a service that hangs, and some seconds for the system's libraries."""
 _MODELS = (Path("proc/device-tree/model"), Path("sys/firmware/devicetree/base/model"))
 _RELEASE = Path("etc/nv_tegra_release")
 _DEVFREQ = Path("sys/class/devfreq")
@@ -161,3 +172,34 @@ def _ask_jtop(connect: Callable[[], Jtop], found: Jetson, version: str) -> Jetso
             clocks_locked=found.clocks_locked if clocks is None else clocks.get_enable(),
             source=f"jtop {version}".strip(),
         )
+
+
+def load_jtop() -> tuple[Callable[[], Jtop] | None, str]:
+    """What opens a connection, and the version; or None and why there is none."""
+    try:
+        module = importlib.import_module("jtop")
+    except ImportError:
+        return None, "jetson-stats is not installed"
+    return module.jtop, str(getattr(module, "__version__", ""))
+
+
+def within(seconds: float, act: Callable[[], Any]) -> tuple[Any, str]:
+    """What an act in a thread of its own gives, or None and why it gave nothing in time.
+
+    An exception is turned into its first line: jtop's say over several what to install.
+    """
+    found: list[Any] = []
+    failed: list[str] = []
+
+    def run() -> None:
+        try:
+            found.append(act())
+        except Exception as error:  # whatever goes wrong in the service comes back as it was raised
+            failed.append((str(error) or type(error).__name__).splitlines()[0])
+
+    thread = threading.Thread(target=run, daemon=True, name="jtop")
+    thread.start()
+    thread.join(seconds)
+    if found:
+        return found[0], ""
+    return None, failed[0] if failed else f"no answer within {seconds:g} s"

@@ -6,10 +6,9 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
-from dyninfer.benchmarks.machine.counters import increased, read_counters
+from dyninfer.benchmarks.machine.cpu_state import increased, read_counters
 from dyninfer.benchmarks.machine.gpu_sampler import GpuSampler
 from dyninfer.benchmarks.machine.jetson import gpu_folder
 from dyninfer.benchmarks.machine.kernel_samplers import (
@@ -73,12 +72,7 @@ class MachineRecorder:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._leave.set()
         self._thread.join()
         self._sample()

@@ -20,7 +20,7 @@ def machine_rows(machine: Machine) -> list[Fact]:
         ("usable cores", str(machine.usable_cores)),
         ("instruction sets", " ".join(machine.cpu_flags)),
         *(_cpu_rows(machine.cpu_state) if machine.cpu_state is not None else ()),
-        ("memory", "" if machine.memory_gib is None else f"{machine.memory_gib:g} GiB"),
+        ("memory", _said("{:g} GiB", machine.memory_gib)),
         *(_host_rows(machine.host) if machine.host is not None else ()),
         *(_jetson_rows(machine.jetson) if machine.jetson is not None else ()),
         ("NVIDIA driver", machine.nvidia_driver or ""),
@@ -34,18 +34,17 @@ def machine_rows(machine: Machine) -> list[Fact]:
         ("Python", machine.python),
         *((f"  {name}", version) for name, version in machine.versions.items()),
     ]
-    load = machine.load_average_1min
-    rows.append(("load average", "" if load is None else f"{load:g} over one minute"))
+    rows.append(("load average", _said("{:g} over one minute", machine.load_average_1min)))
     return [(name, value) for name, value in rows if value]
 
 
 def _cpu_rows(state: CpuState) -> Iterator[Fact]:
-    yield "  governor", " ".join(filter(None, (state.governor, _in_brackets(state.driver))))
+    yield "  governor", " ".join(filter(None, (state.governor, _said("({})", state.driver))))
     if state.min_mhz is not None and state.max_mhz is not None:
         locked = {True: ", locked", False: ", not locked", None: ""}[state.locked]
         yield "  clocks allowed", f"{state.min_mhz:.0f} to {state.max_mhz:.0f} MHz{locked}"
-    yield "  clock now", _mhz(state.current_mhz)
-    yield "  highest clock", _mhz(state.hardware_max_mhz)
+    yield "  clock now", _said("{:.0f} MHz", state.current_mhz)
+    yield "  highest clock", _said("{:.0f} MHz", state.hardware_max_mhz)
     yield "  boost", _on(state.boost)
     yield "  threads share cores", _yes(state.smt)
     yield "  energy preference", state.energy_preference or ""
@@ -55,15 +54,14 @@ def _cpu_rows(state: CpuState) -> Iterator[Fact]:
 def _host_rows(host: Host) -> Iterator[Fact]:
     yield "virtual machine", host.virtual_machine or ""
     yield "container", host.container or ""
-    quota, limit = host.cpu_quota_cores, host.memory_limit_gib
-    yield "processor quota", "" if quota is None else f"{quota:g} cores"
-    yield "memory limit", "" if limit is None else f"{limit:g} GiB"
+    yield "processor quota", _said("{:g} cores", host.cpu_quota_cores)
+    yield "memory limit", _said("{:g} GiB", host.memory_limit_gib)
     yield "power", host.power or ""
 
 
 def _jetson_rows(jetson: Jetson) -> Iterator[Fact]:
     yield "Jetson", jetson.model
-    yield "  L4T", " ".join(filter(None, (jetson.l4t, _jetpack(jetson.jetpack))))
+    yield "  L4T", " ".join(filter(None, (jetson.l4t, _said("(JetPack {})", jetson.jetpack))))
     yield "  power mode", jetson.power_mode or ""
     yield "  clocks locked", _yes(jetson.clocks_locked)
     if jetson.gpu_min_mhz is not None and jetson.gpu_max_mhz is not None:
@@ -72,34 +70,25 @@ def _jetson_rows(jetson: Jetson) -> Iterator[Fact]:
 
 
 def _gpu_rows(label: str, gpu: Gpu) -> Iterator[Fact]:
-    capability = _in_brackets(gpu.compute_capability)
+    capability = _said("({})", gpu.compute_capability)
     yield label, " ".join(filter(None, (gpu.name, capability)))
-    yield "  memory", "" if gpu.memory_gib is None else f"{gpu.memory_gib:g} GiB"
+    yield "  memory", _said("{:g} GiB", gpu.memory_gib)
     if gpu.power_limit_w is not None:
-        shipped = gpu.default_power_limit_w
-        of = "" if shipped is None else f" ({shipped:.0f} W as shipped)"
+        of = _said(" ({:.0f} W as shipped)", gpu.default_power_limit_w)
         yield "  power limit", f"{gpu.power_limit_w:.0f} W{of}"
     yield "  persistence mode", _on(gpu.persistence)
     yield "  compute mode", gpu.compute_mode or ""
     yield "  SM clock", _of_most(gpu.sm_mhz, gpu.max_sm_mhz, " MHz")
     yield "  memory clock", _of_most(gpu.memory_mhz, gpu.max_memory_mhz, " MHz")
-    yield "  application clock", _mhz(gpu.application_sm_mhz)
+    yield "  application clock", _said("{:.0f} MHz", gpu.application_sm_mhz)
     yield "  ECC", _on(gpu.ecc)
     yield "  MIG", _on(gpu.mig)
     yield "  PCIe generation", _of_most(gpu.pcie_generation, gpu.max_pcie_generation, "")
     yield "  PCIe lanes", _of_most(gpu.pcie_width, gpu.max_pcie_width, "")
 
 
-def _in_brackets(text: str | None) -> str:
-    return f"({text})" if text else ""
-
-
-def _jetpack(version: str | None) -> str:
-    return f"(JetPack {version})" if version else ""
-
-
-def _mhz(clock: float | None) -> str:
-    return "" if clock is None else f"{clock:.0f} MHz"
+def _said(form: str, value: float | str | None) -> str:
+    return form.format(value) if value is not None else ""
 
 
 def _on(value: bool | None) -> str:

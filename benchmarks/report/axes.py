@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dyninfer.benchmarks.report.scales import Scale
 from dyninfer.benchmarks.report.svg import Element, Frame, element, line, text, text_width
 
@@ -28,14 +30,20 @@ def horizontal(scale: Scale, frame: Frame, title: str) -> Element:
 def vertical(scale: Scale, frame: Frame, title: str) -> Element:
     """The axis left of a chart; its title stands above it, where it can be read."""
     ticks = scale.ticks(6)
-    marks = []
-    for value, label in zip(ticks.values, ticks.labels(), strict=True):
+    lines = rungs(scale, frame, zip(ticks.values, ticks.labels(), strict=True))
+    return element("g", *lines, text(0, 14, title, class_="axis-title"))
+
+
+def rungs(scale: Scale, frame: Frame, marks: Iterable[tuple[float, str]]) -> list[Element]:
+    """Grid lines over the whole width at values, each with its label to the left."""
+    drawn = []
+    for value, label in marks:
         y = scale(value)
-        marks += [
+        drawn += [
             line(frame.left, y, frame.x_end, y, "grid"),
             text(frame.left - 8, y + 4, label, anchor="end", class_="tick"),
         ]
-    return element("g", *marks, text(0, 14, title, class_="axis-title"))
+    return drawn
 
 
 def _how_many(scale: Scale, frame: Frame) -> int:

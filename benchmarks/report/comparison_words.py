@@ -30,13 +30,18 @@ def _interval(ratio: Estimate) -> str:
 
 def lines_of(comparison: RecordComparison) -> list[str]:
     """What to know beside the table, the verdict last."""
+    old_mib, new_mib = comparison.peak_memory_mib
     return [
         *(f"differs: {difference}" for difference in comparison.differences),
         *(f"only in the old record: {s.name}" for s in comparison.only_old),
         *(f"only in the new record: {s.name}" for s in comparison.only_new),
         *_throughput_lines(comparison),
         *_tail_lines(comparison),
-        *_information(comparison),
+        f"peak memory: {old_mib:.0f} -> {new_mib:.0f} MiB ({_share(new_mib / old_mib)})",
+        *(
+            f"time over {b.baseline}, {b.side}: {b.old:.3f} -> {b.new:.3f}"
+            for b in comparison.baselines
+        ),
         _yardstick_line(comparison),
         *_adjusted_lines(comparison),
         *(f"not steady: {reason}" for reason in comparison.unsteady),
@@ -65,17 +70,6 @@ def _tail_lines(comparison: RecordComparison) -> list[str]:
         f"({_interval(tail.ratio)})"
         for change in comparison.scenarios
         if (tail := change.tail) and (tail.ratio.low > high or tail.ratio.high < low)
-    ]
-
-
-def _information(comparison: RecordComparison) -> list[str]:
-    old, new = comparison.peak_memory_mib
-    return [
-        f"peak memory: {old:.0f} -> {new:.0f} MiB ({_share(new / old)})",
-        *(
-            f"time over {b.baseline}, {b.side}: {b.old:.3f} -> {b.new:.3f}"
-            for b in comparison.baselines
-        ),
     ]
 
 
@@ -112,8 +106,13 @@ def verdict_of(comparison: RecordComparison) -> str:
     """The verdict in one line."""
     slower, tested = comparison.regressions, len(comparison.scenarios)
     if comparison.too_few_rounds and not slower:
+        needed = comparison.rounds_needed
+        remedy = "compare fewer scenarios"
+        if needed is not None:
+            rounds = f"--rounds {needed} or more, and --min-calls too where calls are slow"
+            remedy = f"measure both with {rounds}"
         few = f"too few rounds to tell {counted(tested, 'scenario')} apart"
-        return f"no verdict: {few}; {_more_rounds(comparison)}"
+        return f"no verdict: {few}; {remedy}"
     bar = f"by more than {comparison.tolerance * 100:g} %"
     counts = {v: sum(s.verdict is v for s in comparison.scenarios) for v in Verdict}
     found = [f"{counts[v]} {v.value}" for v in Verdict if counts[v] and v is not Verdict.SLOWER]
@@ -126,13 +125,6 @@ def verdict_of(comparison: RecordComparison) -> str:
         f"{worst.scenario.name}, {_share(_worst(worst))}"
     )
     return f"{text}{_doubt(comparison)}"
-
-
-def _more_rounds(comparison: RecordComparison) -> str:
-    needed = comparison.rounds_needed
-    if needed is None:
-        return "compare fewer scenarios"
-    return f"measure both with --rounds {needed} or more, and --min-calls too where calls are slow"
 
 
 def _doubt(comparison: RecordComparison) -> str:

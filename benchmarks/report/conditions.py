@@ -68,6 +68,11 @@ _GLOSSARY = (
 def conditions_of(record: BenchRecord) -> tuple[Block, ...]:
     """The last section."""
     machine = record.machine
+    run = (
+        ("manifest's SHA-256", record.measured.manifest_sha256),
+        ("yardstick", f"{ms(record.yardstick.median_ms)}: {record.yardstick.what}"),
+        ("written by", record.written_by),
+    )
     in_short = (
         ("processor", f"{machine.cpu}, {counted(machine.usable_cores, 'core')}"),
         ("Python", machine.python),
@@ -81,20 +86,12 @@ def conditions_of(record: BenchRecord) -> tuple[Block, ...]:
     )
     return (
         Code("To run it again", record.command, media=Medium.WIDE),
-        Pairs("Run", _run_pairs(record), media=Medium.WIDE),
+        Pairs("Run", run, media=Medium.WIDE),
         Pairs("Machine", in_short, media=Medium.MARKDOWN),
         Pairs("Machine", tuple(machine_rows(machine)), media=Medium.PAGE),
         *(Paragraph(text, "note", media=Medium.PAGE) for text in throttled),
         *(table for table in tables if table.rows),
         Pairs("Words", _GLOSSARY, media=Medium.PAGE),
-    )
-
-
-def _run_pairs(record: BenchRecord) -> TextPairs:
-    return (
-        ("manifest's SHA-256", record.measured.manifest_sha256),
-        ("yardstick", f"{ms(record.yardstick.median_ms)}: {record.yardstick.what}"),
-        ("written by", record.written_by),
     )
 
 

@@ -6,26 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dyninfer.benchmarks.latency.record import ThresholdPoint
-from dyninfer.benchmarks.report import axes
+from dyninfer.benchmarks.report import axes, svg
 from dyninfer.benchmarks.report.figures import ms, percent
 from dyninfer.benchmarks.report.scales import Scale, padded
-from dyninfer.benchmarks.report.svg import (
-    NARROW,
-    WIDE,
-    Element,
-    Frame,
-    MovingChart,
-    Point,
-    circle,
-    drawing,
-    movable,
-    moving_chart,
-    polyline,
-    text,
-    text_width,
-)
 
-_HEIGHTS = {WIDE: 360, NARROW: 280}
+_HEIGHTS = {svg.WIDE: 360, svg.NARROW: 280}
 _DOTS_UP_TO = 60
 _MIN_RANGE = 0.5
 _HALO = "label halo"
@@ -56,15 +41,15 @@ def quality_of(curve: Sequence[ThresholdPoint]) -> Quality | None:
     return None
 
 
-def curve_chart(curve: Sequence[ThresholdPoint], quality: Quality, start: int) -> MovingChart:
+def curve_chart(curve: Sequence[ThresholdPoint], quality: Quality, start: int) -> svg.MovingChart:
     """Quality against milliseconds, with the mark at point ``start``."""
-    return moving_chart("marker", lambda width: _drawn(curve, quality, start, width))
+    return svg.moving_chart("marker", lambda width: _drawn(curve, quality, start, width))
 
 
 def _drawn(
     curve: Sequence[ThresholdPoint], quality: Quality, start: int, width: int
-) -> tuple[Element, list[Point]]:
-    frame = Frame(width, _HEIGHTS[width], right=24)
+) -> tuple[svg.Element, list[svg.Point]]:
+    frame = svg.Frame(width, _HEIGHTS[width], right=24)
     percents = [100 * value for value in quality.values]
     low, high = padded(percents, share=0.16)
     if high - low < _MIN_RANGE:  # noise is not to fill the chart
@@ -78,21 +63,21 @@ def _drawn(
         f"to {quality.words(len(curve) - 1)} at {ms(curve[-1].mean_ms)}, all hard."
     )
     return (
-        drawing(
+        svg.drawing(
             frame,
             f"curve-{width}",
             f"{quality.name} against milliseconds per image",
             description,
             axes.vertical(y, frame, quality.axis),
             axes.horizontal(x, frame, "mean ms per image, batch 1"),
-            polyline(points, "curve"),
+            svg.polyline(points, "curve"),
             *_dots(curve, quality, points),
             *_end_labels(points, frame),
-            movable(
+            svg.movable(
                 f"marker-{width}",
                 points[start],
-                circle(0, 0, 10, "marker-halo"),
-                circle(0, 0, 6.5, "marker"),
+                svg.circle(0, 0, 10, "marker-halo"),
+                svg.circle(0, 0, 6.5, "marker"),
             ),
         ),
         points,
@@ -100,12 +85,12 @@ def _drawn(
 
 
 def _dots(
-    curve: Sequence[ThresholdPoint], quality: Quality, points: Sequence[Point]
-) -> list[Element]:
+    curve: Sequence[ThresholdPoint], quality: Quality, points: Sequence[svg.Point]
+) -> list[svg.Element]:
     if len(points) > _DOTS_UP_TO:
         return []
     return [
-        circle(
+        svg.circle(
             *place,
             2.5,
             "curve-dot",
@@ -116,11 +101,11 @@ def _dots(
     ]
 
 
-def _end_labels(points: Sequence[Point], frame: Frame) -> list[Element]:
+def _end_labels(points: Sequence[svg.Point], frame: svg.Frame) -> list[svg.Element]:
     """Name the two ends below the curve: the first to its right, the last centred."""
     (first_x, first_y), (last_x, last_y) = points[0], points[-1]
-    labels = [text(first_x + 12, min(first_y + 16, frame.y_end - 6), "all easy", class_=_HALO)]
+    labels = [svg.text(first_x + 12, min(first_y + 16, frame.y_end - 6), "all easy", class_=_HALO)]
     if len(set(points)) > 1:
-        x = min(last_x, frame.x_end - text_width("all hard") / 2)
-        labels.append(text(x, last_y + 26, "all hard", anchor="middle", class_=_HALO))
+        x = min(last_x, frame.x_end - svg.text_width("all hard") / 2)
+        labels.append(svg.text(x, last_y + 26, "all hard", anchor="middle", class_=_HALO))
     return labels

@@ -13,20 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult
-from dyninfer.benchmarks.report import axes
+from dyninfer.benchmarks.report import axes, svg
 from dyninfer.benchmarks.report.figures import counted, ms
 from dyninfer.benchmarks.report.scales import Scale, padded
-from dyninfer.benchmarks.report.svg import (
-    Element,
-    Frame,
-    Point,
-    circle,
-    drawing,
-    element,
-    line,
-    polyline,
-    text,
-)
 
 MOST_POINTS = 200
 PANEL = 300  # wide
@@ -70,7 +59,7 @@ class Panel:
     """One drawing: the same work in a closed loop and at fixed rates."""
 
     title: str
-    drawing: Element
+    drawing: svg.Element
 
 
 def panels(results: Sequence[ScenarioResult]) -> list[Panel]:
@@ -87,47 +76,38 @@ def panels(results: Sequence[ScenarioResult]) -> list[Panel]:
     return made
 
 
-def _panel(results: Sequence[ScenarioResult], number_on_page: int) -> Element:
+def _panel(results: Sequence[ScenarioResult], number_on_page: int) -> svg.Element:
     times = [[t for round_ms in result.rounds_ms for t in round_ms] for result in results]
     low, high = min(map(min, times)), max(map(max, times))
     tail = max(max(t) / float(np.median(t)) for t in times)
     log = (tail > LONG_TAIL or high > 10 * low) and low > 0
     legend = 20 * len(results)
-    frame = Frame(PANEL, 204 + legend, left=56, right=18, top=14 + legend, bottom=46)
+    frame = svg.Frame(PANEL, 204 + legend, left=56, right=18, top=14 + legend, bottom=46)
     x = Scale(*padded((low, high), log=log), frame.left, frame.x_end, log)
     most = max(len(t) for t in times)
     y = Scale(0, max(1.0, nines(1 - 0.5 / most)) * 1.04, frame.y_end, frame.top)
+    shares = [(nines(share), label) for share, label in _SHARES if nines(share) <= y.high]
     lines = [_line(t, x, y, style) for style, t in enumerate(times)]
     description = "; ".join(
         f"{_way(r)}: {counted(r.latency.count, 'call')}, median {ms(r.latency.p50_ms.value)}"
         for r in results
     )
-    return drawing(
+    return svg.drawing(
         frame,
         f"latency-{number_on_page}",
         f"Share of calls up to a latency: {replace(results[0].scenario, rate_per_s=None).name}",
         f"{description}; slowest {ms(high)}.",
-        _share_axis(y, frame),
+        *axes.rungs(y, frame, shares),
         axes.horizontal(x, frame, "ms per call" + (", logarithmic" if log else "")),
         *lines,
         *(_legend(result, style) for style, result in enumerate(results)),
     )
 
 
-def _line(times_ms: Sequence[float], x: Scale, y: Scale, style: int) -> Element:
-    points: list[Point] = [(x(t), y(nines(share))) for t, share in cumulative(times_ms)]
-    dots = [circle(*p, 3, f"dot-{style}") for p in points] if len(points) <= _DOT_UP_TO else []
-    return element("g", polyline(points, f"line line-{style}"), *dots)
-
-
-def _share_axis(y: Scale, frame: Frame) -> Element:
-    marks = []
-    for share, label in _SHARES:
-        if nines(share) <= y.high:
-            at = y(nines(share))
-            marks.append(line(frame.left, at, frame.x_end, at, "grid"))
-            marks.append(text(frame.left - 8, at + 4, label, anchor="end", class_="tick"))
-    return element("g", *marks)
+def _line(times_ms: Sequence[float], x: Scale, y: Scale, style: int) -> svg.Element:
+    points: list[svg.Point] = [(x(t), y(nines(share))) for t, share in cumulative(times_ms)]
+    dots = [svg.circle(*p, 3, f"dot-{style}") for p in points] if len(points) <= _DOT_UP_TO else []
+    return svg.element("g", svg.polyline(points, f"line line-{style}"), *dots)
 
 
 def _way(result: ScenarioResult) -> str:
@@ -135,11 +115,11 @@ def _way(result: ScenarioResult) -> str:
     return "closed loop" if rate is None else f"{rate:g} calls/s"
 
 
-def _legend(result: ScenarioResult, style: int) -> Element:
+def _legend(result: ScenarioResult, style: int) -> svg.Element:
     y = 12 + 20 * style
     name = f"{_way(result)}: median {ms(result.latency.p50_ms.value)}"
-    return element(
+    return svg.element(
         "g",
-        line(0, y - 4, 28, y - 4, f"line line-{style}"),
-        text(36, y, name),
+        svg.line(0, y - 4, 28, y - 4, f"line line-{style}"),
+        svg.text(36, y, name),
     )

@@ -7,21 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dyninfer.benchmarks.report import axes
+from dyninfer.benchmarks.report import axes, svg
 from dyninfer.benchmarks.report.figures import counted
 from dyninfer.benchmarks.report.scales import Scale
-from dyninfer.benchmarks.report.svg import (
-    Element,
-    Frame,
-    MovingChart,
-    Point,
-    drawing,
-    line,
-    movable,
-    moving_chart,
-    rect,
-    text,
-)
 
 BINS = 25
 _HEIGHT = 220
@@ -40,21 +28,21 @@ def histogram(easiness: Sequence[float | None]) -> tuple[int, ...]:
 
 def easiness_chart(
     easiness: Sequence[float | None], router: int, thresholds: Sequence[float], start: int
-) -> MovingChart:
+) -> svg.MovingChart:
     """Draw one router's histogram, with a line at ``thresholds[start]`` if there are any.
 
     An easiness that is None was NaN.
     """
     counts = histogram(easiness)
-    return moving_chart(
+    return svg.moving_chart(
         f"threshold-{router}", lambda width: _drawn(counts, router, thresholds, start, width)
     )
 
 
 def _drawn(
     counts: Sequence[int], router: int, thresholds: Sequence[float], start: int, width: int
-) -> tuple[Element, list[Point]]:
-    frame = Frame(width, _HEIGHT, left=_SIDE, right=_SIDE, top=44)
+) -> tuple[svg.Element, list[svg.Point]]:
+    frame = svg.Frame(width, _HEIGHT, left=_SIDE, right=_SIDE, top=44)
     x = Scale(0, 1, frame.left, frame.x_end)
     y = Scale(0, max(5, 1.05 * max(counts)), frame.y_end, frame.top)
     bars = []
@@ -62,17 +50,19 @@ def _drawn(
         left, right = x(index / BINS), x((index + 1) / BINS)
         hint = f"{counted(count, 'image')} from {index / BINS:.2f} to {(index + 1) / BINS:.2f}"
         if count:
-            bars.append(rect(left + 0.5, y(count), right - left - 1, y(0) - y(count), "bar", hint))
+            bars.append(
+                svg.rect(left + 0.5, y(count), right - left - 1, y(0) - y(count), "bar", hint)
+            )
     lines = [(x(threshold), 0.0) for threshold in thresholds]
     name = f"threshold-{router}-{width}"
-    mark = [movable(name, lines[start], *_threshold_line(frame))] if lines else []
+    mark = [svg.movable(name, lines[start], *_threshold_line(frame))] if lines else []
     peak = int(np.argmax(counts))
     description = (
         f"Most images, {counts[peak]} of {sum(counts)}, have an easiness "
         f"from {peak / BINS:.2f} to {(peak + 1) / BINS:.2f}."
     )
     return (
-        drawing(
+        svg.drawing(
             frame,
             f"easiness-{router}-{width}",
             f"How many images have which easiness, router of exit {router}",
@@ -86,9 +76,11 @@ def _drawn(
     )
 
 
-def _threshold_line(frame: Frame) -> tuple[Element, ...]:
+def _threshold_line(frame: svg.Frame) -> tuple[svg.Element, ...]:
     return (
-        line(0, frame.top - 8, 0, frame.y_end, "threshold"),
-        text(-6, frame.top - 12, "\N{LEFTWARDS ARROW} go on", anchor="end", class_="label halo"),
-        text(6, frame.top - 12, "leave \N{RIGHTWARDS ARROW}", class_="label halo"),
+        svg.line(0, frame.top - 8, 0, frame.y_end, "threshold"),
+        svg.text(
+            -6, frame.top - 12, "\N{LEFTWARDS ARROW} go on", anchor="end", class_="label halo"
+        ),
+        svg.text(6, frame.top - 12, "leave \N{RIGHTWARDS ARROW}", class_="label halo"),
     )

@@ -5,32 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dyninfer.benchmarks.latency.model_record import ModelCheck
-from dyninfer.benchmarks.report import axes
+from dyninfer.benchmarks.report import axes, svg
 from dyninfer.benchmarks.report.figures import ms, percent
 from dyninfer.benchmarks.report.scales import Scale, padded
-from dyninfer.benchmarks.report.svg import (
-    NARROW,
-    WIDE,
-    Chart,
-    Element,
-    Frame,
-    circle,
-    drawing,
-    line,
-    text,
-)
 
-_HEIGHTS = {WIDE: 360, NARROW: 330}
+_HEIGHTS = {svg.WIDE: 360, svg.NARROW: 330}
 _LOG_FROM = 8
 
 
-def model_chart(checks: Sequence[ModelCheck]) -> Chart:
+def model_chart(checks: Sequence[ModelCheck]) -> svg.Chart:
     """A dot for each scenario; on the diagonal, the prediction is right."""
-    return Chart(_drawn(checks, WIDE), _drawn(checks, NARROW))
+    return svg.Chart(_drawn(checks, svg.WIDE), _drawn(checks, svg.NARROW))
 
 
-def _drawn(checks: Sequence[ModelCheck], width: int) -> Element:
-    frame = Frame(width, _HEIGHTS[width], top=58, right=24)
+def _drawn(checks: Sequence[ModelCheck], width: int) -> svg.Element:
+    frame = svg.Frame(width, _HEIGHTS[width], top=58, right=24)
     times = [time for check in checks for time in (check.measured_ms, check.predicted_ms)]
     log = min(times) > 0 and max(times) / min(times) >= _LOG_FROM
     low, high = padded(times, log=log)
@@ -38,7 +27,7 @@ def _drawn(checks: Sequence[ModelCheck], width: int) -> Element:
     y = Scale(low, high, frame.y_end, frame.top, log)
     worst = max(checks, key=lambda check: abs(check.error))
     unit = "ms per image, logarithmic" if log else "ms per image"
-    return drawing(
+    return svg.drawing(
         frame,
         f"model-{width}",
         "Predicted against measured milliseconds per image",
@@ -46,22 +35,22 @@ def _drawn(checks: Sequence[ModelCheck], width: int) -> Element:
         f"with {percent(abs(worst.error), 1)}.",
         axes.vertical(y, frame, "predicted " + unit),
         axes.horizontal(x, frame, "measured " + unit),
-        line(x(low), y(low), x(high), y(high), "unity"),
+        svg.line(x(low), y(low), x(high), y(high), "unity"),
         *(_dot(check, x, y) for check in checks),
         *_legend(checks),
     )
 
 
-def _dot(check: ModelCheck, x: Scale, y: Scale) -> Element:
+def _dot(check: ModelCheck, x: Scale, y: Scale) -> svg.Element:
     hint = (
         f"{check.scenario.name}: measured {ms(check.measured_ms)}, "
         f"predicted {ms(check.predicted_ms)}"
     )
     style = "dot-open" if check.held_out else "dot-0"
-    return circle(x(check.measured_ms), y(check.predicted_ms), 5, style, hint)
+    return svg.circle(x(check.measured_ms), y(check.predicted_ms), 5, style, hint)
 
 
-def _legend(checks: Sequence[ModelCheck]) -> list[Element]:
+def _legend(checks: Sequence[ModelCheck]) -> list[svg.Element]:
     entries = [
         (held_out, style, name)
         for held_out, style, name in (
@@ -73,5 +62,5 @@ def _legend(checks: Sequence[ModelCheck]) -> list[Element]:
     drawn = []
     for index, (_, style, name) in enumerate(entries):
         x = 6 + 110 * index
-        drawn += [circle(x, 34, 5, style), text(x + 12, 38, name)]
+        drawn += [svg.circle(x, 34, 5, style), svg.text(x + 12, 38, name)]
     return drawn

@@ -22,7 +22,6 @@ class PageBlock(Block):
 class Figure(PageBlock):
     """A drawing, with a heading where there are several."""
 
-    kind = "figure"
     chart: Chart
     title: str = ""
 
@@ -31,7 +30,6 @@ class Figure(PageBlock):
 class Legend(PageBlock):
     """What the patterns of a drawing mean; ``patterns`` are their definitions."""
 
-    kind = "legend"
     patterns: Element
     marks: tuple[tuple[Element, str], ...]
 
@@ -40,7 +38,6 @@ class Legend(PageBlock):
 class Panels(PageBlock):
     """Small drawings side by side."""
 
-    kind = "panels"
     title: str
     lead: str
     panels: tuple[Panel, ...]
@@ -50,7 +47,6 @@ class Panels(PageBlock):
 class Folded(PageBlock):
     """Tables that a reader opens."""
 
-    kind = "folded"
     title: str
     tables: tuple[Table, ...]
 
@@ -79,18 +75,15 @@ class SpeedAccuracy(PageBlock):
         quality: name of that measure; empty where there is none.
         current: the position that the page opens with.
         start: index of that position.
-        last: index of the last position.
         groups: headings of the groups of pictures, by exit.
         data: every position, for the script.
     """
 
-    kind = "curve"
     chart: Chart | None
     note: str
     quality: str
     current: Setting
     start: int
-    last: int
     groups: tuple[str, ...]
     thumbnails: tuple[Thumbnail, ...]
     table: Table

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from dyninfer.errors import InputError
 
 MANTISSAS = (1, 2, 5)
-MIN_TICKS_WANTED = 5
 _LOG_MANTISSAS = (MANTISSAS, (1,))
 _MIN_LOG_TICKS = 3
 _EDGE = 1e-9  # of a step: what rounding may cost a tick on the very edge of the range
@@ -30,17 +29,12 @@ class Ticks:
 def linear_ticks(low: float, high: float, most: int = 6) -> Ticks:
     """Multiples of 1, 2 or 5 times a power of ten in [low, high], as many as fit into ``most``.
 
-    Args:
-        low: finite.
-        high: finite, above ``low``.
-        most: at least 5, so that there are at least two ticks.
+    With a ``most`` from 5 up there are at least two.
 
     Raises:
-        InputError: the range is empty or ``most`` too small.
+        InputError: the range is empty.
     """
     _check_range(low, high)
-    if most < MIN_TICKS_WANTED:
-        raise InputError(f"at most {most} ticks are asked for, expected at least 5")
     exponent = math.floor(math.log10((high - low) / most)) - 1
     while True:
         for mantissa in MANTISSAS:
@@ -58,7 +52,7 @@ def log_ticks(low: float, high: float, most: int = 6) -> Ticks:
     Where a range is too narrow for three of these, ticks are as on a linear axis.
 
     Raises:
-        InputError: the range is empty or not positive, or ``most`` too small.
+        InputError: the range is empty or not positive.
     """
     _check_range(low, high)
     if low <= 0:
@@ -127,12 +121,7 @@ def padded(values: Iterable[float], share: float = 0.06, log: bool = False) -> t
     """A range that holds ``values``, at least one, with room beside the outermost.
 
     Where all are equal, or there is hardly a difference, the range is widened around them so that
-    noise does not fill the chart.
-
-    Args:
-        values: finite; above 0 for a logarithmic axis.
-        share: of the range, left free at each end.
-        log: widen by a factor instead of a difference.
+    noise does not fill the chart. ``share`` of the range is left free at each end.
     """
     found = list(values)
     low, high = min(found), max(found)

@@ -52,11 +52,9 @@ def start_of(curve: Sequence[ThresholdPoint]) -> int:
 
 
 def threshold_text(threshold: float, easiness: Iterable[float]) -> str:
-    """The shortest decimal, from four digits, that decides as ``threshold`` does.
+    """The shortest decimal, from four digits, that decides as ``threshold`` does of ``easiness``.
 
-    Args:
-        threshold: exact.
-        easiness: values that are not to change sides; 1 never does.
+    An easiness of 1 never changes sides either.
     """
     known = [*easiness, 1.0]
     exact = [value >= threshold for value in known]
@@ -88,8 +86,13 @@ def settings_of(
     settings = []
     for index, point in enumerate(record.pictures.curve):
         at = tuple(exit_of(sample.easiness, point.threshold) for sample in samples)
-        texts = _texts(point) | {"batches": batches_text(record, point.hard_fraction)}
-        texts |= {
+        texts = {
+            "share": percent(point.hard_fraction, 1),
+            "latency": ms(point.mean_ms),
+            "rate": f"{number(1000 / point.mean_ms)} images/s",
+            "threshold": f"{point.threshold:.4g}",
+            "batches": batches_text(record, point.hard_fraction),
+        } | {
             f"count-{exit_index}": f"{at.count(exit_index)} of {len(at)}"
             for exit_index in range(record.measured.exits)
         }
@@ -99,15 +102,6 @@ def settings_of(
             spoken += f", {quality.name} {texts['quality']}"
         settings.append(Setting(texts, policy_text(point, known), spoken, at))
     return settings
-
-
-def _texts(point: ThresholdPoint) -> dict[str, str]:
-    return {
-        "share": percent(point.hard_fraction, 1),
-        "latency": ms(point.mean_ms),
-        "rate": f"{number(1000 / point.mean_ms)} images/s",
-        "threshold": f"{point.threshold:.4g}",
-    }
 
 
 def batches_text(record: BenchRecord, hard_fraction: float) -> str:
@@ -125,8 +119,4 @@ def batches_text(record: BenchRecord, hard_fraction: float) -> str:
 
 def by_easiness(samples: Sequence[SampleImage]) -> list[SampleImage]:
     """Samples from the hardest to the easiest for the first router; unknown counts as hardest."""
-
-    def key(sample: SampleImage) -> tuple[float, ...]:
-        return tuple(-1.0 if value is None else value for value in sample.easiness)
-
-    return sorted(samples, key=key)
+    return sorted(samples, key=lambda s: [-1.0 if e is None else e for e in s.easiness])

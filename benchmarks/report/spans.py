@@ -6,22 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult, SpanKind, SpanTime
-from dyninfer.benchmarks.report import axes
+from dyninfer.benchmarks.report import axes, svg
 from dyninfer.benchmarks.report.figures import counted, ms, percent
 from dyninfer.benchmarks.report.scales import Scale
-from dyninfer.benchmarks.report.svg import (
-    NARROW,
-    WIDE,
-    Chart,
-    Element,
-    Frame,
-    drawing,
-    element,
-    rect,
-    shortened,
-    text,
-    text_width,
-)
 
 SMALL = 0.02
 _BAR, _ROW = 24, 36
@@ -60,13 +47,13 @@ def segments(spans: Sequence[SpanTime]) -> list[Segment]:
     return [segment for segment in (*shown, *small) if segment.ms > 0]
 
 
-def patterns() -> Element:
+def patterns() -> svg.Element:
     """Definitions of the kinds' patterns, for the whole page."""
     made = (
-        element(
+        svg.element(
             "pattern",
-            rect(0, 0, _PATTERN_SIZE, _PATTERN_SIZE, f"fill-{kind.value}"),
-            *(element("path", d=path, class_="hatch") for path in _PATTERNS.get(kind, ())),
+            svg.rect(0, 0, _PATTERN_SIZE, _PATTERN_SIZE, f"fill-{kind.value}"),
+            *(svg.element("path", d=path, class_="hatch") for path in _PATTERNS.get(kind, ())),
             id=f"kind-{kind.value}",
             patternUnits="userSpaceOnUse",
             width=_PATTERN_SIZE,
@@ -74,14 +61,16 @@ def patterns() -> Element:
         )
         for kind in SpanKind
     )
-    definitions = element("defs", *made)
-    return element("svg", definitions, width=0, height=0, aria_hidden="true", class_="definitions")
+    definitions = svg.element("defs", *made)
+    return svg.element(
+        "svg", definitions, width=0, height=0, aria_hidden="true", class_="definitions"
+    )
 
 
-def swatch(kind: SpanKind) -> Element:
+def swatch(kind: SpanKind) -> svg.Element:
     """A small field in the kind's colour and pattern, for a legend."""
-    field = rect(0, 0, 22, 14, f"segment kind-{kind.value}")
-    return element("svg", field, width=22, height=14, aria_hidden="true", class_="swatch")
+    field = svg.rect(0, 0, 22, 14, f"segment kind-{kind.value}")
+    return svg.element("svg", field, width=22, height=14, aria_hidden="true", class_="swatch")
 
 
 def kinds_of(results: Sequence[ScenarioResult]) -> list[SpanKind]:
@@ -90,15 +79,15 @@ def kinds_of(results: Sequence[ScenarioResult]) -> list[SpanKind]:
     return [kind for kind in SpanKind if kind in found]
 
 
-def spans_chart(results: Sequence[ScenarioResult]) -> Chart:
+def spans_chart(results: Sequence[ScenarioResult]) -> svg.Chart:
     """Bars of mean milliseconds per image, to one scale."""
-    return Chart(_drawn(results, WIDE), _drawn(results, NARROW))
+    return svg.Chart(_drawn(results, svg.WIDE), _drawn(results, svg.NARROW))
 
 
-def _drawn(results: Sequence[ScenarioResult], width: int) -> Element:
-    narrow = width == NARROW
+def _drawn(results: Sequence[ScenarioResult], width: int) -> svg.Element:
+    narrow = width == svg.NARROW
     row = _NARROW_ROW if narrow else _ROW
-    frame = Frame(
+    frame = svg.Frame(
         width,
         row * len(results) + 66,
         left=8 if narrow else _LABEL_WIDTH,
@@ -113,7 +102,7 @@ def _drawn(results: Sequence[ScenarioResult], width: int) -> Element:
         y = frame.top + row * index + (row - _BAR if narrow else (row - _BAR) / 2)
         bars += _bar(result, x, y, narrow=narrow)
     description = "; ".join(_in_words(result) for result in results) + "."
-    return drawing(
+    return svg.drawing(
         frame,
         f"spans-{width}",
         "Mean milliseconds per image by step",
@@ -123,29 +112,31 @@ def _drawn(results: Sequence[ScenarioResult], width: int) -> Element:
     )
 
 
-def _bar(result: ScenarioResult, x: Scale, y: float, *, narrow: bool) -> list[Element]:
+def _bar(result: ScenarioResult, x: Scale, y: float, *, narrow: bool) -> list[svg.Element]:
     name = result.name
     if narrow:
-        drawn = [text(x.start, y - 8, shortened(name, NARROW - 16), class_="label halo")]
+        drawn = [
+            svg.text(x.start, y - 8, svg.shortened(name, svg.NARROW - 16), class_="label halo")
+        ]
     else:
         room = _LABEL_WIDTH - 16
-        drawn = [text(x.start - 12, y + 17, shortened(name, room), anchor="end")]
+        drawn = [svg.text(x.start - 12, y + 17, svg.shortened(name, room), anchor="end")]
     at = 0.0
     for segment in segments(result.spans):
         left, right = x(at), x(at + segment.ms)
         at += segment.ms
         hint = f"{segment.name} ({segment.kind.value}): {ms(segment.ms)}"
         # a hair's breadth of the page shows between two segments
-        field = rect(
+        field = svg.rect(
             left, y, max(right - left - 1, 0.5), _BAR, f"segment kind-{segment.kind.value}", hint
         )
         drawn.append(field)
-        if text_width(segment.name) + 12 < right - left:
+        if svg.text_width(segment.name) + 12 < right - left:
             style = f"in-bar on-{segment.kind.value}"
             drawn.append(
-                text((left + right) / 2, y + 17, segment.name, anchor="middle", class_=style)
+                svg.text((left + right) / 2, y + 17, segment.name, anchor="middle", class_=style)
             )
-    drawn.append(text(x(at) + 8, y + 17, ms(at), class_="label figure halo"))
+    drawn.append(svg.text(x(at) + 8, y + 17, ms(at), class_="label figure halo"))
     return drawn
 
 

@@ -18,29 +18,33 @@ from dyninfer.benchmarks.report.tables import curve_table
 
 def speed_accuracy(record: BenchRecord) -> page.SpeedAccuracy:
     """The section of a record whose curve has at least one point."""
-    pictures, exits = record.pictures, record.measured.exits
+    pictures = record.pictures
     samples = by_easiness(pictures.samples)
     quality, start = quality_of(pictures.curve), start_of(pictures.curve)
     settings = settings_of(record, samples, quality)
     drawn = curve_chart(pictures.curve, quality, start) if quality else None
-    thresholds = [point.threshold for point in pictures.curve]
-    lines = (
-        easiness_chart(values, router, thresholds, start)
-        for router, values in enumerate(pictures.easiness)
-    )
-    moving = [*([drawn] if drawn else ()), *lines]
+    moving = [*([drawn] if drawn else ()), *easiness_charts(record)]
     return page.SpeedAccuracy(
         chart=drawn.chart if drawn else None,
         note="" if quality else _why_no_quality(record),
         quality=quality.name if quality else "",
         current=settings[start],
         start=start,
-        last=len(settings) - 1,
-        groups=exit_headings(exits),
+        groups=exit_headings(record.measured.exits),
         thumbnails=_thumbnails(samples, settings[start].exits),
         table=curve_table(pictures.curve),
         data={"positions": [_position(s, index, moving) for index, s in enumerate(settings)]},
     )
+
+
+def easiness_charts(record: BenchRecord) -> list[MovingChart]:
+    """One for each router, with a line where the slider has its thresholds."""
+    curve = record.pictures.curve
+    thresholds, start = [point.threshold for point in curve], start_of(curve) if curve else 0
+    return [
+        easiness_chart(values, router, thresholds, start)
+        for router, values in enumerate(record.pictures.easiness)
+    ]
 
 
 def _why_no_quality(record: BenchRecord) -> str:

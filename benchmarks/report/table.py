@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Flag, auto
-from typing import ClassVar
 
 from dyninfer.benchmarks.report.figures import ABSENT
 
@@ -65,17 +64,20 @@ def column(
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a section; ``kind`` is what a renderer knows it by."""
+    """A part of a section."""
 
-    kind: ClassVar[str]
     media: Medium = field(default=Medium.ALL, kw_only=True)
+
+    @property
+    def kind(self) -> str:
+        """What a template knows it by."""
+        return type(self).__name__.lower()
 
 
 @dataclass(frozen=True)
 class Table(Block):
     """Columns of equal length."""
 
-    kind = "table"
     title: str
     columns: tuple[Column, ...]
 
@@ -99,7 +101,6 @@ def make_table(title: str, *columns: Column, media: Medium = Medium.ALL) -> Tabl
 class Paragraph(Block):
     """A few sentences; ``style`` is ``lead`` before a drawing, ``note`` for small print."""
 
-    kind = "paragraph"
     text: str
     style: str = ""
 
@@ -108,7 +109,6 @@ class Paragraph(Block):
 class Pairs(Block):
     """Names and values; a name that is indented belongs to the one before."""
 
-    kind = "pairs"
     title: str
     pairs: TextPairs
 
@@ -117,6 +117,5 @@ class Pairs(Block):
 class Code(Block):
     """A command."""
 
-    kind = "code"
     title: str
     text: str

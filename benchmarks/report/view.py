@@ -5,35 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dyninfer.benchmarks.latency.record import BenchRecord
-from dyninfer.benchmarks.report import words
+from dyninfer.benchmarks.report import comparison_tables, tables, words
 from dyninfer.benchmarks.report.baselines import baselines_chart
-from dyninfer.benchmarks.report.comparison_tables import (
-    checks_table,
-    contenders_table,
-    memory_table,
-    ratios_table,
-    reasons_table,
-    steps_table,
-)
 from dyninfer.benchmarks.report.conditions import conditions_of, left_out
 from dyninfer.benchmarks.report.distributions import panels
-from dyninfer.benchmarks.report.easiness import easiness_chart
 from dyninfer.benchmarks.report.figures import counted
 from dyninfer.benchmarks.report.model_chart import model_chart
 from dyninfer.benchmarks.report.page import Figure, Folded, Legend, Page, Panels, Section
 from dyninfer.benchmarks.report.selected import closed_loop, forced_ends, mixture
-from dyninfer.benchmarks.report.settings import start_of
 from dyninfer.benchmarks.report.spans import kinds_of, patterns, spans_chart, swatch
-from dyninfer.benchmarks.report.speed_accuracy import speed_accuracy
+from dyninfer.benchmarks.report.speed_accuracy import easiness_charts, speed_accuracy
 from dyninfer.benchmarks.report.table import Block, Medium, Paragraph, Table
-from dyninfer.benchmarks.report.tables import (
-    curve_table,
-    exits_table,
-    kinds_table,
-    latency_table,
-    spans_table,
-    thinned,
-)
 
 Blocks = Iterable[Block]
 _STAND_IN = "measured without real pictures, so an easiness would say nothing"
@@ -72,7 +54,7 @@ def _speed_accuracy(record: BenchRecord) -> Blocks | str:
     if not curve:
         keys = ("curve", "pictures.curve", "pictures")
         return words.why_missing(record, keys, _why_no_curve(record))
-    return [speed_accuracy(record), curve_table(thinned(curve), Medium.TEXT)]
+    return [speed_accuracy(record), tables.curve_table(tables.thinned(curve), Medium.TEXT)]
 
 
 def _why_no_curve(record: BenchRecord) -> str:
@@ -86,15 +68,10 @@ def _easiness(record: BenchRecord) -> Blocks | str:
     if not any(pictures.easiness):
         keys = ("easiness", "pictures.easiness", "curve", "pictures")
         return words.why_missing(record, keys, _why_no_curve(record))
-    thresholds = [point.threshold for point in pictures.curve]
-    start = start_of(pictures.curve) if pictures.curve else 0
     several = len(pictures.easiness) > 1
     charts = [
-        Figure(
-            easiness_chart(values, router, thresholds, start).chart,
-            f"Router of exit {router}" if several else "",
-        )
-        for router, values in enumerate(pictures.easiness)
+        Figure(drawn.chart, f"Router of exit {router}" if several else "")
+        for router, drawn in enumerate(easiness_charts(record))
     ]
     notes = (
         f"Without a number (NaN) by the router of exit {router}: "
@@ -118,9 +95,9 @@ def _spans(record: BenchRecord) -> Blocks | str:
         Paragraph(lead, "lead", media=Medium.PAGE),
         Legend(patterns(), marks),
         Figure(spans_chart(results)),
-        kinds_table(results, Medium.MARKDOWN),
-        *(spans_table(end, Medium.TERMINAL) for end in forced_ends(record.scenarios)),
-        Folded("Every step as a table", tuple(spans_table(result) for result in results)),
+        tables.kinds_table(results, Medium.MARKDOWN),
+        *(tables.spans_table(end, Medium.TERMINAL) for end in forced_ends(record.scenarios)),
+        Folded("Every step as a table", tuple(tables.spans_table(result) for result in results)),
     ]
 
 
@@ -131,17 +108,17 @@ def _latency(record: BenchRecord) -> Blocks | str:
     fixed = any(result.scenario.rate_per_s is not None for result in results)
     reason = words.why_missing(record, ("fixed_rate", "rate"), "no rate was asked for")
     note = "" if fixed else f" There is no scenario at a fixed rate: {reason}"
-    by_exit, mixed = exits_table(results), mixture(results)
+    by_exit, mixed = tables.exits_table(results), mixture(results)
     drawn = panels([result for result in results if any(result.rounds_ms)])
     about = (
         "Every further nine has the same room, so that tails can be seen. Lines end at the slowest "
         "call."
     )
     return [
-        latency_table(results),
+        tables.latency_table(results),
         Paragraph(words.footnote(results), media=Medium.TERMINAL),
         Paragraph(f"With a figure: its 95 % interval.{note}", "note", media=Medium.WIDE),
-        *([exits_table([mixed], Medium.TEXT)] if mixed else ()),
+        *([tables.exits_table([mixed], Medium.TEXT)] if mixed else ()),
         *([Folded("By exit, as a table", (by_exit,))] if by_exit.rows else ()),
         *([Panels("Share of calls up to a latency", about, tuple(drawn))] if drawn else ()),
     ]
@@ -157,10 +134,12 @@ def _baselines(record: BenchRecord) -> Blocks | str:
     )
     return [
         *([Paragraph(lead, "lead"), Figure(baselines_chart(found.ratios))] if found.ratios else ()),
-        ratios_table(found),
-        contenders_table(found),
-        memory_table(found),
-        reasons_table("Baselines that could not be run", "baseline", found.unavailable),
+        comparison_tables.ratios_table(found),
+        comparison_tables.contenders_table(found),
+        comparison_tables.memory_table(found),
+        comparison_tables.reasons_table(
+            "Baselines that could not be run", "baseline", found.unavailable
+        ),
     ]
 
 
@@ -177,6 +156,6 @@ def _model(record: BenchRecord) -> Blocks | str:
         *map(Paragraph, filter(None, (words.model_words(found), words.break_even_words(found)))),
         energy,
         *([Figure(model_chart(found.checks))] if found.checks else ()),
-        steps_table(found),
-        checks_table(found),
+        comparison_tables.steps_table(found),
+        comparison_tables.checks_table(found),
     ]

@@ -145,13 +145,7 @@ def _some(results: Iterable[ScenarioResult]) -> str:
 
 
 def why_missing(record: BenchRecord, keys: Iterable[str], otherwise: str) -> str:
-    """What the record says of a part that is not there, as a sentence.
-
-    Args:
-        record: that lacks the part.
-        keys: names under which the record may give the reason.
-        otherwise: the reason where it gives none.
-    """
+    """What the record says of a part that is not there, under one of the keys, as a sentence."""
     reason = next((record.missing[key] for key in keys if key in record.missing), otherwise)
     reason = reason.strip() or otherwise
     return reason if reason[-1] in ".!?" else f"{reason}."

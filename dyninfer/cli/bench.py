@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.markup import escape
 
+from dyninfer.cli import bench_options
 from dyninfer.cli.bench_arguments import (
     BaselineOptions,
     BundleOrNone,
@@ -22,14 +23,6 @@ from dyninfer.cli.bench_arguments import (
     ScenarioOptions,
 )
 from dyninfer.cli.bench_baselines import check_sources, choose_baselines
-from dyninfer.cli.bench_options import (
-    check_pictures,
-    check_report_library,
-    choose_pictures,
-    make_choices,
-    make_effort,
-    refuse_measuring,
-)
 from dyninfer.cli.common import (
     JsonOption,
     check_output_file,
@@ -70,7 +63,8 @@ def bench(
     _check_mode(context, bundle, records)
     _check_outputs(outputs)
     if records.compare is not None:
-        _refuse_other_outputs(outputs, chosen)
+        if outputs.output or outputs.report or chosen is Format.MARKDOWN:
+            raise typer.BadParameter("--compare prints tables or --json; give no other output")
         _compare(*records.compare, chosen)
         return
     stopped: KeyboardInterrupt | None = None
@@ -78,9 +72,7 @@ def bench(
         assert records.from_record is not None  # as _check_mode saw to
         record = _read(records.from_record)
     else:
-        check_pictures(pictures, scenarios)
-        command = shlex.join(["dyninfer", *(context.find_root().obj or ["bench"])])
-        request = _request(command, bundle, pictures, scenarios, effort, baselines, engine)
+        request = _request(context, bundle, pictures, scenarios, effort, baselines, engine)
         record, stopped = _run(request)
     try:
         _write(record, outputs)
@@ -91,7 +83,7 @@ def bench(
 
 
 def _request(
-    command: str,
+    context: typer.Context,
     path: Path,
     pictures: PictureOptions,
     scenarios: ScenarioOptions,
@@ -103,20 +95,20 @@ def _request(
     from dyninfer.benchmarks.latency.take import BenchRequest
     from dyninfer.bundle.folder import Bundle
 
-    choices = make_choices(
-        scenarios, as_routed=bool(pictures.images) or scenarios.speed is not None
-    )
+    bench_options.check_pictures(pictures, scenarios)
+    as_routed = bool(pictures.images) or scenarios.speed is not None
+    choices = bench_options.make_choices(scenarios, as_routed=as_routed)
     policy = None if scenarios.speed is None else read_speed(scenarios.speed)
     manifest = Bundle.open(path, check_files=False).manifest  # loading checks them
     check_sources(manifest, path, baselines)
     return BenchRequest(
-        command=command,
+        command=shlex.join(["dyninfer", *(context.find_root().obj or ["bench"])]),
         bundle=path,
         engine=engine,
         baselines=choose_baselines(manifest, baselines, effort),
         choices=choices,
-        effort=make_effort(effort),
-        pictures=choose_pictures(manifest, pictures),
+        effort=bench_options.make_effort(effort),
+        pictures=bench_options.choose_pictures(manifest, pictures),
         policy=policy,
     )
 
@@ -129,9 +121,9 @@ def _check_mode(context: typer.Context, bundle: Path | None, records: RecordOpti
         raise typer.BadParameter("give one of BUNDLE, --compare OLD NEW and --from RECORD")
     showing = {field.name for field in fields(OutputOptions)} | {"json_output"}
     if records.compare is not None:
-        refuse_measuring(context, "--compare", showing | {"compare"})
+        bench_options.refuse_measuring(context, "--compare", showing | {"compare"})
     if records.from_record is not None:
-        refuse_measuring(context, "--from", showing | {"from_record"})
+        bench_options.refuse_measuring(context, "--from", showing | {"from_record"})
 
 
 def _choose_format(context: typer.Context, format_: Format, json_output: bool) -> Format:
@@ -143,11 +135,6 @@ def _choose_format(context: typer.Context, format_: Format, json_output: bool) -
     return Format.JSON if json_output else format_
 
 
-def _refuse_other_outputs(outputs: OutputOptions, chosen: Format) -> None:
-    if outputs.output or outputs.report or chosen is Format.MARKDOWN:
-        raise typer.BadParameter("--compare prints tables or --json; give no other output")
-
-
 def _check_outputs(outputs: OutputOptions) -> None:
     """Say before the measurement what could not be written after it."""
     output, report = outputs.output, outputs.report
@@ -157,7 +144,7 @@ def _check_outputs(outputs: OutputOptions) -> None:
         if path is not None:
             check_output_file(path)
     if report is not None:
-        check_report_library()
+        bench_options.check_report_library()
 
 
 def _read(path: Path) -> BenchRecord:

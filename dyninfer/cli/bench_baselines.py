@@ -24,10 +24,7 @@ def choose_baselines(
 ) -> BaselineRequest:
     """The baselines that were named, else the cheap one where the bundle has it.
 
-    Args:
-        manifest: of the bundle.
-        asked: as it was typed.
-        effort: its rounds are the most that are taken; few, and no memory, where it is quick.
+    No more rounds are taken than of the bundle; few, and no memory, where the run is quick.
     """
     from dyninfer.benchmarks.baselines.names import LAST_EXIT, check_names
     from dyninfer.benchmarks.latency.against import LEAST_ROUNDS, MOST_ROUNDS, BaselineRequest

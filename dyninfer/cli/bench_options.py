@@ -99,13 +99,7 @@ def make_choices(asked: ScenarioOptions, *, as_routed: bool) -> Choices:
 
 
 def refuse_measuring(context: typer.Context, mode: str, kept: Collection[str]) -> None:
-    """Refuse options of a measurement where none is made.
-
-    Args:
-        context: of the command.
-        mode: the option that makes it read records, as it is typed.
-        kept: parameters that mean something there too.
-    """
+    """Refuse options of a measurement, but those ``kept``, where ``mode`` reads records instead."""
     for parameter in context.command.params:
         source = parameter.name and context.get_parameter_source(parameter.name)
         if parameter.name in kept or not source or source.name == "DEFAULT":

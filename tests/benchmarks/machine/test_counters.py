@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dyninfer.benchmarks.machine.counters import QUOTA, TEMPERATURE, increased, read_counters
+from dyninfer.benchmarks.machine.cpu_state import QUOTA, TEMPERATURE, increased, read_counters
 from tests.benchmarks.machine.machine_trees import (
     CPU,
     HWMON,

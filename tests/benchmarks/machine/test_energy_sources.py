@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from dyninfer.benchmarks.machine.rails import (
+from dyninfer.benchmarks.machine.energy_sources import (
     find_rails,
     open_jtop_power,
     open_rails,
+    open_rapl,
     rails_of_total,
 )
-from dyninfer.benchmarks.machine.rapl import open_rapl
 from dyninfer.errors import DyninferError
 from tests.benchmarks.machine.jtop_standin import FakeJtop
 from tests.benchmarks.machine.machine_trees import (

@@ -13,8 +13,8 @@ from dyninfer.benchmarks.machine.jetson import (
     power_mode_by_files,
     read_jetson,
     read_jetson_model,
+    within,
 )
-from dyninfer.benchmarks.machine.jtop_api import within
 from tests.benchmarks.machine.jtop_standin import FakeJtop
 from tests.benchmarks.machine.machine_trees import orin_nano, workstation, write_tree, xavier_nx
 
