@@ -84,12 +84,7 @@ def quantiles_of_repeated(
     """Quantiles of values that occur more than once, or not at all, without writing them out.
 
     Equal to ``numpy.quantile(numpy.repeat(ordered, repeats), quantiles)``: linear interpolation
-    between neighbours.
-
-    Args:
-        ordered: (N,) rising.
-        repeats: (N,) how often each occurs; some are not 0.
-        quantiles: in [0, 1].
+    between neighbours. The values (N,) rise, and some of the ``repeats`` (N,) are not 0.
     """
     reached = repeats.cumsum()
     ranks = np.asarray(quantiles) * (reached[-1] - 1)
@@ -107,8 +102,7 @@ def inverse(estimate: Estimate, of: float = 1.0) -> Estimate:
 def distribution(rounds_ms: Sequence[Sequence[float]]) -> Distribution:
     """Where the calls of all rounds lie; quantiles interpolate linearly between calls.
 
-    Args:
-        rounds_ms: milliseconds of every call, round by round; rounds without a call are left out.
+    Rounds without a call are left out.
 
     Raises:
         InputError: there is no call.
@@ -124,21 +118,13 @@ def distribution(rounds_ms: Sequence[Sequence[float]]) -> Distribution:
     drawn = np.array([_figures(ordered, repeats[round_of]) for repeats in counts])
     whole = _figures(ordered, np.ones(len(calls), np.int64))
     mean, *percentiles = estimates(whole, drawn)
-    p50, p90, p99, p999 = (
-        found if supports(len(calls), quantile) else None
-        for quantile, found in zip(_PERCENTILES, percentiles, strict=True)
-    )
-    assert p50 is not None  # any number of calls has a median
-    return Distribution(
-        count=len(calls),
-        mean_ms=mean,
-        min_ms=float(calls.min()),
-        max_ms=float(calls.max()),
-        p50_ms=p50,
-        p90_ms=p90,
-        p99_ms=p99,
-        p999_ms=p999,
-    )
+    median, *tails = percentiles
+    supported = [
+        tail if supports(len(calls), quantile) else None
+        for quantile, tail in zip(_PERCENTILES[1:], tails, strict=True)
+    ]
+    ends = float(calls.min()), float(calls.max())
+    return Distribution(len(calls), mean, *ends, median, *supported)
 
 
 def _figures(ordered: Float64Array, repeats: Int64Array) -> Float64Array:

@@ -25,12 +25,7 @@ from dyninfer.benchmarks.latency.measured import describe_detector, engine_clock
 from dyninfer.benchmarks.latency.model import TooFewScenarios, fit
 from dyninfer.benchmarks.latency.model_record import LatencyModel
 from dyninfer.benchmarks.latency.pictures import BenchPictures
-from dyninfer.benchmarks.latency.record import (
-    SCHEMA_VERSION,
-    BenchRecord,
-    Energy,
-    PicturesRecord,
-)
+from dyninfer.benchmarks.latency.record import SCHEMA_VERSION, BenchRecord, PicturesRecord
 from dyninfer.benchmarks.latency.rounds import Effort, measure_rounds
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.scenarios import Choices, make_scenarios
@@ -136,10 +131,12 @@ def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, 
             MachineRecorder(device=device) as recorder,
             _metered(device, request, on_step) as energy,
         ):
-            found = _measure(detector, request, energy, on_step)
+            results, yardstick_ms = _measure(detector, request, energy, on_step)
         peak_mib = peak_memory_mib()
-        joules = _energy_by_exit(energy, missing)
-        pictures, gaps = _describe_pictures(detector, request.pictures, found.results, on_step)
+        joules, reason = energy.by_exit()
+        if joules is None:
+            missing["energy"] = reason
+        pictures, gaps = _describe_pictures(detector, request.pictures, results, on_step)
         record = BenchRecord(
             schema_version=SCHEMA_VERSION,
             written_by=f"dyninfer {dyninfer.__version__}",
@@ -152,18 +149,12 @@ def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, 
             machine=machine,
             log=recorder.log(),
             peak_memory_mib=peak_mib,
-            yardstick=yardstick_of(found.yardstick_ms),
-            scenarios=found.results,
+            yardstick=yardstick_of(yardstick_ms),
+            scenarios=results,
             energy=joules,
             missing=missing | gaps,
         )
         return record, detector.manifest
-
-
-@dataclass(frozen=True)
-class _Found:
-    results: tuple[ScenarioResult, ...]
-    yardstick_ms: tuple[float, ...]
 
 
 @contextmanager
@@ -199,7 +190,8 @@ def _energy_log(meter: EnergyMeter, idle_seconds: float) -> EnergyLog | NoEnergy
 
 def _measure(
     detector: Detector, request: BenchRequest, energy: EnergyLog | NoEnergy, on_step: OnStep
-) -> _Found:
+) -> tuple[tuple[ScenarioResult, ...], tuple[float, ...]]:
+    """The scenarios' results, and the yardstick's time in every round."""
     manifest, effort = detector.manifest, request.effort
     scenarios = make_scenarios(manifest, request.choices, str(request.bundle))
     steps = len(scenarios) * (effort.rounds + 1)
@@ -212,13 +204,11 @@ def _measure(
         lambda what: on_step(what, next(done), steps),
         lambda scenario, run: energy.read_around(scenario, len(manifest.ways), run),
     )
-    return _Found(
-        tuple(
-            summarise(t.scenario, t.warm_up, t.slices, manifest, energy.of(t.scenario))
-            for t in measured.tracks
-        ),
-        measured.yardstick_ms,
+    results = tuple(
+        summarise(t.scenario, t.warm_up, t.slices, manifest, energy.of(t.scenario))
+        for t in measured.tracks
     )
+    return results, measured.yardstick_ms
 
 
 def _describe_pictures(
@@ -245,10 +235,3 @@ def _fit(
     except TooFewScenarios as error:
         missing["model"] = str(error)
         return None
-
-
-def _energy_by_exit(energy: EnergyLog | NoEnergy, missing: dict[str, str]) -> Energy | None:
-    found, reason = energy.by_exit()
-    if found is None:
-        missing["energy"] = reason
-    return found
