@@ -51,11 +51,6 @@ def draw_rounds(rounds: int) -> Int64Array:
     return rng.multinomial(rounds, np.full(rounds, 1 / rounds), size=RESAMPLES)
 
 
-def estimates(whole: Float64Array, drawn: Float64Array) -> list[Estimate]:
-    """Figures (K,) with intervals from those of the bootstrap samples (RESAMPLES, K)."""
-    return [estimate_of(float(value), column) for value, column in zip(whole, drawn.T, strict=True)]
-
-
 def estimate_of(value: float, drawn: Float64Array, confidence: float = CONFIDENCE) -> Estimate:
     """A figure with a percentile bootstrap interval: the central share of what was drawn.
 
@@ -74,8 +69,7 @@ def ratio_estimate(numerators: Sequence[float], denominators: Sequence[float]) -
     """
     above, below = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
     counts = draw_rounds(len(above))
-    whole = np.array([above.sum() / below.sum()])
-    return estimates(whole, ((counts @ above) / (counts @ below))[:, None])[0]
+    return estimate_of(float(above.sum() / below.sum()), (counts @ above) / (counts @ below))
 
 
 def quantiles_of_repeated(
@@ -117,8 +111,7 @@ def distribution(rounds_ms: Sequence[Sequence[float]]) -> Distribution:
     counts = draw_rounds(len(rounds))
     drawn = np.array([_figures(ordered, repeats[round_of]) for repeats in counts])
     whole = _figures(ordered, np.ones(len(calls), np.int64))
-    mean, *percentiles = estimates(whole, drawn)
-    median, *tails = percentiles
+    mean, median, *tails = map(estimate_of, whole.tolist(), drawn.T)
     supported = [
         tail if supports(len(calls), quantile) else None
         for quantile, tail in zip(_PERCENTILES[1:], tails, strict=True)
