@@ -55,15 +55,12 @@ class Track:
     """A scenario and what was measured of it so far.
 
     Attributes:
-        scenario: what is run.
         policy: forces its share.
         settling: does the same for calls that do not count, which must not shift the sequence of
             those that do.
         period: calls in which the share is exact.
         taken: calls so far; tells which pictures are next.
         plan: calls of each round, known once it was warmed up.
-        warm_up: what was run before.
-        slices: what the rounds gave.
     """
 
     scenario: Scenario
@@ -78,12 +75,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What was run.
-
-    Attributes:
-        tracks: one for each scenario, in their order; all warmed up.
-        yardstick_ms: one value for each round.
-    """
+    """A track for each scenario, in their order; and the yardstick in each round."""
 
     tracks: tuple[Track, ...]
     yardstick_ms: tuple[float, ...]
@@ -156,13 +148,9 @@ def measure_rounds(
 ) -> Measurements:
     """Warm every scenario up, then run a slice of each in every round.
 
-    Args:
-        detector: opened with room for the largest batch.
-        scenarios: all different.
-        pictures: take turns, in every scenario from the first on.
-        effort: how long.
-        on_step: called before each step with what it is; there are (rounds + 1) for a scenario.
-        on_slice: runs a slice that counts; for reading an energy meter around it.
+    The detector has room for the largest batch. Pictures take turns, in every scenario from the
+    first on. ``on_step`` is called before each step with what it is; there are (rounds + 1) for a
+    scenario. ``on_slice`` runs a slice that counts, for reading an energy meter around it.
     """
     own = detector.active_policy
     tracks = {s.name: _track(detector, s, own) for s in scenarios}
