@@ -45,6 +45,7 @@ def open_backend(
         from dyninfer.engines.trt.library import Flavour
 
         return TrtBackend(Flavour(backend), "cuda:0" if device is None else device)
+    assert backend in (None, "onnxruntime")  # a name in BACKENDS needs a branch here
     from dyninfer.engines.ort.backend import OrtBackend  # imports onnxruntime
 
     return OrtBackend("cpu" if device is None else device, provider, shared_threads)

@@ -50,12 +50,12 @@ class Family(Protocol[SourceT, OptionsT]):
 
         Args:
             bundle: of this family.
-            sources: its files, in the manifest's order.
+            sources: its files, in the manifest's order, as ``sources.find_sources`` gives them.
             config: the configuration that was given to the export, if any.
 
         Raises:
             BundleError: the bundle does not say how its source is to be run.
-            CheckpointError: a file is not the bundle's, or cannot be read.
+            CheckpointError: a file cannot be read.
         """
         ...
 

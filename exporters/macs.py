@@ -24,11 +24,7 @@ def measured_macs(model: ModelProto, image: Float32Array) -> int:
     """Multiply-accumulates of one image, by a run.
 
     Exported detectors compute shapes in ways that ONNX's shape inference gives up on. Operators of
-    inner graphs do not count.
-
-    Args:
-        model: a stage with one input.
-        image: (1, 3, H, W) float32.
+    inner graphs do not count. ``model`` has one input, for an ``image`` (1, 3, H, W).
     """
     from dyninfer.exporters.probe import Probe  # a PyTorch export needs no ONNX Runtime
 
@@ -48,12 +44,7 @@ def _declared(value: ir.Value) -> Sequence[int]:
 
 
 def node_macs(node: ir.Node, shape_of: Callable[[ir.Value], Sequence[int]] = _declared) -> int:
-    """Multiply-accumulates of a counted node.
-
-    Args:
-        node: one of :data:`COUNTED`.
-        shape_of: a tensor's shape; without it the one that was inferred, with open axes as 1.
-    """
+    """Multiply-accumulates of a node of :data:`COUNTED`; open axes count as 1."""
     result, first, second = map(shape_of, _operands(node))
     if node.op_type == "Conv":
         return math.prod(result) * math.prod(second[1:])

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from torch import Tensor, nn
 from dyninfer.bundle.manifest import BATCH_AXIS, Stage, TensorSpec
 from dyninfer.bundle.writing import write_stage_file
 from dyninfer.errors import ExportError
+from dyninfer.exporters.extras import quiet
 from dyninfer.exporters.macs import count_macs
 
 OPSET = 17  # the newest that TensorRT 8.6 reads
@@ -48,14 +46,7 @@ def write_stage(stage: StageExport, folder: Path, file: str) -> tuple[Stage, dic
         ExportError: PyTorch cannot run or export the module.
         OSError: the file cannot be written.
     """
-    produced = _run(stage)
-    outputs = dict(
-        zip(
-            stage.output_names,
-            [produced] if isinstance(produced, Tensor) else produced,
-            strict=True,
-        )
-    )
+    outputs = dict(zip(stage.output_names, _run(stage), strict=True))
     model = _to_onnx(stage)
     entry = Stage(
         file=file,
@@ -68,10 +59,11 @@ def write_stage(stage: StageExport, folder: Path, file: str) -> tuple[Stage, dic
     return entry, outputs
 
 
-def _run(stage: StageExport) -> Tensor | tuple[Tensor, ...]:
+def _run(stage: StageExport) -> tuple[Tensor, ...]:
     try:
         with torch.inference_mode():
-            return stage.module(*stage.inputs.values())  # type: ignore[no-any-return]  # untyped torch
+            made = stage.module(*stage.inputs.values())
+        return (made,) if isinstance(made, Tensor) else made
     except (RuntimeError, ValueError) as error:  # shapes of a user's topology that do not meet
         shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in stage.inputs.items())
         reason = str(error).strip().splitlines()[0]
@@ -90,7 +82,7 @@ def _to_onnx(stage: StageExport) -> ModelProto:
     parameters = inspect.signature(stage.module.forward).parameters.values()
     variadic = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
     try:
-        with _quiet():
+        with quiet("torch.onnx", "onnxscript", "onnx_ir"):
             program = torch.onnx.export(
                 stage.module,
                 tuple(stage.inputs.values()),
@@ -123,22 +115,6 @@ def _to_opset(model: ModelProto) -> ModelProto:
     if all(entry.version == OPSET for entry in model.opset_import if not entry.domain):
         return model
     return onnx.version_converter.convert_version(model, OPSET)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what the exporter prints about itself; errors still come as exceptions."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _clean(model: ModelProto) -> ModelProto:

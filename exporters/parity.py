@@ -13,7 +13,7 @@ from dyninfer import __version__
 from dyninfer.bundle.manifest import EASINESS, Manifest
 from dyninfer.routing.policy import DEFAULT_THRESHOLD, Chosen, DecisionPoint, route
 from dyninfer.runtime.executor import Arrays
-from dyninfer.runtime.plan import Plan
+from dyninfer.runtime.plan import Decision, Plan
 from dyninfer.types import Float32Array
 
 Place = tuple[str, str]
@@ -179,12 +179,7 @@ class Errors:
 
 
 def count_flips(expected: Float32Array, found: Float32Array) -> Flips:
-    """Decisions that differ, at the default threshold and between all neighbouring values.
-
-    Args:
-        expected: (N,) easiness of the source.
-        found: (N,) easiness of the engines, in the same order.
-    """
+    """Decisions on easiness (N,) that differ, at the default threshold and between all values."""
     if not len(expected):
         return Flips(0, 0)
     ordered = np.unique(expected)
@@ -194,16 +189,11 @@ def count_flips(expected: Float32Array, found: Float32Array) -> Flips:
 
 
 class SignalPairs:
-    """What the deciders of a route said of images, in two forms of the model.
-
-    Args:
-        segments: of the route; decisions without a step are left out.
-    """
+    """What the deciders of a route said of images, in two forms of the model."""
 
     def __init__(self, segments: Plan) -> None:
-        self._decisions = [segment.decide for segment in segments if segment.decide]
-        self._pairs: list[tuple[list[Float32Array], list[Float32Array]]]
-        self._pairs = [([], []) for _ in self._decisions]
+        self._pairs: list[tuple[Decision, list[Float32Array], list[Float32Array]]]
+        self._pairs = [(s.decide, [], []) for s in segments if s.decide]
 
     def add(
         self,
@@ -211,16 +201,16 @@ class SignalPairs:
         found: Sequence[Float32Array | None],
     ) -> None:
         """Note the signals of a batch, one for each decision; None where nothing makes it."""
-        for pair, one, other in zip(self._pairs, expected, found, strict=True):
+        for (_, ones, others), one, other in zip(self._pairs, expected, found, strict=True):
             if one is not None and other is not None:
-                pair[0].append(one)
-                pair[1].append(other)
+                ones.append(one)
+                others.append(other)
 
     def flips(self) -> dict[str, Flips]:
         """Decisions that differ, by the stage that decides."""
         return {
             decision.step.stage: _compare(decision.point, np.concatenate(e), np.concatenate(f))
-            for decision, (e, f) in zip(self._decisions, self._pairs, strict=True)
+            for decision, e, f in self._pairs
             if decision.step and e
         }
 

@@ -10,12 +10,7 @@ from dyninfer.runtime.executor import Arrays
 
 
 class Recording:
-    """Runs stages and keeps their inputs and outputs, by stage and name, of the last run of each.
-
-    Args:
-        stages: of the bundle.
-        run_stage: what runs them.
-    """
+    """Runs stages and keeps their inputs and outputs, of the last run of each."""
 
     def __init__(self, stages: Mapping[str, Stage], run_stage: RunArrays) -> None:
         self._stages = stages

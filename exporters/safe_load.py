@@ -63,16 +63,14 @@ def load_checkpoint(path: Path) -> Any:
 
 def _check_container(path: Path) -> None:
     try:
-        path.stat()
+        size = path.stat().st_size
     except FileNotFoundError:
-        pass
+        raise CheckpointError(f"{path} does not exist; check the path of the checkpoint") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{str(path)[:80]!r} cannot be read: {error}") from None
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder, expected a checkpoint file (.pt)")
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; check the path of the checkpoint")
-    if not path.stat().st_size:
+    if not size:
         raise CheckpointError(f"{path} is empty (0 bytes); download or copy it again")
     if zipfile.is_zipfile(path):
         _refuse_torchscript(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,17 +16,12 @@ from dyninfer.types import AnyArray
 class SourceStage(Protocol):
     """What a stage of a bundle is compared with."""
 
-    @property
-    def has_double(self) -> bool:
-        """Whether :meth:`in_double` is possible."""
-        ...
-
     def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
         """The stage's outputs (N, ...) for its inputs (N, ...), both in the manifest's order."""
         ...
 
-    def in_double(self) -> AbstractContextManager[None]:
-        """A block in which the stage computes in float64, on float64 inputs."""
+    def in_double(self) -> AbstractContextManager[None] | None:
+        """A block in which the stage computes in float64, on float64 inputs; None if it cannot."""
         ...
 
 
@@ -35,11 +30,6 @@ class TorchStage:
     """A stage as a PyTorch module in float32."""
 
     module: nn.Module
-
-    @property
-    def has_double(self) -> bool:
-        """Always: PyTorch computes in float64 too."""
-        return True
 
     def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
         """See :class:`SourceStage`."""
@@ -56,8 +46,3 @@ class TorchStage:
             yield
         finally:
             self.module.float()
-
-
-def torch_stages(modules: Mapping[str, nn.Module]) -> dict[str, SourceStage]:
-    """PyTorch modules by stage name, as stages to compare with."""
-    return {name: TorchStage(module) for name, module in modules.items()}

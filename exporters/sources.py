@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dyninfer.bundle.folder import file_sha256
@@ -47,15 +47,10 @@ def _hash_of(path: Path) -> str:
         ) from None
 
 
-def _candidates(folder: Path, name: str) -> Iterator[Path]:
-    yield folder / name
-    yield from sorted(folder.glob(f"*/{glob.escape(name)}"))
-
-
 def _search(source: Source, folders: Sequence[Path], bundle: Path) -> Path:
     name = Path(source.file_name).name
     for folder in folders:
-        for candidate in _candidates(folder, name):
+        for candidate in (folder / name, *sorted(folder.glob(f"*/{glob.escape(name)}"))):
             if candidate.is_file() and file_sha256(candidate) == source.sha256:
                 return candidate
     places = list(dict.fromkeys(map(str, folders)))

@@ -139,14 +139,15 @@ class _Source:
 
         None where the source cannot compute in float64.
         """
-        if not all(stage.has_double for stage in self._stages.values()):
-            return None
         rounding = Errors()
         for images in samples:
             stages, single = self.trace(images)
             with ExitStack() as stack:
                 for stage in self._stages.values():
-                    stack.enter_context(stage.in_double())
+                    block = stage.in_double()
+                    if block is None:
+                        return None
+                    stack.enter_context(block)
                 for name, inputs in stages.reads.items():
                     rounding.add_all(name, self.run(name, _doubled(inputs)), stages.makes[name])
                 self.add_ends(rounding, self.trace(_doubled(images))[1], single)

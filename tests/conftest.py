@@ -10,6 +10,8 @@ from filelock import FileLock
 
 import dyninfer
 from dyninfer.demo.run import embedded_checkpoint
+from dyninfer.engines.ort.backend import OrtBackend
+from dyninfer.engines.ort.tensor import OrtWorkspace
 from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
 from dyninfer.exporters.dynamicdet.model import DynamicDetector
@@ -74,6 +76,20 @@ def embedded_bundle(made_once: MakeOnce) -> Path:
     return made_once(
         "dy-digits.dyn", lambda path: export_dynamicdet(embedded_checkpoint(), path, options)
     )
+
+
+@pytest.fixture
+def workspaces(monkeypatch: pytest.MonkeyPatch) -> list[OrtWorkspace]:
+    """Those that are made from here on, of all callers."""
+    made: list[OrtWorkspace] = []
+    make = OrtBackend.workspace
+
+    def watched(backend: OrtBackend) -> OrtWorkspace:
+        made.append(make(backend))
+        return made[-1]
+
+    monkeypatch.setattr(OrtBackend, "workspace", watched)
+    return made
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from dyninfer.exporters.safe_load import load_checkpoint
 from training import recipe
 from training.batches import Batch, batches
 from training.flat import flatten, gradient
-from training.loss import detection_loss
+from training.loss import LossWeights, Targets, detection_loss
 from training.recipe import Recipe
 
 
@@ -94,6 +94,27 @@ def anchor_grid(model: DynamicDetector, part: Part) -> Tensor:
     detect = model.detect(part)
     assert isinstance(detect, Detect)
     return detect.anchor_grid
+
+
+def losses_of_images(
+    model: DynamicDetector,
+    part: Part,
+    levels: Sequence[Tensor],
+    targets: Targets,
+    weights: LossWeights,
+) -> Tensor:
+    """Loss (N,) of a head for every image of a batch on its own."""
+    losses = [
+        detection_loss(
+            [level[image : image + 1] for level in levels],
+            targets.of_image(image),
+            anchor_grid(model, part),
+            model.plan.strides,
+            weights,
+        )
+        for image in range(len(levels[0]))
+    ]
+    return torch.stack(losses)
 
 
 def learning_rate(progress: float, settings: Recipe) -> float:

@@ -27,8 +27,8 @@ from dyninfer.exporters.dynamicdet.topology import Part, published
 from dyninfer.exporters.safe_load import load_checkpoint
 from dyninfer.results.postprocess import EVALUATION
 from training.batches import collate
-from training.cascade import anchor_grid
-from training.loss import LossWeights, detection_loss
+from training.cascade import losses_of_images
+from training.loss import LossWeights
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -77,20 +77,8 @@ def _outcomes(model: DynamicDetector, scenes: Sequence[Scene]) -> list[Outcome]:
     columns: dict[Part, list[Columns]] = {}
     losses: dict[Part, list[float]] = {}
     for part, levels in ((Part.HEAD, model.head(features)), (Part.HEAD2, model.second(features))):
-        grid = anchor_grid(model, part)
         columns[part] = _detections(model, part, levels, scenes[0].image.shape[:2])
-        losses[part] = [
-            float(
-                detection_loss(
-                    [level[image : image + 1] for level in levels],
-                    batch.targets.of_image(image),
-                    grid,
-                    model.plan.strides,
-                    LossWeights(),
-                )
-            )
-            for image in range(len(scenes))
-        ]
+        losses[part] = losses_of_images(model, part, levels, batch.targets, LossWeights()).tolist()
     return [
         Outcome(
             Truth(scene.boxes_xyxy, scene.class_ids),

@@ -12,8 +12,7 @@ from dyninfer.demo.scenes import SceneSource
 from dyninfer.exporters.dynamicdet.model import DynamicDetector
 from dyninfer.exporters.dynamicdet.topology import Part
 from training.batches import batches
-from training.cascade import anchor_grid
-from training.loss import detection_loss
+from training.cascade import losses_of_images
 from training.recipe import Recipe
 
 # scenes of step 1 are numbered from 0; these start where it never gets
@@ -54,18 +53,7 @@ def gather(
         features = model.first(batch.images)
         outputs = {Part.HEAD: model.head(features), Part.HEAD2: model.second(features)}
         losses = [
-            torch.stack(
-                [
-                    detection_loss(
-                        [level[image : image + 1] for level in levels],
-                        batch.targets.of_image(image),
-                        anchor_grid(model, part),
-                        model.plan.strides,
-                        settings.loss,
-                    )
-                    for image in range(len(batch.images))
-                ]
-            )
+            losses_of_images(model, part, levels, batch.targets, settings.loss)
             for part, levels in outputs.items()
         ]
         objects = batch.targets.image_ids.bincount(minlength=len(batch.images))

@@ -35,7 +35,7 @@ from dyninfer.evaluation.interleaved import (
 from dyninfer.images.reading import find_images
 
 if TYPE_CHECKING:
-    from dyninfer.exporters.precision.variant import ConvertedStage
+    from dyninfer.exporters.precision.convert import ConvertedStage
 
 MODULE = "dyninfer.benchmarks.lab.precision_speed"
 STAGES = ("first", "second")
@@ -176,7 +176,7 @@ def time_stage(
         InputError: the stage was not converted to int8.
     """
     from dyninfer.engines.ort.plain import PlainStages
-    from dyninfer.exporters.precision.feed import stage_feed
+    from dyninfer.exporters.precision.convert import stage_feed
 
     if converted.precision is not Precision.INT8:
         raise InputError(f"stage {name!r} is in {converted.precision.value}, expected int8")

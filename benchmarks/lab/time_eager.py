@@ -18,7 +18,7 @@ import typer
 from dyninfer.evaluation.interleaved import quantiles, run_rounds
 from dyninfer.exporters.dynamicdet.export import load_model
 from dyninfer.exporters.dynamicdet.fold import fold
-from dyninfer.exporters.dynamicdet.stages import IMAGES, build_stages, stage_ports
+from dyninfer.exporters.dynamicdet.stages import IMAGES, build_stages
 
 EASY, HARD = ("first", "router", "head"), ("first", "router", "second")
 HARD_SHARES = (0.0, 0.1, 0.5, 0.9, 1.0)
@@ -63,7 +63,6 @@ def make_run(
 ) -> Callable[[tuple[str, ...]], dict[str, Any]]:
     """A function that runs stages on one image of random pixels and gives all their tensors."""
     model = load_model(checkpoint)
-    ports = stage_ports(model.plan)
     dtype = torch.float16 if half else torch.float32
     stages = build_stages(fold(model) if folded else model, size)
     stages = {name: stage.to(device, dtype) for name, stage in stages.items()}
@@ -73,9 +72,9 @@ def make_run(
         tensors: dict[str, Any] = {IMAGES: image}
         with torch.inference_mode():
             for name in (name for name in route if name in stages):  # step 1 has no router
-                made = stages[name](*(tensors[read] for read in ports[name].inputs))
+                made = stages[name](*(tensors[read] for read in stages[name].inputs))
                 made = made if isinstance(made, tuple) else (made,)
-                tensors |= dict(zip(ports[name].outputs, made, strict=True))
+                tensors |= dict(zip(stages[name].outputs, made, strict=True))
                 if name == "router":
                     made[0].item()  # the decision is taken on the host, which has to wait for it
         return tensors

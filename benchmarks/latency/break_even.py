@@ -24,10 +24,10 @@ def break_even_measured(baselines: Baselines, ways: Sequence[str]) -> float | No
     a detector of its own, an all-hard image has paid for the first in vain.
 
     Returns:
-        In [0, 1]; None where the baseline was not measured on both.
+        In [0, 1]; None where there is one way, or the baseline was not measured on both.
     """
     ratio = {r.side: r.ratio.median for r in baselines.ratios if r.baseline == LAST_EXIT}
-    if not {ways[0], ways[-1]} <= set(ratio):
+    if len(ways) == 1 or not {ways[0], ways[-1]} <= set(ratio):
         return None
     easy, hard = ratio[ways[0]], ratio[ways[-1]]
     if easy >= 1 or hard <= 1:

@@ -77,7 +77,7 @@ def exit_times(results: Sequence[ScenarioResult], exits: int) -> WayTimes | None
     found: list[list[float]] = [[] for _ in range(exits)]
     for result in results:
         scenario = result.scenario
-        if scenario.is_plain and not scenario.as_routed:
+        if scenario.is_plain and scenario.one_way:
             for entry in result.exits:
                 if entry.share == 1:
                     found[entry.exit_index] = [ms for calls in result.rounds_ms for ms in calls]

@@ -244,8 +244,6 @@ def _upgraded(record: BenchRecord) -> BenchRecord:
 def _misfit(record: BenchRecord) -> str:
     """What does not go with the number of exits; empty where all does."""
     exits, pictures, ways = record.measured.exits, record.pictures, record.measured.ways
-    if ways and len(ways) != exits:
-        return f"there are {len(ways)} names of ways, and measured.exits is {exits}"
     left = {entry.exit_index for result in record.scenarios for entry in result.exits}
     if strange := sorted(left - set(range(exits))):
         return f"images left at exit {strange[0]}, and measured.exits is {exits}"
@@ -254,6 +252,8 @@ def _misfit(record: BenchRecord) -> str:
         routers.add(len(pictures.easiness))
     if strange := sorted(routers - {exits - 1}):
         return f"there is an easiness by {strange[0]} routers, and measured.exits is {exits}"
+    if ways and len(ways) != exits:
+        return f"there are {len(ways)} names of ways, and measured.exits is {exits}"
     return ""
 
 

@@ -176,10 +176,10 @@ def _track(detector: Detector, scenario: Scenario, own: Policy) -> Track:
     share, batch, names = scenario.hard_fraction, scenario.batch, detector.manifest.way_names
     if scenario.as_routed:
         return Track(scenario, own, own)
-    if share is None or share in (0.0, 1.0):
-        way = names[-1 if share else 0] if scenario.way is None else scenario.way
-        fixed = ForcedWay(names.index(way))
+    if scenario.one_way:
+        fixed = ForcedWay(names.index(scenario.way or names[-1 if share else 0]))
         return Track(scenario, fixed, fixed)
+    assert share is not None  # it is not as routed either
     forced, settling = ForcedHard(share, batch), ForcedHard(share, batch)
     return Track(scenario, forced, settling, calls_in_period(share, batch))
 

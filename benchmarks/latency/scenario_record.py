@@ -103,6 +103,11 @@ class Scenario:
         return self.hard_fraction is None and self.way is None
 
     @property
+    def one_way(self) -> bool:
+        """Whether all images are sent the same way."""
+        return self.way is not None or self.hard_fraction in (0.0, 1.0)
+
+    @property
     def name(self) -> str:
         """The scenario in words; the same for the same scenario in every record."""
         return self.named()

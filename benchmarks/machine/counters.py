@@ -30,7 +30,7 @@ def read_counters(root: Path) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for group in group_folders(root):
-        for line in (read_text(group / "cpu.stat") or "").splitlines():
+        for line in read_text(group / "cpu.stat").splitlines():
             name, _, value = line.partition(" ")
             if name == "nr_throttled":
                 found[QUOTA] = found.get(QUOTA, 0) + int(value)

@@ -28,8 +28,7 @@ class CpuState:
         governor: what chooses the clocks; several, with commas, where cores differ.
         driver: of cpufreq.
         current_mhz: median over the cores when it was read.
-        min_mhz: lowest clock that the governor may choose, over all cores.
-        max_mhz: highest clock that the governor may choose, over all cores.
+        min_mhz, max_mhz: clocks that the governor may choose, over all cores.
         hardware_max_mhz: highest clock that the processor has.
         locked: whether the governor has one clock to choose from, on every core.
         boost: whether clocks above the nominal one are allowed.
@@ -55,13 +54,14 @@ def read_cpu_state(root: Path = Path("/")) -> tuple[CpuState, dict[str, str]]:
     """The settings, and for what cannot be told the reason."""
     policies = policy_folders(root)
     low, high = _all_mhz(policies, "scaling_min_freq"), _all_mhz(policies, "scaling_max_freq")
+    now = _all_mhz(policies, "scaling_cur_freq")
     state = CpuState(
         governor=_words(policies, "scaling_governor"),
         driver=_words(policies, "scaling_driver"),
-        current_mhz=_of(median, _all_mhz(policies, "scaling_cur_freq")),
-        min_mhz=_of(min, low),
-        max_mhz=_of(max, high),
-        hardware_max_mhz=_of(max, _all_mhz(policies, "cpuinfo_max_freq")),
+        current_mhz=median(now) if now else None,
+        min_mhz=min(low, default=None),
+        max_mhz=max(high, default=None),
+        hardware_max_mhz=max(_all_mhz(policies, "cpuinfo_max_freq"), default=None),
         locked=low == high if low and len(low) == len(high) == len(policies) else None,
         boost=_boost(root),
         smt=_flag(read_number(root / CPU_FOLDER / "smt/active")),
@@ -101,7 +101,3 @@ def _all_mhz(policies: Iterable[Path], name: str) -> list[float]:
 def _words(policies: Iterable[Path], name: str) -> str | None:
     found = {text for policy in policies if (text := read_text(policy / name))}
     return ", ".join(sorted(found)) or None
-
-
-def _of(pick: object, values: list[float]) -> float | None:
-    return float(pick(values)) if values and callable(pick) else None

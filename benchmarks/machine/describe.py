@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +15,7 @@ from dyninfer.benchmarks.machine.files import read_text
 from dyninfer.benchmarks.machine.gpu import Gpu, NvidiaSystem, read_nvidia_system
 from dyninfer.benchmarks.machine.host import Host, read_host
 from dyninfer.benchmarks.machine.jetson import Jetson, read_jetson
-from dyninfer.benchmarks.machine.nvml import NvmlModule, load_nvml
+from dyninfer.benchmarks.machine.nvml import LoadNvml, load_nvml
 from dyninfer.hardware import cpu_field, usable_cores
 
 LIBRARIES = (
@@ -53,8 +53,7 @@ RELEVANT_FLAGS = (
 _MEMINFO = Path("proc/meminfo")
 _CPUINFO = Path("proc/cpuinfo")
 _CUDA_TOOLKIT = Path("usr/local/cuda/version.json")
-_GIB = 1 << 30
-_KIB = 1 << 10
+_KIB_PER_GIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -100,23 +99,18 @@ class Machine:
 
 def describe_machine(
     root: Path = Path("/"),
-    load_nvml: Callable[[], tuple[NvmlModule | None, str]] = load_nvml,
+    load_nvml: LoadNvml = load_nvml,
 ) -> Machine:
-    """The machine that this runs on.
-
-    Args:
-        root: where ``proc``, ``sys`` and ``etc`` are.
-        load_nvml: what gives NVML, initialised, or None and a reason.
-    """
-    cpuinfo = read_text(root / _CPUINFO) or ""
+    """The machine that this runs on; ``root`` is where ``proc``, ``sys`` and ``etc`` are."""
+    cpuinfo = read_text(root / _CPUINFO)
     state, missing = read_cpu_state(root)
     jetson, missing_of_jetson = read_jetson(root)
     nvidia = _nvidia(load_nvml)
     return Machine(
-        cpu=cpu_model(cpuinfo) or platform.processor() or platform.machine(),
+        cpu=cpu_field(cpuinfo, "model name") or platform.processor() or platform.machine(),
         usable_cores=usable_cores(),
         cpu_flags=cpu_flags(cpuinfo),
-        memory_gib=memory_gib(read_text(root / _MEMINFO) or ""),
+        memory_gib=memory_gib(read_text(root / _MEMINFO)),
         system=system_name(platform.system(), platform.release(), platform.machine()),
         python=f"{platform.python_implementation()} {platform.python_version()}",
         versions=installed_versions(LIBRARIES),
@@ -125,14 +119,14 @@ def describe_machine(
         host=read_host(root),
         nvidia_driver=nvidia.driver,
         cuda_driver=nvidia.cuda_driver,
-        cuda_toolkit=cuda_toolkit(read_text(root / _CUDA_TOOLKIT) or ""),
+        cuda_toolkit=cuda_toolkit(read_text(root / _CUDA_TOOLKIT)),
         gpus=nvidia.gpus,
         jetson=jetson,
         missing=missing | missing_of_jetson | nvidia.missing,
     )
 
 
-def _nvidia(load: Callable[[], tuple[NvmlModule | None, str]]) -> NvidiaSystem:
+def _nvidia(load: LoadNvml) -> NvidiaSystem:
     nvml, why = load()
     if nvml is None:
         return NvidiaSystem(None, None, (), {"NVIDIA GPUs": why})
@@ -148,11 +142,6 @@ def system_name(system: str, release: str, architecture: str) -> str:
     return " ".join(part for part in (system, number[0] if number else "", architecture) if part)
 
 
-def cpu_model(cpuinfo: str) -> str:
-    """The model name in the text of ``/proc/cpuinfo``, or an empty string."""
-    return cpu_field(cpuinfo, "model name")
-
-
 def cpu_flags(cpuinfo: str) -> tuple[str, ...]:
     """Those of :data:`RELEVANT_FLAGS` that the text of ``/proc/cpuinfo`` lists."""
     present = set((cpu_field(cpuinfo, "flags") or cpu_field(cpuinfo, "Features")).split())
@@ -162,7 +151,7 @@ def cpu_flags(cpuinfo: str) -> tuple[str, ...]:
 def memory_gib(meminfo: str) -> float | None:
     """Main memory from the text of ``/proc/meminfo``."""
     total = cpu_field(meminfo, "MemTotal").split()
-    return round(int(total[0]) * _KIB / _GIB, 1) if total else None
+    return round(int(total[0]) / _KIB_PER_GIB, 1) if total else None
 
 
 def cuda_toolkit(version_file: str) -> str | None:

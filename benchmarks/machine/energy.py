@@ -13,7 +13,7 @@ import numpy as np
 from dyninfer.benchmarks.machine.gpu_energy import open_gpu_energy
 from dyninfer.benchmarks.machine.jetson import read_jetson_model
 from dyninfer.benchmarks.machine.jtop_api import Jtop
-from dyninfer.benchmarks.machine.nvml import NvmlModule, load_nvml
+from dyninfer.benchmarks.machine.nvml import LoadNvml, load_nvml
 from dyninfer.benchmarks.machine.rails import open_jtop_power, open_rails
 from dyninfer.benchmarks.machine.rapl import open_rapl
 from dyninfer.errors import InputError
@@ -44,7 +44,7 @@ def find_energy_meter(
     device: str = "cpu",
     *,
     root: Path = Path("/"),
-    load_nvml: Callable[[], tuple[NvmlModule | None, str]] = load_nvml,
+    load_nvml: LoadNvml = load_nvml,
     open_jtop: Callable[[], Jtop] | None = None,
 ) -> tuple[EnergyMeter | None, str]:
     """The meter for what runs on a device and its name, or None and why there is none.

@@ -5,22 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def read_text(path: Path) -> str | None:
-    """What a file says, without blanks and zero bytes around it; None if it cannot be read.
+def read_text(path: Path) -> str:
+    """What a file says, without blanks and zero bytes around it; nothing if it cannot be read.
 
     A device may refuse to be read although its file is there (a sensor that is switched off).
     """
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n\t")
     except OSError:
-        return None
+        return ""
 
 
 def read_number(path: Path) -> float | None:
     """The number that a file holds; None if it cannot be read or holds anything else."""
-    text = read_text(path)
     try:
-        return None if text is None else float(text)
+        return float(read_text(path))
     except ValueError:
         return None
 

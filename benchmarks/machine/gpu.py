@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from typing import Any
 
 from dyninfer.benchmarks.machine.nvml import Handle, NvmlModule, Questions, as_text
 
 _GIB = 1 << 30
 _MILLI = 1000
-COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
+_COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class NvidiaSystem:
 def read_nvidia_system(nvml: NvmlModule) -> NvidiaSystem:
     """Ask an initialised NVML for everything."""
     questions = Questions(nvml, "NVIDIA")
-    driver = questions.ask("driver", nvml.nvmlSystemGetDriverVersion)
+    driver = questions.ask("driver", nvml.nvmlSystemGetDriverVersion, read=as_text)
     cuda = questions.ask("CUDA driver", nvml.nvmlSystemGetCudaDriverVersion_v2)
     count = questions.ask("GPUs", nvml.nvmlDeviceGetCount)
     if count == 0:
@@ -74,78 +74,71 @@ def read_nvidia_system(nvml: NvmlModule) -> NvidiaSystem:
     missing, gpus = dict(questions.missing), []
     for index in range(count or 0):
         about = Questions(nvml, f"gpu {index}")
-        handle = about.ask("handle", partial(nvml.nvmlDeviceGetHandleByIndex, index))
+        handle = about.ask("handle", nvml.nvmlDeviceGetHandleByIndex, index)
         if handle is not None:
-            gpus.append(read_gpu(nvml, handle, about))
+            gpus.append(_read_gpu(nvml, handle, about))
             about.missing[f"gpu {index} locked clocks"] = (
                 "NVML has no query for what nvidia-smi -lgc set; the range of gpu_sm_mhz in the "
                 "log shows whether the clock held"
             )
         missing |= about.missing
     return NvidiaSystem(
-        driver=None if driver is None else as_text(driver),
+        driver=driver,
         cuda_driver=None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
         gpus=tuple(gpus),
         missing=missing,
     )
 
 
-def read_gpu(nvml: NvmlModule, gpu: Handle, about: Questions) -> Gpu:
+def _read_gpu(nvml: NvmlModule, gpu: Handle, about: Questions) -> Gpu:
     """One GPU; what it does not answer is in ``about.missing``."""
-    ask = about.ask
-    name = ask("name", lambda: nvml.nvmlDeviceGetName(gpu))
-    capability = ask("compute capability", lambda: nvml.nvmlDeviceGetCudaComputeCapability(gpu))
-    space = ask("memory", lambda: nvml.nvmlDeviceGetMemoryInfo(gpu))
-    mode = ask("compute mode", lambda: nvml.nvmlDeviceGetComputeMode(gpu))
-    found = Gpu(
-        name=None if name is None else as_text(name),
-        compute_capability=None if capability is None else ".".join(map(str, capability)),
-        memory_gib=None if space is None else round(space.total / _GIB, 1),
-        persistence=_flag(ask("persistence", lambda: nvml.nvmlDeviceGetPersistenceMode(gpu))),
-        compute_mode=None if mode is None else COMPUTE_MODES.get(mode, str(mode)),
-        ecc=_first(ask("ECC", lambda: nvml.nvmlDeviceGetEccMode(gpu))),
-        mig=_first(ask("MIG", lambda: nvml.nvmlDeviceGetMigMode(gpu))),
-    )
-    return _with_link(nvml, gpu, about, _with_clocks(nvml, gpu, about, found))
-
-
-def _with_clocks(nvml: NvmlModule, gpu: Handle, about: Questions, found: Gpu) -> Gpu:
     ask, sm, memory = about.ask, nvml.NVML_CLOCK_SM, nvml.NVML_CLOCK_MEM
     now, highest = nvml.nvmlDeviceGetClockInfo, nvml.nvmlDeviceGetMaxClockInfo
     application = nvml.nvmlDeviceGetApplicationsClock
-    return replace(
-        found,
-        sm_mhz=ask("SM clock", lambda: now(gpu, sm)),
-        memory_mhz=ask("memory clock", lambda: now(gpu, memory)),
-        max_sm_mhz=ask("highest SM clock", lambda: highest(gpu, sm)),
-        max_memory_mhz=ask("highest memory clock", lambda: highest(gpu, memory)),
-        application_sm_mhz=ask("application clock", lambda: application(gpu, sm)),
-        application_memory_mhz=ask("application memory clock", lambda: application(gpu, memory)),
-        default_application_sm_mhz=ask(
-            "default application clock", lambda: nvml.nvmlDeviceGetDefaultApplicationsClock(gpu, sm)
-        ),
+    usual = nvml.nvmlDeviceGetDefaultApplicationsClock
+    capability = nvml.nvmlDeviceGetCudaComputeCapability
+    limit = nvml.nvmlDeviceGetPowerManagementLimit
+    shipped = nvml.nvmlDeviceGetPowerManagementDefaultLimit
+    return Gpu(
+        name=ask("name", nvml.nvmlDeviceGetName, gpu, read=as_text),
+        compute_capability=ask("compute capability", capability, gpu, read=_with_dots),
+        memory_gib=ask("memory", nvml.nvmlDeviceGetMemoryInfo, gpu, read=_total_gib),
+        power_limit_w=ask("power limit", limit, gpu, read=_watts),
+        default_power_limit_w=ask("default power limit", shipped, gpu, read=_watts),
+        persistence=ask("persistence", nvml.nvmlDeviceGetPersistenceMode, gpu, read=bool),
+        compute_mode=ask("compute mode", nvml.nvmlDeviceGetComputeMode, gpu, read=_mode),
+        sm_mhz=ask("SM clock", now, gpu, sm),
+        memory_mhz=ask("memory clock", now, gpu, memory),
+        max_sm_mhz=ask("highest SM clock", highest, gpu, sm),
+        max_memory_mhz=ask("highest memory clock", highest, gpu, memory),
+        application_sm_mhz=ask("application clock", application, gpu, sm),
+        application_memory_mhz=ask("application memory clock", application, gpu, memory),
+        default_application_sm_mhz=ask("default application clock", usual, gpu, sm),
+        ecc=ask("ECC", nvml.nvmlDeviceGetEccMode, gpu, read=_current),
+        mig=ask("MIG", nvml.nvmlDeviceGetMigMode, gpu, read=_current),
+        pcie_generation=ask("PCIe", nvml.nvmlDeviceGetCurrPcieLinkGeneration, gpu),
+        max_pcie_generation=ask("PCIe", nvml.nvmlDeviceGetMaxPcieLinkGeneration, gpu),
+        pcie_width=ask("PCIe width", nvml.nvmlDeviceGetCurrPcieLinkWidth, gpu),
+        max_pcie_width=ask("PCIe width", nvml.nvmlDeviceGetMaxPcieLinkWidth, gpu),
     )
 
 
-def _with_link(nvml: NvmlModule, gpu: Handle, about: Questions, found: Gpu) -> Gpu:
-    ask = about.ask
-    limit = ask("power limit", lambda: nvml.nvmlDeviceGetPowerManagementLimit(gpu))
-    shipped = ask("default power limit", lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(gpu))
-    return replace(
-        found,
-        power_limit_w=None if limit is None else limit / _MILLI,
-        default_power_limit_w=None if shipped is None else shipped / _MILLI,
-        pcie_generation=ask("PCIe", lambda: nvml.nvmlDeviceGetCurrPcieLinkGeneration(gpu)),
-        max_pcie_generation=ask("PCIe", lambda: nvml.nvmlDeviceGetMaxPcieLinkGeneration(gpu)),
-        pcie_width=ask("PCIe width", lambda: nvml.nvmlDeviceGetCurrPcieLinkWidth(gpu)),
-        max_pcie_width=ask("PCIe width", lambda: nvml.nvmlDeviceGetMaxPcieLinkWidth(gpu)),
-    )
+def _with_dots(capability: Sequence[int]) -> str:
+    return ".".join(map(str, capability))
 
 
-def _flag(value: int | None) -> bool | None:
-    return None if value is None else bool(value)
+def _total_gib(memory: Any) -> float:
+    return round(float(memory.total) / _GIB, 1)
 
 
-def _first(states: Sequence[int] | None) -> bool | None:
-    """The current one of the current and the pending state."""
-    return None if states is None else bool(states[0])
+def _watts(milliwatts: int) -> float:
+    return milliwatts / _MILLI
+
+
+def _mode(number: int) -> str:
+    return _COMPUTE_MODES.get(number, str(number))
+
+
+def _current(states: Sequence[int]) -> bool:
+    """The first of the current and the pending state."""
+    return bool(states[0])

@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from dyninfer.benchmarks.machine.integrator import PowerIntegrator
-from dyninfer.benchmarks.machine.nvml import Handle, NvmlModule, find_handle, reason_of
+from dyninfer.benchmarks.machine.meters import CounterMeter, PowerIntegrator
+from dyninfer.benchmarks.machine.nvml import LoadNvml, find_handle, reason_of
 from dyninfer.errors import DyninferError
 
 _MILLI = 1000
 
 
-class GpuEnergyMeter:
-    """The driver's own counter of millijoules since it was loaded (Volta and later)."""
-
-    def __init__(self, nvml: NvmlModule, gpu: Handle) -> None:
-        self.source = "NVML, energy counter of the GPU's board (without the processor)"
-        self._nvml, self._gpu, self._open = nvml, gpu, True
-        self._start = nvml.nvmlDeviceGetTotalEnergyConsumption(gpu)
-
-    def joules(self) -> float:
-        """Energy since the meter was opened.
-
-        Raises:
-            DyninferError: the driver does not answer any more.
-        """
-        try:
-            now = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu)
-        except self._nvml.NVMLError as error:
-            raise DyninferError(
-                f"NVML gives no energy any more ({reason_of(error)}), expected millijoules; "
-                "measure without energy"
-            ) from None
-        return (now - self._start) / _MILLI
-
-    def close(self) -> None:
-        """Leave NVML."""
-        if self._open:
-            self._open = False
-            self._nvml.nvmlShutdown()
-
-
 def open_gpu_energy(
-    load: Callable[[], tuple[NvmlModule | None, str]], device: str
-) -> tuple[GpuEnergyMeter | PowerIntegrator | None, str]:
+    load: LoadNvml, device: str
+) -> tuple[CounterMeter | PowerIntegrator | None, str]:
     """A meter over the counter, or over the power where there is no counter; or why neither is."""
     nvml, why = load()
     if nvml is None:
@@ -52,9 +20,20 @@ def open_gpu_energy(
     if gpu is None:
         nvml.nvmlShutdown()
         return None, f"NVML: {why}"
+
+    def joules() -> float:  # since the driver was loaded; Volta and later
+        try:
+            return float(nvml.nvmlDeviceGetTotalEnergyConsumption(gpu)) / _MILLI
+        except nvml.NVMLError as error:
+            raise DyninferError(
+                f"NVML gives no energy any more ({reason_of(error)}), expected millijoules; "
+                "measure without energy"
+            ) from None
+
+    what = "NVML, energy counter of the GPU's board (without the processor)"
     try:
-        return GpuEnergyMeter(nvml, gpu), ""
-    except nvml.NVMLError:
+        return CounterMeter(what, joules, nvml.nvmlShutdown), ""
+    except DyninferError:
         pass  # before Volta; the power is asked instead, and its refusal is told
     try:
         nvml.nvmlDeviceGetPowerUsage(gpu)
@@ -64,7 +43,7 @@ def open_gpu_energy(
 
     def watts() -> float | None:
         try:
-            return nvml.nvmlDeviceGetPowerUsage(gpu) / _MILLI
+            return float(nvml.nvmlDeviceGetPowerUsage(gpu)) / _MILLI
         except nvml.NVMLError:
             return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Set
-from dataclasses import dataclass
 
 from dyninfer.benchmarks.machine.nvml import Handle, NvmlModule, reason_of
 
@@ -28,21 +27,11 @@ def throttle_words(bits: int) -> tuple[str, ...]:
     return tuple(words for bit, words in THROTTLE_REASONS.items() if bits & bit)
 
 
-@dataclass
-class _Query:
-    reading: str
-    ask: Callable[[], float]
-
-
 class GpuSampler:
     """Clocks, temperature, power, and what other processes do on one GPU.
 
-    A query that the GPU refuses once is in :attr:`missing` and not asked again.
-
-    Args:
-        nvml: initialised.
-        gpu: NVML's handle.
-        family: process numbers that are not others', without this process.
+    A query that the GPU refuses once is in :attr:`missing` and not asked again. ``family`` gives
+    process numbers that are not others', without this process.
     """
 
     def __init__(
@@ -55,23 +44,19 @@ class GpuSampler:
         self.missing: dict[str, str] = {}
         self._throttled: dict[str, None] = {}
         self._seen_us = 0
-        reasons = [
-            getattr(nvml, name)
-            for name in (
-                "nvmlDeviceGetCurrentClocksEventReasons",
-                "nvmlDeviceGetCurrentClocksThrottleReasons",  # until driver 535
-            )
-            if hasattr(nvml, name)
-        ]
-        self._reasons: list[Callable[[Handle], int]] = reasons
+        names = (
+            "nvmlDeviceGetCurrentClocksEventReasons",
+            "nvmlDeviceGetCurrentClocksThrottleReasons",  # until driver 535
+        )
+        self._reasons = [getattr(nvml, name) for name in names if hasattr(nvml, name)]
         sm, memory, core = nvml.NVML_CLOCK_SM, nvml.NVML_CLOCK_MEM, nvml.NVML_TEMPERATURE_GPU
-        self._queries = [
-            _Query("gpu_sm_mhz", lambda: nvml.nvmlDeviceGetClockInfo(gpu, sm)),
-            _Query("gpu_memory_mhz", lambda: nvml.nvmlDeviceGetClockInfo(gpu, memory)),
-            _Query("gpu_temperature_c", lambda: nvml.nvmlDeviceGetTemperature(gpu, core)),
-            _Query("gpu_watts", lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / _MILLI),
-            _Query("gpu_other_share", self._others_share),
-        ]
+        self._queries: dict[str, Callable[[], float | None]] = {
+            "gpu_sm_mhz": lambda: nvml.nvmlDeviceGetClockInfo(gpu, sm),
+            "gpu_memory_mhz": lambda: nvml.nvmlDeviceGetClockInfo(gpu, memory),
+            "gpu_temperature_c": lambda: nvml.nvmlDeviceGetTemperature(gpu, core),
+            "gpu_watts": lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / _MILLI,
+            "gpu_other_share": self._others_share,
+        }
 
     @property
     def throttled(self) -> tuple[str, ...]:
@@ -81,16 +66,15 @@ class GpuSampler:
     def sample(self) -> dict[str, float]:
         """One reading of each kind that this GPU has."""
         readings = {}
-        for query in list(self._queries):
+        for name, ask in list(self._queries.items()):
             try:
-                value = float(query.ask())
+                value = ask()
             except self._nvml.NVMLError as error:
-                self.missing[query.reading] = reason_of(error)
-                self._queries.remove(query)
+                self.missing[name] = reason_of(error)
+                del self._queries[name]
                 continue
-            except _NotYet:
-                continue
-            readings[query.reading] = value
+            if value is not None:
+                readings[name] = float(value)
         self._note_throttling()
         return readings
 
@@ -106,7 +90,7 @@ class GpuSampler:
             self._throttled |= dict.fromkeys(throttle_words(bits))
             return
 
-    def _others_share(self) -> float:
+    def _others_share(self) -> float | None:
         """Largest share of time with a kernel of another process, of the samples since last time.
 
         In a container the driver shows process numbers of the host, and this process cannot be
@@ -119,7 +103,7 @@ class GpuSampler:
                 "this process is not among those that the driver lists: it has not used the GPU, "
                 "or a container hides its number"
             )
-            raise _NotYet
+            return None
         self.missing.pop("gpu_other_share", None)
         try:
             samples = self._nvml.nvmlDeviceGetProcessUtilization(self._gpu, self._seen_us)
@@ -129,7 +113,3 @@ class GpuSampler:
             raise
         self._seen_us = max((s.timeStamp for s in samples), default=self._seen_us)
         return max((s.smUtil for s in samples if s.pid not in own), default=0) / 100
-
-
-class _NotYet(Exception):  # noqa: N818 - not an error
-    """Cannot be told at this moment."""

@@ -64,12 +64,14 @@ def read_host(root: Path = Path("/")) -> Host:
 
 def virtual_machine(root: Path) -> str | None:
     """The hypervisor by the firmware's names, then by the processor's ``hypervisor`` flag."""
-    flags = re.search(r"^flags\s*:.*\bhypervisor\b", _text(root / "proc/cpuinfo"), re.MULTILINE)
-    names = " ".join(_text(root / _DMI / name) for name in ("sys_vendor", "product_name")).lower()
+    flags = re.search(r"^flags\s*:.*\bhypervisor\b", read_text(root / "proc/cpuinfo"), re.MULTILINE)
+    names = " ".join(
+        read_text(root / _DMI / name) for name in ("sys_vendor", "product_name")
+    ).lower()
     for word, maker in _HYPERVISORS.items():
         if word in names and (flags or word not in ("google", "amazon")):  # both sell machines too
             return maker
-    kind = _text(root / "sys/hypervisor/type")
+    kind = read_text(root / "sys/hypervisor/type")
     if kind:
         return kind.capitalize()
     return "unknown hypervisor" if flags else None
@@ -81,7 +83,7 @@ def container(root: Path) -> str | None:
         return "Docker"
     if (root / "run/.containerenv").exists():
         return "Podman"
-    groups = _text(root / "proc/1/cgroup")
+    groups = read_text(root / "proc/1/cgroup")
     return next((word for word in _CONTAINER_WORDS if word in groups), None)
 
 
@@ -94,7 +96,7 @@ def group_folders(root: Path) -> list[Path]:
     """
     top = root / "sys/fs/cgroup"
     folders = []
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for line in read_text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         for mounted in _mounts(top, controllers):
             folder = mounted / path.strip("/")
@@ -115,7 +117,7 @@ def cpu_quota(group: Path) -> float | None:
     Version 2 says ``max 100000`` or ``150000 100000`` in ``cpu.max``, version 1 has a file for the
     quota (-1 for none) and one for the period.
     """
-    words = _text(group / "cpu.max").split()
+    words = read_text(group / "cpu.max").split()
     if len(words) == 2 and words[0].isdigit():
         return int(words[0]) / int(words[1])
     quota = read_number(group / "cpu.cfs_quota_us")
@@ -135,11 +137,7 @@ def memory_limit(group: Path) -> float | None:
 def power_source(root: Path) -> str | None:
     """``battery`` where one is being emptied, ``mains`` where a supply is online."""
     supplies = matching(root / "sys/class/power_supply", "*")
-    if any(_text(supply / "status") == "Discharging" for supply in supplies):
+    if any(read_text(supply / "status") == "Discharging" for supply in supplies):
         return "battery"
-    mains = (supply for supply in supplies if _text(supply / "type") in ("Mains", "USB"))
+    mains = (supply for supply in supplies if read_text(supply / "type") in ("Mains", "USB"))
     return "mains" if any(read_number(supply / "online") == 1 for supply in mains) else None
-
-
-def _text(path: Path) -> str:
-    return read_text(path) or ""

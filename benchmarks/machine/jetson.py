@@ -37,8 +37,7 @@ class Jetson:
         jetpack: the JetPack that it belongs to, as jtop knows it.
         power_mode: of nvpmodel: which cores are on, and how far clocks may go.
         clocks_locked: whether jetson_clocks holds the clocks at the mode's maximum.
-        gpu_min_mhz: lowest clock that the GPU's governor may choose.
-        gpu_max_mhz: highest clock that the GPU's governor may choose.
+        gpu_min_mhz, gpu_max_mhz: clocks that the GPU's governor may choose.
         source: what told power mode and clocks.
     """
 
@@ -55,12 +54,7 @@ class Jetson:
 def read_jetson(
     root: Path = Path("/"), open_jtop: Callable[[], Jtop] | None = None
 ) -> tuple[Jetson | None, dict[str, str]]:
-    """The Jetson that this is, or None, and for what cannot be told the reason.
-
-    Args:
-        root: where ``proc``, ``sys`` and ``etc`` are.
-        open_jtop: what opens jtop; the installed one if absent.
-    """
+    """The Jetson that this is, or None, and for what cannot be told the reason."""
     model = read_jetson_model(root)
     if model is None:
         return None, {}
@@ -108,10 +102,10 @@ def gpu_folder(root: Path) -> Path | None:
 
 def power_mode_by_files(root: Path) -> str | None:
     """The mode that nvpmodel noted last (``pmode:0002``), by the name that its table has for it."""
-    now = re.search(r"pmode:\s*(\d+)", read_text(root / _MODE_NOW) or "")
+    now = re.search(r"pmode:\s*(\d+)", read_text(root / _MODE_NOW))
     if now is None:
         return None
-    names = re.findall(r"POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)", read_text(root / _MODES) or "")
+    names = re.findall(r"POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)", read_text(root / _MODES))
     known: dict[int, str] = {int(number): name for number, name in names}
     return known.get(int(now[1]), f"mode {int(now[1])}")
 
@@ -147,7 +141,7 @@ def _from_files(root: Path, model: str) -> Jetson:
     known = low is not None and high is not None and cpu_locked is not None
     return Jetson(
         model=model,
-        l4t=l4t_release(read_text(root / _RELEASE) or ""),
+        l4t=l4t_release(read_text(root / _RELEASE)),
         clocks_locked=bool(cpu_locked and low == high) if known else None,
         gpu_min_mhz=None if low is None else low / _HZ_PER_MHZ,
         gpu_max_mhz=None if high is None else high / _HZ_PER_MHZ,

@@ -8,69 +8,17 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Any
 
+Jtop = Any
+"""A connection to the service, which serves as a context.
+
+Read of it: ``board["hardware"]``, ``nvpmodel.name`` and ``jetson_clocks.get_enable()`` (either may
+be None), ``power["tot"]`` with ``power`` in mW, and ``ok(spin=True)``, which raises what broke it.
+"""
 PATIENCE_S = 15.0
 """jtop waits without end for a service that hangs, and some seconds for the system's libraries."""
-
-
-class PowerMode(Protocol):
-    """The nvpmodel mode that is set."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    @property
-    def id(self) -> int: ...  # noqa: D102
-
-
-class JetsonClocks(Protocol):
-    """Whether jetson_clocks holds the clocks at their maximum."""
-
-    def get_enable(self) -> bool: ...  # noqa: D102
-
-
-class Jtop(Protocol):
-    """A connection to the service; it serves as a context."""
-
-    @property
-    def board(self) -> Mapping[str, Any]:
-        """``hardware`` -> ``Model``, ``Module``, ``L4T``, ``Jetpack``, and a serial number."""
-        ...
-
-    @property
-    def nvpmodel(self) -> PowerMode | None:
-        """None where the board has no power modes."""
-        ...
-
-    @property
-    def jetson_clocks(self) -> JetsonClocks | None:
-        """None where the tool is not installed."""
-        ...
-
-    @property
-    def power(self) -> Mapping[str, Any]:
-        """``tot`` -> ``power`` in mW, and ``name`` where one rail is the total."""
-        ...
-
-    def ok(self, spin: bool = False) -> bool:
-        """Whether the connection holds; raises what broke it. Does not wait if ``spin``."""
-        ...
-
-    def __enter__(self) -> Jtop: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> object: ...
-
-    def close(self) -> None:
-        """End the connection."""
-        ...
 
 
 def load_jtop() -> tuple[Callable[[], Jtop] | None, str]:
@@ -79,7 +27,7 @@ def load_jtop() -> tuple[Callable[[], Jtop] | None, str]:
         module = importlib.import_module("jtop")
     except ImportError:
         return None, "jetson-stats is not installed"
-    return cast(Callable[[], Jtop], module.jtop), str(getattr(module, "__version__", ""))
+    return module.jtop, str(getattr(module, "__version__", ""))
 
 
 def within(seconds: float, act: Callable[[], Any]) -> tuple[Any, str]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from dyninfer.benchmarks.machine.files import matching, read_number, read_text, why_unreadable
-from dyninfer.benchmarks.machine.integrator import PowerIntegrator
 from dyninfer.benchmarks.machine.jtop_api import PATIENCE_S, Jtop, load_jtop, within
+from dyninfer.benchmarks.machine.meters import PowerIntegrator
 
 TOTAL_RAILS = ("VIN", "VDD_IN", "POM_5V_IN")
 """Each is everything that the module (VIN: the whole kit) draws; the others are parts of it."""
@@ -24,39 +25,32 @@ _MILLI = 1000
 
 @dataclass(frozen=True)
 class Rail:
-    """One supply line and the files that tell its power."""
+    """One supply line; the product of what its files show is its power in microwatts."""
 
     label: str
-    millivolts: Path | None = None
-    milliamperes: Path | None = None
-    microwatts: Path | None = None
+    files: tuple[Path, ...]
 
     def watts(self) -> float | None:
         """Power now; None where the monitor refuses."""
-        if self.microwatts is not None:
-            power = read_number(self.microwatts)
-            return None if power is None else power / _MICRO
-        if self.millivolts is None or self.milliamperes is None:
-            return None
-        volts, amperes = read_number(self.millivolts), read_number(self.milliamperes)
-        return None if volts is None or amperes is None else volts * amperes / _MICRO
+        shown = [number for file in self.files if (number := read_number(file)) is not None]
+        return prod(shown) / _MICRO if len(shown) == len(self.files) else None
 
 
 def find_rails(root: Path = Path("/")) -> tuple[Rail, ...]:
     """Every rail that is measured, in the order of the monitors."""
     rails: list[Rail] = []
     for chip in matching(root / "sys/class/hwmon", "hwmon*"):
-        name = (read_text(chip / "name") or "").lower()
+        name = read_text(chip / "name").lower()
         if name.startswith("ina3221"):
             rails += _channels_of(chip)
         elif name.startswith("ina238") and (chip / "power1_input").exists():
-            rails.append(Rail("VIN", microwatts=chip / "power1_input"))
+            rails.append(Rail("VIN", (chip / "power1_input",)))
     return tuple(rails)
 
 
 def _channels_of(chip: Path) -> list[Rail]:
     return [
-        Rail(label, chip / f"in{channel}_input", chip / f"curr{channel}_input")
+        Rail(label, (chip / f"in{channel}_input", chip / f"curr{channel}_input"))
         for channel in _CHANNELS
         if (label := read_text(chip / f"in{channel}_label"))
         and label != "NC"  # not connected
@@ -85,9 +79,8 @@ def open_rails(root: Path = Path("/")) -> tuple[PowerIntegrator | None, str]:
         return None, "no ina3221 or ina238 monitor is shown below /sys/class/hwmon"
     for rail in rails:
         if rail.watts() is None:
-            shown = rail.microwatts or rail.milliamperes
-            why = why_unreadable(shown) if shown is not None else ""
-            return None, f"rail {rail.label} cannot be read ({why or 'no number'})"
+            why = why_unreadable(rail.files[-1]) or "no number"
+            return None, f"rail {rail.label} cannot be read ({why})"
 
     def total() -> float | None:
         watts = [rail.watts() for rail in rails]
@@ -105,11 +98,7 @@ def open_jtop_power(
     connect, version = (open_jtop, "") if open_jtop is not None else load_jtop()
     if connect is None:
         return None, version
-
-    def enter() -> Jtop:
-        return connect().__enter__()
-
-    jtop, why = within(PATIENCE_S, enter)
+    jtop, why = within(PATIENCE_S, lambda: connect().__enter__())
     if jtop is None:
         return None, f"jtop: {why}"
 

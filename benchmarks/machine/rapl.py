@@ -6,11 +6,11 @@ anew after ``max_energy_range_uj``. Not run here: the machine at hand shows no c
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from dyninfer.benchmarks.machine.files import matching, read_number, read_text, why_unreadable
+from dyninfer.benchmarks.machine.meters import CounterMeter
 from dyninfer.errors import DyninferError
 
 POWERCAP = Path("sys/class/powercap")
@@ -41,35 +41,14 @@ class _Zone:
         return self.counted_uj
 
 
-class RaplMeter:
-    """The sum over all processor packages, without main memory.
+def open_rapl(root: Path = Path("/")) -> tuple[CounterMeter | None, str]:
+    """A meter over the sum of all packages' counters, or None and why there is none.
 
     Two readings must not lie a whole range apart: about 40 minutes at 100 W (262 kJ).
     """
-
-    def __init__(self, zones: list[_Zone]) -> None:
-        self.source = f"RAPL {', '.join(zone.name for zone in zones)} (without main memory)"
-        self._zones = zones
-        self._lock = threading.Lock()
-
-    def joules(self) -> float:
-        """Energy since the meter was opened.
-
-        Raises:
-            DyninferError: a counter cannot be read any more.
-        """
-        with self._lock:
-            return sum(zone.count() for zone in self._zones) / _MICRO
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-
-def open_rapl(root: Path = Path("/")) -> tuple[RaplMeter | None, str]:
-    """A meter over the packages' counters, or None and why there is none."""
     zones = []
     for folder in matching(root / POWERCAP, _ZONES):
-        name = read_text(folder / "name") or ""
+        name = read_text(folder / "name")
         if not name.startswith("package"):
             continue
         file = folder / "energy_uj"
@@ -83,4 +62,5 @@ def open_rapl(root: Path = Path("/")) -> tuple[RaplMeter | None, str]:
         zones.append(_Zone(name, file, span, now))
     if not zones:
         return None, f"RAPL: /{POWERCAP} shows no processor package (a virtual machine, or not x86)"
-    return RaplMeter(zones), ""
+    source = f"RAPL {', '.join(zone.name for zone in zones)} (without main memory)"
+    return CounterMeter(source, lambda: sum(zone.count() for zone in zones) / _MICRO), ""

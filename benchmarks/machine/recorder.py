@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 from dyninfer.benchmarks.machine.counters import increased, read_counters
-from dyninfer.benchmarks.machine.cpu_sampler import ClockSampler, Family, LoadSampler
 from dyninfer.benchmarks.machine.gpu_sampler import GpuSampler
 from dyninfer.benchmarks.machine.jetson import gpu_folder
-from dyninfer.benchmarks.machine.jetson_sampler import JetsonSampler
+from dyninfer.benchmarks.machine.kernel_samplers import (
+    Family,
+    LoadSampler,
+    clock_sampler,
+    jetson_sampler,
+)
 from dyninfer.benchmarks.machine.log import MachineLog, drift_of, ranges_of
-from dyninfer.benchmarks.machine.nvml import NvmlModule, find_handle, load_nvml
+from dyninfer.benchmarks.machine.nvml import LoadNvml, NvmlModule, find_handle, load_nvml
 
-LoadNvml = Callable[[], tuple[NvmlModule | None, str]]
 _MS_PER_S = 1000
 
 
@@ -35,13 +38,8 @@ class MachineRecorder:
     """Samples clocks, temperatures, power and the load of others, from entering to leaving.
 
     Taking a sample reads some small files; in a virtual machine with two busy cores that took
-    0.5 ms of processor time. What it costs is among the readings: ``sampler_cpu_ms``.
-
-    Args:
-        interval_s: seconds from one sample to the next.
-        device: ``cpu``, or a GPU such as ``cuda:0``, whose readings are taken as well.
-        root: where ``proc`` and ``sys`` are.
-        load_nvml: what gives NVML, initialised.
+    0.5 ms of processor time. What it costs is among the readings: ``sampler_cpu_ms``. A device such
+    as ``cuda:0`` adds the readings of that GPU.
     """
 
     def __init__(
@@ -65,13 +63,9 @@ class MachineRecorder:
         self._thread = threading.Thread(target=self._run, daemon=True, name="machine-recorder")
 
     def __enter__(self) -> MachineRecorder:
-        """Take the first sample and start.
-
-        Raises:
-            RuntimeError: it was entered before; make another one.
-        """
+        """Take the first sample and start; a recorder is entered once."""
         load = LoadSampler(self._root)
-        self._samplers = [ClockSampler(self._root), load]
+        self._samplers = [clock_sampler(self._root), load]
         if self._device.startswith("cuda"):
             self._add_gpu(load.family)
         self._before = read_counters(self._root)
@@ -111,7 +105,7 @@ class MachineRecorder:
 
     def _add_gpu(self, family: Family) -> None:
         if gpu_folder(self._root) is not None:  # NVML starts on a Jetson and answers nothing
-            self._samplers.append(JetsonSampler(self._root))
+            self._samplers.append(jetson_sampler(self._root))
             return
         self._nvml, why = self._load_nvml()
         if self._nvml is not None:

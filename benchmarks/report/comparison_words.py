@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from dyninfer.benchmarks.latency.comparison import Change, RecordComparison, ScenarioChange, Verdict
+from dyninfer.benchmarks.latency.comparison import RecordComparison, ScenarioChange, Verdict
 from dyninfer.benchmarks.latency.scenario_record import Estimate
 from dyninfer.benchmarks.report.figures import counted
 
@@ -120,7 +120,7 @@ def verdict_of(comparison: RecordComparison) -> str:
     others = f" ({', '.join(found)})" if found else ""
     if not slower:
         return f"no scenario of {tested} is certainly slower {bar}{others}"
-    worst = max(slower, key=lambda s: _worst(s))
+    worst = max(slower, key=_worst)
     text = (
         f"{len(slower)} of {counted(tested, 'scenario')} slower {bar}{others}; worst: "
         f"{worst.scenario.name}, {_share(_worst(worst))}"
@@ -147,14 +147,8 @@ def _doubt(comparison: RecordComparison) -> str:
 
 def _worst(change: ScenarioChange) -> float:
     """The larger of both slow-downs, of the figures that are slower."""
-    slow: list[float] = []
-    if change.latency.verdict is Verdict.SLOWER:
-        slow.append(change.latency.ratio.value)
-    if _is_slower(change.throughput):
-        assert change.throughput is not None
-        slow.append(1 / change.throughput.ratio.value)
+    latency, throughput = change.latency, change.throughput
+    slow = [latency.ratio.value] if latency.verdict is Verdict.SLOWER else []
+    if throughput is not None and throughput.verdict is Verdict.SLOWER:
+        slow.append(1 / throughput.ratio.value)
     return max(slow)
-
-
-def _is_slower(change: Change | None) -> bool:
-    return change is not None and change.verdict is Verdict.SLOWER

@@ -12,13 +12,14 @@ from dyninfer.benchmarks.report.scales import Scale, padded
 from dyninfer.benchmarks.report.svg import (
     NARROW,
     WIDE,
-    Chart,
     Element,
     Frame,
+    MovingChart,
     Point,
     circle,
     drawing,
-    element,
+    movable,
+    moving_chart,
     polyline,
     text,
     text_width,
@@ -55,20 +56,9 @@ def quality_of(curve: Sequence[ThresholdPoint]) -> Quality | None:
     return None
 
 
-@dataclass(frozen=True)
-class CurveChart:
-    """The chart, and where its mark stands at each point of the curve."""
-
-    chart: Chart
-    wide: tuple[Point, ...]
-    narrow: tuple[Point, ...]
-
-
-def curve_chart(curve: Sequence[ThresholdPoint], quality: Quality, start: int) -> CurveChart:
+def curve_chart(curve: Sequence[ThresholdPoint], quality: Quality, start: int) -> MovingChart:
     """Quality against milliseconds, with the mark at point ``start``."""
-    wide, wide_points = _drawn(curve, quality, start, WIDE)
-    narrow, narrow_points = _drawn(curve, quality, start, NARROW)
-    return CurveChart(Chart(wide, narrow), tuple(wide_points), tuple(narrow_points))
+    return moving_chart("marker", lambda width: _drawn(curve, quality, start, width))
 
 
 def _drawn(
@@ -98,7 +88,12 @@ def _drawn(
             polyline(points, "curve"),
             *_dots(curve, quality, points),
             *_end_labels(points, frame),
-            _marker(points[start], width),
+            movable(
+                f"marker-{width}",
+                points[start],
+                circle(0, 0, 10, "marker-halo"),
+                circle(0, 0, 6.5, "marker"),
+            ),
         ),
         points,
     )
@@ -129,15 +124,3 @@ def _end_labels(points: Sequence[Point], frame: Frame) -> list[Element]:
         x = min(last_x, frame.x_end - text_width("all hard") / 2)
         labels.append(text(x, last_y + 26, "all hard", anchor="middle", class_=_HALO))
     return labels
-
-
-def _marker(place: Point, width: int) -> Element:
-    """A ring around the origin, moved as one."""
-    x, y = place
-    return element(
-        "g",
-        circle(0, 0, 10, "marker-halo"),
-        circle(0, 0, 6.5, "marker"),
-        data_moves=f"marker-{width}",
-        transform=f"translate({x:.2f} {y:.2f})",
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,84 +11,64 @@ from dyninfer.benchmarks.report import axes
 from dyninfer.benchmarks.report.figures import counted
 from dyninfer.benchmarks.report.scales import Scale
 from dyninfer.benchmarks.report.svg import (
-    NARROW,
-    WIDE,
-    Chart,
     Element,
     Frame,
+    MovingChart,
+    Point,
     drawing,
-    element,
     line,
+    movable,
+    moving_chart,
     rect,
     text,
 )
 
 BINS = 25
-_HEIGHTS = {WIDE: 220, NARROW: 220}
+_HEIGHT = 220
 _SIDE = 64  # for the words beside the line, wherever it stands
 
 
-@dataclass(frozen=True)
-class Histogram:
-    """How many pictures lie in each of :data:`BINS` equal parts of [0, 1]."""
+def histogram(easiness: Sequence[float | None]) -> tuple[int, ...]:
+    """How many pictures lie in each of :data:`BINS` equal parts of [0, 1] by one router.
 
-    counts: tuple[int, ...]
-    unknown: int
-
-
-def histogram(easiness: Sequence[float | None]) -> Histogram:
-    """Count one router's easiness; values outside [0, 1] go to the outermost parts."""
+    Values outside [0, 1] go to the outermost parts; those that are not known are not counted.
+    """
     known = [e for e in easiness if e is not None and not math.isnan(e)]
     counts, _ = np.histogram(np.clip(known, 0, 1), bins=BINS, range=(0, 1))
-    return Histogram(tuple(map(int, counts)), len(easiness) - len(known))
-
-
-@dataclass(frozen=True)
-class EasinessChart:
-    """The histogram of one router, and where the line stands at each threshold."""
-
-    chart: Chart
-    unknown: int
-    wide: tuple[float, ...]
-    narrow: tuple[float, ...]
+    return tuple(map(int, counts))
 
 
 def easiness_chart(
     easiness: Sequence[float | None], router: int, thresholds: Sequence[float], start: int
-) -> EasinessChart:
-    """Draw one router's histogram.
+) -> MovingChart:
+    """Draw one router's histogram, with a line at ``thresholds[start]`` if there are any.
 
-    Args:
-        easiness: of every picture; None for NaN.
-        router: its position, from 0.
-        thresholds: at which the line can stand; there may be none, and then there is no line.
-        start: which of them it stands at first.
+    An easiness that is None was NaN.
     """
     counts = histogram(easiness)
-    wide, wide_lines = _drawn(counts, router, thresholds, start, WIDE)
-    narrow, narrow_lines = _drawn(counts, router, thresholds, start, NARROW)
-    return EasinessChart(
-        Chart(wide, narrow), counts.unknown, tuple(wide_lines), tuple(narrow_lines)
+    return moving_chart(
+        f"threshold-{router}", lambda width: _drawn(counts, router, thresholds, start, width)
     )
 
 
 def _drawn(
-    counts: Histogram, router: int, thresholds: Sequence[float], start: int, width: int
-) -> tuple[Element, list[float]]:
-    frame = Frame(width, _HEIGHTS[width], left=_SIDE, right=_SIDE, top=44)
+    counts: Sequence[int], router: int, thresholds: Sequence[float], start: int, width: int
+) -> tuple[Element, list[Point]]:
+    frame = Frame(width, _HEIGHT, left=_SIDE, right=_SIDE, top=44)
     x = Scale(0, 1, frame.left, frame.x_end)
-    y = Scale(0, max(5, 1.05 * max(counts.counts)), frame.y_end, frame.top)
+    y = Scale(0, max(5, 1.05 * max(counts)), frame.y_end, frame.top)
     bars = []
-    for index, count in enumerate(counts.counts):
+    for index, count in enumerate(counts):
         left, right = x(index / BINS), x((index + 1) / BINS)
         hint = f"{counted(count, 'image')} from {index / BINS:.2f} to {(index + 1) / BINS:.2f}"
         if count:
             bars.append(rect(left + 0.5, y(count), right - left - 1, y(0) - y(count), "bar", hint))
-    lines = [x(threshold) for threshold in thresholds]
-    mark = [_threshold_line(lines[start], frame, router, width)] if lines else []
-    peak = int(np.argmax(counts.counts))
+    lines = [(x(threshold), 0.0) for threshold in thresholds]
+    name = f"threshold-{router}-{width}"
+    mark = [movable(name, lines[start], *_threshold_line(frame))] if lines else []
+    peak = int(np.argmax(counts))
     description = (
-        f"Most images, {counts.counts[peak]} of {sum(counts.counts)}, have an easiness "
+        f"Most images, {counts[peak]} of {sum(counts)}, have an easiness "
         f"from {peak / BINS:.2f} to {(peak + 1) / BINS:.2f}."
     )
     return (
@@ -107,12 +86,9 @@ def _drawn(
     )
 
 
-def _threshold_line(x: float, frame: Frame, router: int, width: int) -> Element:
-    return element(
-        "g",
+def _threshold_line(frame: Frame) -> tuple[Element, ...]:
+    return (
         line(0, frame.top - 8, 0, frame.y_end, "threshold"),
         text(-6, frame.top - 12, "\N{LEFTWARDS ARROW} go on", anchor="end", class_="label halo"),
         text(6, frame.top - 12, "leave \N{RIGHTWARDS ARROW}", class_="label halo"),
-        data_moves=f"threshold-{router}-{width}",
-        transform=f"translate({x:.2f} 0)",
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dyninfer.benchmarks.report.distributions import Panel
+from dyninfer.benchmarks.report.settings import Setting
 from dyninfer.benchmarks.report.svg import Chart, Element
 from dyninfer.benchmarks.report.table import Block, Medium, Table, TextPairs
 
@@ -76,9 +77,7 @@ class SpeedAccuracy(PageBlock):
     Attributes:
         chart: None where there is no measure of accuracy; ``note`` then says so.
         quality: name of that measure; empty where there is none.
-        texts: what the slider's figures say when the page opens, by place.
-        policy: Python that sets the position that the page opens with.
-        spoken: that position for a screen reader.
+        current: the position that the page opens with.
         start: index of that position.
         last: index of the last position.
         groups: headings of the groups of pictures, by exit.
@@ -89,9 +88,7 @@ class SpeedAccuracy(PageBlock):
     chart: Chart | None
     note: str
     quality: str
-    texts: Mapping[str, str]
-    policy: str
-    spoken: str
+    current: Setting
     start: int
     last: int
     groups: tuple[str, ...]

@@ -51,34 +51,29 @@ class Segment:
 def segments(spans: Sequence[SpanTime]) -> list[Segment]:
     """Spans in their order; those under 2 % of the whole are added up at the end."""
     total = sum(span.ms_per_image.value for span in spans)
-    shown: list[Segment] = []
-    small: list[Segment] = []
-    for span in spans:
-        value = span.ms_per_image.value
-        (shown if value >= SMALL * total else small).append(Segment(span.name, span.kind, value))
-    shown = [segment for segment in shown if segment.ms > 0]
-    if len(small) == 1:
-        return shown + [segment for segment in small if segment.ms > 0]
-    rest = sum(segment.ms for segment in small)
-    name = f"{counted(len(small), 'small step')}"
-    return [*shown, Segment(name, SpanKind.OTHER, rest)] if rest > 0 else shown
+    found = [Segment(span.name, span.kind, span.ms_per_image.value) for span in spans]
+    small = [segment for segment in found if segment.ms < SMALL * total]
+    shown = [segment for segment in found if segment.ms >= SMALL * total]
+    if len(small) > 1:
+        rest = sum(segment.ms for segment in small)
+        small = [Segment(counted(len(small), "small step"), SpanKind.OTHER, rest)]
+    return [segment for segment in (*shown, *small) if segment.ms > 0]
 
 
 def patterns() -> Element:
     """Definitions of the kinds' patterns, for the whole page."""
-    made = []
-    for kind in SpanKind:
-        size: dict[str, float] = {"width": _PATTERN_SIZE, "height": _PATTERN_SIZE}
-        made.append(
-            element(
-                "pattern",
-                rect(0, 0, _PATTERN_SIZE, _PATTERN_SIZE, f"fill-{kind.value}"),
-                *(element("path", d=path, class_="hatch") for path in _PATTERNS.get(kind, ())),
-                id=f"kind-{kind.value}",
-                patternUnits="userSpaceOnUse",
-                **size,
-            )
+    made = (
+        element(
+            "pattern",
+            rect(0, 0, _PATTERN_SIZE, _PATTERN_SIZE, f"fill-{kind.value}"),
+            *(element("path", d=path, class_="hatch") for path in _PATTERNS.get(kind, ())),
+            id=f"kind-{kind.value}",
+            patternUnits="userSpaceOnUse",
+            width=_PATTERN_SIZE,
+            height=_PATTERN_SIZE,
         )
+        for kind in SpanKind
+    )
     definitions = element("defs", *made)
     return element("svg", definitions, width=0, height=0, aria_hidden="true", class_="definitions")
 

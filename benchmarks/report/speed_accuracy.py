@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from dyninfer.benchmarks.latency.record import BenchRecord, SampleImage
 from dyninfer.benchmarks.report import page, words
-from dyninfer.benchmarks.report.curve import CurveChart, curve_chart, quality_of
-from dyninfer.benchmarks.report.easiness import EasinessChart, easiness_chart
+from dyninfer.benchmarks.report.curve import curve_chart, quality_of
+from dyninfer.benchmarks.report.easiness import easiness_chart
 from dyninfer.benchmarks.report.figures import ABSENT
 from dyninfer.benchmarks.report.settings import Setting, by_easiness, settings_of, start_of
-from dyninfer.benchmarks.report.svg import NARROW, WIDE
+from dyninfer.benchmarks.report.svg import MovingChart, moved_to
 from dyninfer.benchmarks.report.tables import curve_table
 
 
@@ -22,21 +23,23 @@ def speed_accuracy(record: BenchRecord) -> page.SpeedAccuracy:
     quality, start = quality_of(pictures.curve), start_of(pictures.curve)
     settings = settings_of(record, samples, quality)
     drawn = curve_chart(pictures.curve, quality, start) if quality else None
-    note = "" if quality else _why_no_quality(record)
-    current = settings[start]
+    thresholds = [point.threshold for point in pictures.curve]
+    lines = (
+        easiness_chart(values, router, thresholds, start)
+        for router, values in enumerate(pictures.easiness)
+    )
+    moving = [*([drawn] if drawn else ()), *lines]
     return page.SpeedAccuracy(
         chart=drawn.chart if drawn else None,
-        note=note,
+        note="" if quality else _why_no_quality(record),
         quality=quality.name if quality else "",
-        texts=current.texts,
-        policy=current.policy,
-        spoken=current.spoken,
+        current=settings[start],
         start=start,
         last=len(settings) - 1,
         groups=exit_headings(exits),
-        thumbnails=_thumbnails(samples, current.exits),
+        thumbnails=_thumbnails(samples, settings[start].exits),
         table=curve_table(pictures.curve),
-        data={"positions": _positions(settings, drawn, _lines(record, start))},
+        data={"positions": [_position(s, index, moving) for index, s in enumerate(settings)]},
     )
 
 
@@ -74,35 +77,9 @@ def _data_url(jpeg_base64: str) -> str:
     return f"data:image/jpeg;base64,{jpeg_base64}" if data else ""
 
 
-def _lines(record: BenchRecord, start: int) -> list[EasinessChart]:
-    thresholds = [point.threshold for point in record.pictures.curve]
-    return [
-        easiness_chart(values, router, thresholds, start)
-        for router, values in enumerate(record.pictures.easiness)
-    ]
-
-
-def _positions(
-    settings: Sequence[Setting], curve: CurveChart | None, lines: Sequence[EasinessChart]
-) -> list[dict[str, object]]:
-    """What each position shows, and where everything that moves then stands, for the script."""
-    positions: list[dict[str, object]] = []
-    for index, setting in enumerate(settings):
-        moves = {}
-        if curve:
-            for width, points in ((WIDE, curve.wide), (NARROW, curve.narrow)):
-                x, y = points[index]
-                moves[f"marker-{width}"] = f"translate({x:.2f} {y:.2f})"
-        for router, drawn in enumerate(lines):
-            for width, places in ((WIDE, drawn.wide), (NARROW, drawn.narrow)):
-                moves[f"threshold-{router}-{width}"] = f"translate({places[index]:.2f} 0)"
-        positions.append(
-            {
-                "texts": setting.texts,
-                "policy": setting.policy,
-                "spoken": setting.spoken,
-                "exits": setting.exits,
-                "moves": moves,
-            }
-        )
-    return positions
+def _position(setting: Setting, index: int, charts: Sequence[MovingChart]) -> dict[str, object]:
+    """What a position shows, and where everything that moves then stands, for the script."""
+    moves = {
+        name: moved_to(places[index]) for chart in charts for name, places in chart.places.items()
+    }
+    return {**asdict(setting), "moves": moves}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -52,40 +52,34 @@ def text(
     x: float, y: float, content: str, *, anchor: str = "start", class_: str = "label"
 ) -> Element:
     """A line of text whose baseline starts, ends or is centred (``middle``) at (x, y)."""
-    return element("text", content, x=float(x), y=float(y), text_anchor=anchor, class_=class_)
+    return element("text", content, x=x, y=y, text_anchor=anchor, class_=class_)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Element:
     """A straight line."""
-    return element("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=class_)
+    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
 def polyline(points: Sequence[Point], class_: str) -> Element:
     """Points joined by straight lines."""
-    joined = " ".join(f"{clean(float(x))},{clean(float(y))}" for x, y in points)
+    joined = " ".join(f"{clean(x)},{clean(y)}" for x, y in points)
     return element("polyline", points=joined, class_=class_)
 
 
 def circle(x: float, y: float, radius: float, class_: str, tooltip: str = "") -> Element:
     """A dot; ``tooltip`` is shown to a mouse that rests on it."""
-    hint = (element("title", tooltip),) if tooltip else ()
-    return element("circle", *hint, cx=float(x), cy=float(y), r=float(radius), class_=class_)
+    return element("circle", *_hint(tooltip), cx=x, cy=y, r=radius, class_=class_)
 
 
 def rect(
     x: float, y: float, width: float, height: float, class_: str, tooltip: str = ""
 ) -> Element:
     """A rectangle; ``tooltip`` is shown to a mouse that rests on it."""
-    hint = (element("title", tooltip),) if tooltip else ()
-    return element(
-        "rect",
-        *hint,
-        x=float(x),
-        y=float(y),
-        width=float(width),
-        height=float(height),
-        class_=class_,
-    )
+    return element("rect", *_hint(tooltip), x=x, y=y, width=width, height=height, class_=class_)
+
+
+def _hint(tooltip: str) -> tuple[Element, ...]:
+    return (element("title", tooltip),) if tooltip else ()
 
 
 def text_width(content: str, size: float = FONT_SIZE) -> float:
@@ -135,7 +129,7 @@ def drawing(frame: Frame, key: str, title: str, description: str, *children: Ele
         element("title", title, id=f"{key}-title"),
         element("desc", description, id=f"{key}-desc"),
         *children,
-        viewBox=f"0 0 {clean(float(frame.width))} {clean(float(frame.height))}",
+        viewBox=f"0 0 {clean(frame.width)} {clean(frame.height)}",
         width=frame.width,
         role="img",
         aria_labelledby=f"{key}-title",
@@ -150,3 +144,29 @@ class Chart:
 
     wide: Element
     narrow: Element
+
+
+@dataclass(frozen=True)
+class MovingChart:
+    """A chart with a mark at each size, by its name, and where that stands at each setting."""
+
+    chart: Chart
+    places: Mapping[str, Sequence[Point]]
+
+
+def moving_chart(mark: str, draw: Callable[[int], tuple[Element, list[Point]]]) -> MovingChart:
+    """Draw at both sizes; the marks are called ``mark`` and the width."""
+    wide, narrow = draw(WIDE), draw(NARROW)
+    places = {f"{mark}-{WIDE}": wide[1], f"{mark}-{NARROW}": narrow[1]}
+    return MovingChart(Chart(wide[0], narrow[0]), places)
+
+
+def movable(name: str, place: Point, *children: Element) -> Element:
+    """What is drawn around the origin and then moved as one, by a script too."""
+    return element("g", *children, data_moves=name, transform=moved_to(place))
+
+
+def moved_to(place: Point) -> str:
+    """The value of an attribute ``transform``."""
+    x, y = place
+    return f"translate({x:.2f} {y:.2f})"

@@ -54,9 +54,10 @@ def _gain(record: BenchRecord, half: ScenarioResult, hard: ScenarioResult) -> st
         for entry in (record.baselines.ratios if record.baselines else ())
         if entry.baseline == LAST_EXIT
     }
-    if set(ratios) >= {"easy", "hard"}:
+    first, last = record.measured.way_names[0], record.measured.way_names[-1]
+    if set(ratios) >= {first, last}:
         # the last exit's detector takes as long for either, so half of each is their mean
-        share = (ratios["easy"] + ratios["hard"]) / 2
+        share = (ratios[first] + ratios[last]) / 2
         than = "always running the last exit's detector alone"
     else:
         share = _mean_ms(half) / _mean_ms(hard)

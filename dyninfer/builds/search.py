@@ -151,11 +151,7 @@ def find_build(bundle: Bundle, wanted: BuildSpec) -> OpenBuild | None:
 
 
 def find_exact(bundle: Bundle, spec: BuildSpec) -> OpenBuild | None:
-    """The build with this very fingerprint, with every file checked, or None.
-
-    Raises:
-        BundleError: it is there but damaged.
-    """
+    """The build with this very fingerprint, with every file checked, or None."""
     folder = bundle.path / ENGINES_FOLDER / spec.folder_name
     return open_build(folder, read_build(folder)) if folder.exists() else None
 

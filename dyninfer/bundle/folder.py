@@ -72,11 +72,7 @@ class Bundle:
         return cls(path, read_sealed(path / MANIFEST_FILE, Manifest, remedy, SCHEMA_VERSION))
 
     def check_records(self, *, check_calibration: bool = True) -> None:
-        """Read what was measured of the bundle.
-
-        Raises:
-            BundleError: a record was changed, or the calibration cannot be used.
-        """
+        """Read what was measured; BundleError where it was changed or cannot be used."""
         self.parity()
         if check_calibration:
             self.calibration()
@@ -121,19 +117,11 @@ class Bundle:
         return load_sealed(path) if path.exists() else None
 
     def write_parity(self, payload: Mapping[str, Any]) -> None:
-        """Replace ``parity.json`` in one step.
-
-        Raises:
-            BundleError: the bundle's folder cannot be written.
-        """
+        """Replace ``parity.json`` in one step; BundleError where the folder cannot be written."""
         self._write(PARITY_FILE, payload)
 
     def write_calibration(self, calibration: Calibration) -> None:
-        """Replace ``calibration.json`` in one step.
-
-        Raises:
-            BundleError: the bundle's folder cannot be written.
-        """
+        """Replace ``calibration.json``, as :meth:`write_parity` does."""
         self._write(CALIBRATION_FILE, calibration.model_dump(mode="json"))
 
     def _write(self, name: str, payload: Mapping[str, Any]) -> None:

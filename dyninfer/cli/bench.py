@@ -122,11 +122,7 @@ def _request(
 
 
 def _check_mode(context: typer.Context, bundle: Path | None, records: RecordOptions) -> None:
-    """A bundle to measure, or two records, or one; and no option that goes with another.
-
-    Raises:
-        typer.BadParameter: none of them was given, or several, or such an option.
-    """
+    """A bundle to measure, or two records, or one; and no option that goes with another."""
     modes = (bundle, records.compare, records.from_record)
     given = sum(value is not None for value in modes)
     if given != 1:
@@ -139,11 +135,7 @@ def _check_mode(context: typer.Context, bundle: Path | None, records: RecordOpti
 
 
 def _choose_format(context: typer.Context, format_: Format, json_output: bool) -> Format:
-    """How results are printed.
-
-    Raises:
-        typer.BadParameter: --json and another format were typed.
-    """
+    """How results are printed."""
     source = context.get_parameter_source("format_")
     typed = source is not None and source.name != "DEFAULT"
     if json_output and typed and format_ is not Format.JSON:
@@ -225,11 +217,7 @@ def _show(record: BenchRecord, chosen: Format) -> None:
 
 
 def _compare(old: Path, new: Path, chosen: Format) -> None:
-    """Set two records beside each other; status 1 where the new one is slower.
-
-    Raises:
-        typer.Exit: it is.
-    """
+    """Set two records beside each other; status 1 where the new one is slower."""
     from dyninfer.benchmarks.latency.compare import compare_records
     from dyninfer.benchmarks.report.comparison_tables import changes_table
     from dyninfer.benchmarks.report.comparison_words import as_data, lines_of

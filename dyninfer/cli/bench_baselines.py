@@ -28,9 +28,6 @@ def choose_baselines(
         manifest: of the bundle.
         asked: as it was typed.
         effort: its rounds are the most that are taken; few, and no memory, where it is quick.
-
-    Raises:
-        typer.BadParameter: a name is unknown, or a file is not there.
     """
     from dyninfer.benchmarks.baselines.names import LAST_EXIT, check_names
     from dyninfer.benchmarks.latency.against import LEAST_ROUNDS, MOST_ROUNDS, BaselineRequest
@@ -57,10 +54,6 @@ def check_sources(manifest: Manifest, bundle: Path, asked: BaselineOptions) -> N
     """Look for the bundle's sources where a baseline in PyTorch was named; warn of idle ones.
 
     With ``all``, a baseline that cannot be made is left out and told like any other.
-
-    Raises:
-        typer.BadParameter: a source that was given does not exist.
-        BundleError, CheckpointError: a source cannot be found, or is not the bundle's.
     """
     from dyninfer.benchmarks.baselines.names import ALL, IN_PYTORCH
     from dyninfer.exporters.sources import find_sources

@@ -27,11 +27,7 @@ Value = TypeVar("Value")
 
 
 def parse_counts(text: str, option: str) -> tuple[int, ...]:
-    """``1,8`` -> (1, 8).
-
-    Raises:
-        typer.BadParameter: an entry is not a whole number from 1 to :data:`MOST`.
-    """
+    """``1,8`` -> (1, 8)."""
 
     def count(entry: str) -> int:
         if not entry.isdecimal() or not entry.strip("0"):
@@ -56,11 +52,7 @@ def _rate(entry: str) -> float:
 
 
 def _share(entry: str) -> float:
-    """``0.25`` or ``25%``.
-
-    Raises:
-        typer.BadParameter: it is not a share of the images, or finer than can be forced.
-    """
+    """``0.25`` or ``25%``."""
     from dyninfer.benchmarks.latency.forced import as_fraction
 
     value = _number(entry.removesuffix("%").strip())
@@ -93,11 +85,7 @@ def parse_list(text: str, option: str, parse: Callable[[str], Value]) -> tuple[V
 
 
 def make_choices(asked: ScenarioOptions, *, as_routed: bool) -> Choices:
-    """What to vary.
-
-    Raises:
-        typer.BadParameter: an option is not a list of what it should be.
-    """
+    """What to vary."""
     from dyninfer.benchmarks.latency.scenarios import Choices
 
     return Choices(
@@ -117,9 +105,6 @@ def refuse_measuring(context: typer.Context, mode: str, kept: Collection[str]) -
         context: of the command.
         mode: the option that makes it read records, as it is typed.
         kept: parameters that mean something there too.
-
-    Raises:
-        typer.BadParameter: another was typed.
     """
     for parameter in context.command.params:
         source = parameter.name and context.get_parameter_source(parameter.name)
@@ -132,11 +117,7 @@ def refuse_measuring(context: typer.Context, mode: str, kept: Collection[str]) -
 
 
 def make_effort(asked: EffortOptions) -> Effort:
-    """How long to measure: what was given, else what suits the mode.
-
-    Raises:
-        typer.BadParameter: the seconds are no number, or more than a day.
-    """
+    """How long to measure: what was given, else what suits the mode."""
     from dyninfer.benchmarks.latency.rounds import Effort
 
     if asked.seconds is not None and not 0 < asked.seconds <= LONGEST_S:  # NaN is neither
@@ -154,11 +135,7 @@ def make_effort(asked: EffortOptions) -> Effort:
 
 
 def parse_picture_size(text: str | None) -> tuple[int, int] | None:
-    """``720x1280`` -> (720, 1280); None -> None.
-
-    Raises:
-        typer.BadParameter: it is not a size, or one whose pictures would exhaust the machine.
-    """
+    """``720x1280`` -> (720, 1280); None -> None."""
     from dyninfer.images.spec import MAX_SIDE
 
     size = parse_image_size(text)
@@ -171,11 +148,7 @@ def parse_picture_size(text: str | None) -> tuple[int, int] | None:
 
 
 def check_pictures(asked: PictureOptions, scenarios: ScenarioOptions) -> None:
-    """Refuse options that need pictures of the user's, where there are none, or the reverse.
-
-    Raises:
-        typer.BadParameter: there is such an option, or a size that cannot be.
-    """
+    """Refuse options that need pictures of the user's, where there are none, or the reverse."""
     if asked.annotations is not None and not asked.images:
         raise typer.BadParameter("--annotations tells what is in pictures; give --images too")
     if scenarios.decode and not asked.images:
@@ -186,11 +159,7 @@ def check_pictures(asked: PictureOptions, scenarios: ScenarioOptions) -> None:
 
 
 def choose_pictures(manifest: Manifest, asked: PictureOptions) -> BenchPictures:
-    """The user's pictures, decoded under a progress bar, or made-up ones.
-
-    Raises:
-        InputError: pictures or annotations cannot be used.
-    """
+    """The user's pictures, decoded under a progress bar, or made-up ones."""
     from dyninfer.benchmarks.latency.pictures import (
         DEFAULT_SIZE,
         load_pictures,
@@ -212,11 +181,7 @@ def choose_pictures(manifest: Manifest, asked: PictureOptions) -> BenchPictures:
 
 
 def check_report_library() -> None:
-    """Say before the measurement that the report could not be written.
-
-    Raises:
-        MissingExtra: Jinja is not installed.
-    """
+    """Say before the measurement that the report could not be written."""
     from importlib.util import find_spec
 
     if find_spec("jinja2") is None:

@@ -19,8 +19,8 @@ from dyninfer.cli.common import warn
 
 if TYPE_CHECKING:
     from dyninfer.evaluation.dataset import Sample, Samples
+    from dyninfer.exporters.precision.convert import ConvertedStage
     from dyninfer.exporters.precision.settings import Int8Settings
-    from dyninfer.exporters.precision.variant import ConvertedStage
 
 _FEW_PICTURES = 50
 _HELD_OUT_EVERY = 5

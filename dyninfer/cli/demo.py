@@ -104,7 +104,7 @@ def _export(paths: DemoPaths) -> None:
     )
     export_with_progress(DYNAMICDET, checkpoint, paths.bundle, options, DYNAMICDET_STAGES)
     stdout.print("2. verifying every stage and route against PyTorch")
-    parity = run_verification(paths.bundle, checkpoint, None, built_in_photos(), 4)
+    parity = run_verification(paths.bundle, [checkpoint], None, built_in_photos(), 4)
     print_summary(parity)
     refuse_disparity(paths.bundle, parity)
 

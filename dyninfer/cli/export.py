@@ -112,6 +112,6 @@ def _check(bundle: Path, checkpoint: Path, config: Path | None) -> None:
             soft_wrap=True,
         )
         return
-    parity = run_verification(bundle, checkpoint, config, photos=(), random_tensors=2)
+    parity = run_verification(bundle, [checkpoint], config, photos=(), random_tensors=2)
     print_summary(parity)
     refuse_disparity(bundle, parity)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,16 +20,9 @@ from dyninfer.cli.verify import (
     refuse_disparity,
     run_verification,
 )
+from dyninfer.exporters.cascade.options import ClassList
 
 CHECK_NOISE = 2  # random tensors beside the built-in photos
-
-
-class Classes(str, Enum):
-    """Which classes the bundle has."""
-
-    LAST = "last"
-    COMMON = "common"
-    UNION = "union"
 
 
 @with_detector_options
@@ -50,12 +42,12 @@ def cascade(
         typer.Option("--output", "-o", help="The bundle to write; the files' names with .dyn."),
     ] = None,
     classes: Annotated[
-        Classes,
+        ClassList,
         typer.Option(
             "--classes",
             help="The last detector's classes, those that all have, or all.",
         ),
-    ] = Classes.LAST,
+    ] = ClassList.LAST,
     name: Annotated[str | None, typer.Option("--name", help="Name of the bundle.")] = None,
     licence: Annotated[
         str | None, typer.Option("--licence", help="Licence of the weights, for the manifest.")
@@ -82,11 +74,10 @@ def cascade(
     require_export_extra()
     from dyninfer.exporters.cascade.export import CascadeOptions
     from dyninfer.exporters.cascade.family import CASCADE
-    from dyninfer.exporters.cascade.options import ClassList
 
     sources = gather_sources(detectors or [], of_detectors)
     target = output or Path("-".join(source.path.stem for source in sources) + SUFFIX)
-    options = CascadeOptions(ClassList(classes.value), name, licence, overwrite)
+    options = CascadeOptions(classes, name, licence, overwrite)
     made = export_with_progress(CASCADE, sources, target, options, 2 * len(sources))
     for note in made.notes:
         stdout.print(escape(note), soft_wrap=True)

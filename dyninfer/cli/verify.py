@@ -87,7 +87,7 @@ def built_in_photos() -> list[Path]:
 
 def run_verification(
     path: Path,
-    source: Path | Sequence[Path],
+    sources: Sequence[Path],
     config: Path | None,
     photos: Sequence[Path],
     random_tensors: int,
@@ -97,7 +97,7 @@ def run_verification(
 ) -> Parity:
     """Verify a bundle under a progress bar and write its parity.json.
 
-    ``source`` are files or folders; what is not among them is searched for near by.
+    ``sources`` are files or folders; what is not among them is searched for near by.
     """
     from dyninfer.exporters.families import family_of, source_stages
     from dyninfer.exporters.sources import find_sources
@@ -108,8 +108,7 @@ def run_verification(
     with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
         task = progress.add_task("reading the source", total=len(photos) + random_tensors)
         family_of(detector.bundle)  # or a source would be asked for in vain
-        given = [source] if isinstance(source, Path) else source
-        checkpoints = find_sources(detector.manifest, path, given)
+        checkpoints = find_sources(detector.manifest, path, sources)
         stages = source_stages(detector.bundle, checkpoints, config)
         pictures = [read_image(photo) for photo in photos]
         progress.update(task, description="comparing")

@@ -9,7 +9,8 @@ from typing import Any
 
 from dyninfer.bundle.folder import write_atomically
 from dyninfer.demo.contact_sheet import write_picture
-from dyninfer.demo.scenes import CLASS_NAMES, Scene, SceneSource
+from dyninfer.demo.scenes import CLASS_NAMES, SceneSource
+from dyninfer.evaluation.coco import Truth, coco_objects
 
 ANNOTATIONS_FILE = "annotations.json"
 
@@ -39,7 +40,7 @@ def write_scene_files(
         write_picture(path, scene.image)
         height, width = scene.image.shape[:2]
         images.append({"id": index, "file_name": path.name, "width": width, "height": height})
-        annotations += _objects(scene, index)
+        annotations += coco_objects(index, Truth(scene.boxes_xyxy, scene.class_ids))
         progress()
     document = {
         "images": images,
@@ -48,18 +49,3 @@ def write_scene_files(
     }
     write_atomically(folder / ANNOTATIONS_FILE, json.dumps(document) + "\n")
     return [folder / str(image["file_name"]) for image in images]
-
-
-def _objects(scene: Scene, image_id: int) -> list[dict[str, Any]]:
-    """The objects of a scene as COCO's annotations."""
-    pairs = zip(scene.boxes_xyxy.tolist(), scene.class_ids.tolist(), strict=True)
-    return [
-        {
-            "image_id": image_id,
-            "category_id": class_id,
-            "bbox": [left, top, right - left, bottom - top],
-            "area": (right - left) * (bottom - top),
-            "iscrowd": 0,
-        }
-        for (left, top, right, bottom), class_id in pairs
-    ]

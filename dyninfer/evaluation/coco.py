@@ -96,7 +96,9 @@ def average_precision(
         raise MissingExtra(
             'average precision needs faster-coco-eval: pip install "dyninfer[eval]"'
         ) from error
-    annotations = [entry for image, truth in enumerate(truths) for entry in _truth(image, truth)]
+    annotations = [
+        entry for image, truth in enumerate(truths) for entry in coco_objects(image, truth)
+    ]
     if not annotations:
         return AveragePrecision(None, None, None, None, None, None)
     dataset = {
@@ -117,7 +119,8 @@ def average_precision(
     return AveragePrecision(*six)
 
 
-def _truth(image: int, truth: Truth) -> list[dict[str, Any]]:
+def coco_objects(image: int, truth: Truth) -> list[dict[str, Any]]:
+    """The objects of an image as COCO's annotations, without ids of their own."""
     boxes = _xywh(truth.boxes_xyxy)
     areas = boxes[:, 2] * boxes[:, 3] if truth.areas is None else truth.areas
     columns = zip(boxes.tolist(), truth.class_ids.tolist(), areas, truth.crowds, strict=True)

@@ -81,7 +81,7 @@ class TopK:
     def __call__(self, logits: npt.NDArray[Any]) -> tuple[Int64Array, Float32Array]:
         """Logits (C,) -> the best class ids (K,) and their softmax (K,), best first.
 
-        Of equal logits the first class is taken, and one that is NaN never.
+        Of equal logits the first class comes first; one that is NaN comes last, with confidence 0.
         """
         values = np.where(np.isnan(logits), -np.inf, logits.astype(np.float64))
         order = np.argsort(-values, kind="stable")[: self.count]

@@ -121,9 +121,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
 class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
     """ONNX Runtime on one device.
 
-    What was run where: the CPU provider runs in the project's tests. The CUDA and TensorRT
-    providers follow the same code and have not been run on a GPU by this project. The TensorRT
-    provider gets no optimisation profile here, so it builds anew for every batch size it meets.
+    The TensorRT provider gets no optimisation profile, so it builds anew for every batch size.
     """
 
     name = "onnxruntime"

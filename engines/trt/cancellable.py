@@ -12,7 +12,7 @@ ResultT = TypeVar("ResultT")
 
 
 @dataclass
-class _Attempt(Generic[ResultT]):
+class Attempt(Generic[ResultT]):
     """What the working thread leaves behind."""
 
     results: list[ResultT] = field(default_factory=list)
@@ -29,7 +29,7 @@ def run_cancellable(work: Callable[[threading.Event], ResultT], name: str) -> Re
     the process. Here it sets the event that ``work`` gets, and is raised once ``work`` has ended.
     It should look at the event from time to time and end early when it is set.
     """
-    attempt: _Attempt[ResultT] = _Attempt()
+    attempt: Attempt[ResultT] = Attempt()
 
     def target() -> None:
         attempt.go.wait()
@@ -47,7 +47,7 @@ def run_cancellable(work: Callable[[threading.Event], ResultT], name: str) -> Re
     return attempt.results[0]
 
 
-def _wait_for(thread: threading.Thread, attempt: _Attempt[ResultT]) -> None:
+def _wait_for(thread: threading.Thread, attempt: Attempt[ResultT]) -> None:
     """Start the thread and wait; an interrupt asks it to give up, and is raised once it has.
 
     Leaving C++ behind at work would crash the interpreter when it ends. So the thread begins only

@@ -38,40 +38,30 @@ class Wiring:
 class OutputMemory:
     """Memory for an output whose size depends on the data, and the shape it came to.
 
-    TensorRT calls it while it runs a stage, and swallows what is raised there: a failure is kept
-    for :meth:`check_memory`.
+    TensorRT calls it while it runs a stage, and swallows what is raised there: a failure is kept.
     """
 
     def __init__(self, reserve: Callable[[int], int]) -> None:
         self._reserve = reserve
         self.pointer = 0
         self.shape: tuple[int, ...] | None = None
-        self._failure: str | None = None
+        self.failure: str | None = None
 
     def begin(self) -> None:
         """Forget the run before."""
-        self.shape, self._failure = None, None
+        self.shape = self.failure = None
 
     def reallocate(self, size: int) -> int:
         """Address of at least ``size`` bytes, 0 if there is no such memory."""
         try:
             self.pointer = self._reserve(size)
         except EngineRunError as error:
-            self._failure = str(error)  # the error itself would keep everything around it alive
+            self.failure = str(error)  # the error itself would keep everything around it alive
             return 0
         return self.pointer
 
-    def check_memory(self) -> None:
-        """Raise EngineRunError where there was no memory."""
-        if self._failure is not None:
-            raise EngineRunError(self._failure)
-
     def result(self, name: str) -> tuple[int, tuple[int, ...]]:
-        """Address and shape after a run that is over.
-
-        Raises:
-            EngineRunError: TensorRT has told neither.
-        """
+        """Address and shape after a run that is over."""
         if self.shape is None or not self.pointer:
             raise EngineRunError(f"TensorRT did not tell the shape of output {name!r}")
         return self.pointer, self.shape
@@ -196,7 +186,8 @@ class Lane:
             memory.begin()
         ran = self._context.execute_async_v3(self._handle)
         for memory in self.measured.values():
-            memory.check_memory()
+            if memory.failure is not None:
+                raise EngineRunError(memory.failure)
         self._engine.require(ran, "run")
 
     def _can_be_captured(self) -> bool:

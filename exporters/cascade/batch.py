@@ -5,8 +5,7 @@ from __future__ import annotations
 from onnx import ModelProto
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from dyninfer.exporters.graph_builder import GraphBuilder
-from dyninfer.exporters.graphs import closed, editable
+from dyninfer.exporters.graphs import GraphBuilder, closed, editable
 from dyninfer.exporters.probe import Probe
 from dyninfer.types import Float32Array
 
@@ -16,10 +15,7 @@ def loosen_reshapes(model: ModelProto, images: Float32Array) -> ModelProto:
 
     The targets are read from a run, since many exporters compute them inside the graph. They are
     constants once the image size is fixed. Whether the result is right is for the caller to try.
-
-    Args:
-        model: a stage whose image input is its only input.
-        images: a batch (N, 3, H, W) float32 of the size that the detector was exported for.
+    ``images`` are a batch (N, 3, H, W) float32 of the size that the detector was exported for.
 
     Raises:
         Exception: ONNX Runtime cannot run the model; its exceptions share no public base class.

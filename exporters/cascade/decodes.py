@@ -12,7 +12,7 @@ import numpy as np
 from onnx_ir import DataType, Value
 
 from dyninfer.exporters.cascade.options import BoxFormat, BoxUnit, Decode, DetectorPlan
-from dyninfer.exporters.graph_builder import GraphBuilder
+from dyninfer.exporters.graphs import GraphBuilder
 from dyninfer.types import Float32Array
 
 Pair = tuple[Value, Value]
@@ -20,12 +20,7 @@ Pair = tuple[Value, Value]
 
 
 def write_decode(graph: GraphBuilder, plan: DetectorPlan, outputs: Sequence[Value]) -> Pair:
-    """Add the decode of ``plan`` to a graph.
-
-    Args:
-        graph: what nodes are added to.
-        plan: which decode, and its parameters.
-        outputs: the tensors of ``plan.tensors`` as float32.
+    """Add the decode of ``plan`` to a graph; ``outputs`` are its tensors as float32.
 
     Returns:
         The boxes (N, A, 4) and the scores (N, A, classes of the bundle).

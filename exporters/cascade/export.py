@@ -43,13 +43,9 @@ def export_cascade(
     options: CascadeOptions = CascadeOptions(),
     progress: Progress = lambda _step: None,
 ) -> Exported:
-    """Chain ONNX detectors, the cheapest first; routers are trained afterwards.
+    """Chain two to eight ONNX detectors, the cheapest first; routers are trained afterwards.
 
-    Args:
-        detectors: two to eight, in the order of their exits.
-        output: the bundle's folder, ``NAME.dyn``.
-        options: for all of them.
-        progress: called with the name of each detector as it is read, and again as it is written.
+    ``progress`` is called with the name of each detector as it is read, and again as it is written.
 
     Raises:
         DyninferError: a subclass that names the cause; nothing is left on disk.
@@ -77,9 +73,8 @@ def export_cascade(
         stages = {}
         for ordinal, detector, image_input in zip(ORDINALS, planned, inputs, strict=False):
             progress(f"writing {ordinal}")
-            written = write_stage(ordinal, detector, image_input, folder)
-            stages[ordinal] = written.entry
-            notes.append(written.note)
+            stages[ordinal], note = write_stage(ordinal, detector, image_input, folder)
+            notes.append(note)
         return _manifest(planned, stages, inputs, classes.names, output, options)
 
     manifest = write_bundle(output, write, overwrite=options.overwrite)

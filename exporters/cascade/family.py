@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,20 +63,14 @@ class OriginalStage:
     plan: DetectorPlan
     original: OriginalDetector
 
-    @property
-    def has_double(self) -> bool:
-        """Never: the arithmetic of an ONNX file is its own."""
-        return False
-
     def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
         """Boxes (N, A, 4) and class scores (N, A, C) for images (N, 3, H, W)."""
         (images,) = inputs
         rows = [decode_one(self.plan, self.original.run(image[None])) for image in images]
         return [np.stack([row[which] for row in rows]) for which in (0, 1)]
 
-    def in_double(self) -> AbstractContextManager[None]:
-        """Not possible; see :attr:`has_double`."""
-        raise NotImplementedError("an ONNX file cannot be run in float64")
+    def in_double(self) -> None:
+        """Not possible: the arithmetic of an ONNX file is its own."""
 
 
 CASCADE = Cascade()

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -184,14 +183,8 @@ def _at_least_opset(model: ModelProto, path: Path) -> ModelProto:
 
 def _port(value: ValueInfoProto) -> Port:
     tensor = value.type.tensor_type
-    shape: tuple[int | None, ...] | None = None
-    if tensor.HasField("shape"):
-        shape = tuple(_axis(axis) for axis in tensor.shape.dim)
-    return Port(value.name, tensor.elem_type, shape)
-
-
-def _axis(axis: Any) -> int | None:
-    return axis.dim_value if axis.HasField("dim_value") and axis.dim_value > 0 else None
+    shape = tuple(axis.dim_value if axis.dim_value > 0 else None for axis in tensor.shape.dim)
+    return Port(value.name, tensor.elem_type, shape if tensor.HasField("shape") else None)
 
 
 def _image_input(inputs: list[Port], path: Path) -> Port:

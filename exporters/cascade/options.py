@@ -88,35 +88,45 @@ class DetectorSource:
 
 
 @dataclass(frozen=True)
-class DetectorPlan:
-    """Everything that fixes how a detector's outputs become boxes and class scores.
+class Match:
+    """The outputs that a decode reads.
 
     Attributes:
-        decode: what the outputs mean.
-        tensors: names of the outputs that are read, in the decode's own order.
-        classes: number of the detector's own classes.
+        tensors: names of the outputs, in the decode's own order.
+        classes: number of the detector's own classes; None where the shapes do not tell it.
         anchors: number A of boxes that it ends in.
-        layout: axes of its image input.
-        image: its size and normalisation.
         row_width: of ``detections`` and ``yolo-end2end``: numbers per row, 0 for four outputs.
         rows_last: of ``yolov8``: True for (N, A, 4 + C) instead of (N, 4 + C, A).
         strides: of ``nanodet``: pixels per cell of every level, in the order of the tensors.
         bins: of ``nanodet``: entries of every side's distribution.
+    """
+
+    tensors: tuple[str, ...]
+    classes: int | None
+    anchors: int
+    row_width: int = 0
+    rows_last: bool = False
+    strides: tuple[int, ...] = ()
+    bins: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorPlan(Match):
+    """Everything that fixes how a detector's outputs become boxes and class scores.
+
+    Attributes:
+        decode: what the outputs mean.
+        layout: axes of its image input.
+        image: its size and normalisation.
         cell_offset: of ``nanodet``.
         boxes, box_format: unit and order of the boxes, for the decodes that leave them open.
         columns: for every class of the bundle the detector's own class, -1 where it has none.
     """
 
-    decode: Decode
-    tensors: tuple[str, ...]
     classes: int
-    anchors: int
+    decode: Decode
     layout: Layout
     image: ImageSpec
-    row_width: int = 0
-    rows_last: bool = False
-    strides: tuple[int, ...] = ()
-    bins: int = 0
     cell_offset: float = 0.5
     boxes: BoxUnit = BoxUnit.PIXELS
     box_format: BoxFormat = BoxFormat.XYXY

@@ -15,14 +15,9 @@ from dyninfer.exporters.cascade.guesses import (
     guess_image,
 )
 from dyninfer.exporters.cascade.onnx_file import OnnxFile, Port
-from dyninfer.exporters.cascade.options import (
-    Decode,
-    DetectorPlan,
-    DetectorSource,
-    Layout,
-)
+from dyninfer.exporters.cascade.options import Decode, DetectorPlan, DetectorSource, Layout, Match
 from dyninfer.exporters.cascade.original import OriginalDetector, Outputs, sample_photos
-from dyninfer.exporters.cascade.recognise import MATCHERS, Match, Measured, recognise
+from dyninfer.exporters.cascade.recognise import MATCHERS, Measured, recognise
 from dyninfer.exporters.class_names import COCO, class_names_for
 from dyninfer.images.spec import MAX_SIDE
 from dyninfer.types import Float32Array
@@ -50,10 +45,7 @@ class PlannedDetector:
 def plan_detector(ordinal: str, source: DetectorSource, file: OnnxFile) -> PlannedDetector:
     """Settle what a detector takes and gives, by its file and by running it.
 
-    Args:
-        ordinal: ``first``, ``second``, ...: how the options for this detector begin.
-        source: what the user said; None is worked out.
-        file: the detector.
+    ``ordinal`` is ``first``, ``second``, ...: how the options for this detector begin.
 
     Raises:
         CheckpointError: it does not run, or what it gives is not what the decode expects.
@@ -71,18 +63,8 @@ def plan_detector(ordinal: str, source: DetectorSource, file: OnnxFile) -> Plann
     match = _match(ordinal, decode, measured, file)
     names = _class_names(names, match, source, file, guesses)
     image = guess_image(source, file, decode, layout, size, guesses)
-    plan = DetectorPlan(
-        decode=decode,
-        tensors=match.tensors,
-        classes=len(names),
-        anchors=match.anchors,
-        layout=layout,
-        image=image,
-        row_width=match.row_width,
-        rows_last=match.rows_last,
-        strides=match.strides,
-        bins=match.bins,
-    )
+    settled = {**vars(match), "classes": len(names)}
+    plan = DetectorPlan(**settled, decode=decode, layout=layout, image=image)
     prepared = [image.prepare(photo)[None] for photo in sample_photos()]
     samples = tuple((photo, original.run(photo)) for photo in prepared)
     outputs = [found for _, found in samples]

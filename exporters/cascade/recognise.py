@@ -9,7 +9,7 @@ from itertools import chain
 
 import numpy as np
 
-from dyninfer.exporters.cascade.options import Decode
+from dyninfer.exporters.cascade.options import Decode, Match
 from dyninfer.exporters.cascade.original import Outputs
 from dyninfer.exporters.class_names import COCO
 
@@ -17,22 +17,6 @@ ROWS_KEPT = 300  # of an output whose number of rows changes from image to image
 _MOST_ROWS = 1000  # more rows than this are a dense grid, not a list of detections
 _NANODET_BINS = 8  # of the published models: distances 0 to 7
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (8, 16, 32, 64, 128), (16, 32))
-
-
-@dataclass(frozen=True)
-class Match:
-    """The outputs of one decode: what the fields mean is said at ``DetectorPlan``.
-
-    ``classes`` is None where the shapes do not tell it.
-    """
-
-    tensors: tuple[str, ...]
-    classes: int | None
-    anchors: int
-    row_width: int = 0
-    rows_last: bool = False
-    strides: tuple[int, ...] = ()
-    bins: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,23 +35,27 @@ class Measured:
             if array.ndim == rank and array.shape[0] == 1 and array.dtype.kind == "f"
         }
 
+    @property
+    def grids(self) -> dict[int, tuple[int, ...]]:
+        """Number of cells -> the strides of the levels that have so many."""
+        return {cells(self.size, strides): strides for strides in reversed(_STRIDES)}
+
+    @property
+    def counts(self) -> set[int]:
+        """Numbers of boxes that a dense output may have: one or three for every cell."""
+        return {n * count for n in (1, 3) for count in self.grids}
+
 
 def cells(size: tuple[int, int], strides: tuple[int, ...]) -> int:
     """Number of cells of all levels together; what a stride does not divide is rounded up."""
     return sum(math.prod(-(-side // stride) for side in size) for stride in strides)
 
 
-def _grids(measured: Measured) -> dict[int, tuple[int, ...]]:
-    return {cells(measured.size, strides): strides for strides in reversed(_STRIDES)}
-
-
 def _dense(measured: Measured) -> tuple[str, int, int] | None:
     """The one output (1, a, b) of a grid: by its number of cells where there are several."""
     found = {n: a.shape[1:] for n, a in measured.of_rank(3).items() if min(a.shape[1:]) >= 5}
     if len(found) > 1:
-        grids = _grids(measured)
-        counts = {*grids, *(3 * count for count in grids)}
-        found = {n: shape for n, shape in found.items() if counts & set(shape)}
+        found = {n: shape for n, shape in found.items() if measured.counts & set(shape)}
     if len(found) != 1:
         return None
     ((name, (rows, columns)),) = found.items()
@@ -76,8 +64,7 @@ def _dense(measured: Measured) -> tuple[str, int, int] | None:
 
 def _rows_first(measured: Measured, first: int, second: int) -> bool:
     """Whether (1, first, second) is (1, boxes, numbers): by the cells there are, else by size."""
-    grids = _grids(measured)
-    counts = {*grids, *(3 * count for count in grids)}
+    counts = measured.counts
     if (first in counts) != (second in counts):
         return first in counts
     return first > second
@@ -212,7 +199,7 @@ def _match_nanodet_in_one(measured: Measured) -> Match | None:
     name, anchors, values = dense
     classes = measured.named or values - 4 * _NANODET_BINS
     bins, rest = divmod(values - classes, 4)
-    strides = _grids(measured).get(anchors)
+    strides = measured.grids.get(anchors)
     if strides is None or rest or bins < 2 or classes < 1:
         return None
     return Match((name,), classes, anchors, strides=strides, bins=bins)
@@ -256,6 +243,6 @@ def _recognise_dense(measured: Measured) -> Decode | None:
         extra = 0 if classes is None else second - classes
         if extra in (4, 5):
             return Decode.YOLOV8 if extra == 4 else Decode.YOLOV5
-        if extra in (4 * bins for bins in range(5, 33)) and first in _grids(measured):
+        if extra in (4 * bins for bins in range(5, 33)) and first in measured.grids:
             return Decode.NANODET
-    return Decode.YOLOV5 if first % 3 == 0 and first // 3 in _grids(measured) else None
+    return Decode.YOLOV5 if first % 3 == 0 and first // 3 in measured.grids else None

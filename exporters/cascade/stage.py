@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +23,7 @@ from dyninfer.exporters.cascade.onnx_file import parameter_count
 from dyninfer.exporters.cascade.options import DetectorPlan, Layout
 from dyninfer.exporters.cascade.plan import PlannedDetector
 from dyninfer.exporters.cascade.reference import Candidates, decode_one
-from dyninfer.exporters.graph_builder import GraphBuilder
-from dyninfer.exporters.graphs import add_prefix, closed, editable
+from dyninfer.exporters.graphs import GraphBuilder, add_prefix, closed, editable
 from dyninfer.exporters.macs import measured_macs
 from dyninfer.exporters.probe import open_model
 
@@ -34,24 +32,19 @@ PLAN_KEY = "dyninfer_detector"
 BATCHES = (1, 2, 3)
 
 
-@dataclass(frozen=True)
-class WrittenStage:
-    """A stage's entry in the manifest, and a note where it takes one image at a time."""
-
-    entry: Stage
-    note: str | None
-
-
 def write_stage(
     ordinal: str, planned: PlannedDetector, image_input: str, folder: Path
-) -> WrittenStage:
+) -> tuple[Stage, str | None]:
     """Write ``onnx/<ordinal>.onnx``, with a dynamic batch where that was found to work.
+
+    Returns:
+        The stage's entry in the manifest, and a note where it takes one image at a time.
 
     Raises:
         ExportError: the detector works neither with a dynamic batch nor with single images.
     """
     expected = [decode_one(planned.plan, outputs) for _, outputs in planned.samples]
-    model, batched, reason = _choose_batch(planned, image_input, expected)
+    model, reason = _choose_batch(planned, image_input, expected)
     file = f"onnx/{ordinal}.onnx"
     plan, outputs = planned.plan, Task.DETECT.outputs
     shapes = ((BATCH_AXIS, plan.anchors, 4), (BATCH_AXIS, plan.anchors, len(plan.columns)))
@@ -68,10 +61,10 @@ def write_stage(
         parameters=parameter_count(ir.to_proto(_detector(planned).graph)),
         macs=measured_macs(model, planned.samples[0][0]),
         precision=Precision.FP16 if half else Precision.FP32,
-        rows_per_run=None if batched else 1,
+        rows_per_run=1 if reason else None,
     )
-    note = f"{ordinal}: takes one image at a time ({_short(reason)})"
-    return WrittenStage(entry, None if batched else note)
+    note = f"{ordinal}: takes one image at a time ({_short(reason)})" if reason else None
+    return entry, note
 
 
 def _short(reason: str) -> str:
@@ -83,42 +76,37 @@ def _short(reason: str) -> str:
 
 def _choose_batch(
     planned: PlannedDetector, image_input: str, expected: Sequence[Candidates]
-) -> tuple[ModelProto, bool, str]:
+) -> tuple[ModelProto, str]:
     """The model with a dynamic batch, as it is or with its Reshapes loosened, else for one image.
 
     A way is taken only if batches of 1, 2 and 3 give the rows that the original gives one by one.
+
+    Returns:
+        The model, and why it takes single images only: empty where it takes any batch.
     """
     fixed = planned.file.image.shape[0] if planned.file.image.shape else None
     reason = "its output has no batch axis"
     if planned.plan.row_width != 7:
         dynamic = build(planned, image_input, dynamic=True)
         if not _difference(dynamic, planned, expected, BATCHES):
-            return dynamic, True, ""
-        loosened, reason = _try_to_loosen(dynamic, planned, expected, fixed or 1)
-        if loosened is not None:
-            return loosened, True, ""
+            return dynamic, ""
+        try:
+            dynamic = loosen_reshapes(dynamic, np.repeat(planned.samples[0][0], fixed or 1, 0))
+            reason = _difference(dynamic, planned, expected, BATCHES)
+        except Exception as error:  # ONNX Runtime's exceptions share no public base class
+            reason = str(error).splitlines()[0]
+        if not reason:
+            return dynamic, ""
     if fixed in (1, None):
         single = build(planned, image_input, dynamic=False)
         failed = _difference(single, planned, expected, (1,))
         if not failed:
-            return single, False, reason
+            return single, reason
         reason = failed
     raise ExportError(
         f"{planned.file.path} cannot become a stage for single images or for batches of any "
         f"size: {reason}; export the detector with batch size 1 or a dynamic batch"
     )
-
-
-def _try_to_loosen(
-    dynamic: ModelProto, planned: PlannedDetector, expected: Sequence[Candidates], batch: int
-) -> tuple[ModelProto | None, str]:
-    images = np.repeat(planned.samples[0][0], batch, 0)
-    try:
-        loosened = loosen_reshapes(dynamic, images)
-    except Exception as error:  # ONNX Runtime's exceptions share no public base class
-        return None, str(error).splitlines()[0]
-    reason = _difference(loosened, planned, expected, BATCHES)
-    return (None, reason) if reason else (loosened, "")
 
 
 def _difference(

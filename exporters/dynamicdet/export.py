@@ -13,13 +13,13 @@ from dyninfer import __version__
 from dyninfer.bundle.folder import SUFFIX, file_sha256
 from dyninfer.bundle.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
 from dyninfer.bundle.writing import check_target, write_bundle
-from dyninfer.errors import CheckpointError, InputError
+from dyninfer.errors import InputError
 from dyninfer.exporters.class_names import class_names_for
 from dyninfer.exporters.dynamicdet.checkpoint import read_state
 from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.exporters.dynamicdet.fold import fold
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_state
-from dyninfer.exporters.dynamicdet.stages import IMAGES, build_stages, stage_ports
+from dyninfer.exporters.dynamicdet.stages import IMAGES, build_stages
 from dyninfer.exporters.dynamicdet.topology import Part, recognise
 from dyninfer.exporters.family import Progress
 from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, StageExport, write_stage
@@ -124,19 +124,14 @@ def write_stages(
 ) -> dict[str, Stage]:
     """Export every stage of a model into ``folder``."""
     parameters = stage_parameters(model)
-    modules = build_stages(fold(model), size)
     tensors: dict[str, Tensor] = {
         IMAGES: torch.rand(EXAMPLE_BATCH, 3, *size, generator=torch.Generator().manual_seed(0))
     }
     entries = {}
-    for name, port in stage_ports(model.plan).items():
+    for name, module in build_stages(fold(model), size).items():
         progress(name)
-        stage = StageExport(
-            modules[name],
-            {input_: tensors[input_] for input_ in port.inputs},
-            port.outputs,
-            parameters[name],
-        )
+        inputs = {read: tensors[read] for read in module.inputs}
+        stage = StageExport(module, inputs, module.outputs, parameters[name])
         entries[name], outputs = write_stage(stage, folder, f"onnx/{name}.onnx")
         tensors |= outputs
     return entries
@@ -160,13 +155,3 @@ def stage_parameters(model: DynamicDetector) -> dict[str, int]:
 def _route(stages: Mapping[str, Stage]) -> CascadeRoute:
     router = "router" if "router" in stages else None
     return CascadeRoute(exits=(Exit(body="first", router=router, head="head"), Exit(body="second")))
-
-
-def check_source(checkpoint: Path, source: Source) -> None:
-    """Refuse a checkpoint that is not the one a bundle was made from."""
-    found = file_sha256(checkpoint)
-    if found != source.sha256:
-        raise CheckpointError(
-            f"{checkpoint} is not what the bundle was exported from (SHA-256 {found[:12]}..., "
-            f"expected {source.sha256[:12]}... of {source.file_name})"
-        )

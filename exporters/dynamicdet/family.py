@@ -10,7 +10,6 @@ from dyninfer.bundle.manifest import Manifest
 from dyninfer.exporters.dynamicdet.export import (
     FAMILY,
     DynamicDetOptions,
-    check_source,
     export_dynamicdet,
     load_model,
 )
@@ -18,7 +17,7 @@ from dyninfer.exporters.dynamicdet.fold import fold
 from dyninfer.exporters.dynamicdet.model import DynamicDetector
 from dyninfer.exporters.dynamicdet.stages import IMAGES, FirstStage, build_stages
 from dyninfer.exporters.family import Exported, Progress
-from dyninfer.exporters.source_stage import SourceStage, TorchStage, torch_stages
+from dyninfer.exporters.source_stage import SourceStage, TorchStage
 
 
 class DynamicDet:
@@ -38,9 +37,7 @@ class DynamicDet:
         self, bundle: Bundle, sources: Sequence[Path], config: Path | None
     ) -> Mapping[str, SourceStage]:
         """The checkpoint's own model, unfolded."""
-        checkpoint = sources[0]
-        check_source(checkpoint, bundle.manifest.source)
-        return _stages_of(load_model(checkpoint, config), bundle.manifest)
+        return _stages_of(load_model(sources[0], config), bundle.manifest)
 
     def fold(
         self, stages: Mapping[str, SourceStage], manifest: Manifest
@@ -55,7 +52,8 @@ class DynamicDet:
 
 def _stages_of(model: DynamicDetector, manifest: Manifest) -> dict[str, SourceStage]:
     spec = manifest.image_inputs[IMAGES]
-    return torch_stages(build_stages(model, (spec.height, spec.width)))
+    stages = build_stages(model, (spec.height, spec.width))
+    return {name: TorchStage(stage) for name, stage in stages.items()}
 
 
 DYNAMICDET = DynamicDet()

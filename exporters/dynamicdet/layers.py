@@ -33,13 +33,6 @@ class ConvBnSiLU(nn.Module):
         return F.silu(self.bn(self.conv(x)))
 
 
-class MaxPool2(nn.Module):
-    """2x2 max pooling with stride 2."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, 2, 2)
-
-
 class SpaceToDepth2(nn.Module):
     """(N, C, H, W) -> (N, 4C, H/2, W/2): row parity varies fastest over the channel blocks."""
 
@@ -53,13 +46,6 @@ class Concat(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return torch.cat(inputs, 1)
-
-
-class Upsample2xNearest(nn.Module):
-    """Nearest-neighbour upsampling by two."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 class SPPCSPC(nn.Module):
@@ -88,11 +74,11 @@ class RepConv(nn.Module):
 
     def __init__(self, cin: int, cout: int, stride: int = 1) -> None:
         super().__init__()
-        self.rbr_dense = nn.Sequential(
-            nn.Conv2d(cin, cout, 3, stride, 1, bias=False), batch_norm(cout)
-        )
-        self.rbr_1x1 = nn.Sequential(
-            nn.Conv2d(cin, cout, 1, stride, 0, bias=False), batch_norm(cout)
+        self.rbr_dense, self.rbr_1x1 = (
+            nn.Sequential(
+                nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False), batch_norm(cout)
+            )
+            for kernel in (3, 1)
         )
         self.rbr_identity = batch_norm(cin) if cin == cout and stride == 1 else None
 
@@ -202,11 +188,6 @@ class Router(nn.Module):
         self.layer2 = nn.Conv2d(hidden, 1, 1)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """``pooled`` is (N, channels): see :func:`pool`."""
+        """``pooled`` is (N, channels)."""
         hidden = F.relu(self.layer1(pooled[:, :, None, None]))
         return torch.sigmoid(self.layer2(hidden)).flatten(1)
-
-
-def pool(features: Sequence[Tensor]) -> Tensor:
-    """Global average of every feature map, concatenated: (N, sum of channels)."""
-    return torch.cat([feature.mean((2, 3)) for feature in features], 1)

@@ -30,10 +30,8 @@ class DynamicDetector(nn.Module):
         super().__init__()
         self.plan = plan
         self.topology = plan.topology
-        if plan.router_hidden is None:
-            self.router = None
-        else:
-            self.router = layers.Router(plan.router_channels, plan.router_hidden)
+        hidden = plan.router_hidden
+        self.router = None if hidden is None else layers.Router(plan.router_channels, hidden)
         for part in Part:
             modules = nn.ModuleList(build_row(row, plan) for row in plan.topology.parts[part])
             setattr(self, part.prefix, modules)
@@ -59,8 +57,8 @@ class DynamicDetector(nn.Module):
         return self.router(self.pooled(features))  # type: ignore[no-any-return]  # untyped torch
 
     def pooled(self, features: Features) -> Tensor:
-        """What the router reads: (N, router channels)."""
-        return layers.pool([features[ref] for ref in self.topology.router_inputs])
+        """Global averages of the feature maps that the router reads: (N, router channels)."""
+        return torch.cat([features[ref].mean((2, 3)) for ref in self.topology.router_inputs], 1)
 
     def head(self, features: Features) -> tuple[Tensor, ...]:
         """Raw predictions of the first head, one (N, anchors * (5 + classes), H, W) per level."""
@@ -79,10 +77,8 @@ class DynamicDetector(nn.Module):
 
 def build_row(row: Row, plan: Plan) -> nn.Module:
     """The module of one row, with the widths of ``plan``."""
-    if row.repeat > 1:
-        single = [_build_single(row, plan) for _ in range(row.repeat)]
-        return nn.Sequential(*single)
-    return _build_single(row, plan)
+    single = [_build_single(row, plan) for _ in range(row.repeat)]
+    return nn.Sequential(*single) if row.repeat > 1 else single[0]
 
 
 def _build_single(row: Row, plan: Plan) -> nn.Module:
@@ -92,13 +88,13 @@ def _build_single(row: Row, plan: Plan) -> nn.Module:
         case Op.CONV:
             return layers.ConvBnSiLU(cins[0], cout, row.kernel, row.stride)
         case Op.MAX_POOL:
-            return layers.MaxPool2()
+            return nn.MaxPool2d(2)
         case Op.SPACE_TO_DEPTH:
             return layers.SpaceToDepth2()
         case Op.CONCAT:
             return layers.Concat()
         case Op.UPSAMPLE:
-            return layers.Upsample2xNearest()
+            return nn.Upsample(scale_factor=2.0, mode="nearest")
         case Op.SPPCSPC:
             return layers.SPPCSPC(cins[0], plan.hidden[row.ref], cout)
         case Op.REP_CONV:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from dyninfer.bundle.manifest import EASINESS, Task
 from dyninfer.exporters.dynamicdet import layers
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, Features
-from dyninfer.exporters.dynamicdet.plan import Plan
 from dyninfer.exporters.dynamicdet.topology import IMAGE, Part, Ref
 
 IMAGES = "images"
 POOLED = "pooled"
-EASINESS = "easiness"
-DETECTION_OUTPUTS = ("boxes_xyxy", "class_scores")
 
 
 def tensor_name(ref: Ref) -> str:
@@ -24,31 +21,14 @@ def tensor_name(ref: Ref) -> str:
     return IMAGES if ref == IMAGE else f"feature_{ref.index}"
 
 
-@dataclass(frozen=True)
-class StagePort:
-    """Names of what goes into a stage and what comes out."""
+class ModelStage(nn.Module):
+    """A stage, and the names of the tensors that go in and come out."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
 
-def stage_ports(plan: Plan) -> dict[str, StagePort]:
-    """Inputs and outputs of every stage that a model of this plan has."""
-    topology = plan.topology
-    handed_on = [ref for ref in topology.read_by(Part.HEAD, Part.SECOND) if ref != IMAGE]
-    features = tuple(tensor_name(ref) for ref in handed_on)
-    pooled = (POOLED,) if plan.router_hidden is not None else ()
-    ports = {"first": StagePort((IMAGES,), features + pooled)}
-    if pooled:
-        ports["router"] = StagePort(pooled, (EASINESS,))
-    head = tuple(tensor_name(ref) for ref in topology.read_by(Part.HEAD))
-    second = tuple(tensor_name(ref) for ref in topology.read_by(Part.SECOND))
-    ports["head"] = StagePort(head, DETECTION_OUTPUTS)
-    ports["second"] = StagePort(second, DETECTION_OUTPUTS)
-    return ports
-
-
-class FirstStage(nn.Module):
+class FirstStage(ModelStage):
     """Images -> the features that other stages read and, last, the router's averages."""
 
     def __init__(self, model: DynamicDetector) -> None:
@@ -56,6 +36,8 @@ class FirstStage(nn.Module):
         self.model = model
         refs = model.topology.read_by(Part.HEAD, Part.SECOND)
         self.handed_on = [ref for ref in refs if ref != IMAGE]
+        pooled = [] if model.router is None else [POOLED]
+        self.inputs, self.outputs = (IMAGES,), (*map(tensor_name, self.handed_on), *pooled)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         features = self.model.first(images)
@@ -65,8 +47,10 @@ class FirstStage(nn.Module):
         return tuple(outputs)
 
 
-class RouterStage(nn.Module):
+class RouterStage(ModelStage):
     """Averages (N, K) -> easiness (N,) in [0, 1]."""
+
+    inputs, outputs = (POOLED,), (EASINESS,)
 
     def __init__(self, router: layers.Router) -> None:
         super().__init__()
@@ -127,8 +111,10 @@ class Decode(nn.Module):
         return boxes, objectness if self.classes == 1 else objectness * s[..., 5:]
 
 
-class HeadStage(nn.Module):
+class HeadStage(ModelStage):
     """Features -> boxes and class scores, by the first head or by second backbone and head."""
+
+    outputs = Task.DETECT.outputs
 
     def __init__(self, model: DynamicDetector, part: Part, image_size: tuple[int, int]) -> None:
         super().__init__()
@@ -136,6 +122,7 @@ class HeadStage(nn.Module):
         self.model = model
         self.part = part
         self.reads = model.topology.read_by(Part.HEAD if part is Part.HEAD else Part.SECOND)
+        self.inputs = tuple(map(tensor_name, self.reads))
         detect = model.detect(part)
         assert isinstance(detect, layers.Detect)
         self.decode = Decode(detect, model.plan.strides_of(part), image_size)
@@ -146,14 +133,12 @@ class HeadStage(nn.Module):
         return self.decode(raw(features))  # type: ignore[no-any-return]  # untyped torch
 
 
-def build_stages(model: DynamicDetector, image_size: tuple[int, int]) -> dict[str, nn.Module]:
+def build_stages(model: DynamicDetector, image_size: tuple[int, int]) -> dict[str, ModelStage]:
     """The stages of a model by name, in the order they run.
 
-    Args:
-        model: folded for an export, unfolded as the source to compare with.
-        image_size: height and width, multiples of the largest stride.
+    ``image_size`` is height and width, multiples of the largest stride.
     """
-    stages: dict[str, nn.Module] = {"first": FirstStage(model)}
+    stages: dict[str, ModelStage] = {"first": FirstStage(model)}
     if model.router is not None:
         stages["router"] = RouterStage(model.router)
     stages["head"] = HeadStage(model, Part.HEAD, image_size)

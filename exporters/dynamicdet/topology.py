@@ -154,11 +154,6 @@ class Topology:
         }
         return tuple(sorted(found, key=lambda ref: (ref.part is not None, ref.index)))
 
-    @property
-    def row_counts(self) -> tuple[int, ...]:
-        """Rows in each part, which tells published variants apart."""
-        return tuple(len(self.parts[part]) for part in Part)
-
 
 ROUTER_INPUTS = {
     "dy-yolov7": (2, 11, 24, 37, 50),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
 
 import onnx
@@ -15,7 +16,6 @@ from dyninfer.bundle.manifest import Precision
 from dyninfer.engines.ort.plain import PlainStages
 from dyninfer.errors import BundleError, ExportError, InputError
 from dyninfer.exporters.graphs import closed
-from dyninfer.exporters.precision.feed import Picture, stage_feed
 from dyninfer.exporters.precision.fp16 import to_fp16
 from dyninfer.exporters.precision.graph import float_tensors
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
@@ -23,9 +23,27 @@ from dyninfer.exporters.precision.prepare import opened
 from dyninfer.exporters.precision.ranges import Feed, observe
 from dyninfer.exporters.precision.sensitivity import Choice, quantise_within
 from dyninfer.exporters.precision.settings import Int8Settings
-from dyninfer.exporters.precision.variant import ConvertedStage
+from dyninfer.images.reading import read_image
+from dyninfer.runtime.plan import steps_before
+from dyninfer.types import AnyArray, ImageArray
 
+Picture = Path | ImageArray
 SETTINGS = Int8Settings()
+
+
+@dataclass(frozen=True)
+class ConvertedStage:
+    """A stage's file in the precision that was asked for.
+
+    It is the bundle's own where nothing was to be changed. ``kept_float`` and ``deviation`` are
+    those of :class:`dyninfer.exporters.precision.sensitivity.Choice`, on calibration pictures.
+    """
+
+    precision: Precision
+    path: Path
+    sha256: str
+    kept_float: tuple[str, ...] = ()
+    deviation: float | None = None
 
 
 def convert_bundle_stages(
@@ -65,11 +83,12 @@ def convert_bundle_stages(
         for name, entry in bundle.manifest.stages.items():
             if name not in plan:
                 continue
-            job = _Job(name, bundle.stage_path(name), calibration_images, settings)
-            same = entry.precision is plan[name]
-            made = None if same else _convert(job, plan[name], runner)
+            made = None
+            if entry.precision is not plan[name]:
+                made = _convert(runner, name, plan[name], calibration_images, settings)
             if made is None:
-                converted[name] = ConvertedStage(entry.precision, job.path, entry.sha256)
+                own = bundle.stage_path(name)
+                converted[name] = ConvertedStage(entry.precision, own, entry.sha256)
                 continue
             path = folder / f"{name}.onnx"
             written.append(path)
@@ -82,16 +101,6 @@ def convert_bundle_stages(
             path.unlink(missing_ok=True)
         raise
     return converted
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One stage to convert."""
-
-    name: str
-    path: Path
-    pictures: Sequence[Picture]
-    settings: Int8Settings
 
 
 def _check_plan(bundle: Bundle, plan: Mapping[str, Precision], pictures: Sequence[Picture]) -> None:
@@ -115,45 +124,69 @@ def _check_plan(bundle: Bundle, plan: Mapping[str, Precision], pictures: Sequenc
             )
 
 
-def _convert(job: _Job, precision: Precision, runner: PlainStages) -> Choice | None:
+def _convert(
+    runner: PlainStages,
+    name: str,
+    precision: Precision,
+    pictures: Sequence[Picture],
+    settings: Int8Settings,
+) -> Choice | None:
     """The converted stage, or None where nothing in it could be converted."""
-    model = onnx.load(job.path)
-    feed = stage_feed(runner, job.name, job.pictures)
+    model = onnx.load(runner.bundle.stage_path(name))
+    feed = stage_feed(runner, name, pictures)
     try:
         if precision is Precision.FP16:
-            half = to_fp16(model, _largest(model, feed) if job.pictures else None)
+            half = to_fp16(model, _largest(model, feed) if pictures else None)
             return Choice(half) if half else None
-        choice = _to_int8(job, model, feed)
+        choice = _to_int8(name, model, feed, len(pictures), settings)
     except ExportError as error:
-        raise ExportError(f"stage {job.name!r} cannot be in {precision.value}: {error}") from error
+        raise ExportError(f"stage {name!r} cannot be in {precision.value}: {error}") from error
     changed = any(node.op_type == "QuantizeLinear" for node in choice.model.graph.node)
     return choice if changed else None
 
 
-def _to_int8(job: _Job, model: ModelProto, feed: Feed) -> Choice:
-    settings, steps = job.settings, len(job.pictures)
+def _to_int8(
+    name: str, model: ModelProto, feed: Feed, steps: int, settings: Int8Settings
+) -> Choice:
     prepared = prepare_int8(model)
-    what, done = f"calibrating {job.name}", 0
+    rounds = count()  # histograms take further rounds over all pictures
 
-    def tick() -> None:  # histograms take further rounds over all pictures
-        nonlocal done
-        done += 1
-        settings.progress(what, (done - 1) % steps + 1, steps)
+    def tick() -> None:
+        settings.progress(f"calibrating {name}", next(rounds) % steps + 1, steps)
 
     observed = observe_stage(prepared, feed, settings, tick)
     samples = list(islice(feed(), settings.search_samples))
-    return quantise_within(
-        prepared,
-        observed,
-        samples,
-        settings,
-        lambda at, of: settings.progress(f"searching sensitive layers of {job.name}", at, of),
-    )
+    search = partial(settings.progress, f"searching sensitive layers of {name}")
+    return quantise_within(prepared, observed, samples, settings, search)
 
 
 def _largest(model: ModelProto, feed: Feed) -> dict[str, float]:
     """Largest magnitude that every float32 tensor of a stage was seen to hold."""
     stage = opened(model)
     tensors = float_tensors(stage.graph)
-    seen = observe(closed(stage), tensors, feed, histograms=False, memory_mib=SETTINGS.memory_mib)
+    seen = observe(closed(stage), tensors, feed, histograms=False)
     return {name: tensor.largest for name, tensor in seen.items()}
+
+
+def read_picture(picture: Picture) -> ImageArray:
+    """(h, w, 3) uint8 BGR; a file is read."""
+    return read_image(picture) if isinstance(picture, Path) else picture
+
+
+def stage_feed(stages: PlainStages, stage: str, pictures: Sequence[Picture]) -> Feed:
+    """A stage's real inputs: what the stages before it make of every picture, one at a time."""
+    manifest = stages.bundle.manifest
+    names = [spec.name for spec in manifest.stages[stage].inputs]
+    steps = steps_before(manifest, stage)
+    read = {*names, *(name for step in steps for name in step.images)}
+    specs = {name: spec for name, spec in manifest.image_inputs.items() if name in read}
+
+    def feed() -> Iterator[dict[str, AnyArray]]:
+        for picture in pictures:
+            image = read_picture(picture)
+            tensors = {name: spec.prepare(image)[None] for name, spec in specs.items()}
+            for step in steps:
+                tensors |= stages.run(step.stage, tensors)
+            yield {name: tensors[name] for name in names}
+
+    return feed

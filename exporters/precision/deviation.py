@@ -15,7 +15,7 @@ _SMALLEST_SIDE = 1e-3  # pixels; keeps an empty box from dividing by zero
 def deviations(
     reference: Mapping[str, AnyArray], found: Mapping[str, AnyArray]
 ) -> dict[str, float]:
-    """Output -> deviation, 0 where equal; infinite where ``found`` is not finite.
+    """Deviation of a converted stage's outputs, 0 where equal; infinite where one is not finite.
 
     - ``boxes_xyxy``: mean of 1 - IoU over the candidates.
     - ``class_scores``: root mean square of the error over the candidates, relative to the scores'.
@@ -23,10 +23,6 @@ def deviations(
     - anything else, features and logits: root mean square of the error relative to the values'.
 
     Candidates are the boxes of ``reference`` with the largest class scores of every picture.
-
-    Args:
-        reference: a stage's outputs (N, ...) by name in float32.
-        found: the converted stage's.
     """
     top = _candidates(reference["class_scores"]) if "class_scores" in reference else None
     return {

@@ -43,11 +43,8 @@ def to_fp16(model: ModelProto, largest: Mapping[str, float] | None = None) -> Mo
 
     Kept in float32: the decode (:func:`decode_nodes`), :data:`KEPT_OPS`, nodes with a constant
     beyond float16's range, and nodes that read or write a tensor whose measured magnitude comes
-    near to it. Opset and IR version stay as they are.
-
-    Args:
-        model: in float32.
-        largest: largest magnitude of tensors by name, as calibration pictures show them.
+    near to it. Opset and IR version stay as they are. ``largest`` are magnitudes of tensors by
+    name, as calibration pictures show them.
 
     Raises:
         ExportError: the result does not pass ONNX's checker.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from onnx import ModelProto
 from onnx_ir.passes import common
 
 from dyninfer.errors import ExportError
+from dyninfer.exporters.extras import quiet
 from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.clipping import Observed, clipping_range
 from dyninfer.exporters.precision.graph import (
@@ -28,6 +27,7 @@ from dyninfer.exporters.precision.graph import (
 from dyninfer.exporters.precision.prepare import finished, opened
 from dyninfer.exporters.precision.ranges import Feed, Tick, observe
 from dyninfer.exporters.precision.settings import (
+    PERCENTILES,
     CalibrationMethod,
     Int8Settings,
     Int8Target,
@@ -62,7 +62,7 @@ def prepare_int8(model: ModelProto) -> ir.Model:
     from onnxruntime import quantization
 
     named = opened(model)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         source, path = Path(folder) / "named.onnx", Path(folder) / "prepared.onnx"
         # given a model in memory, ONNX Runtime 1.31 looks for weights on disk
         onnx.save(closed(named), source)
@@ -89,7 +89,6 @@ def observe_stage(
         names & float_tensors(prepared.graph),
         feed,
         histograms=settings.method is not CalibrationMethod.MINMAX,
-        memory_mib=settings.memory_mib,
         tick=tick,
     )
 
@@ -143,13 +142,13 @@ def to_int8(
         model = model.clone()
         inside = _part_outputs(model.graph)
     quant_type = quantization.QuantType
-    with _quiet():
+    with quiet():
         quantizer = quantization.QDQQuantizer(
             ir.to_proto(model),
             per_channel=True,
             reduce_range=types.reduce_range,
             weight_qType=quant_type.QInt8,
-            activation_qType=quant_type.QInt8 if types.signed_activations else quant_type.QUInt8,
+            activation_qType=quant_type.QInt8 if types.signed else quant_type.QUInt8,
             tensors_range=_tensor_ranges(graph, observed, settings, inside),
             nodes_to_quantize=chosen,
             nodes_to_exclude=[],
@@ -197,7 +196,7 @@ def _join_outputs(model: ir.Model) -> None:
 
 
 def _options(target: Int8Target, types: QuantTypes) -> dict[str, object]:
-    options: dict[str, object] = {"ActivationSymmetric": types.symmetric, "WeightSymmetric": True}
+    options: dict[str, object] = {"ActivationSymmetric": types.signed, "WeightSymmetric": True}
     if target is Int8Target.TENSORRT:
         options |= {
             "QuantizeBias": False,  # TensorRT has no 32-bit DequantizeLinear
@@ -220,21 +219,9 @@ def _tensor_ranges(
     for name, seen in observed.items():
         if not seen.is_finite:
             continue  # its nodes stay in float32
-        low, high = clipping_range(seen, settings.method, settings.held_percent)
+        low, high = clipping_range(seen, settings.method, PERCENTILES[settings.target])
         if name in before_silu:
             low, high = max(low, SILU_FLOOR), max(high, SILU_FLOOR)
         ranges[renamed.get(name, name)] = (np.array(low, np.float32), np.array(high, np.float32))
     # the ranges are ready to be used, whatever method they are from
     return TensorsData(calibrate.CalibrationMethod.MinMax, ranges)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what the quantiser logs about single tensors; errors still are exceptions."""
-    logger = logging.getLogger()
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -15,10 +16,9 @@ from dyninfer.errors import InputError
 from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.evaluation.traces import AtWay, picture_of
 from dyninfer.exporters.parity import SignalPairs
+from dyninfer.exporters.precision.convert import ConvertedStage, Picture, read_picture
 from dyninfer.exporters.precision.deviation import deviations
-from dyninfer.exporters.precision.feed import Picture, read_picture
 from dyninfer.exporters.precision.report import ExitError, PrecisionReport, TensorError
-from dyninfer.exporters.precision.variant import ConvertedStage
 from dyninfer.exporters.recording import Recording
 from dyninfer.results.detections import Detections
 from dyninfer.results.postprocess import Postprocess
@@ -40,7 +40,7 @@ def measure_precision(
     Args:
         bundle: in float32.
         converted: from ``convert_bundle_stages``.
-        pictures: files, or (h, w, 3) uint8 BGR arrays; others than those of the calibration.
+        pictures: others than those of the calibration.
         truths: what is in every picture, if known: gives average precision, of detectors.
         progress: called after every picture.
 
@@ -69,7 +69,7 @@ def measure_precision(
             for name, stage in manifest.stages.items()
         },
         kept_float={name: c.kept_float for name, c in changed.items() if c.kept_float},
-        tensors=tuple(sums.result(*place) for place, sums in pair.tensors.items()),
+        tensors=tuple(_tensor_error(*place, rows) for place, rows in pair.tensors.items()),
         exits=tuple(
             end.result(index, len(manifest.class_names)) for index, end in enumerate(pair.ends)
         ),
@@ -78,34 +78,20 @@ def measure_precision(
     )
 
 
-@dataclass
-class _TensorSums:
-    """Errors of one tensor so far."""
+def _tensor_error(stage: str, tensor: str, rows: Sequence[tuple[float, ...]]) -> TensorError:
+    """The error of one tensor from its :func:`_sums` for every picture."""
+    values = np.array(rows)
+    (max_abs, largest), (error, magnitude) = values[:, :2].max(0), values[:, 2:4].sum(0)
+    figures = (max_abs, max_abs / (largest or 1.0), error / (magnitude or 1.0), values[:, 4].mean())
+    return TensorError(stage, tensor, *map(float, figures))
 
-    max_abs: float = 0.0
-    largest: float = 0.0
-    error: float = 0.0
-    magnitude: float = 0.0
-    deviations: list[float] = field(default_factory=list)
 
-    def add(self, reference: AnyArray, found: AnyArray, deviation: float) -> None:
-        error = np.abs(found.astype(np.float64) - reference)
-        error[np.isnan(error)] = np.inf
-        self.max_abs = max(self.max_abs, float(error.max(initial=0.0)))
-        self.largest = max(self.largest, float(np.abs(reference).max(initial=0.0)))
-        self.error += float(error.sum())
-        self.magnitude += float(np.abs(reference, dtype=np.float64).sum())
-        self.deviations.append(deviation)
-
-    def result(self, stage: str, tensor: str) -> TensorError:
-        return TensorError(
-            stage,
-            tensor,
-            self.max_abs,
-            self.max_abs / (self.largest or 1.0),
-            self.error / (self.magnitude or 1.0),
-            float(np.mean(self.deviations)),
-        )
+def _sums(reference: AnyArray, found: AnyArray, deviation: float) -> tuple[float, ...]:
+    """Largest error and value, sum of errors and of values, and deviation."""
+    error = np.abs(found.astype(np.float64) - reference)
+    error[np.isnan(error)] = np.inf
+    value = np.abs(reference, dtype=np.float64)
+    return error.max(initial=0.0), value.max(initial=0.0), error.sum(), value.sum(), deviation
 
 
 @dataclass
@@ -178,11 +164,7 @@ class _Pair:
         self._plan = plan(bundle.manifest)
         self._source = PlainStages(bundle)
         self._converted = PlainStages(bundle, {n: stage.path for n, stage in changed.items()})
-        self.tensors = {
-            (name, spec.name): _TensorSums()
-            for name in changed
-            for spec in bundle.manifest.stages[name].outputs
-        }
+        self.tensors: dict[tuple[str, str], list[tuple[float, ...]]] = defaultdict(list)
         self._changed = tuple(changed)
         self.ends = [_EndSums() for _ in bundle.manifest.ways]
         self.signals = SignalPairs(self._plan)
@@ -198,7 +180,8 @@ class _Pair:
             reference = recording.makes[name]
             found = self._converted.run(name, recording.reads[name])
             for tensor, deviation in deviations(reference, found).items():
-                self.tensors[name, tensor].add(reference[tensor], found[tensor], deviation)
+                sums = _sums(reference[tensor], found[tensor], deviation)
+                self.tensors[name, tensor].append(sums)
         self.signals.add(source.signals, converted.signals)
         sides = (picture_of(self._manifest, form, image).ways for form in (source, converted))
         for end, *ways in zip(self.ends, *sides, strict=True):

@@ -10,8 +10,7 @@ import onnx_ir as ir
 from onnx import ModelProto
 
 from dyninfer.errors import ExportError, InputError
-from dyninfer.exporters.graph_builder import GraphBuilder
-from dyninfer.exporters.graphs import editable
+from dyninfer.exporters.graphs import GraphBuilder, editable
 from dyninfer.exporters.precision.clipping import BINS, Observed
 from dyninfer.exporters.probe import Probe, open_model
 from dyninfer.types import AnyArray, Int64Array
@@ -44,7 +43,7 @@ def observe(
     feed: Feed,
     *,
     histograms: bool,
-    memory_mib: int,
+    memory_mib: int = 512,
     tick: Tick = lambda: None,
 ) -> dict[str, Observed]:
     """What every tensor holds over all inputs.

@@ -26,12 +26,9 @@ _FOLLOWERS = frozenset({"Sigmoid", "Mul", "Relu", "LeakyRelu", "Clip", "HardSwis
 
 @dataclass(frozen=True)
 class Choice:
-    """What a conversion came to.
+    """A converted stage, and the layers that stay in float32.
 
-    Attributes:
-        model: the converted stage.
-        kept: layers that stay in float32.
-        deviation: largest over the stage's outputs, of ``model``; None where it was not looked at.
+    ``deviation`` is the largest over the stage's outputs; None where it was not looked at.
     """
 
     model: ModelProto
@@ -74,13 +71,7 @@ def quantise_within(
     Otherwise every layer is quantised alone, and those that deviate most alone are kept, the worst
     one, two, four, ..., until the bound holds or ``settings.max_float_share`` of the
     multiply-accumulates would be exceeded; of what was tried, the least deviation then counts.
-
-    Args:
-        model: from ``prepare_int8``.
-        observed: from ``observe_stage``.
-        samples: of the stage's inputs.
-        settings: target, method and bounds.
-        tick: told how many layers of how many were tried.
+    ``tick`` is told how many layers of how many were tried.
     """
     trial = Trial(closed(model), samples)
     full = to_int8(model, observed, settings)

@@ -40,12 +40,11 @@ class CalibrationMethod(str, Enum):
 class QuantTypes:
     """Element types of a quantised stage.
 
-    ``symmetric`` puts zero in the middle of an activation's range (zero point 0 where it is
-    signed); ``reduce_range`` gives weights 7 bits.
+    ``signed`` activations are symmetric too: their zero point is 0. ``reduce_range`` gives weights
+    7 bits.
     """
 
-    signed_activations: bool
-    symmetric: bool
+    signed: bool
     reduce_range: bool = False
 
 
@@ -69,19 +68,11 @@ def types_for(
         machine: architecture, as ``platform.machine`` tells; None for this machine's.
         flags: the processor's instruction sets as Linux calls them; None for this machine's.
     """
-    if target is Int8Target.TENSORRT:
-        return QuantTypes(signed_activations=True, symmetric=True)
-    if (machine or platform.machine()).lower() not in _X86:
-        return QuantTypes(signed_activations=True, symmetric=True)
+    if target is Int8Target.TENSORRT or (machine or platform.machine()).lower() not in _X86:
+        return QuantTypes(signed=True)
     if flags is None:
         flags = frozenset(cpu_field(read_cpuinfo(), "flags").split())
-    return QuantTypes(
-        signed_activations=False, symmetric=False, reduce_range=not flags & _DOT_PRODUCT_FLAGS
-    )
-
-
-def _nothing(_what: str, _done: int, _total: int) -> None:
-    pass
+    return QuantTypes(signed=False, reduce_range=not flags & _DOT_PRODUCT_FLAGS)
 
 
 Progress = Callable[[str, int, int], None]
@@ -95,14 +86,11 @@ class Int8Settings:
     Attributes:
         target: what will run them.
         method: how ranges are chosen.
-        percentile: share of values, in percent, that a range holds with ``PERCENTILE``; None for
-            the target's own, see :data:`PERCENTILES`.
         max_deviation: largest deviation of a stage's outputs (see ``deviation.py``) at which no
             layer is kept in float32.
         max_float_share: at most this share of a stage's multiply-accumulates stays in float32 for
             the sake of ``max_deviation``.
         search_samples: so many of the calibration pictures are used to find sensitive layers.
-        memory_mib: about this much is used for activations during calibration.
         progress: is told what is done.
 
     Raises:
@@ -111,24 +99,15 @@ class Int8Settings:
 
     target: Int8Target = Int8Target.CPU
     method: CalibrationMethod = CalibrationMethod.PERCENTILE
-    percentile: float | None = None
     max_deviation: float = 0.05
     max_float_share: float = 0.05
     search_samples: int = 4
-    memory_mib: int = 512
-    progress: Progress = _nothing
+    progress: Progress = lambda _what, _done, _total: None
 
     def __post_init__(self) -> None:
-        if not 50 < self.held_percent <= 100:
-            raise InputError(f"percentile is {self.percentile}, expected above 50 up to 100")
         if not 0 <= self.max_float_share <= 1:
             raise InputError(f"max_float_share is {self.max_float_share}, expected 0 to 1")
         if not self.max_deviation > 0:
             raise InputError(f"max_deviation is {self.max_deviation}, expected more than 0")
-        if self.search_samples < 1 or self.memory_mib < 1:
-            raise InputError("search_samples and memory_mib must be at least 1")
-
-    @property
-    def held_percent(self) -> float:
-        """``percentile``, or the target's own."""
-        return PERCENTILES[self.target] if self.percentile is None else self.percentile
+        if self.search_samples < 1:
+            raise InputError(f"search_samples is {self.search_samples}, expected at least 1")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from dyninfer.evaluation.coco import Truth
-from dyninfer.types import Float64Array, ImageArray
+from dyninfer.types import AnyArray, Float64Array, ImageArray
 
 _GREY = 114
 _TRIES = 20
@@ -58,9 +58,9 @@ def _cut(view: View, rng: np.random.Generator) -> View:
     new_height = max(1, int(height * min(1.0, share * rng.uniform(0.85, 1.15))))
     left = int(rng.integers(0, width - new_width + 1))
     top = int(rng.integers(0, height - new_height + 1))
-    picture = view.picture[top : top + new_height, left : left + new_width]
+    picture = np.ascontiguousarray(view.picture[top : top + new_height, left : left + new_width])
     if view.truth is None:
-        return View(np.ascontiguousarray(picture), None)
+        return View(picture, None)
     moved = view.truth.boxes_xyxy - np.array([left, top, left, top])
     boxes = np.clip(moved, 0, [new_width, new_height, new_width, new_height])
     visible = _areas(boxes) / np.maximum(_areas(moved), 1e-9)
@@ -70,7 +70,7 @@ def _cut(view: View, rng: np.random.Generator) -> View:
         class_ids=view.truth.class_ids[there],
         crowd=(view.truth.crowds | (visible < _PARTLY))[there],
     )
-    return View(np.ascontiguousarray(picture), truth)
+    return View(picture, truth)
 
 
 def _shrink(view: View, rng: np.random.Generator) -> View:
@@ -80,19 +80,18 @@ def _shrink(view: View, rng: np.random.Generator) -> View:
     left = int(rng.integers(0, canvas.shape[1] - width + 1))
     top = int(rng.integers(0, canvas.shape[0] - height + 1))
     canvas[top : top + height, left : left + width] = view.picture
-    if view.truth is None:
-        return View(canvas, None)
-    boxes = view.truth.boxes_xyxy + np.array([left, top, left, top])
-    return View(canvas, Truth(boxes, view.truth.class_ids, view.truth.crowd))
+    return _moved(view, canvas, lambda boxes: boxes + np.array([left, top, left, top]))
 
 
 def _mirror(view: View) -> View:
-    picture = np.ascontiguousarray(view.picture[:, ::-1])
-    if view.truth is None:
-        return View(picture, None)
-    boxes = np.array(view.truth.boxes_xyxy, np.float64)
-    boxes[:, [0, 2]] = picture.shape[1] - boxes[:, [2, 0]]
-    return View(picture, Truth(boxes, view.truth.class_ids, view.truth.crowd))
+    picture, width = np.ascontiguousarray(view.picture[:, ::-1]), view.picture.shape[1]
+    signs, edges = np.array([-1, 1, -1, 1]), np.array([width, 0, width, 0])
+    return _moved(view, picture, lambda boxes: edges + signs * boxes[:, [2, 1, 0, 3]])
+
+
+def _moved(view: View, picture: ImageArray, move: Callable[[AnyArray], AnyArray]) -> View:
+    truth = view.truth
+    return View(picture, truth and replace(truth, boxes_xyxy=move(truth.boxes_xyxy), areas=None))
 
 
 def _relight(picture: ImageArray, rng: np.random.Generator) -> ImageArray:

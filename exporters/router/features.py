@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from dyninfer.bundle.manifest import Manifest, TensorSpec
+from dyninfer.bundle.manifest import Manifest, Task, TensorSpec
 from dyninfer.errors import InputError
-
-DETECTION_OUTPUTS = ("boxes_xyxy", "class_scores")
 
 
 class FeatureKind(str, Enum):
@@ -75,14 +72,15 @@ class DetectionStatistics(nn.Module):
         same = (class_ids.unsqueeze(2) == class_ids.unsqueeze(1)).float()
         kept = ((overlap * same * self.surer).amax(dim=1) <= self._SUPPRESS_IOU).float()
         second = _second_class(scores, rows)
+        anywhere = scores.amax(dim=1)  # how sure it is of every class, wherever it is
         values = [
             *self._unsure_by_size(boxes, best, kept),
             (kept * torch.sigmoid((best - 0.1) / 0.03)).sum(1),
             (kept * torch.sigmoid((best - 0.5) / 0.05)).sum(1),
-            self._unsure_classes(scores),
+            (anywhere * (1 - anywhere)).sum(1),
             (kept * second * (best > self._FLOOR).float()).sum(1),
             _overlap_of_classes(overlap, same, best * kept, self._SUPPRESS_IOU),
-            _mean_of_best(best * kept, min(self._BEST, self._candidates)),
+            (best * kept).topk(min(self._BEST, self._candidates), dim=1).values.mean(dim=1),
         ]
         return torch.log1p(torch.stack(values, dim=1))
 
@@ -95,11 +93,6 @@ class DetectionStatistics(nn.Module):
         above_large = torch.sigmoid((side - self._LARGE) / self._SOFT_SIDE)
         weights = (1 - above_small, above_small * (1 - above_large), above_large)
         return [(unsure * weight).sum(1) for weight in weights]
-
-    def _unsure_classes(self, scores: Tensor) -> Tensor:
-        """(N,) of every class, how unsure it is that the image shows it anywhere."""
-        anywhere = scores.amax(dim=1)
-        return (anywhere * (1 - anywhere)).sum(1)
 
 
 class PooledFeatures(nn.Module):
@@ -140,13 +133,13 @@ def _overlap_of_classes(overlap: Tensor, same: Tensor, kept: Tensor, iou: float)
     return (doubled * kept.unsqueeze(2) * kept.unsqueeze(1)).sum(dim=(1, 2))
 
 
-def _mean_of_best(kept: Tensor, count: int) -> Tensor:
-    return kept.topk(count, dim=1).values.mean(dim=1)
+Features = DetectionStatistics | PooledFeatures
+"""Modules whose ``names`` are those of the columns that they compute."""
 
 
 def build_features(
     manifest: Manifest, exit_index: int, kind: FeatureKind
-) -> tuple[nn.Module, tuple[TensorSpec, ...]]:
+) -> tuple[Features, tuple[TensorSpec, ...]]:
     """The features of an exit and the outputs of its body that they read.
 
     Raises:
@@ -154,7 +147,7 @@ def build_features(
     """
     exit_ = manifest.ways[exit_index]
     outputs = {spec.name: spec for spec in manifest.stages[exit_.body].outputs}
-    detects = all(name in outputs for name in DETECTION_OUTPUTS)
+    detects = all(name in outputs for name in Task.DETECT.outputs)
     if kind is FeatureKind.AUTO:
         kind = FeatureKind.DETECTIONS if detects else FeatureKind.POOLED
     if kind is FeatureKind.DETECTIONS:
@@ -163,7 +156,7 @@ def build_features(
                 f"body {exit_.body!r} ends in {', '.join(outputs)}, without boxes_xyxy and "
                 "class_scores; fit its router with --features pooled"
             )
-        specs = tuple(outputs[name] for name in DETECTION_OUTPUTS)
+        specs = tuple(outputs[name] for name in Task.DETECT.outputs)
         image = manifest.image_inputs[exit_.image_input]
         boxes = _fixed_shape(specs[0])[1]
         return DetectionStatistics(image.height, image.width, boxes), specs
@@ -175,11 +168,6 @@ def build_features(
         )
     names = [f"{s.name}[{channel}]" for s in specs for channel in range(_fixed_shape(s)[1])]
     return PooledFeatures(names), specs
-
-
-def feature_names(module: nn.Module) -> tuple[str, ...]:
-    """Names of the columns that a module of this file computes."""
-    return cast("tuple[str, ...]", module.names)
 
 
 def _fixed_shape(spec: TensorSpec) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from dyninfer.evaluation.dataset import Samples
 from dyninfer.evaluation.routed_precision import RoutedPrecision
 from dyninfer.evaluation.router_quality import FITTED, SHARES, RouterComparison, compare
 from dyninfer.exporters.router.crossval import ExitData
-from dyninfer.exporters.router.features import FeatureKind, PooledFeatures, feature_names
+from dyninfer.exporters.router.features import FeatureKind, PooledFeatures
 from dyninfer.exporters.router.model import FittedRouter, LinearGain
 from dyninfer.exporters.router.observe import Observations, Reader, observe
 from dyninfer.exporters.router.write import NewRouter
@@ -58,7 +58,7 @@ class ExitFit:
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON."""
         module = self.router.module
-        names = feature_names(module.features)
+        names = module.features.names
         levels = (5, 25, 50, 75, 95)
         record: dict[str, Any] = {
             "exit": self.exit_index,

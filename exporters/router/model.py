@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from dyninfer.exporters.router.features import Features
 from dyninfer.types import Float64Array
 
 
@@ -16,9 +17,7 @@ from dyninfer.types import Float64Array
 class LinearGain:
     """A linear estimate of what an image gains by going on: larger is harder.
 
-    Attributes:
-        weights: (F,), for features as they are, not standardised.
-        bias: added to it.
+    The weights (F,) are for features as they are, not standardised.
     """
 
     weights: Float64Array
@@ -38,7 +37,7 @@ class FittedRouter(nn.Module):
 
     centre: Tensor
 
-    def __init__(self, features: nn.Module, centre: Float64Array, gain: LinearGain) -> None:
+    def __init__(self, features: Features, centre: Float64Array, gain: LinearGain) -> None:
         """``centre`` (F,) is subtracted first, which keeps float32 sums of many features exact."""
         super().__init__()
         self.features = features

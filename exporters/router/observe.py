@@ -9,21 +9,21 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dyninfer.bundle.manifest import Manifest, TensorSpec
+from dyninfer.bundle.manifest import TensorSpec
 from dyninfer.errors import RouterError
 from dyninfer.evaluation.dataset import Sample
 from dyninfer.evaluation.routed_precision import PictureMatches, match_picture
 from dyninfer.evaluation.traces import picture_of
 from dyninfer.exporters.router.augment import View, make_views
-from dyninfer.exporters.router.features import FeatureKind, build_features
+from dyninfer.exporters.router.features import FeatureKind, Features, build_features
 from dyninfer.exporters.router.losses import agreed_truth
 from dyninfer.images.reading import read_image
 from dyninfer.results.detections import Detections
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.runtime.detector import Detector
-from dyninfer.runtime.executor import Arrays, Trace
+from dyninfer.runtime.executor import Arrays
 from dyninfer.types import BoolArray, Float64Array, Int64Array
 
 _BATCH = 8
@@ -33,7 +33,7 @@ _BATCH = 8
 class Reader:
     """What the router of one exit reads, and of which outputs of the body."""
 
-    features: nn.Module
+    features: Features
     inputs: tuple[TensorSpec, ...]
 
 
@@ -70,15 +70,9 @@ def observe(
     options: Postprocess,
     progress: Callable[[], None] = lambda: None,
 ) -> Observations:
-    """Run all views of all pictures through all exits.
+    """Run all views, the picture and ``augment`` others, of all pictures through all exits.
 
-    Args:
-        detector: an opened cascade.
-        samples: pictures, all with their truth or all without.
-        kind: what the routers read.
-        augment: how many further views are made of every picture.
-        options: of the postprocessing.
-        progress: called after every view.
+    Either all samples have their truth or none has. ``progress`` is called after every view.
 
     Raises:
         InputError: a picture cannot be read, or a body has no outputs of this kind.
@@ -87,26 +81,34 @@ def observe(
     exits = detector.manifest.ways[:-1]
     readers = [Reader(*build_features(detector.manifest, k, kind)) for k in range(len(exits))]
     features: list[list[Float64Array]] = [[] for _ in readers]
-    photos, outcomes = [], []
+    photos, easiness, best, matches = [], [], [], []
     for photo, path, views in _batches(samples, augment):
         pictures = [view.picture for view in views]
         bodies = [exit_.body for exit_ in exits]
         seen = detector.trace(detector.prepare(pictures), keep=bodies)
         for index, reader in enumerate(readers):
-            rows = _read(reader, seen.stages[bodies[index]])
-            _check_finite(rows, index, path)
-            features[index].append(rows)
+            features[index].append(_read(reader, seen.stages[bodies[index]]))
+            if not np.isfinite(features[index][-1]).all():
+                raise RouterError(
+                    f"exit {index} gives values that are not finite for {path}; "
+                    "verify the bundle, or leave that picture out"
+                )
         for row, view in enumerate(views):
+            ways = picture_of(detector.manifest, seen, view.picture, row).ways
+            found = [cast(Detections, way.answer(options)) for way in ways]
+            truth = agreed_truth(found[-1]) if view.truth is None else view.truth
             photos.append(photo)
-            outcomes.append(_outcome(detector.manifest, seen, row, view, options))
+            easiness.append([np.nan if way.easiness is None else way.easiness for way in ways[:-1]])
+            best.append([each.confidences.max(initial=0.0) for each in found[:-1]])
+            matches.append(match_picture(truth, found))
             progress()
     return Observations(
         photos=np.array(photos, np.int64),
         original=np.arange(len(photos)) % (augment + 1) == 0,
         features=tuple(np.concatenate(rows) for rows in features),
-        easiness=np.array([outcome.easiness for outcome in outcomes], np.float64).T,
-        best=np.array([outcome.best for outcome in outcomes], np.float64).T,
-        matches=tuple(outcome.matches for outcome in outcomes),
+        easiness=np.array(easiness, np.float64).T,
+        best=np.array(best, np.float64).T,
+        matches=tuple(matches),
         labelled=samples[0].truth is not None,
         readers=tuple(readers),
     )
@@ -118,36 +120,6 @@ def _batches(samples: Sequence[Sample], augment: int) -> Iterator[tuple[int, Pat
         views = list(make_views(View(read_image(sample.path), sample.truth), augment, photo))
         for start in range(0, len(views), _BATCH):
             yield photo, sample.path, views[start : start + _BATCH]
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """One view: easiness and largest confidence at each exit but the last, and all matches."""
-
-    easiness: list[float]
-    best: list[float]
-    matches: PictureMatches
-
-
-def _outcome(
-    manifest: Manifest, seen: Trace, row: int, view: View, options: Postprocess
-) -> _Outcome:
-    ways = picture_of(manifest, seen, view.picture, row).ways
-    found = [cast(Detections, way.answer(options)) for way in ways]
-    truth = agreed_truth(found[-1]) if view.truth is None else view.truth
-    return _Outcome(
-        [np.nan if way.easiness is None else way.easiness for way in ways[:-1]],
-        [float(detections.confidences.max(initial=0.0)) for detections in found[:-1]],
-        match_picture(truth, found),
-    )
-
-
-def _check_finite(rows: Float64Array, exit_index: int, picture: Path) -> None:
-    if not np.isfinite(rows).all():
-        raise RouterError(
-            f"exit {exit_index} gives values that are not finite for {picture}; "
-            "verify the bundle, or leave that picture out"
-        )
 
 
 def _read(reader: Reader, made: Arrays) -> Float64Array:

@@ -18,13 +18,10 @@ _STEPS, _RATE = 400, 0.05  # enough to converge
 
 
 def fit_gain(features: Float64Array, losses: Float64Array) -> LinearGain | None:
-    """Fit a router to images whose losses are known, by DynamicDet's loss with weight decay.
+    """Fit to features (N, F) and losses (N, 2) through either exit, by DynamicDet's router loss.
 
-    Without a seed: all images at once, from weights of 0, by Adam (Kingma and Ba, ICLR 2015).
-
-    Args:
-        features: (N, F).
-        losses: (N, 2) through either exit.
+    Without a seed: all images at once, from weights of 0, with weight decay, by Adam (Kingma and
+    Ba, ICLR 2015).
 
     Returns:
         An estimate of the gain by going on with median 0 and standard deviation 1 on these

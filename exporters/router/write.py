@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dyninfer import __version__
 from dyninfer.bundle.folder import SUFFIX, Bundle
-from dyninfer.bundle.manifest import EASINESS, CascadeRoute, Exit, Manifest, Stage, TensorSpec
+from dyninfer.bundle.manifest import EASINESS, CascadeRoute, Manifest, Stage, TensorSpec
 from dyninfer.bundle.writing import write_bundle
 from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, StageExport, write_stage
 from dyninfer.exporters.router.model import FittedRouter
@@ -37,19 +37,14 @@ def write_routed(
     """Write a bundle with these routers, one for every exit but the last.
 
     ``calibration.json`` and ``parity.json`` stay behind: they do not hold for another router.
-    Engines that were built for a device stay behind as well.
-
-    Args:
-        old: the bundle that gives all other stages; it is not changed.
-        output: the folder to write.
-        routers: in the order of the exits.
-        record: how they were fitted, for ``router.json``.
-        overwrite: replace a bundle that is at ``output``.
+    Engines that were built for a device stay behind as well. ``record`` says how the routers were
+    fitted, for ``router.json``.
 
     Raises:
         ExportError: the bundle exists, cannot be written, or a router cannot be exported.
     """
-    kept = _stages_but_routers(old.manifest)
+    routed = old.manifest.deciders
+    kept = {name: stage for name, stage in old.manifest.stages.items() if name not in routed}
     names = [_free_name(kept, index, len(routers)) for index in range(len(routers))]
 
     def write(folder: Path) -> Manifest:
@@ -62,11 +57,6 @@ def write_routed(
         return _manifest(old.manifest, output.name.removesuffix(SUFFIX), kept | fitted, names)
 
     return write_bundle(output, write, overwrite=overwrite, router_record=record)
-
-
-def _stages_but_routers(manifest: Manifest) -> dict[str, Stage]:
-    routers = manifest.deciders
-    return {name: stage for name, stage in manifest.stages.items() if name not in routers}
 
 
 def _free_name(kept: Mapping[str, Stage], index: int, count: int) -> str:
@@ -100,15 +90,14 @@ def _manifest(
     old: Manifest, name: str, stages: Mapping[str, Stage], routers: Sequence[str]
 ) -> Manifest:
     """The old manifest with other routers, validated again."""
-    exits = [
-        Exit(**{**exit_.model_dump(), "router": router})
+    exits = (
+        exit_.model_copy(update={"router": router})
         for exit_, router in zip(old.ways, [*routers, None], strict=True)
-    ]
-    payload = {
-        **old.model_dump(),
+    )
+    changes = {
         "name": name,
-        "route": CascadeRoute(exits=tuple(exits)).model_dump(),
-        "stages": {key: stage.model_dump() for key, stage in stages.items()},
+        "route": CascadeRoute(exits=tuple(exits)),
+        "stages": stages,
         "written_by": f"dyninfer {__version__}",
     }
-    return Manifest.model_validate(payload)
+    return Manifest.model_validate({**dict(old), **changes})

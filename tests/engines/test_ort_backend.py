@@ -21,8 +21,7 @@ from dyninfer import BackendUnavailable, Bundle, EngineBuildError, InputError
 from dyninfer.bundle.manifest import TensorSpec
 from dyninfer.engines import open_backend
 from dyninfer.engines.base import check_tensor
-from dyninfer.engines.ort.backend import OrtBackend
-from dyninfer.engines.ort.tensor import MAX_BOUND, OrtWorkspace
+from dyninfer.engines.ort.tensor import MAX_BOUND
 from tests import support
 
 GATHER_FOLDER = support.ROOT / "engines" / "ort"
@@ -164,20 +163,6 @@ def test_outputs_stay_in_the_same_memory_and_nothing_grows_after_the_largest_bat
     assert workspace.allocated_bytes == size
     run(9)
     assert workspace.allocated_bytes > size
-
-
-@pytest.fixture
-def workspaces(monkeypatch: pytest.MonkeyPatch) -> list[OrtWorkspace]:
-    """Those that are made from here on, of all callers."""
-    made: list[OrtWorkspace] = []
-    make = OrtBackend.workspace
-
-    def watched(backend: OrtBackend) -> OrtWorkspace:
-        made.append(make(backend))
-        return made[-1]
-
-    monkeypatch.setattr(OrtBackend, "workspace", watched)
-    return made
 
 
 def test_a_detector_allocates_nothing_after_its_warm_up(workspaces, detector, small_bundle) -> None:

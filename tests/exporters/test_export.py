@@ -15,7 +15,6 @@ from dyninfer.bundle.folder import file_sha256
 from dyninfer.exporters.class_names import COCO, class_names_for
 from dyninfer.exporters.dynamicdet.export import (
     DynamicDetOptions,
-    check_source,
     choose_image_size,
     export_dynamicdet,
 )
@@ -113,9 +112,6 @@ def test_the_manifest_says_where_the_weights_came_from(small_bundle, small_check
     manifest = Bundle.open(small_bundle).manifest
     assert manifest.source.file_name == small_checkpoint.name
     assert manifest.source.sha256 == file_sha256(small_checkpoint)
-    check_source(small_checkpoint, manifest.source)
-    with support.refuses(CheckpointError, "small.pt"):
-        check_source(support.checkpoint_of("dy-yolov7"), manifest.source)
     assert (manifest.family, manifest.name) == ("dynamicdet", "small")
     assert {p.name for p in small_bundle.iterdir()} == {"bundle.json", "onnx"}
     for name, stage in manifest.stages.items():

@@ -59,7 +59,7 @@ class BoundRoute:
 
     def __init__(self) -> None:
         self._runs: list[tuple[Any, Any]] = []
-        self._memory: list[Arrays] = []
+        self.memory: list[Arrays] = []
 
     def add(self, session: Any, stage: Stage, inputs: Arrays, outputs: Arrays) -> None:
         """Add a session that reads and writes these arrays."""
@@ -68,7 +68,7 @@ class BoundRoute:
             binding.bind_input(spec.name, *_place(inputs[spec.name]))
         for spec in stage.outputs:
             binding.bind_output(spec.name, *_place(outputs[spec.name]))
-        self._memory += [inputs, outputs]  # bindings know addresses only
+        self.memory += [inputs, outputs]  # bindings know addresses only
         self._runs.append((session, binding))
 
     def run(self) -> None:

@@ -10,11 +10,9 @@ from torch import nn
 
 import dyninfer
 from dyninfer.benchmarks.baselines import of_torch
-from dyninfer.benchmarks.baselines.of_bundle import last_exit_manifest
 from dyninfer.benchmarks.baselines.of_torch import check_compiler
 from dyninfer.benchmarks.baselines.prepare import Contestants
-from dyninfer.benchmarks.baselines.routed import follow
-from dyninfer.benchmarks.baselines.setup import CallKind, Kind, Side
+from dyninfer.benchmarks.baselines.setup import CallKind, Kind
 from dyninfer.benchmarks.baselines.worker import Runner, open_contender
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BackendUnavailable, BundleError, InputError
@@ -41,8 +39,8 @@ def opened(plan: Contestants, name: str):
     return open_contender(plan.setups_of(name)[0])
 
 
-def expected(plan: Contestants, side: Side):
-    return open_contender(plan.setup(Kind.DYNINFER)).outputs(side)
+def expected(plan: Contestants, way: int):
+    return open_contender(plan.setup(Kind.DYNINFER)).outputs(way)
 
 
 def assert_same(found, reference) -> None:
@@ -51,19 +49,19 @@ def assert_same(found, reference) -> None:
 
 
 @pytest.mark.parametrize("name", ["single-graph-if", "naive", "pytorch-eager", "pytorch-folded"])
-@pytest.mark.parametrize("side", Side)
-def test_contenders_find_what_dyninfer_finds(small, name, side) -> None:
-    assert_same(opened(small, name).outputs(side), expected(small, side))
+@pytest.mark.parametrize("way", [0, 1])
+def test_contenders_find_what_dyninfer_finds(small, name, way) -> None:
+    assert_same(opened(small, name).outputs(way), expected(small, way))
 
 
-def test_the_sides_differ_and_the_last_exit_alone_finds_what_hard_images_show(small) -> None:
-    easy, hard = (expected(small, side) for side in Side)
+def test_the_ways_differ_and_the_last_exit_alone_finds_what_hard_images_show(small) -> None:
+    easy, hard = (expected(small, way) for way in (0, 1))
     assert easy["boxes_xyxy"].shape != hard["boxes_xyxy"].shape or not np.allclose(
         easy["boxes_xyxy"], hard["boxes_xyxy"]
     )
     alone = opened(small, "always-last-exit")
-    assert_same(alone.outputs(Side.HARD), hard)
-    assert_same(alone.outputs(Side.EASY), hard)
+    assert_same(alone.outputs(1), hard)
+    assert_same(alone.outputs(0), hard)
 
 
 def test_dyninfers_two_calls_run_the_exit_that_was_asked_for(small) -> None:
@@ -71,31 +69,30 @@ def test_dyninfers_two_calls_run_the_exit_that_was_asked_for(small) -> None:
     engines = contender._detector.engines
     for call in CallKind:
         before = {name: engine.run_count for name, engine in engines.items()}
-        contender.action(Side.EASY, call)()
+        contender.action(0, call)()
         ran = {name for name, engine in engines.items() if engine.run_count > before[name]}
         assert ran == {"first", "router", "head"}
-        contender.action(Side.HARD, call)()
+        contender.action(1, call)()
         assert engines["second"].run_count == before["second"] + 1
 
 
 def test_the_last_exit_alone_opens_nothing_else(small) -> None:
     contender = opened(small, "always-last-exit")
-    assert [engine.name for engine in contender._engines] == ["first", "second"]
-    contender.action(Side.HARD, CallKind.ENGINES)()
-    contender.action(Side.HARD, CallKind.API)()
-    assert [engine.run_count for engine in contender._engines] == [2, 2]
+    assert list(contender._engines) == ["first", "second"]
+    contender.action(1, CallKind.ENGINES)()
+    contender.action(1, CallKind.API)()
+    assert [engine.run_count for engine in contender._engines.values()] == [2, 2]
 
 
-@pytest.mark.parametrize("side", Side)
-def test_bound_outputs_are_those_of_the_ordinary_call(small, side) -> None:
+@pytest.mark.parametrize("way", [0, 1])
+def test_bound_outputs_are_those_of_the_ordinary_call(small, way) -> None:
     graph = opened(small, "single-graph-if")
-    run = graph.action(side, CallKind.ENGINES)
-    # whatever the binding does not keep alive is overwritten: the threshold of the other side
-    other = Side.HARD if side is Side.EASY else Side.EASY
-    taken = [np.array(other.threshold, np.float32) for _ in range(100)]
+    run = graph.action(way, CallKind.ENGINES)
+    # whatever the binding does not keep alive is overwritten: the threshold of the other way
+    taken = [np.array(0 if way else 2, np.float32) for _ in range(100)]
     bound = run()
     assert len(taken) == 100
-    for array, reference in zip(bound, graph.outputs(side).values(), strict=True):
+    for array, reference in zip(bound, graph.outputs(way).values(), strict=True):
         np.testing.assert_array_equal(array, reference)
 
 
@@ -135,8 +132,8 @@ def test_a_compiled_model_finds_what_dyninfer_finds(monkeypatch, tmp_path) -> No
     plan = contestants(support.write_two_exits(tmp_path / "two.dyn"), tmp_path)
     contender = opened(plan, "torch-compile")
     assert "compiled in" in contender.note
-    for side in Side:
-        assert_same(contender.outputs(side), expected(plan, side))
+    for way in range(2):
+        assert_same(contender.outputs(way), expected(plan, way))
 
 
 def test_without_a_compiler_nothing_is_compiled(monkeypatch, tmp_path) -> None:
@@ -164,46 +161,49 @@ def test_a_cascade_of_onnx_files_has_no_pytorch(tmp_path) -> None:
         opened(contestants(path, tmp_path), "pytorch-folded")
 
 
-def test_three_exits_run_to_the_first_and_to_the_last(tmp_path) -> None:
+def test_three_exits_run_to_every_one(tmp_path) -> None:
     plan = contestants(support.write_three_exits(tmp_path / "three.dyn"), tmp_path)
-    naive = opened(plan, "naive")
-    for side, offset in ((Side.EASY, 0), (Side.HARD, 2000)):
-        found = naive.outputs(side)
-        assert_same(found, expected(plan, side))
-        assert found["boxes_xyxy"][0, 0, 0] == pytest.approx(offset, abs=1.01)
-    assert_same(opened(plan, "always-last-exit").outputs(Side.HARD), expected(plan, Side.HARD))
-    assert list(last_exit_manifest(plan.manifest).image_inputs) == ["images"]
-    with support.refuses(InputError, "3 exits"):
-        plan.setups_of("single-graph-if")
+    for name in ("naive", "single-graph-if"):
+        contender = opened(plan, name)
+        for way, offset in enumerate((0, 1000, 2000)):
+            found = contender.outputs(way)
+            assert_same(found, expected(plan, way))
+            assert found["boxes_xyxy"][0, 0, 0] == pytest.approx(offset, abs=1.01)
+    alone = opened(plan, "always-last-exit")
+    assert_same(alone.outputs(2), expected(plan, 2))
+    assert list(alone._engines) == ["body_1", "body_3"]
+    assert list(alone._inputs) == ["images"]
 
 
-def test_one_exit_has_one_side(tmp_path) -> None:
-    plan = contestants(support.write_static(tmp_path / "static.dyn"), tmp_path)
-    assert plan.sides == (Side.HARD,)
-    for name in ("naive", "always-last-exit"):
-        assert_same(opened(plan, name).outputs(Side.HARD), expected(plan, Side.HARD))
+@pytest.mark.parametrize(
+    "write", [support.write_select_detectors, support.write_select_classifiers]
+)
+def test_a_chooser_runs_for_every_branch_but_not_for_the_last_alone(tmp_path, write) -> None:
+    plan = contestants(write(tmp_path / "select.dyn"), tmp_path)
+    for name in ("naive", "single-graph-if"):
+        contender = opened(plan, name)
+        for way in range(2):
+            assert_same(contender.outputs(way), expected(plan, way))
+    ours = open_contender(plan.setup(Kind.DYNINFER))
+    ours.action(0, CallKind.ENGINES)()
+    assert ours._detector.engines["chooser"].run_count == 1
+    alone = opened(plan, "always-last-exit")
+    assert_same(alone.outputs(1), expected(plan, 1))
+    assert "chooser" not in alone._engines
 
 
-def test_without_a_router_the_side_decides(tmp_path) -> None:
+@pytest.mark.parametrize("write", [support.write_static, support.write_static_two_stages])
+def test_one_exit_has_one_way(tmp_path, write) -> None:
+    plan = contestants(write(tmp_path / "static.dyn"), tmp_path)
+    for name in ("naive", "always-last-exit", "single-graph-if"):
+        assert_same(opened(plan, name).outputs(0), expected(plan, 0))
+
+
+def test_without_a_router_the_way_decides(tmp_path) -> None:
     plan = contestants(support.write_two_exits(tmp_path / "two.dyn", router=False), tmp_path)
     naive = opened(plan, "naive")
-    for side in Side:
-        assert_same(naive.outputs(side), expected(plan, side))
-
-
-@pytest.mark.parametrize(("easiness", "hard"), [(0.49, True), (0.5, False), (float("nan"), True)])
-def test_the_threshold_is_strict_and_nan_is_hard(tmp_path, easiness, hard) -> None:
-    manifest = Bundle.open(support.write_two_exits(tmp_path / "two.dyn")).manifest
-    ran: list[str] = []
-
-    def run(stage, _tensors):
-        ran.append(stage)
-        outputs = {"boxes_xyxy": stage, "class_scores": stage}
-        return {"easiness": np.array([easiness], np.float32), **outputs}
-
-    found = follow(manifest, {}, 0.5, run)
-    assert ran == ["first", "router", "second" if hard else "head"]
-    assert found == {"boxes_xyxy": ran[-1], "class_scores": ran[-1]}
+    for way in range(2):
+        assert_same(naive.outputs(way), expected(plan, way))
 
 
 def test_a_runner_tells_the_median_and_wakes_up_first() -> None:
@@ -211,7 +211,7 @@ def test_a_runner_tells_the_median_and_wakes_up_first() -> None:
         note = ""
         runs = 0
 
-        def action(self, _side, _call):
+        def action(self, _way, _call):
             def run() -> None:
                 self.runs += 1
 
@@ -219,11 +219,11 @@ def test_a_runner_tells_the_median_and_wakes_up_first() -> None:
 
     contender = Counted()
     runner = Runner(contender)
-    first = runner.run(Side.EASY, CallKind.API, 4, wake=True)
+    first = runner.run(0, CallKind.API, 4, wake=True)
     assert contender.runs == 5
     assert first["ms"] > 0
     assert first["idle_cpu_ms"] == 0  # there was nothing before
-    assert runner.run(Side.EASY, CallKind.API, 1, wake=False)["idle_cpu_ms"] >= 0
+    assert runner.run(0, CallKind.API, 1, wake=False)["idle_cpu_ms"] >= 0
     assert contender.runs == 6
 
 
@@ -252,7 +252,7 @@ def write_detector(path, shape, kind=TensorProto.FLOAT):
 def test_another_detector_gets_noise_of_its_own_shape_and_type(tmp_path, declared, shape, kind):
     plan = contestants(support.write_two_exits(tmp_path / "two.dyn"), tmp_path)
     contender = opened(plan, str(write_detector(tmp_path / "other.onnx", declared, kind)))
-    (found,) = contender.outputs(Side.EASY).values()
+    (found,) = contender.outputs(0).values()
     assert found.shape == shape
     assert found.dtype == (np.float32 if kind == TensorProto.FLOAT else np.uint8)
     assert len(np.unique(found)) > 10

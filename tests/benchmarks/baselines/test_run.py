@@ -10,7 +10,7 @@ from dyninfer.benchmarks.baselines.child import ChildError
 from dyninfer.benchmarks.baselines.contest import Contest, Entry, calls_in_a_turn
 from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.run import run_baselines
-from dyninfer.benchmarks.baselines.setup import CallKind, Kind, Side
+from dyninfer.benchmarks.baselines.setup import CallKind, Kind
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BundleError, InputError
 from dyninfer.runtime.engine_choice import EngineChoice
@@ -49,7 +49,7 @@ def none_is_left(pids: list[int]) -> bool:
     return bool(pids) and not any(map(is_running, pids))
 
 
-def test_baselines_are_timed_in_turns_on_both_sides(two, pids) -> None:
+def test_baselines_are_timed_in_turns_on_every_way(two, pids) -> None:
     steps: list[tuple[str, int, int]] = []
     names = ["single-graph-if", "always-last-exit", "naive", "pytorch-eager"]
     found = run_baselines(
@@ -58,14 +58,14 @@ def test_baselines_are_timed_in_turns_on_both_sides(two, pids) -> None:
     both = {"dyninfer", "single-graph-if", "always-last-exit"}
     entries = {*both, *(f"{name}, engines only" for name in both), "naive"}
     assert {(t.name, t.side) for t in found.times} == {
-        (name, side) for name in entries for side in ("easy", "hard")
+        (name, side) for name in entries for side in ("exit 0", "exit 1")
     }
     assert all(len(t.times_ms) == 3 and min(t.times_ms) > 0 and t.what for t in found.times)
     assert {(r.baseline, r.side) for r in found.ratios} == {
         (name, side)
         for name in entries
         if not name.startswith("dyninfer")
-        for side in ("easy", "hard")
+        for side in ("exit 0", "exit 1")
     }
     assert {m.name for m in found.memory} == {*both, "naive"}
     assert all(0 < m.loaded_mib <= m.peak_mib and m.load_ms > 0 for m in found.memory)
@@ -77,8 +77,8 @@ def test_baselines_are_timed_in_turns_on_both_sides(two, pids) -> None:
         "naive": pytest.approx(0, abs=1e-6),
     }
     assert "pilot" in found.notes["single-graph-if"]
-    timed = [(what.split()[1], done, of) for what, done, of in steps if "timing" in what]
-    assert timed == [(side, done, 3) for side in ("easy", "hard") for done in (1, 2, 3)]
+    timed = [(what[7:13], done, of) for what, done, of in steps if "timing" in what]
+    assert timed == [(way, done, 3) for way in ("exit 0", "exit 1") for done in (1, 2, 3)]
     assert none_is_left(pids)
 
 
@@ -120,17 +120,34 @@ def test_a_file_that_is_no_detector_is_reported_and_the_rest_goes_on(two, tmp_pa
     assert {r.baseline for r in found.ratios} == {"naive"}
 
 
-def test_three_exits_have_no_single_graph(tmp_path) -> None:
-    path = support.write_three_exits(tmp_path / "three.dyn")
+@pytest.mark.parametrize(
+    ("write", "ways"),
+    [
+        (support.write_three_exits, ["exit 0", "exit 1", "exit 2"]),
+        (support.write_select_detectors, ["branch 0", "branch 1"]),
+        (support.write_select_classifiers, ["branch 0", "branch 1"]),
+    ],
+)
+def test_every_way_of_every_route_is_compared(tmp_path, write, ways) -> None:
+    path = write(tmp_path / "any.dyn")
+    names = ["single-graph-if", "always-last-exit", "naive"]
+    found = run_baselines(path, names, memory=False, **QUICK)
+    assert found.unavailable == {}
+    assert {(r.baseline, r.side) for r in found.ratios} >= {(n, way) for n in names for way in ways}
+    assert all(found.differences[name] == pytest.approx(0, abs=1e-6) for name in names)
+
+
+def test_without_a_router_there_is_no_single_graph(tmp_path) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn", router=False)
     found = run_baselines(path, ["single-graph-if", "naive"], memory=False, **QUICK)
-    assert "3 exits" in found.unavailable["single-graph-if"]
-    assert {r.side for r in found.ratios} == {"easy", "hard"}
+    assert "lacks a router" in found.unavailable["single-graph-if"]
+    assert {r.side for r in found.ratios} == {"exit 0", "exit 1"}
 
 
-def test_one_exit_is_timed_on_one_side(tmp_path) -> None:
+def test_one_exit_is_timed_on_one_way(tmp_path) -> None:
     path = support.write_static(tmp_path / "static.dyn")
     found = run_baselines(path, ["always-last-exit"], memory=False, **QUICK)
-    assert {t.side for t in found.times} == {"hard"}
+    assert {t.side for t in found.times} == {"exit 0"}
 
 
 def test_an_unknown_name_is_refused_before_anything_runs(two, monkeypatch) -> None:
@@ -179,7 +196,7 @@ def test_a_contender_that_dies_on_the_way_drops_out_and_the_rest_goes_on(two, tm
             if next(rounds) == 1:
                 os.kill(victim, 9)
 
-        samples = opened.time_in_turns(entries, Side.EASY, 4, 0.0, kill_after_two)
+        samples = opened.time_in_turns(entries, 0, 4, 0.0, kill_after_two)
         assert [found.entry.contender for found in samples] == ["dyninfer"]
         assert len(samples[0].times_ms) == 4
         assert "killed" in opened.unavailable["naive"]

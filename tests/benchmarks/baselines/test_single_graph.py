@@ -9,8 +9,6 @@ from dyninfer.engines.ort.runtime import ort, session_options
 from dyninfer.errors import InputError
 from tests import support
 
-NAMES = ["boxes_xyxy", "class_scores", "easiness"]
-
 
 def session_of(bundle, folder):
     path = write_single_graph(bundle, folder / "single.onnx")
@@ -20,8 +18,12 @@ def session_of(bundle, folder):
 
 
 def answer(session, images, threshold):
-    inputs = {"images": images, "threshold": np.array(threshold, np.float32)}
-    return dict(zip(NAMES, session.run(NAMES, inputs), strict=True))
+    return answers(session, {"images": images, "threshold_0": np.array(threshold, np.float32)})
+
+
+def answers(session, inputs):
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
 
 
 def assert_equal_answers(detector, session, images, threshold):
@@ -74,13 +76,57 @@ def test_the_comparison_is_strict_and_nan_is_hard(two_exits, tmp_path, easiness,
 def test_the_shapes_say_that_it_takes_one_image(two_exits, tmp_path):
     session = session_of(two_exits.bundle, tmp_path)
     shapes = {value.name: value.shape for value in session.get_inputs()}
-    assert shapes == {"images": [1, 3, 8, 8], "threshold": []}
+    assert shapes == {"images": [1, 3, 8, 8], "threshold_0": []}
     assert [value.shape for value in session.get_outputs()] == [[1, 1, 4], [1, 1, 2], [1]]
 
 
-def test_three_exits_are_refused(three_exits):
-    with pytest.raises(InputError, match="has 3 exits"):
-        build_single_graph(three_exits.bundle)
+@pytest.mark.parametrize(
+    ("codes", "thresholds", "offset"),
+    [
+        ((0.5, 0.1, 7), (0.5, 0.5), 0),
+        ((0.4, 0.5, 7), (0.5, 0.5), 1000),
+        ((0.4, 0.4, 7), (0.5, 0.5), 2000),
+        ((0.9, 0.9, 7), (2, 0), 1000),
+        ((-1.0, 0.9, 7), (0, 0), 1000),
+    ],
+)
+def test_three_exits_are_nested(three_exits, tmp_path, codes, thresholds, offset):
+    session = session_of(three_exits.bundle, tmp_path)
+    images = {"images": support.coded_images([codes]), "images_2": support.coded_images([codes], 4)}
+    levels = {f"threshold_{k}": np.array(level, np.float32) for k, level in enumerate(thresholds)}
+    found = answers(session, images | levels)
+    assert found["boxes_xyxy"][0, 0, 0] == pytest.approx(7 + offset, abs=1e-4)
+    easiness = codes[0] if codes[0] >= 0 else np.nan
+    assert found["easiness"] == pytest.approx([easiness], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("codes", "bias", "offset"),
+    [
+        ((0.5, 0.4, 7), (0, 0), 0),
+        ((0.4, 0.4, 7), (0, 0), 0),
+        ((0.4, 0.5, 7), (0, 0), 1000),
+        ((0.4, 0.5, 7), (1e9, 0), 0),
+        ((0.9, 0.5, 7), (0, 1e9), 1000),
+        ((-1.0, 0.5, 7), (0, 0), 1000),
+    ],
+)
+def test_a_chooser_takes_the_largest_score_and_the_last_branch_for_nan(
+    tmp_path, codes, bias, offset
+):
+    path = support.write_select_detectors(tmp_path / "select.dyn")
+    session = session_of(dyninfer.Bundle.open(path), tmp_path)
+    images = {"images": support.coded_images([codes]), "images_2": support.coded_images([codes], 4)}
+    found = answers(session, images | {"bias": np.array(bias, np.float32)})
+    assert found["boxes_xyxy"][0, 0, 0] == pytest.approx(7 + offset)
+
+
+def test_a_static_bundle_of_two_stages_is_one_graph(tmp_path):
+    path = support.write_static_two_stages(tmp_path / "static.dyn")
+    session = session_of(dyninfer.Bundle.open(path), tmp_path)
+    found = answers(session, {"images": support.coded_images([(0, 0, 7)])})
+    assert list(found) == ["boxes_xyxy", "class_scores"]
+    assert found["boxes_xyxy"][0, 0, 0] == pytest.approx(7)
 
 
 def test_a_cascade_without_router_is_refused(tmp_path):

@@ -22,13 +22,16 @@ from tests.support import (
     write_two_exits,
 )
 
+WAYS = {"easy": "exit 0", "hard": "exit 1"}
+NAMES = tuple(WAYS.values())
+
 
 def baselines(**ratio_by_side: float) -> Baselines:
     return Baselines(
         rounds=2,
         times=(),
         ratios=tuple(
-            BaselineRatio("always-last-exit", side, RatioEstimate(ratio, 0, 2, 0.95, 2))
+            BaselineRatio("always-last-exit", WAYS[side], RatioEstimate(ratio, 0, 2, 0.95, 2))
             for side, ratio in ratio_by_side.items()
         ),
         memory=(),
@@ -49,12 +52,12 @@ def baselines(**ratio_by_side: float) -> Baselines:
 def test_ratios_tell_where_the_cascade_stops_paying(
     easy: float, hard: float, expected: float
 ) -> None:
-    assert break_even_measured(baselines(easy=easy, hard=hard)) == pytest.approx(expected)
+    assert break_even_measured(baselines(easy=easy, hard=hard), NAMES) == pytest.approx(expected)
 
 
 def test_without_both_sides_there_is_no_answer() -> None:
-    assert break_even_measured(baselines()) is None
-    assert break_even_measured(baselines(easy=0.5)) is None
+    assert break_even_measured(baselines(), NAMES) is None
+    assert break_even_measured(baselines(easy=0.5), NAMES) is None
 
 
 def test_the_measured_one_is_in_the_model(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 import dyninfer
 from dyninfer.benchmarks.latency.forced import (
     ForcedHard,
+    ForcedWay,
     as_fraction,
     calls_in_period,
     hard_rows_by_call,
     spread_rows,
 )
-from dyninfer.routing.policy import Policy
+from dyninfer.routing.policy import DecisionPoint, Policy
 from tests import support
 
 percents = st.integers(0, 100).map(lambda percent: percent / 100)
@@ -27,7 +28,13 @@ batches = st.integers(1, 16)
 def masks_of(policy: ForcedHard, calls: int) -> np.ndarray:
     """(calls, batch), as the first exit asks; what the easiness is must not matter."""
     easiness = np.linspace(0, 1, policy.batch, dtype=np.float32)
-    return np.array([policy.continues(easiness, 0) for _ in range(calls)])
+    point = first_of_two(policy.batch)
+    return np.array([policy.decide(easiness, point) == 1 for _ in range(calls)])
+
+
+def first_of_two(images: int) -> DecisionPoint:
+    ways = (frozenset({0}), frozenset({1}))
+    return DecisionPoint(0, "easiness", ways, np.arange(images))
 
 
 def test_a_quarter_of_eight_is_two_rows_in_every_call() -> None:
@@ -83,9 +90,9 @@ def test_every_row_of_a_batch_is_hard_at_some_time(fraction: float, batch: int) 
 
 def test_callers_at_once_share_one_sequence() -> None:
     policy = ForcedHard(0.25, 1)
-    easiness = np.ones(1, np.float32)
+    easiness, point = np.ones(1, np.float32), first_of_two(1)
     with ThreadPoolExecutor(8) as threads:
-        masks = list(threads.map(lambda _: policy.continues(easiness, 0), range(400)))
+        masks = list(threads.map(lambda _: policy.decide(easiness, point), range(400)))
     assert np.concatenate(masks).sum() == 100
 
 
@@ -99,6 +106,23 @@ def test_hard_images_go_on_to_the_last_of_three_exits(three_exits: dyninfer.Dete
     pictures = support.random_pictures(4)
     exits = [found.exit_index for found in three_exits(pictures)]
     assert sorted(exits) == [0, 0, 2, 2]
+
+
+def test_every_way_of_a_cascade_can_be_forced_and_the_routers_run(
+    three_exits: dyninfer.Detector,
+) -> None:
+    for way in range(3):
+        found = three_exits(support.random_pictures(2), policy=ForcedWay(way))
+        assert [result.exit_index for result in found] == [way, way]
+        assert all(result.easiness is not None for result in found)
+
+
+def test_a_chooser_runs_before_the_branch_that_is_forced(tmp_path) -> None:
+    with dyninfer.load(support.write_select_detectors(tmp_path / "s.dyn")) as detector:
+        for way in range(2):
+            (found,) = detector(support.random_pictures(1), policy=ForcedWay(way))
+            assert found.exit_index == way
+            assert "chooser" in found.timings_ms
 
 
 def test_it_is_a_policy_that_reads_the_router(two_exits: dyninfer.Detector) -> None:
@@ -129,12 +153,12 @@ def test_the_finest_shares_are_exact(fraction: float) -> None:
 
 def test_a_call_of_another_size_is_refused() -> None:
     with support.refuses(dyninfer.PolicyError, "2 images", "expected 4"):
-        ForcedHard(0.5, 4).continues(np.ones(2, np.float32), 0)
+        ForcedHard(0.5, 4).decide(np.ones(2, np.float32), first_of_two(2))
 
 
 def test_one_exit_is_refused(tmp_path) -> None:
     with (
         dyninfer.load(support.write_static(tmp_path / "one.dyn")) as detector,
-        support.refuses(dyninfer.PolicyError, "one exit"),
+        support.refuses(dyninfer.PolicyError, "one way"),
     ):
         detector.policy = ForcedHard(0.5, 1)

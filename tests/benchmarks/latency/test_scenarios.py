@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import dyninfer
 from dyninfer.benchmarks.latency.scenario_record import Scenario
-from dyninfer.benchmarks.latency.scenarios import Choices, check_measurable, make_scenarios
+from dyninfer.benchmarks.latency.scenarios import Choices, make_scenarios
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Manifest, Task
+from dyninfer.bundle.manifest import Manifest
 from tests import support
 from tests.support import refuses
 
@@ -70,6 +71,7 @@ def test_decoding_is_run_by_itself_whatever_the_batches_and_callers(routed: Mani
         (Scenario(8, 1.0, 2), "batch 8, 100 % hard, 2 callers"),
         (Scenario(1, 0.001, rate_per_s=20.0), "batch 1, 0.1 % hard, 20 calls/s"),
         (Scenario(1, 0.0, decode=True), "batch 1, 0 % hard, with decoding"),
+        (Scenario(2, way="branch 1", concurrency=3), "batch 2, branch 1, 3 callers"),
     ],
 )
 def test_a_scenario_has_a_name(scenario: Scenario, name: str) -> None:
@@ -77,8 +79,10 @@ def test_a_scenario_has_a_name(scenario: Scenario, name: str) -> None:
 
 
 def test_one_exit_has_one_way_to_go(static: Manifest) -> None:
-    assert make_scenarios(static, Choices(as_routed=True)) == (Scenario(1, 1.0), Scenario(8, 1.0))
-    assert make_scenarios(static, Choices((1,), (1.0,))) == (Scenario(1, 1.0),)
+    only = Scenario(way="exit 0")
+    both = (only, replace(only, batch=8))
+    assert make_scenarios(static, Choices(as_routed=True)) == both
+    assert make_scenarios(static, Choices((1,), (1.0,))) == (only,)
     with refuses(dyninfer.PolicyError, "one exit", "leave --hard out"):
         make_scenarios(static, Choices(hard=(0.5,)))
 
@@ -101,7 +105,31 @@ def test_a_scenario_is_run_once(routed: Manifest) -> None:
     assert len(make_scenarios(routed, Choices((1, 1), (0.5, 0.5)))) == 1
 
 
-def test_a_classifier_is_refused(routed: Manifest) -> None:
-    check_measurable(routed)
-    with refuses(dyninfer.InputError, "classifies", "detectors"):
-        check_measurable(routed.model_copy(update={"task": Task.CLASSIFY}))
+@pytest.fixture(scope="module", params=["three", "classifiers", "detectors"])
+def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    write = {
+        "three": support.write_three_exits,
+        "classifiers": support.write_select_classifiers,
+        "detectors": support.write_select_detectors,
+    }[request.param]
+    return Bundle.open(write(tmp_path_factory.mktemp("b") / "some.dyn")).manifest
+
+
+def test_every_way_is_measured_and_what_a_chooser_makes_of_them(several: Manifest) -> None:
+    found = [scenario.name for scenario in make_scenarios(several, Choices((1,)))]
+    if len(several.ways) == 3:
+        assert found == [
+            "batch 1, 0 % hard",
+            "batch 1, exit 1",
+            "batch 1, 50 % hard",
+            "batch 1, 100 % hard",
+        ]
+    else:
+        assert found == ["batch 1, branch 0", "batch 1, branch 1", "batch 1, as routed"]
+
+
+def test_shares_that_were_asked_for_take_the_place_of_the_ways(several: Manifest) -> None:
+    found = [s.name for s in make_scenarios(several, Choices((4,), (0.25, 1.0)))]
+    last = "100 % hard" if len(several.ways) == 3 else "branch 1"
+    own = [] if len(several.ways) == 3 else ["batch 4, as routed"]
+    assert found == ["batch 4, 25 % hard", f"batch 4, {last}", *own]

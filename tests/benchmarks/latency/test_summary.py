@@ -8,7 +8,7 @@ import dyninfer
 from dyninfer.benchmarks.latency.scenario_record import Scenario, SpanKind, WarmUp
 from dyninfer.benchmarks.latency.slices import Slice, TimedCall
 from dyninfer.benchmarks.latency.spans import in_order, span_times, spans_of_slice
-from dyninfer.benchmarks.latency.summary import stages_in_order, summarise
+from dyninfer.benchmarks.latency.summary import summarise
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
 from tests import support
@@ -43,7 +43,7 @@ def test_no_call_is_refused(manifest: Manifest) -> None:
 
 def test_spans_of_a_mixed_call_add_up_to_its_time(manifest: Manifest) -> None:
     piece = slice_of(call_of(24, EASY, HARD))
-    spans = {span.name: span for span in span_times([piece], stages_in_order(manifest))}
+    spans = {span.name: span for span in span_times([piece], manifest.route.stages)}
     assert list(spans) == ["prepare", "first", "head", "second", "other"]
     assert {name: span.ms_per_image.value for name, span in spans.items()} == {
         "prepare": 1,

@@ -219,7 +219,7 @@ def test_slow_calls_are_compared_in_fewer_rounds(
 def test_a_bundle_of_one_exit_is_measured(tmp_path: Path) -> None:
     path = support.write_static(tmp_path / "one.dyn")
     found = take_record(replace(request_of(path), choices=Choices(batches=(1,))))
-    assert [result.scenario.name for result in found.scenarios] == ["batch 1, 100 % hard"]
+    assert [result.scenario.name for result in found.scenarios] == ["batch 1, exit 0"]
     assert found.scenarios[0].hard_fraction == 1.0
 
 
@@ -311,8 +311,8 @@ def test_a_record_without_times_that_can_be_is_refused_before_it_breaks_somethin
 
 def test_a_record_of_a_later_dyninfer_asks_for_an_upgrade(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
-    path.write_text('{"schema_version": 2, "another": "format"}')
-    with support.refuses(dyninfer.InputError, "schema version 2", "reads up to 1", "upgrade"):
+    path.write_text('{"schema_version": 3, "another": "format"}')
+    with support.refuses(dyninfer.InputError, "schema version 3", "reads up to 2", "upgrade"):
         read_record(path)
 
 
@@ -322,6 +322,7 @@ def test_a_record_of_a_later_dyninfer_asks_for_an_upgrade(tmp_path: Path) -> Non
         (("measured", "exits"), 10**9, "measured.exits"),
         (("measured", "exits"), 0, "measured.exits"),
         (("measured", "exits"), 1, "exit 1, and measured.exits is 1"),
+        (("measured", "ways"), ["exit 0"], "1 names of ways, and measured.exits is 2"),
         (("pictures", "easiness"), [[0.5], [0.5]], "2 routers"),
     ],
 )

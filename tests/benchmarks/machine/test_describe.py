@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from dyninfer.benchmarks.machine import describe as machine
 from dyninfer.benchmarks.memory import peak_memory_mib, peak_of_status
+from dyninfer.hardware import cpu_field
 from tests.benchmarks.machine.machine_trees import orin_nano, write_tree
 from tests.benchmarks.machine.nvml_standin import FakeGpu, FakeNvml
 
@@ -76,7 +77,7 @@ def test_no_number_of_a_single_device_is_kept(tmp_path):
 
 
 def test_model_and_relevant_flags_are_read():
-    assert machine.cpu_model(CPUINFO) == "Some CPU @ 2.00GHz"
+    assert cpu_field(CPUINFO, "model name") == "Some CPU @ 2.00GHz"
     assert machine.cpu_flags(CPUINFO) == ("avx2", "avx512f", "avx512_vnni")
 
 
@@ -85,7 +86,7 @@ def test_arm_calls_its_flags_features():
 
 
 def test_a_system_that_tells_nothing_gives_empty_answers():
-    assert machine.cpu_model("") == ""
+    assert cpu_field("", "model name") == ""
     assert machine.cpu_flags("") == ()
     assert machine.memory_gib("") is None
 

@@ -11,7 +11,7 @@ from dyninfer.benchmarks.machine import (
     joules_per_image,
     measure_idle_watts,
 )
-from dyninfer.benchmarks.machine.integrator import PowerIntegrator
+from dyninfer.benchmarks.machine.meters import PowerIntegrator
 from dyninfer.errors import DyninferError, InputError
 from tests.benchmarks.machine.jtop_standin import FakeJtop
 from tests.benchmarks.machine.machine_trees import (

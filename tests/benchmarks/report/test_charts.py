@@ -21,7 +21,7 @@ from dyninfer.benchmarks.report.distributions import (
 from dyninfer.benchmarks.report.easiness import BINS, easiness_chart, histogram
 from dyninfer.benchmarks.report.model_chart import model_chart
 from dyninfer.benchmarks.report.spans import patterns, segments, spans_chart
-from dyninfer.benchmarks.report.svg import Element
+from dyninfer.benchmarks.report.svg import NARROW, WIDE, Element
 from tests.benchmarks.report.report_records import (
     baselines,
     estimate,
@@ -79,10 +79,11 @@ def test_the_mark_of_the_curve_stands_on_its_point() -> None:
     curve, quality = RECORD.pictures.curve, quality_of(RECORD.pictures.curve)
     assert quality is not None
     drawn = curve_chart(curve, quality, 7)
-    assert len(drawn.wide) == len(drawn.narrow) == len(curve)
-    x, y = drawn.wide[7]
+    wide, narrow = drawn.places[f"marker-{WIDE}"], drawn.places[f"marker-{NARROW}"]
+    assert len(wide) == len(narrow) == len(curve)
+    x, y = wide[7]
     assert f'transform="translate({x:.2f} {y:.2f})"' in drawn.chart.wide.render()
-    xs, ys = zip(*drawn.wide, strict=True)
+    xs, ys = zip(*wide, strict=True)
     assert list(xs) == sorted(xs)
     assert list(ys) == sorted(ys, reverse=True)  # AP rises with the share of hard images
 
@@ -90,21 +91,20 @@ def test_the_mark_of_the_curve_stands_on_its_point() -> None:
 @given(st.lists(st.floats(-0.5, 1.5) | st.none(), max_size=60))
 def test_every_picture_is_counted_once(easiness) -> None:
     counts = histogram(easiness)
-    assert len(counts.counts) == BINS
-    assert sum(counts.counts) + counts.unknown == len(easiness)
-    assert counts.unknown == easiness.count(None)
+    assert len(counts) == BINS
+    assert sum(counts) == len(easiness) - easiness.count(None)
 
 
 def test_the_outermost_parts_hold_zero_and_one() -> None:
-    counts = histogram([0.0, 1.0, 1.0, None]).counts
+    counts = histogram([0.0, 1.0, 1.0, None])
     assert (counts[0], counts[-1], sum(counts)) == (1, 2, 3)
 
 
 def test_the_threshold_s_line_stands_between_the_counts_that_it_parts() -> None:
     drawn = easiness_chart([0.1, 0.9, None], 1, [0.0, 0.5, 1.5], 1)
-    assert drawn.unknown == 1
-    assert drawn.wide[0] < drawn.wide[1] < drawn.wide[2]
-    assert drawn.wide[1] == pytest.approx((drawn.wide[0] + drawn.wide[2]) / 2)
+    low, middle, high = (x for x, _ in drawn.places[f"threshold-1-{WIDE}"])
+    assert low < middle < high
+    assert middle == pytest.approx((low + high) / 2)
     assert "data-moves" not in easiness_chart([0.1], 0, [], 0).chart.wide.render()
 
 

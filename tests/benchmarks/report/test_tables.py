@@ -103,9 +103,9 @@ def test_ratios_have_a_column_for_each_side_and_a_dash_where_one_was_not_run() -
     table = comparison_tables.ratios_table(
         replace(found, ratios=found.ratios[:4], differences={"pytorch-eager": 2.4e-6})
     )
-    assert names(table) == ["against", "easy images", "hard images", "difference of results"]
-    assert column(table, "easy images") == ["0.980", "0.480", "0.830"]
-    assert column(table, "hard images") == ["1.00", ABSENT, ABSENT]
+    assert names(table) == ["against", "exit 0 images", "exit 1 images", "difference of results"]
+    assert column(table, "exit 0 images") == ["0.980", "0.480", "0.830"]
+    assert column(table, "exit 1 images") == ["1.00", ABSENT, ABSENT]
     assert column(table, "difference of results") == [ABSENT, "2e-06", ABSENT]
 
 

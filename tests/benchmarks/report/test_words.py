@@ -21,7 +21,7 @@ RECORD = full_record()
 
 def with_ratios(easy: float, hard: float) -> Baselines:
     changed = tuple(
-        replace(entry, ratio=replace(entry.ratio, median=easy if entry.side == "easy" else hard))
+        replace(entry, ratio=replace(entry.ratio, median=easy if entry.side == "exit 0" else hard))
         for entry in baselines().ratios
     )
     return replace(baselines(), ratios=changed)

@@ -13,7 +13,7 @@ import pytest
 
 import dyninfer
 from tests import support
-from tests.dyninfer.cli.run import run
+from tests.dyninfer.cli.run import run, table_of
 from tests.dyninfer.evaluation.coded import SIDE, write_coded, write_labels
 
 REDS, GREEN = (0, 51, 102, 153, 204, 255), 120  # easiness 0 to 1, and later 0.47
@@ -152,7 +152,7 @@ def test_calibrate(
         assert calibration.routed.mean_ms == pytest.approx(spent)
         assert bool(calibration.rows) is (case.kind == "cascade")
         if case.kind != "cascade":
-            table = [line for line in out.splitlines() if line.startswith("│")]
+            table = table_of(out)
             assert len(table) == len(case.ways) + (len(case.ways) > 1)
             with pytest.raises(dyninfer.PolicyError):
                 detector.policy = dyninfer.HardFraction(0.3)

@@ -39,7 +39,7 @@ def started(watched: watching.Gated) -> Iterator[Callable[..., Auditor]]:
     yield start
     for auditor in made:
         auditor.stop(LONG_S)
-        assert not auditor._thread.is_alive()
+    assert not watching.audit_threads()
 
 
 def job(*, disagrees: bool = False, found: dyninfer.Detections | None = None) -> AuditJob:
@@ -131,7 +131,7 @@ def test_an_audit_that_waits_for_an_idle_moment_ends_when_stopped(started, watch
     with watched.session.workspace():
         auditor.offer(job())
         auditor.stop(LONG_S)
-        assert not auditor._thread.is_alive()
+        assert not watching.audit_threads()
     assert auditor.done == 0
 
 
@@ -166,8 +166,9 @@ def test_the_audits_thread_may_stop_itself(started) -> None:
     box: list[Auditor] = []
     box.append(started(lambda _: box[0].stop()))
     box[0].offer(job())
-    box[0]._thread.join(LONG_S)
-    assert not box[0]._thread.is_alive()
+    for thread in watching.audit_threads():
+        thread.join(LONG_S)
+    assert not watching.audit_threads()
     assert box[0].failed == 0
 
 

@@ -21,9 +21,12 @@ from dyninfer.bundle.calibration import Calibration
 from dyninfer.monitoring.alarms import Alarm
 from dyninfer.monitoring.audit import AuditRecord
 from dyninfer.monitoring.monitor import Monitor
+from dyninfer.monitoring.report import MonitorSettings
+from dyninfer.monitoring.watch import Watch
 from dyninfer.routing.policy import Policy
 from tests import support
 from tests.dyninfer.monitoring import watching
+from tests.dyninfer.monitoring.watching import audit_threads
 
 LONG_S = 60.0  # a wait that ends earlier unless something is wrong
 THRESHOLD = 0.4
@@ -83,10 +86,6 @@ def usual(count: int, seed: int = 0) -> np.ndarray:
 def unusual(count: int, seed: int = 0) -> np.ndarray:
     """Easiness of harder images: about 65 % below the threshold."""
     return watching.quantised(np.random.default_rng(seed).beta(1.5, 3, count))
-
-
-def audit_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "dyninfer-audit"]
 
 
 def test_a_monitor_that_is_off_sees_nothing_and_has_no_report(deployed) -> None:
@@ -169,13 +168,12 @@ def test_nan_is_counted_and_raised_at_once(deployed) -> None:
     deployed.start()
     easiness = usual(60)
     deployed.send_easiness(easiness[:20])
-    watch = deployed.monitor._watch
-    nan = watching.answer(None, 1)
+    image, nan = np.zeros((8, 8, 3), np.uint8), watching.answer(None, 1)
     for _ in easiness[20:]:
-        watch.observe([np.zeros((8, 8, 3), np.uint8)], [nan], deployed.policy, Postprocess())
+        deployed.monitor.observe([image], [nan], deployed.policy, Postprocess())
     assert deployed.kinds == ["nan"]
     report = deployed.monitor.report()
-    assert report.nan_images == 40
+    assert (report.nan_images, report.failures) == (40, 0)
     assert sum(report.histogram) == pytest.approx(1)
     assert "NaN" in deployed.alarms[0].message
 
@@ -432,14 +430,13 @@ def test_the_limit_is_the_certificates_or_the_one_given(deployed) -> None:
 
 def test_audits_at_the_limit_itself_raise_few_false_alarms(deployed) -> None:
     """Two windows each, at most 1 % of which may: 8 of 100 streams would be far off."""
-    raised = 0
+    settings = MonitorSettings(audit_share=0, disagreement_alarm=0.1 * 0.65)
+    raised: list[int] = []
     for seed in range(100):
-        deployed.start(disagreement_alarm=0.1 * 0.65)
-        generator = np.random.default_rng(seed)
-        for loss in generator.random(400) < 0.1:
-            deployed.monitor._watch.take_audit(AuditRecord(float(loss), 0.65, None))
-        raised += "disagreement" in deployed.kinds
-    assert raised < 8
+        watch = Watch(deployed.watched, settings, None, lambda _, seed=seed: raised.append(seed))
+        for loss in np.random.default_rng(seed).random(400) < 0.1:
+            watch.take_audit(AuditRecord(float(loss), 0.65, None))
+    assert len(set(raised)) < 8
 
 
 def test_an_audit_that_fails_is_counted_and_answers_go_on(deployed) -> None:
@@ -578,7 +575,7 @@ def test_starts_at_once_leave_one_thread(deployed) -> None:
 def test_a_monitor_that_is_dropped_takes_its_thread_along(deployed) -> None:
     monitor = Monitor(deployed.watched, lambda: deployed.calibration)
     monitor.start(audit_share=1.0)
-    (thread,) = [t for t in threading.enumerate() if t.name == "dyninfer-audit"]
+    (thread,) = audit_threads()
     gone = weakref.ref(monitor)
     del monitor
     assert gone() is None  # nothing refers back to it

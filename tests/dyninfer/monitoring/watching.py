@@ -133,6 +133,10 @@ def answer(
     return dyninfer.Detections(corners, scores, ids, names, easiness, exit_index, **others)
 
 
+def audit_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "dyninfer-audit"]
+
+
 class Gated(WatchedSession):
     """The last way answers only while its gate is open, and with an error where it is broken."""
 

@@ -272,47 +272,49 @@ def test_threads_with_detectors_of_their_own_and_one_that_is_shared(small_bundle
             list(pool.map(work, range(8)))
 
 
-def test_a_policy_may_change_while_another_thread_predicts(two_exits) -> None:
+def test_a_policy_may_change_while_another_thread_predicts(tmp_path) -> None:
     """Every call follows one policy from its start to its end, whichever it was."""
     codes = [(0.25, 0, 0), (0.75, 0, 1), (0.4, 0, 2)]
     images = support.coded_images(codes)
     allowed = {Threshold(0.5): (1, 0, 1), AlwaysEasy(): (0, 0, 0), AlwaysHard(): (1, 1, 1)}
-    two_exits._max_batch = 1  # a call is three batches
     stop, seen, wrong = threading.Event(), set(), []
 
     def predict() -> None:
         while not stop.is_set():
-            exits = tuple(output.exit_index for output in two_exits.infer({"images": images}))
+            exits = tuple(output.exit_index for output in detector.infer({"images": images}))
             seen.add(exits)
             if exits not in allowed.values():
                 wrong.append(exits)
 
-    threads = [threading.Thread(target=predict) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for policy in itertools.islice(itertools.cycle(allowed), 3000):
-        two_exits.policy = policy
-        if len(seen) == 3 and len(wrong):
-            break
-    for policy, exits in allowed.items():
-        two_exits.policy = policy
-        for _ in range(1000):
-            if exits in seen:
+    bundle = support.write_two_exits(tmp_path / "two.dyn")
+    with dyninfer.load(bundle, max_batch=1) as detector:  # a call is three batches
+        threads = [threading.Thread(target=predict) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for policy in itertools.islice(itertools.cycle(allowed), 3000):
+            detector.policy = policy
+            if len(seen) == 3 and len(wrong):
                 break
-            threading.Event().wait(0.005)
-    stop.set()
-    for thread in threads:
-        thread.join()
+        for policy, exits in allowed.items():
+            detector.policy = policy
+            for _ in range(1000):
+                if exits in seen:
+                    break
+                threading.Event().wait(0.005)
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert not wrong
     assert seen == set(allowed.values())
 
 
-def test_a_closed_detector_refuses_and_frees_its_engines(tmp_path) -> None:
+def test_a_closed_detector_refuses_and_frees_its_engines(workspaces, tmp_path) -> None:
     with dyninfer.load(support.write_two_exits(tmp_path / "two.dyn")) as detector:
         detector.infer({"images": GOOD})
         assert detector.engines
+        assert all(workspace.allocated_bytes for workspace in workspaces)
     assert not detector.engines
-    assert not detector.session._free_workspaces
+    assert [workspace.allocated_bytes for workspace in workspaces] == [0]
     detector.close()
     with support.refuses(InputError, "closed"):
         detector.infer({"images": GOOD})

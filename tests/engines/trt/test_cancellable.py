@@ -33,11 +33,11 @@ class _InterruptedEvent(threading.Event):
 def test_an_interrupt_just_as_the_work_may_begin_ends_the_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Attempt(cancellable._Attempt[None]):
+    class Attempt(cancellable.Attempt[None]):
         def __init__(self) -> None:
             super().__init__(go=_InterruptedEvent())
 
-    monkeypatch.setattr(cancellable, "_Attempt", Attempt)
+    monkeypatch.setattr(cancellable, "Attempt", Attempt)
     outcome: list[BaseException] = []
 
     def run() -> None:
@@ -66,11 +66,11 @@ def test_an_interrupt_during_the_work_asks_it_to_end_and_is_raised_after_it(
                 raise KeyboardInterrupt
             return super().wait(timeout)
 
-    class Attempt(cancellable._Attempt[None]):
+    class Attempt(cancellable.Attempt[None]):
         def __init__(self) -> None:
             super().__init__(ended=Ended())
 
-    monkeypatch.setattr(cancellable, "_Attempt", Attempt)
+    monkeypatch.setattr(cancellable, "Attempt", Attempt)
     seen: list[bool] = []
 
     def work(cancelled: threading.Event) -> None:

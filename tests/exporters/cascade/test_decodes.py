@@ -85,13 +85,13 @@ def test_the_decode_in_the_graph_gives_what_the_reference_gives(tmp_path: Path, 
 @pytest.mark.parametrize("name", MADE)
 def test_batches_of_any_size_give_the_rows_of_single_images(tmp_path: Path, name: str) -> None:
     detector = planned(name, tmp_path)
-    written = write_stage("first", detector, "images", tmp_path)
+    entry, note = write_stage("first", detector, "images", tmp_path)
     one_by_one = "end2end" in name
-    assert written.entry.rows_per_run == (1 if one_by_one else None)
-    assert (written.note is not None) == one_by_one
+    assert entry.rows_per_run == (1 if one_by_one else None)
+    assert (note is not None) == one_by_one
     if one_by_one:
         return
-    session = open_model(onnx.load(str(tmp_path / written.entry.file)))
+    session = open_model(onnx.load(str(tmp_path / entry.file)))
     images = np.random.default_rng(2).random((5, 3, *SIZE), np.float32)
     together = session.run(None, {"images": images})
     for row, image in enumerate(images):
@@ -161,7 +161,7 @@ def test_a_batch_that_was_baked_into_reshapes_is_loosened(tmp_path: Path, batch:
         wanted = decode_one(found.plan, original.run(image[None]))
         np.testing.assert_allclose(together[0][row], wanted[0], atol=1e-3)
         np.testing.assert_allclose(together[1][row], wanted[1], atol=1e-5)
-    assert write_stage("first", found, "images", tmp_path).entry.rows_per_run is None
+    assert write_stage("first", found, "images", tmp_path)[0].rows_per_run is None
 
 
 def plan_of(decode: Decode, **more) -> DetectorPlan:

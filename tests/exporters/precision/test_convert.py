@@ -14,11 +14,9 @@ from dyninfer.bundle.folder import Bundle, file_sha256
 from dyninfer.bundle.manifest import Precision
 from dyninfer.engines.ort.plain import PlainStages
 from dyninfer.errors import BundleError, ExportError, InputError
-from dyninfer.exporters.precision.convert import convert_bundle_stages
-from dyninfer.exporters.precision.feed import stage_feed
+from dyninfer.exporters.precision.convert import ConvertedStage, convert_bundle_stages, stage_feed
 from dyninfer.exporters.precision.measure import measure_precision
 from dyninfer.exporters.precision.settings import Int8Settings
-from dyninfer.exporters.precision.variant import ConvertedStage
 from tests import support
 
 PICTURES = support.random_pictures(4)

@@ -3,14 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
+from dyninfer.benchmarks.lab.limits.__main__ import main
 from dyninfer.benchmarks.lab.limits.record import LimitResult, LimitsRecord, read_limits
 from dyninfer.benchmarks.lab.limits.table import limits_markdown, limits_table, print_limits
 from dyninfer.benchmarks.lab.run_record import ended_run, write_run
 from dyninfer.benchmarks.machine import MachineLog, describe_machine
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import RatioEstimate
+from tests import support
 
 
 def result(median: float, limit: float = 0.7, unit: str = "ratio") -> LimitResult:
@@ -46,6 +50,16 @@ def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
     again = read_limits(tmp_path / "new" / "targets.json")
     assert limits_markdown(again) == limits_markdown(written)
     assert read_limits(tmp_path / "new" / "targets.json").machine == written.machine
+
+
+def test_the_record_of_before_is_still_read() -> None:
+    path = support.ROOT / "benchmarks" / "results" / "targets-cpu.json"
+    assert read_limits(path).benchmark == "targets"  # as the module was called
+    app = typer.Typer()
+    app.command()(main)
+    done = CliRunner().invoke(app, ["--show", str(path)])
+    assert done.exit_code == 0
+    assert "| engines-easy | 1 |" in done.output
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]"])

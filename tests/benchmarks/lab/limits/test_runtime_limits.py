@@ -45,15 +45,15 @@ def test_the_overhead_is_what_the_sessions_do_not_take(monkeypatch) -> None:
 def test_sessions_run_by_hand_do_what_the_runtime_does(small_bundle: Path, ways) -> None:
     images = support.random_images(3, 64, 96)
     bound = BareRoute(small_bundle).bind({"images": images}, ways)
-    for memory in bound._memory[1::2]:  # outputs
+    for memory in bound.memory[1::2]:  # outputs
         for array in memory.values():
             array.fill(np.nan)
     bound.run()
-    found = [array for memory in bound._memory[1::2] for array in memory.values()]
+    found = [array for memory in bound.memory[1::2] for array in memory.values()]
     assert all(np.isfinite(array).all() for array in found)
     with dyninfer.load(small_bundle) as detector:
         expected = detector.infer({"images": images}, policy=Forced(ways))
-    boxes = bound._memory[-1]["boxes_xyxy"]
+    boxes = bound.memory[-1]["boxes_xyxy"]
     last = [row for row in range(3) if ways[row] == max(ways)]
     for position, row in enumerate(last):
         np.testing.assert_allclose(boxes[position], expected[row].outputs["boxes_xyxy"], atol=1e-3)
@@ -74,7 +74,7 @@ def test_any_route_is_run_by_hand(tmp_path: Path, write, ways) -> None:
     with dyninfer.load(tmp_path / "any.dyn") as detector:
         expected = detector.infer(images, policy=Forced(ways))
     bound = route.bind(images, ways)
-    made = bound._memory[1::2]
+    made = bound.memory[1::2]
     for outputs in made:
         for array in outputs.values():
             array.fill(np.nan)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.benchmarks.machine.cpu_sampler import (
-    ClockSampler,
+from dyninfer.benchmarks.machine.kernel_samplers import (
     Family,
     LoadSampler,
+    clock_sampler,
+    jetson_sampler,
     temperature_files,
 )
-from dyninfer.benchmarks.machine.jetson_sampler import JetsonSampler
 from tests.benchmarks.machine.machine_trees import (
     CPU,
     orin_nano,
@@ -26,21 +26,21 @@ from tests.benchmarks.machine.machine_trees import (
 
 
 def test_an_empty_system_gives_no_reading_and_says_why(tmp_path):
-    clocks, load = ClockSampler(tmp_path), LoadSampler(tmp_path)
+    clocks, load = clock_sampler(tmp_path), LoadSampler(tmp_path)
     assert (clocks.sample(), load.sample()) == ({}, {})
     assert set(clocks.missing) == {"cpu_mhz", "cpu_temperature_c"}
     assert set(load.missing) == {"other_load_cores"}
 
 
 def test_clocks_of_some_cores_and_the_hottest_sensor(tmp_path):
-    readings = ClockSampler(write_tree(tmp_path, workstation())).sample()
+    readings = clock_sampler(write_tree(tmp_path, workstation())).sample()
     assert 800 <= readings["cpu_mhz"] <= 1900
     assert readings["cpu_temperature_c"] == 61
 
 
 def test_at_most_eight_cores_are_woken(tmp_path):
     write_tree(tmp_path, workstation())
-    sampler = ClockSampler(tmp_path)
+    sampler = clock_sampler(tmp_path)
     for core in range(0, 12, 2):
         (tmp_path / CPU / f"cpufreq/policy{core}/scaling_cur_freq").unlink()
     assert "cpu_mhz" not in sampler.sample()
@@ -53,7 +53,7 @@ def test_a_jetsons_processor_has_a_thermal_zone(tmp_path, tree):
 
 
 def test_a_jetsons_gpu(tmp_path):
-    sampler = JetsonSampler(write_tree(tmp_path, orin_nano()))
+    sampler = jetson_sampler(write_tree(tmp_path, orin_nano()))
     assert sampler.sample() == {"gpu_sm_mhz": 306, "gpu_temperature_c": 47.25}
     assert not sampler.missing
     (tmp_path / "sys/class/thermal/thermal_zone1/temp").unlink()  # asleep
@@ -61,7 +61,7 @@ def test_a_jetsons_gpu(tmp_path):
 
 
 def test_a_jetson_without_a_gpu_to_see(tmp_path):
-    sampler = JetsonSampler(tmp_path)
+    sampler = jetson_sampler(tmp_path)
     assert sampler.sample() == {}
     assert set(sampler.missing) == {"gpu_sm_mhz", "gpu_temperature_c"}
 

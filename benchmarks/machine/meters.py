@@ -1,4 +1,4 @@
-"""Energy from power: what a sensor shows in watts, integrated over time by a sampling thread."""
+"""Energy meters over a counter of joules, and over a sensor of watts that a thread samples."""
 
 from __future__ import annotations
 
@@ -11,17 +11,39 @@ from dyninfer.errors import DyninferError
 _LONGEST_GAP_S = 5.0
 
 
+class CounterMeter:
+    """An energy meter over a counter of joules, which is read when the meter is asked.
+
+    ``read_joules`` raises DyninferError where the counter does not answer.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        read_joules: Callable[[], float],
+        on_close: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.source = source
+        self._read_joules, self._on_close = read_joules, on_close
+        self._lock = threading.Lock()
+        self._start = read_joules()
+
+    def joules(self) -> float:
+        """Energy since the meter was opened."""
+        with self._lock:
+            return self._read_joules() - self._start
+
+    def close(self) -> None:
+        """Let go of the counter, once."""
+        on_close, self._on_close = self._on_close, lambda: None
+        on_close()
+
+
 class PowerIntegrator:
     """An energy meter over a power sensor: trapezoidal rule over its samples.
 
-    A sample that the sensor refuses is left out; the next one closes the gap.
-
-    Args:
-        source: what the sensor is called.
-        read_watts: its power now, or None where it refuses.
-        interval_s: seconds from one sample to the next.
-        clock: in seconds.
-        on_close: called once at the end.
+    A sample that the sensor refuses (``read_watts`` gives None) is left out; the next one closes
+    the gap.
     """
 
     def __init__(
