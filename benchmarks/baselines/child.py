@@ -47,6 +47,9 @@ class Child:
             env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._commands, self._answers = self._process.stdin, self._process.stdout
 
     @property
     def pid(self) -> int:
@@ -59,12 +62,10 @@ class Child:
         Raises:
             ChildError: the child refused, or ended.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
-            self._process.stdin.write(json.dumps(command) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            self._commands.write(json.dumps(command) + "\n")
+            self._commands.flush()
+            line = self._answers.readline()
         except BrokenPipeError:
             line = ""
         if not line:
@@ -93,17 +94,14 @@ class Child:
 
     def close(self) -> None:
         """Let the process end; kill it where it does not."""
-        assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._commands.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END_TIMEOUT_S)
         self.kill()
 
     def kill(self) -> None:
         """Kill what is left of the process and of all that it started."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         if hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -111,8 +109,8 @@ class Child:
             self._process.kill()
         self._process.wait()
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.stdout.close()
+            self._commands.close()
+        self._answers.close()
         self._errors.close()
 
 

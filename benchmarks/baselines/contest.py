@@ -127,12 +127,8 @@ class Contest(ExitStack):
         except ChildError as error:
             if name == self._indispensable:
                 raise ChildError(f"{name} cannot be timed: {error}") from None
-            self.drop(name, str(error))
-
-    def drop(self, name: str, reason: str) -> None:
-        """Go on without a contender."""
-        self.unavailable[name] = reason
-        self.workers.pop(name, None)
+            self.unavailable[name] = str(error)
+            self.workers.pop(name, None)
 
     def time_in_turns(
         self,

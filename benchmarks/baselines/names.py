@@ -50,14 +50,10 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
             if not Path(name).is_file():
                 raise InputError(f"{name} is not a file; expected the path of an ONNX detector")
         elif name != ALL and name not in NAMES:
-            raise InputError(_refusal(name))
+            near = difflib.get_close_matches(name, [*NAMES, ALL], n=1, cutoff=0)
+            raise InputError(
+                f"baseline {name!r} is unknown, nearest is {near[0]!r}; expected "
+                f"{', '.join(NAMES)}, {ALL}, or the path of an {ONNX_SUFFIX} file"
+            )
         chosen += NAMES if name == ALL else [name]
     return tuple(dict.fromkeys(chosen))
-
-
-def _refusal(name: str) -> str:
-    near = difflib.get_close_matches(name, [*NAMES, ALL], n=1, cutoff=0)
-    return (
-        f"baseline {name!r} is unknown, nearest is {near[0]!r}; expected {', '.join(NAMES)}, "
-        f"{ALL}, or the path of an {ONNX_SUFFIX} file"
-    )

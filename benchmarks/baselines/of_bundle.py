@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -122,9 +123,6 @@ def stage_files(path: Path, precision: str | None) -> dict[str, Path]:
         EngineBuildError: no build holds this precision.
     """
     bundle = Bundle.open(path)
-    backend = open_backend("onnxruntime")
-    try:
+    with closing(open_backend("onnxruntime")) as backend:
         build = choose_build(bundle, backend, precision, 1, may_build=False)
         return {name: stage_file(bundle, name, build) for name in bundle.manifest.stages}
-    finally:
-        backend.close()

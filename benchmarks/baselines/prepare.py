@@ -24,15 +24,9 @@ IF_KINDS = (Kind.IF_OWN_POOL, Kind.IF_SHARED_POOL)
 
 @dataclass(frozen=True)
 class Contestants:
-    """What all contenders of a contest share.
+    """What all contenders of a contest share; ``folder`` is for files that the contest makes.
 
-    Attributes:
-        bundle: its folder.
-        manifest: what it says of itself.
-        engine: how dyninfer opens it.
-        folder: for files that the contest makes.
-        sources: files and folders in which the bundle's sources are looked for.
-        config: the configuration that was given to the export, if any.
+    PyTorch's ``sources`` and ``config`` are those of :class:`Setup`.
     """
 
     bundle: Path

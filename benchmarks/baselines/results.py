@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dyninfer.benchmarks.baselines import names as known
-from dyninfer.benchmarks.baselines.contest import ContestTimes, Entry
+from dyninfer.benchmarks.baselines.contest import ContestTimes
 from dyninfer.benchmarks.baselines.setup import CallKind
 from dyninfer.benchmarks.latency.baseline_record import BaselineRatio, ContenderTimes
 from dyninfer.evaluation.interleaved import compare, quantiles
@@ -26,10 +26,12 @@ def labels_of(names: Iterable[str]) -> dict[str, str]:
 
 def times_of(samples: ContestTimes, ways: Sequence[str]) -> ContenderTimes:
     """Times with their median and quartiles; ``ways`` are the names of the bundle's."""
-    found = quantiles(samples.times_ms)
+    found, entry = quantiles(samples.times_ms), samples.entry
+    ours, other = "the bundle, the way forced", known.NAMES.get(entry.contender, "another detector")
+    what = ours if entry.contender == DYNINFER else other
     return ContenderTimes(
-        name=samples.entry.name,
-        what=_what(samples.entry),
+        name=entry.name,
+        what=what + ("; outputs left in buffers" if entry.call is CallKind.ENGINES else ""),
         side=ways[samples.way],
         times_ms=samples.times_ms,
         median_ms=found.median_ms,
@@ -37,14 +39,6 @@ def times_of(samples: ContestTimes, ways: Sequence[str]) -> ContenderTimes:
         p75_ms=found.p75_ms,
         idle_cpu_ms=samples.idle_cpu_ms,
     )
-
-
-def _what(entry: Entry) -> str:
-    if entry.contender == DYNINFER:
-        what = "the bundle, the way forced"
-    else:
-        what = known.NAMES.get(entry.contender, "another detector")
-    return what + ("; outputs left in buffers" if entry.call is CallKind.ENGINES else "")
 
 
 def ratios_of(samples: Sequence[ContestTimes], ways: Sequence[str]) -> tuple[BaselineRatio, ...]:

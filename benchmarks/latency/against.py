@@ -45,12 +45,8 @@ def rounds_of_comparison(
 ) -> int:
     """Rounds as were asked for, or as fit into the time, but never too few to say anything.
 
-    dyninfer and each baseline run once on each way in a round, after a call that does not count.
-
-    Args:
-        asked: the baselines.
-        results: of the scenarios; those of single images tell how long a call takes.
-        seconds: the time there is.
+    dyninfer and each baseline run once on each way in a round, after a call that does not count;
+    how long a call takes, the scenarios of single images tell.
     """
     slowest_ms = max((r.latency.mean_ms.value for r in results if r.scenario.is_plain), default=0.0)
     ways = len(results[0].exits) if results else 1
@@ -71,14 +67,6 @@ def hold_comparison(
 
     A failure costs nothing that was measured before: its reason takes the place of the results.
     Ctrl-C is passed on.
-
-    Args:
-        bundle: its folder.
-        engine: how dyninfer opens it.
-        asked: the baselines.
-        results: of the scenarios.
-        seconds: about how long it may take.
-        on_step: told of every step before it starts.
     """
     if not asked.names:
         return None, asked.reason

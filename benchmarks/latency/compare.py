@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,7 @@ from dyninfer.benchmarks.latency.comparison import (
     Tail,
     Verdict,
 )
-from dyninfer.benchmarks.latency.differences import (
-    differences_of,
-    refuse_other_machine,
-    refuse_other_model,
-)
+from dyninfer.benchmarks.latency.differences import differences_of, refuse_others
 from dyninfer.benchmarks.latency.record import BenchRecord
 from dyninfer.benchmarks.latency.scenario_record import Estimate, ScenarioResult
 from dyninfer.benchmarks.latency.significance import (
@@ -33,7 +29,7 @@ from dyninfer.benchmarks.latency.significance import (
     smallest_p,
 )
 from dyninfer.benchmarks.latency.statistics import CONFIDENCE, estimate_of, supports
-from dyninfer.benchmarks.latency.steadiness import unsteady_reasons
+from dyninfer.benchmarks.latency.yardstick import unsteady_reasons
 from dyninfer.errors import InputError
 from dyninfer.types import Float64Array
 
@@ -67,8 +63,7 @@ def compare_records(
             tolerance or confidence are no shares.
     """
     judge = _Judge(tolerance, confidence)
-    refuse_other_machine(old, new)
-    refuse_other_model(old, new)
+    refuse_others(old, new)
     pairs = _pairs(old, new)
     both = {result.scenario.name for result, _ in pairs}
     yardstick = _yardstick(old, new, judge)
@@ -176,15 +171,12 @@ def _scenario_changes(
     return tuple(changes)
 
 
-def _by_round(result: ScenarioResult, figure: Callable[[Sequence[float]], float]) -> list[float]:
-    return [figure(calls) for calls in result.rounds_ms if calls]
+def _by_round(result: ScenarioResult, figure: Summary) -> list[float]:
+    return [float(figure(np.asarray(calls))) for calls in result.rounds_ms if calls]
 
 
 def _latency(old: ScenarioResult, new: ScenarioResult) -> _Figure:
-    def median(calls: Sequence[float]) -> float:
-        return float(np.median(calls))
-
-    return _Figure(_by_round(old, median), _by_round(new, median), median_of)
+    return _Figure(_by_round(old, median_of), _by_round(new, median_of), median_of)
 
 
 def _throughput(old: ScenarioResult, new: ScenarioResult) -> _Figure | None:
@@ -195,12 +187,8 @@ def _throughput(old: ScenarioResult, new: ScenarioResult) -> _Figure | None:
     scenario = old.scenario
     if scenario.rate_per_s is not None:
         return None
-
-    def mean(calls: Sequence[float]) -> float:
-        return float(np.mean(calls))
-
     images = 1e3 * scenario.batch * scenario.concurrency
-    return _Figure(_by_round(old, mean), _by_round(new, mean), mean_of, images)
+    return _Figure(_by_round(old, mean_of), _by_round(new, mean_of), mean_of, images)
 
 
 def _tail(old: ScenarioResult, new: ScenarioResult, confidence: float) -> Tail | None:

@@ -35,11 +35,8 @@ def describe_pictures(
 ) -> tuple[PicturesRecord, dict[str, str]]:
     """What was run, as the record holds it, and what of it is missing.
 
-    Args:
-        detector: opened.
-        pictures: made-up ones have no easiness and no curve.
-        results: of the scenarios, for the milliseconds along the curve.
-        progress: called before each step with what it is.
+    Made-up pictures have no easiness. The results of the scenarios give the milliseconds along the
+    curve.
     """
     plain = plain_pictures(pictures)
     manifest = detector.manifest

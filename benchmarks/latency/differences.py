@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dyninfer.benchmarks.latency.record import BenchRecord
+from dyninfer.benchmarks.machine import Machine
 from dyninfer.benchmarks.machine.cpu_state import CpuState
 from dyninfer.benchmarks.machine.host import Host
 from dyninfer.errors import InputError
 
-_MEASURED = (
-    ("bundle", "bundle"),
-    ("family", "family"),
-    ("backend", "backend"),
-    ("backend_version", "backend version"),
-    ("provider", "provider"),
-    ("device", "device"),
-    ("policy", "policy"),
-)
+_MEASURED = ("bundle", "family", "backend", "backend_version", "provider", "device", "policy")
 _OF_GPU = (
     ("power_limit_w", "GPU power limit, W"),
     ("application_sm_mhz", "GPU application clock, MHz"),
@@ -39,41 +32,32 @@ class RecordDifference:
         return f"{self.what}: {self.old} -> {self.new}"
 
 
-def refuse_other_machine(old: BenchRecord, new: BenchRecord) -> None:
-    """Refuse to compare records of two machines: their times say nothing of the code.
+def refuse_others(old: BenchRecord, new: BenchRecord) -> None:
+    """Refuse to compare records of two machines, or of two models.
+
+    A new export of a model has another manifest and the same stages.
 
     Raises:
-        InputError: processor, number of cores or GPUs differ.
+        InputError: processor, number of cores or GPUs differ; or the manifests, and so do family,
+            stages or image sizes.
     """
-    for what, before, after in (
-        ("processor", old.machine.cpu, new.machine.cpu),
-        ("usable cores", old.machine.usable_cores, new.machine.usable_cores),
-        ("GPUs", _gpus(old), _gpus(new)),
-    ):
+    pairs: list[tuple[str, str, object, object]] = [
+        ("machines", "processor", old.machine.cpu, new.machine.cpu),
+        ("machines", "usable cores", old.machine.usable_cores, new.machine.usable_cores),
+        ("machines", "GPUs", _gpus(old), _gpus(new)),
+    ]
+    if old.measured.manifest_sha256 != new.measured.manifest_sha256:
+        pairs += [
+            ("models", "family", old.measured.family, new.measured.family),
+            ("models", "stages", _stages(old), _stages(new)),
+            ("models", "image size", _image_sizes(old), _image_sizes(new)),
+        ]
+    for kind, what, before, after in pairs:
         if before != after:
+            advice = {"machines": "both on one machine", "models": "two exports of one model"}
             raise InputError(
-                f"the records are of different machines ({what}: {before} and {after}), so their "
-                "times cannot be compared; measure both on one machine"
-            )
-
-
-def refuse_other_model(old: BenchRecord, new: BenchRecord) -> None:
-    """Refuse to compare two models; a new export of one has another manifest and the same stages.
-
-    Raises:
-        InputError: the manifests differ, and so do family, stages or image sizes.
-    """
-    if old.measured.manifest_sha256 == new.measured.manifest_sha256:
-        return
-    for what, before, after in (
-        ("family", old.measured.family, new.measured.family),
-        ("stages", _stages(old), _stages(new)),
-        ("image size", _image_sizes(old), _image_sizes(new)),
-    ):
-        if before != after:
-            raise InputError(
-                f"the records are of different models ({what}: {before} and {after}), so their "
-                "times cannot be compared; measure two exports of one model"
+                f"the records are of different {kind} ({what}: {before} and {after}), so their "
+                f"times cannot be compared; measure {advice[kind]}"
             )
 
 
@@ -87,37 +71,38 @@ def _gpus(record: BenchRecord) -> str:
 
 def differences_of(old: BenchRecord, new: BenchRecord) -> tuple[RecordDifference, ...]:
     """Everything that may explain a change of time."""
+    libraries = sorted(old.machine.versions.keys() | new.machine.versions.keys())
     return tuple(
         RecordDifference(what, before, after)
-        for what, before, after in _pairs(old, new)
+        for (what, before), (_, after) in zip(
+            _facts(old, libraries), _facts(new, libraries), strict=True
+        )
         if before != after
     )
 
 
-def _pairs(old: BenchRecord, new: BenchRecord) -> Iterator[tuple[str, str, str]]:
-    for name, what in _MEASURED:
-        yield what, getattr(old.measured, name), getattr(new.measured, name)
-    yield "manifest", old.measured.manifest_sha256[:12], new.measured.manifest_sha256[:12]
-    yield "precision", _precision(old), _precision(new)
-    yield "image size", _image_sizes(old), _image_sizes(new)
-    yield "pictures", old.pictures.in_words, new.pictures.in_words
-    yield "clock", old.clock, new.clock
-    yield "yardstick", old.yardstick.what, new.yardstick.what
-    yield "system", old.machine.system, new.machine.system
-    yield "Python", old.machine.python, new.machine.python
-    libraries = old.machine.versions, new.machine.versions
-    for name in sorted({name for versions in libraries for name in versions}):
-        before, after = (versions.get(name, "absent") for versions in libraries)
-        yield name, before, after
-    yield "throttled", _throttled(old), _throttled(new)
-    yield "largest batch", _largest_batch(old), _largest_batch(new)
-    for (what, before), (_, after) in zip(_settings(old), _settings(new), strict=True):
-        yield what, before, after
+def _facts(record: BenchRecord, libraries: Sequence[str]) -> Iterator[tuple[str, str]]:
+    measured, machine = record.measured, record.machine
+    for name in _MEASURED:
+        yield name.replace("_", " "), getattr(measured, name)
+    yield "manifest", measured.manifest_sha256[:12]
+    yield "precision", ", ".join(f"{stage.name}={stage.precision}" for stage in measured.stages)
+    yield "image size", _image_sizes(record)
+    yield "pictures", record.pictures.in_words
+    yield "clock", record.clock
+    yield "yardstick", record.yardstick.what
+    yield "system", machine.system
+    yield "Python", machine.python
+    for name in libraries:
+        yield name, machine.versions.get(name, "absent")
+    yield "throttled", ", ".join(record.log.throttled) or "no"
+    # the engines are opened with room for it, whatever a scenario's batch is
+    yield "largest batch", str(max(result.scenario.batch for result in record.scenarios))
+    yield from _settings(machine)
 
 
-def _settings(record: BenchRecord) -> Iterator[tuple[str, str]]:
+def _settings(machine: Machine) -> Iterator[tuple[str, str]]:
     """How the machine is set; ``unknown`` where it cannot be told. The GPUs' joined, in order."""
-    machine = record.machine
     yield "NVIDIA driver", machine.nvidia_driver or UNKNOWN
     yield "CUDA of the driver", machine.cuda_driver or UNKNOWN
     state, host = machine.cpu_state or CpuState(), machine.host or Host()
@@ -134,18 +119,5 @@ def _known(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:g}"
 
 
-def _largest_batch(record: BenchRecord) -> str:
-    """The engines are opened with room for it, whatever a scenario's batch is."""
-    return str(max(result.scenario.batch for result in record.scenarios))
-
-
-def _precision(record: BenchRecord) -> str:
-    return ", ".join(f"{stage.name}={stage.precision}" for stage in record.measured.stages)
-
-
 def _image_sizes(record: BenchRecord) -> str:
     return ", ".join(f"{name} {size}" for name, size in record.measured.image_inputs.items())
-
-
-def _throttled(record: BenchRecord) -> str:
-    return ", ".join(record.log.throttled) or "no"

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from dyninfer.benchmarks.latency.record import Energy
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.latency.slices import MS_PER_S, Slice
 from dyninfer.benchmarks.machine import EnergyMeter, joules_by_exit, joules_per_image
 from dyninfer.errors import DyninferError, InputError
-
-
-@dataclass
-class _Sum:
-    joules: float = 0.0
-    seconds: float = 0.0
-    images: int = 0
 
 
 @dataclass
@@ -32,7 +27,7 @@ class EnergyLog:
     meter: EnergyMeter
     idle_watts: float
     _failure: str = ""
-    _sums: dict[str, _Sum] = field(default_factory=dict)
+    _used: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
     _rows: list[tuple[tuple[float, ...], float]] = field(default_factory=list)
 
     def read_around(self, scenario: Scenario, exits: int, run: Callable[[], Slice]) -> Slice:
@@ -56,10 +51,7 @@ class EnergyLog:
 
     def _note(self, scenario: Scenario, exits: int, piece: Slice, used: float) -> None:
         seconds = piece.wall_ms / MS_PER_S
-        total = self._sums.setdefault(scenario.name, _Sum())
-        total.joules += used
-        total.seconds += seconds
-        total.images += piece.images
+        self._used.setdefault(scenario.name, []).append((used, seconds, piece.images))
         if scenario.batch == 1 and piece.images:
             left = [index for call in piece.calls for index in call.exits]
             shares = tuple(left.count(index) / len(left) for index in range(exits))
@@ -68,18 +60,18 @@ class EnergyLog:
 
     def of(self, scenario: Scenario) -> float | None:
         """Joules of an image of the scenario, above idle; None where it was not measured."""
-        total = self._sums.get(scenario.name)
-        if self._failure or total is None or not total.images:
+        if self._failure or scenario.name not in self._used:
             return None
-        return joules_per_image(total.joules, total.seconds, self.idle_watts, total.images)
+        joules, seconds, images = np.sum(self._used[scenario.name], axis=0).tolist()
+        return joules_per_image(joules, seconds, self.idle_watts, int(images)) if images else None
 
     def by_exit(self) -> tuple[Energy | None, str]:
         """Joules of an image at each exit, from slices of batch 1; or None, and why."""
         if self._failure:
             return None, self._failure
-        shares: Sequence[tuple[float, ...]] = [row for row, _ in self._rows]
+        shares, joules = [row for row, _ in self._rows], [own for _, own in self._rows]
         try:
-            found = joules_by_exit(shares, [joules for _, joules in self._rows])
+            found = joules_by_exit(shares, joules)
         except InputError as error:
             return None, str(error)
         return Energy(self.meter.source, self.idle_watts, tuple(found)), ""

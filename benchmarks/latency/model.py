@@ -19,12 +19,7 @@ from dyninfer.benchmarks.latency.break_even import (
     break_even_of_steps,
     prepared_for,
 )
-from dyninfer.benchmarks.latency.model_record import (
-    LatencyModel,
-    ModelCheck,
-    RunsFor,
-    StepCost,
-)
+from dyninfer.benchmarks.latency.model_record import LatencyModel, ModelCheck, RunsFor, StepCost
 from dyninfer.benchmarks.latency.row_costs import (
     RowSpread,
     fit_span,
@@ -36,7 +31,6 @@ from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import InputError
 from dyninfer.spans import GATHER, POSTPROCESS, PREPARE
-from dyninfer.types import Float64Array
 
 MIN_VARIED = 2
 
@@ -143,7 +137,7 @@ class _Fitter:
 
     def steps(self) -> tuple[StepCost, ...]:
         """Costs of all steps, in the order of the spans."""
-        chances = [_chances(r) for r in self.results]
+        chances = [hard_rows(*_key(r)) for r in self.results]
         weights = np.array([1 / r.ms_per_image.value for r in self.results])
         fullest_first = sorted(self.results, key=lambda r: -len(r.spans))  # has them all in order
         names = dict.fromkeys(span.name for r in fullest_first for span in r.spans)
@@ -202,10 +196,6 @@ def _key(result: ScenarioResult) -> tuple[int, float]:
     return result.scenario.batch, result.hard_fraction
 
 
-def _chances(result: ScenarioResult) -> Float64Array:
-    return hard_rows(result.scenario.batch, result.hard_fraction)
-
-
 def _ms(name: str, results: Sequence[ScenarioResult]) -> list[float]:
     return [sum(span.ms_per_image.value for span in r.spans if span.name == name) for r in results]
 
@@ -230,7 +220,7 @@ def _reach(others: Sequence[ScenarioResult], result: ScenarioResult) -> bool:
 
 def _row_counts(part: RunsFor, result: ScenarioResult) -> set[int]:
     """Numbers of rows above 0 that occur in the calls of a scenario."""
-    chances = _chances(result)
+    chances = hard_rows(*_key(result))
     rows = rows_run(part, len(chances) - 1)
     return set(rows[(chances > 0) & (rows > 0)].tolist())
 

@@ -15,13 +15,6 @@ def nonnegative_least_squares(columns: Float64Array, wanted: Float64Array) -> Fl
     At the optimum some unknowns are 0 and the others solve the unconstrained problem (Lawson and
     Hanson, Solving Least Squares Problems, 1974, chapter 23). With n unknowns there are 2^n choices
     of which; all are tried, which for the few unknowns of a step is quick and needs no tolerance.
-
-    Args:
-        columns: (S, n).
-        wanted: (S,).
-
-    Returns:
-        (n,).
     """
     unknowns = columns.shape[1]
     best, least = np.zeros(unknowns), float(wanted @ wanted)

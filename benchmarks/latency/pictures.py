@@ -53,11 +53,6 @@ def synthetic_pictures(height: int, width: int, seed: int = 0) -> BenchPictures:
     """Pictures that a decoder or resizer treats as photographs; there is nothing to find in them.
 
     There are :data:`SYNTHETIC_COUNT`: a few, and their mirror images.
-
-    Args:
-        height: in pixels.
-        width: in pixels.
-        seed: of their noise.
     """
     rng = np.random.default_rng(seed)
     arrays: list[ImageArray] = []

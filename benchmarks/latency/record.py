@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -184,9 +184,21 @@ def read_record(path: Path) -> BenchRecord:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    _refuse_later_schema(path, data)
     try:
-        record: BenchRecord = _printable(TypeAdapter(BenchRecord).validate_json(data))
+        payload = _printable(json.loads(data))
+    except (ValueError, RecursionError):
+        payload = None  # validation tells what is wrong
+    version = payload.get("schema_version") if isinstance(payload, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:  # whatever else is in it
+        raise InputError(
+            f"{path} has schema version {version}, this dyninfer reads up to {SCHEMA_VERSION}; "
+            "upgrade with pip install -U dyninfer"
+        )
+    adapter = TypeAdapter(BenchRecord)
+    try:
+        record = (
+            adapter.validate_json(data) if payload is None else adapter.validate_python(payload)
+        )
     except ValidationError as error:
         problem = _printable(first_problem(error))
     else:
@@ -246,28 +258,11 @@ def _misfit(record: BenchRecord) -> str:
 
 
 def _printable(value: Any) -> Any:
-    """The same, however nested, with a space for each run of control characters in its text."""
-    if type(value) is str:  # and no enumeration
+    """The same JSON, with a space for each run of control characters in its text."""
+    if isinstance(value, str):
         return _CONTROLS.sub(" ", value)
-    if is_dataclass(value) and not isinstance(value, type):
-        kept = {entry.name: _printable(getattr(value, entry.name)) for entry in fields(value)}
-        return replace(value, **kept)
-    if isinstance(value, tuple):
-        return tuple(map(_printable, value))
+    if isinstance(value, list):
+        return [_printable(entry) for entry in value]
     if isinstance(value, dict):
         return {_printable(key): _printable(entry) for key, entry in value.items()}
     return value
-
-
-def _refuse_later_schema(path: Path, data: bytes) -> None:
-    """Say "upgrade" before anything else can be said about a record from the future."""
-    try:
-        payload = json.loads(data)
-    except (ValueError, RecursionError):
-        return  # validation tells what is wrong
-    version = payload.get("schema_version") if isinstance(payload, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise InputError(
-            f"{path} has schema version {version}, this dyninfer reads up to {SCHEMA_VERSION}; "
-            "upgrade with pip install -U dyninfer"
-        )

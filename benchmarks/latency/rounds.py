@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from typing import Protocol
 
 from dyninfer.benchmarks.latency.forced import ForcedHard, ForcedWay, calls_in_period
+from dyninfer.benchmarks.latency.pictures import BenchPictures
 from dyninfer.benchmarks.latency.scenario_record import Scenario, WarmUp
 from dyninfer.benchmarks.latency.slices import MS_PER_S, Slice, frozen_garbage, run_slice
 from dyninfer.benchmarks.latency.statistics import LEAST_ROUNDS
@@ -17,10 +16,8 @@ from dyninfer.benchmarks.latency.warm import warm_up
 from dyninfer.benchmarks.latency.yardstick import YardstickTimer
 from dyninfer.evaluation.interleaved import round_order
 from dyninfer.images.reading import PathOrImage
-from dyninfer.results.answer import Answer
 from dyninfer.routing.policy import Policy
 from dyninfer.runtime.detector import Detector
-from dyninfer.types import ImageArray
 
 LONG_PERIOD = 20
 MOST_STRETCH = 2
@@ -50,20 +47,6 @@ class Effort:
     idle_seconds: float = 5.0
 
 
-class Pictures(Protocol):
-    """What is run: pictures that take turns."""
-
-    @property
-    def arrays(self) -> Sequence[ImageArray]:
-        """Decoded, at least one."""
-        ...
-
-    @property
-    def paths(self) -> Sequence[Path]:
-        """Their files; empty where there are none."""
-        ...
-
-
 NOT_WARMED_UP = WarmUp(0, 0.0, False)
 
 
@@ -72,15 +55,12 @@ class Track:
     """A scenario and what was measured of it so far.
 
     Attributes:
-        scenario: what is run.
         policy: forces its share.
         settling: does the same for calls that do not count, which must not shift the sequence of
             those that do.
         period: calls in which the share is exact.
         taken: calls so far; tells which pictures are next.
         plan: calls of each round, known once it was warmed up.
-        warm_up: what was run before.
-        slices: what the rounds gave.
     """
 
     scenario: Scenario
@@ -95,12 +75,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What was run.
-
-    Attributes:
-        tracks: one for each scenario, in their order; all warmed up.
-        yardstick_ms: one value for each round.
-    """
+    """A track for each scenario, in their order; and the yardstick in each round."""
 
     tracks: tuple[Track, ...]
     yardstick_ms: tuple[float, ...]
@@ -166,20 +141,16 @@ def planned_calls(scenario: Scenario, call_ms: float, effort: Effort) -> int:
 def measure_rounds(
     detector: Detector,
     scenarios: Sequence[Scenario],
-    pictures: Pictures,
+    pictures: BenchPictures,
     effort: Effort,
     on_step: Callable[[str], object] = lambda _what: None,
     on_slice: Callable[[Scenario, Callable[[], Slice]], Slice] = lambda _scenario, run: run(),
 ) -> Measurements:
     """Warm every scenario up, then run a slice of each in every round.
 
-    Args:
-        detector: opened with room for the largest batch.
-        scenarios: all different.
-        pictures: take turns, in every scenario from the first on.
-        effort: how long.
-        on_step: called before each step with what it is; there are (rounds + 1) for a scenario.
-        on_slice: runs a slice that counts; for reading an energy meter around it.
+    The detector has room for the largest batch. Pictures take turns, in every scenario from the
+    first on. ``on_step`` is called before each step with what it is; there are (rounds + 1) for a
+    scenario. ``on_slice`` runs a slice that counts, for reading an energy meter around it.
     """
     own = detector.active_policy
     tracks = {s.name: _track(detector, s, own) for s in scenarios}
@@ -213,7 +184,7 @@ def _track(detector: Detector, scenario: Scenario, own: Policy) -> Track:
     return Track(scenario, forced, settling, calls_in_period(share, batch))
 
 
-def _warm_up(detector: Detector, track: Track, pictures: Pictures, effort: Effort) -> None:
+def _warm_up(detector: Detector, track: Track, pictures: BenchPictures, effort: Effort) -> None:
     """At a fixed rate too the calls follow each other, to learn how many fit in."""
     scenario = track.scenario
     period = track.period if track.period <= LONG_PERIOD else 1
@@ -226,17 +197,17 @@ def _warm_up(detector: Detector, track: Track, pictures: Pictures, effort: Effor
     track.plan = calls_by_round(total, effort.rounds, track.period, scenario.concurrency)
 
 
-def _settle(detector: Detector, track: Track, pictures: Pictures) -> None:
+def _settle(detector: Detector, track: Track, pictures: BenchPictures) -> None:
     """A call of each caller that does not count: the scenario before has filled the caches."""
     batch, callers = track.scenario.batch, track.scenario.concurrency
     if track.slices and min(call.wall_ms for call in track.slices[-1].calls) > MS_PER_S:
         return  # calls so long that what is in the caches at their start makes no difference
     chosen = [_batch(pictures, track.scenario, call * batch) for call in range(callers)]
-    run_slice(_detect(detector, track.settling), chosen, None, callers)
+    run_slice(partial(detector.answers, policy=track.settling), chosen, None, callers)
 
 
 def _run(
-    detector: Detector, track: Track, pictures: Pictures, calls: int, *, at_rate: bool = True
+    detector: Detector, track: Track, pictures: BenchPictures, calls: int, *, at_rate: bool = True
 ) -> Slice:
     scenario = track.scenario
     batches = [
@@ -244,16 +215,10 @@ def _run(
     ]
     track.taken += calls
     rate = scenario.rate_per_s if at_rate else None
-    return run_slice(_detect(detector, track.policy), batches, rate, scenario.concurrency)
+    detect = partial(detector.answers, policy=track.policy)
+    return run_slice(detect, batches, rate, scenario.concurrency)
 
 
-def _detect(detector: Detector, policy: Policy) -> Callable[[list[PathOrImage]], list[Answer]]:
-    def detect(pictures: list[PathOrImage]) -> list[Answer]:
-        return detector.answers(pictures, policy=policy)
-
-    return detect
-
-
-def _batch(pictures: Pictures, scenario: Scenario, first: int) -> list[PathOrImage]:
+def _batch(pictures: BenchPictures, scenario: Scenario, first: int) -> list[PathOrImage]:
     source: Sequence[PathOrImage] = pictures.paths if scenario.decode else pictures.arrays
     return [source[(first + index) % len(source)] for index in range(scenario.batch)]

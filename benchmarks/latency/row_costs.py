@@ -71,23 +71,14 @@ def mean_cost(step: StepCost, chances: Float64Array) -> float:
     return float(chances @ of_call) / batch
 
 
-def _first(rows: Int64Array) -> Float64Array:
-    return np.asarray(rows > 0, np.float64)
-
-
-def _further(rows: Int64Array) -> Float64Array:
-    return np.asarray(np.maximum(rows - 1, 0), np.float64)
-
-
-def _every(rows: Int64Array) -> Float64Array:
-    return np.asarray(rows, np.float64)
-
-
-LINE: Basis = (_first, _further)
+LINE: Basis = (
+    lambda rows: np.asarray(rows > 0, np.float64),
+    lambda rows: np.asarray(np.maximum(rows - 1, 0), np.float64),
+)
 """Cost of the first row and of each further one: both are non-negative also where a further row
 costs more than the first did, as on a CPU whose cache a batch outgrows (a quarter more at 16 rows
 of the embedded model at 320x320 than at one); an intercept would not be."""
-RAY: Basis = (_every,)
+RAY: Basis = (lambda rows: np.asarray(rows, np.float64),)
 """Every row costs the same: where only one number of rows was measured."""
 
 
@@ -101,14 +92,8 @@ def fit_span(
     """Costs of one span that explain its time in several scenarios.
 
     Each is a :data:`LINE` in the number of rows, or a :data:`RAY` where the scenarios do not
-    determine the lines.
-
-    Args:
-        name: of the span.
-        parts: kinds of rows that it runs for; each gets its own cost.
-        chances: (B + 1,) of each scenario, as from :func:`hard_rows`.
-        ms_per_image: (S,) measured.
-        weights: (S,) by which a millisecond counts in each scenario.
+    determine the lines. Each of the ``parts``, the kinds of rows that the span runs for, gets its
+    own cost; a millisecond counts by the ``weights`` (S,) of its scenario.
     """
     columns = _columns(LINE, parts, chances) * weights[:, None]
     line = _independent(columns)

@@ -117,14 +117,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def ratio_of_rounds(
     old: Sequence[float], new: Sequence[float], confidence: float, summary: Summary
 ) -> Estimate:
-    """New over old, with a bootstrap interval that draws the rounds of both runs again.
-
-    Args:
-        old: a figure for each round.
-        new: the same of the other run.
-        confidence: of the interval.
-        summary: of the rounds' figures.
-    """
+    """New over old, with a bootstrap interval that draws the rounds of both runs again."""
     rng = np.random.default_rng(SEED)
     before, after = np.asarray(old, np.float64), np.asarray(new, np.float64)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,28 +34,22 @@ def spans_of_slice(piece: Slice) -> SliceSpans:
     On a GPU the device's own times can overlap with the host's, so that the steps add up to more
     than the call; nothing is left then.
     """
-    ms: dict[str, float] = {}
-    images: dict[str, int] = {}
-    other = 0.0
+    ms: defaultdict[str, float] = defaultdict(float)
+    images: defaultdict[str, int] = defaultdict(int)
     for call in piece.calls:
         own = 0.0
         for steps in call.timings_ms:
             for name, spent in steps.items():
-                ms[name] = ms.get(name, 0.0) + spent
-                images[name] = images.get(name, 0) + 1
+                ms[name] += spent
+                images[name] += 1
                 own += spent
-        other += max(0.0, call.wall_ms - own)
-    ms[OTHER], images[OTHER] = other, piece.images
+        ms[OTHER] += max(0.0, call.wall_ms - own)
+    images[OTHER] = piece.images
     return SliceSpans(ms, images)
 
 
 def span_times(slices: Sequence[Slice], stages: Sequence[str]) -> tuple[SpanTime, ...]:
-    """The spans of a scenario, in the order in which they happen.
-
-    Args:
-        slices: one for each round, none empty.
-        stages: names of the bundle's stages, in order.
-    """
+    """The spans of a scenario, in the order in which they happen; of a slice for each round."""
     found = [spans_of_slice(piece) for piece in slices]
     images = [piece.images for piece in slices]
     names = {name for spans in found for name in spans.ms}

@@ -51,11 +51,6 @@ def draw_rounds(rounds: int) -> Int64Array:
     return rng.multinomial(rounds, np.full(rounds, 1 / rounds), size=RESAMPLES)
 
 
-def estimates(whole: Float64Array, drawn: Float64Array) -> list[Estimate]:
-    """Figures (K,) with intervals from those of the bootstrap samples (RESAMPLES, K)."""
-    return [estimate_of(float(value), column) for value, column in zip(whole, drawn.T, strict=True)]
-
-
 def estimate_of(value: float, drawn: Float64Array, confidence: float = CONFIDENCE) -> Estimate:
     """A figure with a percentile bootstrap interval: the central share of what was drawn.
 
@@ -74,8 +69,7 @@ def ratio_estimate(numerators: Sequence[float], denominators: Sequence[float]) -
     """
     above, below = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
     counts = draw_rounds(len(above))
-    whole = np.array([above.sum() / below.sum()])
-    return estimates(whole, ((counts @ above) / (counts @ below))[:, None])[0]
+    return estimate_of(float(above.sum() / below.sum()), (counts @ above) / (counts @ below))
 
 
 def quantiles_of_repeated(
@@ -84,12 +78,7 @@ def quantiles_of_repeated(
     """Quantiles of values that occur more than once, or not at all, without writing them out.
 
     Equal to ``numpy.quantile(numpy.repeat(ordered, repeats), quantiles)``: linear interpolation
-    between neighbours.
-
-    Args:
-        ordered: (N,) rising.
-        repeats: (N,) how often each occurs; some are not 0.
-        quantiles: in [0, 1].
+    between neighbours. The values (N,) rise, and some of the ``repeats`` (N,) are not 0.
     """
     reached = repeats.cumsum()
     ranks = np.asarray(quantiles) * (reached[-1] - 1)
@@ -107,8 +96,7 @@ def inverse(estimate: Estimate, of: float = 1.0) -> Estimate:
 def distribution(rounds_ms: Sequence[Sequence[float]]) -> Distribution:
     """Where the calls of all rounds lie; quantiles interpolate linearly between calls.
 
-    Args:
-        rounds_ms: milliseconds of every call, round by round; rounds without a call are left out.
+    Rounds without a call are left out.
 
     Raises:
         InputError: there is no call.
@@ -123,22 +111,13 @@ def distribution(rounds_ms: Sequence[Sequence[float]]) -> Distribution:
     counts = draw_rounds(len(rounds))
     drawn = np.array([_figures(ordered, repeats[round_of]) for repeats in counts])
     whole = _figures(ordered, np.ones(len(calls), np.int64))
-    mean, *percentiles = estimates(whole, drawn)
-    p50, p90, p99, p999 = (
-        found if supports(len(calls), quantile) else None
-        for quantile, found in zip(_PERCENTILES, percentiles, strict=True)
-    )
-    assert p50 is not None  # any number of calls has a median
-    return Distribution(
-        count=len(calls),
-        mean_ms=mean,
-        min_ms=float(calls.min()),
-        max_ms=float(calls.max()),
-        p50_ms=p50,
-        p90_ms=p90,
-        p99_ms=p99,
-        p999_ms=p999,
-    )
+    mean, median, *tails = map(estimate_of, whole.tolist(), drawn.T)
+    supported = [
+        tail if supports(len(calls), quantile) else None
+        for quantile, tail in zip(_PERCENTILES[1:], tails, strict=True)
+    ]
+    ends = float(calls.min()), float(calls.max())
+    return Distribution(len(calls), mean, *ends, median, *supported)
 
 
 def _figures(ordered: Float64Array, repeats: Int64Array) -> Float64Array:

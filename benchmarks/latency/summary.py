@@ -24,14 +24,7 @@ def summarise(
     manifest: Manifest,
     joules_per_image: float | None = None,
 ) -> ScenarioResult:
-    """Figures of one scenario.
-
-    Args:
-        scenario: what was run.
-        warm_up: before its first slice.
-        slices: one for each round in which it had calls.
-        manifest: of the bundle.
-        joules_per_image: above idle, where it was measured.
+    """Figures of one scenario, from a slice for each round in which it had calls.
 
     Raises:
         InputError: no call was made.

@@ -18,18 +18,16 @@ from dyninfer.benchmarks.latency.against import (
     hold_comparison,
     reason_of,
 )
-from dyninfer.benchmarks.latency.baseline_record import Baselines
 from dyninfer.benchmarks.latency.curve import describe_pictures, plain_pictures
 from dyninfer.benchmarks.latency.energy_log import EnergyLog, NoEnergy
-from dyninfer.benchmarks.latency.measured import describe_detector, engine_clock
 from dyninfer.benchmarks.latency.model import TooFewScenarios, fit
-from dyninfer.benchmarks.latency.model_record import LatencyModel
 from dyninfer.benchmarks.latency.pictures import BenchPictures
 from dyninfer.benchmarks.latency.record import (
     SCHEMA_VERSION,
     BenchRecord,
-    Energy,
+    MeasuredBundle,
     PicturesRecord,
+    StageInfo,
 )
 from dyninfer.benchmarks.latency.rounds import Effort, measure_rounds
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
@@ -37,13 +35,13 @@ from dyninfer.benchmarks.latency.scenarios import Choices, make_scenarios
 from dyninfer.benchmarks.latency.summary import summarise
 from dyninfer.benchmarks.latency.yardstick import yardstick_of
 from dyninfer.benchmarks.machine import (
-    EnergyMeter,
     MachineRecorder,
     describe_machine,
     find_energy_meter,
     measure_idle_watts,
 )
 from dyninfer.benchmarks.memory import peak_memory_mib
+from dyninfer.bundle.folder import MANIFEST_FILE, file_sha256
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import DyninferError
 from dyninfer.routing.goals import Goal
@@ -52,6 +50,8 @@ from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.engine_choice import EngineChoice
 from dyninfer.runtime.opening import load
 
+HOST_CLOCK, DEVICE_CLOCK = "perf_counter_ns", "CUDA events"
+"""Events on TensorRT's stream tell what the GPU did, and not how long the host waited."""
 COMPARISON_S = 6.0
 """Seconds of the comparison for every one that a scenario gets."""
 
@@ -92,11 +92,7 @@ class ComparisonInterrupted(KeyboardInterrupt):
 def take_record(
     request: BenchRequest, on_step: OnStep = lambda _what, _done, _total: None
 ) -> BenchRecord:
-    """Measure all that was asked for.
-
-    Args:
-        request: what.
-        on_step: told of every step before it starts.
+    """Measure all that was asked for; ``on_step`` is told of every step before it starts.
 
     Raises:
         BundleError, BackendUnavailable, PolicyError, InputError: the bundle cannot be opened, or
@@ -117,7 +113,11 @@ def take_record(
     missing = dict(record.missing)
     if baselines is None:
         missing["baselines"] = why
-    model = _fit(manifest, record.scenarios, baselines, missing)
+    model = None
+    try:
+        model = fit(manifest, record.scenarios, baselines)
+    except TooFewScenarios as error:
+        missing["model"] = str(error)
     seconds = time.perf_counter() - start
     whole = replace(record, seconds=seconds, baselines=baselines, model=model, missing=missing)
     if interrupted:
@@ -136,34 +136,52 @@ def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, 
             MachineRecorder(device=device) as recorder,
             _metered(device, request, on_step) as energy,
         ):
-            found = _measure(detector, request, energy, on_step)
+            results, yardstick_ms = _measure(detector, request, energy, on_step)
         peak_mib = peak_memory_mib()
-        joules = _energy_by_exit(energy, missing)
-        pictures, gaps = _describe_pictures(detector, request.pictures, found.results, on_step)
+        joules, reason = energy.by_exit()
+        if joules is None:
+            missing["energy"] = reason
+        pictures, gaps = _describe_pictures(detector, request.pictures, results, on_step)
         record = BenchRecord(
             schema_version=SCHEMA_VERSION,
             written_by=f"dyninfer {dyninfer.__version__}",
             command=request.command,
             started_utc=started,
             seconds=0.0,
-            clock=engine_clock(detector),
-            measured=describe_detector(detector),
+            clock=DEVICE_CLOCK if detector.backend.startswith("tensorrt") else HOST_CLOCK,
+            measured=_describe_detector(detector),
             pictures=pictures,
             machine=machine,
             log=recorder.log(),
             peak_memory_mib=peak_mib,
-            yardstick=yardstick_of(found.yardstick_ms),
-            scenarios=found.results,
+            yardstick=yardstick_of(yardstick_ms),
+            scenarios=results,
             energy=joules,
             missing=missing | gaps,
         )
         return record, detector.manifest
 
 
-@dataclass(frozen=True)
-class _Found:
-    results: tuple[ScenarioResult, ...]
-    yardstick_ms: tuple[float, ...]
+def _describe_detector(detector: Detector) -> MeasuredBundle:
+    """Bundle, stages, engines and policy."""
+    manifest, engines = detector.manifest, detector.engine_record()
+    return MeasuredBundle(
+        bundle=detector.bundle.path.resolve().name,
+        family=manifest.family,
+        manifest_sha256=file_sha256(detector.bundle.path / MANIFEST_FILE),
+        exits=len(manifest.ways),
+        image_inputs=dict(engines.image_inputs),
+        stages=tuple(
+            StageInfo(n, manifest.roles[n], engines.precision[n].value, s.parameters, s.macs)
+            for n, s in manifest.stages.items()
+        ),
+        backend=engines.backend,
+        backend_version=engines.backend_version,
+        provider=engines.provider,
+        device=engines.device_name,
+        policy=str(detector.policy),
+        ways=manifest.way_names,
+    )
 
 
 @contextmanager
@@ -183,23 +201,22 @@ def _metered(device: str, request: BenchRequest, on_step: OnStep) -> Iterator[En
     if meter is None:
         yield NoEnergy(reason)
         return
+    log: EnergyLog | NoEnergy
     try:
         on_step("measuring the power at rest", 0, 1)
-        yield _energy_log(meter, request.effort.idle_seconds)
+        try:
+            log = EnergyLog(meter, measure_idle_watts(meter, request.effort.idle_seconds))
+        except DyninferError as error:
+            log = NoEnergy(str(error))
+        yield log
     finally:
         meter.close()
 
 
-def _energy_log(meter: EnergyMeter, idle_seconds: float) -> EnergyLog | NoEnergy:
-    try:
-        return EnergyLog(meter, measure_idle_watts(meter, idle_seconds))
-    except DyninferError as error:
-        return NoEnergy(str(error))
-
-
 def _measure(
     detector: Detector, request: BenchRequest, energy: EnergyLog | NoEnergy, on_step: OnStep
-) -> _Found:
+) -> tuple[tuple[ScenarioResult, ...], tuple[float, ...]]:
+    """The scenarios' results, and the yardstick's time in every round."""
     manifest, effort = detector.manifest, request.effort
     scenarios = make_scenarios(manifest, request.choices, str(request.bundle))
     steps = len(scenarios) * (effort.rounds + 1)
@@ -212,13 +229,11 @@ def _measure(
         lambda what: on_step(what, next(done), steps),
         lambda scenario, run: energy.read_around(scenario, len(manifest.ways), run),
     )
-    return _Found(
-        tuple(
-            summarise(t.scenario, t.warm_up, t.slices, manifest, energy.of(t.scenario))
-            for t in measured.tracks
-        ),
-        measured.yardstick_ms,
+    results = tuple(
+        summarise(t.scenario, t.warm_up, t.slices, manifest, energy.of(t.scenario))
+        for t in measured.tracks
     )
+    return results, measured.yardstick_ms
 
 
 def _describe_pictures(
@@ -232,23 +247,3 @@ def _describe_pictures(
         return describe_pictures(detector, pictures, results, lambda what: on_step(what, 0, 1))
     except FAILURES as error:
         return plain_pictures(pictures), {"curve": f"it could not be made: {reason_of(error)}"}
-
-
-def _fit(
-    manifest: Manifest,
-    results: Sequence[ScenarioResult],
-    baselines: Baselines | None,
-    missing: dict[str, str],
-) -> LatencyModel | None:
-    try:
-        return fit(manifest, results, baselines)
-    except TooFewScenarios as error:
-        missing["model"] = str(error)
-        return None
-
-
-def _energy_by_exit(energy: EnergyLog | NoEnergy, missing: dict[str, str]) -> Energy | None:
-    found, reason = energy.by_exit()
-    if found is None:
-        missing["energy"] = reason
-    return found

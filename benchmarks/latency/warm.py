@@ -36,13 +36,8 @@ def warm_up(
     """Run windows of calls until their medians agree, or for ``max_seconds``.
 
     Calls so slow that few fit into that time make do with the windows there are, two at least. A
-    trend slower than that is left to the measurement, which takes its rounds in turns.
-
-    Args:
-        run: makes calls.
-        period: calls in which the hard share is exact.
-        max_seconds: limit.
-        clock: in seconds.
+    trend slower than that is left to the measurement, which takes its rounds in turns. The
+    hard share is exact in every ``period`` calls.
 
     Returns:
         What was run, and the median milliseconds from one call to the next.

@@ -17,7 +17,6 @@ from dyninfer.runtime.detector import Detector
 from dyninfer.types import ImageArray
 
 LIMIT = 0.03
-REST, ENGINES = "all but engines", "engines"
 
 
 def measure(bundle: Path, rounds: int) -> list[LimitResult]:
@@ -32,25 +31,22 @@ def measure(bundle: Path, rounds: int) -> list[LimitResult]:
     if rounds < 2:
         raise InputError(f"there are {rounds} rounds, expected at least 2")
     frame = noise_picture()
-    times: dict[str, list[float]] = {REST: [], ENGINES: []}
     with dyninfer.load(bundle) as detector:
         warm_up(lambda: sum(_split_ms(detector, frame)))
-        for _ in range(rounds):
-            rest_ms, engines_ms = _split_ms(detector, frame)
-            times[REST].append(rest_ms)
-            times[ENGINES].append(engines_ms)
+        splits = [_split_ms(detector, frame) for _ in range(rounds)]
         found = len(detector(frame, policy=LeaveAt(0)))
+    rest, engines = zip(*splits, strict=True)
     return [
         LimitResult(
             key="end-to-end",
             what=f"a {WIDTH}x{HEIGHT} frame to detections at the first exit, without the engines, "
             "over the engines",
             limit=LIMIT,
-            measured=compare(times[REST], times[ENGINES]),
-            times_ms=times,
+            measured=compare(rest, engines),
+            times_ms={"all but engines": rest, "engines": engines},
             note=(
-                f"{float(np.median(times[REST])):.2f} ms beside the engines' "
-                f"{float(np.median(times[ENGINES])):.1f} ms; {found} detections"
+                f"{float(np.median(rest)):.2f} ms beside the engines' "
+                f"{float(np.median(engines)):.1f} ms; {found} detections"
             ),
         )
     ]

@@ -19,14 +19,7 @@ PACKAGE = "dyninfer.benchmarks.lab.limits"
 
 @dataclass(frozen=True)
 class Group:
-    """Limits that one module measures together.
-
-    Attributes:
-        name: of the module in this package.
-        what: is measured, in a few words.
-        needs_bundle: whether its ``measure`` takes the full-size bundle.
-        rounds: of every comparison.
-    """
+    """Limits that the module of this name measures together, if need be on the full-size bundle."""
 
     name: str
     what: str

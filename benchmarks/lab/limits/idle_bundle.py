@@ -42,9 +42,6 @@ def write_idle_bundle(path: Path) -> Path:
 
     The easiness is the pixel's first channel, the box is moved by it.
 
-    Args:
-        path: of the bundle to be made, ``NAME.dyn``.
-
     Raises:
         ExportError: something is there already, or it cannot be written.
     """

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ import dyninfer
 from dyninfer.benchmarks.lab.limits.bare_route import BareRoute
 from dyninfer.benchmarks.lab.limits.idle_bundle import SIZE, write_idle_bundle
 from dyninfer.benchmarks.lab.limits.record import LimitResult
+from dyninfer.benchmarks.lab.limits.repeated import repeated
 from dyninfer.evaluation.interleaved import Run, bootstrap_median, run_rounds
 from dyninfer.routing.policy import LeaveAt
 from dyninfer.runtime.detector import Detector
@@ -53,11 +54,11 @@ def measure(rounds: int) -> list[LimitResult]:
     The overhead is the difference: preparing a picture of 32 x 32, the runtime between sessions,
     postprocessing one box. Both are medians over :data:`CALLS` calls.
     """
+    runs: dict[str, Run] = {}
     with tempfile.TemporaryDirectory(prefix="dyninfer-idle-") as folder:
         bundle = write_idle_bundle(Path(folder) / "idle.dyn")
         bare = BareRoute(bundle)
         with dyninfer.load(bundle) as detector:
-            runs: dict[str, Run] = {}
             for case in CASES:
                 runs[case.key] = _detector_run(detector, case)
                 runs[_floor(case)] = _sessions_run(bare, case)
@@ -70,15 +71,9 @@ def _floor(case: _Case) -> str:
 
 
 def _detector_run(detector: Detector, case: _Case) -> Run:
-    picture = np.zeros((SIZE, SIZE, 3), np.uint8)
-    policy = LeaveAt(case.exit_index)
-
-    def run() -> float:
-        if case.batch == 1:
-            return _median_ms(lambda: detector(picture, policy=policy))
-        return _median_ms(lambda: detector([picture] * case.batch, policy=policy)) / case.batch
-
-    return run
+    picture, policy = np.zeros((SIZE, SIZE, 3), np.uint8), LeaveAt(case.exit_index)
+    given: Any = picture if case.batch == 1 else [picture] * case.batch
+    return lambda: _median_ms(lambda: detector(given, policy=policy)) / case.batch
 
 
 def _sessions_run(bare: BareRoute, case: _Case) -> Run:
@@ -90,12 +85,8 @@ def _sessions_run(bare: BareRoute, case: _Case) -> Run:
 def _median_ms(call: Callable[[], object]) -> float:
     for _ in range(_WARM_UP):
         call()
-    times_ns = np.empty(CALLS)
-    for index in range(CALLS):
-        start = time.perf_counter_ns()
-        call()
-        times_ns[index] = time.perf_counter_ns() - start
-    return float(np.median(times_ns)) / 1e6
+    once = repeated(call)
+    return float(np.median([once() for _ in range(CALLS)]))
 
 
 def _result(case: _Case, times: Mapping[str, Sequence[float]]) -> LimitResult:
