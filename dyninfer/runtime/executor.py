@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -258,7 +259,7 @@ class _Walk(Generic[T]):
         if reading is None or self._blind:
             if reading is not None:
                 self._unread.append((decision, crowd.numbers, reading))
-            known = np.full(_signal_shape(decision, len(images)), np.nan, np.float32)
+            known = _unknown(_signal_shape(decision, len(images)))
         else:
             known = self._note_signal(decision, crowd.numbers, reading).copy()
         chosen = np.asarray(self._policy.decide(known, decision.point.of(images)))
@@ -306,9 +307,9 @@ class _Walk(Generic[T]):
         target: int = END,
     ) -> _Crowd[T]:
         """Some images of a crowd, on their way to a segment, with the named tensors of theirs."""
-        kept = {name: tensor for name, tensor in crowd.tensors.items() if name in names}
         if where is None:
-            return _Crowd(target, crowd.rows, crowd.numbers, kept)
+            return self._whole(crowd, target)
+        kept = {name: tensor for name, tensor in crowd.tensors.items() if name in names}
         rows = crowd.rows[where]
         numbers = rows.tolist()
         if kept:
@@ -319,6 +320,11 @@ class _Walk(Generic[T]):
             kept = {n: gather(f"{n} {place}", tensor, where) for n, tensor in kept.items()}
             self._note(GATHER, start, numbers)
         return _Crowd(target, rows, numbers, kept)
+
+    def _whole(self, crowd: _Crowd[T], target: int) -> _Crowd[T]:
+        """All of a crowd, on its way to a segment: nobody else goes on with it."""
+        crowd.segment = target
+        return crowd
 
     def _run(self, step: Step, crowd: _Crowd[T]) -> Mapping[str, T]:
         for name in step.images:
@@ -369,6 +375,10 @@ class _EveryWay(_Walk[T]):
         made = self._run(decision.step, crowd)
         return self._runner.read(made[decision.signal], None)
 
+    def _whole(self, crowd: _Crowd[T], target: int) -> _Crowd[T]:
+        """A copy, because the same images go on to other segments as well."""
+        return _Crowd(target, crowd.rows, crowd.numbers, dict(crowd.tensors))
+
     def _choose(self, decision: Decision, crowd: _Crowd[T], reading: HostRead | None) -> _Split:
         if reading is not None:
             self._note_signal(decision, crowd.numbers, reading)
@@ -387,6 +397,14 @@ def _split(chosen: npt.NDArray[Any], count: int, outcomes: int, policy: Policy) 
         f"{policy} decided {chosen.tolist()} for {count} images, expected one outcome from 0 to "
         f"{outcomes - 1} for each"
     )
+
+
+@lru_cache(maxsize=64)
+def _unknown(shape: tuple[int, ...]) -> Float32Array:
+    """All NaN, and the same array every time, which nobody may write to."""
+    nan = np.full(shape, np.nan, np.float32)
+    nan.flags.writeable = False
+    return nan
 
 
 def _signal_shape(decision: Decision, count: int) -> tuple[int, ...]:
