@@ -69,7 +69,8 @@ def _on_grey(picture: ImageArray, tile: int) -> ImageArray:
 
 def write_picture(path: Path, picture: ImageArray) -> None:
     """Write a picture in the format that its name ends in, or say why not."""
-    done, data = cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 90] if path.suffix == ".jpg" else []
+    done, data = cv2.imencode(path.suffix, picture, quality)
     if not done:
         raise InputError(f"{path} cannot be encoded as {path.suffix[1:].upper()}")
     path.parent.mkdir(parents=True, exist_ok=True)

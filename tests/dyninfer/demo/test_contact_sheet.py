@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dyninfer.demo.contact_sheet import Column, contact_sheet
+from dyninfer.demo.contact_sheet import Column, contact_sheet, write_picture
+from dyninfer.images.reading import read_image
 
 
 def solid(height: int, width: int, value: int) -> np.ndarray:
@@ -29,3 +30,11 @@ def test_columns_of_different_lengths_and_sizes_share_a_page() -> None:
 def test_extreme_pictures_are_never_cropped(size: tuple[int, int]) -> None:
     page = contact_sheet("page", [Column("a", [solid(*size, 7)])], 50)
     assert (page == 7).all(2).any()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_picture_is_written_without_a_word_of_the_encoder(suffix, tmp_path, capfd) -> None:
+    path = tmp_path / "new" / f"page{suffix}"
+    write_picture(path, solid(20, 30, 128))
+    assert capfd.readouterr().err == ""
+    assert read_image(path).shape == (20, 30, 3)
