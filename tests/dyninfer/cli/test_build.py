@@ -27,11 +27,6 @@ def bundle(tmp_path: Path) -> Path:
     return support.write_two_exits(tmp_path / "two.dyn")
 
 
-@pytest.fixture
-def needs_rtx() -> None:
-    pytest.importorskip("tensorrt_rtx", reason="pip install dyninfer[tensorrt-rtx]")
-
-
 def engines(bundle: Path) -> list[Path]:
     return sorted((bundle / "engines").glob("*/build.json"))
 

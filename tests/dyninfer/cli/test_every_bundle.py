@@ -190,3 +190,16 @@ def test_eval_without_labels(capsys, case: Case, bundle: Path, pictures: Path) -
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert "--annotations" in err
     assert ("the nearest class is green" in err) is case.classifies
+
+
+@pytest.mark.usefixtures("needs_rtx")
+def test_build(capsys, bundle: Path) -> None:
+    options = ("--backend", "tensorrt-rtx", "--for", "rtx30", "--json")
+    status, out, err = run(capsys, "build", str(bundle), *options)
+    assert status == 0, err
+    with dyninfer.load(bundle) as detector:
+        names = set(detector.engines)
+    assert set(json.loads(out)["stages"]) == names
+    status, out, _ = run(capsys, "info", str(bundle), "--json")
+    assert status == 0
+    assert len(json.loads(out)["builds"]) == 1

@@ -343,3 +343,59 @@ def test_buffers_of_a_call_that_failed_are_not_used_again(tmp_path) -> None:
         assert first is not failed
     with session.workspace() as second:
         assert second is first
+
+
+def test_a_mixed_batch_runs_each_branch_once_for_its_own_rows(tmp_path) -> None:
+    path = support.write_select_detectors(tmp_path / "select.dyn")
+    codes = [(0.9, 0.1, 0), (0.1, 0.9, 1), (0.1, 0.9, 2), (0.9, 0.1, 3), (0.5, 0.5, 4)]
+    inputs = {"images": support.coded_images(codes), "images_2": support.coded_images(codes, 4)}
+    with dyninfer.load(path) as detector:
+        assert detector.policy == dyninfer.Chosen()
+        assert_in_order(detector.infer(inputs), [0, 1, 1, 0, 0])  # of equal scores the first
+        assert counts(detector) == {
+            "chooser": (1, 5),
+            "body_0": (1, 3),
+            "body_1": (1, 2),
+            "head_1": (1, 2),
+        }
+        forced = dyninfer.Forced([1, 0, 1, 0, 1])
+        assert_in_order(detector.infer(inputs, policy=forced), [1, 0, 1, 0, 1])
+        assert counts(detector)["chooser"] == (1, 5)  # nobody reads what it would say
+
+
+def test_a_chooser_that_says_nan_sends_images_the_last_way_and_is_counted(tmp_path, caplog) -> None:
+    path = support.write_select_classifiers(tmp_path / "select.dyn")
+    images = support.coded_images([(0.9, 0.1, 0), (-1, 0.1, 0), (-1, 0.9, 0)])
+    with dyninfer.load(path) as detector, caplog.at_level(logging.WARNING, logger="dyninfer"):
+        outputs = detector.infer({"images": images})
+        assert [output.exit_index for output in outputs] == [0, 1, 1]
+        assert detector.nan_easiness_count == 2
+    assert "the chooser of select returned NaN" in caplog.text
+
+
+def test_a_policy_of_one_call_is_not_seen_by_another_thread(two_exits) -> None:
+    """One thread gives a policy with every call, the other goes by the detector's own."""
+    images = support.coded_images([(0.9, 0, 0), (0.1, 0, 1)])
+    wrong: list[list[int]] = []
+
+    def call(policy, expected: list[int]) -> None:
+        for _ in range(200):
+            found = two_exits.infer({"images": images}, policy=policy)
+            ways = [output.exit_index for output in found]
+            if ways != expected:
+                wrong.append(ways)
+
+    threads = [
+        threading.Thread(target=call, args=arguments)
+        for arguments in (
+            (dyninfer.AlwaysHard(), [1, 1]),
+            (None, [0, 1]),
+            (dyninfer.Forced([1, 0]), [1, 0]),
+        )
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert two_exits.policy == dyninfer.Threshold(0.5)
