@@ -76,8 +76,10 @@ def facts(record: BenchRecord) -> TextPairs:
     took = f"{number(record.seconds)} s"
     tool = _TOOLS.get(measured.backend, measured.backend)
     provider = f", provider {measured.provider}" if measured.provider else ""
+    branches = measured.way_names[0].startswith("branch")
+    ways = f"{measured.exits} branches" if branches else counted(measured.exits, "exit")
     return (
-        ("model", f"{measured.family}, {counted(measured.exits, 'exit')}, {inputs}"),
+        ("model", f"{measured.family}, {ways}, {inputs}"),
         ("as routed by", measured.policy),
         ("engine", f"{tool} {measured.backend_version}{provider}"),
         ("precision", precision_words(record)),

@@ -192,3 +192,9 @@ def test_a_static_record_of_before_has_one_way(tmp_path: Path) -> None:
     found = read_record(path)
     assert {result.scenario.way for result in found.scenarios} == {"exit 0"}
     assert all(result.scenario.hard_fraction is None for result in found.scenarios)
+
+
+def test_the_page_calls_ways_by_what_they_are(measured: tuple[Case, Path]) -> None:
+    case, folder = measured
+    kind = "branches" if case.ways[0].startswith("branch") else "exit"
+    assert f"tiny, {len(case.ways)} {kind}" in (folder / "report.html").read_text(encoding="utf-8")
