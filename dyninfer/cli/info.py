@@ -139,15 +139,13 @@ def _parity_line(bundle: Bundle) -> str:
     current = {name: stage.sha256 for name, stage in bundle.manifest.stages.items()}
     if parity.get("stages_sha256") != current:
         return "[yellow]verified before its stages changed; run dyninfer verify again[/yellow]"
-    boxes = max(
-        (check["max_abs"] for check in parity["checks"] if check["tensor"] == "boxes_xyxy"),
-        default=0.0,
-    )
+    boxes = [check["max_abs"] for check in parity["checks"] if check["tensor"] == "boxes_xyxy"]
+    within = f"boxes within {max(boxes):.1e} pixels, " if boxes else ""  # a classifier has none
     verdict = "[green]passed[/green]" if parity["passed"] else "[red]failed[/red]"
     flips = f"{parity['flips']} of {parity['decisions']} decisions flip"
     return (
         f"verification {verdict} on {parity['backend']} ({parity['device']}): "
-        f"boxes within {boxes:.1e} pixels, {flips if parity['decisions'] else 'no router compared'}"
+        f"{within}{flips if parity['decisions'] else 'no router compared'}"
     )
 
 

@@ -23,11 +23,10 @@ from dyninfer.exporters.precision.prepare import opened
 from dyninfer.exporters.precision.ranges import Feed, observe
 from dyninfer.exporters.precision.sensitivity import Choice, quantise_within
 from dyninfer.exporters.precision.settings import Int8Settings
-from dyninfer.images.reading import read_image
+from dyninfer.images.reading import PathOrImage, read_image
 from dyninfer.runtime.plan import steps_before
 from dyninfer.types import AnyArray, ImageArray
 
-Picture = Path | ImageArray
 SETTINGS = Int8Settings()
 
 
@@ -49,7 +48,7 @@ class ConvertedStage:
 def convert_bundle_stages(
     bundle: Bundle,
     plan: Mapping[str, Precision],
-    calibration_images: Sequence[Picture],
+    calibration_images: Sequence[PathOrImage],
     folder: Path,
     settings: Int8Settings = SETTINGS,
 ) -> dict[str, ConvertedStage]:
@@ -103,7 +102,9 @@ def convert_bundle_stages(
     return converted
 
 
-def _check_plan(bundle: Bundle, plan: Mapping[str, Precision], pictures: Sequence[Picture]) -> None:
+def _check_plan(
+    bundle: Bundle, plan: Mapping[str, Precision], pictures: Sequence[PathOrImage]
+) -> None:
     stages = bundle.manifest.stages
     if unknown := [name for name in plan if name not in stages]:
         raise InputError(
@@ -128,7 +129,7 @@ def _convert(
     runner: PlainStages,
     name: str,
     precision: Precision,
-    pictures: Sequence[Picture],
+    pictures: Sequence[PathOrImage],
     settings: Int8Settings,
 ) -> Choice | None:
     """The converted stage, or None where nothing in it could be converted."""
@@ -168,12 +169,12 @@ def _largest(model: ModelProto, feed: Feed) -> dict[str, float]:
     return {name: tensor.largest for name, tensor in seen.items()}
 
 
-def read_picture(picture: Picture) -> ImageArray:
+def read_picture(picture: PathOrImage) -> ImageArray:
     """(h, w, 3) uint8 BGR; a file is read."""
     return read_image(picture) if isinstance(picture, Path) else picture
 
 
-def stage_feed(stages: PlainStages, stage: str, pictures: Sequence[Picture]) -> Feed:
+def stage_feed(stages: PlainStages, stage: str, pictures: Sequence[PathOrImage]) -> Feed:
     """A stage's real inputs: what the stages before it make of every picture, one at a time."""
     manifest = stages.bundle.manifest
     names = [spec.name for spec in manifest.stages[stage].inputs]

@@ -16,10 +16,11 @@ from dyninfer.errors import InputError
 from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.evaluation.traces import AtWay, picture_of
 from dyninfer.exporters.parity import SignalPairs
-from dyninfer.exporters.precision.convert import ConvertedStage, Picture, read_picture
+from dyninfer.exporters.precision.convert import ConvertedStage, read_picture
 from dyninfer.exporters.precision.deviation import deviations
 from dyninfer.exporters.precision.report import ExitError, PrecisionReport, TensorError
 from dyninfer.exporters.recording import Recording
+from dyninfer.images.reading import PathOrImage
 from dyninfer.results.detections import Detections
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.runtime.arrays import ArrayRunner
@@ -31,7 +32,7 @@ from dyninfer.types import AnyArray, BoolArray, Float64Array, ImageArray
 def measure_precision(
     bundle: Bundle,
     converted: Mapping[str, ConvertedStage],
-    pictures: Sequence[Picture],
+    pictures: Sequence[PathOrImage],
     truths: Sequence[Truth] | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> PrecisionReport:
