@@ -54,7 +54,7 @@ def _differs_from_last(anchors: Int64Array) -> BoolArray:
 
 
 def _where(found: Candidates, chosen: BoolArray) -> Candidates:
-    if chosen.all():
+    if np.count_nonzero(chosen) == len(chosen):  # quicker than all() for few
         return found
     positions = chosen.nonzero()[0]
     return Candidates(
@@ -71,9 +71,9 @@ def _not_at_most(class_scores: Float32Array, confidence: float) -> Candidates:
         places = (~(scores <= confidence)).nonzero()[0]
     else:
         places = _places_not_at_most(scores, confidence)
-    anchors = places // max(1, class_scores.shape[1])
+    anchors, class_ids = np.divmod(places, max(1, class_scores.shape[1]))
     confidences = scores.take(places).astype(np.float32, copy=False)
-    return Candidates(anchors, places - anchors * class_scores.shape[1], confidences)
+    return Candidates(anchors, class_ids, confidences)
 
 
 def _places_not_at_most(scores: Float32Array, confidence: float) -> Int64Array:

@@ -208,7 +208,7 @@ class _Walk(Generic[T]):
         self._crowds: deque[_Crowd[T]] = deque([_Crowd(0, np.arange(batch), range(batch), {})])
         self._leaving: list[_Leaving] = []
         self._unread: list[tuple[Decision, Sequence[int], HostRead]] = []
-        self._result = BatchResult(np.full(batch, np.nan, np.float32))
+        self._result = BatchResult(_unknown((batch,)).copy())
 
     def run(self) -> BatchResult:
         """Run until every image has taken its way."""

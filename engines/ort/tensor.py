@@ -59,7 +59,8 @@ class OrtTensor:
     def over_array(cls, array: npt.NDArray[Any]) -> OrtTensor:
         """A tensor over a C-contiguous host array, without a copy."""
         array = np.ascontiguousarray(array)
-        return cls(array, array.ctypes.data, array.shape, array.dtype, HOST)
+        pointer = array.__array_interface__["data"][0]  # ctypes.data takes several times as long
+        return cls(array, pointer, array.shape, array.dtype, HOST)
 
     @classmethod
     def over_value(cls, value: Any, dtype: np.dtype[Any], device: OrtDevice) -> OrtTensor:
