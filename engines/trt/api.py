@@ -4,8 +4,8 @@ Every protocol has the name of the class that it describes and exactly the membe
 here; :class:`Module` describes the module itself. mypy shows that no code reaches beyond them, and
 a test compares each with the real ``tensorrt_rtx`` and with the published stubs of ``tensorrt``.
 So an attribute that a library does not have cannot stay unnoticed, although no one machine has all
-the versions. Where a method returns False or None, it failed, and the logger knows why; an axis of
--1 is dynamic.
+the versions. NVIDIA's documentation describes the classes. Where a method returns False or None, it
+failed, and the logger knows why; an axis of -1 is dynamic.
 
 Members that some versions or flavours lack are named in :data:`OPTIONAL`; only
 :mod:`dyninfer.engines.trt.library` asks whether they are there.
@@ -15,13 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Protocol
-
-from dyninfer.engines.trt.runtime_api import (
-    DataType,
-    ExecutionContextAllocationStrategy,
-    TensorIOMode,
-    TensorLocation,
-)
 
 
 class ILogger(Protocol):
@@ -41,23 +34,17 @@ class IProgressMonitor(Protocol):
 
 
 class ITensor(Protocol):
-    """A tensor of a network."""
-
     name: str
     shape: Sequence[int]
 
 
 class INetworkDefinition(Protocol):
-    """The network that a parser fills."""
-
     num_inputs: int
 
     def get_input(self, index: int, /) -> ITensor: ...
 
 
 class ParserError(Protocol):
-    """Why an ONNX file could not be parsed, and where."""
-
     def desc(self) -> str: ...
     def node(self) -> int: ...
     def node_name(self) -> str: ...
@@ -65,8 +52,6 @@ class ParserError(Protocol):
 
 
 class OnnxParser(Protocol):
-    """Reads an ONNX file into a network."""
-
     num_errors: int
 
     def parse_from_file(self, model: str, /) -> bool: ...
@@ -74,28 +59,16 @@ class OnnxParser(Protocol):
 
 
 class IOptimizationProfile(Protocol):
-    """The range of a network's dynamic shapes."""
-
     def set_shape(
         self, input: str, min: Sequence[int], opt: Sequence[int], max: Sequence[int], /
     ) -> None: ...
 
 
-class IHostMemory(Protocol):
-    """Bytes that the library owns; read through the buffer protocol."""
-
-    nbytes: int
-
-
 class ITimingCache(Protocol):
-    """What a builder has measured before, so that it need not again."""
-
-    def serialize(self) -> IHostMemory: ...
+    def serialize(self) -> Any: ...
 
 
 class IBuilderConfig(Protocol):
-    """How an engine is to be built."""
-
     progress_monitor: IProgressMonitor
     hardware_compatibility_level: Any
     num_compute_capabilities: int
@@ -110,25 +83,19 @@ class IBuilderConfig(Protocol):
 
 
 class Builder(Protocol):
-    """Makes engines out of networks."""
-
     def create_network(self, flags: int, /) -> INetworkDefinition: ...
     def create_builder_config(self) -> IBuilderConfig: ...
     def create_optimization_profile(self) -> IOptimizationProfile: ...
     def build_serialized_network(
         self, network: INetworkDefinition, config: IBuilderConfig, /
-    ) -> IHostMemory | None: ...
+    ) -> Any: ...
 
 
 class MemoryPoolType(Protocol):
-    """Kinds of memory that a builder may be limited in."""
-
     WORKSPACE: Any
 
 
 class BuilderFlag(Protocol):
-    """Options of a builder."""
-
     FP16: Any
     INT8: Any
     VERSION_COMPATIBLE: Any
@@ -136,27 +103,72 @@ class BuilderFlag(Protocol):
 
 
 class NetworkDefinitionCreationFlag(Protocol):
-    """Options of a network."""
-
     EXPLICIT_BATCH: Any
     STRONGLY_TYPED: Any
 
 
 class HardwareCompatibilityLevel(Protocol):
-    """On which other GPUs an engine shall run."""
-
     AMPERE_PLUS: Any
 
 
-class ComputeCapability(Protocol):
-    """Generations of GPUs that TensorRT-RTX builds for without having one."""
+class IExecutionContext(Protocol):
+    device_memory: Any
 
-    SM75: Any
-    SM80: Any
-    SM86: Any
-    SM89: Any
-    SM120: Any
-    SM121: Any
+    def set_device_memory(self, memory: int, size: int, /) -> None: ...
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int, /) -> bool: ...
+    def set_input_shape(self, name: str, shape: tuple[int, ...], /) -> bool: ...
+    def get_tensor_shape(self, name: str, /) -> Sequence[int]: ...
+    def set_tensor_address(self, name: str, memory: int, /) -> bool: ...
+    def set_output_allocator(self, name: str, output_allocator: Any, /) -> bool: ...
+    def infer_shapes(self) -> Sequence[str]: ...
+    def execute_async_v3(self, stream_handle: int, /) -> bool: ...
+    def is_stream_capturable(self, stream: int, /) -> bool: ...
+
+
+class IRuntimeConfig(Protocol):
+    def set_execution_context_allocation_strategy(self, strategy: Any, /) -> None: ...
+    def create_runtime_cache(self) -> Any: ...
+    def set_runtime_cache(self, cache: Any, /) -> bool: ...
+
+
+class ICudaEngine(Protocol):
+    num_io_tensors: int
+    num_optimization_profiles: int
+    device_memory_size: int
+    device_memory_size_v2: int
+
+    def get_tensor_name(self, index: int, /) -> str: ...
+    def get_tensor_mode(self, name: str, /) -> Any: ...
+    def get_tensor_dtype(self, name: str, /) -> Any: ...
+    def get_tensor_shape(self, name: str, /) -> Sequence[int]: ...
+    def get_tensor_location(self, name: str, /) -> Any: ...
+    def get_tensor_profile_shape(
+        self, name: str, profile_index: int, /
+    ) -> Sequence[Sequence[int]]: ...
+    def create_execution_context(self, strategy: Any, /) -> IExecutionContext | None: ...
+    def create_execution_context_without_device_memory(self) -> IExecutionContext | None: ...
+    def create_runtime_config(self) -> IRuntimeConfig: ...
+
+
+class Runtime(Protocol):
+    def deserialize_cuda_engine(self, serialized_engine: bytes, /) -> ICudaEngine | None: ...
+
+
+class ExecutionContextAllocationStrategy(Protocol):
+    USER_MANAGED: Any
+
+
+class TensorIOMode(Protocol):
+    INPUT: Any
+
+
+class TensorLocation(Protocol):
+    DEVICE: Any
+
+
+class DataType(Protocol):
+    FLOAT: Any
+    HALF: Any
 
 
 class Module(Protocol):
@@ -172,7 +184,7 @@ class Module(Protocol):
     BuilderFlag: BuilderFlag
     NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
     HardwareCompatibilityLevel: HardwareCompatibilityLevel
-    ComputeCapability: ComputeCapability
+    ComputeCapability: Any
     Runtime: Any
     ICudaEngine: Any
     IExecutionContext: Any
@@ -194,7 +206,16 @@ OPTIONAL = {
     "Module.ExecutionContextAllocationStrategy": "TensorRT 10 and later, TensorRT-RTX",
     "IBuilderConfig.num_compute_capabilities": "TensorRT-RTX",
     "IBuilderConfig.set_compute_capability": "TensorRT-RTX",
-    "ComputeCapability": "TensorRT-RTX",
+    "IExecutionContext.device_memory": "written where set_device_memory is missing",
+    "IExecutionContext.set_device_memory": "TensorRT 10 and later, TensorRT-RTX",
+    "IExecutionContext.is_stream_capturable": "TensorRT-RTX",
+    "ICudaEngine.device_memory_size": "TensorRT 8 and 10",
+    "ICudaEngine.device_memory_size_v2": "TensorRT 10 and later, TensorRT-RTX",
+    "ICudaEngine.create_execution_context_without_device_memory": "TensorRT 8 and 10",
+    "ICudaEngine.create_runtime_config": "TensorRT 10 and later, TensorRT-RTX",
+    "IRuntimeConfig.create_runtime_cache": "TensorRT-RTX",
+    "IRuntimeConfig.set_runtime_cache": "TensorRT-RTX",
+    "ExecutionContextAllocationStrategy": "TensorRT 10 and later, TensorRT-RTX",
     "BuilderFlag.FP16": "TensorRT 8 and 10",
     "BuilderFlag.INT8": "TensorRT 8 and 10",
     "BuilderFlag.REQUIRE_USER_ALLOCATION": "TensorRT-RTX",

@@ -13,7 +13,6 @@ from dyninfer.bundle.manifest import Precision, Stage
 from dyninfer.engines.trt.api import (
     Builder,
     IBuilderConfig,
-    IHostMemory,
     INetworkDefinition,
     OnnxParser,
     ParserError,
@@ -65,17 +64,20 @@ class EngineOptions:
 def check_options(library: Library, options: EngineOptions) -> None:
     """Refuse what this library cannot do, before any work is done.
 
+    TensorRT-RTX has the functions of a timing cache, but leaves measuring to the machine that runs
+    the engine; giving it a cache makes it look for a GPU.
+
     Raises:
         EngineBuildError: an option does not go with the library.
     """
-    if options.timing_cache is not None and not library.has_timing_cache:
+    if not library.compute_capabilities:
+        return
+    if options.timing_cache is not None:
         raise EngineBuildError(
             f"{library.title} measures no kernels when it builds, so --timing-cache has nothing "
             "to keep; leave it out"
         )
-    if (options.version_compatible or options.hardware_compatible) and (
-        not library.has_compatibility_flags
-    ):
+    if options.version_compatible or options.hardware_compatible:
         raise EngineBuildError(
             f"{library.title} has no version or hardware compatibility; give several devices with "
             "--for, such as --for rtx30,rtx40, and build again for another version"
@@ -125,7 +127,7 @@ def _build(
     cache = options.timing_cache
     if cache is not None:
         _set_timing_cache(config, cache)
-    if library.has_progress:
+    if library.has("IProgressMonitor"):
         monitor = make_monitor(library, report, cancelled)
         config.progress_monitor = monitor
     engine = builder.build_serialized_network(network, config)
@@ -133,8 +135,8 @@ def _build(
         what = "was cancelled" if cancelled.is_set() else f"failed: {messages.reason()}"
         raise EngineBuildError(f"{library.title}: the build of stage {source.name!r} {what}")
     if cache is not None:
-        write_atomically(cache, _bytes(config.get_timing_cache().serialize()))
-    return _bytes(engine)
+        write_atomically(cache, bytes(memoryview(config.get_timing_cache().serialize())))
+    return bytes(memoryview(engine))
 
 
 def _make_builder(library: Library, logger: object, messages: LogCollector) -> Builder:
@@ -174,7 +176,7 @@ def _describe(library: Library, error: ParserError) -> str:
     reason = " ".join(error.desc().split()).rstrip(".")
     if error.node() < 0:
         return reason
-    if not library.names_nodes or not error.node_name():
+    if not library.has("ParserError.node_name") or not error.node_name():
         return f"node number {error.node()}: {reason}"
     return f"node {error.node_name()!r} ({error.node_operator()}): {reason}"
 
@@ -221,7 +223,7 @@ def _set_options(
         config.set_flag(module.BuilderFlag.FP16)
         if precision is Precision.INT8:
             config.set_flag(module.BuilderFlag.INT8)
-    if library.has_user_allocation:
+    if library.has("BuilderFlag.REQUIRE_USER_ALLOCATION"):
         config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if options.version_compatible:
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
@@ -238,7 +240,3 @@ def _set_timing_cache(config: IBuilderConfig, path: Path) -> None:
     known = path.read_bytes() if path.exists() else b""
     if not config.set_timing_cache(config.create_timing_cache(known), False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
-
-
-def _bytes(memory: IHostMemory) -> bytes:
-    return bytes(memoryview(memory))  # type: ignore[arg-type]  # a buffer of the C++ side

@@ -16,28 +16,20 @@ Result = tuple[Any, ...]
 
 
 class CudaMemcpyKind(Protocol):
-    """Directions of a copy: ``cudaMemcpyKind``."""
-
     cudaMemcpyHostToDevice: Any  # CUDA's name, as are those below
     cudaMemcpyDeviceToHost: Any
     cudaMemcpyDeviceToDevice: Any
 
 
 class CudaStreamCaptureMode(Protocol):
-    """Which calls of which threads may break a capture: ``cudaStreamCaptureMode``."""
-
     cudaStreamCaptureModeThreadLocal: Any
 
 
 class CudaError(Protocol):
-    """Error codes: ``cudaError_t``."""
-
     cudaSuccess: Any
 
 
 class CudaDeviceProp(Protocol):
-    """Properties of a GPU: ``cudaDeviceProp``."""
-
     name: bytes
     major: int
     minor: int
@@ -83,24 +75,18 @@ class CudaRuntime(Protocol):
 
 
 class PyCudaStream(Protocol):
-    """``pycuda.driver.Stream``."""
-
     handle: int
 
     def synchronize(self) -> None: ...
 
 
 class PyCudaEvent(Protocol):
-    """``pycuda.driver.Event``."""
-
     def record(self, stream: PyCudaStream) -> Any: ...
     def synchronize(self) -> Any: ...
     def time_till(self, end: Any, /) -> float: ...
 
 
 class DeviceAllocation(Protocol):
-    """``pycuda.driver.DeviceAllocation``."""
-
     def __int__(self) -> int: ...
     def free(self) -> None: ...
 
@@ -112,16 +98,12 @@ class PagelockedHostAllocation(Protocol):
 
 
 class PyCudaContext(Protocol):
-    """``pycuda.driver.Context``."""
-
     def push(self) -> None: ...
     def pop(self) -> None: ...
     def synchronize(self) -> None: ...
 
 
 class PyCudaDevice(Protocol):
-    """``pycuda.driver.Device``."""
-
     def name(self) -> str: ...
     def compute_capability(self) -> tuple[int, int]: ...
     def retain_primary_context(self) -> PyCudaContext: ...
@@ -135,8 +117,6 @@ class DeviceClass(Protocol):
 
 
 class EventFlags(Protocol):
-    """``pycuda.driver.event_flags``."""
-
     DEFAULT: Any
     DISABLE_TIMING: Any
 

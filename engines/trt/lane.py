@@ -198,7 +198,7 @@ class Lane:
         """
         if self.measured:
             return False
-        tells = self._engine.library.tells_capturable
+        tells = self._engine.library.has("IExecutionContext.is_stream_capturable")
         return not tells or self._context.is_stream_capturable(self._handle)
 
     def close(self) -> None:

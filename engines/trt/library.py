@@ -49,18 +49,22 @@ class Library:
         """Name and version, for messages."""
         return f"{self.flavour.product} {self.version}"
 
+    def has(self, name: str) -> bool:
+        """Whether there is a class, or a "Class.member", that some versions or flavours lack."""
+        owner: Any = self.module
+        for part in name.split("."):
+            owner = getattr(owner, part, None)
+        return owner is not None
+
     @property
     def network_flags(self) -> int:
         """Flags of ``create_network``: explicit batch and the file's own types, where not fixed.
 
         TensorRT 8 must be told the first and does not know the second; 11 and RTX always do both.
         """
-        flags = 0
-        for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED"):
-            if hasattr(self.module.NetworkDefinitionCreationFlag, name):
-                flag = getattr(self.module.NetworkDefinitionCreationFlag, name)
-                flags |= 1 << int(flag)
-        return flags
+        known = self.module.NetworkDefinitionCreationFlag
+        names = ("EXPLICIT_BATCH", "STRONGLY_TYPED")
+        return sum(1 << int(getattr(known, name)) for name in names if hasattr(known, name))
 
     @property
     def keeps_types(self) -> bool:
@@ -68,22 +72,12 @@ class Library:
 
         TensorRT 8 computes in float32 unless a flag allows less, whatever the file says.
         """
-        return hasattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
-
-    @property
-    def has_progress(self) -> bool:
-        """Whether a build reports its progress, and can be cancelled."""
-        return hasattr(self.module, "IProgressMonitor")
-
-    @property
-    def names_nodes(self) -> bool:
-        """Whether an error of the parser has its node's name and operator, not only its number."""
-        return hasattr(self.module.ParserError, "node_name")
+        return self.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
 
     @property
     def compute_capabilities(self) -> tuple[str, ...]:
         """What it builds for without having such a GPU, for example ("7.5", "8.6"); or nothing."""
-        if not hasattr(self.module, "ComputeCapability"):
+        if not self.has("ComputeCapability"):
             return ()
         names = (re.fullmatch(r"SM(\d+)(\d)", name) for name in dir(self.module.ComputeCapability))
         found = [(int(match[1]), int(match[2])) for match in names if match]
@@ -92,51 +86,6 @@ class Library:
     def compute_capability(self, dotted: str) -> Any:
         """The library's own constant for "8.6"."""
         return getattr(self.module.ComputeCapability, f"SM{dotted.replace('.', '')}")
-
-    @property
-    def has_timing_cache(self) -> bool:
-        """Whether a build measures kernels, whose times can be kept.
-
-        TensorRT-RTX has the functions, but leaves measuring to the machine that runs the engine;
-        giving it a cache makes it look for a GPU.
-        """
-        return not self.compute_capabilities
-
-    @property
-    def has_compatibility_flags(self) -> bool:
-        """Whether an engine can be built for other versions and other GPUs at a cost in speed."""
-        return not self.compute_capabilities
-
-    @property
-    def has_user_allocation(self) -> bool:
-        """Whether engines must be told to live in the caller's memory, as CUDA graphs require."""
-        return hasattr(self.module.BuilderFlag, "REQUIRE_USER_ALLOCATION")
-
-    @property
-    def has_allocation_strategy(self) -> bool:
-        """Whether a context takes a named strategy that says who brings its scratch memory."""
-        return hasattr(self.module, "ExecutionContextAllocationStrategy")
-
-    @property
-    def has_runtime_cache(self) -> bool:
-        """Whether contexts compile kernels on this GPU, and can share what they compiled."""
-        config = getattr(self.module, "IRuntimeConfig", None)
-        return hasattr(config, "create_runtime_cache")
-
-    @property
-    def has_sized_memory(self) -> bool:
-        """Whether a context is told how large the scratch memory is that it gets."""
-        return hasattr(self.module.IExecutionContext, "set_device_memory")
-
-    @property
-    def has_memory_size_v2(self) -> bool:
-        """Whether the size of the scratch memory has its 64-bit name."""
-        return hasattr(self.module.ICudaEngine, "device_memory_size_v2")
-
-    @property
-    def tells_capturable(self) -> bool:
-        """Whether a context knows if its work can be captured into a graph now."""
-        return hasattr(self.module.IExecutionContext, "is_stream_capturable")
 
 
 @lru_cache(maxsize=2)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dyninfer.bundle.manifest import Stage, TensorSpec
+from dyninfer.engines.trt.api import ICudaEngine, IExecutionContext, Runtime
 from dyninfer.engines.trt.library import Library, LogCollector
 from dyninfer.engines.trt.memory import Block
-from dyninfer.engines.trt.runtime_api import ICudaEngine, IExecutionContext, Runtime
 from dyninfer.errors import EngineBuildError, EngineRunError
 
 DYNAMIC = -1
@@ -64,7 +64,11 @@ class OpenedEngine:
         self._cache: Any = None
         self._check_tensors()
         self.ranges = self._read_ranges()
-        size = engine.device_memory_size_v2 if library.has_memory_size_v2 else None
+        size = (
+            engine.device_memory_size_v2
+            if library.has("ICudaEngine.device_memory_size_v2")
+            else None
+        )
         self.scratch_size = int(engine.device_memory_size if size is None else size)
 
     @property
@@ -152,7 +156,7 @@ class OpenedEngine:
             raise EngineRunError(
                 f"{self.library.title} cannot run stage {self.name!r}: {self._log.reason()}"
             )
-        if scratch is not None and self.library.has_sized_memory:
+        if scratch is not None and self.library.has("IExecutionContext.set_device_memory"):
             context.set_device_memory(scratch.pointer, scratch.size)
         elif scratch is not None:
             context.device_memory = scratch.pointer
@@ -169,10 +173,10 @@ class OpenedEngine:
 
     def _create_context(self) -> IExecutionContext | None:
         library, engine = self.library, self._engine
-        if not library.has_allocation_strategy:
+        if not library.has("ExecutionContextAllocationStrategy"):
             return engine.create_execution_context_without_device_memory()
         strategy = library.module.ExecutionContextAllocationStrategy.USER_MANAGED
-        if not library.has_runtime_cache:
+        if not library.has("IRuntimeConfig.create_runtime_cache"):
             return engine.create_execution_context(strategy)
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)

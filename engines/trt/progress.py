@@ -65,7 +65,7 @@ class PhaseTree:
 
 
 def make_monitor(library: Library, report: Report, cancelled: threading.Event) -> Any:
-    """An ``IProgressMonitor`` of a library for which :attr:`Library.has_progress` holds.
+    """An ``IProgressMonitor`` of a library that has one.
 
     ``report`` is told of every step, from any thread, and must not raise. Once ``cancelled`` is
     set, the builder is asked to give up at its next step.
