@@ -1,25 +1,30 @@
-"""The little of CUDA that the runtime needs, as a protocol, and the choice of who provides it.
+"""The little of CUDA that the runtime needs, and the choice of who provides it.
 
-``cuda-python`` is preferred: it has graphs. PyCUDA is accepted in its place, for Jetsons and
-machines where it is already there; stages are then launched one by one.
+cuda-python, NVIDIA's own bindings, is preferred: it has graphs. PyCUDA is accepted in its place,
+for Jetsons and machines where it is already there; stages are then launched one by one.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import ctypes
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from dyninfer.engines.trt.cuda_api import CudaDeviceProp, CudaRuntime, Result
 from dyninfer.errors import BackendUnavailable, EngineRunError
 
+MODULES = ("cuda.bindings.runtime", "cuda.cudart")
+"""Where the runtime API is: today's place, and that of cuda-python before 12.6."""
 HostBytes = npt.NDArray[np.uint8]
 
 ALIGNMENT = 256
 """Of every address that TensorRT is given, in bytes (``IExecutionContext::setTensorAddress``)."""
-NO_GRAPHS = "PyCUDA has no graphs; pip install cuda-python for them"
 
 
 @dataclass(frozen=True)
@@ -50,20 +55,46 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-class Cuda(Protocol):
+def import_runtime() -> CudaRuntime | None:
+    """The module with CUDA's runtime API, or None where cuda-python is not installed."""
+    for name in MODULES:
+        try:
+            return cast(CudaRuntime, importlib.import_module(name))
+        except ImportError:
+            continue
+    return None
+
+
+class Cuda:
     """One GPU. Streams, events and graphs are opaque; pointers are whole numbers.
 
     Every call but those for host memory's contents must happen inside :meth:`active`. All copies
     are asynchronous and ordered by their stream. Host arrays are C-contiguous bytes.
 
     Raises:
+        BackendUnavailable: there is no driver, it is too old, or there is no such GPU.
         EngineRunError: any call that CUDA refuses, with CUDA's own name for the reason.
     """
 
-    package: str
-    device: int
-    has_graphs: bool
-    properties: DeviceProperties
+    package = "cuda-python"
+    has_graphs = True
+
+    def __init__(self, device: int, runtime: CudaRuntime) -> None:
+        self._api = runtime
+        self.device = device
+        try:
+            count = self._call(self._api.cudaGetDeviceCount)
+        except EngineRunError as error:
+            raise BackendUnavailable(
+                f"no GPU can be used ({error}); install or update the NVIDIA driver"
+            ) from error
+        self._check_number(count)
+        found: CudaDeviceProp = self._call(self._api.cudaGetDeviceProperties, device)
+        self.properties = DeviceProperties(
+            name=found.name.split(b"\0")[0].decode(),
+            compute_capability=(int(found.major), int(found.minor)),
+            driver=dotted(int(self._call(self._api.cudaDriverGetVersion))),
+        )
 
     def _check_number(self, count: int) -> None:
         """Refuse a number that none of the machine's GPUs has."""
@@ -73,75 +104,138 @@ class Cuda(Protocol):
                 "'cuda:0'"
             )
 
-    def active(self) -> AbstractContextManager[None]:
+    def _call(self, function: Callable[..., Result], *arguments: Any) -> Any:
+        """Call a function of the API and check its first result, an error code.
+
+        Without a driver the bindings answer in two ways: most functions return a code, those
+        that load a library first raise RuntimeError (``DynamicLibNotFoundError``).
+        """
+        name = function.__name__
+        try:
+            code, *results = function(*arguments)
+        except RuntimeError as error:
+            raise EngineRunError(f"CUDA failed in {name}: {first_line(error)}") from error
+        if code != self._api.cudaError_t.cudaSuccess:
+            raise EngineRunError(f"CUDA failed in {name}: {code.name} ({int(code)})")
+        return results[0] if len(results) == 1 else results
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
         """Make the GPU the calling thread's current one, and put the former one back after."""
+        former = int(self._call(self._api.cudaGetDevice))
+        if former == self.device:
+            yield
+            return
+        self._call(self._api.cudaSetDevice, self.device)
+        try:
+            yield
+        finally:
+            self._call(self._api.cudaSetDevice, former)
 
     def allocate(self, size: int) -> int:
         """Device memory of ``size`` bytes, aligned to at least 256."""
+        return int(self._call(self._api.cudaMalloc, size))
 
     def free(self, pointer: int) -> None:
         """Free device memory that no work under way uses."""
+        self._call(self._api.cudaFree, pointer)
 
     def allocate_host(self, size: int) -> HostBytes:
         """Page-locked host memory, which copies reach without a detour."""
+        pointer = int(self._call(self._api.cudaHostAlloc, size, self._api.cudaHostAllocDefault))
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer))
 
     def free_host(self, array: HostBytes) -> None:
         """Free what :meth:`allocate_host` gave; no view of it may be used afterwards."""
+        self._call(self._api.cudaFreeHost, array.ctypes.data)
 
     def new_stream(self) -> Any:
         """A stream that does not wait for the default one."""
+        return self._call(self._api.cudaStreamCreateWithFlags, self._api.cudaStreamNonBlocking)
 
     def destroy_stream(self, stream: Any) -> None:
         """Free a stream whose work is done."""
+        self._call(self._api.cudaStreamDestroy, stream)
 
     def handle(self, stream: Any) -> int:
         """The stream as the number that TensorRT takes."""
+        return int(stream)
 
     def synchronize(self, stream: Any) -> None:
         """Let the host wait for everything that was enqueued."""
+        self._call(self._api.cudaStreamSynchronize, stream)
 
     def new_event(self, *, timing: bool) -> Any:
         """A point in a stream's work; with ``timing`` the time between two can be asked for."""
+        api = self._api
+        flags = api.cudaEventDefault if timing else api.cudaEventDisableTiming
+        return self._call(api.cudaEventCreateWithFlags, flags)
 
     def destroy_event(self, event: Any) -> None:
         """Free an event."""
+        self._call(self._api.cudaEventDestroy, event)
 
     def record(self, event: Any, stream: Any) -> None:
         """Move the event to the end of what is enqueued now."""
+        self._call(self._api.cudaEventRecord, event, stream)
 
     def wait(self, event: Any) -> None:
         """Let the host wait until the work before the event is done."""
+        self._call(self._api.cudaEventSynchronize, event)
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
         """Milliseconds between two events that have both happened."""
+        return float(self._call(self._api.cudaEventElapsedTime, start, end))
 
     def order_after(self, stream: Any, other: int) -> None:
         """Let ``stream`` wait for what is enqueued on another library's stream, by its handle."""
+        event = self.new_event(timing=False)
+        try:
+            self._call(self._api.cudaEventRecord, event, self._api.cudaStream_t(other))
+            self._call(self._api.cudaStreamWaitEvent, stream, event, 0)
+        finally:
+            self.destroy_event(event)  # CUDA keeps it until the wait is over
 
     def upload(self, pointer: int, array: HostBytes, stream: Any) -> None:
         """Copy page-locked host memory to the device."""
+        kind = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call(
+            self._api.cudaMemcpyAsync, pointer, array.ctypes.data, array.nbytes, kind, stream
+        )
 
     def download(self, array: HostBytes, pointer: int, stream: Any) -> None:
         """Copy device memory to page-locked host memory."""
+        kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call(
+            self._api.cudaMemcpyAsync, array.ctypes.data, pointer, array.nbytes, kind, stream
+        )
 
     def copy(self, target: int, source: int, size: int, stream: Any) -> None:
         """Copy ``size`` bytes within the device."""
+        kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._call(self._api.cudaMemcpyAsync, target, source, size, kind, stream)
 
     def begin_capture(self, stream: Any) -> None:
         """Collect what this thread enqueues on the stream from now on instead of running it."""
-        raise EngineRunError(NO_GRAPHS)
+        # other threads may allocate meanwhile
+        mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call(self._api.cudaStreamBeginCapture, stream, mode)
 
     def end_capture(self, stream: Any) -> Any:
         """What was collected, as a graph that is ready to launch."""
-        raise EngineRunError(NO_GRAPHS)
+        graph = self._call(self._api.cudaStreamEndCapture, stream)
+        try:
+            return self._call(self._api.cudaGraphInstantiate, graph, 0)
+        finally:
+            self._call(self._api.cudaGraphDestroy, graph)
 
     def launch(self, graph: Any, stream: Any) -> None:
         """Enqueue a graph."""
-        raise EngineRunError(NO_GRAPHS)
+        self._call(self._api.cudaGraphLaunch, graph, stream)
 
     def destroy_graph(self, graph: Any) -> None:
         """Free a graph that is not running."""
-        raise EngineRunError(NO_GRAPHS)
+        self._call(self._api.cudaGraphExecDestroy, graph)
 
 
 def open_cuda(device: int) -> Cuda:
@@ -150,11 +244,9 @@ def open_cuda(device: int) -> Cuda:
     Raises:
         BackendUnavailable: neither is installed, there is no driver, or no such GPU.
     """
-    from dyninfer.engines.trt.cuda_python import CudaPython, import_runtime
-
     runtime = import_runtime()
     if runtime is not None:
-        return CudaPython(device, runtime)
+        return Cuda(device, runtime)
     from dyninfer.engines.trt.pycuda_driver import PyCuda, import_driver
 
     driver = import_driver()

@@ -33,7 +33,7 @@ def import_driver() -> PyCudaDriver | None:
 
 
 class PyCuda(Cuda):
-    """One GPU through CUDA's driver API. See :class:`dyninfer.engines.trt.cuda.Cuda`.
+    """One GPU through CUDA's driver API: all that :class:`Cuda` does, but graphs.
 
     Works in the GPU's primary context, which is the one that TensorRT uses. PyCUDA frees what
     nobody refers to any more, and only where its context is current: that is why this class holds
@@ -47,7 +47,7 @@ class PyCuda(Cuda):
     has_graphs = False
 
     def __init__(self, device: int, driver: PyCudaDriver) -> None:
-        self._api = driver
+        self._driver = driver
         self.device = device
         try:
             driver.init()
@@ -72,32 +72,32 @@ class PyCuda(Cuda):
         try:
             yield
         finally:  # PyCUDA ends the process when a thread ends whose stack of contexts is not empty
-            self._api.Context.pop()
+            self._driver.Context.pop()
 
-    def _call(self, what: str, function: Callable[..., ResultT], *arguments: Any) -> ResultT:
+    def _ask(self, what: str, function: Callable[..., ResultT], *arguments: Any) -> ResultT:
         """Call a function of the API, which is called ``what`` in the error."""
         try:
             return function(*arguments)
-        except self._api.Error as error:
+        except self._driver.Error as error:
             raise EngineRunError(f"CUDA failed in {what}: {first_line(error)}") from error
 
     def allocate(self, size: int) -> int:
-        allocation = self._call("mem_alloc", self._api.mem_alloc, size)
+        allocation = self._ask("mem_alloc", self._driver.mem_alloc, size)
         self._allocations[int(allocation)] = allocation
         return int(allocation)
 
     def free(self, pointer: int) -> None:
-        self._call("DeviceAllocation.free", self._allocations.pop(pointer).free)
+        self._ask("DeviceAllocation.free", self._allocations.pop(pointer).free)
 
     def allocate_host(self, size: int) -> HostBytes:
-        return self._call("pagelocked_empty", self._api.pagelocked_empty, size, np.uint8)
+        return self._ask("pagelocked_empty", self._driver.pagelocked_empty, size, np.uint8)
 
     def free_host(self, array: HostBytes) -> None:
         allocation = cast(PagelockedHostAllocation, array.base)
-        self._call("PagelockedHostAllocation.free", allocation.free)
+        self._ask("PagelockedHostAllocation.free", allocation.free)
 
     def new_stream(self) -> Any:
-        return self._call("Stream", self._api.Stream, 1)  # CU_STREAM_NON_BLOCKING
+        return self._ask("Stream", self._driver.Stream, 1)  # CU_STREAM_NON_BLOCKING
 
     def destroy_stream(self, stream: Any) -> None:
         self.synchronize(stream)  # PyCUDA frees it with its last reference
@@ -106,34 +106,37 @@ class PyCuda(Cuda):
         return int(stream.handle)
 
     def synchronize(self, stream: Any) -> None:
-        self._call("Stream.synchronize", stream.synchronize)
+        self._ask("Stream.synchronize", stream.synchronize)
 
     def new_event(self, *, timing: bool) -> Any:
-        flags = self._api.event_flags
+        flags = self._driver.event_flags
         flag = flags.DEFAULT if timing else flags.DISABLE_TIMING
-        return self._call("Event", self._api.Event, flag)
+        return self._ask("Event", self._driver.Event, flag)
 
     def destroy_event(self, event: Any) -> None:
         self.wait(event)  # PyCUDA frees it with its last reference
 
     def record(self, event: Any, stream: Any) -> None:
-        self._call("Event.record", event.record, stream)
+        self._ask("Event.record", event.record, stream)
 
     def wait(self, event: Any) -> None:
-        self._call("Event.synchronize", event.synchronize)
+        self._ask("Event.synchronize", event.synchronize)
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
-        return float(self._call("Event.time_till", start.time_till, end))
+        return float(self._ask("Event.time_till", start.time_till, end))
 
     def order_after(self, stream: Any, other: int) -> None:  # noqa: ARG002  # see below
         # the host waits for everything: PyCUDA cannot take another library's stream
-        self._call("Context.synchronize", self._api.Context.synchronize)
+        self._ask("Context.synchronize", self._driver.Context.synchronize)
 
     def upload(self, pointer: int, array: HostBytes, stream: Any) -> None:
-        self._call("memcpy_htod_async", self._api.memcpy_htod_async, pointer, array, stream)
+        self._ask("memcpy_htod_async", self._driver.memcpy_htod_async, pointer, array, stream)
 
     def download(self, array: HostBytes, pointer: int, stream: Any) -> None:
-        self._call("memcpy_dtoh_async", self._api.memcpy_dtoh_async, array, pointer, stream)
+        self._ask("memcpy_dtoh_async", self._driver.memcpy_dtoh_async, array, pointer, stream)
 
     def copy(self, target: int, source: int, size: int, stream: Any) -> None:
-        self._call("memcpy_dtod_async", self._api.memcpy_dtod_async, target, source, size, stream)
+        self._ask("memcpy_dtod_async", self._driver.memcpy_dtod_async, target, source, size, stream)
+
+    def begin_capture(self, stream: Any) -> None:  # noqa: ARG002
+        raise EngineRunError("PyCUDA has no graphs; pip install cuda-python for them")

@@ -16,7 +16,7 @@ from dyninfer.builds.files import make_build
 from dyninfer.builds.spec import OpenBuild, own_precision
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.trt.backend import Platform, TrtBackend
-from dyninfer.engines.trt.cuda_python import CudaPython
+from dyninfer.engines.trt.cuda import Cuda
 from dyninfer.engines.trt.pycuda_driver import PyCuda
 from dyninfer.engines.trt.workspace import TrtWorkspace
 from dyninfer.runtime.session import Session
@@ -82,7 +82,7 @@ def make_rig(
         cuda = PyCuda(DEVICE, driver)
     else:
         driver = FakeRuntime(machine)
-        cuda = CudaPython(DEVICE, driver)
+        cuda = Cuda(DEVICE, driver)
     library = fake.library
     backend = TrtBackend(library.flavour, platform=Platform(library, cuda))
     return Rig(machine, fake, cuda, backend, driver)
