@@ -1,4 +1,7 @@
-"""Contenders that run the source model in PyTorch, decode included, in float32."""
+"""Contenders that run the source model in PyTorch, decode included.
+
+In float32, or in half precision on a GPU where the bundle's engines are fp16.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +44,15 @@ class TorchContender(Contender):
         self._manifest, self._plan = bundle.manifest, plan(bundle.manifest)
         self._device = torch.device(setup.engine.device or "cpu")
         modules, self.note = _modules(setup, bundle)
-        self._modules = {name: module.to(self._device) for name, module in modules.items()}
-        self._inputs = {name: torch.from_numpy(a) for name, a in read_inputs(setup).items()}
+        half = use_half(setup.engine.precision, self._device.type)
+        dtype = torch.float16 if half else torch.float32
+        self._modules = {name: module.to(self._device, dtype) for name, module in modules.items()}
+        inputs = read_inputs(setup).items()
+        self._inputs = {name: torch.from_numpy(array).to(dtype) for name, array in inputs}
         if setup.kind is Kind.COMPILED:
             self._compile()
+        if half:
+            self.note = f"in half precision; {self.note}".removesuffix("; ")
 
     def _compile(self) -> None:
         import torch
@@ -111,6 +119,11 @@ def _modules(setup: Setup, bundle: Bundle) -> tuple[Mapping[str, Any], str]:
     if missing := [name for name in manifest.stages if name not in modules]:
         raise BackendUnavailable(f"there is no PyTorch source of {', '.join(missing)}")
     return modules, note
+
+
+def use_half(precision: str | None, device_type: str) -> bool:
+    """Whether PyTorch runs in half precision; on a CPU that would only slow it down."""
+    return precision == "fp16" and device_type == "cuda"
 
 
 def check_compiler(device_type: str) -> None:

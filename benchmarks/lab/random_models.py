@@ -1,10 +1,15 @@
-"""Published variants with random weights, as bundles: the right amount of work, no training."""
+"""Published variants with random weights, as bundles: the right amount of work, no training.
+
+``python -m dyninfer.benchmarks.lab.random_models --help`` tells how to make one.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 from torch import nn
 
 from dyninfer.errors import InputError
@@ -67,3 +72,16 @@ def export_random(variant: str, side: int, width_divisor: int, folder: Path) -> 
     options = DynamicDetOptions(image_size=(side, side), overwrite=True)
     export_dynamicdet(checkpoint, bundle, options)
     return bundle
+
+
+def main(
+    variant: Annotated[str, typer.Argument(help=f"One of {', '.join(ANCHORS)}.")],
+    image_size: Annotated[int, typer.Option(help="Side of the square input in pixels.")] = 640,
+    width_divisor: Annotated[int, typer.Option(min=1, help="Divide all widths by this.")] = 1,
+) -> None:
+    """Write VARIANT.pt, a checkpoint with random weights, and VARIANT.dyn here."""
+    typer.echo(export_random(variant, image_size, width_divisor, Path()))
+
+
+if __name__ == "__main__":
+    typer.run(main)

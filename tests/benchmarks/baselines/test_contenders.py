@@ -54,6 +54,22 @@ def test_contenders_find_what_dyninfer_finds(small, name, way) -> None:
     assert_same(opened(small, name).outputs(way), expected(small, way))
 
 
+def test_pytorch_in_half_precision_finds_about_the_same(small, monkeypatch) -> None:
+    exact = opened(small, "pytorch-folded").outputs(1)["boxes_xyxy"]
+    monkeypatch.setattr(of_torch, "use_half", lambda *_: True)
+    half = opened(small, "pytorch-folded")
+    rough = half.outputs(1)["boxes_xyxy"]
+    assert rough.dtype == np.float16
+    assert np.median(np.abs(exact - rough.astype(np.float32))) < 1
+    assert half.note == "in half precision"
+
+
+def test_half_precision_is_for_a_gpu_beside_fp16_engines() -> None:
+    assert of_torch.use_half("fp16", "cuda")
+    assert not of_torch.use_half("fp16", "cpu")
+    assert not of_torch.use_half(None, "cuda")
+
+
 def test_the_ways_differ_and_the_last_exit_alone_finds_what_hard_images_show(small) -> None:
     easy, hard = (expected(small, way) for way in (0, 1))
     assert easy["boxes_xyxy"].shape != hard["boxes_xyxy"].shape or not np.allclose(

@@ -7,14 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import typer
-from typer.testing import CliRunner
 
-from dyninfer.benchmarks.lab import time_eager
 from dyninfer.cli.app import app
 from dyninfer.runtime.opening import DEFAULT_BATCH
-from tests import support
 
 FOLDER = Path(__file__).resolve().parents[3] / "benchmarks/protocols"
 PROTOCOLS = ("v100.md", "jetson.md")
@@ -93,30 +89,3 @@ def test_modules_that_a_protocol_names_exist():
         text = (FOLDER / name).read_text(encoding="utf-8")
         for module in re.findall(r"python -m (dyninfer[\w.]+)", text):
             assert importlib.util.find_spec(module) is not None, module
-
-
-def test_the_timed_model_runs_one_route_and_half_precision_finds_the_same():
-    checkpoint = support.checkpoint_of("dy-yolov7")
-    size, cpu = (128, 160), torch.device("cpu")
-    exact = time_eager.make_run(checkpoint, size, cpu, half=False, folded=True)
-    half = time_eager.make_run(checkpoint, size, cpu, half=True, folded=False)
-    for route in (time_eager.EASY, time_eager.HARD):
-        boxes, rough = exact(route)["boxes_xyxy"], half(route)["boxes_xyxy"]
-        assert boxes.shape == rough.shape == (1, 3 * (16 * 20 + 8 * 10 + 4 * 5), 4)
-        assert rough.dtype is torch.float16
-        assert (boxes - rough.float()).abs().median() < 1
-    easy, hard = exact(time_eager.EASY), exact(time_eager.HARD)
-    assert not torch.equal(easy["boxes_xyxy"], hard["boxes_xyxy"])
-
-
-def test_the_script_prints_every_published_share():
-    program = typer.Typer()
-    program.command()(time_eager.main)
-    options = ["--height", "64", "--width", "64", "--device", "cpu", "--no-half"]
-    checkpoint = str(support.checkpoint_of("dy-yolov7"))
-    done = CliRunner().invoke(
-        program, [checkpoint, *options, "--rounds", "2", "--warm-up", "1"], catch_exceptions=False
-    )
-    assert done.exit_code == 0
-    for share in ("0%", "10%", "50%", "90%", "100%"):
-        assert re.search(rf"^ *{share} +[\d.]+ +[\d.]+$", done.stdout, re.MULTILINE)
