@@ -24,10 +24,10 @@ from .monitoring.alarms import Alarm as Alarm
 from .monitoring.monitor import Monitor as Monitor
 from .monitoring.report import AuditReport as AuditReport
 from .monitoring.report import MonitorReport as MonitorReport
-from .results.answer import RawOutput as RawOutput
-from .results.classification import Classification as Classification
-from .results.classification import TopK as TopK
-from .results.detections import Detections as Detections
+from .results.answers import Classification as Classification
+from .results.answers import Detections as Detections
+from .results.answers import RawOutput as RawOutput
+from .results.answers import TopK as TopK
 from .results.postprocess import Postprocess as Postprocess
 from .routing.control import Controller as Controller
 from .routing.control_law import ControllerState as ControllerState

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import dyninfer
+from dyninfer.bundle.documents import SEAL, dump_sealed
 from dyninfer.bundle.folder import MANIFEST_FILE, file_sha256
 from dyninfer.bundle.manifest import (
     CascadeRoute,
@@ -33,7 +34,6 @@ from dyninfer.bundle.manifest import (
     TensorSpec,
     Way,
 )
-from dyninfer.bundle.sealed import SEAL, dump_sealed
 from dyninfer.bundle.writing import write_bundle, write_stage_file
 from dyninfer.exporters.dynamicdet import layers
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, random_model

@@ -19,8 +19,8 @@ from dyninfer.benchmarks.latency.baseline_record import Baselines
 from dyninfer.benchmarks.latency.model_record import LatencyModel
 from dyninfer.benchmarks.latency.scenario_record import FILLED, Positive, Scenario, ScenarioResult
 from dyninfer.benchmarks.machine import Machine, MachineLog
+from dyninfer.bundle.documents import first_problem
 from dyninfer.bundle.folder import write_atomically
-from dyninfer.bundle.validation import first_problem
 from dyninfer.errors import InputError
 
 SCHEMA_VERSION = 2

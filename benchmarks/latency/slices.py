@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from dyninfer.images.reading import PathOrImage
-from dyninfer.results.answer import Answer
+from dyninfer.results.answers import Answer
 
 NS_PER_MS = 1e6
 NS_PER_S = 1e9

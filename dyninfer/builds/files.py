@@ -24,8 +24,8 @@ from dyninfer.builds.spec import (
     Conversion,
     OpenBuild,
 )
+from dyninfer.bundle.documents import dump_sealed
 from dyninfer.bundle.folder import Bundle, file_sha256
-from dyninfer.bundle.sealed import dump_sealed
 from dyninfer.bundle.writing import new_folder
 from dyninfer.errors import EngineBuildError
 

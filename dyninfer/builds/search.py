@@ -22,9 +22,9 @@ from dyninfer.builds.spec import (
     OpenBuild,
     source_hashes,
 )
+from dyninfer.bundle.documents import read_sealed
 from dyninfer.bundle.folder import Bundle, check_sha256
 from dyninfer.bundle.manifest import Precision
-from dyninfer.bundle.sealed import read_sealed
 from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.errors import BundleError
 

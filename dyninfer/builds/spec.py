@@ -16,9 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from dyninfer.bundle.documents import Frozen, load_sealed
 from dyninfer.bundle.manifest import Manifest, Precision
-from dyninfer.bundle.sealed import load_sealed
-from dyninfer.bundle.validation import Frozen
 from dyninfer.engines.trt.batch import BatchProfile
 
 ENGINES_FOLDER = "engines"

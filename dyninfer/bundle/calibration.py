@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from dyninfer.bundle.documents import Frozen, read_sealed
 from dyninfer.bundle.manifest import Precision
-from dyninfer.bundle.sealed import read_sealed
-from dyninfer.bundle.validation import Frozen
 from dyninfer.errors import PolicyError
 from dyninfer.results.scores import Scores
 from dyninfer.types import Float64Array

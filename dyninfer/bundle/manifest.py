@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dyninfer.bundle.validation import Frozen
+from dyninfer.bundle.documents import Frozen
 from dyninfer.images.spec import ImageSpec
 from dyninfer.results.tasks import TASKS, Options, TaskKind, check_options
 from dyninfer.spans import RESERVED

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dyninfer.bundle.documents import dump_sealed
 from dyninfer.bundle.folder import MANIFEST_FILE, ROUTER_FILE
 from dyninfer.bundle.manifest import Manifest
-from dyninfer.bundle.sealed import dump_sealed
 from dyninfer.errors import DyninferError, ExportError
 
 

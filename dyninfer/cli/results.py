@@ -13,7 +13,7 @@ import typer
 from dyninfer.cli.common import warn
 from dyninfer.errors import InputError
 from dyninfer.images.drawing import annotate
-from dyninfer.results.answer import Answer
+from dyninfer.results.answers import Answer
 from dyninfer.types import ImageArray
 
 JSON_LINES = "predictions.jsonl"

@@ -8,7 +8,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from dyninfer.results.answer import Answer
+from dyninfer.results.answers import Answer
 from dyninfer.routing.goals import describe_setting
 from dyninfer.runtime.detector import Detector
 from dyninfer.spans import AFTER_STAGES, BEFORE_STAGES

@@ -18,8 +18,7 @@ from dyninfer.evaluation.routed_curve import CurveResult
 from dyninfer.evaluation.speed_curve import CurvePoint
 from dyninfer.images.drawing import EASY_BGR, HARD_BGR, annotate
 from dyninfer.images.reading import find_images, read_image
-from dyninfer.results.answer import Answer
-from dyninfer.results.detections import Detections
+from dyninfer.results.answers import Answer, Detections
 from dyninfer.routing.goals import Goal
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
 from dyninfer.runtime.detector import Detector

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dyninfer.bundle.validation import first_problem
+from dyninfer.bundle.documents import first_problem
 from dyninfer.errors import InputError
 
 _SHOWN = 4

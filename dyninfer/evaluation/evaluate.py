@@ -12,7 +12,7 @@ from dyninfer.evaluation.dataset import Sample, Samples
 from dyninfer.evaluation.outcomes import ReadingNotes, read_all
 from dyninfer.evaluation.scoring import SCORING
 from dyninfer.evaluation.way_times import time_once
-from dyninfer.results.answer import Answer
+from dyninfer.results.answers import Answer
 from dyninfer.routing.goals import describe_setting
 from dyninfer.runtime.detector import Detector
 

@@ -17,8 +17,7 @@ from dyninfer.evaluation.traces import trace_picture
 from dyninfer.images.reading import read_image
 from dyninfer.results.scores import Scores
 from dyninfer.routing.policy import default_policy
-from dyninfer.routing.replay import replay
-from dyninfer.routing.thresholds import mean_ms
+from dyninfer.routing.thresholds import mean_ms, replay
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import Float32Array, Float64Array, ImageArray, Int64Array
 

@@ -20,9 +20,7 @@ from dyninfer.evaluation.routed_precision import (
     match_picture,
     one_for_each,
 )
-from dyninfer.results.answer import Answer
-from dyninfer.results.classification import TopK
-from dyninfer.results.detections import Detections
+from dyninfer.results.answers import Answer, Detections, TopK
 from dyninfer.results.scores import Scores
 from dyninfer.results.tasks import Options
 from dyninfer.types import Float64Array, Int64Array

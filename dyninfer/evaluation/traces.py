@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dyninfer.bundle.manifest import CascadeRoute, Manifest
 from dyninfer.images.spec import Placement
-from dyninfer.results.answer import Answer
+from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options, TaskKind
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.executor import Trace

@@ -11,7 +11,7 @@ import numpy as np
 
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.evaluation.interleaved import round_order, warm_up
-from dyninfer.results.answer import Answer
+from dyninfer.results.answers import Answer
 from dyninfer.routing.policy import LeaveAt, Policy
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.plan import alone, stages_of

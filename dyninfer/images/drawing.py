@@ -7,8 +7,7 @@ import colorsys
 import cv2
 import numpy as np
 
-from dyninfer.results.answer import Answer
-from dyninfer.results.detections import Detections
+from dyninfer.results.answers import Answer, Detections
 from dyninfer.types import ImageArray
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -15,7 +15,7 @@ import numpy as np
 from dyninfer.monitoring.drift import mean_bounds
 from dyninfer.monitoring.expected import Outlook
 from dyninfer.monitoring.report import AuditSummary
-from dyninfer.results.answer import Answer
+from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options, TaskKind
 from dyninfer.routing.policy import DecisionPoint
 from dyninfer.types import ImageArray

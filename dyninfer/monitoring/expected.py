@@ -11,7 +11,7 @@ from dyninfer.bundle.calibration import Calibration, Certificate
 from dyninfer.errors import InputError
 from dyninfer.monitoring.drift import bin_counts, bin_edges, mean_bounds, on_grid
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, LeaveAt, Policy, Threshold
-from dyninfer.routing.replay import cascade_points, replay
+from dyninfer.routing.thresholds import cascade_points, replay
 from dyninfer.types import Float64Array, Int64Array
 
 RISK_MARGIN = 0.01

@@ -18,7 +18,7 @@ from dyninfer.monitoring.audit import Watched
 from dyninfer.monitoring.expected import Reference
 from dyninfer.monitoring.report import MonitorReport, MonitorSettings
 from dyninfer.monitoring.watch import Watch
-from dyninfer.results.answer import Answer
+from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import Policy
 from dyninfer.types import ImageArray

@@ -20,7 +20,7 @@ from dyninfer.monitoring.easiness_window import (
 )
 from dyninfer.monitoring.expected import Outlook, Reference
 from dyninfer.monitoring.report import AuditReport, AuditSummary, MonitorReport, MonitorSettings
-from dyninfer.results.answer import Answer
+from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import Policy, count_ways
 from dyninfer.types import ImageArray

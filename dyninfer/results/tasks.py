@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from dyninfer.errors import InputError
 from dyninfer.images.spec import Placement
-from dyninfer.results.agreement import disagreement
-from dyninfer.results.answer import Answer
-from dyninfer.results.classification import Classification, TopK
-from dyninfer.results.detections import Detections
+from dyninfer.results.answers import Answer, Classification, Detections, TopK
+from dyninfer.results.nms import pairwise_iou
 from dyninfer.results.postprocess import EVALUATION, Postprocess
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 Options = Postprocess | TopK
 """What a task's postprocessing is told."""
 Outputs = Mapping[str, npt.NDArray[Any]]
-OptionsT = TypeVar("OptionsT", bound=Options)
+MATCH_IOU = 0.5
 
 
 class Taken(TypedDict):
@@ -65,7 +63,7 @@ class TaskKind(Protocol):
             placement: where the image lies in the input of its way.
             options: of this task, see :func:`check_options`.
             class_names: of all classes.
-            taken: how the image went, see :class:`dyninfer.results.answer.Answer`.
+            taken: how the image went, see :class:`dyninfer.results.answers.Answer`.
         """
 
     def loss(self, found: Answer, reference: Answer) -> float:
@@ -101,7 +99,7 @@ class Detect:
         )
 
     def loss(self, found: Answer, reference: Answer) -> float:
-        """1 - F1 of the boxes, see :func:`dyninfer.results.agreement.disagreement`."""
+        """1 - F1 of the boxes, see :func:`disagreement`."""
         assert isinstance(found, Detections)
         assert isinstance(reference, Detections)
         return disagreement(found, reference)
@@ -137,6 +135,34 @@ class Classify:
 
 TASKS: Mapping[str, TaskKind] = {"detect": Detect(), "classify": Classify()}
 """Every task by its name in a manifest."""
+
+
+def disagreement(found: Detections, reference: Detections, iou: float = MATCH_IOU) -> float:
+    """1 - F1 of ``found`` against ``reference``, in [0, 1]; 0 where both are empty.
+
+    Detections are matched greedily, the surest first, each with the unmatched reference box of
+    its class that it overlaps most, if by at least ``iou``. F1 = 2 TP / (found + reference)
+    (van Rijsbergen, "Information Retrieval", 1979, chapter 7); confidences count only by their
+    order, so pass what an application would see, above its own confidence.
+    """
+    if not len(found) and not len(reference):
+        return 0.0
+    return 1.0 - 2.0 * count_matches(found, reference, iou) / (len(found) + len(reference))
+
+
+def count_matches(found: Detections, reference: Detections, iou: float = MATCH_IOU) -> int:
+    """How many detections find a reference box of their own."""
+    if not len(found) or not len(reference):
+        return 0
+    overlap = pairwise_iou(found.boxes_xyxy, reference.boxes_xyxy)
+    overlap[found.class_ids[:, None] != reference.class_ids[None]] = 0.0
+    matches = 0
+    for row in np.argsort(-found.confidences, kind="stable"):
+        best = int(overlap[row].argmax())
+        if overlap[row, best] >= iou:
+            overlap[:, best] = 0.0
+            matches += 1
+    return matches
 
 
 def check_options(task: TaskKind, options: Options, name: str) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from dyninfer.bundle.validation import first_problem
+from dyninfer.bundle.documents import first_problem
 from dyninfer.errors import InputError
 from dyninfer.routing.thresholds import SEND_ALL, SEND_NONE
 from dyninfer.types import BoolArray

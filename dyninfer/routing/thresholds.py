@@ -12,14 +12,45 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.routing.policy import Threshold
-from dyninfer.routing.replay import cascade_points, replay
-from dyninfer.types import Float64Array, Int64Array
+from dyninfer.bundle.manifest import EASINESS
+from dyninfer.routing.policy import DecisionPoint, Policy, Threshold, count_ways
+from dyninfer.types import Float32Array, Float64Array, Int64Array
 
 SEND_NONE = 0.0
 """No easiness is below it: every image leaves at the first exit (NaN excepted)."""
 SEND_ALL = 1.5
 """Every easiness is below it; 1 would not do, since a half-precision sigmoid can be exactly 1."""
+
+
+def cascade_points(exits: int) -> tuple[DecisionPoint, ...]:
+    """Where a cascade of so many exits decides, with a router at each but the last."""
+    return tuple(
+        DecisionPoint(index, EASINESS, (frozenset({index}), frozenset(range(index + 1, exits))))
+        for index in range(exits - 1)
+    )
+
+
+def replay(
+    points: Sequence[DecisionPoint], signals: Sequence[Float32Array], policy: Policy, images: int
+) -> Int64Array:
+    """(N,) way that each image takes.
+
+    Args:
+        points: where the route decides, in order.
+        signals: of all images at each of them.
+        policy: one that may be asked without learning from it.
+        images: how many there are, N.
+    """
+    crowds = {frozenset(range(count_ways(points))): np.arange(images)}  # by what is still open
+    for point, signal in zip(points, signals, strict=True):
+        rows = crowds.pop(frozenset[int]().union(*point.ways))
+        outcomes = policy.decide(signal[rows], point.of(rows))
+        for outcome, reached in enumerate(point.ways):
+            crowds[reached] = rows[outcomes == outcome]
+    ways = np.empty(images, np.int64)
+    for (way,), rows in crowds.items():
+        ways[rows] = way
+    return ways
 
 
 def shared_easiness(easiness: npt.ArrayLike) -> Float64Array:

@@ -16,7 +16,7 @@ from dyninfer.engines.base import check_tensor
 from dyninfer.engines.device_array import DeviceArray, device_array, is_device_array
 from dyninfer.errors import InputError
 from dyninfer.images.prepare import Scratch
-from dyninfer.results.answer import Answer, RawOutput
+from dyninfer.results.answers import Answer, RawOutput
 from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import Policy
 from dyninfer.runtime.executor import Arrays, BatchResult, Trace

@@ -20,8 +20,7 @@ from dyninfer.engines.base import Engine
 from dyninfer.errors import InputError
 from dyninfer.images.reading import ImageLike, Picture, take_numbered, take_picture
 from dyninfer.monitoring.monitor import Monitor
-from dyninfer.results.answer import Answer, RawOutput
-from dyninfer.results.detections import Detections
+from dyninfer.results.answers import Answer, Detections, RawOutput
 from dyninfer.results.tasks import Options, check_options
 from dyninfer.routing.goals import Goal
 from dyninfer.routing.policy import DecisionPoint, Observer, Policy, check_signals, default_policy

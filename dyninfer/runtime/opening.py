@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from dyninfer.builds.choice import choose_build
-from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.stage_checks import StageChecks
+from dyninfer.bundle.folder import Bundle, StageChecks
 from dyninfer.engines import open_backend
 from dyninfer.errors import InputError
 from dyninfer.runtime.detector import Detector

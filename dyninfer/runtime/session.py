@@ -13,9 +13,8 @@ import numpy as np
 
 from dyninfer.builds.choice import stage_file
 from dyninfer.builds.spec import OpenBuild
-from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.folder import Bundle, StageChecks
 from dyninfer.bundle.manifest import Manifest
-from dyninfer.bundle.stage_checks import StageChecks
 from dyninfer.engines.base import Backend, Engine, HostRead
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.errors import InputError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dyninfer.results.answer import Answer
+from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options, TaskKind
 from dyninfer.routing.policy import AlwaysHard, DecisionPoint
 from dyninfer.runtime.batches import answer_batch

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from dyninfer.bundle.validation import Frozen
+from dyninfer.bundle.documents import Frozen
 from dyninfer.errors import InputError
 
 

@@ -13,8 +13,8 @@ from onnx import ModelProto, TensorProto
 from onnx_ir.passes import common
 from pydantic import TypeAdapter, ValidationError
 
+from dyninfer.bundle.documents import first_problem
 from dyninfer.bundle.manifest import BATCH_AXIS, Precision, Stage, Task, TensorSpec
-from dyninfer.bundle.validation import first_problem
 from dyninfer.bundle.writing import write_stage_file
 from dyninfer.errors import BundleError, ExportError
 from dyninfer.exporters.cascade.batch import loosen_reshapes

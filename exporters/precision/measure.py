@@ -21,7 +21,7 @@ from dyninfer.exporters.precision.deviation import deviations
 from dyninfer.exporters.precision.report import ExitError, PrecisionReport, TensorError
 from dyninfer.exporters.recording import Recording
 from dyninfer.images.reading import PathOrImage
-from dyninfer.results.detections import Detections
+from dyninfer.results.answers import Detections
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.executor import trace

@@ -12,7 +12,7 @@ import numpy as np
 
 from dyninfer.evaluation.coco import Truth
 from dyninfer.evaluation.routed_precision import PictureMatches
-from dyninfer.results.detections import Detections
+from dyninfer.results.answers import Detections
 from dyninfer.types import BoolArray, Float64Array
 
 SURE = 0.6

@@ -20,7 +20,7 @@ from dyninfer.exporters.router.augment import View, make_views
 from dyninfer.exporters.router.features import FeatureKind, Features, build_features
 from dyninfer.exporters.router.losses import agreed_truth
 from dyninfer.images.reading import read_image
-from dyninfer.results.detections import Detections
+from dyninfer.results.answers import Detections
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.executor import Arrays

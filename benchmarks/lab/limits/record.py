@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dyninfer.benchmarks.lab.run_record import RunRecord
 from dyninfer.benchmarks.machine import MachineLog
-from dyninfer.bundle.validation import first_problem
+from dyninfer.bundle.documents import first_problem
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import RatioEstimate
 

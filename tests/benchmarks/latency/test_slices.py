@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyninfer.benchmarks.latency.slices import WallClock, due_times_ns, frozen_garbage, run_slice
-from dyninfer.results.detections import Detections
+from dyninfer.results.answers import Detections
 
 MS = 1_000_000
 

@@ -27,9 +27,9 @@ from dyninfer.builds.spec import (
     own_precision,
     source_hashes,
 )
+from dyninfer.bundle.documents import SEAL, dump_sealed
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
-from dyninfer.bundle.sealed import SEAL, dump_sealed
 from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.errors import BundleError, InputError
 from tests import support

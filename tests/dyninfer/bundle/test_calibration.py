@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dyninfer import BundleError, PolicyError
 from dyninfer.bundle.calibration import Calibration, check_calibration, read_calibration
+from dyninfer.bundle.documents import dump_sealed
 from dyninfer.bundle.manifest import Precision
-from dyninfer.bundle.sealed import dump_sealed
 from dyninfer.results.scores import Scores
 from dyninfer.routing.goals import Accuracy
 from dyninfer.routing.latency import LatencyBudget

@@ -10,7 +10,7 @@ import pytest
 
 import dyninfer
 from dyninfer import BackendUnavailable, Bundle, BundleError
-from dyninfer.bundle.stage_checks import StageChecks
+from dyninfer.bundle.folder import StageChecks
 from dyninfer.engines import open_backend
 from dyninfer.engines.ort.backend import OrtBackend, OrtEngine
 from dyninfer.runtime.session import Session

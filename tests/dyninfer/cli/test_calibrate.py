@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import dyninfer
+from dyninfer.bundle.documents import dump_sealed
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.sealed import dump_sealed
 from dyninfer.evaluation.dataset import load_samples
 from tests.dyninfer.cli.run import run, table_of
 from tests.dyninfer.evaluation.coded import write_coded, write_labels

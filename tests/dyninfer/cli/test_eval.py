@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.bundle.sealed import dump_sealed
+from dyninfer.bundle.documents import dump_sealed
 from dyninfer.evaluation.dataset import load_samples
 from tests.dyninfer.cli.run import run, table_of
 from tests.dyninfer.evaluation.coded import write_coded, write_labels

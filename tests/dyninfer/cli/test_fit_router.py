@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import dyninfer
-from dyninfer.bundle.sealed import load_sealed
+from dyninfer.bundle.documents import load_sealed
 from tests import support
 from tests.dyninfer.cli.run import run
 from tests.exporters.router import cascades

@@ -15,7 +15,7 @@ from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.evaluate import evaluate_policy
 from dyninfer.evaluation.scoring import SCORING
-from dyninfer.results.detections import Detections
+from dyninfer.results.answers import Detections
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Threshold
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
 from tests.dyninfer.evaluation.test_routed_precision import CLASSES, random_pictures

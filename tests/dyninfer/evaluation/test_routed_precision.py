@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dyninfer.errors import InputError
 from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.evaluation.routed_precision import RoutedPrecision, match_picture
-from dyninfer.results.detections import Detections
+from dyninfer.results.answers import Detections
 from tests.support import refuses
 
 CLASSES = 3

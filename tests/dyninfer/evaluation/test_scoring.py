@@ -7,7 +7,7 @@ from dyninfer.bundle.manifest import Task
 from dyninfer.errors import InputError
 from dyninfer.evaluation.dataset import Sample, Samples
 from dyninfer.evaluation.scoring import SCORING, RoutedAccuracy, score_key
-from dyninfer.results.classification import Classification
+from dyninfer.results.answers import Classification
 from dyninfer.results.scores import Scores
 from tests.support import refuses
 

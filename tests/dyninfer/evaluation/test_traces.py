@@ -10,7 +10,7 @@ from dyninfer.evaluation.dataset import load_samples
 from dyninfer.evaluation.outcomes import run_samples
 from dyninfer.evaluation.traces import trace_picture
 from dyninfer.images.reading import read_image
-from dyninfer.results.detections import Detections
+from dyninfer.results.answers import Detections
 from dyninfer.results.postprocess import EVALUATION, Postprocess
 from dyninfer.routing.policy import LeaveAt
 from tests import support

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from dyninfer.images.drawing import annotate, class_colour
-from dyninfer.results.classification import Classification
-from dyninfer.results.detections import Detections
+from dyninfer.results.answers import Classification, Detections
 
 
 def detections(*boxes: tuple[float, float, float, float]) -> Detections:

@@ -20,7 +20,7 @@ from dyninfer.bundle.calibration import (
     WayFigures,
 )
 from dyninfer.bundle.manifest import CascadeRoute, Exit
-from dyninfer.results.answer import Answer
+from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options
 from dyninfer.runtime.session import Session
 from dyninfer.runtime.watched import WatchedSession

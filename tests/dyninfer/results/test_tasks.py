@@ -1,12 +1,98 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dyninfer import Classification, Detections, ImageSpec, InputError, Postprocess, TopK
-from dyninfer.results.tasks import TASKS, check_options
+from dyninfer.results.tasks import TASKS, check_options, count_matches, disagreement
 from tests import support
 
 PLACED = ImageSpec(8, 8).place(16, 16)
+relaxed = settings(deadline=None)
+BOX = (0.0, 0.0, 10.0, 10.0)
+BOXES = st.sampled_from([BOX, (1, 0, 11, 10), (4, 0, 14, 10), (50, 50, 60, 60), (0, 0, 0, 0)])
+FOUND = st.lists(st.tuples(BOXES, st.sampled_from([0.3, 0.6, 0.9]), st.integers(0, 1)), max_size=6)
+
+
+def detections(*found: tuple[tuple[float, ...], float, int]) -> Detections:
+    return Detections(
+        boxes_xyxy=np.array([box for box, _, _ in found], np.float32).reshape(-1, 4),
+        confidences=np.array([confidence for _, confidence, _ in found], np.float32),
+        class_ids=np.array([class_id for _, _, class_id in found], np.int64),
+        class_names=tuple(str(class_id) for _, _, class_id in found),
+    )
+
+
+def shifted(by: float) -> tuple[float, ...]:
+    return (by, 0.0, 10.0 + by, 10.0)
+
+
+def test_nothing_agrees_with_nothing_and_with_nothing_else() -> None:
+    one = detections((BOX, 0.9, 0))
+    assert disagreement(detections(), detections()) == 0
+    assert disagreement(one, detections()) == 1
+    assert disagreement(detections(), one) == 1
+
+
+def test_class_and_overlap_decide_and_confidence_does_not() -> None:
+    reference = detections((BOX, 0.9, 0))
+    assert disagreement(detections((BOX, 0.1, 0)), reference) == 0
+    assert disagreement(detections((BOX, 0.9, 1)), reference) == 1
+    assert disagreement(detections((shifted(3), 0.9, 0)), reference) == 0  # IoU 7 / 13
+    assert disagreement(detections((shifted(4), 0.9, 0)), reference) == 1  # IoU 6 / 14
+
+
+def test_an_overlap_of_exactly_the_limit_counts() -> None:
+    half = detections(((0.0, 0.0, 10.0, 5.0), 0.9, 0))
+    assert count_matches(half, detections((BOX, 0.9, 0)), iou=0.5) == 1
+
+
+def test_a_reference_is_found_once_and_the_surest_is_first() -> None:
+    reference = detections((BOX, 0.9, 0), (shifted(3), 0.8, 0))
+    twice = detections((BOX, 0.9, 0), (BOX, 0.8, 0), (BOX, 0.7, 0))
+    # the second takes the other reference, which it overlaps by 7 / 13; none is left for the third
+    assert count_matches(twice, reference) == 2
+    assert disagreement(twice, reference) == pytest.approx(1 - 2 * 2 / 5)
+    # the surer one takes the reference that both overlap
+    pair = detections((shifted(3), 0.5, 0), (BOX, 0.9, 0))
+    assert count_matches(pair, detections((BOX, 0.9, 0))) == 1
+
+
+def test_it_is_one_minus_f1() -> None:
+    found = detections((BOX, 0.9, 0), ((50.0, 50.0, 60.0, 60.0), 0.8, 0))
+    reference = detections((BOX, 0.9, 0), ((80.0, 80.0, 90.0, 90.0), 0.8, 0), (BOX, 0.7, 1))
+    precision, recall = 1 / 2, 1 / 3
+    expected = 1 - 2 * precision * recall / (precision + recall)
+    assert disagreement(found, reference) == pytest.approx(expected)
+
+
+@relaxed
+@given(FOUND, FOUND)
+def test_it_is_a_loss_from_0_to_1(found, reference) -> None:
+    loss = disagreement(detections(*found), detections(*reference))
+    assert 0 <= loss <= 1
+    assert count_matches(detections(*found), detections(*reference)) <= min(
+        len(found), len(reference)
+    )
+
+
+@relaxed
+@given(FOUND)
+def test_detections_agree_with_themselves_unless_a_box_has_no_area(found) -> None:
+    solid = [one for one in found if one[0] != (0, 0, 0, 0)]
+    assert disagreement(detections(*solid), detections(*solid)) == 0
+
+
+@relaxed
+@given(FOUND, FOUND)
+def test_nothing_given_is_changed(found, reference) -> None:
+    first, second = detections(*found), detections(*reference)
+    before = first.boxes_xyxy.copy(), second.boxes_xyxy.copy()
+    disagreement(first, second)
+    np.testing.assert_array_equal(first.boxes_xyxy, before[0])
+    np.testing.assert_array_equal(second.boxes_xyxy, before[1])
 
 
 def test_every_task_answers_with_what_it_was_told() -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import dyninfer
+from dyninfer.bundle.documents import load_sealed
 from dyninfer.bundle.folder import PARITY_FILE, ROUTER_FILE, Bundle
 from dyninfer.bundle.manifest import CascadeRoute, Exit
-from dyninfer.bundle.sealed import load_sealed
 from dyninfer.errors import RouterError
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.router_quality import FITTED, RANDOM

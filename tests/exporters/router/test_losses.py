@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dyninfer.evaluation.coco import Truth
 from dyninfer.evaluation.routed_precision import match_picture
 from dyninfer.exporters.router.losses import DetectionPool, agreed_truth, routed_loss
-from dyninfer.results.detections import Detections
+from dyninfer.results.answers import Detections
 
 BOX, AWAY = [0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyninfer import BundleError
-from dyninfer.bundle.sealed import dump_sealed, load_sealed
+from dyninfer.bundle.documents import dump_sealed, load_sealed
 from tests import support
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

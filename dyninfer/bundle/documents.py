@@ -1,4 +1,4 @@
-"""JSON files that notice when a byte of them was changed."""
+"""JSON documents that must be as described, and that notice when a byte of them was changed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dyninfer.bundle.validation import Frozen, first_problem
 from dyninfer.errors import BundleError, InputError
 
-ModelT = TypeVar("ModelT", bound=Frozen)
 SEAL = "seal"
 _BLANK = "0" * 64
+
+
+class Frozen(BaseModel):
+    """An immutable part of a document, in which nothing else may stand."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+ModelT = TypeVar("ModelT", bound=Frozen)
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of the problems, with its place in the document where it has one.
+
+    For example ``stages.head.macs: Input should be greater than or equal to 0``.
+    """
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def dump_sealed(payload: Mapping[str, Any]) -> str:

@@ -1,0 +1,188 @@
+"""What is known of one image in the end: detections, classes, or outputs as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.errors import InputError
+from dyninfer.types import Float32Array, Int64Array
+
+_FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
+
+
+class Answer:
+    """What the results of all tasks have in common; everything found is in order, best first.
+
+    Attributes:
+        class_ids: (D,) int64, index into the bundle's class names.
+        confidences: (D,) float32 in [0, 1].
+        class_names: D names, one for each class id.
+        easiness: the router's output in [0, 1], or None where no router ran.
+        exit_index: the way that the image took, 0 for the first exit or branch.
+        degraded: True when the route was not the one the policy asked for.
+        timings_ms: stage, or a step of :mod:`dyninfer.spans` -> milliseconds: the image's share of
+            what its batch took. Nothing counts twice; what is left of a call's time is overhead.
+    """
+
+    class_ids: Int64Array
+    confidences: Float32Array
+    class_names: tuple[str, ...]
+    easiness: float | None
+    exit_index: int
+    degraded: bool
+    timings_ms: Mapping[str, float]
+
+    def __len__(self) -> int:
+        return len(self.class_names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values, ready for JSON."""
+        raise NotImplementedError
+
+    def _document(self, name: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+        """Plain Python values, with what was found under a task's own name."""
+        return {
+            "easiness": self.easiness,
+            "exit_index": self.exit_index,
+            "degraded": self.degraded,
+            name: found,
+            "timings_ms": {name: round(value, 4) for name, value in self.timings_ms.items()},
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Detections(Answer):
+    """What was found in one image, best first; see :class:`Answer` for what is not told here.
+
+    Attributes:
+        boxes_xyxy: (D, 4) float32, left, top, right, bottom in pixels of the original image.
+    """
+
+    boxes_xyxy: Float32Array
+    confidences: Float32Array
+    class_ids: Int64Array
+    class_names: tuple[str, ...]
+    easiness: float | None = None
+    exit_index: int = 0
+    degraded: bool = False
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = len(self.class_names)
+        self._check("boxes_xyxy", self.boxes_xyxy, (count, 4), _FLOAT32)
+        self._check("confidences", self.confidences, (count,), _FLOAT32)
+        self._check("class_ids", self.class_ids, (count,), _INT64)
+
+    def _check(
+        self, name: str, array: npt.NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        if array.shape != shape or array.dtype != dtype:
+            raise InputError(
+                f"{name} is {array.dtype} {array.shape}, "
+                f"expected {dtype} {shape} for {len(self.class_names)} class names"
+            )
+
+    def rows(self) -> Iterator[tuple[Float32Array, np.float32, np.int64, str]]:
+        """Box, confidence, class id and class name of each, best first."""
+        return zip(self.boxes_xyxy, self.confidences, self.class_ids, self.class_names, strict=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values, ready for JSON; boxes rounded to 1/100 pixel."""
+        found = [
+            {
+                "box_xyxy": [round(float(value), 2) for value in box],
+                "confidence": round(float(confidence), 5),
+                "class_id": int(class_id),
+                "class_name": name,
+            }
+            for box, confidence, class_id, name in self.rows()
+        ]
+        return self._document("detections", found)
+
+
+@dataclass(frozen=True, eq=False)
+class Classification(Answer):
+    """The likeliest classes of one image, best first; see :class:`Answer`.
+
+    The confidences are the softmax over all classes, so they add up to 1 only where all are held.
+    """
+
+    class_ids: Int64Array
+    confidences: Float32Array
+    class_names: tuple[str, ...]
+    easiness: float | None = None
+    exit_index: int = 0
+    degraded: bool = False
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = (len(self.class_names),)
+        if self.class_ids.shape != count or self.confidences.shape != count:
+            raise InputError(
+                f"class_ids {self.class_ids.shape} and confidences {self.confidences.shape} do not "
+                f"fit {count[0]} class names"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values, ready for JSON."""
+        rows = zip(self.class_ids, self.confidences, self.class_names, strict=True)
+        classes = [
+            {
+                "class_id": int(class_id),
+                "class_name": name,
+                "confidence": round(float(confidence), 5),
+            }
+            for class_id, confidence, name in rows
+        ]
+        return self._document("classes", classes)
+
+
+@dataclass(frozen=True)
+class TopK:
+    """How many classes a :class:`Classification` holds.
+
+    Raises:
+        InputError: ``count`` is no whole number from 1 up.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    count: int = 5
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.count, int) or self.count < 1:
+            raise InputError(f"count is {self.count!r}, expected a whole number from 1 up")
+
+    def __call__(self, logits: npt.NDArray[Any]) -> tuple[Int64Array, Float32Array]:
+        """Logits (C,) -> the best class ids (K,) and their softmax (K,), best first.
+
+        Of equal logits the first class comes first; one that is NaN comes last, with confidence 0.
+        """
+        values = np.where(np.isnan(logits), -np.inf, logits.astype(np.float64))
+        order = np.argsort(-values, kind="stable")[: self.count]
+        largest = values[order[0]]
+        weights = np.exp(values - largest) if np.isfinite(largest) else np.zeros_like(values)
+        confidences = weights[order] / max(float(weights.sum()), 1.0)
+        return order.astype(np.int64), confidences.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class RawOutput:
+    """What one image's last stage produced, before any postprocessing.
+
+    Attributes:
+        easiness: the router's output in [0, 1], or None where no router ran.
+        exit_index: the way that the image took, 0 for the first exit or branch.
+        outputs: name -> array for this image, without the batch axis; of a detector
+            ``boxes_xyxy`` (A, 4) in pixels of that way's input and ``class_scores`` (A, C), of a
+            classifier ``logits`` (C,).
+    """
+
+    easiness: float | None
+    exit_index: int
+    outputs: Mapping[str, npt.NDArray[Any]]
