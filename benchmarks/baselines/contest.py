@@ -22,7 +22,7 @@ import numpy as np
 
 from dyninfer.benchmarks.baselines.child import Child, ChildError
 from dyninfer.benchmarks.baselines.setup import Arrays, CallKind, Setup
-from dyninfer.benchmarks.latency.baseline_record import ContenderMemory
+from dyninfer.benchmarks.latency.record import ContenderMemory
 from dyninfer.evaluation.interleaved import run_rounds, warm_up
 
 MODULE = "dyninfer.benchmarks.baselines.worker"

@@ -17,7 +17,7 @@ from dyninfer.benchmarks.baselines.setup import (
     Setup,
     read_inputs,
 )
-from dyninfer.benchmarks.latency.forced import ForcedWay
+from dyninfer.benchmarks.latency.scenarios import ForcedWay
 from dyninfer.builds.choice import choose_build, stage_file
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines import open_backend

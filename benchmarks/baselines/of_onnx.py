@@ -21,7 +21,7 @@ from dyninfer.benchmarks.baselines.setup import (
     Setup,
     read_inputs,
 )
-from dyninfer.benchmarks.latency.forced import ForcedWay
+from dyninfer.benchmarks.latency.scenarios import ForcedWay
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.ort.runtime import ort, parse_device
 from dyninfer.errors import BackendUnavailable, InputError

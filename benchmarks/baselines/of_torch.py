@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dyninfer.benchmarks.baselines.setup import Arrays, Contender, Kind, Setup, read_inputs
-from dyninfer.benchmarks.latency.forced import ForcedWay
+from dyninfer.benchmarks.latency.scenarios import ForcedWay
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.base import HostRead, OnHost
 from dyninfer.errors import BackendUnavailable

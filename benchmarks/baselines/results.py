@@ -8,7 +8,7 @@ from pathlib import Path
 from dyninfer.benchmarks.baselines import names as known
 from dyninfer.benchmarks.baselines.contest import ContestTimes
 from dyninfer.benchmarks.baselines.setup import CallKind
-from dyninfer.benchmarks.latency.baseline_record import BaselineRatio, ContenderTimes
+from dyninfer.benchmarks.latency.record import BaselineRatio, ContenderTimes
 from dyninfer.evaluation.interleaved import compare, quantiles
 
 DYNINFER = "dyninfer"

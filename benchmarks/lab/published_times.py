@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dyninfer.benchmarks.latency.nonnegative import nonnegative_least_squares
+from dyninfer.benchmarks.latency.step_costs import nonnegative_least_squares
 from dyninfer.exporters.dynamicdet.topology import Op, Part, Topology, published
 from dyninfer.types import Float64Array
 

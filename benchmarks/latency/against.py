@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dyninfer.benchmarks.baselines.run import run_baselines
-from dyninfer.benchmarks.latency.baseline_record import Baselines
+from dyninfer.benchmarks.latency.record import Baselines
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.slices import MS_PER_S
 from dyninfer.errors import DyninferError

@@ -14,22 +14,25 @@ from dyninfer.benchmarks.latency.comparison import (
     ScenarioChange,
     Tail,
     Verdict,
+    differences_of,
+    refuse_others,
 )
-from dyninfer.benchmarks.latency.differences import differences_of, refuse_others
+from dyninfer.benchmarks.latency.doubts import unsteady_reasons
 from dyninfer.benchmarks.latency.record import BenchRecord
 from dyninfer.benchmarks.latency.scenario_record import Estimate, ScenarioResult
-from dyninfer.benchmarks.latency.significance import (
+from dyninfer.benchmarks.latency.statistics import (
+    CONFIDENCE,
     SEED,
     Summary,
+    estimate_of,
     holm,
     mean_of,
     median_of,
     p_beyond,
     ratio_of_rounds,
     smallest_p,
+    supports,
 )
-from dyninfer.benchmarks.latency.statistics import CONFIDENCE, estimate_of, supports
-from dyninfer.benchmarks.latency.yardstick import unsteady_reasons
 from dyninfer.errors import InputError
 from dyninfer.types import Float64Array
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from dyninfer.benchmarks.latency.record import BenchRecord
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.statistics import LEAST_ROUNDS
-from dyninfer.benchmarks.latency.yardstick import MOST_SPREAD, yardstick_spread
 from dyninfer.benchmarks.machine import warnings_of
 
 LATE = 0.05
 """A share of late calls from which on a schedule was not kept."""
+MOST_SPREAD = 0.1
+MOST_OTHER_CORES = 0.25
+OTHER_LOAD = "other_load_cores"
 
 
 def doubts_of(record: BenchRecord) -> list[str]:
@@ -57,3 +61,22 @@ def _of_scenarios(record: BenchRecord) -> Iterator[str]:
 def _named(results: Sequence[ScenarioResult]) -> str:
     more = f" (and {len(results) - 1} more)" if len(results) > 1 else ""
     return f"{results[0].scenario.name}{more}"
+
+
+def yardstick_spread(record: BenchRecord) -> float:
+    """Interquartile range of the yardstick over its median: within 0.02 on an idle machine."""
+    low, middle, high = np.quantile(record.yardstick.rounds_ms, [0.25, 0.5, 0.75]).tolist()
+    return float((high - low) / middle)
+
+
+def unsteady_reasons(old: BenchRecord, new: BenchRecord) -> tuple[str, ...]:
+    """Why times of either record may be those of other work; empty where nothing speaks for it."""
+    reasons = []
+    for which, record in (("old", old), ("new", new)):
+        spread = yardstick_spread(record)
+        if spread > MOST_SPREAD:
+            reasons.append(f"the {which} record's yardstick varied by {spread * 100:.0f} %")
+        other = record.log.readings.get(OTHER_LOAD)
+        if other is not None and other.median > MOST_OTHER_CORES:
+            reasons.append(f"other work took {other.median:.1f} cores during the {which} record")
+    return tuple(reasons)

@@ -1,7 +1,7 @@
 """Mean milliseconds per image as a function of hard fraction and batch, fitted to a record.
 
 Every step of a call has a cost by the rows that it runs for
-(:mod:`dyninfer.benchmarks.latency.row_costs`); the model is the sum of their means over calls. It
+(:mod:`dyninfer.benchmarks.latency.step_costs`); the model is the sum of their means over calls. It
 is fitted span by span, each scenario weighted by the inverse of its time, so that relative errors
 of the total count.
 """
@@ -13,21 +13,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dyninfer.benchmarks.latency.baseline_record import Baselines
-from dyninfer.benchmarks.latency.break_even import (
-    break_even_measured,
-    break_even_of_steps,
-    prepared_for,
-)
-from dyninfer.benchmarks.latency.model_record import LatencyModel, ModelCheck, RunsFor, StepCost
-from dyninfer.benchmarks.latency.row_costs import (
+from dyninfer.benchmarks.baselines.names import LAST_EXIT
+from dyninfer.benchmarks.latency.record import Baselines, LatencyModel, ModelCheck
+from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
+from dyninfer.benchmarks.latency.step_costs import (
     RowSpread,
+    RunsFor,
+    StepCost,
+    break_even_of_steps,
     fit_span,
     hard_rows,
     mean_cost,
+    prepared_for,
     rows_run,
 )
-from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import InputError
 from dyninfer.spans import GATHER, POSTPROCESS, PREPARE
@@ -241,3 +240,23 @@ def _compare(
     batch, hard = _key(result)
     predicted = sum(_by_name(steps, batch, hard, spread).values())
     return ModelCheck(result.scenario, result.ms_per_image.value, predicted, held_out)
+
+
+def break_even_measured(baselines: Baselines, ways: Sequence[str]) -> float | None:
+    """Break-even at batch 1, by the ratios to the baseline that were taken pair by pair.
+
+    With r the ratio of dyninfer's time to the baseline's on the first and on the last way, a share
+    h of hard images costs (1 - h) r_easy + h r_hard of the baseline; at the break-even this is 1.
+    Where the last exit reads features of the first, r_hard is 1 but for the router; where it is
+    a detector of its own, an all-hard image has paid for the first in vain.
+
+    Returns:
+        In [0, 1]; None where there is one way, or the baseline was not measured on both.
+    """
+    ratio = {r.side: r.ratio.median for r in baselines.ratios if r.baseline == LAST_EXIT}
+    if len(ways) == 1 or not {ways[0], ways[-1]} <= set(ratio):
+        return None
+    easy, hard = ratio[ways[0]], ratio[ways[-1]]
+    if easy >= 1 or hard <= 1:
+        return 0.0 if easy >= 1 else 1.0
+    return (1 - easy) / (hard - easy)

@@ -9,23 +9,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from dyninfer.benchmarks.latency.baseline_record import Baselines
-from dyninfer.benchmarks.latency.model_record import LatencyModel
 from dyninfer.benchmarks.latency.scenario_record import FILLED, Positive, Scenario, ScenarioResult
+from dyninfer.benchmarks.latency.step_costs import StepCost
 from dyninfer.benchmarks.machine import Machine, MachineLog
 from dyninfer.bundle.documents import first_problem
 from dyninfer.bundle.folder import write_atomically
 from dyninfer.errors import InputError
+from dyninfer.evaluation.interleaved import RatioEstimate
 
 SCHEMA_VERSION = 2
-"""1 knew no ways: baselines had the sides easy and hard, static bundles were all hard."""
 MOST_EXITS = 64
+MOST_ERROR = 0.2
+"""Mean error up to which the model may say more than what was measured."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -105,12 +106,111 @@ class MeasuredBundle:
     provider: str
     device: str
     policy: str
-    ways: tuple[str, ...] = ()
+    ways: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ContenderTimes:
+    """One contender on images that take one way, whose name is ``side``, batch 1."""
+
+    name: str
+    what: str
+    side: str
+    times_ms: tuple[float, ...]
+    median_ms: float
+    p25_ms: float
+    p75_ms: float
+    idle_cpu_ms: float
+
+
+@dataclass(frozen=True)
+class BaselineRatio:
+    """dyninfer's time over a baseline's, pair by pair: below 1, dyninfer is faster."""
+
+    baseline: str
+    side: str
+    ratio: RatioEstimate
+
+
+@dataclass(frozen=True)
+class ContenderMemory:
+    """A fresh process that opens a contender and runs all ways: largest resident set, MiB."""
+
+    name: str
+    load_ms: float
+    loaded_mib: float
+    peak_mib: float
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """dyninfer and its baselines, in turns in one run.
+
+    Attributes:
+        rounds: runs of every contender for each way.
+        times: of every contender, kind of call and way; ``dyninfer, engines only`` and the like
+            leave their outputs in buffers.
+        ratios: of like with like.
+        memory: of every contender.
+        unavailable: baseline -> why it is absent, in one line.
+        differences: baseline -> largest difference between what it and dyninfer find in the same
+            image on the same way, over the largest value of that output.
+        notes: contender -> what to know about it, such as how long it took to compile.
+    """
+
+    rounds: int
+    times: tuple[ContenderTimes, ...]
+    ratios: tuple[BaselineRatio, ...]
+    memory: tuple[ContenderMemory, ...]
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    differences: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """Measured against predicted mean milliseconds per image; ``held_out`` was not fitted on."""
+
+    scenario: Scenario
+    measured_ms: float
+    predicted_ms: float
+    held_out: bool
 
     @property
-    def way_names(self) -> tuple[str, ...]:
-        """What each way is called; in a record of schema 1 they are exits."""
-        return self.ways or tuple(f"exit {index}" for index in range(self.exits))
+    def error(self) -> float:
+        """Relative error of the prediction, signed."""
+        return self.predicted_ms / self.measured_ms - 1
+
+
+@dataclass(frozen=True)
+class LatencyModel:
+    """Mean milliseconds per image as a function of hard fraction and batch.
+
+    Attributes:
+        steps: their costs, in the order of the spans.
+        checks: every closed-loop scenario with one caller.
+        mean_error: mean absolute relative error over the checks that were held out, or over all
+            where none was.
+        mean_noise: mean relative half-width of the measured intervals of the same checks: with an
+            error below it, the model is as near to what was measured as can be told.
+        break_even: hard fraction up to which the route beats the last way alone, by
+            the baseline ``always-last-exit``; None where that was not measured.
+        break_even_by_batch: an estimate of it for every batch size, by the steps: what the last
+            way needs takes an all-hard call without the stages it does not read. Empty where
+            there is one way.
+    """
+
+    steps: tuple[StepCost, ...]
+    checks: tuple[ModelCheck, ...]
+    mean_error: float
+    break_even: float | None = None
+    break_even_by_batch: Mapping[int, float] = field(default_factory=dict)
+    mean_noise: float | None = None
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether it can be trusted beyond what it was fitted on: off by little where held out."""
+        return any(check.held_out for check in self.checks) and self.mean_error <= MOST_ERROR
 
 
 @dataclass(frozen=True)
@@ -194,6 +294,8 @@ def read_record(path: Path) -> BenchRecord:
             f"{path} has schema version {version}, this dyninfer reads up to {SCHEMA_VERSION}; "
             "upgrade with pip install -U dyninfer"
         )
+    if version == 1:
+        raise InputError(f"{path} was made by an older dyninfer; measure again")
     adapter = TypeAdapter(BenchRecord)
     try:
         record = (
@@ -202,43 +304,13 @@ def read_record(path: Path) -> BenchRecord:
     except ValidationError as error:
         problem = _printable(first_problem(error))
     else:
-        record, problem = _upgraded(record), _misfit(record)
+        problem = _misfit(record)
     if problem:
         raise InputError(
             f"{path} is not a record of dyninfer bench: {problem}; "
             "expected what dyninfer bench --output wrote"
         )
     return record
-
-
-def _upgraded(record: BenchRecord) -> BenchRecord:
-    """A record of schema 1 in the terms of today; any other as it is."""
-    if record.schema_version != 1:
-        return record
-    names, model, found = record.measured.way_names, record.model, record.baselines
-    sides = {"easy": names[0], "hard": names[-1]}
-
-    def scenario_of(entry: Scenario) -> Scenario:
-        all_hard = len(names) == 1 and entry.hard_fraction == 1.0
-        return replace(entry, hard_fraction=None, way=names[0]) if all_hard else entry
-
-    return replace(
-        record,
-        schema_version=SCHEMA_VERSION,
-        measured=replace(record.measured, ways=names),
-        scenarios=tuple(replace(r, scenario=scenario_of(r.scenario)) for r in record.scenarios),
-        baselines=found
-        and replace(
-            found,
-            times=tuple(replace(t, side=sides.get(t.side, t.side)) for t in found.times),
-            ratios=tuple(replace(r, side=sides.get(r.side, r.side)) for r in found.ratios),
-        ),
-        model=model
-        and replace(
-            model,
-            checks=tuple(replace(c, scenario=scenario_of(c.scenario)) for c in model.checks),
-        ),
-    )
 
 
 def _misfit(record: BenchRecord) -> str:
@@ -252,7 +324,7 @@ def _misfit(record: BenchRecord) -> str:
         routers.add(len(pictures.easiness))
     if strange := sorted(routers - {exits - 1}):
         return f"there is an easiness by {strange[0]} routers, and measured.exits is {exits}"
-    if ways and len(ways) != exits:
+    if len(ways) != exits:
         return f"there are {len(ways)} names of ways, and measured.exits is {exits}"
     return ""
 

@@ -2,51 +2,36 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 
-from dyninfer.benchmarks.latency.forced import ForcedHard, ForcedWay, calls_in_period
+import numpy as np
+
+from dyninfer.benchmarks.latency.effort import (
+    LONG_PERIOD,
+    Effort,
+    calls_by_round,
+    planned_calls,
+    warm_up,
+)
 from dyninfer.benchmarks.latency.pictures import BenchPictures
+from dyninfer.benchmarks.latency.record import Yardstick
 from dyninfer.benchmarks.latency.scenario_record import Scenario, WarmUp
+from dyninfer.benchmarks.latency.scenarios import ForcedHard, ForcedWay, calls_in_period
 from dyninfer.benchmarks.latency.slices import MS_PER_S, Slice, frozen_garbage, run_slice
-from dyninfer.benchmarks.latency.statistics import LEAST_ROUNDS
-from dyninfer.benchmarks.latency.warm import warm_up
-from dyninfer.benchmarks.latency.yardstick import YardstickTimer
 from dyninfer.evaluation.interleaved import round_order
 from dyninfer.images.reading import PathOrImage
 from dyninfer.routing.policy import Policy
 from dyninfer.runtime.detector import Detector
 
-LONG_PERIOD = 20
-MOST_STRETCH = 2
-"""So many times the calls that were asked for may be made for the sake of whole periods."""
-CALLS_OF_A_CALLER = 3
-"""At least so many in a round for each of several callers, so that they do run at once."""
-CALLS_ON_SCHEDULE = 5
-"""At least so many a round."""
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long to measure.
-
-    Attributes:
-        seconds: of calls in each scenario.
-        rounds: into which they are divided.
-        min_calls: at least, however slow.
-        warm_up_seconds: limit of the warm-up of each scenario.
-        idle_seconds: to measure the power of the machine at rest, where it has a meter.
-    """
-
-    seconds: float = 5.0
-    rounds: int = 10
-    min_calls: int = 6
-    warm_up_seconds: float = 3.0
-    idle_seconds: float = 5.0
-
-
+SIDE = 48
+"""So small that no BLAS shares a product among threads, which would spin on into what follows."""
+PRODUCTS = 1000
+REPEATS = 5
+WHAT = f"NumPy float32, one thread: {PRODUCTS} matrix products {SIDE}x{SIDE}, and their sum"
 NOT_WARMED_UP = WarmUp(0, 0.0, False)
 
 
@@ -79,63 +64,6 @@ class Measurements:
 
     tracks: tuple[Track, ...]
     yardstick_ms: tuple[float, ...]
-
-
-def calls_by_round(total: int, rounds: int, period: int = 1, callers: int = 1) -> tuple[int, ...]:
-    """How many calls each round makes: as even as whole periods allow, at least ``total``.
-
-    With fewer periods than rounds some rounds make none, but at least :data:`LEAST_ROUNDS` make
-    some. Where so many whole periods would take more than :data:`MOST_STRETCH` times the calls,
-    and where a period is longer than :data:`LONG_PERIOD`, the ends of rounds cut periods. The
-    share is exact over all rounds then, but for such a long period; that it differs from round to
-    round makes intervals wider and not narrower.
-
-    Several callers make :data:`CALLS_OF_A_CALLER` calls each in every round that makes any: a
-    single call would be made by one of them alone. Where that takes more than
-    :data:`MOST_STRETCH` times the calls, fewer rounds make some, down to one.
-    """
-    unit, units = _units(total, rounds, period)
-    held = -(-CALLS_OF_A_CALLER * callers // unit) if callers > 1 else 1
-    wanted = min(rounds, LEAST_ROUNDS)
-    busy = min(rounds, units // held)
-    if callers > 1 and busy < wanted:
-        busy = max(busy, 1, min(wanted, MOST_STRETCH * total // (held * unit)))
-        whole = period // unit if period <= LONG_PERIOD else 1
-        units = -(-max(units, busy * held) // whole) * whole
-    shares = [unit * (b - a) for a, b in pairwise(_edges(units, busy))]
-    return tuple(shares[a] if a < b else 0 for a, b in pairwise(_edges(busy, rounds)))
-
-
-def _units(total: int, rounds: int, period: int) -> tuple[int, int]:
-    """Calls that stay in one round, and how many times so many there are."""
-    wanted = min(rounds, LEAST_ROUNDS)
-    unit = period if period <= LONG_PERIOD else 1
-    units = -(-total // unit)
-    if units >= wanted:
-        return unit, units
-    if wanted * unit <= max(MOST_STRETCH * total, wanted):
-        return unit, wanted
-    return 1, units * unit
-
-
-def _edges(parts: int, among: int) -> list[int]:
-    """Where ``among`` shares of ``parts`` things begin and end, as even as can be."""
-    return [index * parts // among for index in range(among + 1)]
-
-
-def planned_calls(scenario: Scenario, call_ms: float, effort: Effort) -> int:
-    """Calls of a scenario, of which one takes ``call_ms`` with all callers at work.
-
-    At least one for each of :data:`LEAST_ROUNDS` rounds. At a rate that the machine cannot keep,
-    as many as it can make in the time. On a schedule a round holds several calls, so that a late
-    one can delay the next.
-    """
-    least = max(effort.min_calls, min(effort.rounds, LEAST_ROUNDS))
-    if scenario.rate_per_s is None:
-        return max(least, round(effort.seconds * MS_PER_S / call_ms))
-    apart_ms = max(call_ms, MS_PER_S / scenario.rate_per_s)
-    least = max(least, CALLS_ON_SCHEDULE * effort.rounds)
-    return max(least, round(effort.seconds * MS_PER_S / apart_ms))
 
 
 def measure_rounds(
@@ -222,3 +150,33 @@ def _run(
 def _batch(pictures: BenchPictures, scenario: Scenario, first: int) -> list[PathOrImage]:
     source: Sequence[PathOrImage] = pictures.paths if scenario.decode else pictures.arrays
     return [source[(first + index) % len(source)] for index in range(scenario.batch)]
+
+
+class YardstickTimer:
+    """Times a fixed computation: how fast the machine is now, whatever the detector does.
+
+    Make it once, so that its arrays are there.
+    """
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self._left = rng.random((PRODUCTS, SIDE, SIDE), np.float32)
+        self._right = rng.random((PRODUCTS, SIDE, SIDE), np.float32)
+        self._product = np.empty_like(self._left)
+
+    def run_ms(self) -> float:
+        """Milliseconds of one computation."""
+        start = time.perf_counter_ns()
+        np.matmul(self._left, self._right, out=self._product)
+        float(self._product.sum())
+        return (time.perf_counter_ns() - start) / 1e6
+
+    def median_ms(self) -> float:
+        """Median of a few, after one that does not count."""
+        self.run_ms()
+        return statistics.median(self.run_ms() for _ in range(REPEATS))
+
+
+def yardstick_of(rounds_ms: Sequence[float]) -> Yardstick:
+    """What the timer gave in every round."""
+    return Yardstick(WHAT, tuple(rounds_ms), statistics.median(rounds_ms))

@@ -1,13 +1,29 @@
-"""Which scenarios are run: the product of what was asked for, as far as the bundle allows it."""
+"""Which scenarios are run: the product of what was asked for, as far as the bundle allows it.
+
+And the policies that force the ways of images, while all that decides runs and is waited for.
+"""
 
 from __future__ import annotations
 
+import math
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
 
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.bundle.manifest import CascadeRoute, Manifest, SelectRoute
 from dyninfer.errors import PolicyError
+from dyninfer.routing.policy import DecisionPoint
+from dyninfer.types import BoolArray, Float32Array, Int64Array
 
+MAX_DENOMINATOR = 1000
+_ROUNDING = 1e-9
+SHUFFLED = 10
+"""Neighbouring calls within which the order is random."""
 MIXED = (0.5,)
 """Hard fractions between those of the ends, where nobody says which."""
 
@@ -101,3 +117,112 @@ def _check_fractions(manifest: Manifest, shares: tuple[float, ...], name: str) -
             f"fraction of {strange[0]:g} is not possible; give --hard 0,100%, or train a "
             "router with dyninfer fit-router"
         )
+
+
+def as_fraction(value: float) -> Fraction:
+    """The share as a ratio of small whole numbers: 0.25 -> 1/4.
+
+    Raises:
+        PolicyError: there is none up to :data:`MAX_DENOMINATOR` parts.
+    """
+    share = Fraction(str(value)).limit_denominator(MAX_DENOMINATOR)
+    if not math.isclose(share, value, rel_tol=0, abs_tol=_ROUNDING):
+        raise PolicyError(
+            f"a hard fraction of {value:g} is finer than 1/{MAX_DENOMINATOR}, which is as fine as "
+            "can be forced exactly; give a rounder one"
+        )
+    return share
+
+
+def calls_in_period(fraction: float, batch: int) -> int:
+    """The smallest number of calls of ``batch`` images that hold the share exactly."""
+    return (as_fraction(fraction) * batch).denominator
+
+
+def hard_rows_by_call(fraction: float, batch: int, seed: int = 0) -> Int64Array:
+    """(P,) how many images of each call of a period are hard.
+
+    Each call has ``batch * fraction`` of them, rounded down or up so that the sum never runs more
+    than one ahead or behind (Bresenham's line); calls are then shuffled among neighbours, so that
+    no period of the caller's, such as a number of pictures that take turns, falls in with it.
+    """
+    share = as_fraction(fraction) * batch
+    edges = [math.floor(share * call) for call in range(share.denominator + 1)]
+    counts = np.array([after - before for before, after in pairwise(edges)], np.int64)
+    rng = np.random.default_rng(seed)
+    for start in range(0, len(counts), SHUFFLED):
+        rng.shuffle(counts[start : start + SHUFFLED])
+    return counts
+
+
+def spread_rows(hard: int, batch: int, offset: int) -> BoolArray:
+    """(batch,) mask with ``hard`` rows set, evenly apart, turned by ``offset`` rows."""
+    mask = np.zeros(batch, np.bool_)
+    mask[(offset + np.arange(hard) * batch // max(hard, 1)) % batch] = True
+    return mask
+
+
+@dataclass(frozen=True)
+class ForcedWay:
+    """Sends every image one way.
+
+    The router or chooser runs and what it says is read, as in life, but does not decide:
+    :class:`dyninfer.LeaveAt` would spare that wait.
+    """
+
+    way: int
+
+    def __str__(self) -> str:
+        return f"every image forced to way {self.way}"
+
+    def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
+        """See :class:`dyninfer.Policy`."""
+        return point.all_to(self.way)
+
+
+class ForcedHard:
+    """Sends an exact, evenly spread share of the images the last way, the others the first.
+
+    What decides runs and is read, as with :class:`ForcedWay`. Which images go on
+    is the same in every run. Calls of several threads at once draw from one sequence.
+
+    Args:
+        fraction: share in [0, 1] that takes the last way.
+        batch: images in every call.
+        seed: of the order within a period.
+
+    Raises:
+        PolicyError: the fraction is not in [0, 1], or too fine.
+    """
+
+    def __init__(self, fraction: float, batch: int, seed: int = 0) -> None:
+        if not 0 <= fraction <= 1:
+            raise PolicyError(f"a hard fraction is {fraction!r}, expected a number from 0 to 1")
+        self.fraction = fraction
+        self.batch = batch
+        self._counts = hard_rows_by_call(fraction, batch, seed)
+        self._calls = 0
+        self._turns = 0
+        self._lock = threading.Lock()
+
+    def __str__(self) -> str:
+        return f"{self.fraction:.4g} of the images hard, forced"
+
+    def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
+        """See :class:`dyninfer.Policy`; from the second exit on all go on."""
+        count = len(point.images)
+        if point.index:
+            return np.full(count, len(point.ways) - 1)
+        if count != self.batch:
+            raise PolicyError(f"a call has {count} images, expected {self.batch}")
+        with self._lock:
+            hard = int(self._counts[self._calls % len(self._counts)])
+            offset = self._turns
+            self._calls += 1
+            self._turns += bool(hard)  # the next call that has hard rows has others
+        return spread_rows(hard, self.batch, offset) * (len(point.ways) - 1)
+
+    def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
+        """Refuse a bundle of one way, where nothing can go on."""
+        if not points:
+            raise PolicyError("there is one way, so no share of the images can be sent on")

@@ -18,10 +18,10 @@ from dyninfer.benchmarks.latency.against import (
     hold_comparison,
     reason_of,
 )
-from dyninfer.benchmarks.latency.curve import describe_pictures, plain_pictures
+from dyninfer.benchmarks.latency.effort import Effort
 from dyninfer.benchmarks.latency.energy_log import EnergyLog, NoEnergy
 from dyninfer.benchmarks.latency.model import TooFewScenarios, fit
-from dyninfer.benchmarks.latency.pictures import BenchPictures
+from dyninfer.benchmarks.latency.pictures import BenchPictures, describe_pictures, plain_pictures
 from dyninfer.benchmarks.latency.record import (
     SCHEMA_VERSION,
     BenchRecord,
@@ -29,11 +29,10 @@ from dyninfer.benchmarks.latency.record import (
     PicturesRecord,
     StageInfo,
 )
-from dyninfer.benchmarks.latency.rounds import Effort, measure_rounds
+from dyninfer.benchmarks.latency.rounds import measure_rounds, yardstick_of
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.scenarios import Choices, make_scenarios
 from dyninfer.benchmarks.latency.summary import summarise
-from dyninfer.benchmarks.latency.yardstick import yardstick_of
 from dyninfer.benchmarks.machine import (
     MachineRecorder,
     describe_machine,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dyninfer.benchmarks.latency.baseline_record import BaselineRatio
+from dyninfer.benchmarks.latency.record import BaselineRatio
 from dyninfer.benchmarks.report import axes, svg
 from dyninfer.benchmarks.report.figures import interval, number
 from dyninfer.benchmarks.report.scales import Scale, padded

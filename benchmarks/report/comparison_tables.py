@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dyninfer.benchmarks.latency.baseline_record import Baselines, ContenderTimes
 from dyninfer.benchmarks.latency.comparison import RecordComparison
-from dyninfer.benchmarks.latency.model_record import LatencyModel
+from dyninfer.benchmarks.latency.record import Baselines, ContenderTimes, LatencyModel
 from dyninfer.benchmarks.report.figures import ABSENT, interval, number
 from dyninfer.benchmarks.report.table import Cell, Medium, Table, column, make_table
 from dyninfer.evaluation.interleaved import RatioEstimate

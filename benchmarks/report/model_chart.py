@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dyninfer.benchmarks.latency.model_record import ModelCheck
+from dyninfer.benchmarks.latency.record import ModelCheck
 from dyninfer.benchmarks.report import axes, svg
 from dyninfer.benchmarks.report.figures import ms, percent
 from dyninfer.benchmarks.report.scales import Scale, padded

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dyninfer.benchmarks.latency.model import predict_ms
 from dyninfer.benchmarks.latency.record import BenchRecord, SampleImage, ThresholdPoint
-from dyninfer.benchmarks.latency.row_costs import RowSpread
+from dyninfer.benchmarks.latency.step_costs import RowSpread
 from dyninfer.benchmarks.report.curve import Quality
 from dyninfer.benchmarks.report.figures import ms, number, percent
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from dyninfer.benchmarks.baselines.names import LAST_EXIT
 from dyninfer.benchmarks.latency.doubts import doubts_of
-from dyninfer.benchmarks.latency.model_record import LatencyModel
-from dyninfer.benchmarks.latency.record import BenchRecord
+from dyninfer.benchmarks.latency.record import BenchRecord, LatencyModel
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.statistics import calls_needed
 from dyninfer.benchmarks.report.figures import counted, memory, ms, number, percent
@@ -54,7 +53,7 @@ def _gain(record: BenchRecord, half: ScenarioResult, hard: ScenarioResult) -> st
         for entry in (record.baselines.ratios if record.baselines else ())
         if entry.baseline == LAST_EXIT
     }
-    first, last = record.measured.way_names[0], record.measured.way_names[-1]
+    first, last = record.measured.ways[0], record.measured.ways[-1]
     if set(ratios) >= {first, last}:
         # the last exit's detector takes as long for either, so half of each is their mean
         share = (ratios[first] + ratios[last]) / 2
@@ -76,7 +75,7 @@ def facts(record: BenchRecord) -> TextPairs:
     took = f"{number(record.seconds)} s"
     tool = _TOOLS.get(measured.backend, measured.backend)
     provider = f", provider {measured.provider}" if measured.provider else ""
-    branches = measured.way_names[0].startswith("branch")
+    branches = measured.ways[0].startswith("branch")
     ways = f"{measured.exits} branches" if branches else counted(measured.exits, "exit")
     return (
         ("model", f"{measured.family}, {ways}, {inputs}"),

@@ -13,8 +13,8 @@ from dyninfer.cli.common import parse_image_size, progress_bar
 from dyninfer.errors import MissingExtra, PolicyError
 
 if TYPE_CHECKING:
+    from dyninfer.benchmarks.latency.effort import Effort
     from dyninfer.benchmarks.latency.pictures import BenchPictures
-    from dyninfer.benchmarks.latency.rounds import Effort
     from dyninfer.benchmarks.latency.scenarios import Choices
     from dyninfer.bundle.manifest import Manifest
     from dyninfer.cli.bench_arguments import EffortOptions, PictureOptions, ScenarioOptions
@@ -53,7 +53,7 @@ def _rate(entry: str) -> float:
 
 def _share(entry: str) -> float:
     """``0.25`` or ``25%``."""
-    from dyninfer.benchmarks.latency.forced import as_fraction
+    from dyninfer.benchmarks.latency.scenarios import as_fraction
 
     value = _number(entry.removesuffix("%").strip())
     if value is None:
@@ -112,7 +112,7 @@ def refuse_measuring(context: typer.Context, mode: str, kept: Collection[str]) -
 
 def make_effort(asked: EffortOptions) -> Effort:
     """How long to measure: what was given, else what suits the mode."""
-    from dyninfer.benchmarks.latency.rounds import Effort
+    from dyninfer.benchmarks.latency.effort import Effort
 
     if asked.seconds is not None and not 0 < asked.seconds <= LONGEST_S:  # NaN is neither
         raise typer.BadParameter(

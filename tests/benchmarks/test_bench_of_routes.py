@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dyninfer.benchmarks.latency.effort import Effort
 from dyninfer.benchmarks.latency.pictures import synthetic_pictures
 from dyninfer.benchmarks.latency.record import (
     SCHEMA_VERSION,
@@ -18,9 +18,9 @@ from dyninfer.benchmarks.latency.record import (
     read_record,
     write_record,
 )
-from dyninfer.benchmarks.latency.rounds import Effort
 from dyninfer.benchmarks.latency.scenarios import Choices
 from dyninfer.benchmarks.latency.take import BenchRequest, take_record
+from dyninfer.errors import InputError
 from dyninfer.runtime.engine_choice import EngineChoice
 from tests import support
 from tests.dyninfer.cli.run import run
@@ -80,7 +80,7 @@ def test_every_way_is_measured_and_takes_all_the_images(
     measured: tuple[Case, Path], record: BenchRecord
 ) -> None:
     case, _ = measured
-    assert record.measured.way_names == case.ways
+    assert record.measured.ways == case.ways
     names = [f"batch {batch}, {name}" for batch in (1, 2) for name in case.scenarios]
     assert [result.scenario.name for result in record.scenarios] == names
     reached = {
@@ -157,11 +157,10 @@ RESULTS = support.ROOT / "benchmarks" / "results"
 
 
 @pytest.mark.parametrize("name", ["bench-dy-digits.json", "bench-dy-yolov7-640.json"])
-def test_records_of_before_load_compare_and_render(
+def test_committed_records_load_compare_and_render(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
 ) -> None:
     old = RESULTS / name
-    assert json.loads(old.read_text(encoding="utf-8"))["schema_version"] == 1
     record = read_record(old)
     assert record.schema_version == SCHEMA_VERSION
     assert record.baselines is not None
@@ -179,19 +178,11 @@ def test_records_of_before_load_compare_and_render(
     assert report.stat().st_size > 10_000
 
 
-def test_a_static_record_of_before_has_one_way(tmp_path: Path) -> None:
-    payload = json.loads((RESULTS / "bench-dy-digits.json").read_text(encoding="utf-8"))
-    payload["measured"]["exits"] = 1
-    hard = [s for s in payload["scenarios"] if s["scenario"]["hard_fraction"] == 1.0]
-    for entry in hard:
-        entry["exits"] = []
-    payload.update(scenarios=hard, baselines=None, model=None)
-    payload["pictures"].update(easiness=[], samples=[], curve=[])
-    path = tmp_path / "static.json"
-    path.write_text(json.dumps(payload), encoding="utf-8")
-    found = read_record(path)
-    assert {result.scenario.way for result in found.scenarios} == {"exit 0"}
-    assert all(result.scenario.hard_fraction is None for result in found.scenarios)
+def test_a_record_of_an_older_dyninfer_is_to_be_measured_again(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text('{"schema_version": 1}')
+    with support.refuses(InputError, str(path), "older dyninfer", "measure again"):
+        read_record(path)
 
 
 def test_the_page_calls_ways_by_what_they_are(measured: tuple[Case, Path]) -> None:

@@ -12,7 +12,7 @@ import dyninfer
 from dyninfer.benchmarks.lab.limits.bare_route import BareRoute
 from dyninfer.benchmarks.lab.limits.record import LimitResult
 from dyninfer.benchmarks.lab.limits.repeated import repeated, warm_rounds
-from dyninfer.benchmarks.latency.forced import ForcedHard, spread_rows
+from dyninfer.benchmarks.latency.scenarios import ForcedHard, spread_rows
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import Run, compare

@@ -22,8 +22,8 @@ from dyninfer.benchmarks.lab.published_times import (
     line_of_ends,
     rows_of,
 )
-from dyninfer.benchmarks.latency.model_record import LatencyModel, RunsFor, StepCost
-from dyninfer.benchmarks.latency.record import BenchRecord, StageInfo
+from dyninfer.benchmarks.latency.record import BenchRecord, LatencyModel, StageInfo
+from dyninfer.benchmarks.latency.step_costs import RunsFor, StepCost
 from dyninfer.errors import InputError
 from tests.benchmarks.report.report_records import minimal_record
 from tests.support import ROOT

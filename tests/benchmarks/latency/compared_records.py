@@ -67,7 +67,7 @@ def record_of(
     times: Mapping[Scenario, Rounds], yardstick_ms: Sequence[float] = (5.0,) * 12
 ) -> BenchRecord:
     return BenchRecord(
-        schema_version=1,
+        schema_version=2,
         written_by="a test",
         command="dyninfer bench two.dyn",
         started_utc="2026-01-01T00:00:00+00:00",
@@ -85,6 +85,7 @@ def record_of(
             provider="cpu",
             device="cpu",
             policy="threshold 0.5",
+            ways=("exit 0", "exit 1"),
         ),
         pictures=PicturesRecord("synthetic pictures, 8x8", 4, {"8x8": 4}),
         machine=Machine("a processor", 2, (), 8.0, "Linux", "CPython 3.11", {"numpy": "2.0"}, 0.1),

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dyninfer.benchmarks.latency.forced import hard_rows_by_call
-from dyninfer.benchmarks.latency.model_record import RunsFor, StepCost
 from dyninfer.benchmarks.latency.scenario_record import (
     Distribution,
     Estimate,
@@ -17,6 +15,8 @@ from dyninfer.benchmarks.latency.scenario_record import (
     SpanTime,
     WarmUp,
 )
+from dyninfer.benchmarks.latency.scenarios import hard_rows_by_call
+from dyninfer.benchmarks.latency.step_costs import RunsFor, StepCost
 
 Noise = Callable[[], float]
 GRID = tuple((batch, hard) for batch in (1, 2, 4, 8) for hard in (0.0, 0.25, 0.5, 1.0))

@@ -8,10 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyninfer.benchmarks.latency.baseline_record import BaselineRatio, Baselines
 from dyninfer.benchmarks.latency.compare import compare_records
 from dyninfer.benchmarks.latency.comparison import Verdict
-from dyninfer.benchmarks.latency.record import BenchRecord, read_record, write_record
+from dyninfer.benchmarks.latency.record import (
+    BaselineRatio,
+    Baselines,
+    BenchRecord,
+    read_record,
+    write_record,
+)
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.machine.cpu_state import CpuState
 from dyninfer.benchmarks.machine.gpu import Gpu

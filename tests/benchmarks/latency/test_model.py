@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyninfer.benchmarks.latency.model import TooFewScenarios, fit, predict_ms, predict_steps
-from dyninfer.benchmarks.latency.model_record import LatencyModel, ModelCheck, RunsFor, StepCost
-from dyninfer.benchmarks.latency.row_costs import RowSpread
+from dyninfer.benchmarks.latency.record import LatencyModel, ModelCheck
 from dyninfer.benchmarks.latency.scenario_record import Estimate, Scenario, ScenarioResult
+from dyninfer.benchmarks.latency.step_costs import RowSpread, RunsFor, StepCost
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import InputError

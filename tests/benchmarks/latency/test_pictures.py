@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 import dyninfer
-from dyninfer.benchmarks.latency.curve import SAMPLES, describe_pictures, exit_times
-from dyninfer.benchmarks.latency.pictures import load_pictures, synthetic_pictures
+from dyninfer.benchmarks.latency.pictures import (
+    SAMPLES,
+    describe_pictures,
+    exit_times,
+    load_pictures,
+    synthetic_pictures,
+)
 from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult, WarmUp
 from dyninfer.benchmarks.latency.slices import Slice, TimedCall
 from dyninfer.benchmarks.latency.summary import summarise

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dyninfer
-from dyninfer.benchmarks.latency.pictures import BenchPictures, synthetic_pictures
-from dyninfer.benchmarks.latency.rounds import (
+from dyninfer.benchmarks.latency.effort import (
     CALLS_OF_A_CALLER,
     MOST_STRETCH,
     Effort,
     calls_by_round,
-    measure_rounds,
     planned_calls,
 )
+from dyninfer.benchmarks.latency.pictures import BenchPictures, synthetic_pictures
+from dyninfer.benchmarks.latency.rounds import measure_rounds
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.latency.slices import Slice, TimedCall
 from dyninfer.benchmarks.latency.statistics import LEAST_ROUNDS

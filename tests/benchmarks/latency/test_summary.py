@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 import dyninfer
 from dyninfer.benchmarks.latency.scenario_record import Scenario, SpanKind, WarmUp
 from dyninfer.benchmarks.latency.slices import Slice, TimedCall
-from dyninfer.benchmarks.latency.spans import in_order, span_times, spans_of_slice
-from dyninfer.benchmarks.latency.summary import summarise
+from dyninfer.benchmarks.latency.summary import in_order, span_times, spans_of_slice, summarise
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
 from tests import support

@@ -8,16 +8,16 @@ import pytest
 
 import dyninfer
 from dyninfer.benchmarks.latency.against import BaselineRequest, rounds_of_comparison
-from dyninfer.benchmarks.latency.baseline_record import Baselines
 from dyninfer.benchmarks.latency.doubts import doubts_of
+from dyninfer.benchmarks.latency.effort import Effort
 from dyninfer.benchmarks.latency.pictures import synthetic_pictures
 from dyninfer.benchmarks.latency.record import (
+    Baselines,
     BenchRecord,
     Yardstick,
     read_record,
     write_record,
 )
-from dyninfer.benchmarks.latency.rounds import Effort
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.scenarios import Choices
 from dyninfer.benchmarks.latency.take import BenchRequest, ComparisonInterrupted, take_record

@@ -10,18 +10,17 @@ from functools import cache
 import cv2
 import numpy as np
 
-from dyninfer.benchmarks.latency.baseline_record import (
-    BaselineRatio,
-    Baselines,
-    ContenderMemory,
-    ContenderTimes,
-)
-from dyninfer.benchmarks.latency.model_record import LatencyModel, ModelCheck, StepCost
 from dyninfer.benchmarks.latency.record import (
     SCHEMA_VERSION,
+    BaselineRatio,
+    Baselines,
     BenchRecord,
+    ContenderMemory,
+    ContenderTimes,
     Energy,
+    LatencyModel,
     MeasuredBundle,
+    ModelCheck,
     PicturesRecord,
     SampleImage,
     StageInfo,
@@ -38,6 +37,7 @@ from dyninfer.benchmarks.latency.scenario_record import (
     SpanTime,
     WarmUp,
 )
+from dyninfer.benchmarks.latency.step_costs import StepCost
 from dyninfer.benchmarks.machine import Machine, MachineLog
 from dyninfer.benchmarks.machine.log import Range
 from dyninfer.evaluation.interleaved import RatioEstimate
@@ -220,6 +220,7 @@ def measured(exits: int = 2) -> MeasuredBundle:
         provider="CPUExecutionProvider",
         device="cpu",
         policy="threshold 0.5" if exits > 1 else "every image hard",
+        ways=tuple(f"exit {index}" for index in range(exits)),
     )
 
 

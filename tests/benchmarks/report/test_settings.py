@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyninfer.benchmarks.latency.model_record import LatencyModel, RunsFor, StepCost
-from dyninfer.benchmarks.latency.record import SampleImage, ThresholdPoint
+from dyninfer.benchmarks.latency.record import LatencyModel, SampleImage, ThresholdPoint
+from dyninfer.benchmarks.latency.step_costs import RunsFor, StepCost
 from dyninfer.benchmarks.report.curve import quality_of
 from dyninfer.benchmarks.report.settings import (
     batches_text,

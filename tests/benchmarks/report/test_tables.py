@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dyninfer.benchmarks.latency.baseline_record import ContenderTimes
-from dyninfer.benchmarks.latency.model_record import ModelCheck
+from dyninfer.benchmarks.latency.record import ContenderTimes, ModelCheck
 from dyninfer.benchmarks.latency.scenario_record import ExitTime, Scenario
 from dyninfer.benchmarks.report import comparison_tables, conditions, tables
 from dyninfer.benchmarks.report.figures import ABSENT

@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from dyninfer.benchmarks.latency.model_record import LatencyModel, ModelCheck
-from dyninfer.benchmarks.latency.record import BenchRecord
+from dyninfer.benchmarks.latency.record import BenchRecord, LatencyModel, ModelCheck
 from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult
 from dyninfer.benchmarks.report import words
 from dyninfer.benchmarks.report.table import Cell, Table, column, make_table

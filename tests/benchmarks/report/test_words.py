@@ -2,9 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dyninfer.benchmarks.latency.baseline_record import Baselines
-from dyninfer.benchmarks.latency.model_record import LatencyModel, ModelCheck
-from dyninfer.benchmarks.latency.record import PicturesRecord
+from dyninfer.benchmarks.latency.record import Baselines, LatencyModel, ModelCheck, PicturesRecord
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.report import words
 from dyninfer.benchmarks.report.selected import plain_result

@@ -7,13 +7,16 @@ B - k, the stages of later exits for k, so that a mean over calls needs the dist
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum
+from itertools import combinations
 
 import numpy as np
 
-from dyninfer.benchmarks.latency.model_record import RunsFor, StepCost
-from dyninfer.benchmarks.latency.nonnegative import nonnegative_least_squares
+from dyninfer.bundle.manifest import Manifest
+from dyninfer.runtime.plan import alone, stages_of
+from dyninfer.spans import PREPARE
 from dyninfer.types import Float64Array, Int64Array
 
 Basis = tuple[Callable[[Int64Array], Float64Array], ...]
@@ -22,6 +25,35 @@ Basis = tuple[Callable[[Int64Array], Float64Array], ...]
 _DISTINCT = 1e-2
 """Columns of length 1 whose smallest singular value is below this share of the largest are taken
 to be dependent: their coefficients would be noise."""
+
+
+class RunsFor(str, Enum):
+    """The rows of a call that a step runs for, where each image takes the first or the last way.
+
+    ``EASY`` rows take the first and ``HARD`` rows the last; ``MIXED`` is all rows of a call that
+    has both.
+    """
+
+    ALL = "all"
+    EASY = "easy"
+    HARD = "hard"
+    MIXED = "mixed"
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """A step of the latency model.
+
+    A call that runs it for n rows costs ``fixed_ms + per_image_ms * n``, and nothing for none. A
+    step that runs for several kinds of rows has several entries of one name. ``fixed_ms`` is
+    negative where further rows cost more than the first, as when a batch outgrows a cache; the
+    cost of a call never is.
+    """
+
+    name: str
+    fixed_ms: float
+    per_image_ms: float
+    runs_for: RunsFor = RunsFor.ALL
 
 
 class RowSpread(str, Enum):
@@ -130,3 +162,75 @@ def _independent(columns: Float64Array) -> bool:
         return False
     sizes = np.linalg.svd(columns / lengths, compute_uv=False)
     return len(sizes) == columns.shape[1] and bool(sizes[-1] > _DISTINCT * sizes[0])
+
+
+def nonnegative_least_squares(columns: Float64Array, wanted: Float64Array) -> Float64Array:
+    """The x >= 0 that makes ``columns @ x`` nearest to ``wanted``.
+
+    At the optimum some unknowns are 0 and the others solve the unconstrained problem (Lawson and
+    Hanson, Solving Least Squares Problems, 1974, chapter 23). With n unknowns there are 2^n choices
+    of which; all are tried, which for the few unknowns of a step is quick and needs no tolerance.
+    """
+    unknowns = columns.shape[1]
+    best, least = np.zeros(unknowns), float(wanted @ wanted)
+    for count in range(1, unknowns + 1):
+        for kept in map(list, combinations(range(unknowns), count)):
+            found = np.linalg.lstsq(columns[:, kept], wanted, rcond=None)[0]
+            if (found < 0).any():
+                continue
+            missed = wanted - columns[:, kept] @ found
+            if float(missed @ missed) < least:
+                best, least = np.zeros(unknowns), float(missed @ missed)
+                best[kept] = found
+    return best
+
+
+def break_even_of_steps(steps: Sequence[StepCost], manifest: Manifest, batch: int) -> float:
+    """Break-even at any batch by the model's steps, hard images spread evenly over calls.
+
+    The last way alone costs what an all-hard call costs without the stages that it does not
+    need, and without preparing images that only those read. Between whole numbers of hard rows in
+    a call the model is linear in the fraction, so the first crossing is exact.
+    """
+    needed = frozenset(stages_of(alone(manifest, len(manifest.ways) - 1)))
+    own = [step for step in steps if _last_exit_runs(step, manifest, needed)]
+    limit = _total(own, batch, 1.0)
+    beyond = np.array([_total(steps, batch, k / batch) for k in range(batch + 1)]) - limit
+    above = np.flatnonzero(beyond > 0)
+    if not len(above):
+        return 1.0
+    high = int(above[0])
+    if not high:
+        return 0.0
+    part = beyond[high - 1] / (beyond[high - 1] - beyond[high])
+    return float((high - 1 + part) / batch)
+
+
+def prepared_for(manifest: Manifest) -> tuple[RunsFor, ...]:
+    """The kinds of rows for which images are prepared: some are read on one way alone."""
+    first, last = (
+        images_read(manifest, manifest.stages_to(way)) for way in (0, len(manifest.ways) - 1)
+    )
+    own = ((RunsFor.EASY, first - last), (RunsFor.HARD, last - first))
+    return (RunsFor.ALL, *(rows for rows, read in own if read))
+
+
+def images_read(manifest: Manifest, stages: Iterable[str]) -> set[str]:
+    """Names of the image inputs that these stages read."""
+    read = {spec.name for stage in stages for spec in manifest.stages[stage].inputs}
+    return read & set(manifest.image_inputs)
+
+
+def _total(steps: Sequence[StepCost], batch: int, hard_fraction: float) -> float:
+    chances = hard_rows(batch, hard_fraction)
+    return sum(mean_cost(step, chances) for step in steps)
+
+
+def _last_exit_runs(step: StepCost, manifest: Manifest, needed: frozenset[str]) -> bool:
+    if step.name in manifest.stages:
+        return step.name in needed
+    if step.name == PREPARE:
+        first = images_read(manifest, manifest.stages_to(0))
+        read = images_read(manifest, needed)
+        return bool(read - first if step.runs_for is RunsFor.HARD else read & first)
+    return True

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dyninfer.benchmarks.latency.effort import warm_up, window_calls
 from dyninfer.benchmarks.latency.slices import Slice, TimedCall
-from dyninfer.benchmarks.latency.warm import warm_up, window_calls
 
 MS = 1_000_000
 
