@@ -17,8 +17,14 @@ from dyninfer.benchmarks.machine.energy import find_energy_meter
 from dyninfer.benchmarks.machine.recorder import MachineRecorder
 from dyninfer.benchmarks.machine.table import machine_rows
 from dyninfer.benchmarks.report.conditions import readings_table
-from dyninfer.benchmarks.report.table import Pairs, Table, column, make_table
-from dyninfer.benchmarks.report.terminal import print_block, print_table
+from dyninfer.benchmarks.report.table import (
+    Pairs,
+    Table,
+    column,
+    make_table,
+    print_block,
+    print_table,
+)
 
 
 def main(

@@ -1,4 +1,4 @@
-"""Everything under which a record's figures were taken, and what its words mean."""
+"""Everything under which a record's figures were taken."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from dyninfer.benchmarks.latency.record import BenchRecord, StageInfo
 from dyninfer.benchmarks.machine import MachineLog, machine_rows
-from dyninfer.benchmarks.report.comparison_tables import reasons_table
-from dyninfer.benchmarks.report.figures import ABSENT, counted, ms, number
+from dyninfer.benchmarks.report.figures import ABSENT, counted, memory, ms, number
 from dyninfer.benchmarks.report.table import (
     Block,
     Code,
     Medium,
+    PageBlock,
     Pairs,
     Paragraph,
     Table,
@@ -20,6 +20,7 @@ from dyninfer.benchmarks.report.table import (
     column,
     make_table,
 )
+from dyninfer.benchmarks.report.tables import reasons_table
 
 _UNITS = {
     "mhz": "MHz",
@@ -33,36 +34,56 @@ _UNITS = {
     "ms": "ms",
 }
 _ABBREVIATIONS = {"cpu": "CPU", "gpu": "GPU", "sm": "SM", "ram": "RAM"}
-_GLOSSARY = (
-    (
-        "easiness",
-        "A router's output from 0 to 1. An image goes on to the next exit when its easiness is "
-        "below the threshold; one that is equal to it leaves.",
-    ),
-    ("hard fraction", "The share of images that reach the last exit."),
-    (
-        "closed loop",
-        "Each call starts when the one before has ended; a slow call delays the next and hides "
-        "how long that would have waited.",
-    ),
-    (
-        "fixed rate, due time",
-        "Calls arrive on a schedule, whatever the detector is busy with. Latency counts from the "
-        "moment a call was due, so that waiting is in it; a call is late if it could not start "
-        "then.",
-    ),
-    (
-        "p50 ... p99.9",
-        "The time that 50 ... 99.9 % of the calls did not exceed. Where too few calls support a "
-        "percentile, it is left out.",
-    ),
-    (
-        "interval",
-        "Where the figure would lie in 95 of 100 repetitions: a bootstrap over rounds, each of "
-        "which ran everything in turns.",
-    ),
-    ("ms when run", "Mean over the images that went through a step, not over all."),
-)
+_TOOLS = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+_NAMED = 3
+
+
+class Glossary(PageBlock):
+    """What the words of a report mean."""
+
+
+def facts(record: BenchRecord) -> TextPairs:
+    """What was measured, on what, with what."""
+    measured, load = record.measured, record.machine.load_average_1min
+    inputs = ", ".join(f"{name} {size}" for name, size in measured.image_inputs.items())
+    took = f"{number(record.seconds)} s"
+    tool = _TOOLS.get(measured.backend, measured.backend)
+    provider = f", provider {measured.provider}" if measured.provider else ""
+    branches = measured.ways[0].startswith("branch")
+    ways = f"{measured.exits} branches" if branches else counted(measured.exits, "exit")
+    return (
+        ("model", f"{measured.family}, {ways}, {inputs}"),
+        ("as routed by", measured.policy),
+        ("engine", f"{tool} {measured.backend_version}{provider}"),
+        ("precision", precision_words(record)),
+        ("device", measured.device),
+        ("pictures", pictures_words(record)),
+        ("system", f"{record.machine.system}, load {'unknown' if load is None else f'{load:g}'}"),
+        ("largest resident memory", memory(record.peak_memory_mib)),
+        ("run", f"{record.started_utc}, {took}; engines timed by {record.clock}"),
+    )
+
+
+def precision_words(record: BenchRecord) -> str:
+    """The precision of all stages, or of each where they differ."""
+    stages = record.measured.stages
+    kinds = list(dict.fromkeys(stage.precision for stage in stages))
+    if len(kinds) == 1:
+        return kinds[0]
+    return ", ".join(f"{stage.name} {stage.precision}" for stage in stages)
+
+
+def pictures_words(record: BenchRecord) -> str:
+    """What was run, and the sizes of it."""
+    pictures = record.pictures
+    sizes = sorted(pictures.sizes.items(), key=lambda entry: -entry[1])
+    shown = ", ".join(f"{size} ({count:,})" for size, count in sizes[:_NAMED])
+    more = f" and {counted(len(sizes) - _NAMED, 'other size')}" if len(sizes) > _NAMED else ""
+    listed = f"; height x width {shown}{more}" if sizes else ""
+    if len(sizes) == 1:
+        only = sizes[0][0]
+        listed = "" if only in pictures.what else f"; all {only} (height x width)"
+    return f"{pictures.in_words}{listed}"
 
 
 def conditions_of(record: BenchRecord) -> tuple[Block, ...]:
@@ -91,7 +112,7 @@ def conditions_of(record: BenchRecord) -> tuple[Block, ...]:
         Pairs("Machine", tuple(machine_rows(machine)), media=Medium.PAGE),
         *(Paragraph(text, "note", media=Medium.PAGE) for text in throttled),
         *(table for table in tables if table.rows),
-        Pairs("Words", _GLOSSARY, media=Medium.PAGE),
+        Glossary(),
     )
 
 

@@ -1,24 +1,87 @@
-"""What is shown of a record, without showing it."""
+"""What is shown of a record, section by section, without showing it: renderers only place it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from dyninfer.benchmarks.latency.record import BenchRecord
-from dyninfer.benchmarks.report import comparison_tables, tables, words
-from dyninfer.benchmarks.report.baselines import baselines_chart
-from dyninfer.benchmarks.report.conditions import conditions_of, left_out
-from dyninfer.benchmarks.report.distributions import panels
+from dyninfer.benchmarks.report import tables, words
+from dyninfer.benchmarks.report.conditions import conditions_of, facts, left_out
 from dyninfer.benchmarks.report.figures import counted
-from dyninfer.benchmarks.report.model_chart import model_chart
-from dyninfer.benchmarks.report.page import Figure, Folded, Legend, Page, Panels, Section
-from dyninfer.benchmarks.report.selected import closed_loop, forced_ends, mixture
-from dyninfer.benchmarks.report.spans import kinds_of, patterns, spans_chart, swatch
-from dyninfer.benchmarks.report.speed_accuracy import easiness_charts, speed_accuracy
-from dyninfer.benchmarks.report.table import Block, Medium, Paragraph, Table
+from dyninfer.benchmarks.report.latency_charts import Panel, model_chart, panels
+from dyninfer.benchmarks.report.row_charts import baselines_chart, kinds_of, spans_chart
+from dyninfer.benchmarks.report.slider import easiness_charts, speed_accuracy
+from dyninfer.benchmarks.report.svg import Chart
+from dyninfer.benchmarks.report.table import (
+    Block,
+    Medium,
+    PageBlock,
+    Paragraph,
+    Table,
+    TextPairs,
+)
 
 Blocks = Iterable[Block]
 _STAND_IN = "measured without real pictures, so an easiness would say nothing"
+
+
+@dataclass(frozen=True)
+class Figure(PageBlock):
+    """A drawing, with a heading where there are several."""
+
+    chart: Chart
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Legend(PageBlock):
+    """What the patterns of the steps' bars mean: those of these kinds."""
+
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Panels(PageBlock):
+    """How calls' latencies are spread: small drawings side by side."""
+
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Folded(PageBlock):
+    """Tables that a reader opens."""
+
+    title: str
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page; ``absent`` says why there is nothing in it, where that is so."""
+
+    key: str
+    title: str
+    blocks: tuple[Block, ...] = ()
+    absent: str = ""
+    media: Medium = Medium.ALL
+
+    def shown_in(self, medium: Medium) -> list[Block]:
+        """The blocks that are for this medium."""
+        return [block for block in self.blocks if medium in block.media & self.media]
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole: the result in a sentence, what was measured, what to be wary of, the sections."""
+
+    title: str
+    sentence: str
+    facts: TextPairs
+    warnings: tuple[str, ...]
+    sections: tuple[Section, ...]
+    left_out: TextPairs
+    footer: str
 
 
 def page_of(record: BenchRecord) -> Page:
@@ -26,7 +89,7 @@ def page_of(record: BenchRecord) -> Page:
     return Page(
         title=record.measured.bundle,
         sentence=words.result_sentence(record),
-        facts=words.facts(record),
+        facts=facts(record),
         warnings=tuple(words.warnings(record)),
         sections=(
             _section("curve", "Accuracy against speed", _speed_accuracy(record)),
@@ -83,20 +146,14 @@ def _easiness(record: BenchRecord) -> Blocks | str:
 
 
 def _spans(record: BenchRecord) -> Blocks | str:
-    results = [result for result in closed_loop(record) if result.spans]
+    results = [result for result in words.closed_loop(record) if result.spans]
     if not results:
         return words.why_missing(record, ("spans",), "no closed-loop scenario was measured")
-    lead = (
-        "Mean milliseconds per image in a closed loop. A step that only some images go through "
-        "counts by how many did, so that a bar adds up to the time per image."
-    )
-    marks = tuple((swatch(kind), kind.value) for kind in kinds_of(results))
     return [
-        Paragraph(lead, "lead", media=Medium.PAGE),
-        Legend(patterns(), marks),
+        Legend(tuple(kind.value for kind in kinds_of(results))),
         Figure(spans_chart(results)),
         tables.kinds_table(results, Medium.MARKDOWN),
-        *(tables.spans_table(end, Medium.TERMINAL) for end in forced_ends(record.scenarios)),
+        *(tables.spans_table(end, Medium.TERMINAL) for end in words.forced_ends(record.scenarios)),
         Folded("Every step as a table", tuple(tables.spans_table(result) for result in results)),
     ]
 
@@ -108,19 +165,15 @@ def _latency(record: BenchRecord) -> Blocks | str:
     fixed = any(result.scenario.rate_per_s is not None for result in results)
     reason = words.why_missing(record, ("fixed_rate", "rate"), "no rate was asked for")
     note = "" if fixed else f" There is no scenario at a fixed rate: {reason}"
-    by_exit, mixed = tables.exits_table(results), mixture(results)
+    by_exit, mixed = tables.exits_table(results), words.mixture(results)
     drawn = panels([result for result in results if any(result.rounds_ms)])
-    about = (
-        "Every further nine has the same room, so that tails can be seen. Lines end at the slowest "
-        "call."
-    )
     return [
         tables.latency_table(results),
         Paragraph(words.footnote(results), media=Medium.TERMINAL),
         Paragraph(f"With a figure: its 95 % interval.{note}", "note", media=Medium.WIDE),
         *([tables.exits_table([mixed], Medium.TEXT)] if mixed else ()),
         *([Folded("By exit, as a table", (by_exit,))] if by_exit.rows else ()),
-        *([Panels("Share of calls up to a latency", about, tuple(drawn))] if drawn else ()),
+        *([Panels(tuple(drawn))] if drawn else ()),
     ]
 
 
@@ -134,12 +187,10 @@ def _baselines(record: BenchRecord) -> Blocks | str:
     )
     return [
         *([Paragraph(lead, "lead"), Figure(baselines_chart(found.ratios))] if found.ratios else ()),
-        comparison_tables.ratios_table(found),
-        comparison_tables.contenders_table(found),
-        comparison_tables.memory_table(found),
-        comparison_tables.reasons_table(
-            "Baselines that could not be run", "baseline", found.unavailable
-        ),
+        tables.ratios_table(found),
+        tables.contenders_table(found),
+        tables.memory_table(found),
+        tables.reasons_table("Baselines that could not be run", "baseline", found.unavailable),
     ]
 
 
@@ -156,6 +207,6 @@ def _model(record: BenchRecord) -> Blocks | str:
         *map(Paragraph, filter(None, (words.model_words(found), words.break_even_words(found)))),
         energy,
         *([Figure(model_chart(found.checks))] if found.checks else ()),
-        comparison_tables.steps_table(found),
-        comparison_tables.checks_table(found),
+        tables.steps_table(found),
+        tables.checks_table(found),
     ]

@@ -1,4 +1,4 @@
-"""What a record says in a sentence: the result, what was measured, what is missing."""
+"""What a record says in a sentence, and which of its scenarios stand for the others."""
 
 from __future__ import annotations
 
@@ -7,16 +7,45 @@ from collections.abc import Iterable, Sequence
 from dyninfer.benchmarks.baselines.names import LAST_EXIT
 from dyninfer.benchmarks.latency.doubts import doubts_of
 from dyninfer.benchmarks.latency.record import BenchRecord, LatencyModel
-from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
+from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult
 from dyninfer.benchmarks.latency.statistics import calls_needed
-from dyninfer.benchmarks.report.figures import counted, memory, ms, number, percent
-from dyninfer.benchmarks.report.selected import closed_loop, plain_result
-from dyninfer.benchmarks.report.table import TextPairs
+from dyninfer.benchmarks.report.figures import counted, ms, number, percent
 
 FEW_CALLS = 100
 _NAMED = 3
 _ABOUT_EQUAL = 0.02
-_TOOLS = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+
+
+def plain_result(record: BenchRecord, hard_fraction: float | None) -> ScenarioResult | None:
+    """The scenario of one picture at a time, one caller, and this share of hard ones."""
+    wanted = Scenario(hard_fraction=hard_fraction)
+    decoded = Scenario(hard_fraction=hard_fraction, decode=True)
+    found = {result.scenario: result for result in record.scenarios}
+    return found.get(wanted) or found.get(decoded)
+
+
+def closed_loop(record: BenchRecord) -> list[ScenarioResult]:
+    """Scenarios whose calls follow each other."""
+    return [result for result in record.scenarios if result.scenario.rate_per_s is None]
+
+
+def forced_ends(results: Sequence[ScenarioResult]) -> list[ScenarioResult]:
+    """The easiest and the hardest of the plain scenarios whose exits are forced."""
+    plain = [r for r in results if r.scenario.is_plain and r.scenario.hard_fraction is not None]
+    plain.sort(key=lambda result: result.hard_fraction)
+    return plain if len(plain) < 2 else [plain[0], plain[-1]]
+
+
+def mixture(results: Sequence[ScenarioResult]) -> ScenarioResult | None:
+    """A plain scenario whose images left at several exits, best as routed."""
+    mixed = [result for result in results if result.scenario.is_plain and leaves_at_several(result)]
+    mixed.sort(key=lambda result: result.scenario.hard_fraction is not None)
+    return mixed[0] if mixed else None
+
+
+def leaves_at_several(result: ScenarioResult) -> bool:
+    """Whether several exits have calls of their own."""
+    return sum(exit_.latency is not None for exit_ in result.exits) > 1
 
 
 def result_sentence(record: BenchRecord) -> str:
@@ -66,50 +95,6 @@ def _gain(record: BenchRecord, half: ScenarioResult, hard: ScenarioResult) -> st
     if share > 1:
         return f"{number(share)} times as long as {than}"
     return f"{number(1 / share)} times as fast as {than}"
-
-
-def facts(record: BenchRecord) -> TextPairs:
-    """What was measured, on what, with what."""
-    measured, load = record.measured, record.machine.load_average_1min
-    inputs = ", ".join(f"{name} {size}" for name, size in measured.image_inputs.items())
-    took = f"{number(record.seconds)} s"
-    tool = _TOOLS.get(measured.backend, measured.backend)
-    provider = f", provider {measured.provider}" if measured.provider else ""
-    branches = measured.ways[0].startswith("branch")
-    ways = f"{measured.exits} branches" if branches else counted(measured.exits, "exit")
-    return (
-        ("model", f"{measured.family}, {ways}, {inputs}"),
-        ("as routed by", measured.policy),
-        ("engine", f"{tool} {measured.backend_version}{provider}"),
-        ("precision", precision_words(record)),
-        ("device", measured.device),
-        ("pictures", pictures_words(record)),
-        ("system", f"{record.machine.system}, load {'unknown' if load is None else f'{load:g}'}"),
-        ("largest resident memory", memory(record.peak_memory_mib)),
-        ("run", f"{record.started_utc}, {took}; engines timed by {record.clock}"),
-    )
-
-
-def precision_words(record: BenchRecord) -> str:
-    """The precision of all stages, or of each where they differ."""
-    stages = record.measured.stages
-    kinds = list(dict.fromkeys(stage.precision for stage in stages))
-    if len(kinds) == 1:
-        return kinds[0]
-    return ", ".join(f"{stage.name} {stage.precision}" for stage in stages)
-
-
-def pictures_words(record: BenchRecord) -> str:
-    """What was run, and the sizes of it."""
-    pictures = record.pictures
-    sizes = sorted(pictures.sizes.items(), key=lambda entry: -entry[1])
-    shown = ", ".join(f"{size} ({count:,})" for size, count in sizes[:_NAMED])
-    more = f" and {counted(len(sizes) - _NAMED, 'other size')}" if len(sizes) > _NAMED else ""
-    listed = f"; height x width {shown}{more}" if sizes else ""
-    if len(sizes) == 1:
-        only = sizes[0][0]
-        listed = "" if only in pictures.what else f"; all {only} (height x width)"
-    return f"{pictures.in_words}{listed}"
 
 
 def footnote(results: Sequence[ScenarioResult]) -> str:

@@ -179,7 +179,7 @@ def _write(record: BenchRecord, outputs: OutputOptions) -> None:
     if outputs.output is not None:
         write_record(record, outputs.output)
     if outputs.report is not None:
-        from dyninfer.benchmarks.report.html import write_html
+        from dyninfer.benchmarks.report.documents import write_html
 
         write_html(record, outputs.report)
 
@@ -193,11 +193,11 @@ def _show(record: BenchRecord, chosen: Format) -> None:
     if chosen is Format.JSON:
         stdout.print_json(json.dumps(asdict(record)))
     elif chosen is Format.MARKDOWN:
-        from dyninfer.benchmarks.report.markdown import to_markdown
+        from dyninfer.benchmarks.report.documents import to_markdown
 
         typer.echo(to_markdown(record))
     else:
-        from dyninfer.benchmarks.report.terminal import print_page
+        from dyninfer.benchmarks.report.table import print_page
         from dyninfer.benchmarks.report.view import page_of
 
         print_page(page_of(record), stdout)
@@ -206,9 +206,8 @@ def _show(record: BenchRecord, chosen: Format) -> None:
 def _compare(old: Path, new: Path, chosen: Format) -> None:
     """Set two records beside each other; status 1 where the new one is slower."""
     from dyninfer.benchmarks.latency.compare import compare_records
-    from dyninfer.benchmarks.report.comparison_tables import changes_table
-    from dyninfer.benchmarks.report.comparison_words import as_data, lines_of
-    from dyninfer.benchmarks.report.terminal import print_table
+    from dyninfer.benchmarks.report.comparison import as_data, changes_table, lines_of
+    from dyninfer.benchmarks.report.table import print_table
 
     comparison = compare_records(_read(old), _read(new))
     if chosen is Format.JSON:

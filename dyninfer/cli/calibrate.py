@@ -13,8 +13,7 @@ import typer
 from rich.markup import escape
 
 from dyninfer.benchmarks.report.figures import points
-from dyninfer.benchmarks.report.table import Column, Table, column, make_table
-from dyninfer.benchmarks.report.terminal import print_table
+from dyninfer.benchmarks.report.table import Column, Table, column, make_table, print_table
 from dyninfer.bundle.calibration import CALIBRATION_FILE, CalibrationRow, Figures
 from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.common import (

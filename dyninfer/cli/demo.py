@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dyninfer.benchmarks.report.figures import points
-from dyninfer.benchmarks.report.table import Table, column, make_table
-from dyninfer.benchmarks.report.terminal import print_table
+from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
 from dyninfer.cli.calibrate import run_calibration
 from dyninfer.cli.common import progress_bar, stdout
 from dyninfer.cli.export import DYNAMICDET_STAGES

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dyninfer.benchmarks.report.figures import points
-from dyninfer.benchmarks.report.table import Table, column, make_table
-from dyninfer.benchmarks.report.terminal import print_table
+from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
 from dyninfer.bundle.folder import write_atomically
 from dyninfer.cli.calibrate import DEFAULT_TIME_IMAGES, TimeImagesOption
 from dyninfer.cli.common import (

@@ -10,8 +10,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from dyninfer.benchmarks.report.table import Table, column, make_table
-from dyninfer.benchmarks.report.terminal import print_table
+from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
 from dyninfer.builds.search import list_builds
 from dyninfer.builds.spec import source_hashes
 from dyninfer.bundle.calibration import Calibration

@@ -6,9 +6,8 @@ from rich.console import Console
 from rich.text import Text
 
 from dyninfer.benchmarks.lab.limits.record import LimitResult, LimitsRecord
-from dyninfer.benchmarks.report.markdown import table_text
-from dyninfer.benchmarks.report.table import Table, column, make_table
-from dyninfer.benchmarks.report.terminal import print_table
+from dyninfer.benchmarks.report.documents import table_text
+from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
 
 
 def limits_table(record: LimitsRecord) -> Table:

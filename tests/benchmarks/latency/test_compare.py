@@ -22,7 +22,7 @@ from dyninfer.benchmarks.machine.cpu_state import CpuState
 from dyninfer.benchmarks.machine.gpu import Gpu
 from dyninfer.benchmarks.machine.host import Host
 from dyninfer.benchmarks.machine.log import Range
-from dyninfer.benchmarks.report.comparison_words import as_data, lines_of
+from dyninfer.benchmarks.report.comparison import as_data, lines_of
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import RatioEstimate
 from tests.benchmarks.latency.compared_records import EASY, HARD, drawn_rounds, record_of, result_of

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from dyninfer.benchmarks.latency.record import BenchRecord
-from dyninfer.benchmarks.report.html import write_html
+from dyninfer.benchmarks.report.documents import write_html
 from dyninfer.routing.policy import route
 from tests.benchmarks.report import report_records as records
 

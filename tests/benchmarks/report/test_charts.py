@@ -10,17 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dyninfer.benchmarks.latency.scenario_record import Scenario, SpanKind
-from dyninfer.benchmarks.report.baselines import baselines_chart
-from dyninfer.benchmarks.report.curve import curve_chart, quality_of
-from dyninfer.benchmarks.report.distributions import (
+from dyninfer.benchmarks.report.documents import to_html
+from dyninfer.benchmarks.report.latency_charts import (
     MOST_POINTS,
     cumulative,
+    model_chart,
     nines,
     panels,
 )
-from dyninfer.benchmarks.report.easiness import BINS, easiness_chart, histogram
-from dyninfer.benchmarks.report.model_chart import model_chart
-from dyninfer.benchmarks.report.spans import patterns, segments, spans_chart
+from dyninfer.benchmarks.report.row_charts import baselines_chart, segments, spans_chart
+from dyninfer.benchmarks.report.slider_charts import (
+    BINS,
+    curve_chart,
+    easiness_chart,
+    histogram,
+    quality_of,
+)
 from dyninfer.benchmarks.report.svg import NARROW, WIDE, Element
 from tests.benchmarks.report.report_records import (
     baselines,
@@ -135,9 +140,12 @@ def test_a_bar_is_as_long_as_its_time_and_kinds_differ_in_more_than_colour() -> 
     widths = list(rows.values())
     times = [sum(s.ms_per_image.value for s in result.spans) for result in results]
     assert widths[0] / widths[1] == pytest.approx(times[0] / times[1], rel=0.01)
-    marks = {}
-    for pattern in ElementTree.fromstring(patterns().render()).iter("pattern"):
-        marks[pattern.attrib["id"]] = tuple(p.attrib["d"] for p in pattern.iter("path"))
+    page = to_html(RECORD)
+    marks = {
+        kind: tuple(re.findall(r'<path d="([^"]+)"', hatches))
+        for kind, hatches in re.findall(r'<pattern id="kind-([^"]+)"(.*?)</pattern>', page)
+    }
+    assert set(marks) == {kind.value for kind in SpanKind}
     assert len(set(marks.values())) == len(SpanKind)
 
 

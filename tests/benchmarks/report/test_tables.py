@@ -6,7 +6,7 @@ import pytest
 
 from dyninfer.benchmarks.latency.record import ContenderTimes, ModelCheck
 from dyninfer.benchmarks.latency.scenario_record import ExitTime, Scenario
-from dyninfer.benchmarks.report import comparison_tables, conditions, tables
+from dyninfer.benchmarks.report import conditions, tables
 from dyninfer.benchmarks.report.figures import ABSENT
 from dyninfer.benchmarks.report.table import Table
 from tests.benchmarks.report.report_records import (
@@ -36,11 +36,11 @@ def test_every_table_has_as_many_cells_in_a_row_as_columns() -> None:
         tables.kinds_table(RECORD.scenarios),
         tables.spans_table(RECORD.scenarios[1]),
         tables.curve_table(RECORD.pictures.curve),
-        comparison_tables.ratios_table(baselines()),
-        comparison_tables.contenders_table(baselines()),
-        comparison_tables.memory_table(baselines()),
-        comparison_tables.steps_table(RECORD.model),
-        comparison_tables.checks_table(RECORD.model),
+        tables.ratios_table(baselines()),
+        tables.contenders_table(baselines()),
+        tables.memory_table(baselines()),
+        tables.steps_table(RECORD.model),
+        tables.checks_table(RECORD.model),
         conditions.stages_table(RECORD.measured.stages),
         conditions.readings_table(log()),
         conditions.missing_table(RECORD),
@@ -99,7 +99,7 @@ def test_kinds_of_work_add_up() -> None:
 
 def test_ratios_have_a_column_for_each_side_and_a_dash_where_one_was_not_run() -> None:
     found = baselines()
-    table = comparison_tables.ratios_table(
+    table = tables.ratios_table(
         replace(found, ratios=found.ratios[:4], differences={"pytorch-eager": 2.4e-6})
     )
     assert names(table) == ["against", "exit 0 images", "exit 1 images", "difference of results"]
@@ -112,7 +112,7 @@ def test_a_contender_that_ran_one_side_has_dashes_on_the_other() -> None:
     one = ContenderTimes("naive", "what", "easy", (1.0,), 1.0, 0.9, 1.1, 0.0)
     two = ContenderTimes("dyninfer", "what", "hard", (2.0,), 2.0, 1.9, 2.1, 0.0)
     found = replace(baselines(), times=(one, two), notes={"naive": "compiled in 3 s"})
-    table = comparison_tables.contenders_table(found)
+    table = tables.contenders_table(found)
     assert column(table, "easy, median ms") == ["1.00", ABSENT]
     assert column(table, "hard, median ms") == [ABSENT, "2.00"]
     assert table.rows[0][0].detail == "what; compiled in 3 s"
@@ -131,7 +131,7 @@ def test_readings_name_their_units() -> None:
 def test_the_model_s_errors_carry_their_sign() -> None:
     predicted = (10.5, 9.0, 10.0, 9.9999)
     checks = tuple(ModelCheck(Scenario(), 10.0, value, True) for value in predicted)
-    table = comparison_tables.checks_table(replace(model(RECORD.scenarios), checks=checks))
+    table = tables.checks_table(replace(model(RECORD.scenarios), checks=checks))
     assert column(table, "error") == ["+5.0 %", "-10.0 %", "0.0 %", "0.0 %"]
 
 

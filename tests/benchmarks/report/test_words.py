@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from dyninfer.benchmarks.latency.record import Baselines, LatencyModel, ModelCheck, PicturesRecord
 from dyninfer.benchmarks.latency.scenario_record import Scenario
-from dyninfer.benchmarks.report import words
-from dyninfer.benchmarks.report.selected import plain_result
+from dyninfer.benchmarks.report import conditions, words
+from dyninfer.benchmarks.report.words import plain_result
 from tests.benchmarks.report.report_records import (
     baselines,
     full_record,
@@ -87,20 +87,22 @@ def test_warnings_name_three_scenarios_and_count_the_rest() -> None:
 def test_pictures_are_counted_and_their_sizes_told() -> None:
     mixed = PicturesRecord("pictures", 9, {"1x1": 4, "2x2": 2, "3x3": 2, "4x4": 1})
     expected = "9 pictures; height x width 1x1 (4), 2x2 (2), 3x3 (2) and 1 other size"
-    assert words.pictures_words(replace(RECORD, pictures=mixed)) == expected
+    assert conditions.pictures_words(replace(RECORD, pictures=mixed)) == expected
     same = PicturesRecord("pictures", 9, {"1x2": 9})
-    assert words.pictures_words(replace(RECORD, pictures=same)).endswith("all 1x2 (height x width)")
+    assert conditions.pictures_words(replace(RECORD, pictures=same)).endswith(
+        "all 1x2 (height x width)"
+    )
     assert PicturesRecord("own pictures", 1, {"1x2": 1}).in_words == "1 own picture"
     synthetic = minimal_record()
     told = "16 synthetic pictures, 720x1280 (height x width)"
-    assert words.pictures_words(synthetic) == told
+    assert conditions.pictures_words(synthetic) == told
 
 
 def test_mixed_precisions_are_told_stage_by_stage() -> None:
-    assert words.precision_words(RECORD) == "fp32"
+    assert conditions.precision_words(RECORD) == "fp32"
     stages = (replace(RECORD.measured.stages[0], precision="int8"), *RECORD.measured.stages[1:2])
     mixed = replace(RECORD, measured=replace(RECORD.measured, stages=stages))
-    assert words.precision_words(mixed) == "first int8, router fp32"
+    assert conditions.precision_words(mixed) == "first int8, router fp32"
 
 
 def test_a_reason_ends_like_a_sentence() -> None:

@@ -1,7 +1,8 @@
-"""How calls' latencies are spread: the share of calls that took at most so long.
+"""Charts of latencies: how calls' are spread, and what the latency model says of them.
 
-The vertical axis gives every further nine of the share the same room (50, 90, 99, 99.9 %), so that
-a tail is as easy to see as the middle.
+The spread is the share of calls that took at most so long. Its vertical axis gives every further
+nine of the share the same room (50, 90, 99, 99.9 %), so that a tail is as easy to see as the
+middle.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dyninfer.benchmarks.latency.record import ModelCheck
 from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult
 from dyninfer.benchmarks.report import axes, svg
-from dyninfer.benchmarks.report.figures import counted, ms
-from dyninfer.benchmarks.report.scales import Scale, padded
+from dyninfer.benchmarks.report.axes import Scale, padded
+from dyninfer.benchmarks.report.figures import counted, ms, percent
 
 MOST_POINTS = 200
 PANEL = 300  # wide
@@ -30,6 +32,8 @@ _SHARES = (
 )
 _LINES = 4  # styles of the style sheet
 _DOT_UP_TO = 12
+_MODEL_HEIGHTS = {svg.WIDE: 360, svg.NARROW: 330}
+_LOG_FROM = 8
 
 
 def nines(share: float) -> float:
@@ -123,3 +127,56 @@ def _legend(result: ScenarioResult, style: int) -> svg.Element:
         svg.line(0, y - 4, 28, y - 4, f"line line-{style}"),
         svg.text(36, y, name),
     )
+
+
+def model_chart(checks: Sequence[ModelCheck]) -> svg.Chart:
+    """A dot for each scenario; on the diagonal, the prediction is right."""
+    return svg.Chart(_model_drawn(checks, svg.WIDE), _model_drawn(checks, svg.NARROW))
+
+
+def _model_drawn(checks: Sequence[ModelCheck], width: int) -> svg.Element:
+    frame = svg.Frame(width, _MODEL_HEIGHTS[width], top=58, right=24)
+    times = [time for check in checks for time in (check.measured_ms, check.predicted_ms)]
+    log = min(times) > 0 and max(times) / min(times) >= _LOG_FROM
+    low, high = padded(times, log=log)
+    x = Scale(low, high, frame.left, frame.x_end, log)
+    y = Scale(low, high, frame.y_end, frame.top, log)
+    worst = max(checks, key=lambda check: abs(check.error))
+    unit = "ms per image, logarithmic" if log else "ms per image"
+    return svg.drawing(
+        frame,
+        f"model-{width}",
+        "Predicted against measured milliseconds per image",
+        f"{len(checks)} scenarios; furthest off is {worst.scenario.name} "
+        f"with {percent(abs(worst.error), 1)}.",
+        axes.vertical(y, frame, "predicted " + unit),
+        axes.horizontal(x, frame, "measured " + unit),
+        svg.line(x(low), y(low), x(high), y(high), "unity"),
+        *(_dot(check, x, y) for check in checks),
+        *_model_legend(checks),
+    )
+
+
+def _dot(check: ModelCheck, x: Scale, y: Scale) -> svg.Element:
+    hint = (
+        f"{check.scenario.name}: measured {ms(check.measured_ms)}, "
+        f"predicted {ms(check.predicted_ms)}"
+    )
+    style = "dot-open" if check.held_out else "dot-0"
+    return svg.circle(x(check.measured_ms), y(check.predicted_ms), 5, style, hint)
+
+
+def _model_legend(checks: Sequence[ModelCheck]) -> list[svg.Element]:
+    entries = [
+        (held_out, style, name)
+        for held_out, style, name in (
+            (False, "dot-0", "fitted on"),
+            (True, "dot-open", "held out"),
+        )
+        if any(check.held_out == held_out for check in checks)
+    ]
+    drawn = []
+    for index, (_, style, name) in enumerate(entries):
+        x = 6 + 110 * index
+        drawn += [svg.circle(x, 34, 5, style), svg.text(x + 12, 38, name)]
+    return drawn

@@ -8,10 +8,16 @@ from rich.console import Console
 
 from dyninfer.benchmarks.latency.record import BenchRecord, LatencyModel, ModelCheck
 from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult
-from dyninfer.benchmarks.report import words
-from dyninfer.benchmarks.report.table import Cell, Table, column, make_table
+from dyninfer.benchmarks.report import conditions, words
+from dyninfer.benchmarks.report.table import (
+    Cell,
+    Table,
+    column,
+    make_table,
+    print_page,
+    print_table,
+)
 from dyninfer.benchmarks.report.tables import exits_table, latency_table
-from dyninfer.benchmarks.report.terminal import print_page, print_table
 from dyninfer.benchmarks.report.view import page_of
 from tests.benchmarks.report import report_records as records
 
@@ -62,7 +68,7 @@ def test_what_is_left_out_is_told_in_a_line_each() -> None:
 def test_what_is_not_known_or_has_no_interval_is_not_printed_as_a_figure(first) -> None:
     record = records.minimal_record()
     record = replace(record, machine=replace(record.machine, load_average_1min=None))
-    facts = dict(words.facts(record))
+    facts = dict(conditions.facts(record))
     assert facts["system"].endswith("load unknown")
     assert facts["pictures"] == "16 synthetic pictures, 720x1280 (height x width)"
     p50 = replace(first.latency.p50_ms, low=5.0, value=5.0, high=5.0)

@@ -1,4 +1,4 @@
-"""A comparison of two records in words."""
+"""A comparison of two records: as a table, in words, as plain data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,23 @@ from typing import Any
 
 from dyninfer.benchmarks.latency.comparison import RecordComparison, ScenarioChange, Verdict
 from dyninfer.benchmarks.latency.scenario_record import Estimate
-from dyninfer.benchmarks.report.figures import counted
+from dyninfer.benchmarks.report.figures import counted, number
+from dyninfer.benchmarks.report.table import Table, column, make_table
+
+
+def changes_table(comparison: RecordComparison) -> Table:
+    """Median latencies of an old and a new record, and what can be said of their ratio."""
+    found = [change.latency for change in comparison.scenarios]
+    intervals = (f"{change.ratio.low:.2f} to {change.ratio.high:.2f}" for change in found)
+    return make_table(
+        "Median milliseconds of a call",
+        column("scenario", (change.scenario.name for change in comparison.scenarios), words=True),
+        column("old", (number(change.old) for change in found)),
+        column("new", (number(change.new) for change in found)),
+        column("new/old", (f"{change.ratio.value:.3f}" for change in found)),
+        column(f"{comparison.confidence:.0%}", intervals),
+        column("verdict", (change.verdict.value for change in comparison.scenarios)),
+    )
 
 
 def as_data(comparison: RecordComparison) -> dict[str, Any]:

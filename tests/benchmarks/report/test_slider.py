@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from dyninfer.benchmarks.latency.record import LatencyModel, SampleImage, ThresholdPoint
 from dyninfer.benchmarks.latency.step_costs import RunsFor, StepCost
-from dyninfer.benchmarks.report.curve import quality_of
-from dyninfer.benchmarks.report.settings import (
+from dyninfer.benchmarks.report.slider import (
     batches_text,
     by_easiness,
     exit_of,
@@ -19,6 +18,7 @@ from dyninfer.benchmarks.report.settings import (
     start_of,
     threshold_text,
 )
+from dyninfer.benchmarks.report.slider_charts import quality_of
 from dyninfer.routing.policy import Threshold, route
 from tests.benchmarks.report.report_records import full_record, three_exits_record
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyninfer.benchmarks.report.scales import Scale, Ticks, linear_ticks, log_ticks, padded
+from dyninfer.benchmarks.report.axes import Scale, Ticks, linear_ticks, log_ticks, padded
 from dyninfer.errors import InputError
 from tests.support import refuses
 

@@ -1,18 +1,24 @@
-"""The curve of accuracy against time, with a mark that a slider moves."""
+"""Charts with a mark that the page's slider moves: accuracy against time, and easiness."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from dyninfer.benchmarks.latency.record import ThresholdPoint
 from dyninfer.benchmarks.report import axes, svg
-from dyninfer.benchmarks.report.figures import ms, percent
-from dyninfer.benchmarks.report.scales import Scale, padded
+from dyninfer.benchmarks.report.axes import Scale, padded
+from dyninfer.benchmarks.report.figures import counted, ms, percent
 
-_HEIGHTS = {svg.WIDE: 360, svg.NARROW: 280}
+BINS = 25
+_CURVE_HEIGHTS = {svg.WIDE: 360, svg.NARROW: 280}
 _DOTS_UP_TO = 60
 _MIN_RANGE = 0.5
+_HISTOGRAM_HEIGHT = 220
+_SIDE = 64  # for the words beside the line, wherever it stands
 _HALO = "label halo"
 
 
@@ -43,13 +49,13 @@ def quality_of(curve: Sequence[ThresholdPoint]) -> Quality | None:
 
 def curve_chart(curve: Sequence[ThresholdPoint], quality: Quality, start: int) -> svg.MovingChart:
     """Quality against milliseconds, with the mark at point ``start``."""
-    return svg.moving_chart("marker", lambda width: _drawn(curve, quality, start, width))
+    return svg.moving_chart("marker", lambda width: _curve_drawn(curve, quality, start, width))
 
 
-def _drawn(
+def _curve_drawn(
     curve: Sequence[ThresholdPoint], quality: Quality, start: int, width: int
 ) -> tuple[svg.Element, list[svg.Point]]:
-    frame = svg.Frame(width, _HEIGHTS[width], right=24)
+    frame = svg.Frame(width, _CURVE_HEIGHTS[width], right=24)
     percents = [100 * value for value in quality.values]
     low, high = padded(percents, share=0.16)
     if high - low < _MIN_RANGE:  # noise is not to fill the chart
@@ -109,3 +115,72 @@ def _end_labels(points: Sequence[svg.Point], frame: svg.Frame) -> list[svg.Eleme
         x = min(last_x, frame.x_end - svg.text_width("all hard") / 2)
         labels.append(svg.text(x, last_y + 26, "all hard", anchor="middle", class_=_HALO))
     return labels
+
+
+def histogram(easiness: Sequence[float | None]) -> tuple[int, ...]:
+    """How many pictures lie in each of :data:`BINS` equal parts of [0, 1] by one router.
+
+    Values outside [0, 1] go to the outermost parts; those that are not known are not counted.
+    """
+    known = [e for e in easiness if e is not None and not math.isnan(e)]
+    counts, _ = np.histogram(np.clip(known, 0, 1), bins=BINS, range=(0, 1))
+    return tuple(map(int, counts))
+
+
+def easiness_chart(
+    easiness: Sequence[float | None], router: int, thresholds: Sequence[float], start: int
+) -> svg.MovingChart:
+    """Draw one router's histogram, with a line at ``thresholds[start]`` if there are any.
+
+    An easiness that is None was NaN.
+    """
+    counts = histogram(easiness)
+    return svg.moving_chart(
+        f"threshold-{router}",
+        lambda width: _histogram_drawn(counts, router, thresholds, start, width),
+    )
+
+
+def _histogram_drawn(
+    counts: Sequence[int], router: int, thresholds: Sequence[float], start: int, width: int
+) -> tuple[svg.Element, list[svg.Point]]:
+    frame = svg.Frame(width, _HISTOGRAM_HEIGHT, left=_SIDE, right=_SIDE, top=44)
+    x = Scale(0, 1, frame.left, frame.x_end)
+    y = Scale(0, max(5, 1.05 * max(counts)), frame.y_end, frame.top)
+    bars = []
+    for index, count in enumerate(counts):
+        left, right = x(index / BINS), x((index + 1) / BINS)
+        hint = f"{counted(count, 'image')} from {index / BINS:.2f} to {(index + 1) / BINS:.2f}"
+        if count:
+            bars.append(
+                svg.rect(left + 0.5, y(count), right - left - 1, y(0) - y(count), "bar", hint)
+            )
+    lines = [(x(threshold), 0.0) for threshold in thresholds]
+    name = f"threshold-{router}-{width}"
+    mark = [svg.movable(name, lines[start], *_threshold_line(frame))] if lines else []
+    peak = int(np.argmax(counts))
+    description = (
+        f"Most images, {counts[peak]} of {sum(counts)}, have an easiness "
+        f"from {peak / BINS:.2f} to {(peak + 1) / BINS:.2f}."
+    )
+    return (
+        svg.drawing(
+            frame,
+            f"easiness-{router}-{width}",
+            f"How many images have which easiness, router of exit {router}",
+            description,
+            axes.vertical(y, frame, "images"),
+            axes.horizontal(x, frame, "easiness"),
+            *bars,
+            *mark,
+        ),
+        lines,
+    )
+
+
+def _threshold_line(frame: svg.Frame) -> tuple[svg.Element, ...]:
+    return (
+        svg.line(0, frame.top - 8, 0, frame.y_end, "threshold"),
+        svg.text(-6, frame.top - 12, "\N{LEFTWARDS ARROW} go on", anchor="end", class_=_HALO),
+        svg.text(6, frame.top - 12, "leave \N{RIGHTWARDS ARROW}", class_=_HALO),
+    )

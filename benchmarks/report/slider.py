@@ -1,23 +1,72 @@
-"""Every position of the page's slider: what it shows, decided here so that the script only shows.
+"""The section with the slider: every position, and what each shows.
 
-The exit of a sample picture follows the runtime's rule: it leaves at the first exit whose easiness
-is at least the threshold; NaN counts as hard (:func:`dyninfer.routing.policy.route`).
+All of it is decided here, so that the script only shows it. The exit of a sample picture follows
+the runtime's rule: it leaves at the first exit whose easiness is at least the threshold; NaN counts
+as hard (:func:`dyninfer.routing.policy.route`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from dyninfer.benchmarks.latency.model import predict_ms
 from dyninfer.benchmarks.latency.record import BenchRecord, SampleImage, ThresholdPoint
 from dyninfer.benchmarks.latency.step_costs import RowSpread
-from dyninfer.benchmarks.report.curve import Quality
-from dyninfer.benchmarks.report.figures import ms, number, percent
+from dyninfer.benchmarks.report import words
+from dyninfer.benchmarks.report.figures import ABSENT, ms, number, percent
+from dyninfer.benchmarks.report.slider_charts import (
+    Quality,
+    curve_chart,
+    easiness_chart,
+    quality_of,
+)
+from dyninfer.benchmarks.report.svg import Chart, MovingChart, moved_to
+from dyninfer.benchmarks.report.table import PageBlock, Table
+from dyninfer.benchmarks.report.tables import curve_table
 
 _START_FRACTION = 0.5
 _MODELLED_EXITS = 2
 _MIN_DIGITS, _MAX_DIGITS = 4, 17
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A sample picture.
+
+    ``source`` is a data URL, or empty where the record holds no picture; ``exit_index`` is where it
+    leaves when the page opens.
+    """
+
+    index: int
+    name: str
+    caption: str
+    source: str
+    exit_index: int
+
+
+@dataclass(frozen=True)
+class SpeedAccuracy(PageBlock):
+    """The slider and what follows it.
+
+    Attributes:
+        chart: None where there is no measure of accuracy; ``note`` then says so.
+        quality: name of that measure; empty where there is none.
+        current: the position that the page opens with.
+        start: index of that position.
+        data: every position, for the script.
+    """
+
+    chart: Chart | None
+    note: str
+    quality: str
+    current: Setting
+    start: int
+    exits: int
+    thumbnails: tuple[Thumbnail, ...]
+    table: Table
+    data: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -120,3 +169,70 @@ def batches_text(record: BenchRecord, hard_fraction: float) -> str:
 def by_easiness(samples: Sequence[SampleImage]) -> list[SampleImage]:
     """Samples from the hardest to the easiest for the first router; unknown counts as hardest."""
     return sorted(samples, key=lambda s: [-1.0 if e is None else e for e in s.easiness])
+
+
+def speed_accuracy(record: BenchRecord) -> SpeedAccuracy:
+    """The section of a record whose curve has at least one point."""
+    pictures = record.pictures
+    samples = by_easiness(pictures.samples)
+    quality, start = quality_of(pictures.curve), start_of(pictures.curve)
+    settings = settings_of(record, samples, quality)
+    drawn = curve_chart(pictures.curve, quality, start) if quality else None
+    moving = [*([drawn] if drawn else ()), *easiness_charts(record)]
+    return SpeedAccuracy(
+        chart=drawn.chart if drawn else None,
+        note="" if quality else _why_no_quality(record),
+        quality=quality.name if quality else "",
+        current=settings[start],
+        start=start,
+        exits=record.measured.exits,
+        thumbnails=_thumbnails(samples, settings[start].exits),
+        table=curve_table(pictures.curve),
+        data={"positions": [_position(s, index, moving) for index, s in enumerate(settings)]},
+    )
+
+
+def easiness_charts(record: BenchRecord) -> list[MovingChart]:
+    """One for each router, with a line where the slider has its thresholds."""
+    curve = record.pictures.curve
+    thresholds, start = [point.threshold for point in curve], start_of(curve) if curve else 0
+    return [
+        easiness_chart(values, router, thresholds, start)
+        for router, values in enumerate(record.pictures.easiness)
+    ]
+
+
+def _why_no_quality(record: BenchRecord) -> str:
+    keys = ("ap", "accuracy", "agreement", "labels")
+    reason = words.why_missing(record, keys, "there are neither labels nor all exits' results")
+    return f"Accuracy is not shown: {reason}"
+
+
+def _thumbnails(samples: Sequence[SampleImage], exits: Sequence[int]) -> tuple[Thumbnail, ...]:
+    return tuple(
+        Thumbnail(
+            index=index,
+            name=sample.name,
+            caption=", ".join(ABSENT if e is None else f"{e:.3f}" for e in sample.easiness),
+            source=_data_url(sample.jpeg_base64),
+            exit_index=exit_index,
+        )
+        for index, (sample, exit_index) in enumerate(zip(samples, exits, strict=True))
+    )
+
+
+def _data_url(jpeg_base64: str) -> str:
+    """A picture's data URL, or nothing where the text is not base64: records come from anywhere."""
+    try:
+        data = base64.b64decode(jpeg_base64, validate=True)
+    except ValueError:
+        return ""
+    return f"data:image/jpeg;base64,{jpeg_base64}" if data else ""
+
+
+def _position(setting: Setting, index: int, charts: Sequence[MovingChart]) -> dict[str, object]:
+    """What a position shows, and where everything that moves then stands, for the script."""
+    moves = {
+        name: moved_to(places[index]) for chart in charts for name, places in chart.places.items()
+    }
+    return {**asdict(setting), "moves": moves}
