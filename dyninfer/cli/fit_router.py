@@ -89,8 +89,8 @@ def fit_router(
     from dyninfer.exporters.extras import require_export_extra
 
     require_export_extra()
-    from dyninfer.exporters.router.features import FeatureKind
     from dyninfer.exporters.router.fit import FitOptions, refuse_useless
+    from dyninfer.exporters.router.model import FeatureKind
     from dyninfer.exporters.router.write import write_routed
 
     target = output or bundle.with_name(f"{bundle.name.removesuffix(SUFFIX)}-routed{SUFFIX}")

@@ -14,11 +14,9 @@ from dyninfer.errors import InputError, RouterError
 from dyninfer.evaluation.dataset import Samples
 from dyninfer.evaluation.routed_precision import RoutedPrecision
 from dyninfer.evaluation.router_quality import FITTED, SHARES, RouterComparison, compare
-from dyninfer.exporters.router.crossval import ExitData
-from dyninfer.exporters.router.features import FeatureKind, PooledFeatures
-from dyninfer.exporters.router.model import FittedRouter, LinearGain
-from dyninfer.exporters.router.observe import Observations, Reader, observe
-from dyninfer.exporters.router.write import NewRouter
+from dyninfer.exporters.router.learning import ExitData
+from dyninfer.exporters.router.model import FeatureKind, FittedRouter, LinearGain, PooledFeatures
+from dyninfer.exporters.router.observe import Observations, observe
 from dyninfer.results.postprocess import EVALUATION, Postprocess
 from dyninfer.results.scores import Scores
 from dyninfer.runtime.detector import Detector
@@ -31,12 +29,8 @@ _MOST_NAMED = 32
 class FitOptions:
     """How routers are fitted.
 
-    Attributes:
-        features: what they read.
-        augment: further views made of every picture.
-        folds: parts into which the pictures are split; each is judged by the others.
-        seeds: how many such splits.
-        postprocess: of both exits' detections.
+    ``augment`` further views are made of every picture. The pictures are split ``seeds`` times into
+    ``folds`` parts; each part is judged by the others.
     """
 
     features: FeatureKind = FeatureKind.AUTO
@@ -51,18 +45,17 @@ class ExitFit:
     """The router of one exit, and what it is worth on pictures it has not seen."""
 
     exit_index: int
-    router: NewRouter
+    router: FittedRouter
     comparison: RouterComparison
     easiness: Float64Array
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON."""
-        module = self.router.module
-        names = module.features.names
+        features, names = self.router.features, self.router.features.names
         levels = (5, 25, 50, 75, 95)
         record: dict[str, Any] = {
             "exit": self.exit_index,
-            "features": "pooled" if isinstance(module.features, PooledFeatures) else "detections",
+            "features": "pooled" if isinstance(features, PooledFeatures) else "detections",
             "inputs": [str(spec) for spec in self.router.inputs],
             "feature_count": len(names),
             "easiness_percentiles": {
@@ -71,7 +64,7 @@ class ExitFit:
             "comparison": self.comparison.to_dict(),
         }
         if len(names) <= _MOST_NAMED:  # of 2,880 averages no weight says anything
-            weights = module.linear.weight[0].tolist()
+            weights = self.router.linear.weight[0].tolist()
             record["weights"] = dict(zip(names, weights, strict=True))
         return record
 
@@ -105,14 +98,8 @@ def fit_routers(
     """
     check_cascade(detector)
     check_count(len(samples.items), options.folds)
-    seen = observe(
-        detector,
-        samples.items,
-        options.features,
-        options.augment,
-        options.postprocess,
-        progress,
-    )
+    kind, augment = options.features, options.augment
+    seen = observe(detector, samples.items, kind, augment, options.postprocess, progress)
     originals = [m for m, own in zip(seen.matches, seen.original, strict=True) if own]
     if not any(len(picture.object_classes) for picture in originals):
         raise RouterError(
@@ -121,10 +108,9 @@ def fit_routers(
             + "; give pictures that show what the detector knows"
         )
     precision = RoutedPrecision(originals)
-    classes = len(detector.class_names)
     fits = tuple(
-        _fit_exit(seen, index, reader, classes, precision, options)
-        for index, reader in enumerate(seen.readers)
+        _fit_exit(seen, index, len(detector.class_names), precision, options)
+        for index in range(len(seen.readers))
     )
     return RouterFit(fits, _record(fits, samples, options, seen.labelled))
 
@@ -175,14 +161,14 @@ def check_count(pictures: int, folds: int) -> None:
 def _fit_exit(
     seen: Observations,
     exit_index: int,
-    reader: Reader,
     classes: int,
     precision: RoutedPrecision,
     options: FitOptions,
 ) -> ExitFit:
-    data = ExitData.of(seen, exit_index, classes)
+    data = ExitData(seen, exit_index, classes)
     held_out = [data.out_of_fold(options.folds, seed) for seed in range(options.seeds)]
-    gain = _spread_out(data.fit_all(), data.features[data.original])
+    features = seen.features[exit_index]
+    gain = _spread_out(data.fit(), features[seen.original])
     losses = data.losses()[seen.original]
     others = {
         "highest confidence": seen.best[exit_index][seen.original],
@@ -197,9 +183,9 @@ def _fit_exit(
         return precision.at(np.where(hard, last, exit_index))
 
     comparison = compare(precision_of, [-estimate for estimate in held_out], others)
-    module = FittedRouter(reader.features, data.features.mean(axis=0), gain)
-    easiness = 1 / (1 + np.exp(gain(data.features[data.original])))
-    return ExitFit(exit_index, NewRouter(module, reader.inputs), comparison, easiness)
+    router = FittedRouter(seen.readers[exit_index], features.mean(axis=0), gain)
+    easiness = 1 / (1 + np.exp(gain(features[seen.original])))
+    return ExitFit(exit_index, router, comparison, easiness)
 
 
 def _spread_out(gain: LinearGain, features: Float64Array) -> LinearGain:
@@ -210,7 +196,8 @@ def _spread_out(gain: LinearGain, features: Float64Array) -> LinearGain:
         raise RouterError(
             "the fitted router says the same of every picture; give pictures that differ"
         )
-    return gain.scaled(float(np.median(estimates)), spread)
+    shifted = gain.bias - float(np.median(estimates))
+    return LinearGain(gain.weights / spread, shifted / spread)
 
 
 def _record(

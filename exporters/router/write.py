@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +11,16 @@ from torch import Tensor
 
 from dyninfer import __version__
 from dyninfer.bundle.folder import SUFFIX, Bundle
-from dyninfer.bundle.manifest import EASINESS, CascadeRoute, Manifest, Stage, TensorSpec
+from dyninfer.bundle.manifest import EASINESS, CascadeRoute, Manifest, Stage
 from dyninfer.bundle.writing import write_bundle
 from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, StageExport, write_stage
 from dyninfer.exporters.router.model import FittedRouter
 
 
-@dataclass(frozen=True)
-class NewRouter:
-    """A router for one exit, and the outputs of its body that it reads."""
-
-    module: FittedRouter
-    inputs: tuple[TensorSpec, ...]
-
-
 def write_routed(
     old: Bundle,
     output: Path,
-    routers: Sequence[NewRouter],
+    routers: Sequence[FittedRouter],
     record: Mapping[str, Any],
     *,
     overwrite: bool = False,
@@ -51,7 +42,7 @@ def write_routed(
         for name in kept:
             old.copy_stage(name, folder)
         fitted = {
-            name: _export(router, folder, _free_file(kept, name))
+            name: _export(router, folder, f"onnx/{name}.onnx")
             for name, router in zip(names, routers, strict=True)
         }
         return _manifest(old.manifest, output.name.removesuffix(SUFFIX), kept | fitted, names)
@@ -62,18 +53,13 @@ def write_routed(
 def _free_name(kept: Mapping[str, Stage], index: int, count: int) -> str:
     """``router``, or ``router_1`` and so on where there are several; other names are taken."""
     name = "router" if count == 1 else f"router_{index + 1}"
-    while name in kept:
+    taken = {*kept, *(Path(stage.file).stem for stage in kept.values())}
+    while name in taken:
         name += "_fitted"
     return name
 
 
-def _free_file(kept: Mapping[str, Stage], name: str) -> str:
-    taken = {stage.file for stage in kept.values()}
-    file = f"onnx/{name}.onnx"
-    return file if file not in taken else f"onnx/{name}_fitted.onnx"
-
-
-def _export(router: NewRouter, folder: Path, file: str) -> Stage:
+def _export(router: FittedRouter, folder: Path, file: str) -> Stage:
     generator = torch.Generator().manual_seed(0)
     examples: dict[str, Tensor] = {}
     for spec in router.inputs:
@@ -81,8 +67,8 @@ def _export(router: NewRouter, folder: Path, file: str) -> Stage:
         assert shape is not None, "checked where the features were built"
         noise = torch.rand(shape, generator=generator)
         examples[spec.name] = noise.to(getattr(torch, spec.dtype))
-    parameters = sum(parameter.numel() for parameter in router.module.parameters())
-    stage = StageExport(router.module, examples, (EASINESS,), parameters)
+    parameters = sum(parameter.numel() for parameter in router.parameters())
+    stage = StageExport(router, examples, (EASINESS,), parameters)
     return write_stage(stage, folder, file)[0]
 
 

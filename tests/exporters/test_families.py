@@ -12,9 +12,8 @@ from dyninfer.exporters.cascade.family import CASCADE
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions
 from dyninfer.exporters.dynamicdet.family import DYNAMICDET
 from dyninfer.exporters.families import FAMILIES, family_of, source_stages
-from dyninfer.exporters.router.features import FeatureKind, build_features
-from dyninfer.exporters.router.model import FittedRouter, LinearGain
-from dyninfer.exporters.router.write import NewRouter, write_routed
+from dyninfer.exporters.router.model import FeatureKind, FittedRouter, LinearGain, build_features
+from dyninfer.exporters.router.write import write_routed
 from dyninfer.exporters.source_stage import TorchStage
 from dyninfer.exporters.verify import verify
 from dyninfer.results.postprocess import EVALUATION, Postprocess
@@ -82,10 +81,10 @@ def test_onnx_files_have_nothing_to_fold(small) -> None:
 def test_a_router_that_was_fitted_later_has_no_source(
     small, small_checkpoint, small_yaml, tmp_path
 ) -> None:
-    features, inputs = build_features(small.manifest, 0, FeatureKind.POOLED)
-    count = len(features.names)
-    router = FittedRouter(features, np.zeros(count), LinearGain(np.full(count, 1e-3), 0.1))
-    write_routed(small, tmp_path / "routed.dyn", [NewRouter(router, inputs)], {"images": 1})
+    reader = build_features(small.manifest, 0, FeatureKind.POOLED)
+    count = len(reader.features.names)
+    router = FittedRouter(reader, np.zeros(count), LinearGain(np.full(count, 1e-3), 0.1))
+    write_routed(small, tmp_path / "routed.dyn", [router], {"images": 1})
     with dyninfer.load(tmp_path / "routed.dyn") as detector:
         stages = source_stages(detector.bundle, [small_checkpoint], small_yaml)
         assert list(stages) == ["first", "head", "second"]

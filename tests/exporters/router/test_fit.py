@@ -14,8 +14,8 @@ from dyninfer.bundle.manifest import CascadeRoute, Exit
 from dyninfer.errors import RouterError
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.router_quality import FITTED, RANDOM
-from dyninfer.exporters.router.features import FeatureKind
 from dyninfer.exporters.router.fit import FitOptions, RouterFit, fit_routers, refuse_useless
+from dyninfer.exporters.router.model import FeatureKind
 from dyninfer.exporters.router.write import write_routed
 from dyninfer.images.reading import find_images, read_image
 from tests import support
@@ -71,7 +71,7 @@ def test_the_exported_router_says_what_the_fitted_one_says(tmp_path, write_bundl
         inputs = {spec.name: made[spec.name] for spec in router.inputs}
         found = detector.run_stage("router", inputs)["easiness"]
         alone = [detector(picture).easiness for picture in pictures[:3]]
-    expected = router.module(*(torch.from_numpy(array) for array in inputs.values()))
+    expected = router(*(torch.from_numpy(array) for array in inputs.values()))
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
     np.testing.assert_allclose(alone, found[:3, 0], atol=1e-6)
     np.testing.assert_allclose(found[:, 0], fitted.exits[0].easiness, atol=1e-5)

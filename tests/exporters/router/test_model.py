@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import dyninfer
 from dyninfer.bundle.folder import Bundle
-from dyninfer.exporters.router.features import (
+from dyninfer.exporters.router.model import (
     DetectionStatistics,
     FeatureKind,
     PooledFeatures,

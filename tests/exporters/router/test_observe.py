@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyninfer.evaluation.coco import Truth
-from dyninfer.exporters.router.augment import View, make_views
+from dyninfer.exporters.router.observe import View, make_views
 
 
 def picture_with_square(height: int = 60, width: int = 80) -> View:
