@@ -41,11 +41,6 @@ WEIGHT_GAIN = 1.6
 MIN_CHANNELS = 8
 
 
-def name_of(variant: str, width_divisor: int) -> str:
-    """For example ``dy-yolov7 at 1/8 width``."""
-    return variant + (f" at 1/{width_divisor} width" if width_divisor > 1 else "")
-
-
 def export_random(variant: str, side: int, width_divisor: int, folder: Path) -> Path:
     """Export a published variant with random weights, by way of a checkpoint; the bundle.
 

@@ -9,15 +9,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dyninfer.benchmarks.lab.limits.groups import GROUPS, Group, check_groups, measure_apart
-from dyninfer.benchmarks.lab.limits.record import LimitResult, LimitsRecord, read_limits
-from dyninfer.benchmarks.lab.limits.table import limits_markdown, print_limits
-from dyninfer.benchmarks.lab.random_models import export_random, name_of
-from dyninfer.benchmarks.lab.run_record import ended_run, write_run
+from dyninfer.benchmarks.lab.limits.groups import GROUPS, check_groups, measure_apart
+from dyninfer.benchmarks.lab.limits.record import (
+    LimitResult,
+    LimitsRecord,
+    ended_run,
+    limits_markdown,
+    print_limits,
+    read_limits,
+    write_limits,
+)
+from dyninfer.benchmarks.lab.random_models import export_random
 from dyninfer.benchmarks.machine import MachineRecorder, describe_machine
 from dyninfer.errors import DyninferError
 
-MODULE = "dyninfer.benchmarks.lab.limits"
 VARIANT = "dy-yolov7"
 
 
@@ -61,13 +66,13 @@ def main(
         raise typer.Exit(1) from None
     print_limits(record, console)
     if output is not None:
-        write_run(record, output)
+        write_limits(record, output)
     if record.failures or not all(result.holds for result in record.results):
         raise typer.Exit(1)
 
 
 def _measure(
-    groups: tuple[Group, ...],
+    groups: tuple[str, ...],
     rounds: int | None,
     image_size: int,
     width_divisor: int,
@@ -80,16 +85,18 @@ def _measure(
         console.print(f"exporting {VARIANT} with random weights ...")
         bundle = export_random(VARIANT, image_size, width_divisor, Path(folder))
         for group in groups:
-            console.print(f"{group.name}: {group.what} ...")
+            console.print(f"{group}: {GROUPS[group].what} ...")
             try:
                 results += measure_apart(group, bundle, rounds)
             except DyninferError as error:  # what else is measured is worth keeping
-                failures[group.name] = str(error)
+                failures[group] = str(error)
         log = recorder.log()
+    width = f" at 1/{width_divisor} width" if width_divisor > 1 else ""
     return LimitsRecord(
-        **ended_run(MODULE, machine),
+        **ended_run(),
+        machine=machine,
         log=log,
-        model=f"{name_of(VARIANT, width_divisor)}, random weights, {image_size}x{image_size}",
+        model=f"{VARIANT}{width}, random weights, {image_size}x{image_size}",
         results=tuple(results),
         failures=failures,
     )

@@ -8,42 +8,43 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
+from dyninfer.benchmarks.lab.limits import (
+    batching,
+    full_size,
+    overhead,
+    postprocessing,
+    preprocessing,
+)
 from dyninfer.benchmarks.lab.limits.record import LimitResult
 from dyninfer.errors import EngineRunError, InputError
-
-PACKAGE = "dyninfer.benchmarks.lab.limits"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Limits that the module of this name measures together, if need be on the full-size bundle."""
+    """Limits that a function measures together: of the full-size bundle, if it takes one."""
 
-    name: str
     what: str
+    measure: Callable[..., list[LimitResult]]
     needs_bundle: bool
     rounds: int
 
 
 GROUPS: Mapping[str, Group] = {
-    group.name: group
-    for group in (
-        Group("preprocessing", "a picture to a tensor", False, 100),
-        Group("postprocessing", "candidates to detections", False, 30),
-        Group("overhead", "stages that do nothing", False, 30),
-        Group("loading", "opening a bundle", True, 10),
-        Group("memory", "peak of fresh processes", True, 3),
-        Group("engines", "the stages alone", True, 30),
-        Group("end_to_end", "a frame to detections", True, 15),
-        Group("batching", "eight images at once", True, 10),
-    )
+    "preprocessing": Group("a picture to a tensor", preprocessing.measure, False, 100),
+    "postprocessing": Group("candidates to detections", postprocessing.measure, False, 30),
+    "overhead": Group("stages that do nothing", overhead.measure, False, 30),
+    "loading": Group("opening a bundle", full_size.measure_loading, True, 10),
+    "memory": Group("peak of fresh processes", full_size.measure_memory_of_graph, True, 3),
+    "engines": Group("the stages alone", full_size.measure_engines, True, 30),
+    "end_to_end": Group("a frame to detections", full_size.measure_end_to_end, True, 15),
+    "batching": Group("eight images at once", batching.measure, True, 10),
 }
 
 
-def check_groups(text: str) -> tuple[Group, ...]:
-    """``engines,memory`` -> the groups, in the order of :data:`GROUPS`.
+def check_groups(text: str) -> tuple[str, ...]:
+    """``engines,memory`` -> the groups' names, in the order of :data:`GROUPS`.
 
     Raises:
         InputError: a name is unknown.
@@ -58,27 +59,23 @@ def check_groups(text: str) -> tuple[Group, ...]:
             )
     if not names:
         raise InputError(f"no group of limits is named, expected some of {', '.join(GROUPS)}")
-    return tuple(group for name, group in GROUPS.items() if name in names)
+    return tuple(name for name in GROUPS if name in names)
 
 
-def measure_apart(group: Group, bundle: Path, rounds: int | None) -> list[LimitResult]:
+def measure_apart(name: str, bundle: Path, rounds: int | None) -> list[LimitResult]:
     """Measure a group in a fresh process, so that nothing of another group is left in it.
 
     Raises:
         DyninferError: what the group's own ``measure`` raises, or its process was ended.
     """
+    group = GROUPS[name]
+    arguments = (bundle,) if group.needs_bundle else ()
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=fresh) as pool:
         try:
-            return pool.submit(measure_here, group, bundle, rounds or group.rounds).result()
+            return pool.submit(group.measure, *arguments, rounds or group.rounds).result()
         except BrokenProcessPool:
             raise EngineRunError(
-                f"the process of the group {group.name} was ended, which is what a system short "
-                f"of memory does; measure it alone with --only {group.name}"
+                f"the process of the group {name} was ended, which is what a system short "
+                f"of memory does; measure it alone with --only {name}"
             ) from None
-
-
-def measure_here(group: Group, bundle: Path, rounds: int) -> list[LimitResult]:
-    """Import the group's module and measure."""
-    measure: Callable[..., list[LimitResult]] = import_module(f"{PACKAGE}.{group.name}").measure
-    return measure(bundle, rounds=rounds) if group.needs_bundle else measure(rounds=rounds)

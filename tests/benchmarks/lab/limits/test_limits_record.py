@@ -8,9 +8,16 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from dyninfer.benchmarks.lab.limits.__main__ import main
-from dyninfer.benchmarks.lab.limits.record import LimitResult, LimitsRecord, read_limits
-from dyninfer.benchmarks.lab.limits.table import limits_markdown, limits_table, print_limits
-from dyninfer.benchmarks.lab.run_record import ended_run, write_run
+from dyninfer.benchmarks.lab.limits.record import (
+    LimitResult,
+    LimitsRecord,
+    ended_run,
+    limits_markdown,
+    limits_table,
+    print_limits,
+    read_limits,
+    write_limits,
+)
 from dyninfer.benchmarks.machine import MachineLog, describe_machine
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import RatioEstimate
@@ -25,7 +32,8 @@ def result(median: float, limit: float = 0.7, unit: str = "ratio") -> LimitResul
 
 def record(*results: LimitResult) -> LimitsRecord:
     return LimitsRecord(
-        **ended_run("dyninfer.benchmarks.lab.limits", describe_machine()),
+        **ended_run(),
+        machine=describe_machine(),
         log=MachineLog(1.0, 2, {}),
         model="a model",
         results=results,
@@ -46,7 +54,7 @@ def test_microseconds_and_ratios_are_written_with_digits_that_mean_something() -
 
 def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
     written = record(result(0.5), result(120.0, 100, "microseconds"))
-    write_run(written, tmp_path / "new" / "targets.json")
+    write_limits(written, tmp_path / "new" / "targets.json")
     again = read_limits(tmp_path / "new" / "targets.json")
     assert limits_markdown(again) == limits_markdown(written)
     assert read_limits(tmp_path / "new" / "targets.json").machine == written.machine

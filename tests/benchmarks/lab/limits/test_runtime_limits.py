@@ -9,10 +9,9 @@ import pytest
 
 import dyninfer
 from dyninfer import Bundle, Forced, InputError
-from dyninfer.benchmarks.lab.limits import batching, end_to_end, loading, overhead
+from dyninfer.benchmarks.lab.limits import batching, overhead
 from dyninfer.benchmarks.lab.limits.bare_route import BareRoute
-from dyninfer.benchmarks.lab.limits.idle_bundle import SIZE, write_idle_bundle
-from dyninfer.bundle.folder import file_sha256
+from dyninfer.benchmarks.lab.limits.overhead import SIZE, write_idle_bundle
 from tests import support
 
 
@@ -92,21 +91,6 @@ def test_any_route_is_run_by_hand(tmp_path: Path, write, ways) -> None:
         np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
-def test_loading_is_timed_in_processes_of_its_own(idle: Path) -> None:
-    (result,) = loading.measure(idle, 2)
-    assert set(result.times_ms) == {loading.OURS, loading.THEIRS}
-    assert all(len(times) == 2 and min(times) > 0 for times in result.times_ms.values())
-    assert result.limit == 1.1
-
-
-def test_a_bundle_that_cannot_be_loaded_is_said_so(idle: Path) -> None:
-    broken = idle / "onnx" / "second.onnx"
-    broken.write_bytes(b"no model, though the manifest knows it")
-    support.reseal(idle, lambda m: m["stages"]["second"].update(sha256=file_sha256(broken)))
-    with support.refuses(InputError, "second.onnx"):
-        loading.measure(idle, 2)
-
-
 def test_the_share_of_work_of_a_mixed_batch(idle: Path) -> None:
     macs = {"first": 100, "router": 1, "head": 50, "second": 200}
     support.reseal(idle, lambda m: [m["stages"][n].update(macs=v) for n, v in macs.items()])
@@ -127,13 +111,3 @@ def test_mixed_batches_are_compared_with_both_alternatives(small_bundle: Path) -
     )
     assert results[0].limit == 0.9
     assert all(len(times) == 2 for result in results for times in result.times_ms.values())
-
-
-def test_what_is_beside_the_engines_adds_up_to_the_call(small_bundle: Path) -> None:
-    (result,) = end_to_end.measure(small_bundle, 3)
-    rest, engines = (np.array(times) for times in result.times_ms.values())
-    assert (rest > 0).all()
-    assert (engines > 0).all()
-    assert result.measured.median == pytest.approx(float(np.median(rest / engines)))
-    with support.refuses(InputError, "1 rounds"):
-        end_to_end.measure(small_bundle, 1)
