@@ -25,7 +25,7 @@ from dyninfer.builds.spec import (
 from dyninfer.bundle.documents import read_sealed
 from dyninfer.bundle.folder import Bundle, check_sha256
 from dyninfer.bundle.manifest import Precision
-from dyninfer.engines.trt.batch import BatchProfile
+from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import BundleError
 
 _REMEDY = "build it again with dyninfer build --force"

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from dyninfer.bundle.documents import Frozen, load_sealed
 from dyninfer.bundle.manifest import Manifest, Precision
-from dyninfer.engines.trt.batch import BatchProfile
+from dyninfer.engines.trt.targets import BatchProfile
 
 ENGINES_FOLDER = "engines"
 BUILD_FILE = "build.json"

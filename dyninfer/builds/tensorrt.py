@@ -23,7 +23,6 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.engines import TENSORRT
 from dyninfer.engines.trt.backend import Platform
-from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.builder import (
     Active,
     EngineOptions,
@@ -33,6 +32,7 @@ from dyninfer.engines.trt.builder import (
 )
 from dyninfer.engines.trt.cuda import DeviceProperties
 from dyninfer.engines.trt.library import Library
+from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import EngineBuildError
 
 USUAL_BATCH = 4

@@ -20,7 +20,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.build_convert import convert_stages, same_conversion
 from dyninfer.cli.build_request import BackendChoice, Request, parse_bytes
 from dyninfer.cli.common import progress_bar, stderr
-from dyninfer.engines.trt.batch import BatchProfile
+from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import BackendUnavailable, InputError
 
 if TYPE_CHECKING:

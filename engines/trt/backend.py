@@ -21,9 +21,8 @@ from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.trt.cuda import Cuda, open_cuda
 from dyninfer.engines.trt.engine import TrtEngine
 from dyninfer.engines.trt.library import Flavour, Library, load_library, make_logger
-from dyninfer.engines.trt.memory import Pool
+from dyninfer.engines.trt.memory import Pool, TrtTensor
 from dyninfer.engines.trt.opened import OpenedEngine, read_engine
-from dyninfer.engines.trt.tensor import TrtTensor
 from dyninfer.engines.trt.workspace import TrtWorkspace
 from dyninfer.errors import BackendUnavailable, InputError
 from dyninfer.types import Int64Array

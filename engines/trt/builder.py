@@ -17,10 +17,9 @@ from dyninfer.engines.trt.api import (
     OnnxParser,
     ParserError,
 )
-from dyninfer.engines.trt.batch import BatchProfile
-from dyninfer.engines.trt.cancellable import run_cancellable
 from dyninfer.engines.trt.library import Library, LogCollector, make_logger
-from dyninfer.engines.trt.progress import Report, make_monitor
+from dyninfer.engines.trt.progress import Report, make_monitor, run_cancellable
+from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import EngineBuildError
 
 Active = Callable[[], AbstractContextManager[None]]

@@ -10,8 +10,8 @@ from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.base import Engine
 from dyninfer.engines.trt.cuda import Cuda
 from dyninfer.engines.trt.lane import GraphMaker, Lane, OutputMemory, Wiring
+from dyninfer.engines.trt.memory import DevicePlace, TrtTensor
 from dyninfer.engines.trt.opened import OpenedEngine, plan_pieces
-from dyninfer.engines.trt.tensor import DevicePlace, TrtTensor
 from dyninfer.engines.trt.workspace import TrtWorkspace
 from dyninfer.errors import EngineRunError
 

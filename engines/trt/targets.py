@@ -1,4 +1,4 @@
-"""What engines can be built for: names that users know, and what TensorRT says of each.
+"""What engines can be built for: ranges of batches, devices, and what TensorRT says of each.
 
 Sources: NVIDIA's support matrices of TensorRT 8.6 to 11 and of TensorRT-RTX 1.x, the release notes
 of TensorRT 10.5 (Volta removed) and the JetPack notes. The table is for choosing and for errors
@@ -10,9 +10,47 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field, model_validator
+
+from dyninfer.bundle.documents import Frozen
 from dyninfer.engines.trt.library import Flavour, Library
 from dyninfer.errors import EngineBuildError, InputError
+
+
+class BatchProfile(Frozen):
+    """The least, the usual and the greatest batch of an engine."""
+
+    minimum: Annotated[int, Field(ge=1)]
+    optimum: Annotated[int, Field(ge=1)]
+    maximum: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _rising(self) -> BatchProfile:
+        if not self.minimum <= self.optimum <= self.maximum:
+            raise ValueError(f"batch {self} does not rise")
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> BatchProfile:
+        """``1:4:16`` -> least, usual, greatest; ``4`` -> always 4.
+
+        Raises:
+            InputError: it is neither, or does not rise.
+        """
+        match = re.fullmatch(r"(\d+)(?::(\d+):(\d+))?", text.strip())
+        numbers = [int(number) for number in match.groups() if number] if match else []
+        low, usual, high = numbers if len(numbers) == 3 else (numbers or [0]) * 3
+        if not 1 <= low <= usual <= high:
+            raise InputError(
+                f"batch is {text!r}, expected MIN:OPT:MAX from 1 up and rising, such as 1:4:16"
+            )
+        return cls(minimum=low, optimum=usual, maximum=high)
+
+    def __str__(self) -> str:
+        return f"{self.minimum}:{self.optimum}:{self.maximum}"
+
 
 CURRENT = "current"
 

@@ -16,8 +16,7 @@ from dyninfer.engines.base import HostRead
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.trt.clock import DeviceClock
 from dyninfer.engines.trt.cuda import Cuda
-from dyninfer.engines.trt.memory import Arena, Block, Pool
-from dyninfer.engines.trt.tensor import DevicePlace, TrtTensor, row_runs
+from dyninfer.engines.trt.memory import Arena, Block, DevicePlace, Pool, TrtTensor, row_runs
 from dyninfer.errors import EngineRunError
 from dyninfer.spans import COPY, GATHER, DeviceSpan
 from dyninfer.types import Int64Array

@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from dyninfer.bundle.folder import Bundle, file_sha256
 from dyninfer.bundle.manifest import Precision
-from dyninfer.engines.ort.plain import PlainStages
+from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.errors import BundleError, ExportError, InputError
 from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.fp16 import to_fp16

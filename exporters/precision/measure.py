@@ -11,7 +11,7 @@ import numpy as np
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
-from dyninfer.engines.ort.plain import PlainStages
+from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.errors import InputError
 from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.evaluation.traces import AtWay, picture_of

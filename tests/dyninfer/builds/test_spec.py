@@ -30,7 +30,7 @@ from dyninfer.builds.spec import (
 from dyninfer.bundle.documents import SEAL, dump_sealed
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
-from dyninfer.engines.trt.batch import BatchProfile
+from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import BundleError, InputError
 from tests import support
 

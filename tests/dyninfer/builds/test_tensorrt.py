@@ -10,10 +10,10 @@ from dyninfer.builds.spec import BuildSpec, BuildTarget, own_precision
 from dyninfer.builds.tensorrt import TensorRTBuilder, default_batch, device_target
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
-from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.builder import EngineOptions, StageFile
 from dyninfer.engines.trt.cuda import DeviceProperties
 from dyninfer.engines.trt.library import Flavour, Library, load_library
+from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import EngineBuildError
 from tests import support
 

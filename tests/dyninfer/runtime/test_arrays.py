@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dyninfer
-from dyninfer.engines.ort.plain import PlainStages
+from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.routing.policy import default_policy
 from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.executor import execute, trace

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine, check_options
-from dyninfer.engines.trt.cancellable import POLL_SECONDS
 from dyninfer.engines.trt.library import Flavour, Library, load_library
+from dyninfer.engines.trt.progress import POLL_SECONDS
+from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import EngineBuildError
 from tests import support
 from tests.engines.trt.onnx_files import relu, write_stage

@@ -10,9 +10,9 @@ import pytest
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.cli.verify import built_in_photos
-from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine
 from dyninfer.engines.trt.library import Flavour, load_library
+from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.exporters.precision.convert import convert_bundle_stages
 from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Settings, Int8Target
 from tests import support

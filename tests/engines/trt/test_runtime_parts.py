@@ -14,9 +14,8 @@ from onnx import helper
 import dyninfer
 from dyninfer import AlwaysEasy, EngineBuildError, EngineRunError, Threshold
 from dyninfer.bundle.manifest import CascadeRoute, Exit, StaticRoute
-from dyninfer.engines.trt.memory import Arena, Pool, rounded
+from dyninfer.engines.trt.memory import Arena, Pool, rounded, row_runs
 from dyninfer.engines.trt.opened import BatchRange, plan_pieces
-from dyninfer.engines.trt.tensor import row_runs
 from tests import support
 from tests.engines.trt.rig import assert_same, make_rig
 from tests.engines.trt.standin.library import VERSIONS, engine_bytes

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from dyninfer.bundle.manifest import Precision, Stage, TensorSpec
-from dyninfer.engines.trt.batch import BatchProfile
 from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine, check_options
 from dyninfer.engines.trt.library import Flavour, Library
+from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import EngineBuildError
 from tests import support
 

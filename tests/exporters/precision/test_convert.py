@@ -12,7 +12,7 @@ import dyninfer
 from dyninfer.builds.precisions import parse_precision
 from dyninfer.bundle.folder import Bundle, file_sha256
 from dyninfer.bundle.manifest import Precision
-from dyninfer.engines.ort.plain import PlainStages
+from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.errors import BundleError, ExportError, InputError
 from dyninfer.exporters.precision.convert import ConvertedStage, convert_bundle_stages, stage_feed
 from dyninfer.exporters.precision.measure import measure_precision

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from dyninfer.bundle.folder import Bundle
-from dyninfer.engines.ort.plain import PlainStages
+from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.exporters.precision.convert import stage_feed
 from dyninfer.exporters.precision.deviation import deviations
 from dyninfer.exporters.precision.graph import decode_nodes, end_layers
