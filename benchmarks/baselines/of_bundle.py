@@ -18,7 +18,7 @@ from dyninfer.benchmarks.baselines.setup import (
     read_inputs,
 )
 from dyninfer.benchmarks.latency.scenarios import ForcedWay
-from dyninfer.builds.choice import choose_build, stage_file
+from dyninfer.builds.builder import choose_build, stage_file
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines import open_backend
 from dyninfer.engines.base import check_tensor

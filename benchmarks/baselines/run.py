@@ -22,7 +22,7 @@ from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.results import DYNINFER, labels_of, ratios_of, times_of
 from dyninfer.benchmarks.baselines.setup import Arrays, CallKind, Kind, Setup
 from dyninfer.benchmarks.latency.record import Baselines, ContenderMemory
-from dyninfer.builds.precisions import plan_precision
+from dyninfer.builds.spec import plan_precision
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.errors import DyninferError, InputError

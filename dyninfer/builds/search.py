@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dyninfer.builds.precisions import describe_plan
 from dyninfer.builds.spec import (
     BUILD_FILE,
     ENGINES_FOLDER,
@@ -20,6 +19,7 @@ from dyninfer.builds.spec import (
     BuildSpec,
     BuiltFile,
     OpenBuild,
+    describe_plan,
     source_hashes,
 )
 from dyninfer.bundle.documents import read_sealed

@@ -13,9 +13,8 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from dyninfer.builds.builder import Builder, ConversionBuilder, Making, StageReport
-from dyninfer.builds.precisions import plan_precision
 from dyninfer.builds.search import find_exact
-from dyninfer.builds.spec import BuildSpec, BuildTarget, OpenBuild
+from dyninfer.builds.spec import BuildSpec, BuildTarget, OpenBuild, plan_precision
 from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.build_convert import convert_stages, same_conversion
 from dyninfer.cli.build_request import BackendChoice, Request, parse_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dyninfer.builds.choice import choose_build
+from dyninfer.builds.builder import choose_build
 from dyninfer.bundle.folder import Bundle, StageChecks
 from dyninfer.engines import open_backend
 from dyninfer.errors import InputError

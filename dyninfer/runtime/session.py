@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dyninfer.builds.choice import stage_file
+from dyninfer.builds.builder import stage_file
 from dyninfer.builds.spec import OpenBuild
 from dyninfer.bundle.folder import Bundle, StageChecks
 from dyninfer.bundle.manifest import Manifest

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import dyninfer
-from dyninfer.builds.choice import builder_for
+from dyninfer.builds.builder import builder_for
 from dyninfer.builds.files import make_build
 from dyninfer.builds.spec import OpenBuild, own_precision
 from dyninfer.bundle.folder import Bundle

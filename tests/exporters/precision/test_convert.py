@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 import dyninfer
-from dyninfer.builds.precisions import parse_precision
+from dyninfer.builds.spec import parse_precision
 from dyninfer.bundle.folder import Bundle, file_sha256
 from dyninfer.bundle.manifest import Precision
 from dyninfer.engines.ort.runtime import PlainStages

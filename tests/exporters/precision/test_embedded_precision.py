@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dyninfer.builds.precisions import parse_precision
+from dyninfer.builds.spec import parse_precision
 from dyninfer.bundle.folder import Bundle
 from dyninfer.demo.scenes import Scene, SceneSource
 from dyninfer.evaluation.coco import Truth
