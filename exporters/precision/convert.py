@@ -17,9 +17,8 @@ from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.errors import BundleError, ExportError, InputError
 from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.fp16 import to_fp16
-from dyninfer.exporters.precision.graph import float_tensors
+from dyninfer.exporters.precision.graph import float_tensors, opened
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
-from dyninfer.exporters.precision.prepare import opened
 from dyninfer.exporters.precision.ranges import Feed, observe
 from dyninfer.exporters.precision.sensitivity import Choice, quantise_within
 from dyninfer.exporters.precision.settings import Int8Settings

@@ -12,10 +12,11 @@ from dyninfer.exporters.precision.graph import (
     computed_inputs,
     constants_of,
     decode_nodes,
+    finished,
     is_weighted,
+    opened,
     touched,
 )
-from dyninfer.exporters.precision.prepare import finished, opened
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 FLOAT16_TINY = float(np.finfo(np.float16).smallest_subnormal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +15,22 @@ from onnx_ir.passes import common
 from dyninfer.errors import ExportError
 from dyninfer.exporters.extras import quiet
 from dyninfer.exporters.graphs import closed
-from dyninfer.exporters.precision.clipping import Observed, clipping_range
 from dyninfer.exporters.precision.graph import (
     decode_nodes,
     end_layers,
+    finished,
     float_tensors,
+    opened,
     silu_inputs,
     summary_nodes,
     touched,
 )
-from dyninfer.exporters.precision.prepare import finished, opened
-from dyninfer.exporters.precision.ranges import Feed, Tick, observe
+from dyninfer.exporters.precision.ranges import Feed, Observed, Tick, clipping_range, observe
 from dyninfer.exporters.precision.settings import (
     PERCENTILES,
     CalibrationMethod,
     Int8Settings,
     Int8Target,
-    QuantTypes,
     types_for,
 )
 
@@ -122,18 +121,15 @@ def to_int8(
     Raises:
         ExportError: the result does not pass ONNX's checker.
     """
-    from onnxruntime import quantization
-
-    types = types_for(settings.target)
     graph, source = model.graph, closed(model)
     kept = decode_nodes(graph) | end_layers(graph) | summary_nodes(graph) | frozenset(keep)
+    infinite = {name for name, seen in observed.items() if not seen.is_finite}
     chosen = [
-        node.name
-        for node in graph
+        str(node.name)
+        for node in (graph if only is None else only)
         if node.op_type in ops_for(settings.target)
         and node not in kept
-        and not _touches_infinity(node, observed)
-        and (only is None or node in only)
+        and infinite.isdisjoint(touched(node))
     ]
     if not chosen:
         return finished(ir.from_proto(source), source, "int8")
@@ -141,26 +137,44 @@ def to_int8(
     if settings.target is Int8Target.TENSORRT:
         model = model.clone()
         inside = _part_outputs(model.graph)
-    quant_type = quantization.QuantType
+    ranges = _tensor_ranges(graph, observed, settings, inside)
+    converted = _quantised(ir.to_proto(model), chosen, ranges, settings.target)
+    if inside:
+        _join_outputs(converted)
+    return finished(converted, source, "int8")
+
+
+def _quantised(
+    model: ModelProto, chosen: Sequence[str], ranges: object, target: Int8Target
+) -> ir.Model:
+    """The model with the nodes of these names in 8 bits."""
+    from onnxruntime import quantization
+
+    types, kinds = types_for(target), quantization.QuantType
+    options: dict[str, object] = {"ActivationSymmetric": types.signed, "WeightSymmetric": True}
+    if target is Int8Target.TENSORRT:
+        options |= {
+            "QuantizeBias": False,  # TensorRT has no 32-bit DequantizeLinear
+            "OpTypesToExcludeOutputQuantization": sorted(TENSORRT_OPS),
+            "DedicatedQDQPair": True,  # one for each reader, as TensorRT's fusions expect
+        }
     with quiet():
         quantizer = quantization.QDQQuantizer(
-            ir.to_proto(model),
+            model,
             per_channel=True,
             reduce_range=types.reduce_range,
-            weight_qType=quant_type.QInt8,
-            activation_qType=quant_type.QInt8 if types.signed else quant_type.QUInt8,
-            tensors_range=_tensor_ranges(graph, observed, settings, inside),
+            weight_qType=kinds.QInt8,
+            activation_qType=kinds.QInt8 if types.signed else kinds.QUInt8,
+            tensors_range=ranges,
             nodes_to_quantize=chosen,
             nodes_to_exclude=[],
-            op_types_to_quantize=sorted(ops_for(settings.target)),
-            extra_options=_options(settings.target, types),
+            op_types_to_quantize=sorted(ops_for(target)),
+            extra_options=options,
         )
         quantizer.quantize_model()
     converted = ir.from_proto(quantizer.model.model)
     common.TopologicalSortPass()(converted)
-    if inside:
-        _join_outputs(converted)
-    return finished(converted, source, "int8")
+    return converted
 
 
 def _part_outputs(graph: ir.Graph) -> dict[str, str]:
@@ -181,11 +195,6 @@ def _part_outputs(graph: ir.Graph) -> dict[str, str]:
     return inside
 
 
-def _touches_infinity(node: ir.Node, observed: Mapping[str, Observed]) -> bool:
-    """Whether a node reads or makes what no 8 bits can hold."""
-    return any(name in observed and not observed[name].is_finite for name in touched(node))
-
-
 def _join_outputs(model: ir.Model) -> None:
     """Undo :func:`_part_outputs`; an output is what its node made, not that in 8 bits and back."""
     for passes in [output.producer() for output in model.graph.outputs]:
@@ -193,17 +202,6 @@ def _join_outputs(model: ir.Model) -> None:
         while (makers := passes.predecessors()) and makers[0].op_type in _PAIR:
             passes.replace_input_with(0, makers[0].inputs[0])
     common.IdentityEliminationPass()(model)
-
-
-def _options(target: Int8Target, types: QuantTypes) -> dict[str, object]:
-    options: dict[str, object] = {"ActivationSymmetric": types.signed, "WeightSymmetric": True}
-    if target is Int8Target.TENSORRT:
-        options |= {
-            "QuantizeBias": False,  # TensorRT has no 32-bit DequantizeLinear
-            "OpTypesToExcludeOutputQuantization": sorted(TENSORRT_OPS),
-            "DedicatedQDQPair": True,  # one for each reader, as TensorRT's fusions expect
-        }
-    return options
 
 
 def _tensor_ranges(

@@ -1,24 +1,24 @@
-"""Comparing converted stages with float32, one by one and together, on whole pictures."""
+"""What other precisions cost: converted stages beside float32, one by one and together."""
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
 
 import numpy as np
 
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Manifest
+from dyninfer.bundle.manifest import Manifest, Precision, Stage
 from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.errors import InputError
 from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.evaluation.traces import AtWay, picture_of
-from dyninfer.exporters.parity import SignalPairs
+from dyninfer.exporters.parity import Flips, SignalPairs
 from dyninfer.exporters.precision.convert import ConvertedStage, read_picture
-from dyninfer.exporters.precision.deviation import deviations
-from dyninfer.exporters.precision.report import ExitError, PrecisionReport, TensorError
+from dyninfer.exporters.precision.sensitivity import deviations
 from dyninfer.exporters.recording import Recording
 from dyninfer.images.reading import PathOrImage
 from dyninfer.results.answers import Detections
@@ -27,6 +27,72 @@ from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.executor import trace
 from dyninfer.runtime.plan import plan
 from dyninfer.types import AnyArray, BoolArray, Float64Array, ImageArray
+
+
+@dataclass(frozen=True)
+class TensorError:
+    """One output of one converted stage that is fed what float32 stages computed.
+
+    ``max_rel`` is the largest error over the largest value, ``mean_rel`` the mean error over the
+    mean magnitude; ``deviation`` is that of ``deviations``, as a mean over pictures.
+    """
+
+    stage: str
+    tensor: str
+    max_abs: float
+    max_rel: float
+    mean_rel: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class ExitError:
+    """One way with all its stages converted, on whole pictures.
+
+    Errors are over the boxes that float32 gives at least the default confidence, or over a
+    classifier's confidences; None where there are none. ``disagreement`` is the task's loss between
+    both answers, averaged over pictures: 1 - F1 of detections, or the share of pictures whose best
+    class differs. Precisions are COCO's in [0, 1], None without labels.
+    """
+
+    exit_index: int
+    boxes: int
+    score_error_mean: float | None
+    score_error_max: float | None
+    box_error_mean_px: float | None
+    box_error_max_px: float | None
+    disagreement: float | None
+    ap_fp32: float | None
+    ap_converted: float | None
+
+
+@dataclass(frozen=True)
+class PrecisionReport:
+    """What converted stages do to a bundle's results.
+
+    Attributes:
+        precision: of every stage.
+        stages_sha256: hash of every stage's file, converted or not.
+        kept_float: stage -> layers that stayed in float32 for accuracy.
+        pictures: how many were compared.
+        tensors: errors of every converted stage on its own.
+        exits: errors at the end of every way, all conversions together.
+        flips: router or chooser -> decisions that differ.
+    """
+
+    precision: Mapping[str, Precision]
+    stages_sha256: Mapping[str, str]
+    kept_float: Mapping[str, tuple[str, ...]]
+    pictures: int
+    tensors: tuple[TensorError, ...]
+    exits: tuple[ExitError, ...]
+    flips: Mapping[str, Flips]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        flips = {name: flips.to_dict() for name, flips in self.flips.items()}
+        plain: dict[str, Any] = json.loads(json.dumps({**asdict(self), "flips": flips}))
+        return plain
 
 
 def measure_precision(
@@ -60,15 +126,10 @@ def measure_precision(
     for number, picture in enumerate(pictures):
         pair.compare(read_picture(picture), None if truths is None else truths[number])
         progress()
+    stages: dict[str, Stage | ConvertedStage] = {**manifest.stages, **changed}
     return PrecisionReport(
-        precision={
-            name: changed[name].precision if name in changed else stage.precision
-            for name, stage in manifest.stages.items()
-        },
-        stages_sha256={
-            name: changed[name].sha256 if name in changed else stage.sha256
-            for name, stage in manifest.stages.items()
-        },
+        precision={name: stages[name].precision for name in manifest.stages},
+        stages_sha256={name: stages[name].sha256 for name in manifest.stages},
         kept_float={name: c.kept_float for name, c in changed.items() if c.kept_float},
         tensors=tuple(_tensor_error(*place, rows) for place, rows in pair.tensors.items()),
         exits=tuple(

@@ -86,7 +86,7 @@ class Int8Settings:
     Attributes:
         target: what will run them.
         method: how ranges are chosen.
-        max_deviation: largest deviation of a stage's outputs (see ``deviation.py``) at which no
+        max_deviation: largest deviation of a stage's outputs (see ``deviations``) at which no
             layer is kept in float32.
         max_float_share: at most this share of a stage's multiply-accumulates stays in float32 for
             the sake of ``max_deviation``.

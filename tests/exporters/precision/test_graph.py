@@ -14,10 +14,10 @@ from dyninfer.exporters.precision.graph import (
     decode_nodes,
     end_layers,
     layers_of,
+    opened,
     silu_inputs,
     summary_nodes,
 )
-from dyninfer.exporters.precision.prepare import opened
 from tests.exporters.precision.helpers import conv, silu, two_layers, weights
 from tests.support import tiny_model
 

@@ -8,9 +8,9 @@ from onnx import TensorProto, numpy_helper
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.exporters.precision.convert import stage_feed
-from dyninfer.exporters.precision.deviation import deviations
 from dyninfer.exporters.precision.graph import decode_nodes, end_layers
 from dyninfer.exporters.precision.int8 import SILU_FLOOR, observe_stage, prepare_int8, to_int8
+from dyninfer.exporters.precision.sensitivity import deviations
 from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Settings, Int8Target
 from tests import support
 from tests.exporters.precision.helpers import (
