@@ -172,7 +172,7 @@ def _quantised(
             extra_options=options,
         )
         quantizer.quantize_model()
-    converted = ir.from_proto(quantizer.model.model)
+    converted: ir.Model = ir.from_proto(quantizer.model.model)
     common.TopologicalSortPass()(converted)
     return converted
 
