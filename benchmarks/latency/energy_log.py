@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,8 +10,12 @@ import numpy as np
 from dyninfer.benchmarks.latency.record import Energy
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.latency.slices import MS_PER_S, Slice
-from dyninfer.benchmarks.machine import EnergyMeter, joules_by_exit, joules_per_image
+from dyninfer.benchmarks.latency.step_costs import nonnegative_least_squares
+from dyninfer.benchmarks.machine import EnergyMeter
 from dyninfer.errors import DyninferError, InputError
+
+LEAST_SINGULAR_VALUE = 0.05
+"""Below it, an error of the energies comes back twentyfold in the exits' figures."""
 
 
 @dataclass
@@ -74,7 +78,7 @@ class EnergyLog:
             found = joules_by_exit(shares, joules)
         except InputError as error:
             return None, str(error)
-        return Energy(self.meter.source, self.idle_watts, tuple(found)), ""
+        return Energy(self.meter.source, self.idle_watts, found), ""
 
 
 @dataclass(frozen=True)
@@ -94,3 +98,51 @@ class NoEnergy:
     def by_exit(self) -> tuple[Energy | None, str]:
         """None, and why."""
         return None, self.reason
+
+
+def joules_per_image(total_joules: float, seconds: float, idle_watts: float, images: int) -> float:
+    """Energy above idle for each of the images of a slice; below 0 where noise outweighs it.
+
+    Raises:
+        InputError: there are no images.
+    """
+    if images < 1:
+        raise InputError(f"energy over {images} images, expected at least one")
+    return (total_joules - idle_watts * seconds) / images
+
+
+def joules_by_exit(shares: Sequence[Sequence[float]], joules: Sequence[float]) -> tuple[float, ...]:
+    """Energy of an image that leaves at each exit, from slices with different mixtures.
+
+    By least squares; none is negative.
+
+    Args:
+        shares: (slices, exits): of the images of a slice, those that left at each exit.
+        joules: (slices,): energy per image of each slice.
+
+    Raises:
+        InputError: a slice's shares are not shares, or the slices do not tell the exits apart.
+    """
+    mixtures, energies = np.asarray(shares, np.float64), np.asarray(joules, np.float64)
+    if mixtures.ndim != 2 or energies.shape != mixtures.shape[:1]:
+        raise InputError(
+            f"shares of shape {mixtures.shape} and energies of shape {energies.shape}, expected "
+            "(slices, exits) and (slices,)"
+        )
+    if not (np.all(mixtures >= 0) and np.allclose(mixtures.sum(axis=1), 1, atol=1e-6)):
+        raise InputError("a slice's shares do not add up to 1: give the shares of all exits")
+    exits = mixtures.shape[1]
+    if len(energies) < exits or _weakest(mixtures) < LEAST_SINGULAR_VALUE:
+        unseen = [str(index) for index in range(exits) if not mixtures[:, index].any()]
+        raise InputError(
+            f"{len(energies)} slices do not tell {exits} exits apart"
+            + (f" (no image left at exit {', '.join(unseen)})" if unseen else "")
+            + f": measure at least {exits} mixtures that differ by a tenth or more"
+        )
+    return tuple(nonnegative_least_squares(mixtures, energies).tolist())
+
+
+def _weakest(mixtures: np.ndarray) -> float:
+    """Smallest singular value, as if there were as many slices as exits: repeats add nothing."""
+    slices, exits = mixtures.shape
+    return float(np.linalg.svd(mixtures, compute_uv=False)[-1] / np.sqrt(slices / exits))

@@ -11,11 +11,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from dyninfer.benchmarks.machine.caveats import warnings_of
 from dyninfer.benchmarks.machine.describe import describe_machine
-from dyninfer.benchmarks.machine.energy import find_energy_meter
+from dyninfer.benchmarks.machine.energy_sources import find_energy_meter
 from dyninfer.benchmarks.machine.recorder import MachineRecorder
-from dyninfer.benchmarks.machine.table import machine_rows
+from dyninfer.benchmarks.machine.words import machine_rows, warnings_of
 from dyninfer.benchmarks.report.conditions import readings_table
 from dyninfer.benchmarks.report.table import (
     Pairs,

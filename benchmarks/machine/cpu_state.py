@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from dyninfer.benchmarks.machine.files import matching, read_number, read_text
-from dyninfer.benchmarks.machine.host import group_folders
+from dyninfer.benchmarks.machine.host import group_folders, matching, read_number, read_text
 
 CPU_FOLDER = Path("sys/devices/system/cpu")
 _BOOST = CPU_FOLDER / "cpufreq/boost"

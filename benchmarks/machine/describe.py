@@ -11,9 +11,8 @@ from importlib import metadata
 from pathlib import Path
 
 from dyninfer.benchmarks.machine.cpu_state import CpuState, read_cpu_state
-from dyninfer.benchmarks.machine.files import read_text
 from dyninfer.benchmarks.machine.gpu import Gpu, NvidiaSystem, read_nvidia_system
-from dyninfer.benchmarks.machine.host import Host, read_host
+from dyninfer.benchmarks.machine.host import Host, read_host, read_text
 from dyninfer.benchmarks.machine.jetson import Jetson, read_jetson
 from dyninfer.benchmarks.machine.nvml import LoadNvml, load_nvml
 from dyninfer.hardware import cpu_field, usable_cores

@@ -1,27 +1,15 @@
-"""Joules of an image: finding a meter, what the machine draws at rest, and the sums."""
+"""Energy meters: over a counter of joules, and over a sensor of watts that a thread samples."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
-from itertools import combinations
-from pathlib import Path
+from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
+from dyninfer.errors import DyninferError, InputError
 
-from dyninfer.benchmarks.machine.energy_sources import (
-    open_gpu_energy,
-    open_jtop_power,
-    open_rails,
-    open_rapl,
-)
-from dyninfer.benchmarks.machine.jetson import Jtop, read_jetson_model
-from dyninfer.benchmarks.machine.nvml import LoadNvml, load_nvml
-from dyninfer.errors import InputError
-
-LEAST_SINGULAR_VALUE = 0.05
-"""Below it, an error of the energies comes back twentyfold in the exits' figures."""
+_LONGEST_GAP_S = 5.0
 
 
 class EnergyMeter(Protocol):
@@ -42,29 +30,98 @@ class EnergyMeter(Protocol):
         ...
 
 
-def find_energy_meter(
-    device: str = "cpu",
-    *,
-    root: Path = Path("/"),
-    load_nvml: LoadNvml = load_nvml,
-    open_jtop: Callable[[], Jtop] | None = None,
-) -> tuple[EnergyMeter | None, str]:
-    """The meter for what runs on a device and its name, or None and why there is none.
+class CounterMeter:
+    """An energy meter over a counter of joules, which is read when the meter is asked.
 
-    A Jetson's rails tell of the whole module, on either device. Elsewhere a GPU is measured by
-    NVML and a processor by RAPL; neither is taken for the other.
+    ``read_joules`` raises DyninferError where the counter does not answer.
     """
-    meter: EnergyMeter | None
-    if read_jetson_model(root) is not None:
-        meter, why = open_rails(root)
-        if meter is None:
-            meter, of_jtop = open_jtop_power(open_jtop)
-            why = f"{why}; {of_jtop}"
-    elif device.startswith("cuda"):
-        meter, why = open_gpu_energy(load_nvml, device)
-    else:
-        meter, why = open_rapl(root)
-    return meter, why if meter is None else meter.source
+
+    def __init__(
+        self,
+        source: str,
+        read_joules: Callable[[], float],
+        on_close: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.source = source
+        self._read_joules, self._on_close = read_joules, on_close
+        self._lock = threading.Lock()
+        self._start = read_joules()
+
+    def joules(self) -> float:
+        """Energy since the meter was opened."""
+        with self._lock:
+            return self._read_joules() - self._start
+
+    def close(self) -> None:
+        """Let go of the counter, once."""
+        on_close, self._on_close = self._on_close, lambda: None
+        on_close()
+
+
+class PowerIntegrator:
+    """An energy meter over a power sensor: trapezoidal rule over its samples.
+
+    A sample that the sensor refuses (``read_watts`` gives None) is left out; the next one closes
+    the gap.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        read_watts: Callable[[], float | None],
+        *,
+        interval_s: float = 0.05,
+        clock: Callable[[], float] = time.perf_counter,
+        on_close: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.source = f"{source}, sampled every {interval_s * 1000:.0f} ms"
+        self._read_watts, self._interval_s = read_watts, interval_s
+        self._clock, self._on_close = clock, on_close
+        self._lock = threading.Lock()
+        self._leave = threading.Event()
+        self._joules = 0.0
+        self._last: tuple[float, float] | None = None
+        self._started = clock()
+        self.sample()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="power")
+        self._thread.start()
+
+    def sample(self) -> None:
+        """Read the sensor and add the energy since the last sample."""
+        with self._lock:
+            watts, now = self._read_watts(), self._clock()
+            if watts is None:
+                return
+            if self._last is not None:
+                then, before = self._last
+                self._joules += (watts + before) / 2 * (now - then)
+            self._last = now, watts
+
+    def joules(self) -> float:
+        """Energy since the meter was opened.
+
+        Raises:
+            DyninferError: the sensor has not answered for five seconds.
+        """
+        self.sample()
+        silent = self._clock() - (self._started if self._last is None else self._last[0])
+        if silent > _LONGEST_GAP_S:
+            raise DyninferError(
+                f"{self.source} has not answered for {silent:.0f} s, expected a reading in watts; "
+                "measure without energy"
+            )
+        return self._joules
+
+    def close(self) -> None:
+        """End the thread; the sum stays."""
+        if not self._leave.is_set():
+            self._leave.set()
+            self._thread.join()
+            self._on_close()
+
+    def _run(self) -> None:
+        while not self._leave.wait(self._interval_s):
+            self.sample()
 
 
 def measure_idle_watts(
@@ -85,67 +142,3 @@ def measure_idle_watts(
     sleep(seconds)
     after, end = meter.joules(), clock()
     return (after - before) / (end - start)
-
-
-def joules_per_image(total_joules: float, seconds: float, idle_watts: float, images: int) -> float:
-    """Energy above idle for each of the images of a slice; below 0 where noise outweighs it.
-
-    Raises:
-        InputError: there are no images.
-    """
-    if images < 1:
-        raise InputError(f"energy over {images} images, expected at least one")
-    return (total_joules - idle_watts * seconds) / images
-
-
-def joules_by_exit(shares: Sequence[Sequence[float]], joules: Sequence[float]) -> tuple[float, ...]:
-    """Energy of an image that leaves at each exit, from slices with different mixtures.
-
-    Non-negative least squares: the minimum is the ordinary least-squares solution over one subset
-    of the exits with the others at 0 (the problem is convex), so for the few exits there are every
-    subset is tried.
-
-    Args:
-        shares: (slices, exits): of the images of a slice, those that left at each exit.
-        joules: (slices,): energy per image of each slice.
-
-    Raises:
-        InputError: a slice's shares are not shares, or the slices do not tell the exits apart.
-    """
-    mixtures, energies = np.asarray(shares, np.float64), np.asarray(joules, np.float64)
-    if mixtures.ndim != 2 or energies.shape != mixtures.shape[:1]:
-        raise InputError(
-            f"shares of shape {mixtures.shape} and energies of shape {energies.shape}, expected "
-            "(slices, exits) and (slices,)"
-        )
-    if not (np.all(mixtures >= 0) and np.allclose(mixtures.sum(axis=1), 1, atol=1e-6)):
-        raise InputError("a slice's shares do not add up to 1: give the shares of all exits")
-    exits = mixtures.shape[1]
-    if len(energies) < exits or _weakest(mixtures) < LEAST_SINGULAR_VALUE:
-        unseen = [str(index) for index in range(exits) if not mixtures[:, index].any()]
-        raise InputError(
-            f"{len(energies)} slices do not tell {exits} exits apart"
-            + (f" (no image left at exit {', '.join(unseen)})" if unseen else "")
-            + f": measure at least {exits} mixtures that differ by a tenth or more"
-        )
-    subsets = (kept for size in range(exits + 1) for kept in combinations(range(exits), size))
-    solutions = (_solve(mixtures, energies, list(kept)) for kept in subsets)
-    best = min(
-        (found for found in solutions if found.min() >= 0),
-        key=lambda found: float(np.sum((mixtures @ found - energies) ** 2)),
-    )
-    return tuple(map(float, best))
-
-
-def _weakest(mixtures: np.ndarray) -> float:
-    """Smallest singular value, as if there were as many slices as exits: repeats add nothing."""
-    slices, exits = mixtures.shape
-    return float(np.linalg.svd(mixtures, compute_uv=False)[-1] / np.sqrt(slices / exits))
-
-
-def _solve(mixtures: np.ndarray, energies: np.ndarray, kept: list[int]) -> np.ndarray:
-    """The least-squares solution over the exits that are kept; 0 for the others."""
-    found = np.zeros(mixtures.shape[1])
-    if kept:
-        found[kept] = np.linalg.lstsq(mixtures[:, kept], energies, rcond=None)[0]
-    return found

@@ -15,10 +15,16 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from dyninfer.benchmarks.machine.files import matching, read_number, read_text, why_unreadable
-from dyninfer.benchmarks.machine.jetson import PATIENCE_S, Jtop, load_jtop, within
-from dyninfer.benchmarks.machine.meters import CounterMeter, PowerIntegrator
-from dyninfer.benchmarks.machine.nvml import LoadNvml, find_handle, reason_of
+from dyninfer.benchmarks.machine.energy import CounterMeter, EnergyMeter, PowerIntegrator
+from dyninfer.benchmarks.machine.host import matching, read_number, read_text, why_unreadable
+from dyninfer.benchmarks.machine.jetson import (
+    PATIENCE_S,
+    Jtop,
+    load_jtop,
+    read_jetson_model,
+    within,
+)
+from dyninfer.benchmarks.machine.nvml import LoadNvml, find_handle, load_nvml, reason_of
 from dyninfer.errors import DyninferError
 
 POWERCAP = Path("sys/class/powercap")
@@ -29,6 +35,31 @@ TOTAL_RAILS = ("VIN", "VDD_IN", "POM_5V_IN")
 _CHANNELS = (1, 2, 3)  # 4 to 6 are the shunts' own voltages, 7 their sum
 _MICRO = 1e6
 _MILLI = 1000
+
+
+def find_energy_meter(
+    device: str = "cpu",
+    *,
+    root: Path = Path("/"),
+    load_nvml: LoadNvml = load_nvml,
+    open_jtop: Callable[[], Jtop] | None = None,
+) -> tuple[EnergyMeter | None, str]:
+    """The meter for what runs on a device and its name, or None and why there is none.
+
+    A Jetson's rails tell of the whole module, on either device. Elsewhere a GPU is measured by
+    NVML and a processor by RAPL; neither is taken for the other.
+    """
+    meter: EnergyMeter | None
+    if read_jetson_model(root) is not None:
+        meter, why = open_rails(root)
+        if meter is None:
+            meter, of_jtop = open_jtop_power(open_jtop)
+            why = f"{why}; {of_jtop}"
+    elif device.startswith("cuda"):
+        meter, why = open_gpu_energy(load_nvml, device)
+    else:
+        meter, why = open_rapl(root)
+    return meter, why if meter is None else meter.source
 
 
 @dataclass

@@ -1,12 +1,13 @@
-"""What a system runs in and on: virtual machine, container, processor quota, battery."""
+"""What a system runs in and on: virtual machine, container, processor quota, battery.
+
+All of it is in small text files below ``/proc`` and ``/sys``, which other modules read as well.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-
-from dyninfer.benchmarks.machine.files import matching, read_number, read_text
 
 _GIB = 1 << 30
 _CONTAINER_WORDS = ("docker", "kubepods", "containerd", "libpod", "lxc")
@@ -141,3 +142,36 @@ def power_source(root: Path) -> str | None:
         return "battery"
     mains = (supply for supply in supplies if read_text(supply / "type") in ("Mains", "USB"))
     return "mains" if any(read_number(supply / "online") == 1 for supply in mains) else None
+
+
+def read_text(path: Path) -> str:
+    """What a file says, without blanks and zero bytes around it; nothing if it cannot be read.
+
+    A device may refuse to be read although its file is there (a sensor that is switched off).
+    """
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n\t")
+    except OSError:
+        return ""
+
+
+def read_number(path: Path) -> float | None:
+    """The number that a file holds; None if it cannot be read or holds anything else."""
+    try:
+        return float(read_text(path))
+    except ValueError:
+        return None
+
+
+def why_unreadable(path: Path) -> str:
+    """The reason in the system's words, such as ``Permission denied``; empty if it can be read."""
+    try:
+        path.read_bytes()
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return ""
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What lies in a folder by a glob pattern, in a fixed order with 2 before 10."""
+    return sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))

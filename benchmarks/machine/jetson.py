@@ -1,4 +1,4 @@
-"""What an NVIDIA Jetson is and how it is set, by jtop where it runs, else by files and nvpmodel.
+"""What an NVIDIA Jetson is and how it is set, by jtop where it runs, else by files.
 
 Not run on a Jetson yet. Files as NVIDIA's Jetson Linux developer guide has them for L4T 35 and 36
 (JetPack 5 and 6). jtop (jetson-stats) is used where the user has it and its service runs, and is
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dyninfer.benchmarks.machine.cpu_state import read_cpu_state
-from dyninfer.benchmarks.machine.files import matching, read_number, read_text
+from dyninfer.benchmarks.machine.host import matching, read_number, read_text
 
 Jtop = Any
 """A connection to the service, which serves as a context.
@@ -35,7 +33,6 @@ _MODE_NOW, _MODES = Path("var/lib/nvpmodel/status"), Path("etc/nvpmodel.conf")
 # of Orin: ga10b until JetPack 5, gpu from 6; of Xavier: gv11b; of TX2: gp10b; of Thor: gpu-gpc-0
 _GPU_NAME = re.compile(r"\.?(gpu|ga10b|gv11b|gp10b|gb10b)(-gpc-0)?$")
 _HZ_PER_MHZ = 1e6
-_COMMAND_PATIENCE_S = 5
 
 
 @dataclass(frozen=True)
@@ -79,11 +76,11 @@ def read_jetson(
         if asked is not None:
             return asked, missing
         missing["jtop"] = f"{why}; power mode and clocks come from files"
-    mode, why = power_mode_by_files(root), ""
+    mode = power_mode_by_files(root)
     if mode is None:
-        mode, why = power_mode_by_command()
-    if mode is None:
-        missing["power mode"] = why
+        missing["power mode"] = (
+            f"/{_MODE_NOW} is not to be seen (a container? ask on the host: nvpmodel -q)"
+        )
     if found.clocks_locked is None:
         missing["jetson_clocks"] = "the clocks' limits cannot be read: sudo jetson_clocks --show"
     return replace(found, power_mode=mode), missing
@@ -119,28 +116,6 @@ def power_mode_by_files(root: Path) -> str | None:
     names = re.findall(r"POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)", read_text(root / _MODES))
     known: dict[int, str] = {int(number): name for number, name in names}
     return known.get(int(now[1]), f"mode {int(now[1])}")
-
-
-def power_mode_by_command() -> tuple[str | None, str]:
-    """What ``nvpmodel -q`` calls the mode, or None and why it does not say."""
-    tool = shutil.which("nvpmodel")
-    if tool is None:
-        return None, "nvpmodel is not on the path (a container? ask on the host: nvpmodel -q)"
-    try:
-        done = subprocess.run(
-            [tool, "-q"],
-            capture_output=True,
-            text=True,
-            timeout=_COMMAND_PATIENCE_S,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return None, f"nvpmodel -q: {type(error).__name__}"
-    match = re.search(r"NV Power Mode: (\S+)", done.stdout)
-    if match is None:
-        return None, f"nvpmodel -q names no mode (exit status {done.returncode}); try sudo"
-    return match[1], ""
 
 
 def _from_files(root: Path, model: str) -> Jetson:

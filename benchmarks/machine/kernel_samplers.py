@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from dyninfer.benchmarks.machine.cpu_state import policy_folders
-from dyninfer.benchmarks.machine.files import matching, read_number, read_text
+from dyninfer.benchmarks.machine.host import matching, read_number, read_text
 from dyninfer.benchmarks.machine.jetson import gpu_folder
 from dyninfer.hardware import cpu_field
 

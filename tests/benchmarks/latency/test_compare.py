@@ -21,7 +21,7 @@ from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.machine.cpu_state import CpuState
 from dyninfer.benchmarks.machine.gpu import Gpu
 from dyninfer.benchmarks.machine.host import Host
-from dyninfer.benchmarks.machine.log import Range
+from dyninfer.benchmarks.machine.recorder import Range
 from dyninfer.benchmarks.report.comparison import as_data, lines_of
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import RatioEstimate

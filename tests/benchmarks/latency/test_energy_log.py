@@ -2,12 +2,20 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dyninfer.benchmarks.latency.energy_log import EnergyLog, NoEnergy
+from dyninfer.benchmarks.latency.energy_log import (
+    EnergyLog,
+    NoEnergy,
+    joules_by_exit,
+    joules_per_image,
+)
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.latency.slices import Slice, TimedCall
-from dyninfer.errors import DyninferError
+from dyninfer.errors import DyninferError, InputError
 
 EASY, MIXED, HARD = (Scenario(1, share) for share in (0.0, 0.5, 1.0))
 
@@ -98,3 +106,52 @@ def test_without_a_meter_slices_run_all_the_same() -> None:
     assert log.read_around(EASY, 2, lambda: piece) is piece
     assert log.of(EASY) is None
     assert log.by_exit() == (None, "no meter")
+
+
+def test_energy_of_an_image_is_above_idle():
+    assert joules_per_image(100, 10, 4, 30) == pytest.approx(2)
+    assert joules_per_image(39, 10, 4, 1) == pytest.approx(-1)  # noise is shown, not hidden
+    with pytest.raises(InputError, match="at least one"):
+        joules_per_image(1, 1, 1, 0)
+
+
+def test_energy_by_exit_from_pure_and_mixed_slices():
+    shares = [(1, 0), (0.9, 0.1), (0.5, 0.5), (0, 1)]
+    assert joules_by_exit(shares, [2, 2.4, 4, 6]) == pytest.approx((2, 6))
+    assert joules_by_exit([(1.0,)], [3]) == pytest.approx((3,))
+
+
+def test_energy_below_zero_is_held_at_zero():
+    assert joules_by_exit([(1, 0), (0.5, 0.5), (0, 1)], [-1, 1, 3])[0] == 0
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(0.1, 10), min_size=2, max_size=3),
+    st.lists(st.floats(-0.5, 0.5), min_size=6, max_size=6),
+    st.integers(0, 2**16),
+)
+def test_the_least_squares_are_scipys(costs, noise, seed):
+    nnls = pytest.importorskip("scipy.optimize").nnls
+    draw = np.random.default_rng(seed)
+    shares = np.vstack([np.eye(len(costs)), draw.dirichlet(np.ones(len(costs)), size=3)])
+    energies = shares @ np.array(costs) + np.array(noise)[: len(shares)]
+    assert joules_by_exit(shares, energies) == pytest.approx(nnls(shares, energies)[0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shares", "joules", "message"),
+    [
+        ([(0.5, 0.5)], [1], "do not tell 2 exits apart"),
+        ([(0.5, 0.5), (0.51, 0.49)], [1, 1], "do not tell 2 exits apart"),
+        ([(0.5, 0.5), (0.52, 0.48)] * 200, [1, 1] * 200, "do not tell 2 exits apart"),
+        ([(1, 0, 0), (0, 0, 1), (0.5, 0, 0.5)], [1, 1, 1], "no image left at exit 1"),
+        ([(1, 0), (0.5, 0.2)], [1, 1], "add up to 1"),
+        ([(1, 0), (-1, 2)], [1, 1], "add up to 1"),
+        ([(1, 0), (0, 1)], [1], "shape"),
+        ([], [], "shape"),
+    ],
+)
+def test_slices_that_do_not_determine_the_exits_are_refused(shares, joules, message):
+    with pytest.raises(InputError, match=message):
+        joules_by_exit(shares, joules)

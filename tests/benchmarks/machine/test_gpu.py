@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import os
 
-from dyninfer.benchmarks.machine.gpu import Gpu, read_nvidia_system
-from dyninfer.benchmarks.machine.gpu_sampler import GpuSampler, throttle_words
+from dyninfer.benchmarks.machine.gpu import Gpu, GpuSampler, read_nvidia_system, throttle_words
 from tests.benchmarks.machine.nvml_standin import FakeGpu, FakeNvml
 
 

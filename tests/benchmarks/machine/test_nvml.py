@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import dyninfer.benchmarks.machine as package
-from dyninfer.benchmarks.machine.gpu_sampler import THROTTLE_REASONS
+from dyninfer.benchmarks.machine.gpu import THROTTLE_REASONS
 from dyninfer.benchmarks.machine.nvml import find_handle, load_nvml, start_nvml
 from tests.benchmarks.machine import nvml_standin
 from tests.benchmarks.machine.nvml_standin import FakeGpu, FakeNvml

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from dyninfer.benchmarks.machine import MachineLog, MachineRecorder
-from dyninfer.benchmarks.machine.log import Range, drift_of, ranges_of
+from dyninfer.benchmarks.machine.recorder import Range, drift_of, ranges_of
 from tests.benchmarks.machine.machine_trees import (
     cgroup_v2,
     orin_nano,

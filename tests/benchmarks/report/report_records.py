@@ -39,7 +39,7 @@ from dyninfer.benchmarks.latency.scenario_record import (
 )
 from dyninfer.benchmarks.latency.step_costs import StepCost
 from dyninfer.benchmarks.machine import Machine, MachineLog
-from dyninfer.benchmarks.machine.log import Range
+from dyninfer.benchmarks.machine.recorder import Range
 from dyninfer.evaluation.interleaved import RatioEstimate
 from dyninfer.routing.policy import route
 
