@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated
 
+import cv2
 import typer
 
 import dyninfer
@@ -74,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG_FLAG in arguments
+    decoder_log = cv2.utils.logging  # what cannot be decoded is reported by us, in one line
+    decoder_log.setLogLevel(decoder_log.LOG_LEVEL_SILENT)
     arguments = [argument for argument in arguments if argument != DEBUG_FLAG]
     try:
         app(arguments, prog_name="dyninfer", obj=arguments)

@@ -23,15 +23,8 @@ from dyninfer.cli.bench_arguments import (
     ScenarioOptions,
 )
 from dyninfer.cli.bench_baselines import check_sources, choose_baselines
-from dyninfer.cli.common import (
-    JsonOption,
-    check_output_file,
-    progress_bar,
-    read_speed,
-    stdout,
-    warn,
-)
-from dyninfer.cli.option_groups import EngineOptions, with_option_groups
+from dyninfer.cli.common import check_output_file, progress_bar, read_speed, stdout, warn
+from dyninfer.cli.options import EngineOptions, JsonOption, with_option_groups
 
 if TYPE_CHECKING:
     from dyninfer.benchmarks.latency.record import BenchRecord
@@ -215,6 +208,6 @@ def _compare(old: Path, new: Path, chosen: Format) -> None:
     else:
         print_table(changes_table(comparison), stdout)
         for line in lines_of(comparison):
-            stdout.print(escape(line), soft_wrap=True)
+            stdout.print(escape(line))
     if comparison.regressions:
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dyninfer.cli.common import SpeedOption
+from dyninfer.cli.options import SpeedOption
 
 _how_long = partial(typer.Option, rich_help_panel="How long")
 _what = partial(typer.Option, rich_help_panel="What is run")

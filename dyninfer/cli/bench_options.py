@@ -159,15 +159,13 @@ def choose_pictures(manifest: Manifest, asked: PictureOptions) -> BenchPictures:
         load_pictures,
         synthetic_pictures,
     )
-    from dyninfer.cli.calibrate import silence_decoder
-    from dyninfer.cli.sources import expand_sources
+    from dyninfer.cli.common import expand_sources
     from dyninfer.evaluation.dataset import load_samples
 
     if not asked.images:
         height, width = parse_picture_size(asked.synthetic) or DEFAULT_SIZE
         return synthetic_pictures(height, width)
-    silence_decoder()
-    paths = expand_sources([str(path) for path in asked.images])
+    paths = expand_sources(asked.images)
     samples = load_samples(paths, asked.annotations, manifest.class_names)
     with progress_bar() as progress:
         task = progress.add_task("reading pictures", total=min(asked.kept, len(samples.items)))

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from dyninfer.cli.build_report import print_build, print_refusal, print_targets
-from dyninfer.cli.build_request import (
-    BuildChoices,
-    EngineChoices,
-    PictureChoices,
-    Request,
-)
-from dyninfer.cli.common import JsonOption, stderr, stdout
-from dyninfer.cli.option_groups import with_option_groups
+from dyninfer.benchmarks.report.figures import ABSENT, points
+from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
+from dyninfer.builds.search import Difference, differences, find_build, nearest_build, refusal
+from dyninfer.builds.spec import Build, BuildSpec, OpenBuild
+from dyninfer.cli.build_options import BuildChoices, EngineChoices, PictureChoices, Request
+from dyninfer.cli.build_run import plan_build, run_build
+from dyninfer.cli.common import stderr, stdout
+from dyninfer.cli.options import JsonOption, with_option_groups
+from dyninfer.engines.trt.targets import PRESETS, Preset
 from dyninfer.errors import EngineBuildError
-
-if TYPE_CHECKING:
-    from dyninfer.builds.spec import OpenBuild
 
 
 @with_option_groups
@@ -53,23 +50,18 @@ def build(
     Example: **dyninfer build dy-yolov7.dyn --backend onnxruntime -p int8 --images photos/**
     """
     if list_targets or engines.for_ == "list":
-        print_targets(json_output)
+        _print_targets(json_output)
     elif bundle is None:
         raise typer.BadParameter("give a bundle to build, or --list-targets")
     elif no_build:
         _check(Request(bundle, what, engines, pictures), json_output)
     else:
-        from dyninfer.cli.build_run import run_build
-
         opened, new = run_build(Request(bundle, what, engines, pictures))
         _show(opened, new=new, json_output=json_output)
 
 
 def _check(request: Request, json_output: bool) -> None:
     """Show the build that fits, or print what differs and refuse."""
-    from dyninfer.builds.search import differences, find_build, nearest_build, refusal
-    from dyninfer.cli.build_run import plan_build
-
     bundle, _, wanted = plan_build(request)
     found = find_build(bundle, wanted)
     if found is not None:
@@ -78,10 +70,9 @@ def _check(request: Request, json_output: bool) -> None:
     nearest = nearest_build(bundle, wanted)
     differing = [] if nearest is None else differences(nearest.spec, wanted)
     if json_output:
-        document = {"fits": False, "differences": [asdict(d) for d in differing]}
-        stdout.print_json(json.dumps(document))
+        stdout.print_json(data={"fits": False, "differences": [asdict(d) for d in differing]})
     elif nearest is not None:
-        print_refusal(nearest.spec, wanted, differing)
+        _print_refusal(nearest.spec, wanted, differing)
     raise EngineBuildError(refusal(bundle, wanted))
 
 
@@ -89,8 +80,127 @@ def _show(opened: OpenBuild, *, new: bool, json_output: bool) -> None:
     if json_output:
         document = {"fits": True, "new": new, "folder": str(opened.path)}
         document |= {"fingerprint": opened.build.spec.fingerprint}
-        stdout.print_json(json.dumps(document | opened.build.model_dump(mode="json")))
+        stdout.print_json(data=document | opened.build.model_dump(mode="json"))
         return
     what = "built" if new else "already built"
-    stderr.print(f"{what}: {escape(str(opened.path))}", soft_wrap=True)
-    print_build(opened)
+    stderr.print(f"{what}: {escape(str(opened.path))}")
+    _print_build(opened)
+
+
+def _print_targets(json_output: bool) -> None:
+    """The devices that ``--for`` knows."""
+    if json_output:
+        stdout.print_json(data=[{**asdict(p), "sm": p.sm} for p in PRESETS])
+        return
+    notes = list(dict.fromkeys(preset.note for preset in PRESETS if preset.note))
+
+    def versions(preset: Preset) -> str:
+        note = f" ({notes.index(preset.note) + 1})" if preset.note else ""
+        first, last = preset.first_tensorrt, preset.last_tensorrt
+        if last == "current":
+            return f"{first} on{note}"
+        return (f"to {last}" if first == "-" else f"{first}-{last}") + note
+
+    table = make_table(
+        "Devices for --for",
+        column("name", (preset.name for preset in PRESETS), words=True),
+        column("devices", (preset.devices for preset in PRESETS), words=True),
+        column("sm", (preset.sm.removeprefix("sm") for preset in PRESETS), words=True),
+        column("TensorRT", map(versions, PRESETS), words=True),
+        column("CUDA", (preset.cuda for preset in PRESETS), words=True),
+        column("precisions", (preset.precisions for preset in PRESETS), words=True),
+        column("GB", (preset.memory_gb for preset in PRESETS), words=True),
+    )
+    print_table(table, stdout)
+    for number, note in enumerate(notes, 1):
+        stdout.print(f"({number}) {escape(note)}", soft_wrap=False)
+    stdout.print(
+        "TensorRT builds on the device itself, so that --for only checks what is there. "
+        "TensorRT-RTX builds for sm75, sm80, sm86, sm89, sm120 and sm121 on any machine, for "
+        "several in one engine with --for rtx30,rtx40.",
+        soft_wrap=False,
+    )
+
+
+def _print_build(opened: OpenBuild) -> None:
+    """The stages of one build with what they became."""
+    build = opened.build
+    kept = build.conversion.kept_high if build.conversion else {}
+    layers = [len(kept.get(name, ())) for name in build.stages]
+    precisions = [build.spec.precision[name].value for name in build.stages]
+    files = [stage.engine or stage.onnx for stage in build.stages.values()]
+    columns = [
+        column("stage", build.stages, words=True),
+        column("precision", precisions, words=True),
+        column("kept in fp32", (f"{n} layer{'s' if n > 1 else ''}" if n else "" for n in layers)),
+        column("file", (f"{f.size / 1e6:.1f} MB" if f else "the bundle's" for f in files)),
+    ]
+    if build.spec.backend != "onnxruntime":
+        seconds = (f"{stage.build_seconds:.1f}" for stage in build.stages.values())
+        columns.append(column("seconds", seconds))
+    print_table(make_table("", *columns), stdout)
+    stdout.print(escape(describe_build(build)))
+    parity = opened.parity()
+    if parity is not None:
+        _print_cost(parity)
+
+
+def _print_cost(parity: Mapping[str, Any]) -> None:
+    """What the precision does to results, exit by exit."""
+
+    def figures(key: str, form: str, unit: str = "") -> list[str]:
+        values = [exit_[key] for exit_ in parity["exits"]]
+        return [ABSENT if value is None else f"{value:{form}}{unit}" for value in values]
+
+    aps = [(exit_["ap_fp32"], exit_["ap_converted"]) for exit_ in parity["exits"]]
+    table = make_table(
+        f"Against fp32, on {parity['pictures']} pictures",
+        column("exit", figures("exit_index", "d")),
+        column("confidence off by", figures("score_error_mean", ".4f")),
+        column("boxes off by", figures("box_error_mean_px", ".2f", " px")),
+        column("detections differ", figures("disagreement", ".1%")),
+        column("AP", (ABSENT if b is None else f"{points(a)} to {points(b)}" for a, b in aps)),
+    )
+    print_table(table, stdout)
+    for router, flips in parity["flips"].items():
+        stdout.print(
+            f"{escape(router)}: {flips['flips']} of {flips['decisions']} decisions flip "
+            f"({flips['flip_share']:.2%})"
+        )
+
+
+def describe_build(build: Build) -> str:
+    """A build in one line."""
+    spec = build.spec
+    parts = [f"{spec.backend} {spec.library_version or ''}".strip()]
+    if spec.target is not None:
+        parts.append(str(spec.target))
+    if spec.batch is not None:
+        parts.append(f"batch {spec.batch}")
+    parts.append(", ".join(dict.fromkeys(p.value for p in spec.precision.values())))
+    parts += [f"{name.replace('_', ' ')} {value}" for name, value in spec.options.items()]
+    return "; ".join(parts)
+
+
+def builds_table(builds: Mapping[Path, Build]) -> Table:
+    """Builds by their folders."""
+    files = [
+        [f for s in b.stages.values() for f in (s.onnx, s.engine) if f] for b in builds.values()
+    ]
+    return make_table(
+        "Builds",
+        column("fingerprint", (folder.name for folder in builds)),
+        column("what", map(describe_build, builds.values()), words=True),
+        column("size", (f"{sum(f.size for f in made) / 1e6:.1f} MB" for made in files)),
+    )
+
+
+def _print_refusal(built: BuildSpec, wanted: BuildSpec, differing: Sequence[Difference]) -> None:
+    """Two fingerprints side by side: of the nearest build and of the one that is wanted."""
+    table = make_table(
+        "No build fits",
+        column("", (differs.field.replace("_", " ") for differs in differing), words=True),
+        column(f"built {built.folder_name}", (d.built for d in differing), words=True),
+        column(f"wanted {wanted.folder_name}", (d.wanted for d in differing), words=True),
+    )
+    print_table(table, stdout)

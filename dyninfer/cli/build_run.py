@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from dyninfer.builds.builder import Builder, ConversionBuilder, Making, StageReport
+from dyninfer.builds.files import NOTHING_CONVERTED, Converted
 from dyninfer.builds.search import find_exact
-from dyninfer.builds.spec import BuildSpec, BuildTarget, OpenBuild, plan_precision
+from dyninfer.builds.spec import (
+    BuildSpec,
+    BuildTarget,
+    Conversion,
+    OpenBuild,
+    own_precision,
+    plan_precision,
+    source_hashes,
+)
+from dyninfer.builds.tensorrt import TensorRTBuilder, device_target
 from dyninfer.bundle.folder import Bundle
-from dyninfer.cli.build_convert import convert_stages, same_conversion
-from dyninfer.cli.build_request import BackendChoice, Request, parse_bytes
-from dyninfer.cli.common import progress_bar, stderr
-from dyninfer.engines.trt.targets import BatchProfile
+from dyninfer.bundle.manifest import Precision
+from dyninfer.cli.build_options import BackendChoice, PictureChoices, Request
+from dyninfer.cli.common import built_in_photos, expand_sources, progress_bar, stderr, warn
+from dyninfer.engines.trt.builder import Active, EngineOptions
+from dyninfer.engines.trt.library import Flavour, Library, load_library
+from dyninfer.engines.trt.targets import BatchProfile, Preset, check_for, check_here, find_presets
 from dyninfer.errors import BackendUnavailable, InputError
+from dyninfer.evaluation.dataset import Sample, Samples, load_samples
+from dyninfer.exporters.extras import require_export_extra
+from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
 
-if TYPE_CHECKING:
-    from dyninfer.engines.trt.builder import Active
-    from dyninfer.engines.trt.library import Library
-    from dyninfer.engines.trt.targets import Preset
+Precisions = Mapping[str, Precision]
+_FEW_PICTURES = 50
+_HELD_OUT_EVERY = 5
+_ENOUGH_TO_HOLD_OUT = 10
 
 
 def plan_build(request: Request) -> tuple[Bundle, Builder, BuildSpec]:
@@ -57,12 +71,12 @@ def run_build(request: Request) -> tuple[OpenBuild, bool]:
     images = request.pictures.images
     if not request.build.force:
         existing = find_exact(bundle, wanted)
-        if existing and same_conversion(request.pictures, bundle, existing.build.conversion):
+        if existing and _same_conversion(request.pictures, bundle, existing.build.conversion):
             return existing, False
     with tempfile.TemporaryDirectory(prefix="dyninfer-") as folder, progress_bar() as progress:
         converted = None if images else builder.converted(bundle, wanted.precision)
         if converted is None:
-            converted = convert_stages(request, bundle, wanted.precision, Path(folder), progress)
+            converted = _convert(request, bundle, wanted.precision, Path(folder), progress)
         making = Making(
             converted=converted,
             replace=request.build.force or bool(images),
@@ -78,11 +92,6 @@ def _builder(request: Request, batch: BatchProfile) -> Builder:
     if request.build.backend is BackendChoice.ONNXRUNTIME:
         request.engines.refuse()
         return ConversionBuilder()
-    from dyninfer.builds.tensorrt import TensorRTBuilder
-    from dyninfer.engines.trt.builder import EngineOptions
-    from dyninfer.engines.trt.library import Flavour, load_library
-    from dyninfer.engines.trt.targets import check_for, find_presets
-
     engines = request.engines
     presets = [] if engines.for_ is None else find_presets(engines.for_)
     library = load_library(Flavour(request.build.backend.value))
@@ -90,7 +99,7 @@ def _builder(request: Request, batch: BatchProfile) -> Builder:
     target, active = _target(request.build.device, library, presets)
     options = EngineOptions(
         batch=batch,
-        workspace_bytes=None if engines.workspace is None else parse_bytes(engines.workspace),
+        workspace_bytes=engines.workspace,
         timing_cache=engines.timing_cache,
         version_compatible=engines.version_compatible,
         hardware_compatible=engines.hardware_compatible,
@@ -103,9 +112,7 @@ def _target(device: str, library: Library, presets: list[Preset]) -> tuple[Build
 
     With it comes what makes the GPU to build on the current one.
     """
-    from dyninfer.builds.tensorrt import device_target
     from dyninfer.engines.trt.cuda import open_cuda
-    from dyninfer.engines.trt.targets import check_here
 
     if library.compute_capabilities and presets:
         chosen = tuple(dict.fromkeys(preset.compute_capability for preset in presets))
@@ -140,3 +147,81 @@ def _stage_bars(bundle: Bundle, progress: Progress) -> StageReport:
         progress.update(bars[stage], completed=round(100 * share), visible=True)
 
     return report
+
+
+def _convert(
+    request: Request,
+    bundle: Bundle,
+    plan: Mapping[str, Precision],
+    folder: Path,
+    progress: Progress,
+) -> Converted:
+    """The stages in the precision that is wanted, as files in ``folder``, and what that costs."""
+    if dict(plan) == own_precision(bundle.manifest):
+        return NOTHING_CONVERTED
+    require_export_extra()
+    from dyninfer.exporters.precision.convert import convert_bundle_stages
+    from dyninfer.exporters.precision.measure import measure_precision
+
+    pictures = _samples(request.pictures, bundle)
+    calibration, measured = _split(pictures)
+    settings = _settings(request, progress)
+    made = convert_bundle_stages(
+        bundle, plan, [sample.path for sample in calibration], folder, settings
+    )
+    conversion = Conversion(
+        method=request.pictures.method.value if Precision.INT8 in plan.values() else None,
+        images_sha256=pictures.sha256(),
+        image_count=len(calibration),
+        kept_high={name: stage.kept_float for name, stage in made.items() if stage.kept_float},
+    )
+    own = source_hashes(bundle.manifest)
+    files = {name: stage.path for name, stage in made.items() if stage.sha256 != own[name]}
+    task = progress.add_task("comparing with fp32", total=len(measured))
+    truths = [sample.truth for sample in measured if sample.truth is not None]
+    paths = [sample.path for sample in measured]
+    cost = measure_precision(bundle, made, paths, truths or None, lambda: progress.advance(task))
+    return Converted(files, conversion, cost.to_dict())
+
+
+def _same_conversion(asked: PictureChoices, bundle: Bundle, conversion: Conversion | None) -> bool:
+    """Whether a conversion was made as it would be now; without pictures, any is good enough."""
+    if conversion is None or not asked.images:
+        return True
+    same_method = conversion.method in (None, asked.method.value)
+    return same_method and conversion.images_sha256 == _samples(asked, bundle).sha256()
+
+
+def _samples(asked: PictureChoices, bundle: Bundle) -> Samples:
+    """The pictures that were named, or the built-in ones."""
+    paths = expand_sources(asked.images) if asked.images else built_in_photos()
+    return load_samples(paths, asked.annotations, bundle.manifest.class_names)
+
+
+def _split(samples: Samples) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """Pictures that ranges are taken from, and every fifth to compare on, if there are enough."""
+    for warning in samples.warnings:
+        warn(warning)
+    if len(samples.items) < _FEW_PICTURES:
+        warn(
+            f"{len(samples.items)} pictures are few to take ranges from and to compare on; give "
+            "some hundred like those that will be seen with --images"
+        )
+    if len(samples.items) < _ENOUGH_TO_HOLD_OUT:
+        return samples.items, samples.items
+    kept = [item for i, item in enumerate(samples.items) if i % _HELD_OUT_EVERY]
+    return kept, samples.items[::_HELD_OUT_EVERY]
+
+
+def _settings(request: Request, progress: Progress) -> Int8Settings:
+    """How stages are quantised, with a bar for each step."""
+    on_cpu = request.build.backend is BackendChoice.ONNXRUNTIME
+    bars: dict[str, TaskID] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = progress.add_task(what, total=total)
+        progress.update(bars[what], completed=done, total=total)
+
+    target = Int8Target.CPU if on_cpu else Int8Target.TENSORRT
+    return Int8Settings(target=target, method=request.pictures.method, progress=report)

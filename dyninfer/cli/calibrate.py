@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -14,26 +14,25 @@ from rich.markup import escape
 
 from dyninfer.benchmarks.report.figures import points
 from dyninfer.benchmarks.report.table import Column, Table, column, make_table, print_table
-from dyninfer.bundle.calibration import CALIBRATION_FILE, CalibrationRow, Figures
+from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration, CalibrationRow, Figures
 from dyninfer.bundle.folder import Bundle
-from dyninfer.cli.common import (
-    BundleArgument,
-    JsonOption,
-    check_output_file,
-    progress_bar,
-    stdout,
-    warn,
-)
-from dyninfer.cli.option_groups import EngineOptions, with_option_groups
+from dyninfer.cli.common import check_output_file, expand_sources, progress_bar, stdout, warn
+from dyninfer.cli.options import BundleArgument, EngineOptions, JsonOption, with_option_groups
 from dyninfer.errors import BundleError, InputError
+from dyninfer.evaluation.calibrate import (
+    PERCENTILES,
+    check_calibratable,
+    check_threshold,
+    make_calibration,
+    remarks,
+)
+from dyninfer.evaluation.dataset import Samples, load_samples
+from dyninfer.evaluation.outcomes import Outcomes, pictures_to_time, read_pictures, run_samples
+from dyninfer.evaluation.way_times import WayTimes, measure_way_times
+from dyninfer.routing.certify import certify, describe_certificate, images_needed
 from dyninfer.routing.thresholds import SEND_ALL
-
-if TYPE_CHECKING:
-    from dyninfer.bundle.calibration import Calibration
-    from dyninfer.evaluation.dataset import Samples
-    from dyninfer.evaluation.outcomes import Outcomes
-    from dyninfer.evaluation.way_times import WayTimes
-    from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.opening import load
 
 SHOWN_EVERY = 10  # percentiles
 DEFAULT_TIME_IMAGES = 100
@@ -60,8 +59,6 @@ class CertificateOptions:
         Raises:
             typer.BadParameter: one of them is out of range.
         """
-        from dyninfer.routing.certify import images_needed
-
         if self.risk is None:
             return
         try:
@@ -96,9 +93,6 @@ def calibrate(
 
     Example: **dyninfer calibrate dy-yolov7.dyn --images photos/ --annotations labels.json**
     """
-    from dyninfer.evaluation.calibrate import remarks
-    from dyninfer.runtime.opening import load
-
     certificate.check()
     samples = _samples_for(bundle, images, annotations, certified=certificate.risk is not None)
     with load(bundle, **asdict(engine)) as detector:
@@ -119,15 +113,11 @@ def _samples_for(
     path: Path, images: list[Path], annotations: Path | None, *, certified: bool
 ) -> Samples:
     """The pictures, once it is known that the bundle can be calibrated on them."""
-    from dyninfer.cli.sources import expand_sources
-    from dyninfer.evaluation.calibrate import check_calibratable, check_threshold
-    from dyninfer.evaluation.dataset import load_samples
-
     bundle = Bundle.open(path, check_calibration=False)
     manifest = bundle.manifest
     if certified:
         check_threshold(manifest, "no threshold to certify; leave --risk out")
-    paths = expand_sources([str(image) for image in images])
+    paths = expand_sources(images)
     samples = load_samples(paths, annotations, manifest.class_names, manifest.task)
     check_calibratable(manifest, len(samples.items))
     check_output_file(path / CALIBRATION_FILE)
@@ -152,9 +142,6 @@ def run_calibration(
     confidence: float = 0.95,
 ) -> tuple[Calibration, tuple[str, ...]]:
     """Measure under a progress bar; the calibration, and what was left out."""
-    from dyninfer.evaluation.calibrate import PERCENTILES, make_calibration
-    from dyninfer.routing.certify import certify
-
     outcomes, times = run_every_way(detector, samples, time_images)
     certificate = None
     if risk is not None:
@@ -171,10 +158,6 @@ def run_every_way(
     detector: Detector, samples: Samples, time_images: int
 ) -> tuple[Outcomes, WayTimes]:
     """Run all pictures along every way and time some of them, under a progress bar."""
-    from dyninfer.evaluation.outcomes import pictures_to_time, read_pictures, run_samples
-    from dyninfer.evaluation.way_times import measure_way_times
-
-    silence_decoder()
     with progress_bar() as progress:
         task = progress.add_task("running every way", total=len(samples.items))
         outcomes = run_samples(detector, samples, lambda: progress.advance(task))
@@ -182,14 +165,6 @@ def run_every_way(
         progress.reset(task, description="timing every way", total=len(timed))
         times = measure_way_times(detector, read_pictures(timed), lambda: progress.advance(task))
     return outcomes, times
-
-
-def silence_decoder() -> None:
-    """What cannot be decoded is reported by us, in one line, and not by OpenCV too."""
-    import cv2
-
-    log = cv2.utils.logging
-    log.setLogLevel(log.LOG_LEVEL_SILENT)
 
 
 def print_calibration(path: Path, calibration: Calibration, way_names: Sequence[str]) -> None:
@@ -201,13 +176,12 @@ def print_calibration(path: Path, calibration: Calibration, way_names: Sequence[
     )
     stdout.print(
         f"{times}: {len(calibration.exit_ms[0])} pictures, one at a time, "
-        f"{escape(calibration.engine.device_name)}",
-        soft_wrap=True,
+        f"{escape(calibration.engine.device_name)}"
     )
     for line in _certificate_lines(calibration):
-        stdout.print(escape(line), soft_wrap=True)
-    stdout.print(f"written to [bold]{escape(str(path / CALIBRATION_FILE))}[/bold]", soft_wrap=True)
-    stdout.print(_next_step(path, calibration), soft_wrap=True)
+        stdout.print(escape(line))
+    stdout.print(f"written to [bold]{escape(str(path / CALIBRATION_FILE))}[/bold]")
+    stdout.print(_next_step(path, calibration))
 
 
 def _table(calibration: Calibration, way_names: Sequence[str]) -> Table:
@@ -252,8 +226,6 @@ def _shown_rows(calibration: Calibration) -> list[CalibrationRow]:
 
 def _certificate_lines(calibration: Calibration) -> list[str]:
     """What was certified and what is assumed; what it would take, where nothing was."""
-    from dyninfer.routing.certify import describe_certificate, images_needed
-
     certificate = calibration.certificate
     if certificate is None:
         return []

@@ -1,11 +1,12 @@
-"""What several commands share: consoles, option types, opening a bundle."""
+"""What several commands share: consoles, pictures that are named, checks, and warnings."""
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,36 +20,14 @@ from rich.progress import (
 )
 
 from dyninfer.errors import DyninferError, InputError, PolicyError
+from dyninfer.images.reading import SUFFIXES, find_images
+from dyninfer.routing.goals import Goal
+from dyninfer.routing.policy import Policy
+from dyninfer.routing.speed import parse_speed
 
-if TYPE_CHECKING:
-    from dyninfer.routing.goals import Goal
-    from dyninfer.routing.policy import Policy
-
-stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
-
-BundleArgument = Annotated[
-    Path, typer.Argument(metavar="BUNDLE", help="A bundle folder, NAME.dyn.", show_default=False)
-]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, or cuda:0 for the first GPU.")]
-ProviderOption = Annotated[
-    str | None,
-    typer.Option(
-        "--provider",
-        help="ONNX Runtime execution provider: cpu, cuda or tensorrt; the device's own if absent.",
-    ),
-]
-SpeedOption = Annotated[
-    str | None,
-    typer.Option(
-        "--speed",
-        "-s",
-        help="How fast: easy, hard, 30% (of the images hard), 12ms, 12ms@p95, 30fps, ap-0.5 "
-        "(points below the last exit's AP), certified, or a threshold such as 0.42; +adaptive "
-        "holds a share, a budget or a rate on the stream.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+stdout = Console(highlight=False, soft_wrap=True)  # so that what is copied from it is whole
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+_VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
 
 def progress_bar(console: Console = stderr) -> Progress:
@@ -87,12 +66,55 @@ def read_speed(text: str) -> Policy | Goal:
     Raises:
         typer.BadParameter: it is none of the forms; the message lists them.
     """
-    from dyninfer.routing.speed import parse_speed
-
     try:
         return parse_speed(text)
     except PolicyError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def expand_sources(sources: Sequence[str | Path]) -> list[Path]:
+    """All pictures that are meant, each once, in the order given; folders are searched whole.
+
+    Raises:
+        InputError: a source does not exist, holds no picture, or is a video or a stream.
+    """
+    found: dict[str, Path] = {}
+    for source in map(str, sources):
+        path = Path(source)
+        if "://" in source or source.isdigit() or path.suffix.lower() in _VIDEO_SUFFIXES:
+            raise InputError(
+                f"{source} is a video, camera or stream, which this version does not read; "
+                "pass pictures, folders or globs"
+            )
+        if path.is_dir():
+            pictures = find_images(path)
+            if not pictures:
+                known = ", ".join(sorted(suffix.lstrip(".") for suffix in SUFFIXES))
+                raise InputError(f"the folder {source} holds no pictures ({known})")
+        else:
+            pictures = [path] if path.exists() else _expand_glob(source)
+        for picture in pictures:
+            found.setdefault(str(picture.absolute()), picture)
+    return list(found.values())
+
+
+def _expand_glob(source: str) -> list[Path]:
+    pictures: list[Path] = []
+    for match in map(Path, sorted(glob.glob(source, recursive=True))):  # noqa: PTH207  # Path.glob takes no absolute pattern
+        if match.is_dir():
+            pictures += find_images(match)
+        elif match.suffix.lower() in SUFFIXES:
+            pictures.append(match)
+    if pictures:
+        return pictures
+    if glob.has_magic(source):
+        raise InputError(f"no picture matches {source}; quote a glob so that the shell leaves it")
+    raise InputError(f"{source} does not exist; pass a picture, a folder or a quoted glob")
+
+
+def built_in_photos() -> list[Path]:
+    """The photographs that ship with the package."""
+    return find_images(Path(__file__).parent.parent / "demo" / "assets" / "photos")
 
 
 def check_output_file(path: Path) -> None:

@@ -5,30 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dyninfer.benchmarks.report.figures import points
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
 from dyninfer.cli.calibrate import run_calibration
-from dyninfer.cli.common import progress_bar, stdout
-from dyninfer.cli.export import DYNAMICDET_STAGES
-from dyninfer.cli.export_run import export_with_progress
-from dyninfer.cli.verify import (
-    built_in_photos,
-    print_summary,
-    refuse_disparity,
-    run_verification,
-)
+from dyninfer.cli.common import built_in_photos, progress_bar, stdout
+from dyninfer.cli.evaluate import quality_lines
+from dyninfer.cli.export import DYNAMICDET_STAGES, export_with_progress
+from dyninfer.cli.verify import check_bundle
+from dyninfer.demo import run as pages
+from dyninfer.demo.scene_files import ANNOTATIONS_FILE, write_scene_files
+from dyninfer.demo.scenes import SceneSource
 from dyninfer.errors import MissingExtra
-
-if TYPE_CHECKING:
-    from dyninfer.demo.run import DemoPaths
-    from dyninfer.evaluation.dataset import Samples
-    from dyninfer.evaluation.routed_curve import CurveResult
-    from dyninfer.evaluation.speed_curve import CurvePoint
-    from dyninfer.runtime.detector import Detector
+from dyninfer.evaluation.dataset import Samples, load_samples
+from dyninfer.evaluation.outcomes import read_pictures, run_samples
+from dyninfer.evaluation.routed_curve import CurveResult, evaluate_curve
+from dyninfer.evaluation.speed_curve import (
+    CurvePoint,
+    measure_points,
+    spread_policies,
+    times_of_ends,
+)
+from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.opening import load
 
 _MODULES = (
     "onnxruntime",
@@ -65,11 +67,8 @@ def demo(
             f"the demo needs {', '.join(missing)}; "
             'install with pip install "dyninfer[cpu,export,eval,demo]"'
         )
-    from dyninfer.cli.evaluate import quality_lines
-    from dyninfer.demo.run import DemoPaths
-    from dyninfer.runtime.opening import load
 
-    paths = DemoPaths(output)
+    paths = pages.DemoPaths(output)
     output.mkdir(parents=True, exist_ok=True)
     _export(paths)
     with load(paths.bundle) as detector:
@@ -77,38 +76,34 @@ def demo(
         points, curve = _measure(detector, paths, scenes)
     print_table(_table(points, scenes), stdout)
     for line in quality_lines(curve):
-        stdout.print(line, soft_wrap=True)
+        stdout.print(line)
     stdout.print(
         f"pictures: [bold]{paths.curve}[/bold] (accuracy against time), "
         f"[bold]{paths.sheet}[/bold] (easy and hard side by side), "
         f"[bold]{paths.photos}[/bold], {paths.scenes}/\n"
         f"the calibrated bundle: [bold]{paths.bundle}[/bold]; "
-        f"try dyninfer predict {paths.bundle} {paths.held_out} --speed 25%",
-        soft_wrap=True,
+        f"try dyninfer predict {paths.bundle} {paths.held_out} --speed 25%"
     )
 
 
-def _export(paths: DemoPaths) -> None:
-    from dyninfer.demo.run import embedded_checkpoint, write_class_names
+def _export(paths: pages.DemoPaths) -> None:
     from dyninfer.exporters.dynamicdet.export import DynamicDetOptions
     from dyninfer.exporters.dynamicdet.family import DYNAMICDET
 
-    checkpoint = embedded_checkpoint()
+    checkpoint = pages.embedded_checkpoint()
     stdout.print(f"1. exporting {checkpoint.name}: first, router, head and second as ONNX files")
     options = DynamicDetOptions(
         image_size=(192, 192),
-        class_names=write_class_names(paths.folder),
+        class_names=pages.write_class_names(paths.folder),
         licence="Apache-2.0",
         overwrite=True,
     )
     export_with_progress(DYNAMICDET, checkpoint, paths.bundle, options, DYNAMICDET_STAGES)
     stdout.print("2. verifying every stage and route against PyTorch")
-    parity = run_verification(paths.bundle, [checkpoint], None, built_in_photos(), 4)
-    print_summary(parity)
-    refuse_disparity(paths.bundle, parity)
+    check_bundle(paths.bundle, [checkpoint], None, built_in_photos(), random_tensors=4)
 
 
-def _calibrate(detector: Detector, paths: DemoPaths) -> None:
+def _calibrate(detector: Detector, paths: pages.DemoPaths) -> None:
     """Take thresholds from scenes of their own, as ``dyninfer calibrate`` does."""
     stdout.print(f"3. calibrating thresholds on {CALIBRATION_SCENES} scenes the model has not seen")
     first = _FIRST_CALIBRATION_SCENE
@@ -119,10 +114,6 @@ def _calibrate(detector: Detector, paths: DemoPaths) -> None:
 
 def _write_scenes(detector: Detector, folder: Path, indices: range) -> Samples:
     """Scenes as files, with what is in them."""
-    from dyninfer.demo.scene_files import ANNOTATIONS_FILE, write_scene_files
-    from dyninfer.demo.scenes import SceneSource
-    from dyninfer.evaluation.dataset import load_samples
-
     source = SceneSource("held_out", size=detector.manifest.image_inputs["images"].width)
     with progress_bar() as progress:
         task = progress.add_task("making scenes", total=len(indices))
@@ -131,14 +122,9 @@ def _write_scenes(detector: Detector, folder: Path, indices: range) -> Samples:
 
 
 def _measure(
-    detector: Detector, paths: DemoPaths, count: int
+    detector: Detector, paths: pages.DemoPaths, count: int
 ) -> tuple[Sequence[CurvePoint], CurveResult]:
     """Run the held-out scenes, draw them and the curve."""
-    from dyninfer.demo import run as pages
-    from dyninfer.evaluation.outcomes import read_pictures, run_samples
-    from dyninfer.evaluation.routed_curve import evaluate_curve
-    from dyninfer.evaluation.speed_curve import measure_points, spread_policies, times_of_ends
-
     stdout.print(f"4. running {count} other held-out scenes, one at a time, at five settings")
     samples = _write_scenes(detector, paths.held_out, range(count))
     pictures = list(read_pictures(samples.items))

@@ -4,62 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from dyninfer.benchmarks.report.figures import points
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
 from dyninfer.bundle.folder import write_atomically
-from dyninfer.cli.calibrate import DEFAULT_TIME_IMAGES, TimeImagesOption
+from dyninfer.cli.calibrate import DEFAULT_TIME_IMAGES, TimeImagesOption, run_every_way
 from dyninfer.cli.common import (
-    BundleArgument,
-    JsonOption,
-    SpeedOption,
     check_output_file,
+    expand_sources,
     progress_bar,
     read_speed,
     stdout,
     warn,
 )
-from dyninfer.cli.option_groups import EngineOptions, with_option_groups
+from dyninfer.cli.options import (
+    BundleArgument,
+    EngineOptions,
+    JsonOption,
+    SpeedOption,
+    with_option_groups,
+)
+from dyninfer.evaluation.calibrate import FITTED_ON_THESE, check_threshold, was_fitted_on
+from dyninfer.evaluation.dataset import Samples, load_samples
+from dyninfer.evaluation.evaluate import PolicyResult, evaluate_policy
+from dyninfer.evaluation.routed_curve import ROWS, SEEDS, CurveResult, evaluate_curve
+from dyninfer.evaluation.scoring import SCORING, score_key
+from dyninfer.results.scores import Scores
+from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.opening import load
 
-if TYPE_CHECKING:
-    from dyninfer.bundle.manifest import Manifest
-    from dyninfer.evaluation.dataset import Samples
-    from dyninfer.evaluation.evaluate import PolicyResult
-    from dyninfer.evaluation.routed_curve import CurveResult
-    from dyninfer.results.scores import Scores
-    from dyninfer.routing.goals import Goal
-    from dyninfer.routing.policy import Policy
-    from dyninfer.runtime.detector import Detector
-
-    Measured = tuple[dict[str, Any], Samples, Callable[[], None]]
-    """What is written, the pictures that could be read, and what prints it."""
+Measured = tuple[dict[str, Any], Samples, Callable[[], None]]
+"""What is written, the pictures that could be read, and what prints it."""
 
 SHOWN_EVERY = 2  # rows of the curve
-
-
-@dataclass(frozen=True)
-class SettingOptions:
-    """One setting, or all of them."""
-
-    speed: SpeedOption = None
-    curve: Annotated[
-        bool, typer.Option("--curve", help="All hard fractions, and how good the routing is.")
-    ] = False
-
-    def policy(self) -> Policy | Goal | None:
-        """What was asked for; None for the bundle's own, and for the curve.
-
-        Raises:
-            typer.BadParameter: a setting and the curve were.
-        """
-        if self.curve and self.speed is not None:
-            raise typer.BadParameter("give one of --speed and --curve")
-        return None if self.speed is None else read_speed(self.speed)
 
 
 @with_option_groups
@@ -76,7 +58,10 @@ def evaluate(
         ),
     ] = None,
     *,
-    setting: SettingOptions,
+    speed: SpeedOption = None,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="All hard fractions, and how good the routing is.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")
     ] = None,
@@ -91,20 +76,20 @@ def evaluate(
 
     Example: **dyninfer eval dy-yolov7.dyn --images val/ --annotations val.json --curve**
     """
-    from dyninfer.cli.sources import expand_sources
-    from dyninfer.evaluation.dataset import load_samples
-    from dyninfer.runtime.opening import load
-
-    policy, curve = setting.policy(), setting.curve
+    if curve and speed is not None:
+        raise typer.BadParameter("give one of --speed and --curve")
+    policy = None if speed is None else read_speed(speed)
     if output is not None:
         check_output_file(output)
-    paths = expand_sources([str(path) for path in images])
+    paths = expand_sources(images)
     with load(bundle, **asdict(engine)) as detector:
         if policy is not None:
             detector.policy = policy
         manifest = detector.manifest
         samples = load_samples(paths, annotations, manifest.class_names, manifest.task)
-        _check(manifest, samples, curve)
+        if curve:
+            check_threshold(manifest, "no curve; leave --curve out")
+        SCORING[manifest.task].check(samples, manifest.class_names)
         measure = _measure_curve if curve else _measure_policy
         document, read, show = measure(detector, samples, time_images)
     for line in read.warnings:
@@ -118,62 +103,29 @@ def evaluate(
 
 
 def _measure_policy(detector: Detector, samples: Samples, time_images: int) -> Measured:
-    found = run_policy(detector, samples, time_images)
+    """At the detector's policy, under a progress bar."""
+    with progress_bar() as progress:
+        task = progress.add_task("running", total=len(samples.items))
+        found = evaluate_policy(detector, samples, time_images, lambda: progress.advance(task))
     names = detector.manifest.way_names
     return policy_document(found), found.samples, lambda: print_policy(found, names)
 
 
 def _measure_curve(detector: Detector, samples: Samples, time_images: int) -> Measured:
-    found = run_curve(detector, samples, time_images)
-    _tell_fitted_on(detector, found.samples)
-    return curve_document(found), found.samples, lambda: print_curve(found)
-
-
-def _check(manifest: Manifest, samples: Samples, curve: bool) -> None:
-    """Refuse at once what could only fail at the end."""
-    from dyninfer.evaluation.calibrate import check_threshold
-    from dyninfer.evaluation.scoring import SCORING
-
-    if curve:
-        check_threshold(manifest, "no curve; leave --curve out")
-    SCORING[manifest.task].check(samples, manifest.class_names)
-
-
-def _tell_fitted_on(detector: Detector, samples: Samples) -> None:
-    from dyninfer.evaluation.calibrate import FITTED_ON_THESE, was_fitted_on
-
-    if was_fitted_on(detector.bundle, samples.sha256()):
-        warn(FITTED_ON_THESE)
-
-
-def run_policy(detector: Detector, samples: Samples, time_images: int) -> PolicyResult:
-    """Measure at the detector's policy, under a progress bar."""
-    from dyninfer.cli.calibrate import silence_decoder
-    from dyninfer.evaluation.evaluate import evaluate_policy
-
-    silence_decoder()
-    with progress_bar() as progress:
-        task = progress.add_task("running", total=len(samples.items))
-        return evaluate_policy(detector, samples, time_images, lambda: progress.advance(task))
-
-
-def run_curve(detector: Detector, samples: Samples, time_images: int) -> CurveResult:
-    """Measure the curve, under a progress bar."""
-    from dyninfer.cli.calibrate import run_every_way
-    from dyninfer.evaluation.routed_curve import ROWS, SEEDS, evaluate_curve
-
+    """All of the curve, under a progress bar."""
     outcomes, times = run_every_way(detector, samples, time_images)
     with progress_bar() as progress:
         task = progress.add_task("comparing with chance", total=ROWS)
-        return evaluate_curve(
+        found = evaluate_curve(
             detector.manifest, outcomes, times, SEEDS, lambda: progress.advance(task)
         )
+    if was_fitted_on(detector.bundle, found.samples.sha256()):
+        warn(FITTED_ON_THESE)
+    return curve_document(found), found.samples, lambda: print_curve(found)
 
 
 def policy_document(result: PolicyResult) -> dict[str, Any]:
     """Plain values, ready for JSON; scores in [0, 1]."""
-    from dyninfer.evaluation.scoring import score_key
-
     return {
         "pictures": len(result.samples.items),
         "policy": result.policy,
@@ -186,8 +138,6 @@ def policy_document(result: PolicyResult) -> dict[str, Any]:
 
 def curve_document(result: CurveResult) -> dict[str, Any]:
     """Plain values, ready for JSON; scores in [0, 1]."""
-    from dyninfer.evaluation.scoring import score_key
-
     keys = [score_key(name) for name in result.metrics]
 
     def scored(scores: Scores) -> dict[str, float | None]:
@@ -221,7 +171,7 @@ def print_policy(result: PolicyResult, way_names: Sequence[str]) -> None:
     print_table(Table(title, columns), stdout)
     pairs = zip(way_names, result.exit_shares, strict=True)
     shares = ", ".join(f"{name} {share:.1%}" for name, share in pairs)
-    stdout.print(f"took {shares}; {result.mean_ms:.2f} ms per picture", soft_wrap=True)
+    stdout.print(f"took {shares}; {result.mean_ms:.2f} ms per picture")
 
 
 def print_curve(result: CurveResult) -> None:
@@ -243,9 +193,9 @@ def print_curve(result: CurveResult) -> None:
     print_table(table, stdout)
     for index, (scores, ms) in enumerate(zip(result.exits, result.exit_ms, strict=True)):
         found = f"{metric} {points(scores.primary)}, {second} {points(scores.secondary)}"
-        stdout.print(f"all at exit {index}: {found}, {ms:.2f} ms", soft_wrap=True)
+        stdout.print(f"all at exit {index}: {found}, {ms:.2f} ms")
     for line in quality_lines(result):
-        stdout.print(line, soft_wrap=True)
+        stdout.print(line)
 
 
 def quality_lines(result: CurveResult) -> list[str]:

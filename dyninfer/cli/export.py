@@ -1,28 +1,34 @@
-"""``dyninfer export``: a trained checkpoint becomes a bundle."""
+"""``dyninfer export``: a trained checkpoint, or ONNX detectors, become a bundle."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.markup import escape
 
 from dyninfer.bundle.folder import SUFFIX
-from dyninfer.cli.common import parse_image_size, stderr, stdout
-from dyninfer.cli.export_cascade import cascade
-from dyninfer.cli.export_run import export_with_progress
+from dyninfer.cli.common import built_in_photos, parse_image_size, progress_bar, stderr, stdout
+from dyninfer.cli.detector_options import NamedDetectors, gather_sources
 from dyninfer.cli.info import print_bundle
-from dyninfer.cli.verify import print_summary, refuse_disparity, run_verification
+from dyninfer.cli.options import with_option_groups
+from dyninfer.cli.verify import check_bundle
+from dyninfer.exporters.cascade.options import ClassList
+from dyninfer.exporters.extras import require_export_extra
 
+if TYPE_CHECKING:
+    from dyninfer.exporters.family import Exported, Family
+
+SourceT = TypeVar("SourceT")
+OptionsT = TypeVar("OptionsT")
 DYNAMICDET_STAGES = 4
 
-export_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-)
-export_app.command(no_args_is_help=True)(cascade)
+export_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @export_app.callback()
@@ -33,7 +39,78 @@ def _families() -> None:
     """
 
 
+@dataclass(frozen=True)
+class WritingOptions:
+    """What every export is told of the bundle that it writes."""
+
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The bundle to write; its source's name with .dyn."),
+    ] = None
+    licence: Annotated[
+        str | None, typer.Option("--licence", help="Licence of the weights, for the manifest.")
+    ] = None
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")
+    ] = False
+    check: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Compare the bundle with its source at the end."),
+    ] = True
+
+    def target(self, sources: Sequence[Path]) -> Path:
+        """What was asked for, or a name made of the sources'."""
+        return self.output or Path("-".join(source.stem for source in sources) + SUFFIX)
+
+
 @export_app.command(no_args_is_help=True)
+@with_option_groups
+def cascade(
+    detectors: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ONNX[,OPTION=VALUE...]]...",
+            help="The detectors, the cheapest first; options may follow a name, as in "
+            "a.onnx,decode=nanodet,size=224.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    classes: Annotated[
+        ClassList,
+        typer.Option("--classes", help="The last detector's classes, those that all have, or all."),
+    ] = ClassList.LAST,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the bundle.")] = None,
+    writing: WritingOptions,
+    named: NamedDetectors,  # type: ignore[valid-type]  # made of a table
+) -> None:
+    """Chain any two (or more) ONNX detectors, the cheap one first; train their router afterwards.
+
+    What a detector's file does not tell is guessed, and what was guessed is said: size, decode of
+    the outputs, colours, normalisation, class names. Classes are matched by their names.
+
+    Example: **dyninfer export cascade --first nano.onnx --first-size 224 --second big.onnx
+    -o pair.dyn**
+    """
+    require_export_extra()
+    from dyninfer.exporters.cascade.export import CascadeOptions
+    from dyninfer.exporters.cascade.family import CASCADE
+
+    sources = gather_sources(detectors or [], vars(named))
+    paths = [source.path for source in sources]
+    target = writing.target(paths)
+    options = CascadeOptions(classes, name, writing.licence, writing.overwrite)
+    made = export_with_progress(CASCADE, sources, target, options, 2 * len(sources))
+    for note in made.notes:
+        stdout.print(escape(note))
+    if writing.check:
+        _check(target, paths, None, built_in_photos())
+    quoted = shlex.quote(str(target))
+    _show(target, f"fit-router {quoted} --images PHOTOS [--annotations COCO.json]")
+
+
+@export_app.command(no_args_is_help=True)
+@with_option_groups
 def dynamicdet(
     checkpoint: Annotated[
         Path,
@@ -41,10 +118,6 @@ def dynamicdet(
             metavar="CHECKPOINT", help="A .pt file of a DynamicDet training.", show_default=False
         ),
     ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The bundle to write; CHECKPOINT's name with .dyn."),
-    ] = None,
     image_size: Annotated[
         str | None,
         typer.Option(
@@ -62,16 +135,8 @@ def dynamicdet(
         Path | None,
         typer.Option("--config", help="The YAML of a model with a topology of its own."),
     ] = None,
-    licence: Annotated[
-        str | None, typer.Option("--licence", help="Licence of the weights, for the manifest.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")
-    ] = False,
-    check: Annotated[
-        bool,
-        typer.Option("--check/--no-check", help="Compare the bundle with its source at the end."),
-    ] = True,
+    *,
+    writing: WritingOptions,
 ) -> None:
     """Export Dy-YOLOv7, -X, -W6, or a relative with other widths, classes or layers.
 
@@ -80,38 +145,46 @@ def dynamicdet(
 
     Example: **dyninfer export dynamicdet dy-yolov7.pt -o dy-yolov7.dyn --image-size 384x640**
     """
-    from dyninfer.exporters.extras import require_export_extra
-
     require_export_extra()
     from dyninfer.exporters.dynamicdet.export import DynamicDetOptions
     from dyninfer.exporters.dynamicdet.family import DYNAMICDET
 
-    target = output or Path(checkpoint.stem + SUFFIX)
-    options = DynamicDetOptions(
-        image_size=parse_image_size(image_size),
-        class_names=class_names,
-        config=config,
-        licence=licence,
-        overwrite=overwrite,
-    )
+    target, licence, overwrite = writing.target([checkpoint]), writing.licence, writing.overwrite
+    size = parse_image_size(image_size)
+    options = DynamicDetOptions(size, class_names, config, licence=licence, overwrite=overwrite)
     export_with_progress(DYNAMICDET, checkpoint, target, options, DYNAMICDET_STAGES)
-    if check:
-        _check(target, checkpoint, config)
-    stdout.print(f"wrote [bold]{escape(str(target))}[/bold]", soft_wrap=True)
-    print_bundle(target)
-    hint = f"next: dyninfer predict {target} IMAGE_OR_FOLDER"
-    stdout.print(escape(hint), soft_wrap=True)
+    if writing.check:
+        _check(target, [checkpoint], config, ())
+    _show(target, f"predict {target} IMAGE_OR_FOLDER")
 
 
-def _check(bundle: Path, checkpoint: Path, config: Path | None) -> None:
+def export_with_progress(
+    family: Family[SourceT, OptionsT], source: SourceT, target: Path, options: OptionsT, steps: int
+) -> Exported:
+    """Export; the bar names the step, of which there are about ``steps``."""
+    with progress_bar() as progress:
+        task = progress.add_task("reading", total=steps)
+
+        def step(description: str) -> None:
+            progress.update(task, description=description, advance=1)
+
+        return family.export(source, target, options, step)
+
+
+def _check(
+    bundle: Path, sources: Sequence[Path], config: Path | None, photos: Sequence[Path]
+) -> None:
     """A quick verification, where ONNX Runtime is installed."""
     if find_spec("onnxruntime") is None:
         stderr.print(
             "not checked: ONNX Runtime is not installed; "
-            r'pip install "dyninfer\[cpu]", then dyninfer verify',
-            soft_wrap=True,
+            r'pip install "dyninfer\[cpu]", then dyninfer verify'
         )
         return
-    parity = run_verification(bundle, [checkpoint], config, photos=(), random_tensors=2)
-    print_summary(parity)
-    refuse_disparity(bundle, parity)
+    check_bundle(bundle, sources, config, photos, random_tensors=2)
+
+
+def _show(target: Path, next_command: str) -> None:
+    stdout.print(f"wrote [bold]{escape(str(target))}[/bold]")
+    print_bundle(target)
+    stdout.print(escape(f"next: dyninfer {next_command}"))

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
+from dyninfer.benchmarks.report.table import column, make_table, print_table
 from dyninfer.bundle.folder import SUFFIX, Bundle
 from dyninfer.bundle.writing import check_target
-from dyninfer.cli.common import (
+from dyninfer.cli.common import expand_sources, progress_bar, stdout, warn
+from dyninfer.cli.options import (
     BundleArgument,
     DeviceOption,
     JsonOption,
     ProviderOption,
-    progress_bar,
-    stdout,
-    warn,
+    with_option_groups,
 )
 from dyninfer.errors import ExportError
+from dyninfer.evaluation.dataset import load_samples
+from dyninfer.evaluation.outcomes import only_readable
+from dyninfer.evaluation.router_quality import SHARES
+from dyninfer.exporters.extras import require_export_extra
+from dyninfer.runtime.opening import load
 
 if TYPE_CHECKING:
-    from dyninfer.evaluation.dataset import Samples
-    from dyninfer.exporters.router.fit import FitOptions, RouterFit
+    from dyninfer.exporters.router.fit import RouterFit
 
 
 class Features(str, Enum):
@@ -38,12 +42,36 @@ class Features(str, Enum):
     POOLED = "pooled"
 
 
-def fit_router(
-    bundle: BundleArgument,
+@dataclass(frozen=True)
+class FitChoices:
+    """How routers are fitted."""
+
+    features: Annotated[
+        Features,
+        typer.Option(
+            "--features",
+            help="What it reads: detections of the exit, or averages of its features.",
+        ),
+    ] = Features.AUTO
+    augment: Annotated[
+        int, typer.Option("--augment", min=0, max=200, help="Further views of every picture.")
+    ] = 12
+    folds: Annotated[
+        int, typer.Option("--folds", min=2, max=20, help="Parts of the cross-validation.")
+    ] = 5
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=2, max=200, help="Repetitions of it, split anew.")
+    ] = 20
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """What routers are fitted on."""
+
     images: Annotated[
         list[Path],
         typer.Option("--images", "-i", help="Pictures or folders; at least two for each fold."),
-    ],
+    ]
     annotations: Annotated[
         Path | None,
         typer.Option(
@@ -51,27 +79,19 @@ def fit_router(
             "-a",
             help="What is in the pictures, in COCO's format; if absent, the last exit is believed.",
         ),
-    ] = None,
+    ] = None
+
+
+@with_option_groups
+def fit_router(
+    bundle: BundleArgument,
+    *,
+    pictures: PictureOptions,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The bundle to write; BUNDLE-routed.dyn if absent."),
     ] = None,
-    features: Annotated[
-        Features,
-        typer.Option(
-            "--features",
-            help="What it reads: detections of the exit, or averages of its features.",
-        ),
-    ] = Features.AUTO,
-    augment: Annotated[
-        int, typer.Option("--augment", min=0, max=200, help="Further views of every picture.")
-    ] = 12,
-    folds: Annotated[
-        int, typer.Option("--folds", min=2, max=20, help="Parts of the cross-validation.")
-    ] = 5,
-    seeds: Annotated[
-        int, typer.Option("--seeds", min=2, max=200, help="Repetitions of it, split anew.")
-    ] = 20,
+    choices: FitChoices,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the new bundle if it exists.")
     ] = False,
@@ -86,11 +106,8 @@ def fit_router(
 
     Example: **dyninfer fit-router pair.dyn --images photos/ --annotations photos.json**
     """
-    from dyninfer.exporters.extras import require_export_extra
-
     require_export_extra()
-    from dyninfer.exporters.router.fit import FitOptions, refuse_useless
-    from dyninfer.exporters.router.model import FeatureKind
+    from dyninfer.exporters.router.fit import refuse_useless
     from dyninfer.exporters.router.write import write_routed
 
     target = output or bundle.with_name(f"{bundle.name.removesuffix(SUFFIX)}-routed{SUFFIX}")
@@ -101,8 +118,7 @@ def fit_router(
             "choose another name with --output"
         )
     check_target(target, overwrite=overwrite)
-    options = FitOptions(FeatureKind(features.value), augment, folds, seeds)
-    fit = _run(bundle, images, annotations, options, device, provider)
+    fit = _run(bundle, pictures, choices, device, provider)
     if json_output:
         stdout.print_json(json.dumps({**fit.record, "bundle": str(target)}))
     else:
@@ -111,35 +127,26 @@ def fit_router(
     routers = [entry.router for entry in fit.exits]
     write_routed(Bundle.open(bundle), target, routers, fit.record, overwrite=overwrite)
     if not json_output:
-        stdout.print(f"wrote [bold]{escape(str(target))}[/bold]", soft_wrap=True)
+        stdout.print(f"wrote [bold]{escape(str(target))}[/bold]")
         name = shlex.quote(str(target))
         stdout.print(
             escape(f"next: dyninfer calibrate {name} --images OTHERS [--annotations COCO.json]")
-            + "\n      (pictures that the router was not fitted on, like those to be run later)",
-            soft_wrap=True,
+            + "\n      (pictures that the router was not fitted on, like those to be run later)"
         )
 
 
 def _run(
-    path: Path,
-    images: list[Path],
-    annotations: Path | None,
-    options: FitOptions,
-    device: str,
-    provider: str | None,
+    path: Path, pictures: PictureOptions, choices: FitChoices, device: str, provider: str | None
 ) -> RouterFit:
-    from dyninfer.cli.calibrate import silence_decoder
-    from dyninfer.cli.sources import expand_sources
-    from dyninfer.evaluation.dataset import load_samples
-    from dyninfer.evaluation.outcomes import only_readable
-    from dyninfer.exporters.router.fit import check_cascade, check_count, fit_routers
-    from dyninfer.runtime.opening import load
+    from dyninfer.exporters.router.fit import FitOptions, check_cascade, check_count, fit_routers
+    from dyninfer.exporters.router.model import FeatureKind
 
-    pictures = expand_sources([str(image) for image in images])
+    kind = FeatureKind(choices.features.value)
+    options = FitOptions(kind, choices.augment, choices.folds, choices.seeds)
+    paths = expand_sources(pictures.images)
     with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
         check_cascade(detector)
-        samples: Samples = load_samples(pictures, annotations, detector.class_names)
-        silence_decoder()
+        samples = load_samples(paths, pictures.annotations, detector.class_names)
         task = progress.add_task("reading the pictures", total=len(samples.items))
         samples = only_readable(samples, lambda: progress.advance(task))
         for message in samples.warnings:
@@ -152,34 +159,27 @@ def _run(
 
 def print_comparison(fit: RouterFit) -> None:
     """One table for every exit: each way of choosing the hard pictures, at 25 % and 50 %."""
-    from dyninfer.evaluation.router_quality import SHARES
-
     record = fit.record
     truth = "" if record["truth"] == "annotations" else ", as agreement with the last exit"
     for entry in fit.exits:
         comparison = entry.comparison
-        table = Table(
-            title=f"Exit {entry.exit_index}: who goes on{truth}; mean and spread over "
-            f"{record['seeds']} splits of {record['images']} pictures",
-            title_justify="left",
-        )
-        table.add_column("chosen by")
+        names = list(dict.fromkeys(row.name for row in comparison.rows))
+        columns = [column("chosen by", names, words=True)]
         for share in SHARES:
-            table.add_column(f"AP50, {share:.0%} hard", justify="right")
-            table.add_column("AP", justify="right")
-        for name in dict.fromkeys(row.name for row in comparison.rows):
-            cells = []
-            for share in SHARES:
-                row = comparison.row(name, share)
-                spread = f" ± {100 * row.ap50.std:.1f}" if row.ap50.std else ""
-                cells += [f"{100 * row.ap50.mean:.1f}{spread}", f"{100 * row.ap.mean:.1f}"]
-            table.add_row(name, *cells)
-        stdout.print(table)
+            rows = [comparison.row(name, share) for name in names]
+            spreads = (f" ± {100 * r.ap50.std:.1f}" if r.ap50.std else "" for r in rows)
+            ap50 = (f"{100 * r.ap50.mean:.1f}{s}" for r, s in zip(rows, spreads, strict=True))
+            columns.append(column(f"AP50, {share:.0%} hard", ap50))
+            columns.append(column("AP", (f"{100 * row.ap.mean:.1f}" for row in rows)))
+        title = (
+            f"Exit {entry.exit_index}: who goes on{truth}; mean and spread over "
+            f"{record['seeds']} splits of {record['images']} pictures"
+        )
+        print_table(make_table(title, *columns), stdout)
         stdout.print(
             f"above random by {100 * comparison.gain:.1f} points of AP50, "
             f"standard error {100 * comparison.standard_error:.1f}; the oracle goes by each "
-            "picture's own loss, so it is good but not the best possible",
-            soft_wrap=True,
+            "picture's own loss, so it is good but not the best possible"
         )
         if comparison.beats_random and comparison.within_chance:
             warn(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +15,9 @@ from dyninfer.builds.spec import source_hashes
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Source, TensorSpec
-from dyninfer.cli.build_report import builds_table
-from dyninfer.cli.common import BundleArgument, JsonOption, readable, stdout, warn
+from dyninfer.cli.build import builds_table
+from dyninfer.cli.common import readable, stdout, warn
+from dyninfer.cli.options import BundleArgument, JsonOption
 from dyninfer.errors import BundleError
 from dyninfer.results.tasks import Options
 
@@ -48,7 +48,7 @@ def info(bundle: BundleArgument, json_output: JsonOption = False) -> None:
             for path, build in list_builds(opened)[0].items()
         ],
     }
-    stdout.print_json(json.dumps(document))
+    stdout.print_json(data=document)
 
 
 def print_bundle(path: Path) -> None:
@@ -60,14 +60,12 @@ def print_bundle(path: Path) -> None:
     stdout.print(
         f"[bold]{escape(manifest.name)}[/bold]  {escape(manifest.family)}, {manifest.task.value}, "
         f"{manifest.route.kind} route ({', '.join(manifest.way_names)}), "
-        f"{len(names)} classes ({escape(shown)})",
-        soft_wrap=True,
+        f"{len(names)} classes ({escape(shown)})"
     )
     for name, spec in manifest.image_inputs.items():
         stdout.print(
             f"input {escape(name)}: {spec.height}x{spec.width} (HxW), {spec.resize.value}, "
             f"{spec.color_order.value}",
-            soft_wrap=True,
         )
     print_table(_stage_table(bundle), stdout)
     for index, name in enumerate(manifest.way_names):
@@ -76,20 +74,15 @@ def print_bundle(path: Path) -> None:
         stdout.print(f"{name}: {escape(stages)}; an image that takes it costs {macs} MACs")
     stdout.print(
         f"answers by default: {_options(manifest.use_options)}; "
-        f"where they are scored: {_options(manifest.evaluation_options)}",
-        soft_wrap=True,
+        f"where they are scored: {_options(manifest.evaluation_options)}"
     )
     for source in (manifest.source, *manifest.further_sources):
-        stdout.print(_source_line(source), soft_wrap=True)
-    stdout.print(_parity_line(bundle), soft_wrap=True)
-    stdout.print(_calibration_line(bundle), soft_wrap=True)
-    _print_builds(bundle)
-
-
-def _print_builds(bundle: Bundle) -> None:
+        stdout.print(_source_line(source))
+    stdout.print(_parity_line(bundle))
+    stdout.print(_calibration_line(bundle))
     builds, broken = list_builds(bundle)
     if builds:
-        stdout.print(builds_table([(path.name, build) for path, build in builds.items()]))
+        print_table(builds_table(builds), stdout)
     for error in broken:
         warn(error)
 

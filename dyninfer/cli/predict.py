@@ -4,70 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from dyninfer.cli.common import (
+from dyninfer.benchmarks.report.table import print_table
+from dyninfer.bundle.manifest import Manifest
+from dyninfer.cli.common import expand_sources, progress_bar, read_speed, stdout, warn
+from dyninfer.cli.options import (
     BundleArgument,
+    EngineOptions,
     JsonOption,
     SpeedOption,
-    progress_bar,
-    read_speed,
-    stdout,
-    warn,
+    with_option_groups,
 )
-from dyninfer.cli.option_groups import EngineOptions, with_option_groups
+from dyninfer.cli.predictions import JSON_LINES, ResultWriter, free_folder, summary_table
 from dyninfer.errors import InputError
-
-if TYPE_CHECKING:
-    from dyninfer.bundle.manifest import Manifest
-    from dyninfer.cli.results import ResultWriter
-    from dyninfer.results.tasks import Options
-    from dyninfer.routing.goals import Goal
-    from dyninfer.routing.policy import Policy
-    from dyninfer.runtime.detector import Detector
-    from dyninfer.types import ImageArray
-
-
-@dataclass(frozen=True)
-class RouteOptions:
-    """Who goes on: one of them at most."""
-
-    speed: SpeedOption = None
-    threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", "-t", min=0.0, help="Images of less easiness go on."),
-    ] = None
-    always_easy: Annotated[
-        bool, typer.Option("--always-easy", help="Leave at the first exit, whatever the router.")
-    ] = False
-    always_hard: Annotated[
-        bool, typer.Option("--always-hard", help="Run to the last exit, whatever the router.")
-    ] = False
-
-    def policy(self) -> Policy | Goal | None:
-        """What was asked for; None for the bundle's own.
-
-        Raises:
-            typer.BadParameter: several were.
-        """
-        from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Threshold
-
-        named = (self.speed is not None, self.threshold is not None)
-        if sum((*named, self.always_easy, self.always_hard)) > 1:
-            raise typer.BadParameter(
-                "give one of --speed, --threshold, --always-easy and --always-hard"
-            )
-        if self.speed is not None:
-            return read_speed(self.speed)
-        if self.always_easy:
-            return AlwaysEasy()
-        if self.always_hard:
-            return AlwaysHard()
-        return None if self.threshold is None else Threshold(self.threshold)
+from dyninfer.images.reading import read_image
+from dyninfer.results.postprocess import Postprocess
+from dyninfer.results.tasks import Options
+from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.opening import load
+from dyninfer.types import ImageArray
 
 
 @dataclass(frozen=True)
@@ -89,8 +50,6 @@ class DetectionOptions:
         Raises:
             InputError: the bundle finds no boxes, so that they have no meaning.
         """
-        from dyninfer.results.postprocess import Postprocess
-
         own = manifest.use_options
         given = {name: value for name, value in asdict(self).items() if value is not None}
         if given and not isinstance(own, Postprocess):
@@ -115,7 +74,7 @@ def predict(
         typer.Option("--output", "-o", help="Folder for the results; a new predictions-N."),
     ] = None,
     *,
-    route: RouteOptions,
+    speed: SpeedOption = None,
     found: DetectionOptions,
     batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Pictures run at once.")] = 8,
     images: Annotated[
@@ -130,11 +89,7 @@ def predict(
 
     Example: **dyninfer predict dy-yolov7.dyn photos/ "more/*.jpg" --speed 30%**
     """
-    from dyninfer.cli.results import ResultWriter, free_folder
-    from dyninfer.cli.sources import expand_sources
-    from dyninfer.runtime.opening import load
-
-    policy = route.policy()
+    policy = None if speed is None else read_speed(speed)
     paths = expand_sources(sources)
     with load(bundle, **asdict(engine), max_batch=batch) as detector:
         if policy is not None:
@@ -148,57 +103,33 @@ def predict(
 
 
 def _run(
-    detector: Detector,
-    paths: Sequence[Path],
-    batch: int,
-    options: Options,
-    writer: ResultWriter,
+    detector: Detector, paths: Sequence[Path], batch: int, options: Options, writer: ResultWriter
 ) -> None:
-    import cv2
-
-    log = cv2.utils.logging  # what cannot be decoded is reported by us, in one line
-    log.setLogLevel(log.LOG_LEVEL_SILENT)
     with progress_bar() as progress:
         task = progress.add_task("running", total=len(paths))
-        for chunk, pictures in _read_batches(paths, batch, writer):
-            results = detector.answers(pictures, options=options)
-            for path, picture, result in zip(chunk, pictures, results, strict=True):
+        readable = _read(paths, writer)
+        while chunk := list(islice(readable, batch)):
+            results = detector.answers([picture for _, picture in chunk], options=options)
+            for (path, picture), result in zip(chunk, results, strict=True):
                 writer.write(path, picture, result)
             progress.update(task, completed=writer.seen)
 
 
-def _read_batches(
-    paths: Sequence[Path], size: int, writer: ResultWriter
-) -> Iterator[tuple[list[Path], list[ImageArray]]]:
-    from dyninfer.images.reading import read_image
-
-    chunk: list[Path] = []
-    pictures: list[ImageArray] = []
+def _read(paths: Sequence[Path], writer: ResultWriter) -> Iterator[tuple[Path, ImageArray]]:
     for path in paths:
         try:
-            pictures.append(read_image(path))
+            yield path, read_image(path)
         except InputError as error:
             writer.failures.append(error)
-            continue
-        chunk.append(path)
-        if len(chunk) == size:
-            yield chunk, pictures
-            chunk, pictures = [], []
-    if chunk:
-        yield chunk, pictures
 
 
 def _finish(detector: Detector, writer: ResultWriter, json_output: bool) -> None:
-    from dyninfer.cli.results import JSON_LINES
-    from dyninfer.cli.summary import summary_table
-
     if writer.results and not json_output:
-        stdout.print(summary_table(detector, writer.results))
+        print_table(summary_table(detector, writer.results), stdout)
         stdout.print(
             f"{sum(map(len, writer.results))} {detector.manifest.task.kind.units} in "
             f"{len(writer.results)} pictures; "
-            f"results in [bold]{escape(str(writer.folder))}[/bold] ({JSON_LINES})",
-            soft_wrap=True,
+            f"results in [bold]{escape(str(writer.folder))}[/bold] ({JSON_LINES})"
         )
     if len(writer.failures) == 1:
         raise writer.failures[0]

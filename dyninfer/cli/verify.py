@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
+from dyninfer.benchmarks.report.table import column, make_table, print_table
 from dyninfer.bundle.folder import Bundle
-from dyninfer.cli.common import (
-    BundleArgument,
-    DeviceOption,
-    JsonOption,
-    ProviderOption,
-    progress_bar,
-    stdout,
-)
+from dyninfer.cli.common import built_in_photos, expand_sources, progress_bar, stdout
+from dyninfer.cli.options import BundleArgument, DeviceOption, JsonOption, ProviderOption
 from dyninfer.errors import VerificationError
+from dyninfer.exporters.extras import require_export_extra
+from dyninfer.exporters.sources import find_sources
+from dyninfer.images.reading import read_image
+from dyninfer.runtime.opening import load
 
 if TYPE_CHECKING:
     from dyninfer.exporters.parity import Parity
@@ -61,12 +59,9 @@ def verify(
 
     Example: **dyninfer verify dy-yolov7.dyn --source dy-yolov7.pt --images photos/**
     """
-    from dyninfer.cli.sources import expand_sources
-    from dyninfer.exporters.extras import require_export_extra
-
     require_export_extra()
-    photos = expand_sources([str(path) for path in images]) if images else built_in_photos()
-    parity = run_verification(
+    photos = expand_sources(images) if images else built_in_photos()
+    parity = _run(
         bundle, source or (), config, photos, random_tensors, device=device, provider=provider
     )
     if json_output:
@@ -74,18 +69,28 @@ def verify(
         stdout.print_json(json.dumps(opened.parity()))
     else:
         _print_table(parity)
-        print_summary(parity)
-    refuse_disparity(bundle, parity)
+        _print_summary(parity)
+    _refuse_disparity(bundle, parity)
 
 
-def built_in_photos() -> list[Path]:
-    """The photographs that ship with the package."""
-    from dyninfer.images.reading import find_images
+def check_bundle(
+    bundle: Path,
+    sources: Sequence[Path],
+    config: Path | None,
+    photos: Sequence[Path],
+    random_tensors: int,
+) -> None:
+    """Verify a bundle that was just made, and say in a line how that went.
 
-    return find_images(Path(__file__).parent.parent / "demo" / "assets" / "photos")
+    Raises:
+        VerificationError: something is beyond its tolerance.
+    """
+    parity = _run(bundle, sources, config, photos, random_tensors)
+    _print_summary(parity)
+    _refuse_disparity(bundle, parity)
 
 
-def run_verification(
+def _run(
     path: Path,
     sources: Sequence[Path],
     config: Path | None,
@@ -100,10 +105,7 @@ def run_verification(
     ``sources`` are files or folders; what is not among them is searched for near by.
     """
     from dyninfer.exporters.families import family_of, source_stages
-    from dyninfer.exporters.sources import find_sources
     from dyninfer.exporters.verify import verify as compare
-    from dyninfer.images.reading import read_image
-    from dyninfer.runtime.opening import load
 
     with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
         task = progress.add_task("reading the source", total=len(photos) + random_tensors)
@@ -123,7 +125,7 @@ def run_verification(
     return parity
 
 
-def refuse_disparity(bundle: Path, parity: Parity) -> None:
+def _refuse_disparity(bundle: Path, parity: Parity) -> None:
     """Raise VerificationError, naming what is beyond its tolerance, unless all is within."""
     failed = [f"{check.where} {check.tensor}" for check in parity.checks if not check.passed]
     if failed:
@@ -136,30 +138,28 @@ def refuse_disparity(bundle: Path, parity: Parity) -> None:
 def _print_table(parity: Parity) -> None:
     """Every tensor, with the source's own rounding error where that had to be measured."""
     rounded = any(check.rounding is not None for check in parity.checks)
-    table = Table(title="Largest difference from the source", title_justify="left")
-    for column in ("stage, way or decision", "tensor"):
-        table.add_column(column)
-    for column in ("absolute", "relative", *(["rounding"] if rounded else [])):
-        table.add_column(column, justify="right")
-    table.add_column("")
-    for check in parity.checks:
-        verdict = "[green]ok[/green]" if check.passed else "[red]beyond[/red]"
-        errors = [check.max_abs, check.max_rel, *([check.rounding or 0.0] if rounded else [])]
-        table.add_row(check.where, check.tensor, *(f"{error:.1e}" for error in errors), verdict)
-    stdout.print(table)
+    checks = parity.checks
+    columns = [
+        column("stage, way or decision", (check.where for check in checks), words=True),
+        column("tensor", (check.tensor for check in checks), words=True),
+        column("absolute", (f"{check.max_abs:.1e}" for check in checks)),
+        column("relative", (f"{check.max_rel:.1e}" for check in checks)),
+    ]
     if rounded:
-        stdout.print(
-            "rounding: how far the source in float32 is from itself in float64", soft_wrap=True
-        )
+        columns.append(column("rounding", (f"{check.rounding or 0.0:.1e}" for check in checks)))
+    verdicts = ("ok" if check.passed else "beyond" for check in checks)
+    title = "Largest difference from the source"
+    print_table(make_table(title, *columns, column("", verdicts, words=True)), stdout)
+    if rounded:
+        stdout.print("rounding: how far the source in float32 is from itself in float64")
 
 
-def print_summary(parity: Parity) -> None:
+def _print_summary(parity: Parity) -> None:
     """One line: passed or not, on what, and how many decisions flip."""
     verdict = "[green]passed[/green]" if parity.passed else "[red]failed[/red]"
     stdout.print(
         f"verification {verdict}: {parity.photos} photos and {parity.random_tensors} random "
-        f"tensors on {parity.backend} ({parity.device}); {'; '.join(_decisions(parity))}",
-        soft_wrap=True,
+        f"tensors on {parity.backend} ({parity.device}); {'; '.join(_decisions(parity))}"
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import dyninfer
-from dyninfer.cli.build_request import parse_bytes
+from dyninfer.cli.build_options import parse_bytes
 from dyninfer.engines.trt.library import load_library
 from tests import support
 from tests.dyninfer.cli.run import run, write_picture

@@ -64,28 +64,18 @@ def test_globs_and_repeated_sources_count_once(
     assert [path.name for path in target.iterdir()] == ["predictions.jsonl"]
 
 
-@pytest.mark.parametrize(("flag", "exit_index"), [("--always-easy", 0), ("--always-hard", 1)])
+@pytest.mark.parametrize(("speed", "exit_index"), [("easy", 0), ("hard", 1)])
 def test_forced_routes(
     capsys: pytest.CaptureFixture[str],
     small_bundle: Path,
     pictures: Path,
     tmp_path: Path,
-    flag: str,
+    speed: str,
     exit_index: int,
 ) -> None:
     target = tmp_path / "out"
-    run(capsys, "predict", str(small_bundle), str(pictures), "-o", str(target), flag)
+    run(capsys, "predict", str(small_bundle), str(pictures), "-o", str(target), "-s", speed)
     assert {record["exit_index"] for record in lines_of(target)} == {exit_index}
-
-
-def test_two_policies_at_once_are_wrong_usage(
-    capsys: pytest.CaptureFixture[str], small_bundle: Path, pictures: Path
-) -> None:
-    status, _, err = run(
-        capsys, "predict", str(small_bundle), str(pictures), "--always-easy", "--threshold", "0.5"
-    )
-    assert status == 2
-    assert "one of" in err
 
 
 def test_a_broken_picture_is_named_and_the_others_are_done(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyninfer.cli.common import SpeedOption
+from dyninfer.cli.options import SpeedOption
 from dyninfer.errors import PolicyError
 from dyninfer.routing.goals import Accuracy, CertifiedRisk, Goal, HardFraction
 from dyninfer.routing.latency import FramesPerSecond, LatencyBudget

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dyninfer.cli.option_groups import with_option_groups
+from dyninfer.cli.options import with_option_groups
 from tests.dyninfer.cli.run import run
 
 

@@ -1,4 +1,4 @@
-"""Where ``dyninfer predict`` writes: JSON lines and annotated pictures."""
+"""What ``dyninfer predict`` leaves: JSON lines, annotated pictures and a table."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import cv2
+import numpy as np
 import typer
 
+from dyninfer.benchmarks.report.table import Table, column, make_table
 from dyninfer.cli.common import warn
 from dyninfer.errors import InputError
 from dyninfer.images.drawing import annotate
 from dyninfer.results.answers import Answer
+from dyninfer.routing.goals import describe_setting
+from dyninfer.runtime.detector import Detector
+from dyninfer.spans import AFTER_STAGES, BEFORE_STAGES
 from dyninfer.types import ImageArray
 
 JSON_LINES = "predictions.jsonl"
@@ -118,3 +123,46 @@ def free_folder(given: Path | None) -> Path:
         number += 1
         folder = Path(f"predictions-{number}")
     return folder
+
+
+def summary_table(detector: Detector, results: Sequence[Answer]) -> Table:
+    """Per way: share of the pictures, easiness, and milliseconds of every stage.
+
+    Milliseconds are medians over the pictures that ran the stage, each with its share of its
+    batch.
+    """
+    ran = {name for result in results for name in result.timings_ms}
+    order = (*BEFORE_STAGES, *detector.manifest.route.stages, *AFTER_STAGES)
+    steps = [name for name in order if name in ran]
+
+    def cells(group: Sequence[Answer]) -> list[str]:
+        share, spread = f"{len(group) / len(results):.1%}", _spread(group)
+        return [str(len(group)), share, spread, *(_median_ms(group, s) for s in [*steps, None])]
+
+    setting = describe_setting(detector.policy, detector.active_policy)
+    names = ["pictures", "share", "easiness", *(f"{step} ms" for step in steps), "total ms"]
+    ways = enumerate(detector.manifest.way_names)
+    return make_table(
+        f"{detector.manifest.name}, {setting}",
+        column("", names, words=True),
+        *(column(name, cells([r for r in results if r.exit_index == i])) for i, name in ways),
+        column("all", cells(results)),
+    )
+
+
+def _spread(results: Sequence[Answer]) -> str:
+    """Least, median and largest easiness."""
+    values = [result.easiness for result in results if result.easiness is not None]
+    if not values:
+        return "-"
+    return f"{min(values):.3f} / {float(np.median(values)):.3f} / {max(values):.3f}"
+
+
+def _median_ms(results: Sequence[Answer], step: str | None) -> str:
+    """Median of one step, or of the sum of all steps."""
+    values = [
+        sum(result.timings_ms.values()) if step is None else result.timings_ms[step]
+        for result in results
+        if step is None or step in result.timings_ms
+    ]
+    return f"{float(np.median(values)):.2f}" if values else "-"

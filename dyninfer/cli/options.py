@@ -1,4 +1,7 @@
-"""Options in groups: a command takes a dataclass where typer wants a parameter for each option."""
+"""Options that several commands have, alone and in groups.
+
+A command takes a dataclass of options where typer wants a parameter for each.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,35 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Any, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from dyninfer.cli.common import ProviderOption
 from dyninfer.runtime.engine_choice import EngineChoice
+
+BundleArgument = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="A bundle folder, NAME.dyn.", show_default=False)
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, or cuda:0 for the first GPU.")]
+ProviderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--provider",
+        help="ONNX Runtime execution provider: cpu, cuda or tensorrt; the device's own if absent.",
+    ),
+]
+SpeedOption = Annotated[
+    str | None,
+    typer.Option(
+        "--speed",
+        "-s",
+        help="How fast: easy, hard, 30% (of the images hard), 12ms, 12ms@p95, 30fps, ap-0.5 "
+        "(points below the last exit's AP), certified, or a threshold such as 0.42; +adaptive "
+        "holds a share, a budget or a rate on the stream.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 @dataclass(frozen=True)
@@ -43,16 +69,15 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     types, help texts and defaults that are written there; the command gets them as one object.
     """
     signature = inspect.signature(command, eval_str=True)
-    declared = signature.parameters.values()
-    types = {p.name: p.annotation for p in declared if isinstance(p.annotation, type)}
-    groups = {name: found for name, found in types.items() if is_dataclass(found)}
+    groups: dict[str, type[Any]] = {}
     shown: list[inspect.Parameter] = []
-    for parameter in declared:
-        shown += (
-            _options_of(groups[parameter.name])
-            if parameter.name in groups
-            else [_by_name(parameter)]
-        )
+    for parameter in signature.parameters.values():
+        declared, kind = parameter.annotation, inspect.Parameter.KEYWORD_ONLY
+        options = [parameter]
+        if isinstance(declared, type) and is_dataclass(declared):
+            groups[parameter.name] = declared
+            options = [*inspect.signature(declared, eval_str=True).parameters.values()]
+        shown += [option.replace(kind=kind) for option in options]
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
@@ -66,20 +91,3 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     return run
-
-
-def _by_name(parameter: inspect.Parameter) -> inspect.Parameter:
-    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-
-
-def _options_of(group: type[Any]) -> list[inspect.Parameter]:
-    types = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
-            annotation=types[field.name],
-        )
-        for field in fields(group)
-    ]

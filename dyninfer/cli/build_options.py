@@ -11,9 +11,24 @@ from typing import Annotated
 
 import typer
 
+from dyninfer.exporters.precision.settings import CalibrationMethod
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _engine_option = functools.partial(typer.Option, rich_help_panel="TensorRT")
 _picture_option = functools.partial(typer.Option, rich_help_panel="fp16 and int8")
+
+
+def parse_bytes(text: str) -> int:
+    """``512MB``, ``2G`` or ``1073741824`` -> bytes, in powers of 1024.
+
+    Raises:
+        typer.BadParameter: it is none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if size < 1:
+        raise typer.BadParameter(f"{text!r} is not a size, expected for example 512MB or 2GB")
+    return size
 
 
 class BackendChoice(str, Enum):
@@ -62,9 +77,11 @@ class EngineChoices:
         _engine_option("--batch", help="Batch sizes, MIN:OPT:MAX; fastest at OPT."),
     ] = "1:4:16"
     workspace: Annotated[
-        str | None,
+        int | None,
         _engine_option(
             "--workspace",
+            parser=parse_bytes,
+            metavar="SIZE",
             help="Most scratch memory of a kernel, such as 512MB or 2GB; all there is if absent.",
         ),
     ] = None
@@ -95,14 +112,8 @@ class EngineChoices:
         Raises:
             typer.BadParameter: something was given; the message names it.
         """
-        given = {
-            "--for": self.for_,
-            "--workspace": self.workspace,
-            "--timing-cache": self.timing_cache,
-            "--version-compatible": self.version_compatible,
-            "--hardware-compatible": self.hardware_compatible,
-        }
-        wrong = [name for name, value in given.items() if value]
+        given = [name for name, value in vars(self).items() if value and name != "batch"]
+        wrong = [f"--{name.strip('_').replace('_', '-')}" for name in given]
         if wrong:
             raise typer.BadParameter(f"{', '.join(wrong)} go with TensorRT, not with onnxruntime")
 
@@ -129,9 +140,8 @@ class PictureChoices:
         ),
     ] = None
     method: Annotated[
-        str,
-        _picture_option("--method", help="entropy, percentile or minmax."),
-    ] = "percentile"
+        CalibrationMethod, _picture_option("--method", help="How int8 chooses its ranges.")
+    ] = CalibrationMethod.PERCENTILE
 
 
 @dataclass(frozen=True)
@@ -142,16 +152,3 @@ class Request:
     build: BuildChoices
     engines: EngineChoices
     pictures: PictureChoices
-
-
-def parse_bytes(text: str) -> int:
-    """``512MB``, ``2G`` or ``1073741824`` -> bytes, in powers of 1024.
-
-    Raises:
-        typer.BadParameter: it is none of these.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
-    if size < 1:
-        raise typer.BadParameter(f"{text!r} is not a size, expected for example 512MB or 2GB")
-    return size
