@@ -25,6 +25,7 @@ from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_stat
 from dyninfer.exporters.dynamicdet.stages import HeadStage
 from dyninfer.exporters.dynamicdet.topology import Part, published
 from dyninfer.exporters.safe_load import load_checkpoint
+from dyninfer.results.answers import Detections
 from dyninfer.results.postprocess import EVALUATION
 from training.batches import collate
 from training.cascade import losses_of_images
@@ -35,21 +36,12 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Detections of one image: boxes (D, 4) in pixels, confidences (D,), class_ids (D,)."""
-
-    boxes_xyxy: npt.NDArray[np.float32]
-    confidences: npt.NDArray[np.float32]
-    class_ids: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
 class Outcome:
     """One scene through both exits; losses are those of training."""
 
     truth: Truth
-    easy: Columns
-    hard: Columns
+    easy: Detections
+    hard: Detections
     easiness: float
     difficulty: float
     easy_loss: float
@@ -74,7 +66,7 @@ def _outcomes(model: DynamicDetector, scenes: Sequence[Scene]) -> list[Outcome]:
     batch = collate(scenes)
     features = model.first(batch.images)
     easiness = model.easiness(features)[:, 0].tolist()
-    columns: dict[Part, list[Columns]] = {}
+    columns: dict[Part, list[Detections]] = {}
     losses: dict[Part, list[float]] = {}
     for part, levels in ((Part.HEAD, model.head(features)), (Part.HEAD2, model.second(features))):
         columns[part] = _detections(model, part, levels, scenes[0].image.shape[:2])
@@ -95,10 +87,11 @@ def _outcomes(model: DynamicDetector, scenes: Sequence[Scene]) -> list[Outcome]:
 
 def _detections(
     model: DynamicDetector, part: Part, levels: Sequence[Tensor], size: tuple[int, ...]
-) -> list[Columns]:
+) -> list[Detections]:
     """Decode and suppress as the exported stages and the runtime do."""
     boxes, scores = HeadStage(model, part, (size[0], size[1])).decode(levels)
-    return [Columns(*EVALUATION(*pair)) for pair in zip(boxes.numpy(), scores.numpy(), strict=True)]
+    kept = (EVALUATION(*pair) for pair in zip(boxes.numpy(), scores.numpy(), strict=True))
+    return [Detections(*found, tuple(CLASS_NAMES[i] for i in found[2])) for found in kept]
 
 
 def mixed(outcomes: Sequence[Outcome], hard: npt.NDArray[np.bool_]) -> AveragePrecision:

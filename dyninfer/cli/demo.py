@@ -21,14 +21,10 @@ from dyninfer.demo.scene_files import ANNOTATIONS_FILE, write_scene_files
 from dyninfer.demo.scenes import SceneSource
 from dyninfer.errors import MissingExtra
 from dyninfer.evaluation.dataset import Samples, load_samples
+from dyninfer.evaluation.evaluate import CurvePoint, measure_points, spread_policies
 from dyninfer.evaluation.outcomes import read_pictures, run_samples
 from dyninfer.evaluation.routed_curve import CurveResult, evaluate_curve
-from dyninfer.evaluation.speed_curve import (
-    CurvePoint,
-    measure_points,
-    spread_policies,
-    times_of_ends,
-)
+from dyninfer.evaluation.way_times import WayTimes
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.opening import load
 
@@ -138,7 +134,8 @@ def _measure(
             detector, pictures, policies, outcomes.scores, lambda: progress.advance(task)
         )
         progress.reset(task, description="drawing")
-        curve = evaluate_curve(detector.manifest, outcomes, times_of_ends(points[0], points[-1]))
+        times = WayTimes.of([points[0].timed, points[-1].timed])  # all easy, all hard
+        curve = evaluate_curve(detector.manifest, outcomes, times)
         sheet = pages.draw_easy_and_hard(detector, pictures, outcomes.easiness[0])
         pages.write_picture(paths.sheet, sheet)
         pages.write_picture(paths.photos, pages.draw_photographs(detector, policies))

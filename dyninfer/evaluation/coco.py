@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dyninfer.errors import InputError, MissingExtra
+from dyninfer.results.answers import Detections
 from dyninfer.types import BoolArray
 
 
@@ -32,28 +33,19 @@ class Truth:
     areas: npt.NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
-        _check_columns(self.boxes_xyxy, self.class_ids, self.crowd, self.areas)
+        count = len(self.boxes_xyxy)
+        if self.boxes_xyxy.shape != (count, 4):
+            raise InputError(f"boxes have shape {self.boxes_xyxy.shape}, expected (D, 4)")
+        for column in (self.class_ids, self.crowd, self.areas):
+            if column is not None and column.shape != (count,):
+                raise InputError(
+                    f"a column has shape {column.shape}, expected ({count},), one entry per box"
+                )
 
     @property
     def crowds(self) -> BoolArray:
         """(D,) which objects are crowds."""
         return np.zeros(len(self.class_ids), np.bool_) if self.crowd is None else self.crowd
-
-
-class Found(Protocol):
-    """What was detected in an image: the columns that ``dyninfer.Detections`` has as well."""
-
-    @property
-    def boxes_xyxy(self) -> npt.NDArray[Any]:
-        """(D, 4) pixels."""
-
-    @property
-    def confidences(self) -> npt.NDArray[Any]:
-        """(D,) numbers, the larger the surer."""
-
-    @property
-    def class_ids(self) -> npt.NDArray[Any]:
-        """(D,) integers, from 0."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +66,14 @@ class AveragePrecision:
 
 
 def average_precision(
-    truths: Sequence[Truth], found: Sequence[Found], classes: int
+    truths: Sequence[Truth], found: Sequence[Detections], classes: int
 ) -> AveragePrecision:
     """Average precision over images: ``truths`` and ``found`` hold one entry per image.
 
     At most 100 detections of a class count per image, the surest first. Prints nothing.
 
     Raises:
-        InputError: there are not as many entries in ``found`` as in ``truths``, or columns differ
-            in length.
+        InputError: there are not as many entries in ``found`` as in ``truths``.
         MissingExtra: faster-coco-eval is not installed.
     """
     if len(truths) != len(found):
@@ -136,8 +127,7 @@ def coco_objects(image: int, truth: Truth) -> list[dict[str, Any]]:
     ]
 
 
-def _results(image: int, found: Found) -> list[dict[str, Any]]:
-    _check_columns(found.boxes_xyxy, found.class_ids, found.confidences)
+def _results(image: int, found: Detections) -> list[dict[str, Any]]:
     columns = zip(
         _xywh(found.boxes_xyxy).tolist(),
         found.class_ids.tolist(),
@@ -154,17 +144,6 @@ def _xywh(boxes_xyxy: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     boxes = boxes_xyxy.reshape(-1, 4).astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     return boxes
-
-
-def _check_columns(boxes_xyxy: npt.NDArray[Any], *columns: npt.NDArray[Any] | None) -> None:
-    if boxes_xyxy.shape != (len(boxes_xyxy), 4):
-        raise InputError(f"boxes have shape {boxes_xyxy.shape}, expected (D, 4)")
-    for column in columns:
-        if column is not None and column.shape != (len(boxes_xyxy),):
-            raise InputError(
-                f"a column has shape {column.shape}, expected ({len(boxes_xyxy)},), "
-                "one entry per box"
-            )
 
 
 def _silent(*_: object, **__: object) -> None:

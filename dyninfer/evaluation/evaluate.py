@@ -1,20 +1,25 @@
-"""Scores, shares and time of a detector at one policy."""
+"""Scores, shares and time of a detector at its policy, or at several, each run for real."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dyninfer.evaluation.dataset import Sample, Samples
 from dyninfer.evaluation.outcomes import ReadingNotes, read_all
-from dyninfer.evaluation.scoring import SCORING
-from dyninfer.evaluation.way_times import time_once
+from dyninfer.evaluation.scoring import SCORING, RoutedScores
+from dyninfer.evaluation.way_times import Timed, time_once, time_policies
 from dyninfer.results.answers import Answer
-from dyninfer.routing.goals import describe_setting
+from dyninfer.results.scores import Scores
+from dyninfer.routing.goals import Goal, HardFraction, describe_setting
+from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
 from dyninfer.runtime.detector import Detector
+from dyninfer.types import Float64Array, ImageArray, Int64Array
+
+HARD_FRACTIONS = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,70 @@ def evaluate_policy(
         float(np.mean(spent_ms)),
         readable,
     )
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One policy, as it was asked for, on all pictures.
+
+    ``hard_share`` of them, in [0, 1], took the last way; for the milliseconds of ``timed`` see
+    :func:`pooled_times`.
+    """
+
+    policy: Policy | Goal
+    hard_share: float
+    scores: Scores
+    timed: Timed
+
+    @property
+    def mean_ms(self) -> float:
+        """Mean milliseconds of a picture."""
+        return float(np.mean(self.timed.ms))
+
+
+def spread_policies() -> list[Policy | Goal]:
+    """From all easy to all hard, with the shares of :data:`HARD_FRACTIONS` between."""
+    return [AlwaysEasy(), *(HardFraction(share) for share in HARD_FRACTIONS), AlwaysHard()]
+
+
+def measure_points(
+    detector: Detector,
+    pictures: Sequence[ImageArray],
+    policies: Sequence[Policy | Goal],
+    scores: RoutedScores,
+    progress: Callable[[], None] = lambda: None,
+) -> list[CurvePoint]:
+    """Run every picture (h, w, 3) uint8 BGR at every policy, as :func:`time_policies` does.
+
+    ``scores`` are of the same pictures.
+    """
+    active = [detector.resolve(policy) for policy in policies]  # calibrations are read once
+    timed = time_policies(detector, pictures, active, progress)
+    ways = np.array([[a.exit_index for a in of_policy.answers] for of_policy in timed])
+    pooled = pooled_times(np.array([of_policy.ms for of_policy in timed]), ways)
+    last = len(detector.manifest.ways) - 1
+    return [
+        CurvePoint(
+            policy,
+            float((ways[index] == last).mean()),
+            scores.at(ways[index]),
+            Timed(tuple(pooled[index].tolist()), timed[index].answers),
+        )
+        for index, policy in enumerate(policies)
+    ]
+
+
+def pooled_times(spent_ms: Float64Array, ways: Int64Array) -> Float64Array:
+    """Each time as the mean of all runs in which the same picture took the same way.
+
+    Policies that send a picture the same way do the same work; what differs between their times
+    is the machine's noise, which would hide the difference between the policies. Both arrays are
+    (policies, N).
+    """
+    pooled = np.empty_like(spent_ms)
+    for index in np.unique(ways):
+        here = ways == index
+        sums = np.where(here, spent_ms, 0).sum(axis=0)
+        means = np.broadcast_to(sums / np.maximum(here.sum(axis=0), 1), here.shape)
+        pooled[here] = means[here]
+    return pooled

@@ -1,28 +1,98 @@
-"""Pictures along every way of a bundle: what calibration and evaluation are made of."""
+"""Pictures along every way of a bundle, whatever decides: what calibration and evaluation need."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dyninfer.bundle.calibration import Figures
-from dyninfer.bundle.manifest import EASINESS
+from dyninfer.bundle.manifest import EASINESS, CascadeRoute, Manifest
 from dyninfer.errors import InputError
 from dyninfer.evaluation.dataset import Sample, Samples
 from dyninfer.evaluation.scoring import SCORING, RoutedScores
-from dyninfer.evaluation.traces import trace_picture
 from dyninfer.images.reading import read_image
+from dyninfer.images.spec import Placement
+from dyninfer.results.answers import Answer
 from dyninfer.results.scores import Scores
+from dyninfer.results.tasks import Options, TaskKind
 from dyninfer.routing.policy import default_policy
 from dyninfer.routing.thresholds import mean_ms, replay
 from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.executor import Trace
 from dyninfer.types import Float32Array, Float64Array, ImageArray, Int64Array
 
 MIN_IMAGES = 2
 SENSIBLE_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class AtWay:
+    """A picture at the end of one way, before postprocessing: to be postprocessed in several ways.
+
+    ``outputs`` are without the batch axis; ``placement`` is where the picture lies in the way's
+    input, and ``easiness`` what the way's own router said.
+    """
+
+    task: TaskKind
+    outputs: Mapping[str, npt.NDArray[Any]]
+    placement: Placement
+    class_names: Sequence[str]
+    easiness: float | None
+    way: int
+
+    def answer(self, options: Options) -> Answer:
+        """What a call with these options would give."""
+        return self.task.answer(
+            self.outputs,
+            self.placement,
+            options,
+            self.class_names,
+            easiness=self.easiness,
+            exit_index=self.way,
+            timings_ms={},
+        )
+
+
+@dataclass(frozen=True)
+class PictureTrace:
+    """A picture along every way.
+
+    ``signals`` are those of the route's decisions: an easiness (), or scores (branches,); None
+    where nothing makes one.
+    """
+
+    ways: tuple[AtWay, ...]
+    signals: tuple[Float32Array | None, ...]
+
+
+def trace_picture(detector: Detector, image: ImageArray) -> PictureTrace:
+    """Run a picture (h, w, 3) uint8 BGR along every way, each stage once."""
+    return picture_of(detector.manifest, detector.trace(detector.prepare([image])), image)
+
+
+def picture_of(manifest: Manifest, found: Trace, image: ImageArray, row: int = 0) -> PictureTrace:
+    """One picture (h, w, 3) of a batch that was traced; ``row`` is its position there."""
+    signals = tuple(None if signal is None else signal[row] for signal in found.signals)
+    at_exits = isinstance(manifest.route, CascadeRoute)
+    easiness = [None if not at_exits or s is None else float(s) for s in signals]
+    ways = []
+    for index, (way, outputs) in enumerate(zip(manifest.ways, found.ways, strict=True)):
+        spec = manifest.image_inputs[way.image_input]
+        ways.append(
+            AtWay(
+                manifest.task.kind,
+                {name: array[row] for name, array in outputs.items()},
+                spec.place(image.shape[1], image.shape[0]),
+                manifest.class_names,
+                easiness[index] if index < len(easiness) else None,
+                index,
+            )
+        )
+    return PictureTrace(tuple(ways), signals)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.errors import InputError
-from dyninfer.evaluation.coco import Found, Truth
+from dyninfer.evaluation.coco import Truth
+from dyninfer.results.answers import Detections
 from dyninfer.results.scores import Scores
 from dyninfer.types import BoolArray, Float64Array, Int64Array
 
@@ -54,13 +55,13 @@ class PictureMatches:
     object_classes: Int64Array
 
 
-def match_picture(truth: Truth, found: Sequence[Found]) -> PictureMatches:
+def match_picture(truth: Truth, found: Sequence[Detections]) -> PictureMatches:
     """Settle which detection finds which object; ``found`` holds one entry for every way."""
     matches = tuple(_match_exit(truth, columns) for columns in found)
     return PictureMatches(matches, np.asarray(truth.class_ids, np.int64)[~truth.crowds])
 
 
-def _match_exit(truth: Truth, found: Found) -> Matches:
+def _match_exit(truth: Truth, found: Detections) -> Matches:
     order = np.lexsort((-found.confidences, found.class_ids))
     class_ids = np.asarray(found.class_ids, np.int64)[order]
     # position among the detections of its class

@@ -35,6 +35,11 @@ class WayTimes:
     ms: tuple[tuple[float, ...], ...]
     step_ms: tuple[Mapping[str, float], ...]
 
+    @classmethod
+    def of(cls, runs: Sequence[Timed]) -> WayTimes:
+        """From the runs of all pictures along each way."""
+        return cls(tuple(run.ms for run in runs), tuple(run.mean_steps for run in runs))
+
 
 @dataclass(frozen=True)
 class Timed:
@@ -98,8 +103,7 @@ def measure_way_times(
 ) -> WayTimes:
     """Time every way on every picture, as :func:`time_policies` does."""
     policies = [LeaveAt(index) for index in range(len(detector.manifest.ways))]
-    timed = time_policies(detector, pictures, policies, progress)
-    return WayTimes(tuple(way.ms for way in timed), tuple(way.mean_steps for way in timed))
+    return WayTimes.of(time_policies(detector, pictures, policies, progress))
 
 
 def last_way_alone_ms(times: WayTimes, manifest: Manifest) -> float:

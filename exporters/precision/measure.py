@@ -15,7 +15,7 @@ from dyninfer.bundle.manifest import Manifest, Precision, Stage
 from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.errors import InputError
 from dyninfer.evaluation.coco import Truth, average_precision
-from dyninfer.evaluation.traces import AtWay, picture_of
+from dyninfer.evaluation.outcomes import AtWay, picture_of
 from dyninfer.exporters.parity import Flips, SignalPairs
 from dyninfer.exporters.precision.convert import ConvertedStage, read_picture
 from dyninfer.exporters.precision.sensitivity import deviations

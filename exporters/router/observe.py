@@ -18,8 +18,8 @@ from torch import Tensor
 from dyninfer.errors import RouterError
 from dyninfer.evaluation.coco import Truth
 from dyninfer.evaluation.dataset import Sample
+from dyninfer.evaluation.outcomes import picture_of
 from dyninfer.evaluation.routed_precision import PictureMatches, match_picture
-from dyninfer.evaluation.traces import picture_of
 from dyninfer.exporters.router.model import FeatureKind, Reader, build_features
 from dyninfer.images.reading import read_image
 from dyninfer.results.answers import Detections
