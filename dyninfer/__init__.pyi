@@ -20,8 +20,8 @@ from .images.spec import ImageSpec as ImageSpec
 from .images.spec import Placement as Placement
 from .images.spec import ResizeMode as ResizeMode
 from .images.spec import Rounding as Rounding
-from .monitoring.alarms import Alarm as Alarm
 from .monitoring.monitor import Monitor as Monitor
+from .monitoring.report import Alarm as Alarm
 from .monitoring.report import AuditReport as AuditReport
 from .monitoring.report import MonitorReport as MonitorReport
 from .results.answers import Classification as Classification

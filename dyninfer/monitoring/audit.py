@@ -14,7 +14,7 @@ import numpy as np
 
 from dyninfer.monitoring.drift import mean_bounds
 from dyninfer.monitoring.expected import Outlook
-from dyninfer.monitoring.report import AuditSummary
+from dyninfer.monitoring.report import AuditReport
 from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options, TaskKind
 from dyninfer.routing.policy import DecisionPoint
@@ -87,7 +87,7 @@ class AuditRecord:
 
 def summarise(
     records: Iterable[AuditRecord], level: float, limit: float | None = None
-) -> AuditSummary | None:
+) -> AuditReport | None:
     """Mean and bounds of audits; None where there are none.
 
     Every image that leaves early has the same chance to be audited, so the mean loss of audits is
@@ -108,7 +108,7 @@ def summarise(
     outlooks = [audit.outlook for audit in audits]
     if limit is None:
         limit = _mean([outlook.risk_limit if outlook else None for outlook in outlooks])
-    return AuditSummary(
+    return AuditReport(
         disagreement=mean,
         disagreement_interval=(low, high),
         expected_disagreement=_mean(
@@ -162,7 +162,7 @@ class Auditor:
     def start(self) -> None:
         """Start the thread."""
         # a daemon that is inside an engine while the interpreter ends may crash it
-        atexit.register(self._stop_at_exit)
+        atexit.register(self.stop, _AT_EXIT_S)
         self._thread.start()
 
     def offer(self, job: AuditJob) -> bool:
@@ -197,9 +197,6 @@ class Auditor:
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
-    def _stop_at_exit(self) -> None:
-        self.stop(_AT_EXIT_S)
-
     def _work(self) -> None:
         try:
             while job := self._next():
@@ -210,7 +207,7 @@ class Auditor:
                     self._running = False
                     self._changed.notify_all()
         finally:
-            atexit.unregister(self._stop_at_exit)
+            atexit.unregister(self.stop)
 
     def _next(self) -> AuditJob | None:
         with self._changed:

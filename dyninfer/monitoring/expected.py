@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from dyninfer.bundle.calibration import Calibration, Certificate
 from dyninfer.errors import InputError
 from dyninfer.monitoring.drift import bin_counts, bin_edges, mean_bounds, on_grid
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, LeaveAt, Policy, Threshold
-from dyninfer.routing.thresholds import cascade_points, replay
+from dyninfer.routing.thresholds import exits_at, exits_under
 from dyninfer.types import Float64Array, Int64Array
 
 RISK_MARGIN = 0.01
@@ -26,26 +27,39 @@ class Outlook:
     """What one policy does on a reference's images.
 
     Attributes:
-        images: how many there are.
-        easiness: (M,) what a detector would report for each, rising, without NaN, on the grid of
-            :func:`dyninfer.monitoring.drift.on_grid`: the easiness from the last router that sees
-            it.
-        edges: (9,) inner edges of the bins of ``counts``.
-        counts: (10,) images in each bin of easiness.
+        reported: (N,) the easiness that a detector would report for each, NaN included: that from
+            the last router that sees it.
         nan_share: share whose reported easiness is NaN.
         hard_share: share that reaches the last exit, in [0, 1]; None where unknown.
         easy_loss: mean loss of the images that leave before, in [0, 1]; None where unknown.
         risk_limit: the risk above which something has changed; None where unknown.
     """
 
-    images: int
-    easiness: Float64Array
-    edges: Float64Array
-    counts: Float64Array
+    reported: Float64Array
     nan_share: float
     hard_share: float | None = None
     easy_loss: float | None = None
     risk_limit: float | None = None
+
+    @property
+    def images(self) -> int:
+        """How many there are."""
+        return len(self.reported)
+
+    @cached_property
+    def easiness(self) -> Float64Array:
+        """(M,) rising, without NaN, on the grid of :func:`dyninfer.monitoring.drift.on_grid`."""
+        return np.sort(on_grid(self.reported[~np.isnan(self.reported)]))
+
+    @cached_property
+    def edges(self) -> Float64Array:
+        """(9,) inner edges of the bins of :attr:`counts`."""
+        return bin_edges(self.easiness)
+
+    @cached_property
+    def counts(self) -> Float64Array:
+        """(10,) images in each bin of easiness."""
+        return bin_counts(self.easiness, self.edges)
 
     @property
     def histogram(self) -> tuple[float, ...]:
@@ -110,27 +124,22 @@ class Reference:
         """
         if not isinstance(policy, _FORETOLD):
             return self._open_outlook()
-        leaving = self._leaving(policy)
+        leaving = exits_under(self.easiness, policy)
         seen_last = np.minimum(leaving, len(self.easiness) - 1)  # the router that reports
         reported = self.easiness[seen_last, np.arange(len(leaving))]
         easy_loss, limit = self._losses_at(leaving)
-        if self.certificate and self._covers(self.certificate, leaving):
-            limit = self.certificate.risk
+        certificate = self.certificate
+        if certificate and (leaving >= exits_at(self.easiness, certificate.threshold)).all():
+            limit = certificate.risk  # every image goes on that the certified threshold sends on
         hard_share = float((leaving == len(self.easiness)).mean())
-        return _outlook(reported, float(np.isnan(reported).mean()), hard_share, easy_loss, limit)
+        return Outlook(reported, float(np.isnan(reported).mean()), hard_share, easy_loss, limit)
 
     def _open_outlook(self) -> Outlook:
         single = len(self.easiness) == 1  # otherwise the router that reports is not known
         reported = self.easiness[0] if single else np.full(self.easiness.shape[1], np.nan)
         nan_share = float(np.isnan(self.easiness).any(axis=0).mean())
         limit = None if self.losses is None else _risk_limit(self.losses.max(axis=0))
-        return _outlook(reported, nan_share, None, None, limit)
-
-    def _leaving(self, policy: Policy) -> Int64Array:
-        """(N,) exit at which each image leaves."""
-        routers, images = self.easiness.shape
-        signals = self.easiness.astype(np.float32)
-        return replay(cascade_points(routers + 1), tuple(signals), policy, images)
+        return Outlook(reported, nan_share, risk_limit=limit)
 
     def _losses_at(self, leaving: Int64Array) -> tuple[float | None, float | None]:
         """Mean loss of the images that leave early, and the limit of everybody's risk."""
@@ -141,28 +150,7 @@ class Reference:
         losses[early] = self.losses[leaving[early], early]
         return float(losses[early].mean()) if len(early) else 0.0, _risk_limit(losses)
 
-    def _covers(self, certificate: Certificate, leaving: Int64Array) -> bool:
-        """Whether a policy sends on every image that the certified threshold sends on."""
-        certified = self._leaving(Threshold(certificate.threshold))
-        return bool((leaving >= certified).all())
-
 
 def _risk_limit(losses: Float64Array) -> float:
     """From the loss of every image (N,): the upper bound of its expectation, and a margin."""
     return mean_bounds(float(losses.mean()), len(losses), _LEVEL)[1] + RISK_MARGIN
-
-
-def _outlook(
-    reported: Float64Array,
-    nan_share: float,
-    hard_share: float | None,
-    easy_loss: float | None,
-    risk_limit: float | None,
-) -> Outlook:
-    """An outlook from the easiness (N,) that is reported for every image, NaN included."""
-    known = np.sort(on_grid(reported[~np.isnan(reported)]))
-    edges = bin_edges(known)
-    counts = bin_counts(known, edges)
-    return Outlook(
-        len(reported), known, edges, counts, nan_share, hard_share, easy_loss, risk_limit
-    )

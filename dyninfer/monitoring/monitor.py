@@ -13,10 +13,9 @@ import numpy.typing as npt
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.bundle.manifest import EASINESS
 from dyninfer.errors import InputError, PolicyError
-from dyninfer.monitoring.alarms import Alarm
 from dyninfer.monitoring.audit import Watched
 from dyninfer.monitoring.expected import Reference
-from dyninfer.monitoring.report import MonitorReport, MonitorSettings
+from dyninfer.monitoring.report import Alarm, MonitorReport, MonitorSettings
 from dyninfer.monitoring.watch import Watch
 from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options

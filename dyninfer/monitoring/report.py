@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 from dyninfer.errors import InputError
-from dyninfer.monitoring.alarms import Alarm
+
+AlarmKind = Literal["psi", "ks", "hard_share", "nan", "disagreement"]
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,30 @@ class MonitorSettings:
                 raise InputError(f"{name} is {value!r}, expected a number {span}")
 
 
+@dataclass(frozen=True)
+class Alarm:
+    """Something that no longer is as the threshold's choice presumed.
+
+    Attributes:
+        kind: ``psi`` and ``ks``: the distribution of easiness; ``hard_share``: the share of images
+            that reach the last exit; ``nan``: routers that return NaN; ``disagreement``: the risk
+            that audits measure.
+        message: what was found, what was expected, what to do, in one line.
+        value: what was measured.
+        limit: what it should not have crossed.
+        images: how many images the monitor had seen by then.
+    """
+
+    kind: AlarmKind
+    message: str
+    value: float
+    limit: float
+    images: int
+
+
 @dataclass(frozen=True, kw_only=True)
-class AuditSummary:
-    """What the latest audits say; None for what is not known.
+class AuditReport:
+    """How far answers of earlier exits are from the last exit's; None for what is not known.
 
     Attributes:
         disagreement: mean loss, 1 - F1 against the last exit, in [0, 1], of images that left early.
@@ -59,6 +81,8 @@ class AuditSummary:
         expected_disagreement: the calibration's, of images that leave early under the policy.
         risk, risk_interval: the same over all images; those that ran to the last exit count 0.
         risk_limit: what the risk should not exceed.
+        done, failed, pending: how many audits, since the start.
+        dropped: images drawn that found the queue full, or were still waiting at the stop.
     """
 
     disagreement: float | None = None
@@ -67,21 +91,10 @@ class AuditSummary:
     risk: float | None = None
     risk_interval: tuple[float, float] | None = None
     risk_limit: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditReport(AuditSummary):
-    """How far answers of earlier exits are from the last exit's, and of how many it is known.
-
-    Attributes:
-        done, failed, pending: how many audits, since the start.
-        dropped: images drawn that found the queue full, or were still waiting at the stop.
-    """
-
-    done: int
-    dropped: int
-    failed: int
-    pending: int
+    done: int = 0
+    dropped: int = 0
+    failed: int = 0
+    pending: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

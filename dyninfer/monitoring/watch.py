@@ -6,20 +6,23 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from dyninfer.monitoring.alarms import Alarm, AlarmBoard, LimitCheck, deliver
-from dyninfer.monitoring.audit import AuditJob, Auditor, AuditRecord, Watched, summarise
-from dyninfer.monitoring.easiness_window import (
+from dyninfer.monitoring.alarms import (
     LOOKS_PER_WINDOW,
+    AlarmBoard,
     EasinessWindow,
+    LimitCheck,
+    deliver,
     drift_checks,
     read_drift,
 )
+from dyninfer.monitoring.audit import AuditJob, Auditor, AuditRecord, Watched, summarise
 from dyninfer.monitoring.expected import Outlook, Reference
-from dyninfer.monitoring.report import AuditReport, AuditSummary, MonitorReport, MonitorSettings
+from dyninfer.monitoring.report import Alarm, AuditReport, MonitorReport, MonitorSettings
 from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import Policy, count_ways
@@ -99,17 +102,18 @@ class Watch:
     def _add(self, found: Answer) -> None:
         self._images += 1
         self._since_look += 1
-        if found.degraded and (self._exits > 2 or found.easiness is None):
-            return  # not the easiness that the policy's route would have reported
         easiness = np.nan if found.easiness is None else found.easiness
         self._nan_images += found.easiness is None
-        hard = np.nan if found.degraded else float(found.exit_index == self._exits - 1)
         expected = self._outlook.hard_share if self._outlook else None
-        self._window.add(easiness, hard, np.nan if expected is None else expected)
+        self._window.add(
+            easiness,
+            float(found.exit_index == self._exits - 1),
+            np.nan if expected is None else expected,
+        )
 
     def _chooses(self, found: Answer) -> bool:
-        """Draw whether an image that left early is audited; not one whose route was degraded."""
-        if not self.auditor or found.degraded or found.exit_index == self._exits - 1:
+        """Draw whether an image that left early is audited."""
+        if not self.auditor or found.exit_index == self._exits - 1:
             return False
         return bool(self._generator.random() < self.settings.audit_share)
 
@@ -121,8 +125,8 @@ class Watch:
         if self._outlook is None or self._since_look * LOOKS_PER_WINDOW < self.settings.window:
             return []
         self._since_look = 0
-        checks = drift_checks(self._window, self._outlook, self.settings, self._images)
-        return self._board.update(checks)
+        checks = drift_checks(self._window, self._outlook, self.settings)
+        return self._board.update(checks, self._images)
 
     def _become_reference(self) -> None:
         """The first window is what later ones are compared with; for two exits only."""
@@ -143,7 +147,7 @@ class Watch:
             if self._since_audit_look * AUDIT_LOOKS_PER_WINDOW < self.settings.audit_window:
                 return
             self._since_audit_look = 0
-            alarms = self._board.update(self._disagreement_checks())
+            alarms = self._board.update(self._disagreement_checks(), self._images)
         deliver(alarms, self._on_alarm)
 
     def _disagreement_checks(self) -> list[LimitCheck]:
@@ -158,8 +162,7 @@ class Watch:
             f"is {risk:.3f} by {len(self._audits)} audits, beyond chance above {low:.3f}, limit "
             f"{limit:.3f}; raise the threshold or calibrate again"
         )
-        alarm = Alarm("disagreement", message, low, limit, self._images)
-        return [LimitCheck(alarm, low > limit, risk <= limit)]
+        return [LimitCheck("disagreement", message, low, limit, low > limit, risk <= limit)]
 
     def report(self, *, running: bool, failures: int) -> MonitorReport:
         """What is known now."""
@@ -185,12 +188,12 @@ class Watch:
 
     def _audit_report(self) -> AuditReport:
         limit, outlook = self.settings.disagreement_alarm, self._outlook
-        summary = summarise(self._audits, _INTERVAL_LEVEL, limit) or AuditSummary(
+        report = summarise(self._audits, _INTERVAL_LEVEL, limit) or AuditReport(
             expected_disagreement=outlook.easy_loss if outlook else None, risk_limit=limit
         )
         names = ("done", "dropped", "failed", "pending")
         counts: dict[str, Any] = {name: getattr(self.auditor, name, 0) for name in names}
-        return AuditReport(**vars(summary), **counts)
+        return replace(report, **counts)
 
     def _source(self) -> str:
         if self._reference:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -95,11 +95,11 @@ class ControllerState:
     cost: Cost
     window: tuple[float, ...]
     exit_costs: tuple[float, float]
-    debt: float = 0.0
-    pending: tuple[int, int] = (0, 0)
-    pending_costs: tuple[float, float] = (0.0, 0.0)
-    images: int = 0
-    hard_images: int = 0
+    debt: float
+    pending: tuple[int, int]
+    pending_costs: tuple[float, float]
+    images: int
+    hard_images: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -114,11 +114,6 @@ class ControllerState:
             InputError: a value is missing, unknown, of another kind, or not finite.
         """
         try:
-            if missing := {field.name for field in fields(cls)} - {*payload}:
-                raise InputError(
-                    f"a controller's state has no {', '.join(sorted(missing))}, expected what "
-                    "to_dict gave"
-                )
             return TypeAdapter(cls).validate_python(payload)
         except ValidationError as error:
             raise InputError(
@@ -141,7 +136,7 @@ def initial_state(
     levels = ((np.arange(WINDOW) + 0.5) * _GOLDEN) % 1.0
     window = np.quantile(values, levels) if len(values) else np.empty(0)
     seeds = tuple(float(value) for value in window.astype(np.float32))
-    return ControllerState(settings.cost, seeds, exit_costs)
+    return ControllerState(settings.cost, seeds, exit_costs, 0.0, (0, 0), (0.0, 0.0), 0, 0)
 
 
 def debt_bound(settings: ControlSettings, exit_costs: tuple[float, float]) -> float:
@@ -270,39 +265,31 @@ def observe(
         )
     if ((indices < 0) | (indices >= EXITS)).any():
         raise InputError(f"exits {sorted({*indices.tolist()})} were observed, expected 0 and 1")
-    for index, time in zip(indices.tolist(), times.tolist(), strict=True):
-        state = _observe_one(settings, state, index, time)
-    return state
-
-
-def _observe_one(
-    settings: ControlSettings, state: ControllerState, index: int, ms: float
-) -> ControllerState:
     pending, expected = list(state.pending), list(state.pending_costs)
-    costs = list(state.exit_costs)
-    # an image that was decided before a restore is not pending: it counts as expected
-    share = expected[index] / pending[index] if pending[index] else costs[index]
-    cost = {
-        Cost.HARD: costs[index],
-        Cost.MS: ms,
-        Cost.LATE: float(ms > settings.limit_ms),
-    }[settings.cost]
-    pending[index] = max(pending[index] - 1, 0)
-    expected[index] = expected[index] - share if pending[index] else 0.0
-    state = replace(
-        state, pending=(pending[0], pending[1]), pending_costs=(expected[0], expected[1])
-    )
-    if math.isnan(ms):
-        return state
-    debt = state.debt + cost - share
-    usual = cost
-    if settings.cost is Cost.MS and costs[index] > 0:
-        usual = min(cost, _OUTLIER * costs[index])  # one hiccup must not change all decisions
-    costs[index] += settings.cost.learning_rate * (usual - costs[index])
-    exit_costs = (costs[0], costs[1])
-    limit = _SLACK * debt_bound(settings, exit_costs)
+    costs, debt = list(state.exit_costs), state.debt
+    for index, time in zip(indices.tolist(), times.tolist(), strict=True):
+        # an image that was decided before a restore is not pending: it counts as expected
+        share = expected[index] / pending[index] if pending[index] else costs[index]
+        pending[index] = max(pending[index] - 1, 0)
+        expected[index] = expected[index] - share if pending[index] else 0.0
+        if math.isnan(time):
+            continue
+        cost = _cost_of(settings, time, costs[index])
+        # one hiccup must not change all decisions
+        capped = settings.cost is Cost.MS and costs[index] > 0
+        usual = min(cost, _OUTLIER * costs[index]) if capped else cost
+        costs[index] += settings.cost.learning_rate * (usual - costs[index])
+        limit = _SLACK * debt_bound(settings, (costs[0], costs[1]))
+        debt = min(max(debt + cost - share, -limit), limit)
     return replace(
         state,
-        debt=min(max(debt, -limit), limit),
-        exit_costs=exit_costs,
+        debt=debt,
+        exit_costs=(costs[0], costs[1]),
+        pending=(pending[0], pending[1]),
+        pending_costs=(expected[0], expected[1]),
     )
+
+
+def _cost_of(settings: ControlSettings, ms: float, hard: float) -> float:
+    """Of an image that took ``ms``; ``hard`` is what it counts by its exit alone."""
+    return {Cost.HARD: hard, Cost.MS: ms, Cost.LATE: float(ms > settings.limit_ms)}[settings.cost]

@@ -80,9 +80,13 @@ def percentile_thresholds(easiness: npt.ArrayLike, percentiles: npt.ArrayLike) -
 
 def exits_at(easiness: npt.ArrayLike, threshold: float) -> Int64Array:
     """(N,) index of the exit at which each image leaves, at one threshold for all routers."""
+    return exits_under(easiness, Threshold(threshold))
+
+
+def exits_under(easiness: npt.ArrayLike, policy: Policy) -> Int64Array:
+    """(N,) index of the exit at which each image leaves."""
     rows = np.atleast_2d(np.asarray(easiness, np.float32))  # as the runtime compares
-    points = cascade_points(len(rows) + 1)
-    return replay(points, tuple(rows), Threshold(threshold), rows.shape[1])
+    return replay(cascade_points(len(rows) + 1), tuple(rows), policy, rows.shape[1])
 
 
 def hard_fraction_at(easiness: npt.ArrayLike, threshold: float) -> float:

@@ -1,24 +1,42 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
-from dyninfer.monitoring.alarms import Alarm, AlarmBoard, AlarmKind, LimitCheck, deliver
+import numpy as np
+import pytest
+from scipy import stats
+
+from dyninfer import Threshold
+from dyninfer.monitoring.alarms import (
+    LOOKS_PER_WINDOW,
+    AlarmBoard,
+    EasinessWindow,
+    LimitCheck,
+    deliver,
+    drift_checks,
+    read_drift,
+)
+from dyninfer.monitoring.expected import Outlook, Reference
+from dyninfer.monitoring.report import Alarm, AlarmKind, MonitorSettings
+
+THRESHOLD = 0.4
 
 
 def look(value: float, kind: AlarmKind = "psi") -> LimitCheck:
     """Above 4 is an alarm, at most 3 a recovery."""
-    return LimitCheck(Alarm(kind, f"{kind} is {value}", value, 4.0, 10), value > 4, value <= 3)
+    return LimitCheck(kind, f"{kind} is {value}", value, 4.0, value > 4, value <= 3)
 
 
 def test_no_checks_change_nothing() -> None:
     board = AlarmBoard()
-    assert board.update([]) == []
+    assert board.update([], 10) == []
     assert (board.active, board.raised) == ((), 0)
 
 
 def test_an_alarm_is_raised_once_until_it_has_recovered_well() -> None:
     board = AlarmBoard()
-    raised = [bool(board.update([look(v)])) for v in (4, 5, 9, 3.5, 5, 3, 3.9, 4.1, 5)]
+    raised = [bool(board.update([look(v)], 10)) for v in (4, 5, 9, 3.5, 5, 3, 3.9, 4.1, 5)]
     assert raised == [False, True, False, False, False, False, False, True, False]
     assert board.raised == 2
     assert [alarm.value for alarm in board.active] == [4.1]
@@ -26,10 +44,10 @@ def test_an_alarm_is_raised_once_until_it_has_recovered_well() -> None:
 
 def test_kinds_stand_beside_each_other_the_oldest_first() -> None:
     board = AlarmBoard()
-    board.update([look(5, "ks")])
-    assert [a.kind for a in board.update([look(6, "nan"), look(7, "ks")])] == ["nan"]
+    board.update([look(5, "ks")], 10)
+    assert [a.kind for a in board.update([look(6, "nan"), look(7, "ks")], 10)] == ["nan"]
     assert [a.kind for a in board.active] == ["ks", "nan"]
-    board.update([look(1, "ks")])
+    board.update([look(1, "ks")], 10)
     assert [a.kind for a in board.active] == ["nan"]
 
 
@@ -41,10 +59,127 @@ def test_alarms_are_logged_and_a_callback_that_raises_does_not_stop_the_next(cap
         raise RuntimeError("no pager")
 
     with caplog.at_level(logging.WARNING, logger="dyninfer.monitor"):
-        deliver([look(5, "psi").alarm, look(5, "nan").alarm], callback)
-        deliver([look(5, "ks").alarm], None)
+        board = AlarmBoard()
+        deliver(board.update([look(5, "psi"), look(5, "nan")], 10), callback)
+        deliver(board.update([look(5, "ks")], 10), None)
     assert got == ["psi", "nan"]
     warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert warnings == ["psi is 5", "nan is 5", "ks is 5"]
     errors = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert [r.exc_info[1].args for r in errors] == [("no pager",)] * 2
+
+
+def outlook_of(easiness) -> Outlook:
+    return Reference("a test", np.atleast_2d(easiness)).under(Threshold(THRESHOLD))
+
+
+def filled(size: int, easiness, expected: float = np.nan) -> EasinessWindow:
+    window = EasinessWindow(size)
+    for value in easiness:
+        window.add(value, float(not value >= THRESHOLD), expected)
+    return window
+
+
+def kinds_of(window: EasinessWindow, outlook: Outlook, **settings) -> set[str]:
+    checks = drift_checks(window, outlook, MonitorSettings(**settings))
+    return {check.kind for check in checks if check.exceeded}
+
+
+def test_an_empty_window_says_nothing() -> None:
+    window = EasinessWindow(10)
+    assert (len(window), window.full) == (0, False)
+    assert window.hard_share is None
+    assert window.expected_hard_share is None
+    assert read_drift(window, outlook_of([0.5])) is None
+    assert drift_checks(window, outlook_of([0.5]), MonitorSettings()) == []
+
+
+def test_a_ring_keeps_the_latest() -> None:
+    window = filled(3, [0.1, 0.2, 0.5], 0.25)
+    assert window.full
+    window.add(0.7, 0.0, 0.75)
+    assert sorted(window.easiness) == [0.2, 0.5, 0.7]
+    assert window.hard_share == pytest.approx(1 / 3)
+    assert window.expected_hard_share == pytest.approx((0.25 + 0.25 + 0.75) / 3)
+    window.clear()
+    assert (len(window), window.full) == (0, False)
+
+
+def test_the_reading_is_that_of_the_two_samples_without_nan() -> None:
+    generator = np.random.default_rng(0)
+    reference, seen = generator.random(300), generator.beta(2, 1, 120)
+    reading = read_drift(filled(200, [*seen, np.nan]), outlook_of([*reference, np.nan]))
+    expected = stats.ks_2samp(seen, reference)
+    assert reading.ks_statistic == pytest.approx(expected.statistic, abs=0.005)
+    assert reading.ks_p_value == pytest.approx(expected.pvalue, rel=0.5)
+    assert sum(reading.histogram) == pytest.approx(1)
+    assert read_drift(filled(5, [np.nan] * 5), outlook_of(reference)) is None
+    assert read_drift(filled(5, seen), outlook_of([np.nan])) is None
+
+
+def test_no_alarm_before_there_are_images_enough_but_for_nan() -> None:
+    outlook = outlook_of(np.linspace(0.5, 1, 500))
+    drifted = [0.1] * 99
+    assert kinds_of(filled(500, drifted, 0.0), outlook) == set()
+    assert kinds_of(filled(500, [*drifted, 0.1], 0.0), outlook) == {"psi", "ks", "hard_share"}
+    assert kinds_of(filled(500, [0.7, np.nan]), outlook) == {"nan"}
+
+
+def test_every_alarm_can_be_left_out() -> None:
+    outlook = outlook_of(np.linspace(0.5, 1, 500))
+    drifted = filled(500, [0.1] * 100, 0.0)
+    every = {"psi", "ks", "hard_share"}
+    for kind in every:
+        assert kinds_of(drifted, outlook, **{f"{kind}_alarm": None}) == every - {kind}
+
+
+def test_nan_is_an_alarm_only_beyond_what_the_calibration_had() -> None:
+    outlook = outlook_of([np.nan] * 20 + [0.5] * 480)
+    assert kinds_of(filled(500, [np.nan] * 20 + [0.5] * 480), outlook) == set()
+    assert kinds_of(filled(500, [np.nan] * 50 + [0.5] * 450), outlook) == {"nan"}
+
+
+def test_the_stability_index_must_be_beyond_what_chance_gives() -> None:
+    generator = np.random.default_rng(0)
+    few = outlook_of(generator.random(25))
+    assert kinds_of(filled(100, generator.random(100)), few, psi_alarm=0.0) == set()
+
+
+def test_between_its_limit_and_three_quarters_of_it_an_alarm_neither_begins_nor_ends() -> None:
+    outlook = outlook_of(np.linspace(0, 1, 5000))
+    window = filled(500, np.linspace(0, 1, 500) ** 1.4, 0.0)
+    psi = read_drift(window, outlook).psi
+    for limit, state in ((0.9 * psi, "begins"), (1.2 * psi, "stays"), (1.4 * psi, "ends")):
+        checks = drift_checks(window, outlook, MonitorSettings(psi_alarm=limit))
+        check = next(check for check in checks if check.kind == "psi")
+        assert (check.exceeded, check.recovered) == (state == "begins", state == "ends")
+
+
+def test_a_constant_router_is_compared_in_fixed_bins() -> None:
+    outlook = outlook_of([0.5] * 200)
+    assert kinds_of(filled(200, [0.5] * 200, 0.0), outlook) == set()
+    assert "psi" in kinds_of(filled(200, [0.35] * 200, 0.0), outlook)
+    # as another engine may round it
+    for rounding in (-1e-7, 1e-7, -1e-5, 1e-5):
+        assert kinds_of(filled(200, [0.5 + rounding] * 200, 0.0), outlook) == set()
+    # within its bin, only the other test sees it
+    assert kinds_of(filled(200, [0.55] * 200, 0.0), outlook) == {"ks"}
+
+
+@pytest.mark.parametrize(("window", "reference"), [(100, 500), (500, 50), (500, 500), (500, 5000)])
+def test_two_hundred_streams_that_do_not_drift_raise_few_false_alarms(window, reference) -> None:
+    """Four windows long, so at 1 % a window at most 4 % of the streams; 16 of 200 is far off."""
+    raised: Counter[str] = Counter()
+    settings = MonitorSettings(window=window, min_images=min(100, window))
+    for seed in range(200):
+        generator = np.random.default_rng(seed)
+        outlook = outlook_of(generator.beta(2, 2, reference))
+        ring, board = EasinessWindow(window), AlarmBoard()
+        for index, value in enumerate(generator.beta(2, 2, 4 * window), 1):
+            ring.add(value, float(value < THRESHOLD), outlook.hard_share or 0.0)
+            if index % (window // LOOKS_PER_WINDOW) == 0:
+                board.update(drift_checks(ring, outlook, settings), index)
+        raised.update({alarm.kind for alarm in board.active})
+        raised["any"] += board.raised
+    assert all(count < 16 for kind, count in raised.items() if kind != "any"), raised
+    assert raised["any"] < 32

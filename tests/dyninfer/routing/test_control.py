@@ -273,7 +273,7 @@ def test_nan_is_hard_and_counts_but_stays_out_of_the_window() -> None:
 
 @pytest.mark.parametrize(("debt", "threshold"), [(-1.0, SEND_ALL), (1.0, SEND_NONE)])
 def test_an_empty_window_does_what_the_debt_asks_for(debt, threshold) -> None:
-    state = ControllerState(Cost.HARD, (), (0.0, 1.0), debt)
+    state = replace(initial_state(HALF, [], (0.0, 1.0)), debt=debt)
     assert next_threshold(HALF, state) == threshold
 
 
