@@ -55,7 +55,7 @@ def summarise(
         latency=distribution(rounds_ms),
         ms_per_image=per_image,
         images_per_s=inverse(per_image, 1e3),
-        spans=span_times(slices, manifest.route.stages),
+        spans=span_times(slices, list(manifest.roles)),
         exits=tuple(_exit_time(index, slices, exits) for index in range(len(manifest.ways))),
         rounds_ms=rounds_ms,
         late_share=None if scenario.rate_per_s is None else sum(late) / len(late),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from dyninfer.bundle.documents import Frozen, read_sealed
+from dyninfer.bundle.documents import Frozen
 from dyninfer.bundle.manifest import Precision
 from dyninfer.errors import PolicyError
 from dyninfer.results.scores import Scores
@@ -157,7 +157,23 @@ class Calibration(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _from_schema_1(cls, payload: object) -> object:
-        return upgraded(payload) if isinstance(payload, dict) else payload
+        """Schema 1 had cascades of detectors alone."""
+        if not isinstance(payload, dict) or payload.get("schema_version") != 1:
+            return payload
+        new = {**payload, "schema_version": SCHEMA_VERSION, "metrics": ("AP", "AP50")}
+        try:
+            last = {"primary": new.pop("last_exit_ap", None)}
+            last["secondary"] = new.pop("last_exit_ap50", None)
+            new["rows"] = [_row_of_schema_1(row) for row in payload["rows"]]
+            agreements = [*(1 - float(np.mean(lost)) for lost in payload["losses"]), 1.0]
+            new["ways"] = [
+                {"mean_ms": float(np.mean(samples)), "agreement": agreement}
+                for samples, agreement in zip(payload["exit_ms"], agreements, strict=True)
+            ]
+            new["ways"][-1]["scores"] = last
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return payload  # a broken one: the model says how
+        return new
 
     @model_validator(mode="after")
     def _one_entry_for_each(self) -> Calibration:
@@ -183,42 +199,9 @@ class Calibration(Frozen):
         return np.array(self.losses, np.float64).reshape(-1, self.images.count)
 
 
-def upgraded(payload: dict[str, Any]) -> dict[str, Any]:
-    """A calibration of schema 1 as one of schema 2; any other, or a broken one, as it is.
-
-    Schema 1 had cascades of detectors alone.
-    """
-    if payload.get("schema_version") != 1:
-        return payload
-    new = dict(payload)
-    try:
-        last = {"primary": new.pop("last_exit_ap", None)}
-        last["secondary"] = new.pop("last_exit_ap50", None)
-        new["rows"] = [_upgraded_row(row) for row in payload["rows"]]
-        spent = [float(np.mean(samples)) for samples in payload["exit_ms"]]
-        agreements = [*(1 - float(np.mean(lost)) for lost in payload["losses"]), 1.0]
-        new["ways"] = [
-            {"mean_ms": ms, "agreement": agreement}
-            for ms, agreement in zip(spent, agreements, strict=True)
-        ]
-        new["ways"][-1]["scores"] = last
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return payload
-    return {**new, "schema_version": SCHEMA_VERSION, "metrics": ("AP", "AP50")}
-
-
-def _upgraded_row(row: dict[str, Any]) -> dict[str, Any]:
+def _row_of_schema_1(row: dict[str, Any]) -> dict[str, Any]:
     scores = {"primary": row.get("ap"), "secondary": row.get("ap50")}
     return {key: row[key] for key in row if key not in ("ap", "ap50")} | {"scores": scores}
-
-
-def read_calibration(path: Path) -> Calibration:
-    """Read and validate ``calibration.json``.
-
-    Raises:
-        BundleError: the file was changed, is of a later schema, or does not hold a calibration.
-    """
-    return read_sealed(path, Calibration, "run dyninfer calibrate again", SCHEMA_VERSION)
 
 
 def check_calibration(

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration, read_calibration
+from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration
+from dyninfer.bundle.calibration import SCHEMA_VERSION as CALIBRATION_SCHEMA
 from dyninfer.bundle.documents import dump_sealed, load_sealed, read_sealed
 from dyninfer.bundle.manifest import SCHEMA_VERSION, Manifest
 from dyninfer.errors import BundleError
@@ -104,17 +105,21 @@ class Bundle:
 
     def parity(self) -> dict[str, Any] | None:
         """What the last verification measured, or None when there was none."""
-        path = self.path / PARITY_FILE
-        return load_sealed(path) if path.exists() else None
+        return self._read(PARITY_FILE)
 
     def calibration(self) -> Calibration | None:
         """What the last calibration measured, or None when there was none."""
         path = self.path / CALIBRATION_FILE
-        return read_calibration(path) if path.exists() else None
+        if not path.exists():
+            return None
+        return read_sealed(path, Calibration, "run dyninfer calibrate again", CALIBRATION_SCHEMA)
 
     def router_record(self) -> dict[str, Any] | None:
         """How ``dyninfer fit-router`` fitted the routers, or None where it did not."""
-        path = self.path / ROUTER_FILE
+        return self._read(ROUTER_FILE)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
         return load_sealed(path) if path.exists() else None
 
     def write_parity(self, payload: Mapping[str, Any]) -> None:
@@ -151,7 +156,7 @@ class StageChecks:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._thread = ThreadPoolExecutor(1, "dyninfer-hash")
-        names = dict.fromkeys([*bundle.manifest.route.stages, *bundle.manifest.stages])
+        names = dict.fromkeys([*bundle.manifest.roles, *bundle.manifest.stages])
         self._checks = {name: self._thread.submit(self._check, name) for name in names}
 
     def _check(self, name: str) -> tuple[int, ...]:

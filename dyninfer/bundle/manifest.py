@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -105,6 +105,12 @@ class Way(Frozen):
         """The stage that makes the results."""
         return self.head or self.body
 
+    @property
+    def parts(self) -> dict[str, str]:
+        """The names of its stages by what they are, in the order they run."""
+        named = {"body": self.body, "router": getattr(self, "router", None), "head": self.head}
+        return {part: name for part, name in named.items() if name}
+
 
 class Exit(Way):
     """A way of a cascade: where images may leave. The last exit has no router."""
@@ -117,33 +123,12 @@ class StaticRoute(Way):
 
     kind: Literal["static"] = "static"
 
-    @property
-    def ways(self) -> tuple[Way, ...]:
-        """The only one."""
-        return (self,)
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Names of the stages in the order they run."""
-        return tuple(name for name in (self.body, self.head) if name)
-
 
 class CascadeRoute(Frozen):
     """Images leave at the first exit whose easiness reaches the threshold."""
 
     kind: Literal["cascade"] = "cascade"
     exits: Annotated[tuple[Exit, ...], Field(min_length=2)]
-
-    @property
-    def ways(self) -> tuple[Way, ...]:
-        """The exits, in the order they are reached."""
-        return self.exits
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Names of the stages in the order they run."""
-        parts = (name for e in self.exits for name in (e.body, e.router, e.head))
-        return tuple(name for name in parts if name)
 
 
 class SelectRoute(Frozen):
@@ -156,17 +141,6 @@ class SelectRoute(Frozen):
     kind: Literal["select"] = "select"
     chooser: str
     branches: Annotated[tuple[Way, ...], Field(min_length=2)]
-
-    @property
-    def ways(self) -> tuple[Way, ...]:
-        """The branches."""
-        return self.branches
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Names of the stages: the chooser, then branch by branch."""
-        parts = (name for branch in self.branches for name in (branch.body, branch.head))
-        return (self.chooser, *(name for name in parts if name))
 
 
 Route = Annotated[CascadeRoute | StaticRoute | SelectRoute, Field(discriminator="kind")]
@@ -208,7 +182,15 @@ class Manifest(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _from_schema_1(cls, payload: object) -> object:
-        return upgraded(payload) if isinstance(payload, dict) else payload
+        """Schema 1 had cascades and static routes, both as a list of exits."""
+        if not isinstance(payload, dict) or payload.get("schema_version") != 1:
+            return payload
+        new = {**payload, "schema_version": SCHEMA_VERSION}
+        match payload.get("route"):
+            case {"kind": "static", "exits": [{**only}]}:
+                kept = {key: only[key] for key in only if (key, only[key]) != ("router", None)}
+                new["route"] = {"kind": "static", **kept}
+        return new
 
     @property
     def use_options(self) -> Options:
@@ -223,7 +205,9 @@ class Manifest(Frozen):
     @property
     def ways(self) -> tuple[Way, ...]:
         """Every way of the route; results count them as ``exit_index``."""
-        return self.route.ways
+        if isinstance(self.route, StaticRoute):
+            return (self.route,)
+        return self.route.exits if isinstance(self.route, CascadeRoute) else self.route.branches
 
     @property
     def way_names(self) -> tuple[str, ...]:
@@ -232,47 +216,43 @@ class Manifest(Frozen):
         return tuple(f"{place} {index}" for index in range(len(self.ways)))
 
     @property
-    def deciders(self) -> tuple[str, ...]:
-        """Names of the stages whose output decides: routers, or the chooser."""
-        if isinstance(self.route, SelectRoute):
-            return (self.route.chooser,)
+    def _decisions(self) -> tuple[str | None, ...]:
+        """The stage whose output decides, wherever the route does; None where it is missing."""
         if isinstance(self.route, CascadeRoute):
-            return tuple(exit_.router for exit_ in self.route.exits if exit_.router)
-        return ()
+            return tuple(exit_.router for exit_ in self.route.exits[:-1])
+        return (self.route.chooser,) if isinstance(self.route, SelectRoute) else ()
 
     @property
-    def roles(self) -> dict[str, str]:
-        """What each stage of the route is, in words: ``body of exit 0``."""
-        roles = {}
-        if isinstance(self.route, SelectRoute):
-            roles[self.route.chooser] = "chooser"
-        for place, way in zip(self.way_names, self.ways, strict=True):
-            router = way.router if isinstance(way, Exit) else None
-            for role, name in (("body", way.body), ("router", router), ("head", way.head)):
-                if name:
-                    roles[name] = f"{role} of {place}"
-        return roles
+    def deciders(self) -> tuple[str, ...]:
+        """Names of the stages whose output decides: routers, or the chooser."""
+        return tuple(name for name in self._decisions if name)
 
     @property
     def routed(self) -> bool:
         """Whether the route has decisions and a stage for each of them."""
-        return bool(self.deciders) and all(step is not None for step in self._deciding)
+        return bool(self._decisions) and all(self._decisions)
 
     @property
-    def _deciding(self) -> tuple[str | None, ...]:
-        if isinstance(self.route, CascadeRoute):
-            return tuple(exit_.router for exit_ in self.route.exits[:-1])
-        return self.deciders
+    def roles(self) -> dict[str, str]:
+        """The route's stages in the order they run, and what each is: ``body of exit 0``."""
+        return dict(self._roles())
+
+    def _roles(self) -> Iterator[tuple[str, str]]:
+        if isinstance(self.route, SelectRoute):
+            yield self.route.chooser, "chooser"
+        for place, way in zip(self.way_names, self.ways, strict=True):
+            for part, name in way.parts.items():
+                yield name, f"{part} of {place}"
 
     @cached_property
     def image_tensors(self) -> Mapping[str, TensorSpec]:
         """The image inputs that stages of the route read, in the order they are needed."""
-        read = (spec for name in self.route.stages for spec in self.stages[name].inputs)
+        read = (spec for name in self.roles for spec in self.stages[name].inputs)
         return {spec.name: spec for spec in read if spec.name in self.image_inputs}
 
     @model_validator(mode="after")
     def _wiring(self) -> Manifest:
-        names = self.route.stages
+        names = [name for name, _ in self._roles()]
         if len(set(names)) < len(names):
             raise ValueError(f"the route names a stage twice: {', '.join(names)}")
         if clash := RESERVED & set(names):
@@ -344,33 +324,12 @@ class Manifest(Frozen):
 
     def stages_to(self, way: int) -> tuple[str, ...]:
         """Names of the stages that run for an image that takes this way, deciders included."""
-        names: list[str | None]
+        before = [self.route.chooser] if isinstance(self.route, SelectRoute) else []
         if isinstance(self.route, CascadeRoute):
-            passed = self.route.exits[: way + 1]
-            names = [name for exit_ in passed for name in (exit_.body, exit_.router)]
-        else:
-            names = [*self.deciders, self.ways[way].body]
-        return tuple(name for name in (*names, self.ways[way].head) if name)
+            earlier = (exit_.parts.items() for exit_ in self.route.exits[:way])
+            before = [name for parts in earlier for part, name in parts if part != "head"]
+        return (*before, *self.ways[way].parts.values())
 
     def macs_to(self, way: int) -> int:
         """Multiply-accumulates of an image that takes this way."""
         return sum(self.stages[name].macs for name in self.stages_to(way))
-
-
-def upgraded(payload: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of schema 1 as one of schema 2; any other as it is.
-
-    Schema 1 had cascades and static routes, both as a list of exits, and the published DynamicDet
-    evaluation for every detector.
-    """
-    if payload.get("schema_version", SCHEMA_VERSION) != 1:
-        return payload
-    new = {**payload, "schema_version": SCHEMA_VERSION}
-    route = payload.get("route")
-    if isinstance(route, dict) and route.get("kind") == "static":
-        exits = route.get("exits")
-        only = exits[0] if isinstance(exits, list) and len(exits) == 1 else None
-        if isinstance(only, dict):
-            kept = {key: value for key, value in only.items() if (key, value) != ("router", None)}
-            new["route"] = {"kind": "static", **kept}
-    return new

@@ -132,7 +132,7 @@ def summary_table(detector: Detector, results: Sequence[Answer]) -> Table:
     batch.
     """
     ran = {name for result in results for name in result.timings_ms}
-    order = (*BEFORE_STAGES, *detector.manifest.route.stages, *AFTER_STAGES)
+    order = (*BEFORE_STAGES, *detector.manifest.roles, *AFTER_STAGES)
     steps = [name for name in order if name in ran]
 
     def cells(group: Sequence[Answer]) -> list[str]:

@@ -117,7 +117,7 @@ def last_way_alone_ms(times: WayTimes, manifest: Manifest) -> float:
     last = times.step_ms[-1]
     alone_ms = sum(last[name] for name in (*stages_of(segments), PREPARE, POSTPROCESS))
     way = manifest.ways[-1]
-    earlier = set(manifest.route.stages) - {way.body, way.head}
+    earlier = set(manifest.roles) - {way.body, way.head}
     read = {spec.name for stage in earlier for spec in manifest.stages[stage].inputs}
     if any(read.intersection(step.images) for segment in segments for step in segment.steps):
         return alone_ms

@@ -159,7 +159,7 @@ def steps_for(
         wanted: names of tensors; image inputs need no step.
         way: of which way; None for the last stage of the route that makes each.
     """
-    order = manifest.route.stages if way is None else manifest.stages_to(way)
+    order = tuple(manifest.roles) if way is None else manifest.stages_to(way)
     return _makers(manifest, order, wanted)
 
 

@@ -111,7 +111,7 @@ class Session:
         self.points = decision_points(self.plan)
         self._speculative_head = speculative_head
         try:
-            for name in self.manifest.route.stages:
+            for name in self.manifest.roles:
                 self.engines[name] = self._open(bundle, name, build, checks)
         except BaseException:
             self.close()

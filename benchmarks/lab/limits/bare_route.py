@@ -34,7 +34,7 @@ class BareRoute:
                 shared_threads=False,
                 small=self.manifest.stages[name].macs <= SMALL_MACS,
             )
-            for name in self.manifest.route.stages
+            for name in self.manifest.roles
         }
 
     def bind(self, images: Mapping[str, npt.NDArray[Any]], ways: Sequence[int]) -> BoundRoute:

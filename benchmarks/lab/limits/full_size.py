@@ -56,7 +56,7 @@ def measure_loading(bundle: Path, rounds: int) -> list[LimitResult]:
         InputError: a process failed, or there are too few rounds.
     """
     opened = Bundle.open(bundle)  # reads every file
-    files = [str(opened.stage_path(name)) for name in opened.manifest.route.stages]
+    files = [str(opened.stage_path(name)) for name in opened.manifest.roles]
     runs = {what: partial(_opened_ms, what, bundle, files) for what in (OURS, THEIRS)}
     times = run_rounds(runs, rounds)
     return [

@@ -42,7 +42,7 @@ def test_no_call_is_refused(manifest: Manifest) -> None:
 
 def test_spans_of_a_mixed_call_add_up_to_its_time(manifest: Manifest) -> None:
     piece = slice_of(call_of(24, EASY, HARD))
-    spans = {span.name: span for span in span_times([piece], manifest.route.stages)}
+    spans = {span.name: span for span in span_times([piece], list(manifest.roles))}
     assert list(spans) == ["prepare", "first", "head", "second", "other"]
     assert {name: span.ms_per_image.value for name, span in spans.items()} == {
         "prepare": 1,

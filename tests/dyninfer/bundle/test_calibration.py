@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyninfer import BundleError, PolicyError
-from dyninfer.bundle.calibration import Calibration, check_calibration, read_calibration
-from dyninfer.bundle.documents import dump_sealed
+from dyninfer.bundle.calibration import SCHEMA_VERSION, Calibration, check_calibration
+from dyninfer.bundle.documents import dump_sealed, read_sealed
 from dyninfer.bundle.manifest import Precision
 from dyninfer.results.scores import Scores
 from dyninfer.routing.goals import Accuracy
@@ -28,6 +28,10 @@ BUNDLE = Path("night.dyn")
 def write(path: Path, payload: object) -> Path:
     path.write_text(dump_sealed(payload), encoding="utf-8")
     return path
+
+
+def read_calibration(path: Path) -> Calibration:
+    return read_sealed(path, Calibration, "run dyninfer calibrate again", SCHEMA_VERSION)
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_every_stage_runs_once_for_each_picture(write, tmp_path: Path) -> None:
         samples = load_samples(pictures, None, manifest.class_names, manifest.task)
         outcomes = run_samples(detector, samples)
         assert {name: e.run_count for name, e in detector.engines.items()} == dict.fromkeys(
-            manifest.route.stages, 3
+            manifest.roles, 3
         )
         # what the default policy would do is known without running it
         assert outcomes.taken.tolist() == [detector(path).exit_index for path in pictures]
