@@ -61,11 +61,8 @@ def device_target(library: Library, properties: DeviceProperties) -> BuildTarget
 class TensorRTBuilder:
     """Builds engines for one target. See :class:`dyninfer.builds.builder.Builder`.
 
-    Attributes:
-        library: the TensorRT to build with.
-        target: the GPUs to build for.
-        options: how to build; None for the usual way, with batches as large as are asked for.
-        active: makes the GPU to build on the current one, as :meth:`Cuda.active` does.
+    Without ``options`` in the usual way, with batches as large as are asked for. ``active`` makes
+    the GPU to build on the current one, as :meth:`Cuda.active` does.
 
     Raises:
         EngineBuildError: an option does not go with the library.

@@ -217,7 +217,8 @@ def _set_options(
     module = library.module
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-    if not library.keeps_types and precision is not Precision.FP32:
+    keeps_types = library.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
+    if not keeps_types and precision is not Precision.FP32:
         # an ONNX file cannot tell TensorRT 8 that it may compute in less than float32
         config.set_flag(module.BuilderFlag.FP16)
         if precision is Precision.INT8:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.base import Engine
 from dyninfer.engines.trt.cuda import Cuda
-from dyninfer.engines.trt.lane import GraphMaker, Lane, OutputMemory, Wiring
+from dyninfer.engines.trt.lane import GraphMaker, Lane
 from dyninfer.engines.trt.memory import DevicePlace, TrtTensor
 from dyninfer.engines.trt.opened import OpenedEngine, plan_pieces
 from dyninfer.engines.trt.workspace import TrtWorkspace
@@ -80,22 +80,25 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         opened, lanes = self._opened, workspace.lanes(self.name)
         scratch = workspace.scratch(opened.scratch_size)
         addresses = {**pointers, **{name: tensor.pointer for name, tensor in outputs.items()}}
-        unknown = {spec.name for spec in self.stage.outputs} - set(outputs)
-        wiring = Wiring(batch, tuple(addresses.items()), scratch.pointer, frozenset(unknown))
+        wiring = (batch, *addresses.items(), scratch.pointer)
         lane = lanes.get(wiring)
         if lane is None:
             if len(lanes) >= MAX_LANES:
                 workspace.cuda.synchronize(workspace.stream)
                 lanes.popitem(last=False)[1].close()
-            measured = {name: self._output_memory(name, workspace) for name in unknown}
-            lane = Lane(opened, wiring, scratch, measured, workspace.cuda, workspace.stream)
-            lanes[wiring] = lane
+            measured = {
+                spec.name: self._reserve(spec.name, workspace)
+                for spec in self.stage.outputs
+                if spec.name not in outputs
+            }
+            cuda, stream = workspace.cuda, workspace.stream
+            lane = lanes[wiring] = Lane(opened, batch, addresses, scratch, measured, cuda, stream)
         lanes.move_to_end(wiring)
         return lane
 
-    def _output_memory(self, name: str, workspace: TrtWorkspace) -> OutputMemory:
+    def _reserve(self, name: str, workspace: TrtWorkspace) -> Callable[[int], int]:
         key = (self.name, name, "measured")
-        return OutputMemory(lambda size: workspace.device_block(key, size).pointer)
+        return lambda size: workspace.device_block(key, size).pointer
 
     def _measured_outputs(self, lane: Lane, workspace: TrtWorkspace) -> dict[str, TrtTensor]:
         outputs = {}

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from dyninfer.engines.trt.cuda import Cuda
@@ -21,72 +20,47 @@ from dyninfer.errors import EngineRunError
 logger = logging.getLogger("dyninfer")
 
 
-@dataclass(frozen=True)
-class Wiring:
-    """What a lane is made for; lanes with the same wiring are the same.
+def make_allocator(base: Any, reserve: Callable[[int], int]) -> Any:
+    """An ``IOutputAllocator``: memory for an output whose size depends on the data, and its shape.
 
-    ``addresses`` are those of inputs and of outputs of known size, by name; ``measured`` are the
-    outputs whose size is known only after a run.
-    """
-
-    batch: int
-    addresses: tuple[tuple[str, int], ...]
-    scratch: int
-    measured: frozenset[str] = frozenset()
-
-
-class OutputMemory:
-    """Memory for an output whose size depends on the data, and the shape it came to.
-
-    TensorRT calls it while it runs a stage, and swallows what is raised there: a failure is kept.
-    """
-
-    def __init__(self, reserve: Callable[[int], int]) -> None:
-        self._reserve = reserve
-        self.pointer = 0
-        self.shape: tuple[int, ...] | None = None
-        self.failure: str | None = None
-
-    def begin(self) -> None:
-        """Forget the run before."""
-        self.shape = self.failure = None
-
-    def reallocate(self, size: int) -> int:
-        """Address of at least ``size`` bytes, 0 if there is no such memory."""
-        try:
-            self.pointer = self._reserve(size)
-        except EngineRunError as error:
-            self.failure = str(error)  # the error itself would keep everything around it alive
-            return 0
-        return self.pointer
-
-    def result(self, name: str) -> tuple[int, tuple[int, ...]]:
-        """Address and shape after a run that is over."""
-        if self.shape is None or not self.pointer:
-            raise EngineRunError(f"TensorRT did not tell the shape of output {name!r}")
-        return self.pointer, self.shape
-
-
-def make_allocator(base: Any, memory: OutputMemory) -> Any:
-    """An ``IOutputAllocator`` that hands out ``memory``; it must live as long as its context.
-
-    TensorRT 8.6 calls the first method, later versions the second.
+    ``reserve`` gives the address of so many bytes. TensorRT calls the allocator while it runs a
+    stage and swallows what is raised there: a failure is kept. It must live as long as its context.
     """
 
     class Allocator(base):  # type: ignore[misc]  # the base class is known only at run time
         def __init__(self) -> None:
             base.__init__(self)
+            self.pointer = 0
+            self.begin()
+
+        def begin(self) -> None:
+            """Forget the run before."""
+            self.shape: tuple[int, ...] | None = None
+            self.failure: str | None = None
 
         def reallocate_output(self, _name: str, _memory: int, size: int, _align: int) -> int:
-            return memory.reallocate(size)
+            """What TensorRT 8.6 calls; 0 if there is no such memory."""
+            try:
+                self.pointer = reserve(size)
+            except EngineRunError as error:
+                self.failure = str(error)  # the error itself would keep everything around it alive
+                return 0
+            return self.pointer
 
         def reallocate_output_async(
-            self, _name: str, _memory: int, size: int, _align: int, _stream: int
+            self, name: str, memory: int, size: int, align: int, _stream: int
         ) -> int:
-            return memory.reallocate(size)
+            """What later versions call."""
+            return self.reallocate_output(name, memory, size, align)
 
         def notify_shape(self, _name: str, shape: Any) -> None:
-            memory.shape = tuple(int(axis) for axis in shape)
+            self.shape = tuple(int(axis) for axis in shape)
+
+        def result(self, name: str) -> tuple[int, tuple[int, ...]]:
+            """Address and shape after a run that is over."""
+            if self.shape is None or not self.pointer:
+                raise EngineRunError(f"TensorRT did not tell the shape of output {name!r}")
+            return self.pointer, self.shape
 
     return Allocator()
 
@@ -138,15 +112,18 @@ class GraphMaker:
 class Lane:
     """A context whose shapes and addresses never change, so that its graph stays valid.
 
-    The first run enqueues, the second one captures a graph, later ones launch it.
+    The first run enqueues, the second one captures a graph, later ones launch it. ``addresses`` are
+    those of inputs and of outputs of known size, by name; ``measured`` gives memory to the outputs
+    whose size is known only after a run.
     """
 
     def __init__(
         self,
         engine: OpenedEngine,
-        wiring: Wiring,
+        batch: int,
+        addresses: Mapping[str, int],
         scratch: Block,
-        measured: Mapping[str, OutputMemory],
+        measured: Mapping[str, Callable[[int], int]],
         cuda: Cuda,
         stream: Any,
     ) -> None:
@@ -156,13 +133,12 @@ class Lane:
         self._handle = cuda.handle(stream)
         self._graph: Any | None = None
         self._runs = 0
-        self.measured = measured
         base = engine.library.module.IOutputAllocator
-        self._allocators = {name: make_allocator(base, m) for name, m in measured.items()}
-        self._context = engine.new_context(wiring.batch, self._handle, scratch)
-        for name, pointer in wiring.addresses:
+        self.measured = {name: make_allocator(base, give) for name, give in measured.items()}
+        self._context = engine.new_context(batch, self._handle, scratch)
+        for name, pointer in addresses.items():
             engine.require(self._context.set_tensor_address(name, pointer), f"address of {name!r}")
-        for name, allocator in self._allocators.items():
+        for name, allocator in self.measured.items():
             accepted = self._context.set_output_allocator(name, allocator)
             engine.require(accepted, f"output allocator of {name!r}")
         lacking = list(self._context.infer_shapes())
@@ -207,4 +183,4 @@ class Lane:
             self._cuda.destroy_graph(self._graph)
             self._graph = None
         del self._context
-        self._allocators.clear()
+        self.measured.clear()

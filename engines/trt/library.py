@@ -67,14 +67,6 @@ class Library:
         return sum(1 << int(getattr(known, name)) for name in names if hasattr(known, name))
 
     @property
-    def keeps_types(self) -> bool:
-        """Whether a network keeps the types of its ONNX file, so that no precision flag is needed.
-
-        TensorRT 8 computes in float32 unless a flag allows less, whatever the file says.
-        """
-        return self.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
-
-    @property
     def compute_capabilities(self) -> tuple[str, ...]:
         """What it builds for without having such a GPU, for example ("7.5", "8.6"); or nothing."""
         if not self.has("ComputeCapability"):

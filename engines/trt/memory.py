@@ -141,11 +141,6 @@ class Arena:
             for block in self._blocks.values()
         )
 
-    @property
-    def allocated_bytes(self) -> int:
-        """Size of all buffers together."""
-        return sum(block.size for block in self._blocks.values())
-
     def close(self) -> None:
         """Give everything back and let go of the stream, which must be idle."""
         self._stream = None
@@ -162,25 +157,17 @@ class DevicePlace:
     key: Hashable
 
 
+@dataclass(slots=True, eq=False)
 class TrtTensor:
     """Values with a shape. The first axis is the batch.
 
     A tensor over a host array (``array``) moves to the device when a stage first reads it, once.
     """
 
-    __slots__ = ("array", "dtype", "place", "shape")
-
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        place: DevicePlace | None,
-        array: npt.NDArray[Any] | None = None,
-    ) -> None:
-        self.shape = shape
-        self.dtype = dtype
-        self.place = place
-        self.array = array
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    place: DevicePlace | None
+    array: npt.NDArray[Any] | None = None
 
     @classmethod
     def over_array(cls, array: npt.NDArray[Any]) -> TrtTensor:

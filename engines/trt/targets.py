@@ -57,19 +57,10 @@ CURRENT = "current"
 
 @dataclass(frozen=True)
 class Preset:
-    """A kind of device by the name that ``--for`` takes.
+    """A kind of device by the name that ``--for`` takes, such as "rtx30".
 
-    Attributes:
-        name: for example "rtx30".
-        devices: examples.
-        compute_capability: for example "8.6".
-        last_tensorrt: the last TensorRT that supports it, or "current".
-        first_tensorrt: the first TensorRT that supports it, of those from 8.6 on.
-        cuda: toolkit versions that go with it.
-        precisions: those that it computes in.
-        memory_gb: how much its members have.
-        note: what else to know before building.
-        jetson: whether it is a Jetson, where JetPack brings TensorRT and engines are built.
+    ``last_tensorrt`` is the last TensorRT that supports it, or "current"; ``first_tensorrt`` the
+    first, of those from 8.6 on. On a Jetson JetPack brings TensorRT, and engines are built there.
     """
 
     name: str

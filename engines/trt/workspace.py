@@ -182,11 +182,6 @@ class TrtWorkspace:
         """See :meth:`dyninfer.engines.base.Workspace.device_spans`; waits for the last step."""
         return self.clock.spans()
 
-    @property
-    def allocated_bytes(self) -> int:
-        """Size of all buffers, on the device and on the host."""
-        return self._device.allocated_bytes + self._pinned.allocated_bytes
-
     def close(self) -> None:
         """Wait for the stream, then free contexts, events and the stream, and return buffers.
 

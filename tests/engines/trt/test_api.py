@@ -98,6 +98,6 @@ def test_what_the_library_says_of_itself() -> None:
 
     assert library.title == f"TensorRT-RTX {tensorrt_rtx.__version__}"
     assert library.has("IProgressMonitor")
-    assert library.keeps_types
+    assert library.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
     assert library.has("BuilderFlag.REQUIRE_USER_ALLOCATION")
     assert {"7.5", "8.0", "8.6", "8.9", "12.0"} <= set(library.compute_capabilities)
