@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import numpy.typing as npt
 
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.ort.runtime import SMALL_MACS, OrtDevice, open_session
 from dyninfer.routing.policy import Forced
 from dyninfer.runtime.arrays import ArrayRunner
@@ -50,30 +50,26 @@ class BareRoute:
         inputs = {spec.name: tensors[spec.name] for spec in stage.inputs}
         made = session.run(None, inputs)
         outputs = dict(zip((spec.name for spec in stage.outputs), made, strict=True))
-        route.add(session, stage, inputs, outputs)
+        binding = session.io_binding()
+        for tensor, array in inputs.items():
+            binding.bind_input(tensor, *_place(array))
+        for tensor, array in outputs.items():
+            binding.bind_output(tensor, *_place(array))
+        route.memory.extend((inputs, outputs))  # bindings know addresses only
+        route.runs.append((session, binding))
         return outputs
 
 
+@dataclass(frozen=True)
 class BoundRoute:
-    """Sessions and bindings in the order in which they run."""
+    """Sessions and bindings in the order in which they run, and the arrays that they use."""
 
-    def __init__(self) -> None:
-        self._runs: list[tuple[Any, Any]] = []
-        self.memory: list[Arrays] = []
-
-    def add(self, session: Any, stage: Stage, inputs: Arrays, outputs: Arrays) -> None:
-        """Add a session that reads and writes these arrays."""
-        binding = session.io_binding()
-        for spec in stage.inputs:
-            binding.bind_input(spec.name, *_place(inputs[spec.name]))
-        for spec in stage.outputs:
-            binding.bind_output(spec.name, *_place(outputs[spec.name]))
-        self.memory += [inputs, outputs]  # bindings know addresses only
-        self._runs.append((session, binding))
+    runs: list[tuple[Any, Any]] = field(default_factory=list)
+    memory: list[Arrays] = field(default_factory=list)
 
     def run(self) -> None:
         """Run all sessions, one after the other."""
-        for session, binding in self._runs:
+        for session, binding in self.runs:
             session.run_with_iobinding(binding)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from dyninfer.benchmarks.lab.limits.__main__ import main
+from dyninfer.benchmarks.lab.limits.__main__ import GROUPS, check_groups, main, measure_apart
 from dyninfer.benchmarks.lab.limits.record import (
     LimitResult,
     LimitsRecord,
@@ -88,3 +89,37 @@ def test_a_record_is_legible_at_80_columns() -> None:
     *_, head, rule, row = shown.get().split("\n\n")[0].splitlines()
     assert max(map(len, (head, rule, row))) <= 80
     assert "0.450 to 0.550" in shown.get()
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_group_measures_with_what_it_is_given(name: str) -> None:
+    group = GROUPS[name]
+    parameters = inspect.signature(group.measure).parameters
+    assert ("bundle" in parameters) == group.needs_bundle
+    assert "rounds" in parameters
+    assert group.rounds >= 2
+
+
+def test_groups_come_in_their_own_order_whatever_was_asked_first() -> None:
+    assert check_groups("engines, preprocessing") == ("preprocessing", "engines")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("", "no group of limits is named"), ("engine", "did you mean engines"), ("x", "expected")],
+)
+def test_groups_that_do_not_exist_are_refused(text: str, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        check_groups(text)
+
+
+def test_a_group_is_measured_in_a_process_of_its_own() -> None:
+    (result,) = measure_apart("preprocessing", Path("not needed"), 2)
+    assert result.key == "preprocessing"
+    assert result.measured.rounds == 2
+    assert all(len(times) == 2 for times in result.times_ms.values())
+
+
+def test_what_a_group_refuses_reaches_the_caller() -> None:
+    with pytest.raises(InputError, match="paired"):
+        measure_apart("preprocessing", Path("not needed"), 1)
