@@ -25,12 +25,12 @@ class EnergyLog:
     Only slices that count are read. A meter counts the whole package or board, so what else runs
     is in the figure; ``idle_watts`` is taken off for as long as the slice lasted. A meter that
     fails once is not asked again, and then there are no figures at all: those of a part of the
-    rounds would not be fair to all scenarios.
+    rounds would not be fair to all scenarios. Without a meter, ``failure`` says why from the start.
     """
 
-    meter: EnergyMeter
-    idle_watts: float
-    _failure: str = ""
+    meter: EnergyMeter | None
+    idle_watts: float = 0.0
+    failure: str = ""
     _used: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
     _rows: list[tuple[tuple[float, ...], float]] = field(default_factory=list)
 
@@ -45,12 +45,12 @@ class EnergyLog:
 
     def _read(self) -> float | None:
         """Joules so far; None from the first failure on."""
-        if self._failure:
+        if self.meter is None or self.failure:
             return None
         try:
             return self.meter.joules()
         except DyninferError as error:
-            self._failure = str(error)
+            self.failure = str(error)
             return None
 
     def _note(self, scenario: Scenario, exits: int, piece: Slice, used: float) -> None:
@@ -64,40 +64,21 @@ class EnergyLog:
 
     def of(self, scenario: Scenario) -> float | None:
         """Joules of an image of the scenario, above idle; None where it was not measured."""
-        if self._failure or scenario.name not in self._used:
+        if self.failure or scenario.name not in self._used:
             return None
         joules, seconds, images = np.sum(self._used[scenario.name], axis=0).tolist()
         return joules_per_image(joules, seconds, self.idle_watts, int(images)) if images else None
 
     def by_exit(self) -> tuple[Energy | None, str]:
         """Joules of an image at each exit, from slices of batch 1; or None, and why."""
-        if self._failure:
-            return None, self._failure
+        if self.meter is None or self.failure:
+            return None, self.failure
         shares, joules = [row for row, _ in self._rows], [own for _, own in self._rows]
         try:
             found = joules_by_exit(shares, joules)
         except InputError as error:
             return None, str(error)
         return Energy(self.meter.source, self.idle_watts, found), ""
-
-
-@dataclass(frozen=True)
-class NoEnergy:
-    """What stands in for an :class:`EnergyLog` where there is no meter, with the ``reason``."""
-
-    reason: str
-
-    def read_around(self, _scenario: Scenario, _exits: int, run: Callable[[], Slice]) -> Slice:
-        """Run a slice."""
-        return run()
-
-    def of(self, _scenario: Scenario) -> float | None:
-        """None."""
-        return None
-
-    def by_exit(self) -> tuple[Energy | None, str]:
-        """None, and why."""
-        return None, self.reason
 
 
 def joules_per_image(total_joules: float, seconds: float, idle_watts: float, images: int) -> float:

@@ -6,9 +6,9 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from dyninfer.images.reading import PathOrImage
 from dyninfer.results.answers import Answer
@@ -22,29 +22,18 @@ _MARGIN_NS = 200_000
 Detect = Callable[[list[PathOrImage]], list[Answer]]
 
 
-class Clock(Protocol):
-    """What a caller waits by."""
+class WallClock:
+    """What a caller waits by: ``perf_counter_ns``, and sleep."""
 
     def now_ns(self) -> int:
         """Nanoseconds since a moment that does not change."""
-        ...
-
-    def wait_until(self, moment_ns: int) -> None:
-        """Return at ``moment_ns``, or at once where it has passed."""
-        ...
-
-
-class WallClock:
-    """``perf_counter_ns``, and sleep."""
-
-    def now_ns(self) -> int:
-        """See :class:`Clock`."""
         return time.perf_counter_ns()
 
     def wait_until(self, moment_ns: int) -> None:
-        """Sleep, but for the last fifth of a millisecond, in which the thread only yields.
+        """Return at ``moment_ns``, or at once where it has passed.
 
-        Spinning all the wait would keep clocks up that in life go down between calls.
+        Sleeps, but for the last fifth of a millisecond, in which the thread only yields: spinning
+        all the wait would keep clocks up that in life go down between calls.
         """
         left = moment_ns - time.perf_counter_ns() - _MARGIN_NS
         if left > 0:
@@ -120,12 +109,11 @@ class _Run:
 
     detect: Detect
     batches: Iterator[tuple[list[PathOrImage], int | None]]
-    clock: Clock
+    clock: WallClock
     start_ns: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
     calls: list[TimedCall] = field(default_factory=list)
-    failure: BaseException | None = None
 
     def work(self) -> None:
         """Make calls until none is left."""
@@ -147,21 +135,13 @@ class _Run:
             steps = tuple(result.timings_ms for result in found)
             self.calls.append(TimedCall(planned, free, start, end, exits, steps))
 
-    def work_in_thread(self) -> None:
-        """Do :meth:`work`; what goes wrong is kept for the thread that waits."""
-        try:
-            self.work()
-        except BaseException as error:
-            self.failure = error
-            self.stop.set()
-
 
 def run_slice(
     detect: Detect,
     batches: Sequence[list[PathOrImage]],
     rate_per_s: float | None = None,
     callers: int = 1,
-    clock: Clock | None = None,
+    clock: WallClock | None = None,
 ) -> Slice:
     """Make the calls, each by the first caller that is free.
 
@@ -191,19 +171,14 @@ def run_slice(
 
 
 def _run_threads(run: _Run, callers: int) -> None:
-    threads = [threading.Thread(target=run.work_in_thread) for _ in range(callers)]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:  # also when somebody presses Ctrl-C: no thread must use engines that are closed
-        run.stop.set()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
-    if run.failure is not None:
-        raise run.failure
+    with ThreadPoolExecutor(callers) as pool:
+        try:
+            working = [pool.submit(run.work) for _ in range(callers)]
+            wait(working, return_when=FIRST_EXCEPTION)
+        finally:  # also when somebody presses Ctrl-C: no thread must use engines that are closed
+            run.stop.set()
+    for each in working:
+        each.result()
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from math import comb
 import numpy as np
 
 from dyninfer.benchmarks.latency.scenario_record import Distribution, Estimate
-from dyninfer.errors import InputError
 from dyninfer.types import Float64Array, Int64Array
 
 CONFIDENCE = 0.95
@@ -56,12 +55,7 @@ def draw_rounds(rounds: int) -> Int64Array:
     by one would make intervals too narrow, so rounds are drawn (the cluster bootstrap: Davison
     and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). With ten rounds
     an interval holds the truth in about 90 to 95 % of all runs.
-
-    Raises:
-        InputError: there is no round.
     """
-    if rounds < 1:
-        raise InputError("there is no round to take figures of, expected at least one")
     rng = np.random.default_rng(SEED)
     return rng.multinomial(rounds, np.full(rounds, 1 / rounds), size=RESAMPLES)
 
@@ -77,30 +71,10 @@ def estimate_of(value: float, drawn: Float64Array, confidence: float = CONFIDENC
 
 
 def ratio_estimate(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
-    """The ratio of two sums over rounds, such as milliseconds by images.
-
-    Raises:
-        InputError: there is no round.
-    """
+    """The ratio of two sums over one round or more, such as milliseconds by images."""
     above, below = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
     counts = draw_rounds(len(above))
     return estimate_of(float(above.sum() / below.sum()), (counts @ above) / (counts @ below))
-
-
-def quantiles_of_repeated(
-    ordered: Float64Array, repeats: Int64Array, quantiles: Sequence[float]
-) -> Float64Array:
-    """Quantiles of values that occur more than once, or not at all, without writing them out.
-
-    Equal to ``numpy.quantile(numpy.repeat(ordered, repeats), quantiles)``: linear interpolation
-    between neighbours. The values (N,) rise, and some of the ``repeats`` (N,) are not 0.
-    """
-    reached = repeats.cumsum()
-    ranks = np.asarray(quantiles) * (reached[-1] - 1)
-    below = np.floor(ranks)
-    first = ordered[reached.searchsorted(below, side="right")]
-    then = ordered[reached.searchsorted(np.ceil(ranks), side="right")]
-    return np.asarray(first + (then - first) * (ranks - below), np.float64)
 
 
 def inverse(estimate: Estimate, of: float = 1.0) -> Estimate:
@@ -111,22 +85,14 @@ def inverse(estimate: Estimate, of: float = 1.0) -> Estimate:
 def distribution(rounds_ms: Sequence[Sequence[float]]) -> Distribution:
     """Where the calls of all rounds lie; quantiles interpolate linearly between calls.
 
-    Rounds without a call are left out.
-
-    Raises:
-        InputError: there is no call.
+    Rounds without a call are left out; one at least has some.
     """
     rounds = [np.asarray(calls, np.float64) for calls in rounds_ms if len(calls)]
-    if not rounds:
-        raise InputError("there are no calls to summarise, expected at least one")
     calls = np.concatenate(rounds)
-    order = np.argsort(calls, kind="stable")
-    ordered = calls[order]
-    round_of = np.repeat(np.arange(len(rounds)), [len(each) for each in rounds])[order]
+    round_of = np.repeat(np.arange(len(rounds)), [len(each) for each in rounds])
     counts = draw_rounds(len(rounds))
-    drawn = np.array([_figures(ordered, repeats[round_of]) for repeats in counts])
-    whole = _figures(ordered, np.ones(len(calls), np.int64))
-    mean, median, *tails = map(estimate_of, whole.tolist(), drawn.T)
+    drawn = np.array([_figures(np.repeat(calls, repeats[round_of])) for repeats in counts])
+    mean, median, *tails = map(estimate_of, _figures(calls).tolist(), drawn.T)
     supported = [
         tail if supports(len(calls), quantile) else None
         for quantile, tail in zip(_PERCENTILES[1:], tails, strict=True)
@@ -135,10 +101,9 @@ def distribution(rounds_ms: Sequence[Sequence[float]]) -> Distribution:
     return Distribution(len(calls), mean, *ends, median, *supported)
 
 
-def _figures(ordered: Float64Array, repeats: Int64Array) -> Float64Array:
-    """Mean and percentiles of calls of which each occurs so often."""
-    mean = (ordered @ repeats) / repeats.sum()
-    return np.array([mean, *quantiles_of_repeated(ordered, repeats, _PERCENTILES)])
+def _figures(calls: Float64Array) -> Float64Array:
+    """Mean and percentiles."""
+    return np.array([calls.mean(), *np.quantile(calls, _PERCENTILES)])
 
 
 def permutation_p(old: Rounds, new: Rounds) -> float:
@@ -148,12 +113,7 @@ def permutation_p(old: Rounds, new: Rounds) -> float:
     that was disturbed weighs no more than its rank. The labels are shuffled
     :data:`PERMUTATIONS` times; p counts the order that was found as one of them, so that it is
     never 0 (Phipson and Smyth, "Permutation p-values should never be zero", 2010).
-
-    Raises:
-        InputError: one of the two has no round.
     """
-    if not len(old) or not len(new):
-        raise InputError("a run has no rounds, expected at least one in each")
     ranks = _ranks(np.concatenate([np.asarray(old, np.float64), np.asarray(new, np.float64)]))
     found = float(ranks[len(old) :].sum())
     drawn = _shuffles(len(old), len(new)) @ ranks
@@ -172,13 +132,8 @@ def p_beyond(
     above the old ones times that, and the reverse below (a shifted two-sample test, as in tests
     of equivalence; Wellek, "Testing Statistical Hypotheses of Equivalence and Noninferiority",
     2010). Doubled, since the data choose the edge; 1 where the summary is within the tolerance.
-
-    Raises:
-        InputError: one of the two has no round.
     """
     before, after = np.asarray(old, np.float64), np.asarray(new, np.float64)
-    if not len(before) or not len(after):
-        raise InputError("a run has no rounds, expected at least one in each")
     ratio, edge = float(summary(after) / summary(before)), 1 + tolerance
     if ratio > edge:
         return min(1.0, 2 * permutation_p(before * edge, after))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from dyninfer.benchmarks.latency.scenario_record import (
     ExitTime,
@@ -75,17 +74,10 @@ def _exit_time(index: int, slices: Sequence[Slice], exits: Sequence[int]) -> Exi
     )
 
 
-@dataclass(frozen=True)
-class SliceSpans:
-    """Milliseconds of each span in a slice, all images together, and how many had it."""
+def spans_of_slice(piece: Slice) -> tuple[Mapping[str, float], Mapping[str, int]]:
+    """Milliseconds of each span, all images together, and how many had it.
 
-    ms: Mapping[str, float]
-    images: Mapping[str, int]
-
-
-def spans_of_slice(piece: Slice) -> SliceSpans:
-    """Sum the steps of all images; ``other`` is what their calls took beyond them.
-
+    ``other`` is what their calls took beyond the steps of their images.
     On a GPU the device's own times can overlap with the host's, so that the steps add up to more
     than the call; nothing is left then.
     """
@@ -100,18 +92,18 @@ def spans_of_slice(piece: Slice) -> SliceSpans:
                 own += spent
         ms[OTHER] += max(0.0, call.wall_ms - own)
     images[OTHER] = piece.images
-    return SliceSpans(ms, images)
+    return ms, images
 
 
 def span_times(slices: Sequence[Slice], stages: Sequence[str]) -> tuple[SpanTime, ...]:
     """The spans of a scenario, in the order in which they happen; of a slice for each round."""
     found = [spans_of_slice(piece) for piece in slices]
     images = [piece.images for piece in slices]
-    names = {name for spans in found for name in spans.ms}
+    names = {name for ms, _ in found for name in ms}
     times = []
     for name in in_order(names, stages):
-        spent = [spans.ms.get(name, 0.0) for spans in found]
-        count = sum(spans.images.get(name, 0) for spans in found)
+        spent = [ms.get(name, 0.0) for ms, _ in found]
+        count = sum(had.get(name, 0) for _, had in found)
         times.append(
             SpanTime(
                 name=name,

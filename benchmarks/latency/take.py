@@ -19,7 +19,7 @@ from dyninfer.benchmarks.latency.against import (
     reason_of,
 )
 from dyninfer.benchmarks.latency.effort import Effort
-from dyninfer.benchmarks.latency.energy_log import EnergyLog, NoEnergy
+from dyninfer.benchmarks.latency.energy_log import EnergyLog
 from dyninfer.benchmarks.latency.model import TooFewScenarios, fit
 from dyninfer.benchmarks.latency.pictures import BenchPictures, describe_pictures, plain_pictures
 from dyninfer.benchmarks.latency.record import (
@@ -194,26 +194,26 @@ def _opened(request: BenchRequest) -> Iterator[Detector]:
 
 
 @contextmanager
-def _metered(device: str, request: BenchRequest, on_step: OnStep) -> Iterator[EnergyLog | NoEnergy]:
+def _metered(device: str, request: BenchRequest, on_step: OnStep) -> Iterator[EnergyLog]:
     """A log of the energy, once it is known what the machine uses with open engines at rest."""
     meter, reason = find_energy_meter(device)
     if meter is None:
-        yield NoEnergy(reason)
+        yield EnergyLog(None, failure=reason)
         return
-    log: EnergyLog | NoEnergy
+    log = EnergyLog(meter)
     try:
         on_step("measuring the power at rest", 0, 1)
         try:
-            log = EnergyLog(meter, measure_idle_watts(meter, request.effort.idle_seconds))
+            log.idle_watts = measure_idle_watts(meter, request.effort.idle_seconds)
         except DyninferError as error:
-            log = NoEnergy(str(error))
+            log.failure = str(error)
         yield log
     finally:
         meter.close()
 
 
 def _measure(
-    detector: Detector, request: BenchRequest, energy: EnergyLog | NoEnergy, on_step: OnStep
+    detector: Detector, request: BenchRequest, energy: EnergyLog, on_step: OnStep
 ) -> tuple[tuple[ScenarioResult, ...], tuple[float, ...]]:
     """The scenarios' results, and the yardstick's time in every round."""
     manifest, effort = detector.manifest, request.effort

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from dyninfer.benchmarks.latency.energy_log import (
     EnergyLog,
-    NoEnergy,
     joules_by_exit,
     joules_per_image,
 )
@@ -102,7 +101,7 @@ def test_a_meter_that_fails_once_costs_its_own_figures_and_nothing_else(failing:
 
 def test_without_a_meter_slices_run_all_the_same() -> None:
     piece = Slice((), 1.0)
-    log = NoEnergy("no meter")
+    log = EnergyLog(None, failure="no meter")
     assert log.read_around(EASY, 2, lambda: piece) is piece
     assert log.of(EASY) is None
     assert log.by_exit() == (None, "no meter")

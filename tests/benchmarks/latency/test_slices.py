@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dyninfer.benchmarks.latency import slices
 from dyninfer.benchmarks.latency.slices import WallClock, due_times_ns, frozen_garbage, run_slice
 from dyninfer.results.answers import Detections
 
@@ -137,18 +138,13 @@ def test_what_goes_wrong_in_a_thread_is_raised_and_all_threads_have_ended() -> N
     assert threading.active_count() == before
 
 
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_an_interruption_ends_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     before = threading.active_count()
-    own_join = threading.Thread.join
-    pressed: list[bool] = []
-
-    def join(thread: threading.Thread, timeout: float | None = None) -> None:
-        if not pressed:
-            pressed.append(True)
-            raise KeyboardInterrupt
-        own_join(thread, timeout)
-
-    monkeypatch.setattr(threading.Thread, "join", join)
+    monkeypatch.setattr(slices, "wait", interrupted)
     calls: list[int] = []
 
     def detect(_pictures: list) -> list[Detections]:

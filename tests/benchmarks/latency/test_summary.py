@@ -89,7 +89,7 @@ def test_spans_never_fall_short_of_the_time_per_image(
 
 def test_other_is_never_negative_where_devices_and_host_overlap() -> None:
     piece = slice_of(call_of(5, (0, {"first": 9.0})), call_of(5, (0, {"first": 1.0})))
-    assert spans_of_slice(piece).ms["other"] == 4
+    assert spans_of_slice(piece)[0]["other"] == 4
 
 
 def test_spans_are_told_in_the_order_in_which_they_happen() -> None:
