@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 
@@ -114,15 +112,3 @@ class LastExitContender(Contender):
         )
         (group,) = execute(self._plan, runner, 1, AlwaysHard()).groups
         return dict(group.outputs)
-
-
-def stage_files(path: Path, precision: str | None) -> dict[str, Path]:
-    """Stage -> the ONNX file that ONNX Runtime runs it from: the bundle's, or a conversion's.
-
-    Raises:
-        EngineBuildError: no build holds this precision.
-    """
-    bundle = Bundle.open(path)
-    with closing(open_backend("onnxruntime")) as backend:
-        build = choose_build(bundle, backend, precision, 1, may_build=False)
-        return {name: stage_file(bundle, name, build) for name in bundle.manifest.stages}

@@ -17,7 +17,6 @@ from dyninfer.benchmarks.baselines.setup import (
     Arrays,
     CallKind,
     Contender,
-    Kind,
     Setup,
     read_inputs,
 )
@@ -34,7 +33,7 @@ INPUT_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 CHANNELS = 3
 
 
-def open_ordinary(path: str, engine: EngineChoice, options: Any = None) -> Any:
+def open_ordinary(path: str, engine: EngineChoice) -> Any:
     """A session with default options on the device that dyninfer runs on.
 
     On a GPU, ONNX Runtime's CUDA or TensorRT provider; not yet run there by this project.
@@ -43,7 +42,7 @@ def open_ordinary(path: str, engine: EngineChoice, options: Any = None) -> Any:
         BackendUnavailable: ONNX Runtime lacks the provider, or fell back to another.
     """
     device = parse_device(engine.device or "cpu", engine.provider)
-    session = ort.InferenceSession(path, options, providers=device.providers)
+    session = ort.InferenceSession(path, providers=device.providers)
     wanted = device.providers[0] if device.device_type == "cpu" else device.providers[0][0]
     if wanted not in session.get_providers():
         raise BackendUnavailable(
@@ -56,16 +55,11 @@ def open_ordinary(path: str, engine: EngineChoice, options: Any = None) -> Any:
 class SingleGraphContender(Contender):
     """One ONNX graph with an ``If``, in ONNX Runtime with its default session options.
 
-    With ``IF_SHARED_POOL`` it uses the process-wide thread pool; the default is a pool of its
-    own. ``engines`` binds input and outputs, so that no array is made for a run.
+    ``engines`` binds input and outputs, so that no array is made for a run.
     """
 
     def __init__(self, setup: Setup) -> None:
-        options = ort.SessionOptions()
-        if setup.kind is Kind.IF_SHARED_POOL:
-            ort.set_global_thread_pool_sizes(0, 1)
-            options.use_per_session_threads = False
-        self._session = open_ordinary(setup.model, setup.engine, options)
+        self._session = open_ordinary(setup.model, setup.engine)
         self._inputs = read_inputs(setup)
         self._bound: list[Arrays] = []
 

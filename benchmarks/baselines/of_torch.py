@@ -108,7 +108,7 @@ def _modules(setup: Setup, bundle: Bundle) -> tuple[Mapping[str, Any], str]:
     if manifest.family == CASCADE.name:
         raise BackendUnavailable(f"{manifest.name} was made from ONNX files, not from PyTorch")
     sources = find_sources(manifest, bundle.path, [Path(path) for path in setup.sources])
-    stages, note = source_stages(bundle, sources, Path(setup.config) if setup.config else None), ""
+    stages, note = source_stages(bundle, sources), ""
     if setup.kind is not Kind.EAGER:
         folded = family_of(bundle).fold(stages, manifest)
         note = "" if folded else f"{manifest.family} models are run without folding"

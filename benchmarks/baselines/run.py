@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from dyninfer.benchmarks.baselines import names as known
-from dyninfer.benchmarks.baselines.agreement import TOLERANCE, largest_difference
 from dyninfer.benchmarks.baselines.child import ChildError
 from dyninfer.benchmarks.baselines.contest import (
     SETTLE_MS,
@@ -18,18 +16,24 @@ from dyninfer.benchmarks.baselines.contest import (
     Entry,
     measure_memory,
 )
-from dyninfer.benchmarks.baselines.prepare import Contestants
-from dyninfer.benchmarks.baselines.results import DYNINFER, labels_of, ratios_of, times_of
-from dyninfer.benchmarks.baselines.setup import Arrays, CallKind, Kind, Setup
+from dyninfer.benchmarks.baselines.contestants import (
+    DYNINFER,
+    TOLERANCE,
+    Contestants,
+    labels_of,
+    largest_difference,
+    ratios_of,
+    times_of,
+)
+from dyninfer.benchmarks.baselines.setup import Arrays, Kind, Setup, check_names
 from dyninfer.benchmarks.latency.record import Baselines, ContenderMemory
 from dyninfer.builds.spec import plan_precision
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.errors import DyninferError, InputError
-from dyninfer.evaluation.interleaved import MIN_PAIRS, quantiles
+from dyninfer.evaluation.interleaved import MIN_PAIRS
 from dyninfer.runtime.engine_choice import EngineChoice
 
-PILOT_ROUNDS = 4
 ROUNDS = 20
 Progress = Callable[[str, int, int], object]
 """Called with what is being done, how much of it is done, and how much it is in all."""
@@ -58,7 +62,7 @@ def run_baselines(
 
     Args:
         bundle: its folder.
-        names: see :func:`dyninfer.benchmarks.baselines.names.check_names`.
+        names: see :func:`dyninfer.benchmarks.baselines.setup.check_names`.
         sources: files and folders in which the bundle's PyTorch sources are looked for; then the
             working folder and the bundle's.
         rounds: runs of every contender for each way, at least 2.
@@ -73,7 +77,7 @@ def run_baselines(
         InputError: a name is unknown, or there are too few rounds.
         DyninferError: dyninfer itself cannot be run.
     """
-    wanted = known.check_names(names)
+    wanted = check_names(names)
     if rounds < MIN_PAIRS:
         raise InputError(f"{rounds} rounds were asked for, expected at least {MIN_PAIRS}")
     with tempfile.TemporaryDirectory(prefix="dyninfer-baselines-") as folder:
@@ -107,7 +111,10 @@ class _Run:
         labels = labels_of(wanted)
         for number, name in enumerate(wanted):
             self.progress("preparing", number, len(wanted))
-            self._prepare(name, labels[name])
+            try:
+                self.chosen[labels[name]] = self.plan.setup_of(name)
+            except DyninferError as error:
+                self.unavailable[labels[name]] = str(error)
         samples = self._time_all()
         measured = self._measure_memory() if memory else ()
         return Baselines(
@@ -119,32 +126,6 @@ class _Run:
             differences=self.differences,
             notes=self.notes,
         )
-
-    def _prepare(self, name: str, label: str) -> None:
-        """Choose what a baseline opens."""
-        try:
-            setups = self.plan.setups_of(name)
-            self.chosen[label] = setups[0] if len(setups) == 1 else self._faster(label, setups)
-        except DyninferError as error:
-            self.unavailable[label] = str(error)
-
-    def _faster(self, label: str, setups: Sequence[Setup]) -> Setup:
-        """The setup with the smaller sum of medians over all ways, by a short contest."""
-        by_name = {setup.kind.value: setup for setup in setups}
-        with Contest() as pilot:
-            for name, setup in by_name.items():
-                pilot.open(name, setup, self.plan.environment)
-            total_ms = dict.fromkeys(pilot.workers, 0.0)
-            for way in range(len(self.way_names)):
-                entries = [Entry(name, CallKind.ENGINES) for name in pilot.workers]
-                for found in pilot.time_in_turns(entries, way, PILOT_ROUNDS, self.settle_ms):
-                    total_ms[found.entry.contender] += quantiles(found.times_ms).median_ms
-            left = {name: ms for name, ms in total_ms.items() if name in pilot.workers}
-        if not left:
-            raise ChildError(next(iter(pilot.unavailable.values())))
-        best = min(left, key=lambda name: left[name])
-        self.notes[label] = f"{best}: the faster of {' and '.join(left)} in a pilot"
-        return by_name[best]
 
     def _time_all(self) -> list[ContestTimes]:
         with Contest(DYNINFER) as contest:

@@ -1,15 +1,18 @@
-"""What a contender is, and what its process needs to open it."""
+"""The baselines that there are, by name; what a contender is, and what its process opens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from dyninfer.errors import InputError
 from dyninfer.runtime.engine_choice import EngineChoice
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -22,12 +25,29 @@ FORCING_BIAS = 1e9
 """What makes a chooser's score the largest."""
 
 
+SINGLE_GRAPH = "single-graph-if"
+LAST_EXIT = "always-last-exit"
+IN_PYTORCH = frozenset({"pytorch-eager", "pytorch-folded", "torch-compile"})
+ALL = "all"
+ONNX_SUFFIX = ".onnx"
+
+NAMES: Mapping[str, str] = {
+    SINGLE_GRAPH: "the same stages in one ONNX graph with an If, ONNX Runtime's default options",
+    LAST_EXIT: "the last exit or branch alone, without what decides and without earlier heads; "
+    "dyninfer's own engines",
+    "naive": "the same stages in ordinary ONNX Runtime sessions, NumPy arrays between them",
+    "pytorch-eager": "the PyTorch model as it comes from the checkpoint",
+    "pytorch-folded": "the PyTorch model, batch norm and branches folded into the convolutions",
+    "torch-compile": "torch.compile of the folded PyTorch model, compile time not counted",
+}
+"""Name -> what it is. Any ONNX detector can stand beside them, by its path."""
+
+
 class Kind(str, Enum):
-    """A way to run the detector; a baseline that is opened in one way has its name here."""
+    """A way to run the detector: a baseline's name, or what is not one of :data:`NAMES`."""
 
     DYNINFER = "dyninfer"
-    IF_OWN_POOL = "if-own-pool"
-    IF_SHARED_POOL = "if-shared-pool"
+    SINGLE_GRAPH = "single-graph-if"
     LAST_EXIT = "always-last-exit"
     NAIVE = "naive"
     EAGER = "pytorch-eager"
@@ -36,14 +56,9 @@ class Kind(str, Enum):
     FOREIGN = "foreign"
 
     @property
-    def is_pytorch(self) -> bool:
-        """Whether PyTorch runs it."""
-        return self in (Kind.EAGER, Kind.FOLDED, Kind.COMPILED)
-
-    @property
     def calls(self) -> tuple[CallKind, ...]:
         """The kinds of call that it has."""
-        bound = (Kind.DYNINFER, Kind.IF_OWN_POOL, Kind.IF_SHARED_POOL, Kind.LAST_EXIT)
+        bound = (Kind.DYNINFER, Kind.SINGLE_GRAPH, Kind.LAST_EXIT)
         return (CallKind.API, CallKind.ENGINES) if self in bound else (CallKind.API,)
 
 
@@ -69,7 +84,6 @@ class Setup:
         engine: device, provider and, for the bundle's own engines, backend and precision.
         stage_files: for ``naive``: stage -> its ONNX file.
         sources: for PyTorch: files and folders in which the bundle's sources are looked for.
-        config: for PyTorch: the configuration that was given to the export, if any.
         cores: how many PyTorch may use.
     """
 
@@ -80,7 +94,6 @@ class Setup:
     cores: int
     stage_files: Mapping[str, str] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
-    config: str | None = None
 
 
 class Contender(Protocol):
@@ -107,3 +120,32 @@ def read_inputs(setup: Setup) -> Arrays:
     """The prepared image inputs that every contender of a contest gets."""
     with np.load(setup.inputs) as arrays:
         return dict(arrays)
+
+
+def is_onnx_file(name: str) -> bool:
+    """Whether a baseline is meant as a detector's file."""
+    return name.lower().endswith(ONNX_SUFFIX)
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The baselines that are meant, each once, in the order they were named.
+
+    Args:
+        names: keys of :data:`NAMES`, ``all`` of them, paths that end in ``.onnx``.
+
+    Raises:
+        InputError: a name is unknown (the nearest known one is told), or a file is not there.
+    """
+    chosen: list[str] = []
+    for name in names:
+        if is_onnx_file(name):
+            if not Path(name).is_file():
+                raise InputError(f"{name} is not a file; expected the path of an ONNX detector")
+        elif name != ALL and name not in NAMES:
+            near = difflib.get_close_matches(name, [*NAMES, ALL], n=1, cutoff=0)
+            raise InputError(
+                f"baseline {name!r} is unknown, nearest is {near[0]!r}; expected "
+                f"{', '.join(NAMES)}, {ALL}, or the path of an {ONNX_SUFFIX} file"
+            )
+        chosen += NAMES if name == ALL else [name]
+    return tuple(dict.fromkeys(chosen))

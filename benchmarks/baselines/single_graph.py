@@ -57,17 +57,11 @@ def build_single_graph(bundle: Bundle, files: Mapping[str, Path] | None = None) 
     return model
 
 
-def write_single_graph(bundle: Bundle, path: Path, files: Mapping[str, Path] | None = None) -> Path:
-    """Build the graph and save it to ``path``, which is returned."""
-    path.write_bytes(build_single_graph(bundle, files).SerializeToString())
-    return path
-
-
 def write_on_command(command: Message) -> Message:
     """``{"bundle": FOLDER, "output": FILE, "files": {STAGE: FILE}}`` -> an empty answer."""
     bundle = Bundle.open(command["bundle"], check_files=False)
     files = {name: Path(file) for name, file in command["files"].items()}
-    write_single_graph(bundle, Path(command["output"]), files)
+    Path(command["output"]).write_bytes(build_single_graph(bundle, files).SerializeToString())
     return {}
 
 

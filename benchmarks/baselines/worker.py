@@ -15,7 +15,14 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from dyninfer.benchmarks.baselines.child import Message, serve
-from dyninfer.benchmarks.baselines.setup import Action, CallKind, Contender, Kind, Setup
+from dyninfer.benchmarks.baselines.setup import (
+    IN_PYTORCH,
+    Action,
+    CallKind,
+    Contender,
+    Kind,
+    Setup,
+)
 from dyninfer.benchmarks.memory import peak_memory_mib
 
 NS_PER_MS = 1e6
@@ -23,7 +30,7 @@ NS_PER_MS = 1e6
 
 def open_contender(setup: Setup) -> Contender:
     """Open what ``setup`` describes; only what this contender needs is imported."""
-    if setup.kind.is_pytorch:
+    if setup.kind.value in IN_PYTORCH:
         from dyninfer.benchmarks.baselines.of_torch import TorchContender
 
         return TorchContender(setup)

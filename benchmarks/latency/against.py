@@ -26,7 +26,7 @@ class BaselineRequest:
     """What dyninfer is compared with.
 
     Attributes:
-        names: of :mod:`dyninfer.benchmarks.baselines.names`, or ONNX files; may be empty.
+        names: of :mod:`dyninfer.benchmarks.baselines.setup`, or ONNX files; may be empty.
         sources: checkpoints for PyTorch.
         rounds: of the comparison, at most; slow calls get fewer.
         memory: also measure the memory of each, in fresh processes.

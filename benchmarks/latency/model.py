@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dyninfer.benchmarks.baselines.names import LAST_EXIT
+from dyninfer.benchmarks.baselines.setup import LAST_EXIT
 from dyninfer.benchmarks.latency.record import Baselines, LatencyModel, ModelCheck
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.step_costs import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from dyninfer.benchmarks.baselines.names import LAST_EXIT
+from dyninfer.benchmarks.baselines.setup import LAST_EXIT
 from dyninfer.benchmarks.latency.doubts import doubts_of
 from dyninfer.benchmarks.latency.record import BenchRecord, LatencyModel
 from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult

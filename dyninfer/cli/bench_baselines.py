@@ -26,7 +26,7 @@ def choose_baselines(
 
     No more rounds are taken than of the bundle; few, and no memory, where the run is quick.
     """
-    from dyninfer.benchmarks.baselines.names import LAST_EXIT, check_names
+    from dyninfer.benchmarks.baselines.setup import LAST_EXIT, check_names
     from dyninfer.benchmarks.latency.against import LEAST_ROUNDS, MOST_ROUNDS, BaselineRequest
 
     against, quick = asked.against, effort.quick
@@ -52,7 +52,7 @@ def check_sources(manifest: Manifest, bundle: Path, asked: BaselineOptions) -> N
 
     With ``all``, a baseline that cannot be made is left out and told like any other.
     """
-    from dyninfer.benchmarks.baselines.names import ALL, IN_PYTORCH
+    from dyninfer.benchmarks.baselines.setup import ALL, IN_PYTORCH
     from dyninfer.exporters.sources import find_sources
 
     sources = asked.source or ()

@@ -13,11 +13,9 @@ import numpy as np
 
 import dyninfer
 from dyninfer.benchmarks.baselines.contest import SETTLE_MS, Entry, measure_memory
-from dyninfer.benchmarks.baselines.names import SINGLE_GRAPH
-from dyninfer.benchmarks.baselines.prepare import Contestants
-from dyninfer.benchmarks.baselines.results import DYNINFER
+from dyninfer.benchmarks.baselines.contestants import DYNINFER, Contestants
 from dyninfer.benchmarks.baselines.run import ROUNDS, run_baselines
-from dyninfer.benchmarks.baselines.setup import CallKind, Kind, Setup
+from dyninfer.benchmarks.baselines.setup import SINGLE_GRAPH, CallKind, Kind, Setup
 from dyninfer.benchmarks.lab.limits.preprocessing import HEIGHT, WIDTH, noise_picture
 from dyninfer.benchmarks.lab.limits.record import LimitResult
 from dyninfer.bundle.folder import Bundle
@@ -87,8 +85,7 @@ def measure_memory_of_graph(bundle: Path, rounds: int) -> list[LimitResult]:
     """Peak memory of dyninfer over that of the single graph, in fresh processes, in turns.
 
     A process opens its contender and runs every way three times in turns; its largest resident
-    set counts, Python and libraries included. The single graph has the thread pool with which it
-    needs less.
+    set counts, Python and libraries included.
 
     Raises:
         DyninferError: the graph cannot be built from this bundle, or a process failed.
@@ -97,19 +94,17 @@ def measure_memory_of_graph(bundle: Path, rounds: int) -> list[LimitResult]:
         manifest = Bundle.open(bundle).manifest
         plan = Contestants(bundle.resolve(), manifest, EngineChoice(), Path(folder))
         plan.write_inputs()
-        setups = [plan.setup(Kind.DYNINFER), *plan.setups_of(SINGLE_GRAPH)]
+        setups = [plan.setup(Kind.DYNINFER), plan.setup_of(SINGLE_GRAPH)]
         runs = {setup.kind.value: partial(_peak_mib, setup, len(manifest.ways)) for setup in setups}
         mib = run_rounds(runs, rounds)
-    graphs = {name: found for name, found in mib.items() if name != DYNINFER}
-    best = min(graphs, key=lambda name: sum(graphs[name]))
     return [
         LimitResult(
             key="memory",
             what="peak memory over that of the same stages in one ONNX graph with If",
             limit=1.0,
-            measured=compare(mib[DYNINFER], graphs[best]),
+            measured=compare(mib[DYNINFER], mib[SINGLE_GRAPH]),
             times_ms=mib,
-            note=f"MiB in place of milliseconds; compared with {best}, the smaller one",
+            note="MiB in place of milliseconds",
         )
     ]
 
@@ -142,7 +137,7 @@ def measure_engines(
             limit=1.0,
             measured=ratio.ratio,
             times_ms={name: times[name, ratio.side] for name in (ours, theirs)},
-            note=f"batch 1, a process each, in turns; {found.notes[SINGLE_GRAPH]}",
+            note="batch 1, a process each, in turns",
         )
         for ratio in found.ratios
         if ratio.baseline == theirs

@@ -10,33 +10,34 @@ from torch import nn
 
 import dyninfer
 from dyninfer.benchmarks.baselines import of_torch
+from dyninfer.benchmarks.baselines.contestants import Contestants
 from dyninfer.benchmarks.baselines.of_torch import check_compiler
-from dyninfer.benchmarks.baselines.prepare import Contestants
 from dyninfer.benchmarks.baselines.setup import CallKind, Kind
 from dyninfer.benchmarks.baselines.worker import Runner, open_contender
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BackendUnavailable, BundleError, InputError
+from dyninfer.exporters.dynamicdet import family
 from dyninfer.runtime.engine_choice import EngineChoice
 from tests import support
 
-BOTH_CALLS = (Kind.DYNINFER, Kind.IF_OWN_POOL, Kind.LAST_EXIT)
+BOTH_CALLS = (Kind.DYNINFER, Kind.SINGLE_GRAPH, Kind.LAST_EXIT)
 
 
 @pytest.fixture
-def small(small_bundle, small_checkpoint, small_yaml, tmp_path) -> Contestants:
-    return contestants(small_bundle, tmp_path, (small_checkpoint,), small_yaml)
+def small(small_bundle, small_checkpoint, small_yaml, tmp_path, monkeypatch) -> Contestants:
+    load = family.load_model  # no variant that is recognised
+    monkeypatch.setattr(family, "load_model", lambda path, _config: load(path, small_yaml))
+    return contestants(small_bundle, tmp_path, (small_checkpoint,))
 
 
-def contestants(bundle, folder, sources=(), config=None) -> Contestants:
-    made = Contestants(
-        bundle, Bundle.open(bundle).manifest, EngineChoice(), folder, tuple(sources), config
-    )
+def contestants(bundle, folder, sources=()) -> Contestants:
+    made = Contestants(bundle, Bundle.open(bundle).manifest, EngineChoice(), folder, tuple(sources))
     made.write_inputs()
     return made
 
 
 def opened(plan: Contestants, name: str):
-    return open_contender(plan.setups_of(name)[0])
+    return open_contender(plan.setup_of(name))
 
 
 def expected(plan: Contestants, way: int):

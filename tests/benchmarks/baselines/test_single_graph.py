@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 import dyninfer
-from dyninfer.benchmarks.baselines.single_graph import build_single_graph, write_single_graph
+from dyninfer.benchmarks.baselines.single_graph import build_single_graph
 from dyninfer.engines.ort.runtime import ort, session_options
 from dyninfer.errors import InputError
 from tests import support
 
 
 def session_of(bundle, folder):
-    path = write_single_graph(bundle, folder / "single.onnx")
+    path = folder / "single.onnx"
+    path.write_bytes(build_single_graph(bundle).SerializeToString())
     return ort.InferenceSession(
         str(path), session_options(shared_threads=False), providers=["CPUExecutionProvider"]
     )

@@ -53,7 +53,7 @@ def test_engines_are_compared_with_the_graph_on_every_way(tmp_path) -> None:
 
 def test_memory_is_of_fresh_processes_in_turns(tmp_path) -> None:
     (found,) = measure_memory_of_graph(support.write_two_exits(tmp_path / "two.dyn"), 2)
-    assert set(found.times_ms) == {"dyninfer", "if-own-pool", "if-shared-pool"}
+    assert set(found.times_ms) == {"dyninfer", "single-graph-if"}
     assert all(10 < mib < 10_000 for values in found.times_ms.values() for mib in values)
     assert 0.5 < found.measured.median < 2  # Python and the libraries are most of it
     assert {len(values) for values in found.times_ms.values()} == {2}
