@@ -23,7 +23,7 @@ from dyninfer.benchmarks.latency.scenario_record import Scenario, WarmUp
 from dyninfer.benchmarks.latency.scenarios import ForcedHard, ForcedWay, calls_in_period
 from dyninfer.benchmarks.latency.slices import MS_PER_S, Slice, frozen_garbage, run_slice
 from dyninfer.evaluation.interleaved import round_order
-from dyninfer.images.reading import PathOrImage
+from dyninfer.images.pictures import PathOrImage
 from dyninfer.routing.policy import Policy
 from dyninfer.runtime.detector import Detector
 

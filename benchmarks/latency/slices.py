@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from dyninfer.images.reading import PathOrImage
+from dyninfer.images.pictures import PathOrImage
 from dyninfer.results.answers import Answer
 
 NS_PER_MS = 1e6

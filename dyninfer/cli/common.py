@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from dyninfer.errors import DyninferError, InputError, PolicyError
-from dyninfer.images.reading import SUFFIXES, find_images
+from dyninfer.images.pictures import SUFFIXES, find_images
 from dyninfer.routing.goals import Goal
 from dyninfer.routing.policy import Policy
 from dyninfer.routing.speed import parse_speed

@@ -23,7 +23,7 @@ from dyninfer.cli.options import (
 )
 from dyninfer.cli.predictions import JSON_LINES, ResultWriter, free_folder, summary_table
 from dyninfer.errors import InputError
-from dyninfer.images.reading import read_image
+from dyninfer.images.pictures import read_image
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.results.tasks import Options
 from dyninfer.runtime.detector import Detector

@@ -14,7 +14,7 @@ import typer
 from dyninfer.benchmarks.report.table import Table, column, make_table
 from dyninfer.cli.common import warn
 from dyninfer.errors import InputError
-from dyninfer.images.drawing import annotate
+from dyninfer.images.pictures import annotate
 from dyninfer.results.answers import Answer
 from dyninfer.routing.goals import describe_setting
 from dyninfer.runtime.detector import Detector

@@ -17,7 +17,7 @@ from dyninfer.cli.options import BundleArgument, DeviceOption, JsonOption, Provi
 from dyninfer.errors import VerificationError
 from dyninfer.exporters.extras import require_export_extra
 from dyninfer.exporters.sources import find_sources
-from dyninfer.images.reading import read_image
+from dyninfer.images.pictures import read_image
 from dyninfer.runtime.opening import load
 
 if TYPE_CHECKING:

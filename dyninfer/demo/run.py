@@ -16,8 +16,7 @@ from dyninfer.demo.curve_picture import Mark, write_curve_picture
 from dyninfer.demo.scenes import CLASS_NAMES
 from dyninfer.evaluation.evaluate import CurvePoint
 from dyninfer.evaluation.routed_curve import CurveResult
-from dyninfer.images.drawing import EASY_BGR, HARD_BGR, annotate
-from dyninfer.images.reading import find_images, read_image
+from dyninfer.images.pictures import EASY_BGR, HARD_BGR, annotate, find_images, read_image
 from dyninfer.results.answers import Answer, Detections
 from dyninfer.routing.goals import Goal
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy

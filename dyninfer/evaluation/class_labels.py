@@ -20,7 +20,7 @@ from dyninfer.evaluation.coco_labels import (
     read_json,
     some,
 )
-from dyninfer.images.reading import SUFFIXES
+from dyninfer.images.pictures import SUFFIXES
 from dyninfer.results.class_lists import match_names
 
 Labelled = list[tuple[Path, int]]

@@ -14,7 +14,7 @@ from dyninfer.bundle.manifest import EASINESS, CascadeRoute, Manifest
 from dyninfer.errors import InputError
 from dyninfer.evaluation.dataset import Sample, Samples
 from dyninfer.evaluation.scoring import SCORING, RoutedScores
-from dyninfer.images.reading import read_image
+from dyninfer.images.pictures import read_image
 from dyninfer.images.spec import Placement
 from dyninfer.results.answers import Answer
 from dyninfer.results.scores import Scores

@@ -45,7 +45,6 @@ class Monitor:
         self._watch: Watch | None = None
         self._latest: Watch | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
-        self._failures = 0
 
     @property
     def running(self) -> bool:
@@ -155,7 +154,7 @@ class Monitor:
             old, self._watch = self._watch, new
             old_finalizer, self._finalizer = self._finalizer, finalizer
             if new:
-                self._latest, self._failures = new, 0
+                self._latest = new
         if old_finalizer:
             old_finalizer.detach()
         if old and old.auditor:
@@ -180,8 +179,8 @@ class Monitor:
             watch.observe(images, found, policy, options)
         except Exception:
             with self._lock:
-                self._failures += 1
-                first = self._failures == 1
+                watch.failures += 1
+                first = watch.failures == 1
             if first:
                 logger.exception("the monitor failed; prediction goes on, more are only counted")
 
@@ -199,4 +198,4 @@ class Monitor:
         watch = self._latest
         if watch is None:
             raise InputError("the monitor was never started; call detector.monitor.start() first")
-        return watch.report(running=watch is self._watch, failures=self._failures)
+        return watch.report(running=watch is self._watch)

@@ -51,6 +51,7 @@ class Watch:
         on_alarm: Callable[[Alarm], object] | None,
     ) -> None:
         self.settings = settings
+        self.failures = 0
         self._exits = count_ways(watched.points)
         self._reference = reference
         self._on_alarm = on_alarm
@@ -164,7 +165,7 @@ class Watch:
         )
         return [LimitCheck("disagreement", message, low, limit, low > limit, risk <= limit)]
 
-    def report(self, *, running: bool, failures: int) -> MonitorReport:
+    def report(self, *, running: bool) -> MonitorReport:
         """What is known now."""
         with self._lock:
             outlook, window = self._outlook, self._window
@@ -181,7 +182,7 @@ class Watch:
                 expected_histogram=outlook.histogram if outlook else None,
                 **(vars(reading) if reading else {}),
                 audits=self._audit_report(),
-                failures=failures,
+                failures=self.failures,
                 alarms_raised=self._board.raised,
                 alarms=self._board.active,
             )

@@ -109,10 +109,8 @@ def _lowest_threshold(
         return SEND_ALL
     for start in range(0, len(candidates), step):
         chunk = candidates[start : start + step]
-        lost = _losses_from(easiness, losses, chunk)
-        shown = _p_values(lost, risk, confidence) <= 1 - confidence
-        # where losses lie unevenly, more than the risk may have been measured all the same
-        failed = np.flatnonzero(~shown | (lost.mean(axis=1) > risk))
+        passed = _p_values(_losses_from(easiness, losses, chunk), risk, confidence)
+        failed = np.flatnonzero(passed > 1 - confidence)
         if len(failed):
             return float(np.nextafter(chunk[failed[0]], np.float32(np.inf)))
     return SEND_NONE

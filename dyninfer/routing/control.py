@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from dyninfer.bundle.calibration import Calibration
 from dyninfer.bundle.manifest import EASINESS
 from dyninfer.errors import PolicyError
 from dyninfer.routing.control_law import (
     EXITS,
     ControllerState,
     ControlSettings,
+    Cost,
     decide,
+    initial_state,
     next_threshold,
     observe,
 )
 from dyninfer.routing.policy import DecisionPoint, check_signals
+from dyninfer.routing.thresholds import SEND_NONE
 from dyninfer.types import Float32Array, Int64Array
 
 
@@ -82,12 +87,33 @@ class Controller:
     def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
         """Refuse routes without an easiness, and cascades of more or fewer than two exits."""
         check_signals(points, EASINESS, self)
-        self.check_exits(len(points) + 1)
+        check_exits(len(points) + 1)
 
-    def check_exits(self, exits: int) -> None:
-        """Refuse cascades of more or fewer than two exits."""
-        if exits != EXITS:
-            raise PolicyError(
-                f"adaptive control was asked for a cascade of {exits} exits, expected "
-                f"{EXITS}; use the same goal without adaptive"
-            )
+
+def start_controller(
+    calibration: Calibration,
+    cost: Cost,
+    mean_cost: float,
+    exit_costs: tuple[float, float],
+    title: str,
+    limit_ms: float = math.inf,
+) -> Controller:
+    """A controller that starts from the calibration's easiness and stays where it is certified.
+
+    Raises:
+        PolicyError: the cascade has more than two exits.
+    """
+    check_exits(len(calibration.exit_ms))
+    least = calibration.certificate.threshold if calibration.certificate else SEND_NONE
+    settings = ControlSettings(cost, mean_cost, limit_ms, least)
+    state = initial_state(settings, calibration.easiness_array[0], exit_costs)
+    return Controller(settings, state, title)
+
+
+def check_exits(exits: int) -> None:
+    """Refuse cascades of more or fewer than two exits."""
+    if exits != EXITS:
+        raise PolicyError(
+            f"adaptive control was asked for a cascade of {exits} exits, expected "
+            f"{EXITS}; use the same goal without adaptive"
+        )

@@ -9,8 +9,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.errors import PolicyError
-from dyninfer.routing.control import Controller
-from dyninfer.routing.control_law import ControlSettings, Cost, initial_state
+from dyninfer.routing.control import Controller, start_controller
+from dyninfer.routing.control_law import Cost
 from dyninfer.routing.policy import Policy, Threshold
 from dyninfer.routing.thresholds import (
     SEND_ALL,
@@ -44,28 +44,6 @@ class Goal(Protocol):
             PolicyError: it cannot be held, by the calibration's figures, or they are missing.
         """
         ...
-
-
-def start_controller(
-    calibration: Calibration,
-    settings: ControlSettings,
-    exit_costs: tuple[float, float],
-    title: str,
-) -> Controller:
-    """A controller that starts from the calibration's easiness.
-
-    Raises:
-        PolicyError: the cascade has more than two exits.
-    """
-    state = initial_state(settings, calibration.easiness_array[0], exit_costs)
-    controller = Controller(settings, state, title)
-    controller.check_exits(len(calibration.exit_ms))
-    return controller
-
-
-def certified_threshold(calibration: Calibration) -> float:
-    """The lowest threshold that an adaptive goal may use."""
-    return calibration.certificate.threshold if calibration.certificate else SEND_NONE
 
 
 def describe_setting(asked: Policy | Goal, active: Policy) -> str:
@@ -124,10 +102,7 @@ class HardFraction:
         if 0 < self.fraction < 1:
             self._refuse_constant(shared_easiness(easiness))
         if self.adaptive:
-            settings = ControlSettings(
-                Cost.HARD, self.fraction, least_threshold=certified_threshold(calibration)
-            )
-            return start_controller(calibration, settings, (0.0, 1.0), str(self))
+            return start_controller(calibration, Cost.HARD, self.fraction, (0.0, 1.0), str(self))
         if self.fraction in (0, 1):
             return Threshold(SEND_ALL if self.fraction else SEND_NONE)
         threshold = float(percentile_thresholds(easiness, 100 * self.fraction))

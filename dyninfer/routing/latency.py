@@ -11,14 +11,9 @@ import numpy as np
 
 from dyninfer.bundle.calibration import Calibration, Certificate
 from dyninfer.errors import PolicyError
-from dyninfer.routing.control_law import ControlSettings, Cost
-from dyninfer.routing.goals import (
-    certified_threshold,
-    check_flag,
-    check_number,
-    ending_of,
-    start_controller,
-)
+from dyninfer.routing.control import start_controller
+from dyninfer.routing.control_law import Cost
+from dyninfer.routing.goals import check_flag, check_number, ending_of
 from dyninfer.routing.policy import Policy, Threshold
 from dyninfer.routing.thresholds import (
     SEND_ALL,
@@ -85,13 +80,11 @@ class LatencyBudget:
         certificate = calibration.certificate
         if certificate and exit_shares_at(easiness, certificate.threshold) @ costs > limit:
             raise PolicyError(self._uncertified(calibration, certificate, title))
-        least = certified_threshold(calibration)
+        ends = (float(costs[0]), float(costs[-1]))
         if self.percentile is None:
-            settings = ControlSettings(Cost.MS, self.ms, least_threshold=least)
-        else:
-            late = (1 - TAIL_MARGIN) * self._limit()
-            settings = ControlSettings(Cost.LATE, late, self.ms, least)
-        return start_controller(calibration, settings, (float(costs[0]), float(costs[-1])), title)
+            return start_controller(calibration, Cost.MS, self.ms, ends, title)
+        late = (1 - TAIL_MARGIN) * self._limit()
+        return start_controller(calibration, Cost.LATE, late, ends, title, limit_ms=self.ms)
 
     def _limit(self) -> float:
         """Of the mean of :meth:`_exit_costs`: milliseconds, or the share that may be late."""

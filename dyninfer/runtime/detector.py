@@ -18,7 +18,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import EASINESS, Manifest
 from dyninfer.engines.base import Engine
 from dyninfer.errors import InputError
-from dyninfer.images.reading import ImageLike, Picture, take_numbered, take_picture
+from dyninfer.images.pictures import ImageLike, Picture, take_numbered, take_picture
 from dyninfer.monitoring.monitor import Monitor
 from dyninfer.results.answers import Answer, Detections, RawOutput
 from dyninfer.results.tasks import Options, check_options

@@ -10,7 +10,7 @@ from dyninfer.errors import CheckpointError
 from dyninfer.exporters.cascade.onnx_file import IMAGE_TYPES, OnnxFile
 from dyninfer.exporters.cascade.options import Layout
 from dyninfer.exporters.probe import open_model
-from dyninfer.images.reading import find_images, read_image
+from dyninfer.images.pictures import find_images, read_image
 from dyninfer.types import AnyArray, Float32Array, ImageArray
 
 Outputs = dict[str, AnyArray]

@@ -22,7 +22,7 @@ from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
 from dyninfer.exporters.precision.ranges import Feed, observe
 from dyninfer.exporters.precision.sensitivity import Choice, quantise_within
 from dyninfer.exporters.precision.settings import Int8Settings
-from dyninfer.images.reading import PathOrImage, read_image
+from dyninfer.images.pictures import PathOrImage, read_image
 from dyninfer.runtime.plan import steps_before
 from dyninfer.types import AnyArray, ImageArray
 

@@ -20,7 +20,7 @@ from dyninfer.exporters.parity import Flips, SignalPairs
 from dyninfer.exporters.precision.convert import ConvertedStage, read_picture
 from dyninfer.exporters.precision.sensitivity import deviations
 from dyninfer.exporters.recording import Recording
-from dyninfer.images.reading import PathOrImage
+from dyninfer.images.pictures import PathOrImage
 from dyninfer.results.answers import Detections
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.runtime.arrays import ArrayRunner

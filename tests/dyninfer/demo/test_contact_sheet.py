@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dyninfer.demo.contact_sheet import Column, contact_sheet, write_picture
-from dyninfer.images.reading import read_image
+from dyninfer.images.pictures import read_image
 
 
 def solid(height: int, width: int, value: int) -> np.ndarray:

@@ -10,7 +10,7 @@ pytest.importorskip("mlxtend")
 from dyninfer.demo.scene_files import ANNOTATIONS_FILE, write_scene_files
 from dyninfer.demo.scenes import CLASS_NAMES, SceneSource
 from dyninfer.evaluation.dataset import load_samples
-from dyninfer.images.reading import read_image
+from dyninfer.images.pictures import read_image
 
 
 def test_scenes_come_back_as_they_were(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import dyninfer
 from dyninfer.evaluation.dataset import load_samples
 from dyninfer.evaluation.outcomes import run_samples, trace_picture
-from dyninfer.images.reading import read_image
+from dyninfer.images.pictures import read_image
 from dyninfer.results.answers import Detections
 from dyninfer.results.postprocess import EVALUATION, Postprocess
 from dyninfer.routing.policy import LeaveAt

@@ -17,7 +17,7 @@ from dyninfer.evaluation.router_quality import FITTED, RANDOM
 from dyninfer.exporters.router.fit import FitOptions, RouterFit, fit_routers, refuse_useless
 from dyninfer.exporters.router.model import FeatureKind
 from dyninfer.exporters.router.write import write_routed
-from dyninfer.images.reading import find_images, read_image
+from dyninfer.images.pictures import find_images, read_image
 from tests import support
 from tests.exporters.router import cascades
 
