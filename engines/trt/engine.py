@@ -11,7 +11,7 @@ from dyninfer.engines.base import Engine
 from dyninfer.engines.trt.cuda import Cuda
 from dyninfer.engines.trt.lane import GraphMaker, Lane
 from dyninfer.engines.trt.memory import DevicePlace, TrtTensor
-from dyninfer.engines.trt.opened import OpenedEngine, plan_pieces
+from dyninfer.engines.trt.opened import OpenedEngine
 from dyninfer.engines.trt.workspace import TrtWorkspace
 from dyninfer.errors import EngineRunError
 
@@ -43,7 +43,8 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
                 spec.name: workspace.place(spec.name, inputs[spec.name])
                 for spec in self.stage.inputs
             }
-            pieces = plan_pieces(batch, self._opened.ranges)
+            most = self._opened.max_batch
+            pieces = [min(most, batch - start) for start in range(0, batch, most)]
             if len(pieces) == 1:
                 outputs = self._run(pointers, batch, "whole", workspace)
             else:
@@ -55,7 +56,7 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         self, pointers: Mapping[str, int], batch: int, purpose: str, workspace: TrtWorkspace
     ) -> dict[str, TrtTensor]:
         """Run from addresses into buffers of the workspace."""
-        shapes = self._opened.output_shapes(batch, workspace.handle)
+        shapes = self._opened.output_shapes(batch)
         outputs: dict[str, TrtTensor] = {}
         for spec in self.stage.outputs:
             shape = shapes[spec.name]
@@ -118,7 +119,7 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         inputs: Mapping[str, TrtTensor],
         workspace: TrtWorkspace,
     ) -> dict[str, TrtTensor]:
-        """Run a batch that no profile takes whole, through buffers of a piece's size.
+        """Run a batch that the engine does not take whole, through buffers of a piece's size.
 
         Rows are copied in and out on the device: an address within a batch need not be aligned
         as TensorRT asks, and the same addresses every time need one context only.

@@ -135,7 +135,7 @@ class Lane:
         self._runs = 0
         base = engine.library.module.IOutputAllocator
         self.measured = {name: make_allocator(base, give) for name, give in measured.items()}
-        self._context = engine.new_context(batch, self._handle, scratch)
+        self._context = engine.new_context(batch, scratch)
         for name, pointer in addresses.items():
             engine.require(self._context.set_tensor_address(name, pointer), f"address of {name!r}")
         for name, allocator in self.measured.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,6 @@ from dyninfer.engines.trt.memory import Block
 from dyninfer.errors import EngineBuildError, EngineRunError
 
 DYNAMIC = -1
-
-
-@dataclass(frozen=True)
-class BatchRange:
-    """The batches that an optimisation profile takes, both ends included."""
-
-    profile: int
-    minimum: int
-    maximum: int
-
-    def __contains__(self, batch: int) -> bool:
-        return self.minimum <= batch <= self.maximum
-
-
-def plan_pieces(batch: int, ranges: tuple[BatchRange, ...]) -> list[int]:
-    """Sizes of the pieces in which a batch is run: one, where a profile takes it whole."""
-    pieces = []
-    while batch:
-        piece = max(min(batch, known.maximum) for known in ranges if known.minimum <= batch)
-        pieces.append(piece)
-        batch -= piece
-    return pieces
 
 
 class OpenedEngine:
@@ -63,7 +40,7 @@ class OpenedEngine:
         self._shapes: dict[int, dict[str, tuple[int, ...] | None]] = {}
         self._cache: Any = None
         self._check_tensors()
-        self.ranges = self._read_ranges()
+        self.max_batch = self._read_max_batch()
         size = (
             engine.device_memory_size_v2
             if library.has("ICudaEngine.device_memory_size_v2")
@@ -123,28 +100,21 @@ class OpenedEngine:
                 "must not; export the bundle again"
             )
 
-    def _read_ranges(self) -> tuple[BatchRange, ...]:
-        """The batch sizes of the profiles, from the first input; single images must fit."""
+    def _read_max_batch(self) -> int:
+        """The largest batch that fits, from the first input; single images must fit too."""
         name = self._stage.inputs[0].name
-        batch = int(self._engine.get_tensor_shape(name)[0])
-        if batch != DYNAMIC:
-            ranges = [BatchRange(0, batch, batch)]
-        else:
-            ranges = []
-            for profile in range(self._engine.num_optimization_profiles):
-                least, _, most = self._engine.get_tensor_profile_shape(name, profile)
-                ranges.append(BatchRange(profile, int(least[0]), int(most[0])))
-        least_batch = min(known.minimum for known in ranges)
-        if least_batch > 1:
+        least = most = int(self._engine.get_tensor_shape(name)[0])
+        if most == DYNAMIC:
+            shapes = self._engine.get_tensor_profile_shape(name, 0)  # builds have one profile
+            least, most = int(shapes[0][0]), int(shapes[2][0])
+        if least > 1:
             raise EngineBuildError(
-                f"the engine of stage {self.name!r} takes batches from {least_batch} up, but a "
+                f"the engine of stage {self.name!r} takes batches from {least} up, but a "
                 "batch that is split may come to one image; build it with --batch 1:OPT:MAX"
             )
-        if self._stage.rows_per_run is not None:
-            ranges = [BatchRange(ranges[0].profile, 1, 1)]
-        return tuple(ranges)
+        return most if self._stage.rows_per_run is None else 1
 
-    def new_context(self, batch: int, stream: int, scratch: Block | None) -> IExecutionContext:
+    def new_context(self, batch: int, scratch: Block | None) -> IExecutionContext:
         """A context for a batch, working in ``scratch``.
 
         Raises:
@@ -160,10 +130,6 @@ class OpenedEngine:
             context.set_device_memory(scratch.pointer, scratch.size)
         elif scratch is not None:
             context.device_memory = scratch.pointer
-        profile = next(known.profile for known in self.ranges if batch in known)
-        if profile:
-            accepted = context.set_optimization_profile_async(profile, stream)
-            self.require(accepted, f"profile {profile}")
         for spec in self._stage.inputs:
             shape = spec.shape_for(batch)
             if shape is None:
@@ -185,7 +151,7 @@ class OpenedEngine:
         config.set_runtime_cache(self._cache)
         return engine.create_execution_context(config)
 
-    def output_shapes(self, batch: int, stream: int) -> dict[str, tuple[int, ...] | None]:
+    def output_shapes(self, batch: int) -> dict[str, tuple[int, ...] | None]:
         """Shape of every output at a batch size; None where it depends on the data.
 
         The manifest knows nearly all; the engine is asked about others once.
@@ -194,7 +160,7 @@ class OpenedEngine:
         if None not in known.values():
             return known
         if batch not in self._shapes:
-            context = self.new_context(batch, stream, None)
+            context = self.new_context(batch, None)
             for name in [name for name, shape in known.items() if shape is None]:
                 shape = tuple(int(axis) for axis in context.get_tensor_shape(name))
                 known[name] = None if DYNAMIC in shape else shape

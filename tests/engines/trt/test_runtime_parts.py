@@ -15,7 +15,6 @@ import dyninfer
 from dyninfer import AlwaysEasy, EngineBuildError, EngineRunError, Threshold
 from dyninfer.bundle.manifest import CascadeRoute, Exit, StaticRoute
 from dyninfer.engines.trt.memory import Arena, Pool, rounded, row_runs
-from dyninfer.engines.trt.opened import BatchRange, plan_pieces
 from tests import support
 from tests.engines.trt.rig import assert_same, make_rig
 from tests.engines.trt.standin.library import VERSIONS, engine_bytes
@@ -123,27 +122,9 @@ def test_runs_of_neighbours() -> None:
     assert row_runs(np.array([], np.int64)) == []
 
 
-@given(
-    batch=st.integers(1, 200),
-    largest=st.lists(st.integers(1, 20), min_size=1, max_size=3),
-    data=st.data(),
-)
-def test_pieces_make_up_the_batch_and_each_fits_a_profile(batch, largest, data) -> None:
-    ranges = [BatchRange(0, 1, largest[0])]
-    for index, most in enumerate(largest[1:], 1):
-        ranges.append(BatchRange(index, data.draw(st.integers(1, most)), most))
-    pieces = plan_pieces(batch, tuple(ranges))
-    assert sum(pieces) == batch
-    assert all(any(piece in known for known in ranges) for piece in pieces)
-    if any(batch in known for known in ranges):
-        assert pieces == [batch]
-
-
-@pytest.mark.parametrize(
-    "profiles", [[[1, 1, 1]], [[1, 2, 3]], [[1, 1, 1], [2, 4, 6]], [[1, 4, 16]]]
-)
+@pytest.mark.parametrize("profiles", [[[1, 1, 1]], [[1, 2, 3]], [[1, 4, 16]]])
 @pytest.mark.parametrize("version", VERSIONS)
-def test_batches_that_no_profile_takes_run_in_pieces(tmp_path, profiles, version) -> None:
+def test_batches_that_an_engine_does_not_take_run_in_pieces(tmp_path, profiles, version) -> None:
     path = support.write_two_exits(tmp_path / "two.dyn")
     rig = make_rig(version)
     chosen = {"all": {"profiles": profiles}}

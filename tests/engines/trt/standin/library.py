@@ -157,10 +157,6 @@ class CudaEngine:
     def num_io_tensors(self) -> int:
         return len(self._model.inputs) + len(self._model.outputs)
 
-    @property
-    def num_optimization_profiles(self) -> int:
-        return len(self._model.profiles)
-
     def get_tensor_name(self, index: int) -> str:
         return [*self._model.inputs, *self._model.outputs][index]
 
@@ -257,7 +253,6 @@ class ExecutionContext:
     def __init__(self, library: FakeLibrary, logger: Any, engine: CudaEngine) -> None:
         self._library, self._logger, self._engine = library, logger, engine
         self._machine, self._model = library.machine, engine._model
-        self._profile = 0
         self._shapes: dict[str, tuple[int, ...]] = {
             name: tuple(self._model.shape(name))
             for name in self._model.inputs
@@ -275,21 +270,12 @@ class ExecutionContext:
         self._logger.log(self._library.module.ILogger.ERROR, message)
         return False
 
-    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
-        self._machine.stream(stream_handle)
-        if not 0 <= profile_index < len(self._model.profiles):
-            return self._log_error(f"there is no profile {profile_index}")
-        self._profile = profile_index
-        self._shapes.clear()
-        self._version += 1
-        return True
-
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         if name not in self._model.inputs:
             return self._log_error(f"there is no input {name}")
-        low, _, high = self._engine.get_tensor_profile_shape(name, self._profile)
+        low, _, high = self._engine.get_tensor_profile_shape(name, 0)
         if not all(a <= axis <= b for a, axis, b in zip(low, shape, high, strict=True)):
-            return self._log_error(f"{name} {shape} is not in profile {self._profile}")
+            return self._log_error(f"{name} {shape} is not in the profile")
         if self._shapes.get(name) != tuple(shape):
             self._shapes[name] = tuple(shape)
             self._version += 1
