@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dyninfer.builds.files import Converted, make_build
+from dyninfer.builds.files import AS_USUAL, Converted, Making, make_build
 from dyninfer.builds.search import build_command, find_build, refusal
 from dyninfer.builds.spec import BuildSpec, OpenBuild, own_precision, plan_precision, source_hashes
 from dyninfer.bundle.folder import Bundle
@@ -15,30 +14,6 @@ from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.engines import TENSORRT
 from dyninfer.engines.base import Backend
 from dyninfer.errors import EngineBuildError
-
-StageReport = Callable[[str, float, str], None]
-"""(stage; share of it that is done, in [0, 1]; the phase under way)."""
-
-
-@dataclass(frozen=True)
-class Making:
-    """How a build is made, beside what it is.
-
-    Attributes:
-        converted: stages in another precision than the bundle's; None to take them from any build
-            that has them.
-        replace: build even if there is this very build.
-        report: told of the progress, from another thread.
-        on_wait: called once if another process is building in this bundle.
-    """
-
-    converted: Converted | None = None
-    replace: bool = False
-    report: StageReport = lambda _stage, _share, _phase: None
-    on_wait: Callable[[], None] = lambda: None
-
-
-AS_USUAL = Making()
 
 
 class Builder(Protocol):
@@ -90,9 +65,7 @@ class ConversionBuilder(Builder):
                 f"{bundle.path} has no build in the precision that is wanted, and ONNX Runtime "
                 f"cannot make one when it loads; run: {build_command(bundle, wanted)}"
             )
-        return make_build(
-            bundle, wanted, making.converted, replace=making.replace, on_wait=making.on_wait
-        )
+        return make_build(bundle, wanted, making)
 
 
 def builder_for(backend: Backend[Any, Any]) -> Builder:

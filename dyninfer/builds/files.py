@@ -100,26 +100,48 @@ class Converted:
 NOTHING_CONVERTED = Converted()
 
 
+StageReport = Callable[[str, float, str], None]
+"""(stage; share of it that is done, in [0, 1]; the phase under way)."""
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a build is made, beside what it is.
+
+    Attributes:
+        converted: stages in another precision than the bundle's; None to take them from any build
+            that has them.
+        replace: build even if there is this very build.
+        report: told of the progress, from another thread.
+        on_wait: called once if another process is building in this bundle.
+    """
+
+    converted: Converted | None = None
+    replace: bool = False
+    report: StageReport = lambda _stage, _share, _phase: None
+    on_wait: Callable[[], None] = lambda: None
+
+
+AS_USUAL = Making()
+
+
 def make_build(
     bundle: Bundle,
     spec: BuildSpec,
-    converted: Converted = NOTHING_CONVERTED,
+    making: Making = AS_USUAL,
     make_engine: EngineMaker | None = None,
-    *,
-    replace: bool = False,
-    on_wait: Callable[[], None] = lambda: None,
 ) -> OpenBuild:
     """Build a bundle, or take what another process has built while this one waited for it.
 
-    Without ``make_engine`` it is a build of ONNX files alone; ``replace`` builds even if there is
-    this very one.
+    Without ``make_engine`` it is a build of ONNX files alone.
 
     Raises:
         EngineBuildError: an engine cannot be built, or the folder cannot be written; nothing of
             this build stays on the disk.
     """
-    with build_lock(bundle, on_wait):
-        existing = None if replace else find_exact(bundle, spec)
+    converted = making.converted or NOTHING_CONVERTED
+    with build_lock(bundle, making.on_wait):
+        existing = None if making.replace else find_exact(bundle, spec)
         if existing is not None:
             return existing
         with new_build(bundle, spec.folder_name) as folder:

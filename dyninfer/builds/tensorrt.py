@@ -7,8 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dyninfer.builds.builder import AS_USUAL, Making
-from dyninfer.builds.files import NOTHING_CONVERTED, Converted, make_build
+from dyninfer.builds.files import AS_USUAL, NOTHING_CONVERTED, Converted, Making, make_build
 from dyninfer.builds.search import build_command, find_converted
 from dyninfer.builds.spec import (
     HARDWARE_COMPATIBLE,
@@ -139,9 +138,7 @@ class TensorRTBuilder:
                 self.active,
             )
 
-        return make_build(
-            bundle, wanted, files, make_engine, replace=making.replace, on_wait=making.on_wait
-        )
+        return make_build(bundle, wanted, replace(making, converted=files), make_engine)
 
     def _capabilities(self) -> tuple[str, ...]:
         """What the library is told to build for; nothing where it builds for the GPU that is here.

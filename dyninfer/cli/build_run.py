@@ -11,8 +11,8 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
-from dyninfer.builds.builder import Builder, ConversionBuilder, Making, StageReport
-from dyninfer.builds.files import NOTHING_CONVERTED, Converted
+from dyninfer.builds.builder import Builder, ConversionBuilder
+from dyninfer.builds.files import NOTHING_CONVERTED, Converted, Making, StageReport
 from dyninfer.builds.search import find_exact
 from dyninfer.builds.spec import (
     BuildSpec,

@@ -43,12 +43,10 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
                 spec.name: workspace.place(spec.name, inputs[spec.name])
                 for spec in self.stage.inputs
             }
-            most = self._opened.max_batch
-            pieces = [min(most, batch - start) for start in range(0, batch, most)]
-            if len(pieces) == 1:
+            if batch <= self._opened.max_batch:
                 outputs = self._run(pointers, batch, "whole", workspace)
             else:
-                outputs = self._run_pieces(pointers, batch, pieces, inputs, workspace)
+                outputs = self._run_pieces(pointers, batch, inputs, workspace)
             workspace.clock.mark(self.name)
         return outputs
 
@@ -115,7 +113,6 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         self,
         pointers: Mapping[str, int],
         batch: int,
-        pieces: list[int],
         inputs: Mapping[str, TrtTensor],
         workspace: TrtWorkspace,
     ) -> dict[str, TrtTensor]:
@@ -124,18 +121,19 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         Rows are copied in and out on the device: an address within a batch need not be aligned
         as TensorRT asks, and the same addresses every time need one context only.
         """
+        most = self._opened.max_batch
         whole: dict[str, TrtTensor] = {}
         for spec in self.stage.outputs:
             shape = spec.shape_for(batch)
             if shape is None:
                 raise EngineRunError(
-                    f"stage {self.name!r} got {batch} images and takes {pieces[0]} at once, which "
-                    f"its output {spec} does not allow; lower max_batch to {pieces[0]}"
+                    f"stage {self.name!r} got {batch} images and takes {most} at once, which "
+                    f"its output {spec} does not allow; lower max_batch to {most}"
                 )
             key = (self.name, spec.name, "whole")
             whole[spec.name] = workspace.tensor(key, shape, np.dtype(spec.dtype))
-        start = 0
-        for piece in pieces:
+        for start in range(0, batch, most):
+            piece = min(most, batch - start)
             sources = self._piece_inputs(pointers, inputs, start, piece, workspace)
             made = self._run(sources, piece, "piece", workspace)
             for name, tensor in made.items():
@@ -143,7 +141,6 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
                 workspace.cuda.copy(
                     target + start * size, tensor.pointer, piece * size, workspace.stream
                 )
-            start += piece
         return whole
 
     def _piece_inputs(

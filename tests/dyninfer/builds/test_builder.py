@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import dyninfer
-from dyninfer.builds.files import Converted, make_build
+from dyninfer.builds.files import Converted, Making, make_build
 from dyninfer.builds.spec import BuildSpec, own_precision, source_hashes
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
@@ -25,7 +25,7 @@ def convert_head(bundle: Bundle, file: Path) -> BuildSpec:
         precision=own_precision(bundle.manifest) | {"head": Precision.FP16},
         stages_sha256=source_hashes(bundle.manifest),
     )
-    make_build(bundle, spec, Converted({"head": file}))
+    make_build(bundle, spec, Making(Converted({"head": file})))
     return spec
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.builds.files import build_lock, make_build, new_build
+from dyninfer.builds.files import Making, build_lock, make_build, new_build
 from dyninfer.builds.search import list_builds, read_build
 from dyninfer.builds.spec import BuildSpec, own_precision, source_hashes
 from dyninfer.bundle.folder import Bundle
@@ -52,7 +52,7 @@ def test_what_is_there_is_not_built_again_unless_it_is_asked_for(bundle: Bundle)
         return str(len(made)).encode()
 
     for replace in (False, False, True):
-        opened = make_build(bundle, spec_of(bundle), make_engine=make_engine, replace=replace)
+        opened = make_build(bundle, spec_of(bundle), Making(replace=replace), make_engine)
 
     assert made == 2 * list(bundle.manifest.stages)
     assert opened.stage_path(made[0]).read_bytes() == str(len(made) // 2 + 1).encode()
@@ -75,7 +75,7 @@ def test_whatever_fails_leaves_nothing_and_keeps_the_build_that_was_there(
     make_build(bundle, spec_of(bundle), make_engine=lambda *_: b"whole")
     before = support.files_below(bundle.path)
     with pytest.raises(type(error)):
-        make_build(bundle, spec_of(bundle), make_engine=fails, replace=True)
+        make_build(bundle, spec_of(bundle), Making(replace=True), fails)
     assert support.files_below(bundle.path) == before
 
 

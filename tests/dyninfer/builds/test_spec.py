@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyninfer.builds.files import Converted, make_build
+from dyninfer.builds.files import Converted, Making, make_build
 from dyninfer.builds.search import (
     describe_differences,
     differences,
@@ -249,7 +249,7 @@ def test_converted_files_are_found_for_another_device(bundle: Bundle, tmp_path: 
     half.write_bytes(b"half")
     precision = own_precision(bundle.manifest) | {"head": Precision.FP16}
     spec = spec_of(bundle, precision=precision)
-    make_build(bundle, spec, Converted({"head": half}), lambda name, _: name.encode())
+    make_build(bundle, spec, Making(Converted({"head": half})), lambda name, _: name.encode())
 
     found = find_converted(bundle, precision, ["tensorrt"])
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dyninfer.builds import tensorrt
-from dyninfer.builds.builder import Making
+from dyninfer.builds.files import Making
 from dyninfer.builds.spec import BuildSpec, BuildTarget, own_precision
 from dyninfer.builds.tensorrt import TensorRTBuilder, default_batch, device_target
 from dyninfer.bundle.folder import Bundle

@@ -12,7 +12,7 @@ import numpy as np
 
 import dyninfer
 from dyninfer.builds.builder import builder_for
-from dyninfer.builds.files import make_build
+from dyninfer.builds.files import Making, make_build
 from dyninfer.builds.spec import OpenBuild, own_precision
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.trt.backend import Platform, TrtBackend
@@ -55,7 +55,7 @@ class Rig:
         def make_engine(name: str, onnx: Path) -> bytes:
             return engine_file(onnx, **options.get(name, options.get("all", {})))
 
-        return make_build(bundle, wanted, make_engine=make_engine, replace=True)
+        return make_build(bundle, wanted, Making(replace=True), make_engine)
 
     @contextmanager
     def detector(
