@@ -8,10 +8,9 @@ from typing import NoReturn
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BundleError
-from dyninfer.exporters.cascade.family import CASCADE
-from dyninfer.exporters.dynamicdet.family import DYNAMICDET
-from dyninfer.exporters.family import Family
-from dyninfer.exporters.source_stage import SourceStage
+from dyninfer.exporters.cascade.export import CASCADE
+from dyninfer.exporters.dynamicdet.export import DYNAMICDET
+from dyninfer.exporters.family import Family, SourceStage
 
 AnyFamily = Family[NoReturn, NoReturn]
 """A family of which nothing is known: what it exports from, only its own command can give."""

@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import torch
+from torch import nn
+
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
-from dyninfer.exporters.source_stage import SourceStage
+from dyninfer.types import AnyArray
 
 Progress = Callable[[str], None]
 """Told what is done next, in words."""
 SourceT = TypeVar("SourceT", contravariant=True)
 OptionsT = TypeVar("OptionsT", contravariant=True)
+
+
+class SourceStage(Protocol):
+    """What a stage of a bundle is compared with."""
+
+    def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
+        """The stage's outputs (N, ...) for its inputs (N, ...), both in the manifest's order."""
+        ...
+
+    def in_double(self) -> AbstractContextManager[None] | None:
+        """A block in which the stage computes in float64, on float64 inputs; None if it cannot."""
+        ...
+
+
+@dataclass(frozen=True)
+class TorchStage:
+    """A stage as a PyTorch module in float32."""
+
+    module: nn.Module
+
+    def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
+        """See :class:`SourceStage`."""
+        with torch.inference_mode():
+            produced = self.module(*(torch.from_numpy(array) for array in inputs))
+        outputs = [produced] if isinstance(produced, torch.Tensor) else produced
+        return [output.numpy() for output in outputs]
+
+    @contextmanager
+    def in_double(self) -> Iterator[None]:
+        """The weights in float64, and afterwards back, without loss."""
+        try:
+            self.module.double()
+            yield
+        finally:
+            self.module.float()
 
 
 @dataclass(frozen=True)
@@ -34,7 +73,7 @@ class Family(Protocol[SourceT, OptionsT]):
         ...
 
     def export(
-        self, source: SourceT, output: Path, options: OptionsT, progress: Progress
+        self, source: SourceT, output: Path, options: OptionsT, progress: Progress, /
     ) -> Exported:
         """Write a bundle.
 

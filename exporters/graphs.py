@@ -1,15 +1,19 @@
-"""ONNX models as graphs that can be changed, and back."""
+"""ONNX models in memory: changed, run on the CPU, and counted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
-from onnx import ModelProto
+from onnx import ModelProto, helper, numpy_helper
 
 from dyninfer.types import AnyArray, Float32Array
+
+COUNTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})  # as multiply-accumulates
 
 
 def editable(model: ModelProto) -> ir.Model:
@@ -89,3 +93,82 @@ class GraphBuilder:
         inputs = [values, self.constant([count])]
         self._tape.op_multi_out("TopK", inputs, {"axis": 0}, outputs=outputs, name=name)
         return outputs[1]
+
+
+def open_model(model: ModelProto) -> Any:
+    """A session on the CPU; whatever ONNX Runtime raises passes through."""
+    from dyninfer.engines.ort.runtime import ort, session_options  # no PyTorch export needs it
+
+    return ort.InferenceSession(
+        model.SerializeToString(), session_options(False), providers=["CPUExecutionProvider"]
+    )
+
+
+class Probe:
+    """Reads tensors of a model, whether they are fed, stored or computed."""
+
+    def __init__(self, model: ModelProto, names: Collection[str]) -> None:
+        self._names = names
+        self._stored = {
+            tensor.name: numpy_helper.to_array(tensor)
+            for tensor in model.graph.initializer
+            if tensor.name in names
+        }
+        fed = {value.name for value in model.graph.input}
+        self._computed = sorted(set(names) - fed - self._stored.keys())
+        if self._computed:
+            shown = ModelProto()
+            shown.CopyFrom(model)
+            del shown.graph.output[:]
+            shown.graph.output.extend(map(helper.make_empty_tensor_value_info, self._computed))
+            self._session = open_model(shown)
+
+    def read(self, inputs: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+        """What the tensors hold for these inputs, by name.
+
+        Raises:
+            Exception: ONNX Runtime cannot run the model; its exceptions share no base class.
+        """
+        known = {**inputs, **self._stored}
+        if self._computed:
+            values = self._session.run(self._computed, dict(inputs))
+            known |= dict(zip(self._computed, values, strict=True))
+        return {name: known[name] for name in self._names}
+
+
+def count_macs(model: ModelProto) -> int:
+    """Multiply-accumulates of one image, by shape inference."""
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(model, data_prop=True)).graph
+    return sum(node_macs(node) for node in graph if node.op_type in COUNTED)
+
+
+def measured_macs(model: ModelProto, image: Float32Array) -> int:
+    """Multiply-accumulates of one image, by a run.
+
+    Exported detectors compute shapes in ways that ONNX's shape inference gives up on. Operators of
+    inner graphs do not count. ``model`` has one input, for an ``image`` (1, 3, H, W).
+    """
+    nodes = [node for node in ir.from_proto(model).graph if node.op_type in COUNTED]
+    names = {str(value.name) for node in nodes for value in _operands(node)}
+    seen = Probe(model, names).read({model.graph.input[0].name: image})
+    return sum(node_macs(node, lambda value: seen[str(value.name)].shape) for node in nodes)
+
+
+def _operands(node: ir.Node) -> list[ir.Value]:
+    """The output and the two factors of a counted node."""
+    return [value for value in (node.outputs[0], *node.inputs[:2]) if value is not None]
+
+
+def _declared(value: ir.Value) -> Sequence[int]:
+    return [axis if isinstance(axis, int) else 1 for axis in value.shape or ()]
+
+
+def node_macs(node: ir.Node, shape_of: Callable[[ir.Value], Sequence[int]] = _declared) -> int:
+    """Multiply-accumulates of a node of :data:`COUNTED`; open axes count as 1."""
+    result, first, second = map(shape_of, _operands(node))
+    if node.op_type == "Conv":
+        return math.prod(result) * math.prod(second[1:])
+    if node.op_type == "ConvTranspose":
+        return math.prod(first) * math.prod(second[1:])
+    transposed = node.attributes.get_int("transA", 0)
+    return math.prod(result) * first[0 if transposed else -1]

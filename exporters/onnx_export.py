@@ -16,7 +16,7 @@ from dyninfer.bundle.manifest import BATCH_AXIS, Stage, TensorSpec
 from dyninfer.bundle.writing import write_stage_file
 from dyninfer.errors import ExportError
 from dyninfer.exporters.extras import quiet
-from dyninfer.exporters.macs import count_macs
+from dyninfer.exporters.graphs import count_macs
 
 OPSET = 17  # the newest that TensorRT 8.6 reads
 IR_VERSION = 8  # of the same time as opset 17, for older readers

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer import __version__
-from dyninfer.bundle.manifest import EASINESS, Manifest
+from dyninfer.bundle.manifest import EASINESS, Manifest, Stage
 from dyninfer.routing.policy import DEFAULT_THRESHOLD, Chosen, DecisionPoint, route
+from dyninfer.runtime.arrays import RunArrays
 from dyninfer.runtime.executor import Arrays
 from dyninfer.runtime.plan import Decision, Plan
 from dyninfer.types import Float32Array
@@ -186,6 +187,22 @@ def count_flips(expected: Float32Array, found: Float32Array) -> Flips:
     thresholds = [DEFAULT_THRESHOLD, *((ordered[1:] + ordered[:-1]) / 2)]
     flips = sum(int((route(expected, t) != route(found, t)).sum()) for t in thresholds)
     return Flips(len(thresholds) * len(expected), flips)
+
+
+class Recording:
+    """Runs stages and keeps their inputs and outputs, of the last run of each."""
+
+    def __init__(self, stages: Mapping[str, Stage], run_stage: RunArrays) -> None:
+        self._stages = stages
+        self._run_stage = run_stage
+        self.reads: dict[str, Arrays] = {}
+        self.makes: dict[str, Arrays] = {}
+
+    def run(self, stage: str, tensors: Arrays) -> Arrays:
+        """The stage's outputs; ``tensors`` hold its inputs among others."""
+        self.reads[stage] = {spec.name: tensors[spec.name] for spec in self._stages[stage].inputs}
+        self.makes[stage] = self._run_stage(stage, self.reads[stage])
+        return self.makes[stage]
 
 
 class SignalPairs:

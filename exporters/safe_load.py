@@ -14,29 +14,16 @@ import torch
 
 from dyninfer.errors import CheckpointError
 
-try:
-    from numpy._core import multiarray
-except ImportError:  # numpy 1
-    from numpy.core import multiarray  # type: ignore[no-redef]  # the same module, older name
-
-_DTYPE_CLASSES = [
-    type(np.dtype(name))
-    for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")
-]
-
-# What a NumPy array or scalar in a checkpoint needs to be rebuilt, and nothing else.
+# What a NumPy array or scalar in a checkpoint needs to be rebuilt, and nothing else; the functions
+# are named after a module that NumPy 2 has renamed.
+_TYPES = ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")
+_REBUILDERS = {"_reconstruct": np.empty(0).__reduce__()[0], "scalar": np.float64().__reduce__()[0]}
 _NUMPY_GLOBALS: list[Any] = [
     np.ndarray,
     np.dtype,
-    *_DTYPE_CLASSES,
-    *(
-        (function, f"{module}.{name}")
-        for module in ("numpy._core.multiarray", "numpy.core.multiarray")
-        for name, function in (
-            ("_reconstruct", multiarray._reconstruct),
-            ("scalar", multiarray.scalar),
-        )
-    ),
+    *(type(np.dtype(name)) for name in _TYPES),
+    *((rebuild, f"numpy._core.multiarray.{name}") for name, rebuild in _REBUILDERS.items()),
+    *((rebuild, f"numpy.core.multiarray.{name}") for name, rebuild in _REBUILDERS.items()),
 ]
 
 

@@ -10,9 +10,8 @@ import numpy as np
 
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import BundleError
-from dyninfer.exporters.parity import Errors, Parity, SignalPairs, Tolerance
-from dyninfer.exporters.recording import Recording
-from dyninfer.exporters.source_stage import SourceStage
+from dyninfer.exporters.family import SourceStage
+from dyninfer.exporters.parity import Errors, Parity, Recording, SignalPairs, Tolerance
 from dyninfer.images.spec import ImageSpec
 from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.detector import Detector
@@ -22,7 +21,6 @@ from dyninfer.types import AnyArray, ImageArray
 
 Progress = Callable[[int], None]
 BATCH = 2
-TOLERANCE = Tolerance()
 
 
 def verify(
@@ -30,7 +28,6 @@ def verify(
     source: Mapping[str, SourceStage],
     photos: Sequence[ImageArray],
     random_tensors: int = 4,
-    tolerance: Tolerance = TOLERANCE,
     progress: Progress = lambda _samples: None,
 ) -> Parity:
     """Compare an opened bundle with its source.
@@ -44,14 +41,13 @@ def verify(
             such as one that was trained afterwards, is named as not compared.
         photos: (h, w, 3) uint8 BGR pictures.
         random_tensors: so many inputs of uniform noise between black and white are added.
-        tolerance: what counts as agreement.
         progress: called after every batch with the number of its samples.
 
     Raises:
         BundleError: the source lacks a stage that makes results.
     """
     reference = _Source(detector.manifest, source)
-    errors, signals = Errors(), SignalPairs(reference.plan)
+    errors, signals, tolerance = Errors(), SignalPairs(reference.plan), Tolerance()
     for images in _samples(detector, photos, random_tensors):
         stages, expected = reference.trace(images)
         for name, inputs in stages.reads.items():
@@ -79,10 +75,7 @@ def verify(
 def _samples(
     detector: Detector, photos: Sequence[ImageArray], random_tensors: int
 ) -> Iterable[Arrays]:
-    """Every image input for photos, then for noise between black and white.
-
-    They come in batches of at most two: enough to try the batch axis.
-    """
+    """Every image input for photos, then for noise; in batches of two, to try the batch axis."""
     for start in range(0, len(photos), BATCH):
         yield detector.prepare(photos[start : start + BATCH])
     rng = np.random.default_rng(0)

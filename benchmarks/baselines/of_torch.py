@@ -99,9 +99,9 @@ def _modules(setup: Setup, bundle: Bundle) -> tuple[Mapping[str, Any], str]:
     Raises:
         BackendUnavailable: the bundle has no PyTorch source, or not for every stage.
     """
-    from dyninfer.exporters.cascade.family import CASCADE
+    from dyninfer.exporters.cascade.export import CASCADE
     from dyninfer.exporters.families import family_of, source_stages
-    from dyninfer.exporters.source_stage import TorchStage
+    from dyninfer.exporters.family import TorchStage
     from dyninfer.exporters.sources import find_sources
 
     manifest = bundle.manifest

@@ -83,8 +83,7 @@ def demo(
 
 
 def _export(paths: pages.DemoPaths) -> None:
-    from dyninfer.exporters.dynamicdet.export import DynamicDetOptions
-    from dyninfer.exporters.dynamicdet.family import DYNAMICDET
+    from dyninfer.exporters.dynamicdet.export import DYNAMICDET, DynamicDetOptions
 
     checkpoint = pages.embedded_checkpoint()
     stdout.print(f"1. exporting {checkpoint.name}: first, router, head and second as ONNX files")

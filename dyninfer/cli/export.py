@@ -93,8 +93,7 @@ def cascade(
     -o pair.dyn**
     """
     require_export_extra()
-    from dyninfer.exporters.cascade.export import CascadeOptions
-    from dyninfer.exporters.cascade.family import CASCADE
+    from dyninfer.exporters.cascade.export import CASCADE, CascadeOptions
 
     sources = gather_sources(detectors or [], vars(named))
     paths = [source.path for source in sources]
@@ -146,8 +145,7 @@ def dynamicdet(
     Example: **dyninfer export dynamicdet dy-yolov7.pt -o dy-yolov7.dyn --image-size 384x640**
     """
     require_export_extra()
-    from dyninfer.exporters.dynamicdet.export import DynamicDetOptions
-    from dyninfer.exporters.dynamicdet.family import DYNAMICDET
+    from dyninfer.exporters.dynamicdet.export import DYNAMICDET, DynamicDetOptions
 
     target, licence, overwrite = writing.target([checkpoint]), writing.licence, writing.overwrite
     size = parse_image_size(image_size)

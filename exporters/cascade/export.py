@@ -1,24 +1,28 @@
-"""``dyninfer export cascade``: ONNX detectors become the exits of one bundle."""
+"""ONNX detectors as a family: as they are, they become the exits of one cascade."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from dyninfer import __version__
-from dyninfer.bundle.folder import SUFFIX
+from dyninfer.bundle.folder import SUFFIX, Bundle
 from dyninfer.bundle.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
 from dyninfer.bundle.writing import check_target, write_bundle
-from dyninfer.errors import InputError
+from dyninfer.errors import BundleError, InputError
 from dyninfer.exporters.cascade.classes import reconcile
 from dyninfer.exporters.cascade.onnx_file import read_onnx
-from dyninfer.exporters.cascade.options import ORDINALS, ClassList, DetectorSource
+from dyninfer.exporters.cascade.options import ORDINALS, ClassList, DetectorPlan, DetectorSource
+from dyninfer.exporters.cascade.original import OriginalDetector, decode_one
 from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
-from dyninfer.exporters.cascade.stage import write_stage
-from dyninfer.exporters.family import Exported, Progress
+from dyninfer.exporters.cascade.stage import read_plan, write_stage
+from dyninfer.exporters.family import Exported, Progress, SourceStage
 from dyninfer.images.spec import ImageSpec
 from dyninfer.results.postprocess import EVALUATION, Postprocess
+from dyninfer.types import AnyArray
 
 FAMILY = "cascade"
 IMAGES = "images"
@@ -120,3 +124,48 @@ def _manifest(
         further_sources=sources[1:],
         written_by=f"dyninfer {__version__}",
     )
+
+
+class Cascade:
+    """See :class:`dyninfer.exporters.family.Family`."""
+
+    name = FAMILY
+    export = staticmethod(export_cascade)
+
+    def source_stages(
+        self, bundle: Bundle, sources: Sequence[Path], _config: Path | None
+    ) -> Mapping[str, SourceStage]:
+        """Every exit's detector; routers were trained later and have no source."""
+        stages: dict[str, SourceStage] = {}
+        for ordinal, path in zip(ORDINALS, sources, strict=False):
+            plan = read_plan(bundle.stage_path(ordinal))
+            if plan is None:
+                raise BundleError(
+                    f"stage {ordinal!r} of {bundle.path} does not say how its detector is decoded; "
+                    "export the cascade again"
+                )
+            stages[ordinal] = OriginalStage(plan, OriginalDetector(read_onnx(path), plan.layout))
+        return stages
+
+    def fold(self, _stages: Mapping[str, SourceStage], _manifest: Manifest) -> None:
+        """Nothing: a file is run as it comes."""
+
+
+@dataclass(frozen=True)
+class OriginalStage:
+    """The untouched file in ONNX Runtime, image by image, and its decode in NumPy."""
+
+    plan: DetectorPlan
+    original: OriginalDetector
+
+    def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
+        """Boxes (N, A, 4) and class scores (N, A, C) for images (N, 3, H, W)."""
+        (images,) = inputs
+        rows = [decode_one(self.plan, self.original.run(image[None])) for image in images]
+        return [np.stack([row[which] for row in rows]) for which in (0, 1)]
+
+    def in_double(self) -> None:
+        """Not possible: the arithmetic of an ONNX file is its own."""
+
+
+CASCADE = Cascade()

@@ -52,7 +52,6 @@ class OnnxFile:
     sha256: str
     model: ModelProto
     image: Port
-    outputs: tuple[Port, ...]
     metadata: dict[str, str]
 
 
@@ -73,7 +72,6 @@ def read_onnx(path: Path) -> OnnxFile:
         sha256=file_sha256(path),
         model=_at_least_opset(model, path),
         image=_image_input(inputs, path),
-        outputs=tuple(_port(value) for value in model.graph.output),
         metadata={entry.key: entry.value for entry in model.metadata_props},
     )
 

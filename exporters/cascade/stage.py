@@ -17,15 +17,21 @@ from dyninfer.bundle.documents import first_problem
 from dyninfer.bundle.manifest import BATCH_AXIS, Precision, Stage, Task, TensorSpec
 from dyninfer.bundle.writing import write_stage_file
 from dyninfer.errors import BundleError, ExportError
-from dyninfer.exporters.cascade.batch import loosen_reshapes
 from dyninfer.exporters.cascade.decodes import write_decode
 from dyninfer.exporters.cascade.onnx_file import parameter_count
 from dyninfer.exporters.cascade.options import DetectorPlan, Layout
+from dyninfer.exporters.cascade.original import Candidates, decode_one
 from dyninfer.exporters.cascade.plan import PlannedDetector
-from dyninfer.exporters.cascade.reference import Candidates, decode_one
-from dyninfer.exporters.graphs import GraphBuilder, add_prefix, closed, editable
-from dyninfer.exporters.macs import measured_macs
-from dyninfer.exporters.probe import open_model
+from dyninfer.exporters.graphs import (
+    GraphBuilder,
+    Probe,
+    add_prefix,
+    closed,
+    editable,
+    measured_macs,
+    open_model,
+)
+from dyninfer.types import Float32Array
 
 DETECTOR, DECODE = "detector", "decode"  # prefixes of the names in a stage's graph
 PLAN_KEY = "dyninfer_detector"
@@ -107,6 +113,34 @@ def _choose_batch(
         f"{planned.file.path} cannot become a stage for single images or for batches of any "
         f"size: {reason}; export the detector with batch size 1 or a dynamic batch"
     )
+
+
+def loosen_reshapes(model: ModelProto, images: Float32Array) -> ModelProto:
+    """Let every Reshape whose target begins with the batch size of the export take any batch.
+
+    The targets are read from a run, since many exporters compute them inside the graph. They are
+    constants once the image size is fixed. Whether the result is right is for the caller to try.
+    ``images`` are a batch (N, 3, H, W) float32 of the size that the detector was exported for.
+
+    Raises:
+        Exception: ONNX Runtime cannot run the model; its exceptions share no public base class.
+    """
+    stage = editable(model)
+    builder = GraphBuilder(stage.graph, "batch")
+    targets = {
+        node: str(node.inputs[1].name)
+        for node in stage.graph
+        if node.op_type == "Reshape" and node.inputs[1] is not None
+    }
+    seen = Probe(model, {*targets.values()}).read({model.graph.input[0].name: images})
+    for node, target in targets.items():
+        shape = seen[target].copy()
+        if shape.size < 2 or shape[0] != len(images):
+            continue
+        shape[0] = -1 if (shape > 0).all() else 0
+        node.replace_input_with(1, builder.constant(shape))
+    common.RemoveUnusedNodesPass()(stage)
+    return closed(stage)
 
 
 def _difference(

@@ -66,7 +66,11 @@ def read_topology(path: Path) -> Topology:
             the message names the row.
     """
     config = _read_yaml(path)
-    depth = _number(path, config, "depth_multiple", 1.0)
+    depth = config.get("depth_multiple", 1.0)
+    if not isinstance(depth, (int, float)) or isinstance(depth, bool) or not 0 < depth < 100:
+        raise ConfigError(
+            f"{path}: depth_multiple is {depth!r}, expected a number between 0 and 100"
+        )
     parts = {}
     for part, section in _SECTIONS.items():
         rows = config.get(section)
@@ -94,13 +98,6 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"{path} holds {type(config).__name__}, expected a mapping")
     return config
-
-
-def _number(path: Path, config: Mapping[str, Any], key: str, default: float) -> float:
-    value = config.get(key, default)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 100:
-        raise ConfigError(f"{path}: {key} is {value!r}, expected a number between 0 and 100")
-    return float(value)
 
 
 def _row(place: _Place, row: Any, depth: float) -> Row:

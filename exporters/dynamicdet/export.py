@@ -1,8 +1,8 @@
-"""``dyninfer export dynamicdet``: a checkpoint becomes a bundle of four stages."""
+"""DynamicDet as a family: a checkpoint becomes a bundle of four stages, a cascade of two exits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,23 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from dyninfer import __version__
-from dyninfer.bundle.folder import SUFFIX, file_sha256
+from dyninfer.bundle.folder import SUFFIX, Bundle, file_sha256
 from dyninfer.bundle.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
 from dyninfer.bundle.writing import check_target, write_bundle
 from dyninfer.errors import InputError
 from dyninfer.exporters.class_names import class_names_for
-from dyninfer.exporters.dynamicdet.checkpoint import read_state
-from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.exporters.dynamicdet.fold import fold
-from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_state
-from dyninfer.exporters.dynamicdet.stages import IMAGES, build_stages
-from dyninfer.exporters.dynamicdet.topology import Part, recognise
-from dyninfer.exporters.family import Progress
+from dyninfer.exporters.dynamicdet.model import DynamicDetector, load_model
+from dyninfer.exporters.dynamicdet.stages import IMAGES, FirstStage, build_stages
+from dyninfer.exporters.dynamicdet.topology import Part
+from dyninfer.exporters.family import Exported, Progress, SourceStage, TorchStage
 from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, StageExport, write_stage
 from dyninfer.images.spec import MAX_SIDE, ImageSpec
 from dyninfer.results.postprocess import EVALUATION, Postprocess
-
-FAMILY = "dynamicdet"
 
 
 @dataclass(frozen=True)
@@ -44,16 +40,43 @@ class DynamicDetOptions:
     overwrite: bool = False
 
 
-def load_model(checkpoint: Path, config: Path | None = None) -> DynamicDetector:
-    """The source model of a checkpoint, unfolded, in float32.
+class DynamicDet:
+    """See :class:`dyninfer.exporters.family.Family`."""
 
-    Raises:
-        CheckpointError: the file cannot be read safely or does not fit its topology.
-        ConfigError: the YAML is not usable, or the topology is not a published one.
-    """
-    state = read_state(checkpoint)
-    topology = read_topology(config) if config else recognise(state)
-    return model_from_state(topology, state)
+    name = "dynamicdet"
+
+    def export(
+        self, source: Path, output: Path, options: DynamicDetOptions, progress: Progress
+    ) -> Exported:
+        """Export a checkpoint."""
+        return Exported(
+            export_dynamicdet(source, output, options, lambda stage: progress(f"exporting {stage}"))
+        )
+
+    def source_stages(
+        self, bundle: Bundle, sources: Sequence[Path], config: Path | None
+    ) -> Mapping[str, SourceStage]:
+        """The checkpoint's own model, unfolded."""
+        return _source_stages(load_model(sources[0], config), bundle.manifest)
+
+    def fold(
+        self, stages: Mapping[str, SourceStage], manifest: Manifest
+    ) -> Mapping[str, SourceStage]:
+        """Batch norm, branches and implicit layers go into the convolutions beside them."""
+        first = stages[manifest.ways[0].body]
+        assert isinstance(first, TorchStage)  # of this family's source_stages
+        assert isinstance(first.module, FirstStage)
+        folded = _source_stages(fold(first.module.model), manifest)
+        return {name: stage for name, stage in folded.items() if name in stages}
+
+
+DYNAMICDET = DynamicDet()
+
+
+def _source_stages(model: DynamicDetector, manifest: Manifest) -> dict[str, SourceStage]:
+    spec = manifest.image_inputs[IMAGES]
+    stages = build_stages(model, (spec.height, spec.width))
+    return {name: TorchStage(stage) for name, stage in stages.items()}
 
 
 def export_dynamicdet(
@@ -73,13 +96,14 @@ def export_dynamicdet(
     names = class_names_for(model.plan.classes, options.class_names)
 
     def write(folder: Path) -> Manifest:
-        stages = write_stages(model, size, folder, progress)
+        stages = _write_stages(model, size, folder, progress)
+        first = Exit(body="first", router="router" if "router" in stages else None, head="head")
         return Manifest(
             name=options.name or output.name.removesuffix(SUFFIX),
-            family=FAMILY,
+            family=DYNAMICDET.name,
             task=Task.DETECT,
             class_names=names,
-            route=_route(stages),
+            route=CascadeRoute(exits=(first, Exit(body="second"))),
             stages=stages,
             image_inputs={IMAGES: ImageSpec(height=size[0], width=size[1])},
             postprocess=Postprocess(),
@@ -119,10 +143,9 @@ def choose_image_size(asked: tuple[int, int] | None, stride: int) -> tuple[int, 
     return asked
 
 
-def write_stages(
+def _write_stages(
     model: DynamicDetector, size: tuple[int, int], folder: Path, progress: Progress
 ) -> dict[str, Stage]:
-    """Export every stage of a model into ``folder``."""
     parameters = stage_parameters(model)
     tensors: dict[str, Tensor] = {
         IMAGES: torch.rand(EXAMPLE_BATCH, 3, *size, generator=torch.Generator().manual_seed(0))
@@ -140,18 +163,14 @@ def write_stages(
 def stage_parameters(model: DynamicDetector) -> dict[str, int]:
     """Parameters of each stage of the source model, before folding."""
 
-    def count(module: nn.Module | None) -> int:
-        return 0 if module is None else sum(p.numel() for p in module.parameters())
+    def count(*modules: nn.Module) -> int:
+        return sum(p.numel() for module in modules for p in module.parameters())
 
-    parts: Mapping[Part, int] = {part: count(getattr(model, part.prefix)) for part in Part}
+    first, second, head, head2 = (getattr(model, part.prefix) for part in Part)
+    router = [] if model.router is None else [model.router]
     return {
-        "first": parts[Part.FIRST],
-        "router": count(model.router),
-        "head": parts[Part.HEAD],
-        "second": parts[Part.SECOND] + parts[Part.HEAD2],
+        "first": count(first),
+        "router": count(*router),
+        "head": count(head),
+        "second": count(second, head2),
     }
-
-
-def _route(stages: Mapping[str, Stage]) -> CascadeRoute:
-    router = "router" if "router" in stages else None
-    return CascadeRoute(exits=(Exit(body="first", router=router, head="head"), Exit(body="second")))

@@ -1,9 +1,10 @@
-"""A whole dynamic detector in PyTorch: the source that exported stages are compared with."""
+"""A whole dynamic detector in PyTorch, and how it is read from a checkpoint."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 
 from dyninfer.errors import CheckpointError
 from dyninfer.exporters.dynamicdet import layers
+from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.exporters.dynamicdet.plan import Plan, name_some, plan_from_shapes
-from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, Topology
+from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, Topology, recognise
+from dyninfer.exporters.safe_load import load_checkpoint
 
 Features = dict[Ref, Any]  # tensors, and tuples of tensors behind CBLinear
 
@@ -70,7 +73,7 @@ class DynamicDetector(nn.Module):
         self.run_part(Part.SECOND, features)
         return self.run_part(Part.HEAD2, features)  # type: ignore[no-any-return]
 
-    def detect(self, part: Part) -> nn.Module:
+    def detect(self, part: Part) -> layers.Detect:
         """The Detect module of a head: ``Part.HEAD`` or ``Part.HEAD2``."""
         return getattr(self, part.prefix)[-1]  # type: ignore[no-any-return]
 
@@ -109,6 +112,68 @@ def _build_single(row: Row, plan: Plan) -> nn.Module:
             return layers.Detect(cins, plan.classes, plan.anchors_per_level)
 
 
+def load_model(checkpoint: Path, config: Path | None = None) -> DynamicDetector:
+    """The source model of a checkpoint, unfolded, in float32.
+
+    Raises:
+        CheckpointError: the file cannot be read safely or does not fit its topology.
+        ConfigError: the YAML is not usable, or the topology is not a published one.
+    """
+    state = read_state(checkpoint)
+    topology = read_topology(config) if config else recognise(state)
+    return model_from_state(topology, state)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict of a checkpoint: its ``ema``, else its ``model``, else the file itself.
+
+    A ``module.`` prefix, left by DataParallel training, is taken off.
+
+    Raises:
+        CheckpointError: the file cannot be read safely or holds no weights of this family.
+    """
+    state = _weights(path)
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    if not any(name.startswith("model_b.") for name in state):
+        shown = ", ".join(list(state)[:3])
+        raise CheckpointError(
+            f"{path} is not a DynamicDet checkpoint: no parameter starts with 'model_b.' "
+            f"(it has {shown}, ...)"
+        )
+    return state
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    """Plain arrays of real numbers, none of which claims more of them than are stored."""
+    content = load_checkpoint(path)
+    if isinstance(content, Mapping) and ("model" in content or "ema" in content):
+        ema = content.get("ema")
+        content = ema if ema is not None else content.get("model")
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(
+            f"{path} holds {type(content).__name__} where its weights should be; "
+            "expected a dict of tensors under 'ema' or 'model', or alone"
+        )
+    wrong = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if wrong:
+        raise CheckpointError(
+            f"{path} holds entries that are not tensors among its weights: {', '.join(wrong[:5])}"
+        )
+    for name, tensor in content.items():
+        plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if not plain or tensor.is_complex() or tensor.is_quantized:
+            raise CheckpointError(
+                f"{path}: {name} is {tensor.dtype}, {tensor.layout}, on {tensor.device}; "
+                "expected dense real numbers"
+            )
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}, more values than the file holds"
+            )
+    return {str(name): value for name, value in content.items()}
+
+
 def model_from_state(topology: Topology, state: Mapping[str, Tensor]) -> DynamicDetector:
     """Build the model that ``state`` was saved from, in float32 and evaluation mode.
 
@@ -123,35 +188,29 @@ def model_from_state(topology: Topology, state: Mapping[str, Tensor]) -> Dynamic
     _check_keys(model.state_dict(), state, topology.name)
     model.to_empty(device="cpu")
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    _check_finite(model)
-    return model.eval().requires_grad_(False)
-
-
-def _check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str) -> None:
-    missing = [key for key in expected if key not in state]
-    extra = [key for key in state if key not in expected]
-    wrong = [
-        f"{key} is {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
-        for key, tensor in expected.items()
-        if key in state and state[key].shape != tensor.shape
-    ]
-    problems = [
-        f"{len(keys)} {what}: {name_some(keys)}"
-        for what, keys in (("missing", missing), ("unexpected", extra), ("of another shape", wrong))
-        if keys
-    ]
-    if problems:
-        raise CheckpointError(
-            f"the checkpoint does not fit {name}: parameters {'; '.join(problems)}; "
-            "if the model has a topology of its own, give its YAML with --config"
-        )
-
-
-def _check_finite(model: nn.Module) -> None:
     broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(
             f"parameters hold NaN or infinity: {name_some(broken)}; the training diverged"
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str) -> None:
+    kinds = {
+        "missing": [key for key in expected if key not in state],
+        "unexpected": [key for key in state if key not in expected],
+        "of another shape": [
+            f"{key} is {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
+            for key, tensor in expected.items()
+            if key in state and state[key].shape != tensor.shape
+        ],
+    }
+    problems = [f"{len(keys)} {what}: {name_some(keys)}" for what, keys in kinds.items() if keys]
+    if problems:
+        raise CheckpointError(
+            f"the checkpoint does not fit {name}: parameters {'; '.join(problems)}; "
+            "if the model has a topology of its own, give its YAML with --config"
         )
 
 
@@ -168,7 +227,6 @@ def random_model(plan: Plan, anchors: Sequence[Sequence[float]], seed: int = 0) 
     grid = torch.tensor(anchors).reshape(len(anchors), -1, 2)
     for part in (Part.HEAD, Part.HEAD2):
         detect = model.detect(part)
-        assert isinstance(detect, layers.Detect)
         detect.anchor_grid.copy_(grid[:, None, :, None, None])
         detect.anchors.copy_(grid / torch.tensor(plan.strides)[:, None, None])
         _initialise_biases(detect, plan.strides)

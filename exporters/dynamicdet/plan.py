@@ -16,9 +16,9 @@ IMAGE_CHANNELS = 3
 class Plan:
     """Widths of every row of a topology.
 
-    ``out`` holds output channels of the rows that have weights; ``hidden`` the inner width of
-    SPPCSPC rows; ``reparameterised`` the RepConv rows whose branches were already merged.
-    ``router_hidden`` is None for a model without a router.
+    ``out`` holds output channels of the rows that have weights, and of others once they were asked
+    for; ``hidden`` the inner width of SPPCSPC rows; ``reparameterised`` the RepConv rows whose
+    branches were already merged. ``router_hidden`` is None for a model without a router.
     """
 
     topology: Topology
@@ -28,18 +28,14 @@ class Plan:
     classes: int = 80
     anchors_per_level: int = 3
     router_hidden: int | None = None
-    # widths that follow from others; without it, chains of Concat would take exponential time
-    _derived: dict[Ref, int] = field(default_factory=dict, repr=False, compare=False)
 
     def channels(self, ref: Ref) -> int:
         """Output channels of ``ref``; of a CBLinear, all its splits together."""
         if ref == IMAGE:
             return IMAGE_CHANNELS
-        if ref in self.out:
-            return self.out[ref]
-        if ref not in self._derived:
-            self._derived[ref] = self._derive_channels(self.topology.row(ref))
-        return self._derived[ref]
+        if ref not in self.out:  # kept, or chains of Concat would take exponential time
+            self.out[ref] = self._derive_channels(self.topology.row(ref))
+        return self.out[ref]
 
     def _derive_channels(self, row: Row) -> int:
         if row.op is Op.CONCAT:

@@ -74,10 +74,7 @@ class Decode(nn.Module):
     anchor: Tensor
 
     def __init__(
-        self,
-        detect: layers.Detect,
-        strides: Sequence[int],
-        image_size: tuple[int, int],
+        self, detect: layers.Detect, strides: Sequence[int], image_size: tuple[int, int]
     ) -> None:
         super().__init__()
         self.classes = detect.classes
@@ -118,14 +115,11 @@ class HeadStage(ModelStage):
 
     def __init__(self, model: DynamicDetector, part: Part, image_size: tuple[int, int]) -> None:
         super().__init__()
-        assert part in (Part.HEAD, Part.HEAD2)
         self.model = model
         self.part = part
         self.reads = model.topology.read_by(Part.HEAD if part is Part.HEAD else Part.SECOND)
         self.inputs = tuple(map(tensor_name, self.reads))
-        detect = model.detect(part)
-        assert isinstance(detect, layers.Detect)
-        self.decode = Decode(detect, model.plan.strides_of(part), image_size)
+        self.decode = Decode(model.detect(part), model.plan.strides_of(part), image_size)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         features: Features = dict(zip(self.reads, inputs, strict=True))

@@ -16,10 +16,9 @@ from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.errors import InputError
 from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.evaluation.outcomes import AtWay, picture_of
-from dyninfer.exporters.parity import Flips, SignalPairs
+from dyninfer.exporters.parity import Flips, Recording, SignalPairs
 from dyninfer.exporters.precision.convert import ConvertedStage, read_picture
 from dyninfer.exporters.precision.sensitivity import deviations
-from dyninfer.exporters.recording import Recording
 from dyninfer.images.pictures import PathOrImage
 from dyninfer.results.answers import Detections
 from dyninfer.results.postprocess import Postprocess

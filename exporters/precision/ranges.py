@@ -12,9 +12,8 @@ import onnx_ir as ir
 from onnx import ModelProto
 
 from dyninfer.errors import ExportError, InputError
-from dyninfer.exporters.graphs import GraphBuilder, editable
+from dyninfer.exporters.graphs import GraphBuilder, Probe, editable, open_model
 from dyninfer.exporters.precision.settings import CalibrationMethod
-from dyninfer.exporters.probe import Probe, open_model
 from dyninfer.types import AnyArray, Float64Array, Int64Array
 
 BINS = 2048  # of a histogram of magnitudes, as in NVIDIA's calibrators

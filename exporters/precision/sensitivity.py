@@ -10,8 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx import ModelProto
 
-from dyninfer.exporters.graphs import closed
-from dyninfer.exporters.macs import node_macs
+from dyninfer.exporters.graphs import closed, node_macs
 from dyninfer.exporters.precision.graph import computed_inputs, decode_nodes, is_weighted, layers_of
 from dyninfer.exporters.precision.int8 import to_int8
 from dyninfer.exporters.precision.ranges import Observed, StageInputs, open_session

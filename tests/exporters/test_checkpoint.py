@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dyninfer import CheckpointError, ConfigError
-from dyninfer.exporters.dynamicdet.checkpoint import read_state
-from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet, load_model
+from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
+from dyninfer.exporters.dynamicdet.model import load_model, read_state
 from dyninfer.exporters.dynamicdet.topology import recognise
 from dyninfer.exporters.safe_load import load_checkpoint
 from tests import support

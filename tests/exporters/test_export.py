@@ -18,7 +18,7 @@ from dyninfer.exporters.dynamicdet.export import (
     choose_image_size,
     export_dynamicdet,
 )
-from dyninfer.exporters.macs import count_macs
+from dyninfer.exporters.graphs import count_macs
 from dyninfer.exporters.onnx_export import StageExport, write_stage
 from tests import support
 

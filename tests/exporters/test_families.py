@@ -8,13 +8,12 @@ from torch import nn
 
 import dyninfer
 from dyninfer.bundle.folder import Bundle
-from dyninfer.exporters.cascade.family import CASCADE
-from dyninfer.exporters.dynamicdet.export import DynamicDetOptions
-from dyninfer.exporters.dynamicdet.family import DYNAMICDET
+from dyninfer.exporters.cascade.export import CASCADE
+from dyninfer.exporters.dynamicdet.export import DYNAMICDET, DynamicDetOptions
 from dyninfer.exporters.families import FAMILIES, family_of, source_stages
+from dyninfer.exporters.family import TorchStage
 from dyninfer.exporters.router.model import FeatureKind, FittedRouter, LinearGain, build_features
 from dyninfer.exporters.router.write import write_routed
-from dyninfer.exporters.source_stage import TorchStage
 from dyninfer.exporters.verify import verify
 from dyninfer.results.postprocess import EVALUATION, Postprocess
 from tests import support

@@ -6,9 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from dyninfer.exporters.dynamicdet import layers
-from dyninfer.exporters.dynamicdet.export import load_model
 from dyninfer.exporters.dynamicdet.fold import PyramidFuse, fold
-from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_state
+from dyninfer.exporters.dynamicdet.model import DynamicDetector, load_model, model_from_state
 from dyninfer.exporters.dynamicdet.topology import published
 from tests import support
 

@@ -127,7 +127,7 @@ def manifest_macs(stages: dict[str, Stage]) -> dict[str, int]:
 @pytest.mark.parametrize("variant", support.VARIANTS)
 def test_a_manifest_counts_macs_and_parameters_as_hooks_do(exported, variant) -> None:
     from dyninfer import Bundle
-    from dyninfer.exporters.dynamicdet.export import load_model
+    from dyninfer.exporters.dynamicdet.model import load_model
 
     model = load_model(support.checkpoint_of(variant))
     manifest = Bundle.open(exported(variant)).manifest

@@ -12,8 +12,8 @@ import torch
 
 import dyninfer
 from dyninfer.exporters.dynamicdet.config import read_topology
-from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet, load_model
-from dyninfer.exporters.dynamicdet.model import DynamicDetector
+from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
+from dyninfer.exporters.dynamicdet.model import DynamicDetector, load_model
 from dyninfer.exporters.dynamicdet.topology import Part
 from tests import support
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dyninfer import CheckpointError
-from dyninfer.exporters.dynamicdet.checkpoint import read_state
+from dyninfer.exporters.dynamicdet.model import read_state
 from dyninfer.exporters.safe_load import load_checkpoint
 from tests import support
 

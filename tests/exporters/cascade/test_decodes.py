@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyninfer.exporters.cascade.batch import loosen_reshapes
 from dyninfer.exporters.cascade.onnx_file import read_onnx
 from dyninfer.exporters.cascade.options import (
     BoxFormat,
@@ -19,11 +18,10 @@ from dyninfer.exporters.cascade.options import (
     DetectorSource,
     Layout,
 )
-from dyninfer.exporters.cascade.original import OriginalDetector
+from dyninfer.exporters.cascade.original import OriginalDetector, decode_one
 from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
-from dyninfer.exporters.cascade.reference import decode_one
-from dyninfer.exporters.cascade.stage import build, dump_plan, write_stage
-from dyninfer.exporters.probe import open_model
+from dyninfer.exporters.cascade.stage import build, dump_plan, loosen_reshapes, write_stage
+from dyninfer.exporters.graphs import open_model
 from dyninfer.images.spec import ImageSpec
 from tests.exporters.cascade import detectors
 from tests.exporters.cascade.detectors import CELLS, HEIGHT, WIDTH

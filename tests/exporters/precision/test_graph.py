@@ -8,8 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import ExportError
-from dyninfer.exporters.graphs import closed
-from dyninfer.exporters.macs import count_macs, node_macs
+from dyninfer.exporters.graphs import closed, count_macs, node_macs
 from dyninfer.exporters.precision.graph import (
     decode_nodes,
     end_layers,

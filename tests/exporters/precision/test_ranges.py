@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from onnx import helper
 
 from dyninfer.errors import ExportError, InputError
-from dyninfer.exporters.graphs import closed
+from dyninfer.exporters.graphs import Probe, closed
 from dyninfer.exporters.precision.graph import float_tensors, opened
 from dyninfer.exporters.precision.ranges import (
     BINS,
@@ -22,7 +22,6 @@ from dyninfer.exporters.precision.ranges import (
     percentile_limit,
 )
 from dyninfer.exporters.precision.settings import CalibrationMethod
-from dyninfer.exporters.probe import Probe
 from tests.exporters.precision.helpers import feed_of, images, two_layers
 from tests.support import tiny_model
 

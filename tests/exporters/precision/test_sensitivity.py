@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyninfer.exporters.macs import node_macs
+from dyninfer.exporters.graphs import node_macs
 from dyninfer.exporters.precision.graph import layers_of
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
 from dyninfer.exporters.precision.sensitivity import (
