@@ -16,7 +16,7 @@ from dyninfer.benchmarks.baselines.setup import CallKind, Kind
 from dyninfer.benchmarks.baselines.worker import Runner, open_contender
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BackendUnavailable, BundleError, InputError
-from dyninfer.exporters.dynamicdet import family
+from dyninfer.exporters.dynamicdet import export
 from dyninfer.runtime.engine_choice import EngineChoice
 from tests import support
 
@@ -25,8 +25,8 @@ BOTH_CALLS = (Kind.DYNINFER, Kind.SINGLE_GRAPH, Kind.LAST_EXIT)
 
 @pytest.fixture
 def small(small_bundle, small_checkpoint, small_yaml, tmp_path, monkeypatch) -> Contestants:
-    load = family.load_model  # no variant that is recognised
-    monkeypatch.setattr(family, "load_model", lambda path, _config: load(path, small_yaml))
+    load = export.load_model  # no variant that is recognised
+    monkeypatch.setattr(export, "load_model", lambda path, _config: load(path, small_yaml))
     return contestants(small_bundle, tmp_path, (small_checkpoint,))
 
 
