@@ -26,7 +26,7 @@ from dyninfer.evaluation.outcomes import (
     read_all,
     run_samples,
 )
-from dyninfer.evaluation.way_times import WayTimes, measure_way_times
+from dyninfer.evaluation.runs import WayTimes, measure_way_times
 from dyninfer.routing.thresholds import SEND_ALL, shared_easiness
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import Float32Array, ImageArray

@@ -15,58 +15,20 @@ from dyninfer.benchmarks.latency.model import predict_ms
 from dyninfer.benchmarks.latency.record import BenchRecord, SampleImage, ThresholdPoint
 from dyninfer.benchmarks.latency.step_costs import RowSpread
 from dyninfer.benchmarks.report import words
-from dyninfer.benchmarks.report.figures import ABSENT, ms, number, percent
+from dyninfer.benchmarks.report.figures import ms, number, percent
 from dyninfer.benchmarks.report.slider_charts import (
     Quality,
     curve_chart,
     easiness_chart,
     quality_of,
 )
-from dyninfer.benchmarks.report.svg import Chart, MovingChart, moved_to
+from dyninfer.benchmarks.report.svg import Chart, moved_to
 from dyninfer.benchmarks.report.table import PageBlock, Table
 from dyninfer.benchmarks.report.tables import curve_table
 
 _START_FRACTION = 0.5
 _MODELLED_EXITS = 2
 _MIN_DIGITS, _MAX_DIGITS = 4, 17
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """A sample picture.
-
-    ``source`` is a data URL, or empty where the record holds no picture; ``exit_index`` is where it
-    leaves when the page opens.
-    """
-
-    index: int
-    name: str
-    caption: str
-    source: str
-    exit_index: int
-
-
-@dataclass(frozen=True)
-class SpeedAccuracy(PageBlock):
-    """The slider and what follows it.
-
-    Attributes:
-        chart: None where there is no measure of accuracy; ``note`` then says so.
-        quality: name of that measure; empty where there is none.
-        current: the position that the page opens with.
-        start: index of that position.
-        data: every position, for the script.
-    """
-
-    chart: Chart | None
-    note: str
-    quality: str
-    current: Setting
-    start: int
-    exits: int
-    thumbnails: tuple[Thumbnail, ...]
-    table: Table
-    data: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -84,6 +46,30 @@ class Setting:
     policy: str
     spoken: str
     exits: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SpeedAccuracy(PageBlock):
+    """The slider and what follows it.
+
+    Attributes:
+        chart: None where there is no measure of accuracy; ``note`` then says so.
+        quality: name of that measure; empty where there is none.
+        current: the position that the page opens with, the one at ``start``.
+        pictures: data URLs of the samples; empty where the record holds no picture.
+        data: every position, for the script.
+    """
+
+    chart: Chart | None
+    note: str
+    quality: str
+    current: Setting
+    start: int
+    exits: int
+    samples: Sequence[SampleImage]
+    pictures: Sequence[str]
+    table: Table
+    data: Mapping[str, object]
 
 
 def exit_of(easiness: Sequence[float | None], threshold: float) -> int:
@@ -177,22 +163,28 @@ def speed_accuracy(record: BenchRecord) -> SpeedAccuracy:
     samples = by_easiness(pictures.samples)
     quality, start = quality_of(pictures.curve), start_of(pictures.curve)
     settings = settings_of(record, samples, quality)
-    drawn = curve_chart(pictures.curve, quality, start) if quality else None
-    moving = [*([drawn] if drawn else ()), *easiness_charts(record)]
+    chart = curve_chart(pictures.curve, quality, start) if quality else None
+    charts = [*([chart] if chart else ()), *easiness_charts(record)]
+    places = {name: found for moving in charts for name, found in moving.places.items()}
+    positions = [
+        asdict(setting) | {"moves": {name: moved_to(found[at]) for name, found in places.items()}}
+        for at, setting in enumerate(settings)
+    ]
     return SpeedAccuracy(
-        chart=drawn.chart if drawn else None,
+        chart=chart,
         note="" if quality else _why_no_quality(record),
         quality=quality.name if quality else "",
         current=settings[start],
         start=start,
         exits=record.measured.exits,
-        thumbnails=_thumbnails(samples, settings[start].exits),
+        samples=samples,
+        pictures=[_data_url(sample.jpeg_base64) for sample in samples],
         table=curve_table(pictures.curve),
-        data={"positions": [_position(s, index, moving) for index, s in enumerate(settings)]},
+        data={"positions": positions},
     )
 
 
-def easiness_charts(record: BenchRecord) -> list[MovingChart]:
+def easiness_charts(record: BenchRecord) -> list[Chart]:
     """One for each router, with a line where the slider has its thresholds."""
     curve = record.pictures.curve
     thresholds, start = [point.threshold for point in curve], start_of(curve) if curve else 0
@@ -208,19 +200,6 @@ def _why_no_quality(record: BenchRecord) -> str:
     return f"Accuracy is not shown: {reason}"
 
 
-def _thumbnails(samples: Sequence[SampleImage], exits: Sequence[int]) -> tuple[Thumbnail, ...]:
-    return tuple(
-        Thumbnail(
-            index=index,
-            name=sample.name,
-            caption=", ".join(ABSENT if e is None else f"{e:.3f}" for e in sample.easiness),
-            source=_data_url(sample.jpeg_base64),
-            exit_index=exit_index,
-        )
-        for index, (sample, exit_index) in enumerate(zip(samples, exits, strict=True))
-    )
-
-
 def _data_url(jpeg_base64: str) -> str:
     """A picture's data URL, or nothing where the text is not base64: records come from anywhere."""
     try:
@@ -228,11 +207,3 @@ def _data_url(jpeg_base64: str) -> str:
     except ValueError:
         return ""
     return f"data:image/jpeg;base64,{jpeg_base64}" if data else ""
-
-
-def _position(setting: Setting, index: int, charts: Sequence[MovingChart]) -> dict[str, object]:
-    """What a position shows, and where everything that moves then stands, for the script."""
-    moves = {
-        name: moved_to(places[index]) for chart in charts for name, places in chart.places.items()
-    }
-    return {**asdict(setting), "moves": moves}

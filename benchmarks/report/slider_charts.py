@@ -47,7 +47,7 @@ def quality_of(curve: Sequence[ThresholdPoint]) -> Quality | None:
     return None
 
 
-def curve_chart(curve: Sequence[ThresholdPoint], quality: Quality, start: int) -> svg.MovingChart:
+def curve_chart(curve: Sequence[ThresholdPoint], quality: Quality, start: int) -> svg.Chart:
     """Quality against milliseconds, with the mark at point ``start``."""
     return svg.moving_chart("marker", lambda width: _curve_drawn(curve, quality, start, width))
 
@@ -129,7 +129,7 @@ def histogram(easiness: Sequence[float | None]) -> tuple[int, ...]:
 
 def easiness_chart(
     easiness: Sequence[float | None], router: int, thresholds: Sequence[float], start: int
-) -> svg.MovingChart:
+) -> svg.Chart:
     """Draw one router's histogram, with a line at ``thresholds[start]`` if there are any.
 
     An easiness that is None was NaN.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 Value = str | float | int
@@ -140,25 +140,20 @@ def drawing(frame: Frame, key: str, title: str, description: str, *children: Ele
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart at two sizes, of which a page shows what fits; ``narrow`` may be all there is."""
+    """One chart at two sizes, of which a page shows what fits.
+
+    ``places`` are those of its marks at each setting of the slider, by the marks' names.
+    """
 
     wide: Element
     narrow: Element
+    places: Mapping[str, Sequence[Point]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class MovingChart:
-    """A chart with a mark at each size, by its name, and where that stands at each setting."""
-
-    chart: Chart
-    places: Mapping[str, Sequence[Point]]
-
-
-def moving_chart(mark: str, draw: Callable[[int], tuple[Element, list[Point]]]) -> MovingChart:
+def moving_chart(mark: str, draw: Callable[[int], tuple[Element, list[Point]]]) -> Chart:
     """Draw at both sizes; the marks are called ``mark`` and the width."""
-    wide, narrow = draw(WIDE), draw(NARROW)
-    places = {f"{mark}-{WIDE}": wide[1], f"{mark}-{NARROW}": narrow[1]}
-    return MovingChart(Chart(wide[0], narrow[0]), places)
+    (wide, on_wide), (narrow, on_narrow) = draw(WIDE), draw(NARROW)
+    return Chart(wide, narrow, {f"{mark}-{WIDE}": on_wide, f"{mark}-{NARROW}": on_narrow})
 
 
 def movable(name: str, place: Point, *children: Element) -> Element:

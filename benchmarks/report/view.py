@@ -133,7 +133,7 @@ def _easiness(record: BenchRecord) -> Blocks | str:
         return words.why_missing(record, keys, _why_no_curve(record))
     several = len(pictures.easiness) > 1
     charts = [
-        Figure(drawn.chart, f"Router of exit {router}" if several else "")
+        Figure(drawn, f"Router of exit {router}" if several else "")
         for router, drawn in enumerate(easiness_charts(record))
     ]
     notes = (

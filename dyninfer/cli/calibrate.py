@@ -28,7 +28,7 @@ from dyninfer.evaluation.calibrate import (
 )
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.outcomes import Outcomes, pictures_to_time, read_pictures, run_samples
-from dyninfer.evaluation.way_times import WayTimes, measure_way_times
+from dyninfer.evaluation.runs import WayTimes, measure_way_times
 from dyninfer.routing.certify import certify, describe_certificate, images_needed
 from dyninfer.routing.thresholds import SEND_ALL
 from dyninfer.runtime.detector import Detector

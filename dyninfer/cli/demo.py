@@ -21,10 +21,9 @@ from dyninfer.demo.scene_files import ANNOTATIONS_FILE, write_scene_files
 from dyninfer.demo.scenes import SceneSource
 from dyninfer.errors import MissingExtra
 from dyninfer.evaluation.dataset import Samples, load_samples
-from dyninfer.evaluation.evaluate import CurvePoint, measure_points, spread_policies
 from dyninfer.evaluation.outcomes import read_pictures, run_samples
 from dyninfer.evaluation.routed_curve import CurveResult, evaluate_curve
-from dyninfer.evaluation.way_times import WayTimes
+from dyninfer.evaluation.runs import CurvePoint, WayTimes, measure_points, spread_policies
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.opening import load
 

@@ -31,8 +31,8 @@ from dyninfer.cli.options import (
 )
 from dyninfer.evaluation.calibrate import FITTED_ON_THESE, check_threshold, was_fitted_on
 from dyninfer.evaluation.dataset import Samples, load_samples
-from dyninfer.evaluation.evaluate import PolicyResult, evaluate_policy
 from dyninfer.evaluation.routed_curve import ROWS, SEEDS, CurveResult, evaluate_curve
+from dyninfer.evaluation.runs import PolicyResult, evaluate_policy
 from dyninfer.evaluation.scoring import SCORING, score_key
 from dyninfer.results.scores import Scores
 from dyninfer.runtime.detector import Detector

@@ -14,8 +14,8 @@ from dyninfer.demo.contact_sheet import Column, contact_sheet, fit_square
 from dyninfer.demo.contact_sheet import write_picture as write_picture
 from dyninfer.demo.curve_picture import Mark, write_curve_picture
 from dyninfer.demo.scenes import CLASS_NAMES
-from dyninfer.evaluation.evaluate import CurvePoint
 from dyninfer.evaluation.routed_curve import CurveResult
+from dyninfer.evaluation.runs import CurvePoint
 from dyninfer.images.pictures import EASY_BGR, HARD_BGR, annotate, find_images, read_image
 from dyninfer.results.answers import Answer, Detections
 from dyninfer.routing.goals import Goal

@@ -18,7 +18,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import CascadeRoute, Manifest
 from dyninfer.errors import PolicyError
 from dyninfer.evaluation.outcomes import SENSIBLE_IMAGES, Outcomes, refuse_few
-from dyninfer.evaluation.way_times import WayTimes
+from dyninfer.evaluation.runs import WayTimes
 from dyninfer.routing.policy import default_policy
 from dyninfer.routing.thresholds import exits_at, percentile_thresholds, shared_easiness
 from dyninfer.runtime.detector import Detector

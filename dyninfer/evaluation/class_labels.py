@@ -13,8 +13,6 @@ from dyninfer.errors import InputError
 from dyninfer.evaluation.coco_labels import (
     CocoLabels,
     ImageLabel,
-    LabelledImage,
-    check_categories,
     match_images,
     parse_coco,
     read_json,
@@ -50,12 +48,17 @@ def read_classes(
             unknown, or gives a picture several.
     """
     labels = _table(path) if path.suffix.lower() == ".csv" else _from_json(path)
-    images, warnings = match_images(path, labels, pictures)
-    numbers = {image.id for _, image in images}
-    given = [label for label in labels.annotations if label.image_id in numbers]
-    check_categories(path, labels, given)
+    images, given, warnings = match_images(path, labels, pictures)
     names = {category.id: category.name for category in labels.categories}
-    found = _one_each(path, given, names, {image.id: image for _, image in images})
+    files = {image.id: image.file_name for _, image in images}
+    found: dict[int, str] = {}
+    for label in given:
+        name = names[label.category_id]
+        if found.setdefault(label.image_id, name) != name:
+            raise InputError(
+                f"{path} gives {files[label.image_id]} the classes {found[label.image_id]} and "
+                f"{name}, expected one; annotations of objects are for detectors"
+            )
     if bare := [picture.name for picture, image in images if image.id not in found]:
         warnings.append(f"{len(bare)} pictures without a class are left out: {some(bare)}")
     kept = [(picture, found[image.id]) for picture, image in images if image.id in found]
@@ -107,32 +110,8 @@ def _listed(path: Path, pairs: Sequence[tuple[str, str]]) -> CocoLabels[ImageLab
     return parse_coco(path, payload, CocoLabels[ImageLabel], "at least one file name and class")
 
 
-def _one_each(
-    path: Path,
-    given: Sequence[ImageLabel],
-    names: Mapping[int, str],
-    images: Mapping[int, LabelledImage],
-) -> dict[int, str]:
-    """Image id -> name of its only category."""
-    found: dict[int, str] = {}
-    for label in given:
-        name = names[label.category_id]
-        if found.setdefault(label.image_id, name) != name:
-            raise InputError(
-                f"{path} gives {images[label.image_id].file_name} the classes "
-                f"{found[label.image_id]} and {name}, expected one; annotations of objects are for "
-                "detectors"
-            )
-    return found
-
-
 def _class_ids(said: str, names: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """The id of each class by its name.
-
-    Raises:
-        InputError: a name is unknown; the message has the most frequent of them and the nearest
-            that is known.
-    """
+    """The id of each class by its name; refuses unknown ones by the most frequent of them."""
     counted = Counter(names)
     ids = dict(zip(counted, match_names(list(counted), class_names), strict=True))
     unknown = [(name, count) for name, count in counted.most_common() if ids[name] is None]

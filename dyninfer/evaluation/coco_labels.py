@@ -110,60 +110,61 @@ def parse_coco(
 
 def match_images(
     path: Path, labels: CocoLabels[LabelT], pictures: Sequence[Path]
-) -> tuple[list[tuple[Path, LabelledImage]], list[str]]:
-    """(picture, its entry) for every picture that the labels list, and what is left out.
+) -> tuple[list[tuple[Path, LabelledImage]], list[LabelT], list[str]]:
+    """(picture, its entry) for every picture that is listed, their annotations, what is left out.
 
     Pictures are matched by file name and, where that is not enough, by their folders.
 
     Raises:
-        InputError: the labels list none of the pictures, or a picture may be several entries.
+        InputError: the labels list none of the pictures, a picture may be several entries, two are
+            the same, or an annotation is of a category that is not listed.
     """
     by_name: dict[str, list[LabelledImage]] = {}
     for image in labels.images:
         by_name.setdefault(_parts(image)[-1], []).append(image)
-    found: list[tuple[Path, LabelledImage]] = []
+    found: dict[int, tuple[Path, LabelledImage]] = {}
     unknown = []
     for picture in pictures:
         entry = _same_folders(path, picture, by_name.get(picture.name, []))
         if entry is None:
             unknown.append(picture.name)
+        elif entry.id in found:
+            raise InputError(
+                f"{found[entry.id][0]} and {picture} are both {entry.file_name} of the "
+                "annotations; give the pictures of one folder"
+            )
         else:
-            found.append((picture, entry))
+            found[entry.id] = picture, entry
     if not found:
         raise InputError(
             f"{path} lists none of the {len(pictures)} pictures: it has "
             f"{some([image.file_name for image in labels.images])}, the pictures are "
             f"{some(unknown)}; give the annotations of these pictures"
         )
-    _refuse_twins(found)
-    warnings = []
-    listed = {image.id for image in labels.images}
-    if astray := sum(a.image_id not in listed for a in labels.annotations):
-        warnings.append(f"{astray} objects are of pictures that the annotations do not list")
-    if unknown:
-        warnings.append(
-            f"{len(unknown)} pictures without annotations are left out: {some(unknown)}"
-        )
-    if missing := len(labels.images) - len(found):
-        warnings.append(f"{missing} of {len(labels.images)} annotated pictures were not given")
-    return found, warnings
+    given = [label for label in labels.annotations if label.image_id in found]
+    _check_categories(path, labels, given)
+    return list(found.values()), given, _left_out(labels, len(found), unknown)
 
 
-def check_categories(
-    path: Path, labels: CocoLabels[LabelT], given: Sequence[ImageLabel]
-) -> set[int]:
-    """The ids of the categories that are used.
-
-    Raises:
-        InputError: one of them is not listed.
-    """
-    used = {label.category_id for label in given}
-    if undefined := used - {category.id for category in labels.categories}:
+def _check_categories(path: Path, labels: CocoLabels[LabelT], given: Sequence[LabelT]) -> None:
+    listed = {category.id for category in labels.categories}
+    if undefined := {label.category_id for label in given} - listed:
         raise InputError(
             f"{path} has objects of category {min(undefined)}, which is not among its categories; "
             "add it there"
         )
-    return used
+
+
+def _left_out(labels: CocoLabels[LabelT], found: int, unknown: Sequence[str]) -> list[str]:
+    lines = []
+    listed = {image.id for image in labels.images}
+    if astray := sum(a.image_id not in listed for a in labels.annotations):
+        lines.append(f"{astray} objects are of pictures that the annotations do not list")
+    if unknown:
+        lines.append(f"{len(unknown)} pictures without annotations are left out: {some(unknown)}")
+    if missing := len(labels.images) - found:
+        lines.append(f"{missing} of {len(labels.images)} annotated pictures were not given")
+    return lines
 
 
 def _parts(image: LabelledImage) -> tuple[str, ...]:
@@ -173,11 +174,7 @@ def _parts(image: LabelledImage) -> tuple[str, ...]:
 def _same_folders(
     path: Path, picture: Path, entries: Sequence[LabelledImage]
 ) -> LabelledImage | None:
-    """The entry whose path agrees with the picture's over most folders from the end.
-
-    Raises:
-        InputError: several entries agree equally well.
-    """
+    """The entry whose path agrees with the picture's over most folders from the end."""
 
     def agreement(entry: LabelledImage) -> int:
         pairs = zip(reversed(picture.parts), reversed(_parts(entry)), strict=False)
@@ -192,17 +189,6 @@ def _same_folders(
             "keep the pictures in folders of the names that the annotations have"
         )
     return best[0] if best else None
-
-
-def _refuse_twins(found: Sequence[tuple[Path, LabelledImage]]) -> None:
-    seen: dict[int, Path] = {}
-    for picture, entry in found:
-        if entry.id in seen:
-            raise InputError(
-                f"{seen[entry.id]} and {picture} are both {entry.file_name} of the annotations; "
-                "give the pictures of one folder"
-            )
-        seen[entry.id] = picture
 
 
 def some(names: Sequence[str]) -> str:

@@ -18,7 +18,6 @@ from dyninfer.evaluation.coco_labels import (
     BoxLabel,
     CocoLabels,
     LabelledImage,
-    check_categories,
     match_images,
     parse_coco,
     read_json,
@@ -108,9 +107,8 @@ def _load_objects(
 ) -> Samples:
     expected = "bbox as x, y, width, height"
     labels = parse_coco(annotations, read_json(annotations), CocoLabels[BoxLabel], expected)
-    images, left_out = match_images(annotations, labels, pictures)
+    images, given, left_out = match_images(annotations, labels, pictures)
     objects: dict[int, list[BoxLabel]] = {image.id: [] for _, image in images}
-    given = [a for a in labels.annotations if a.image_id in objects]
     class_ids, warnings = _match_categories(annotations, labels, given, class_names)
     for annotation in given:
         if annotation.category_id in class_ids:
@@ -156,7 +154,7 @@ def _match_categories(
             f"no category of {path} ({some([c.name for c in labels.categories])}) is a class of "
             f"the detector ({some(class_names)}); rename them, or export with --class-names"
         )
-    used = check_categories(path, labels, given)
+    used = {annotation.category_id for annotation in given}
     lost = [c for c in labels.categories if c.id not in class_ids and c.id in used]
     if not lost:
         return class_ids, []
@@ -170,11 +168,7 @@ def _match_categories(
 def _doubt_boxes(
     path: Path, labelled: Sequence[tuple[LabelledImage, Sequence[BoxLabel]]]
 ) -> list[str]:
-    """A line where boxes reach beyond their pictures, as corners taken for sizes do.
-
-    Raises:
-        InputError: all boxes lie within one pixel, as shares of the picture do.
-    """
+    """A line where boxes reach beyond their pictures, as corners taken for sizes do."""
     ends = [
         (image, a.bbox[0] + a.bbox[2], a.bbox[1] + a.bbox[3])
         for image, annotations in labelled

@@ -11,8 +11,8 @@ from dyninfer.bundle.manifest import Manifest
 from dyninfer.evaluation.dataset import Samples
 from dyninfer.evaluation.outcomes import Outcomes
 from dyninfer.evaluation.router_quality import MeanStd
+from dyninfer.evaluation.runs import WayTimes, last_way_alone_ms
 from dyninfer.evaluation.scoring import SCORING, RoutedScores
-from dyninfer.evaluation.way_times import WayTimes, last_way_alone_ms
 from dyninfer.results.scores import Scores
 from dyninfer.routing.thresholds import SEND_ALL, SEND_NONE, exits_at, percentile_thresholds
 from dyninfer.types import Float64Array, Int64Array

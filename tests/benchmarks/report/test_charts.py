@@ -65,9 +65,9 @@ def test_all_charts_stay_within_their_pictures() -> None:
     assert quality is not None
     closed = [r for r in record.scenarios if r.scenario.rate_per_s is None]
     charts = [
-        curve_chart(curve, quality, 3).chart,
-        curve_chart(curve[:1], replace(quality, values=quality.values[:1]), 0).chart,
-        easiness_chart(record.pictures.easiness[0], 0, [0, 0.5, 1.5], 2).chart,
+        curve_chart(curve, quality, 3),
+        curve_chart(curve[:1], replace(quality, values=quality.values[:1]), 0),
+        easiness_chart(record.pictures.easiness[0], 0, [0, 0.5, 1.5], 2),
         spans_chart(closed),
         baselines_chart(baselines().ratios),
         model_chart(record.model.checks),
@@ -87,7 +87,7 @@ def test_the_mark_of_the_curve_stands_on_its_point() -> None:
     wide, narrow = drawn.places[f"marker-{WIDE}"], drawn.places[f"marker-{NARROW}"]
     assert len(wide) == len(narrow) == len(curve)
     x, y = wide[7]
-    assert f'transform="translate({x:.2f} {y:.2f})"' in drawn.chart.wide.render()
+    assert f'transform="translate({x:.2f} {y:.2f})"' in drawn.wide.render()
     xs, ys = zip(*wide, strict=True)
     assert list(xs) == sorted(xs)
     assert list(ys) == sorted(ys, reverse=True)  # AP rises with the share of hard images
@@ -110,7 +110,7 @@ def test_the_threshold_s_line_stands_between_the_counts_that_it_parts() -> None:
     low, middle, high = (x for x, _ in drawn.places[f"threshold-1-{WIDE}"])
     assert low < middle < high
     assert middle == pytest.approx((low + high) / 2)
-    assert "data-moves" not in easiness_chart([0.1], 0, [], 0).chart.wide.render()
+    assert "data-moves" not in easiness_chart([0.1], 0, [], 0).wide.render()
 
 
 def test_segments_add_up_to_the_whole_and_small_ones_stand_together() -> None:

@@ -19,7 +19,7 @@ from dyninfer.evaluation.calibrate import (
 )
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.outcomes import pictures_to_time, run_samples
-from dyninfer.evaluation.way_times import WayTimes
+from dyninfer.evaluation.runs import WayTimes
 from dyninfer.results.scores import Scores
 from dyninfer.routing.goals import HardFraction
 from dyninfer.routing.policy import AlwaysEasy, Threshold

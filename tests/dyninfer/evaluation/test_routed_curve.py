@@ -19,7 +19,7 @@ from dyninfer.evaluation.routed_curve import (
     shuffled,
 )
 from dyninfer.evaluation.routed_precision import RoutedPrecision, match_picture
-from dyninfer.evaluation.way_times import WayTimes
+from dyninfer.evaluation.runs import WayTimes
 from dyninfer.results.scores import Scores
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
 from tests.dyninfer.evaluation.test_routed_precision import random_pictures

@@ -9,22 +9,27 @@ import numpy as np
 import pytest
 
 import dyninfer
-from dyninfer.bundle.manifest import Task
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import CascadeRoute, Exit, Task
 from dyninfer.errors import InputError
 from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.evaluation.dataset import Samples, load_samples
-from dyninfer.evaluation.evaluate import (
+from dyninfer.evaluation.outcomes import read_pictures, run_samples
+from dyninfer.evaluation.runs import (
+    WayTimes,
     evaluate_policy,
+    last_way_alone_ms,
     measure_points,
+    measure_way_times,
     pooled_times,
     spread_policies,
 )
-from dyninfer.evaluation.outcomes import read_pictures, run_samples
 from dyninfer.evaluation.scoring import SCORING
-from dyninfer.evaluation.way_times import WayTimes
 from dyninfer.results.answers import Detections
 from dyninfer.routing.goals import HardFraction
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Threshold
+from dyninfer.runtime.plan import alone, stages_of
+from tests import support
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
 from tests.dyninfer.evaluation.test_routed_precision import CLASSES, random_pictures
 from tests.support import refuses, write_static
@@ -162,3 +167,56 @@ def test_times_of_equal_work_are_pooled() -> None:
     spent = np.array([[1.0, 2.0], [3.0, 4.0], [10.0, 20.0]])
     exits = np.array([[0, 0], [0, 1], [1, 1]])
     np.testing.assert_array_equal(pooled_times(spent, exits), [[2, 2], [2, 12], [10, 12]])
+
+
+def test_every_way_is_timed_on_every_picture(three_exits: dyninfer.Detector) -> None:
+    three_exits.policy = AlwaysEasy()
+    seen = []
+    pictures = [np.full((8, 8, 3), shade, np.uint8) for shade in (10, 200)]
+    times = measure_way_times(three_exits, iter(pictures), lambda: seen.append(1))
+    assert [len(samples) for samples in times.ms] == [2, 2, 2]
+    assert all(ms > 0 for samples in times.ms for ms in samples)
+    assert len(seen) == 2
+    assert three_exits.policy == AlwaysEasy()
+    steps = {"prepare", "body_1", "router_1", "head_1", "read-back", "postprocess"}
+    assert set(times.step_ms[0]) == steps
+    first = {"prepare", "body_1", "router_1", "body_2", "router_2"}
+    assert set(times.step_ms[2]) == first | {"body_3", "read-back", "postprocess"}
+
+
+def test_the_last_way_needs_what_it_reads_and_what_that_reads(tmp_path: Path) -> None:
+    def needed(path: Path) -> set[str]:
+        manifest = Bundle.open(path).manifest
+        return set(stages_of(alone(manifest, len(manifest.ways) - 1)))
+
+    assert needed(support.write_static(tmp_path / "static.dyn")) == {"body"}
+    # two unrelated detectors
+    assert needed(support.write_two_exits(tmp_path / "two.dyn")) == {"second"}
+    # the third body reads a feature of the first; the second exit is not needed
+    assert needed(support.write_three_exits(tmp_path / "three.dyn")) == {"body_1", "body_3"}
+
+
+def test_a_detector_that_reads_features_is_never_slower_alone(small_bundle: Path) -> None:
+    manifest = Bundle.open(small_bundle).manifest
+    steps = {"prepare": 1.0, "first": 10.0, "router": 2.0, "second": 20.0, "postprocess": 0.5}
+    times = WayTimes(((15.0,), (33.5,)), ({"prepare": 1.0}, steps))
+    assert last_way_alone_ms(times, manifest) == pytest.approx(31.5)
+
+
+def test_an_image_of_its_own_is_prepared_alone(tmp_path: Path) -> None:
+    models = {
+        "first": support.means_of("images", 8, 8, "value"),
+        "router": support.channel_router("value", 0),
+        "head": support.detecting_head("value", 0),
+        "second": support.detecting_body("images_2", 4, 1000),
+    }
+    exits = (
+        Exit(body="first", router="router", head="head"),
+        Exit(body="second", image_input="images_2"),
+    )
+    path = support.write_tiny_bundle(
+        tmp_path / "own.dyn", models, CascadeRoute(exits=exits), {"images": 8, "images_2": 4}
+    )
+    steps = {"prepare": 3.0, "first": 10.0, "router": 2.0, "second": 20.0, "postprocess": 0.5}
+    times = WayTimes(((15.0,), (33.5,)), ({"prepare": 1.0}, steps))
+    assert last_way_alone_ms(times, Bundle.open(path).manifest) == pytest.approx(22.5)
