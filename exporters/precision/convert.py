@@ -33,15 +33,14 @@ SETTINGS = Int8Settings()
 class ConvertedStage:
     """A stage's file in the precision that was asked for.
 
-    It is the bundle's own where nothing was to be changed. ``kept_float`` and ``deviation`` are
-    those of :class:`dyninfer.exporters.precision.sensitivity.Choice`, on calibration pictures.
+    It is the bundle's own where nothing was to be changed. ``kept_float`` are the layers that
+    stayed in float32 for accuracy.
     """
 
     precision: Precision
     path: Path
     sha256: str
     kept_float: tuple[str, ...] = ()
-    deviation: float | None = None
 
 
 def convert_bundle_stages(
@@ -59,59 +58,44 @@ def convert_bundle_stages(
 
     Args:
         bundle: with its stages in float32.
-        plan: stage -> precision, see ``plan.parse_precision``; stages left out stay as they are.
+        plan: stage -> precision, of those of the bundle; stages left out stay as they are.
         calibration_images: files, or (h, w, 3) uint8 BGR arrays; int8 needs at least one, and some
             hundred are usual. Float16 uses them to find values beyond its range.
-        folder: where files go; files of an attempt that failed are removed.
+        folder: where files go; after an error it may hold some of them.
         settings: of int8.
 
     Returns:
         One entry for every stage of the plan, in the bundle's order.
 
     Raises:
-        InputError: the plan names an unknown stage, or int8 is planned without pictures.
+        InputError: int8 is planned without pictures.
         BundleError: a stage is in another precision than float32 already.
         ExportError: a stage cannot be converted; the message says why.
     """
     _check_plan(bundle, plan, calibration_images)
     runner = PlainStages(bundle)
     converted: dict[str, ConvertedStage] = {}
-    written: list[Path] = []
-    try:
-        for name, entry in bundle.manifest.stages.items():
-            if name not in plan:
-                continue
-            made = None
-            if entry.precision is not plan[name]:
-                made = _convert(runner, name, plan[name], calibration_images, settings)
-            if made is None:
-                own = bundle.stage_path(name)
-                converted[name] = ConvertedStage(entry.precision, own, entry.sha256)
-                continue
-            path = folder / f"{name}.onnx"
-            written.append(path)
-            path.write_bytes(made.model.SerializeToString())
-            converted[name] = ConvertedStage(
-                plan[name], path, file_sha256(path), made.kept, made.deviation
-            )
-    except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise
+    for name, entry in bundle.manifest.stages.items():
+        if name not in plan:
+            continue
+        made = None
+        if entry.precision is not plan[name]:
+            made = _convert(runner, name, plan[name], calibration_images, settings)
+        if made is None:
+            own = bundle.stage_path(name)
+            converted[name] = ConvertedStage(entry.precision, own, entry.sha256)
+            continue
+        path = folder / f"{name}.onnx"
+        path.write_bytes(made.model.SerializeToString())
+        converted[name] = ConvertedStage(plan[name], path, file_sha256(path), made.kept)
     return converted
 
 
 def _check_plan(
     bundle: Bundle, plan: Mapping[str, Precision], pictures: Sequence[PathOrImage]
 ) -> None:
-    stages = bundle.manifest.stages
-    if unknown := [name for name in plan if name not in stages]:
-        raise InputError(
-            f"the plan names {', '.join(map(repr, unknown))}, expected stages of {bundle.path}: "
-            f"{', '.join(stages)}"
-        )
     for name, wanted in plan.items():
-        found = stages[name].precision
+        found = bundle.manifest.stages[name].precision
         if found not in (wanted, Precision.FP32):
             raise BundleError(
                 f"stage {name!r} of {bundle.path} is in {found.value} already and cannot become "

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from dyninfer.errors import InputError
 from dyninfer.hardware import cpu_field, read_cpuinfo
 
 
@@ -92,9 +91,6 @@ class Int8Settings:
             the sake of ``max_deviation``.
         search_samples: so many of the calibration pictures are used to find sensitive layers.
         progress: is told what is done.
-
-    Raises:
-        InputError: a number is out of its range.
     """
 
     target: Int8Target = Int8Target.CPU
@@ -103,11 +99,3 @@ class Int8Settings:
     max_float_share: float = 0.05
     search_samples: int = 4
     progress: Progress = lambda _what, _done, _total: None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_float_share <= 1:
-            raise InputError(f"max_float_share is {self.max_float_share}, expected 0 to 1")
-        if not self.max_deviation > 0:
-            raise InputError(f"max_deviation is {self.max_deviation}, expected more than 0")
-        if self.search_samples < 1:
-            raise InputError(f"search_samples is {self.search_samples}, expected at least 1")

@@ -13,7 +13,7 @@ from dyninfer.builds.spec import parse_precision
 from dyninfer.bundle.folder import Bundle, file_sha256
 from dyninfer.bundle.manifest import Precision
 from dyninfer.engines.ort.runtime import PlainStages
-from dyninfer.errors import BundleError, ExportError, InputError
+from dyninfer.errors import BundleError, InputError
 from dyninfer.exporters.precision.convert import ConvertedStage, convert_bundle_stages, stage_feed
 from dyninfer.exporters.precision.measure import measure_precision
 from dyninfer.exporters.precision.settings import Int8Settings
@@ -127,30 +127,12 @@ def test_int8_without_pictures_is_refused_and_fp16_is_not(bundle, tmp_path) -> N
     assert found["first"].precision is Precision.FP16
 
 
-def test_an_unknown_stage_is_refused(bundle, tmp_path) -> None:
-    with support.refuses(InputError, "'third'", "first, router, head, second"):
-        convert_bundle_stages(bundle, {"third": Precision.INT8}, PICTURES, tmp_path)
-
-
 def test_a_converted_stage_stays_and_cannot_become_another(mixed, tmp_path) -> None:
     variant = Bundle.open(mixed)
     same = convert_bundle_stages(variant, {"first": Precision.INT8}, [], tmp_path)
     assert same["first"].path == variant.stage_path("first")
     with support.refuses(BundleError, "'first'", "int8 already", "fp16"):
         convert_bundle_stages(variant, {"first": Precision.FP16}, [], tmp_path)
-
-
-def test_a_failure_leaves_no_file_behind(bundle, tmp_path) -> None:
-    broken = support.random_pictures(1)
-    plan = dict.fromkeys(("first", "second"), Precision.INT8)
-
-    def stop(what: str, *_: int) -> None:
-        if "second" in what:
-            raise ExportError("stopped")
-
-    with pytest.raises(ExportError, match="stopped"):
-        convert_bundle_stages(bundle, plan, broken, tmp_path, Int8Settings(progress=stop))
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("truths", [None, []])

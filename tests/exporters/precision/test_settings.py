@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dyninfer.errors import InputError
 from dyninfer.exporters.precision.settings import (
-    Int8Settings,
     Int8Target,
     QuantTypes,
     types_for,
@@ -28,16 +26,3 @@ SYMMETRIC = QuantTypes(signed=True)
 def test_types_follow_the_processor(machine, flags, expected) -> None:
     assert types_for(Int8Target.CPU, machine, frozenset(flags)) == expected
     assert types_for(Int8Target.TENSORRT, machine, frozenset(flags)) == SYMMETRIC
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"max_float_share": -0.1},
-        {"max_deviation": 0},
-        {"search_samples": 0},
-    ],
-)
-def test_numbers_out_of_range_are_refused(wrong) -> None:
-    with pytest.raises(InputError):
-        Int8Settings(**wrong)
