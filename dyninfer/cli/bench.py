@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import asdict, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
 
+from dyninfer.bundle.folder import Bundle
 from dyninfer.cli import bench_options
 from dyninfer.cli.bench_arguments import (
     BaselineOptions,
@@ -22,9 +23,9 @@ from dyninfer.cli.bench_arguments import (
     RecordOptions,
     ScenarioOptions,
 )
-from dyninfer.cli.bench_baselines import check_sources, choose_baselines
 from dyninfer.cli.common import check_output_file, progress_bar, read_speed, stdout, warn
 from dyninfer.cli.options import EngineOptions, JsonOption, with_option_groups
+from dyninfer.errors import MissingExtra
 
 if TYPE_CHECKING:
     from dyninfer.benchmarks.latency.record import BenchRecord
@@ -60,10 +61,12 @@ def bench(
             raise typer.BadParameter("--compare prints tables or --json; give no other output")
         _compare(*records.compare, chosen)
         return
+    from dyninfer.benchmarks.latency.record import read_record
+
     stopped: KeyboardInterrupt | None = None
     if bundle is None:
         assert records.from_record is not None  # as _check_mode saw to
-        record = _read(records.from_record)
+        record = read_record(records.from_record)
     else:
         request = _request(context, bundle, pictures, scenarios, effort, baselines, engine)
         record, stopped = _run(request)
@@ -86,22 +89,20 @@ def _request(
 ) -> BenchRequest:
     """All that was asked for, checked and read as far as that takes no engines."""
     from dyninfer.benchmarks.latency.take import BenchRequest
-    from dyninfer.bundle.folder import Bundle
 
-    bench_options.check_pictures(pictures, scenarios)
     as_routed = bool(pictures.images) or scenarios.speed is not None
     choices = bench_options.make_choices(scenarios, as_routed=as_routed)
     policy = None if scenarios.speed is None else read_speed(scenarios.speed)
     manifest = Bundle.open(path, check_files=False).manifest  # loading checks them
-    check_sources(manifest, path, baselines)
+    bench_options.check_sources(manifest, path, baselines)
     return BenchRequest(
         command=shlex.join(["dyninfer", *(context.find_root().obj or ["bench"])]),
         bundle=path,
         engine=engine,
-        baselines=choose_baselines(manifest, baselines, effort),
+        baselines=bench_options.choose_baselines(manifest, baselines, effort),
         choices=choices,
         effort=bench_options.make_effort(effort),
-        pictures=bench_options.choose_pictures(manifest, pictures),
+        pictures=bench_options.choose_pictures(manifest, pictures, scenarios),
         policy=policy,
     )
 
@@ -109,14 +110,19 @@ def _request(
 def _check_mode(context: typer.Context, bundle: Path | None, records: RecordOptions) -> None:
     """A bundle to measure, or two records, or one; and no option that goes with another."""
     modes = (bundle, records.compare, records.from_record)
-    given = sum(value is not None for value in modes)
-    if given != 1:
+    if sum(value is not None for value in modes) != 1:
         raise typer.BadParameter("give one of BUNDLE, --compare OLD NEW and --from RECORD")
-    showing = {field.name for field in fields(OutputOptions)} | {"json_output"}
-    if records.compare is not None:
-        bench_options.refuse_measuring(context, "--compare", showing | {"compare"})
-    if records.from_record is not None:
-        bench_options.refuse_measuring(context, "--from", showing | {"from_record"})
+    if bundle is not None:
+        return
+    mode = "--from" if records.compare is None else "--compare"
+    kept = {field.name for group in (OutputOptions, RecordOptions) for field in fields(group)}
+    for parameter in context.command.params:
+        source = parameter.name and context.get_parameter_source(parameter.name)
+        if source and source.name != "DEFAULT" and parameter.name not in {*kept, "json_output"}:
+            raise typer.BadParameter(
+                f"{max(parameter.opts, key=len)} is for a measurement, and {mode} makes none; "
+                "leave one of them out"
+            )
 
 
 def _choose_format(context: typer.Context, format_: Format, json_output: bool) -> Format:
@@ -136,14 +142,8 @@ def _check_outputs(outputs: OutputOptions) -> None:
     for path in (output, report):
         if path is not None:
             check_output_file(path)
-    if report is not None:
-        bench_options.check_report_library()
-
-
-def _read(path: Path) -> BenchRecord:
-    from dyninfer.benchmarks.latency.record import read_record
-
-    return read_record(path)
+    if report is not None and find_spec("jinja2") is None:
+        raise MissingExtra('--report needs jinja2; install it: pip install "dyninfer[report]"')
 
 
 def _run(request: BenchRequest) -> tuple[BenchRecord, KeyboardInterrupt | None]:
@@ -168,12 +168,11 @@ def _run(request: BenchRequest) -> tuple[BenchRecord, KeyboardInterrupt | None]:
 
 def _write(record: BenchRecord, outputs: OutputOptions) -> None:
     from dyninfer.benchmarks.latency.record import write_record
+    from dyninfer.benchmarks.report.documents import write_html
 
     if outputs.output is not None:
         write_record(record, outputs.output)
     if outputs.report is not None:
-        from dyninfer.benchmarks.report.documents import write_html
-
         write_html(record, outputs.report)
 
 
@@ -184,7 +183,7 @@ def _show(record: BenchRecord, chosen: Format) -> None:
     for line in doubts_of(record):
         warn(line)
     if chosen is Format.JSON:
-        stdout.print_json(json.dumps(asdict(record)))
+        stdout.print_json(data=asdict(record))
     elif chosen is Format.MARKDOWN:
         from dyninfer.benchmarks.report.documents import to_markdown
 
@@ -199,12 +198,13 @@ def _show(record: BenchRecord, chosen: Format) -> None:
 def _compare(old: Path, new: Path, chosen: Format) -> None:
     """Set two records beside each other; status 1 where the new one is slower."""
     from dyninfer.benchmarks.latency.compare import compare_records
+    from dyninfer.benchmarks.latency.record import read_record
     from dyninfer.benchmarks.report.comparison import as_data, changes_table, lines_of
     from dyninfer.benchmarks.report.table import print_table
 
-    comparison = compare_records(_read(old), _read(new))
+    comparison = compare_records(read_record(old), read_record(new))
     if chosen is Format.JSON:
-        stdout.print_json(json.dumps(as_data(comparison)))
+        stdout.print_json(data=as_data(comparison))
     else:
         print_table(changes_table(comparison), stdout)
         for line in lines_of(comparison):

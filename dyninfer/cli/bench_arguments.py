@@ -75,7 +75,8 @@ class EffortOptions:
     """How long is measured."""
 
     seconds: Annotated[
-        float | None, _how_long(min=0.05, help="Of calls in each scenario; 5 if absent.")
+        float | None,
+        _how_long(min=0.05, max=86_400, help="Of calls in each scenario; 5 if absent."),
     ] = None
     rounds: Annotated[
         int | None,

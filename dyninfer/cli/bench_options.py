@@ -1,28 +1,38 @@
-"""What the options of ``dyninfer bench`` mean: lists of numbers, how long, pictures."""
+"""What the options of ``dyninfer bench`` mean: lists of numbers, how long, pictures, baselines."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from dyninfer.cli.common import parse_image_size, progress_bar
-from dyninfer.errors import MissingExtra, PolicyError
+from dyninfer.benchmarks.baselines.setup import ALL, IN_PYTORCH, LAST_EXIT, check_names
+from dyninfer.bundle.manifest import Manifest
+from dyninfer.cli.bench_arguments import (
+    BaselineOptions,
+    EffortOptions,
+    PictureOptions,
+    ScenarioOptions,
+)
+from dyninfer.cli.common import expand_sources, parse_image_size, progress_bar, warn
+from dyninfer.errors import InputError, PolicyError
+from dyninfer.evaluation.dataset import load_samples
+from dyninfer.exporters.sources import find_sources
+from dyninfer.images.spec import MAX_SIDE
 
 if TYPE_CHECKING:
+    from dyninfer.benchmarks.latency.against import BaselineRequest
     from dyninfer.benchmarks.latency.effort import Effort
     from dyninfer.benchmarks.latency.pictures import BenchPictures
     from dyninfer.benchmarks.latency.scenarios import Choices
-    from dyninfer.bundle.manifest import Manifest
-    from dyninfer.cli.bench_arguments import EffortOptions, PictureOptions, ScenarioOptions
 
 MOST = 4096
 """Images in a call, or callers at once."""
 MOST_PIXELS = 100_000_000
-LONGEST_S = 86_400.0
 Value = TypeVar("Value")
 
 
@@ -98,72 +108,43 @@ def make_choices(asked: ScenarioOptions, *, as_routed: bool) -> Choices:
     )
 
 
-def refuse_measuring(context: typer.Context, mode: str, kept: Collection[str]) -> None:
-    """Refuse options of a measurement, but those ``kept``, where ``mode`` reads records instead."""
-    for parameter in context.command.params:
-        source = parameter.name and context.get_parameter_source(parameter.name)
-        if parameter.name in kept or not source or source.name == "DEFAULT":
-            continue
-        raise typer.BadParameter(
-            f"{max(parameter.opts, key=len)} is for a measurement, and {mode} makes none; "
-            "leave one of them out"
-        )
-
-
 def make_effort(asked: EffortOptions) -> Effort:
     """How long to measure: what was given, else what suits the mode."""
     from dyninfer.benchmarks.latency.effort import Effort
 
-    if asked.seconds is not None and not 0 < asked.seconds <= LONGEST_S:  # NaN is neither
-        raise typer.BadParameter(
-            f"--seconds {asked.seconds:g} cannot be measured; expected up to {LONGEST_S:g}"
-        )
     usual = (
         Effort(seconds=0.6, rounds=5, min_calls=3, warm_up_seconds=0.8, idle_seconds=0.5)
         if asked.quick
         else Effort()
     )
-    named = {"seconds": asked.seconds, "rounds": asked.rounds, "min_calls": asked.min_calls}
-    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    return replace(usual, **given)
+    named: dict[str, Any] = {**vars(asked)}
+    del named["quick"]
+    return replace(usual, **{name: value for name, value in named.items() if value is not None})
 
 
-def parse_picture_size(text: str | None) -> tuple[int, int] | None:
-    """``720x1280`` -> (720, 1280); None -> None."""
-    from dyninfer.images.spec import MAX_SIDE
-
-    size = parse_image_size(text)
-    if size and (max(size) > MAX_SIDE or size[0] * size[1] > MOST_PIXELS):
-        raise typer.BadParameter(
-            f"--synthetic {text} is too large; expected sides up to {MAX_SIDE} and up to "
-            f"{MOST_PIXELS // 10**6} million pixels"
-        )
-    return size
-
-
-def check_pictures(asked: PictureOptions, scenarios: ScenarioOptions) -> None:
-    """Refuse options that need pictures of the user's, where there are none, or the reverse."""
-    if asked.annotations is not None and not asked.images:
-        raise typer.BadParameter("--annotations tells what is in pictures; give --images too")
-    if scenarios.decode and not asked.images:
-        raise typer.BadParameter("--decode reads files; give --images too")
-    if asked.synthetic is not None and asked.images:
-        raise typer.BadParameter("give one of --images and --synthetic")
-    parse_picture_size(asked.synthetic)
-
-
-def choose_pictures(manifest: Manifest, asked: PictureOptions) -> BenchPictures:
+def choose_pictures(
+    manifest: Manifest, asked: PictureOptions, scenarios: ScenarioOptions
+) -> BenchPictures:
     """The user's pictures, decoded under a progress bar, or made-up ones."""
     from dyninfer.benchmarks.latency.pictures import (
         DEFAULT_SIZE,
         load_pictures,
         synthetic_pictures,
     )
-    from dyninfer.cli.common import expand_sources
-    from dyninfer.evaluation.dataset import load_samples
 
+    if asked.annotations is not None and not asked.images:
+        raise typer.BadParameter("--annotations tells what is in pictures; give --images too")
+    if scenarios.decode and not asked.images:
+        raise typer.BadParameter("--decode reads files; give --images too")
+    if asked.synthetic is not None and asked.images:
+        raise typer.BadParameter("give one of --images and --synthetic")
     if not asked.images:
-        height, width = parse_picture_size(asked.synthetic) or DEFAULT_SIZE
+        height, width = parse_image_size(asked.synthetic) or DEFAULT_SIZE
+        if max(height, width) > MAX_SIDE or height * width > MOST_PIXELS:
+            raise typer.BadParameter(
+                f"--synthetic {asked.synthetic} is too large; expected sides up to {MAX_SIDE} and "
+                f"up to {MOST_PIXELS // 10**6} million pixels"
+            )
         return synthetic_pictures(height, width)
     paths = expand_sources(asked.images)
     samples = load_samples(paths, asked.annotations, manifest.class_names)
@@ -172,9 +153,43 @@ def choose_pictures(manifest: Manifest, asked: PictureOptions) -> BenchPictures:
         return load_pictures(samples, asked.kept, lambda: progress.advance(task))
 
 
-def check_report_library() -> None:
-    """Say before the measurement that the report could not be written."""
-    from importlib.util import find_spec
+def choose_baselines(
+    manifest: Manifest, asked: BaselineOptions, effort: EffortOptions
+) -> BaselineRequest:
+    """The baselines that were named, else the cheap one where the bundle has it.
 
-    if find_spec("jinja2") is None:
-        raise MissingExtra('--report needs jinja2; install it: pip install "dyninfer[report]"')
+    No more rounds are taken than of the bundle; few, and no memory, where the run is quick.
+    """
+    from dyninfer.benchmarks.latency.against import LEAST_ROUNDS, MOST_ROUNDS, BaselineRequest
+
+    against, quick = asked.against, effort.quick
+    if against == "none":
+        return BaselineRequest(reason="switched off by --against none")
+    usual = LEAST_ROUNDS if quick else MOST_ROUNDS
+    most = usual if effort.rounds is None else min(usual, effort.rounds)
+    if against is None:
+        if quick:
+            return BaselineRequest(reason="left out by --quick; name some with --against")
+        if len(manifest.ways) < 2:
+            return BaselineRequest(reason="one exit has no baseline of its own; see --against")
+        return BaselineRequest((LAST_EXIT,), rounds=most, memory=False)
+    try:
+        names = check_names(parse_list(against, "--against", str))
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+    return BaselineRequest(names, tuple(asked.source or ()), rounds=most, memory=not quick)
+
+
+def check_sources(manifest: Manifest, bundle: Path, asked: BaselineOptions) -> None:
+    """Look for the bundle's sources where a baseline in PyTorch was named; warn of idle ones.
+
+    With ``all``, a baseline that cannot be made is left out and told like any other.
+    """
+    sources = asked.source or ()
+    if missing := [path for path in sources if not path.exists()]:
+        raise typer.BadParameter(f"--source {missing[0]} does not exist")
+    named = {entry.strip() for entry in (asked.against or "").split(",")}
+    if named & IN_PYTORCH:
+        find_sources(manifest, bundle, sources)
+    elif sources and ALL not in named:
+        warn(f"--source is not used: --against names none of {', '.join(sorted(IN_PYTORCH))}")
