@@ -9,7 +9,7 @@ import torch
 from filelock import FileLock
 
 import dyninfer
-from dyninfer.demo.run import embedded_checkpoint
+from dyninfer.demo import EMBEDDED_CHECKPOINT
 from dyninfer.engines.ort.backend import OrtBackend
 from dyninfer.engines.ort.tensor import OrtWorkspace
 from dyninfer.exporters.dynamicdet.config import read_topology
@@ -74,7 +74,7 @@ def embedded_bundle(made_once: MakeOnce) -> Path:
     """The embedded model at the size it was trained for, exported once; do not change it."""
     options = DynamicDetOptions(image_size=(192, 192))
     return made_once(
-        "dy-digits.dyn", lambda path: export_dynamicdet(embedded_checkpoint(), path, options)
+        "dy-digits.dyn", lambda path: export_dynamicdet(EMBEDDED_CHECKPOINT, path, options)
     )
 
 

