@@ -26,8 +26,8 @@ from dyninfer.benchmarks.lab.published_times import (
     line_of_ends,
     rows_of,
 )
-from dyninfer.benchmarks.latency.model import predict_steps
 from dyninfer.benchmarks.latency.record import BenchRecord, MeasuredBundle, read_record
+from dyninfer.benchmarks.latency.step_costs import predict_ms
 from dyninfer.errors import DyninferError, InputError
 
 STATIC_FPS = (110, 100, 90, 80, 70, 60, 50)
@@ -56,11 +56,12 @@ def beside_published(record: BenchRecord) -> tuple[Beside, ...]:
     if record.model is None:
         why = record.missing.get("model", "it was not fitted")
         raise InputError(f"the record has no latency model: {why}; bench several hard fractions")
+    steps, stages = record.model.steps, {stage.name for stage in record.measured.stages}
+    engines = [step for step in steps if step.name in stages]
     found = []
     for row in rows_of(_variant_of(record.measured)):
-        steps = predict_steps(record.model, 1, row.hard_fraction)
-        engines_ms = sum(steps.get(stage.name, 0.0) for stage in record.measured.stages)
-        found.append(Beside(row, engines_ms, sum(steps.values())))
+        engines_ms = predict_ms(engines, 1, row.hard_fraction)
+        found.append(Beside(row, engines_ms, predict_ms(steps, 1, row.hard_fraction)))
     return tuple(found)
 
 

@@ -12,7 +12,6 @@ from dyninfer.benchmarks.latency.comparison import (
     Change,
     RecordComparison,
     ScenarioChange,
-    Tail,
     Verdict,
     differences_of,
     refuse_others,
@@ -22,23 +21,17 @@ from dyninfer.benchmarks.latency.record import BenchRecord
 from dyninfer.benchmarks.latency.scenario_record import Estimate, ScenarioResult
 from dyninfer.benchmarks.latency.statistics import (
     CONFIDENCE,
-    SEED,
     Summary,
-    estimate_of,
     holm,
     mean_of,
     median_of,
     p_beyond,
     ratio_of_rounds,
     smallest_p,
-    supports,
 )
 from dyninfer.errors import InputError
-from dyninfer.types import Float64Array
 
 TOLERANCE = 0.03
-TAIL_RESAMPLES = 400
-TAIL = 0.99
 MOST_ROUNDS = 50
 
 
@@ -62,8 +55,7 @@ def compare_records(
         confidence: 1 - the chance of any false alarm.
 
     Raises:
-        InputError: the records are of different machines or models, or share no scenario, or
-            tolerance or confidence are no shares.
+        InputError: the records are of different machines or models, or share no scenario.
     """
     judge = _Judge(tolerance, confidence)
     refuse_others(old, new)
@@ -115,13 +107,6 @@ class _Judge:
     tolerance: float
     confidence: float
 
-    def __post_init__(self) -> None:
-        if self.tolerance < 0 or not 0 < self.confidence < 1:
-            raise InputError(
-                f"tolerance {self.tolerance:g} and confidence {self.confidence:g} were given, "
-                "expected a share from 0 up and one between 0 and 1"
-            )
-
     def p(self, figure: _Figure) -> float:
         """The p-value of the change being within the tolerance, before any correction."""
         return p_beyond(figure.old, figure.new, self.tolerance, figure.summary)
@@ -160,14 +145,13 @@ def _scenario_changes(
     tested = [figure for both in figures for figure in both if figure]
     corrected = iter(holm([judge.p(figure) for figure in tested]))
     changes = []
-    for (old, new), (latency, throughput) in zip(pairs, figures, strict=True):
+    for (old, _), (latency, throughput) in zip(pairs, figures, strict=True):
         change = judge.change(latency, next(corrected))
         changes.append(
             ScenarioChange(
                 scenario=old.scenario,
                 latency=change,
                 throughput=judge.change(throughput, next(corrected)) if throughput else None,
-                tail=_tail(old, new, judge.confidence),
                 adjusted=change.ratio.value / yardstick.ratio.value if yardstick else None,
             )
         )
@@ -192,21 +176,6 @@ def _throughput(old: ScenarioResult, new: ScenarioResult) -> _Figure | None:
         return None
     images = 1e3 * scenario.batch * scenario.concurrency
     return _Figure(_by_round(old, mean_of), _by_round(new, mean_of), mean_of, images)
-
-
-def _tail(old: ScenarioResult, new: ScenarioResult, confidence: float) -> Tail | None:
-    rounds = [[np.asarray(calls) for calls in r.rounds_ms if calls] for r in (old, new)]
-    if not all(supports(sum(map(len, calls)), TAIL) for calls in rounds):
-        return None
-    rng = np.random.default_rng(SEED)
-
-    def drawn(calls: list[Float64Array]) -> float:
-        chosen = rng.integers(len(calls), size=len(calls))
-        return float(np.quantile(np.concatenate([calls[index] for index in chosen]), TAIL))
-
-    before, after = (float(np.quantile(np.concatenate(calls), TAIL)) for calls in rounds)
-    ratios = np.array([drawn(rounds[1]) / drawn(rounds[0]) for _ in range(TAIL_RESAMPLES)])
-    return Tail(before, after, estimate_of(after / before, ratios, confidence))
 
 
 def _yardstick(old: BenchRecord, new: BenchRecord, judge: _Judge) -> Change | None:

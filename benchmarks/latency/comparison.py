@@ -55,15 +55,6 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Tail:
-    """The 99th percentile in both records; told, not judged: few rounds hold few such calls."""
-
-    old_ms: float
-    new_ms: float
-    ratio: Estimate
-
-
-@dataclass(frozen=True)
 class ScenarioChange:
     """A scenario that both records have.
 
@@ -71,14 +62,12 @@ class ScenarioChange:
         scenario: which.
         latency: median milliseconds of a call: of the rounds' medians, their median.
         throughput: images a second: above 1 is better. None at a fixed rate, which sets it.
-        tail: where both records have calls enough for it.
         adjusted: ratio of the median latency over the yardstick's; None without a yardstick.
     """
 
     scenario: Scenario
     latency: Change
     throughput: Change | None
-    tail: Tail | None
     adjusted: float | None
 
     @property

@@ -23,7 +23,7 @@ from dyninfer.benchmarks.latency.step_costs import (
     break_even_of_steps,
     fit_span,
     hard_rows,
-    mean_cost,
+    predict_ms,
     prepared_for,
     rows_run,
 )
@@ -77,36 +77,6 @@ def fit(
         mean_noise=float(np.mean([noise[check.scenario] for check in judged])),
         break_even_by_batch={b: break_even_of_steps(steps, manifest, b) for b in batches},
     )
-
-
-def predict_ms(
-    model: LatencyModel, batch: int, hard_fraction: float, spread: RowSpread = RowSpread.EVEN
-) -> float:
-    """Mean milliseconds per image of calls of ``batch`` images.
-
-    Beyond the batch sizes that were measured this extrapolates; where only batch 1 was, it takes
-    an image in a batch to cost what it costs alone.
-
-    Raises:
-        InputError: the batch is below 1, or the fraction not in [0, 1].
-    """
-    return sum(predict_steps(model, batch, hard_fraction, spread).values())
-
-
-def predict_steps(
-    model: LatencyModel, batch: int, hard_fraction: float, spread: RowSpread = RowSpread.EVEN
-) -> dict[str, float]:
-    """Name of each step -> its part of :func:`predict_ms`.
-
-    Raises:
-        InputError: the batch is below 1, or the fraction not in [0, 1].
-    """
-    if batch < 1 or not 0 <= hard_fraction <= 1:
-        raise InputError(
-            f"batch {batch} and hard fraction {hard_fraction:g} cannot be predicted; "
-            "expected a batch of at least 1 and a fraction from 0 to 1"
-        )
-    return _by_name(model.steps, batch, hard_fraction, spread)
 
 
 @dataclass(frozen=True)
@@ -224,22 +194,12 @@ def _row_counts(part: RunsFor, result: ScenarioResult) -> set[int]:
     return set(rows[(chances > 0) & (rows > 0)].tolist())
 
 
-def _by_name(
-    steps: Sequence[StepCost], batch: int, hard_fraction: float, spread: RowSpread
-) -> dict[str, float]:
-    chances = hard_rows(batch, hard_fraction, spread)
-    totals: dict[str, float] = {}
-    for step in steps:
-        totals[step.name] = totals.get(step.name, 0.0) + mean_cost(step, chances)
-    return totals
-
-
 def _compare(
     result: ScenarioResult, steps: Sequence[StepCost], spread: RowSpread, *, held_out: bool
 ) -> ModelCheck:
     batch, hard = _key(result)
-    predicted = sum(_by_name(steps, batch, hard, spread).values())
-    return ModelCheck(result.scenario, result.ms_per_image.value, predicted, held_out)
+    predicted_ms = predict_ms(steps, batch, hard, spread)
+    return ModelCheck(result.scenario, result.ms_per_image.value, predicted_ms, held_out)
 
 
 def break_even_measured(baselines: Baselines, ways: Sequence[str]) -> float | None:

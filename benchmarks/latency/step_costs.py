@@ -103,6 +103,21 @@ def mean_cost(step: StepCost, chances: Float64Array) -> float:
     return float(chances @ of_call) / batch
 
 
+def predict_ms(
+    steps: Sequence[StepCost],
+    batch: int,
+    hard_fraction: float,
+    spread: RowSpread = RowSpread.EVEN,
+) -> float:
+    """Mean milliseconds per image of calls of ``batch`` images.
+
+    Beyond the batch sizes that were measured this extrapolates; where only batch 1 was, it takes
+    an image in a batch to cost what it costs alone.
+    """
+    chances = hard_rows(batch, hard_fraction, spread)
+    return sum(mean_cost(step, chances) for step in steps)
+
+
 LINE: Basis = (
     lambda rows: np.asarray(rows > 0, np.float64),
     lambda rows: np.asarray(np.maximum(rows - 1, 0), np.float64),
@@ -194,8 +209,8 @@ def break_even_of_steps(steps: Sequence[StepCost], manifest: Manifest, batch: in
     """
     needed = frozenset(stages_of(alone(manifest, len(manifest.ways) - 1)))
     own = [step for step in steps if _last_exit_runs(step, manifest, needed)]
-    limit = _total(own, batch, 1.0)
-    beyond = np.array([_total(steps, batch, k / batch) for k in range(batch + 1)]) - limit
+    limit = predict_ms(own, batch, 1.0)
+    beyond = np.array([predict_ms(steps, batch, k / batch) for k in range(batch + 1)]) - limit
     above = np.flatnonzero(beyond > 0)
     if not len(above):
         return 1.0
@@ -219,11 +234,6 @@ def images_read(manifest: Manifest, stages: Iterable[str]) -> set[str]:
     """Names of the image inputs that these stages read."""
     read = {spec.name for stage in stages for spec in manifest.stages[stage].inputs}
     return read & set(manifest.image_inputs)
-
-
-def _total(steps: Sequence[StepCost], batch: int, hard_fraction: float) -> float:
-    chances = hard_rows(batch, hard_fraction)
-    return sum(mean_cost(step, chances) for step in steps)
 
 
 def _last_exit_runs(step: StepCost, manifest: Manifest, needed: frozenset[str]) -> bool:

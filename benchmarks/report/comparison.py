@@ -52,7 +52,6 @@ def lines_of(comparison: RecordComparison) -> list[str]:
         *(f"only in the old record: {s.name}" for s in comparison.only_old),
         *(f"only in the new record: {s.name}" for s in comparison.only_new),
         *_throughput_lines(comparison),
-        *_tail_lines(comparison),
         f"peak memory: {old_mib:.0f} -> {new_mib:.0f} MiB ({_share(new_mib / old_mib)})",
         *(
             f"time over {b.baseline}, {b.side}: {b.old:.3f} -> {b.new:.3f}"
@@ -76,17 +75,6 @@ def _throughput_lines(comparison: RecordComparison) -> list[str]:
                 f"({_share(found.ratio.value)}, {_interval(found.ratio)}): {found.verdict.value}"
             )
     return lines
-
-
-def _tail_lines(comparison: RecordComparison) -> list[str]:
-    """99th percentiles whose interval lies beyond the tolerance."""
-    low, high = 1 / (1 + comparison.tolerance), 1 + comparison.tolerance
-    return [
-        f"{change.scenario.name}: p99 {tail.old_ms:.4g} -> {tail.new_ms:.4g} ms "
-        f"({_interval(tail.ratio)})"
-        for change in comparison.scenarios
-        if (tail := change.tail) and (tail.ratio.low > high or tail.ratio.high < low)
-    ]
 
 
 def _share(ratio: float) -> str:

@@ -11,9 +11,8 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from dyninfer.benchmarks.latency.model import predict_ms
 from dyninfer.benchmarks.latency.record import BenchRecord, SampleImage, ThresholdPoint
-from dyninfer.benchmarks.latency.step_costs import RowSpread
+from dyninfer.benchmarks.latency.step_costs import RowSpread, predict_ms
 from dyninfer.benchmarks.report import words
 from dyninfer.benchmarks.report.figures import ms, number, percent
 from dyninfer.benchmarks.report.slider_charts import (
@@ -146,8 +145,9 @@ def batches_text(record: BenchRecord, hard_fraction: float) -> str:
     """
     if record.model is None or record.measured.exits != _MODELLED_EXITS:
         return ""
+    steps = record.model.steps
     batches = sorted({check.scenario.batch for check in record.model.checks} - {1})
-    times = [predict_ms(record.model, size, hard_fraction, RowSpread.RANDOM) for size in batches]
+    times = [predict_ms(steps, size, hard_fraction, RowSpread.RANDOM) for size in batches]
     said = [f"{ms(time)} in batches of {size}" for time, size in zip(times, batches, strict=True)]
     return f"By the latency model, an image takes {', '.join(said)}." if said else ""
 

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyninfer.benchmarks.latency.model import TooFewScenarios, fit, predict_ms, predict_steps
+from dyninfer.benchmarks.latency.model import TooFewScenarios, fit
 from dyninfer.benchmarks.latency.record import LatencyModel, ModelCheck
 from dyninfer.benchmarks.latency.scenario_record import Estimate, Scenario, ScenarioResult
-from dyninfer.benchmarks.latency.step_costs import RowSpread, RunsFor, StepCost
+from dyninfer.benchmarks.latency.step_costs import RowSpread, RunsFor, StepCost, predict_ms
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
-from dyninfer.errors import InputError
 from tests.benchmarks.latency.made_results import (
     GRID,
     TWO_EXITS,
@@ -94,8 +93,8 @@ def test_any_costs_predict_any_batch_between(
     model = fit(two_exits_manifest, forced_results(steps))
     truth = LatencyModel(steps, (), 0.0)
     for spread in RowSpread:
-        predicted = predict_ms(model, batch, hard, spread)
-        assert predicted == pytest.approx(predict_ms(truth, batch, hard, spread), rel=1e-6)
+        predicted = predict_ms(model.steps, batch, hard, spread)
+        assert predicted == pytest.approx(predict_ms(truth.steps, batch, hard, spread), rel=1e-6)
     assert all(step.per_image_ms >= 0 for step in model.steps)
     assert all(step.fixed_ms + step.per_image_ms >= 0 for step in model.steps)
 
@@ -115,7 +114,7 @@ def test_more_hard_images_take_longer_where_hard_ones_do(shares: list[float], ba
         (),
         0.0,
     )
-    predicted = [predict_ms(model, batch, share) for share in sorted(shares)]
+    predicted = [predict_ms(model.steps, batch, share) for share in sorted(shares)]
     assert (np.diff(predicted) >= -1e-9).all()
 
 
@@ -126,8 +125,8 @@ def test_noise_of_5_percent_in_every_call_is_averaged_out(two_exits_manifest: Ma
     assert model.mean_error < 0.02
     truth = LatencyModel(TWO_EXITS, (), 0.0)
     for batch, hard in ((1, 0.1), (3, 0.4), (6, 0.9)):
-        expected = predict_ms(truth, batch, hard)
-        assert predict_ms(model, batch, hard) == pytest.approx(expected, rel=0.02)
+        expected = predict_ms(truth.steps, batch, hard)
+        assert predict_ms(model.steps, batch, hard) == pytest.approx(expected, rel=0.02)
 
 
 def test_the_noise_of_what_was_measured_is_told(two_exits_manifest: Manifest) -> None:
@@ -168,7 +167,7 @@ def test_the_ends_are_not_predicted_from_the_others(two_exits_manifest: Manifest
 def test_batch_1_alone_takes_rows_to_cost_the_same(two_exits_manifest: Manifest) -> None:
     model = fit(two_exits_manifest, forced_results(TWO_EXITS, [(1, 0.0), (1, 0.5), (1, 1.0)]))
     assert model.mean_error < 1e-9
-    assert predict_ms(model, 4, 1.0) == pytest.approx(predict_ms(model, 1, 1.0))
+    assert predict_ms(model.steps, 4, 1.0) == pytest.approx(predict_ms(model.steps, 1, 1.0))
 
 
 def test_routed_scenarios_are_compared_and_not_fitted(two_exits_manifest: Manifest) -> None:
@@ -196,7 +195,7 @@ def test_one_exit_has_batches_only(tmp_path: Path) -> None:
 
     model = fit(manifest, [result(batch) for batch in (1, 2, 8)])
     assert costs(model)["body", RunsFor.ALL] == pytest.approx((2.0, 3.0))
-    assert predict_ms(model, 4, 0.0) == predict_ms(model, 4, 1.0) == pytest.approx(4.5)
+    assert predict_ms(model.steps, 4, 0.0) == predict_ms(model.steps, 4, 1.0) == pytest.approx(4.5)
     assert model.break_even is None
     assert model.break_even_by_batch == {}
     with pytest.raises(TooFewScenarios, match=r"1 batch size was"):
@@ -226,17 +225,15 @@ def test_three_exits_with_images_of_their_own(tmp_path: Path) -> None:
 
 def test_steps_add_up(two_exits_manifest: Manifest) -> None:
     model = fit(two_exits_manifest, forced_results(TWO_EXITS))
-    steps = predict_steps(model, 4, 0.25)
     # all easy comes first among the scenarios, without the second exit
-    assert list(steps) == list(dict.fromkeys(step.name for step in TWO_EXITS))
-    assert steps["second"] == pytest.approx((4 + 12) / 4)
-    assert sum(steps.values()) == pytest.approx(predict_ms(model, 4, 0.25))
-
-
-@pytest.mark.parametrize(("batch", "hard"), [(0, 0.5), (1, -0.1), (1, 1.1), (1, float("nan"))])
-def test_what_cannot_be_is_not_predicted(batch: int, hard: float) -> None:
-    with pytest.raises(InputError, match="cannot be predicted"):
-        predict_ms(LatencyModel((), (), 0.0), batch, hard)
+    names = list(dict.fromkeys(step.name for step in TWO_EXITS))
+    assert list(dict.fromkeys(step.name for step in model.steps)) == names
+    by_name = {
+        name: predict_ms([step for step in model.steps if step.name == name], 4, 0.25)
+        for name in names
+    }
+    assert by_name["second"] == pytest.approx((4 + 12) / 4)
+    assert sum(by_name.values()) == pytest.approx(predict_ms(model.steps, 4, 0.25))
 
 
 def test_only_what_was_held_out_and_predicted_well_makes_a_model_tested() -> None:

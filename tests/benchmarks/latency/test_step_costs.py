@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from scipy.stats import binom
 
-from dyninfer.benchmarks.latency.model import break_even_measured, fit, predict_ms
+from dyninfer.benchmarks.latency.model import break_even_measured, fit
 from dyninfer.benchmarks.latency.record import BaselineRatio, Baselines, LatencyModel
 from dyninfer.benchmarks.latency.scenarios import hard_rows_by_call
 from dyninfer.benchmarks.latency.step_costs import (
@@ -20,6 +20,7 @@ from dyninfer.benchmarks.latency.step_costs import (
     hard_rows,
     mean_cost,
     nonnegative_least_squares,
+    predict_ms,
     rows_run,
 )
 from dyninfer.bundle.folder import Bundle
@@ -199,5 +200,5 @@ def test_in_a_batch_the_first_crossing_counts(tmp_path: Path) -> None:
     # alone 14 / 4 an image; one hard row of four costs (8 + 11) / 4
     model = LatencyModel(steps, (), 0.0)
     found = break_even_of_steps(steps, manifest, 4)
-    assert predict_ms(model, 4, found) == pytest.approx(14 / 4)
+    assert predict_ms(model.steps, 4, found) == pytest.approx(14 / 4)
     assert 0 < found < 0.25
