@@ -26,7 +26,8 @@ from dyninfer.benchmarks.lab.published_times import (
     line_of_ends,
     rows_of,
 )
-from dyninfer.benchmarks.latency.record import BenchRecord, MeasuredBundle, read_record
+from dyninfer.benchmarks.latency.record import BenchRecord, MeasuredBundle
+from dyninfer.benchmarks.latency.record_file import read_record
 from dyninfer.benchmarks.latency.step_costs import predict_ms
 from dyninfer.errors import DyninferError, InputError
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,7 @@ from dyninfer.benchmarks.latency.record import Energy
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.latency.slices import MS_PER_S, Slice
 from dyninfer.benchmarks.latency.step_costs import nonnegative_least_squares
-from dyninfer.benchmarks.machine import EnergyMeter
+from dyninfer.benchmarks.machine import EnergyMeter, find_energy_meter, measure_idle_watts
 from dyninfer.errors import DyninferError, InputError
 
 LEAST_SINGULAR_VALUE = 0.05
@@ -79,6 +80,27 @@ class EnergyLog:
         except InputError as error:
             return None, str(error)
         return Energy(self.meter.source, self.idle_watts, found), ""
+
+
+@contextmanager
+def metered(
+    device: str, idle_seconds: float, on_step: Callable[[str], object]
+) -> Iterator[EnergyLog]:
+    """A log of the energy, once it is known what the machine uses with open engines at rest."""
+    meter, reason = find_energy_meter(device)
+    if meter is None:
+        yield EnergyLog(None, failure=reason)
+        return
+    log = EnergyLog(meter)
+    try:
+        on_step("measuring the power at rest")
+        try:
+            log.idle_watts = measure_idle_watts(meter, idle_seconds)
+        except DyninferError as error:
+            log.failure = str(error)
+        yield log
+    finally:
+        meter.close()
 
 
 def joules_per_image(total_joules: float, seconds: float, idle_watts: float, images: int) -> float:

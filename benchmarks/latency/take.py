@@ -3,81 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from itertools import count
-from pathlib import Path
 
 import dyninfer
-from dyninfer.benchmarks.latency.against import (
-    FAILURES,
-    BaselineRequest,
-    OnStep,
-    hold_comparison,
-    reason_of,
-)
-from dyninfer.benchmarks.latency.effort import Effort
-from dyninfer.benchmarks.latency.energy_log import EnergyLog
+from dyninfer.benchmarks.baselines.run import run_baselines
+from dyninfer.benchmarks.latency.energy_log import EnergyLog, metered
 from dyninfer.benchmarks.latency.model import TooFewScenarios, fit
 from dyninfer.benchmarks.latency.pictures import BenchPictures, describe_pictures, plain_pictures
 from dyninfer.benchmarks.latency.record import (
     SCHEMA_VERSION,
+    Baselines,
     BenchRecord,
     MeasuredBundle,
     PicturesRecord,
     StageInfo,
 )
+from dyninfer.benchmarks.latency.request import LEAST_ROUNDS, BaselineRequest, BenchRequest
 from dyninfer.benchmarks.latency.rounds import measure_rounds, yardstick_of
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
-from dyninfer.benchmarks.latency.scenarios import Choices, make_scenarios
+from dyninfer.benchmarks.latency.scenarios import make_scenarios
+from dyninfer.benchmarks.latency.slices import MS_PER_S
 from dyninfer.benchmarks.latency.summary import summarise
-from dyninfer.benchmarks.machine import (
-    MachineRecorder,
-    describe_machine,
-    find_energy_meter,
-    measure_idle_watts,
-)
+from dyninfer.benchmarks.machine import MachineRecorder, describe_machine
 from dyninfer.benchmarks.memory import peak_memory_mib
 from dyninfer.bundle.folder import MANIFEST_FILE, file_sha256
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import DyninferError
-from dyninfer.routing.goals import Goal
-from dyninfer.routing.policy import Policy
 from dyninfer.runtime.detector import Detector
-from dyninfer.runtime.engine_choice import EngineChoice
 from dyninfer.runtime.opening import load
 
 HOST_CLOCK, DEVICE_CLOCK = "perf_counter_ns", "CUDA events"
 """Events on TensorRT's stream tell what the GPU did, and not how long the host waited."""
 COMPARISON_S = 6.0
 """Seconds of the comparison for every one that a scenario gets."""
-
-
-@dataclass(frozen=True)
-class BenchRequest:
-    """What to measure.
-
-    Attributes:
-        command: as it was typed.
-        bundle: its folder.
-        pictures: to run.
-        engine: how the bundle is opened.
-        choices: what to vary.
-        effort: how long.
-        policy: for the scenarios that route by themselves; None for the detector's own.
-        baselines: what to compare with.
-    """
-
-    command: str
-    bundle: Path
-    pictures: BenchPictures
-    engine: EngineChoice = field(default_factory=EngineChoice)
-    choices: Choices = field(default_factory=Choices)
-    effort: Effort = field(default_factory=Effort)
-    policy: Policy | Goal | None = None
-    baselines: BaselineRequest = field(default_factory=BaselineRequest)
+FAILURES = (DyninferError, OSError, MemoryError)
+"""What may go wrong after the scenarios and must not cost them."""
+OnStep = Callable[[str, int, int], object]
+"""(what is about to run, how many steps of this part are done, how many there are)."""
 
 
 class ComparisonInterrupted(KeyboardInterrupt):
@@ -100,19 +65,17 @@ def take_record(
     """
     start = time.perf_counter()
     record, manifest = _run_detector(request, on_step)
+    missing, baselines, model = dict(record.missing), None, None
     interrupted = False
     # our own engines are closed by now: idle ones would take time from others
-    budget_s = COMPARISON_S * request.effort.seconds
     try:
-        baselines, why = hold_comparison(
-            request.bundle, request.engine, request.baselines, record.scenarios, budget_s, on_step
-        )
+        baselines = _hold_comparison(request, record.scenarios, on_step)
     except KeyboardInterrupt:
-        baselines, why, interrupted = None, "interrupted", True
-    missing = dict(record.missing)
+        missing["baselines"], interrupted = "interrupted", True
+    except FAILURES as error:
+        missing["baselines"] = f"the comparison failed: {_reason_of(error)}"
     if baselines is None:
-        missing["baselines"] = why
-    model = None
+        missing.setdefault("baselines", request.baselines.reason)
     try:
         model = fit(manifest, record.scenarios, baselines)
     except TooFewScenarios as error:
@@ -129,11 +92,14 @@ def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, 
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     machine = describe_machine()
     missing: dict[str, str] = {}
-    with _opened(request) as detector:
-        device = detector.device
+    most = max(request.choices.batches)
+    with load(request.bundle, **asdict(request.engine), max_batch=most) as detector:
+        if request.policy is not None:
+            detector.policy = request.policy
+        idle_s = request.effort.idle_seconds
         with (
-            MachineRecorder(device=device) as recorder,
-            _metered(device, request, on_step) as energy,
+            MachineRecorder(device=detector.device) as recorder,
+            metered(detector.device, idle_s, lambda what: on_step(what, 0, 1)) as energy,
         ):
             results, yardstick_ms = _measure(detector, request, energy, on_step)
         peak_mib = peak_memory_mib()
@@ -183,35 +149,6 @@ def _describe_detector(detector: Detector) -> MeasuredBundle:
     )
 
 
-@contextmanager
-def _opened(request: BenchRequest) -> Iterator[Detector]:
-    """The detector, with room for the largest batch, at the policy that was asked for."""
-    most = max(request.choices.batches)
-    with load(request.bundle, **asdict(request.engine), max_batch=most) as detector:
-        if request.policy is not None:
-            detector.policy = request.policy
-        yield detector
-
-
-@contextmanager
-def _metered(device: str, request: BenchRequest, on_step: OnStep) -> Iterator[EnergyLog]:
-    """A log of the energy, once it is known what the machine uses with open engines at rest."""
-    meter, reason = find_energy_meter(device)
-    if meter is None:
-        yield EnergyLog(None, failure=reason)
-        return
-    log = EnergyLog(meter)
-    try:
-        on_step("measuring the power at rest", 0, 1)
-        try:
-            log.idle_watts = measure_idle_watts(meter, request.effort.idle_seconds)
-        except DyninferError as error:
-            log.failure = str(error)
-        yield log
-    finally:
-        meter.close()
-
-
 def _measure(
     detector: Detector, request: BenchRequest, energy: EnergyLog, on_step: OnStep
 ) -> tuple[tuple[ScenarioResult, ...], tuple[float, ...]]:
@@ -245,4 +182,43 @@ def _describe_pictures(
     try:
         return describe_pictures(detector, pictures, results, lambda what: on_step(what, 0, 1))
     except FAILURES as error:
-        return plain_pictures(pictures), {"curve": f"it could not be made: {reason_of(error)}"}
+        return plain_pictures(pictures), {"curve": f"it could not be made: {_reason_of(error)}"}
+
+
+def _hold_comparison(
+    request: BenchRequest, results: Sequence[ScenarioResult], on_step: OnStep
+) -> Baselines | None:
+    """Run the baselines, if any."""
+    asked = request.baselines
+    if not asked.names:
+        return None
+    return run_baselines(
+        request.bundle,
+        asked.names,
+        sources=asked.sources,
+        rounds=rounds_of_comparison(asked, results, COMPARISON_S * request.effort.seconds),
+        engine=request.engine,
+        memory=asked.memory,
+        progress=lambda what, done, total: on_step(f"baselines: {what}", done, total),
+    )
+
+
+def rounds_of_comparison(
+    asked: BaselineRequest, results: Sequence[ScenarioResult], seconds: float
+) -> int:
+    """Rounds as were asked for, or as fit into the time, but never too few to say anything.
+
+    dyninfer and each baseline run once on each way in a round, after a call that does not count;
+    how long a call takes, the scenarios of single images tell.
+    """
+    slowest_ms = max((r.latency.mean_ms.value for r in results if r.scenario.is_plain), default=0.0)
+    ways = len(results[0].exits) if results else 1
+    calls = 2 * ways * (1 + len(asked.names))
+    fitting = seconds * MS_PER_S / (calls * slowest_ms) if slowest_ms else asked.rounds
+    return min(asked.rounds, max(LEAST_ROUNDS, int(fitting)))
+
+
+def _reason_of(error: BaseException) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

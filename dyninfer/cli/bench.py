@@ -29,7 +29,7 @@ from dyninfer.errors import MissingExtra
 
 if TYPE_CHECKING:
     from dyninfer.benchmarks.latency.record import BenchRecord
-    from dyninfer.benchmarks.latency.take import BenchRequest
+    from dyninfer.benchmarks.latency.request import BenchRequest
 
 
 @with_option_groups
@@ -61,7 +61,7 @@ def bench(
             raise typer.BadParameter("--compare prints tables or --json; give no other output")
         _compare(*records.compare, chosen)
         return
-    from dyninfer.benchmarks.latency.record import read_record
+    from dyninfer.benchmarks.latency.record_file import read_record
 
     stopped: KeyboardInterrupt | None = None
     if bundle is None:
@@ -88,7 +88,7 @@ def _request(
     engine: EngineOptions,
 ) -> BenchRequest:
     """All that was asked for, checked and read as far as that takes no engines."""
-    from dyninfer.benchmarks.latency.take import BenchRequest
+    from dyninfer.benchmarks.latency.request import BenchRequest
 
     as_routed = bool(pictures.images) or scenarios.speed is not None
     choices = bench_options.make_choices(scenarios, as_routed=as_routed)
@@ -167,7 +167,7 @@ def _run(request: BenchRequest) -> tuple[BenchRecord, KeyboardInterrupt | None]:
 
 
 def _write(record: BenchRecord, outputs: OutputOptions) -> None:
-    from dyninfer.benchmarks.latency.record import write_record
+    from dyninfer.benchmarks.latency.record_file import write_record
     from dyninfer.benchmarks.report.documents import write_html
 
     if outputs.output is not None:
@@ -198,7 +198,7 @@ def _show(record: BenchRecord, chosen: Format) -> None:
 def _compare(old: Path, new: Path, chosen: Format) -> None:
     """Set two records beside each other; status 1 where the new one is slower."""
     from dyninfer.benchmarks.latency.compare import compare_records
-    from dyninfer.benchmarks.latency.record import read_record
+    from dyninfer.benchmarks.latency.record_file import read_record
     from dyninfer.benchmarks.report.comparison import as_data, changes_table, lines_of
     from dyninfer.benchmarks.report.table import print_table
 

@@ -25,9 +25,9 @@ from dyninfer.exporters.sources import find_sources
 from dyninfer.images.spec import MAX_SIDE
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.latency.against import BaselineRequest
     from dyninfer.benchmarks.latency.effort import Effort
     from dyninfer.benchmarks.latency.pictures import BenchPictures
+    from dyninfer.benchmarks.latency.request import BaselineRequest
     from dyninfer.benchmarks.latency.scenarios import Choices
 
 MOST = 4096
@@ -160,7 +160,7 @@ def choose_baselines(
 
     No more rounds are taken than of the bundle; few, and no memory, where the run is quick.
     """
-    from dyninfer.benchmarks.latency.against import LEAST_ROUNDS, MOST_ROUNDS, BaselineRequest
+    from dyninfer.benchmarks.latency.request import LEAST_ROUNDS, MOST_ROUNDS, BaselineRequest
 
     against, quick = asked.against, effort.quick
     if against == "none":

@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 
 from dyninfer.benchmarks.latency.compare import compare_records
 from dyninfer.benchmarks.latency.comparison import Verdict
-from dyninfer.benchmarks.latency.record import (
-    BaselineRatio,
-    Baselines,
-    BenchRecord,
-    read_record,
-    write_record,
-)
+from dyninfer.benchmarks.latency.record import BaselineRatio, Baselines, BenchRecord
+from dyninfer.benchmarks.latency.record_file import read_record, write_record
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.machine.cpu_state import CpuState
 from dyninfer.benchmarks.machine.gpu import Gpu

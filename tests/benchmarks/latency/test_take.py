@@ -7,20 +7,19 @@ from pathlib import Path
 import pytest
 
 import dyninfer
-from dyninfer.benchmarks.latency.against import BaselineRequest, rounds_of_comparison
 from dyninfer.benchmarks.latency.doubts import doubts_of
 from dyninfer.benchmarks.latency.effort import Effort
 from dyninfer.benchmarks.latency.pictures import synthetic_pictures
-from dyninfer.benchmarks.latency.record import (
-    Baselines,
-    BenchRecord,
-    Yardstick,
-    read_record,
-    write_record,
-)
+from dyninfer.benchmarks.latency.record import Baselines, BenchRecord, Yardstick
+from dyninfer.benchmarks.latency.record_file import read_record, write_record
+from dyninfer.benchmarks.latency.request import BaselineRequest, BenchRequest
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.scenarios import Choices
-from dyninfer.benchmarks.latency.take import BenchRequest, ComparisonInterrupted, take_record
+from dyninfer.benchmarks.latency.take import (
+    ComparisonInterrupted,
+    rounds_of_comparison,
+    take_record,
+)
 from tests import support
 
 SHORT = Effort(seconds=0.02, rounds=3, min_calls=8, warm_up_seconds=0.02)
@@ -145,7 +144,7 @@ def test_a_machine_that_gives_out_during_the_comparison_does_not_cost_the_scenar
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("dyninfer.benchmarks.latency.against.run_baselines", fail)
+    monkeypatch.setattr("dyninfer.benchmarks.latency.take.run_baselines", fail)
     found = take_record(small)
     assert found.missing["baselines"] == f"the comparison failed: {reason}"
     assert len(found.scenarios) == 1
@@ -157,7 +156,7 @@ def test_an_interruption_of_the_comparison_brings_what_was_measured_before(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dyninfer.benchmarks.latency.against.run_baselines", interrupted)
+    monkeypatch.setattr("dyninfer.benchmarks.latency.take.run_baselines", interrupted)
     with pytest.raises(ComparisonInterrupted) as caught:
         take_record(small)
     found = caught.value.record
@@ -197,7 +196,7 @@ def test_a_meter_that_does_not_answer_at_rest_is_told_as_missing(
     def find(_device: str) -> tuple[Mute, str]:
         return Mute(), "a fake"
 
-    monkeypatch.setattr("dyninfer.benchmarks.latency.take.find_energy_meter", find)
+    monkeypatch.setattr("dyninfer.benchmarks.latency.energy_log.find_energy_meter", find)
     found = take_record(replace(small, baselines=BaselineRequest()))
     assert (found.energy, found.missing["energy"]) == (None, "the meter does not answer")
     assert len(found.scenarios) == len(closed) == 1

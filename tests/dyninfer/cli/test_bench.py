@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import dyninfer
-from dyninfer.benchmarks.latency.record import BenchRecord, read_record, write_record
+from dyninfer.benchmarks.latency.record import BenchRecord
+from dyninfer.benchmarks.latency.record_file import read_record, write_record
 from tests import support
 from tests.dyninfer.cli.run import run, table_of, write_picture
 
@@ -166,12 +167,12 @@ def test_a_disk_that_is_full_does_not_cost_the_figures(
     bundle: Path,
     tmp_path: Path,
 ) -> None:
-    from dyninfer.benchmarks.latency import record
+    from dyninfer.benchmarks.latency import record_file
 
     def full(_record: BenchRecord, path: Path) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(record, "write_record", full)
+    monkeypatch.setattr(record_file, "write_record", full)
     path = tmp_path / "record.json"
     status, out, err = run(
         capsys, "bench", str(bundle), "--quick", *FAST, "--hard", "0", "--output", str(path)
@@ -220,7 +221,7 @@ def test_pictures_of_the_users_add_a_curve(
 def test_the_cheap_baseline_is_there_unless_it_is_switched_off(
     bundle: Path, tmp_path: Path
 ) -> None:
-    from dyninfer.benchmarks.latency.against import BaselineRequest
+    from dyninfer.benchmarks.latency.request import BaselineRequest
     from dyninfer.bundle.folder import Bundle
     from dyninfer.bundle.manifest import Manifest
     from dyninfer.cli.bench_arguments import BaselineOptions, EffortOptions
@@ -362,12 +363,12 @@ def test_an_interruption_of_the_baselines_keeps_what_was_measured_before(
     bundle: Path,
     tmp_path: Path,
 ) -> None:
-    from dyninfer.benchmarks.latency import against
+    from dyninfer.benchmarks.latency import take
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(against, "run_baselines", interrupted)
+    monkeypatch.setattr(take, "run_baselines", interrupted)
     path = tmp_path / "record.json"
     status, out, err = run(
         capsys, "bench", str(bundle), *FAST, "--hard", "0", "--output", str(path)
