@@ -39,19 +39,16 @@ class EngineRecord(Frozen):
     def differences(self, other: EngineRecord, *, times: bool) -> list[str]:
         """What differs, in words; the processor counts only where ``times`` matter."""
         found = []
-        if self.stages_sha256 != other.stages_sha256:
-            names = sorted({*self.stages_sha256, *other.stages_sha256})
-            changed = [n for n in names if self.stages_sha256.get(n) != other.stages_sha256.get(n)]
-            found.append(f"other stage files ({', '.join(changed)})")
-        for field in ("precision", "image_inputs"):
-            mine, theirs = dict(getattr(self, field)), dict(getattr(other, field))
-            if mine != theirs:
-                found.append(f"{field.replace('_', ' ')} {_values(mine)}, not {_values(theirs)}")
-        fields = ["backend", "backend_version", "provider", *(["device_name"] if times else [])]
-        for field in fields:
+        for field in type(self).model_fields:
             mine, theirs = getattr(self, field), getattr(other, field)
-            if mine != theirs:
-                found.append(f"{field.replace('_', ' ')} {mine}, not {theirs}")
+            if mine == theirs or (field == "device_name" and not times):
+                continue
+            if field == "stages_sha256":
+                names = sorted({*mine, *theirs})
+                changed = [name for name in names if mine.get(name) != theirs.get(name)]
+                found.append(f"other stage files ({', '.join(changed)})")
+            else:
+                found.append(f"{field.replace('_', ' ')} {_values(mine)}, not {_values(theirs)}")
         return found
 
 
@@ -227,8 +224,10 @@ def check_calibration(
     return calibration
 
 
-def _values(mapping: Mapping[str, object]) -> str:
-    shown = {getattr(value, "value", value) for value in mapping.values()}
-    if len(shown) == 1:
-        return str(shown.pop())
-    return ", ".join(f"{k}={getattr(v, 'value', v)}" for k, v in mapping.items())
+def _values(given: str | Mapping[str, object]) -> str:
+    if isinstance(given, str):
+        return given
+    shown = {name: str(getattr(value, "value", value)) for name, value in given.items()}
+    if len({*shown.values()}) == 1:
+        return next(iter(shown.values()))
+    return ", ".join(f"{name}={value}" for name, value in shown.items())

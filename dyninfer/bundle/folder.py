@@ -62,7 +62,12 @@ class Bundle:
             BundleError: there is no bundle, or its manifest was changed or is from the future.
         """
         path = Path(path)
-        check_path(path)
+        try:
+            path.stat()
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:  # too long, or with a null character
+            raise BundleError(f"{str(path)[:80]!r} is not a usable path: {error}") from None
         if not path.is_dir():
             what = "is a file" if path.exists() else "does not exist"
             raise BundleError(
@@ -195,20 +200,6 @@ def _stamp(path: Path) -> tuple[int, ...]:
     found = path.stat()
     times = (found.st_mtime_ns, found.st_ctime_ns)
     return (found.st_dev, found.st_ino, found.st_size, *times)
-
-
-def check_path(path: Path) -> None:
-    """Refuse what the operating system cannot take for a path at all.
-
-    Raises:
-        BundleError: the path holds a null character or is too long.
-    """
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{str(path)[:80]!r} is not a usable path: {error}") from None
 
 
 def file_sha256(path: Path) -> str:

@@ -6,7 +6,7 @@ import ast
 import difflib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ _FORMS = (
     "constructor such as HardFraction(0.3)"
 )
 _Speed = Policy | Goal
-_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_WORD = r"[a-z][a-z-]*[a-z]"
 _LONGEST = 200
 _LARGEST_BARE = 2.0  # a threshold above is possible, but hardly what a number without unit means
 _CLASSES: dict[str, Callable[..., _Speed]] = {
@@ -36,33 +36,18 @@ _CLASSES: dict[str, Callable[..., _Speed]] = {
         CertifiedRisk,
     )
 }
-_WORDS: dict[str, Callable[[], _Speed]] = {
-    "easy": AlwaysEasy,
-    "fastest": AlwaysEasy,
-    "hard": AlwaysHard,
-    "most-accurate": AlwaysHard,
-    "risk": CertifiedRisk,
-    "certified": CertifiedRisk,
+_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_SIMPLE: dict[str, Callable[..., _Speed]] = {  # N is a number, a space any white space or none
+    "easy|fastest": AlwaysEasy,
+    "hard|most-accurate": AlwaysHard,
+    "certified|risk": CertifiedRisk,
+    "N %|(hard|hard-fraction) = N %": lambda percent: HardFraction(percent / 100),
+    "(hard|hard-fraction) = N": HardFraction,
+    "N ms|ms = N|N ms @ pN": LatencyBudget,
+    "N fps|fps = N": FramesPerSecond,
+    "ap - N|(accuracy|max-ap-drop) = N": Accuracy,
+    "threshold = N( , N)*": lambda *values: _threshold(values),
 }
-_KEYS: dict[str, Callable[[str], _Speed]] = {
-    "threshold": lambda text: Threshold(_numbers(text)),
-    "hard": lambda text: HardFraction(_share(text)),
-    "hard-fraction": lambda text: HardFraction(_share(text)),
-    "ms": lambda text: LatencyBudget(_number(text)),
-    "fps": lambda text: FramesPerSecond(_number(text)),
-    "accuracy": lambda text: Accuracy(_number(text)),
-    "max-ap-drop": lambda text: Accuracy(_number(text)),
-}
-_UNITS: tuple[tuple[str, Callable[..., _Speed]], ...] = (
-    (rf"({_NUMBER})\s*%", lambda share: HardFraction(float(share) / 100)),
-    (rf"({_NUMBER})\s*ms", lambda ms: LatencyBudget(float(ms))),
-    (
-        rf"({_NUMBER})\s*ms\s*@\s*p({_NUMBER})",
-        lambda ms, percentile: LatencyBudget(float(ms), float(percentile)),
-    ),
-    (rf"({_NUMBER})\s*fps", lambda fps: FramesPerSecond(float(fps))),
-    (rf"ap\s*-\s*({_NUMBER})", lambda drop: Accuracy(float(drop))),
-)
 
 
 class _NotUnderstood(Exception):  # noqa: N818  # never leaves this module
@@ -100,28 +85,30 @@ def parse_speed(text: str) -> Policy | Goal:
 
 def _simple(text: str) -> _Speed:
     """Every form but the constructors, in lower case."""
-    if text in _WORDS:
-        return _WORDS[text]()
-    key, equals, value = (part.strip() for part in text.partition("="))
-    if equals:
-        if key not in _KEYS:
-            raise _NotUnderstood
-        return _KEYS[key](value)
-    for pattern, make in _UNITS:
-        if found := re.fullmatch(pattern, text):
-            return make(*found.groups())
-    return _bare_threshold(text)
-
-
-def _bare_threshold(text: str) -> Threshold:
-    """A number without a unit, which must be one that an easiness can be compared with."""
-    values = _numbers(text)
-    if max(values if isinstance(values, tuple) else (values,)) > _LARGEST_BARE:
+    numbers = [float(number) for number in re.findall(_NUMBER, text)]
+    for form, make in _SIMPLE.items():
+        if _has_form(text, form):
+            return make(*numbers)
+    if not _has_form(text, "N( , N)*"):
+        raise _NotUnderstood
+    # a number without a unit must be one that an easiness can be compared with
+    if _LARGEST_BARE < max(numbers) < math.inf:
         raise PolicyError(
             f"the speed {text!r} has no unit, so it is a threshold, expected from 0 to just above "
             f"1; did you mean {text}%, {text}ms or {text}fps?"
         )
-    return Threshold(values)
+    return _threshold(numbers)
+
+
+def _has_form(text: str, form: str) -> bool:
+    pattern = form.replace(" ", r"\s*").replace("N", _NUMBER)
+    return re.fullmatch(pattern, text) is not None
+
+
+def _threshold(values: Sequence[float]) -> Threshold:
+    if math.isinf(max(values)):
+        raise _NotUnderstood
+    return Threshold(tuple(values) if len(values) > 1 else values[0])
 
 
 def _make_adaptive(speed: _Speed, text: str) -> _Speed:
@@ -131,22 +118,6 @@ def _make_adaptive(speed: _Speed, text: str) -> _Speed:
         f"the speed {text!r} cannot be adaptive, expected a share of hard images, a budget in "
         "milliseconds or a rate before +adaptive"
     )
-
-
-def _number(text: str) -> float:
-    if not re.fullmatch(_NUMBER, text) or math.isinf(float(text)):
-        raise _NotUnderstood
-    return float(text)
-
-
-def _share(text: str) -> float:
-    """``0.3`` or ``30%``."""
-    return _number(text[:-1].rstrip()) / 100 if text.endswith("%") else _number(text)
-
-
-def _numbers(text: str) -> float | tuple[float, ...]:
-    values = tuple(_number(part.strip()) for part in text.split(","))
-    return values if len(values) > 1 else values[0]
 
 
 def _construct(text: str) -> _Speed:
@@ -173,8 +144,9 @@ def _literal(node: ast.expr) -> Any:
 
 def _suggestion(text: str) -> str:
     """The known word nearest to the text's longest one, if there is one."""
-    known = {word.lower(): word for word in (*_CLASSES, "adaptive", *_KEYS, *_WORDS)}
-    found = re.findall(r"[a-z][a-z-]*[a-z]", text[:_LONGEST].lower())
+    words = re.findall(_WORD, " ".join(_SIMPLE))
+    known = {word.lower(): word for word in (*_CLASSES, "adaptive", *words)}
+    found = re.findall(_WORD, text[:_LONGEST].lower())
     longest = max(found, key=len, default="")
     near = difflib.get_close_matches(longest, known, n=1, cutoff=0.5)
     return f" (did you mean {known[near[0]]}?)" if near and near[0] != longest else ""
