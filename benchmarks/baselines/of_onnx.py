@@ -114,7 +114,7 @@ class NaiveContender(Contender):
     """A session for every stage, with default options; arrays are handed on by Python."""
 
     def __init__(self, setup: Setup) -> None:
-        self._plan = plan(Bundle.open(setup.model, check_files=False).manifest)
+        self._plan = plan(Bundle.read(setup.model).manifest)
         self._sessions = {
             name: open_ordinary(file, setup.engine) for name, file in setup.stage_files.items()
         }

@@ -40,7 +40,7 @@ class TorchContender(Contender):
         import torch
 
         torch.set_num_threads(setup.cores)
-        bundle = Bundle.open(setup.model, check_files=False)
+        bundle = Bundle.read(setup.model)
         self._manifest, self._plan = bundle.manifest, plan(bundle.manifest)
         self._device = torch.device(setup.engine.device or "cpu")
         modules, self.note = _modules(setup, bundle)

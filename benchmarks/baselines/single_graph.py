@@ -59,7 +59,7 @@ def build_single_graph(bundle: Bundle, files: Mapping[str, Path] | None = None) 
 
 def write_on_command(command: Message) -> Message:
     """``{"bundle": FOLDER, "output": FILE, "files": {STAGE: FILE}}`` -> an empty answer."""
-    bundle = Bundle.open(command["bundle"], check_files=False)
+    bundle = Bundle.read(command["bundle"])
     files = {name: Path(file) for name, file in command["files"].items()}
     Path(command["output"]).write_bytes(build_single_graph(bundle, files).SerializeToString())
     return {}

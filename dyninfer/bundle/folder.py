@@ -32,14 +32,11 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def open(
-        cls, path: str | Path, *, check_files: bool = True, check_calibration: bool = True
-    ) -> Bundle:
-        """Read and check a bundle.
+    def open(cls, path: str | Path, *, check_calibration: bool = True) -> Bundle:
+        """Read and check a bundle, with the bytes of every stage's file.
 
         Args:
             path: the folder, ``NAME.dyn``.
-            check_files: compare every stage's bytes with the hash in the manifest.
             check_calibration: refuse a calibration that cannot be used; False where it is about
                 to be replaced, or only shown.
 
@@ -48,9 +45,7 @@ class Bundle:
         """
         bundle = cls.read(path)
         for name in bundle.manifest.stages:
-            bundle.stage_path(name)
-            if check_files:
-                bundle.check_stage(name)
+            bundle.check_stage(name)
         bundle.check_records(check_calibration=check_calibration)
         return bundle
 

@@ -93,7 +93,7 @@ def _request(
     as_routed = bool(pictures.images) or scenarios.speed is not None
     choices = bench_options.make_choices(scenarios, as_routed=as_routed)
     policy = None if scenarios.speed is None else read_speed(scenarios.speed)
-    manifest = Bundle.open(path, check_files=False).manifest  # loading checks them
+    manifest = Bundle.read(path).manifest  # loading checks them
     bench_options.check_sources(manifest, path, baselines)
     return BenchRequest(
         command=shlex.join(["dyninfer", *(context.find_root().obj or ["bench"])]),

@@ -65,7 +65,7 @@ def verify(
         bundle, source or (), config, photos, random_tensors, device=device, provider=provider
     )
     if json_output:
-        opened = Bundle.open(bundle, check_files=False)
+        opened = Bundle.read(bundle)
         stdout.print_json(json.dumps(opened.parity()))
     else:
         _print_table(parity)

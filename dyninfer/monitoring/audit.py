@@ -8,7 +8,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -30,35 +29,25 @@ _SLICE_S = 0.1
 _AT_EXIT_S = 10.0
 
 
-class Watched(Protocol):
-    """What a monitor needs of a detector whose answers it watches: its engines, not itself."""
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """What a monitor needs of a detector whose answers it watches: its engines, not itself.
 
-    @property
-    def name(self) -> str:
-        """Of the bundle."""
-        ...
+    Attributes:
+        name: of the bundle.
+        task: what it computes.
+        points: where its route decides.
+        check_open: raises InputError once it was closed.
+        wait_idle: waits so many seconds at most until no call is under way; whether none is.
+        last_answer: what the last way finds in a picture (h, w, 3) uint8 BGR, whatever the policy.
+    """
 
-    @property
-    def task(self) -> TaskKind:
-        """What it computes."""
-        ...
-
-    @property
-    def points(self) -> Sequence[DecisionPoint]:
-        """Where its route decides."""
-        ...
-
-    def check_open(self) -> None:
-        """Raise InputError once it was closed."""
-        ...
-
-    def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until no call is under way; whether none is."""
-        ...
-
-    def last_answer(self, image: ImageArray, options: Options) -> Answer:
-        """What the last way finds in a picture, whatever the policy."""
-        ...
+    name: str
+    task: TaskKind
+    points: Sequence[DecisionPoint]
+    check_open: Callable[[], None]
+    wait_idle: Callable[[float], bool]
+    last_answer: Callable[[ImageArray, Options], Answer]
 
 
 @dataclass(frozen=True, eq=False)

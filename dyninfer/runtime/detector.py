@@ -36,7 +36,7 @@ from dyninfer.runtime.batches import (
 from dyninfer.runtime.engine_record import engine_record, own_calibration
 from dyninfer.runtime.executor import Trace
 from dyninfer.runtime.session import Session
-from dyninfer.runtime.watched import WatchedSession
+from dyninfer.runtime.watched import watched
 from dyninfer.spans import total_ms
 from dyninfer.types import Float32Array, Float64Array, ImageArray, Int64Array
 
@@ -72,9 +72,8 @@ class Detector:
         policy = default_policy(session.points)
         self._routing = _Routing(policy, policy, None)
         self._last_call: tuple[int, _Routing] | None = None
-        self._monitor = Monitor(
-            WatchedSession(session), partial(own_calibration, bundle, session, build)
-        )
+        calibration = partial(own_calibration, bundle, session, build)
+        self._monitor = Monitor(watched(session), calibration)
 
     @property
     def manifest(self) -> Manifest:

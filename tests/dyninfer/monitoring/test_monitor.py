@@ -568,25 +568,25 @@ def test_a_monitor_that_is_dropped_takes_its_thread_along(deployed) -> None:
 def test_a_program_ends_after_the_audit_under_way(tmp_path) -> None:
     bundle = watching.write_audited(tmp_path / "audited.dyn")
     program = f"""
-import atexit, threading, time
+import atexit, dataclasses, threading, time
 import dyninfer
 from dyninfer.monitoring.monitor import Monitor
 from dyninfer.results.postprocess import Postprocess
-from dyninfer.runtime.watched import WatchedSession
+from dyninfer.runtime.watched import watched
 from tests.dyninfer.monitoring import watching
 
 entered, ending = threading.Event(), threading.Event()
 
-class Slow(WatchedSession):
-    def last_answer(self, image, options):
-        entered.set()
-        ending.wait()
-        time.sleep(0.2)
-        print("audited", flush=True)
-        return super().last_answer(image, options)
+def slowly(image, options):
+    entered.set()
+    ending.wait()
+    time.sleep(0.2)
+    print("audited", flush=True)
+    return seen.last_answer(image, options)
 
 detector = dyninfer.load({str(bundle)!r})
-monitor = Monitor(Slow(detector.session), lambda: None)
+seen = watched(detector.session)
+monitor = Monitor(dataclasses.replace(seen, last_answer=slowly), lambda: None)
 monitor.start(audit_share=1.0)
 images = watching.pictures([0.9] * 8)
 monitor.observe(images, detector(images), detector.policy, Postprocess())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from dyninfer.bundle.manifest import CascadeRoute, Exit
 from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options
 from dyninfer.runtime.session import Session
-from dyninfer.runtime.watched import WatchedSession
+from dyninfer.runtime.watched import watched
 from tests import support
 
 STEPS = 255  # easiness of a picture is a multiple of 1 / STEPS
@@ -137,12 +138,11 @@ def audit_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "dyninfer-audit"]
 
 
-class Gated(WatchedSession):
+class Gated:
     """The last way answers only while its gate is open, and with an error where it is broken."""
 
     def __init__(self, session: Session) -> None:
-        super().__init__(session)
-        self.session = session
+        self.session, self._watched = session, watched(session)
         self.entered, self.open = threading.Event(), threading.Event()
         self.open.set()
         self.broken = False
@@ -155,10 +155,13 @@ class Gated(WatchedSession):
         self.audited.clear()
         return self
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._watched, name)
+
     def last_answer(self, image: np.ndarray, options: Options) -> Answer:
         self.entered.set()
         assert self.open.wait(60)
         if self.broken:
             raise IndexError("broken")
         self.audited.append(image)
-        return super().last_answer(image, options)
+        return self._watched.last_answer(image, options)

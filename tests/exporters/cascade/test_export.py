@@ -248,6 +248,6 @@ def test_a_stage_that_does_not_describe_its_detector_cannot_be_verified(pair, tm
     for text, part in (('{"decode": "magic"}', "wrongly"), (None, "does not say")):
         onnx.helper.set_model_props(model, {} if text is None else {"dyninfer_detector": text})
         path.write_bytes(model.SerializeToString())
-        bundle = Bundle.open(target, check_files=False)
+        bundle = Bundle.read(target)
         with support.refuses(BundleError, "first", part):
             source_stages(bundle, [source.path for source in pair])
