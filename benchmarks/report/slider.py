@@ -52,7 +52,7 @@ class SpeedAccuracy(PageBlock):
     """The slider and what follows it.
 
     Attributes:
-        chart: None where there is no measure of accuracy; ``note`` then says so.
+        chart: None where there is no measure of accuracy; ``note`` says why.
         quality: name of that measure; empty where there is none.
         current: the position that the page opens with, the one at ``start``.
         pictures: data URLs of the samples; empty where the record holds no picture.
@@ -172,7 +172,7 @@ def speed_accuracy(record: BenchRecord) -> SpeedAccuracy:
     ]
     return SpeedAccuracy(
         chart=chart,
-        note="" if quality else _why_no_quality(record),
+        note=words.why_missing(record, ("ap",), "there are neither labels nor all exits' results"),
         quality=quality.name if quality else "",
         current=settings[start],
         start=start,
@@ -192,12 +192,6 @@ def easiness_charts(record: BenchRecord) -> list[Chart]:
         easiness_chart(values, router, thresholds, start)
         for router, values in enumerate(record.pictures.easiness)
     ]
-
-
-def _why_no_quality(record: BenchRecord) -> str:
-    keys = ("ap", "accuracy", "agreement", "labels")
-    reason = words.why_missing(record, keys, "there are neither labels nor all exits' results")
-    return f"Accuracy is not shown: {reason}"
 
 
 def _data_url(jpeg_base64: str) -> str:

@@ -23,7 +23,7 @@ from dyninfer.benchmarks.report.table import (
 )
 
 Blocks = Iterable[Block]
-_STAND_IN = "measured without real pictures, so an easiness would say nothing"
+_NO_EASINESS = "no easiness was measured"
 
 
 @dataclass(frozen=True)
@@ -115,22 +115,14 @@ def _section(key: str, title: str, content: Blocks | str, media: Medium = Medium
 def _speed_accuracy(record: BenchRecord) -> Blocks | str:
     curve = record.pictures.curve
     if not curve:
-        keys = ("curve", "pictures.curve", "pictures")
-        return words.why_missing(record, keys, _why_no_curve(record))
+        return words.why_missing(record, ("curve",), _NO_EASINESS)
     return [speed_accuracy(record), tables.curve_table(tables.thinned(curve), Medium.TEXT)]
-
-
-def _why_no_curve(record: BenchRecord) -> str:
-    if record.measured.exits == 1:
-        return "the bundle has one exit, so there is nothing to route"
-    return _STAND_IN
 
 
 def _easiness(record: BenchRecord) -> Blocks | str:
     pictures = record.pictures
     if not any(pictures.easiness):
-        keys = ("easiness", "pictures.easiness", "curve", "pictures")
-        return words.why_missing(record, keys, _why_no_curve(record))
+        return words.why_missing(record, ("easiness", "curve"), _NO_EASINESS)
     several = len(pictures.easiness) > 1
     charts = [
         Figure(drawn, f"Router of exit {router}" if several else "")
@@ -148,7 +140,7 @@ def _easiness(record: BenchRecord) -> Blocks | str:
 def _spans(record: BenchRecord) -> Blocks | str:
     results = [result for result in words.closed_loop(record) if result.spans]
     if not results:
-        return words.why_missing(record, ("spans",), "no closed-loop scenario was measured")
+        return "no closed-loop scenario was measured."
     return [
         Legend(tuple(kind.value for kind in kinds_of(results))),
         Figure(spans_chart(results)),
@@ -161,10 +153,9 @@ def _spans(record: BenchRecord) -> Blocks | str:
 def _latency(record: BenchRecord) -> Blocks | str:
     results = record.scenarios
     if not results:
-        return words.why_missing(record, ("scenarios",), "no scenario was measured")
+        return "no scenario was measured."
     fixed = any(result.scenario.rate_per_s is not None for result in results)
-    reason = words.why_missing(record, ("fixed_rate", "rate"), "no rate was asked for")
-    note = "" if fixed else f" There is no scenario at a fixed rate: {reason}"
+    note = "" if fixed else " There is no scenario at a fixed rate: no rate was asked for."
     by_exit, mixed = tables.exits_table(results), words.mixture(results)
     drawn = panels([result for result in results if any(result.rounds_ms)])
     return [

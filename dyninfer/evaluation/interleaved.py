@@ -104,23 +104,6 @@ def quantiles(times_ms: Sequence[float]) -> Quantiles:
     return Quantiles(len(times_ms), *np.quantile(times_ms, [0, 0.25, 0.5, 0.75, 1]).tolist())
 
 
-def ratios(ours_ms: Sequence[float], theirs_ms: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Ours over theirs, round by round: below 1, ours is faster.
-
-    Raises:
-        InputError: the two were not run equally often, or a time is not positive.
-    """
-    ours, theirs = np.asarray(ours_ms, np.float64), np.asarray(theirs_ms, np.float64)
-    if ours.shape != theirs.shape or len(ours) < MIN_PAIRS:
-        raise InputError(
-            f"{len(ours)} and {len(theirs)} times cannot be paired; "
-            f"expected equally many, at least {MIN_PAIRS}"
-        )
-    if not ((ours > 0).all() and (theirs > 0).all()):
-        raise InputError("a time is not positive, so no ratio can be taken")
-    return ours / theirs
-
-
 def bootstrap_median(
     values: npt.NDArray[np.float64],
     confidence: float = 0.95,
@@ -140,5 +123,17 @@ def bootstrap_median(
 
 
 def compare(ours_ms: Sequence[float], theirs_ms: Sequence[float]) -> RatioEstimate:
-    """Median ratio of ours to theirs over rounds in which both ran, with its interval."""
-    return bootstrap_median(ratios(ours_ms, theirs_ms))
+    """Median of ours over theirs, round by round, with its interval: below 1, ours is faster.
+
+    Raises:
+        InputError: the two were not run equally often, or a time is not positive.
+    """
+    ours, theirs = np.asarray(ours_ms, np.float64), np.asarray(theirs_ms, np.float64)
+    if ours.shape != theirs.shape or len(ours) < MIN_PAIRS:
+        raise InputError(
+            f"{len(ours)} and {len(theirs)} times cannot be paired; "
+            f"expected equally many, at least {MIN_PAIRS}"
+        )
+    if not ((ours > 0).all() and (theirs > 0).all()):
+        raise InputError("a time is not positive, so no ratio can be taken")
+    return bootstrap_median(ours / theirs)
