@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from dyninfer.benchmarks.latency.record import BenchRecord, StageInfo
 from dyninfer.benchmarks.machine import MachineLog, machine_rows
@@ -165,7 +164,7 @@ def missing_table(record: BenchRecord) -> Table:
     """Every part that is not there, and why; the machine's too."""
     unread = {reading_words(name): why for name, why in record.log.missing.items()}
     reasons = {**dict(left_out(record)), **record.machine.missing, **unread}
-    return replace(reasons_table("Not measured", "what", reasons), media=Medium.PAGE)
+    return reasons_table("Not measured", "what", reasons, Medium.PAGE)
 
 
 def left_out(record: BenchRecord) -> TextPairs:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from dyninfer.benchmarks.report.view import Page
 
 _BAR = 12  # columns of a share of 1
-TableRow = tuple["Cell", ...]
 TextPairs = tuple[tuple[str, str], ...]
 
 
@@ -58,7 +57,7 @@ class Column:
     """A heading and the cells below it: words, or figures, which are aligned to the right."""
 
     name: str
-    cells: TableRow
+    cells: tuple[Cell, ...]
     words: bool = False
     media: Medium = Medium.ALL
 
@@ -91,7 +90,7 @@ class Table(Block):
     columns: tuple[Column, ...]
 
     @property
-    def rows(self) -> tuple[TableRow, ...]:
+    def rows(self) -> tuple[tuple[Cell, ...], ...]:
         """The cells row by row."""
         return tuple(zip(*(column.cells for column in self.columns), strict=True))
 
@@ -170,7 +169,9 @@ def print_table(table: Table, console: Console) -> None:
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
     )
     for column in shown.columns:
-        _add_column(made, column)
+        # what stands beside a figure may go to the next line
+        folds = column.words or any(map(_beside, column.cells))
+        made.add_column(Text(column.name), justify="left" if folds else "right", no_wrap=not folds)
     for row in zip(*map(_texts, shown.columns), strict=True):
         made.add_row(*row)
     if table.title:
@@ -179,26 +180,13 @@ def print_table(table: Table, console: Console) -> None:
     console.print()
 
 
-def _add_column(made: rich_table.Table, column: Column) -> None:
-    if column.words or any(map(_beside, column.cells)):
-        made.add_column(Text(column.name))  # what stands beside a figure may go to the next line
-    else:
-        made.add_column(Text(column.name), justify="right", no_wrap=True)
-
-
 def _texts(column: Column) -> list[Text]:
     """The cells, the figures of which stand below each other also where something is beside."""
-    beside = [_beside(cell) for cell in column.cells]
-    if column.words or not any(beside):
-        return [
-            Text(f"{cell.text}; {text}" if text else cell.text, overflow="fold")
-            for cell, text in zip(column.cells, beside, strict=True)
-        ]
-    wide = max(len(cell.text) for cell in column.cells)
-    return [
-        Text(f"{cell.text:>{wide}} {text}".rstrip())
-        for cell, text in zip(column.cells, beside, strict=True)
-    ]
+    pairs = [(cell.text, _beside(cell)) for cell in column.cells]
+    if column.words or not any(beside for _, beside in pairs):
+        return [Text("; ".join(filter(None, pair)), overflow="fold") for pair in pairs]
+    wide = max(len(text) for text, _ in pairs)
+    return [Text(f"{text:>{wide}} {beside}".rstrip()) for text, beside in pairs]
 
 
 def _beside(cell: Cell) -> str:

@@ -219,13 +219,15 @@ def memory_table(baselines: Baselines) -> Table:
     )
 
 
-def reasons_table(title: str, first: str, reasons: Mapping[str, str]) -> Table:
+def reasons_table(
+    title: str, first: str, reasons: Mapping[str, str], media: Medium = Medium.WIDE
+) -> Table:
     """What is absent, and why; a terminal is told of it beside the tables."""
     return make_table(
         title,
         column(first, reasons, words=True),
         column("why", reasons.values(), words=True),
-        media=Medium.WIDE,
+        media=media,
     )
 
 

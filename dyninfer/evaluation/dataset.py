@@ -132,11 +132,12 @@ def _load_classes(
             warnings = [f"labels are left out: {error}"] if some_fit else []
             return Samples(tuple(Sample(path) for path in pictures), tuple(warnings))
         lines = sorted(f"{file_sha256(path)} {class_names[id_]}" for path, id_ in found)
-        digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-        return Samples(tuple(Sample(path, class_id=id_) for path, id_ in found), (), digest)
-    found, warnings = read_classes(annotations, pictures, class_names)
+        digest, warnings = hashlib.sha256("\n".join(lines).encode()).hexdigest(), []
+    else:
+        found, warnings = read_classes(annotations, pictures, class_names)
+        digest = file_sha256(annotations)
     items = tuple(Sample(path, class_id=id_) for path, id_ in found)
-    return Samples(items, tuple(warnings), file_sha256(annotations))
+    return Samples(items, tuple(warnings), digest)
 
 
 def _match_categories(

@@ -185,7 +185,7 @@ def routing_quality(rows: Sequence[CurveRow], last_exit_alone_ms: float) -> Rout
     over_random = router.mean() - by_seed.mean(axis=0)
     possible = float(oracle.mean() - by_seed.mean())
     return RoutingQuality(
-        over_random=MeanStd.of(over_random.tolist()),
+        over_random=MeanStd.of(over_random),
         below_oracle=float(oracle.mean() - router.mean()),
         share_of_oracle=float(over_random.mean()) / possible if possible > 0 else None,
         break_even=break_even(rows, last_exit_alone_ms),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.results.scores import Scores
-from dyninfer.types import BoolArray
+from dyninfer.types import BoolArray, Float64Array
 
 SHARES = (0.25, 0.5)
 RANDOM_DRAWS = 400
@@ -42,9 +42,9 @@ class MeanStd:
     std: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> MeanStd:
+    def of(cls, values: npt.ArrayLike) -> MeanStd:
         """Of at least one value."""
-        return cls(float(np.mean(values)), float(np.std(values)))
+        return cls(float(np.mean(np.asarray(values))), float(np.std(np.asarray(values))))
 
 
 @dataclass(frozen=True)
@@ -117,28 +117,19 @@ def compare(
     """
     count = len(np.asarray(fitted[0]))
     rows = []
-    above = []
-    chance = []
+    ap50: dict[str, list[Float64Array]] = {}
     for share in SHARES:
         ways = {FITTED: [lowest(values, share) for values in fitted]}
         ways[RANDOM] = random_choices(count, share, draws)
         ways |= {name: [lowest(values, share)] for name, values in others.items()}
         for name, masks in ways.items():
             found = [scores(mask) for mask in masks]
-            ap50 = [_known(entry.secondary) for entry in found]
-            ap = MeanStd.of([_known(entry.primary) for entry in found])
-            rows.append(QualityRow(name, share, MeanStd.of(ap50), ap))
-            if name == FITTED:
-                above.append(np.array(ap50))
-            elif name == RANDOM:
-                chance.append(np.array(ap50))
-    by_seed = np.mean(above, axis=0) - np.mean(chance)
+            primary = np.array([entry.primary for entry in found], np.float64)
+            secondary = np.array([entry.secondary for entry in found], np.float64)
+            rows.append(QualityRow(name, share, MeanStd.of(secondary), MeanStd.of(primary)))
+            ap50.setdefault(name, []).append(secondary)
+    chance = ap50[RANDOM]
+    by_seed = np.mean(ap50[FITTED], axis=0) - np.mean(chance)
     # draws of the two shares are independent: half of each mean, so half the error of each
     variance = by_seed.var() / len(by_seed) + sum(c.var() for c in chance) / draws / 4
     return RouterComparison(tuple(rows), float(by_seed.mean()), float(np.sqrt(variance)))
-
-
-def _known(value: float | None) -> float:
-    if value is None:
-        raise ValueError("average precision is not defined where there is no object")
-    return value
