@@ -34,8 +34,8 @@ class Child:
     otherwise it may end by itself first.
     """
 
-    def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
-        """Start ``python -m module``; ``environment`` is added to this process's own."""
+    def __init__(self, module: str) -> None:
+        """Start ``python -m module``."""
         # a file, for nobody reads along: a pipe would fill up and block the child
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # closed by kill
         self._process = subprocess.Popen(
@@ -44,7 +44,6 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
         assert self._process.stdin is not None
@@ -102,11 +101,8 @@ class Child:
 
     def kill(self) -> None:
         """Kill what is left of the process and of all that it started."""
-        if hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left
-                os.killpg(self._process.pid, signal.SIGKILL)
-        else:
-            self._process.kill()
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         with contextlib.suppress(BrokenPipeError):
             self._commands.close()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -66,8 +66,8 @@ class Worker(Child):
         ChildError: it cannot be opened, or its process ends early.
     """
 
-    def __init__(self, setup: Setup, environment: Mapping[str, str] | None = None) -> None:
-        super().__init__(MODULE, environment)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(MODULE)
         try:
             answer = self.ask({"setup": asdict(setup)})
         except BaseException:
@@ -108,11 +108,11 @@ class Contest(ExitStack):
         self.unavailable: dict[str, str] = {}
         self._indispensable = indispensable
 
-    def open(self, name: str, setup: Setup, environment: Mapping[str, str] | None = None) -> None:
+    def open(self, name: str, setup: Setup) -> None:
         """Start a contender; it drops out at once where it cannot be opened."""
 
         def start() -> None:
-            self.workers[name] = self.enter_context(Worker(setup, environment))
+            self.workers[name] = self.enter_context(Worker(setup))
 
         self.attempt(name, start)
 
@@ -194,11 +194,9 @@ def calls_in_a_turn(call_ms: float) -> int:
     return 1 if math.isnan(call_ms) else max(1, min(MAX_CALLS, int(TURN_MS / call_ms)))
 
 
-def measure_memory(
-    name: str, setup: Setup, ways: int, environment: Mapping[str, str] | None = None
-) -> ContenderMemory:
+def measure_memory(name: str, setup: Setup, ways: int) -> ContenderMemory:
     """Peak memory of a fresh process that opens the contender and runs its ways in turns."""
-    with Worker(setup, environment) as worker:
+    with Worker(setup) as worker:
         for way in MEMORY_RUNS * [*range(ways)]:
             worker.run(way, CallKind.API)
         return ContenderMemory(name, worker.load_ms, worker.loaded_mib, worker.peak_mib())

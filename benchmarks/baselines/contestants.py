@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +50,6 @@ class Contestants:
     engine: EngineChoice
     folder: Path
     sources: tuple[Path, ...] = ()
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """Variables of every process: what torch.compile writes goes into the contest's folder."""
-        return {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "compiled")}
 
     def setup(self, kind: Kind, model: Path | str | None = None) -> Setup:
         """The setup of a contender that needs no more than a file, by default the bundle."""

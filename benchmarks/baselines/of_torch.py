@@ -50,6 +50,8 @@ class TorchContender(Contender):
         inputs = read_inputs(setup).items()
         self._inputs = {name: torch.from_numpy(array).to(dtype) for name, array in inputs}
         if setup.kind is Kind.COMPILED:
+            # what is compiled lies beside the contest's other files, and goes with them
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(setup.inputs).parent / "compiled")
             self._compile()
         if half:
             self.note = f"in half precision; {self.note}".removesuffix("; ")

@@ -55,10 +55,7 @@ def run_baselines(
     Every contender is a process of its own; all are open at once, so memory must do for all.
     Every way of the bundle is timed for itself, whatever its router or chooser says. Baselines that
     cannot be opened, fail, or do not find what dyninfer finds are reported in ``unavailable``, and
-    the rest goes on.
-
-    Only the CPU has been run: on a GPU, device and provider are passed on to ONNX Runtime and
-    PyTorch as they are.
+    the rest goes on. Only the CPU has been run.
 
     Args:
         bundle: its folder.
@@ -131,11 +128,11 @@ class _Run:
         with Contest(DYNINFER) as contest:
             for number, (name, setup) in enumerate(self.chosen.items()):
                 self.progress(f"opening {name}", number, len(self.chosen))
-                contest.open(name, setup, self.plan.environment)
+                contest.open(name, setup)
             self._check(contest)
-            samples: list[ContestTimes] = []
-            for way in range(len(self.way_names)):
-                samples += self._time(contest, way)
+            samples = [
+                found for way in range(len(self.way_names)) for found in self._time(contest, way)
+            ]
             self.unavailable |= contest.unavailable
             self.notes |= {name: w.note for name, w in contest.workers.items() if w.note}
             self.chosen = {name: self.chosen[name] for name in contest.workers}
@@ -157,25 +154,22 @@ class _Run:
 
     def _check(self, contest: Contest) -> None:
         """Drop contenders that do not find what dyninfer finds."""
-        for way in range(len(self.way_names)):
-            path = self.plan.folder / "outputs.npz"
-            reference = contest.workers[DYNINFER].outputs(way, path)
-            for name in [n for n in contest.workers if self._is_comparable(n, way)]:
-                check = partial(self._check_one, contest, name, way, reference, path)
-                contest.attempt(name, check)
+        last = len(self.way_names) - 1
+        for way in range(last + 1):
+            reference = self._outputs(contest, DYNINFER, way)
+            for name in [*contest.workers]:
+                alone = self.chosen[name].kind is Kind.LAST_EXIT
+                if name != DYNINFER and (way == last or not alone):
+                    contest.attempt(name, partial(self._check_one, contest, name, way, reference))
 
-    def _is_comparable(self, name: str, way: int) -> bool:
-        alone = self.chosen[name].kind is Kind.LAST_EXIT
-        return name != DYNINFER and not (alone and way < len(self.way_names) - 1)
+    def _outputs(self, contest: Contest, name: str, way: int) -> Arrays:
+        return contest.workers[name].outputs(way, self.plan.folder / "outputs.npz")
 
-    def _check_one(
-        self, contest: Contest, name: str, way: int, reference: Arrays, path: Path
-    ) -> None:
-        found = largest_difference(reference, contest.workers[name].outputs(way, path))
-        foreign = self.chosen[name].kind is Kind.FOREIGN
+    def _check_one(self, contest: Contest, name: str, way: int, reference: Arrays) -> None:
+        found = largest_difference(reference, self._outputs(contest, name, way))
         if found is not None:
             self.differences[name] = max(found, self.differences.get(name, 0.0))
-        if foreign or not self._expects_float32():
+        if self.chosen[name].kind is Kind.FOREIGN or not self._expects_float32():
             return
         if found is None:
             raise ChildError(f"at {self.way_names[way]} its outputs have other names or shapes")
@@ -197,5 +191,5 @@ class _Run:
         measured = []
         for number, (name, setup) in enumerate(self.chosen.items()):
             self.progress("measuring memory in fresh processes", number, len(self.chosen))
-            measured.append(measure_memory(name, setup, len(self.way_names), self.plan.environment))
+            measured.append(measure_memory(name, setup, len(self.way_names)))
         return tuple(measured)

@@ -62,6 +62,7 @@ def compare_records(
     pairs = _pairs(old, new)
     both = {result.scenario.name for result, _ in pairs}
     yardstick = _yardstick(old, new, judge)
+    tested = sum(1 if result.scenario.rate_per_s is not None else 2 for result, _ in pairs)
     return RecordComparison(
         tolerance=tolerance,
         confidence=confidence,
@@ -72,8 +73,12 @@ def compare_records(
         yardstick=yardstick,
         peak_memory_mib=(old.peak_memory_mib, new.peak_memory_mib),
         baselines=_baseline_changes(old, new),
-        too_few_rounds=_too_few_rounds(pairs, confidence),
-        rounds_needed=_rounds_needed(pairs, confidence),
+        too_few_rounds=not any(
+            _in_reach(len(a.rounds_ms), len(b.rounds_ms), tested, confidence) for a, b in pairs
+        ),
+        rounds_needed=next(
+            (n for n in range(2, MOST_ROUNDS) if _in_reach(n, n, tested, confidence)), None
+        ),
         unsteady=unsteady_reasons(old, new),
     )
 
@@ -159,7 +164,7 @@ def _scenario_changes(
 
 
 def _by_round(result: ScenarioResult, figure: Summary) -> list[float]:
-    return [float(figure(np.asarray(calls))) for calls in result.rounds_ms if calls]
+    return [float(figure(np.asarray(calls))) for calls in result.rounds_ms]
 
 
 def _latency(old: ScenarioResult, new: ScenarioResult) -> _Figure:
@@ -197,23 +202,6 @@ def _baseline_changes(old: BenchRecord, new: BenchRecord) -> tuple[BaselineChang
     )
 
 
-def _too_few_rounds(
-    pairs: Sequence[tuple[ScenarioResult, ScenarioResult]], confidence: float
-) -> bool:
-    """Whether Holm's first step is out of reach for every scenario."""
-    best = min(smallest_p(*(sum(map(bool, r.rounds_ms)) for r in pair)) for pair in pairs)
-    return best * _tested(pairs) > 1 - confidence
-
-
-def _rounds_needed(
-    pairs: Sequence[tuple[ScenarioResult, ScenarioResult]], confidence: float
-) -> int | None:
-    """Rounds of both records from which on it is in reach; None where figures are too many."""
-    tested = _tested(pairs)
-    enough = (n for n in range(2, MOST_ROUNDS) if smallest_p(n, n) * tested <= 1 - confidence)
-    return next(enough, None)
-
-
-def _tested(pairs: Sequence[tuple[ScenarioResult, ScenarioResult]]) -> int:
-    """How many figures are judged."""
-    return sum(1 if old.scenario.rate_per_s is not None else 2 for old, _ in pairs)
+def _in_reach(old_rounds: int, new_rounds: int, tested: int, confidence: float) -> bool:
+    """Whether Holm's first step can be taken with so many rounds."""
+    return smallest_p(old_rounds, new_rounds) * tested <= 1 - confidence

@@ -38,7 +38,7 @@ def _of_scenarios(record: BenchRecord) -> Iterator[str]:
         )
     if unstable := [result for result in results if not result.warm_up.stable]:
         yield f"still changing when its warm-up had to end: {_named(unstable)}"
-    if few := [r for r in results if sum(map(bool, r.rounds_ms)) < LEAST_ROUNDS]:
+    if few := [r for r in results if len(r.rounds_ms) < LEAST_ROUNDS]:
         yield (
             f"measured in fewer than {LEAST_ROUNDS} rounds, so its intervals are too narrow or "
             f"absent: {_named(few)}; give --rounds {LEAST_ROUNDS} or more, "

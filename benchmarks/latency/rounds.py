@@ -58,14 +58,6 @@ class Track:
     slices: list[Slice] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Measurements:
-    """A track for each scenario, in their order; and the yardstick in each round."""
-
-    tracks: tuple[Track, ...]
-    yardstick_ms: tuple[float, ...]
-
-
 def measure_rounds(
     detector: Detector,
     scenarios: Sequence[Scenario],
@@ -73,7 +65,7 @@ def measure_rounds(
     effort: Effort,
     on_step: Callable[[str], object] = lambda _what: None,
     on_slice: Callable[[Scenario, Callable[[], Slice]], Slice] = lambda _scenario, run: run(),
-) -> Measurements:
+) -> tuple[list[Track], Yardstick]:
     """Warm every scenario up, then run a slice of each in every round.
 
     The detector has room for the largest batch. Pictures take turns, in every scenario from the
@@ -97,7 +89,8 @@ def measure_rounds(
                     _settle(detector, track, pictures)
                     run = partial(_run, detector, track, pictures, calls)
                     track.slices.append(on_slice(track.scenario, run))
-    return Measurements(tuple(tracks.values()), tuple(yardstick_ms))
+    found = Yardstick(WHAT, tuple(yardstick_ms), statistics.median(yardstick_ms))
+    return list(tracks.values()), found
 
 
 def _track(detector: Detector, scenario: Scenario, own: Policy) -> Track:
@@ -175,8 +168,3 @@ class YardstickTimer:
         """Median of a few, after one that does not count."""
         self.run_ms()
         return statistics.median(self.run_ms() for _ in range(REPEATS))
-
-
-def yardstick_of(rounds_ms: Sequence[float]) -> Yardstick:
-    """What the timer gave in every round."""
-    return Yardstick(WHAT, tuple(rounds_ms), statistics.median(rounds_ms))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -221,8 +220,3 @@ class ForcedHard:
             self._calls += 1
             self._turns += bool(hard)  # the next call that has hard rows has others
         return spread_rows(hard, self.batch, offset) * (len(point.ways) - 1)
-
-    def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
-        """Refuse a bundle of one way, where nothing can go on."""
-        if not points:
-            raise PolicyError("there is one way, so no share of the images can be sent on")

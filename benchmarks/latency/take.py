@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from itertools import count
 
 import dyninfer
-from dyninfer.benchmarks.baselines.run import run_baselines
+from dyninfer.benchmarks.baselines.run import Progress, run_baselines
 from dyninfer.benchmarks.latency.energy_log import EnergyLog, metered
 from dyninfer.benchmarks.latency.model import TooFewScenarios, fit
 from dyninfer.benchmarks.latency.pictures import BenchPictures, describe_pictures, plain_pictures
@@ -20,9 +20,10 @@ from dyninfer.benchmarks.latency.record import (
     MeasuredBundle,
     PicturesRecord,
     StageInfo,
+    Yardstick,
 )
 from dyninfer.benchmarks.latency.request import LEAST_ROUNDS, BaselineRequest, BenchRequest
-from dyninfer.benchmarks.latency.rounds import measure_rounds, yardstick_of
+from dyninfer.benchmarks.latency.rounds import measure_rounds
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.scenarios import make_scenarios
 from dyninfer.benchmarks.latency.slices import MS_PER_S
@@ -41,8 +42,6 @@ COMPARISON_S = 6.0
 """Seconds of the comparison for every one that a scenario gets."""
 FAILURES = (DyninferError, OSError, MemoryError)
 """What may go wrong after the scenarios and must not cost them."""
-OnStep = Callable[[str, int, int], object]
-"""(what is about to run, how many steps of this part are done, how many there are)."""
 
 
 class ComparisonInterrupted(KeyboardInterrupt):
@@ -54,7 +53,7 @@ class ComparisonInterrupted(KeyboardInterrupt):
 
 
 def take_record(
-    request: BenchRequest, on_step: OnStep = lambda _what, _done, _total: None
+    request: BenchRequest, on_step: Progress = lambda _what, _done, _total: None
 ) -> BenchRecord:
     """Measure all that was asked for; ``on_step`` is told of every step before it starts.
 
@@ -87,7 +86,7 @@ def take_record(
     return whole
 
 
-def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, Manifest]:
+def _run_detector(request: BenchRequest, on_step: Progress) -> tuple[BenchRecord, Manifest]:
     """All scenarios, the pictures and the machine; the record without what is made of them."""
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     machine = describe_machine()
@@ -101,7 +100,7 @@ def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, 
             MachineRecorder(device=detector.device) as recorder,
             metered(detector.device, idle_s, lambda what: on_step(what, 0, 1)) as energy,
         ):
-            results, yardstick_ms = _measure(detector, request, energy, on_step)
+            results, yardstick = _measure(detector, request, energy, on_step)
         peak_mib = peak_memory_mib()
         joules, reason = energy.by_exit()
         if joules is None:
@@ -119,7 +118,7 @@ def _run_detector(request: BenchRequest, on_step: OnStep) -> tuple[BenchRecord, 
             machine=machine,
             log=recorder.log(),
             peak_memory_mib=peak_mib,
-            yardstick=yardstick_of(yardstick_ms),
+            yardstick=yardstick,
             scenarios=results,
             energy=joules,
             missing=missing | gaps,
@@ -150,14 +149,14 @@ def _describe_detector(detector: Detector) -> MeasuredBundle:
 
 
 def _measure(
-    detector: Detector, request: BenchRequest, energy: EnergyLog, on_step: OnStep
-) -> tuple[tuple[ScenarioResult, ...], tuple[float, ...]]:
+    detector: Detector, request: BenchRequest, energy: EnergyLog, on_step: Progress
+) -> tuple[tuple[ScenarioResult, ...], Yardstick]:
     """The scenarios' results, and the yardstick's time in every round."""
     manifest, effort = detector.manifest, request.effort
     scenarios = make_scenarios(manifest, request.choices, str(request.bundle))
     steps = len(scenarios) * (effort.rounds + 1)
     done = count()
-    measured = measure_rounds(
+    tracks, yardstick = measure_rounds(
         detector,
         scenarios,
         request.pictures,
@@ -166,17 +165,16 @@ def _measure(
         lambda scenario, run: energy.read_around(scenario, len(manifest.ways), run),
     )
     results = tuple(
-        summarise(t.scenario, t.warm_up, t.slices, manifest, energy.of(t.scenario))
-        for t in measured.tracks
+        summarise(t.scenario, t.warm_up, t.slices, manifest, energy.of(t.scenario)) for t in tracks
     )
-    return results, measured.yardstick_ms
+    return results, yardstick
 
 
 def _describe_pictures(
     detector: Detector,
     pictures: BenchPictures,
     results: Sequence[ScenarioResult],
-    on_step: OnStep,
+    on_step: Progress,
 ) -> tuple[PicturesRecord, dict[str, str]]:
     """A failure costs the curve, and not the scenarios."""
     try:
@@ -186,7 +184,7 @@ def _describe_pictures(
 
 
 def _hold_comparison(
-    request: BenchRequest, results: Sequence[ScenarioResult], on_step: OnStep
+    request: BenchRequest, results: Sequence[ScenarioResult], on_step: Progress
 ) -> Baselines | None:
     """Run the baselines, if any."""
     asked = request.baselines

@@ -79,7 +79,7 @@ def test_a_slow_mixture_is_spread_over_rounds_enough_for_an_interval(
     two_exits: dyninfer.Detector,
 ) -> None:
     slow = Effort(seconds=0.0, rounds=10, min_calls=6, warm_up_seconds=0.01)
-    (track,) = measure_rounds(two_exits, [Scenario(1, 0.1)], PICTURES, slow).tracks
+    ((track,), _) = measure_rounds(two_exits, [Scenario(1, 0.1)], PICTURES, slow)
     assert len(track.slices) >= LEAST_ROUNDS
     exits = [e for piece in track.slices for call in piece.calls for e in call.exits]
     assert exits.count(1) / len(exits) == 0.1
@@ -100,7 +100,7 @@ def test_only_calls_that_are_long_themselves_need_none_to_settle(
 
     monkeypatch.setattr("dyninfer.benchmarks.latency.rounds.run_slice", run_slice)
     effort = Effort(seconds=10.0, rounds=2, min_calls=8, warm_up_seconds=1.0)
-    (track,) = measure_rounds(two_exits, [Scenario(1, 0.0)], PICTURES, effort).tracks
+    ((track,), _) = measure_rounds(two_exits, [Scenario(1, 0.0)], PICTURES, effort)
     measured = list(track.plan)
     with_settling = [1, measured[0], 1, measured[1]]
     assert slices[-4:] == with_settling if settles else slices[-2:] == measured
@@ -112,12 +112,12 @@ def test_every_scenario_is_run_in_every_round_at_its_exact_share(
     scenarios = [Scenario(1, 0.25), Scenario(4, 0.0), Scenario(4, 0.5), Scenario(4, 1.0)]
     own = two_exits.policy
     steps: list[str] = []
-    found = measure_rounds(two_exits, scenarios, PICTURES, SHORT, steps.append)
+    tracks, yardstick = measure_rounds(two_exits, scenarios, PICTURES, SHORT, steps.append)
     assert two_exits.policy == own
     assert len(steps) == len(scenarios) * 4
-    assert len(found.yardstick_ms) == 3
-    assert [track.scenario for track in found.tracks] == scenarios
-    for track in found.tracks:
+    assert len(yardstick.rounds_ms) == 3
+    assert [track.scenario for track in tracks] == scenarios
+    for track in tracks:
         exits = [e for piece in track.slices for call in piece.calls for e in call.exits]
         assert exits.count(1) / len(exits) == track.scenario.hard_fraction
         assert sum(track.plan) >= 6
@@ -152,19 +152,19 @@ def test_images_go_as_the_router_says_where_nothing_is_forced(
     )
     two_exits.policy = Threshold(0.5)
     pictures = BenchPictures("coded", arrays)
-    found = measure_rounds(two_exits, [Scenario(3, None)], pictures, SHORT)
-    exits = {call.exits for piece in found.tracks[0].slices for call in piece.calls}
+    tracks, _ = measure_rounds(two_exits, [Scenario(3, None)], pictures, SHORT)
+    exits = {call.exits for piece in tracks[0].slices for call in piece.calls}
     assert exits == {(0, 1, 1)}
 
 
 def test_a_bundle_of_one_exit_and_one_without_a_router_are_run(tmp_path: Path) -> None:
     with dyninfer.load(support.write_static(tmp_path / "one.dyn")) as detector:
-        found = measure_rounds(detector, [Scenario(2, 1.0)], PICTURES, SHORT)
-        assert {e for p in found.tracks[0].slices for c in p.calls for e in c.exits} == {0}
+        tracks, _ = measure_rounds(detector, [Scenario(2, 1.0)], PICTURES, SHORT)
+        assert {e for p in tracks[0].slices for c in p.calls for e in c.exits} == {0}
     path = support.write_two_exits(tmp_path / "two.dyn", router=False)
     with dyninfer.load(path) as detector:
-        found = measure_rounds(detector, [Scenario(1, 0.0), Scenario(1, 1.0)], PICTURES, SHORT)
-        left = [{e for p in t.slices for c in p.calls for e in c.exits} for t in found.tracks]
+        tracks, _ = measure_rounds(detector, [Scenario(1, 0.0), Scenario(1, 1.0)], PICTURES, SHORT)
+        left = [{e for p in t.slices for c in p.calls for e in c.exits} for t in tracks]
         assert left == [{0}, {1}]
 
 
@@ -193,22 +193,22 @@ def test_files_are_decoded_within_the_call_where_that_was_asked_for(
     path = tmp_path / "a.png"
     assert cv2.imwrite(str(path), PICTURES.arrays[0])
     pictures = load_pictures(Samples((Sample(path),)))
-    found = measure_rounds(
+    tracks, _ = measure_rounds(
         two_exits, [Scenario(1, 0.0), Scenario(1, 0.0, decode=True)], pictures, SHORT
     )
-    plain, decoding = (t.slices[0].calls[0].timings_ms[0] for t in found.tracks)
+    plain, decoding = (t.slices[0].calls[0].timings_ms[0] for t in tracks)
     assert "decode" in decoding
     assert "decode" not in plain
-    assert found.tracks[1].scenario.decode
+    assert tracks[1].scenario.decode
 
 
 def test_callers_at_once_and_schedules_are_run(two_exits: dyninfer.Detector) -> None:
     scenarios = [Scenario(1, 0.5, concurrency=2), Scenario(1, 0.5, rate_per_s=500.0)]
-    found = measure_rounds(two_exits, scenarios, PICTURES, SHORT)
-    for track in found.tracks:
+    tracks, _ = measure_rounds(two_exits, scenarios, PICTURES, SHORT)
+    for track in tracks:
         exits = [e for piece in track.slices for call in piece.calls for e in call.exits]
         assert exits.count(1) == len(exits) / 2
-    scheduled = found.tracks[1].slices[0]
+    scheduled = tracks[1].slices[0]
     due = [call.due_ns for call in scheduled.calls]
     assert {b - a for a, b in pairwise(due)} == {2_000_000}
     assert all(call.start_ns >= call.due_ns for call in scheduled.calls)
@@ -238,6 +238,6 @@ def test_slow_calls_of_several_callers_fill_fewer_rounds() -> None:
 
 def test_slow_calls_of_several_callers_overlap(two_exits: dyninfer.Detector) -> None:
     slow = Effort(seconds=0.0, rounds=10, min_calls=6, warm_up_seconds=0.01)
-    (track,) = measure_rounds(two_exits, [Scenario(1, 0.0, concurrency=4)], PICTURES, slow).tracks
+    ((track,), _) = measure_rounds(two_exits, [Scenario(1, 0.0, concurrency=4)], PICTURES, slow)
     assert track.slices
     assert all(len(piece.calls) >= 12 for piece in track.slices)

@@ -284,11 +284,3 @@ def test_the_finest_shares_are_exact(fraction: float) -> None:
 def test_a_call_of_another_size_is_refused() -> None:
     with support.refuses(dyninfer.PolicyError, "2 images", "expected 4"):
         ForcedHard(0.5, 4).decide(np.ones(2, np.float32), first_of_two(2))
-
-
-def test_one_exit_is_refused(tmp_path) -> None:
-    with (
-        dyninfer.load(support.write_static(tmp_path / "one.dyn")) as detector,
-        support.refuses(dyninfer.PolicyError, "one way"),
-    ):
-        detector.policy = ForcedHard(0.5, 1)
