@@ -24,7 +24,7 @@ from dyninfer.benchmarks.report.table import (
     Table,
     TextPairs,
 )
-from dyninfer.benchmarks.report.view import Section, page_of
+from dyninfer.benchmarks.report.view import page_of
 from dyninfer.bundle.folder import write_atomically
 from dyninfer.errors import MissingExtra
 
@@ -47,28 +47,27 @@ def to_markdown(record: BenchRecord) -> str:
     if page.warnings:
         parts += ["Be careful with these figures:", _list(map(escaped, page.warnings))]
     for section in page.sections:
-        if Medium.MARKDOWN in section.media:
-            parts += _section(section)
+        if Medium.MARKDOWN not in section.media:
+            continue
+        parts.append(f"### {escaped(section.title)}")
+        if section.absent:
+            parts.append(f"Not in this record: {escaped(section.absent)}")
+        parts += map(block_text, section.shown_in(Medium.MARKDOWN))
     return "\n\n".join(parts) + "\n"
-
-
-def _section(section: Section) -> list[str]:
-    parts = [f"### {escaped(section.title)}"]
-    if section.absent:
-        return [*parts, f"Not in this record: {escaped(section.absent)}"]
-    return [*parts, *map(block_text, section.shown_in(Medium.MARKDOWN))]
 
 
 def block_text(block: Block) -> str:
     """A table, a paragraph, pairs or a command."""
-    if isinstance(block, Table):
-        return f"{_heading(block.title)}{table_text(block)}"
     if isinstance(block, Paragraph):
         return escaped(block.text)
-    if isinstance(block, Pairs):
-        return f"{_heading(block.title)}{_pairs(block.pairs)}"
-    assert isinstance(block, Code), f"Markdown has no {block.kind}"
-    return f"{_heading(block.title)}{code_block(block.text)}"
+    if isinstance(block, Table):
+        shown = table_text(block)
+    elif isinstance(block, Pairs):
+        shown = _pairs(block.pairs)
+    else:
+        assert isinstance(block, Code), f"Markdown has no {block.kind}"
+        shown = code_block(block.text)
+    return f"**{escaped(block.title)}**\n\n{shown}"
 
 
 def escaped(text: str) -> str:
@@ -96,10 +95,6 @@ def table_text(table: Table) -> str:
 def _cell(cell: Cell) -> str:
     value = escaped(cell.text)
     return f"{value} ({escaped(cell.detail)})" if cell.detail else value
-
-
-def _heading(title: str) -> str:
-    return f"**{escaped(title)}**\n\n" if title else ""
 
 
 def _pairs(pairs: TextPairs) -> str:
