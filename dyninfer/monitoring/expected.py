@@ -69,14 +69,9 @@ class Outlook:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Images of the kind that the threshold was chosen for.
+    """Images of the kind that the threshold was chosen for; ``source`` says where they came from.
 
-    Attributes:
-        source: where they came from, in words.
-        easiness: (routers, N), NaN where a router said so.
-        losses: (routers, N) loss of every image at each exit but the last against the last, or
-            None.
-        certificate: a guarantee that the calibration gives.
+    ``easiness`` and ``losses`` are (routers, N); a loss is that at an exit against the last.
     """
 
     source: str

@@ -53,10 +53,9 @@ class Cost(str, Enum):
     LATE = "late"
     """1 for an image that took longer than a limit, 0 for others."""
 
-    @property
-    def learning_rate(self) -> float:
-        """Weight of a new measurement in the running mean of its exit."""
-        return {Cost.HARD: 0.0, Cost.MS: 0.1, Cost.LATE: 0.02}[self]
+
+_LEARNING_RATE = {Cost.HARD: 0.0, Cost.MS: 0.1, Cost.LATE: 0.02}
+"""Weight of a new measurement in the running mean of its exit."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +277,7 @@ def observe(
         # one hiccup must not change all decisions
         capped = settings.cost is Cost.MS and costs[index] > 0
         usual = min(cost, _OUTLIER * costs[index]) if capped else cost
-        costs[index] += settings.cost.learning_rate * (usual - costs[index])
+        costs[index] += _LEARNING_RATE[settings.cost] * (usual - costs[index])
         limit = _SLACK * debt_bound(settings, (costs[0], costs[1]))
         debt = min(max(debt + cost - share, -limit), limit)
     return replace(

@@ -60,12 +60,12 @@ class LatencyBudget:
             return f"{self.ms:g} ms on average{ending}"
         return f"{self.percentile:g}% of images within {self.ms:g} ms{ending}"
 
-    def resolve(self, calibration: Calibration) -> Policy:
-        """See :class:`Goal`; refused where not even all images easy, or certified, fit."""
-        return self.resolve_as(calibration, str(self))
+    def resolve(self, calibration: Calibration, title: str | None = None) -> Policy:
+        """See :class:`Goal`; refused where not even all images easy, or certified, fit.
 
-    def resolve_as(self, calibration: Calibration, title: str) -> Policy:
-        """As :meth:`resolve`, for what the user asked for in other words."""
+        ``title`` is what the user asked for, where that was in other words.
+        """
+        title = title or str(self)
         easiness = calibration.easiness_array
         costs = self._exit_costs(calibration.exit_ms)
         thresholds = distinct_thresholds(easiness)
@@ -143,4 +143,4 @@ class FramesPerSecond:
     def resolve(self, calibration: Calibration) -> Policy:
         """See :class:`Goal`: a mean budget of 1000 / ``fps`` milliseconds."""
         budget = LatencyBudget(1000 / self.fps, adaptive=self.adaptive)
-        return budget.resolve_as(calibration, f"{self} ({budget.ms:.4g} ms)")
+        return budget.resolve(calibration, f"{self} ({budget.ms:.4g} ms)")
