@@ -21,12 +21,9 @@ refrigerator|book|clock|vase|scissors|teddy bear|hair drier|toothbrush""".replac
 
 
 def class_names_for(classes: int, path: Path | None) -> tuple[str, ...]:
-    """The class names of a model: from a file when given, COCO's for 80, else ``class_0``, ...
+    """The class names of a model: those of :func:`read_names` where a file is given.
 
-    Args:
-        classes: how many the model has.
-        path: a text file with one name per line, or a YAML file with ``names`` as a list or a
-            mapping from index to name, as YOLO data sets have.
+    Else COCO's for 80 classes, and ``class_0``, ``class_1``, ... for any other number.
 
     Raises:
         ConfigError: the file cannot be read or holds another number of names.

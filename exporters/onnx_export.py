@@ -119,10 +119,9 @@ def _to_opset(model: ModelProto) -> ModelProto:
 
 def _clean(model: ModelProto) -> ModelProto:
     """Drop stack traces and other notes, which name paths of the exporting machine."""
-    for item in (model, model.graph, *model.graph.node, *model.graph.value_info):
-        item.doc_string = ""
-        del item.metadata_props[:]
-    for item in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+    graph = model.graph
+    tensors = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for item in (model, graph, *graph.node, *tensors):
         item.doc_string = ""
         del item.metadata_props[:]
     model.ir_version = IR_VERSION

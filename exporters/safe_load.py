@@ -60,7 +60,16 @@ def _check_container(path: Path) -> None:
     if not size:
         raise CheckpointError(f"{path} is empty (0 bytes); download or copy it again")
     if zipfile.is_zipfile(path):
-        _refuse_torchscript(path)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, OSError) as error:
+            raise CheckpointError(f"{path} is damaged and cannot be read: {error}") from None
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise CheckpointError(
+                f"{path} is a TorchScript program, not a checkpoint; "
+                "give the .pt file that the training wrote"
+            )
         return
     with path.open("rb") as file:
         start = file.read(2)
@@ -70,19 +79,6 @@ def _check_container(path: Path) -> None:
         f"{path} is not a PyTorch checkpoint (no zip archive, as torch.save has written since "
         "version 1.6); re-save an older file with a current PyTorch"
     )
-
-
-def _refuse_torchscript(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise CheckpointError(f"{path} is damaged and cannot be read: {error}") from None
-    if any(name.endswith("/constants.pkl") for name in names):
-        raise CheckpointError(
-            f"{path} is a TorchScript program, not a checkpoint; "
-            "give the .pt file that the training wrote"
-        )
 
 
 def _refusal(path: Path, message: str) -> str:

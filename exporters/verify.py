@@ -37,8 +37,7 @@ def verify(
 
     Args:
         detector: the opened bundle.
-        source: the source model's stages by name. A router or chooser that is not among them,
-            such as one that was trained afterwards, is named as not compared.
+        source: stages by name. A router or chooser that is not among them is not compared.
         photos: (h, w, 3) uint8 BGR pictures.
         random_tensors: so many inputs of uniform noise between black and white are added.
         progress: called after every batch with the number of its samples.

@@ -26,8 +26,7 @@ class Guesses:
     """Collects guessed values, to be shown in one line with the options that change them."""
 
     def __init__(self, ordinal: str, file_name: str) -> None:
-        self._ordinal = ordinal
-        self._file_name = file_name
+        self._ordinal, self._file_name = ordinal, file_name
         self._found: dict[str, str] = {}
 
     def add(self, option: str, value: T) -> T:

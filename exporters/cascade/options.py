@@ -58,19 +58,12 @@ class ClassList(str, Enum):
 class DetectorSource:
     """One ONNX detector of a cascade, and what its user knows of it; None is worked out.
 
-    Attributes:
-        path: the ONNX file.
-        decode: what its outputs mean.
-        size: height and width of its input, in pixels.
-        mean, std: per channel in tensor order, in units of 0 to 255: (pixel - mean) / std.
-        layout: axes of its image input.
-        color: order of its colour channels.
-        resize: how a picture is fitted into its input.
-        class_names: a text file with one name per line, or a data set's YAML.
-        boxes: unit of its boxes, for ``detections``, ``boxes-scores`` and ``yolo-end2end``.
-        box_format: of ``boxes-scores``, and of the four outputs of ``yolo-end2end``.
-        cell_offset: of ``nanodet``: where a cell's centre lies, in cells: 0.5, or 0 for
-            NanoDet-Plus.
+    ``size`` is height and width in pixels; ``mean`` and ``std`` are per channel in tensor order, in
+    units of 0 to 255: (pixel - mean) / std. ``class_names`` is a text file with one name per line,
+    or a data set's YAML. ``boxes`` is the unit for ``detections``, ``boxes-scores`` and
+    ``yolo-end2end``; ``box_format`` is that of ``boxes-scores`` and of the four outputs of
+    ``yolo-end2end``; ``cell_offset`` is where a cell's centre lies for ``nanodet``, in cells: 0.5,
+    or 0 for NanoDet-Plus.
     """
 
     path: Path
@@ -91,14 +84,11 @@ class DetectorSource:
 class Match:
     """The outputs that a decode reads.
 
-    Attributes:
-        tensors: names of the outputs, in the decode's own order.
-        classes: number of the detector's own classes; None where the shapes do not tell it.
-        anchors: number A of boxes that it ends in.
-        row_width: of ``detections`` and ``yolo-end2end``: numbers per row, 0 for four outputs.
-        rows_last: of ``yolov8``: True for (N, A, 4 + C) instead of (N, 4 + C, A).
-        strides: of ``nanodet``: pixels per cell of every level, in the order of the tensors.
-        bins: of ``nanodet``: entries of every side's distribution.
+    ``tensors`` are their names in the decode's own order, ``classes`` is the number of the
+    detector's own (None where the shapes do not tell it), ``anchors`` the number A of boxes.
+    ``row_width`` of ``detections`` and ``yolo-end2end`` are numbers per row, 0 for four outputs;
+    ``rows_last`` of ``yolov8`` is True for (N, A, 4 + C) instead of (N, 4 + C, A). Of ``nanodet``,
+    ``strides`` are pixels per cell of every level, and ``bins`` entries of every distribution.
     """
 
     tensors: tuple[str, ...]
@@ -114,13 +104,7 @@ class Match:
 class DetectorPlan(Match):
     """Everything that fixes how a detector's outputs become boxes and class scores.
 
-    Attributes:
-        decode: what the outputs mean.
-        layout: axes of its image input.
-        image: its size and normalisation.
-        cell_offset: of ``nanodet``.
-        boxes, box_format: unit and order of the boxes, for the decodes that leave them open.
-        columns: for every class of the bundle the detector's own class, -1 where it has none.
+    ``columns`` holds for every class of the bundle the detector's own class, -1 where it has none.
     """
 
     classes: int

@@ -60,12 +60,9 @@ class OriginalDetector:
                 f"{self._file.path} cannot run on an image of {height}x{width}: {reason}; "
                 "most detectors want sides that are multiples of 32"
             ) from error
-        outputs = dict(zip(names, values, strict=True))
-        if self._copies == 1:
-            return outputs
         return {
             name: value[:1] if value.ndim and len(value) == self._copies else value
-            for name, value in outputs.items()
+            for name, value in zip(names, values, strict=True)
         }
 
 
@@ -113,11 +110,8 @@ def _yolov8(plan: DetectorPlan, arrays: list[Float64Array]) -> _Exact:
 
 
 def _one_hot(confidences: Float64Array, class_ids: Float64Array, classes: int) -> Float64Array:
-    scores = np.zeros((len(confidences), classes))
-    for row, (confidence, class_id) in enumerate(zip(confidences, class_ids, strict=True)):
-        if 0 <= int(class_id) < classes:
-            scores[row, int(class_id)] = confidence
-    return scores
+    own = class_ids.astype(np.int64)[:, None] == np.arange(classes)
+    return np.where(own, confidences[:, None], 0.0)
 
 
 def _rows(plan: DetectorPlan, arrays: list[Float64Array]) -> _Exact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -23,7 +24,13 @@ from dyninfer.exporters.cascade.options import (
     Layout,
     Match,
 )
-from dyninfer.exporters.cascade.original import OriginalDetector, Outputs, decode_one, sample_photos
+from dyninfer.exporters.cascade.original import (
+    Candidates,
+    OriginalDetector,
+    Outputs,
+    decode_one,
+    sample_photos,
+)
 from dyninfer.exporters.cascade.recognise import MATCHERS, Measured, recognise
 from dyninfer.exporters.class_names import COCO, class_names_for
 from dyninfer.images.spec import MAX_SIDE
@@ -39,9 +46,8 @@ _OTHER_TASKS = ("segment", "pose", "obb", "classify")  # of Ultralytics' metadat
 class PlannedDetector:
     """A detector whose meaning is settled.
 
-    ``samples`` are prepared photos (1, 3, H, W) with the original's outputs for each.
-    ``guesses`` is one line for the user, or None where nothing was guessed; ``doubt`` one where
-    the boxes that were decoded hardly look like boxes.
+    ``samples`` are prepared photos (1, 3, H, W) with the original's outputs for each. ``notes`` are
+    lines for the user: what was guessed, and that decoded boxes hardly look like boxes.
     """
 
     file: OnnxFile
@@ -50,6 +56,11 @@ class PlannedDetector:
     samples: tuple[tuple[Float32Array, Outputs], ...]
     guesses: str | None
     doubt: str | None
+
+    @cached_property
+    def expected(self) -> list[Candidates]:
+        """What the original gives for every sample."""
+        return [decode_one(self.plan, outputs) for _, outputs in self.samples]
 
 
 def plan_detector(ordinal: str, source: DetectorSource, file: OnnxFile) -> PlannedDetector:
@@ -78,11 +89,9 @@ def plan_detector(ordinal: str, source: DetectorSource, file: OnnxFile) -> Plann
     prepared = [image.prepare(photo)[None] for photo in sample_photos()]
     samples = tuple((photo, original.run(photo)) for photo in prepared)
     outputs = [found for _, found in samples]
-    plan = settle_boxes(plan, source, outputs, guesses)
-    check_scores(ordinal, plan, outputs, file)
-    return PlannedDetector(
-        file, plan, names, samples, guesses.line(), doubt(ordinal, plan, outputs)
-    )
+    plan = _settle_boxes(plan, source, outputs, guesses)
+    doubt = _check_boxes(ordinal, plan, outputs, file)
+    return PlannedDetector(file, plan, names, samples, guesses.line(), doubt)
 
 
 def _layout(ordinal: str, file: OnnxFile) -> Layout:
@@ -169,7 +178,7 @@ def _class_names(
     return declared
 
 
-def settle_boxes(
+def _settle_boxes(
     plan: DetectorPlan, source: DetectorSource, outputs: list[Outputs], guesses: Guesses
 ) -> DetectorPlan:
     """Unit and format of boxes where the decode leaves them open; NanoDet's cell centres."""
@@ -212,8 +221,10 @@ def _sure_boxes(plan: DetectorPlan, outputs: list[Outputs]) -> Float32Array:
     return kept
 
 
-def check_scores(ordinal: str, plan: DetectorPlan, outputs: list[Outputs], file: OnnxFile) -> None:
-    """Refuse what was decoded into no probabilities, or into no boxes."""
+def _check_boxes(
+    ordinal: str, plan: DetectorPlan, outputs: list[Outputs], file: OnnxFile
+) -> str | None:
+    """Refuse what is no probability or no box; a line where most of the surer boxes are empty."""
     for found in outputs:
         boxes, scores = decode_one(plan, found)
         low, high = float(scores.min(initial=0)), float(scores.max(initial=0))
@@ -223,10 +234,6 @@ def check_scores(ordinal: str, plan: DetectorPlan, outputs: list[Outputs], file:
                 f"to {high:.3g}, expected finite boxes and scores from 0 to 1; give another "
                 f"--{ordinal}-decode, or export the detector with its sigmoid"
             )
-
-
-def doubt(ordinal: str, plan: DetectorPlan, outputs: list[Outputs]) -> str | None:
-    """A line where most of the surer boxes are empty, or smaller than a pixel."""
     boxes = _sure_boxes(plan, outputs)
     usable = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
     if not len(boxes) or usable.mean() >= 0.5:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-import numpy as np
-
 from dyninfer.exporters.cascade.options import Decode, Match
 from dyninfer.exporters.cascade.original import Outputs
 from dyninfer.exporters.class_names import COCO
@@ -178,17 +176,14 @@ def _score_and_distribution(names: list[str], measured: Measured) -> tuple[str, 
         if len(scores) == 1:
             break
     else:
+        given = {name: measured.outputs[name] for name in names}
         scores = [n for n in names if width[n] % 4] or [
-            n for n in names if _within_unit(measured.outputs[n])
+            n for n, a in given.items() if a.size and a.min() >= 0 and a.max() <= 1
         ]
     if len(scores) != 1:
         return None
     other = next(name for name in names if name != scores[0])
     return None if width[other] % 4 or width[other] < 8 else (scores[0], other)
-
-
-def _within_unit(array: np.ndarray) -> bool:
-    return bool(array.size and array.min() >= 0 and array.max() <= 1)
 
 
 def _match_nanodet_in_one(measured: Measured) -> Match | None:

@@ -20,7 +20,6 @@ from dyninfer.errors import BundleError, ExportError
 from dyninfer.exporters.cascade.decodes import write_decode
 from dyninfer.exporters.cascade.onnx_file import parameter_count
 from dyninfer.exporters.cascade.options import DetectorPlan, Layout
-from dyninfer.exporters.cascade.original import Candidates, decode_one
 from dyninfer.exporters.cascade.plan import PlannedDetector
 from dyninfer.exporters.graphs import (
     GraphBuilder,
@@ -49,20 +48,17 @@ def write_stage(
     Raises:
         ExportError: the detector works neither with a dynamic batch nor with single images.
     """
-    expected = [decode_one(planned.plan, outputs) for _, outputs in planned.samples]
-    model, reason = _choose_batch(planned, image_input, expected)
-    file = f"onnx/{ordinal}.onnx"
-    plan, outputs = planned.plan, Task.DETECT.outputs
-    shapes = ((BATCH_AXIS, plan.anchors, 4), (BATCH_AXIS, plan.anchors, len(plan.columns)))
-    size = (BATCH_AXIS, 3, plan.image.height, plan.image.width)
+    model, reason = _choose_batch(planned, image_input)
+    file, image = f"onnx/{ordinal}.onnx", planned.plan.image
     half = planned.file.image.elem_type == TensorProto.FLOAT16
+    size = (BATCH_AXIS, 3, image.height, image.width)
     entry = Stage(
         file=file,
         sha256=write_stage_file(folder, file, model.SerializeToString()),
         inputs=(TensorSpec(name=image_input, dtype="float32", shape=size),),
         outputs=tuple(
             TensorSpec(name=name, dtype="float32", shape=shape)
-            for name, shape in zip(outputs, shapes, strict=True)
+            for name, shape in _output_shapes(planned.plan, BATCH_AXIS).items()
         ),
         parameters=parameter_count(ir.to_proto(_detector(planned).graph)),
         macs=measured_macs(model, planned.samples[0][0]),
@@ -73,6 +69,11 @@ def write_stage(
     return entry, note
 
 
+def _output_shapes(plan: DetectorPlan, batch: int | str) -> dict[str, tuple[int | str, ...]]:
+    widths = zip(Task.DETECT.outputs, (4, len(plan.columns)), strict=True)
+    return {name: (batch, plan.anchors, width) for name, width in widths}
+
+
 def _short(reason: str) -> str:
     """ONNX Runtime's reasons begin with codes and end in file names of its own."""
     plain = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", reason)
@@ -80,32 +81,28 @@ def _short(reason: str) -> str:
     return f"batches fail in {node[1]} {node[2]!r}" if node else plain[:120]
 
 
-def _choose_batch(
-    planned: PlannedDetector, image_input: str, expected: Sequence[Candidates]
-) -> tuple[ModelProto, str]:
-    """The model with a dynamic batch, as it is or with its Reshapes loosened, else for one image.
+def _choose_batch(planned: PlannedDetector, image_input: str) -> tuple[ModelProto, str]:
+    """The model, and why it takes single images only: empty where it takes any batch.
 
-    A way is taken only if batches of 1, 2 and 3 give the rows that the original gives one by one.
-
-    Returns:
-        The model, and why it takes single images only: empty where it takes any batch.
+    Its batch is dynamic, as it is or with its Reshapes loosened, only if batches of 1, 2 and 3 give
+    the rows that the original gives one by one.
     """
     fixed = planned.file.image.shape[0] if planned.file.image.shape else None
     reason = "its output has no batch axis"
     if planned.plan.row_width != 7:
         dynamic = build(planned, image_input, dynamic=True)
-        if not _difference(dynamic, planned, expected, BATCHES):
+        if not _difference(dynamic, planned, BATCHES):
             return dynamic, ""
         try:
             dynamic = loosen_reshapes(dynamic, np.repeat(planned.samples[0][0], fixed or 1, 0))
-            reason = _difference(dynamic, planned, expected, BATCHES)
+            reason = _difference(dynamic, planned, BATCHES)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             reason = str(error).splitlines()[0]
         if not reason:
             return dynamic, ""
     if fixed in (1, None):
         single = build(planned, image_input, dynamic=False)
-        failed = _difference(single, planned, expected, (1,))
+        failed = _difference(single, planned, (1,))
         if not failed:
             return single, reason
         reason = failed
@@ -143,12 +140,7 @@ def loosen_reshapes(model: ModelProto, images: Float32Array) -> ModelProto:
     return closed(stage)
 
 
-def _difference(
-    model: ModelProto,
-    planned: PlannedDetector,
-    expected: Sequence[Candidates],
-    batches: Sequence[int],
-) -> str:
+def _difference(model: ModelProto, planned: PlannedDetector, batches: Sequence[int]) -> str:
     """What is wrong with a stage's outputs, or an empty text where they are as expected."""
     images = np.concatenate([image for image, _ in planned.samples])
     half = planned.file.image.elem_type == TensorProto.FLOAT16
@@ -159,7 +151,7 @@ def _difference(
         for batch in batches:
             found = session.run(list(Task.DETECT.outputs), {name: images[-batch:]})
             for which, array in enumerate(found):
-                wanted = np.stack([pair[which] for pair in expected[-batch:]])
+                wanted = np.stack([pair[which] for pair in planned.expected[-batch:]])
                 if array.shape != wanted.shape:
                     return f"a batch of {batch} gives {array.shape}, not {wanted.shape}"
                 bound = relative * max(1.0, float(np.abs(wanted).max()))
@@ -183,9 +175,9 @@ def build(planned: PlannedDetector, image_input: str, *, dynamic: bool) -> Model
     taken.replace_all_uses_with(_adapted(GraphBuilder(graph, f"{DETECTOR}_input"), image, planned))
     decode = GraphBuilder(graph, DECODE)
     tensors = [decode.cast(given[f"{DETECTOR}/{n}"], ir.DataType.FLOAT) for n in plan.tensors]
-    shapes = ((batch, plan.anchors, 4), (batch, plan.anchors, len(plan.columns)))
     graph.outputs[:] = write_decode(decode, plan, tensors)
-    for value, name, shape in zip(graph.outputs, Task.DETECT.outputs, shapes, strict=True):
+    shapes = _output_shapes(plan, batch).items()
+    for value, (name, shape) in zip(graph.outputs, shapes, strict=True):
         value.name, value.shape = name, ir.Shape(shape)
         value.type = ir.TensorType(ir.DataType.FLOAT)
     graph.sort()  # the adapted input is made first

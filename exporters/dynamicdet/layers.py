@@ -89,17 +89,6 @@ class RepConv(nn.Module):
         return F.silu(total)
 
 
-class ReparameterisedConv(nn.Module):
-    """A RepConv whose branches were merged into one 3x3 convolution with bias."""
-
-    def __init__(self, cin: int, cout: int, stride: int = 1) -> None:
-        super().__init__()
-        self.rbr_reparam = nn.Conv2d(cin, cout, 3, stride, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(self.rbr_reparam(x))
-
-
 class CBLinear(nn.Module):
     """1x1 convolution whose output is split along channels, one split per fusion point."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,11 @@ def _build_single(row: Row, plan: Plan) -> nn.Module:
             return nn.Upsample(scale_factor=2.0, mode="nearest")
         case Op.SPPCSPC:
             return layers.SPPCSPC(cins[0], plan.hidden[row.ref], cout)
+        case Op.REP_CONV if row.ref in plan.reparameterised:
+            merged = nn.Conv2d(cins[0], cout, 3, row.stride, 1)
+            return nn.Sequential(OrderedDict(rbr_reparam=merged, silu=nn.SiLU()))
         case Op.REP_CONV:
-            merged = row.ref in plan.reparameterised
-            kind = layers.ReparameterisedConv if merged else layers.RepConv
-            return kind(cins[0], cout, row.stride)
+            return layers.RepConv(cins[0], cout, row.stride)
         case Op.CB_LINEAR:
             return layers.CBLinear(cins[0], plan.splits(row))
         case Op.CB_FUSE:
@@ -215,13 +217,7 @@ def _check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], nam
 
 
 def random_model(plan: Plan, anchors: Sequence[Sequence[float]], seed: int = 0) -> DynamicDetector:
-    """A model with random weights, for training, benchmarks and tests.
-
-    Args:
-        plan: widths, from :func:`dyninfer.exporters.dynamicdet.plan.plan_from_table`.
-        anchors: for each level ``w, h, w, h, ...`` in pixels.
-        seed: of the weights.
-    """
+    """A model with random weights; ``anchors`` are ``w, h, w, h, ...`` in pixels for each level."""
     torch.manual_seed(seed)
     model = DynamicDetector(plan)
     grid = torch.tensor(anchors).reshape(len(anchors), -1, 2)

@@ -135,7 +135,7 @@ class Topology:
 
     def rows(self) -> Iterable[Row]:
         """All rows, part by part in order of execution."""
-        for part in (Part.FIRST, Part.SECOND, Part.HEAD, Part.HEAD2):
+        for part in Part:
             yield from self.parts[part]
 
     def row(self, ref: Ref) -> Row:
@@ -165,14 +165,10 @@ ROUTER_INPUTS = {
 def published(name: str) -> Topology:
     """One of the three published topologies: a key of :data:`ROUTER_INPUTS`."""
     table = resources.files("dyninfer.exporters.dynamicdet") / "tables" / f"{name}.csv"
-    parts: dict[Part, list[Row]] = {part: [] for part in Part}
-    for line in csv.DictReader(table.read_text(encoding="utf-8").splitlines()):
-        row = _table_row(line)
-        assert row.ref.part is not None
-        assert len(parts[row.ref.part]) == row.ref.index
-        parts[row.ref.part].append(row)
-    router = tuple(Ref(Part.FIRST, index) for index in ROUTER_INPUTS[name])
-    return Topology(name, {part: tuple(rows) for part, rows in parts.items()}, router)
+    lines = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    rows = [_table_row(line) for line in lines]
+    parts = {part: tuple(row for row in rows if row.ref.part is part) for part in Part}
+    return Topology(name, parts, tuple(Ref(Part.FIRST, index) for index in ROUTER_INPUTS[name]))
 
 
 def _table_row(line: Mapping[str, str]) -> Row:

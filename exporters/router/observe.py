@@ -34,17 +34,13 @@ SURE, SEEN = 0.6, 0.1
 
 @dataclass(frozen=True)
 class Observations:
-    """All views of all pictures at every exit.
+    """All views of all pictures at every exit; all but ``matches`` are for all but the last.
 
-    Attributes:
-        photos: (V,) index of the picture that each view was made from.
-        original: (V,) whether a view is the picture itself.
-        features: one (V, F) for every exit but the last.
-        easiness: (exits - 1, V) by the routers that the bundle has; NaN where it has none.
-        best: (exits - 1, V) largest confidence at each exit but the last.
-        matches: one entry for every view, with all exits.
-        labelled: whether the truth is known; else the last exit is believed.
-        readers: one for every exit but the last.
+    ``photos`` (V,) are indices of the pictures that the views were made from, ``original`` (V,)
+    tells whether a view is the picture itself. There is one (V, F) of ``features`` and a reader for
+    each exit; ``easiness`` (exits - 1, V) is by the routers that the bundle has, NaN where it has
+    none; ``best`` (exits - 1, V) is the largest confidence. ``labelled`` is whether the truth is
+    known; else the last exit is believed.
     """
 
     photos: Int64Array
