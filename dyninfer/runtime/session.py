@@ -1,4 +1,4 @@
-"""A bundle's engines, opened on one backend, and the buffers that calls borrow."""
+"""A bundle's engines, opened on one backend."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,10 @@ from dyninfer.bundle.folder import Bundle, StageChecks
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.engines.base import Backend, Engine, HostRead
 from dyninfer.engines.device_array import DeviceArray
-from dyninfer.errors import InputError
 from dyninfer.routing.policy import Blind, Particular, Policy
 from dyninfer.runtime.executor import BatchResult, Signal, Trace, execute, trace
 from dyninfer.runtime.plan import decision_points, plan
+from dyninfer.runtime.workspaces import WorkspacePool
 from dyninfer.spans import on_device
 from dyninfer.types import Float32Array, Int64Array
 
@@ -76,6 +75,8 @@ class Session:
     """The engines of a bundle on one backend.
 
     Any number of threads may call :meth:`run` at once; each borrows its own workspace.
+    ``workspace``, ``check_open``, ``wait_idle`` and ``close`` are those of
+    :class:`dyninfer.runtime.workspaces.WorkspacePool`.
 
     Args:
         bundle: whose stages are opened.
@@ -103,10 +104,10 @@ class Session:
         self.backend = backend
         self.engines: dict[str, Engine[Any, Any]] = {}
         self.nan_easiness_count = 0
-        self._free_workspaces: list[Any] = []
-        self._lent = 0
-        self._closed = False
-        self._lock = threading.Condition()
+        pool = WorkspacePool(backend, self.engines)
+        self.workspace, self.check_open = pool.lend, pool.check_open
+        self.wait_idle, self.close = pool.wait_idle, pool.close
+        self._lock = threading.RLock()  # a signal's handler may predict, too
         self.plan = plan(self.manifest)
         self.points = decision_points(self.plan)
         self._speculative_head = speculative_head
@@ -150,46 +151,6 @@ class Session:
         """
         if isinstance(policy, Particular):
             policy.check(self.points, images)
-
-    def check_open(self) -> None:
-        """Raise InputError once the session was closed."""
-        if self._closed:
-            raise InputError("the detector was closed; load the bundle again")
-
-    def workspace(self) -> AbstractContextManager[Any]:
-        """Borrow buffers that no other thread uses.
-
-        They are kept for the next caller, but for those of a call that failed: what it left in
-        them is not known.
-
-        Raises:
-            InputError: on entering, where the session was closed.
-        """
-        return _Lending(self)
-
-    def _borrow(self) -> Any:
-        with self._lock:
-            self.check_open()
-            self._lent += 1
-            if self._free_workspaces:
-                return self._free_workspaces.pop()
-        try:
-            return self.backend.workspace()
-        except BaseException:
-            self._take_back(None)
-            raise
-
-    def _take_back(self, workspace: Any | None) -> None:
-        with self._lock:
-            self._lent -= 1
-            if workspace is not None:
-                self._free_workspaces.append(workspace)
-            self._lock.notify_all()
-
-    def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until no call is under way, or for ``timeout_s``; whether none is."""
-        with self._lock:
-            return self._lock.wait_for(lambda: not self._lent, timeout_s)
 
     def run(
         self, feed: ImageFeed, batch: int, policy: Policy, workspace: Any, first_image: int = 0
@@ -244,43 +205,6 @@ class Session:
                 "router" if signals[0].values.ndim == 1 else "chooser",
                 self.manifest.name,
             )
-
-    def close(self) -> None:
-        """Free all engines and buffers, once the calls that are under way have ended."""
-        with self._lock:
-            self._closed = True
-            self._lock.wait_for(lambda: not self._lent)
-            free, self._free_workspaces = self._free_workspaces, []
-        for workspace in free:
-            workspace.close()
-        for engine in self.engines.values():
-            engine.close()
-        self.engines.clear()
-        self.backend.close()
-
-
-class _Lending(AbstractContextManager[Any]):
-    """A workspace on loan; a class, because a generator would take longer than the loan."""
-
-    __slots__ = ("_session", "_workspace")
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._workspace: Any = None
-
-    def __enter__(self) -> Any:
-        self._workspace = self._session._borrow()
-        return self._workspace
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        workspace = self._workspace
-        if kind is not None:
-            try:
-                workspace.close()
-            finally:
-                self._session._take_back(None)
-        else:
-            self._session._take_back(workspace)
 
 
 def _holds_nan(values: Float32Array) -> bool:

@@ -18,6 +18,7 @@ from dyninfer.engines.ort.runtime import (
     PROVIDERS,
     SMALL_MACS,
     OrtDevice,
+    is_ort_error,
     open_session,
     ort,
     parse_device,
@@ -93,7 +94,9 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
     def _run(self, binding: Any) -> None:
         try:
             run_binding(self._session, binding, self._device)
-        except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        except Exception as error:
+            if not is_ort_error(error):  # a signal's handler has raised it: it is its owner's
+                raise
             reason = str(error).splitlines()[0]
             raise EngineRunError(f"ONNX Runtime failed in stage {self.name!r}: {reason}") from error
 

@@ -31,6 +31,14 @@ PROVIDERS = {
 }
 
 
+def is_ort_error(error: Exception) -> bool:
+    """Whether ONNX Runtime itself raised this.
+
+    Its exceptions share no public base class; what its bindings could not name is a RuntimeError.
+    """
+    return type(error).__module__.startswith("onnxruntime.") or type(error) is RuntimeError
+
+
 @dataclass(frozen=True)
 class OrtDevice:
     """A device as ONNX Runtime knows it, and the execution provider to use there."""

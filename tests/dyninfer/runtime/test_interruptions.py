@@ -1,0 +1,145 @@
+"""Signals whose handlers raise, predict or close while a call is under way lose nothing."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+import dyninfer
+from tests import support
+
+INTERRUPTIONS = 10_000
+IMAGES = {"images": support.coded_images([(0.9, 0, 0), (0.1, 0, 1), (0.9, 0, 2)])}
+EXITS = [0, 1, 0]
+
+
+class OutOfTimeError(OSError):
+    """An application's own: its time-outs are no business of dyninfer's."""
+
+
+@contextmanager
+def on_alarm(handler: Callable[[], None]) -> Iterator[None]:
+    former = signal.signal(signal.SIGALRM, lambda *_: handler())
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+
+
+def exits_of(outputs: list[dyninfer.RawOutput]) -> list[int]:
+    corners = [round(float(output.outputs["boxes_xyxy"][0, 0])) for output in outputs]
+    assert corners == [1000 * output.exit_index + row for row, output in enumerate(outputs)]
+    return [output.exit_index for output in outputs]
+
+
+def close_within(detector: dyninfer.Detector, seconds: float) -> bool:
+    closer = threading.Thread(target=detector.close, daemon=True)
+    closer.start()
+    closer.join(seconds)
+    return not closer.is_alive()
+
+
+def test_ten_thousand_exceptions_at_random_moments_lose_nothing(two_exits) -> None:
+    armed = False
+
+    def interrupt() -> None:
+        nonlocal armed
+        if armed:
+            armed = False
+            raise OutOfTimeError("the application's own words")
+
+    rng = random.Random(0)
+    interrupted = 0
+    with on_alarm(interrupt):
+        for _ in range(INTERRUPTIONS):
+            try:
+                armed = True
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 4e-4))
+                answered = exits_of(two_exits.infer(IMAGES))
+                armed = False
+            except OutOfTimeError as error:
+                assert str(error) == "the application's own words"  # noqa: PT017
+                interrupted += 1
+            else:
+                assert answered == EXITS
+    assert interrupted > INTERRUPTIONS / 10
+    assert exits_of(two_exits.infer(IMAGES)) == EXITS
+    assert close_within(two_exits, 10)
+
+
+def test_lost_workspaces_are_freed(two_exits, workspaces) -> None:
+    """An interruption may take buffers along, but not for good."""
+    with two_exits.session.workspace():
+        two_exits.infer(IMAGES)
+    for workspace in list(workspaces):
+        two_exits.session.workspace().__enter__()  # noqa: PLC2801  # dropped at once: lost
+        assert workspace is not None
+    with two_exits.session.workspace():
+        two_exits.infer(IMAGES)
+    alive = [workspace for workspace in workspaces if workspace.allocated_bytes]
+    assert len(alive) <= 2
+
+
+@pytest.mark.parametrize("calls_again", [False, True])
+def test_a_handler_may_close_the_detector_and_predict_during_a_call(two_exits, calls_again) -> None:
+    """The call goes on after the handler, whatever the handler has done."""
+    seen: list[object] = []
+
+    def handler() -> None:
+        if calls_again:
+            seen.append(exits_of(two_exits.infer(IMAGES)))
+        two_exits.close()
+        seen.append("closed")
+
+    class Slow(dyninfer.Threshold):
+        def decide(self, easiness, point):
+            signal.raise_signal(signal.SIGALRM)
+            return super().decide(easiness, point)
+
+    with on_alarm(handler):
+        assert exits_of(two_exits.infer(IMAGES, policy=Slow(0.5))) == EXITS
+    assert seen == ([EXITS] if calls_again else []) + ["closed"]
+    assert not two_exits.engines
+    with support.refuses(dyninfer.InputError, "closed"):
+        two_exits.infer(IMAGES)
+    two_exits.close()
+
+
+def test_any_number_of_threads_may_close_at_once(tmp_path) -> None:
+    for index in range(20):
+        detector = dyninfer.load(support.write_two_exits(tmp_path / f"{index}.dyn"))
+        detector.infer(IMAGES)
+        failures: list[Exception] = []
+        start = threading.Barrier(8)
+
+        def close(detector=detector, start=start, failures=failures) -> None:
+            start.wait()
+            try:
+                detector.close()
+            except Exception as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=close) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        assert not failures
+        assert not detector.engines
+
+
+def test_what_a_handler_raises_while_a_stage_runs_comes_out_as_it_is(two_exits, monkeypatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise OutOfTimeError("now")
+
+    monkeypatch.setattr("dyninfer.engines.ort.backend.run_binding", interrupt)
+    with pytest.raises(OutOfTimeError, match="now"):
+        two_exits(np.zeros((8, 8, 3), np.uint8))
