@@ -178,6 +178,14 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
         """Free what the backend holds besides its engines."""
 
     @abstractmethod
+    def after_fork(self) -> None:
+        """In a child process: be ready to open engines anew, and free nothing of the parent's.
+
+        Raises:
+            BackendUnavailable: what the parent opened does not let the child open its own.
+        """
+
+    @abstractmethod
     def workspace(self) -> WorkspaceT:
         """New buffers for one concurrent caller."""
 

@@ -186,6 +186,10 @@ class Auditor:
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
+    def forget(self) -> None:
+        """In a child process, where there is no such thread: do not wait for it at the end."""
+        atexit.unregister(self.stop)
+
     def _work(self) -> None:
         try:
             while job := self._next():

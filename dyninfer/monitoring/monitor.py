@@ -41,7 +41,7 @@ class Monitor:
     def __init__(self, watched: Watched, calibration: Callable[[], Calibration | None]) -> None:
         self._watched = watched
         self._calibration = calibration
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may predict, too
         self._watch: Watch | None = None
         self._latest: Watch | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
@@ -141,6 +141,16 @@ class Monitor:
     def stop(self) -> None:
         """End observing, after the audit under way; audits that wait are dropped."""
         self._replace(None)
+
+    def after_fork(self) -> None:
+        """In a child process: off until it is started there, since its thread is the parent's."""
+        watch, finalizer = self._watch, self._finalizer
+        self._lock = threading.RLock()
+        self._watch = self._latest = self._finalizer = None
+        if finalizer:
+            finalizer.detach()
+        if watch and watch.auditor:
+            watch.auditor.forget()
 
     def _replace(self, new: Watch | None) -> None:
         """Observe with another watch, or none, and end the one before."""

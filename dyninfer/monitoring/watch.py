@@ -55,7 +55,7 @@ class Watch:
         self._exits = count_ways(watched.points)
         self._reference = reference
         self._on_alarm = on_alarm
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may predict, too
         self._generator = np.random.default_rng(settings.seed)
         self._window = EasinessWindow(settings.window)
         self._audits: deque[AuditRecord] = deque(maxlen=settings.audit_window)

@@ -37,7 +37,7 @@ class Controller:
     def __init__(self, settings: ControlSettings, state: ControllerState, title: str) -> None:
         self.settings = settings
         self._title = title
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may predict, too
         self._state = state
 
     def __str__(self) -> str:

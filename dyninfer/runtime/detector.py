@@ -35,6 +35,7 @@ from dyninfer.runtime.batches import (
 )
 from dyninfer.runtime.engine_record import engine_record, own_calibration
 from dyninfer.runtime.executor import Trace
+from dyninfer.runtime.forks import tell_after_fork
 from dyninfer.runtime.session import Session
 from dyninfer.runtime.watched import watched
 from dyninfer.spans import total_ms
@@ -74,6 +75,7 @@ class Detector:
         self._last_call: tuple[int, _Routing] | None = None
         calibration = partial(own_calibration, bundle, session, build)
         self._monitor = Monitor(watched(session), calibration)
+        tell_after_fork(self._monitor)
 
     @property
     def manifest(self) -> Manifest:
@@ -396,8 +398,9 @@ class Detector:
         return found
 
     def _known_stage(self, name: str) -> None:
-        if name not in self.engines:
-            raise InputError(f"stage {name!r} is unknown, expected {', '.join(self.engines)}")
+        stages = self.manifest.roles
+        if name not in stages:
+            raise InputError(f"stage {name!r} is unknown, expected {', '.join(stages)}")
 
     def close(self) -> None:
         """Free all engines and buffers, after the calls under way; later ones raise InputError."""

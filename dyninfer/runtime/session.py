@@ -18,6 +18,7 @@ from dyninfer.engines.base import Backend, Engine, HostRead
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.routing.policy import Blind, Particular, Policy
 from dyninfer.runtime.executor import BatchResult, Signal, Trace, execute, trace
+from dyninfer.runtime.forks import tell_after_fork
 from dyninfer.runtime.plan import decision_points, plan
 from dyninfer.runtime.workspaces import WorkspacePool
 from dyninfer.spans import on_device
@@ -104,7 +105,8 @@ class Session:
         self.backend = backend
         self.engines: dict[str, Engine[Any, Any]] = {}
         self.nan_easiness_count = 0
-        pool = WorkspacePool(backend, self.engines)
+        self._bundle, self._build = bundle, build
+        self._pool = pool = WorkspacePool(backend, self.engines)
         self.workspace, self.check_open = pool.lend, pool.check_open
         self.wait_idle, self.close = pool.wait_idle, pool.close
         self._lock = threading.RLock()  # a signal's handler may predict, too
@@ -112,22 +114,43 @@ class Session:
         self.points = decision_points(self.plan)
         self._speculative_head = speculative_head
         try:
-            for name in self.manifest.roles:
-                self.engines[name] = self._open(bundle, name, build, checks)
+            self._open_all(checks)
         except BaseException:
             self.close()
             raise
+        tell_after_fork(self)
 
-    def _open(
-        self,
-        bundle: Bundle,
-        name: str,
-        build: OpenBuild | None,
-        checks: StageChecks | None,
-    ) -> Engine[Any, Any]:
+    def after_fork(self) -> None:
+        """In a child process: leave the parent's engines alone, and open others for the first call.
+
+        Their counters start from 0.
+        """
+        self._lock = threading.RLock()  # another thread may have held it
+        self._pool.after_fork(self._reopen)
+
+    def _reopen(self) -> None:
+        """Open the engines of a forked child, unless another thread has.
+
+        Raises:
+            BackendUnavailable: the backend does not survive a fork; the message says what does.
+        """
+        with self._lock:
+            if self._pool.reopen is None:
+                return
+            self.backend.after_fork()
+            with StageChecks(self._bundle) as checks:
+                self._open_all(checks)
+                checks.wait_all()
+            self._pool.reopen = None
+
+    def _open_all(self, checks: StageChecks | None) -> None:
+        for name in self.manifest.roles:
+            self.engines[name] = self._open(name, checks)
+
+    def _open(self, name: str, checks: StageChecks | None) -> Engine[Any, Any]:
         if checks is not None:
             checks.wait(name)
-        path = stage_file(bundle, name, build)
+        path = stage_file(self._bundle, name, self._build)
         host_outputs = self._host_outputs(name)
         engine = self.backend.open(name, self.manifest.stages[name], path, host_outputs)
         if checks is not None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from dyninfer.engines.base import Backend, Engine
 from dyninfer.errors import InputError
+from dyninfer.runtime.forks import leave_alone
 
 _POLL_S = 0.002  # a lock that is waited for could be lost to an interruption
 
@@ -31,6 +32,7 @@ class WorkspacePool:
     def __init__(self, backend: Backend[Any, Any], engines: dict[str, Engine[Any, Any]]) -> None:
         self._backend = backend
         self._engines = engines
+        self.reopen: Callable[[], None] | None = None  # the engines, for the first call to come
         self._made: list[Any] = []
         self._free: list[Any] = []
         self._lent: set[_LoanRef] = set()
@@ -79,7 +81,15 @@ class WorkspacePool:
         for name in list(self._engines):
             if engine := self._engines.pop(name, None):
                 engine.close()
-        self._backend.close()
+        if self.reopen is None:  # else all that the backend holds is the parent's
+            self._backend.close()
+
+    def after_fork(self, reopen: Callable[[], None]) -> None:
+        """Start anew in a child process: calls of the parent's other threads never end here."""
+        leave_alone((self._made, dict(self._engines)))
+        self._engines.clear()
+        self._made, self._free, self._lent = [], [], set()
+        self.reopen = reopen
 
     def _wait(self, over: Callable[[], bool], timeout_s: float = float("inf")) -> bool:
         end = time.monotonic() + timeout_s
@@ -93,6 +103,8 @@ class WorkspacePool:
         try:
             return self._free.pop()
         except IndexError:
+            if self.reopen is not None:
+                self.reopen()
             self._sweep()
             made = self._backend.workspace()
             self._made.append(made)

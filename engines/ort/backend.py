@@ -217,6 +217,19 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         with self._gather_lock:
             self._gather_sessions.clear()
 
+    def after_fork(self) -> None:
+        """See :meth:`dyninfer.engines.base.Backend.after_fork`."""
+        if self._device.device_type != "cpu":
+            raise BackendUnavailable(
+                "CUDA does not survive a fork: load the bundle in the child process, or start "
+                "processes with multiprocessing's 'spawn'"
+            )
+        if self._shared_threads:
+            raise BackendUnavailable(
+                "the threads that sessions share do not survive a fork: load bundles with "
+                "shared_threads=True after it, in the child process, or leave that out"
+            )
+
     def _gather_session(self, dtype: np.dtype[Any]) -> Any:
         key = str(dtype)
         with self._gather_lock:  # a second session would free the one that others are bound to

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ import numpy.typing as npt
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BackendUnavailable
 
+# ONNX Runtime 1.29 and later look up their vendor's host and write below the home folder, from a
+# thread that no forked process survives. It reads this when it is imported, and only then.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 try:
     import onnxruntime as ort
 except ImportError as _error:

@@ -128,6 +128,13 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
         """Device memory and page-locked host memory that this backend holds."""
         return self._device_pool.allocated_bytes + self._pinned_pool.allocated_bytes
 
+    def after_fork(self) -> None:
+        """See :meth:`dyninfer.engines.base.Backend.after_fork`."""
+        raise BackendUnavailable(
+            "CUDA does not survive a fork: load the bundle in the child process, or start "
+            "processes with multiprocessing's 'spawn'"
+        )
+
     def close(self) -> None:
         """Free all workspaces and pools; engines are closed by whoever opened them."""
         with self._lock:

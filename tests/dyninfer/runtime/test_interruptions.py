@@ -136,7 +136,9 @@ def test_any_number_of_threads_may_close_at_once(tmp_path) -> None:
         assert not detector.engines
 
 
-def test_what_a_handler_raises_while_a_stage_runs_comes_out_as_it_is(two_exits, monkeypatch) -> None:
+def test_what_a_handler_raises_while_a_stage_runs_comes_out_as_it_is(
+    two_exits, monkeypatch
+) -> None:
     def interrupt(*_: object) -> None:
         raise OutOfTimeError("now")
 
