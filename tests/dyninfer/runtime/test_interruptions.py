@@ -79,7 +79,7 @@ def test_lost_workspaces_are_freed(two_exits, workspaces) -> None:
     with two_exits.session.workspace():
         two_exits.infer(IMAGES)
     for workspace in list(workspaces):
-        two_exits.session.workspace().__enter__()  # noqa: PLC2801  # dropped at once: lost
+        two_exits.session.workspace().__enter__()  # dropped at once: lost
         assert workspace is not None
     with two_exits.session.workspace():
         two_exits.infer(IMAGES)
