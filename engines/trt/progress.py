@@ -11,6 +11,8 @@ from dyninfer.engines.trt.library import Library
 
 Report = Callable[[float, str], None]
 """(share that is done, in [0, 1]; the phase under way)."""
+POLL_SECONDS = 0.1
+ResultT = TypeVar("ResultT")
 
 
 @dataclass
@@ -90,10 +92,6 @@ def make_monitor(library: Library, report: Report, cancelled: threading.Event) -
                 report(share, phase_name)
 
     return Monitor()
-
-
-POLL_SECONDS = 0.1
-ResultT = TypeVar("ResultT")
 
 
 @dataclass

@@ -25,6 +25,7 @@ SUMS = frozenset(
 # a weight of fewer numbers, such as the bins of a distribution over box sides, is arithmetic of
 # the decode and no layer of the network
 MIN_WEIGHTS = 34
+MIN_OPSET = 13  # the first with one scale for every channel
 
 
 def computed_inputs(node: ir.Node) -> list[ir.Value]:
@@ -121,9 +122,6 @@ def float_tensors(graph: ir.Graph) -> set[str]:
         for value in (*graph.inputs, *computed)
         if value.dtype is ir.DataType.FLOAT and value.const_value is None
     }
-
-
-MIN_OPSET = 13  # the first with one scale for every channel
 
 
 def opened(model: ModelProto) -> ir.Model:

@@ -24,6 +24,14 @@ CANDIDATE_STRIDE = 8  # every so many bins an end of the range is tried
 LEAST_PERCENT = 99.0
 _EPSILON = 1e-9
 
+StageInputs = Mapping[str, AnyArray]
+Feed = Callable[[], Iterable[StageInputs]]
+"""Gives a stage's real inputs by name, (1, ...) each, anew at every call."""
+Tick = Callable[[], None]
+
+_BYTES = 4  # of a float32
+_MIB = 1 << 20
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -112,15 +120,6 @@ def _divergence(counts: Float64Array, size: int, levels: int) -> float:
     p, q = reference / reference.sum(), merged / merged.sum()
     held = p > 0
     return float((p[held] * np.log(p[held] / np.maximum(q[held], _EPSILON))).sum())
-
-
-StageInputs = Mapping[str, AnyArray]
-Feed = Callable[[], Iterable[StageInputs]]
-"""Gives a stage's real inputs by name, (1, ...) each, anew at every call."""
-Tick = Callable[[], None]
-
-_BYTES = 4  # of a float32
-_MIB = 1 << 20
 
 
 def open_session(model: ModelProto) -> Any:

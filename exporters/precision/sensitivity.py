@@ -19,6 +19,8 @@ from dyninfer.types import AnyArray, Float64Array, Int64Array
 
 CANDIDATES = 100  # the surest of a picture: what lies below never becomes a detection
 _SMALLEST_SIDE = 1e-3  # pixels; keeps an empty box from dividing by zero
+# what may follow a layer in one fused operator
+_FOLLOWERS = frozenset({"Sigmoid", "Mul", "Relu", "LeakyRelu", "Clip", "HardSwish", "Tanh"})
 
 
 def deviations(
@@ -70,10 +72,6 @@ def paired_iou(boxes: Float64Array, others: Float64Array) -> Float64Array:
     shared = (high - low).clip(0).prod(-1)
     areas = [(b[..., 2:] - b[..., :2]).clip(_SMALLEST_SIDE).prod(-1) for b in (boxes, others)]
     return np.asarray(shared / (areas[0] + areas[1] - shared).clip(_SMALLEST_SIDE**2)).clip(0, 1)
-
-
-# what may follow a layer in one fused operator
-_FOLLOWERS = frozenset({"Sigmoid", "Mul", "Relu", "LeakyRelu", "Clip", "HardSwish", "Tanh"})
 
 
 @dataclass(frozen=True)
