@@ -45,8 +45,7 @@ class PictureOptions:
         int, _what("--pictures", min=1, help="Keep so many of --images, evenly spread.")
     ] = 64
     synthetic: Annotated[
-        str | None,
-        _what(metavar="HxW", help="Size of made-up pictures; 720x1280 if absent."),
+        str | None, _what(metavar="HxW", help="Size of made-up pictures; 720x1280 if absent.")
     ] = None
 
 
@@ -61,8 +60,7 @@ class ScenarioOptions:
     ] = None
     concurrency: Annotated[str, _what(help="Callers at once.")] = "1"
     rate: Annotated[
-        str | None,
-        _what(help="Also calls on schedule, so many a second, such as 5,30 (batch 1)."),
+        str | None, _what(help="Also calls on schedule, so many a second, such as 5,30 (batch 1).")
     ] = None
     decode: Annotated[
         bool, _what("--decode", help="Also decode pictures within the call (batch 1).")

@@ -14,7 +14,7 @@ from dyninfer.benchmarks.report.figures import ABSENT, points
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
 from dyninfer.builds.search import Difference, differences, find_build, nearest_build, refusal
 from dyninfer.builds.spec import Build, BuildSpec, OpenBuild
-from dyninfer.cli.build_options import BuildChoices, EngineChoices, PictureChoices, Request
+from dyninfer.cli.build_options import BuildOptions
 from dyninfer.cli.build_run import plan_build, run_build
 from dyninfer.cli.common import stderr, stdout
 from dyninfer.cli.options import JsonOption, with_option_groups
@@ -24,16 +24,13 @@ from dyninfer.errors import EngineBuildError
 
 @with_option_groups
 def build(
-    what: BuildChoices,
-    engines: EngineChoices,
-    pictures: PictureChoices,
+    asked: BuildOptions,
     bundle: Annotated[
         Path | None,
         typer.Argument(metavar="BUNDLE", help="A bundle folder, NAME.dyn.", show_default=False),
     ] = None,
     no_build: Annotated[
-        bool,
-        typer.Option("--no-build", help="Only say whether a build fits, and if not, why."),
+        bool, typer.Option("--no-build", help="Only say whether a build fits, and if not, why.")
     ] = False,
     list_targets: Annotated[
         bool, typer.Option("--list-targets", help="Show the devices that --for knows.")
@@ -49,20 +46,20 @@ def build(
 
     Example: **dyninfer build dy-yolov7.dyn --backend onnxruntime -p int8 --images photos/**
     """
-    if list_targets or engines.for_ == "list":
+    if list_targets or asked.for_ == "list":
         _print_targets(json_output)
     elif bundle is None:
         raise typer.BadParameter("give a bundle to build, or --list-targets")
     elif no_build:
-        _check(Request(bundle, what, engines, pictures), json_output)
+        _check(bundle, asked, json_output)
     else:
-        opened, new = run_build(Request(bundle, what, engines, pictures))
+        opened, new = run_build(bundle, asked)
         _show(opened, new=new, json_output=json_output)
 
 
-def _check(request: Request, json_output: bool) -> None:
+def _check(path: Path, asked: BuildOptions, json_output: bool) -> None:
     """Show the build that fits, or print what differs and refuse."""
-    bundle, _, wanted = plan_build(request)
+    bundle, _, wanted = plan_build(path, asked)
     found = find_build(bundle, wanted)
     if found is not None:
         _show(found, new=False, json_output=json_output)

@@ -1,4 +1,4 @@
-"""What ``dyninfer build`` is asked for: its options, in groups."""
+"""What ``dyninfer build`` is asked for."""
 
 from __future__ import annotations
 
@@ -40,12 +40,11 @@ class BackendChoice(str, Enum):
 
 
 @dataclass(frozen=True)
-class BuildChoices:
-    """What is built, and whether it is built anew."""
+class BuildOptions:
+    """What is built, how TensorRT does it, and what a conversion is made and measured with."""
 
     backend: Annotated[
-        BackendChoice,
-        typer.Option("--backend", help="What will run it; with onnxruntime, fp16 and int8 alone."),
+        BackendChoice, typer.Option(help="What will run it; with onnxruntime, fp16 and int8 alone.")
     ] = BackendChoice.TENSORRT
     precision: Annotated[
         str | None,
@@ -56,14 +55,8 @@ class BuildChoices:
             "first=int8,router=fp32,second=fp16. As exported if absent.",
         ),
     ] = None
-    device: Annotated[str, typer.Option("--device", help="GPU to build on.")] = "cuda:0"
+    device: Annotated[str, typer.Option(help="GPU to build on.")] = "cuda:0"
     force: Annotated[bool, typer.Option("--force", help="Build even if there is one.")] = False
-
-
-@dataclass(frozen=True)
-class EngineChoices:
-    """How TensorRT builds engines, and for which devices."""
-
     for_: Annotated[
         str | None,
         _engine_option(
@@ -72,14 +65,12 @@ class EngineChoices:
             "this machine's GPU if absent. **list** shows all.",
         ),
     ] = None
-    batch: Annotated[
-        str,
-        _engine_option("--batch", help="Batch sizes, MIN:OPT:MAX; fastest at OPT."),
-    ] = "1:4:16"
+    batch: Annotated[str, _engine_option(help="Batch sizes, MIN:OPT:MAX; fastest at OPT.")] = (
+        "1:4:16"
+    )
     workspace: Annotated[
         int | None,
         _engine_option(
-            "--workspace",
             parser=parse_bytes,
             metavar="SIZE",
             help="Most scratch memory of a kernel, such as 512MB or 2GB; all there is if absent.",
@@ -87,9 +78,7 @@ class EngineChoices:
     ] = None
     timing_cache: Annotated[
         Path | None,
-        _engine_option(
-            "--timing-cache", help="File that keeps kernels' times from one build to the next."
-        ),
+        _engine_option(help="File that keeps kernels' times from one build to the next."),
     ] = None
     version_compatible: Annotated[
         bool,
@@ -105,23 +94,6 @@ class EngineChoices:
             "--hardware-compatible", help="Engines for every GPU from Ampere on; slower."
         ),
     ] = False
-
-    def refuse(self) -> None:
-        """Refuse what was given, but for the batch, where no engine is built.
-
-        Raises:
-            typer.BadParameter: something was given; the message names it.
-        """
-        given = [name for name, value in vars(self).items() if value and name != "batch"]
-        wrong = [f"--{name.strip('_').replace('_', '-')}" for name in given]
-        if wrong:
-            raise typer.BadParameter(f"{', '.join(wrong)} go with TensorRT, not with onnxruntime")
-
-
-@dataclass(frozen=True)
-class PictureChoices:
-    """What int8 takes its ranges from, and what a conversion is measured on."""
-
     images: Annotated[
         list[Path] | None,
         _picture_option(
@@ -139,16 +111,24 @@ class PictureChoices:
             help="COCO JSON of the pictures; adds AP to the comparison with fp32.",
         ),
     ] = None
-    method: Annotated[
-        CalibrationMethod, _picture_option("--method", help="How int8 chooses its ranges.")
-    ] = CalibrationMethod.PERCENTILE
+    method: Annotated[CalibrationMethod, _picture_option(help="How int8 chooses its ranges.")] = (
+        CalibrationMethod.PERCENTILE
+    )
 
+    def refuse_engine_options(self) -> None:
+        """Refuse what was said of engines, but for the batch, where none is built.
 
-@dataclass(frozen=True)
-class Request:
-    """All that was asked for, read but not yet compared with bundle and machine."""
-
-    path: Path
-    build: BuildChoices
-    engines: EngineChoices
-    pictures: PictureChoices
+        Raises:
+            typer.BadParameter: something was given; the message names it.
+        """
+        of_engines = (
+            "for_",
+            "workspace",
+            "timing_cache",
+            "version_compatible",
+            "hardware_compatible",
+        )
+        given = [name for name in of_engines if getattr(self, name)]
+        if given:
+            wrong = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in given)
+            raise typer.BadParameter(f"{wrong} go with TensorRT, not with onnxruntime")

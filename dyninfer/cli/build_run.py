@@ -26,7 +26,7 @@ from dyninfer.builds.spec import (
 from dyninfer.builds.tensorrt import TensorRTBuilder, device_target
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
-from dyninfer.cli.build_options import BackendChoice, PictureChoices, Request
+from dyninfer.cli.build_options import BackendChoice, BuildOptions
 from dyninfer.cli.common import built_in_photos, expand_sources, progress_bar, stderr, warn
 from dyninfer.engines.trt.builder import Active, EngineOptions
 from dyninfer.engines.trt.library import Flavour, Library, load_library
@@ -42,16 +42,16 @@ _HELD_OUT_EVERY = 5
 _ENOUGH_TO_HOLD_OUT = 10
 
 
-def plan_build(request: Request) -> tuple[Bundle, Builder, BuildSpec]:
+def plan_build(path: Path, asked: BuildOptions) -> tuple[Bundle, Builder, BuildSpec]:
     """Which build is wanted, and who makes it; checked as far as it can be before any work.
 
     Raises:
         DyninferError: bundle, library and GPU do not allow it.
     """
-    bundle = Bundle.open(request.path)
-    precision = plan_precision(request.build.precision, bundle.manifest)
-    batch = BatchProfile.parse(request.engines.batch)
-    builder = _builder(request, batch)
+    bundle = Bundle.open(path)
+    precision = plan_precision(asked.precision, bundle.manifest)
+    batch = BatchProfile.parse(asked.batch)
+    builder = _builder(asked, batch)
     wanted = builder.wanted(bundle.manifest, precision, batch.maximum)
     if wanted is None:
         raise InputError(
@@ -61,25 +61,25 @@ def plan_build(request: Request) -> tuple[Bundle, Builder, BuildSpec]:
     return bundle, builder, wanted
 
 
-def run_build(request: Request) -> tuple[OpenBuild, bool]:
+def run_build(path: Path, asked: BuildOptions) -> tuple[OpenBuild, bool]:
     """The build that was asked for, and whether it is new.
 
     Raises:
         DyninferError: it cannot be made; nothing half-made stays behind.
     """
-    bundle, builder, wanted = plan_build(request)
-    images = request.pictures.images
-    if not request.build.force:
+    bundle, builder, wanted = plan_build(path, asked)
+    images = asked.images
+    if not asked.force:
         existing = find_exact(bundle, wanted)
-        if existing and _same_conversion(request.pictures, bundle, existing.build.conversion):
+        if existing and _same_conversion(asked, bundle, existing.build.conversion):
             return existing, False
     with tempfile.TemporaryDirectory(prefix="dyninfer-") as folder, progress_bar() as progress:
         converted = None if images else builder.converted(bundle, wanted.precision)
         if converted is None:
-            converted = _convert(request, bundle, wanted.precision, Path(folder), progress)
+            converted = _convert(asked, bundle, wanted.precision, Path(folder), progress)
         making = Making(
             converted=converted,
-            replace=request.build.force or bool(images),
+            replace=asked.force or bool(images),
             report=_stage_bars(bundle, progress),
             on_wait=lambda: stderr.print(
                 "another process is building in this bundle; waiting for it to end"
@@ -88,21 +88,20 @@ def run_build(request: Request) -> tuple[OpenBuild, bool]:
         return builder.make(bundle, wanted, making), True
 
 
-def _builder(request: Request, batch: BatchProfile) -> Builder:
-    if request.build.backend is BackendChoice.ONNXRUNTIME:
-        request.engines.refuse()
+def _builder(asked: BuildOptions, batch: BatchProfile) -> Builder:
+    if asked.backend is BackendChoice.ONNXRUNTIME:
+        asked.refuse_engine_options()
         return ConversionBuilder()
-    engines = request.engines
-    presets = [] if engines.for_ is None else find_presets(engines.for_)
-    library = load_library(Flavour(request.build.backend.value))
+    presets = [] if asked.for_ is None else find_presets(asked.for_)
+    library = load_library(Flavour(asked.backend.value))
     check_for(presets, library)
-    target, active = _target(request.build.device, library, presets)
+    target, active = _target(asked.device, library, presets)
     options = EngineOptions(
         batch=batch,
-        workspace_bytes=engines.workspace,
-        timing_cache=engines.timing_cache,
-        version_compatible=engines.version_compatible,
-        hardware_compatible=engines.hardware_compatible,
+        workspace_bytes=asked.workspace,
+        timing_cache=asked.timing_cache,
+        version_compatible=asked.version_compatible,
+        hardware_compatible=asked.hardware_compatible,
     )
     return TensorRTBuilder(library, target, options, active)
 
@@ -150,7 +149,7 @@ def _stage_bars(bundle: Bundle, progress: Progress) -> StageReport:
 
 
 def _convert(
-    request: Request,
+    asked: BuildOptions,
     bundle: Bundle,
     plan: Mapping[str, Precision],
     folder: Path,
@@ -163,14 +162,14 @@ def _convert(
     from dyninfer.exporters.precision.convert import convert_bundle_stages
     from dyninfer.exporters.precision.measure import measure_precision
 
-    pictures = _samples(request.pictures, bundle)
+    pictures = _samples(asked, bundle)
     calibration, measured = _split(pictures)
-    settings = _settings(request, progress)
+    settings = _settings(asked, progress)
     made = convert_bundle_stages(
         bundle, plan, [sample.path for sample in calibration], folder, settings
     )
     conversion = Conversion(
-        method=request.pictures.method.value if Precision.INT8 in plan.values() else None,
+        method=asked.method.value if Precision.INT8 in plan.values() else None,
         images_sha256=pictures.sha256(),
         image_count=len(calibration),
         kept_high={name: stage.kept_float for name, stage in made.items() if stage.kept_float},
@@ -184,7 +183,7 @@ def _convert(
     return Converted(files, conversion, cost.to_dict())
 
 
-def _same_conversion(asked: PictureChoices, bundle: Bundle, conversion: Conversion | None) -> bool:
+def _same_conversion(asked: BuildOptions, bundle: Bundle, conversion: Conversion | None) -> bool:
     """Whether a conversion was made as it would be now; without pictures, any is good enough."""
     if conversion is None or not asked.images:
         return True
@@ -192,7 +191,7 @@ def _same_conversion(asked: PictureChoices, bundle: Bundle, conversion: Conversi
     return same_method and conversion.images_sha256 == _samples(asked, bundle).sha256()
 
 
-def _samples(asked: PictureChoices, bundle: Bundle) -> Samples:
+def _samples(asked: BuildOptions, bundle: Bundle) -> Samples:
     """The pictures that were named, or the built-in ones."""
     paths = expand_sources(asked.images) if asked.images else built_in_photos()
     return load_samples(paths, asked.annotations, bundle.manifest.class_names)
@@ -213,9 +212,9 @@ def _split(samples: Samples) -> tuple[Sequence[Sample], Sequence[Sample]]:
     return kept, samples.items[::_HELD_OUT_EVERY]
 
 
-def _settings(request: Request, progress: Progress) -> Int8Settings:
+def _settings(asked: BuildOptions, progress: Progress) -> Int8Settings:
     """How stages are quantised, with a bar for each step."""
-    on_cpu = request.build.backend is BackendChoice.ONNXRUNTIME
+    on_cpu = asked.backend is BackendChoice.ONNXRUNTIME
     bars: dict[str, TaskID] = {}
 
     def report(what: str, done: int, total: int) -> None:
@@ -224,4 +223,4 @@ def _settings(request: Request, progress: Progress) -> Int8Settings:
         progress.update(bars[what], completed=done, total=total)
 
     target = Int8Target.CPU if on_cpu else Int8Target.TENSORRT
-    return Int8Settings(target=target, method=request.pictures.method, progress=report)
+    return Int8Settings(target=target, method=asked.method, progress=report)

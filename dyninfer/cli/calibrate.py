@@ -46,12 +46,11 @@ class CertificateOptions:
     """What is to be certified."""
 
     risk: Annotated[
-        float | None,
-        typer.Option("--risk", help="Certify a threshold whose expected loss is at most this."),
+        float | None, typer.Option(help="Certify a threshold whose expected loss is at most this.")
     ] = None
-    confidence: Annotated[
-        float, typer.Option("--confidence", help="Probability that the certificate holds.")
-    ] = 0.95
+    confidence: Annotated[float, typer.Option(help="Probability that the certificate holds.")] = (
+        0.95
+    )
 
     def check(self) -> None:
         """Refuse at once what could certify nothing.

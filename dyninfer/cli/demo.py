@@ -16,7 +16,7 @@ from dyninfer.cli.calibrate import run_calibration
 from dyninfer.cli.common import built_in_photos, progress_bar, stdout
 from dyninfer.cli.evaluate import quality_lines
 from dyninfer.cli.export import DYNAMICDET_STAGES, export_with_progress
-from dyninfer.cli.verify import check_bundle
+from dyninfer.cli.verify import conclude, run_verification
 from dyninfer.demo import EMBEDDED_CHECKPOINT, pages
 from dyninfer.demo.scenes import ANNOTATIONS_FILE, CLASS_NAMES, SceneSource, write_scene_files
 from dyninfer.errors import MissingExtra
@@ -47,9 +47,7 @@ def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the bundle and the pictures.")
     ] = Path("demo-output"),
-    scenes: Annotated[
-        int, typer.Option("--scenes", min=20, help="Held-out scenes to measure on.")
-    ] = 300,
+    scenes: Annotated[int, typer.Option(min=20, help="Held-out scenes to measure on.")] = 300,
 ) -> None:
     """Export, verify, calibrate and run the embedded model on scenes it has never seen.
 
@@ -91,7 +89,8 @@ def _export(bundle: Path) -> None:
     options = DynamicDetOptions((192, 192), names, licence="Apache-2.0", overwrite=True)
     export_with_progress(DYNAMICDET, checkpoint, bundle, options, DYNAMICDET_STAGES)
     stdout.print("2. verifying every stage and route against PyTorch")
-    check_bundle(bundle, [checkpoint], None, built_in_photos(), random_tensors=4)
+    parity = run_verification(bundle, [checkpoint], None, built_in_photos(), random_tensors=4)
+    conclude(bundle, parity)
 
 
 def _calibrate(detector: Detector, folder: Path) -> None:

@@ -17,7 +17,7 @@ from dyninfer.cli.common import built_in_photos, parse_image_size, progress_bar,
 from dyninfer.cli.detector_options import NamedDetectors, gather_sources
 from dyninfer.cli.info import print_bundle
 from dyninfer.cli.options import with_option_groups
-from dyninfer.cli.verify import check_bundle
+from dyninfer.cli.verify import conclude, run_verification
 from dyninfer.exporters.cascade.options import ClassList
 from dyninfer.exporters.extras import require_export_extra
 
@@ -48,7 +48,7 @@ class WritingOptions:
         typer.Option("--output", "-o", help="The bundle to write; its source's name with .dyn."),
     ] = None
     licence: Annotated[
-        str | None, typer.Option("--licence", help="Licence of the weights, for the manifest.")
+        str | None, typer.Option(help="Licence of the weights, for the manifest.")
     ] = None
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")
@@ -77,10 +77,9 @@ def cascade(
     ] = None,
     *,
     classes: Annotated[
-        ClassList,
-        typer.Option("--classes", help="The last detector's classes, those that all have, or all."),
+        ClassList, typer.Option(help="The last detector's classes, those that all have, or all.")
     ] = ClassList.LAST,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the bundle.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the bundle.")] = None,
     writing: WritingOptions,
     named: NamedDetectors,  # type: ignore[valid-type]  # made of a table
 ) -> None:
@@ -126,13 +125,11 @@ def dynamicdet(
     class_names: Annotated[
         Path | None,
         typer.Option(
-            "--class-names",
             help="A text file, one name per line, or a data set's YAML; COCO's names for 80.",
         ),
     ] = None,
     config: Annotated[
-        Path | None,
-        typer.Option("--config", help="The YAML of a model with a topology of its own."),
+        Path | None, typer.Option(help="The YAML of a model with a topology of its own.")
     ] = None,
     *,
     writing: WritingOptions,
@@ -179,7 +176,7 @@ def _check(
             r'pip install "dyninfer\[cpu]", then dyninfer verify'
         )
         return
-    check_bundle(bundle, sources, config, photos, random_tensors=2)
+    conclude(bundle, run_verification(bundle, sources, config, photos, random_tensors=2))
 
 
 def _show(target: Path, next_command: str) -> None:

@@ -49,19 +49,14 @@ class FitChoices:
     features: Annotated[
         Features,
         typer.Option(
-            "--features",
             help="What it reads: detections of the exit, or averages of its features.",
         ),
     ] = Features.AUTO
     augment: Annotated[
-        int, typer.Option("--augment", min=0, max=200, help="Further views of every picture.")
+        int, typer.Option(min=0, max=200, help="Further views of every picture.")
     ] = 12
-    folds: Annotated[
-        int, typer.Option("--folds", min=2, max=20, help="Parts of the cross-validation.")
-    ] = 5
-    seeds: Annotated[
-        int, typer.Option("--seeds", min=2, max=200, help="Repetitions of it, split anew.")
-    ] = 20
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Parts of the cross-validation.")] = 5
+    seeds: Annotated[int, typer.Option(min=2, max=200, help="Repetitions of it, split anew.")] = 20
 
 
 @dataclass(frozen=True)

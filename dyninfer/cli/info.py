@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 
@@ -31,10 +30,13 @@ def info(bundle: BundleArgument, json_output: JsonOption = False) -> None:
         print_bundle(bundle)
         return
     opened = Bundle.open(bundle, check_calibration=False)
-    unusable = _unusable_calibration(opened)
+    manifest, (calibration, unusable) = opened.manifest, _calibration_of(opened)
     if unusable:
         warn(unusable)
-    manifest = opened.manifest
+    shown = calibration and {
+        **calibration.model_dump(mode="json", exclude={"easiness", "losses", "exit_ms"}),
+        "fits_stages": _calibration_fits(opened, calibration),
+    }
     document = manifest.model_dump(mode="json") | {
         "roles": manifest.roles,
         "defaults": {
@@ -42,7 +44,7 @@ def info(bundle: BundleArgument, json_output: JsonOption = False) -> None:
             "evaluation": asdict(manifest.evaluation_options),
         },
         "parity": opened.parity(),
-        "calibration": None if unusable else _calibration_document(opened),
+        "calibration": shown,
         "builds": [
             {"folder": path.name, **build.model_dump(mode="json")}
             for path, build in list_builds(opened)[0].items()
@@ -150,28 +152,18 @@ def _calibration_fits(bundle: Bundle, calibration: Calibration) -> bool:
     return dict(calibration.engine.stages_sha256) in [source_hashes(bundle.manifest), *built]
 
 
-def _unusable_calibration(bundle: Bundle) -> str | None:
-    """Why the calibration cannot be used at all, or None; the rest of the bundle still can."""
+def _calibration_of(bundle: Bundle) -> tuple[Calibration | None, str]:
+    """The calibration, if there is one, and why it cannot be used; the rest of the bundle can."""
     try:
-        bundle.calibration()
+        return bundle.calibration(), ""
     except BundleError as error:
-        return str(error)
-    return None
-
-
-def _calibration_document(bundle: Bundle) -> dict[str, Any] | None:
-    """The calibration without its one value for every picture."""
-    calibration = bundle.calibration()
-    if calibration is None:
-        return None
-    document = calibration.model_dump(mode="json", exclude={"easiness", "losses", "exit_ms"})
-    return {**document, "fits_stages": _calibration_fits(bundle, calibration)}
+        return None, str(error)
 
 
 def _calibration_line(bundle: Bundle) -> str:
-    if unusable := _unusable_calibration(bundle):
+    manifest, (calibration, unusable) = bundle.manifest, _calibration_of(bundle)
+    if unusable:
         return f"[yellow]{escape(unusable)}[/yellow]"
-    manifest, calibration = bundle.manifest, bundle.calibration()
     if calibration is None:
         if len(manifest.ways) > 1 and not manifest.routed:
             return "no router yet: dyninfer fit-router trains one"

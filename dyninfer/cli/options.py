@@ -49,8 +49,7 @@ class EngineOptions(EngineChoice):
         typer.Option(help="cpu, or cuda:0 for the first GPU; the backend's own if absent."),
     ] = None
     backend: Annotated[
-        str | None,
-        typer.Option(help="onnxruntime, tensorrt or tensorrt-rtx; the first if absent."),
+        str | None, typer.Option(help="onnxruntime, tensorrt or tensorrt-rtx; the first if absent.")
     ] = None
     provider: ProviderOption = None
     precision: Annotated[

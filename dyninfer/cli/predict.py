@@ -41,7 +41,7 @@ class DetectionOptions:
     ] = None
     iou: Annotated[
         float | None,
-        typer.Option("--iou", min=0.0, max=1.0, help="Overlap that suppresses a box; likewise."),
+        typer.Option(min=0.0, max=1.0, help="Overlap that suppresses a box; likewise."),
     ] = None
 
     def options(self, manifest: Manifest) -> Options:

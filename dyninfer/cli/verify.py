@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,8 +36,7 @@ def verify(
         ),
     ] = None,
     config: Annotated[
-        Path | None,
-        typer.Option("--config", help="The YAML that was given to the export, if any."),
+        Path | None, typer.Option(help="The YAML that was given to the export, if any.")
     ] = None,
     images: Annotated[
         list[Path] | None,
@@ -61,36 +59,17 @@ def verify(
     """
     require_export_extra()
     photos = expand_sources(images) if images else built_in_photos()
-    parity = _run(
+    parity = run_verification(
         bundle, source or (), config, photos, random_tensors, device=device, provider=provider
     )
     if json_output:
-        opened = Bundle.read(bundle)
-        stdout.print_json(json.dumps(opened.parity()))
+        stdout.print_json(data=Bundle.read(bundle).parity())
     else:
         _print_table(parity)
-        _print_summary(parity)
-    _refuse_disparity(bundle, parity)
+    conclude(bundle, parity, tell=not json_output)
 
 
-def check_bundle(
-    bundle: Path,
-    sources: Sequence[Path],
-    config: Path | None,
-    photos: Sequence[Path],
-    random_tensors: int,
-) -> None:
-    """Verify a bundle that was just made, and say in a line how that went.
-
-    Raises:
-        VerificationError: something is beyond its tolerance.
-    """
-    parity = _run(bundle, sources, config, photos, random_tensors)
-    _print_summary(parity)
-    _refuse_disparity(bundle, parity)
-
-
-def _run(
+def run_verification(
     path: Path,
     sources: Sequence[Path],
     config: Path | None,
@@ -125,8 +104,18 @@ def _run(
     return parity
 
 
-def _refuse_disparity(bundle: Path, parity: Parity) -> None:
-    """Raise VerificationError, naming what is beyond its tolerance, unless all is within."""
+def conclude(bundle: Path, parity: Parity, *, tell: bool = True) -> None:
+    """Print one line: passed or not, on what, and how many decisions flip.
+
+    Raises:
+        VerificationError: something is beyond its tolerance; the message names it.
+    """
+    if tell:
+        verdict = "[green]passed[/green]" if parity.passed else "[red]failed[/red]"
+        stdout.print(
+            f"verification {verdict}: {parity.photos} photos and {parity.random_tensors} random "
+            f"tensors on {parity.backend} ({parity.device}); {'; '.join(_decisions(parity))}"
+        )
     failed = [f"{check.where} {check.tensor}" for check in parity.checks if not check.passed]
     if failed:
         raise VerificationError(
@@ -152,15 +141,6 @@ def _print_table(parity: Parity) -> None:
     print_table(make_table(title, *columns, column("", verdicts, words=True)), stdout)
     if rounded:
         stdout.print("rounding: how far the source in float32 is from itself in float64")
-
-
-def _print_summary(parity: Parity) -> None:
-    """One line: passed or not, on what, and how many decisions flip."""
-    verdict = "[green]passed[/green]" if parity.passed else "[red]failed[/red]"
-    stdout.print(
-        f"verification {verdict}: {parity.photos} photos and {parity.random_tensors} random "
-        f"tensors on {parity.backend} ({parity.device}); {'; '.join(_decisions(parity))}"
-    )
 
 
 def _decisions(parity: Parity) -> list[str]:
