@@ -67,13 +67,14 @@ def load_sealed(
         payload: Any = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not valid JSON ({error}); {remedy}") from None
-    version = payload.get("schema_version") if isinstance(payload, dict) else None
+    document: dict[str, Any] = payload if isinstance(payload, dict) else {}
+    version = document.get("schema_version")
     if latest is not None and isinstance(version, int) and version > latest:
         raise BundleError(
             f"{path} was written by a newer dyninfer (schema {version}, this one reads up to "
             f"{latest}): upgrade dyninfer"
         )
-    seal = payload.pop(SEAL, None) if isinstance(payload, dict) else None
+    seal = document.pop(SEAL, None)
     if not isinstance(seal, str) or len(seal) != len(_BLANK):
         raise BundleError(f"{path} carries no seal, so dyninfer did not write it; {remedy}")
     head, _, tail = raw.rpartition(seal.encode())
@@ -82,8 +83,7 @@ def load_sealed(
             f"{path} was changed after it was written (its seal does not match); "
             f"{remedy} instead of editing it"
         )
-    assert isinstance(payload, dict)
-    return payload
+    return document
 
 
 def read_sealed(path: Path, model: type[ModelT], remedy: str, latest: int) -> ModelT:

@@ -90,7 +90,7 @@ class EasinessWindow:
     """The latest images. Not safe for threads: its owner holds a lock."""
 
     def __init__(self, size: int) -> None:
-        self._images: deque[tuple[float, float, float]] = deque(maxlen=size)
+        self._images: deque[tuple[float | None, bool, float | None]] = deque(maxlen=size)
         self.clear = self._images.clear
 
     def __len__(self) -> int:
@@ -101,11 +101,8 @@ class EasinessWindow:
         """Whether the next image replaces another."""
         return len(self) == self._images.maxlen
 
-    def add(self, easiness: float, hard: float, expected: float) -> None:
-        """Take an image in: what the router said, and 1 where it reached the last exit, else 0.
-
-        ``expected`` is the hard share that the policy was expected to have, NaN if unknown.
-        """
+    def add(self, easiness: float | None, hard: bool, expected: float | None) -> None:
+        """Take an image in: its easiness, whether it was hard, and the hard share expected then."""
         self._images.append((easiness, hard, expected))
 
     @property

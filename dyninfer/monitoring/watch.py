@@ -73,18 +73,19 @@ class Watch:
         options: Options,
     ) -> None:
         """Take in what was answered to a batch, in order; audited images are copied."""
-        alarms, chosen = [], []
+        alarms: list[Alarm] = []
+        jobs: list[AuditJob] = []
         with self._lock:
             self._expect(policy)
             for image, detections in zip(images, found, strict=True):
                 self._add(detections)
                 if self._chooses(detections):
                     share = 1 - (self._window.hard_share or 0.0)
-                    chosen.append((image, detections, share, self._outlook))
+                    jobs.append(AuditJob(image, detections, options, share, self._outlook))
                 alarms += self._look()
-        for image, detections, share, outlook in chosen:
+        for job in jobs:
             if self.auditor:
-                self.auditor.offer(AuditJob(image, detections, options, share, outlook))
+                self.auditor.offer(job)
         deliver(alarms, self._on_alarm)
 
     def _expect(self, policy: Policy) -> None:
@@ -103,14 +104,9 @@ class Watch:
     def _add(self, found: Answer) -> None:
         self._images += 1
         self._since_look += 1
-        easiness = np.nan if found.easiness is None else found.easiness
         self._nan_images += found.easiness is None
         expected = self._outlook.hard_share if self._outlook else None
-        self._window.add(
-            easiness,
-            float(found.exit_index == self._exits - 1),
-            np.nan if expected is None else expected,
-        )
+        self._window.add(found.easiness, found.exit_index == self._exits - 1, expected)
 
     def _chooses(self, found: Answer) -> bool:
         """Draw whether an image that left early is audited."""
@@ -133,7 +129,7 @@ class Watch:
         """The first window is what later ones are compared with; for two exits only."""
         count = len(self._window)
         source = f"the first {count} images, for want of a calibration"
-        self._reference = Reference(source, self._window.easiness[None].copy())
+        self._reference = Reference(source, self._window.easiness[None])
         logger.info("easiness is compared with that of %s", source)
         self._window.clear()
         self._since_look = 0

@@ -32,10 +32,8 @@ _ROUNDING = 1e-9
 class Goal(Protocol):
     """Something to hold, that a calibration turns into a policy."""
 
-    @property
-    def needs_times(self) -> bool:
-        """Whether the calibration's milliseconds must be those of this processor."""
-        ...
+    needs_times: ClassVar[bool]
+    """Whether the calibration's milliseconds must be those of this processor."""
 
     def resolve(self, calibration: Calibration, /) -> Policy:
         """The policy that holds it.
@@ -43,7 +41,6 @@ class Goal(Protocol):
         Raises:
             PolicyError: it cannot be held, by the calibration's figures, or they are missing.
         """
-        ...
 
 
 def describe_setting(asked: Policy | Goal, active: Policy) -> str:
