@@ -136,7 +136,7 @@ def _print_build(opened: OpenBuild) -> None:
         seconds = (f"{stage.build_seconds:.1f}" for stage in build.stages.values())
         columns.append(column("seconds", seconds))
     print_table(make_table("", *columns), stdout)
-    stdout.print(escape(describe_build(build)))
+    stdout.print(escape(_describe(build)))
     parity = opened.parity()
     if parity is not None:
         _print_cost(parity)
@@ -166,7 +166,7 @@ def _print_cost(parity: Mapping[str, Any]) -> None:
         )
 
 
-def describe_build(build: Build) -> str:
+def _describe(build: Build) -> str:
     """A build in one line."""
     spec = build.spec
     parts = [f"{spec.backend} {spec.library_version or ''}".strip()]
@@ -187,7 +187,7 @@ def builds_table(builds: Mapping[Path, Build]) -> Table:
     return make_table(
         "Builds",
         column("fingerprint", (folder.name for folder in builds)),
-        column("what", map(describe_build, builds.values()), words=True),
+        column("what", map(_describe, builds.values()), words=True),
         column("size", (f"{sum(f.size for f in made) / 1e6:.1f} MB" for made in files)),
     )
 

@@ -116,11 +116,7 @@ class BuildOptions:
     )
 
     def refuse_engine_options(self) -> None:
-        """Refuse what was said of engines, but for the batch, where none is built.
-
-        Raises:
-            typer.BadParameter: something was given; the message names it.
-        """
+        """Refuse what was said of engines, but for the batch, where none is built."""
         of_engines = (
             "for_",
             "workspace",

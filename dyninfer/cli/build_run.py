@@ -43,11 +43,7 @@ _ENOUGH_TO_HOLD_OUT = 10
 
 
 def plan_build(path: Path, asked: BuildOptions) -> tuple[Bundle, Builder, BuildSpec]:
-    """Which build is wanted, and who makes it; checked as far as it can be before any work.
-
-    Raises:
-        DyninferError: bundle, library and GPU do not allow it.
-    """
+    """Which build is wanted, and who makes it; checked as far as it can be before any work."""
     bundle = Bundle.open(path)
     precision = plan_precision(asked.precision, bundle.manifest)
     batch = BatchProfile.parse(asked.batch)
@@ -62,11 +58,7 @@ def plan_build(path: Path, asked: BuildOptions) -> tuple[Bundle, Builder, BuildS
 
 
 def run_build(path: Path, asked: BuildOptions) -> tuple[OpenBuild, bool]:
-    """The build that was asked for, and whether it is new.
-
-    Raises:
-        DyninferError: it cannot be made; nothing half-made stays behind.
-    """
+    """The build that was asked for, and whether it is new; nothing half-made stays behind."""
     bundle, builder, wanted = plan_build(path, asked)
     images = asked.images
     if not asked.force:

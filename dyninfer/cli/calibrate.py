@@ -53,11 +53,7 @@ class CertificateOptions:
     )
 
     def check(self) -> None:
-        """Refuse at once what could certify nothing.
-
-        Raises:
-            typer.BadParameter: one of them is out of range.
-        """
+        """Refuse at once what could certify nothing, as wrong usage."""
         if self.risk is None:
             return
         try:

@@ -31,7 +31,7 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 _VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
 
-def progress_bar(console: Console = stderr) -> Progress:
+def progress_bar() -> Progress:
     """A progress bar on stderr, so that stdout stays clean for results; none in a log file."""
     return Progress(
         SpinnerColumn(),
@@ -39,9 +39,9 @@ def progress_bar(console: Console = stderr) -> Progress:
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=console,
+        console=stderr,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not stderr.is_terminal,
     )
 
 

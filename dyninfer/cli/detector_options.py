@@ -44,11 +44,7 @@ class DetectorOption:
         return self.form
 
     def parse(self, path: str, text: str) -> Any:
-        """The value of an option of the detector at ``path``.
-
-        Raises:
-            typer.BadParameter: the text is none.
-        """
+        """The value of an option of the detector at ``path``; wrong usage where it is none."""
         if "|" not in self.metavar or text in self.metavar.split("|"):
             try:
                 return self.kind(text)

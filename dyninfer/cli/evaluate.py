@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,10 +44,11 @@ Measured = tuple[dict[str, Any], Samples, Callable[[], None]]
 SHOWN_EVERY = 2  # rows of the curve
 
 
-@with_option_groups
-def evaluate(
-    bundle: BundleArgument,
-    images: Annotated[list[Path], typer.Option("--images", "-i", help="Pictures or folders.")],
+@dataclass(frozen=True)
+class EvalRequest:
+    """What is measured, on which pictures."""
+
+    images: Annotated[list[Path], typer.Option("--images", "-i", help="Pictures or folders.")]
     annotations: Annotated[
         Path | None,
         typer.Option(
@@ -56,16 +57,22 @@ def evaluate(
             help="What is in them, as COCO JSON. Of a classifier also a CSV of file name,class; "
             "it may be left out where every picture lies in a folder named after its class.",
         ),
-    ] = None,
-    *,
-    speed: SpeedOption = None,
+    ] = None
+    speed: SpeedOption = None
     curve: Annotated[
         bool, typer.Option("--curve", help="All hard fractions, and how good the routing is.")
-    ] = False,
+    ] = False
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")
-    ] = None,
-    time_images: TimeImagesOption = DEFAULT_TIME_IMAGES,
+    ] = None
+    time_images: TimeImagesOption = DEFAULT_TIME_IMAGES
+
+
+@with_option_groups
+def evaluate(
+    bundle: BundleArgument,
+    *,
+    asked: EvalRequest,
     engine: EngineOptions,
     json_output: JsonOption = False,
 ) -> None:
@@ -76,28 +83,28 @@ def evaluate(
 
     Example: **dyninfer eval dy-yolov7.dyn --images val/ --annotations val.json --curve**
     """
-    if curve and speed is not None:
+    if asked.curve and asked.speed is not None:
         raise typer.BadParameter("give one of --speed and --curve")
-    policy = None if speed is None else read_speed(speed)
-    if output is not None:
-        check_output_file(output)
-    paths = expand_sources(images)
+    policy = None if asked.speed is None else read_speed(asked.speed)
+    if asked.output is not None:
+        check_output_file(asked.output)
+    paths = expand_sources(asked.images)
     with load(bundle, **asdict(engine)) as detector:
         if policy is not None:
             detector.policy = policy
         manifest = detector.manifest
-        samples = load_samples(paths, annotations, manifest.class_names, manifest.task)
-        if curve:
+        samples = load_samples(paths, asked.annotations, manifest.class_names, manifest.task)
+        if asked.curve:
             check_threshold(manifest, "no curve; leave --curve out")
         SCORING[manifest.task].check(samples, manifest.class_names)
-        measure = _measure_curve if curve else _measure_policy
-        document, read, show = measure(detector, samples, time_images)
+        measure = _measure_curve if asked.curve else _measure_policy
+        document, read, show = measure(detector, samples, asked.time_images)
     for line in read.warnings:
         warn(line)
-    if output is not None:
-        write_atomically(output, json.dumps(document, indent=2) + "\n")
+    if asked.output is not None:
+        write_atomically(asked.output, json.dumps(document, indent=2) + "\n")
     if json_output:
-        stdout.print_json(json.dumps(document))
+        stdout.print_json(data=document)
     else:
         show()
 

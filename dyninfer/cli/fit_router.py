@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from enum import Enum
@@ -43,25 +42,8 @@ class Features(str, Enum):
 
 
 @dataclass(frozen=True)
-class FitChoices:
-    """How routers are fitted."""
-
-    features: Annotated[
-        Features,
-        typer.Option(
-            help="What it reads: detections of the exit, or averages of its features.",
-        ),
-    ] = Features.AUTO
-    augment: Annotated[
-        int, typer.Option(min=0, max=200, help="Further views of every picture.")
-    ] = 12
-    folds: Annotated[int, typer.Option(min=2, max=20, help="Parts of the cross-validation.")] = 5
-    seeds: Annotated[int, typer.Option(min=2, max=200, help="Repetitions of it, split anew.")] = 20
-
-
-@dataclass(frozen=True)
-class PictureOptions:
-    """What routers are fitted on."""
+class FitRequest:
+    """What routers are fitted on, and how."""
 
     images: Annotated[
         list[Path],
@@ -75,23 +57,31 @@ class PictureOptions:
             help="What is in the pictures, in COCO's format; if absent, the last exit is believed.",
         ),
     ] = None
+    features: Annotated[
+        Features,
+        typer.Option(help="What it reads: detections of the exit, or averages of its features."),
+    ] = Features.AUTO
+    augment: Annotated[
+        int, typer.Option(min=0, max=200, help="Further views of every picture.")
+    ] = 12
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Parts of the cross-validation.")] = 5
+    seeds: Annotated[int, typer.Option(min=2, max=200, help="Repetitions of it, split anew.")] = 20
+    device: DeviceOption = "cpu"
+    provider: ProviderOption = None
 
 
 @with_option_groups
 def fit_router(
     bundle: BundleArgument,
     *,
-    pictures: PictureOptions,
+    asked: FitRequest,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The bundle to write; BUNDLE-routed.dyn if absent."),
     ] = None,
-    choices: FitChoices,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the new bundle if it exists.")
     ] = False,
-    device: DeviceOption = "cpu",
-    provider: ProviderOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Train a router for a cascade whose detectors stay as they are; writes a new bundle.
@@ -113,9 +103,9 @@ def fit_router(
             "choose another name with --output"
         )
     check_target(target, overwrite=overwrite)
-    fit = _run(bundle, pictures, choices, device, provider)
+    fit = _run(bundle, asked)
     if json_output:
-        stdout.print_json(json.dumps({**fit.record, "bundle": str(target)}))
+        stdout.print_json(data={**fit.record, "bundle": str(target)})
     else:
         print_comparison(fit)
     refuse_useless(fit)
@@ -130,18 +120,19 @@ def fit_router(
         )
 
 
-def _run(
-    path: Path, pictures: PictureOptions, choices: FitChoices, device: str, provider: str | None
-) -> RouterFit:
+def _run(path: Path, asked: FitRequest) -> RouterFit:
     from dyninfer.exporters.router.fit import FitOptions, check_cascade, check_count, fit_routers
     from dyninfer.exporters.router.model import FeatureKind
 
-    kind = FeatureKind(choices.features.value)
-    options = FitOptions(kind, choices.augment, choices.folds, choices.seeds)
-    paths = expand_sources(pictures.images)
-    with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
+    kind = FeatureKind(asked.features.value)
+    options = FitOptions(kind, asked.augment, asked.folds, asked.seeds)
+    paths = expand_sources(asked.images)
+    with (
+        progress_bar() as progress,
+        load(path, device=asked.device, provider=asked.provider) as detector,
+    ):
         check_cascade(detector)
-        samples = load_samples(paths, pictures.annotations, detector.class_names)
+        samples = load_samples(paths, asked.annotations, detector.class_names)
         task = progress.add_task("reading the pictures", total=len(samples.items))
         samples = only_readable(samples, lambda: progress.advance(task))
         for message in samples.warnings:

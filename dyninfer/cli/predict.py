@@ -45,11 +45,7 @@ class DetectionOptions:
     ] = None
 
     def options(self, manifest: Manifest) -> Options:
-        """The bundle's own options, with those that were given in place of its.
-
-        Raises:
-            InputError: the bundle finds no boxes, so that they have no meaning.
-        """
+        """The bundle's own options, with those that were given; refused where it finds no boxes."""
         own = manifest.use_options
         given = {name: value for name, value in asdict(self).items() if value is not None}
         if given and not isinstance(own, Postprocess):
