@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 
 from dyninfer.benchmarks.baselines.child import Child, ChildError
-from dyninfer.benchmarks.baselines.setup import Arrays, CallKind, Setup
+from dyninfer.benchmarks.baselines.setup import DYNINFER, Arrays, CallKind, Setup
 from dyninfer.benchmarks.latency.record import ContenderMemory
 from dyninfer.evaluation.interleaved import run_rounds, warm_up
 
@@ -89,24 +89,18 @@ class Worker(Child):
         with np.load(path) as arrays:
             return dict(arrays)
 
-    def peak_mib(self) -> float:
-        """Largest resident set so far."""
-        peak: float = self.ask({"memory": True})["peak_mib"]
-        return peak
-
 
 class Contest(ExitStack):
     """Opened contenders, of which some may drop out.
 
-    ``unavailable`` maps those that did to the reason in one line. The one whose name is
-    ``indispensable``, if any, may not: its failure ends the contest. A context manager.
+    ``unavailable`` maps those that did to the reason in one line. dyninfer may not: its failure
+    ends the contest. A context manager.
     """
 
-    def __init__(self, indispensable: str | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.workers: dict[str, Worker] = {}
         self.unavailable: dict[str, str] = {}
-        self._indispensable = indispensable
 
     def open(self, name: str, setup: Setup) -> None:
         """Start a contender; it drops out at once where it cannot be opened."""
@@ -120,12 +114,12 @@ class Contest(ExitStack):
         """Do something with a contender that drops out if that fails.
 
         Raises:
-            ChildError: it is the indispensable one.
+            ChildError: it is dyninfer.
         """
         try:
             action()
         except ChildError as error:
-            if name == self._indispensable:
+            if name == DYNINFER:
                 raise ChildError(f"{name} cannot be timed: {error}") from None
             self.unavailable[name] = str(error)
             self.workers.pop(name, None)
@@ -199,4 +193,5 @@ def measure_memory(name: str, setup: Setup, ways: int) -> ContenderMemory:
     with Worker(setup) as worker:
         for way in MEMORY_RUNS * [*range(ways)]:
             worker.run(way, CallKind.API)
-        return ContenderMemory(name, worker.load_ms, worker.loaded_mib, worker.peak_mib())
+        peak_mib = worker.ask({"memory": True})["peak_mib"]
+        return ContenderMemory(name, worker.load_ms, worker.loaded_mib, peak_mib)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from dyninfer.benchmarks.baselines.child import Child
 from dyninfer.benchmarks.baselines.contest import ContestTimes
 from dyninfer.benchmarks.baselines.setup import (
+    DYNINFER,
     NAMES,
     SINGLE_GRAPH,
     Arrays,
@@ -34,7 +35,6 @@ from dyninfer.runtime.engine_choice import EngineChoice
 from dyninfer.types import Float32Array
 
 GRAPH_MODULE = "dyninfer.benchmarks.baselines.single_graph"
-DYNINFER = "dyninfer"
 TOLERANCE = 1e-3
 """Float32 rounding through a hundred layers, in another order, stays a tenth of this below the
 largest value (the exports' own verification has seen 1e-4); a wrong route or weight is far above.

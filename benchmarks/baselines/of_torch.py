@@ -6,7 +6,6 @@ In float32, or in half precision on a GPU where the bundle's engines are fp16.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +20,6 @@ from dyninfer.exporters.extras import require_export_extra
 from dyninfer.runtime.executor import execute
 from dyninfer.runtime.plan import plan
 from dyninfer.types import Int64Array
-
-COMPILERS = ("g++", "clang++", "c++")
 
 
 class TorchContender(Contender):
@@ -59,7 +56,6 @@ class TorchContender(Contender):
     def _compile(self) -> None:
         import torch
 
-        check_compiler(self._device.type)
         self._modules = {name: torch.compile(module) for name, module in self._modules.items()}
         start = time.perf_counter()
         for way in range(len(self._manifest.ways)):
@@ -126,16 +122,3 @@ def _modules(setup: Setup, bundle: Bundle) -> tuple[Mapping[str, Any], str]:
 def use_half(precision: str | None, device_type: str) -> bool:
     """Whether PyTorch runs in half precision; on a CPU that would only slow it down."""
     return precision == "fp16" and device_type == "cuda"
-
-
-def check_compiler(device_type: str) -> None:
-    """Refuse to compile for a CPU where there is no C++ compiler.
-
-    Raises:
-        BackendUnavailable: with what was looked for.
-    """
-    wanted = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
-    if device_type == "cpu" and not any(map(shutil.which, wanted)):
-        raise BackendUnavailable(
-            f"torch.compile needs a C++ compiler on a CPU ({', '.join(wanted)} not found)"
-        )

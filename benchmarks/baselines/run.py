@@ -17,7 +17,6 @@ from dyninfer.benchmarks.baselines.contest import (
     measure_memory,
 )
 from dyninfer.benchmarks.baselines.contestants import (
-    DYNINFER,
     TOLERANCE,
     Contestants,
     labels_of,
@@ -25,7 +24,7 @@ from dyninfer.benchmarks.baselines.contestants import (
     ratios_of,
     times_of,
 )
-from dyninfer.benchmarks.baselines.setup import Arrays, Kind, Setup, check_names
+from dyninfer.benchmarks.baselines.setup import DYNINFER, Arrays, Kind, Setup, check_names
 from dyninfer.benchmarks.latency.record import Baselines, ContenderMemory
 from dyninfer.builds.spec import plan_precision
 from dyninfer.bundle.folder import Bundle
@@ -125,7 +124,7 @@ class _Run:
         )
 
     def _time_all(self) -> list[ContestTimes]:
-        with Contest(DYNINFER) as contest:
+        with Contest() as contest:
             for number, (name, setup) in enumerate(self.chosen.items()):
                 self.progress(f"opening {name}", number, len(self.chosen))
                 contest.open(name, setup)

@@ -25,6 +25,7 @@ FORCING_BIAS = 1e9
 """What makes a chooser's score the largest."""
 
 
+DYNINFER = "dyninfer"
 SINGLE_GRAPH = "single-graph-if"
 LAST_EXIT = "always-last-exit"
 IN_PYTORCH = frozenset({"pytorch-eager", "pytorch-folded", "torch-compile"})

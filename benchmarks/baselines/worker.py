@@ -53,7 +53,7 @@ class Runner:
     """Runs the contender and keeps the functions that were prepared."""
 
     def __init__(self, contender: Contender) -> None:
-        self._contender = contender
+        self.contender = contender
         self._prepared: dict[tuple[int, CallKind], Action] = {}
         self._cpu_ns_after_run = 0
 
@@ -68,7 +68,7 @@ class Runner:
         ran_before = bool(self._prepared)
         idle_ns = time.process_time_ns() - self._cpu_ns_after_run if ran_before else 0
         if (way, call) not in self._prepared:
-            self._prepared[way, call] = self._contender.action(way, call)
+            self._prepared[way, call] = self.contender.action(way, call)
         action = self._prepared[way, call]
         if wake:
             action()
@@ -79,11 +79,6 @@ class Runner:
             times_ns.append(time.perf_counter_ns() - start)
         self._cpu_ns_after_run = time.process_time_ns()
         return {"ms": median(times_ns) / NS_PER_MS, "idle_cpu_ms": idle_ns / NS_PER_MS}
-
-    def write_outputs(self, way: int, path: str) -> dict[str, float]:
-        """Run once and save what was found."""
-        np.savez(path, **self._contender.outputs(way))  # type: ignore[arg-type]  # any arrays
-        return {}
 
 
 class Handler:
@@ -101,7 +96,9 @@ class Handler:
             return {"peak_mib": peak_memory_mib()}
         way: int = command["way"]
         if "outputs" in command:
-            return self._runner.write_outputs(way, command["outputs"])
+            found = self._runner.contender.outputs(way)
+            np.savez(command["outputs"], **found)  # type: ignore[arg-type]  # any arrays
+            return {}
         return self._runner.run(
             way, CallKind(command["call"]), command["calls"], wake=command["wake"]
         )

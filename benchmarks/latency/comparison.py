@@ -59,7 +59,6 @@ class ScenarioChange:
     """A scenario that both records have.
 
     Attributes:
-        scenario: which.
         latency: median milliseconds of a call: of the rounds' medians, their median.
         throughput: images a second: above 1 is better. None at a fixed rate, which sets it.
         adjusted: ratio of the median latency over the yardstick's; None without a yardstick.
@@ -109,12 +108,8 @@ class RecordComparison:
     Attributes:
         tolerance: changes up to this share are let pass.
         confidence: of intervals, and against any false alarm at all.
-        differences: between the records beside their times.
-        scenarios: that both have.
-        only_old: scenarios that the new record lacks.
-        only_new: scenarios that the old record lacks.
+        scenarios: that both have; ``only_old`` and ``only_new`` that one of them lacks.
         yardstick: the fixed computation's time; None where the records have different ones.
-        peak_memory_mib: old and new.
         baselines: ratios that both records have.
         too_few_rounds: whether no change however large could have been significant.
         rounds_needed: of both records, for a change to be significant at all; None where no number

@@ -124,7 +124,9 @@ def joules_by_exit(shares: Sequence[Sequence[float]], joules: Sequence[float]) -
         raise InputError("no slice was of single images")
     mixtures, energies = np.asarray(shares, np.float64), np.asarray(joules, np.float64)
     exits = mixtures.shape[1]
-    if len(energies) < exits or _weakest(mixtures) < LEAST_SINGULAR_VALUE:
+    # as if there were as many slices as exits: repeats add nothing
+    weakest = np.linalg.svd(mixtures, compute_uv=False)[-1] / np.sqrt(len(energies) / exits)
+    if len(energies) < exits or weakest < LEAST_SINGULAR_VALUE:
         unseen = [str(index) for index in range(exits) if not mixtures[:, index].any()]
         raise InputError(
             f"{len(energies)} slices do not tell {exits} exits apart"
@@ -132,9 +134,3 @@ def joules_by_exit(shares: Sequence[Sequence[float]], joules: Sequence[float]) -
             + f": measure at least {exits} mixtures that differ by a tenth or more"
         )
     return tuple(nonnegative_least_squares(mixtures, energies).tolist())
-
-
-def _weakest(mixtures: np.ndarray) -> float:
-    """Smallest singular value, as if there were as many slices as exits: repeats add nothing."""
-    slices, exits = mixtures.shape
-    return float(np.linalg.svd(mixtures, compute_uv=False)[-1] / np.sqrt(slices / exits))

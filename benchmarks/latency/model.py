@@ -9,7 +9,7 @@ of the total count.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def fit(
     Raises:
         TooFewScenarios: there are not two hard fractions, or with one way two batch sizes.
     """
-    plain = [r for r in results if _is_plain(r)]
+    plain = [r for r in results if replace(r.scenario, batch=1).is_plain]
     names = manifest.way_names
     routed = [r for r in plain if r.scenario.as_routed]
     fitter = _Fitter(manifest, tuple(r for r in plain if _of_the_ends(r, names)))
@@ -67,7 +67,8 @@ def fit(
     if len(names) == 2:
         checks += [_compare(r, steps, RowSpread.RANDOM, held_out=True) for r in routed]
     judged = [check for check in checks if check.held_out] or checks
-    noise = {r.scenario: _half_width(r) for r in plain}
+    means = {r.scenario: r.ms_per_image for r in plain}
+    noise = {s: (mean.high - mean.low) / 2 / mean.value for s, mean in means.items()}
     batches = sorted({r.scenario.batch for r in fitter.results}) if len(names) > 1 else []
     return LatencyModel(
         steps=steps,
@@ -110,13 +111,12 @@ class _Fitter:
         weights = np.array([1 / r.ms_per_image.value for r in self.results])
         fullest_first = sorted(self.results, key=lambda r: -len(r.spans))  # has them all in order
         names = dict.fromkeys(span.name for r in fullest_first for span in r.spans)
-        return tuple(
-            step
-            for name in names
-            for step in fit_span(
-                name, self._parts(name), chances, np.array(_ms(name, self.results)), weights
-            )
-        )
+        found: list[StepCost] = []
+        spent = [{s.name: s.ms_per_image.value for s in r.spans} for r in self.results]
+        for name in names:
+            ms = np.array([by_name.get(name, 0.0) for by_name in spent])
+            found += fit_span(name, self._parts(name), chances, ms, weights)
+        return tuple(found)
 
     def _parts(self, name: str) -> tuple[RunsFor, ...]:
         """The kinds of rows whose numbers a span's time depends on."""
@@ -144,29 +144,14 @@ class _Fitter:
         return _compare(result, without, RowSpread.EVEN, held_out=True)
 
 
-def _is_plain(result: ScenarioResult) -> bool:
-    scenario = result.scenario
-    return scenario.concurrency == 1 and scenario.rate_per_s is None and not scenario.decode
-
-
 def _of_the_ends(result: ScenarioResult, ways: Sequence[str]) -> bool:
     """Whether it is known that its images took the first way or the last, and how many."""
     scenario = result.scenario
     return scenario.hard_fraction is not None or scenario.way in (ways[0], ways[-1])
 
 
-def _half_width(result: ScenarioResult) -> float:
-    """Half of the interval of the mean, relative to it."""
-    mean = result.ms_per_image
-    return (mean.high - mean.low) / 2 / mean.value
-
-
 def _key(result: ScenarioResult) -> tuple[int, float]:
     return result.scenario.batch, result.hard_fraction
-
-
-def _ms(name: str, results: Sequence[ScenarioResult]) -> list[float]:
-    return [sum(span.ms_per_image.value for span in r.spans if span.name == name) for r in results]
 
 
 def _told_by_share(stage: str, results: Sequence[ScenarioResult]) -> RunsFor:

@@ -36,13 +36,11 @@ def read_record(path: Path) -> BenchRecord:
         InputError: the file is missing, comes from a later dyninfer, or is not such a record.
     """
     try:
-        data = path.read_bytes()
+        payload = _printable(json.loads(path.read_bytes()))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        payload = _printable(json.loads(data))
-    except (ValueError, RecursionError):
-        payload = None  # validation tells what is wrong
+    except (ValueError, RecursionError) as error:
+        raise _no_record(path, f"Invalid JSON: {error}") from None
     version = payload.get("schema_version") if isinstance(payload, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:  # whatever else is in it
         raise InputError(
@@ -51,21 +49,20 @@ def read_record(path: Path) -> BenchRecord:
         )
     if version == 1:
         raise InputError(f"{path} was made by an older dyninfer; measure again")
-    adapter = TypeAdapter(BenchRecord)
     try:
-        record = (
-            adapter.validate_json(data) if payload is None else adapter.validate_python(payload)
-        )
+        record = TypeAdapter(BenchRecord).validate_python(payload)
     except ValidationError as error:
-        problem = _printable(first_problem(error))
-    else:
-        problem = _misfit(record)
-    if problem:
-        raise InputError(
-            f"{path} is not a record of dyninfer bench: {problem}; "
-            "expected what dyninfer bench --output wrote"
-        )
+        raise _no_record(path, _printable(first_problem(error))) from None
+    if problem := _misfit(record):
+        raise _no_record(path, problem)
     return record
+
+
+def _no_record(path: Path, problem: str) -> InputError:
+    return InputError(
+        f"{path} is not a record of dyninfer bench: {problem}; "
+        "expected what dyninfer bench --output wrote"
+    )
 
 
 def _misfit(record: BenchRecord) -> str:

@@ -10,15 +10,15 @@ from functools import partial
 
 import numpy as np
 
-from dyninfer.benchmarks.latency.effort import (
+from dyninfer.benchmarks.latency.pictures import BenchPictures
+from dyninfer.benchmarks.latency.record import Yardstick
+from dyninfer.benchmarks.latency.request import (
     LONG_PERIOD,
     Effort,
     calls_by_round,
     planned_calls,
     warm_up,
 )
-from dyninfer.benchmarks.latency.pictures import BenchPictures
-from dyninfer.benchmarks.latency.record import Yardstick
 from dyninfer.benchmarks.latency.scenario_record import Scenario, WarmUp
 from dyninfer.benchmarks.latency.scenarios import ForcedHard, ForcedWay, calls_in_period
 from dyninfer.benchmarks.latency.slices import MS_PER_S, Slice, frozen_garbage, run_slice
@@ -157,14 +157,12 @@ class YardstickTimer:
         self._right = rng.random((PRODUCTS, SIDE, SIDE), np.float32)
         self._product = np.empty_like(self._left)
 
-    def run_ms(self) -> float:
-        """Milliseconds of one computation."""
-        start = time.perf_counter_ns()
-        np.matmul(self._left, self._right, out=self._product)
-        float(self._product.sum())
-        return (time.perf_counter_ns() - start) / 1e6
-
     def median_ms(self) -> float:
         """Median of a few, after one that does not count."""
-        self.run_ms()
-        return statistics.median(self.run_ms() for _ in range(REPEATS))
+        times_ms = []
+        for _ in range(1 + REPEATS):
+            start = time.perf_counter_ns()
+            np.matmul(self._left, self._right, out=self._product)
+            float(self._product.sum())
+            times_ms.append((time.perf_counter_ns() - start) / 1e6)
+        return statistics.median(times_ms[1:])

@@ -22,7 +22,7 @@ from dyninfer.benchmarks.latency.record import (
     StageInfo,
     Yardstick,
 )
-from dyninfer.benchmarks.latency.request import LEAST_ROUNDS, BaselineRequest, BenchRequest
+from dyninfer.benchmarks.latency.request import LEAST_PAIRS, BaselineRequest, BenchRequest
 from dyninfer.benchmarks.latency.rounds import measure_rounds
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.scenarios import make_scenarios
@@ -213,7 +213,7 @@ def rounds_of_comparison(
     ways = len(results[0].exits) if results else 1
     calls = 2 * ways * (1 + len(asked.names))
     fitting = seconds * MS_PER_S / (calls * slowest_ms) if slowest_ms else asked.rounds
-    return min(asked.rounds, max(LEAST_ROUNDS, int(fitting)))
+    return min(asked.rounds, max(LEAST_PAIRS, int(fitting)))
 
 
 def _reason_of(error: BaseException) -> str:

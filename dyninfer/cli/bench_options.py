@@ -25,9 +25,8 @@ from dyninfer.exporters.sources import find_sources
 from dyninfer.images.spec import MAX_SIDE
 
 if TYPE_CHECKING:
-    from dyninfer.benchmarks.latency.effort import Effort
     from dyninfer.benchmarks.latency.pictures import BenchPictures
-    from dyninfer.benchmarks.latency.request import BaselineRequest
+    from dyninfer.benchmarks.latency.request import BaselineRequest, Effort
     from dyninfer.benchmarks.latency.scenarios import Choices
 
 MOST = 4096
@@ -110,7 +109,7 @@ def make_choices(asked: ScenarioOptions, *, as_routed: bool) -> Choices:
 
 def make_effort(asked: EffortOptions) -> Effort:
     """How long to measure: what was given, else what suits the mode."""
-    from dyninfer.benchmarks.latency.effort import Effort
+    from dyninfer.benchmarks.latency.request import Effort
 
     usual = (
         Effort(seconds=0.6, rounds=5, min_calls=3, warm_up_seconds=0.8, idle_seconds=0.5)
@@ -160,12 +159,12 @@ def choose_baselines(
 
     No more rounds are taken than of the bundle; few, and no memory, where the run is quick.
     """
-    from dyninfer.benchmarks.latency.request import LEAST_ROUNDS, MOST_ROUNDS, BaselineRequest
+    from dyninfer.benchmarks.latency.request import LEAST_PAIRS, MOST_PAIRS, BaselineRequest
 
     against, quick = asked.against, effort.quick
     if against == "none":
         return BaselineRequest(reason="switched off by --against none")
-    usual = LEAST_ROUNDS if quick else MOST_ROUNDS
+    usual = LEAST_PAIRS if quick else MOST_PAIRS
     most = usual if effort.rounds is None else min(usual, effort.rounds)
     if against is None:
         if quick:

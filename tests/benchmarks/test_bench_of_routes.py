@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.benchmarks.latency.effort import Effort
 from dyninfer.benchmarks.latency.pictures import synthetic_pictures
 from dyninfer.benchmarks.latency.record import SCHEMA_VERSION, BenchRecord
 from dyninfer.benchmarks.latency.record_file import read_record, write_record
-from dyninfer.benchmarks.latency.request import BenchRequest
+from dyninfer.benchmarks.latency.request import BenchRequest, Effort
 from dyninfer.benchmarks.latency.scenarios import Choices
 from dyninfer.benchmarks.latency.take import take_record
 from dyninfer.errors import InputError

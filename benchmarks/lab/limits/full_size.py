@@ -13,9 +13,9 @@ import numpy as np
 
 import dyninfer
 from dyninfer.benchmarks.baselines.contest import SETTLE_MS, Entry, measure_memory
-from dyninfer.benchmarks.baselines.contestants import DYNINFER, Contestants
+from dyninfer.benchmarks.baselines.contestants import Contestants
 from dyninfer.benchmarks.baselines.run import ROUNDS, run_baselines
-from dyninfer.benchmarks.baselines.setup import SINGLE_GRAPH, CallKind, Kind, Setup
+from dyninfer.benchmarks.baselines.setup import DYNINFER, SINGLE_GRAPH, CallKind, Kind, Setup
 from dyninfer.benchmarks.lab.limits.preprocessing import HEIGHT, WIDTH, noise_picture
 from dyninfer.benchmarks.lab.limits.record import LimitResult
 from dyninfer.bundle.folder import Bundle

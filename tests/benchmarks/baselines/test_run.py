@@ -184,7 +184,7 @@ def test_a_failure_of_the_caller_ends_all_processes(two, pids) -> None:
 def test_a_contender_that_dies_on_the_way_drops_out_and_the_rest_goes_on(two, tmp_path) -> None:
     plan = Contestants(two, Bundle.open(two).manifest, EngineChoice(), tmp_path)
     plan.write_inputs()
-    with Contest("dyninfer") as opened:
+    with Contest() as opened:
         opened.open("dyninfer", plan.setup(Kind.DYNINFER))
         opened.open("naive", plan.setup(Kind.NAIVE))
         victim = opened.workers["naive"].pid

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyninfer.benchmarks.latency.effort import warm_up, window_calls
+from dyninfer.benchmarks.latency.request import warm_up, window_calls
 from dyninfer.benchmarks.latency.slices import Slice, TimedCall
 
 MS = 1_000_000

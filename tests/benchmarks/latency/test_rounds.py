@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dyninfer
-from dyninfer.benchmarks.latency.effort import (
+from dyninfer.benchmarks.latency.pictures import BenchPictures, synthetic_pictures
+from dyninfer.benchmarks.latency.request import (
     CALLS_OF_A_CALLER,
     MOST_STRETCH,
     Effort,
     calls_by_round,
     planned_calls,
 )
-from dyninfer.benchmarks.latency.pictures import BenchPictures, synthetic_pictures
 from dyninfer.benchmarks.latency.rounds import measure_rounds
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.latency.slices import Slice, TimedCall

@@ -8,11 +8,10 @@ import pytest
 
 import dyninfer
 from dyninfer.benchmarks.latency.doubts import doubts_of
-from dyninfer.benchmarks.latency.effort import Effort
 from dyninfer.benchmarks.latency.pictures import synthetic_pictures
 from dyninfer.benchmarks.latency.record import Baselines, BenchRecord, Yardstick
 from dyninfer.benchmarks.latency.record_file import read_record, write_record
-from dyninfer.benchmarks.latency.request import BaselineRequest, BenchRequest
+from dyninfer.benchmarks.latency.request import BaselineRequest, BenchRequest, Effort
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.scenarios import Choices
 from dyninfer.benchmarks.latency.take import (
