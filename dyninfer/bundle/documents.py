@@ -50,10 +50,7 @@ def load_sealed(
 ) -> dict[str, Any]:
     """Read what :func:`dump_sealed` wrote, without the seal.
 
-    Args:
-        path: the file.
-        remedy: what to do where it cannot be used, for the message.
-        latest: the last schema that can be read, if the file has one.
+    ``remedy`` is what to do where it cannot be used, ``latest`` the last schema that can be read.
 
     Raises:
         BundleError: the file is missing, is not JSON, of a later schema, or differs from what was

@@ -138,19 +138,17 @@ class Bundle:
 
 
 class StageChecks:
-    """Compares the files of stages with their hashes, one after the other, in a second thread.
+    """Compares a bundle's stages with their hashes, one after the other, in a second thread.
 
     Creating a session keeps one core busy, and so does hashing: a stage is hashed while the one
-    before it is opened, so that checking costs hardly any time. Files are hashed block by block
+    before it is opened, so that checking costs hardly any time; those of the route come first, in
+    the order they are opened in. Files are hashed block by block
     and not kept: sessions that are made from bytes were slower and took 300 MB more for
     Dy-YOLOv7. So that nobody can change a file between its check and its use, its times, size
     and inode are compared again once it was opened.
 
     Use it as a context manager. Where its block fails for any reason, a changed file is what is
     reported: nothing else that was found can be relied on.
-
-    Args:
-        bundle: whose own files are checked, those of the route in the order they are opened in.
     """
 
     def __init__(self, bundle: Bundle) -> None:

@@ -51,11 +51,7 @@ def population_stability_index(counts: npt.ArrayLike, reference: npt.ArrayLike) 
 
     The usual reading is: below 0.1 the same population, above 0.25 another (Siddiqi, "Credit Risk
     Scorecards", Wiley, 2006, chapter 8). So that an empty bin does not make it infinite, every
-    count is raised by one half first, in both samples.
-
-    Args:
-        counts: (B,) counts of the sample.
-        reference: (B,) counts of the reference, in the same bins.
+    count is raised by one half first, in both samples. Counts are (B,), in the same bins.
     """
     raised = [np.asarray(given, np.float64) + _SMOOTHING for given in (counts, reference)]
     p, q = (values / values.sum() for values in raised)

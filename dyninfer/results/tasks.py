@@ -58,12 +58,8 @@ class TaskKind(Protocol):
     ) -> Answer:
         """The result of one image from its outputs, without the batch axis.
 
-        Args:
-            outputs: by name.
-            placement: where the image lies in the input of its way.
-            options: of this task, see :func:`check_options`.
-            class_names: of all classes.
-            taken: how the image went, see :class:`dyninfer.results.answers.Answer`.
+        ``placement`` is where the image lies in the input of its way; for ``options`` see
+        :func:`check_options`, for how the image went :class:`dyninfer.results.answers.Answer`.
         """
 
     def loss(self, found: Answer, reference: Answer) -> float:

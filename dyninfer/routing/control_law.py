@@ -60,13 +60,10 @@ _LEARNING_RATE = {Cost.HARD: 0.0, Cost.MS: 0.1, Cost.LATE: 0.02}
 
 @dataclass(frozen=True)
 class ControlSettings:
-    """What a controller holds.
+    """What a controller holds: ``mean_cost`` of ``cost`` on average.
 
-    Attributes:
-        cost: what is counted.
-        mean_cost: what the mean over images should be.
-        limit_ms: with ``Cost.LATE``, the milliseconds that an image may take.
-        least_threshold: the threshold is never below it (a certificate's), whatever the goal.
+    With ``Cost.LATE``, ``limit_ms`` are the milliseconds that an image may take. Whatever the
+    goal, the threshold is never below ``least_threshold`` (a certificate's).
     """
 
     cost: Cost

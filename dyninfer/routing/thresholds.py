@@ -33,13 +33,9 @@ def cascade_points(exits: int) -> tuple[DecisionPoint, ...]:
 def replay(
     points: Sequence[DecisionPoint], signals: Sequence[Float32Array], policy: Policy, images: int
 ) -> Int64Array:
-    """(N,) way that each image takes.
+    """(N,) way that each of ``images`` images takes, from the signals of all of them at each point.
 
-    Args:
-        points: where the route decides, in order.
-        signals: of all images at each of them.
-        policy: one that may be asked without learning from it.
-        images: how many there are, N.
+    The policy must be one that may be asked without learning from it.
     """
     crowds = {frozenset(range(count_ways(points))): np.arange(images)}  # by what is still open
     for point, signal in zip(points, signals, strict=True):
@@ -64,15 +60,11 @@ def shared_easiness(easiness: npt.ArrayLike) -> Float64Array:
 
 
 def percentile_thresholds(easiness: npt.ArrayLike, percentiles: npt.ArrayLike) -> Float64Array:
-    """Thresholds that send the given percentages of the images on to the last exit.
+    """Thresholds that send the given percentages, 0 to 100, of the images on to the last exit.
 
     The p-th percentile of the easiness as threshold sends p % of the images on, as the published
     variable-speed inference does it (Lin et al., "DynamicDet", CVPR 2023, section 3.4); equal to
-    ``numpy.percentile`` with its default, linear interpolation.
-
-    Args:
-        easiness: (routers, N) or (N,), N at least 1.
-        percentiles: numbers from 0 to 100.
+    ``numpy.percentile`` with its default, linear interpolation. N must be at least 1.
     """
     found = np.percentile(shared_easiness(easiness), np.asarray(percentiles, np.float64))
     return np.asarray(np.maximum(found, SEND_NONE), np.float64)  # NaN may have drawn it below 0
