@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -23,21 +22,17 @@ IR_VERSION = 8  # of the same time as opset 17, for older readers
 EXAMPLE_BATCH = 2  # 1 would be taken for a constant
 
 
-@dataclass(frozen=True)
-class StageExport:
-    """A module, examples of its inputs by name, and the names of its outputs.
+def write_stage(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    output_names: Sequence[str],
+    parameters: int,
+    folder: Path,
+    file: str,
+) -> tuple[Stage, dict[str, Tensor]]:
+    """Export a module to ``folder / file``; ``inputs`` are examples by name.
 
     ``parameters`` counts the source model's parameters, before anything was folded.
-    """
-
-    module: nn.Module
-    inputs: Mapping[str, Tensor]
-    output_names: Sequence[str]
-    parameters: int
-
-
-def write_stage(stage: StageExport, folder: Path, file: str) -> tuple[Stage, dict[str, Tensor]]:
-    """Export a stage to ``folder / file``.
 
     Returns:
         The stage's entry in the manifest, and its outputs for the example inputs by name.
@@ -46,26 +41,26 @@ def write_stage(stage: StageExport, folder: Path, file: str) -> tuple[Stage, dic
         ExportError: PyTorch cannot run or export the module.
         OSError: the file cannot be written.
     """
-    outputs = dict(zip(stage.output_names, _run(stage), strict=True))
-    model = _to_onnx(stage)
+    outputs = dict(zip(output_names, _run(module, inputs), strict=True))
+    model = _to_onnx(module, inputs, output_names)
     entry = Stage(
         file=file,
         sha256=write_stage_file(folder, file, model.SerializeToString()),
-        inputs=tuple(_spec(name, tensor) for name, tensor in stage.inputs.items()),
+        inputs=tuple(_spec(name, tensor) for name, tensor in inputs.items()),
         outputs=tuple(_spec(name, tensor) for name, tensor in outputs.items()),
-        parameters=stage.parameters,
+        parameters=parameters,
         macs=count_macs(model),
     )
     return entry, outputs
 
 
-def _run(stage: StageExport) -> tuple[Tensor, ...]:
+def _run(module: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
     try:
         with torch.inference_mode():
-            made = stage.module(*stage.inputs.values())
+            made = module(*inputs.values())
         return (made,) if isinstance(made, Tensor) else made
     except (RuntimeError, ValueError) as error:  # shapes of a user's topology that do not meet
-        shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in stage.inputs.items())
+        shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in inputs.items())
         reason = str(error).strip().splitlines()[0]
         raise ExportError(f"a stage cannot run on {shapes}: {reason}") from error
 
@@ -75,22 +70,22 @@ def _spec(name: str, tensor: Tensor) -> TensorSpec:
     return TensorSpec(name=name, dtype=dtype, shape=(BATCH_AXIS, *tensor.shape[1:]))
 
 
-def _to_onnx(stage: StageExport) -> ModelProto:
-    batch = torch.export.Dim(BATCH_AXIS, min=1, max=1024)
-    names = list(stage.inputs)
-    shapes = tuple({0: batch} for _ in names)
-    parameters = inspect.signature(stage.module.forward).parameters.values()
+def _to_onnx(
+    module: nn.Module, inputs: Mapping[str, Tensor], output_names: Sequence[str]
+) -> ModelProto:
+    shapes = ({0: torch.export.Dim(BATCH_AXIS, min=1, max=1024)},) * len(inputs)
+    parameters = inspect.signature(module.forward).parameters.values()
     variadic = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
     try:
         with quiet("torch.onnx", "onnxscript", "onnx_ir"):
             program = torch.onnx.export(
-                stage.module,
-                tuple(stage.inputs.values()),
+                module,
+                tuple(inputs.values()),
                 dynamo=True,
                 opset_version=OPSET,
                 dynamic_shapes=(shapes,) if variadic else shapes,
-                input_names=names,
-                output_names=list(stage.output_names),
+                input_names=list(inputs),
+                output_names=list(output_names),
                 verbose=False,
             )
             assert program is not None

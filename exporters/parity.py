@@ -17,9 +17,6 @@ from dyninfer.runtime.executor import Arrays
 from dyninfer.runtime.plan import Decision, Plan
 from dyninfer.types import Float32Array
 
-Place = tuple[str, str]
-"""(stage, way or decision, tensor)"""
-
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -137,10 +134,10 @@ class Parity:
 
 
 class Errors:
-    """Largest error and largest value of every tensor, over all samples."""
+    """Largest error and largest value of every tensor of a stage, way or decision."""
 
     def __init__(self) -> None:
-        self._largest: dict[Place, tuple[float, float]] = {}
+        self._largest: dict[tuple[str, str], tuple[float, float]] = {}
 
     def add(
         self, where: str, tensor: str, found: npt.NDArray[Any], source: npt.NDArray[Any]
@@ -160,23 +157,15 @@ class Errors:
         for tensor, array in source.items():
             self.add(where, tensor, found[tensor], array)
 
-    def largest(self, place: Place) -> float:
-        """Largest error at a place."""
-        return self._largest[place][0]
-
     def checks(self, tolerance: Tolerance, rounding: Errors | None = None) -> tuple[Check, ...]:
         """Every place with its verdict; ``rounding`` holds the source's own rounding errors."""
-        return tuple(
-            self._check(place, tolerance, None if rounding is None else rounding.largest(place))
-            for place in self._largest
-        )
-
-    def _check(self, place: Place, tolerance: Tolerance, rounding: float | None) -> Check:
-        (where, tensor), (error, value) = place, self._largest[place]
-        passed = error <= max(
-            tolerance.bound(tensor, value), tolerance.rounding_factor * (rounding or 0.0)
-        )
-        return Check(where, tensor, error, error / value if value else error, rounding, passed)
+        found = []
+        for (where, tensor), (error, value) in self._largest.items():
+            own = None if rounding is None else rounding._largest[where, tensor][0]
+            bound = max(tolerance.bound(tensor, value), tolerance.rounding_factor * (own or 0.0))
+            relative = error / value if value else error
+            found.append(Check(where, tensor, error, relative, own, error <= bound))
+        return tuple(found)
 
 
 def count_flips(expected: Float32Array, found: Float32Array) -> Flips:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,18 +26,11 @@ from dyninfer.evaluation.dataset import load_samples
 from dyninfer.evaluation.outcomes import only_readable
 from dyninfer.evaluation.router_quality import SHARES
 from dyninfer.exporters.extras import require_export_extra
+from dyninfer.exporters.router import FeatureKind
 from dyninfer.runtime.opening import load
 
 if TYPE_CHECKING:
     from dyninfer.exporters.router.fit import RouterFit
-
-
-class Features(str, Enum):
-    """What the router reads; as FeatureKind, which needs torch to import."""
-
-    AUTO = "auto"
-    DETECTIONS = "detections"
-    POOLED = "pooled"
 
 
 @dataclass(frozen=True)
@@ -58,9 +50,9 @@ class FitRequest:
         ),
     ] = None
     features: Annotated[
-        Features,
+        FeatureKind,
         typer.Option(help="What it reads: detections of the exit, or averages of its features."),
-    ] = Features.AUTO
+    ] = FeatureKind.AUTO
     augment: Annotated[
         int, typer.Option(min=0, max=200, help="Further views of every picture.")
     ] = 12
@@ -122,10 +114,8 @@ def fit_router(
 
 def _run(path: Path, asked: FitRequest) -> RouterFit:
     from dyninfer.exporters.router.fit import FitOptions, check_cascade, check_count, fit_routers
-    from dyninfer.exporters.router.model import FeatureKind
 
-    kind = FeatureKind(asked.features.value)
-    options = FitOptions(kind, asked.augment, asked.folds, asked.seeds)
+    options = FitOptions(asked.features, asked.augment, asked.folds, asked.seeds)
     paths = expand_sources(asked.images)
     with (
         progress_bar() as progress,

@@ -30,10 +30,7 @@ IMAGES = "images"
 
 @dataclass(frozen=True)
 class CascadeOptions:
-    """What holds for all detectors of a cascade.
-
-    ``licence`` is noted for every source.
-    """
+    """What holds for all detectors of a cascade; ``licence`` is noted for every source."""
 
     classes: ClassList = ClassList.LAST
     name: str | None = None

@@ -22,7 +22,6 @@ from dyninfer.exporters.cascade.options import (
     DetectorPlan,
     DetectorSource,
     Layout,
-    Match,
 )
 from dyninfer.exporters.cascade.original import (
     Candidates,
@@ -46,8 +45,8 @@ _OTHER_TASKS = ("segment", "pose", "obb", "classify")  # of Ultralytics' metadat
 class PlannedDetector:
     """A detector whose meaning is settled.
 
-    ``samples`` are prepared photos (1, 3, H, W) with the original's outputs for each. ``notes`` are
-    lines for the user: what was guessed, and that decoded boxes hardly look like boxes.
+    ``samples`` are prepared photos (1, 3, H, W) with the original's outputs for each. ``guesses``
+    and ``doubt`` are lines for the user; the latter where boxes hardly look like boxes.
     """
 
     file: OnnxFile
@@ -81,8 +80,20 @@ def plan_detector(ordinal: str, source: DetectorSource, file: OnnxFile) -> Plann
     names = declared_names(source, file)
     measured = Measured(grey, size, None if names is None else len(names))
     decode = source.decode or guesses.add("decode", _decode(ordinal, measured, file))
-    match = _match(ordinal, decode, measured, file)
-    names = _class_names(names, match, source, file, guesses)
+    match = MATCHERS[decode](measured)
+    if match is None:
+        raise ConfigError(
+            f"{file.path} has the outputs {_shown(measured.outputs)}, which do not fit the decode "
+            f"{decode.value}; give --{ordinal}-decode with another of {', '.join(Decode)}"
+        )
+    if names is None:
+        names = class_names_for(len(COCO) if match.classes is None else match.classes, None)
+        guesses.add("class-names", "COCO's 80" if names == COCO else f"class_0 to {names[-1]}")
+    elif match.classes not in (None, len(names)):
+        raise ConfigError(
+            f"{source.class_names or file.path} names {len(names)} classes, but the outputs of "
+            f"{file.path} have {match.classes}"
+        )
     image = guess_image(source, file, decode, layout, size, guesses)
     settled = {**vars(match), "classes": len(names)}
     plan = DetectorPlan(**settled, decode=decode, layout=layout, image=image)
@@ -148,42 +159,16 @@ def _decode(ordinal: str, measured: Measured, file: OnnxFile) -> Decode:
     return decode
 
 
-def _match(ordinal: str, decode: Decode, measured: Measured, file: OnnxFile) -> Match:
-    match = MATCHERS[decode](measured)
-    if match is None:
-        raise ConfigError(
-            f"{file.path} has the outputs {_shown(measured.outputs)}, which do not fit the decode "
-            f"{decode.value}; give --{ordinal}-decode with another of {', '.join(Decode)}"
-        )
-    return match
-
-
-def _class_names(
-    declared: tuple[str, ...] | None,
-    match: Match,
-    source: DetectorSource,
-    file: OnnxFile,
-    guesses: Guesses,
-) -> tuple[str, ...]:
-    if declared is None:
-        classes = len(COCO) if match.classes is None else match.classes
-        names = class_names_for(classes, None)
-        guesses.add("class-names", "COCO's 80" if names == COCO else f"class_0 to {names[-1]}")
-        return names
-    if match.classes not in (None, len(declared)):
-        raise ConfigError(
-            f"{source.class_names or file.path} names {len(declared)} classes, but the outputs of "
-            f"{file.path} have {match.classes}"
-        )
-    return declared
-
-
 def _settle_boxes(
     plan: DetectorPlan, source: DetectorSource, outputs: list[Outputs], guesses: Guesses
 ) -> DetectorPlan:
     """Unit and format of boxes where the decode leaves them open; NanoDet's cell centres."""
     if plan.decode is Decode.NANODET:
-        return replace(plan, cell_offset=_cell_offset(plan, source, guesses))
+        offset = source.cell_offset
+        if offset is None:  # NanoDet-Plus, with one output of four levels, has them on corners
+            plus = len(plan.tensors) == 1 and len(plan.strides) == 4
+            offset = guesses.add("cell-offset", 0.0 if plus else 0.5)
+        return replace(plan, cell_offset=offset)
     if plan.decode not in _OPEN_BOXES:
         return plan
     boxes = _sure_boxes(plan, outputs)
@@ -199,14 +184,6 @@ def _settle_boxes(
         shares = len(boxes) > 0 and float(np.abs(boxes).max()) <= _LARGEST_SHARE
         unit = guesses.add("boxes", BoxUnit.NORMALISED if shares else BoxUnit.PIXELS)
     return replace(plan, boxes=unit, box_format=kind)
-
-
-def _cell_offset(plan: DetectorPlan, source: DetectorSource, guesses: Guesses) -> float:
-    """NanoDet-Plus, which ends in one output of four levels, puts centres on cell corners."""
-    if source.cell_offset is not None:
-        return source.cell_offset
-    plus = len(plan.tensors) == 1 and len(plan.strides) == 4
-    return guesses.add("cell-offset", 0.0 if plus else 0.5)
 
 
 def _sure_boxes(plan: DetectorPlan, outputs: list[Outputs]) -> Float32Array:

@@ -24,12 +24,6 @@ _SECTIONS = {
     Part.HEAD: "head",
     Part.HEAD2: "head2",
 }
-_POINTS_INTO = {
-    Part.FIRST: Part.FIRST,
-    Part.SECOND: Part.FIRST,
-    Part.HEAD: Part.FIRST,
-    Part.HEAD2: Part.SECOND,
-}
 _MODULES = {
     "Conv": Op.CONV,
     "MP": Op.MAX_POOL,
@@ -138,7 +132,7 @@ def _source(place: _Place, source: Any) -> Ref:
     if not isinstance(source, int) or isinstance(source, bool):
         raise place.error(f"'from' is {source!r}, expected a row number or 'input'")
     if source >= 0:
-        return Ref(_POINTS_INTO[place.part], source)
+        return Ref(place.part.source, source)
     index = place.index + source
     if index == -1 and place.part is Part.FIRST:
         return IMAGE

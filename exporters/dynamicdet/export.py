@@ -20,7 +20,7 @@ from dyninfer.exporters.dynamicdet.model import DynamicDetector, load_model
 from dyninfer.exporters.dynamicdet.stages import IMAGES, FirstStage, build_stages
 from dyninfer.exporters.dynamicdet.topology import Part
 from dyninfer.exporters.family import Exported, Progress, SourceStage, TorchStage
-from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, StageExport, write_stage
+from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, write_stage
 from dyninfer.images.spec import MAX_SIDE, ImageSpec
 from dyninfer.results.postprocess import EVALUATION, Postprocess
 
@@ -154,8 +154,9 @@ def _write_stages(
     for name, module in build_stages(fold(model), size).items():
         progress(name)
         inputs = {read: tensors[read] for read in module.inputs}
-        stage = StageExport(module, inputs, module.outputs, parameters[name])
-        entries[name], outputs = write_stage(stage, folder, f"onnx/{name}.onnx")
+        entries[name], outputs = write_stage(
+            module, inputs, module.outputs, parameters[name], folder, f"onnx/{name}.onnx"
+        )
         tensors |= outputs
     return entries
 

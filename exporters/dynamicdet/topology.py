@@ -29,6 +29,11 @@ class Part(str, Enum):
         """Prefix of this part's parameters in a checkpoint, for example ``model_b2``."""
         return f"model_{self.value}"
 
+    @property
+    def source(self) -> Part:
+        """The backbone whose rows this part may read beside its own."""
+        return Part.SECOND if self is Part.HEAD2 else Part.FIRST
+
 
 class Op(str, Enum):
     """The closed set of operations a row may have; nothing else is ever constructed."""
@@ -109,18 +114,14 @@ class Topology:
 
     def _check_reference(self, row: Row, ref: Ref) -> None:
         """A row may read the image, earlier rows of its part, and what an earlier stage made."""
+        part = row.ref.part
+        assert part is not None
         if ref.part is None:
-            if row.ref.part in (Part.HEAD, Part.HEAD2):
+            if part in (Part.HEAD, Part.HEAD2):
                 raise ConfigError(f"row {row.ref} reads the image; a head reads features only")
             return
-        visible = {
-            Part.FIRST: (Part.FIRST,),
-            Part.SECOND: (Part.SECOND, Part.FIRST),
-            Part.HEAD: (Part.HEAD, Part.FIRST),
-            Part.HEAD2: (Part.HEAD2, Part.SECOND),
-        }[row.ref.part]  # type: ignore[index]  # a row always has a part
-        earlier = row.ref.index if ref.part == row.ref.part else len(self.parts[ref.part])
-        if ref.part not in visible or not 0 <= ref.index < earlier:
+        earlier = row.ref.index if ref.part is part else len(self.parts[ref.part])
+        if ref.part not in (part, part.source) or not 0 <= ref.index < earlier:
             raise ConfigError(f"row {row.ref} of {self.name} reads {ref}, which is not before it")
 
     def _check_splits(self, row: Row, ref: Ref, *, auxiliary: bool) -> None:

@@ -14,8 +14,9 @@ from dyninfer.errors import InputError, RouterError
 from dyninfer.evaluation.dataset import Samples
 from dyninfer.evaluation.routed_precision import RoutedPrecision
 from dyninfer.evaluation.router_quality import FITTED, SHARES, RouterComparison, compare
+from dyninfer.exporters.router import FeatureKind
 from dyninfer.exporters.router.learning import ExitData
-from dyninfer.exporters.router.model import FeatureKind, FittedRouter, LinearGain, PooledFeatures
+from dyninfer.exporters.router.model import FittedRouter, LinearGain, PooledFeatures
 from dyninfer.exporters.router.observe import Observations, observe
 from dyninfer.results.postprocess import EVALUATION, Postprocess
 from dyninfer.results.scores import Scores

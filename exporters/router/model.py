@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
@@ -17,15 +16,8 @@ from torch import Tensor, nn
 
 from dyninfer.bundle.manifest import Manifest, Task, TensorSpec
 from dyninfer.errors import InputError
+from dyninfer.exporters.router import FeatureKind
 from dyninfer.types import Float64Array
-
-
-class FeatureKind(str, Enum):
-    """What the router reads of a body's outputs."""
-
-    AUTO = "auto"
-    DETECTIONS = "detections"
-    POOLED = "pooled"
 
 
 class DetectionStatistics(nn.Module):

@@ -20,7 +20,8 @@ from dyninfer.evaluation.coco import Truth
 from dyninfer.evaluation.dataset import Sample
 from dyninfer.evaluation.outcomes import picture_of
 from dyninfer.evaluation.routed_precision import PictureMatches, match_picture
-from dyninfer.exporters.router.model import FeatureKind, Reader, build_features
+from dyninfer.exporters.router import FeatureKind
+from dyninfer.exporters.router.model import Reader, build_features
 from dyninfer.images.pictures import read_image
 from dyninfer.results.answers import Detections
 from dyninfer.results.postprocess import Postprocess

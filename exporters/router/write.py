@@ -13,7 +13,7 @@ from dyninfer import __version__
 from dyninfer.bundle.folder import SUFFIX, Bundle
 from dyninfer.bundle.manifest import EASINESS, CascadeRoute, Manifest, Stage
 from dyninfer.bundle.writing import write_bundle
-from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, StageExport, write_stage
+from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, write_stage
 from dyninfer.exporters.router.model import FittedRouter
 
 
@@ -68,8 +68,7 @@ def _export(router: FittedRouter, folder: Path, file: str) -> Stage:
         noise = torch.rand(shape, generator=generator)
         examples[spec.name] = noise.to(getattr(torch, spec.dtype))
     parameters = sum(parameter.numel() for parameter in router.parameters())
-    stage = StageExport(router, examples, (EASINESS,), parameters)
-    return write_stage(stage, folder, file)[0]
+    return write_stage(router, examples, (EASINESS,), parameters, folder, file)[0]
 
 
 def _manifest(

@@ -19,7 +19,7 @@ from dyninfer.exporters.dynamicdet.export import (
     export_dynamicdet,
 )
 from dyninfer.exporters.graphs import count_macs
-from dyninfer.exporters.onnx_export import StageExport, write_stage
+from dyninfer.exporters.onnx_export import write_stage
 from tests import support
 
 
@@ -135,8 +135,8 @@ class TwoLayers(nn.Module):
 @pytest.mark.slow
 def test_a_stage_is_counted_by_hand(tmp_path) -> None:
     module = TwoLayers().eval()
-    export = StageExport(module, {"x": torch.rand(2, 4, 8, 8)}, ("y",), 99)
-    entry, outputs = write_stage(export, tmp_path, "onnx/two.onnx")
+    x = torch.rand(2, 4, 8, 8)
+    entry, outputs = write_stage(module, {"x": x}, ("y",), 99, tmp_path, "onnx/two.onnx")
     assert entry.macs == 4 * 4 * 6 * (2 * 3 * 3) + 6 * 5
     assert entry.parameters == 99
     assert count_macs(onnx.load(tmp_path / "onnx" / "two.onnx")) == entry.macs
@@ -144,7 +144,7 @@ def test_a_stage_is_counted_by_hand(tmp_path) -> None:
         "x float32 (batch, 4, 8, 8)",
         "y float32 (batch, 5)",
     ]
-    np.testing.assert_allclose(outputs["y"], module(export.inputs["x"]).detach(), atol=1e-6)
+    np.testing.assert_allclose(outputs["y"], module(x).detach(), atol=1e-6)
 
 
 def test_class_names_are_coco_s_for_80_and_numbers_otherwise(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from dyninfer.exporters.cascade.export import CASCADE
 from dyninfer.exporters.dynamicdet.export import DYNAMICDET, DynamicDetOptions
 from dyninfer.exporters.families import FAMILIES, family_of, source_stages
 from dyninfer.exporters.family import TorchStage
-from dyninfer.exporters.router.model import FeatureKind, FittedRouter, LinearGain, build_features
+from dyninfer.exporters.router import FeatureKind
+from dyninfer.exporters.router.model import FittedRouter, LinearGain, build_features
 from dyninfer.exporters.router.write import write_routed
 from dyninfer.exporters.verify import verify
 from dyninfer.results.postprocess import EVALUATION, Postprocess

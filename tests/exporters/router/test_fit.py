@@ -14,8 +14,8 @@ from dyninfer.bundle.manifest import CascadeRoute, Exit
 from dyninfer.errors import RouterError
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.router_quality import FITTED, RANDOM
+from dyninfer.exporters.router import FeatureKind
 from dyninfer.exporters.router.fit import FitOptions, RouterFit, fit_routers, refuse_useless
-from dyninfer.exporters.router.model import FeatureKind
 from dyninfer.exporters.router.write import write_routed
 from dyninfer.images.pictures import find_images, read_image
 from tests import support

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 import dyninfer
 from dyninfer.bundle.folder import Bundle
+from dyninfer.exporters.router import FeatureKind
 from dyninfer.exporters.router.model import (
     DetectionStatistics,
-    FeatureKind,
     PooledFeatures,
     build_features,
     pairwise_iou,
