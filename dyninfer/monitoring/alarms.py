@@ -90,7 +90,7 @@ class EasinessWindow:
     """The latest images. Not safe for threads: its owner holds a lock."""
 
     def __init__(self, size: int) -> None:
-        self._images: deque[tuple[float | None, bool, float | None]] = deque(maxlen=size)
+        self._images: deque[tuple[float | None, bool | None, float | None]] = deque(maxlen=size)
         self.clear = self._images.clear
 
     def __len__(self) -> int:
@@ -101,8 +101,11 @@ class EasinessWindow:
         """Whether the next image replaces another."""
         return len(self) == self._images.maxlen
 
-    def add(self, easiness: float | None, hard: bool, expected: float | None) -> None:
-        """Take an image in: its easiness, whether it was hard, and the hard share expected then."""
+    def add(self, easiness: float | None, hard: bool | None, expected: float | None) -> None:
+        """Take an image in: its easiness, whether it was hard, and the hard share expected then.
+
+        ``hard`` is None where the policy did not decide that.
+        """
         self._images.append((easiness, hard, expected))
 
     @property
@@ -112,13 +115,17 @@ class EasinessWindow:
 
     @property
     def hard_share(self) -> float | None:
-        """Share of the images that reached the last exit."""
-        return _mean(self._column(1))
+        """Share of the images that reached the last exit, of those whose policy decided."""
+        hard = self._column(1)
+        return _mean(hard[~np.isnan(hard)])
 
     @property
     def expected_hard_share(self) -> float | None:
-        """What the policies were expected to send on; None where that is unknown of an image."""
-        return _mean(self._column(2))
+        """What the policies were expected to send on, of the images of :attr:`hard_share`.
+
+        None where that is unknown of one of them: the two would be of different images.
+        """
+        return _mean(self._column(2)[~np.isnan(self._column(1))])
 
     def _column(self, index: int) -> Float64Array:
         return np.array([image[index] for image in self._images], np.float64)

@@ -104,13 +104,16 @@ class Watch:
     def _add(self, found: Answer) -> None:
         self._images += 1
         self._since_look += 1
+        if found.degraded and (self._exits > 2 or found.easiness is None):
+            return  # not the easiness that the policy's route would have reported
         self._nan_images += found.easiness is None
         expected = self._outlook.hard_share if self._outlook else None
-        self._window.add(found.easiness, found.exit_index == self._exits - 1, expected)
+        hard = None if found.degraded else found.exit_index == self._exits - 1
+        self._window.add(found.easiness, hard, expected)
 
     def _chooses(self, found: Answer) -> bool:
-        """Draw whether an image that left early is audited."""
-        if not self.auditor or found.exit_index == self._exits - 1:
+        """Draw whether an image that left early is audited; not one whose route was degraded."""
+        if not self.auditor or found.degraded or found.exit_index == self._exits - 1:
             return False
         return bool(self._generator.random() < self.settings.audit_share)
 

@@ -105,6 +105,19 @@ def test_a_ring_keeps_the_latest() -> None:
     assert (len(window), window.full) == (0, False)
 
 
+def test_images_whose_route_was_not_the_policys_do_not_count_as_hard_or_easy() -> None:
+    window = EasinessWindow(4)
+    window.add(0.1, np.nan, 0.9)
+    window.add(0.2, 1.0, 0.5)
+    window.add(0.9, 0.0, 0.5)
+    assert (window.hard_share, window.expected_hard_share) == (0.5, 0.5)
+    window.add(0.9, 0.0, np.nan)
+    assert window.expected_hard_share is None
+    window.clear()
+    window.add(0.1, np.nan, 0.5)
+    assert window.hard_share is None
+
+
 def test_the_reading_is_that_of_the_two_samples_without_nan() -> None:
     generator = np.random.default_rng(0)
     reference, seen = generator.random(300), generator.beta(2, 1, 120)

@@ -177,6 +177,24 @@ def test_nan_is_counted_and_raised_at_once(deployed) -> None:
     assert "NaN" in deployed.alarms[0].message
 
 
+def test_a_degraded_route_is_not_the_routers_doing(deployed) -> None:
+    deployed.start(audit_share=1.0)
+    image = np.zeros((8, 8, 3), np.uint8)
+    degraded = [
+        watching.answer(0.1, 0, degraded=True),
+        watching.answer(0.9, 0, degraded=True),
+        watching.answer(None, 0, degraded=True),
+    ]
+    for _ in range(100):
+        deployed.monitor.observe([image] * 3, degraded, deployed.policy, Postprocess())
+    report = deployed.monitor.report()
+    assert report.images == 300
+    assert (report.hard_share, report.expected_hard_share, report.nan_images) == (None, None, 0)
+    assert report.audits.done == report.audits.pending == report.audits.dropped == 0
+    assert "hard_share" not in deployed.kinds
+    assert "nan" not in deployed.kinds
+
+
 def test_without_a_calibration_the_first_window_is_the_baseline(deployed, caplog) -> None:
     deployed.calibration = None
     with caplog.at_level(logging.INFO, "dyninfer.monitor"):
