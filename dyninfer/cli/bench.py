@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import typer
 from rich.markup import escape
 
+from dyninfer.benchmarks.report.table import print_page, print_table
 from dyninfer.bundle.folder import Bundle
 from dyninfer.cli import bench_options
 from dyninfer.cli.bench_arguments import (
     BaselineOptions,
-    BundleOrNone,
     EffortOptions,
     Format,
     OutputOptions,
@@ -24,7 +24,7 @@ from dyninfer.cli.bench_arguments import (
     ScenarioOptions,
 )
 from dyninfer.cli.common import check_output_file, progress_bar, read_speed, stdout, warn
-from dyninfer.cli.options import EngineOptions, JsonOption, with_option_groups
+from dyninfer.cli.options import BundleOrNone, EngineOptions, JsonOption, with_option_groups
 from dyninfer.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -179,19 +179,16 @@ def _write(record: BenchRecord, outputs: OutputOptions) -> None:
 def _show(record: BenchRecord, chosen: Format) -> None:
     """Print the record, and on stderr what should make one doubt it."""
     from dyninfer.benchmarks.latency.doubts import doubts_of
+    from dyninfer.benchmarks.report.documents import to_markdown
+    from dyninfer.benchmarks.report.view import page_of
 
     for line in doubts_of(record):
         warn(line)
     if chosen is Format.JSON:
         stdout.print_json(data=asdict(record))
     elif chosen is Format.MARKDOWN:
-        from dyninfer.benchmarks.report.documents import to_markdown
-
         typer.echo(to_markdown(record))
     else:
-        from dyninfer.benchmarks.report.table import print_page
-        from dyninfer.benchmarks.report.view import page_of
-
         print_page(page_of(record), stdout)
 
 
@@ -200,7 +197,6 @@ def _compare(old: Path, new: Path, chosen: Format) -> None:
     from dyninfer.benchmarks.latency.compare import compare_records
     from dyninfer.benchmarks.latency.record_file import read_record
     from dyninfer.benchmarks.report.comparison import as_data, changes_table, lines_of
-    from dyninfer.benchmarks.report.table import print_table
 
     comparison = compare_records(read_record(old), read_record(new))
     if chosen is Format.JSON:

@@ -16,11 +16,6 @@ _how_long = partial(typer.Option, rich_help_panel="How long")
 _what = partial(typer.Option, rich_help_panel="What is run")
 _against = partial(typer.Option, rich_help_panel="Baselines and earlier records")
 
-BundleOrNone = Annotated[
-    Path | None,
-    typer.Argument(metavar="BUNDLE", help="A bundle folder, NAME.dyn.", show_default=False),
-]
-
 
 class Format(str, Enum):
     """How results are printed."""

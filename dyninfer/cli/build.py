@@ -17,7 +17,7 @@ from dyninfer.builds.spec import Build, BuildSpec, OpenBuild
 from dyninfer.cli.build_options import BuildOptions
 from dyninfer.cli.build_run import plan_build, run_build
 from dyninfer.cli.common import stderr, stdout
-from dyninfer.cli.options import JsonOption, with_option_groups
+from dyninfer.cli.options import BundleOrNone, JsonOption, with_option_groups
 from dyninfer.engines.trt.targets import PRESETS, Preset
 from dyninfer.errors import EngineBuildError
 
@@ -25,10 +25,7 @@ from dyninfer.errors import EngineBuildError
 @with_option_groups
 def build(
     asked: BuildOptions,
-    bundle: Annotated[
-        Path | None,
-        typer.Argument(metavar="BUNDLE", help="A bundle folder, NAME.dyn.", show_default=False),
-    ] = None,
+    bundle: BundleOrNone = None,
     no_build: Annotated[
         bool, typer.Option("--no-build", help="Only say whether a build fits, and if not, why.")
     ] = False,
