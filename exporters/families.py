@@ -36,11 +36,7 @@ def family_of(bundle: Bundle) -> AnyFamily:
 def source_stages(
     bundle: Bundle, checkpoints: Sequence[Path], config: Path | None = None
 ) -> Mapping[str, SourceStage]:
-    """What a bundle was exported from, by stage; routers that were fitted afterwards have none.
-
-    See :meth:`dyninfer.exporters.family.Family.source_stages`. ``checkpoints`` are in the
-    manifest's order, as :func:`dyninfer.exporters.sources.find_sources` gives them.
-    """
+    """As :meth:`dyninfer.exporters.family.Family.source_stages`, but of no router fitted later."""
     stages = family_of(bundle).source_stages(bundle, checkpoints, config)
     fitted = bundle.manifest.deciders if bundle.router_record() is not None else ()
     return {name: stage for name, stage in stages.items() if name not in fitted}

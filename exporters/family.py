@@ -87,10 +87,8 @@ class Family(Protocol[SourceT, OptionsT]):
     ) -> Mapping[str, SourceStage]:
         """The stages of the model that a bundle was exported from, by name.
 
-        Args:
-            bundle: of this family.
-            sources: its files, in the manifest's order, as ``sources.find_sources`` gives them.
-            config: the configuration that was given to the export, if any.
+        ``sources`` are its files in the manifest's order, as ``sources.find_sources`` gives them;
+        ``config`` is what was given to the export, if anything.
 
         Raises:
             BundleError: the bundle does not say how its source is to be run.

@@ -42,7 +42,13 @@ def load_checkpoint(path: Path) -> Any:
             warnings.simplefilter("ignore")  # about pickles that are refused just below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(_refusal(path, str(error))) from None
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise CheckpointError(
+            f"{path} needs the global {found[1]!r}, which is refused because unpickling it could "
+            "run code; save the weights alone, for example torch.save(model.state_dict(), ...)"
+            if found
+            else f"{path} is damaged and cannot be read; download or copy it again"
+        ) from None
     except Exception as error:  # damaged archives fail in many ways, none of them documented
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{path} is damaged and cannot be read: {reason[0]}") from error
@@ -78,14 +84,4 @@ def _check_container(path: Path) -> None:
     raise CheckpointError(
         f"{path} is not a PyTorch checkpoint (no zip archive, as torch.save has written since "
         "version 1.6); re-save an older file with a current PyTorch"
-    )
-
-
-def _refusal(path: Path, message: str) -> str:
-    found = re.search(r"GLOBAL ([\w.]+)", message)
-    if found is None:
-        return f"{path} is damaged and cannot be read; download or copy it again"
-    return (
-        f"{path} needs the global {found[1]!r}, which is refused because unpickling it could run "
-        "code; save the weights alone, for example torch.save(model.state_dict(), ...)"
     )

@@ -14,20 +14,25 @@ from dyninfer.errors import BundleError, CheckpointError
 def find_sources(manifest: Manifest, bundle: Path, given: Sequence[Path] = ()) -> list[Path]:
     """The files that a bundle was made from, in the manifest's order.
 
-    Args:
-        manifest: names the sources and their hashes.
-        bundle: the bundle's folder.
-        given: files, and folders to look into; then the working folder and the bundle's are
-            searched, and the folders in them.
+    ``given`` are files, and folders to look into; then the working folder and that of ``bundle``
+    are searched, and the folders in them.
 
     Raises:
         CheckpointError: a file that was given is none of the bundle's sources, or is not there.
         BundleError: a source is nowhere to be found.
     """
     sources = (manifest.source, *manifest.further_sources)
-    files = [path for path in given if not path.is_dir()]
-    hashes = {_hash_of(path): path for path in files}
-    for found, path in hashes.items():
+    hashes: dict[str, Path] = {}
+    for path in given:
+        if path.is_dir():
+            continue
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} cannot be read: {error.strerror}; check the path of the source"
+            ) from None
+        hashes[found] = path
         if found not in {source.sha256 for source in sources}:
             names = ", ".join(f"{s.file_name}, {s.sha256[:12]}..." for s in sources)
             raise CheckpointError(
@@ -36,15 +41,6 @@ def find_sources(manifest: Manifest, bundle: Path, given: Sequence[Path] = ()) -
             )
     folders = [*(path for path in given if path.is_dir()), Path.cwd(), bundle.resolve().parent]
     return [hashes.get(s.sha256) or _search(s, folders, bundle) for s in sources]
-
-
-def _hash_of(path: Path) -> str:
-    try:
-        return file_sha256(path)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error.strerror}; check the path of the source"
-        ) from None
 
 
 def _search(source: Source, folders: Sequence[Path], bundle: Path) -> Path:

@@ -26,12 +26,10 @@ class Reconciled:
 
 
 def reconcile(lists: Sequence[Sequence[str]], choice: ClassList = ClassList.LAST) -> Reconciled:
-    """Match class lists by name: without case, spaces, hyphens, underscores, and VOC as COCO.
+    """Match the class lists of all exits by name: see :func:`canonical`.
 
-    Args:
-        lists: the class names of every detector, in the order of their exits.
-        choice: ``last`` keeps the last detector's classes, ``common`` those that all have, both
-            in the last one's order; ``union`` adds the others' to the last one's.
+    ``last`` keeps the last detector's classes, ``common`` those that all have, both in the last
+    one's order; ``union`` adds the others' to the last one's.
 
     Raises:
         ConfigError: a list names a class twice, or two lists have no class in common.

@@ -98,13 +98,10 @@ def _manifest(
     output: Path,
     options: CascadeOptions,
 ) -> Manifest:
+    files = (detector.file for detector in planned)
     sources = tuple(
-        Source(
-            file_name=detector.file.path.name,
-            sha256=detector.file.sha256,
-            licence=options.licence,
-        )
-        for detector in planned
+        Source(file_name=file.path.name, sha256=file.sha256, licence=options.licence)
+        for file in files
     )
     exits = (Exit(body=s, image_input=i) for s, i in zip(stages, inputs, strict=True))
     return Manifest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import TypeVar
 
@@ -71,13 +72,8 @@ def declared_names(source: DetectorSource, file: OnnxFile) -> tuple[str, ...] | 
 
 def declared_size(file: OnnxFile) -> tuple[int, int] | None:
     """Height and width from Ultralytics' metadata (``imgsz``), or None."""
-    try:
-        size = yaml.safe_load(file.metadata.get("imgsz", ""))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return None  # as good as absent: the user is asked
-    if not isinstance(size, list) or len(size) != 2 or not all(type(n) is int for n in size):
-        return None
-    return size[0], size[1]
+    noted = re.fullmatch(r"\[\s*(\d+)\s*,\s*(\d+)\s*\]", file.metadata.get("imgsz", ""))
+    return (int(noted[1]), int(noted[2])) if noted else None
 
 
 def guess_image(

@@ -115,9 +115,8 @@ def _choose_batch(planned: PlannedDetector, image_input: str) -> tuple[ModelProt
 def loosen_reshapes(model: ModelProto, images: Float32Array) -> ModelProto:
     """Let every Reshape whose target begins with the batch size of the export take any batch.
 
-    The targets are read from a run, since many exporters compute them inside the graph. They are
-    constants once the image size is fixed. Whether the result is right is for the caller to try.
-    ``images`` are a batch (N, 3, H, W) float32 of the size that the detector was exported for.
+    The targets are read from a run on ``images`` (N, 3, H, W), since many exporters compute them
+    inside the graph; they are constants once the image size is fixed. The result is to be tried.
 
     Raises:
         Exception: ONNX Runtime cannot run the model; its exceptions share no public base class.

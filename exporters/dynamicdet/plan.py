@@ -9,7 +9,6 @@ from dyninfer.errors import CheckpointError
 from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, Topology
 
 Shapes = Mapping[str, tuple[int, ...]]
-IMAGE_CHANNELS = 3
 
 
 @dataclass
@@ -24,7 +23,7 @@ class Plan:
     topology: Topology
     out: dict[Ref, int] = field(default_factory=dict)
     hidden: dict[Ref, int] = field(default_factory=dict)
-    reparameterised: frozenset[Ref] = frozenset()
+    reparameterised: set[Ref] = field(default_factory=set)
     classes: int = 80
     anchors_per_level: int = 3
     router_hidden: int | None = None
@@ -32,7 +31,7 @@ class Plan:
     def channels(self, ref: Ref) -> int:
         """Output channels of ``ref``; of a CBLinear, all its splits together."""
         if ref == IMAGE:
-            return IMAGE_CHANNELS
+            return 3
         if ref not in self.out:  # kept, or chains of Concat would take exponential time
             self.out[ref] = self._derive_channels(self.topology.row(ref))
         return self.out[ref]
@@ -126,7 +125,6 @@ def plan_from_shapes(topology: Topology, shapes: Shapes) -> Plan:
         )
     _check_ranks(topology, shapes)
     plan = Plan(topology)
-    reparameterised = set()
     for row in topology.rows():
         keys = _width_keys(row)
         if not keys:
@@ -140,8 +138,7 @@ def plan_from_shapes(topology: Topology, shapes: Shapes) -> Plan:
         if row.op is Op.SPPCSPC:
             plan.hidden[row.ref] = shapes[keys[1][0]][0]
         if row.op is Op.REP_CONV and keys[0][1] in shapes:
-            reparameterised.add(row.ref)
-    plan.reparameterised = frozenset(reparameterised)
+            plan.reparameterised.add(row.ref)
     if any(name.startswith("router.") for name in shapes):
         plan.router_hidden = shapes.get("router.layer1.weight", (plan.router_channels // 4,))[0]
     return plan

@@ -86,12 +86,9 @@ def fit_routers(
 ) -> RouterFit:
     """Fit a router for every exit but the last, each against the last exit.
 
-    Args:
-        detector: an opened cascade; neither it nor its bundle is changed.
-        samples: pictures, with their truth or without. Without, the last exit's detections stand
-            in for it, and precision means agreement with that exit.
-        options: see :class:`FitOptions`.
-        progress: called after every one of ``len(samples) * (1 + augment)`` views.
+    Neither the opened cascade nor its bundle is changed. Where ``samples`` have no truth, the last
+    exit's detections stand in for it, and precision means agreement with that exit. ``progress`` is
+    called after every one of ``len(samples) * (1 + augment)`` views.
 
     Raises:
         InputError: the bundle is no cascade of detectors, or there are too few pictures.

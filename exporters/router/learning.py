@@ -20,11 +20,8 @@ from dyninfer.types import BoolArray, Float64Array
 class DetectionPool:
     """All detections of all images at two exits, matched with the truth at IoU 0.5.
 
-    Args:
-        pictures: one entry for every image.
-        exits: indices of the two exits to compare.
-        classes: detections of other classes count neither way, as in COCO's average precision
-            where no object is of them; None for all classes.
+    Detections of other ``classes``, if these are given, count neither way, as in COCO's average
+    precision where no object is of them.
     """
 
     def __init__(
@@ -86,18 +83,6 @@ def _sum_from(values: Float64Array) -> Float64Array:
     return np.asarray(values[::-1].cumsum()[::-1], np.float64)
 
 
-def routed_loss(
-    easiness: Float64Array, first: Float64Array, last: Float64Array, median: float
-) -> Float64Array:
-    """Expected loss (N,) of images that leave at the first exit with probability ``easiness``.
-
-    ``easiness * (first - median / 2) + (1 - easiness) * (last + median / 2)``, where ``median``
-    is that of ``first - last``: it is charged half to either side, so that half of the images are
-    better off at each (Lin et al., "DynamicDet", CVPR 2023, section 3.3).
-    """
-    return easiness * (first - median / 2) + (1 - easiness) * (last + median / 2)
-
-
 WEIGHT_DECAY = 0.005  # as the published training of the router
 MAX_FEATURES = 16
 MAX_COMPONENTS = 64
@@ -154,16 +139,16 @@ def _basis(centred: Float64Array, largest: Float64Array) -> Float64Array:
 
 
 def _minimise(inputs: Float64Array, gain: Float64Array) -> Float64Array:
-    """Weights (P,) of the gain whose easiness has the least routed loss.
+    """Weights (P,) of the gain whose easiness e has the least expected loss.
 
-    Gains are taken in units of their mean distance from the median, so that the decay means the
-    same for every detector.
+    Of losses L1 and L2 at the exits that is e (L1 - m / 2) + (1 - e) (L2 + m / 2), with m the
+    median of the gain L1 - L2: half of the images are better off at each (Lin et al., "DynamicDet",
+    CVPR 2023, section 3.3). Gains are taken in units of their mean distance from m, so that the
+    decay means the same for every detector.
     """
     median = float(np.median(gain))
     scale = float(np.abs(gain - median).mean()) or 1.0
-    easy, hard = np.ones_like(gain), np.zeros_like(gain)
-    # the loss is linear in the easiness, so this difference is its slope
-    slope = routed_loss(easy, gain, hard, median) - routed_loss(hard, gain, hard, median)
+    slope = gain - median  # the loss is linear in the easiness
     columns = np.c_[inputs, np.ones(len(inputs))]
     weights, mean, square = np.zeros((3, columns.shape[1]))
     for step in range(1, _STEPS + 1):

@@ -45,7 +45,17 @@ def write_routed(
             name: _export(router, folder, f"onnx/{name}.onnx")
             for name, router in zip(names, routers, strict=True)
         }
-        return _manifest(old.manifest, output.name.removesuffix(SUFFIX), kept | fitted, names)
+        exits = (
+            exit_.model_copy(update={"router": router})
+            for exit_, router in zip(old.manifest.ways, [*names, None], strict=True)
+        )
+        changes = {
+            "name": output.name.removesuffix(SUFFIX),
+            "route": CascadeRoute(exits=tuple(exits)),
+            "stages": kept | fitted,
+            "written_by": f"dyninfer {__version__}",
+        }
+        return Manifest.model_validate({**dict(old.manifest), **changes})
 
     return write_bundle(output, write, overwrite=overwrite, router_record=record)
 
@@ -69,20 +79,3 @@ def _export(router: FittedRouter, folder: Path, file: str) -> Stage:
         examples[spec.name] = noise.to(getattr(torch, spec.dtype))
     parameters = sum(parameter.numel() for parameter in router.parameters())
     return write_stage(router, examples, (EASINESS,), parameters, folder, file)[0]
-
-
-def _manifest(
-    old: Manifest, name: str, stages: Mapping[str, Stage], routers: Sequence[str]
-) -> Manifest:
-    """The old manifest with other routers, validated again."""
-    exits = (
-        exit_.model_copy(update={"router": router})
-        for exit_, router in zip(old.ways, [*routers, None], strict=True)
-    )
-    changes = {
-        "name": name,
-        "route": CascadeRoute(exits=tuple(exits)),
-        "stages": stages,
-        "written_by": f"dyninfer {__version__}",
-    }
-    return Manifest.model_validate({**dict(old), **changes})

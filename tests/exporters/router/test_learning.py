@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dyninfer.evaluation.coco import Truth
 from dyninfer.evaluation.routed_precision import match_picture
-from dyninfer.exporters.router.learning import DetectionPool, fit_gain, routed_loss
+from dyninfer.exporters.router.learning import DetectionPool, fit_gain
 from dyninfer.exporters.router.observe import agreed_truth
 from dyninfer.results.answers import Detections
 
@@ -110,16 +110,6 @@ def test_what_the_last_exit_is_sure_of_is_true_and_what_it_has_seen_is_left_open
     assert agreed.class_ids.tolist() == [1, 0]
     assert agreed.crowd is not None
     assert agreed.crowd.tolist() == [False, True]
-
-
-def test_half_of_the_images_are_better_off_at_each_exit():
-    rng = np.random.default_rng(0)
-    first, last = rng.uniform(0, 3, 101), rng.uniform(0, 1, 101)
-    median = float(np.median(first - last))
-    leave = routed_loss(np.ones(101), first, last, median)
-    stay = routed_loss(np.zeros(101), first, last, median)
-    assert (leave < stay).sum() == 50
-    assert (leave > stay).sum() == 50
 
 
 def example(features: int, count: int = 300, noise: float = 1.0, seed: int = 0):
