@@ -52,5 +52,9 @@ class EngineRunError(DyninferError):
     """A backend failed while it ran a stage, for example for want of memory."""
 
 
+class DeadlineError(EngineRunError):
+    """A call was not answered before its deadline."""
+
+
 class MissingExtra(DyninferError):  # noqa: N818  # named like BackendUnavailable
     """An optional dependency is not installed; the message names the extra to install."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -17,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.bundle.manifest import EASINESS
-from dyninfer.engines.base import HostRead
-from dyninfer.errors import InputError, PolicyError
+from dyninfer.engines.base import HostRead, OnHost
+from dyninfer.errors import EngineRunError, InputError, PolicyError
 from dyninfer.routing.policy import AlwaysHard, Blind, DecisionPoint, Policy
 from dyninfer.runtime.plan import END, Decision, Ending, Plan, Step
 from dyninfer.spans import GATHER, READ_BACK, Span
@@ -85,12 +86,22 @@ class BatchResult:
 
     ``easiness`` is (N,) float32, NaN where no router ran; the last router that saw an image
     counts. ``spans`` are the stages that ran, gathers and read-backs, none of which overlap.
+    ``failures`` are what kept images from the ways that the policy sent them, with their rows:
+    those took the way of the last exit that had worked.
     """
 
     easiness: Float32Array
     groups: list[Group] = field(default_factory=list)
     signals: list[Signal] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+
+class Failure(NamedTuple):
+    """An engine that failed, and the rows of the batch that went without it."""
+
+    error: EngineRunError
+    rows: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,7 @@ def execute(
     *,
     first_image: int = 0,
     speculative_head: bool = False,
+    degrade: bool = False,
 ) -> BatchResult:
     """Run a batch along a plan, each image the way that the policy decides.
 
@@ -131,11 +143,14 @@ def execute(
         speculative_head: start the first head for all images while the easiness travels to the
             host; what it makes of images that go on is thrown away. Worth it where the head is
             cheap beside the wait, as on a GPU in batches of one.
+        degrade: where a stage behind an exit fails, let its images leave by that exit.
 
     Raises:
         PolicyError: the policy's answer is not one outcome for each image.
+        EngineRunError: a stage failed, and there is no exit that had worked for its images; or
+            they were not to leave by that.
     """
-    return _Walk(plan, runner, batch, policy, first_image, speculative_head).run()
+    return _Walk(plan, runner, batch, policy, first_image, speculative_head, degrade).run()
 
 
 def trace(
@@ -166,21 +181,26 @@ class _Crowd(Generic[T]):
     """Images that came to a segment together.
 
     ``rows`` are their positions in the batch, ``numbers`` the same as Python's own, and ``tensors``
-    what was computed for exactly these so far, by name.
+    what was computed for exactly these so far, by name. ``retreat`` is where they leave if what
+    follows fails: an exit, and a crowd with their positions in it for which it has worked.
     """
 
     segment: int
     rows: Int64Array
     numbers: Sequence[int]
     tensors: dict[str, T]
+    retreat: tuple[Ending, _Crowd[T], Int64Array | None] | None = None
 
 
-class _Leaving(NamedTuple):
-    """Images that have taken their way, their outputs still on the way to the host."""
+@dataclass(slots=True)
+class _Leaving(Generic[T]):
+    """Images (all of a crowd, or some) on their way out, their outputs on the way to the host."""
 
     way: int
     rows: Sequence[int]
     reads: Mapping[str, HostRead]
+    crowd: _Crowd[T]
+    where: Int64Array | None
 
 
 _Split = Sequence[tuple[int, "Int64Array | None"]]
@@ -198,6 +218,7 @@ class _Walk(Generic[T]):
         policy: Policy,
         first_image: int,
         speculative_head: bool,
+        degrade: bool,
     ) -> None:
         self._plan = plan
         self._runner = runner
@@ -205,23 +226,36 @@ class _Walk(Generic[T]):
         self._blind = isinstance(policy, Blind)
         self._first_image = first_image
         self._speculative_head = speculative_head and not self._blind
+        self._degrade = degrade
         self._crowds: deque[_Crowd[T]] = deque([_Crowd(0, np.arange(batch), range(batch), {})])
-        self._leaving: list[_Leaving] = []
+        self._leaving: deque[_Leaving[T]] = deque()
         self._unread: list[tuple[Decision, Sequence[int], HostRead]] = []
         self._result = BatchResult(_unknown((batch,)).copy())
 
     def run(self) -> BatchResult:
         """Run until every image has taken its way."""
         while self._crowds:
-            self._pass(self._crowds.popleft())
+            crowd = self._crowds.popleft()
+            try:
+                self._pass(crowd)
+            except EngineRunError as error:
+                self._retreat(crowd, None, error)
         for decision, numbers, reading in self._unread:
             self._note_signal(decision, numbers, reading)
-        for leaving in self._leaving:
-            start = time.perf_counter_ns()
-            outputs = {name: read.numpy() for name, read in leaving.reads.items()}
-            self._note(READ_BACK, start, leaving.rows)
-            self._result.groups.append(Group(leaving.way, leaving.rows, outputs))
+        while self._leaving:
+            leaving = self._leaving.popleft()
+            try:
+                self._arrive(leaving)
+            except EngineRunError as error:
+                self._retreat(leaving.crowd, leaving.where, error)
         return self._result
+
+    def _arrive(self, leaving: _Leaving[T]) -> None:
+        """Wait for the outputs of images that have left."""
+        start = time.perf_counter_ns()
+        outputs = {name: read.numpy() for name, read in leaving.reads.items()}
+        self._note(READ_BACK, start, leaving.rows)
+        self._result.groups.append(Group(leaving.way, leaving.rows, outputs))
 
     def _pass(self, crowd: _Crowd[T]) -> None:
         """Take a crowd through its segment."""
@@ -232,19 +266,58 @@ class _Walk(Generic[T]):
             assert segment.end is not None  # a segment decides, ends, or both
             self._leave(segment.end, crowd, None, None)
             return
-        reading = self._start_signal(segment.decide, crowd)
         early: Mapping[str, T] | None = None
-        head = segment.end.head if segment.end else None
-        if self._speculative_head and head and crowd.segment == 0 and reading:
-            early = self._run(head, crowd)
-        for outcome, where in self._choose(segment.decide, crowd, reading):
+        try:
+            reading = self._start_signal(segment.decide, crowd)
+            head = segment.end.head if segment.end else None
+            if self._speculative_head and head and crowd.segment == 0 and reading:
+                with suppress(EngineRunError):  # it runs again for images that do leave here
+                    early = self._run(head, crowd)
+            split = self._choose(segment.decide, crowd, reading)
+        except EngineRunError as error:
+            if not (self._degrade and segment.end):
+                raise
+            self._leave(segment.end, crowd, None, None)  # its body has worked
+            self._result.failures.append(Failure(error, crowd.numbers))
+            return
+        for outcome, where in split:
             target = segment.decide.outcomes[outcome]
             if target == END:
                 assert segment.end is not None  # the plan says so
-                self._leave(segment.end, crowd, where, early)
+                self._leave_or_retreat(segment.end, crowd, where, early)
             else:
                 keeps = segment.decide.keeps[outcome]
-                self._crowds.append(self._narrowed(keeps, crowd, where, target))
+                further = self._narrowed(keeps, crowd, where, target)
+                if self._degrade and segment.end:
+                    further.retreat = segment.end, crowd, where
+                self._crowds.append(further)
+
+    def _leave_or_retreat(
+        self,
+        end: Ending,
+        crowd: _Crowd[T],
+        where: Int64Array | None,
+        early: Mapping[str, T] | None,
+    ) -> None:
+        try:
+            self._leave(end, crowd, where, early)
+        except EngineRunError as error:
+            self._retreat(crowd, where, error)
+
+    def _retreat(self, crowd: _Crowd[T], where: Int64Array | None, error: EngineRunError) -> None:
+        """Let images of a crowd (all, or some) leave by the last exit that worked for them."""
+        if crowd.retreat is None:
+            raise error
+        end, origin, places = crowd.retreat
+        if where is not None:
+            places = where if places is None else places[where]
+        for leaving in self._leaving:  # its head is about to write over their outputs
+            if leaving.way == end.way:
+                arrays = {name: np.array(read.numpy()) for name, read in leaving.reads.items()}
+                leaving.reads = {name: OnHost(array) for name, array in arrays.items()}
+        rows = origin.numbers if places is None else origin.rows[places].tolist()
+        self._result.failures.append(Failure(error, rows))
+        self._leave_or_retreat(end, origin, places, None)
 
     def _start_signal(self, decision: Decision, crowd: _Crowd[T]) -> HostRead | None:
         """Run what decides; an easiness is reported even if nobody reads it, scores are not."""
@@ -297,7 +370,7 @@ class _Walk(Generic[T]):
         start = time.perf_counter_ns()
         reads = {name: self._runner.read(made[name], chosen) for name in end.outputs}
         self._note(READ_BACK, start, numbers)
-        self._leaving.append(_Leaving(end.way, numbers, reads))
+        self._leaving.append(_Leaving(end.way, numbers, reads, crowd, where))
 
     def _narrowed(
         self,
@@ -323,6 +396,8 @@ class _Walk(Generic[T]):
 
     def _whole(self, crowd: _Crowd[T], target: int) -> _Crowd[T]:
         """All of a crowd, on its way to a segment: nobody else goes on with it."""
+        if self._degrade:  # it may have to come back, with these tensors
+            return _Crowd(target, crowd.rows, crowd.numbers, dict(crowd.tensors))
         crowd.segment = target
         return crowd
 
@@ -356,7 +431,7 @@ class _EveryWay(_Walk[T]):
     def __init__(
         self, plan: Plan, runner: StageRunner[T], batch: int, keep: Collection[str]
     ) -> None:
-        super().__init__(plan, runner, batch, AlwaysHard(), 0, False)  # it is not asked
+        super().__init__(plan, runner, batch, AlwaysHard(), 0, False, False)  # it is not asked
         self._keep = keep
         self.kept: dict[str, Arrays] = {}
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import dyninfer
 from dyninfer import AlwaysEasy, AlwaysHard, Chosen, Forced, LeaveAt, PolicyError, Threshold
 from dyninfer.engines.base import OnHost
+from dyninfer.errors import EngineRunError
 from dyninfer.routing.policy import DecisionPoint, Policy
 from dyninfer.runtime.executor import execute, trace
 from dyninfer.runtime.plan import END, Decision, Ending, Plan, Segment, Step
@@ -281,3 +282,96 @@ def test_what_a_policy_does_to_its_signal_changes_nothing_that_is_reported() -> 
 
     result = execute(cascade(2), Functions(numbered([[0.25], [0.5]])), 2, Vandal())
     assert result.easiness.tolist() == [0.25, 0.5]
+
+
+class Failing(Functions):
+    """Some stages fail: when they run, or, as on a device, when their outputs are waited for.
+
+    Outputs live in one buffer for each stage, which its next run writes over.
+    """
+
+    def __init__(self, images: np.ndarray, broken: frozenset[str], late: bool) -> None:
+        super().__init__(images)
+        self.broken = broken
+        self.late = late
+        self.buffers: dict[tuple[str, str], np.ndarray] = {}
+        self.cursed: set[int] = set()
+
+    def run(self, stage: str, tensors: Tensors) -> dict[str, np.ndarray]:
+        fails = stage in self.broken
+        if fails and (not self.late or stage.startswith("body")):
+            raise EngineRunError(f"{stage} is out of memory")
+        made = {}
+        for name, values in super().run(stage, tensors).items():
+            buffer = self.buffers.setdefault((stage, name), np.empty_like(self.images))
+            made[name] = buffer.reshape(-1)[: values.size].reshape(values.shape)
+            made[name][...] = values
+            if fails:
+                self.cursed.add(id(made[name]))
+        self.kept = [*getattr(self, "kept", []), made]  # so that no id is used again
+        return made
+
+    def read(self, tensor: np.ndarray, rows: np.ndarray | None):
+        if id(tensor) not in self.cursed:
+            return super().read(tensor, rows)
+
+        class Reading:
+            def numpy(self) -> np.ndarray:
+                raise EngineRunError("lost on the way to the host")
+
+        return Reading()
+
+
+def way_of(easiness: np.ndarray, broken: frozenset[str]) -> tuple[int | None, bool]:
+    """The last exit that works for an image, if any does, and whether something has failed."""
+    reached = next((k for k, value in enumerate(easiness) if value >= 0.5), len(easiness))
+    failed = False
+    for k in range(reached + 1):
+        if f"body_{k}" in broken:
+            reached, failed = k - 1, True
+            break
+        if k < len(easiness) and f"router_{k}" in broken:
+            reached, failed = k, True
+            break
+    way = next((k for k in range(reached, -1, -1) if f"head_{k}" not in broken), None)
+    return way, failed or way != reached
+
+
+STAGES = [f"{kind}_{k}" for k in range(3) for kind in ("body", "head", "router")]
+
+
+@given(
+    st.lists(st.tuples(*[st.sampled_from([0.2, 0.8])] * 2), min_size=1, max_size=6),
+    st.frozensets(st.sampled_from(STAGES), max_size=3),
+    st.booleans(),
+    st.booleans(),
+)
+def test_images_leave_by_the_last_exit_that_works(signals, broken, late, speculative) -> None:
+    runner = Failing(numbered([list(row) for row in signals]), broken, late)
+    known = [way_of(row[:2], broken) for row in runner.images]
+    options = {"speculative_head": speculative, "degrade": True}
+    if any(way is None for way, _ in known):
+        with pytest.raises(EngineRunError):
+            execute(cascade(3), runner, len(signals), Threshold(0.5), **options)
+        return
+    expected = [(way, 1000.0 * way + n) for n, (way, _) in enumerate(known)]
+    assert found(cascade(3), runner, Threshold(0.5), **options) == expected
+    result = execute(cascade(3), runner, len(signals), Threshold(0.5), **options)
+    rows = {row for failure in result.failures for row in failure.rows}
+    assert rows == {n for n, (_, failed) in enumerate(known) if failed}
+
+
+@given(st.sampled_from(STAGES), st.booleans())
+def test_without_leave_to_degrade_a_failure_is_raised(stage, late) -> None:
+    runner = Failing(numbered([[0.2, 0.2], [0.8, 0.2], [0.2, 0.8]]), frozenset({stage}), late)
+    if stage == "router_2":  # there is none
+        assert found(cascade(3), runner, Threshold(0.5))
+        return
+    with pytest.raises(EngineRunError):
+        execute(cascade(3), runner, 3, Threshold(0.5))
+
+
+def test_a_branch_that_fails_has_no_exit_to_go_back_to() -> None:
+    runner = Failing(numbered([[5, 0, 0], [0, 5, 0]]), frozenset({"body_1"}), False)
+    with pytest.raises(EngineRunError, match="body_1"):
+        execute(select(4), runner, 2, Chosen(), degrade=True)
