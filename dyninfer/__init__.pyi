@@ -3,9 +3,11 @@
 from .bundle.calibration import Calibration as Calibration
 from .bundle.folder import Bundle as Bundle
 from .errors import BackendUnavailable as BackendUnavailable
+from .errors import BrokenOutputError as BrokenOutputError
 from .errors import BundleError as BundleError
 from .errors import CheckpointError as CheckpointError
 from .errors import ConfigError as ConfigError
+from .errors import DeadlineError as DeadlineError
 from .errors import DyninferError as DyninferError
 from .errors import EngineBuildError as EngineBuildError
 from .errors import EngineRunError as EngineRunError
@@ -48,6 +50,7 @@ from .routing.policy import Threshold as Threshold
 from .routing.policy import route as route
 from .routing.speed import parse_speed as parse_speed
 from .runtime.detector import Detector as Detector
+from .runtime.failures import FailureCounts as FailureCounts
 from .runtime.opening import load as load
 
 __version__: str

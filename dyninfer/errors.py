@@ -52,6 +52,10 @@ class EngineRunError(DyninferError):
     """A backend failed while it ran a stage, for example for want of memory."""
 
 
+class BrokenOutputError(EngineRunError):
+    """An engine gave values that none gives that works, such as NaN or a confidence of 7."""
+
+
 class DeadlineError(EngineRunError):
     """A call was not answered before its deadline."""
 

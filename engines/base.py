@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.bundle.manifest import Stage, TensorSpec
+from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.errors import InputError
 from dyninfer.spans import DeviceSpan
@@ -66,9 +67,11 @@ class Workspace(Protocol):
 
     What an engine returns lives in the workspace and is valid until its next use. ``kept`` is
     free for whoever borrows it: what belongs beside the buffers and goes when they go, by name.
+    ``deadline`` is that of the call, which an engine that can be interrupted keeps.
     """
 
     kept: dict[str, Any]
+    deadline: Deadline | None
 
     def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """A float32 array of this shape on the host, from a buffer that is used again."""

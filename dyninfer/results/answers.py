@@ -186,3 +186,4 @@ class RawOutput:
     easiness: float | None
     exit_index: int
     outputs: Mapping[str, npt.NDArray[Any]]
+    degraded: bool = False

@@ -14,12 +14,20 @@ _LONG = 1 << 16  # a mask that is worth a detour
 _ALL_TRUE = np.uint64(0x0101010101010101)
 
 
+LARGEST_SCORE = 1.001
+"""Scores between 1 and this are rounded, and count as 1; those above are broken, and as NaN."""
+
+
 class Candidates(NamedTuple):
-    """Pairs of an anchor and a class: both (M,), and their confidences (M,) float32."""
+    """Pairs of an anchor and a class: both (M,), and their confidences (M,) float32.
+
+    ``broken`` is how many scores besides were no number up to 1.
+    """
 
     anchors: Int64Array
     class_ids: Int64Array
     confidences: Float32Array
+    broken: int
 
 
 def every_label(class_scores: Float32Array, confidence: float) -> Candidates:
@@ -61,6 +69,7 @@ def _where(found: Candidates, chosen: BoolArray) -> Candidates:
         found.anchors.take(positions),
         found.class_ids.take(positions),
         found.confidences.take(positions),
+        found.broken,
     )
 
 
@@ -73,7 +82,13 @@ def _not_at_most(class_scores: Float32Array, confidence: float) -> Candidates:
         places = _places_not_at_most(scores, confidence)
     anchors, class_ids = np.divmod(places, max(1, class_scores.shape[1]))
     confidences = scores.take(places).astype(np.float32, copy=False)
-    return Candidates(anchors, class_ids, confidences)
+    if np.count_nonzero(confidences <= 1) == len(places):
+        return Candidates(anchors, class_ids, confidences, 0)
+    rounded = np.minimum(confidences, 1)
+    confidences = np.where(confidences <= LARGEST_SCORE, rounded, np.float32(np.nan))
+    broken = int(np.count_nonzero(np.isnan(confidences)))
+    found = Candidates(anchors, class_ids, confidences, broken)
+    return _where(found, ~(confidences <= confidence))
 
 
 def _places_not_at_most(scores: Float32Array, confidence: float) -> Int64Array:

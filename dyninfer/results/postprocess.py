@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ from dyninfer.results.nms import nms
 from dyninfer.types import BoolArray, Float32Array, Int64Array
 
 MAX_CANDIDATES = 30_000
+FARTHEST = 1e6
+"""Pixels: no box of a working detector lies so far out, and fp16's overflow does."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +63,40 @@ class Postprocess:
         Returns:
             boxes (D, 4) float32, confidences (D,) float32, class ids (D,) int64.
         """
-        find = every_label if self.several_labels else best_label
-        found = find(class_scores, self.confidence)
-        boxes = boxes_xyxy.take(found.anchors, 0).astype(np.float32, copy=False)
+        return self.find(boxes_xyxy, class_scores)[:3]
+
+    def find(self, boxes_xyxy: Float32Array, class_scores: Float32Array) -> Found:
+        """As a call of this object, with what was left out because it is broken."""
+        candidates = (every_label if self.several_labels else best_label)(
+            class_scores, self.confidence
+        )
+        boxes = boxes_xyxy.take(candidates.anchors, 0).astype(np.float32, copy=False)
         usable = _usable(boxes)
+        dropped = len(boxes) - np.count_nonzero(usable)
+        confidences, class_ids = candidates.confidences, candidates.class_ids
         if len(boxes) < 2:  # as in many a picture: nothing to sort, nothing that overlaps
-            return boxes[usable], found.confidences[usable], found.class_ids[usable]
-        order = _best_first(found.confidences, usable)
+            if dropped:
+                boxes, confidences, class_ids = boxes[:0], confidences[:0], class_ids[:0]
+            return Found(boxes, confidences, class_ids, candidates.broken, dropped)
+        order = _best_first(confidences, usable)
         boxes = boxes.take(order, 0)
-        kept = nms(boxes, found.class_ids.take(order), self.iou, self.max_detections)
+        kept = nms(boxes, class_ids.take(order), self.iou, self.max_detections)
         chosen = order.take(kept)
-        return boxes.take(kept, 0), found.confidences.take(chosen), found.class_ids.take(chosen)
+        found = boxes.take(kept, 0), confidences.take(chosen), class_ids.take(chosen)
+        return Found(*found, candidates.broken, dropped)
+
+
+class Found(NamedTuple):
+    """Detections of one image, and what could not be any.
+
+    ``broken_scores`` were no numbers up to 1, ``unusable_boxes`` not finite or without an area.
+    """
+
+    boxes_xyxy: Float32Array
+    confidences: Float32Array
+    class_ids: Int64Array
+    broken_scores: int
+    unusable_boxes: int
 
 
 EVALUATION = Postprocess(confidence=0.001, iou=0.65, several_labels=True)
@@ -79,11 +104,11 @@ EVALUATION = Postprocess(confidence=0.001, iou=0.65, several_labels=True)
 
 
 def _usable(boxes: Float32Array) -> BoolArray:
-    """(M,): which boxes are finite and have an area."""
+    """(M,): which boxes are finite, not beyond :data:`FARTHEST`, and have an area."""
     left, top, right, bottom = np.ascontiguousarray(boxes.T)
     usable: BoolArray = right > left
     usable &= bottom > top
-    finite = np.isfinite(boxes)
+    finite = np.abs(boxes) < FARTHEST
     if np.count_nonzero(finite) < finite.size:  # several times as quick as all() for few
         usable &= finite.all(axis=1)
     return usable

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.errors import InputError
+from dyninfer.errors import BrokenOutputError, InputError
 from dyninfer.images.spec import Placement
 from dyninfer.results.answers import Answer, Classification, Detections, TopK
+from dyninfer.results.candidates import LARGEST_SCORE
 from dyninfer.results.nms import pairwise_iou
-from dyninfer.results.postprocess import EVALUATION, Postprocess
+from dyninfer.results.postprocess import EVALUATION, FARTHEST, Found, Postprocess
+from dyninfer.types import Float32Array
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -21,6 +23,10 @@ Options = Postprocess | TopK
 """What a task's postprocessing is told."""
 Outputs = Mapping[str, npt.NDArray[Any]]
 MATCH_IOU = 0.5
+
+
+def ignore(_fault: str) -> None:
+    """Let a fault go unnoticed."""
 
 
 class Taken(TypedDict):
@@ -54,12 +60,17 @@ class TaskKind(Protocol):
         placement: Placement,
         options: Options,
         class_names: Sequence[str],
+        note: Callable[[str], None] = ignore,
         **taken: Unpack[Taken],
     ) -> Answer:
         """The result of one image from its outputs, without the batch axis.
 
         ``placement`` is where the image lies in the input of its way; for ``options`` see
         :func:`check_options`, for how the image went :class:`dyninfer.results.answers.Answer`.
+        ``note`` is told what is broken of outputs that are of use all the same.
+
+        Raises:
+            BrokenOutputError: the outputs cannot come from an engine that works.
         """
 
     def loss(self, found: Answer, reference: Answer) -> float:
@@ -81,16 +92,21 @@ class Detect:
         placement: Placement,
         options: Options,
         class_names: Sequence[str],
+        note: Callable[[str], None] = ignore,
         **taken: Unpack[Taken],
     ) -> Detections:
         """See :class:`TaskKind`."""
         assert isinstance(options, Postprocess)  # check_options has looked
-        boxes, confidences, class_ids = options(outputs["boxes_xyxy"], outputs["class_scores"])
+        found = options.find(outputs["boxes_xyxy"], outputs["class_scores"])
+        if fault := _fault(found, outputs["boxes_xyxy"], outputs["class_scores"]):
+            if not len(found.confidences):
+                raise BrokenOutputError(f"exit {taken['exit_index']} gave broken outputs: {fault}")
+            note(fault)
         return Detections(
-            boxes_xyxy=placement.to_image(boxes),
-            confidences=confidences.astype(np.float32, copy=False),
-            class_ids=class_ids.astype(np.int64, copy=False),
-            class_names=tuple(class_names[class_id] for class_id in class_ids.tolist()),
+            boxes_xyxy=placement.to_image(found.boxes_xyxy),
+            confidences=found.confidences.astype(np.float32, copy=False),
+            class_ids=found.class_ids.astype(np.int64, copy=False),
+            class_names=tuple(class_names[class_id] for class_id in found.class_ids.tolist()),
             **taken,
         )
 
@@ -116,10 +132,18 @@ class Classify:
         placement: Placement,  # noqa: ARG002  # a class is nowhere in particular
         options: Options,
         class_names: Sequence[str],
+        note: Callable[[str], None] = ignore,  # noqa: ARG002  # one broken logit spoils all
         **taken: Unpack[Taken],
     ) -> Classification:
         """See :class:`TaskKind`."""
         assert isinstance(options, TopK)  # check_options has looked
+        logits = outputs["logits"]
+        broken = logits.size - np.count_nonzero(np.abs(logits) < FARTHEST)
+        if broken:
+            raise BrokenOutputError(
+                f"exit {taken['exit_index']} gave broken outputs: {broken} of {logits.size} logits "
+                "are not finite"
+            )
         class_ids, confidences = options(outputs["logits"])
         names = tuple(class_names[class_id] for class_id in class_ids.tolist())
         return Classification(class_ids, confidences, names, **taken)
@@ -127,6 +151,26 @@ class Classify:
     def loss(self, found: Answer, reference: Answer) -> float:
         """0 where both name the same class first, else 1."""
         return float(found.class_ids[0] != reference.class_ids[0])
+
+
+def _fault(found: Found, boxes_xyxy: Float32Array, class_scores: Float32Array) -> str | None:
+    """What is broken of a head's outputs, if anything is.
+
+    All of them are looked at only where a candidate's box was of no use, or where nothing was
+    found: a broken engine that is taken for an empty picture would go unnoticed.
+    """
+    if found.broken_scores:
+        return f"{found.broken_scores} scores are not numbers from 0 to 1"
+    if found.unusable_boxes:
+        lost = boxes_xyxy.size - np.count_nonzero(np.abs(boxes_xyxy) < FARTHEST)
+        if lost:
+            return f"{lost} coordinates of boxes are not finite"
+        if not (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(axis=1).any():
+            return "no box has an area"
+    if len(found.confidences) or not class_scores.size:
+        return None
+    least = float(class_scores.min())
+    return None if least >= 1 - LARGEST_SCORE else f"scores go down to {least:g}"
 
 
 TASKS: Mapping[str, TaskKind] = {"detect": Detect(), "classify": Classify()}

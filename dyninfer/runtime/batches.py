@@ -13,16 +13,20 @@ import numpy.typing as npt
 
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.engines.base import check_tensor
+from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray, device_array, is_device_array
-from dyninfer.errors import InputError
+from dyninfer.errors import BrokenOutputError, InputError
 from dyninfer.images.prepare import Scratch
 from dyninfer.results.answers import Answer, RawOutput
 from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import Policy
-from dyninfer.runtime.executor import Arrays, BatchResult, Trace
+from dyninfer.runtime.executor import Arrays, BatchResult, Group, Trace
 from dyninfer.runtime.session import ImageFeed, Session
 from dyninfer.spans import DECODE, POSTPROCESS, PREPARE, shares
 from dyninfer.types import Float32Array, ImageArray, Int64Array
+
+_Broken = tuple[Group, list[int], BrokenOutputError]
+"""An image of a group whose outputs are of no use, and why."""
 
 
 def answer_batch(
@@ -32,6 +36,7 @@ def answer_batch(
     options: Options,
     decode_ms: Sequence[float | None] | None = None,
     first_image: int = 0,
+    deadline: Deadline | None = None,
 ) -> list[Answer]:
     """Prepare, run and postprocess pictures (h, w, 3) uint8 BGR, at least one, as one batch.
 
@@ -42,30 +47,64 @@ def answer_batch(
         options: of the bundle's task.
         decode_ms: what each took to decode, None for those that came decoded.
         first_image: position of the first among those of the call.
+        deadline: of the call.
     """
     timings = [{} if ms is None else {DECODE: ms} for ms in decode_ms or [None] * len(images)]
     found: dict[int, Answer] = {}
-    task, names = session.task, session.class_names
     with session.workspace() as workspace:
+        workspace.deadline = deadline
         feed = _picture_feed(session, images, timings)
         result = session.run(feed, len(images), policy, workspace, first_image)
-        shared = shares(result.spans, len(images))
-        for group in result.groups:
-            spec = session.way_specs[group.way]
-            for position, row in enumerate(group.rows):
-                start = time.perf_counter_ns()
-                own = timings[row] | shared[row]
-                found[row] = task.answer(
-                    {name: array[position] for name, array in group.outputs.items()},
-                    spec.place(images[row].shape[1], images[row].shape[0]),
-                    options,
-                    names,
-                    easiness=_easiness(result, row),
-                    exit_index=group.way,
-                    timings_ms=own,
-                )
-                own[POSTPROCESS] = (time.perf_counter_ns() - start) / 1e6
+        spent = [
+            own | shared
+            for own, shared in zip(timings, shares(result.spans, len(images)), strict=True)
+        ]
+        broken: list[_Broken] = []
+        groups = list(result.groups)
+        while groups:
+            for group in groups:
+                broken += _answer_group(session, group, result, images, options, spent, found)
+            groups = []
+            if broken:  # one by one: a retreat writes over the outputs of the one before
+                assert result.retreat is not None
+                groups = list(result.retreat(*broken.pop()))
+    if result.failures:
+        for row in session.failures.degraded(result.failures):
+            found[row] = replace(found[row], degraded=True)  # type: ignore[type-var]  # a dataclass
     return [found[row] for row in range(len(images))]
+
+
+def _answer_group(
+    session: Session,
+    group: Group,
+    result: BatchResult,
+    images: Sequence[ImageArray],
+    options: Options,
+    spent: Sequence[dict[str, float]],
+    found: dict[int, Answer],
+) -> list[_Broken]:
+    """Add the answers of the images of one way; returns those whose outputs are broken."""
+    spec = session.way_specs[group.way]
+    broken = []
+    for position, row in enumerate(group.rows):
+        start = time.perf_counter_ns()
+        own = spent[row]
+        try:
+            found[row] = session.task.answer(
+                {name: array[position] for name, array in group.outputs.items()},
+                spec.place(images[row].shape[1], images[row].shape[0]),
+                options,
+                session.class_names,
+                session.note_broken,
+                easiness=_easiness(result, row),
+                exit_index=group.way,
+                timings_ms=own,
+            )
+        except BrokenOutputError as error:
+            session.note_broken(str(error))
+            broken.append((group, [position], error))
+        own[POSTPROCESS] = (time.perf_counter_ns() - start) / 1e6
+    return broken
 
 
 def _picture_feed(
@@ -98,16 +137,19 @@ def infer_batch(
     arrays: Mapping[str, PreparedInput],
     policy: Policy,
     first_image: int = 0,
+    deadline: Deadline | None = None,
 ) -> list[RawOutput]:
     """Run prepared tensors that were checked, each (N, 3, H, W) float32, as one batch."""
     batch = len(next(iter(arrays.values())))
     found: dict[int, RawOutput] = {}
     with session.workspace() as workspace:
+        workspace.deadline = deadline
         result = session.run(_tensor_feed(arrays), batch, policy, workspace, first_image)
+        early = session.failures.degraded(result.failures) if result.failures else ()
         for group in result.groups:
             for position, row in enumerate(group.rows):
                 outputs = {name: array[position].copy() for name, array in group.outputs.items()}
-                found[row] = RawOutput(_easiness(result, row), group.way, outputs)
+                found[row] = RawOutput(_easiness(result, row), group.way, outputs, row in early)
     return [found[row] for row in range(batch)]
 
 

@@ -17,6 +17,7 @@ from dyninfer.bundle.calibration import EngineRecord, check_calibration
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import EASINESS, Manifest
 from dyninfer.engines.base import Engine
+from dyninfer.engines.deadline import Deadline, check_deadline
 from dyninfer.errors import InputError
 from dyninfer.images.pictures import ImageLike, Picture, take_numbered, take_picture
 from dyninfer.monitoring.monitor import Monitor
@@ -35,6 +36,7 @@ from dyninfer.runtime.batches import (
 )
 from dyninfer.runtime.engine_record import engine_record, own_calibration
 from dyninfer.runtime.executor import Trace
+from dyninfer.runtime.failures import FailureCounts
 from dyninfer.runtime.forks import tell_after_fork
 from dyninfer.runtime.session import Session
 from dyninfer.runtime.watched import watched
@@ -64,11 +66,13 @@ class Detector:
         session: Session,
         max_batch: int,
         build: OpenBuild | None = None,
+        deadline_ms: float | None = None,
     ) -> None:
         self.bundle = bundle
         self.build = build
         self._session = session
         self._max_batch = max_batch
+        self._deadline_ms = deadline_ms
         self._own_options = bundle.manifest.use_options
         policy = default_policy(session.points)
         self._routing = _Routing(policy, policy, None)
@@ -120,7 +124,12 @@ class Detector:
     @property
     def nan_easiness_count(self) -> int:
         """How many images were treated as hard because their easiness was NaN."""
-        return self._session.nan_easiness_count
+        return self.failure_counts.broken_signals
+
+    @property
+    def failure_counts(self) -> FailureCounts:
+        """How many images met broken engines or missed their deadline since this was opened."""
+        return self._session.failures.counts
 
     @property
     def policy(self) -> Policy | Goal:
@@ -206,6 +215,7 @@ class Detector:
         *,
         options: Options | None = None,
         policy: Policy | Goal | None = None,
+        deadline_ms: float | None = None,
     ) -> Detections: ...
 
     @overload
@@ -215,6 +225,7 @@ class Detector:
         *,
         options: Options | None = None,
         policy: Policy | Goal | None = None,
+        deadline_ms: float | None = None,
     ) -> list[Detections]: ...
 
     def __call__(
@@ -223,6 +234,7 @@ class Detector:
         *,
         options: Options | None = None,
         policy: Policy | Goal | None = None,
+        deadline_ms: float | None = None,
     ) -> Detections | list[Detections]:
         """Detect objects, or classify where the bundle does that.
 
@@ -231,6 +243,8 @@ class Detector:
             options: of the postprocessing, :class:`dyninfer.Postprocess` or, for a classifier,
                 :class:`dyninfer.TopK`; None for the bundle's own.
             policy: for this call alone, whatever other threads do; None for :attr:`policy`.
+            deadline_ms: when an answer is wanted, in milliseconds from the start of each batch of
+                at most ``max_batch`` images; None for the one given to :func:`dyninfer.load`.
 
         Returns:
             One :class:`dyninfer.Detections` for one image, a list in input order for a list. Of a
@@ -240,15 +254,20 @@ class Detector:
         Raises:
             InputError: an image cannot be used; the message says which and why.
             PolicyError: the policy does not fit this bundle or these images.
+            EngineRunError: a stage failed, or gave what no working engine gives; with
+                ``on_failure="degrade"`` only where no exit had worked before.
+            DeadlineError: an EngineRunError too; the deadline passed.
         """
         if isinstance(images, (np.ndarray, str, os.PathLike)):
             options, routing = self._choices(options, policy, 1)
-            return cast(Detections, self._answer([take_picture(images)], options, routing, 0)[0])
+            picture = take_picture(images)
+            return cast(Detections, self._answer([picture], options, routing, 0, deadline_ms)[0])
         if not isinstance(images, Sequence):
             raise InputError(
                 f"images is {type(images).__name__}, expected a path, an array, or a list of them"
             )
-        return cast("list[Detections]", self.answers(images, options=options, policy=policy))
+        found = self.answers(images, options=options, policy=policy, deadline_ms=deadline_ms)
+        return cast("list[Detections]", found)
 
     def answers(
         self,
@@ -256,6 +275,7 @@ class Detector:
         *,
         options: Options | None = None,
         policy: Policy | Goal | None = None,
+        deadline_ms: float | None = None,
     ) -> list[Answer]:
         """What a call gives for a list, typed for every task."""
         options, routing = self._choices(options, policy, len(images))
@@ -266,7 +286,7 @@ class Detector:
                 take_numbered(image, first + place, len(images))
                 for place, image in enumerate(chunk)
             ]
-            found += self._answer(batch, options, routing, first)
+            found += self._answer(batch, options, routing, first, deadline_ms)
         return found
 
     def _choices(
@@ -280,14 +300,28 @@ class Detector:
             check_options(self._session.task, options, self.manifest.name)
         return options, self._routing_for(policy, images)
 
+    def _deadline(self, ms: float | None) -> Deadline | None:
+        """Of a batch that starts now."""
+        if ms is None and self._deadline_ms is None:
+            return None
+        return Deadline(check_deadline(self._deadline_ms if ms is None else ms))
+
     def _answer(
-        self, pictures: list[Picture], options: Options, routing: _Routing, first: int
+        self,
+        pictures: list[Picture],
+        options: Options,
+        routing: _Routing,
+        first: int,
+        deadline_ms: float | None,
     ) -> list[Answer]:
         """Run one batch, and tell who learns from it how that went."""
+        deadline = self._deadline(deadline_ms)
         images = [picture.image for picture in pictures]
         decode_ms = [picture.decode_ms for picture in pictures]
         start = time.perf_counter_ns()
-        found = answer_batch(self._session, images, routing.active, options, decode_ms, first)
+        found = answer_batch(
+            self._session, images, routing.active, options, decode_ms, first, deadline
+        )
         if routing.observer is not None:
             elapsed_ms = (time.perf_counter_ns() - start) / 1e6
             routing.observer.observe(_ways_of(found), _spent_ms(found, elapsed_ms))
@@ -300,13 +334,18 @@ class Detector:
         *,
         options: Options | None = None,
         policy: Policy | Goal | None = None,
+        deadline_ms: float | None = None,
     ) -> Iterator[Detections]:
         """Detect objects in images one after the other, as they come."""
         for image in images:
-            yield self(image, options=options, policy=policy)
+            yield self(image, options=options, policy=policy, deadline_ms=deadline_ms)
 
     def infer(
-        self, inputs: Mapping[str, Any], *, policy: Policy | Goal | None = None
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        policy: Policy | Goal | None = None,
+        deadline_ms: float | None = None,
     ) -> list[RawOutput]:
         """Run prepared tensors, without pre- and postprocessing.
 
@@ -320,6 +359,7 @@ class Detector:
                 are never copied to the host. TensorRT waits for whoever still writes them; ONNX
                 Runtime cannot, so synchronise before.
             policy: for this call alone; None for :attr:`policy`.
+            deadline_ms: as calls of the detector take it.
 
         Returns:
             One :class:`dyninfer.RawOutput` per image, in order.
@@ -332,7 +372,8 @@ class Detector:
         routing = self._routing_for(policy, len(next(iter(arrays.values()))))
         found: list[RawOutput] = []
         for first, chunk in self._chunks(arrays):
-            found += infer_batch(self._session, chunk, routing.active, first)
+            deadline = self._deadline(deadline_ms)
+            found += infer_batch(self._session, chunk, routing.active, first, deadline)
         if routing.observer is not None:  # without preparation and postprocessing: no image's time
             routing.observer.observe(_ways_of(found), np.full(len(found), np.nan))
         return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from dyninfer.bundle.manifest import EASINESS
 from dyninfer.engines.base import HostRead, OnHost
+from dyninfer.engines.deadline import Deadline
 from dyninfer.errors import EngineRunError, InputError, PolicyError
 from dyninfer.routing.policy import AlwaysHard, Blind, DecisionPoint, Policy
 from dyninfer.runtime.plan import END, Decision, Ending, Plan, Step
@@ -38,6 +39,7 @@ class Batched(Protocol):
 
 
 T = TypeVar("T", bound=Batched)
+_ROUNDING = 1e-3  # of an easiness of 0 or 1, in low precisions
 
 
 class StageRunner(Protocol[T]):
@@ -72,12 +74,14 @@ class Group(NamedTuple):
     """The images of a batch that took one way.
 
     ``rows`` are their positions in the batch; ``outputs`` are arrays with one row for each, and
-    may be views into memory that the runner uses again: copy what must outlive it.
+    may be views into memory that the runner uses again: copy what must outlive it. ``origin`` is
+    how they came here, for :attr:`BatchResult.retreat`.
     """
 
     way: int
     rows: Sequence[int]
     outputs: Arrays
+    origin: Any = None
 
 
 @dataclass
@@ -95,6 +99,15 @@ class BatchResult:
     signals: list[Signal] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    retreat: Retreat | None = None
+
+
+Retreat = Callable[[Group, Sequence[int], EngineRunError], Sequence[Group]]
+"""Let images of a group, by their positions in it, leave by an earlier exit instead.
+
+For outputs that turn out to be broken when they are used. Those of the result's other groups, and
+of earlier retreats, are not valid afterwards. Raises the error where there is no such exit.
+"""
 
 
 class Failure(NamedTuple):
@@ -128,6 +141,7 @@ def execute(
     first_image: int = 0,
     speculative_head: bool = False,
     degrade: bool = False,
+    deadline: Deadline | None = None,
 ) -> BatchResult:
     """Run a batch along a plan, each image the way that the policy decides.
 
@@ -144,13 +158,16 @@ def execute(
             host; what it makes of images that go on is thrown away. Worth it where the head is
             cheap beside the wait, as on a GPU in batches of one.
         degrade: where a stage behind an exit fails, let its images leave by that exit.
+        deadline: after it, no further segment is begun.
 
     Raises:
         PolicyError: the policy's answer is not one outcome for each image.
         EngineRunError: a stage failed, and there is no exit that had worked for its images; or
             they were not to leave by that.
+        DeadlineError: the same of the deadline.
     """
-    return _Walk(plan, runner, batch, policy, first_image, speculative_head, degrade).run()
+    walk = _Walk(plan, runner, batch, policy, first_image, speculative_head, degrade, deadline)
+    return walk.run()
 
 
 def trace(
@@ -219,6 +236,7 @@ class _Walk(Generic[T]):
         first_image: int,
         speculative_head: bool,
         degrade: bool,
+        deadline: Deadline | None,
     ) -> None:
         self._plan = plan
         self._runner = runner
@@ -227,6 +245,7 @@ class _Walk(Generic[T]):
         self._first_image = first_image
         self._speculative_head = speculative_head and not self._blind
         self._degrade = degrade
+        self._deadline = deadline
         self._crowds: deque[_Crowd[T]] = deque([_Crowd(0, np.arange(batch), range(batch), {})])
         self._leaving: deque[_Leaving[T]] = deque()
         self._unread: list[tuple[Decision, Sequence[int], HostRead]] = []
@@ -242,23 +261,40 @@ class _Walk(Generic[T]):
                 self._retreat(crowd, None, error)
         for decision, numbers, reading in self._unread:
             self._note_signal(decision, numbers, reading)
+        self._arrive_all()
+        self._result.retreat = self._leave_again
+        return self._result
+
+    def _arrive_all(self) -> None:
         while self._leaving:
             leaving = self._leaving.popleft()
             try:
                 self._arrive(leaving)
             except EngineRunError as error:
                 self._retreat(leaving.crowd, leaving.where, error)
-        return self._result
+
+    def _leave_again(
+        self, group: Group, places: Sequence[int], error: EngineRunError
+    ) -> Sequence[Group]:
+        """See :data:`Retreat`."""
+        arrived = len(self._result.groups)
+        leaving: _Leaving[T] = group.origin
+        where = np.array(places) if leaving.where is None else leaving.where[places]
+        self._retreat(leaving.crowd, where, error)
+        self._arrive_all()
+        return self._result.groups[arrived:]
 
     def _arrive(self, leaving: _Leaving[T]) -> None:
         """Wait for the outputs of images that have left."""
         start = time.perf_counter_ns()
         outputs = {name: read.numpy() for name, read in leaving.reads.items()}
         self._note(READ_BACK, start, leaving.rows)
-        self._result.groups.append(Group(leaving.way, leaving.rows, outputs))
+        self._result.groups.append(Group(leaving.way, leaving.rows, outputs, leaving))
 
     def _pass(self, crowd: _Crowd[T]) -> None:
         """Take a crowd through its segment."""
+        if self._deadline is not None and crowd.segment:
+            self._deadline.check()
         segment = self._plan[crowd.segment]
         for step in segment.run:
             crowd.tensors.update(self._run(step, crowd))
@@ -431,7 +467,9 @@ class _EveryWay(_Walk[T]):
     def __init__(
         self, plan: Plan, runner: StageRunner[T], batch: int, keep: Collection[str]
     ) -> None:
-        super().__init__(plan, runner, batch, AlwaysHard(), 0, False, False)  # it is not asked
+        super().__init__(
+            plan, runner, batch, AlwaysHard(), 0, False, False, None
+        )  # it is not asked
         self._keep = keep
         self.kept: dict[str, Arrays] = {}
 
@@ -487,7 +525,10 @@ def _signal_shape(decision: Decision, count: int) -> tuple[int, ...]:
 
 
 def _shaped(decision: Decision, count: int, values: npt.NDArray[Any]) -> Float32Array:
-    """A copy as (N,) from (N,) or (N, 1), or as (N, branches)."""
+    """A copy as (N,) from (N,) or (N, 1), or as (N, branches).
+
+    An easiness that is none, because the router is broken, is NaN.
+    """
     easiness = decision.signal == EASINESS
     if values.size != (count if easiness else count * len(decision.outcomes)):
         expected = _signal_shape(decision, count)
@@ -495,4 +536,8 @@ def _shaped(decision: Decision, count: int, values: npt.NDArray[Any]) -> Float32
             f"the {decision.signal} of {count} images came as {values.shape}, expected {expected}"
         )
     copied: Float32Array = np.array(values, np.float32)
-    return copied.reshape(-1) if easiness else copied.reshape(count, -1)
+    if not easiness:
+        return copied.reshape(count, -1)
+    if count > 1 or not -_ROUNDING <= copied.item() <= 1 + _ROUNDING:  # NumPy is slow at one
+        copied[(copied < -_ROUNDING) | (copied > 1 + _ROUNDING)] = np.nan
+    return copied.reshape(-1)

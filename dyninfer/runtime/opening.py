@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from dyninfer.builds.builder import choose_build
 from dyninfer.bundle.folder import Bundle, StageChecks
 from dyninfer.engines import open_backend
+from dyninfer.engines.deadline import check_deadline
 from dyninfer.errors import InputError
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.session import Session
@@ -26,6 +28,8 @@ def load(
     max_batch: int = DEFAULT_BATCH,
     shared_threads: bool = False,
     speculative_head: bool = False,
+    on_failure: Literal["raise", "degrade"] = "raise",
+    deadline_ms: float | None = None,
 ) -> Detector:
     """Open a bundle.
 
@@ -50,6 +54,13 @@ def load(
         speculative_head: start the first head for all images while the easiness travels to the
             host, and drop its results for those that go on. Shortens the wait for easy images on
             a GPU, at the price of a head that hard images did not need; the results are the same.
+        on_failure: ``"degrade"`` answers an image by the last exit that worked where a later stage
+            fails, is stopped at the deadline, or gives NaN or the like; its ``degraded`` is True.
+            ``"raise"`` ends the call with an EngineRunError. Both are counted in
+            :attr:`dyninfer.Detector.failure_counts` and logged once.
+        deadline_ms: of every batch of a call that names no other, in milliseconds. ONNX Runtime
+            stops a stage between two of its operators; TensorRT cannot be stopped, so there the
+            deadline is looked at between stages. None waits for ever.
 
     Raises:
         BundleError: the bundle is incomplete, changed, or from a later version.
@@ -60,6 +71,10 @@ def load(
         raise InputError(f"max_batch is {max_batch!r}, expected a whole number from 1 up")
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"a bundle is {type(path).__name__}, expected the path of a folder")
+    if on_failure not in ("raise", "degrade"):
+        raise InputError(f"on_failure is {on_failure!r}, expected 'raise' or 'degrade'")
+    if deadline_ms is not None:
+        check_deadline(deadline_ms)
     bundle = Bundle.read(Path(os.fspath(path)))
     with StageChecks(bundle) as checks:
         bundle.check_records()
@@ -71,10 +86,17 @@ def load(
         except BaseException:
             opened.close()
             raise
-        session = Session(bundle, opened, chosen, speculative_head=speculative_head, checks=checks)
+        session = Session(
+            bundle,
+            opened,
+            chosen,
+            speculative_head=speculative_head,
+            degrade=on_failure == "degrade",
+            checks=checks,
+        )
         try:
             checks.wait_all()
         except BaseException:
             session.close()
             raise
-    return Detector(bundle, session, max_batch, chosen)
+    return Detector(bundle, session, max_batch, chosen, deadline_ms)

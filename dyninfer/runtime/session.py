@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,13 +17,12 @@ from dyninfer.engines.base import Backend, Engine, HostRead
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.routing.policy import Blind, Particular, Policy
 from dyninfer.runtime.executor import BatchResult, Signal, Trace, execute, trace
+from dyninfer.runtime.failures import FailureLog
 from dyninfer.runtime.forks import tell_after_fork
 from dyninfer.runtime.plan import decision_points, plan
 from dyninfer.runtime.workspaces import WorkspacePool
 from dyninfer.spans import on_device
 from dyninfer.types import Float32Array, Int64Array
-
-logger = logging.getLogger("dyninfer")
 
 ImageFeed = Callable[[str, Int64Array, Any], "Float32Array | DeviceArray"]
 """(image input's name, rows of the batch, workspace) -> prepared (len(rows), 3, H, W).
@@ -83,7 +81,7 @@ class Session:
         bundle: whose stages are opened.
         backend: that opens them; closed with the session, and where opening fails.
         build: whose files are opened in place of the bundle's own.
-        speculative_head: see :func:`dyninfer.runtime.executor.execute`.
+        speculative_head, degrade: see :func:`dyninfer.runtime.executor.execute`.
         checks: of the files' hashes, still under way; None where they were checked.
     """
 
@@ -94,6 +92,7 @@ class Session:
         build: OpenBuild | None = None,
         *,
         speculative_head: bool = False,
+        degrade: bool = False,
         checks: StageChecks | None = None,
     ) -> None:
         self.manifest: Manifest = bundle.manifest
@@ -104,7 +103,7 @@ class Session:
         self.way_specs = tuple(self.image_specs[way.image_input] for way in self.manifest.ways)
         self.backend = backend
         self.engines: dict[str, Engine[Any, Any]] = {}
-        self.nan_easiness_count = 0
+        self.failures = FailureLog()
         self._bundle, self._build = bundle, build
         self._pool = pool = WorkspacePool(backend, self.engines)
         self.workspace, self.check_open = pool.lend, pool.check_open
@@ -113,6 +112,7 @@ class Session:
         self.plan = plan(self.manifest)
         self.points = decision_points(self.plan)
         self._speculative_head = speculative_head
+        self._degrade = degrade
         try:
             self._open_all(checks)
         except BaseException:
@@ -126,6 +126,7 @@ class Session:
         Their counters start from 0.
         """
         self._lock = threading.RLock()  # another thread may have held it
+        self.failures.after_fork()
         self._pool.after_fork(self._reopen)
 
     def _reopen(self) -> None:
@@ -184,7 +185,8 @@ class Session:
             feed: gives prepared images; asked only for rows that reach a stage that reads them.
             batch: number of images N, at least 1.
             policy: splits the batch at every decision.
-            workspace: from :meth:`workspace`; the result is valid until it is used again.
+            workspace: from :meth:`workspace`; the result is valid until it is used again. Its
+                ``deadline`` is that of the call.
             first_image: position of the first image among those of the call.
         """
         result = execute(
@@ -194,6 +196,8 @@ class Session:
             policy,
             first_image=first_image,
             speculative_head=self._speculative_head,
+            degrade=self._degrade,
+            deadline=workspace.deadline,
         )
         result.spans = on_device(result.spans, workspace.device_spans())
         if not isinstance(policy, Blind):
@@ -212,22 +216,19 @@ class Session:
         workspace.device_spans()  # or the next batch would find the times of this one
         return found
 
+    def note_broken(self, fault: str) -> None:
+        """Count an image whose outputs are broken, wholly or in part."""
+        self.failures.count("broken_outputs", 1, f"{self.manifest.name}: {fault}")
+
     def _report_nan(self, signals: Sequence[Signal]) -> None:
         """Count images whose signal is NaN at a decision; say so the first time."""
         broken = [signal for signal in signals if _holds_nan(signal.values)]
         if not broken:
             return
-        rows = [row for signal in broken for row in _nan_rows(signal)]
-        with self._lock:
-            first = not self.nan_easiness_count
-            self.nan_easiness_count += len(set(rows))
-        if first:
-            logger.warning(
-                "the %s of %s returned NaN; such images are treated as hard "
-                "(counted in nan_easiness_count, not reported again)",
-                "router" if signals[0].values.ndim == 1 else "chooser",
-                self.manifest.name,
-            )
+        rows = {row for signal in broken for row in _nan_rows(signal)}
+        maker = "router" if signals[0].values.ndim == 1 else "chooser"
+        what = f"the {maker} of {self.manifest.name} returned NaN, or no number from 0 to 1"
+        self.failures.count("broken_signals", len(rows), f"{what}; such images are treated as hard")
 
 
 def _holds_nan(values: Float32Array) -> bool:

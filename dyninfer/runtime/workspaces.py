@@ -152,6 +152,7 @@ class Loan:
         try:
             pool.check_open()
             reference.workspace = pool._take()
+            reference.workspace.deadline = None  # the former caller's is none of ours
         except BaseException:
             pool._lent.discard(reference)
             raise

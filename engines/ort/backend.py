@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from dyninfer.bundle.manifest import BATCH_AXIS, Stage
 from dyninfer.engines.base import Backend, Engine
+from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.ort.runtime import (
     PROVIDERS,
@@ -24,7 +26,13 @@ from dyninfer.engines.ort.runtime import (
     parse_device,
 )
 from dyninfer.engines.ort.tensor import HOST, Bound, OrtTensor, OrtWorkspace
-from dyninfer.errors import BackendUnavailable, EngineBuildError, EngineRunError, InputError
+from dyninfer.errors import (
+    BackendUnavailable,
+    DeadlineError,
+    EngineBuildError,
+    EngineRunError,
+    InputError,
+)
 from dyninfer.hardware import cpu_name
 from dyninfer.types import Int64Array
 
@@ -55,7 +63,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
             # outputs whose shape is known only after a run are bound anew for each
         for name in self._inputs:
             _bind_input(bound, name, inputs[name], self._device)
-        self._run(bound.binding)
+        self._run(bound.binding, workspace.deadline)
         outputs = dict(bound.outputs)
         for tensor in outputs.values():
             tensor.renewed()
@@ -88,15 +96,22 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
                 _bind_input(bound, spec.name, whole.run_of_rows(row, 1), self._device)
             for name, tensor in outputs.items():
                 _bind_output(bound.binding, name, tensor.run_of_rows(row, 1))
-            self._run(bound.binding)
+            self._run(bound.binding, workspace.deadline)
         return outputs
 
-    def _run(self, binding: Any) -> None:
+    def _run(self, binding: Any, deadline: Deadline | None) -> None:
         try:
-            run_binding(self._session, binding, self._device)
+            if deadline is None or deadline.passed:
+                run_binding(self._session, binding, self._device)
+            else:
+                options = ort.RunOptions()
+                with deadline.interrupting(partial(setattr, options, "terminate", True)):
+                    run_binding(self._session, binding, self._device, options)
         except Exception as error:
             if not is_ort_error(error):  # a signal's handler has raised it: it is its owner's
                 raise
+            if deadline is not None and deadline.passed:
+                raise DeadlineError(f"stage {self.name!r} was stopped: {deadline}") from error
             reason = str(error).splitlines()[0]
             raise EngineRunError(f"ONNX Runtime failed in stage {self.name!r}: {reason}") from error
 
@@ -265,11 +280,11 @@ def _check_one_row(name: str, stage: Stage) -> None:
             )
 
 
-def run_binding(session: Any, binding: Any, device: OrtDevice) -> None:
+def run_binding(session: Any, binding: Any, device: OrtDevice, options: Any = None) -> None:
     """Run a session whose inputs and outputs are bound, and wait for its outputs."""
     if device.device_type != "cpu":
         binding.synchronize_inputs()
-    session.run_with_iobinding(binding)
+    session.run_with_iobinding(binding, options)
     if device.device_type != "cpu":
         binding.synchronize_outputs()
 

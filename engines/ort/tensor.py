@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.engines.base import OnHost
+from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.ort.runtime import OrtDevice, ort
 from dyninfer.spans import DeviceSpan
 from dyninfer.types import Int64Array
@@ -141,6 +142,7 @@ class OrtWorkspace:
         self._tensors: dict[tuple[str, str], dict[tuple[int, ...], OrtTensor]] = {}
         self._bound: dict[str, OrderedDict[int, Bound]] = {}
         self.kept: dict[str, Any] = {}
+        self.deadline: Deadline | None = None
 
     def bound(self, stage: str, batch: int) -> Bound | None:
         """The binding of a stage for batches of this size, if it is kept."""

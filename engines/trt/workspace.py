@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.engines.base import HostRead
+from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.trt.clock import DeviceClock
 from dyninfer.engines.trt.cuda import Cuda
@@ -64,6 +65,7 @@ class TrtWorkspace:
         self.clock = DeviceClock(cuda, self.stream)
         self._lanes: dict[str, OrderedDict[Hashable, Lane]] = {}
         self.kept: dict[str, Any] = {}
+        self.deadline: Deadline | None = None  # looked at between stages: none can be interrupted
         self.closed = False
         if scratch_size:
             with cuda.active():

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyninfer import InputError, Postprocess
+from dyninfer.results.candidates import LARGEST_SCORE
 from dyninfer.results.postprocess import MAX_CANDIDATES
 from tests import support
 from tests.dyninfer.results.greedy import candidates, greedy, on_a_grid
@@ -95,6 +96,7 @@ def plain(
     options: Postprocess, boxes: np.ndarray, scores: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Postprocessing by its definition."""
+    scores = np.where(scores <= LARGEST_SCORE, np.minimum(scores, 1), np.nan).astype(np.float32)
     if options.several_labels:
         anchors, classes = np.nonzero(scores > options.confidence)
     else:
@@ -150,7 +152,8 @@ def test_broken_numbers_anywhere_are_those_of_the_definition(options, seed, shar
     scores = generator.random((60, 5), np.float32)
     for array in (boxes, scores):
         spoilt = generator.random(array.shape) < share / 4
-        array[spoilt] = generator.choice([np.nan, np.inf, -np.inf, 0, -1], int(spoilt.sum()))
+        values = [np.nan, np.inf, -np.inf, 0, -1, 1.0005, 7]
+        array[spoilt] = generator.choice(values, int(spoilt.sum()))
     assert_as_defined(options, boxes, scores)
 
 
