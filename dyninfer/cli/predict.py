@@ -26,9 +26,42 @@ from dyninfer.errors import InputError
 from dyninfer.images.pictures import read_image
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.results.tasks import Options
+from dyninfer.routing.goals import Goal
+from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy, Threshold
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.opening import load
 from dyninfer.types import ImageArray
+
+
+@dataclass(frozen=True)
+class RouteOptions:
+    """Who goes on: one of them at most."""
+
+    speed: SpeedOption = None
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", "-t", min=0.0, help="Images of less easiness go on."),
+    ] = None
+    always_easy: Annotated[
+        bool, typer.Option("--always-easy", help="Leave at the first exit, whatever the router.")
+    ] = False
+    always_hard: Annotated[
+        bool, typer.Option("--always-hard", help="Run to the last exit, whatever the router.")
+    ] = False
+
+    def policy(self) -> Policy | Goal | None:
+        """What was asked for; None for the bundle's own."""
+        asked: list[Policy | Goal] = []
+        if self.threshold is not None:
+            asked.append(Threshold(self.threshold))
+        asked += [AlwaysEasy()] * self.always_easy + [AlwaysHard()] * self.always_hard
+        if self.speed is not None:
+            asked.append(read_speed(self.speed))
+        if len(asked) > 1:
+            raise typer.BadParameter(
+                "give one of --speed, --threshold, --always-easy and --always-hard"
+            )
+        return asked[0] if asked else None
 
 
 @dataclass(frozen=True)
@@ -70,7 +103,7 @@ def predict(
         typer.Option("--output", "-o", help="Folder for the results; a new predictions-N."),
     ] = None,
     *,
-    speed: SpeedOption = None,
+    route: RouteOptions,
     found: DetectionOptions,
     batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Pictures run at once.")] = 8,
     images: Annotated[
@@ -85,7 +118,7 @@ def predict(
 
     Example: **dyninfer predict dy-yolov7.dyn photos/ "more/*.jpg" --speed 30%**
     """
-    policy = None if speed is None else read_speed(speed)
+    policy = route.policy()
     paths = expand_sources(sources)
     with load(bundle, **asdict(engine), max_batch=batch) as detector:
         if policy is not None:

@@ -64,18 +64,38 @@ def test_globs_and_repeated_sources_count_once(
     assert [path.name for path in target.iterdir()] == ["predictions.jsonl"]
 
 
-@pytest.mark.parametrize(("speed", "exit_index"), [("easy", 0), ("hard", 1)])
+@pytest.mark.parametrize(
+    ("asked", "exit_index"),
+    [
+        (["-s", "easy"], 0),
+        (["-s", "hard"], 1),
+        (["--always-easy"], 0),
+        (["--always-hard"], 1),
+        (["--threshold", "0"], 0),
+        (["-t", "1.1"], 1),
+    ],
+)
 def test_forced_routes(
     capsys: pytest.CaptureFixture[str],
     small_bundle: Path,
     pictures: Path,
     tmp_path: Path,
-    speed: str,
+    asked: list[str],
     exit_index: int,
 ) -> None:
     target = tmp_path / "out"
-    run(capsys, "predict", str(small_bundle), str(pictures), "-o", str(target), "-s", speed)
+    run(capsys, "predict", str(small_bundle), str(pictures), "-o", str(target), *asked)
     assert {record["exit_index"] for record in lines_of(target)} == {exit_index}
+
+
+def test_two_policies_at_once_are_wrong_usage(
+    capsys: pytest.CaptureFixture[str], small_bundle: Path, pictures: Path
+) -> None:
+    status, _, err = run(
+        capsys, "predict", str(small_bundle), str(pictures), "--always-easy", "--threshold", "0.5"
+    )
+    assert status == 2
+    assert "one of" in err
 
 
 def test_a_broken_picture_is_named_and_the_others_are_done(
