@@ -71,13 +71,13 @@ class Postprocess:
             class_scores, self.confidence
         )
         boxes = boxes_xyxy.take(candidates.anchors, 0).astype(np.float32, copy=False)
-        usable = _usable(boxes)
-        dropped = len(boxes) - np.count_nonzero(usable)
         confidences, class_ids = candidates.confidences, candidates.class_ids
         if len(boxes) < 2:  # as in many a picture: nothing to sort, nothing that overlaps
-            if dropped:
-                boxes, confidences, class_ids = boxes[:0], confidences[:0], class_ids[:0]
-            return Found(boxes, confidences, class_ids, candidates.broken, dropped)
+            if all(_is_usable(*box) for box in boxes.tolist()):
+                return Found(boxes, confidences, class_ids, candidates.broken, 0)
+            return Found(boxes[:0], confidences[:0], class_ids[:0], candidates.broken, 1)
+        usable = _usable(boxes)
+        dropped = len(boxes) - int(np.count_nonzero(usable))
         order = _best_first(confidences, usable)
         boxes = boxes.take(order, 0)
         kept = nms(boxes, class_ids.take(order), self.iou, self.max_detections)
@@ -101,6 +101,11 @@ class Found(NamedTuple):
 
 EVALUATION = Postprocess(confidence=0.001, iou=0.65, several_labels=True)
 """As the published COCO evaluations have it: a low confidence, several labels for a box."""
+
+
+def _is_usable(left: float, top: float, right: float, bottom: float) -> bool:
+    """As :func:`_usable`, of one box; false for NaN."""
+    return -FARTHEST < left < right < FARTHEST and -FARTHEST < top < bottom < FARTHEST
 
 
 def _usable(boxes: Float32Array) -> BoolArray:
