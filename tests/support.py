@@ -516,6 +516,31 @@ def write_select_classifiers(path: Path, size: int = 8) -> Path:
     )
 
 
+def write_cascade_classifiers(path: Path, size: int = 8) -> Path:
+    """Channel 0 is the easiness; the first head does not see channel 2, the second body does."""
+    head = tiny_model(
+        {"value": ["batch", 3]},
+        {"logits": ["batch", 3]},
+        [helper.make_node("Mul", ["value", "weights"], ["logits"])],
+        {"weights": np.array([[10, 10, 0]], np.float32)},
+    )
+    models = {
+        "first": means_of("images", size, size, "value"),
+        "router": channel_router("value", 0),
+        "head": head,
+        "second": classifying_body("images", size, (10, 10, 10)),
+    }
+    exits = (Exit(body="first", router="router", head="head"), Exit(body="second"))
+    return write_tiny_bundle(
+        path,
+        models,
+        CascadeRoute(exits=exits),
+        {"images": size},
+        task="classify",
+        class_names=COLOURS,
+    )
+
+
 def write_select_detectors(path: Path, size: int = 8, second_size: int = 4) -> Path:
     """Branch 0 adds 0 to its box; branch 1 reads ``images_2``, has a head, and adds 1000."""
     models = {

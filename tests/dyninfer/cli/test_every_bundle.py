@@ -40,6 +40,13 @@ CASES = {
     "select classifiers": Case(
         support.write_select_classifiers, "select", BRANCHES, (1, 1, 1, 0, 0, 0), classifies=True
     ),
+    "cascade of classifiers": Case(
+        support.write_cascade_classifiers,
+        "cascade",
+        EXITS[:2],
+        (1, 1, 1, 0, 0, 0),
+        classifies=True,
+    ),
     "static classifier": Case(
         support.write_static_classifier, "static", EXITS[:1], (0,) * 6, classifies=True
     ),
