@@ -18,7 +18,7 @@ import numpy.typing as npt
 from dyninfer.bundle.manifest import Stage, TensorSpec
 from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
-from dyninfer.errors import InputError
+from dyninfer.errors import EngineRunError, InputError
 from dyninfer.spans import DeviceSpan
 from dyninfer.types import Int64Array
 
@@ -119,7 +119,8 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
             The stage's outputs by name, valid until the workspace is used again.
 
         Raises:
-            InputError: an input is missing or has another shape or dtype than the stage's.
+            InputError: an input is missing or has another shape or dtype than the stage's, or
+                there is no image.
         """
         batch = None
         for spec, name, row_shape, expected in self._expected:
@@ -130,7 +131,8 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
             batch = shape[0] if batch is None else batch
             if shape[0] != batch or shape[1:] != row_shape or dtype != expected:
                 check_tensor(shape, dtype, spec, batch, f"stage {self.name!r}")
-        assert batch is not None
+        if not batch:
+            raise InputError(f"stage {self.name!r} got no images, expected at least one")
         with self._count_lock:
             self.run_count += 1 if self.stage.rows_per_run is None else batch
             self.row_count += batch
@@ -232,3 +234,18 @@ def check_tensor(
             f"{owner} got {spec.name} {dtype} {shape}, expected {spec.dtype} "
             f"({', '.join(map(str, spec.shape))}){hint}"
         )
+
+
+def check_rows(rows: Int64Array, shape: tuple[int, ...]) -> None:
+    """Refuse rows (K,) that a tensor of this shape does not have.
+
+    Raises:
+        EngineRunError: they would be read beside its memory.
+    """
+    if len(rows) and not (rows.min() >= 0 and rows.max() < shape[0]):
+        raise no_such_rows(int(rows.min()), int(rows.max()), shape)
+
+
+def no_such_rows(first: int, last: int, shape: tuple[int, ...]) -> EngineRunError:
+    """What to raise where rows were asked of a tensor that has fewer."""
+    return EngineRunError(f"rows {first} to {last} were asked of a tensor {shape} of {shape[0]}")

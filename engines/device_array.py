@@ -11,6 +11,7 @@ import ctypes
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ _DTYPES: dict[tuple[int, int], np.dtype[Any]] = {  # (kDLFloat, bits)
     (2, 32): np.dtype(np.float32),
     (2, 16): np.dtype(np.float16),
 }
+_LARGEST = 2**63 - 1
+_MAX_AXES = 32
+_MISTAKES = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
+"""What comes of reading what another library says where it does not say what it should."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,10 @@ class DeviceArray:
 def is_device_array(value: Any) -> bool:
     """Whether a value says that it lives on a GPU."""
     if hasattr(value, "__dlpack_device__"):
-        return bool(value.__dlpack_device__()[0] == CUDA)
+        try:
+            return bool(value.__dlpack_device__()[0] == CUDA)
+        except (*_MISTAKES, BufferError, RuntimeError):  # so PyTorch, of a tensor without memory
+            return False
     return hasattr(value, "__cuda_array_interface__")
 
 
@@ -71,24 +79,45 @@ def device_array(value: Any, name: str) -> DeviceArray:
     """What an array on a GPU says of itself; :func:`is_device_array` must hold for it.
 
     Raises:
-        InputError: it is not C-contiguous, or of a dtype that no stage takes.
+        InputError: it is not C-contiguous, of a dtype that no stage takes, or says what cannot be.
     """
-    if hasattr(value, "__dlpack_device__"):
-        return _from_dlpack(value, name)
-    return _from_interface(value, name)
+    by_dlpack = hasattr(value, "__dlpack_device__")
+    found = (_from_dlpack if by_dlpack else _from_interface)(value, name)
+    size, itemsize = math.prod(found.shape) * found.dtype.itemsize, found.dtype.itemsize
+    if min(found.shape, default=0) < 0 or size > _LARGEST - found.pointer or found.pointer < 0:
+        raise InputError(
+            f"{name} says that it is {found.shape} at {found.pointer:#x}, expected what fits into "
+            "memory; look at how it was made"
+        )
+    if size and (not found.pointer or found.pointer % itemsize):
+        raise InputError(
+            f"{name} {found.shape} says that it is at {found.pointer:#x}, expected a multiple of "
+            f"{itemsize} other than 0; copy it first"
+        )
+    return found
 
 
 def _from_interface(value: Any, name: str) -> DeviceArray:
-    interface = value.__cuda_array_interface__
-    shape, dtype = tuple(map(int, interface["shape"])), np.dtype(interface["typestr"])
-    strides, stream = interface.get("strides"), interface.get("stream")
+    try:
+        interface = value.__cuda_array_interface__
+        shape = tuple(map(index, interface["shape"]))
+        dtype, pointer = np.dtype(interface["typestr"]), index(interface["data"][0])
+        strides, stream = interface.get("strides"), interface.get("stream")
+        strides = None if strides is None else tuple(map(index, strides))
+        stream = None if stream is None else index(stream)
+        masked = interface.get("mask") is not None
+    except (*_MISTAKES, RuntimeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"{name} does not describe itself as the CUDA Array Interface says "
+            f"({type(error).__name__}: {reason}); expected shape, typestr and data"
+        ) from error
+    if masked or dtype not in _DTYPES.values():
+        found = f"{dtype} with a mask" if masked else f"{dtype} ({dtype.str})"
+        raise InputError(f"{name} is {found} on its device, expected float32")
     if strides is not None:
-        steps = [int(stride) // dtype.itemsize for stride in strides]
-        _check_contiguous(shape, steps, name)
-    pointer = int(interface["data"][0])
-    return DeviceArray(
-        pointer, shape, dtype, None, value, lambda _: None if stream is None else int(stream)
-    )
+        _check_contiguous(shape, strides, dtype.itemsize, name)
+    return DeviceArray(pointer, shape, dtype, None, value, lambda _: stream)
 
 
 class _DLTensor(ctypes.Structure):
@@ -115,7 +144,12 @@ def _from_dlpack(value: Any, name: str) -> DeviceArray:
     owner is what stays alive.
     """
     capsule = _capsule(value, -1, name)  # -1: no waiting yet
-    tensor = _DLTensor.from_address(_capsule_pointer(capsule))
+    tensor = _DLTensor.from_address(_capsule_pointer(capsule, name))
+    if tensor.device_type != CUDA or not 0 <= tensor.ndim <= _MAX_AXES or not tensor.shape:
+        raise InputError(
+            f"{name} shares a DLPack tensor of {tensor.ndim} axes on device type "
+            f"{tensor.device_type}, expected one on a GPU, type {CUDA}"
+        )
     shape = tuple(tensor.shape[axis] for axis in range(tensor.ndim))
     dtype = _DTYPES.get((tensor.code, tensor.bits))
     if dtype is None or tensor.lanes != 1:
@@ -123,7 +157,8 @@ def _from_dlpack(value: Any, name: str) -> DeviceArray:
             f"{name} has DLPack type code {tensor.code} with {tensor.bits} bits, expected float32"
         )
     if tensor.strides:
-        _check_contiguous(shape, [tensor.strides[axis] for axis in range(tensor.ndim)], name)
+        strides = tuple(tensor.strides[axis] for axis in range(tensor.ndim))
+        _check_contiguous(shape, strides, 1, name)
     pointer = (tensor.data or 0) + tensor.byte_offset
 
     def order_before(stream: int) -> None:
@@ -140,17 +175,26 @@ def _capsule(value: Any, stream: int, name: str) -> Any:
         raise InputError(f"{name} cannot be shared through DLPack: {reason}") from error
 
 
-def _capsule_pointer(capsule: Any) -> int:
+def _capsule_pointer(capsule: Any, name: str) -> int:
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    pointer: int = get(capsule, b"dltensor")
+    try:
+        pointer: int = get(capsule, b"dltensor")
+    except ValueError as error:
+        raise InputError(
+            f"{name} shares no DLPack tensor, or one that was used already; expected a new one"
+        ) from error
     return pointer
 
 
-def _check_contiguous(shape: tuple[int, ...], steps: list[int], name: str) -> None:
-    """Compare strides, in elements, with those of a C-contiguous array."""
-    expected = 1
-    for size, step in zip(reversed(shape), reversed(steps), strict=True):
-        if size > 1 and step != expected:
-            raise InputError(f"{name} {shape} is not contiguous on its device; copy it first")
+def _check_contiguous(
+    shape: tuple[int, ...], strides: tuple[int, ...], step: int, name: str
+) -> None:
+    """Compare strides with those of a C-contiguous array whose elements lie ``step`` apart."""
+    expected = step
+    fits = len(shape) == len(strides)
+    for size, stride in zip(reversed(shape), reversed(strides), strict=False):
+        fits = fits and (size <= 1 or stride == expected)
         expected *= size
+    if not fits:
+        raise InputError(f"{name} {shape} is not contiguous on its device; copy it first")

@@ -24,6 +24,9 @@ CHOICE_SCORES = "choice_scores"
 """What a chooser says of an image, (N, branches); the largest wins."""
 
 
+_END_AXES = {"boxes_xyxy": 3, "class_scores": 3, "logits": 2}
+
+
 class Task(str, Enum):
     """What the heads of a bundle compute."""
 
@@ -287,7 +290,7 @@ class Manifest(Frozen):
             raise ValueError(
                 f"stage {way.final!r} ends in {sorted(ends)}, without {sorted(missing)}"
             )
-        self._check_classes(final)
+        self._check_ends(final)
 
     def _check_signal(self, decider: str, signal: str) -> None:
         found = next((s for s in self.stages[decider].outputs if s.name == signal), None)
@@ -296,9 +299,13 @@ class Manifest(Frozen):
         if signal == CHOICE_SCORES and found.shape[1:] != (len(self.ways),):
             raise ValueError(f"there are {len(self.ways)} branches for {found} of {decider!r}")
 
-    def _check_classes(self, final: Stage) -> None:
-        """The last output of a way has one column for every class name."""
-        columns = next(s.shape[-1] for s in final.outputs if s.name == self.task.outputs[-1])
+    def _check_ends(self, final: Stage) -> None:
+        """Outputs of a way have as many axes as they should, the last a column for every class."""
+        ends = {spec.name: spec for spec in final.outputs if spec.name in self.task.outputs}
+        for name, spec in ends.items():
+            if len(spec.shape) != _END_AXES[name]:
+                raise ValueError(f"a way ends in {spec}, expected {_END_AXES[name]} axes")
+        columns = ends[self.task.outputs[-1]].shape[-1]
         if isinstance(columns, int) and columns != len(self.class_names):
             raise ValueError(
                 f"there are {len(self.class_names)} class names for {columns} columns of "

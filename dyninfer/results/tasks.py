@@ -97,8 +97,15 @@ class Detect:
     ) -> Detections:
         """See :class:`TaskKind`."""
         assert isinstance(options, Postprocess)  # check_options has looked
-        found = options.find(outputs["boxes_xyxy"], outputs["class_scores"])
-        if fault := _fault(found, outputs["boxes_xyxy"], outputs["class_scores"]):
+        boxes_xyxy, class_scores = outputs["boxes_xyxy"], outputs["class_scores"]
+        columns = len(class_names)
+        if boxes_xyxy.shape[1:] != (4,) or class_scores.shape != (len(boxes_xyxy), columns):
+            raise BrokenOutputError(
+                f"exit {taken['exit_index']} gave boxes {boxes_xyxy.shape} with scores "
+                f"{class_scores.shape}, expected (K, 4) with (K, {columns})"
+            )
+        found = options.find(boxes_xyxy, class_scores)
+        if fault := _fault(found, boxes_xyxy, class_scores):
             if not len(found.confidences):
                 raise BrokenOutputError(f"exit {taken['exit_index']} gave broken outputs: {fault}")
             note(fault)
@@ -138,6 +145,11 @@ class Classify:
         """See :class:`TaskKind`."""
         assert isinstance(options, TopK)  # check_options has looked
         logits = outputs["logits"]
+        if logits.shape != (len(class_names),):
+            raise BrokenOutputError(
+                f"exit {taken['exit_index']} gave logits {logits.shape}, expected one for each of "
+                f"{len(class_names)} classes"
+            )
         broken = logits.size - np.count_nonzero(np.abs(logits) < FARTHEST)
         if broken:
             raise BrokenOutputError(

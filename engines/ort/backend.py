@@ -12,20 +12,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.bundle.manifest import BATCH_AXIS, Stage
-from dyninfer.engines.base import Backend, Engine
+from dyninfer.bundle.manifest import Stage
+from dyninfer.engines.base import Backend, Engine, check_rows
 from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.ort.runtime import (
     PROVIDERS,
     SMALL_MACS,
     OrtDevice,
+    check_session,
     is_ort_error,
     open_session,
     ort,
+    ort_errors,
     parse_device,
+    reason_of,
 )
 from dyninfer.engines.ort.tensor import HOST, Bound, OrtTensor, OrtWorkspace
+from dyninfer.engines.signature import EXPORT_AGAIN, check_made
 from dyninfer.errors import (
     BackendUnavailable,
     DeadlineError,
@@ -70,9 +74,9 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
         if len(outputs) < len(self.stage.outputs):
             values = bound.binding.get_outputs()
             for spec, value in zip(self.stage.outputs, values, strict=True):
-                outputs.setdefault(
-                    spec.name, OrtTensor.over_value(value, np.dtype(spec.dtype), self._device)
-                )
+                outputs.setdefault(spec.name, OrtTensor.over_value(value, self._device))
+            # of those that were bound with a shape, ONNX Runtime refuses to make another one
+            check_made(self.name, self.stage.outputs, outputs, batch)
         return outputs
 
     def _execute_rows(
@@ -112,8 +116,9 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
                 raise
             if deadline is not None and deadline.passed:
                 raise DeadlineError(f"stage {self.name!r} was stopped: {deadline}") from error
-            reason = str(error).splitlines()[0]
-            raise EngineRunError(f"ONNX Runtime failed in stage {self.name!r}: {reason}") from error
+            raise EngineRunError(
+                f"ONNX Runtime failed in stage {self.name!r}: {reason_of(error)}"
+            ) from error
 
     def _bind_outputs(
         self, binding: Any, batch: int, workspace: OrtWorkspace
@@ -159,10 +164,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
     def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> OrtEngine:
         """See :meth:`dyninfer.engines.base.Backend.open`."""
         session = self._session(path, f"stage {name!r}", small=stage.macs <= SMALL_MACS)
-        found = [value.name for value in session.get_outputs()]
-        expected = [spec.name for spec in stage.outputs]
-        if found != expected:
-            raise EngineBuildError(f"{path} has outputs {found}, the manifest says {expected}")
+        check_session(path, stage, session)
         if stage.rows_per_run is not None:
             _check_one_row(name, stage)
         return OrtEngine(name, stage, session, self._device, host_outputs)
@@ -202,7 +204,8 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
             return tensor.run_of_rows(start, count)
         shape = (count, *tensor.shape[1:])
         result = workspace.tensor(("gather", name), shape, tensor.dtype, on_host=True)
-        # "clip" because NumPy would buffer the result if it had to raise; rows are always valid
+        check_rows(rows, tensor.shape)
+        # "clip" because NumPy would buffer the result if it had to raise
         np.take(tensor.numpy(), rows, axis=0, out=result.numpy(), mode="clip")
         return result
 
@@ -255,11 +258,8 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
             return self._gather_sessions[key]
 
     def _session(self, path: Path, what: str, *, small: bool = False) -> Any:
-        try:
+        with ort_errors(EngineBuildError, f"ONNX Runtime cannot open {what} ({path})"):
             session = open_session(path, self._device, self._shared_threads, small=small)
-        except Exception as error:  # ONNX Runtime's exceptions share no public base class
-            reason = str(error).splitlines()[0]
-            raise EngineBuildError(f"ONNX Runtime cannot open {what} ({path}): {reason}") from error
         wanted = PROVIDERS[self._device.provider]
         if wanted not in session.get_providers():
             raise BackendUnavailable(
@@ -273,10 +273,10 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
 def _check_one_row(name: str, stage: Stage) -> None:
     """Refuse a stage for single images whose rows' place in a batch is not known beforehand."""
     for spec in stage.outputs:
-        if spec.shape_for(1) is None or spec.shape[:1] != (BATCH_AXIS,):
+        if spec.shape_for(1) is None:
             raise EngineBuildError(
-                f"stage {name!r} takes one image at a time and ends in {spec}; expected "
-                f"({BATCH_AXIS}, ...) with all other axes fixed; export the bundle again"
+                f"stage {name!r} takes one image at a time and ends in {spec}; expected all axes "
+                f"but the batch fixed; {EXPORT_AGAIN}"
             )
 
 

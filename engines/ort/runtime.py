@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import numpy.typing as npt
 
 from dyninfer.bundle.folder import Bundle
-from dyninfer.errors import BackendUnavailable
+from dyninfer.bundle.manifest import Stage
+from dyninfer.engines.signature import FileTensor, check_made, check_signature
+from dyninfer.errors import BackendUnavailable, DyninferError, EngineBuildError, EngineRunError
 
 # ONNX Runtime 1.29 and later look up their vendor's host and write below the home folder, from a
 # thread that no forked process survives. It reads this when it is imported, and only then.
@@ -38,9 +41,27 @@ PROVIDERS = {
 def is_ort_error(error: Exception) -> bool:
     """Whether ONNX Runtime itself raised this.
 
-    Its exceptions share no public base class; what its bindings could not name is a RuntimeError.
+    Its exceptions share no public base class; what its bindings could not name is a RuntimeError,
+    and names in a file that are no UTF-8 are a UnicodeDecodeError.
     """
-    return type(error).__module__.startswith("onnxruntime.") or type(error) is RuntimeError
+    ours = (RuntimeError, UnicodeDecodeError)
+    return type(error).__module__.startswith("onnxruntime.") or type(error) in ours
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what an exception says."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def ort_errors(kind: type[DyninferError], what: str) -> Iterator[None]:
+    """Raise ``kind`` for what ONNX Runtime raises; others, such as signals' handlers, pass."""
+    try:
+        yield
+    except Exception as error:
+        if not is_ort_error(error):
+            raise
+        raise kind(f"{what}: {reason_of(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -178,6 +199,34 @@ def _session(path: Path, device: OrtDevice, options: Any) -> Any:
     )
 
 
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+
+
+def check_session(path: Path, stage: Stage, session: Any) -> None:
+    """Compare a session with what the manifest says of its stage.
+
+    Sequences and sparse tensors are of no type that a stage may have, and so refused.
+
+    Raises:
+        EngineBuildError: they differ.
+    """
+
+    def declared(values: Any) -> list[FileTensor]:
+        # [] is what ONNX Runtime says of a scalar, and of a tensor with any number of axes
+        return [
+            FileTensor(
+                value.name,
+                _DTYPES.get(value.type, value.type),
+                tuple(size if isinstance(size, int) else None for size in value.shape) or None,
+            )
+            for value in values
+        ]
+
+    with ort_errors(EngineBuildError, f"ONNX Runtime cannot describe {path}"):
+        inputs, outputs = declared(session.get_inputs()), declared(session.get_outputs())
+    check_signature(str(path), stage, inputs, outputs)
+
+
 class PlainStages:
     """Sessions of a bundle's stages, opened when they are first asked for and then kept.
 
@@ -194,11 +243,27 @@ class PlainStages:
     def run(
         self, stage: str, tensors: Mapping[str, npt.NDArray[Any]]
     ) -> dict[str, npt.NDArray[Any]]:
-        """The stage's outputs by name for its inputs, which ``tensors`` hold among others."""
-        if stage not in self._sessions:
-            path = self._files.get(stage) or self.bundle.stage_path(stage)
-            self._sessions[stage] = open_session(path, parse_device("cpu", None), False)
+        """The stage's outputs by name for its inputs, which ``tensors`` hold among others.
+
+        Raises:
+            EngineBuildError: ONNX Runtime cannot open the stage, or it is not what the manifest
+                says.
+            EngineRunError: ONNX Runtime failed, or made what the manifest does not say.
+        """
         entry = self.bundle.manifest.stages[stage]
+        if stage not in self._sessions:
+            self._sessions[stage] = self._open(stage, entry)
         names = [spec.name for spec in entry.outputs]
-        found = self._sessions[stage].run(names, {s.name: tensors[s.name] for s in entry.inputs})
-        return dict(zip(names, found, strict=True))
+        given = {spec.name: tensors[spec.name] for spec in entry.inputs}
+        with ort_errors(EngineRunError, f"ONNX Runtime failed in stage {stage!r}"):
+            found = self._sessions[stage].run(names, given)
+        made = dict(zip(names, found, strict=True))
+        check_made(stage, entry.outputs, made, len(given[entry.inputs[0].name]))
+        return made
+
+    def _open(self, stage: str, entry: Stage) -> Any:
+        path = self._files.get(stage) or self.bundle.stage_path(stage)
+        with ort_errors(EngineBuildError, f"ONNX Runtime cannot open stage {stage!r} ({path})"):
+            session = open_session(path, parse_device("cpu", None), False)
+        check_session(path, entry, session)
+        return session

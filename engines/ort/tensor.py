@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.engines.base import OnHost
+from dyninfer.engines.base import OnHost, no_such_rows
 from dyninfer.engines.deadline import Deadline
-from dyninfer.engines.ort.runtime import OrtDevice, ort
+from dyninfer.engines.ort.runtime import OrtDevice, is_ort_error, ort, reason_of
+from dyninfer.errors import EngineRunError
 from dyninfer.spans import DeviceSpan
 from dyninfer.types import Int64Array
 
 HOST = ("cpu", 0)
 """The place of values in the host's memory."""
+_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype(np.float32), 10: np.dtype(np.float16)}
+"""By ONNX's numbers."""
 
 
 class OrtTensor:
@@ -64,10 +67,17 @@ class OrtTensor:
         return cls(array, pointer, array.shape, array.dtype, HOST)
 
     @classmethod
-    def over_value(cls, value: Any, dtype: np.dtype[Any], device: OrtDevice) -> OrtTensor:
-        """A tensor over an OrtValue that ONNX Runtime allocated."""
+    def over_value(cls, value: Any, device: OrtDevice) -> OrtTensor:
+        """A tensor over an OrtValue that ONNX Runtime allocated, as ONNX Runtime describes it.
+
+        Raises:
+            EngineRunError: its elements are of a type that no stage may have.
+        """
         on_host = value.device_name() == "cpu"
         place = HOST if on_host else device.place
+        dtype = _DTYPES.get(value.element_type())
+        if dtype is None:
+            raise EngineRunError(f"ONNX Runtime made a {value.data_type()}, expected float32")
         return cls(value, value.data_ptr(), tuple(value.shape()), dtype, place)
 
     def on(self, device: OrtDevice) -> OrtTensor:
@@ -80,7 +90,7 @@ class OrtTensor:
             return self
         if self._moved is None:
             value = ort.OrtValue.ortvalue_from_numpy(self.numpy(), *device.place)
-            self._moved = OrtTensor.over_value(value, self.dtype, device)
+            self._moved = OrtTensor.over_value(value, device)
         return self._moved
 
     def renewed(self) -> None:
@@ -93,7 +103,13 @@ class OrtTensor:
         return OrtTensor(self._owner, self.pointer, shape, self.dtype, self.place, self._offset)
 
     def run_of_rows(self, start: int, count: int) -> OrtTensor:
-        """Rows that follow each other as a batch of their own, in the same memory."""
+        """Rows that follow each other as a batch of their own, in the same memory.
+
+        Raises:
+            EngineRunError: the tensor has no such rows.
+        """
+        if not 0 <= start <= start + count <= self.shape[0]:
+            raise no_such_rows(start, start + count - 1, self.shape)
         shape = (count, *self.shape[1:])
         skipped = start * math.prod(self.shape[1:])
         pointer = self.pointer + skipped * self.dtype.itemsize
@@ -132,12 +148,31 @@ MAX_BOUND = 32
 small stage, and a batch that is split has other sizes every time."""
 
 
+def _allocate(count: int, dtype: np.dtype[Any], place: tuple[str, int]) -> Any:
+    """Memory for so many elements; on the host it is zero, never what others have left there.
+
+    Raises:
+        EngineRunError: there is not enough of it.
+    """
+    try:
+        if place[0] == "cpu":
+            return np.zeros(count, dtype)
+        return ort.OrtValue.ortvalue_from_shape_and_type([count], dtype, *place)
+    except Exception as error:
+        if not isinstance(error, (MemoryError, ValueError)) and not is_ort_error(error):
+            raise
+        raise EngineRunError(
+            f"a buffer of {count} {dtype} could not be had on {place[0]} ({reason_of(error)}); "
+            "lower max_batch, or run fewer threads"
+        ) from error
+
+
 class OrtWorkspace:
     """Buffers of one caller: grown to the largest batch seen, then used again and again."""
 
     def __init__(self, device: OrtDevice) -> None:
         self._device = device
-        self._buffers: dict[tuple[str, str], tuple[Any, int]] = {}
+        self._buffers: dict[tuple[str, str], tuple[Any, int, np.dtype[Any]]] = {}
         self._host: dict[str, npt.NDArray[np.float32]] = {}
         self._tensors: dict[tuple[str, str], dict[tuple[int, ...], OrtTensor]] = {}
         self._bound: dict[str, OrderedDict[int, Bound]] = {}
@@ -176,20 +211,17 @@ class OrtWorkspace:
         gathers, whose first part names no stage, are bound anew every time.
         """
         known = self._tensors.setdefault(key, {})
-        if shape in known:
-            return known[shape]
+        found = known.get(shape)
+        if found is not None and found.dtype == dtype:
+            return found
         count = math.prod(shape)
-        buffer, capacity = self._buffers.get(key, (None, 0))
+        buffer, capacity, kept = self._buffers.get(key, (None, 0, dtype))
         place = HOST if on_host else self._device.place
-        if capacity < count:
-            if place[0] == "cpu":
-                buffer = np.empty(count, dtype)
-            else:
-                buffer = ort.OrtValue.ortvalue_from_shape_and_type([count], dtype, *place)
-            self._buffers[key] = (buffer, count)
+        if buffer is None or capacity < count or kept != dtype:
+            buffer = _allocate(count, dtype, place)
+            self._buffers[key] = (buffer, count, dtype)
             self._bound.pop(key[0], None)
             known.clear()
-        assert buffer is not None
         pointer = buffer.ctypes.data if isinstance(buffer, np.ndarray) else buffer.data_ptr()
         known[shape] = OrtTensor(buffer, pointer, shape, dtype, place)
         return known[shape]
@@ -211,6 +243,6 @@ class OrtWorkspace:
         """Size of all buffers together."""
         device = sum(
             buffer.nbytes if isinstance(buffer, np.ndarray) else buffer.tensor_size_in_bytes()
-            for buffer, _ in self._buffers.values()
+            for buffer, _, _ in self._buffers.values()
         )
         return int(device + sum(array.nbytes for array in self._host.values()))

@@ -140,6 +140,7 @@ class ICudaEngine(Protocol):
     def get_tensor_dtype(self, name: str, /) -> Any: ...
     def get_tensor_shape(self, name: str, /) -> Sequence[int]: ...
     def get_tensor_location(self, name: str, /) -> Any: ...
+    def get_tensor_format(self, name: str, /) -> Any: ...
     def get_tensor_profile_shape(
         self, name: str, profile_index: int, /
     ) -> Sequence[Sequence[int]]: ...
@@ -162,6 +163,10 @@ class TensorIOMode(Protocol):
 
 class TensorLocation(Protocol):
     DEVICE: Any
+
+
+class TensorFormat(Protocol):
+    LINEAR: Any
 
 
 class DataType(Protocol):
@@ -191,6 +196,7 @@ class Module(Protocol):
     ExecutionContextAllocationStrategy: ExecutionContextAllocationStrategy
     TensorIOMode: TensorIOMode
     TensorLocation: TensorLocation
+    TensorFormat: TensorFormat
     DataType: DataType
 
 

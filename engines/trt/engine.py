@@ -8,9 +8,10 @@ import numpy as np
 
 from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.base import Engine
+from dyninfer.engines.signature import BUILD_AGAIN, check_made
 from dyninfer.engines.trt.cuda import Cuda
 from dyninfer.engines.trt.lane import GraphMaker, Lane
-from dyninfer.engines.trt.memory import DevicePlace, TrtTensor
+from dyninfer.engines.trt.memory import TrtTensor
 from dyninfer.engines.trt.opened import OpenedEngine
 from dyninfer.engines.trt.workspace import TrtWorkspace
 from dyninfer.errors import EngineRunError
@@ -66,6 +67,7 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         if lane.measured:
             workspace.cuda.synchronize(workspace.stream)  # shapes are told when the run is over
             outputs |= self._measured_outputs(lane, workspace)
+            check_made(self.name, self.stage.outputs, outputs, batch)
         return {spec.name: outputs[spec.name] for spec in self.stage.outputs}
 
     def _lane(
@@ -105,8 +107,14 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
             memory = lane.measured.get(spec.name)
             if memory is not None:
                 pointer, shape = memory.result(spec.name)
-                place = DevicePlace(pointer, workspace, (self.name, spec.name, "measured"))
-                outputs[spec.name] = TrtTensor(shape, np.dtype(spec.dtype), place)
+                key, dtype = (self.name, spec.name, "measured"), np.dtype(spec.dtype)
+                tensor = workspace.tensor(key, shape, dtype)
+                if tensor.pointer != pointer:
+                    raise EngineRunError(
+                        f"stage {self.name!r} made {spec.name} {shape} in memory that is too small "
+                        f"for it, or not its own any more; {BUILD_AGAIN}"
+                    )
+                outputs[spec.name] = tensor
         return outputs
 
     def _run_pieces(

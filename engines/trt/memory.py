@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.engines.base import HostRead, OnHost
+from dyninfer.engines.base import HostRead, OnHost, check_rows
 from dyninfer.engines.trt.cuda import ALIGNMENT, Cuda, HostBytes
 from dyninfer.errors import EngineRunError
 from dyninfer.types import Int64Array
@@ -198,14 +198,18 @@ class TrtTensor:
         return self.place.workspace.read(self, rows)
 
 
-def row_runs(rows: Int64Array) -> list[tuple[int, int, int]]:
+def row_runs(rows: Int64Array, shape: tuple[int, ...]) -> list[tuple[int, int, int]]:
     """Runs of rows (K,) that lie side by side where they come from, as few as there are.
 
     Each is its first row in the source, its first in the target, and their number: [2, 3, 4, 7]
     is (2, 0, 3) and (7, 3, 1).
+
+    Raises:
+        EngineRunError: the source, of this shape, has no such rows.
     """
     if not len(rows):
         return []
+    check_rows(rows, shape)
     breaks = (np.flatnonzero(np.diff(rows) != 1) + 1).tolist()
     bounds = zip([0, *breaks], [*breaks, len(rows)], strict=True)
     return [(int(rows[start]), start, stop - start) for start, stop in bounds]

@@ -6,10 +6,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from dyninfer.bundle.manifest import Stage, TensorSpec
+import numpy as np
+
+from dyninfer.bundle.manifest import Stage
+from dyninfer.engines.signature import BUILD_AGAIN, FileTensor, check_made, check_signature
 from dyninfer.engines.trt.api import ICudaEngine, IExecutionContext, Runtime
 from dyninfer.engines.trt.library import Library, LogCollector
-from dyninfer.engines.trt.memory import Block
+from dyninfer.engines.trt.memory import Block, TrtTensor
 from dyninfer.errors import EngineBuildError, EngineRunError
 
 DYNAMIC = -1
@@ -66,39 +69,32 @@ class OpenedEngine:
             )
 
     def _check_tensors(self) -> None:
-        """Compare names, directions, types, places and shapes with the manifest."""
+        """Compare names, directions, types, shapes, places and layouts with the manifest."""
         module, engine = self.library.module, self._engine
+        what = f"the engine of stage {self.name!r}"
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [n for n in names if engine.get_tensor_mode(n) == module.TensorIOMode.INPUT]
         outputs = [name for name in names if name not in inputs]
-        for found, specs in ((inputs, self._stage.inputs), (outputs, self._stage.outputs)):
-            expected = [spec.name for spec in specs]
-            if sorted(found) != sorted(expected):
+        reads, makes = ([self._declared(name) for name in side] for side in (inputs, outputs))
+        check_signature(what, self._stage, reads, makes, BUILD_AGAIN)
+        for name in names:
+            if engine.get_tensor_location(name) != module.TensorLocation.DEVICE:
                 raise EngineBuildError(
-                    f"the engine of stage {self.name!r} has tensors {found}, the manifest says "
-                    f"{expected}; build it again"
+                    f"stage {self.name!r} reads the values of {name} on the host, which a stage "
+                    "must not; export the bundle again"
                 )
-        for spec in (*self._stage.inputs, *self._stage.outputs):
-            self._check_tensor(spec)
+            if engine.get_tensor_format(name) != module.TensorFormat.LINEAR:
+                raise EngineBuildError(
+                    f"{what} has {name} in the layout {engine.get_tensor_format(name)}, expected "
+                    f"the linear one; {BUILD_AGAIN}"
+                )
 
-    def _check_tensor(self, spec: TensorSpec) -> None:
-        module, engine = self.library.module, self._engine
-        types = {"float32": module.DataType.FLOAT, "float16": module.DataType.HALF}
-        found, shape = engine.get_tensor_dtype(spec.name), tuple(engine.get_tensor_shape(spec.name))
-        fits = len(shape) == len(spec.shape) and all(
-            DYNAMIC in (axis, wanted) or isinstance(wanted, str) or axis == wanted
-            for axis, wanted in zip(shape, spec.shape, strict=True)
-        )
-        if found != types[spec.dtype] or not fits:
-            raise EngineBuildError(
-                f"the engine of stage {self.name!r} has {spec.name} {found} {shape}, the manifest "
-                f"says {spec}; build it again"
-            )
-        if engine.get_tensor_location(spec.name) != module.TensorLocation.DEVICE:
-            raise EngineBuildError(
-                f"stage {self.name!r} reads the values of {spec.name} on the host, which a stage "
-                "must not; export the bundle again"
-            )
+    def _declared(self, name: str) -> FileTensor:
+        types, engine = self.library.module.DataType, self._engine
+        found = engine.get_tensor_dtype(name)
+        dtype = {types.FLOAT: "float32", types.HALF: "float16"}.get(found, str(found))
+        axes = (int(axis) for axis in engine.get_tensor_shape(name))
+        return FileTensor(name, dtype, tuple(None if axis == DYNAMIC else axis for axis in axes))
 
     def _read_max_batch(self) -> int:
         """The largest batch that fits, from the first input; single images must fit too."""
@@ -118,7 +114,8 @@ class OpenedEngine:
         """A context for a batch, working in ``scratch``.
 
         Raises:
-            EngineRunError: it cannot be made, for want of memory for example.
+            EngineRunError: it cannot be made, for want of memory for example, or would make other
+                shapes than the manifest says.
         """
         with self._lock:
             context = self._create_context()
@@ -135,7 +132,18 @@ class OpenedEngine:
             if shape is None:
                 raise EngineRunError(f"stage {self.name!r} reads {spec}, expected fixed axes")
             self.require(context.set_input_shape(spec.name, shape), f"{spec.name} {shape}")
+        self._check_shapes(context, batch)
         return context
+
+    def _check_shapes(self, context: IExecutionContext, batch: int) -> None:
+        """Compare what a run will write with the buffers that the manifest asks for."""
+        found: dict[str, TrtTensor] = {}
+        for spec in self._stage.outputs:
+            shape = told_shape(context, spec.name)
+            if DYNAMIC not in shape or spec.shape_for(batch) is not None:
+                found[spec.name] = TrtTensor(shape, np.dtype(spec.dtype), None)
+        told = [spec for spec in self._stage.outputs if spec.name in found]
+        check_made(self.name, told, found, batch)  # of the others, after a run
 
     def _create_context(self) -> IExecutionContext | None:
         library, engine = self.library, self._engine
@@ -162,10 +170,15 @@ class OpenedEngine:
         if batch not in self._shapes:
             context = self.new_context(batch, None)
             for name in [name for name, shape in known.items() if shape is None]:
-                shape = tuple(int(axis) for axis in context.get_tensor_shape(name))
+                shape = told_shape(context, name)
                 known[name] = None if DYNAMIC in shape else shape
             self._shapes[batch] = known
         return self._shapes[batch]
+
+
+def told_shape(context: IExecutionContext, name: str) -> tuple[int, ...]:
+    """The shape of an output, once those of all inputs are set; -1 depends on the data."""
+    return tuple(int(axis) for axis in context.get_tensor_shape(name))
 
 
 def read_engine(path: Path, name: str, runtime: Runtime, log: LogCollector) -> ICudaEngine:

@@ -155,7 +155,7 @@ class TrtWorkspace:
             shape = (len(rows), *tensor.shape[1:])
             gathered = self.tensor(("gather", name), shape, tensor.dtype)
             size = tensor.row_bytes
-            for first, target, count in row_runs(rows):
+            for first, target, count in row_runs(rows, tensor.shape):
                 goal = gathered.pointer + target * size
                 self.cuda.copy(goal, source + first * size, count * size, self.stream)
             self.clock.mark(GATHER)
@@ -165,7 +165,7 @@ class TrtWorkspace:
         """Enqueue copies of a tensor, or of some rows, to page-locked memory."""
         assert tensor.place is not None  # the tensor asks only if it is on the device
         count = tensor.shape[0] if rows is None else len(rows)
-        runs = [(0, 0, count)] if rows is None else row_runs(rows)
+        runs = [(0, 0, count)] if rows is None else row_runs(rows, tensor.shape)
         key, size = tensor.place.key, tensor.row_bytes
         with self.cuda.active():
             values = self._host(("read", key), (count, *tensor.shape[1:]), tensor.dtype)

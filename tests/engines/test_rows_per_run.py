@@ -152,7 +152,7 @@ def test_a_row_of_memory_that_onnx_runtime_allocated_is_a_view() -> None:
 
     array = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
     value = ort.OrtValue.ortvalue_from_numpy(array)
-    tensor = OrtTensor.over_value(value, array.dtype, parse_device("cpu", None))
+    tensor = OrtTensor.over_value(value, parse_device("cpu", None))
     assert tensor.run_of_rows(3, 1).pointer == value.data_ptr() + 3 * 6 * 4
     np.testing.assert_array_equal(tensor.run_of_rows(3, 1).numpy(), array[3:])
 

@@ -159,6 +159,9 @@ def test_onnx_runtime_sends_an_image_to_its_gpu_once(monkeypatch) -> None:
         def shape(self):
             return list(self.array.shape)
 
+        def element_type(self):
+            return 1  # float32
+
     monkeypatch.setattr(module.ort, "OrtValue", FakeValue)
     device = OrtDevice("cuda", 1, "cuda")
     tensor = open_backend().from_host(np.zeros((2, 3), np.float32))

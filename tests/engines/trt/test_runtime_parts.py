@@ -105,7 +105,7 @@ def test_running_out_of_device_memory_is_one_line_and_the_detector_goes_on(tmp_p
 
 @given(st.lists(st.integers(0, 30), max_size=30))
 def test_runs_of_rows_are_the_rows_in_order_and_as_few_as_possible(rows) -> None:
-    runs = row_runs(np.array(rows, np.int64))
+    runs = row_runs(np.array(rows, np.int64), (31, 2))
     spread = [source + step for source, _, count in runs for step in range(count)]
     assert spread == rows
     ends = np.cumsum([0, *(count for _, _, count in runs)])
@@ -115,11 +115,17 @@ def test_runs_of_rows_are_the_rows_in_order_and_as_few_as_possible(rows) -> None
 
 
 def test_runs_of_neighbours() -> None:
-    assert row_runs(np.array([2, 3, 4, 7])) == [
+    assert row_runs(np.array([2, 3, 4, 7]), (8,)) == [
         (2, 0, 3),
         (7, 3, 1),
     ]
-    assert row_runs(np.array([], np.int64)) == []
+    assert row_runs(np.array([], np.int64), (0,)) == []
+
+
+@pytest.mark.parametrize("rows", [[8], [-1, 0], [0, 1, 9]])
+def test_rows_beside_the_memory_are_refused(rows) -> None:
+    with support.refuses(EngineRunError, "(8, 3)"):
+        row_runs(np.array(rows), (8, 3))
 
 
 @pytest.mark.parametrize("profiles", [[[1, 1, 1]], [[1, 2, 3]], [[1, 4, 16]]])
@@ -172,7 +178,7 @@ def test_an_engine_that_reads_values_on_the_host_is_refused(tmp_path) -> None:
     [
         (support.means_of("pictures", 8, 8, "value"), ("'pictures'", "'images'")),
         (support.means_of("images", 8, 8, "mean"), ("'mean'", "'value'")),
-        (support.means_of("images", 8, 9, "value"), ("(-1, 3, 8, 9)", "(batch, 3, 8, 8)")),
+        (support.means_of("images", 8, 9, "value"), ("(?, 3, 8, 9)", "(batch, 3, 8, 8)")),
     ],
 )
 def test_an_engine_of_another_stage_is_refused(tmp_path, model, parts) -> None:

@@ -28,6 +28,7 @@ class DataType(Enum):
     FLOAT = 0
     HALF = 1
     INT64 = 2
+    UINT8 = 3
 
 
 class TensorIOMode(Enum):
@@ -41,14 +42,24 @@ class TensorLocation(Enum):
     HOST = 1
 
 
+class TensorFormat(Enum):
+    LINEAR = 0
+    CHW32 = 5
+
+
 class ExecutionContextAllocationStrategy(Enum):
     STATIC = 0
     ON_PROFILE_CHANGE = 1
     USER_MANAGED = 2
 
 
-_TYPES = {1: DataType.FLOAT, 10: DataType.HALF, 7: DataType.INT64}
-_NUMPY = {DataType.FLOAT: np.float32, DataType.HALF: np.float16, DataType.INT64: np.int64}
+_TYPES = {1: DataType.FLOAT, 10: DataType.HALF, 7: DataType.INT64, 2: DataType.UINT8}
+_NUMPY = {
+    DataType.FLOAT: np.float32,
+    DataType.HALF: np.float16,
+    DataType.INT64: np.int64,
+    DataType.UINT8: np.uint8,
+}
 
 
 def engine_bytes(
@@ -56,8 +67,14 @@ def engine_bytes(
     profiles: Sequence[Sequence[int]] = ((1, 4, 16),),
     scratch: int = 4096,
     host_tensors: Sequence[str] = (),
+    packed_tensors: Sequence[str] = (),
 ) -> bytes:
-    header = {"profiles": list(profiles), "scratch": scratch, "host_tensors": list(host_tensors)}
+    header = {
+        "profiles": list(profiles),
+        "scratch": scratch,
+        "host_tensors": list(host_tensors),
+        "packed_tensors": list(packed_tensors),
+    }
     return MAGIC + json.dumps(header).encode() + b"\n" + model.SerializeToString()
 
 
@@ -73,6 +90,7 @@ class Model:
     profiles: list[list[int]]
     scratch: int
     host_tensors: list[str]
+    packed_tensors: list[str]
     shapes_at: dict[tuple, dict[str, list[int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -172,6 +190,9 @@ class CudaEngine:
     def get_tensor_location(self, name: str) -> TensorLocation:
         at_host = name in self._model.host_tensors
         return TensorLocation.HOST if at_host else TensorLocation.DEVICE
+
+    def get_tensor_format(self, name: str) -> TensorFormat:
+        return TensorFormat.CHW32 if name in self._model.packed_tensors else TensorFormat.LINEAR
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         shape = self._model.shape(name)
@@ -475,6 +496,7 @@ class FakeLibrary:
             ILogger=ILogger,
             TensorIOMode=TensorIOMode,
             TensorLocation=TensorLocation,
+            TensorFormat=TensorFormat,
             DataType=DataType,
         )
         if not old:
