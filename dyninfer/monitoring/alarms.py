@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dyninfer.interruptions import let_through
 from dyninfer.monitoring.drift import (
     bin_counts,
     ks_p_value,
@@ -82,7 +83,8 @@ def deliver(alarms: Iterable[Alarm], on_alarm: Callable[[Alarm], object] | None)
             continue
         try:
             on_alarm(alarm)
-        except Exception:
+        except Exception as error:
+            let_through(error)
             logger.exception("on_alarm failed for the alarm %s; prediction goes on", alarm.kind)
 
 

@@ -140,7 +140,9 @@ class Auditor:
         self._waiting: deque[AuditJob] = deque()
         self._running = False
         self._stopped = False
-        self._changed = threading.Condition()
+        # taken by itself: a Condition's own method of entering could be interrupted half-way
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._work, name="dyninfer-audit", daemon=True)
 
     @property
@@ -159,7 +161,7 @@ class Auditor:
 
         The picture is copied: the caller may overwrite it.
         """
-        with self._changed:
+        with self._lock:
             if self._stopped or len(self._waiting) >= self._capacity:
                 self.dropped += 1
                 return False
@@ -169,12 +171,12 @@ class Auditor:
 
     def finish(self, timeout_s: float | None) -> bool:
         """Wait until nothing is pending; False where that took longer than ``timeout_s``."""
-        with self._changed:
+        with self._lock:
             return self._changed.wait_for(lambda: not self.pending, timeout_s)
 
     def signal_stop(self) -> None:
         """Let the thread end after the audit under way; what waits is dropped."""
-        with self._changed:
+        with self._lock:
             self._stopped = True
             self.dropped += len(self._waiting)
             self._waiting.clear()
@@ -196,14 +198,14 @@ class Auditor:
                 self._wait_for_idle()
                 if not self._stopped:
                     self._audit(job)
-                with self._changed:
+                with self._lock:
                     self._running = False
                     self._changed.notify_all()
         finally:
             atexit.unregister(self.stop)
 
     def _next(self) -> AuditJob | None:
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._waiting or self._stopped)
             if self._stopped:
                 return None

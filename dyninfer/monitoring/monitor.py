@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.bundle.manifest import EASINESS
 from dyninfer.errors import InputError, PolicyError
+from dyninfer.interruptions import let_through
 from dyninfer.monitoring.audit import Watched
 from dyninfer.monitoring.expected import Reference
 from dyninfer.monitoring.report import Alarm, MonitorReport, MonitorSettings
@@ -187,7 +188,8 @@ class Monitor:
             return
         try:
             watch.observe(images, found, policy, options)
-        except Exception:
+        except Exception as error:
+            let_through(error)
             with self._lock:
                 watch.failures += 1
                 first = watch.failures == 1

@@ -38,6 +38,7 @@ from dyninfer.errors import (
     InputError,
 )
 from dyninfer.hardware import cpu_name
+from dyninfer.interruptions import let_through
 from dyninfer.types import Int64Array
 
 
@@ -112,7 +113,8 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
                 with deadline.interrupting(partial(setattr, options, "terminate", True)):
                     run_binding(self._session, binding, self._device, options)
         except Exception as error:
-            if not is_ort_error(error):  # a signal's handler has raised it: it is its owner's
+            let_through(error)
+            if not is_ort_error(error):
                 raise
             if deadline is not None and deadline.passed:
                 raise DeadlineError(f"stage {self.name!r} was stopped: {deadline}") from error

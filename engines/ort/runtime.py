@@ -17,6 +17,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.signature import FileTensor, check_made, check_signature
 from dyninfer.errors import BackendUnavailable, DyninferError, EngineBuildError, EngineRunError
+from dyninfer.interruptions import let_through
 
 # ONNX Runtime 1.29 and later look up their vendor's host and write below the home folder, from a
 # thread that no forked process survives. It reads this when it is imported, and only then.
@@ -55,10 +56,11 @@ def reason_of(error: Exception) -> str:
 
 @contextmanager
 def ort_errors(kind: type[DyninferError], what: str) -> Iterator[None]:
-    """Raise ``kind`` for what ONNX Runtime raises; others, such as signals' handlers, pass."""
+    """Raise ``kind`` for what ONNX Runtime raises; all else passes through."""
     try:
         yield
     except Exception as error:
+        let_through(error)
         if not is_ort_error(error):
             raise
         raise kind(f"{what}: {reason_of(error)}") from error

@@ -14,6 +14,7 @@ from dyninfer.engines.trt.api import ICudaEngine, IExecutionContext, Runtime
 from dyninfer.engines.trt.library import Library, LogCollector
 from dyninfer.engines.trt.memory import Block, TrtTensor
 from dyninfer.errors import EngineBuildError, EngineRunError
+from dyninfer.interruptions import let_through
 
 DYNAMIC = -1
 
@@ -190,6 +191,7 @@ def read_engine(path: Path, name: str, runtime: Runtime, log: LogCollector) -> I
     try:
         data = path.read_bytes()
     except OSError as error:
+        let_through(error)
         raise EngineBuildError(
             f"{path}, the engine of stage {name!r}, cannot be read: {error.strerror}"
         ) from error

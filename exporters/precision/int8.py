@@ -33,6 +33,7 @@ from dyninfer.exporters.precision.settings import (
     Int8Target,
     types_for,
 )
+from dyninfer.interruptions import let_through
 
 # On the CPU everything between two convolutions is quantised: with convolutions alone, Dy-YOLOv7's
 # first stage took 1.6 times as long, for every activation went through float32 and back.
@@ -70,6 +71,7 @@ def prepare_int8(model: ModelProto) -> ir.Model:
             quantization.quant_pre_process(str(source), str(path), skip_symbolic_shape=True)
             optimised = onnx.load(path)
         except Exception as error:  # its exceptions share no public base class
+            let_through(error)
             reason = str(error).strip().splitlines()[0]
             raise ExportError(f"a stage cannot be prepared for int8: {reason}") from error
     foreign = {n.domain for n in optimised.graph.node} - {n.domain for n in named.graph}

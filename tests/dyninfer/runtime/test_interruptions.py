@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import dyninfer
+from dyninfer.engines.ort import backend
 from tests import support
 
 INTERRUPTIONS = 10_000
@@ -139,9 +141,42 @@ def test_any_number_of_threads_may_close_at_once(tmp_path) -> None:
 def test_what_a_handler_raises_while_a_stage_runs_comes_out_as_it_is(
     two_exits, monkeypatch
 ) -> None:
-    def interrupt(*_: object) -> None:
+    run_binding = backend.run_binding
+
+    def interrupted(*arguments: object) -> None:
+        run_binding(*arguments)
+        signal.raise_signal(signal.SIGALRM)
+
+    def handler() -> None:
         raise OutOfTimeError("now")
 
-    monkeypatch.setattr("dyninfer.engines.ort.backend.run_binding", interrupt)
-    with pytest.raises(OutOfTimeError, match="now"):
+    monkeypatch.setattr(backend, "run_binding", interrupted)
+    with on_alarm(handler), pytest.raises(OutOfTimeError, match="now"):
         two_exits(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_a_monitor_that_audits_swallows_no_exception_and_is_never_left_locked(two_exits) -> None:
+    raised = 0
+
+    def interrupt() -> None:
+        nonlocal raised
+        raised += 1
+        raise OutOfTimeError("now")
+
+    rng = random.Random(1)
+    pictures = [np.full((8, 8, 3), level, np.uint8) for level in (20, 230)]
+    two_exits.monitor.start(baseline=np.linspace(0, 1, 500), audit_share=1.0, min_images=1)
+    caught = 0
+    with on_alarm(interrupt):
+        for _ in range(1000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 1e-3))
+                two_exits(pictures)
+                time.sleep(0.01)  # the alarm comes in here, if it did not during the call
+            except OutOfTimeError:
+                caught += 1
+    assert raised == 1000
+    # Python itself drops what is raised within logging and within callbacks of its collector
+    assert caught >= raised - 10
+    assert two_exits.monitor.report().failures == 0
+    assert close_within(two_exits, 10)
