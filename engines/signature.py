@@ -6,6 +6,7 @@ files: a stage that makes something else must never be believed.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from dyninfer.errors import EngineBuildError, EngineRunError
 
 EXPORT_AGAIN = "export the bundle again"
 BUILD_AGAIN = "build it again"
+MAX_ROW = 2**40
+"""Values that a tensor may have for an image: with any batch, their number fits into 64 bits."""
 
 
 class Shaped(Protocol):
@@ -112,14 +115,12 @@ def _check_stage(what: str, stage: Stage) -> None:
         raise EngineBuildError(f"{what} has no input, expected at least one; {EXPORT_AGAIN}")
     for spec in specs:
         sizes = [axis for axis in spec.shape if not isinstance(axis, str)]
-        if (
-            spec.shape[:1] != (BATCH_AXIS,)
-            or BATCH_AXIS in spec.shape[1:]
-            or min(sizes, default=1) < 0
-        ):
+        batched = spec.shape[:1] == (BATCH_AXIS,) and BATCH_AXIS not in spec.shape[1:]
+        possible = min(sizes, default=0) >= 0
+        if not batched or not possible or math.prod(max(size, 1) for size in sizes) > MAX_ROW:
             raise EngineBuildError(
-                f"{what} has {spec}, expected axes that begin with '{BATCH_AXIS}' and no other of "
-                f"that name, and no negative size; {EXPORT_AGAIN}"
+                f"{what} has {spec}, expected '{BATCH_AXIS}' as the first axis and no other, and "
+                f"sizes from 0 up with at most {MAX_ROW} values; {EXPORT_AGAIN}"
             )
 
 

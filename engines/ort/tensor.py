@@ -61,8 +61,10 @@ class OrtTensor:
 
     @classmethod
     def over_array(cls, array: npt.NDArray[Any]) -> OrtTensor:
-        """A tensor over a C-contiguous host array, without a copy."""
+        """A tensor over a host array, without a copy where it is C-contiguous and aligned."""
         array = np.ascontiguousarray(array)
+        if not array.flags.aligned:  # as a view into bytes may be: kernels need not cope with that
+            array = array.copy()
         pointer = array.__array_interface__["data"][0]  # ctypes.data takes several times as long
         return cls(array, pointer, array.shape, array.dtype, HOST)
 

@@ -108,6 +108,9 @@ TWISTS: dict[str, Callable[[str, str], Nodes]] = {
     "the first row, found by looking": lambda raw, name: [
         node("Compress", [raw, "first_only"], name, axis=0)
     ],
+    "the first column, found by looking": lambda raw, name: [
+        node("Compress", [raw, "first_only"], name, axis=-1)
+    ],
     "the mean row": lambda raw, name: [node("ReduceMean", [raw], name, axes=[0], keepdims=1)],
     "no batch": lambda raw, name: [node("ReduceMean", [raw], name, axes=[0], keepdims=0)],
     "wider": lambda raw, name: [node("Concat", [raw, raw], name, axis=-1)],
@@ -126,6 +129,16 @@ TWISTS: dict[str, Callable[[str, str], Nodes]] = {
     "optional": lambda raw, name: [node("Optional", [raw], name)],
 }
 """What a stage makes of an output, from what it should be."""
+KEEPING_RANK = (
+    "as it is",
+    "wider",
+    "narrower",
+    "the first column, found by looking",
+    "one row",
+    "one row less",
+    "twice as many rows",
+    "turned",
+)
 TOLD = ("truth", "axes", "nothing")
 """What a file says of the shape of an output."""
 Spec = dict[str, Any]
@@ -207,7 +220,7 @@ def _axes(name: str) -> Axes:
 
 def _declared(name: str, twist: str, told: str) -> Value:
     dtype = TYPES.get(twist, TensorProto.FLOAT)
-    keeps_rank = twist in (*TYPES, "as it is", "wider", "narrower", "one row", "turned")
+    keeps_rank = twist in (*TYPES, *KEEPING_RANK)
     known = {"truth": SHAPES[name] if twist in (*TYPES, "as it is") else None, "axes": _axes(name)}
     axes = known.get(told) if keeps_rank else None
     if twist == "a sequence":

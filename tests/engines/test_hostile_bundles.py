@@ -9,10 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dyninfer import Bundle, EngineBuildError, EngineRunError
+from dyninfer.engines.ort.runtime import PlainStages
 from tests import support
 from tests.engines import hostile
 from tests.engines.hostile import BOXES, LIES, SHAPES, STAGES, TOLD, TWISTS, Hostile, Lie
@@ -121,6 +124,24 @@ def test_names_that_are_no_text_are_refused(tmp_path, server) -> None:
     bundle = hostile.write(tmp_path / "a.dyn", Hostile(noise=b"\xff\xfe"))
     found = server.use(bundle)
     assert (found["verdict"], found["error"]) == ("refused", "EngineBuildError"), found
+
+
+@pytest.mark.parametrize(
+    ("twist", "error", "part"),
+    [
+        ("uint8", EngineBuildError, "tensor(uint8)"),
+        ("one axis more", EngineBuildError, "(?, 3, 1)"),
+        ("one row", EngineRunError, "(1, 3)"),
+        ("wider", EngineBuildError, "(?, 6)"),
+    ],
+)
+def test_stages_on_arrays_are_compared_as_engines_are(tmp_path, twist, error, part) -> None:
+    path = hostile.write(tmp_path / "a.dyn", Hostile({("first", "value"): (twist, "nothing")}))
+    stages = PlainStages(Bundle.open(path))
+    with support.refuses(error, "first", part):
+        stages.run("first", {"images": np.ones((2, 3, 4, 4), np.float32)})
+    with support.refuses(EngineRunError, "'head'", "ONNX Runtime"):
+        stages.run("head", {"value": np.ones((2, 4), np.float32)})
 
 
 def outputs() -> st.SearchStrategy[tuple[str, str]]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 import dyninfer
-from dyninfer import BackendUnavailable, Bundle, EngineBuildError, InputError
+from dyninfer import BackendUnavailable, Bundle, EngineBuildError, EngineRunError, InputError
 from dyninfer.bundle.manifest import TensorSpec
 from dyninfer.engines import open_backend
 from dyninfer.engines.base import check_tensor
@@ -125,6 +125,47 @@ def test_an_engine_refuses_tensors_that_do_not_fit(opened, array, parts) -> None
     with support.refuses(InputError, "first", "'images'"):
         engine.run({}, workspace)
     assert engine.run_count == 0
+
+
+def test_a_batch_without_images_is_refused(opened) -> None:
+    backend, engine, workspace = opened
+    with support.refuses(InputError, "'first'", "no images"):
+        engine.run({"images": backend.from_host(np.zeros((0, 3, 8, 8), np.float32))}, workspace)
+
+
+@pytest.mark.parametrize("rows", [[4], [3, 4], [0, 2, 4], [-1, 2], [-1]])
+def test_rows_that_a_tensor_does_not_have_are_refused(rows) -> None:
+    tensor = GATHERING.from_host(np.arange(12, dtype=np.float32).reshape(4, 3))
+    with support.refuses(EngineRunError, "(4, 3)"):
+        GATHERING.gather("a", tensor, np.array(rows), GATHERING.workspace())
+
+
+def test_values_that_are_not_aligned_are_copied_first(opened) -> None:
+    backend, engine, workspace = opened
+    images = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
+    shifted = np.frombuffer(b"x" + images.tobytes(), np.float32, offset=1).reshape(images.shape)
+    tensor = backend.from_host(shifted)
+    assert tensor.pointer % 4 == 0
+    found = engine.run({"images": tensor}, workspace)["value"]
+    np.testing.assert_allclose(found.numpy(), images.mean((2, 3)), rtol=1e-5)
+
+
+def test_a_buffer_is_never_taken_for_another_type() -> None:
+    workspace = GATHERING.workspace()
+    rows = np.array([0, 2])
+    for dtype in (np.float16, np.float32, np.float16):
+        array = np.arange(12, dtype=dtype).reshape(4, 3)
+        gathered = GATHERING.gather("a", GATHERING.from_host(array), rows, workspace)
+        assert gathered.dtype == dtype
+        np.testing.assert_array_equal(gathered.numpy(), array[rows])
+
+
+def test_a_buffer_that_cannot_be_had_is_one_line() -> None:
+    workspace = GATHERING.workspace()
+    for count in (2**48, 2**70):
+        with support.refuses(EngineRunError, "max_batch"):
+            workspace.tensor(("stage", "output"), (count,), np.dtype(np.float32), on_host=True)
+    assert workspace.allocated_bytes == 0
 
 
 def test_batches_of_the_inputs_must_agree() -> None:
