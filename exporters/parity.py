@@ -13,8 +13,8 @@ from dyninfer import __version__
 from dyninfer.bundle.manifest import EASINESS, Manifest, Stage
 from dyninfer.routing.policy import DEFAULT_THRESHOLD, Chosen, DecisionPoint, route
 from dyninfer.runtime.arrays import RunArrays
-from dyninfer.runtime.executor import Arrays
 from dyninfer.runtime.plan import Decision, Plan
+from dyninfer.runtime.stage_runner import Arrays
 from dyninfer.types import Float32Array
 
 

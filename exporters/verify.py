@@ -15,8 +15,9 @@ from dyninfer.exporters.parity import Errors, Parity, Recording, SignalPairs, To
 from dyninfer.images.spec import ImageSpec
 from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.detector import Detector
-from dyninfer.runtime.executor import Arrays, Trace, trace
+from dyninfer.runtime.executor import trace
 from dyninfer.runtime.plan import Plan, Segment, plan
+from dyninfer.runtime.stage_runner import Arrays, Trace
 from dyninfer.types import AnyArray, ImageArray
 
 Progress = Callable[[int], None]

@@ -25,7 +25,7 @@ from dyninfer.types import Int64Array
 class TorchContender(Contender):
     """The model as it comes from the checkpoint, or folded as for an export, or compiled as well.
 
-    It is its own :class:`dyninfer.runtime.executor.StageRunner`, on tensors of one image.
+    It is its own :class:`dyninfer.runtime.stage_runner.StageRunner`, on tensors of one image.
 
     Batch norm, branches and implicit layers are folded into the convolutions. A family whose
     models this project cannot fold runs as it is. On a GPU the image is copied there and the
@@ -72,19 +72,19 @@ class TorchContender(Contender):
         return dict(group.outputs)
 
     def feed(self, image_input: str, _rows: Int64Array) -> Any:
-        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
         return self._inputs[image_input].to(self._device)
 
     def gather(self, _name: str, tensor: Any, rows: Int64Array) -> Any:
-        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
         return tensor[rows]
 
     def read(self, tensor: Any, rows: Int64Array | None) -> HostRead:
-        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
         return OnHost((tensor if rows is None else tensor[rows]).cpu().numpy())
 
     def run(self, stage: str, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
         entry = self._manifest.stages[stage]
         made = self._modules[stage](*(tensors[spec.name] for spec in entry.inputs))
         made = made if isinstance(made, tuple) else (made,)

@@ -22,7 +22,7 @@ from dyninfer.results.tasks import Options, TaskKind
 from dyninfer.routing.policy import default_policy
 from dyninfer.routing.thresholds import mean_ms, replay
 from dyninfer.runtime.detector import Detector
-from dyninfer.runtime.executor import Trace
+from dyninfer.runtime.stage_runner import Trace
 from dyninfer.types import Float32Array, Float64Array, ImageArray, Int64Array
 
 MIN_IMAGES = 2

@@ -20,8 +20,8 @@ from dyninfer.images.prepare import Scratch
 from dyninfer.results.answers import Answer, RawOutput
 from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import Policy
-from dyninfer.runtime.executor import Arrays, BatchResult, Group, Trace
 from dyninfer.runtime.session import ImageFeed, Session
+from dyninfer.runtime.stage_runner import Arrays, BatchResult, Group, Trace
 from dyninfer.spans import DECODE, POSTPROCESS, PREPARE, shares
 from dyninfer.types import Float32Array, ImageArray, Int64Array
 

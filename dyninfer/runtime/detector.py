@@ -35,10 +35,10 @@ from dyninfer.runtime.batches import (
     trace_batch,
 )
 from dyninfer.runtime.engine_record import engine_record, own_calibration
-from dyninfer.runtime.executor import Trace
 from dyninfer.runtime.failures import FailureCounts
 from dyninfer.runtime.forks import tell_after_fork
 from dyninfer.runtime.session import Session
+from dyninfer.runtime.stage_runner import Trace
 from dyninfer.runtime.watched import watched
 from dyninfer.spans import total_ms
 from dyninfer.types import Float32Array, Float64Array, ImageArray, Int64Array

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from dyninfer.errors import BrokenOutputError, DeadlineError
-from dyninfer.runtime.executor import Failure
+from dyninfer.runtime.stage_runner import Failure
 
 logger = logging.getLogger("dyninfer")
 

@@ -16,10 +16,11 @@ from dyninfer.bundle.manifest import Manifest
 from dyninfer.engines.base import Backend, Engine, HostRead
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.routing.policy import Blind, Particular, Policy
-from dyninfer.runtime.executor import BatchResult, Signal, Trace, execute, trace
+from dyninfer.runtime.executor import execute, trace
 from dyninfer.runtime.failures import FailureLog
 from dyninfer.runtime.forks import tell_after_fork
 from dyninfer.runtime.plan import decision_points, plan
+from dyninfer.runtime.stage_runner import BatchResult, Signal, Trace
 from dyninfer.runtime.workspaces import WorkspacePool
 from dyninfer.spans import on_device
 from dyninfer.types import Float32Array, Int64Array
@@ -50,22 +51,22 @@ class EngineRunner:
         self._workspace = workspace
 
     def feed(self, image_input: str, rows: Int64Array) -> Any:
-        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
         images = self._feed(image_input, rows, self._workspace)
         if isinstance(images, DeviceArray):
             return self._backend.from_device(image_input, images, self._workspace)
         return self._backend.from_host(images)
 
     def run(self, stage: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
         return self._engines[stage].run(tensors, self._workspace)
 
     def gather(self, name: str, tensor: Any, rows: Int64Array) -> Any:
-        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
         return self._backend.gather(name, tensor, rows, self._workspace)
 
     def read(self, tensor: Any, rows: Int64Array | None) -> HostRead:
-        """See :class:`dyninfer.runtime.executor.StageRunner`."""
+        """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
         read: HostRead = tensor.to_host(rows)
         return read
 

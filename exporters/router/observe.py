@@ -26,7 +26,7 @@ from dyninfer.images.pictures import read_image
 from dyninfer.results.answers import Detections
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.runtime.detector import Detector
-from dyninfer.runtime.executor import Arrays
+from dyninfer.runtime.stage_runner import Arrays
 from dyninfer.types import AnyArray, BoolArray, Float64Array, ImageArray, Int64Array
 
 _BATCH = 8

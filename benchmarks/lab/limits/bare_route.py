@@ -14,8 +14,9 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.ort.runtime import SMALL_MACS, OrtDevice, open_session
 from dyninfer.routing.policy import Forced
 from dyninfer.runtime.arrays import ArrayRunner
-from dyninfer.runtime.executor import Arrays, execute
+from dyninfer.runtime.executor import execute
 from dyninfer.runtime.plan import plan
+from dyninfer.runtime.stage_runner import Arrays
 
 CPU = OrtDevice("cpu", 0, "cpu")
 
