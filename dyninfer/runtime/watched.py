@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dyninfer.errors import EngineRunError
 from dyninfer.monitoring.audit import Watched
 from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options
@@ -15,7 +16,10 @@ def watched(session: Session) -> Watched:
     """A session as its monitor sees it."""
 
     def last_answer(image: ImageArray, options: Options) -> Answer:
-        return answer_batch(session, [image], AlwaysHard(), options)[0]
+        answer = answer_batch(session, [image], AlwaysHard(), options)[0]
+        if answer.degraded:  # an earlier exit would agree with itself
+            raise EngineRunError("the last exit gave no answer; see failure_counts")
+        return answer
 
     name, task, points = session.manifest.name, session.task, session.points
     return Watched(name, task, points, session.check_open, session.wait_idle, last_answer)

@@ -224,6 +224,16 @@ def test_broken_numbers_beside_sound_ones_are_left_out_and_counted() -> None:
     ]
 
 
+def test_an_audit_is_not_answered_by_the_exit_that_it_audits(tmp_path) -> None:
+    path = write(tmp_path / "broken.dyn", constant_body({SCORES: np.nan}))
+    with dyninfer.load(path, on_failure="degrade") as detector:
+        detector.monitor.start(baseline=np.linspace(0, 1, 500), audit_share=1.0)
+        detector(MIXED[0])
+        assert detector.monitor.finish_audits(20)
+        audits = detector.monitor.report().audits
+        assert (audits.done, audits.failed) == (0, 1)
+
+
 @pytest.mark.parametrize("logit", [np.nan, np.inf, -np.inf, 1e30])
 def test_a_classifier_with_broken_logits_is_not_believed(tmp_path, logit) -> None:
     path = support.write_static_classifier(tmp_path / "classifier.dyn")
