@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-import warnings
+import math
+import sys
 import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from dyninfer.errors import CheckpointError
+from dyninfer.exporters.safe_pickle import Omitted, RefusedGlobalError, read_pickle
+from dyninfer.files import check_regular
 
-# What a NumPy array or scalar in a checkpoint needs to be rebuilt, and nothing else; the functions
-# are named after a module that NumPy 2 has renamed.
-_TYPES = ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")
-_REBUILDERS = {"_reconstruct": np.empty(0).__reduce__()[0], "scalar": np.float64().__reduce__()[0]}
-_NUMPY_GLOBALS: list[Any] = [
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(name)) for name in _TYPES),
-    *((rebuild, f"numpy._core.multiarray.{name}") for name, rebuild in _REBUILDERS.items()),
-    *((rebuild, f"numpy.core.multiarray.{name}") for name, rebuild in _REBUILDERS.items()),
-]
+_LARGEST_AXIS = 1 << 31
+_MOST_AXES = 64
+_LARGEST_PRODUCT = 1 << 62
 
 
 def load_checkpoint(path: Path) -> Any:
-    """The content of a ``torch.save`` file: tensors, containers, numbers, NumPy arrays.
+    """The content of a ``torch.save`` file: tensors, containers, numbers and texts.
 
-    Pickled code never runs: everything but an allow-list is refused.
+    No code runs that the file chooses: the pickle in it is read by a machine of our own, which
+    makes nothing but these, and an ``Omitted`` in the place of NumPy's values and the like.
 
     Raises:
         CheckpointError: the file is missing, damaged, not a checkpoint, or needs something that
@@ -38,50 +34,174 @@ def load_checkpoint(path: Path) -> Any:
     """
     _check_container(path)
     try:
-        with torch.serialization.safe_globals(_NUMPY_GLOBALS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles that are refused just below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        with zipfile.ZipFile(path) as archive:
+            return _Weights(archive, path).read()
+    except RefusedGlobalError as error:
         raise CheckpointError(
-            f"{path} needs the global {found[1]!r}, which is refused because unpickling it could "
+            f"{path} needs the global {str(error)!r}, which is refused because unpickling it could "
             "run code; save the weights alone, for example torch.save(model.state_dict(), ...)"
-            if found
-            else f"{path} is damaged and cannot be read; download or copy it again"
         ) from None
+    except CheckpointError:
+        raise
     except Exception as error:  # damaged archives fail in many ways, none of them documented
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{path} is damaged and cannot be read: {reason[0]}") from error
+        raise CheckpointError(f"{path} is damaged, or no checkpoint: {reason[0]}") from error
 
 
 def _check_container(path: Path) -> None:
     try:
-        size = path.stat().st_size
+        size = check_regular(path)
+        with path.open("rb") as file:
+            start = file.read(4)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist; check the path of the checkpoint") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path} is a folder, expected a checkpoint file (.pt)") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{str(path)[:80]!r} cannot be read: {error}") from None
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder, expected a checkpoint file (.pt)")
     if not size:
         raise CheckpointError(f"{path} is empty (0 bytes); download or copy it again")
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except (zipfile.BadZipFile, OSError) as error:
-            raise CheckpointError(f"{path} is damaged and cannot be read: {error}") from None
+    if not start.startswith(b"PK"):
+        raise CheckpointError(
+            f"{path} is not a PyTorch checkpoint (no zip archive, as torch.save has written since "
+            "version 1.6); re-save an older file with a current PyTorch"
+        )
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is cut off (its end is missing); download or copy it again")
+
+
+class _Weights:
+    """An archive of ``torch.save``, with each storage that was read."""
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
+        self._archive, self._path = archive, path
+        self._storages: dict[str, Tensor] = {}
+        names = archive.namelist()
         if any(name.endswith("/constants.pkl") for name in names):
             raise CheckpointError(
                 f"{path} is a TorchScript program, not a checkpoint; "
                 "give the .pt file that the training wrote"
             )
-        return
-    with path.open("rb") as file:
-        start = file.read(2)
-    if start == b"PK":
-        raise CheckpointError(f"{path} is cut off (its end is missing); download or copy it again")
-    raise CheckpointError(
-        f"{path} is not a PyTorch checkpoint (no zip archive, as torch.save has written since "
-        "version 1.6); re-save an older file with a current PyTorch"
+        pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
+        if len(pickles) != 1:
+            raise ValueError(f"it holds {len(pickles)} files FOLDER/data.pkl, expected one")
+        self._folder = pickles[0].removesuffix("data.pkl")
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        """Nothing is compressed, so that no more can come out than the file has bytes."""
+        entries = self._archive.infolist()
+        if packed := [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]:
+            raise ValueError(f"{packed[0].filename!r} is compressed, which torch.save never does")
+        total, size = sum(entry.file_size for entry in entries), self._path.stat().st_size
+        if total > size:
+            raise ValueError(f"its entries have {total} bytes, more than the {size} of the file")
+
+    def read(self) -> Any:
+        """The content.
+
+        Raises:
+            ValueError: it is damaged, or was written on a machine of the other byte order.
+        """
+        order = f"{self._folder}byteorder"
+        written = self._archive.read(order) if order in self._archive.namelist() else b"little"
+        if written != sys.byteorder.encode():
+            raise ValueError(
+                f"its numbers are {written.decode(errors='replace')[:20]}-endian; "
+                f"save it again on a {sys.byteorder}-endian machine"
+            )
+        data = self._archive.read(f"{self._folder}data.pkl")
+        return read_pickle(data, _NAMES, self._storage)
+
+    def _storage(self, reference: Any) -> Tensor | Omitted:
+        """All numbers of a storage, as a tensor of one axis."""
+        match reference:
+            case ("storage", torch.dtype() | Omitted() as dtype, str(key), str(), int(count)):
+                pass
+            case _:
+                raise ValueError("its pickle refers to a storage in no way that torch.save does")
+        if isinstance(dtype, Omitted):
+            return dtype
+        if key not in self._storages:
+            data = bytearray(self._archive.read(f"{self._folder}data/{key}"))
+            size = len(data) // dtype.itemsize
+            if len(data) % dtype.itemsize or size != count:
+                raise ValueError(
+                    f"storage {key!r} has {len(data)} bytes, expected {count} numbers ({dtype})"
+                )
+            made = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            self._storages[key] = made
+        found = self._storages[key]
+        if found.dtype != dtype:
+            raise ValueError(f"storage {key!r} is {found.dtype} at one place, {dtype} at another")
+        return found
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor | Omitted:
+    """A view of a storage; what else belongs to it (gradients, hooks, notes) is left out."""
+    if isinstance(storage, Omitted):
+        return storage
+    if not isinstance(storage, Tensor) or not _are_counts((offset,), size, stride):
+        raise ValueError("its pickle describes a tensor in no way that torch.save does")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 in size:
+        return storage.new_empty(size)
+    if last >= len(storage):
+        raise ValueError(
+            f"a tensor of the shape {size} ends at number {last} of {len(storage)} in its storage"
+        )
+    return storage.as_strided(size, stride, offset)
+
+
+def _are_counts(*several: Any) -> bool:
+    """Whether these are tuples of whole numbers that a tensor's shape and strides can hold."""
+    return all(
+        isinstance(numbers, tuple)
+        and len(numbers) <= _MOST_AXES
+        and all(type(n) is int and 0 <= n < _LARGEST_AXIS for n in numbers)
+        and math.prod(max(1, n) for n in numbers) < _LARGEST_PRODUCT
+        for numbers in several
     )
+
+
+def _parameter(data: Any, *_: Any) -> Any:
+    return data
+
+
+def _shape(axes: Any) -> Any:
+    """What ``torch.Size`` is made from, a tuple."""
+    return axes
+
+
+def _ordered() -> OrderedDict[Any, Any]:
+    return OrderedDict()
+
+
+# what trainings write beside weights: left out, since making it runs code on the file's data
+_OMITTED = (
+    *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
+    *("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
+    *("numpy.dtype", "numpy.ndarray", "_codecs.encode", "torch.device", "collections.Counter"),
+    *("builtins.set", "__builtin__.set", "builtins.bytearray", "__builtin__.bytearray"),
+    *("torch.ComplexFloatStorage", "torch.ComplexDoubleStorage"),
+    *("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_qtensor"),
+    *("torch._utils._rebuild_meta_tensor_no_storage", "torch.serialization._get_layout"),
+    *sorted({str(value) for value in vars(torch).values() if isinstance(value, torch.dtype)}),
+)
+_NAMES: Mapping[str, Any] = {
+    **{name: Omitted(name) for name in _OMITTED},
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.DoubleStorage": torch.float64,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.Size": _shape,
+    "collections.OrderedDict": _ordered,
+}
