@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dyninfer.errors import ConfigError
+from dyninfer.files import read_file
+
+LARGEST_NAMES = 16 << 20  # bytes
 
 COCO = tuple(
     """person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant|
@@ -45,20 +48,20 @@ def read_names(path: Path) -> tuple[str, ...]:
         ConfigError: the file cannot be read or holds no such names.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_file(path, LARGEST_NAMES).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"class names cannot be read from {path}: {error}") from None
     if path.suffix.lower() not in (".yaml", ".yml"):
         return tuple(line.strip() for line in text.splitlines() if line.strip())
-    import yaml
+    from dyninfer.exporters.safe_yaml import load_yaml  # not installed without the extra
 
     try:
-        names: Any = (yaml.safe_load(text) or {})["names"]
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
-        raise ConfigError(
-            f"{path} has no readable 'names'; expected a list or a mapping of index to name"
-        ) from None
-    return names_from(names, str(path))
+        document = load_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"class names cannot be read from {path}: {error}") from None
+    if not isinstance(document, dict) or "names" not in document:
+        raise ConfigError(f"{path} has no 'names'; expected a list or a mapping of index to name")
+    return names_from(document["names"], str(path))
 
 
 def names_from(names: Any, where: str) -> tuple[str, ...]:

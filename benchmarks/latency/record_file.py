@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from dyninfer.benchmarks.latency.record import SCHEMA_VERSION, BenchRecord
-from dyninfer.bundle.documents import first_problem
+from dyninfer.bundle.documents import LARGEST_DOCUMENT, first_problem, parse_json
 from dyninfer.bundle.folder import write_atomically
 from dyninfer.errors import InputError
+from dyninfer.files import read_file
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
@@ -36,10 +37,10 @@ def read_record(path: Path) -> BenchRecord:
         InputError: the file is missing, comes from a later dyninfer, or is not such a record.
     """
     try:
-        payload = _printable(json.loads(path.read_bytes()))
+        payload = _printable(parse_json(read_file(path, LARGEST_DOCUMENT)))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # what follows the parser goes less deep
         raise _no_record(path, f"Invalid JSON: {error}") from None
     version = payload.get("schema_version") if isinstance(payload, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:  # whatever else is in it

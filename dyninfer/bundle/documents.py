@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,9 +12,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dyninfer.errors import BundleError, InputError
+from dyninfer.files import read_file
 
 SEAL = "seal"
 _BLANK = "0" * 64
+LARGEST_DOCUMENT = 32 << 20  # bytes: a calibration on half a million pictures
+_HALF_OF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+_WHOLE_NUMBERS = range(-(1 << 63), 1 << 63)
 
 
 class Frozen(BaseModel):
@@ -33,6 +38,28 @@ def first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def parse_json(raw: bytes) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: it is none, is nested too deeply, holds a whole number of more than 64 bits, or
+            half of a surrogate pair, which is no character and cannot be written anywhere.
+    """
+    try:
+        payload = json.loads(raw, parse_int=_whole_number)
+    except RecursionError:
+        raise ValueError("its parts are nested too deeply") from None
+    if _HALF_OF_A_PAIR.search(raw):  # pairs are fine, halves are not
+        json.dumps(payload, ensure_ascii=False).encode()
+    return payload
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > 20 or int(digits) not in _WHOLE_NUMBERS:
+        raise ValueError(f"the number {digits[:20]}... has more than 64 bits")
+    return int(digits)
 
 
 def dump_sealed(payload: Mapping[str, Any]) -> str:
@@ -57,12 +84,12 @@ def load_sealed(
             sealed.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_file(path, LARGEST_DOCUMENT)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
     try:
-        payload: Any = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        payload = parse_json(raw)
+    except ValueError as error:
         raise BundleError(f"{path} is not valid JSON ({error}); {remedy}") from None
     document: dict[str, Any] = payload if isinstance(payload, dict) else {}
     version = document.get("schema_version")

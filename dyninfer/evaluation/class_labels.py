@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from dyninfer.errors import InputError
 from dyninfer.evaluation.coco_labels import (
+    LARGEST_LABELS,
     CocoLabels,
     ImageLabel,
     match_images,
@@ -18,6 +20,7 @@ from dyninfer.evaluation.coco_labels import (
     read_json,
     some,
 )
+from dyninfer.files import read_file
 from dyninfer.images.pictures import SUFFIXES
 from dyninfer.results.class_lists import match_names
 
@@ -78,8 +81,8 @@ def _from_json(path: Path) -> CocoLabels[ImageLabel]:
 
 def _table(path: Path) -> CocoLabels[ImageLabel]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(row)]
+        text = read_file(path, LARGEST_LABELS).decode("utf-8-sig")
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(row)]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, csv.Error) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -10,9 +9,11 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dyninfer.bundle.documents import first_problem
+from dyninfer.bundle.documents import first_problem, parse_json
 from dyninfer.errors import InputError
+from dyninfer.files import read_file
 
+LARGEST_LABELS = 2 << 30  # bytes; those of COCO's and LVIS's training sets have 0.5 and 1.1 GB
 _SHOWN = 4
 _Length = Annotated[float, Field(ge=0)]
 
@@ -68,10 +69,10 @@ class CocoLabels(BaseModel, Generic[LabelT]):
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of labels; InputError where there is none."""
     try:
-        payload: Any = json.loads(path.read_bytes())
+        payload = parse_json(read_file(path, LARGEST_LABELS))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); expected COCO annotations") from None
     if not isinstance(payload, dict):
         raise InputError(

@@ -6,13 +6,13 @@ import re
 from enum import Enum
 from typing import TypeVar
 
-import yaml
 from onnx import TensorProto
 
 from dyninfer.errors import ConfigError, InputError
 from dyninfer.exporters.cascade.onnx_file import OnnxFile
 from dyninfer.exporters.cascade.options import Decode, DetectorSource, Layout, Triple
 from dyninfer.exporters.class_names import names_from, read_names
+from dyninfer.exporters.safe_yaml import load_yaml
 from dyninfer.images.spec import ColorOrder, ImageSpec, ResizeMode
 
 T = TypeVar("T")
@@ -61,10 +61,10 @@ def declared_names(source: DetectorSource, file: OnnxFile) -> tuple[str, ...] | 
     if "names" not in file.metadata:
         return None
     try:
-        names = yaml.safe_load(file.metadata["names"])
-    except (yaml.YAMLError, ValueError, RecursionError):
+        names = load_yaml(file.metadata["names"])
+    except ValueError as error:
         raise ConfigError(
-            f"the class names in the metadata of {file.path} cannot be read; "
+            f"the class names in the metadata of {file.path} cannot be read ({error}); "
             "give them in a file of your own"
         ) from None
     return names_from(names, f"the metadata of {file.path}")

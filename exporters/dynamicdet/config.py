@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dyninfer.errors import ConfigError
 from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, Topology
+from dyninfer.exporters.safe_yaml import LARGEST_YAML, load_yaml
+from dyninfer.files import read_file
 
 _SECTIONS = {
     Part.FIRST: "backbone",
@@ -37,6 +37,9 @@ _MODULES = {
     "IDetect": Op.DETECT,
     "Detect": Op.DETECT,
 }
+_MOST_ROWS = 300  # of a part; the largest published one has 47
+_LARGEST_KERNEL = 64  # and stride
+_SHOWN = 200  # characters of a problem with a row
 _READ_SEVERAL = (Op.CONCAT, Op.CB_FUSE, Op.DETECT)
 
 
@@ -49,7 +52,9 @@ class _Place:
     index: int
 
     def error(self, problem: str) -> ConfigError:
-        return ConfigError(f"{self.path}, {_SECTIONS[self.part]} row {self.index}: {problem}")
+        return ConfigError(
+            f"{self.path}, {_SECTIONS[self.part]} row {self.index}: {problem[:_SHOWN]}"
+        )
 
 
 def read_topology(path: Path) -> Topology:
@@ -70,6 +75,10 @@ def read_topology(path: Path) -> Topology:
         rows = config.get(section)
         if not isinstance(rows, list) or not rows:
             raise ConfigError(f"{path} has no list {section!r}, which a dynamic detector needs")
+        if len(rows) > _MOST_ROWS:
+            raise ConfigError(
+                f"{path}: {section} has {len(rows)} rows, expected {_MOST_ROWS} at most"
+            )
         parts[part] = tuple(_row(_Place(path, part, i), row, depth) for i, row in enumerate(rows))
     indices = config.get("router_ins", config.get("b1_save"))
     if not isinstance(indices, list) or not all(isinstance(index, int) for index in indices):
@@ -83,12 +92,11 @@ def read_topology(path: Path) -> Topology:
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = load_yaml(read_file(path, 4 * LARGEST_YAML).decode())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path} is not valid YAML: {reason}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path} holds {type(config).__name__}, expected a mapping")
     return config
@@ -150,8 +158,13 @@ def _kernel_and_stride(place: _Place, op: Op, args: list[Any]) -> tuple[int, int
             raise place.error(f"MP has {args!r}, only a 2x2 pool is supported")
         return 1, 1
     numbers = [*args[1:], *[1, 1][len(args) - 1 :]]
-    if len(numbers) != 2 or not all(isinstance(n, int) and n > 0 for n in numbers):
-        raise place.error(f"arguments {args!r} are not [channels, kernel, stride]")
+    if len(numbers) != 2 or not all(
+        isinstance(n, int) and 0 < n <= _LARGEST_KERNEL for n in numbers
+    ):
+        raise place.error(
+            f"arguments {args!r} are not [channels, kernel, stride], "
+            f"the last two from 1 to {_LARGEST_KERNEL}"
+        )
     if op is Op.REP_CONV and numbers[0] != 3:
         raise place.error(f"RepConv has kernel {numbers[0]}, only 3 is supported")
     return numbers[0], numbers[1]

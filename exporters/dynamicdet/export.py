@@ -126,9 +126,8 @@ def choose_image_size(asked: tuple[int, int] | None, stride: int) -> tuple[int, 
     Raises:
         InputError: a side is not a positive multiple of the stride; the nearest sizes are named.
     """
-    if asked is None:
-        side = 1280 if stride == 64 else -(-640 // stride) * stride
-        return side, side
+    side = 1280 if stride == 64 else -(-640 // stride) * stride
+    asked = asked or (side, side)
     for side in asked:
         if side > MAX_SIDE:
             raise InputError(

@@ -27,6 +27,7 @@ class Plan:
     classes: int = 80
     anchors_per_level: int = 3
     router_hidden: int | None = None
+    _strides: dict[Ref, int] = field(default_factory=dict)
 
     def channels(self, ref: Ref) -> int:
         """Output channels of ``ref``; of a CBLinear, all its splits together."""
@@ -64,13 +65,12 @@ class Plan:
         """How many image pixels one cell of ``ref`` covers in each direction."""
         if ref == IMAGE:
             return 1
-        row = self.topology.row(ref)
-        below = self.stride(row.inputs[-1])
-        if row.op in (Op.MAX_POOL, Op.SPACE_TO_DEPTH):
-            return 2 * below
-        if row.op is Op.UPSAMPLE:
-            return below // 2
-        return below * int(row.stride**row.repeat)
+        if ref not in self._strides:
+            row = self.topology.row(ref)
+            factor = 2 if row.op in (Op.MAX_POOL, Op.SPACE_TO_DEPTH) else row.stride**row.repeat
+            below = self.stride(row.inputs[-1])
+            self._strides[ref] = below // 2 if row.op is Op.UPSAMPLE else below * int(factor)
+        return self._strides[ref]
 
     def strides_of(self, head: Part) -> tuple[int, ...]:
         """Strides of a head's detection levels, in the order of its inputs."""
@@ -139,6 +139,10 @@ def plan_from_shapes(topology: Topology, shapes: Shapes) -> Plan:
             plan.hidden[row.ref] = shapes[keys[1][0]][0]
         if row.op is Op.REP_CONV and keys[0][1] in shapes:
             plan.reparameterised.add(row.ref)
+    for row in topology.rows():  # in order, or a long chain of rows would recurse as deep
+        plan.stride(row.ref)
+        if row.op not in (Op.CB_LINEAR, Op.DETECT):
+            plan.channels(row.ref)
     if any(name.startswith("router.") for name in shapes):
         plan.router_hidden = shapes.get("router.layer1.weight", (plan.router_channels // 4,))[0]
     return plan

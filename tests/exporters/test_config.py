@@ -11,6 +11,7 @@ import yaml
 from dyninfer import ConfigError, DyninferError
 from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
+from dyninfer.exporters.dynamicdet.plan import Plan, plan_from_shapes
 from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, published
 from tests import support
 
@@ -77,6 +78,8 @@ def test_b1_save_stands_in_for_missing_router_ins(edited) -> None:
         ("[-1, 1, MP, []]", "['len(x)', 1, MP, []]", ("backbone row 2", "len(x)")),
         ("[16, 1, 1]", "[16, 'k+1', 1]", ("backbone row 4", "k+1")),
         ("[16, 1, 1]", "[16, 1, 0]", ("backbone row 4",)),
+        ("[16, 1, 1]", "[16, 1, 1000000000000]", ("backbone row 4", "1 to 64")),
+        ("head:\n", "head:\n" + "  - [6, 1, Concat, [1]]\n" * 300, ("head has 306 rows",)),
         ("[16, 1, 1]", "[16, 1, 1, 1, 2]", ("backbone row 4",)),
         ("[-1, 1, Conv, [24, 3, 2]]", "[input, 1, Conv, [24]]", ()),
         ("RepConv, [16, 3, 1]", "RepConv, [16, 5, 1]", ("RepConv", "5")),
@@ -198,3 +201,25 @@ def test_the_published_tables_written_as_yaml_are_read_back(tmp_path: Path, vari
             assert replace(found, channels=(), kernel=0) == replace(expected, channels=(), kernel=0)
             if expected.op is Op.CONV:
                 assert found.kernel == expected.kernel
+
+
+def test_a_chain_of_rows_may_be_longer_than_calls_may_nest(
+    tmp_path, small_model, small_yaml
+) -> None:
+    """Widths and strides are found row by row."""
+    text = small_yaml.read_text(encoding="utf-8")
+    chain = "  - [6, 1, Concat, [1]]\n" + "  - [-1, 1, Concat, [1]]\n" * 290
+    own = tmp_path / "chain.yaml"
+    own.write_text(
+        text.replace("head:\n", f"head:\n{chain}", 1).replace("[6, 1, SPPCSPC", "[-1, 1, SPPCSPC"),
+        encoding="utf-8",
+    )
+
+    def moved(name: str) -> str:
+        part, index, rest = name.split(".", 2)
+        return f"{part}.{int(index) + 291}.{rest}" if part == "model_h" else name
+
+    shapes = {moved(name): tuple(t.shape) for name, t in small_model.state_dict().items()}
+    plan = plan_from_shapes(read_topology(own), shapes)
+    assert plan.strides == Plan(read_topology(small_yaml)).strides
+    assert plan.channels(Ref(Part.HEAD, 290)) == 16

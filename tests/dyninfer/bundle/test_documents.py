@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyninfer import BundleError
-from dyninfer.bundle.documents import dump_sealed, load_sealed
+from dyninfer.bundle.documents import LARGEST_DOCUMENT, SEAL, dump_sealed, load_sealed, parse_json
 from tests import support
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
 )
@@ -84,3 +91,49 @@ def test_the_file_is_plain_json() -> None:
     assert json.loads(text)["list"] == [1, 2]
     assert "ä" in text
     assert text.endswith("}\n")
+
+
+def sealed(body: str) -> bytes:
+    """A text of JSON with a seal that fits it, whatever else is in it."""
+    text = f'{{{body}, "{SEAL}": "{"0" * 64}"}}'
+    return text.replace("0" * 64, hashlib.sha256(text.encode()).hexdigest()).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [
+        ('"macs": ' + "1" * 400, "64 bits"),
+        ('"macs": -9223372036854775809', "64 bits"),
+        ('"macs": ' + "9" * 5000, "64 bits"),
+        (r'"name": "\ud800"', "surrogates"),
+        (r'"\uDFFF": 1', "surrogates"),
+        ('"deep": ' + "[" * 5000 + "]" * 5000, "deeply"),
+    ],
+)
+def test_what_later_steps_would_fall_over_is_refused_with_the_file(path, body, part) -> None:
+    path.write_bytes(sealed(body))
+    with support.refuses(BundleError, "file.json", part):
+        load_sealed(path)
+
+
+def test_a_seal_that_is_no_text_is_refused(path) -> None:
+    path.write_text(f'{{"{SEAL}": "{chr(92)}ud800{"0" * 63}"}}', encoding="utf-8")
+    with support.refuses(BundleError, "file.json"):
+        load_sealed(path)
+
+
+def test_characters_beyond_the_basic_plane_are_read() -> None:
+    assert parse_json(rb'["\ud83d\ude00", 9223372036854775807]') == ["\U0001f600", 2**63 - 1]
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="this system has no devices in folders")
+def test_devices_pipes_and_large_files_are_refused_at_once(tmp_path) -> None:
+    (tmp_path / "device.json").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.json")
+    for name in ("device.json", "pipe.json"):
+        with support.refuses(BundleError, name, "expected a file"):
+            load_sealed(tmp_path / name)
+    with (tmp_path / "large.json").open("wb") as file:
+        file.truncate(LARGEST_DOCUMENT + 1)  # takes no room on the disk
+    with support.refuses(BundleError, "large.json", f"at most {LARGEST_DOCUMENT}"):
+        load_sealed(tmp_path / "large.json")

@@ -1,0 +1,61 @@
+"""Reading YAML that costs no more than its length: without aliases, and with numbers of 64 bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+LARGEST_YAML = 1 << 19  # characters: names of 15,000 classes
+_LONGEST_NUMBER = 64  # characters
+
+
+def load_yaml(text: str) -> Any:
+    """What a YAML text holds: plain data.
+
+    Aliases are refused, by which a few lines become billions of entries; whole numbers of more
+    than 64 bits, which can be chosen so that a mapping takes minutes to fill; and texts with half
+    of a surrogate pair, which cannot be written anywhere.
+
+    Raises:
+        ValueError: it is not YAML, or holds what is refused or nested too deeply; in one line.
+    """
+    if len(text) > LARGEST_YAML:
+        raise ValueError(f"it has {len(text)} characters, expected at most {LARGEST_YAML}")
+    try:
+        return yaml.load(text, _Loader)  # derived from SafeLoader
+    except RecursionError:
+        raise ValueError("its parts are nested too deeply") from None
+    except (
+        yaml.YAMLError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        OverflowError,
+        TypeError,
+    ) as error:
+        # constructors of numbers and dates that are none raise what they happen to
+        raise ValueError((str(error) or type(error).__name__).splitlines()[0]) from None
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            alias = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
+            raise yaml.YAMLError(f"alias {alias.anchor!r} is not read; write it out")
+        return super().compose_node(parent, index)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node) if len(node.value) <= _LONGEST_NUMBER else 1 << 64
+        if value.bit_length() > 63:
+            raise yaml.YAMLError("a whole number has more than 64 bits")
+        return value
+
+    def construct_yaml_str(self, node: yaml.ScalarNode) -> str:
+        value = super().construct_yaml_str(node)
+        value.encode()  # UnicodeEncodeError is a ValueError
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_yaml_str)

@@ -1,0 +1,75 @@
+"""YAML of a few lines that would take minutes, or all memory."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import yaml
+
+from dyninfer import ConfigError
+from dyninfer.exporters.class_names import LARGEST_NAMES, read_names
+from dyninfer.exporters.dynamicdet.config import read_topology
+from dyninfer.exporters.safe_yaml import LARGEST_YAML, load_yaml
+from tests import support
+
+LAUGHS = "a: &a [lol]\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n"
+    for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (LAUGHS + "names: *j", "alias 'a'"),
+        ("base: &b {x: 1}\nnames:\n  <<: *b", "alias 'b'"),
+        ("names: &n [*n]", "alias 'n'"),
+        ("{" + ", ".join(f"{n * (2**61 - 1)}: a" for n in range(9, 999)) + "}", "64 bits"),
+        ("names: 1" + ":1" * 100_000, "64 bits"),
+        ("names: 0x" + "f" * 100_000, "64 bits"),
+        ("[" * 100_000, "deeply"),
+        ("- " * 3000, "deeply"),
+        ('names: "\\ud800"', "surrogates"),
+        ("names: !!timestamp soon", "NoneType"),
+        ("names: !!int ''", "index"),
+        ("names: !!int abc", "literal"),
+        ("names: 1" + ":1" * 300 + ".5", "float"),
+        ("names: 2001-99-99", "month"),
+        ("? [a]\n: b", "mapping"),
+        ("names: !!python/name:os.system", "python"),
+        (" " * (LARGEST_YAML + 1), "at most"),
+    ],
+)
+def test_what_is_refused_is_refused_at_once_and_in_one_line(tmp_path, text, part) -> None:
+    with pytest.raises(ValueError, match=part) as caught:
+        load_yaml(text)
+    assert "\n" not in str(caught.value)
+    path = tmp_path / "own.yaml"
+    path.write_text(text, encoding="utf-8")
+    for read in (read_names, read_topology):
+        with support.refuses(ConfigError, "own.yaml", part):
+            read(path)
+
+
+def test_plain_data_is_read_as_pyyaml_reads_it() -> None:
+    text = yaml.safe_dump(
+        {"names": {0: "caf\xe9", 1: "b"}, "n": [-1, 0x10, 1.5, None, True, "1:30"]}
+    )
+    assert load_yaml(text) == yaml.safe_load(text)
+
+
+def test_class_names_are_read_from_files_of_a_sensible_size(tmp_path) -> None:
+    path = tmp_path / "names.txt"
+    with path.open("wb") as file:
+        file.truncate(LARGEST_NAMES + 1)
+    with support.refuses(ConfigError, "names.txt", "at most"):
+        read_names(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+@pytest.mark.parametrize("read", [read_names, read_topology])
+def test_a_pipe_is_refused_at_once(tmp_path, read) -> None:
+    os.mkfifo(tmp_path / "own.yaml")
+    with support.refuses(ConfigError, "own.yaml", "pipe"):
+        read(tmp_path / "own.yaml")
