@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +28,7 @@ from dyninfer.benchmarks.latency.record import Baselines, ContenderMemory
 from dyninfer.builds.spec import plan_precision
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
+from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.errors import DyninferError, InputError
 from dyninfer.evaluation.interleaved import MIN_PAIRS
 from dyninfer.runtime.engine_choice import EngineChoice
@@ -76,9 +76,9 @@ def run_baselines(
     wanted = check_names(names)
     if rounds < MIN_PAIRS:
         raise InputError(f"{rounds} rounds were asked for, expected at least {MIN_PAIRS}")
-    with tempfile.TemporaryDirectory(prefix="dyninfer-baselines-") as folder:
+    with scratch_folder() as folder:
         manifest = Bundle.open(bundle).manifest
-        plan = Contestants(bundle.resolve(), manifest, engine, Path(folder), tuple(sources))
+        plan = Contestants(bundle.resolve(), manifest, engine, folder, tuple(sources))
         return _Run(plan, rounds, settle_ms, progress).run(wanted, memory=memory)
 
 

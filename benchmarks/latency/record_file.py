@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dyninfer.benchmarks.latency.record import SCHEMA_VERSION, BenchRecord
 from dyninfer.bundle.documents import LARGEST_DOCUMENT, first_problem, parse_json
-from dyninfer.bundle.folder import write_atomically
+from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.errors import InputError
 from dyninfer.files import read_file
 

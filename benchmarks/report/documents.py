@@ -25,7 +25,7 @@ from dyninfer.benchmarks.report.table import (
     TextPairs,
 )
 from dyninfer.benchmarks.report.view import page_of
-from dyninfer.bundle.folder import write_atomically
+from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.errors import MissingExtra
 
 if TYPE_CHECKING:

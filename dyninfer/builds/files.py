@@ -74,11 +74,7 @@ def new_build(bundle: Bundle, folder_name: str) -> Iterator[Path]:
     Raises:
         EngineBuildError: the bundle's folder cannot be written, or the disk is full.
     """
-    engines = bundle.path / ENGINES_FOLDER
-    for pattern in (".new.*", ".*.old.*"):  # left by a process that was killed: others wait
-        for folder in engines.glob(pattern):
-            shutil.rmtree(folder, ignore_errors=True)
-    with new_folder(engines / folder_name, ".new.", EngineBuildError) as temporary:
+    with new_folder(bundle.path / ENGINES_FOLDER / folder_name, EngineBuildError) as temporary:
         yield temporary
 
 

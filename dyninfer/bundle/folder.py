@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration
 from dyninfer.bundle.calibration import SCHEMA_VERSION as CALIBRATION_SCHEMA
 from dyninfer.bundle.documents import dump_sealed, load_sealed, read_sealed
 from dyninfer.bundle.manifest import SCHEMA_VERSION, Manifest
+from dyninfer.bundle.unfinished import put_back, write_atomically
 from dyninfer.errors import BundleError
 
 MANIFEST_FILE = "bundle.json"
@@ -60,7 +60,7 @@ class Bundle:
         try:
             path.stat()
         except FileNotFoundError:
-            pass
+            put_back(path)
         except (OSError, ValueError) as error:  # too long, or with a null character
             raise BundleError(f"{str(path)[:80]!r} is not a usable path: {error}") from None
         if not path.is_dir():
@@ -216,18 +216,3 @@ def check_sha256(path: Path, expected: str, since: str, remedy: str) -> None:
             f"{path} was changed after {since} (SHA-256 {found[:12]}..., "
             f"expected {expected[:12]}...); {remedy}"
         )
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file by ``content`` so that a reader sees the old or the new one, never half."""
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        temporary = Path(file.name)
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import shutil
-import tempfile
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dyninfer.bundle.documents import dump_sealed
+from dyninfer.bundle.exchange import exchange
 from dyninfer.bundle.folder import MANIFEST_FILE, ROUTER_FILE
 from dyninfer.bundle.manifest import Manifest
+from dyninfer.bundle.unfinished import aside_of, claimed, forsake, put_back, unfinished_folder
 from dyninfer.errors import DyninferError, ExportError
+
+# what renaming a folder says where another one, or a link to one, is
+_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def write_bundle(
@@ -66,7 +70,7 @@ def new_bundle(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     check_target(path, overwrite=overwrite)
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
-        with new_folder(path, f".{path.name}.", ExportError) as temporary:
+        with new_folder(path, ExportError, overwrite=overwrite) as temporary:
             yield temporary
     finally:
         for folder in missing:  # made above, innermost first; kept where the bundle is inside
@@ -75,30 +79,36 @@ def new_bundle(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path, prefix: str, refusal: type[DyninferError]) -> Iterator[Path]:
+def new_folder(
+    path: Path, refusal: type[DyninferError], *, overwrite: bool = True
+) -> Iterator[Path]:
     """A temporary folder that takes the place of ``path`` when the block ends without error.
 
-    ``prefix`` is that of its name, ``refusal`` the error to raise where writing fails.
+    ``refusal`` is the error to raise where writing fails, or where a folder came to ``path``
+    meanwhile and ``overwrite`` is False.
     """
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
-        yield temporary
-        temporary.chmod(0o755)
-        replace_folder(temporary, path)
+        with unfinished_folder(path) as temporary:
+            yield temporary
+            if _rename(temporary, path):
+                return
+            if not overwrite:
+                raise refusal(
+                    f"{path} was written by another process meanwhile and is kept; choose another "
+                    "name, or replace it with --overwrite"
+                )
+            replace_folder(temporary, path)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         hint = "; the disk is full, free some space and try again" if full else ""
         reason = error.strerror or error
         raise refusal(f"{path} cannot be written: {reason}{hint}") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Refuse to write over something that is not a bundle, or over a bundle unasked."""
+    put_back(path)
     if not path.exists() and not path.is_symlink():
         return
     if not (path.is_dir() and ((path / MANIFEST_FILE).exists() or not any(path.iterdir()))):
@@ -107,23 +117,32 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise ExportError(f"{path} exists; choose another name, or replace it with --overwrite")
 
 
-def replace_folder(new: Path, target: Path) -> None:
-    """Rename ``new`` to ``target``; an old bundle there is moved aside first, then removed.
-
-    Whatever interrupts it, the old bundle is either at its place or was replaced whole.
-    """
-    if not target.exists():
-        new.rename(target)
-        return
-    holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    aside = holder / target.name
+def _rename(new: Path, target: Path) -> bool:
+    """Rename a folder to a name that is free, or an empty folder's; False where it is neither."""
     try:
-        target.rename(aside)
         new.rename(target)
-    except BaseException:
-        if aside.exists() and not target.exists():
-            aside.rename(target)
-        if not aside.exists():
-            holder.rmdir()
-        raise
-    shutil.rmtree(holder, ignore_errors=True)
+    except OSError as error:
+        if error.errno not in _OCCUPIED or not target.is_dir():
+            raise
+        return False
+    return True
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Let ``new`` take the place of the folder ``target``, which comes to its place, or goes.
+
+    Whatever interrupts it, one whole folder is at ``target``; where the system cannot exchange two
+    names in one step, :func:`dyninfer.bundle.unfinished.put_back` sees to that.
+    """
+    if exchange(new, target):
+        return
+    with claimed(target):  # or an opener would put it back between the steps
+        aside = aside_of(target)
+        try:
+            target.rename(aside)
+            new.rename(target)
+        except BaseException:
+            if os.path.lexists(aside) and not os.path.lexists(target):
+                aside.rename(target)
+            raise
+    forsake(aside, target)

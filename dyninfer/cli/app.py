@@ -23,6 +23,7 @@ from dyninfer.cli.export import export_app
 from dyninfer.cli.fit_router import fit_router
 from dyninfer.cli.info import info
 from dyninfer.cli.predict import predict
+from dyninfer.cli.signals import ending_signals
 from dyninfer.cli.verify import verify
 from dyninfer.errors import DyninferError
 
@@ -79,13 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     decoder_log.setLogLevel(decoder_log.LOG_LEVEL_SILENT)
     arguments = [argument for argument in arguments if argument != DEBUG_FLAG]
     try:
-        app(arguments, prog_name="dyninfer", obj=arguments)
+        _run(arguments)
     except DyninferError as error:
         _fail(str(error), debug, error)
-    except SystemExit as stopped:
-        if stopped.code == INTERRUPTED:  # typer turns Ctrl-C into this status, without a word
-            typer.echo("interrupted", err=True)
-        raise
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone, for example `| head`
         raise SystemExit(1) from None
@@ -95,6 +92,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:  # a bug: still one line, and how to see more
         reason = str(error).splitlines()[0] if str(error) else "no message"
         _fail(f"internal error, {type(error).__name__}: {reason}", debug, error)
+
+
+def _run(arguments: list[str]) -> None:
+    with ending_signals() as came:
+        try:
+            app(arguments, prog_name="dyninfer", obj=arguments)
+        except SystemExit as stopped:
+            if stopped.code == INTERRUPTED:  # typer turns Ctrl-C into this status, without a word
+                typer.echo("terminated" if came else "interrupted", err=True)
+            if stopped.code == INTERRUPTED and came:
+                raise SystemExit(128 + came[0]) from None  # as shells report it
+            raise
 
 
 def _fail(message: str, debug: bool, error: Exception) -> None:

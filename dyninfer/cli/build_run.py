@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,6 +25,7 @@ from dyninfer.builds.spec import (
 from dyninfer.builds.tensorrt import TensorRTBuilder, device_target
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
+from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.cli.build_options import BackendChoice, BuildOptions
 from dyninfer.cli.common import built_in_photos, expand_sources, progress_bar, stderr, warn
 from dyninfer.engines.trt.builder import Active, EngineOptions
@@ -65,10 +65,10 @@ def run_build(path: Path, asked: BuildOptions) -> tuple[OpenBuild, bool]:
         existing = find_exact(bundle, wanted)
         if existing and _same_conversion(asked, bundle, existing.build.conversion):
             return existing, False
-    with tempfile.TemporaryDirectory(prefix="dyninfer-") as folder, progress_bar() as progress:
+    with scratch_folder() as folder, progress_bar() as progress:
         converted = None if images else builder.converted(bundle, wanted.precision)
         if converted is None:
-            converted = _convert(asked, bundle, wanted.precision, Path(folder), progress)
+            converted = _convert(asked, bundle, wanted.precision, folder, progress)
         making = Making(
             converted=converted,
             replace=asked.force or bool(images),

@@ -11,7 +11,7 @@ import typer
 
 from dyninfer.benchmarks.report.figures import points
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
-from dyninfer.bundle.folder import write_atomically
+from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.cli.calibrate import run_calibration
 from dyninfer.cli.common import built_in_photos, progress_bar, stdout
 from dyninfer.cli.evaluate import quality_lines

@@ -12,7 +12,7 @@ import typer
 
 from dyninfer.benchmarks.report.figures import points
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
-from dyninfer.bundle.folder import write_atomically
+from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.cli.calibrate import DEFAULT_TIME_IMAGES, TimeImagesOption, run_every_way
 from dyninfer.cli.common import (
     check_output_file,

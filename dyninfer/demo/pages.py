@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from dyninfer.bundle.folder import write_atomically
+from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.demo import ASSETS
 from dyninfer.errors import InputError, MissingExtra
 from dyninfer.evaluation.routed_curve import CurveResult, CurveRow

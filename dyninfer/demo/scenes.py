@@ -18,7 +18,7 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
-from dyninfer.bundle.folder import write_atomically
+from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.demo.pages import write_picture
 from dyninfer.demo.scene_parts import (
     PHOTOS,

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from dyninfer.bundle.folder import write_atomically
 from dyninfer.bundle.manifest import Precision, Stage
+from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.engines.trt.api import (
     Builder,
     IBuilderConfig,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,6 +10,7 @@ import onnx_ir as ir
 from onnx import ModelProto
 from onnx_ir.passes import common
 
+from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.errors import ExportError
 from dyninfer.exporters.extras import quiet
 from dyninfer.exporters.graphs import closed
@@ -62,8 +61,8 @@ def prepare_int8(model: ModelProto) -> ir.Model:
     from onnxruntime import quantization
 
     named = opened(model)
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        source, path = Path(folder) / "named.onnx", Path(folder) / "prepared.onnx"
+    with scratch_folder() as folder, quiet():
+        source, path = folder / "named.onnx", folder / "prepared.onnx"
         # given a model in memory, ONNX Runtime 1.31 looks for weights on disk
         onnx.save(closed(named), source)
         try:

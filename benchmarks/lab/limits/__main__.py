@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import multiprocessing
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -33,6 +32,7 @@ from dyninfer.benchmarks.lab.limits.record import (
 )
 from dyninfer.benchmarks.lab.random_models import export_random
 from dyninfer.benchmarks.machine import MachineRecorder, describe_machine
+from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.errors import DyninferError, EngineRunError, InputError
 
 VARIANT = "dy-yolov7"
@@ -115,9 +115,9 @@ def _measure(
     machine = describe_machine()
     results: list[LimitResult] = []
     failures: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as folder, MachineRecorder() as recorder:
+    with scratch_folder() as folder, MachineRecorder() as recorder:
         console.print(f"exporting {VARIANT} with random weights ...")
-        bundle = export_random(VARIANT, image_size, width_divisor, Path(folder))
+        bundle = export_random(VARIANT, image_size, width_divisor, folder)
         for group in groups:
             console.print(f"{group}: {GROUPS[group].what} ...")
             try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from dyninfer.benchmarks.baselines.setup import DYNINFER, SINGLE_GRAPH, CallKind
 from dyninfer.benchmarks.lab.limits.preprocessing import HEIGHT, WIDTH, noise_picture
 from dyninfer.benchmarks.lab.limits.record import LimitResult
 from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import compare, run_rounds, warm_up
 from dyninfer.routing.policy import LeaveAt
@@ -90,9 +90,9 @@ def measure_memory_of_graph(bundle: Path, rounds: int) -> list[LimitResult]:
     Raises:
         DyninferError: the graph cannot be built from this bundle, or a process failed.
     """
-    with tempfile.TemporaryDirectory(prefix="dyninfer-memory-") as folder:
+    with scratch_folder() as folder:
         manifest = Bundle.open(bundle).manifest
-        plan = Contestants(bundle.resolve(), manifest, EngineChoice(), Path(folder))
+        plan = Contestants(bundle.resolve(), manifest, EngineChoice(), folder)
         plan.write_inputs()
         setups = [plan.setup(Kind.DYNINFER), plan.setup_of(SINGLE_GRAPH)]
         runs = {setup.kind.value: partial(_peak_mib, setup, len(manifest.ways)) for setup in setups}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from dyninfer.benchmarks.lab.limits.bare_route import BareRoute
 from dyninfer.benchmarks.lab.limits.record import LimitResult
 from dyninfer.benchmarks.lab.limits.repeated import repeated
 from dyninfer.bundle.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task, TensorSpec
+from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.bundle.writing import write_bundle, write_stage_file
 from dyninfer.evaluation.interleaved import Run, bootstrap_median, run_rounds
 from dyninfer.images.spec import ImageSpec
@@ -83,8 +83,8 @@ def measure(rounds: int) -> list[LimitResult]:
     postprocessing one box. Both are medians over :data:`CALLS` calls.
     """
     runs: dict[str, Run] = {}
-    with tempfile.TemporaryDirectory(prefix="dyninfer-idle-") as folder:
-        bundle = write_idle_bundle(Path(folder) / "idle.dyn")
+    with scratch_folder() as folder:
+        bundle = write_idle_bundle(folder / "idle.dyn")
         bare = BareRoute(bundle)
         with dyninfer.load(bundle) as detector:
             for case in CASES:

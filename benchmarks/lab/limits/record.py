@@ -19,7 +19,7 @@ from dyninfer.benchmarks.machine import Machine, MachineLog, load_average
 from dyninfer.benchmarks.report.documents import table_text
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
 from dyninfer.bundle.documents import first_problem
-from dyninfer.bundle.folder import write_atomically
+from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import RatioEstimate
 

@@ -109,7 +109,7 @@ def test_a_folder_without_permission_is_told(bundle: Bundle) -> None:
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next_build(bundle: Bundle) -> None:
-    left = bundle.path / "engines" / ".new.killed"
+    left = bundle.path / "engines" / ".0123456789abcdef.dyninfer-new-89abcdef"
     left.mkdir(parents=True)
     (left / "0-first.engine").write_bytes(b"half")
 

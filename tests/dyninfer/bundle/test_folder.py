@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dyninfer import Bundle, BundleError, ExportError, load
+from dyninfer.bundle import writing
 from dyninfer.bundle.folder import MANIFEST_FILE
 from dyninfer.bundle.writing import new_bundle
 from tests import support
@@ -224,9 +225,10 @@ def test_overwrite_replaces_the_whole_folder(made) -> None:
 def test_a_failed_rename_brings_the_old_bundle_back(made, monkeypatch) -> None:
     before = support.files_below(made.parent)
     rename = Path.rename
+    monkeypatch.setattr(writing, "exchange", lambda *_: False)
 
     def refuse_new(self: Path, target: Path) -> Path:
-        if Path(target) == made and self.parent == made.parent:
+        if Path(target) == made and not made.exists() and "-new-" in self.name:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return rename(self, target)
 
@@ -239,10 +241,11 @@ def test_a_failed_rename_brings_the_old_bundle_back(made, monkeypatch) -> None:
     assert support.files_below(made.parent) == before
 
 
-@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("step", [1, 2, 3])
 def test_an_interrupted_overwrite_keeps_the_old_bundle(made, monkeypatch, step) -> None:
     before = support.files_below(made.parent)
     rename, calls = Path.rename, []
+    monkeypatch.setattr(writing, "exchange", lambda *_: False)
 
     def interrupted(self: Path, target: Path) -> Path:
         calls.append(target)
