@@ -16,6 +16,7 @@ from dyninfer.bundle.documents import dump_sealed, load_sealed, read_sealed
 from dyninfer.bundle.manifest import SCHEMA_VERSION, Manifest
 from dyninfer.bundle.unfinished import put_back, write_atomically
 from dyninfer.errors import BundleError
+from dyninfer.files import check_regular
 
 MANIFEST_FILE = "bundle.json"
 PARITY_FILE = "parity.json"
@@ -196,7 +197,12 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits, read block by block."""
+    """SHA-256 of a file as hexadecimal digits, read block by block.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    check_regular(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_HASH_BLOCK):

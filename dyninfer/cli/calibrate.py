@@ -17,7 +17,13 @@ from dyninfer.benchmarks.report.table import Column, Table, column, make_table, 
 from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration, CalibrationRow, Figures
 from dyninfer.bundle.folder import Bundle
 from dyninfer.cli.common import check_output_file, expand_sources, progress_bar, stdout, warn
-from dyninfer.cli.options import BundleArgument, EngineOptions, JsonOption, with_option_groups
+from dyninfer.cli.options import (
+    BundleArgument,
+    EngineOptions,
+    JsonOption,
+    PixelsOption,
+    with_option_groups,
+)
 from dyninfer.errors import BundleError, InputError
 from dyninfer.evaluation.calibrate import (
     PERCENTILES,
@@ -29,6 +35,7 @@ from dyninfer.evaluation.calibrate import (
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.outcomes import Outcomes, pictures_to_time, read_pictures, run_samples
 from dyninfer.evaluation.runs import WayTimes, measure_way_times
+from dyninfer.images.pictures import MAX_PIXELS
 from dyninfer.routing.certify import certify, describe_certificate, images_needed
 from dyninfer.routing.thresholds import SEND_ALL
 from dyninfer.runtime.detector import Detector
@@ -76,6 +83,7 @@ def calibrate(
     *,
     certificate: CertificateOptions,
     time_images: TimeImagesOption = DEFAULT_TIME_IMAGES,
+    max_pixels: PixelsOption = MAX_PIXELS,
     engine: EngineOptions,
     json_output: JsonOption = False,
 ) -> None:
@@ -90,7 +98,7 @@ def calibrate(
     """
     certificate.check()
     samples = _samples_for(bundle, images, annotations, certified=certificate.risk is not None)
-    with load(bundle, **asdict(engine)) as detector:
+    with load(bundle, **asdict(engine), max_pixels=max_pixels) as detector:
         calibration, warnings = run_calibration(
             detector, samples, time_images, **asdict(certificate)
         )
@@ -158,7 +166,8 @@ def run_every_way(
         outcomes = run_samples(detector, samples, lambda: progress.advance(task))
         timed = pictures_to_time(outcomes.samples, time_images)
         progress.reset(task, description="timing every way", total=len(timed))
-        times = measure_way_times(detector, read_pictures(timed), lambda: progress.advance(task))
+        pictures = read_pictures(timed, detector.max_pixels)
+        times = measure_way_times(detector, pictures, lambda: progress.advance(task))
     return outcomes, times
 
 

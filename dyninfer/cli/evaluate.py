@@ -26,6 +26,7 @@ from dyninfer.cli.options import (
     BundleArgument,
     EngineOptions,
     JsonOption,
+    PixelsOption,
     SpeedOption,
     with_option_groups,
 )
@@ -34,6 +35,7 @@ from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.routed_curve import ROWS, SEEDS, CurveResult, evaluate_curve
 from dyninfer.evaluation.runs import PolicyResult, evaluate_policy
 from dyninfer.evaluation.scoring import SCORING, score_key
+from dyninfer.images.pictures import MAX_PIXELS
 from dyninfer.results.scores import Scores
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.opening import load
@@ -66,6 +68,7 @@ class EvalRequest:
         Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")
     ] = None
     time_images: TimeImagesOption = DEFAULT_TIME_IMAGES
+    max_pixels: PixelsOption = MAX_PIXELS
 
 
 @with_option_groups
@@ -89,7 +92,7 @@ def evaluate(
     if asked.output is not None:
         check_output_file(asked.output)
     paths = expand_sources(asked.images)
-    with load(bundle, **asdict(engine)) as detector:
+    with load(bundle, **asdict(engine), max_pixels=asked.max_pixels) as detector:
         if policy is not None:
             detector.policy = policy
         manifest = detector.manifest

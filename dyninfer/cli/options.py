@@ -37,6 +37,9 @@ SpeedOption = Annotated[
         "holds a share, a budget or a rate on the stream.",
     ),
 ]
+PixelsOption = Annotated[
+    int, typer.Option("--max-pixels", min=1, help="Of a picture; more are not decoded.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 

@@ -18,12 +18,13 @@ from dyninfer.cli.options import (
     BundleArgument,
     EngineOptions,
     JsonOption,
+    PixelsOption,
     SpeedOption,
     with_option_groups,
 )
 from dyninfer.cli.predictions import JSON_LINES, ResultWriter, free_folder, summary_table
 from dyninfer.errors import InputError
-from dyninfer.images.pictures import read_image
+from dyninfer.images.pictures import MAX_PIXELS, read_image
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.results.tasks import Options
 from dyninfer.routing.goals import Goal
@@ -109,6 +110,7 @@ def predict(
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Write annotated pictures.")
     ] = True,
+    max_pixels: PixelsOption = MAX_PIXELS,
     engine: EngineOptions,
     json_output: JsonOption = False,
 ) -> None:
@@ -120,7 +122,7 @@ def predict(
     """
     policy = route.policy()
     paths = expand_sources(sources)
-    with load(bundle, **asdict(engine), max_batch=batch) as detector:
+    with load(bundle, **asdict(engine), max_batch=batch, max_pixels=max_pixels) as detector:
         if policy is not None:
             detector.policy = policy
         options = found.options(detector.manifest)
@@ -136,7 +138,7 @@ def _run(
 ) -> None:
     with progress_bar() as progress:
         task = progress.add_task("running", total=len(paths))
-        readable = _read(paths, writer)
+        readable = _read(paths, writer, detector.max_pixels)
         while chunk := list(islice(readable, batch)):
             results = detector.answers([picture for _, picture in chunk], options=options)
             for (path, picture), result in zip(chunk, results, strict=True):
@@ -144,10 +146,12 @@ def _run(
             progress.update(task, completed=writer.seen)
 
 
-def _read(paths: Sequence[Path], writer: ResultWriter) -> Iterator[tuple[Path, ImageArray]]:
+def _read(
+    paths: Sequence[Path], writer: ResultWriter, max_pixels: int
+) -> Iterator[tuple[Path, ImageArray]]:
     for path in paths:
         try:
-            yield path, read_image(path)
+            yield path, read_image(path, max_pixels)
         except InputError as error:
             writer.failures.append(error)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,7 +49,8 @@ class ResultWriter:
         self._way_names = way_names
         self._draw = draw
         self._echo = echo
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
+        self._sources = sources
         # compared without case, as some file systems do
         self._taken = {str(path.resolve()).casefold() for path in sources}
 
@@ -66,20 +68,36 @@ class ResultWriter:
             if self._draw:
                 record["annotated"] = self._write_picture(path, picture, result)
             line = json.dumps(record)
-            self._open().write(line + "\n")
+            self._append(line + "\n")
         except OSError as error:
-            raise InputError(
-                f"results cannot be written to {self.folder}: {error.strerror}"
-            ) from None
+            reason = f"results cannot be written to {self.folder}: {error.strerror}"
+            raise InputError(f"{reason}; {self._so_far(path)}") from None
         if self._echo:
             typer.echo(line)
         self.results.append(result)
 
-    def _open(self) -> TextIO:
+    def _append(self, line: str) -> None:
+        """Write one line whole, or not at all; nothing waits in a buffer to fail later."""
         if self._file is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._file = (self.folder / JSON_LINES).open("w", encoding="utf-8")
-        return self._file
+            self._file = (self.folder / JSON_LINES).open("wb", buffering=0)
+        start, left = self._file.tell(), line.encode()
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except BaseException:
+            self._file.seek(start)
+            self._file.truncate()
+            raise
+
+    def _so_far(self, path: Path) -> str:
+        done = len(self.results)
+        if not done:
+            return "no result was written"
+        return (
+            f"{JSON_LINES} there holds those of {done} of {len(self._sources)} pictures, the first "
+            f"missing is {path}"
+        )
 
     def _write_picture(self, path: Path, picture: ImageArray, result: Answer) -> str | None:
         """Name of the annotated copy inside the folder; None where it cannot be a JPEG."""
@@ -92,7 +110,11 @@ class ResultWriter:
             raise InputError(f"the annotated copy of {path} cannot be encoded as JPEG")
         target = self._free_name(path.stem)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data.tobytes())
+        try:
+            target.write_bytes(data.tobytes())
+        except BaseException:
+            target.unlink(missing_ok=True)  # half of it
+            raise
         return target.relative_to(self.folder).as_posix()
 
     def _free_name(self, stem: str) -> Path:

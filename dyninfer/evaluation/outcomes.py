@@ -14,7 +14,7 @@ from dyninfer.bundle.manifest import EASINESS, CascadeRoute, Manifest
 from dyninfer.errors import InputError
 from dyninfer.evaluation.dataset import Sample, Samples
 from dyninfer.evaluation.scoring import SCORING, RoutedScores
-from dyninfer.images.pictures import read_image
+from dyninfer.images.pictures import MAX_PIXELS, read_image
 from dyninfer.images.spec import Placement
 from dyninfer.results.answers import Answer
 from dyninfer.results.scores import Scores
@@ -158,7 +158,7 @@ def run_samples(
     kept: list[Sample] = []
     signals: list[Sequence[Float32Array | None]] = []
     losses: list[list[float]] = []
-    for sample, image in read_all(samples.items, notes, progress):
+    for sample, image in read_all(samples.items, notes, progress, detector.max_pixels):
         trace = trace_picture(detector, image)
         found = [way.answer(manifest.use_options) for way in trace.ways]
         kept.append(sample)
@@ -207,12 +207,15 @@ class ReadingNotes:
 
 
 def read_all(
-    items: Sequence[Sample], notes: ReadingNotes, progress: Callable[[], None]
+    items: Sequence[Sample],
+    notes: ReadingNotes,
+    progress: Callable[[], None],
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[tuple[Sample, ImageArray]]:
     """The pictures that can be read; what is wrong with them goes to ``notes``."""
     for sample in items:
         try:
-            image = read_image(sample.path)
+            image = read_image(sample.path, max_pixels)
         except InputError as error:
             notes.unreadable.append(str(error))
         else:
@@ -239,6 +242,6 @@ def pictures_to_time(samples: Samples, limit: int) -> list[Sample]:
     return [samples.items[index] for index in chosen]
 
 
-def read_pictures(items: Iterable[Sample]) -> Iterator[ImageArray]:
+def read_pictures(items: Iterable[Sample], max_pixels: int = MAX_PIXELS) -> Iterator[ImageArray]:
     """The pictures, decoded one after the other."""
-    return (read_image(item.path) for item in items)
+    return (read_image(item.path, max_pixels) for item in items)

@@ -172,7 +172,7 @@ def evaluate_policy(
     spent_ms: list[float] = []
     found: list[Answer] = []
     stride = math.ceil(len(samples.items) / time_limit)
-    for sample, image in read_all(samples.items, notes, progress):
+    for sample, image in read_all(samples.items, notes, progress, detector.max_pixels):
         found += detector.answers([image], options=options)
         if len(kept) % stride == 0:
             spent_ms.append(time_once(detector, image)[0])

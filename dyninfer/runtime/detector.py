@@ -19,7 +19,7 @@ from dyninfer.bundle.manifest import EASINESS, Manifest
 from dyninfer.engines.base import Engine
 from dyninfer.engines.deadline import Deadline, check_deadline
 from dyninfer.errors import InputError
-from dyninfer.images.pictures import ImageLike, Picture, take_numbered, take_picture
+from dyninfer.images.pictures import MAX_PIXELS, ImageLike, Picture, take_numbered, take_picture
 from dyninfer.monitoring.monitor import Monitor
 from dyninfer.results.answers import Answer, Detections, RawOutput
 from dyninfer.results.tasks import Options, check_options
@@ -67,11 +67,13 @@ class Detector:
         max_batch: int,
         build: OpenBuild | None = None,
         deadline_ms: float | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.bundle = bundle
         self.build = build
         self._session = session
         self._max_batch = max_batch
+        self.max_pixels = max_pixels
         self._deadline_ms = deadline_ms
         self._own_options = bundle.manifest.use_options
         policy = default_policy(session.points)
@@ -260,7 +262,7 @@ class Detector:
         """
         if isinstance(images, (np.ndarray, str, os.PathLike)):
             options, routing = self._choices(options, policy, 1)
-            picture = take_picture(images)
+            picture = take_picture(images, self.max_pixels)
             return cast(Detections, self._answer([picture], options, routing, 0, deadline_ms)[0])
         if not isinstance(images, Sequence):
             raise InputError(
@@ -283,7 +285,7 @@ class Detector:
         for first in range(0, len(images), self._max_batch):
             chunk = images[first : first + self._max_batch]
             batch = [
-                take_numbered(image, first + place, len(images))
+                take_numbered(image, first + place, len(images), self.max_pixels)
                 for place, image in enumerate(chunk)
             ]
             found += self._answer(batch, options, routing, first, deadline_ms)

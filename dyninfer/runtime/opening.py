@@ -11,6 +11,7 @@ from dyninfer.bundle.folder import Bundle, StageChecks
 from dyninfer.engines import open_backend
 from dyninfer.engines.deadline import check_deadline
 from dyninfer.errors import InputError
+from dyninfer.images.pictures import MAX_PIXELS, check_max_pixels
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.session import Session
 
@@ -30,6 +31,7 @@ def load(
     speculative_head: bool = False,
     on_failure: Literal["raise", "degrade"] = "raise",
     deadline_ms: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Detector:
     """Open a bundle.
 
@@ -61,6 +63,8 @@ def load(
         deadline_ms: of every batch of a call that names no other, in milliseconds. ONNX Runtime
             stops a stage between two of its operators; TensorRT cannot be stopped, so there the
             deadline is looked at between stages. None waits for ever.
+        max_pixels: a picture that is read from a file may have; what it announces is looked at
+            before it is decoded. Arrays are taken as they are.
 
     Raises:
         BundleError: the bundle is incomplete, changed, or from a later version.
@@ -75,6 +79,7 @@ def load(
         raise InputError(f"on_failure is {on_failure!r}, expected 'raise' or 'degrade'")
     if deadline_ms is not None:
         check_deadline(deadline_ms)
+    check_max_pixels(max_pixels)
     bundle = Bundle.read(Path(os.fspath(path)))
     with StageChecks(bundle) as checks:
         bundle.check_records()
@@ -99,4 +104,4 @@ def load(
         except BaseException:
             session.close()
             raise
-    return Detector(bundle, session, max_batch, chosen, deadline_ms)
+    return Detector(bundle, session, max_batch, chosen, deadline_ms, max_pixels)
