@@ -168,7 +168,7 @@ HOSTILE = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(HOSTILE)
 def test_whatever_is_wrong_nothing_foreign_comes_out(server, wrong) -> None:
     with tempfile.TemporaryDirectory() as folder:

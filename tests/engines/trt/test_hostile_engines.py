@@ -94,7 +94,7 @@ def test_a_size_that_depends_on_the_data_where_the_manifest_says_one_is_refused(
         use(make_rig(), path)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(HOSTILE)
 def test_whatever_is_wrong_no_byte_beside_a_buffer_is_touched(wrong) -> None:
     with tempfile.TemporaryDirectory() as folder:
