@@ -16,6 +16,7 @@ from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.base import Backend, Engine, check_rows
 from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
+from dyninfer.engines.onnx_file import check_self_contained
 from dyninfer.engines.ort.runtime import (
     PROVIDERS,
     SMALL_MACS,
@@ -165,6 +166,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
 
     def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> OrtEngine:
         """See :meth:`dyninfer.engines.base.Backend.open`."""
+        check_self_contained(path, f"stage {name!r}")
         session = self._session(path, f"stage {name!r}", small=stage.macs <= SMALL_MACS)
         check_session(path, stage, session)
         if stage.rows_per_run is not None:

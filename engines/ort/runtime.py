@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Stage
+from dyninfer.engines.onnx_file import check_self_contained
 from dyninfer.engines.signature import FileTensor, check_made, check_signature
 from dyninfer.errors import BackendUnavailable, DyninferError, EngineBuildError, EngineRunError
 from dyninfer.interruptions import let_through
@@ -172,6 +173,8 @@ def session_options(shared_threads: bool, small: bool = False) -> Any:
         # versions of ONNX Runtime that do not know this entry ignore it
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     options.enable_mem_pattern = small
+    # whatever the file is called: its own format is read without a look at where weights are
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.log_severity_level = 4  # what fails is raised, in one line
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     return options
@@ -265,6 +268,7 @@ class PlainStages:
 
     def _open(self, stage: str, entry: Stage) -> Any:
         path = self._files.get(stage) or self.bundle.stage_path(stage)
+        check_self_contained(path, f"stage {stage!r}")
         with ort_errors(EngineBuildError, f"ONNX Runtime cannot open stage {stage!r} ({path})"):
             session = open_session(path, parse_device("cpu", None), False)
         check_session(path, entry, session)

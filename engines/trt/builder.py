@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dyninfer.bundle.manifest import Precision, Stage
 from dyninfer.bundle.unfinished import write_atomically
+from dyninfer.engines.onnx_file import check_self_contained
 from dyninfer.engines.trt.api import (
     Builder,
     IBuilderConfig,
@@ -114,6 +115,7 @@ def _build(
     report: Report,
     cancelled: threading.Event,
 ) -> bytes:
+    check_self_contained(source.onnx, f"stage {source.name!r}")
     logger, messages = make_logger(library)
     builder = _make_builder(library, logger, messages)
     network: INetworkDefinition = builder.create_network(library.network_flags)

@@ -104,9 +104,9 @@ class OpenedEngine:
         if most == DYNAMIC:
             shapes = self._engine.get_tensor_profile_shape(name, 0)  # builds have one profile
             least, most = int(shapes[0][0]), int(shapes[2][0])
-        if least > 1:
+        if not least <= 1 <= most:
             raise EngineBuildError(
-                f"the engine of stage {self.name!r} takes batches from {least} up, but a "
+                f"the engine of stage {self.name!r} takes batches from {least} up to {most}, but a "
                 "batch that is split may come to one image; build it with --batch 1:OPT:MAX"
             )
         return most if self._stage.rows_per_run is None else 1

@@ -157,7 +157,7 @@ LIES: dict[str, Callable[[Spec], list[Spec]]] = {
     "axes of any size": lambda spec: [
         spec | {"shape": ["batch", *(f"{spec['name']}_{i}" for i in range(1, len(spec["shape"])))]}
     ],
-    "axes of one name": _resized(lambda axes: [axes[0], *("any" for _ in axes[1:])]),
+    "axes of one name": _resized(lambda axes: [*axes[:1], *("any" for _ in axes[1:])]),
     "no batch": _resized(lambda axes: ["any", *axes[1:]]),
     "a batch of one": _resized(lambda axes: [1, *axes[1:]]),
     "one axis more": _resized(lambda axes: [*axes, 1]),

@@ -65,6 +65,19 @@ def test_a_file_of_fixed_shape_needs_no_range(library: Library, tmp_path: Path) 
     assert build_engine(library, stage, OPTIONS)
 
 
+def test_a_file_that_keeps_weights_elsewhere_is_not_parsed(
+    library: Library, tmp_path: Path
+) -> None:
+    (tmp_path / "other.data").write_bytes(bytes(12))
+    weight = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=[3, 1, 1])
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="other.data")
+    nodes = [helper.make_node("Add", ["images", "weight"], ["y"])]
+    stage = write_stage(tmp_path / "body.onnx", nodes, initializers=[weight])
+    with support.refuses(EngineBuildError, "'body'", "body.onnx", "outside of itself"):
+        build_engine(library, stage, OPTIONS)
+
+
 def test_an_operator_that_is_unknown_is_named_with_its_node(
     library: Library, tmp_path: Path
 ) -> None:

@@ -70,6 +70,12 @@ def test_an_engine_that_makes_something_else_is_refused(
         use(make_rig(), path)
 
 
+def test_an_engine_that_takes_no_image_is_refused(tmp_path) -> None:
+    path = hostile.write(tmp_path / "a.dyn", Hostile())
+    with support.refuses(EngineBuildError, "'first'", "from 0 up to 0"):
+        use(make_rig(), path, all={"profiles": [[0, 0, 0]]})
+
+
 def test_a_layout_that_is_not_the_linear_one_is_refused(tmp_path) -> None:
     path = hostile.write(tmp_path / "a.dyn", Hostile())
     with support.refuses(EngineBuildError, "'first'", "images", "CHW32"):
