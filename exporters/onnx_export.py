@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dyninfer.bundle.manifest import BATCH_AXIS, Stage, TensorSpec
 from dyninfer.bundle.writing import write_stage_file
-from dyninfer.errors import ExportError
+from dyninfer.errors import ExportError, reason_of
 from dyninfer.exporters.extras import quiet
 from dyninfer.exporters.graphs import count_macs
 from dyninfer.interruptions import let_through
@@ -62,7 +62,7 @@ def _run(module: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         return (made,) if isinstance(made, Tensor) else made
     except (RuntimeError, ValueError) as error:  # shapes of a user's topology that do not meet
         shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in inputs.items())
-        reason = str(error).strip().splitlines()[0]
+        reason = reason_of(error)
         raise ExportError(f"a stage cannot run on {shapes}: {reason}") from error
 
 
@@ -93,7 +93,7 @@ def _to_onnx(
             model = _to_opset(program.model_proto)
     except Exception as error:  # torch.onnx wraps many causes without one public base class
         let_through(error)
-        reason = str(error).strip().splitlines()[0]
+        reason = reason_of(error)
         raise ExportError(f"PyTorch {torch.__version__} cannot export a stage: {reason}") from error
     return _clean(model)
 

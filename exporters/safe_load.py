@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dyninfer.errors import CheckpointError
+from dyninfer.errors import CheckpointError, reason_of
 from dyninfer.exporters.safe_pickle import Omitted, RefusedGlobalError, read_pickle
 from dyninfer.files import check_regular
 
@@ -44,8 +44,7 @@ def load_checkpoint(path: Path) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # damaged archives fail in many ways, none of them documented
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{path} is damaged, or no checkpoint: {reason[0]}") from error
+        raise CheckpointError(f"{path} is damaged, or no checkpoint: {reason_of(error)}") from error
 
 
 def _check_container(path: Path) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from dyninfer.errors import reason_of
+
 LARGEST_YAML = 1 << 19  # characters: names of 15,000 classes
 _LONGEST_NUMBER = 64  # characters
 
@@ -35,7 +37,7 @@ def load_yaml(text: str) -> Any:
         TypeError,
     ) as error:
         # constructors of numbers and dates that are none raise what they happen to
-        raise ValueError((str(error) or type(error).__name__).splitlines()[0]) from None
+        raise ValueError(reason_of(error)) from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dyninfer import __version__
 from dyninfer.bundle.folder import SUFFIX, Bundle
-from dyninfer.bundle.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
+from dyninfer.bundle.manifest import Manifest
 from dyninfer.bundle.writing import check_target, write_bundle
 from dyninfer.errors import BundleError, InputError
-from dyninfer.exporters.cascade.classes import reconcile
+from dyninfer.exporters.cascade import write as writing
 from dyninfer.exporters.cascade.onnx_file import read_onnx
 from dyninfer.exporters.cascade.options import ORDINALS, ClassList, DetectorPlan, DetectorSource
 from dyninfer.exporters.cascade.original import OriginalDetector, decode_one
-from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
-from dyninfer.exporters.cascade.stage import read_plan, write_stage
+from dyninfer.exporters.cascade.stage import read_plan
+from dyninfer.exporters.cascade.write import FAMILY, REQUEST, Request
 from dyninfer.exporters.family import Exported, Progress, SourceStage
-from dyninfer.images.spec import ImageSpec
-from dyninfer.results.postprocess import EVALUATION, Postprocess
+from dyninfer.exporters.limited import run_limited
 from dyninfer.types import AnyArray
 
-FAMILY = "cascade"
-IMAGES = "images"
+MEMORY = 4 << 30
+"""Bytes for reading and trying detectors, beside :data:`COPIES` of their files."""
+COPIES = 10
+_WEIGHTS = (".bin", ".data", ".pb", ".weights")  # how files of weights beside a model are called
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def export_cascade(
 ) -> Exported:
     """Chain two to eight ONNX detectors, the cheapest first; routers are trained afterwards.
 
+    The files are read and tried in a child process, see :mod:`dyninfer.exporters.limited`.
     ``progress`` is called with the name of each detector as it is read, and again as it is written.
 
     Raises:
@@ -57,67 +60,28 @@ def export_cascade(
             "the cheapest first"
         )
     check_target(output, overwrite=options.overwrite)
-    planned = []
-    for ordinal, source in zip(ORDINALS, detectors, strict=False):
-        progress(f"reading {ordinal}")
-        planned.append(plan_detector(ordinal, source, read_onnx(source.path)))
-    classes = reconcile([detector.class_names for detector in planned], options.classes)
-    planned = [
-        replace(detector, plan=replace(detector.plan, columns=columns))
-        for detector, columns in zip(planned, classes.columns, strict=True)
-    ]
-    said = [note for detector in planned for note in (detector.guesses, detector.doubt)]
-    notes = [*said, *classes.notes]
-    inputs = name_inputs([detector.plan.image for detector in planned])
+    name = options.name or output.name.removesuffix(SUFFIX)
+    files = ", ".join(source.path.name for source in detectors)
+    notes: list[str] = []
 
     def write(folder: Path) -> Manifest:
-        stages = {}
-        for ordinal, detector, image_input in zip(ORDINALS, planned, inputs, strict=False):
-            progress(f"writing {ordinal}")
-            stages[ordinal], note = write_stage(ordinal, detector, image_input, folder)
-            notes.append(note)
-        return _manifest(planned, stages, inputs, classes.names, output, options)
+        asked = Request(tuple(detectors), folder, name, options.classes, options.licence)
+        request = REQUEST.dump_python(asked, mode="json")
+        memory = MEMORY + COPIES * sum(_size(source.path) for source in detectors)
+        module = writing.__name__
+        made = run_limited(module, writing.write_stages, request, memory, files, progress)
+        notes.extend(made["notes"])
+        return Manifest.model_validate_json(json.dumps(made["manifest"]))
 
-    manifest = write_bundle(output, write, overwrite=options.overwrite)
-    return Exported(manifest, tuple(note for note in notes if note))
-
-
-def name_inputs(images: Sequence[ImageSpec]) -> list[str]:
-    """``images``, ``images_2``, ...: by exit; exits that want the very same tensor share one."""
-    names: dict[ImageSpec, str] = {}
-    for number, image in enumerate(images, 1):
-        names.setdefault(image, IMAGES if number == 1 else f"{IMAGES}_{number}")
-    return [names[image] for image in images]
+    return Exported(write_bundle(output, write, overwrite=options.overwrite), tuple(notes))
 
 
-def _manifest(
-    planned: Sequence[PlannedDetector],
-    stages: dict[str, Stage],
-    inputs: Sequence[str],
-    class_names: tuple[str, ...],
-    output: Path,
-    options: CascadeOptions,
-) -> Manifest:
-    files = (detector.file for detector in planned)
-    sources = tuple(
-        Source(file_name=file.path.name, sha256=file.sha256, licence=options.licence)
-        for file in files
-    )
-    exits = (Exit(body=s, image_input=i) for s, i in zip(stages, inputs, strict=True))
-    return Manifest(
-        name=options.name or output.name.removesuffix(SUFFIX),
-        family=FAMILY,
-        task=Task.DETECT,
-        class_names=class_names,
-        route=CascadeRoute(exits=tuple(exits)),
-        stages=stages,
-        image_inputs={n: d.plan.image for n, d in zip(inputs, planned, strict=True)},
-        postprocess=Postprocess(),
-        evaluation=EVALUATION,
-        source=sources[0],
-        further_sources=sources[1:],
-        written_by=f"dyninfer {__version__}",
-    )
+def _size(path: Path) -> int:
+    """Bytes of a detector's file, and of files beside it that may hold its weights."""
+    with contextlib.suppress(OSError):  # a file that cannot be read is reported by who reads it
+        beside = (file for file in path.parent.iterdir() if file.suffix in _WEIGHTS)
+        return sum(file.stat().st_size for file in (path, *beside))
+    return 0
 
 
 class Cascade:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,9 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from dyninfer.bundle.folder import file_sha256
-from dyninfer.errors import CheckpointError
+from dyninfer.errors import CheckpointError, reason_of
+from dyninfer.exporters.cascade.tensor_sizes import check_tensor_sizes
+from dyninfer.files import read_file
 
 OLDEST_OPSET = 13  # from here on the operators of the decodes have the signature they have today
 PREFERRED_OPSET = 17  # the newest that TensorRT 8.6 reads
@@ -65,6 +69,7 @@ def read_onnx(path: Path) -> OnnxFile:
     model = _parse(path)
     _embed_weights(model, path)
     _check_operators(model, path)
+    check_tensor_sizes(model, path)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [_port(value) for value in model.graph.input if value.name not in weights]
     return OnnxFile(
@@ -78,10 +83,7 @@ def read_onnx(path: Path) -> OnnxFile:
 
 def _parse(path: Path) -> ModelProto:
     try:
-        size = path.stat().st_size
-        if size > LARGEST_BYTES:
-            raise CheckpointError(f"{path} has {size} bytes, expected an ONNX file below 2 GB")
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load_from_string(read_file(path, LARGEST_BYTES))
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be read: {error.strerror}; check the path of the detector"
@@ -117,26 +119,31 @@ def _embed_weights(model: ModelProto, path: Path) -> None:
     if not outside:
         return
     folder = path.resolve().parent
-    files = set()
+    total = path.stat().st_size
     for tensor in outside:
         location = next((e.value for e in tensor.external_data if e.key == "location"), "")
-        file = (folder / location).resolve()
-        if not location or not file.is_relative_to(folder):
+        try:
+            file = (folder / location).resolve()
+            inside = bool(location) and file.is_relative_to(folder)
+        except (OSError, ValueError, RuntimeError):  # no path at all, or links that go in circles
+            inside = False
+        if not inside:
             raise CheckpointError(
                 f"{path} reads weights from {location!r}, outside its own folder; refused"
             )
-        if not file.is_file():
+        if not os.path.isfile(file):  # noqa: PTH113  # Path's raises for a name that is too long
             raise CheckpointError(
                 f"{path} reads weights from {location!r}, which is not there; "
                 "put that file beside it"
             )
-        files.add(file)
-    if sum(file.stat().st_size for file in files) + path.stat().st_size > LARGEST_BYTES:
-        raise CheckpointError(f"{path} and its weights have over 2 GB, expected less")
+        length = next((e.value for e in tensor.external_data if e.key == "length"), "")
+        total += int(length) if re.fullmatch(r"\d{1,18}", length) else file.stat().st_size
+        if total > LARGEST_BYTES:  # tensors may lie on the same bytes, and each is a copy of them
+            raise CheckpointError(f"{path} and its weights have over 2 GB, expected less")
     try:
         load_external_data_for_model(model, str(folder))
     except Exception as error:  # onnx raises its checker's, the file system's and numpy's errors
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise CheckpointError(f"the weights beside {path} cannot be read: {reason}") from None
 
 
@@ -146,7 +153,7 @@ def _check_operators(model: ModelProto, path: Path) -> None:
     try:
         graph = ir.from_proto(model)
     except Exception as error:  # onnx-ir raises its own and Python's errors for a broken graph
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise CheckpointError(f"{path} holds no usable graph: {reason}") from None
     foreign = sorted(
         {
@@ -172,7 +179,7 @@ def _at_least_opset(model: ModelProto, path: Path) -> ModelProto:
         try:
             return onnx.version_converter.convert_version(model, target)
         except Exception as error:  # the converter raises RuntimeError and several of its own
-            reasons.append(str(error).strip().splitlines()[0])
+            reasons.append(reason_of(error))
     raise CheckpointError(
         f"{path} has opset {version}, which cannot be converted to {OLDEST_OPSET} or later "
         f"({reasons[-1]}); export the detector again with opset {PREFERRED_OPSET}"

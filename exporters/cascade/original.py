@@ -11,7 +11,7 @@ from importlib import resources
 
 import numpy as np
 
-from dyninfer.errors import CheckpointError
+from dyninfer.errors import CheckpointError, reason_of
 from dyninfer.exporters.cascade.onnx_file import IMAGE_TYPES, OnnxFile
 from dyninfer.exporters.cascade.options import BoxFormat, BoxUnit, Decode, DetectorPlan, Layout
 from dyninfer.exporters.graphs import open_model
@@ -39,7 +39,7 @@ class OriginalDetector:
         try:
             self._session = open_model(file.model)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
-            reason = str(error).splitlines()[0]
+            reason = reason_of(error)
             raise CheckpointError(f"ONNX Runtime cannot open {file.path}: {reason}") from error
 
     def run(self, image: Float32Array) -> Outputs:
@@ -54,7 +54,7 @@ class OriginalDetector:
         try:
             values = self._session.run(names, {self._file.image.name: tensor})
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
-            reason = str(error).splitlines()[0]
+            reason = reason_of(error)
             height, width = image.shape[2:]
             raise CheckpointError(
                 f"{self._file.path} cannot run on an image of {height}x{width}: {reason}; "

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from dyninfer.bundle.documents import first_problem
 from dyninfer.bundle.manifest import BATCH_AXIS, Precision, Stage, Task, TensorSpec
 from dyninfer.bundle.writing import write_stage_file
-from dyninfer.errors import BundleError, ExportError
+from dyninfer.errors import BundleError, ExportError, reason_of
 from dyninfer.exporters.cascade.decodes import write_decode
 from dyninfer.exporters.cascade.onnx_file import parameter_count
 from dyninfer.exporters.cascade.options import DetectorPlan, Layout
@@ -97,7 +97,7 @@ def _choose_batch(planned: PlannedDetector, image_input: str) -> tuple[ModelProt
             dynamic = loosen_reshapes(dynamic, np.repeat(planned.samples[0][0], fixed or 1, 0))
             reason = _difference(dynamic, planned, BATCHES)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
-            reason = str(error).splitlines()[0]
+            reason = reason_of(error)
         if not reason:
             return dynamic, ""
     if fixed in (1, None):
@@ -157,7 +157,7 @@ def _difference(model: ModelProto, planned: PlannedDetector, batches: Sequence[i
                 if not np.allclose(array, wanted, rtol=relative, atol=bound):
                     return f"a batch of {batch} gives other results than its images one by one"
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
-        return str(error).splitlines()[0]
+        return reason_of(error)
     return ""
 
 

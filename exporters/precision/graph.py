@@ -10,7 +10,7 @@ from onnx import ModelProto
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
-from dyninfer.errors import ExportError
+from dyninfer.errors import ExportError, reason_of
 from dyninfer.exporters.graphs import closed, editable
 
 FINAL_OUTPUTS = ("boxes_xyxy", "class_scores", "logits", "easiness")
@@ -148,7 +148,7 @@ def opened(model: ModelProto) -> ir.Model:
         common.RemoveUnusedNodesPass()(stage)
         typed = onnx.shape_inference.infer_shapes(closed(stage), strict_mode=True, data_prop=True)
     except (RuntimeError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = reason_of(error)
         raise ExportError(f"the types in a stage's graph cannot be inferred: {reason}") from None
     return ir.from_proto(typed)
 
@@ -174,7 +174,7 @@ def finished(converted: ir.Model, source: ModelProto, what: str) -> ModelProto:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = reason_of(error)
         raise ExportError(f"a stage cannot be written in {what}: {reason}") from None
     return model
 

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from onnx_ir.passes import common
 
 from dyninfer.bundle.unfinished import scratch_folder
-from dyninfer.errors import ExportError
+from dyninfer.errors import ExportError, reason_of
 from dyninfer.exporters.extras import quiet
 from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.graph import (
@@ -71,7 +71,7 @@ def prepare_int8(model: ModelProto) -> ir.Model:
             optimised = onnx.load(path)
         except Exception as error:  # its exceptions share no public base class
             let_through(error)
-            reason = str(error).strip().splitlines()[0]
+            reason = reason_of(error)
             raise ExportError(f"a stage cannot be prepared for int8: {reason}") from error
     foreign = {n.domain for n in optimised.graph.node} - {n.domain for n in named.graph}
     # operators of ONNX Runtime's own would not build in TensorRT

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx import ModelProto
 
-from dyninfer.errors import ExportError, InputError
+from dyninfer.errors import ExportError, InputError, reason_of
 from dyninfer.exporters.graphs import GraphBuilder, Probe, editable, open_model
 from dyninfer.exporters.precision.settings import CalibrationMethod
 from dyninfer.interruptions import let_through
@@ -133,7 +133,7 @@ def open_session(model: ModelProto) -> Any:
         return open_model(model)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         let_through(error)
-        reason = str(error).strip().splitlines()[0]
+        reason = reason_of(error)
         raise ExportError(f"ONNX Runtime cannot run a stage during conversion: {reason}") from error
 
 

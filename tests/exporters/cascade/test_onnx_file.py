@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from dyninfer import CheckpointError
 from dyninfer.exporters.cascade.onnx_file import OLDEST_OPSET, read_onnx
@@ -136,3 +137,91 @@ def test_an_old_opset_is_converted_and_a_newer_one_kept(tmp_path: Path) -> None:
         (found,) = (entry.version for entry in file.model.opset_import)
         assert found == (17 if opset < OLDEST_OPSET else opset)
         assert OriginalDetector(file, Layout.NCHW).run(image)["output0"].shape == (1, 84, 32)
+
+
+def computing(node: onnx.NodeProto, **constants: np.ndarray):
+    """An edit that adds a node with its constants, whose ``huge`` comes to one number of zero."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        graph = model.graph
+        last = graph.node[-1]
+        name, last.output[0] = last.output[0], "before"
+        kept = [
+            helper.make_node("ReduceMin", ["huge"], ["least"], keepdims=0),
+            helper.make_node("Mul", ["least", "nothing"], ["zero"]),
+            helper.make_node("Add", ["before", "zero"], [name]),
+        ]
+        graph.node.extend([node, *kept])
+        stored = {**constants, "nothing": np.array(0, np.float32)}
+        graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in stored.items())
+
+    return edit
+
+
+SIDE = np.array([100_000, 100_000])
+ONE = np.ones((1, 1), np.float32)
+
+
+def inside_an_if(node: onnx.NodeProto) -> onnx.NodeProto:
+    output = helper.make_tensor_value_info("inside", TensorProto.FLOAT, None)
+    side = helper.make_node("Constant", [], ["own side"], value=numpy_helper.from_array(SIDE))
+    graph = helper.make_graph([side, node], "branch", [], [output])
+    return helper.make_node("If", ["true"], ["huge"], then_branch=graph, else_branch=graph)
+
+
+@pytest.mark.parametrize(
+    ("node", "constants"),
+    [
+        (helper.make_node("ConstantOfShape", ["side"], ["huge"]), {"side": SIDE}),
+        (helper.make_node("Expand", ["one", "side"], ["huge"]), {"one": ONE, "side": SIDE}),
+        (helper.make_node("Tile", ["one", "side"], ["huge"]), {"one": ONE, "side": SIDE}),
+        (
+            helper.make_node("Pad", ["one", "pads"], ["huge"]),
+            {"one": ONE, "pads": np.tile(SIDE, 2)},
+        ),
+        (
+            inside_an_if(helper.make_node("ConstantOfShape", ["own side"], ["inside"])),
+            {"true": np.array(True)},
+        ),
+    ],
+    ids=["constant", "expand", "tile", "pad", "inside an if"],
+)
+def test_a_constant_of_forty_gigabytes_is_refused_before_it_is_made(path, node, constants) -> None:
+    with support.refuses(CheckpointError, "tiny.onnx", "GB, expected at most 1 GB"):
+        read_onnx(change(path, computing(node, **constants)))
+
+
+def test_a_weight_that_claims_a_trillion_numbers_is_refused(path: Path) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        model.graph.initializer[0].dims[:] = [10**6, 10**6]
+
+    with support.refuses(CheckpointError, "tiny.onnx"):
+        OriginalDetector(read_onnx(change(path, edit)), Layout.NCHW)
+
+
+def test_tensors_that_share_the_bytes_of_their_weights_count_each(path: Path) -> None:
+    with_weights_outside(path, "weights.bin")
+    with (path.parent / "weights.bin").open("r+b") as file:
+        file.truncate(2**30)  # takes no room on the disk
+
+    def edit(model: onnx.ModelProto) -> None:
+        (tensor,) = (t for t in model.graph.initializer if t.name == "c0")
+        for number in range(3):
+            model.graph.initializer.add().CopyFrom(tensor)
+            model.graph.initializer[-1].name = f"again {number}"
+
+    with support.refuses(CheckpointError, "tiny.onnx", "over 2 GB"):
+        read_onnx(change(path, edit))
+
+
+@pytest.mark.parametrize("location", ["a\0b", "x" * 5000, "loop/x"])
+def test_weights_at_what_is_no_path_are_refused(path: Path, location: str) -> None:
+    (path.parent / "loop").symlink_to("loop")
+    with support.refuses(CheckpointError, "tiny.onnx", "reads weights from"):
+        read_onnx(with_weights_outside(path, location))
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with support.refuses(CheckpointError, "pipe.onnx", "pipe"):
+        read_onnx(tmp_path / "pipe.onnx")

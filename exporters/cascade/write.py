@@ -1,0 +1,107 @@
+"""The stages of a cascade, written from its detectors' files: the work of the export's child."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from dyninfer import __version__
+from dyninfer.bundle.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
+from dyninfer.exporters.cascade.classes import reconcile
+from dyninfer.exporters.cascade.onnx_file import read_onnx
+from dyninfer.exporters.cascade.options import ORDINALS, ClassList, DetectorSource
+from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
+from dyninfer.exporters.cascade.stage import write_stage
+from dyninfer.exporters.limited import Message, Progress, serve
+from dyninfer.images.spec import ImageSpec
+from dyninfer.results.postprocess import EVALUATION, Postprocess
+
+FAMILY = "cascade"
+IMAGES = "images"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be written: stages of ``detectors``, into ``folder``, for the bundle ``name``."""
+
+    detectors: tuple[DetectorSource, ...]
+    folder: Path
+    name: str
+    classes: ClassList
+    licence: str | None
+
+
+REQUEST = TypeAdapter(Request)
+
+
+def write_stages(request: Message, progress: Progress) -> dict[str, Any]:
+    """Write the stages of a :class:`Request`; their ``manifest``, and ``notes`` for the user.
+
+    Raises:
+        DyninferError: a subclass that names the cause.
+    """
+    asked = REQUEST.validate_python(request, strict=False)
+    planned = []
+    for ordinal, source in zip(ORDINALS, asked.detectors, strict=False):
+        progress(f"reading {ordinal}")
+        planned.append(plan_detector(ordinal, source, read_onnx(source.path)))
+    classes = reconcile([detector.class_names for detector in planned], asked.classes)
+    planned = [
+        replace(detector, plan=replace(detector.plan, columns=columns))
+        for detector, columns in zip(planned, classes.columns, strict=True)
+    ]
+    said = [note for detector in planned for note in (detector.guesses, detector.doubt)]
+    notes = [*said, *classes.notes]
+    inputs = name_inputs([detector.plan.image for detector in planned])
+    stages = {}
+    for ordinal, detector, image_input in zip(ORDINALS, planned, inputs, strict=False):
+        progress(f"writing {ordinal}")
+        stages[ordinal], note = write_stage(ordinal, detector, image_input, asked.folder)
+        notes.append(note)
+    manifest = _manifest(planned, stages, inputs, classes.names, asked)
+    return {"manifest": manifest.model_dump(mode="json"), "notes": [n for n in notes if n]}
+
+
+def name_inputs(images: Sequence[ImageSpec]) -> list[str]:
+    """``images``, ``images_2``, ...: by exit; exits that want the very same tensor share one."""
+    names: dict[ImageSpec, str] = {}
+    for number, image in enumerate(images, 1):
+        names.setdefault(image, IMAGES if number == 1 else f"{IMAGES}_{number}")
+    return [names[image] for image in images]
+
+
+def _manifest(
+    planned: Sequence[PlannedDetector],
+    stages: dict[str, Stage],
+    inputs: Sequence[str],
+    class_names: tuple[str, ...],
+    asked: Request,
+) -> Manifest:
+    files = (detector.file for detector in planned)
+    sources = tuple(
+        Source(file_name=file.path.name, sha256=file.sha256, licence=asked.licence)
+        for file in files
+    )
+    exits = (Exit(body=s, image_input=i) for s, i in zip(stages, inputs, strict=True))
+    return Manifest(
+        name=asked.name,
+        family=FAMILY,
+        task=Task.DETECT,
+        class_names=class_names,
+        route=CascadeRoute(exits=tuple(exits)),
+        stages=stages,
+        image_inputs={n: d.plan.image for n, d in zip(inputs, planned, strict=True)},
+        postprocess=Postprocess(),
+        evaluation=EVALUATION,
+        source=sources[0],
+        further_sources=sources[1:],
+        written_by=f"dyninfer {__version__}",
+    )
+
+
+if __name__ == "__main__":
+    serve(write_stages)
