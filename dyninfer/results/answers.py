@@ -181,6 +181,7 @@ class RawOutput:
         outputs: name -> array for this image, without the batch axis; of a detector
             ``boxes_xyxy`` (A, 4) in pixels of that way's input and ``class_scores`` (A, C), of a
             classifier ``logits`` (C,).
+        degraded: True when the route was not the one the policy asked for.
     """
 
     easiness: float | None

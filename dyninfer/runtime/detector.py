@@ -130,7 +130,7 @@ class Detector:
 
     @property
     def failure_counts(self) -> FailureCounts:
-        """How many images met broken engines or missed their deadline since this was opened."""
+        """How many images met which failure since this was opened."""
         return self._session.failures.counts
 
     @property

@@ -1,4 +1,4 @@
-"""What went wrong in a detector's calls without ending them: counted, and logged once."""
+"""What went wrong in a detector's calls: counted, and each kind logged once."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ logger = logging.getLogger("dyninfer")
 class FailureCounts:
     """How many images met what since the detector was opened.
 
+    A failed stage or a deadline that ended a call is not counted: the caller has the error.
+
     Attributes:
         broken_signals: an easiness that was no number from 0 to 1, or a NaN of a chooser; such
             images are treated as hard.
-        broken_outputs: boxes, scores or logits that no working engine gives.
-        failed_stages: a stage failed.
-        deadlines: the deadline passed.
+        broken_outputs: boxes, scores or logits that no working engine gives, whether that ended
+            the call or not.
+        failed_stages: a stage failed, and an earlier exit answered.
+        deadlines: the deadline passed, and an earlier exit answered.
         degraded: answered by an earlier exit than the policy asked for.
     """
 

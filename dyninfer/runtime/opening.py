@@ -57,9 +57,9 @@ def load(
             host, and drop its results for those that go on. Shortens the wait for easy images on
             a GPU, at the price of a head that hard images did not need; the results are the same.
         on_failure: ``"degrade"`` answers an image by the last exit that worked where a later stage
-            fails, is stopped at the deadline, or gives NaN or the like; its ``degraded`` is True.
-            ``"raise"`` ends the call with an EngineRunError. Both are counted in
-            :attr:`dyninfer.Detector.failure_counts` and logged once.
+            fails, is stopped at the deadline, or gives NaN or the like; its ``degraded`` is True,
+            and :attr:`dyninfer.Detector.failure_counts` says why. ``"raise"`` ends the call with
+            an EngineRunError.
         deadline_ms: of every batch of a call that names no other, in milliseconds. ONNX Runtime
             stops a stage between two of its operators; TensorRT cannot be stopped, so there the
             deadline is looked at between stages. None waits for ever.
