@@ -127,7 +127,7 @@ def test_three_exits_share_one_threshold(three_exits: dyninfer.Detector, tmp_pat
     assert calibration.rows[0].mean_ms == pytest.approx(0.4 * 1 + 0.6 * 2)
 
 
-def test_the_policy_is_put_back(two_exits: dyninfer.Detector, samples: Samples) -> None:
+def test_the_policy_is_left_alone(two_exits: dyninfer.Detector, samples: Samples) -> None:
     two_exits.policy = AlwaysEasy()
     run_samples(two_exits, samples)
     assert two_exits.policy == AlwaysEasy()

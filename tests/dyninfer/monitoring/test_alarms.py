@@ -94,7 +94,7 @@ def test_an_empty_window_says_nothing() -> None:
     assert drift_checks(window, outlook_of([0.5]), MonitorSettings()) == []
 
 
-def test_a_ring_keeps_the_latest() -> None:
+def test_a_full_window_keeps_the_latest() -> None:
     window = filled(3, [0.1, 0.2, 0.5], 0.25)
     assert window.full
     window.add(0.7, 0.0, 0.75)

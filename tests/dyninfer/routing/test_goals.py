@@ -46,7 +46,7 @@ def resolved(goal: Goal, calibration=SPREAD) -> float:
     return policy.value
 
 
-def test_a_target_is_no_policy_and_a_policy_no_target() -> None:
+def test_a_goal_is_no_policy_and_a_policy_no_goal() -> None:
     for goal in ALL:
         assert isinstance(goal, Goal)
         assert not isinstance(goal, Policy)
@@ -255,7 +255,7 @@ def test_the_certified_threshold_is_the_certificates() -> None:
         CertifiedRisk().resolve(SPREAD)
 
 
-def test_a_certificate_does_not_change_fixed_targets() -> None:
+def test_a_certificate_does_not_change_fixed_goals() -> None:
     certified = calibration_of(EASINESS, certified=0.9)
     for goal in (HardFraction(0.1), LatencyBudget(11.0), LatencyBudget(12.0, 95)):
         assert goal.resolve(certified) == goal.resolve(SPREAD)

@@ -58,14 +58,14 @@ def test_a_hard_fraction_is_had_on_the_calibrations_images(opened, fraction) -> 
     assert hard_share(opened, EASINESS[0]) == pytest.approx(fraction, abs=0.011)
 
 
-def test_the_threshold_of_a_target_can_be_looked_at(opened) -> None:
+def test_the_threshold_of_a_goal_can_be_looked_at(opened) -> None:
     opened.policy = HardFraction(0.3)
     assert opened.active_policy == Threshold(float(np.percentile(EASINESS, 30)))
     opened.policy = Threshold(0.5)
     assert opened.active_policy is opened.policy
 
 
-def test_every_target_is_taken(opened) -> None:
+def test_every_goal_is_taken(opened) -> None:
     for goal in (LatencyBudget(ms=13), FramesPerSecond(70), LatencyBudget(ms=15, percentile=90)):
         opened.policy = goal
         assert 0 < hard_share(opened, EASINESS[0]) < 1
@@ -177,7 +177,7 @@ def test_a_calibration_made_while_open_is_used(tmp_path: Path) -> None:
         assert isinstance(detector.active_policy, Threshold)
 
 
-def test_targets_need_a_router(tmp_path: Path) -> None:
+def test_goals_need_a_router(tmp_path: Path) -> None:
     for path, why in (
         (support.write_two_exits(tmp_path / "unrouted.dyn", router=False), "no router"),
         (support.write_static(tmp_path / "static.dyn"), "one way"),
