@@ -1,1 +1,1 @@
-"""What is measured: accuracy, latency, and the scenes and baselines they are measured on."""
+"""How fast bundles are: latency against baselines, the machine it was taken on, and the report."""

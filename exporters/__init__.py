@@ -1,1 +1,1 @@
-"""Exporters: one module per model family. Only here (and in benchmarks) is torch imported."""
+"""Exporters: a folder for each model family. Only here and in benchmarks is torch imported."""

@@ -61,7 +61,7 @@ class TensorRTBuilder:
     """Builds engines for one target. See :class:`dyninfer.builds.builder.Builder`.
 
     Without ``options`` in the usual way, with batches as large as are asked for. ``active`` makes
-    the GPU to build on the current one, as :meth:`Cuda.active` does.
+    the GPU to build on the current one, as :meth:`dyninfer.engines.trt.cuda.Cuda.active` does.
 
     Raises:
         EngineBuildError: an option does not go with the library.

@@ -61,7 +61,7 @@ class LatencyBudget:
         return f"{self.percentile:g}% of images within {self.ms:g} ms{ending}"
 
     def resolve(self, calibration: Calibration, title: str | None = None) -> Policy:
-        """See :class:`Goal`; refused where not even all images easy, or certified, fit.
+        """See :class:`dyninfer.routing.goals.Goal`; refused where the fastest setting is too slow.
 
         ``title`` is what the user asked for, where that was in other words.
         """
@@ -141,6 +141,6 @@ class FramesPerSecond:
         return f"{self.fps:g} frames per second{ending_of(self.adaptive)}"
 
     def resolve(self, calibration: Calibration) -> Policy:
-        """See :class:`Goal`: a mean budget of 1000 / ``fps`` milliseconds."""
+        """See :class:`dyninfer.routing.goals.Goal`: a mean budget of 1000 / ``fps`` ms."""
         budget = LatencyBudget(1000 / self.fps, adaptive=self.adaptive)
         return budget.resolve(calibration, f"{self} ({budget.ms:.4g} ms)")

@@ -183,7 +183,7 @@ class _Walk(Generic[T]):
     def _leave_again(
         self, group: Group, places: Sequence[int], error: EngineRunError
     ) -> Sequence[Group]:
-        """See :data:`Retreat`."""
+        """See :data:`dyninfer.runtime.stage_runner.Retreat`."""
         arrived = len(self._result.groups)
         leaving: _Leaving[T] = group.origin
         where = np.array(places) if leaving.where is None else leaving.where[places]

@@ -61,8 +61,8 @@ class DetectionPool:
         precision / r: the first-order change of AP (Everingham et al., "The PASCAL Visual Object
         Classes Challenge", IJCV 2010, section 4.2, defines it). So the loss counts objects as AP
         does, is bounded for every box, and needs no calibrated confidences. Equal confidences
-        share the rank of the last of them. The losses of all
-        images through both exits add up to (1 - AP) times the objects, counted once for each exit.
+        share the rank of the last of them. The losses of all images through both exits add up to
+        (1 - AP) times the objects, counted once for each exit.
         """
         chosen = np.flatnonzero(images[self._images])
         true = self._true[chosen].astype(np.float64)
