@@ -97,11 +97,11 @@ class _Run:
 
     @property
     def way_names(self) -> tuple[str, ...]:
-        """Of the bundle's ways."""
+        """What the bundle's ways are called."""
         return self.plan.manifest.way_names
 
     def run(self, wanted: Sequence[str], *, memory: bool) -> Baselines:
-        """All of it."""
+        """Find who takes part, check that all find the same, and time them."""
         self.plan.write_inputs()
         self.chosen[DYNINFER] = self.plan.setup(Kind.DYNINFER)
         labels = labels_of(wanted)

@@ -76,7 +76,7 @@ class _Builder:
         self._ends: list[Scope] = []  # the results of every way
 
     def model(self) -> ModelProto:
-        """All of it."""
+        """The whole graph."""
         images = {
             name: ir.val(name, ir.DataType.FLOAT, (1, 3, spec.height, spec.width))
             for name, spec in self._manifest.image_inputs.items()

@@ -176,7 +176,7 @@ def _describe_pictures(
     results: Sequence[ScenarioResult],
     on_step: Progress,
 ) -> tuple[PicturesRecord, dict[str, str]]:
-    """A failure costs the curve, and not the scenarios."""
+    """Say what the router makes of the pictures; where that fails, only the curve is lost."""
     try:
         return describe_pictures(detector, pictures, results, lambda what: on_step(what, 0, 1))
     except FAILURES as error:

@@ -86,7 +86,7 @@ def pictures_words(record: BenchRecord) -> str:
 
 
 def conditions_of(record: BenchRecord) -> tuple[Block, ...]:
-    """The last section."""
+    """The last section: how to run it again, the machine, and what the words mean."""
     machine = record.machine
     run = (
         ("manifest's SHA-256", record.measured.manifest_sha256),

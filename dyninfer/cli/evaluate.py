@@ -113,7 +113,7 @@ def evaluate(
 
 
 def _measure_policy(detector: Detector, samples: Samples, time_images: int) -> Measured:
-    """At the detector's policy, under a progress bar."""
+    """Measure at the detector's policy, under a progress bar."""
     with progress_bar() as progress:
         task = progress.add_task("running", total=len(samples.items))
         found = evaluate_policy(detector, samples, time_images, lambda: progress.advance(task))
@@ -122,7 +122,7 @@ def _measure_policy(detector: Detector, samples: Samples, time_images: int) -> M
 
 
 def _measure_curve(detector: Detector, samples: Samples, time_images: int) -> Measured:
-    """All of the curve, under a progress bar."""
+    """Measure the whole curve, under a progress bar."""
     outcomes, times = run_every_way(detector, samples, time_images)
     with progress_bar() as progress:
         task = progress.add_task("comparing with chance", total=ROWS)

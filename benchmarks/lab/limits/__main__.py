@@ -83,8 +83,8 @@ def main(
 ) -> None:
     """Measure every speed limit of the project, each against what it is compared with.
 
-    Takes about half an hour and 5 GB of memory at full size, on a machine that does nothing else.
-    Exit status 1 tells that a limit was exceeded or could not be measured.
+    Takes about a quarter of an hour and 5 GB of memory at full size, on a machine that does nothing
+    else. Exit status 1 tells that a limit was exceeded or could not be measured.
 
     Example: python -m dyninfer.benchmarks.lab.limits -o benchmarks/results/limits-cpu.json
     """
