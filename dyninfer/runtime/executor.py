@@ -7,6 +7,7 @@ engines on a device, plain ONNX Runtime, the source model, a server.
 from __future__ import annotations
 
 import time
+import weakref
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -169,8 +170,11 @@ class _Walk(Generic[T]):
         for decision, numbers, reading in self._unread:
             self._note_signal(decision, numbers, reading)
         self._arrive_all()
-        self._result.retreat = self._leave_again
-        return self._result
+        result = self._result
+        result.retreat = self._leave_again
+        # or what the batch holds on a device would wait for the garbage collector, in any thread
+        self._result = weakref.proxy(result)
+        return result
 
     def _arrive_all(self) -> None:
         while self._leaving:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -375,3 +377,17 @@ def test_a_branch_that_fails_has_no_exit_to_go_back_to() -> None:
     runner = Failing(numbered([[5, 0, 0], [0, 5, 0]]), frozenset({"body_1"}), False)
     with pytest.raises(EngineRunError, match="body_1"):
         execute(select(4), runner, 2, Chosen(), degrade=True)
+
+
+@pytest.mark.parametrize("degrade", [False, True])
+def test_what_a_batch_held_goes_with_its_result(degrade) -> None:
+    """Without a garbage collector, which would free a device's objects late and in any thread."""
+    gc.disable()
+    try:
+        runner = Functions(numbered([[0.25], [0.75], [0.5]]))
+        result = execute(cascade(2), runner, 3, Threshold(0.5), degrade=degrade)
+        held = [weakref.ref(result), *(weakref.ref(g.origin.crowd.rows) for g in result.groups)]
+        del result
+        assert [reference() for reference in held] == [None] * len(held)
+    finally:
+        gc.enable()
