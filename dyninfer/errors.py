@@ -62,8 +62,3 @@ class DeadlineError(EngineRunError):
 
 class MissingExtra(DyninferError):  # noqa: N818  # named like BackendUnavailable
     """An optional dependency is not installed; the message names the extra to install."""
-
-
-def reason_of(error: BaseException) -> str:
-    """The first line of what an exception of another library says, or else its class."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

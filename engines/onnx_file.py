@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dyninfer.errors import EngineBuildError
+from dyninfer.foreign_errors import let_through
 
 _LOCATION = b"location"
 """The key without which no tensor says where its values are."""
@@ -42,6 +43,7 @@ def check_self_contained(path: Path, what: str) -> None:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             outside = _keeps_weights_elsewhere(data)
     except (OSError, ValueError) as error:  # ValueError: it is empty
+        let_through(error)
         raise EngineBuildError(
             f"{what} ({path}) cannot be read as an ONNX file: {error}; export the bundle again"
         ) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from dyninfer.errors import ConfigError
 from dyninfer.files import read_file
+from dyninfer.foreign_errors import let_through
 
 LARGEST_NAMES = 16 << 20  # bytes
 
@@ -50,6 +51,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     try:
         text = read_file(path, LARGEST_NAMES).decode("utf-8-sig")
     except (OSError, ValueError) as error:
+        let_through(error)
         raise ConfigError(f"class names cannot be read from {path}: {error}") from None
     if path.suffix.lower() not in (".yaml", ".yml"):
         return tuple(line.strip() for line in text.splitlines() if line.strip())

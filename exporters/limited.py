@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import dyninfer.errors
-from dyninfer.errors import CheckpointError, DyninferError, ExportError, reason_of
+from dyninfer.errors import CheckpointError, DyninferError, ExportError
+from dyninfer.foreign_errors import reason_of
 
 Message = Mapping[str, Any]
 Progress = Callable[[str], None]

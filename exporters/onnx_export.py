@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from dyninfer.bundle.manifest import BATCH_AXIS, Stage, TensorSpec
 from dyninfer.bundle.writing import write_stage_file
-from dyninfer.errors import ExportError, reason_of
+from dyninfer.errors import ExportError
 from dyninfer.exporters.extras import quiet
 from dyninfer.exporters.graphs import count_macs
-from dyninfer.interruptions import let_through
+from dyninfer.foreign_errors import reason_of
 
 OPSET = 17  # the newest that TensorRT 8.6 reads
 IR_VERSION = 8  # of the same time as opset 17, for older readers
@@ -92,7 +92,6 @@ def _to_onnx(
             assert program is not None
             model = _to_opset(program.model_proto)
     except Exception as error:  # torch.onnx wraps many causes without one public base class
-        let_through(error)
         reason = reason_of(error)
         raise ExportError(f"PyTorch {torch.__version__} cannot export a stage: {reason}") from error
     return _clean(model)

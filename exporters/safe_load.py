@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dyninfer.errors import CheckpointError, reason_of
+from dyninfer.errors import CheckpointError
 from dyninfer.exporters.safe_pickle import Omitted, RefusedGlobalError, read_pickle
 from dyninfer.files import check_regular
+from dyninfer.foreign_errors import let_through, reason_of
 
 _LARGEST_AXIS = 1 << 31
 _MOST_AXES = 64
@@ -57,6 +58,7 @@ def _check_container(path: Path) -> None:
     except IsADirectoryError:
         raise CheckpointError(f"{path} is a folder, expected a checkpoint file (.pt)") from None
     except (OSError, ValueError) as error:
+        let_through(error)
         raise CheckpointError(f"{str(path)[:80]!r} cannot be read: {error}") from None
     if not size:
         raise CheckpointError(f"{path} is empty (0 bytes); download or copy it again")

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from dyninfer.errors import reason_of
+from dyninfer.foreign_errors import reason_of
 
 LARGEST_YAML = 1 << 19  # characters: names of 15,000 classes
 _LONGEST_NUMBER = 64  # characters

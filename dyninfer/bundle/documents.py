@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dyninfer.errors import BundleError, InputError
 from dyninfer.files import read_file
+from dyninfer.foreign_errors import let_through
 
 SEAL = "seal"
 _BLANK = "0" * 64
@@ -86,6 +87,7 @@ def load_sealed(
     try:
         raw = read_file(path, LARGEST_DOCUMENT)
     except OSError as error:
+        let_through(error)
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
     try:
         payload = parse_json(raw)

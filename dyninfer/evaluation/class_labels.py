@@ -21,6 +21,7 @@ from dyninfer.evaluation.coco_labels import (
     some,
 )
 from dyninfer.files import read_file
+from dyninfer.foreign_errors import let_through
 from dyninfer.images.pictures import SUFFIXES
 from dyninfer.results.class_lists import match_names
 
@@ -84,6 +85,7 @@ def _table(path: Path) -> CocoLabels[ImageLabel]:
         text = read_file(path, LARGEST_LABELS).decode("utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(row)]
     except OSError as error:
+        let_through(error)
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, csv.Error) as error:
         raise InputError(f"{path} is no CSV ({error}); expected lines of file name,class") from None

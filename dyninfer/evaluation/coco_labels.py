@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dyninfer.bundle.documents import first_problem, parse_json
 from dyninfer.errors import InputError
 from dyninfer.files import read_file
+from dyninfer.foreign_errors import let_through
 
 LARGEST_LABELS = 2 << 30  # bytes; those of COCO's and LVIS's training sets have 0.5 and 1.1 GB
 _SHOWN = 4
@@ -71,6 +72,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         payload = parse_json(read_file(path, LARGEST_LABELS))
     except OSError as error:
+        let_through(error)
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); expected COCO annotations") from None

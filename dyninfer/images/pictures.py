@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from dyninfer.errors import InputError
 from dyninfer.files import check_regular, read_file
+from dyninfer.foreign_errors import let_through
 from dyninfer.images.headers import picture_size
 from dyninfer.results.answers import Answer, Detections
 from dyninfer.types import ImageArray
@@ -82,6 +83,7 @@ def _read_bytes(path: Path, max_pixels: int) -> bytes:
             f"{path} is a folder, expected a picture; pass the files in it one by one"
         ) from None
     except (OSError, ValueError) as error:
+        let_through(error)
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{str(path)[:200]!r} cannot be read: {reason}") from None
     if not data:

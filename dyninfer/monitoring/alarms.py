@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dyninfer.interruptions import let_through
+from dyninfer.foreign_errors import let_through
 from dyninfer.monitoring.drift import (
     bin_counts,
     ks_p_value,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.bundle.manifest import EASINESS
 from dyninfer.errors import InputError, PolicyError
-from dyninfer.interruptions import let_through
+from dyninfer.foreign_errors import let_through
 from dyninfer.monitoring.audit import Watched
 from dyninfer.monitoring.expected import Reference
 from dyninfer.monitoring.report import Alarm, MonitorReport, MonitorSettings

@@ -27,7 +27,6 @@ from dyninfer.engines.ort.runtime import (
     ort,
     ort_errors,
     parse_device,
-    reason_of,
 )
 from dyninfer.engines.ort.tensor import HOST, Bound, OrtTensor, OrtWorkspace
 from dyninfer.engines.signature import EXPORT_AGAIN, check_made
@@ -38,8 +37,8 @@ from dyninfer.errors import (
     EngineRunError,
     InputError,
 )
+from dyninfer.foreign_errors import let_through, reason_of
 from dyninfer.hardware import cpu_name
-from dyninfer.interruptions import let_through
 from dyninfer.types import Int64Array
 
 

@@ -18,7 +18,7 @@ from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.onnx_file import check_self_contained
 from dyninfer.engines.signature import FileTensor, check_made, check_signature
 from dyninfer.errors import BackendUnavailable, DyninferError, EngineBuildError, EngineRunError
-from dyninfer.interruptions import let_through
+from dyninfer.foreign_errors import let_through, reason_of
 
 # ONNX Runtime 1.29 and later look up their vendor's host and write below the home folder, from a
 # thread that no forked process survives. It reads this when it is imported, and only then.
@@ -48,11 +48,6 @@ def is_ort_error(error: Exception) -> bool:
     """
     ours = (RuntimeError, UnicodeDecodeError)
     return type(error).__module__.startswith("onnxruntime.") or type(error) in ours
-
-
-def reason_of(error: Exception) -> str:
-    """The first line of what an exception says."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from dyninfer.engines.base import OnHost, no_such_rows
 from dyninfer.engines.deadline import Deadline
-from dyninfer.engines.ort.runtime import OrtDevice, is_ort_error, ort, reason_of
+from dyninfer.engines.ort.runtime import OrtDevice, is_ort_error, ort
 from dyninfer.errors import EngineRunError
+from dyninfer.foreign_errors import reason_of
 from dyninfer.spans import DeviceSpan
 from dyninfer.types import Int64Array
 

@@ -14,7 +14,7 @@ from dyninfer.engines.trt.api import ICudaEngine, IExecutionContext, Runtime
 from dyninfer.engines.trt.library import Library, LogCollector
 from dyninfer.engines.trt.memory import Block, TrtTensor
 from dyninfer.errors import EngineBuildError, EngineRunError
-from dyninfer.interruptions import let_through
+from dyninfer.foreign_errors import let_through
 
 DYNAMIC = -1
 

@@ -16,9 +16,10 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from dyninfer.bundle.folder import file_sha256
-from dyninfer.errors import CheckpointError, reason_of
+from dyninfer.errors import CheckpointError
 from dyninfer.exporters.cascade.tensor_sizes import check_tensor_sizes
 from dyninfer.files import read_file
+from dyninfer.foreign_errors import let_through, reason_of
 
 OLDEST_OPSET = 13  # from here on the operators of the decodes have the signature they have today
 PREFERRED_OPSET = 17  # the newest that TensorRT 8.6 reads
@@ -85,6 +86,7 @@ def _parse(path: Path) -> ModelProto:
     try:
         model = onnx.load_from_string(read_file(path, LARGEST_BYTES))
     except OSError as error:
+        let_through(error)
         raise CheckpointError(
             f"{path} cannot be read: {error.strerror}; check the path of the detector"
         ) from None

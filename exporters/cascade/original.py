@@ -11,10 +11,11 @@ from importlib import resources
 
 import numpy as np
 
-from dyninfer.errors import CheckpointError, reason_of
+from dyninfer.errors import CheckpointError
 from dyninfer.exporters.cascade.onnx_file import IMAGE_TYPES, OnnxFile
 from dyninfer.exporters.cascade.options import BoxFormat, BoxUnit, Decode, DetectorPlan, Layout
 from dyninfer.exporters.graphs import open_model
+from dyninfer.foreign_errors import reason_of
 from dyninfer.images.pictures import find_images, read_image
 from dyninfer.types import AnyArray, Float32Array, Float64Array, ImageArray
 

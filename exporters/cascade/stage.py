@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from dyninfer.bundle.documents import first_problem
 from dyninfer.bundle.manifest import BATCH_AXIS, Precision, Stage, Task, TensorSpec
 from dyninfer.bundle.writing import write_stage_file
-from dyninfer.errors import BundleError, ExportError, reason_of
+from dyninfer.errors import BundleError, ExportError
 from dyninfer.exporters.cascade.decodes import write_decode
 from dyninfer.exporters.cascade.onnx_file import parameter_count
 from dyninfer.exporters.cascade.options import DetectorPlan, Layout
@@ -30,6 +30,7 @@ from dyninfer.exporters.graphs import (
     measured_macs,
     open_model,
 )
+from dyninfer.foreign_errors import reason_of
 from dyninfer.types import Float32Array
 
 DETECTOR, DECODE = "detector", "decode"  # prefixes of the names in a stage's graph

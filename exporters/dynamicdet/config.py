@@ -17,6 +17,7 @@ from dyninfer.errors import ConfigError
 from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, Topology
 from dyninfer.exporters.safe_yaml import LARGEST_YAML, load_yaml
 from dyninfer.files import read_file
+from dyninfer.foreign_errors import let_through
 
 _SECTIONS = {
     Part.FIRST: "backbone",
@@ -94,6 +95,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
         config = load_yaml(read_file(path, 4 * LARGEST_YAML).decode())
     except OSError as error:
+        let_through(error)
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None

@@ -10,8 +10,9 @@ from onnx import ModelProto
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
-from dyninfer.errors import ExportError, reason_of
+from dyninfer.errors import ExportError
 from dyninfer.exporters.graphs import closed, editable
+from dyninfer.foreign_errors import reason_of
 
 FINAL_OUTPUTS = ("boxes_xyxy", "class_scores", "logits", "easiness")
 """What a stage computes for the host. How these are made from a network's raw numbers stays in

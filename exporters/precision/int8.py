@@ -11,7 +11,7 @@ from onnx import ModelProto
 from onnx_ir.passes import common
 
 from dyninfer.bundle.unfinished import scratch_folder
-from dyninfer.errors import ExportError, reason_of
+from dyninfer.errors import ExportError
 from dyninfer.exporters.extras import quiet
 from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.graph import (
@@ -32,7 +32,7 @@ from dyninfer.exporters.precision.settings import (
     Int8Target,
     types_for,
 )
-from dyninfer.interruptions import let_through
+from dyninfer.foreign_errors import reason_of
 
 # On the CPU everything between two convolutions is quantised: with convolutions alone, Dy-YOLOv7's
 # first stage took 1.6 times as long, for every activation went through float32 and back.
@@ -70,7 +70,6 @@ def prepare_int8(model: ModelProto) -> ir.Model:
             quantization.quant_pre_process(str(source), str(path), skip_symbolic_shape=True)
             optimised = onnx.load(path)
         except Exception as error:  # its exceptions share no public base class
-            let_through(error)
             reason = reason_of(error)
             raise ExportError(f"a stage cannot be prepared for int8: {reason}") from error
     foreign = {n.domain for n in optimised.graph.node} - {n.domain for n in named.graph}

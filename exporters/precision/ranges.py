@@ -11,10 +11,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx import ModelProto
 
-from dyninfer.errors import ExportError, InputError, reason_of
+from dyninfer.errors import ExportError, InputError
 from dyninfer.exporters.graphs import GraphBuilder, Probe, editable, open_model
 from dyninfer.exporters.precision.settings import CalibrationMethod
-from dyninfer.interruptions import let_through
+from dyninfer.foreign_errors import reason_of
 from dyninfer.types import AnyArray, Float64Array, Int64Array
 
 BINS = 2048  # of a histogram of magnitudes, as in NVIDIA's calibrators
@@ -132,7 +132,6 @@ def open_session(model: ModelProto) -> Any:
     try:
         return open_model(model)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
-        let_through(error)
         reason = reason_of(error)
         raise ExportError(f"ONNX Runtime cannot run a stage during conversion: {reason}") from error
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
 import pytest
 
@@ -180,3 +181,23 @@ def test_a_monitor_that_audits_swallows_no_exception_and_is_never_left_locked(tw
     assert caught >= raised - 10
     assert two_exits.monitor.report().failures == 0
     assert close_within(two_exits, 10)
+
+
+def test_a_time_out_while_a_picture_is_read_is_no_damaged_picture(two_exits, tmp_path) -> None:
+    path = str(tmp_path / "picture.png")
+    cv2.imwrite(path, np.zeros((64, 64, 3), np.uint8))
+    caught = 0
+
+    def interrupt() -> None:
+        raise OutOfTimeError("now")
+
+    rng = random.Random(2)
+    with on_alarm(interrupt):
+        for _ in range(1000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 3e-4))
+                two_exits(path)
+                time.sleep(0.01)
+            except OutOfTimeError:
+                caught += 1
+    assert caught >= 990

@@ -1,7 +1,7 @@
-"""Exceptions that a signal's handler raised, wherever that was: they are the application's own.
+"""Errors that others have raised: what they say, and those that are none of ours.
 
-Time-outs are made so. Code that turns errors of a library or a file into its own must let them
-through.
+What a signal's handler raised, wherever that was, is the application's own; time-outs are made so.
+Code that turns errors of a library or a file into its own must let it through.
 """
 
 from __future__ import annotations
@@ -22,6 +22,15 @@ def let_through(error: BaseException) -> None:
             raise behind
         seen.add(id(behind))
         behind = behind.__cause__ or behind.__context__
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what another library's exception says, or else its class.
+
+    What a signal's handler raised passes through, as by :func:`let_through`.
+    """
+    let_through(error)
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _from_handler(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from dyninfer.interruptions import let_through
+from dyninfer.foreign_errors import let_through
 
 
 class OutOfTimeError(OSError):
