@@ -63,8 +63,8 @@ def load(
         deadline_ms: of every batch of a call that names no other, in milliseconds. ONNX Runtime
             stops a stage between two of its operators; TensorRT cannot be stopped, so there the
             deadline is looked at between stages. None waits for ever.
-        max_pixels: a picture that is read from a file may have; what it announces is looked at
-            before it is decoded. Arrays are taken as they are.
+        max_pixels: the most that a picture read from a file may have; what its file announces is
+            looked at before it is decoded. Arrays are taken as they are.
 
     Raises:
         BundleError: the bundle is incomplete, changed, or from a later version.
