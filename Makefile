@@ -18,7 +18,7 @@ help:  ## List the targets
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[cpu,export,eval,report,demo,dev,tensorrt-rtx]"
+		--editable ".[cpu,export,eval,report,sign,demo,dev,tensorrt-rtx]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(STUBS)
 	@touch $@
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from dyninfer.builds.files import AS_USUAL, Converted, Making, make_build
 from dyninfer.builds.search import build_command, find_build, refusal
+from dyninfer.builds.signature import check_build
 from dyninfer.builds.spec import BuildSpec, OpenBuild, own_precision, plan_precision, source_hashes
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Precision
@@ -86,17 +87,19 @@ def choose_build(
     max_batch: int,
     *,
     may_build: bool,
+    trusted_key: Path | None = None,
     checked: Callable[[], None] = lambda: None,
 ) -> OpenBuild | None:
     """The build to open a bundle with, or None if its own ONNX files will do.
 
     ``precision`` is as ``dyninfer build --precision`` takes it, None for the bundle's own;
-    ``max_batch`` the most images that will be run at once. ``checked`` is called before a build is
+    ``max_batch`` the most images that will be run at once. A build that is there must be signed
+    where there is a ``trusted_key``. ``checked`` is called before a build is
     used or made, and returns once the bundle's own files are known to be as they were exported.
 
     Raises:
         InputError: the precision cannot be understood.
-        BundleError: a file of the build that fits was changed.
+        BundleError: a file of the build that fits was changed, or it is not signed.
         EngineBuildError: there is none that fits, and it may not or cannot be made here.
     """
     builder = builder_for(backend)
@@ -107,6 +110,8 @@ def choose_build(
     checked()
     found = find_build(bundle, wanted)
     if found is not None:
+        if trusted_key is not None:
+            check_build(found, trusted_key)
         return found
     if may_build:
         return builder.make(bundle, wanted)

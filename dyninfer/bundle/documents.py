@@ -84,11 +84,19 @@ def load_sealed(
         BundleError: the file is missing, is not JSON, of a later schema, or differs from what was
             sealed.
     """
+    return _unseal(read_document(path), path, remedy, latest)
+
+
+def read_document(path: Path) -> bytes:
+    """A JSON file as it is; BundleError where it cannot be read or is too large."""
     try:
-        raw = read_file(path, LARGEST_DOCUMENT)
+        return read_file(path, LARGEST_DOCUMENT)
     except OSError as error:
         let_through(error)
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _unseal(raw: bytes, path: Path, remedy: str, latest: int | None) -> dict[str, Any]:
     try:
         payload = parse_json(raw)
     except ValueError as error:
@@ -118,7 +126,12 @@ def read_sealed(path: Path, model: type[ModelT], remedy: str, latest: int) -> Mo
     Raises:
         BundleError: also where the file contradicts the model.
     """
-    payload = load_sealed(path, remedy, latest)
+    return parse_sealed(read_document(path), path, model, remedy, latest)
+
+
+def parse_sealed(raw: bytes, path: Path, model: type[ModelT], remedy: str, latest: int) -> ModelT:
+    """As :func:`read_sealed`, of what was read from ``path`` already."""
+    payload = _unseal(raw, path, remedy, latest)
     try:
         return model.model_validate_json(json.dumps(payload))
     except ValidationError as error:

@@ -23,6 +23,7 @@ from dyninfer.cli.export import export_app
 from dyninfer.cli.fit_router import fit_router
 from dyninfer.cli.info import info
 from dyninfer.cli.predict import predict
+from dyninfer.cli.sign import sign
 from dyninfer.cli.signals import ending_signals
 from dyninfer.cli.verify import verify
 from dyninfer.errors import DyninferError
@@ -46,6 +47,7 @@ app.command(no_args_is_help=True)(calibrate)
 app.command("eval", no_args_is_help=True)(evaluate)
 app.command(no_args_is_help=True)(bench)
 app.command("fit-router", no_args_is_help=True)(fit_router)
+app.command(no_args_is_help=True)(sign)
 app.command()(demo)
 
 

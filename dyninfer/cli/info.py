@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.markup import escape
 
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
@@ -14,18 +16,28 @@ from dyninfer.builds.spec import source_hashes
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Source, TensorSpec
+from dyninfer.cli.bom import bill_of_materials
 from dyninfer.cli.build import builds_table
 from dyninfer.cli.common import readable, stdout, warn
 from dyninfer.cli.options import BundleArgument, JsonOption
 from dyninfer.errors import BundleError
 from dyninfer.results.tasks import Options
 
+BomOption = Annotated[
+    bool, typer.Option("--bom", help="Print a CycloneDX 1.6 bill of materials (JSON).")
+]
 
-def info(bundle: BundleArgument, json_output: JsonOption = False) -> None:
+
+def info(bundle: BundleArgument, json_output: JsonOption = False, bom: BomOption = False) -> None:
     """Show what is inside a bundle, after checking every hash.
 
     Example: **dyninfer info dy-yolov7.dyn --json**
     """
+    if bom:
+        if json_output:
+            raise typer.BadParameter("--json and --bom are two documents; ask for one")
+        print_bill_of_materials(bundle)
+        return
     if not json_output:
         print_bundle(bundle)
         return
@@ -51,6 +63,17 @@ def info(bundle: BundleArgument, json_output: JsonOption = False) -> None:
         ],
     }
     stdout.print_json(data=document)
+
+
+def print_bill_of_materials(path: Path) -> None:
+    """A CycloneDX document, with figures of the calibration where it fits the stages."""
+    opened = Bundle.open(path, check_calibration=False)
+    calibration, unusable = _calibration_of(opened)
+    if unusable:
+        warn(unusable)
+    if calibration is not None and not _calibration_fits(opened, calibration):
+        calibration = None
+    stdout.print_json(data=bill_of_materials(opened, calibration))
 
 
 def print_bundle(path: Path) -> None:

@@ -62,6 +62,12 @@ class EngineOptions(EngineChoice):
             "made."
         ),
     ] = None
+    trusted_key: Annotated[
+        str | None,
+        typer.Option(
+            help="A public key in PEM: refuse what its owner did not sign with **dyninfer sign**."
+        ),
+    ] = None
 
 
 def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:

@@ -13,3 +13,4 @@ class EngineChoice:
     backend: str | None = None
     provider: str | None = None
     precision: str | None = None
+    trusted_key: str | None = None

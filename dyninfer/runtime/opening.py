@@ -8,6 +8,7 @@ from typing import Literal
 
 from dyninfer.builds.builder import choose_build
 from dyninfer.bundle.folder import Bundle, StageChecks
+from dyninfer.bundle.signature import check_bundle
 from dyninfer.engines import open_backend
 from dyninfer.engines.deadline import check_deadline
 from dyninfer.errors import InputError
@@ -25,6 +26,7 @@ def load(
     backend: str | None = None,
     provider: str | None = None,
     precision: str | None = None,
+    trusted_key: str | os.PathLike[str] | None = None,
     build: bool = True,
     max_batch: int = DEFAULT_BATCH,
     shared_threads: bool = False,
@@ -45,6 +47,9 @@ def load(
         precision: ``"fp16"``, ``"int8"``, or one for each stage as in
             ``"first=int8,router=fp32,second=fp16"``; None for the files as they were exported.
             What is not the export's own is made beforehand by ``dyninfer build``.
+        trusted_key: a public key in PEM. What its owner did not sign with ``dyninfer sign`` is
+            refused before any engine is opened, builds that are there included; one that is made
+            now is made from what was signed. Needs the extra ``sign``.
         build: make engines that the backend lacks, which can take minutes; False refuses and
             says what differs from those that are there.
         max_batch: longer lists of images are run in batches of this size.
@@ -67,7 +72,9 @@ def load(
             looked at before it is decoded. Arrays are taken as they are.
 
     Raises:
-        BundleError: the bundle is incomplete, changed, or from a later version.
+        BundleError: the bundle is incomplete, changed, from a later version, or not signed by
+            ``trusted_key``.
+        InputError: an argument, or the file of ``trusted_key``, cannot be used.
         BackendUnavailable: backend, device or provider is not there.
         EngineBuildError: no build fits, and none may or can be made here.
     """
@@ -81,12 +88,21 @@ def load(
         check_deadline(deadline_ms)
     check_max_pixels(max_pixels)
     bundle = Bundle.read(Path(os.fspath(path)))
+    key = None if trusted_key is None else Path(os.fspath(trusted_key))
+    if key is not None:
+        check_bundle(bundle, key)
     with StageChecks(bundle) as checks:
         bundle.check_records()
         opened = open_backend(backend, device, provider, shared_threads)
         try:
             chosen = choose_build(
-                bundle, opened, precision, max_batch, may_build=build, checked=checks.wait_all
+                bundle,
+                opened,
+                precision,
+                max_batch,
+                may_build=build,
+                trusted_key=key,
+                checked=checks.wait_all,
             )
         except BaseException:
             opened.close()
