@@ -6,7 +6,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from dyninfer.bundle.folder import file_sha256
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Manifest, Source
 from dyninfer.errors import BundleError, CheckpointError
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 import dyninfer
 from dyninfer.bundle.documents import SEAL, dump_sealed
-from dyninfer.bundle.folder import MANIFEST_FILE, file_sha256
+from dyninfer.bundle.folder import MANIFEST_FILE
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import (
     CascadeRoute,
     Exit,

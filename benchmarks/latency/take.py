@@ -30,7 +30,8 @@ from dyninfer.benchmarks.latency.slices import MS_PER_S
 from dyninfer.benchmarks.latency.summary import summarise
 from dyninfer.benchmarks.machine import MachineRecorder, describe_machine
 from dyninfer.benchmarks.memory import peak_memory_mib
-from dyninfer.bundle.folder import MANIFEST_FILE, file_sha256
+from dyninfer.bundle.folder import MANIFEST_FILE
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import DyninferError
 from dyninfer.runtime.detector import Detector

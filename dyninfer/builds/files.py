@@ -7,12 +7,13 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dyninfer
-from dyninfer.builds.search import find_exact
+from dyninfer.builds.search import find_exact, open_build
 from dyninfer.builds.spec import (
     BUILD_FILE,
     BUILD_PARITY_FILE,
@@ -25,7 +26,9 @@ from dyninfer.builds.spec import (
     OpenBuild,
 )
 from dyninfer.bundle.documents import dump_sealed
-from dyninfer.bundle.folder import Bundle, file_sha256
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.inside import file_sha256, inside
+from dyninfer.bundle.unfinished import unfinished_folder
 from dyninfer.bundle.writing import new_folder
 from dyninfer.errors import EngineBuildError
 
@@ -33,6 +36,22 @@ LOCK_FILE = ".lock"
 _POLL_SECONDS = 0.2
 EngineMaker = Callable[[str, Path], bytes]
 """(stage, its ONNX file) -> the engine."""
+
+
+def check_writable(bundle: Bundle) -> None:
+    """Say before a long conversion, not after, that a build could not be written.
+
+    Raises:
+        EngineBuildError: the bundle's folder cannot be written.
+        BundleError: the folder of builds is a link.
+    """
+    engines = inside(bundle.path, ENGINES_FOLDER)
+    folder = engines if engines.exists() else bundle.path
+    try:
+        with unfinished_folder(folder / "build"):
+            pass
+    except OSError as error:
+        raise EngineBuildError(f"{folder} cannot be written: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager
@@ -45,10 +64,12 @@ def build_lock(bundle: Bundle, on_wait: Callable[[], None] = lambda: None) -> It
 
     Raises:
         EngineBuildError: the folder cannot be written.
+        BundleError: the folder, or the lock in it, is a link.
     """
     from filelock import FileLock, Timeout
 
-    folder = bundle.path / ENGINES_FOLDER
+    folder = inside(bundle.path, ENGINES_FOLDER)
+    inside(bundle.path, f"{ENGINES_FOLDER}/{LOCK_FILE}")
     try:
         folder.mkdir(exist_ok=True)
         lock = FileLock(folder / LOCK_FILE)
@@ -84,11 +105,13 @@ class Converted:
 
     Attributes:
         files: stage -> its ONNX file, which a build copies; all others keep the bundle's own.
+        sha256: stage -> hash of that file.
         conversion: how they were made.
         parity: how far they are from the bundle's own, for the build's ``parity.json``.
     """
 
     files: Mapping[str, Path] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
     conversion: Conversion | None = None
     parity: Mapping[str, Any] | None = None
 
@@ -156,22 +179,25 @@ def make_build(
                 records[BUILD_PARITY_FILE] = dict(converted.parity)
             for file, payload in records.items():
                 (folder / file).write_text(dump_sealed(payload), encoding="utf-8")
-        return OpenBuild(bundle.path / ENGINES_FOLDER / spec.folder_name, build)
+        return open_build(bundle.path / ENGINES_FOLDER / spec.folder_name, build)
 
 
 def _write_stage(
     base: Path, bundle: Bundle, name: str, converted: Converted, make_engine: EngineMaker | None
 ) -> BuiltStage:
     """Copy a stage's converted file, build its engine from that or from the bundle's own."""
-    source, onnx = bundle.stage_path(name), None
+    onnx = None
     if name in converted.files:
         source = base.with_suffix(".onnx")
         shutil.copyfile(converted.files[name], source)
         onnx = _describe(source)
+        if onnx.sha256 != converted.sha256.get(name, onnx.sha256):
+            raise EngineBuildError(f"{converted.files[name]} was changed while it was read; retry")
     if make_engine is None:
         return BuiltStage(onnx=onnx)
     start = time.perf_counter()
-    content = make_engine(name, source)
+    with nullcontext(source) if onnx else bundle.opening(name) as file:
+        content = make_engine(name, file)
     seconds = time.perf_counter() - start
     path = base.with_suffix(".engine")
     path.write_bytes(content)

@@ -17,13 +17,13 @@ from dyninfer.builds.spec import (
     VERSION_COMPATIBLE,
     Build,
     BuildSpec,
-    BuiltFile,
     OpenBuild,
     describe_plan,
     source_hashes,
 )
 from dyninfer.bundle.documents import read_sealed
-from dyninfer.bundle.folder import Bundle, check_sha256
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.inside import check_file, inside
 from dyninfer.bundle.manifest import Precision
 from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import BundleError
@@ -112,7 +112,8 @@ def read_build(path: Path) -> Build:
     Raises:
         BundleError: it is missing, was changed, or is not what its folder's name says.
     """
-    build = read_sealed(path / BUILD_FILE, Build, _REMEDY, SCHEMA_VERSION)
+    record = inside(path.parent.parent, f"{ENGINES_FOLDER}/{path.name}/{BUILD_FILE}")
+    build = read_sealed(record, Build, _REMEDY, SCHEMA_VERSION)
     if path.name != build.spec.folder_name:
         raise BundleError(
             f"{path} holds the build {build.spec.folder_name}, expected the one that the folder "
@@ -125,7 +126,7 @@ def list_builds(bundle: Bundle) -> tuple[dict[Path, Build], list[BundleError]]:
     """All builds of a bundle by folder, and what is wrong with those that cannot be read."""
     found: dict[Path, Build] = {}
     broken: list[BundleError] = []
-    for folder in sorted((bundle.path / ENGINES_FOLDER).glob("*/")):
+    for folder in sorted(inside(bundle.path, ENGINES_FOLDER).glob("*/")):
         if folder.name.startswith("."):
             continue  # one that is being written
         try:
@@ -152,7 +153,7 @@ def find_build(bundle: Bundle, wanted: BuildSpec) -> OpenBuild | None:
 
 def find_exact(bundle: Bundle, spec: BuildSpec) -> OpenBuild | None:
     """The build with this very fingerprint, with every file checked, or None."""
-    folder = bundle.path / ENGINES_FOLDER / spec.folder_name
+    folder = inside(bundle.path, f"{ENGINES_FOLDER}/{spec.folder_name}")
     return open_build(folder, read_build(folder)) if folder.exists() else None
 
 
@@ -169,20 +170,16 @@ def open_build(path: Path, build: Build) -> OpenBuild:
     """A build whose files are all there and unchanged.
 
     Raises:
-        BundleError: a file is missing, was changed, or is a link out of the folder.
+        BundleError: a file is missing, was changed, or is a link.
     """
+    checked = {}
     for name, stage in build.stages.items():
         for file in (stage.onnx, stage.engine):
-            if file is not None:
-                _check_file(path, name, file)
-    return OpenBuild(path, build)
-
-
-def _check_file(folder: Path, stage: str, file: BuiltFile) -> None:
-    path = folder / file.file
-    if path.is_symlink() or not path.is_file():
-        raise BundleError(f"{path}, of stage {stage!r}, is missing or a link; {_REMEDY}")
-    check_sha256(path, file.sha256, "it was built", _REMEDY)
+            if file is not None:  # the engine is what is opened, where there is one
+                place = f"{ENGINES_FOLDER}/{path.name}/{file.file}"
+                bundle = path.parent.parent
+                checked[name] = check_file(bundle, place, file.sha256, "it was built", _REMEDY)
+    return OpenBuild(path, build, checked)
 
 
 def nearest_build(bundle: Bundle, wanted: BuildSpec) -> Build | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from dyninfer.bundle.documents import Frozen, load_sealed
+from dyninfer.bundle.inside import CheckedFile, inside
 from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import InputError
@@ -159,10 +160,19 @@ class Build(Frozen):
 
 @dataclass(frozen=True)
 class OpenBuild:
-    """A build on disk, every file of which was compared with its hash."""
+    """A build on disk, every file of which was compared with its hash.
+
+    ``checked`` are the files that a backend opens, by stage.
+    """
 
     path: Path
     build: Build
+    checked: Mapping[str, CheckedFile] = field(default_factory=dict, compare=False)
+
+    def confirm(self, stage: str) -> None:
+        """Say that a stage's file was opened; BundleError where it changed since it was hashed."""
+        if stage in self.checked:
+            self.checked[stage].confirm()
 
     def onnx_path(self, stage: str) -> Path | None:
         """A stage's converted ONNX file, or None where the bundle's own holds."""
@@ -176,7 +186,8 @@ class OpenBuild:
 
     def parity(self) -> dict[str, Any] | None:
         """How far the converted stages are from float32, or None where nothing was converted."""
-        path = self.path / BUILD_PARITY_FILE
+        place = f"{ENGINES_FOLDER}/{self.path.name}/{BUILD_PARITY_FILE}"
+        path = inside(self.path.parent.parent, place)
         return load_sealed(path) if path.exists() else None
 
 

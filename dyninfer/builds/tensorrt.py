@@ -113,7 +113,7 @@ class TensorRTBuilder:
             return None
         paths = {name: found.onnx_path(name) for name in bundle.manifest.stages}
         files = {name: path for name, path in paths.items() if path is not None}
-        return Converted(files, found.build.conversion, found.parity())
+        return Converted(files, found.build.onnx_sha256(), found.build.conversion, found.parity())
 
     def make(self, bundle: Bundle, wanted: BuildSpec, making: Making = AS_USUAL) -> OpenBuild:
         """Build every stage, or take this very build if it is there."""

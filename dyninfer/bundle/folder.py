@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,16 @@ from typing import Any
 from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration
 from dyninfer.bundle.calibration import SCHEMA_VERSION as CALIBRATION_SCHEMA
 from dyninfer.bundle.documents import dump_sealed, load_sealed, read_sealed
+from dyninfer.bundle.inside import CheckedFile, check_file, inside
 from dyninfer.bundle.manifest import SCHEMA_VERSION, Manifest
 from dyninfer.bundle.unfinished import put_back, write_atomically
 from dyninfer.errors import BundleError
-from dyninfer.files import check_regular
 
 MANIFEST_FILE = "bundle.json"
 PARITY_FILE = "parity.json"
 ROUTER_FILE = "router.json"
 SUFFIX = ".dyn"
-_HASH_BLOCK = 1 << 20
+_REMEDY = "export the bundle again"
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class Bundle:
             raise BundleError(
                 f"{path} {what}, expected a bundle folder; make one with dyninfer export"
             )
-        if not (path / MANIFEST_FILE).exists():
+        manifest = inside(path, MANIFEST_FILE)
+        if not manifest.exists():
             raise BundleError(f"{path} holds no {MANIFEST_FILE}, so it is not a bundle")
-        remedy = "export the bundle again"
-        return cls(path, read_sealed(path / MANIFEST_FILE, Manifest, remedy, SCHEMA_VERSION))
+        return cls(path, read_sealed(manifest, Manifest, _REMEDY, SCHEMA_VERSION))
 
     def check_records(self, *, check_calibration: bool = True) -> None:
         """Read what was measured; BundleError where it was changed or cannot be used."""
@@ -81,28 +81,34 @@ class Bundle:
             self.calibration()
 
     def stage_path(self, name: str) -> Path:
-        """Path of a stage's file, inside the bundle even when links are followed."""
-        path = self.path / self.manifest.stages[name].file
-        try:
-            inside = path.resolve().is_relative_to(self.path.resolve())
-        except (OSError, RuntimeError):  # links that go in circles
-            inside = False
-        if not inside:
-            raise BundleError(f"stage {name!r} of {self.path} points outside the bundle: {path}")
+        """Path of a stage's file; BundleError where it is missing or reached through a link."""
+        path = inside(self.path, self.manifest.stages[name].file)
         if not path.is_file():
-            raise BundleError(f"{path} is missing; export the bundle again")
+            raise BundleError(f"{path} is missing; {_REMEDY}")
         return path
 
-    def check_stage(self, name: str) -> None:
-        """Compare a stage's file with its hash."""
-        expected = self.manifest.stages[name].sha256
-        check_sha256(self.stage_path(name), expected, "the export", "export the bundle again")
+    def check_stage(self, name: str) -> CheckedFile:
+        """Compare a stage's file with its hash; BundleError where it differs."""
+        stage = self.manifest.stages[name]
+        return check_file(self.path, stage.file, stage.sha256, "the export", _REMEDY)
+
+    @contextlib.contextmanager
+    def opening(self, name: str) -> Iterator[Path]:
+        """A stage's file, which the block opens: hashed before, and looked at again afterwards.
+
+        Raises:
+            BundleError: it is not what was exported.
+        """
+        checked = self.check_stage(name)
+        yield self.stage_path(name)
+        checked.confirm()
 
     def copy_stage(self, name: str, folder: Path) -> None:
         """Copy a stage's file to the same place in another folder."""
         target = folder / self.manifest.stages[name].file
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.stage_path(name), target)
+        with self.opening(name) as path:
+            shutil.copyfile(path, target)
 
     def parity(self) -> dict[str, Any] | None:
         """What the last verification measured, or None when there was none."""
@@ -110,7 +116,7 @@ class Bundle:
 
     def calibration(self) -> Calibration | None:
         """What the last calibration measured, or None when there was none."""
-        path = self.path / CALIBRATION_FILE
+        path = inside(self.path, CALIBRATION_FILE)
         if not path.exists():
             return None
         return read_sealed(path, Calibration, "run dyninfer calibrate again", CALIBRATION_SCHEMA)
@@ -120,7 +126,7 @@ class Bundle:
         return self._read(ROUTER_FILE)
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        path = self.path / name
+        path = inside(self.path, name)
         return load_sealed(path) if path.exists() else None
 
     def write_parity(self, payload: Mapping[str, Any]) -> None:
@@ -156,12 +162,7 @@ class StageChecks:
         self._bundle = bundle
         self._thread = ThreadPoolExecutor(1, "dyninfer-hash")
         names = dict.fromkeys([*bundle.manifest.roles, *bundle.manifest.stages])
-        self._checks = {name: self._thread.submit(self._check, name) for name in names}
-
-    def _check(self, name: str) -> tuple[int, ...]:
-        stamp = _stamp(self._bundle.stage_path(name))
-        self._bundle.check_stage(name)
-        return stamp
+        self._checks = {name: self._thread.submit(bundle.check_stage, name) for name in names}
 
     def wait(self, name: str) -> None:
         """Wait until a stage's file was compared with its hash; BundleError where it differs."""
@@ -169,9 +170,7 @@ class StageChecks:
 
     def confirm(self, name: str) -> None:
         """Say that a stage's file was read; BundleError where it changed since it was hashed."""
-        path = self._bundle.stage_path(name)
-        if _stamp(path) != self._checks[name].result():
-            raise BundleError(f"{path} was changed while it was opened; load the bundle again")
+        self._checks[name].result().confirm()
 
     def wait_all(self) -> None:
         """Wait for all files; BundleError names the manifest's first that differs."""
@@ -187,38 +186,3 @@ class StageChecks:
                 self.wait_all()
         finally:  # after a failure, or where the user interrupts, nobody waits for the rest
             self._thread.shutdown(cancel_futures=True)
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes when a file is replaced or written to."""
-    found = path.stat()
-    times = (found.st_mtime_ns, found.st_ctime_ns)
-    return (found.st_dev, found.st_ino, found.st_size, *times)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits, read block by block.
-
-    Raises:
-        OSError: it cannot be read, or is no regular file.
-    """
-    check_regular(path)
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def check_sha256(path: Path, expected: str, since: str, remedy: str) -> None:
-    """Compare a file with its hash.
-
-    Raises:
-        BundleError: it was changed ``since``, and ``remedy`` is what to do.
-    """
-    found = file_sha256(path)
-    if found != expected:
-        raise BundleError(
-            f"{path} was changed after {since} (SHA-256 {found[:12]}..., "
-            f"expected {expected[:12]}...); {remedy}"
-        )

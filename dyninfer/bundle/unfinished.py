@@ -132,7 +132,12 @@ def claimed(path: Path) -> Iterator[bool | None]:
 def remove(path: Path) -> None:
     """Remove a file, a link or a folder, as far as it goes."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        try:
+            shutil.rmtree(path, ignore_errors=True)
+        except OSError as error:  # before Python 3.13, where an interrupt comes at its os.close
+            if error.__context__ is None or isinstance(error.__context__, OSError):
+                raise
+            raise error.__context__ from None
     else:
         with contextlib.suppress(OSError):
             path.unlink()

@@ -109,6 +109,9 @@ def new_folder(
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Refuse to write over something that is not a bundle, or over a bundle unasked."""
     put_back(path)
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if not os.access(folder, os.W_OK):
+        raise ExportError(f"{path} cannot be written: {folder} is read-only; choose another place")
     if not path.exists() and not path.is_symlink():
         return
     if not (path.is_dir() and ((path / MANIFEST_FILE).exists() or not any(path.iterdir()))):

@@ -10,7 +10,8 @@ from uuid import uuid4
 
 import dyninfer
 from dyninfer.bundle.calibration import Calibration
-from dyninfer.bundle.folder import MANIFEST_FILE, Bundle, file_sha256
+from dyninfer.bundle.folder import MANIFEST_FILE, Bundle
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Manifest, Source, Stage, Task
 
 _TASKS = {Task.DETECT: "object-detection", Task.CLASSIFY: "image-classification"}

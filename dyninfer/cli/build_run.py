@@ -11,7 +11,13 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from dyninfer.builds.builder import Builder, ConversionBuilder
-from dyninfer.builds.files import NOTHING_CONVERTED, Converted, Making, StageReport
+from dyninfer.builds.files import (
+    NOTHING_CONVERTED,
+    Converted,
+    Making,
+    StageReport,
+    check_writable,
+)
 from dyninfer.builds.search import find_exact
 from dyninfer.builds.spec import (
     BuildSpec,
@@ -65,6 +71,7 @@ def run_build(path: Path, asked: BuildOptions) -> tuple[OpenBuild, bool]:
         existing = find_exact(bundle, wanted)
         if existing and _same_conversion(asked, bundle, existing.build.conversion):
             return existing, False
+    check_writable(bundle)
     with scratch_folder() as folder, progress_bar() as progress:
         converted = None if images else builder.converted(bundle, wanted.precision)
         if converted is None:
@@ -168,11 +175,12 @@ def _convert(
     )
     own = source_hashes(bundle.manifest)
     files = {name: stage.path for name, stage in made.items() if stage.sha256 != own[name]}
+    sha256 = {name: made[name].sha256 for name in files}
     task = progress.add_task("comparing with fp32", total=len(measured))
     truths = [sample.truth for sample in measured if sample.truth is not None]
     paths = [sample.path for sample in measured]
     cost = measure_precision(bundle, made, paths, truths or None, lambda: progress.advance(task))
-    return Converted(files, conversion, cost.to_dict())
+    return Converted(files, sha256, conversion, cost.to_dict())
 
 
 def _same_conversion(asked: BuildOptions, bundle: Bundle, conversion: Conversion | None) -> bool:

@@ -10,8 +10,14 @@ import typer
 from rich.markup import escape
 
 from dyninfer.benchmarks.report.table import column, make_table, print_table
-from dyninfer.bundle.folder import Bundle
-from dyninfer.cli.common import built_in_photos, expand_sources, progress_bar, stdout
+from dyninfer.bundle.folder import PARITY_FILE, Bundle
+from dyninfer.cli.common import (
+    built_in_photos,
+    check_output_file,
+    expand_sources,
+    progress_bar,
+    stdout,
+)
 from dyninfer.cli.options import BundleArgument, DeviceOption, JsonOption, ProviderOption
 from dyninfer.errors import VerificationError
 from dyninfer.exporters.extras import require_export_extra
@@ -87,6 +93,7 @@ def run_verification(
     from dyninfer.exporters.verify import verify as compare
 
     with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
+        check_output_file(path / PARITY_FILE)  # before the work, not after
         task = progress.add_task("reading the source", total=len(photos) + random_tensors)
         family_of(detector.bundle)  # or a source would be asked for in vain
         checkpoints = find_sources(detector.manifest, path, sources)

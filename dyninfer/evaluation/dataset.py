@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dyninfer.bundle.folder import file_sha256
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Task
 from dyninfer.errors import InputError
 from dyninfer.evaluation.class_labels import classes_by_folder, read_classes

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dyninfer.builds.builder import stage_file
+from dyninfer.builds.search import open_build
 from dyninfer.builds.spec import OpenBuild
 from dyninfer.bundle.folder import Bundle, StageChecks
 from dyninfer.bundle.manifest import Manifest
@@ -140,6 +141,8 @@ class Session:
             if self._pool.reopen is None:
                 return
             self.backend.after_fork()
+            if self._build is not None:
+                self._build = open_build(self._build.path, self._build.build)
             with StageChecks(self._bundle) as checks:
                 self._open_all(checks)
                 checks.wait_all()
@@ -155,8 +158,10 @@ class Session:
         path = stage_file(self._bundle, name, self._build)
         host_outputs = self._host_outputs(name)
         engine = self.backend.open(name, self.manifest.stages[name], path, host_outputs)
+        self.engines[name] = engine  # so that it is closed if the next lines raise
+        if self._build is not None:
+            self._build.confirm(name)
         if checks is not None:
-            self.engines[name] = engine  # so that it is closed if the next line raises
             checks.confirm(name)
         return engine
 

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -262,9 +262,10 @@ class PlainStages:
         return made
 
     def _open(self, stage: str, entry: Stage) -> Any:
-        path = self._files.get(stage) or self.bundle.stage_path(stage)
-        check_self_contained(path, f"stage {stage!r}")
-        with ort_errors(EngineBuildError, f"ONNX Runtime cannot open stage {stage!r} ({path})"):
-            session = open_session(path, parse_device("cpu", None), False)
-        check_session(path, entry, session)
+        given = self._files.get(stage)
+        with nullcontext(given) if given else self.bundle.opening(stage) as path:
+            check_self_contained(path, f"stage {stage!r}")
+            with ort_errors(EngineBuildError, f"ONNX Runtime cannot open stage {stage!r} ({path})"):
+                session = open_session(path, parse_device("cpu", None), False)
+            check_session(path, entry, session)
         return session

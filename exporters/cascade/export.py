@@ -96,7 +96,8 @@ class Cascade:
         """Every exit's detector; routers were trained later and have no source."""
         stages: dict[str, SourceStage] = {}
         for ordinal, path in zip(ORDINALS, sources, strict=False):
-            plan = read_plan(bundle.stage_path(ordinal))
+            with bundle.opening(ordinal) as file:
+                plan = read_plan(file)
             if plan is None:
                 raise BundleError(
                     f"stage {ordinal!r} of {bundle.path} does not say how its detector is decoded; "

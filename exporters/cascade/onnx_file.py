@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
-from dyninfer.bundle.folder import file_sha256
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.errors import CheckpointError
 from dyninfer.exporters.cascade.tensor_sizes import check_tensor_sizes
 from dyninfer.files import read_file

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dyninfer import __version__
-from dyninfer.bundle.folder import SUFFIX, Bundle, file_sha256
+from dyninfer.bundle.folder import SUFFIX, Bundle
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
 from dyninfer.bundle.writing import check_target, write_bundle
 from dyninfer.errors import InputError

@@ -11,7 +11,8 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
-from dyninfer.bundle.folder import Bundle, file_sha256
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Precision
 from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.errors import BundleError, ExportError, InputError
@@ -116,7 +117,8 @@ def _convert(
     settings: Int8Settings,
 ) -> Choice | None:
     """The converted stage, or None where nothing in it could be converted."""
-    model = onnx.load(runner.bundle.stage_path(name))
+    with runner.bundle.opening(name) as path:
+        model = onnx.load(path)
     feed = stage_feed(runner, name, pictures)
     try:
         if precision is Precision.FP16:

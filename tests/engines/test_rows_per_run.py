@@ -11,7 +11,7 @@ from onnx import helper
 
 import dyninfer
 from dyninfer import Bundle, EngineBuildError
-from dyninfer.bundle.folder import file_sha256
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.engines import open_backend
 from dyninfer.engines.ort.tensor import OrtTensor
 from tests import support

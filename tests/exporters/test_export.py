@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dyninfer import Bundle, CheckpointError, ConfigError, ExportError, InputError
-from dyninfer.bundle.folder import file_sha256
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.exporters.class_names import COCO, class_names_for
 from dyninfer.exporters.dynamicdet.export import (
     DynamicDetOptions,

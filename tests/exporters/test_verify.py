@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 import dyninfer
-from dyninfer.bundle.folder import file_sha256
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.exporters.parity import Flips, Parity
 from dyninfer.exporters.verify import verify
 from dyninfer.types import AnyArray as Array

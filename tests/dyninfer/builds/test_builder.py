@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ import dyninfer
 from dyninfer.builds.files import Converted, Making, make_build
 from dyninfer.builds.spec import BuildSpec, own_precision, source_hashes
 from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Precision
+from dyninfer.engines.ort.backend import OrtBackend
+from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.errors import EngineBuildError, InputError
 from tests import support
 
@@ -92,3 +96,71 @@ def test_a_changed_converted_file_is_refused(bundle: Bundle, tmp_path: Path) -> 
 
     with support.refuses(dyninfer.BundleError, str(file), "was changed after it was built"):
         dyninfer.load(bundle.path, precision="head=fp16")
+
+
+def convert_and_load(bundle: Bundle, tmp_path: Path) -> Path:
+    """A build whose converted head is there; the file of it."""
+    head = tmp_path / "head.onnx"
+    head.write_bytes(bundle.stage_path("head").read_bytes() + b"\x72\x00")
+    spec = convert_head(bundle, head)
+    (file,) = (bundle.path / "engines" / spec.folder_name).glob("*.onnx")
+    return file
+
+
+def test_a_converted_file_that_changes_between_hash_and_open_is_refused(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, opens, opened = convert_and_load(bundle, tmp_path), OrtBackend.open, []
+
+    def meddling(self, name, stage, path, host_outputs):
+        if name == "head":
+            opened.append(path)
+            file.write_bytes(bundle.stage_path("head").read_bytes())
+        return opens(self, name, stage, path, host_outputs)
+
+    monkeypatch.setattr(OrtBackend, "open", meddling)
+    with support.refuses(dyninfer.BundleError, str(file), "while it was opened"):
+        dyninfer.load(bundle.path, precision="head=fp16")
+    assert opened == [file]
+
+
+def test_a_forked_child_looks_at_a_build_again(bundle: Bundle, tmp_path: Path) -> None:
+    file = convert_and_load(bundle, tmp_path)
+    with dyninfer.load(bundle.path, precision="head=fp16") as detector:
+        file.write_bytes(bundle.stage_path("head").read_bytes())
+        child = os.fork()
+        if not child:
+            try:
+                detector.infer({"images": support.coded_images([(1, 1, 1)])})
+            except dyninfer.BundleError as error:
+                os._exit(7 if str(file) in str(error) else 8)
+            finally:
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_converted_file_that_changes_before_it_is_built_again_is_refused(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    file = tmp_path / "head.onnx"
+    file.write_bytes(bundle.stage_path("head").read_bytes())
+    spec = BuildSpec(
+        backend="onnxruntime",
+        precision=own_precision(bundle.manifest) | {"head": Precision.FP16},
+        stages_sha256=source_hashes(bundle.manifest),
+    )
+    converted = Converted({"head": file}, {"head": file_sha256(file)})
+    file.write_bytes(file.read_bytes() + b"\x72\x00")
+    with support.refuses(EngineBuildError, str(file), "was changed"):
+        make_build(bundle, spec, Making(converted))
+
+
+def test_stages_that_are_run_plainly_or_copied_are_what_was_hashed(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    head = bundle.stage_path("head")
+    head.write_bytes(head.read_bytes() + b"\x72\x00")
+    with support.refuses(dyninfer.BundleError, str(head), "changed after the export"):
+        PlainStages(bundle).run("head", {})
+    with support.refuses(dyninfer.BundleError, str(head), "changed after the export"):
+        bundle.copy_stage("head", tmp_path / "copy")

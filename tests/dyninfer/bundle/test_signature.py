@@ -18,7 +18,8 @@ from tests.dyninfer.keys import write_keys  # before what needs model-signing: i
 from cryptography.hazmat.primitives.asymmetric import ec, rsa  # isort: skip
 from model_signing import signing, verifying  # isort: skip
 
-from dyninfer.bundle.folder import MANIFEST_FILE, Bundle, file_sha256
+from dyninfer.bundle.folder import MANIFEST_FILE, Bundle
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.signature import SIGNATURE_FILE, sign_bundle
 from dyninfer.engines.ort.backend import OrtBackend
 

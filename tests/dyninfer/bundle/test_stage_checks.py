@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def test_no_stage_opens_before_it_was_hashed(made, monkeypatch, opened_and_close
     def slowly(self, name):
         if name == late:
             assert held.wait(10)
-        check(self, name)
+        return check(self, name)
 
     monkeypatch.setattr(Bundle, "check_stage", slowly)
     loaded = []
@@ -133,7 +134,16 @@ def rewrite(path: Path) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as somebody would to hide it
 
 
-@pytest.mark.parametrize("meddle", [swap, rewrite])
+def exchange_folder(path: Path) -> None:
+    """Another folder stands in its place for a moment, as for whoever opens the file then."""
+    aside, folder = path.parent.with_name("aside"), path.parent
+    folder.rename(aside)
+    shutil.copytree(aside, folder)
+    shutil.rmtree(folder)
+    aside.rename(folder)
+
+
+@pytest.mark.parametrize("meddle", [swap, rewrite, exchange_folder])
 def test_a_file_that_is_written_between_check_and_use_is_refused(
     made, monkeypatch, meddle, opened_and_closed
 ) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.bundle.folder import Bundle, file_sha256
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.inside import file_sha256
 from tests import support
 from tests.dyninfer.cli.run import run, write_picture
 

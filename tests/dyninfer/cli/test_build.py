@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 import dyninfer
+from dyninfer.bundle.writing import check_target
+from dyninfer.cli import build_run
 from dyninfer.cli.build_options import parse_bytes
 from dyninfer.engines.trt.library import load_library
 from tests import support
@@ -261,7 +264,7 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(small_bundle: Path, tmp_path: Pa
     command = [sys.executable, "-m", "dyninfer", "build", str(folder), *RTX, "--for", "rtx30"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=support.ROOT)
     deadline = time.monotonic() + 60
-    while not list((folder / "engines").glob(".new.*")) and time.monotonic() < deadline:
+    while not list((folder / "engines").glob(".*.dyninfer-new-*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -270,6 +273,49 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(small_bundle: Path, tmp_path: Pa
     assert "Traceback" not in err
     assert "Fatal" not in err
     assert support.files_below(folder / "engines").keys() <= {".lock"}
+
+
+def read_only(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """As on a disk that cannot be written; root may write everywhere else."""
+    mkdir, access = os.mkdir, os.access
+
+    def refusing(path, *mode):
+        if folder in Path(path).parents:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        mkdir(path, *mode)
+
+    def refused(path, mode):
+        below = folder in (Path(path), *Path(path).parents)
+        return access(path, mode) and not (below and mode == os.W_OK)
+
+    monkeypatch.setattr(os, "mkdir", refusing)
+    monkeypatch.setattr(os, "access", refused)
+
+
+def test_a_bundle_that_cannot_be_written_is_told_before_the_work(
+    capsys: pytest.CaptureFixture[str],
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_picture(tmp_path / "a.png", 60, 80)
+    worked: list[object] = []
+    monkeypatch.setattr(build_run, "_convert", lambda *_: worked.append(1))
+    before = support.files_below(bundle)
+    read_only(monkeypatch, bundle)
+    command = ["build", str(bundle), *ORT, "-p", "int8", "--images", str(tmp_path / "a.png")]
+    status, _, err = run(capsys, *command)
+    assert status == 1
+    assert "cannot be written: Read-only file system" in err
+    assert err.count("\n") == 1
+    status, _, err = run(capsys, "verify", str(bundle), "--source", str(tmp_path))
+    assert status == 1
+    assert "read-only" in err
+    target = bundle / "inner.dyn"
+    with support.refuses(dyninfer.ExportError, "read-only"):
+        check_target(target, overwrite=False)
+    assert worked == []
+    assert support.files_below(bundle) == before
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from dyninfer.bundle.folder import Bundle, file_sha256
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.inside import file_sha256
 from tests import support
 from tests.dyninfer.cli.run import run, write_picture
 

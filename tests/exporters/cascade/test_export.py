@@ -9,7 +9,8 @@ from onnx import numpy_helper
 
 import dyninfer
 from dyninfer import BundleError, CheckpointError, ConfigError, ExportError, InputError
-from dyninfer.bundle.folder import Bundle, file_sha256
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Precision
 from dyninfer.exporters.cascade.export import CascadeOptions, export_cascade
 from dyninfer.exporters.cascade.options import ClassList, Decode, DetectorSource

@@ -10,7 +10,8 @@ import pytest
 
 import dyninfer
 from dyninfer.builds.spec import parse_precision
-from dyninfer.bundle.folder import Bundle, file_sha256
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Precision
 from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.errors import BundleError, InputError

@@ -14,7 +14,7 @@ from dyninfer.benchmarks.lab.limits.full_size import (
     measure_memory_of_graph,
 )
 from dyninfer.benchmarks.lab.limits.overhead import write_idle_bundle
-from dyninfer.bundle.folder import file_sha256
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.errors import DyninferError, InputError
 from tests import support
 
