@@ -67,8 +67,19 @@ def dump_sealed(payload: Mapping[str, Any]) -> str:
     """``payload`` as JSON text with a last key ``seal``: the SHA-256 of the text.
 
     The hash is taken with 64 zeros in its own place.
+
+    Raises:
+        BundleError: a text holds half of a surrogate pair, as names of files do that are no UTF-8.
     """
     text = json.dumps({**payload, SEAL: _BLANK}, indent=2, ensure_ascii=False) + "\n"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = text[max(0, error.start - 20) : error.end + 20]
+        raise BundleError(
+            f"{shown!r} holds what is no character, so that it cannot be written; "
+            "rename the file or the class"
+        ) from None
     head, tail = text.rsplit(_BLANK, 1)
     return head + hashlib.sha256(text.encode()).hexdigest() + tail
 

@@ -108,6 +108,12 @@ def new_folder(
 
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Refuse to write over something that is not a bundle, or over a bundle unasked."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:  # the manifest could not name it
+        raise ExportError(f"{str(path)[:80]!r} is no text; choose another --output") from None
+    if "\0" in str(path):
+        raise ExportError(f"{str(path)[:80]!r} is no path; choose another --output")
     put_back(path)
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     if not os.access(folder, os.W_OK):

@@ -24,7 +24,7 @@ def parse_bytes(text: str) -> int:
     Raises:
         typer.BadParameter: it is none of these.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
     if size < 1:
         raise typer.BadParameter(f"{text!r} is not a size, expected for example 512MB or 2GB")

@@ -87,7 +87,8 @@ def fit_router(
     from dyninfer.exporters.router.fit import refuse_useless
     from dyninfer.exporters.router.write import write_routed
 
-    target = output or bundle.with_name(f"{bundle.name.removesuffix(SUFFIX)}-routed{SUFFIX}")
+    named = bundle if bundle.name else bundle.resolve()  # the working folder itself
+    target = output or named.parent / f"{named.name.removesuffix(SUFFIX)}-routed{SUFFIX}"
     # before the pictures are run, not after
     if target.resolve() == bundle.resolve():
         raise ExportError(

@@ -39,12 +39,12 @@ class BatchProfile(Frozen):
         Raises:
             InputError: it is neither, or does not rise.
         """
-        match = re.fullmatch(r"(\d+)(?::(\d+):(\d+))?", text.strip())
+        match = re.fullmatch(r"(\d{1,9})(?::(\d{1,9}):(\d{1,9}))?", text.strip())
         numbers = [int(number) for number in match.groups() if number] if match else []
         low, usual, high = numbers if len(numbers) == 3 else (numbers or [0]) * 3
         if not 1 <= low <= usual <= high:
             raise InputError(
-                f"batch is {text!r}, expected MIN:OPT:MAX from 1 up and rising, such as 1:4:16"
+                f"batch is {text[:80]!r}, expected MIN:OPT:MAX from 1 up and rising, such as 1:4:16"
             )
         return cls(minimum=low, optimum=usual, maximum=high)
 

@@ -78,7 +78,9 @@ def export_cascade(
 
 def _size(path: Path) -> int:
     """Bytes of a detector's file, and of files beside it that may hold its weights."""
-    with contextlib.suppress(OSError):  # a file that cannot be read is reported by who reads it
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # a file that cannot be read is reported by who reads it
         beside = (file for file in path.parent.iterdir() if file.suffix in _WEIGHTS)
         return sum(file.stat().st_size for file in (path, *beside))
     return 0
