@@ -1,7 +1,9 @@
-"""Element types of arrays that travel through the whole package."""
+"""Element types of arrays that travel through the whole package, and numbers of callers."""
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,3 +15,22 @@ Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 ImageArray = npt.NDArray[np.uint8]
 AnyArray = npt.NDArray[Any]
+
+
+def as_float(value: object) -> float:
+    """A caller's number, NaN where it is none: a text, a truth value, 10^400."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def shown(value: object) -> str:
+    """What a caller gave, for a message: Python refuses to print numbers of over 4,300 digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return f"{type(value).__name__} of more digits than can be shown"
+    return text if len(text) <= 200 else f"{text[:200]}..."

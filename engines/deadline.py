@@ -10,10 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from numbers import Real
 from typing import Any
 
 from dyninfer.errors import DeadlineError, InputError
+from dyninfer.types import as_float, shown
 
 
 class Deadline:
@@ -62,9 +62,10 @@ def check_deadline(ms: Any) -> float:
     Raises:
         InputError: with what was given.
     """
-    if isinstance(ms, bool) or not isinstance(ms, Real) or not 0 < float(ms) < float("inf"):
-        raise InputError(f"deadline_ms is {ms!r}, expected a number of milliseconds above 0")
-    return float(ms)
+    number = as_float(ms)
+    if not 0 < number < float("inf"):
+        raise InputError(f"deadline_ms is {shown(ms)}, expected a number of milliseconds above 0")
+    return number
 
 
 class _Watchdog:

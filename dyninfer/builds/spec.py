@@ -24,6 +24,7 @@ from dyninfer.bundle.inside import CheckedFile, inside
 from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import InputError
+from dyninfer.types import shown
 
 ENGINES_FOLDER = "engines"
 BUILD_FILE = "build.json"
@@ -212,6 +213,8 @@ def parse_precision(text: str, manifest: Manifest) -> dict[str, Precision]:
     Raises:
         InputError: a stage or a precision is unknown, or something is said twice.
     """
+    if not isinstance(text, str):
+        raise InputError(f"precision is {shown(text)}, expected a text such as 'fp16'")
     common: Precision | None = None
     named: dict[str, Precision] = {}
     for item in text.split(","):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from numbers import Real
 from typing import Any, Literal
 
 from dyninfer.errors import InputError
+from dyninfer.types import as_float, shown
 
 AlarmKind = Literal["psi", "ks", "hard_share", "nan", "disagreement"]
 
@@ -33,7 +33,9 @@ class MonitorSettings:
         for name, least in (("window", 10), ("min_images", 1), ("audit_window", 1), ("seed", 0)):
             value: Any = getattr(self, name)
             if not isinstance(value, int) or value < least:
-                raise InputError(f"{name} is {value!r}, expected a whole number from {least} up")
+                raise InputError(
+                    f"{name} is {shown(value)}, expected a whole number from {least} up"
+                )
         if self.min_images > self.window:
             raise InputError(
                 f"min_images is {self.min_images}, expected at most the window of {self.window}; "
@@ -45,9 +47,9 @@ class MonitorSettings:
             if value is None and name != "audit_share":
                 continue
             most = 1.0 if name in shares else float("inf")
-            if not isinstance(value, Real) or not 0 <= float(value) <= most:
+            if not 0 <= as_float(value) <= most:
                 span = "from 0 to 1" if name in shares else "from 0 up"
-                raise InputError(f"{name} is {value!r}, expected a number {span}")
+                raise InputError(f"{name} is {shown(value)}, expected a number {span}")
 
 
 @dataclass(frozen=True)

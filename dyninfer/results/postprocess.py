@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from dyninfer.errors import InputError
 from dyninfer.results.candidates import best_label, every_label
 from dyninfer.results.nms import nms
-from dyninfer.types import BoolArray, Float32Array, Int64Array
+from dyninfer.types import BoolArray, Float32Array, Int64Array, as_float, shown
 
 MAX_CANDIDATES = 30_000
 FARTHEST = 1e6
@@ -44,11 +43,11 @@ class Postprocess:
     def __post_init__(self) -> None:
         for name in ("confidence", "iou"):
             value: Any = getattr(self, name)
-            if not isinstance(value, Real) or not 0 <= float(value) <= 1:
-                raise InputError(f"{name} is {value!r}, expected a number from 0 to 1")
+            if not 0 <= as_float(value) <= 1:
+                raise InputError(f"{name} is {shown(value)}, expected a number from 0 to 1")
         if not isinstance(self.max_detections, int) or self.max_detections < 1:
             raise InputError(
-                f"max_detections is {self.max_detections!r}, expected a whole number from 1 up"
+                f"max_detections is {shown(self.max_detections)}, expected a whole number from 1 up"
             )
 
     def __call__(

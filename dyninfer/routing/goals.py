@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import ClassVar, Protocol, runtime_checkable
 
 from dyninfer.bundle.calibration import Calibration
@@ -21,7 +20,7 @@ from dyninfer.routing.thresholds import (
     percentile_thresholds,
     shared_easiness,
 )
-from dyninfer.types import Float64Array
+from dyninfer.types import Float64Array, as_float, shown
 
 MAX_DEVIATION = 0.05
 """Most by which ties may keep the hard fraction from what was asked for."""
@@ -56,10 +55,10 @@ def check_number(
     what: str, value: object, low: float, high: float, example: str, *, above: bool = False
 ) -> None:
     """Refuse what is no finite number in [low, high], or with ``above`` in (low, high]."""
-    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    number = as_float(value)
     if not low <= number <= high or math.isinf(number) or (above and number == low):
         span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"above {low:g}"
-        raise PolicyError(f"{what} is {value!r}, expected a number {span}, such as {example}")
+        raise PolicyError(f"{what} is {shown(value)}, expected a number {span}, such as {example}")
 
 
 def check_flag(adaptive: object) -> None:

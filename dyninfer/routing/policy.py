@@ -11,14 +11,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from dyninfer.bundle.manifest import CHOICE_SCORES, EASINESS
 from dyninfer.errors import PolicyError
-from dyninfer.types import BoolArray, Float32Array, Float64Array, Int64Array
+from dyninfer.types import BoolArray, Float32Array, Float64Array, Int64Array, as_float, shown
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -174,17 +173,15 @@ class Threshold:
     value: float | Sequence[float]
 
     def __post_init__(self) -> None:
-        many = isinstance(self.value, Sequence) and not isinstance(self.value, str)
+        many = isinstance(self.value, Sequence) and not isinstance(self.value, (str, bytes))
         given: Any = self.value
         values = tuple(given) if many else (given,)
-        numbers = all(isinstance(value, Real) for value in values)
-        if not values or not numbers or any(math.isnan(v) or v < 0 for v in values):
+        kept = tuple(map(as_float, values))  # a list of the caller's could change later
+        if not kept or any(math.isnan(value) or value < 0 for value in kept):
             raise PolicyError(
-                f"a threshold is {self.value!r}, expected a number from 0 (all images easy) "
+                f"a threshold is {shown(self.value)}, expected a number from 0 (all images easy) "
                 "to just above 1 (all hard), or one for each exit but the last"
             )
-        # a list of the caller's could change later
-        kept = tuple(float(value) for value in values)
         object.__setattr__(self, "value", kept if many else kept[0])
 
     def __str__(self) -> str:
@@ -302,8 +299,8 @@ class Forced(Blind):
         whole = isinstance(given, (Sequence, np.ndarray)) and not isinstance(given, (str, bytes))
         if not whole or not all(isinstance(way, (int, np.integer)) and way >= 0 for way in given):
             raise PolicyError(
-                f"forced ways are {given!r}, expected a whole number from 0 up for each image, "
-                "such as Forced([0, 1, 0])"
+                f"forced ways are {shown(given)}, expected a whole number from 0 up for each "
+                "image, such as Forced([0, 1, 0])"
             )
         # a list of the caller's could change later
         object.__setattr__(self, "ways", tuple(int(way) for way in given))

@@ -41,7 +41,7 @@ from dyninfer.runtime.session import Session
 from dyninfer.runtime.stage_runner import Trace
 from dyninfer.runtime.watched import watched
 from dyninfer.spans import total_ms
-from dyninfer.types import Float32Array, Float64Array, ImageArray, Int64Array
+from dyninfer.types import Float32Array, Float64Array, ImageArray, Int64Array, shown
 
 
 @dataclass(frozen=True)
@@ -407,7 +407,15 @@ class Detector:
         return join_traces([trace_batch(self._session, chunk, keep) for _, chunk in chunks])
 
     def prepare(self, images: Sequence[ImageArray]) -> dict[str, Float32Array]:
-        """Pictures (h, w, 3) uint8 BGR, at least one, as :meth:`infer` takes them."""
+        """Pictures (h, w, 3) uint8 BGR, at least one, as :meth:`infer` takes them.
+
+        Raises:
+            InputError: there is none, or one is no such array.
+        """
+        text = isinstance(images, (str, bytes))
+        if text or not isinstance(images, (Sequence, np.ndarray)) or not len(images):
+            raise InputError(f"{shown(images)} was given, expected a list of at least one picture")
+        images = [take_picture(image, self.max_pixels).image for image in images]
         specs = {name: self.manifest.image_inputs[name] for name in self.manifest.image_tensors}
         return {
             name: np.stack([spec.prepare(image) for image in images])
