@@ -3,9 +3,18 @@
 A message says in one line what was received, what was expected and what to do.
 """
 
+from dyninfer.plain_text import one_line
+
 
 class DyninferError(Exception):
-    """Base class of all errors raised on purpose by dyninfer."""
+    """Base class of all errors raised on purpose by dyninfer.
+
+    Messages quote files, arguments and libraries: ``str(error)`` is one line without anything
+    that a terminal or a log would obey; ``args`` has the message as it was made.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class BundleError(DyninferError):

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from dyninfer.benchmarks.machine.describe import describe_machine
 from dyninfer.benchmarks.machine.energy_sources import find_energy_meter
@@ -24,6 +22,7 @@ from dyninfer.benchmarks.report.table import (
     print_block,
     print_table,
 )
+from dyninfer.benchmarks.report.terminal import Terminal
 
 
 def main(
@@ -47,14 +46,14 @@ def main(
         found = {"machine": asdict(machine), "log": asdict(log)}
         print(json.dumps(found | {"energy": energy, "warnings": doubts}, indent=1))
         return
-    console = Console(highlight=False)
-    print_block(Pairs("", tuple(machine_rows(machine))), console)
-    console.print()
-    print_table(readings_table(log), console)
-    print_table(_missing_table({**machine.missing, **log.missing}), console)
-    console.print(Text(f"energy: {energy}"))
+    terminal = Terminal()
+    print_block(Pairs("", tuple(machine_rows(machine))), terminal)
+    terminal.print()
+    print_table(readings_table(log), terminal)
+    print_table(_missing_table({**machine.missing, **log.missing}), terminal)
+    terminal.print(f"energy: {energy}")
     for doubt in doubts:
-        console.print(Text(f"warning: {doubt}"))
+        terminal.print(f"warning: {doubt}")
 
 
 def _missing_table(missing: dict[str, str]) -> Table:

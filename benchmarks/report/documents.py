@@ -27,13 +27,13 @@ from dyninfer.benchmarks.report.table import (
 from dyninfer.benchmarks.report.view import page_of
 from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.errors import MissingExtra
+from dyninfer.plain_text import one_line, plain
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SPECIAL = re.compile(r"([\\`*\[\]<>|#~&$!])|(?<![^\W_])(_)|(_)(?![^\W_])")
-_BREAKS = re.compile(r"[\x00-\x20\x7f\x85\u2028\u2029\ud800-\udfff]+")
 
 
 def to_markdown(record: BenchRecord) -> str:
@@ -72,15 +72,14 @@ def block_text(block: Block) -> str:
 
 def escaped(text: str) -> str:
     """The text on one line, such that Markdown shows it as it is."""
-    flat = _BREAKS.sub(" ", text).strip()
-    return _SPECIAL.sub(lambda found: "\\" + found[0], flat)
+    return _SPECIAL.sub(lambda found: "\\" + found[0], one_line(text))
 
 
 def code_block(text: str) -> str:
     """A fenced block; its fence is longer than any run of backticks inside."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}\n{_BREAKS.sub(' ', text).strip()}\n{fence}"
+    return f"{fence}\n{one_line(text)}\n{fence}"
 
 
 def table_text(table: Table) -> str:
@@ -118,9 +117,9 @@ def write_html(record: BenchRecord, path: Path) -> None:
 def to_html(record: BenchRecord) -> str:
     """A record as a page.
 
-    Everything that comes from the record is escaped. A Content-Security-Policy allows the one
-    script and the one style sheet in the page, by their hashes, and embedded pictures: whatever
-    else got in would neither run nor fetch anything.
+    Everything that comes from the record is plain and escaped. A Content-Security-Policy allows
+    the one script and the one style sheet in the page, by their hashes, and embedded pictures:
+    whatever else got in would neither run nor fetch anything.
 
     Raises:
         MissingExtra: Jinja is not installed.
@@ -132,11 +131,9 @@ def to_html(record: BenchRecord) -> str:
         f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
     )
     template = environment.get_template("page.html.j2")
-    # a lone surrogate, from a file name that is no UTF-8, cannot be written
-    text = template.render(
+    return template.render(
         page=page_of(record), page_medium=Medium.PAGE, style=style, script=script, policy=policy
     )
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _source(name: str) -> str:
@@ -158,6 +155,7 @@ def _environment() -> Environment:
     return Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
+        finalize=lambda value: plain(value) if type(value) is str else value,  # not Markup
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+from dyninfer.plain_text import plain
+
 Value = str | float | int
 Point = tuple[float, float]
 
 WIDE, NARROW = 920, 360
 FONT_SIZE = 13
 _CHARACTER = 0.56  # of the font size: mean width in common system fonts
-# of the control characters, XML and HTML allow these in text only
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_NONCHARACTERS = re.compile(r"[\ufffe\uffff]")  # which XML does not allow
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Element:
 def clean(value: Value) -> str:
     """Escaped for text and attributes; numbers with at most two decimals."""
     if isinstance(value, str):
-        return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", value), quote=True)
+        return escape(_NONCHARACTERS.sub("\N{REPLACEMENT CHARACTER}", plain(value)), quote=True)
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich import table as rich_table
-from rich.console import Console
-from rich.text import Text
 
 from dyninfer.benchmarks.report.figures import ABSENT
+from dyninfer.benchmarks.report.terminal import Terminal
+from dyninfer.plain_text import plain
 
 if TYPE_CHECKING:
     from dyninfer.benchmarks.report.view import Page
@@ -136,33 +136,35 @@ class PageBlock(Block):
     media: Medium = field(default=Medium.PAGE, kw_only=True)
 
 
-def print_page(page: Page, console: Console) -> None:
+def print_page(page: Page, terminal: Terminal) -> None:
     """The result, what was measured, the tables, and what is missing."""
-    console.print(Text(page.title, style="bold"), soft_wrap=True)
-    console.print(Text(page.sentence), soft_wrap=True)
-    print_block(Pairs("", page.facts), console)
-    console.print()
+    terminal.print(page.title, style="bold")
+    terminal.print(page.sentence)
+    print_block(Pairs("", page.facts), terminal)
+    terminal.print()
     for section in page.sections:
         for block in section.shown_in(Medium.TERMINAL):
-            print_block(block, console)
+            print_block(block, terminal)
     for what, why in page.left_out:
-        console.print(Text(f"not measured: {what} ({why})"), soft_wrap=True)
+        terminal.print(f"not measured: {what} ({why})")
 
 
-def print_block(block: Block, console: Console) -> None:
+def print_block(block: Block, terminal: Terminal) -> None:
     """A table, a paragraph, or pairs."""
     if isinstance(block, Table):
-        print_table(block, console)
+        print_table(block, terminal)
     elif isinstance(block, Paragraph):
-        console.print(Text(block.text), soft_wrap=True)
+        terminal.print(block.text)
     elif isinstance(block, Pairs):
         listed = rich_table.Table.grid(padding=(0, 2))
-        for name, value in block.pairs:
-            listed.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
-        console.print(listed)
+        listed.add_column(style="dim")
+        listed.add_column(overflow="fold")
+        for pair in block.pairs:
+            listed.add_row(*pair)
+        terminal.print(listed)
 
 
-def print_table(table: Table, console: Console) -> None:
+def print_table(table: Table, terminal: Terminal) -> None:
     """A table below its title."""
     shown = table.shown_in(Medium.TERMINAL)
     made = rich_table.Table(
@@ -171,22 +173,27 @@ def print_table(table: Table, console: Console) -> None:
     for column in shown.columns:
         # what stands beside a figure may go to the next line
         folds = column.words or any(map(_beside, column.cells))
-        made.add_column(Text(column.name), justify="left" if folds else "right", no_wrap=not folds)
+        made.add_column(
+            column.name,
+            justify="left" if folds else "right",
+            no_wrap=not folds,
+            overflow="fold" if folds else "ellipsis",
+        )
     for row in zip(*map(_texts, shown.columns), strict=True):
         made.add_row(*row)
     if table.title:
-        console.print(Text(table.title, style="italic"), soft_wrap=True)
-    console.print(made)
-    console.print()
+        terminal.print(table.title, style="italic")
+    terminal.print(made)
+    terminal.print()
 
 
-def _texts(column: Column) -> list[Text]:
+def _texts(column: Column) -> list[str]:
     """The cells, the figures of which stand below each other also where something is beside."""
-    pairs = [(cell.text, _beside(cell)) for cell in column.cells]
+    pairs = [(plain(cell.text), _beside(cell)) for cell in column.cells]
     if column.words or not any(beside for _, beside in pairs):
-        return [Text("; ".join(filter(None, pair)), overflow="fold") for pair in pairs]
+        return ["; ".join(filter(None, pair)) for pair in pairs]
     wide = max(len(text) for text, _ in pairs)
-    return [Text(f"{text:>{wide}} {beside}".rstrip()) for text, beside in pairs]
+    return [f"{text:>{wide}} {beside}".rstrip() for text, beside in pairs]
 
 
 def _beside(cell: Cell) -> str:

@@ -7,8 +7,10 @@ inside the commands, so that ``dyninfer --help`` answers at once.
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from types import TracebackType
+from typing import Annotated, Any, NoReturn
 
 import cv2
 import typer
@@ -17,6 +19,7 @@ import dyninfer
 from dyninfer.cli.bench import bench
 from dyninfer.cli.build import build
 from dyninfer.cli.calibrate import calibrate
+from dyninfer.cli.common import stderr, stdout
 from dyninfer.cli.demo import demo
 from dyninfer.cli.evaluate import evaluate
 from dyninfer.cli.export import export_app
@@ -27,9 +30,12 @@ from dyninfer.cli.sign import sign
 from dyninfer.cli.signals import ending_signals
 from dyninfer.cli.verify import verify
 from dyninfer.errors import DyninferError
+from dyninfer.plain_text import one_line
 
 DEBUG_FLAG = "--debug"
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
+WRONG_USAGE = 2
+_UsageError: Any = typer.BadParameter.__base__  # click's, or typer's own copy, which has no name
 
 app = typer.Typer(
     name="dyninfer",
@@ -53,7 +59,7 @@ app.command()(demo)
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"dyninfer {dyninfer.__version__}")
+        stdout.print(f"dyninfer {dyninfer.__version__}")
         raise typer.Exit
 
 
@@ -81,8 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     decoder_log = cv2.utils.logging  # what cannot be decoded is reported by us, in one line
     decoder_log.setLogLevel(decoder_log.LOG_LEVEL_SILENT)
     arguments = [argument for argument in arguments if argument != DEBUG_FLAG]
+    if debug:
+        sys.excepthook = _show_traceback
     try:
         _run(arguments)
+    except _UsageError as error:
+        _show_wrong_usage(error)
+        raise SystemExit(WRONG_USAGE) from None
     except DyninferError as error:
         _fail(str(error), debug, error)
     except BrokenPipeError:
@@ -96,20 +107,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"internal error, {type(error).__name__}: {reason}", debug, error)
 
 
-def _run(arguments: list[str]) -> None:
+def _run(arguments: list[str]) -> NoReturn:
     with ending_signals() as came:
-        try:
-            app(arguments, prog_name="dyninfer", obj=arguments)
-        except SystemExit as stopped:
-            if stopped.code == INTERRUPTED:  # typer turns Ctrl-C into this status, without a word
-                typer.echo("terminated" if came else "interrupted", err=True)
-            if stopped.code == INTERRUPTED and came:
-                raise SystemExit(128 + came[0]) from None  # as shells report it
-            raise
+        # in its own mode typer would show what was typed as it is, escape sequences among it
+        status = app(arguments, prog_name="dyninfer", obj=arguments, standalone_mode=False)
+        if status == INTERRUPTED:  # typer turns Ctrl-C into this status, without a word
+            stderr.print("terminated" if came else "interrupted")
+        # as shells report it
+        raise SystemExit(128 + came[0] if came and status == INTERRUPTED else status)
 
 
-def _fail(message: str, debug: bool, error: Exception) -> None:
+def _show_wrong_usage(error: Any) -> None:
+    """What is wrong with the arguments; nothing where the help was shown for want of any."""
+    message = one_line(error.format_message())
+    if not message:
+        return
+    if error.ctx is not None:
+        for line in error.ctx.get_usage().splitlines():
+            stderr.print(line)
+        stderr.print(f"Try '{error.ctx.command_path} --help' for help.")
+    stderr.print(f"error: {message}")
+
+
+def _show_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A traceback as Python shows it, but plain: causes quote files, too."""
+    for part in traceback.format_exception(kind, error, trace):
+        for line in part.splitlines():
+            stderr.print(line)
+
+
+def _fail(message: str, debug: bool, error: Exception) -> NoReturn:
     if debug:
         raise error
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    stderr.print(f"error: {one_line(message)}")
     raise SystemExit(1) from None

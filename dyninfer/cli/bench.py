@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.markup import escape
 
 from dyninfer.benchmarks.report.table import print_page, print_table
 from dyninfer.bundle.folder import Bundle
@@ -23,7 +22,15 @@ from dyninfer.cli.bench_arguments import (
     RecordOptions,
     ScenarioOptions,
 )
-from dyninfer.cli.common import check_output_file, progress_bar, read_speed, stdout, warn
+from dyninfer.cli.common import (
+    check_output_file,
+    print_document,
+    print_json,
+    progress_bar,
+    read_speed,
+    stdout,
+    warn,
+)
 from dyninfer.cli.options import BundleOrNone, EngineOptions, JsonOption, with_option_groups
 from dyninfer.errors import MissingExtra
 
@@ -155,7 +162,7 @@ def _run(request: BenchRequest) -> tuple[BenchRecord, KeyboardInterrupt | None]:
         task = progress.add_task("opening the bundle", total=None)
 
         def on_step(what: str, done: int, total: int) -> None:
-            progress.update(task, description=escape(what), completed=done, total=total)
+            progress.update(task, description=what, completed=done, total=total)
 
         try:
             record = take_record(request, on_step)
@@ -185,9 +192,9 @@ def _show(record: BenchRecord, chosen: Format) -> None:
     for line in doubts_of(record):
         warn(line)
     if chosen is Format.JSON:
-        stdout.print_json(data=asdict(record))
+        print_json(asdict(record))
     elif chosen is Format.MARKDOWN:
-        typer.echo(to_markdown(record))
+        print_document(to_markdown(record))
     else:
         print_page(page_of(record), stdout)
 
@@ -200,10 +207,10 @@ def _compare(old: Path, new: Path, chosen: Format) -> None:
 
     comparison = compare_records(read_record(old), read_record(new))
     if chosen is Format.JSON:
-        stdout.print_json(data=as_data(comparison))
+        print_json(as_data(comparison))
     else:
         print_table(changes_table(comparison), stdout)
         for line in lines_of(comparison):
-            stdout.print(escape(line))
+            stdout.print(line)
     if comparison.regressions:
         raise typer.Exit(1)

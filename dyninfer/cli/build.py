@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from dyninfer.benchmarks.report.figures import ABSENT, points
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
@@ -16,7 +15,7 @@ from dyninfer.builds.search import Difference, differences, find_build, nearest_
 from dyninfer.builds.spec import Build, BuildSpec, OpenBuild
 from dyninfer.cli.build_options import BuildOptions
 from dyninfer.cli.build_run import plan_build, run_build
-from dyninfer.cli.common import stderr, stdout
+from dyninfer.cli.common import print_json, stderr, stdout
 from dyninfer.cli.options import BundleOrNone, JsonOption, with_option_groups
 from dyninfer.engines.trt.targets import PRESETS, Preset
 from dyninfer.errors import EngineBuildError
@@ -64,7 +63,7 @@ def _check(path: Path, asked: BuildOptions, json_output: bool) -> None:
     nearest = nearest_build(bundle, wanted)
     differing = [] if nearest is None else differences(nearest.spec, wanted)
     if json_output:
-        stdout.print_json(data={"fits": False, "differences": [asdict(d) for d in differing]})
+        print_json({"fits": False, "differences": [asdict(d) for d in differing]})
     elif nearest is not None:
         _print_refusal(nearest.spec, wanted, differing)
     raise EngineBuildError(refusal(bundle, wanted))
@@ -74,17 +73,17 @@ def _show(opened: OpenBuild, *, new: bool, json_output: bool) -> None:
     if json_output:
         document = {"fits": True, "new": new, "folder": str(opened.path)}
         document |= {"fingerprint": opened.build.spec.fingerprint}
-        stdout.print_json(data=document | opened.build.model_dump(mode="json"))
+        print_json(document | opened.build.model_dump(mode="json"))
         return
     what = "built" if new else "already built"
-    stderr.print(f"{what}: {escape(str(opened.path))}")
+    stderr.print(f"{what}: {opened.path}")
     _print_build(opened)
 
 
 def _print_targets(json_output: bool) -> None:
     """The devices that ``--for`` knows."""
     if json_output:
-        stdout.print_json(data=[{**asdict(p), "sm": p.sm} for p in PRESETS])
+        print_json([{**asdict(p), "sm": p.sm} for p in PRESETS])
         return
     notes = list(dict.fromkeys(preset.note for preset in PRESETS if preset.note))
 
@@ -107,7 +106,7 @@ def _print_targets(json_output: bool) -> None:
     )
     print_table(table, stdout)
     for number, note in enumerate(notes, 1):
-        stdout.print(f"({number}) {escape(note)}", soft_wrap=False)
+        stdout.print(f"({number}) {note}", soft_wrap=False)
     stdout.print(
         "TensorRT builds on the device itself, so that --for only checks what is there. "
         "TensorRT-RTX builds for sm75, sm80, sm86, sm89, sm120 and sm121 on any machine, for "
@@ -133,7 +132,7 @@ def _print_build(opened: OpenBuild) -> None:
         seconds = (f"{stage.build_seconds:.1f}" for stage in build.stages.values())
         columns.append(column("seconds", seconds))
     print_table(make_table("", *columns), stdout)
-    stdout.print(escape(_describe(build)))
+    stdout.print(_describe(build))
     parity = opened.parity()
     if parity is not None:
         _print_cost(parity)
@@ -158,7 +157,7 @@ def _print_cost(parity: Mapping[str, Any]) -> None:
     print_table(table, stdout)
     for router, flips in parity["flips"].items():
         stdout.print(
-            f"{escape(router)}: {flips['flips']} of {flips['decisions']} decisions flip "
+            f"{router}: {flips['flips']} of {flips['decisions']} decisions flip "
             f"({flips['flip_share']:.2%})"
         )
 

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import typer
-from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from dyninfer.builds.builder import Builder, ConversionBuilder
@@ -136,7 +135,7 @@ def _device_number(device: str) -> int:
 def _stage_bars(bundle: Bundle, progress: Progress) -> StageReport:
     """One bar for each stage, in percent, shown once the stage has begun."""
     bars: Mapping[str, TaskID] = {
-        name: progress.add_task(escape(name), total=100, start=False, visible=False)
+        name: progress.add_task(name, total=100, start=False, visible=False)
         for name in bundle.manifest.stages
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,13 +11,20 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.markup import escape
 
 from dyninfer.benchmarks.report.figures import points
 from dyninfer.benchmarks.report.table import Column, Table, column, make_table, print_table
+from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration, CalibrationRow, Figures
 from dyninfer.bundle.folder import Bundle
-from dyninfer.cli.common import check_output_file, expand_sources, progress_bar, stdout, warn
+from dyninfer.cli.common import (
+    check_output_file,
+    expand_sources,
+    print_json,
+    progress_bar,
+    stdout,
+    warn,
+)
 from dyninfer.cli.options import (
     BundleArgument,
     EngineOptions,
@@ -107,7 +115,7 @@ def calibrate(
     for line in told:
         warn(line)
     if json_output:
-        stdout.print_json(calibration.model_dump_json())
+        print_json(json.loads(calibration.model_dump_json()))
     else:
         print_calibration(bundle, calibration, detector.manifest.way_names)
 
@@ -180,12 +188,13 @@ def print_calibration(path: Path, calibration: Calibration, way_names: Sequence[
     )
     stdout.print(
         f"{times}: {len(calibration.exit_ms[0])} pictures, one at a time, "
-        f"{escape(calibration.engine.device_name)}"
+        f"{calibration.engine.device_name}"
     )
     for line in _certificate_lines(calibration):
-        stdout.print(escape(line))
-    stdout.print(f"written to [bold]{escape(str(path / CALIBRATION_FILE))}[/bold]")
-    stdout.print(_next_step(path, calibration))
+        stdout.print(line)
+    stdout.print(styled("written to ", (str(path / CALIBRATION_FILE), "bold")))
+    for line in _next_steps(path, calibration):
+        stdout.print(line)
 
 
 def _table(calibration: Calibration, way_names: Sequence[str]) -> Table:
@@ -248,11 +257,11 @@ def _certificate_lines(calibration: Calibration) -> list[str]:
     return [*lines, why]
 
 
-def _next_step(path: Path, calibration: Calibration) -> str:
-    predict = f"next: dyninfer predict {escape(shlex.quote(str(path)))} PICTURES"
+def _next_steps(path: Path, calibration: Calibration) -> list[str]:
+    predict = f"next: dyninfer predict {shlex.quote(str(path))} PICTURES"
     easiness = calibration.easiness_array
     if not len(easiness):
-        return predict
+        return [predict]
     if easiness.shape[0] == 1 and len(np.unique(easiness)) == 1:
-        return "next: dyninfer.AlwaysEasy() or dyninfer.AlwaysHard(); train the router again"
-    return f"{predict} --speed 30%\n   or: detector.policy = dyninfer.HardFraction(0.3)"
+        return ["next: dyninfer.AlwaysEasy() or dyninfer.AlwaysHard(); train the router again"]
+    return [f"{predict} --speed 30%", "   or: detector.policy = dyninfer.HardFraction(0.3)"]

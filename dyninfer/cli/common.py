@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
-    TextColumn,
     TimeElapsedColumn,
 )
 
+from dyninfer.benchmarks.report.terminal import DescriptionColumn, Terminal
 from dyninfer.demo import ASSETS
 from dyninfer.errors import DyninferError, InputError, PolicyError
 from dyninfer.images.pictures import SUFFIXES, find_images
+from dyninfer.plain_text import one_line, plain_json
 from dyninfer.routing.goals import Goal
 from dyninfer.routing.policy import Policy
 from dyninfer.routing.speed import parse_speed
 
-stdout = Console(highlight=False, soft_wrap=True)  # so that what is copied from it is whole
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+stdout = Terminal()
+stderr = Terminal(stderr=True)
 _VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
 
@@ -35,7 +37,7 @@ def progress_bar() -> Progress:
     """A progress bar on stderr, so that stdout stays clean for results; none in a log file."""
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        DescriptionColumn(),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -138,7 +140,17 @@ def check_output_file(path: Path) -> None:
 
 def warn(message: str | DyninferError) -> None:
     """One line on stderr about something that was skipped."""
-    typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
+    stderr.print(f"warning: {one_line(str(message))}")
+
+
+def print_json(data: Any) -> None:
+    """Plain values as JSON on stdout, without colours."""
+    print_document(plain_json(json.dumps(data, indent=2, ensure_ascii=False)))
+
+
+def print_document(text: str) -> None:
+    """A document of many lines, plain by its own rules, on stdout: JSON or Markdown."""
+    typer.echo(text)
 
 
 def readable(count: float) -> str:

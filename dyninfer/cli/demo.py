@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from dyninfer.benchmarks.report.figures import points
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
+from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.cli.calibrate import run_calibration
 from dyninfer.cli.common import built_in_photos, progress_bar, stdout
@@ -71,13 +73,21 @@ def demo(
     print_table(_table(points, scenes), stdout)
     for line in quality_lines(curve):
         stdout.print(line)
-    stdout.print(
-        f"pictures: [bold]{output / CURVE}[/bold] (accuracy against time), "
-        f"[bold]{output / SHEET}[/bold] (easy and hard side by side), "
-        f"[bold]{output / PHOTOS}[/bold], {output / SCENES}/\n"
-        f"the calibrated bundle: [bold]{bundle}[/bold]; "
-        f"try dyninfer predict {bundle} {output / HELD_OUT} --speed 25%"
+    example = shlex.join(
+        ["dyninfer", "predict", str(bundle), str(output / HELD_OUT), "--speed", "25%"]
     )
+    stdout.print(
+        styled(
+            "pictures: ",
+            (str(output / CURVE), "bold"),
+            " (accuracy against time), ",
+            (str(output / SHEET), "bold"),
+            " (easy and hard side by side), ",
+            (str(output / PHOTOS), "bold"),
+            f", {output / SCENES}/",
+        )
+    )
+    stdout.print(styled("the calibrated bundle: ", (str(bundle), "bold"), f"; try {example}"))
 
 
 def _export(bundle: Path) -> None:

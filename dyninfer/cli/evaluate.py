@@ -17,6 +17,7 @@ from dyninfer.cli.calibrate import DEFAULT_TIME_IMAGES, TimeImagesOption, run_ev
 from dyninfer.cli.common import (
     check_output_file,
     expand_sources,
+    print_json,
     progress_bar,
     read_speed,
     stdout,
@@ -107,7 +108,7 @@ def evaluate(
     if asked.output is not None:
         write_atomically(asked.output, json.dumps(document, indent=2) + "\n")
     if json_output:
-        stdout.print_json(data=document)
+        print_json(document)
     else:
         show()
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from rich.markup import escape
 
+from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.folder import SUFFIX
 from dyninfer.cli.common import built_in_photos, parse_image_size, progress_bar, stderr, stdout
 from dyninfer.cli.detector_options import NamedDetectors, gather_sources
@@ -100,7 +100,7 @@ def cascade(
     options = CascadeOptions(classes, name, writing.licence, writing.overwrite)
     made = export_with_progress(CASCADE, sources, target, options, 2 * len(sources))
     for note in made.notes:
-        stdout.print(escape(note))
+        stdout.print(note)
     if writing.check:
         _check(target, paths, None, built_in_photos())
     quoted = shlex.quote(str(target))
@@ -150,7 +150,7 @@ def dynamicdet(
     export_with_progress(DYNAMICDET, checkpoint, target, options, DYNAMICDET_STAGES)
     if writing.check:
         _check(target, [checkpoint], config, ())
-    _show(target, f"predict {target} IMAGE_OR_FOLDER")
+    _show(target, f"predict {shlex.quote(str(target))} IMAGE_OR_FOLDER")
 
 
 def export_with_progress(
@@ -173,13 +173,13 @@ def _check(
     if find_spec("onnxruntime") is None:
         stderr.print(
             "not checked: ONNX Runtime is not installed; "
-            r'pip install "dyninfer\[cpu]", then dyninfer verify'
+            'pip install "dyninfer[cpu]", then dyninfer verify'
         )
         return
     conclude(bundle, run_verification(bundle, sources, config, photos, random_tensors=2))
 
 
 def _show(target: Path, next_command: str) -> None:
-    stdout.print(f"wrote [bold]{escape(str(target))}[/bold]")
+    stdout.print(styled("wrote ", (str(target), "bold")))
     print_bundle(target)
-    stdout.print(escape(f"next: dyninfer {next_command}"))
+    stdout.print(f"next: dyninfer {next_command}")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from dyninfer.benchmarks.report.table import column, make_table, print_table
+from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.folder import SUFFIX, Bundle
 from dyninfer.bundle.writing import check_target
-from dyninfer.cli.common import expand_sources, progress_bar, stdout, warn
+from dyninfer.cli.common import expand_sources, print_json, progress_bar, stdout, warn
 from dyninfer.cli.options import (
     BundleArgument,
     DeviceOption,
@@ -98,18 +98,18 @@ def fit_router(
     check_target(target, overwrite=overwrite)
     fit = _run(bundle, asked)
     if json_output:
-        stdout.print_json(data={**fit.record, "bundle": str(target)})
+        print_json({**fit.record, "bundle": str(target)})
     else:
         print_comparison(fit)
     refuse_useless(fit)
     routers = [entry.router for entry in fit.exits]
     write_routed(Bundle.open(bundle), target, routers, fit.record, overwrite=overwrite)
     if not json_output:
-        stdout.print(f"wrote [bold]{escape(str(target))}[/bold]")
+        stdout.print(styled("wrote ", (str(target), "bold")))
         name = shlex.quote(str(target))
+        stdout.print(f"next: dyninfer calibrate {name} --images OTHERS [--annotations COCO.json]")
         stdout.print(
-            escape(f"next: dyninfer calibrate {name} --images OTHERS [--annotations COCO.json]")
-            + "\n      (pictures that the router was not fitted on, like those to be run later)"
+            "      (pictures that the router was not fitted on, like those to be run later)"
         )
 
 

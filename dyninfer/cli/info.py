@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
+from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.builds.search import list_builds
 from dyninfer.builds.spec import source_hashes
 from dyninfer.bundle.calibration import Calibration
@@ -18,7 +19,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Source, TensorSpec
 from dyninfer.cli.bom import bill_of_materials
 from dyninfer.cli.build import builds_table
-from dyninfer.cli.common import readable, stdout, warn
+from dyninfer.cli.common import print_json, readable, stdout, warn
 from dyninfer.cli.options import BundleArgument, JsonOption
 from dyninfer.errors import BundleError
 from dyninfer.results.tasks import Options
@@ -62,7 +63,7 @@ def info(bundle: BundleArgument, json_output: JsonOption = False, bom: BomOption
             for path, build in list_builds(opened)[0].items()
         ],
     }
-    stdout.print_json(data=document)
+    print_json(document)
 
 
 def print_bill_of_materials(path: Path) -> None:
@@ -73,7 +74,7 @@ def print_bill_of_materials(path: Path) -> None:
         warn(unusable)
     if calibration is not None and not _calibration_fits(opened, calibration):
         calibration = None
-    stdout.print_json(data=bill_of_materials(opened, calibration))
+    print_json(bill_of_materials(opened, calibration))
 
 
 def print_bundle(path: Path) -> None:
@@ -83,20 +84,23 @@ def print_bundle(path: Path) -> None:
     names = manifest.class_names
     shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     stdout.print(
-        f"[bold]{escape(manifest.name)}[/bold]  {escape(manifest.family)}, {manifest.task.value}, "
-        f"{manifest.route.kind} route ({', '.join(manifest.way_names)}), "
-        f"{len(names)} classes ({escape(shown)})"
+        styled(
+            (manifest.name, "bold"),
+            f"  {manifest.family}, {manifest.task.value}, "
+            f"{manifest.route.kind} route ({', '.join(manifest.way_names)}), "
+            f"{len(names)} classes ({shown})",
+        )
     )
     for name, spec in manifest.image_inputs.items():
         stdout.print(
-            f"input {escape(name)}: {spec.height}x{spec.width} (HxW), {spec.resize.value}, "
+            f"input {name}: {spec.height}x{spec.width} (HxW), {spec.resize.value}, "
             f"{spec.color_order.value}",
         )
     print_table(_stage_table(bundle), stdout)
     for index, name in enumerate(manifest.way_names):
         stages = " + ".join(manifest.stages_to(index))
         macs = readable(manifest.macs_to(index))
-        stdout.print(f"{name}: {escape(stages)}; an image that takes it costs {macs} MACs")
+        stdout.print(f"{name}: {stages}; an image that takes it costs {macs} MACs")
     stdout.print(
         f"answers by default: {_options(manifest.use_options)}; "
         f"where they are scored: {_options(manifest.evaluation_options)}"
@@ -144,25 +148,27 @@ def _names(specs: Sequence[TensorSpec]) -> str:
 
 def _source_line(source: Source) -> str:
     return (
-        f"weights from {escape(source.file_name)} (SHA-256 {source.sha256[:12]}...), "
-        f"licence {escape(source.licence or 'not recorded')}"
+        f"weights from {source.file_name} (SHA-256 {source.sha256[:12]}...), "
+        f"licence {source.licence or 'not recorded'}"
     )
 
 
-def _parity_line(bundle: Bundle) -> str:
+def _parity_line(bundle: Bundle) -> Text | str:
     parity = bundle.parity()
     if parity is None:
         return "not verified yet: dyninfer verify compares it with its source"
     current = {name: stage.sha256 for name, stage in bundle.manifest.stages.items()}
     if parity.get("stages_sha256") != current:
-        return "[yellow]verified before its stages changed; run dyninfer verify again[/yellow]"
+        return styled(("verified before its stages changed; run dyninfer verify again", "yellow"))
     boxes = [check["max_abs"] for check in parity["checks"] if check["tensor"] == "boxes_xyxy"]
     within = f"boxes within {max(boxes):.1e} pixels, " if boxes else ""  # a classifier has none
-    verdict = "[green]passed[/green]" if parity["passed"] else "[red]failed[/red]"
+    verdict = ("passed", "green") if parity["passed"] else ("failed", "red")
     flips = f"{parity['flips']} of {parity['decisions']} decisions flip"
-    return (
-        f"verification {verdict} on {parity['backend']} ({parity['device']}): "
-        f"{within}{flips if parity['decisions'] else 'no router compared'}"
+    return styled(
+        "verification ",
+        verdict,
+        f" on {parity['backend']} ({parity['device']}): "
+        f"{within}{flips if parity['decisions'] else 'no router compared'}",
     )
 
 
@@ -183,10 +189,10 @@ def _calibration_of(bundle: Bundle) -> tuple[Calibration | None, str]:
         return None, str(error)
 
 
-def _calibration_line(bundle: Bundle) -> str:
+def _calibration_line(bundle: Bundle) -> Text | str:
     manifest, (calibration, unusable) = bundle.manifest, _calibration_of(bundle)
     if unusable:
-        return f"[yellow]{escape(unusable)}[/yellow]"
+        return styled((unusable, "yellow"))
     if calibration is None:
         if len(manifest.ways) > 1 and not manifest.routed:
             return "no router yet: dyninfer fit-router trains one"
@@ -194,7 +200,9 @@ def _calibration_line(bundle: Bundle) -> str:
             "not calibrated yet: dyninfer calibrate measures ways and thresholds on your pictures"
         )
     if not _calibration_fits(bundle, calibration):
-        return "[yellow]calibrated before its stages changed; run dyninfer calibrate again[/yellow]"
+        return styled(
+            ("calibrated before its stages changed; run dyninfer calibrate again", "yellow")
+        )
     engine, last = calibration.engine, calibration.ways[-1]
     first = (calibration.rows or calibration.ways)[0]
     labels = "without labels"
@@ -205,6 +213,5 @@ def _calibration_line(bundle: Bundle) -> str:
     return (
         f"calibrated on {calibration.images.count} pictures ({labels}{certified}), "
         f"{first.mean_ms:.2f} to {last.mean_ms:.2f} ms, "
-        f"{escape(engine.backend)} {escape(engine.backend_version)} ({escape(engine.provider)}), "
-        f"{escape(engine.device_name)}"
+        f"{engine.backend} {engine.backend_version} ({engine.provider}), {engine.device_name}"
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from dyninfer.benchmarks.report.table import print_table
+from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.cli.common import expand_sources, progress_bar, read_speed, stdout, warn
 from dyninfer.cli.options import (
@@ -160,9 +160,12 @@ def _finish(detector: Detector, writer: ResultWriter, json_output: bool) -> None
     if writer.results and not json_output:
         print_table(summary_table(detector, writer.results), stdout)
         stdout.print(
-            f"{sum(map(len, writer.results))} {detector.manifest.task.kind.units} in "
-            f"{len(writer.results)} pictures; "
-            f"results in [bold]{escape(str(writer.folder))}[/bold] ({JSON_LINES})"
+            styled(
+                f"{sum(map(len, writer.results))} {detector.manifest.task.kind.units} in "
+                f"{len(writer.results)} pictures; results in ",
+                (str(writer.folder), "bold"),
+                f" ({JSON_LINES})",
+            )
         )
     if len(writer.failures) == 1:
         raise writer.failures[0]

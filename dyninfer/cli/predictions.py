@@ -10,10 +10,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import typer
 
 from dyninfer.benchmarks.report.table import Table, column, make_table
-from dyninfer.cli.common import warn
+from dyninfer.cli.common import print_document, warn
 from dyninfer.errors import InputError
 from dyninfer.images.pictures import annotate
 from dyninfer.results.answers import Answer
@@ -73,7 +72,7 @@ class ResultWriter:
             reason = f"results cannot be written to {self.folder}: {error.strerror}"
             raise InputError(f"{reason}; {self._so_far(path)}") from None
         if self._echo:
-            typer.echo(line)
+            print_document(line)
         self.results.append(result)
 
     def _append(self, line: str) -> None:

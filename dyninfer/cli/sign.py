@@ -38,4 +38,4 @@ def sign(
     for error in broken:
         warn(error)
     also = f" and of {len(checked)} builds" if checked else ""
-    stdout.print(f"wrote {SIGNATURE_FILE} of {bundle}{also}", markup=False)
+    stdout.print(f"wrote {SIGNATURE_FILE} of {bundle}{also}")

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from dyninfer.benchmarks.report.table import column, make_table, print_table
+from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.folder import PARITY_FILE, Bundle
 from dyninfer.cli.common import (
     built_in_photos,
     check_output_file,
     expand_sources,
+    print_json,
     progress_bar,
     stdout,
 )
@@ -69,7 +70,7 @@ def verify(
         bundle, source or (), config, photos, random_tensors, device=device, provider=provider
     )
     if json_output:
-        stdout.print_json(data=Bundle.read(bundle).parity())
+        print_json(Bundle.read(bundle).parity())
     else:
         _print_table(parity)
     conclude(bundle, parity, tell=not json_output)
@@ -118,10 +119,13 @@ def conclude(bundle: Path, parity: Parity, *, tell: bool = True) -> None:
         VerificationError: something is beyond its tolerance; the message names it.
     """
     if tell:
-        verdict = "[green]passed[/green]" if parity.passed else "[red]failed[/red]"
         stdout.print(
-            f"verification {verdict}: {parity.photos} photos and {parity.random_tensors} random "
-            f"tensors on {parity.backend} ({parity.device}); {'; '.join(_decisions(parity))}"
+            styled(
+                "verification ",
+                ("passed", "green") if parity.passed else ("failed", "red"),
+                f": {parity.photos} photos and {parity.random_tensors} random tensors "
+                f"on {parity.backend} ({parity.device}); {'; '.join(_decisions(parity))}",
+            )
         )
     failed = [f"{check.where} {check.tensor}" for check in parity.checks if not check.passed]
     if failed:
@@ -158,8 +162,8 @@ def _decisions(parity: Parity) -> list[str]:
         if len(parity.decisions) > 1:
             each = (f"{n} {f.flips} of {f.decisions}" for n, f in parity.decisions.items())
             line += f" ({', '.join(each)})"
-        parts.append(escape(line))
+        parts.append(line)
     if parity.not_compared:
         lacking = ", ".join(parity.not_compared)
-        parts.append(escape(f"not compared, as the source lacks it: {lacking}"))
+        parts.append(f"not compared, as the source lacks it: {lacking}")
     return parts or ["no router, so no route decisions"]

@@ -21,6 +21,7 @@ from dyninfer.monitoring.drift import (
 )
 from dyninfer.monitoring.expected import Outlook
 from dyninfer.monitoring.report import Alarm, AlarmKind, MonitorSettings
+from dyninfer.plain_text import plain
 from dyninfer.types import Float64Array
 
 logger = logging.getLogger("dyninfer.monitor")
@@ -78,7 +79,7 @@ class AlarmBoard:
 def deliver(alarms: Iterable[Alarm], on_alarm: Callable[[Alarm], object] | None) -> None:
     """Log alarms and hand them to the application; what its callback raises is logged only."""
     for alarm in alarms:
-        logger.warning("%s", alarm.message)
+        logger.warning("%s", plain(alarm.message))
         if on_alarm is None:
             continue
         try:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from dyninfer.errors import BrokenOutputError, DeadlineError
+from dyninfer.plain_text import plain
 from dyninfer.runtime.stage_runner import Failure
 
 logger = logging.getLogger("dyninfer")
@@ -57,7 +58,9 @@ class FailureLog:
             before = getattr(self.counts, kind)
             self.counts = replace(self.counts, **{kind: before + images})
         if not before:
-            logger.warning("%s (counted in failure_counts.%s, not reported again)", what, kind)
+            logger.warning(
+                "%s (counted in failure_counts.%s, not reported again)", plain(what), kind
+            )
 
     def degraded(self, failures: Sequence[Failure]) -> Collection[int]:
         """Count what made images leave early; returns their rows."""

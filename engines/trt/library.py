@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from dyninfer.engines.trt.api import Module
 from dyninfer.errors import BackendUnavailable
+from dyninfer.plain_text import plain
 
 logger = logging.getLogger("dyninfer.tensorrt")
 
@@ -161,6 +162,6 @@ def make_logger(library: Library) -> tuple[Any, LogCollector]:
                 collector.errors.append(" ".join(msg.split()))
             elif severity != base.WARNING:
                 return
-            logger.debug("%s", msg)
+            logger.debug("%s", plain(msg))
 
     return Logger(), collector

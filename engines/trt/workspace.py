@@ -19,6 +19,7 @@ from dyninfer.engines.trt.clock import DeviceClock
 from dyninfer.engines.trt.cuda import Cuda
 from dyninfer.engines.trt.memory import Arena, Block, DevicePlace, Pool, TrtTensor, row_runs
 from dyninfer.errors import EngineRunError
+from dyninfer.plain_text import one_line
 from dyninfer.spans import COPY, GATHER, DeviceSpan
 from dyninfer.types import Int64Array
 
@@ -197,7 +198,7 @@ class TrtWorkspace:
             with self.cuda.active():
                 self._close()
         except EngineRunError as error:
-            logger.warning("a GPU workspace could not be freed: %s", error)
+            logger.warning("a GPU workspace could not be freed: %s", one_line(str(error)))
 
     def _close(self) -> None:
         self.cuda.synchronize(self.stream)

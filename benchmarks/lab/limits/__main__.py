@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dyninfer.benchmarks.lab.limits import (
     batching,
@@ -32,6 +31,7 @@ from dyninfer.benchmarks.lab.limits.record import (
 )
 from dyninfer.benchmarks.lab.random_models import export_random
 from dyninfer.benchmarks.machine import MachineRecorder, describe_machine
+from dyninfer.benchmarks.report.terminal import Terminal
 from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.errors import DyninferError, EngineRunError, InputError
 
@@ -88,17 +88,17 @@ def main(
 
     Example: python -m dyninfer.benchmarks.lab.limits -o benchmarks/results/limits-cpu.json
     """
-    console = Console()
+    terminal = Terminal()
     try:
         if show is not None:
             typer.echo(limits_markdown(read_limits(show)))
             return
         groups = check_groups(only)
-        record = _measure(groups, rounds, image_size, width_divisor, console)
+        record = _measure(groups, rounds, image_size, width_divisor, terminal)
     except DyninferError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
-    print_limits(record, console)
+    print_limits(record, terminal)
     if output is not None:
         write_limits(record, output)
     if record.failures or not all(result.holds for result in record.results):
@@ -110,16 +110,16 @@ def _measure(
     rounds: int | None,
     image_size: int,
     width_divisor: int,
-    console: Console,
+    terminal: Terminal,
 ) -> LimitsRecord:
     machine = describe_machine()
     results: list[LimitResult] = []
     failures: dict[str, str] = {}
     with scratch_folder() as folder, MachineRecorder() as recorder:
-        console.print(f"exporting {VARIANT} with random weights ...")
+        terminal.print(f"exporting {VARIANT} with random weights ...")
         bundle = export_random(VARIANT, image_size, width_divisor, folder)
         for group in groups:
-            console.print(f"{group}: {GROUPS[group].what} ...")
+            terminal.print(f"{group}: {GROUPS[group].what} ...")
             try:
                 results += measure_apart(group, bundle, rounds)
             except DyninferError as error:  # what else is measured is worth keeping

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
-from rich.text import Text
 
 from dyninfer.benchmarks.machine import Machine, MachineLog, load_average
 from dyninfer.benchmarks.report.documents import table_text
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
+from dyninfer.benchmarks.report.terminal import Terminal
 from dyninfer.bundle.documents import first_problem
 from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import RatioEstimate
+from dyninfer.plain_text import plain
 
 SCHEMA_VERSION = 1
 MODULE = "dyninfer.benchmarks.lab.limits"
@@ -145,15 +145,15 @@ def _notes(record: LimitsRecord) -> list[tuple[str, str]]:
     ]
 
 
-def print_limits(record: LimitsRecord, console: Console) -> None:
+def print_limits(record: LimitsRecord, terminal: Terminal) -> None:
     """Show a record in a terminal."""
-    print_table(limits_table(record), console)
+    print_table(limits_table(record), terminal)
     for name, note in _notes(record):
-        console.print(Text(name + note), soft_wrap=True)
+        terminal.print(name + note)
 
 
 def limits_markdown(record: LimitsRecord) -> str:
     """A record as a Markdown table, with its notes as a list."""
     table = limits_table(record)
-    notes = "\n".join(f"- `{name}`{note}" for name, note in _notes(record))
+    notes = "\n".join(plain(f"- `{name}`{note}") for name, note in _notes(record))
     return f"**{table.title}**\n\n{table_text(table)}\n\n{notes}"
