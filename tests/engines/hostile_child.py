@@ -129,7 +129,9 @@ class Reference:
             return dict(zip(names, session.run(names, inputs), strict=True))
         rows = range(len(next(iter(inputs.values()))))
         made = [session.run(names, {n: a[r : r + 1] for n, a in inputs.items()}) for r in rows]
-        return {n: np.concatenate(p) for n, *p in zip(names, *made, strict=True)}
+        # a scalar fits where a row of one value is expected
+        rows_of_each = zip(names, *made, strict=True)
+        return {n: np.concatenate([np.atleast_1d(a) for a in p]) for n, *p in rows_of_each}
 
     def answers(self, images: np.ndarray, policy: Any) -> list[dict[str, np.ndarray]]:
         tensors = {"images": images}
