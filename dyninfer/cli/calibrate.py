@@ -52,7 +52,7 @@ from dyninfer.runtime.opening import load
 SHOWN_EVERY = 10  # percentiles
 DEFAULT_TIME_IMAGES = 100
 TimeImagesOption = Annotated[
-    int, typer.Option("--time-images", min=1, help="Time at most so many pictures.")
+    int, typer.Option("--time-images", min=1, help="Largest number of pictures that are timed.")
 ]
 
 

@@ -57,7 +57,10 @@ class FitRequest:
         int, typer.Option(min=0, max=200, help="Further views of every picture.")
     ] = 12
     folds: Annotated[int, typer.Option(min=2, max=20, help="Parts of the cross-validation.")] = 5
-    seeds: Annotated[int, typer.Option(min=2, max=200, help="Repetitions of it, split anew.")] = 20
+    seeds: Annotated[
+        int,
+        typer.Option(min=2, max=200, help="Repetitions of the cross-validation, each split anew."),
+    ] = 20
     device: DeviceOption = "cpu"
     provider: ProviderOption = None
 

@@ -41,13 +41,15 @@ class RouteOptions:
     speed: SpeedOption = None
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", "-t", min=0.0, help="Images of less easiness go on."),
+        typer.Option(
+            "--threshold", "-t", min=0.0, help="Images below this easiness go on to the next exit."
+        ),
     ] = None
     always_easy: Annotated[
-        bool, typer.Option("--always-easy", help="Leave at the first exit, whatever the router.")
+        bool, typer.Option("--always-easy", help="Always leave at the first exit.")
     ] = False
     always_hard: Annotated[
-        bool, typer.Option("--always-hard", help="Run to the last exit, whatever the router.")
+        bool, typer.Option("--always-hard", help="Always run to the last exit.")
     ] = False
 
     def policy(self) -> Policy | Goal | None:
@@ -71,11 +73,19 @@ class DetectionOptions:
 
     confidence: Annotated[
         float | None,
-        typer.Option("--confidence", "-c", min=0.0, max=1.0, help="Least; else the bundle's own."),
+        typer.Option(
+            "--confidence",
+            "-c",
+            min=0.0,
+            max=1.0,
+            help="Minimum confidence; the bundle's own if absent.",
+        ),
     ] = None
     iou: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Overlap that suppresses a box; likewise."),
+        typer.Option(
+            min=0.0, max=1.0, help="Overlap (IoU) above which a box is suppressed; likewise."
+        ),
     ] = None
 
     def options(self, manifest: Manifest) -> Options:
@@ -101,7 +111,9 @@ def predict(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for the results; a new predictions-N."),
+        typer.Option(
+            "--output", "-o", help="Folder for the results; a new one, predictions-N, if absent."
+        ),
     ] = None,
     *,
     route: RouteOptions,

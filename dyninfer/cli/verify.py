@@ -50,7 +50,7 @@ def verify(
         typer.Option("--images", "-i", help="Pictures or folders; the built-in photos if absent."),
     ] = None,
     random_tensors: Annotated[
-        int, typer.Option("--random", min=0, help="So many tensors of noise beside the pictures.")
+        int, typer.Option("--random", min=0, help="Number of noise tensors beside the pictures.")
     ] = 4,
     device: DeviceOption = "cpu",
     provider: ProviderOption = None,
