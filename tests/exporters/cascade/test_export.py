@@ -246,9 +246,14 @@ def test_a_stage_that_does_not_describe_its_detector_cannot_be_verified(pair, tm
     export_cascade(pair, target)
     path = target / "onnx" / "first.onnx"
     model = onnx.load(str(path))
+
+    def described(manifest) -> None:
+        manifest["stages"]["first"]["sha256"] = file_sha256(path)
+
     for text, part in (('{"decode": "magic"}', "wrongly"), (None, "does not say")):
         onnx.helper.set_model_props(model, {} if text is None else {"dyninfer_detector": text})
         path.write_bytes(model.SerializeToString())
+        support.reseal(target, described)
         bundle = Bundle.read(target)
         with support.refuses(BundleError, "first", part):
             source_stages(bundle, [source.path for source in pair])
