@@ -10,7 +10,9 @@ STUBS := tensorrt-stubs==10.13.0.35.1
 # Test files are dealt out to processes, each of which takes about 1 GB.
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-fast test-gpu check lint types format clean
+SECONDS ?= 600
+
+.PHONY: help demo test test-fast test-gpu fuzz soak check lint types format clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -33,6 +35,12 @@ test-fast: $(READY)  ## Run the tests that take less than ten seconds each
 
 test-gpu: $(READY)  ## Run everything that needs an NVIDIA GPU and write gpu-report.json
 	DYNINFER_GPU_REPORT=gpu-report.json $(BIN)/python -m pytest -m gpu tests/gpu
+
+fuzz: $(READY)  ## Feed made-up files and command lines for SECONDS; what is found is in fuzz-findings/
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $$(date +%s)
+
+soak: $(READY)  ## Threads, forks, signals and failing engines at once for SECONDS; tells what grows
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $$(date +%s)
 
 lint: $(READY)  ## Style, imports, docstrings, formatting
 	$(BIN)/ruff check .

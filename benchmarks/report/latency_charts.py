@@ -31,6 +31,7 @@ _SHARES = (
     (0.9999, "99.99 %"),
 )
 _LINES = 4  # styles of the style sheet
+_LOG_RANGE = 1e12  # more decades cannot be read, and some quotients would not be numbers
 _DOT_UP_TO = 12
 _MODEL_HEIGHTS = {svg.WIDE: 360, svg.NARROW: 330}
 _LOG_FROM = 8
@@ -84,7 +85,7 @@ def _panel(results: Sequence[ScenarioResult], number_on_page: int) -> svg.Elemen
     times = [[t for round_ms in result.rounds_ms for t in round_ms] for result in results]
     low, high = min(map(min, times)), max(map(max, times))
     tail = max(max(t) / float(np.median(t)) for t in times)
-    log = (tail > LONG_TAIL or high > 10 * low) and low > 0
+    log = (tail > LONG_TAIL or high > 10 * low) and high < _LOG_RANGE * low
     legend = 20 * len(results)
     frame = svg.Frame(PANEL, 204 + legend, left=56, right=18, top=14 + legend, bottom=46)
     x = Scale(*padded((low, high), log=log), frame.left, frame.x_end, log)

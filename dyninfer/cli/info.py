@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -160,6 +160,13 @@ def _parity_line(bundle: Bundle) -> Text | str:
     current = {name: stage.sha256 for name, stage in bundle.manifest.stages.items()}
     if parity.get("stages_sha256") != current:
         return styled(("verified before its stages changed; run dyninfer verify again", "yellow"))
+    try:
+        return _verdict(parity)
+    except (AttributeError, KeyError, TypeError, ValueError):  # sealed, and yet not by verify
+        return styled(("parity.json is not what dyninfer verify writes; run it again", "yellow"))
+
+
+def _verdict(parity: Mapping[str, Any]) -> Text:
     boxes = [check["max_abs"] for check in parity["checks"] if check["tensor"] == "boxes_xyxy"]
     within = f"boxes within {max(boxes):.1e} pixels, " if boxes else ""  # a classifier has none
     verdict = ("passed", "green") if parity["passed"] else ("failed", "red")

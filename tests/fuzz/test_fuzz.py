@@ -1,0 +1,73 @@
+"""A minute of fuzzing with a fixed seed, everything that fuzzing found before, and the harness."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.campaign import Tally, run_cases
+from tests.fuzz.target import KINDS
+from tests.fuzz.worker import GIB, Limits
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
+CORPUS = Path(__file__).parent / "corpus"
+SEED = 11
+PATIENT = Limits(seconds=90)  # the machine may be busy with other tests
+COUNTS = {
+    "bundle": 100,
+    "calibration": 250,
+    "record": 40,
+    "checkpoint": 400,
+    "onnx": 2,
+    "picture": 500,
+    "command line": 15,
+}
+
+
+def told(tally: Tally) -> str:
+    return "\n".join(f"{f.cause}, input {f.case}: {f.detail}" for f in tally.findings.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_made_input_gets_past_the_project(kind: str) -> None:
+    tally = Tally(kind)
+    assert run_cases(tally, SEED, range(COUNTS[kind]), limits=PATIENT) == COUNTS[kind]
+    assert not tally.findings, told(tally)
+    assert tally.outcomes["refused"]
+    assert tally.outcomes["accepted"] or COUNTS[kind] < 10
+
+
+@pytest.mark.parametrize("kind", sorted(folder.name for folder in CORPUS.iterdir()))
+def test_what_was_found_once_is_not_found_again(kind: str) -> None:
+    kept = sorted((CORPUS / kind).iterdir())
+    tally = Tally(kind.replace("-", " "))
+    run_cases(tally, SEED, kept, limits=PATIENT)
+    assert not tally.findings, told(tally)
+
+
+def test_the_harness_finds_what_is_planted(tmp_path, monkeypatch) -> None:
+    """Whatever an input does, those after it are fed, and each is counted as what it was."""
+    acts = ["nothing", "crash", "refuse", "raise", "hang", "nothing", "memory", "exit", "refuse"]
+    cases = [tmp_path / f"{number}" for number in range(len(acts))]
+    for case, act in zip(cases, acts, strict=True):
+        case.mkdir()
+        (case / "act").write_text(act)
+    monkeypatch.setitem(KINDS, "planted", "tests.fuzz.planted.Planted")
+    tally, limits = Tally("planted"), Limits(seconds=6, memory=GIB // 2)
+    assert run_cases(tally, 0, cases, tmp_path / "kept", limits=limits) == len(acts)
+    assert tally.outcomes == {
+        **{"accepted": 2, "refused": 2, "crash": 1, "hang": 1, "memory": 1},
+        **{"KeyError": 1, "SystemExit": 1},
+    }
+    assert str(tally) == (
+        "planted 2 refused, 2 accepted, 1 crashes, 1 KeyError, 1 SystemExit, 1 hang, 1 memory"
+    )
+    crash = next(f for f in tally.findings.values() if f.outcome == "crash")
+    assert "Segmentation fault" in crash.detail
+    assert "string_at" in crash.detail
+    kept = {place.name for place in (tmp_path / "kept").iterdir()}
+    assert kept == {f"planted-0-{number}" for number in (1, 3, 4, 6, 7)}
+    assert (tmp_path / "kept" / "planted-0-1" / "input" / "act").read_text() == "crash"
