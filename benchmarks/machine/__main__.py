@@ -51,9 +51,9 @@ def main(
     terminal.print()
     print_table(readings_table(log), terminal)
     print_table(_missing_table({**machine.missing, **log.missing}), terminal)
-    terminal.print(f"energy: {energy}")
+    terminal.print(f"energy: {energy}", soft_wrap=False)
     for doubt in doubts:
-        terminal.print(f"warning: {doubt}")
+        terminal.print(f"warning: {doubt}", soft_wrap=False)
 
 
 def _missing_table(missing: dict[str, str]) -> Table:

@@ -184,6 +184,18 @@ class _Walk(Generic[T]):
             except EngineRunError as error:
                 self._retreat(leaving.crowd, leaving.where, error)
 
+    def _keep_outputs(self, way: int) -> None:
+        """Copy the outputs of images that took a way: its head is about to write over them."""
+        for leaving in self._leaving:
+            if leaving.way == way:
+                arrays = {name: np.array(read.numpy()) for name, read in leaving.reads.items()}
+                leaving.reads = {name: OnHost(array) for name, array in arrays.items()}
+        groups = self._result.groups
+        for place, group in enumerate(groups):
+            if group.way == way:
+                kept = {name: np.array(array) for name, array in group.outputs.items()}
+                groups[place] = group._replace(outputs=kept)
+
     def _leave_again(
         self, group: Group, places: Sequence[int], error: EngineRunError
     ) -> Sequence[Group]:
@@ -258,10 +270,7 @@ class _Walk(Generic[T]):
         end, origin, places = crowd.retreat
         if where is not None:
             places = where if places is None else places[where]
-        for leaving in self._leaving:  # its head is about to write over their outputs
-            if leaving.way == end.way:
-                arrays = {name: np.array(read.numpy()) for name, read in leaving.reads.items()}
-                leaving.reads = {name: OnHost(array) for name, array in arrays.items()}
+        self._keep_outputs(end.way)
         rows = origin.numbers if places is None else origin.rows[places].tolist()
         self._result.failures.append(Failure(error, rows))
         self._leave_or_retreat(end, origin, places, None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import dyninfer
@@ -348,6 +348,7 @@ STAGES = [f"{kind}_{k}" for k in range(3) for kind in ("body", "head", "router")
     st.booleans(),
     st.booleans(),
 )
+@example([(0.2, 0.2), (0.2, 0.8)], frozenset({"head_2"}), True, False)  # the other has arrived
 def test_images_leave_by_the_last_exit_that_works(signals, broken, late, speculative) -> None:
     runner = Failing(numbered([list(row) for row in signals]), broken, late)
     known = [way_of(row[:2], broken) for row in runner.images]

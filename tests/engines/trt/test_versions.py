@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import dyninfer.engines.ort as ort_files
 from dyninfer.bundle.manifest import Precision, Stage, TensorSpec
 from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine, check_options
 from dyninfer.engines.trt.library import Flavour, Library
@@ -135,6 +136,10 @@ def tensorrt_11() -> tuple[Any, Library]:
     return fake_library("11.4.1", flags=flags, builder_flags="VERSION_COMPATIBLE")
 
 
+GATHERING = Path(ort_files.__file__).with_name("gather_rows_float32.onnx")
+"""Any ONNX file: the stand-in does not look at it, but the builder wants one."""
+
+
 def source(precision: Precision = Precision.FP32, rows_per_run: int | None = None) -> StageFile:
     spec = TensorSpec(name="images", dtype="float32", shape=("batch", 3, 8, 8))
     stage = Stage(
@@ -146,7 +151,7 @@ def source(precision: Precision = Precision.FP32, rows_per_run: int | None = Non
         macs=0,
         rows_per_run=rows_per_run,  # type: ignore[arg-type]  # 1 or None
     )
-    return StageFile("body", stage, precision, Path("body.onnx"))
+    return StageFile("body", stage, precision, GATHERING)
 
 
 @pytest.mark.parametrize(
