@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -15,7 +16,7 @@ from dyninfer.types import Float32Array, Int64Array
 _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
 
-class Answer:
+class Answer(ABC):
     """What the results of all tasks have in common; everything found is in order, best first.
 
     Attributes:
@@ -40,9 +41,9 @@ class Answer:
     def __len__(self) -> int:
         return len(self.class_names)
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON."""
-        raise NotImplementedError
 
     def _document(self, name: str, found: list[dict[str, Any]]) -> dict[str, Any]:
         """Plain Python values, with what was found under a task's own name."""
