@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dyninfer.builds.builder import choose_build
 from dyninfer.bundle.folder import Bundle, StageChecks
@@ -78,15 +78,7 @@ def load(
         BackendUnavailable: backend, device or provider is not there.
         EngineBuildError: no build fits, and none may or can be made here.
     """
-    if not isinstance(max_batch, int) or max_batch < 1:
-        raise InputError(f"max_batch is {max_batch!r}, expected a whole number from 1 up")
-    if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"a bundle is {type(path).__name__}, expected the path of a folder")
-    if on_failure not in ("raise", "degrade"):
-        raise InputError(f"on_failure is {on_failure!r}, expected 'raise' or 'degrade'")
-    if deadline_ms is not None:
-        check_deadline(deadline_ms)
-    check_max_pixels(max_pixels)
+    _check_arguments(path, max_batch, on_failure, deadline_ms, max_pixels)
     bundle = Bundle.read(Path(os.fspath(path)))
     key = None if trusted_key is None else Path(os.fspath(trusted_key))
     if key is not None:
@@ -121,3 +113,17 @@ def load(
             session.close()
             raise
     return Detector(bundle, session, max_batch, chosen, deadline_ms, max_pixels)
+
+
+def _check_arguments(
+    path: Any, max_batch: Any, on_failure: Any, deadline_ms: Any, max_pixels: Any
+) -> None:
+    if not isinstance(max_batch, int) or max_batch < 1:
+        raise InputError(f"max_batch is {max_batch!r}, expected a whole number from 1 up")
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"a bundle is {type(path).__name__}, expected the path of a folder")
+    if on_failure not in ("raise", "degrade"):
+        raise InputError(f"on_failure is {on_failure!r}, expected 'raise' or 'degrade'")
+    if deadline_ms is not None:
+        check_deadline(deadline_ms)
+    check_max_pixels(max_pixels)
