@@ -14,7 +14,7 @@ import numpy as np
 from dyninfer.benchmarks.report.table import Table, column, make_table
 from dyninfer.cli.common import print_document, warn
 from dyninfer.errors import InputError
-from dyninfer.images.pictures import annotate
+from dyninfer.images.drawing import annotate
 from dyninfer.results.answers import Answer
 from dyninfer.routing.goals import describe_setting
 from dyninfer.runtime.detector import Detector

@@ -1,8 +1,7 @@
-"""Pictures: read, or checked where an array is said to be one, and drawn on."""
+"""Pictures: read, or checked where an array is said to be one."""
 
 from __future__ import annotations
 
-import colorsys
 import os
 import time
 from pathlib import Path
@@ -16,7 +15,6 @@ from dyninfer.errors import InputError
 from dyninfer.files import check_regular, read_file
 from dyninfer.foreign_errors import let_through
 from dyninfer.images.headers import picture_size
-from dyninfer.results.answers import Answer, Detections
 from dyninfer.types import ImageArray
 
 ImageLike = str | os.PathLike[str] | npt.NDArray[Any]
@@ -30,11 +28,6 @@ MAX_PIXELS = 100_000_000
 """Of a picture, unless the caller says otherwise: 300 MB once decoded."""
 _LARGEST_PIXEL = 16  # bytes in a file: four channels of 32 bits
 _HEADER_BYTES = 64 << 20  # and profiles, previews and the like
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_GOLDEN_RATIO = 0.618034
-EASY_BGR = (96, 160, 32)
-HARD_BGR = (40, 80, 220)
-MAX_CLASSES = 5
 
 
 class Picture(NamedTuple):
@@ -166,73 +159,3 @@ def take_numbered(
         return take_picture(image, max_pixels)
     except InputError as error:
         raise InputError(f"images[{index}] of {count}: {error}") from None
-
-
-def class_colour(class_id: int) -> tuple[int, int, int]:
-    """A BGR colour for a class; neighbouring ids are far apart in hue."""
-    red, green, blue = colorsys.hsv_to_rgb(class_id * _GOLDEN_RATIO % 1, 0.75, 0.95)
-    return round(blue * 255), round(green * 255), round(red * 255)
-
-
-def annotate(
-    image: ImageArray, answer: Answer, way_name: str | None = None, *, badge: bool = True
-) -> ImageArray:
-    """A copy of the picture (h, w, 3) with what was found, and a badge that tells the way.
-
-    Detections are boxes with labels; of other answers the best classes stand in the upper left
-    corner. Line widths and letters follow the picture's size.
-    """
-    canvas: ImageArray = image.copy()
-    scale = max(0.4, min(image.shape[:2]) / 900)
-    if isinstance(answer, Detections):
-        _draw_boxes(canvas, answer, scale)
-    else:
-        _draw_classes(canvas, answer, scale)
-    if badge:
-        _badge(canvas, answer, way_name or f"exit {answer.exit_index}", scale)
-    return canvas
-
-
-def _draw_classes(canvas: ImageArray, answer: Answer, scale: float) -> None:
-    rows = list(zip(answer.confidences, answer.class_ids, answer.class_names, strict=True))
-    bar = 0
-    for place, (confidence, class_id, name) in enumerate(rows[:MAX_CLASSES]):
-        colour = class_colour(int(class_id))
-        corner = (0, (place + 1) * bar)
-        bar = _label(canvas, f"{name} {confidence:.2f}", corner, colour, scale)
-
-
-def _draw_boxes(canvas: ImageArray, detections: Detections, scale: float) -> None:
-    width = max(1, round(2 * scale))
-    for box, confidence, class_id, name in reversed(list(detections.rows())):
-        colour = class_colour(int(class_id))
-        left, top, right, bottom = (round(float(value)) for value in box)
-        cv2.rectangle(canvas, (left, top), (right, bottom), colour, width)
-        _label(canvas, f"{name} {confidence:.2f}", (left, top), colour, scale)
-
-
-def _label(
-    canvas: ImageArray,
-    text: str,
-    corner: tuple[int, int],
-    colour: tuple[int, int, int],
-    scale: float,
-) -> int:
-    """Text on a filled bar above ``corner``, or below it at the upper edge; the bar's height."""
-    (width, height), baseline = cv2.getTextSize(text, _FONT, scale, 1)
-    pad = max(1, round(3 * scale))
-    bar = height + baseline + 2 * pad
-    left = max(0, min(corner[0], canvas.shape[1] - width - 2 * pad))
-    top = corner[1] - bar if corner[1] >= bar else corner[1]
-    cv2.rectangle(canvas, (left, top), (left + width + 2 * pad, top + bar), colour, cv2.FILLED)
-    dark = np.dot(colour, (0.114, 0.587, 0.299)) < 128
-    ink = (255, 255, 255) if dark else (0, 0, 0)
-    origin = (left + pad, top + pad + height)
-    cv2.putText(canvas, text, origin, _FONT, scale, ink, 1, cv2.LINE_AA)
-    return bar
-
-
-def _badge(canvas: ImageArray, answer: Answer, way_name: str, scale: float) -> None:
-    easiness = "" if answer.easiness is None else f", easiness {answer.easiness:.2f}"
-    colour = EASY_BGR if answer.exit_index == 0 else HARD_BGR
-    _label(canvas, f"{way_name}{easiness}", (0, canvas.shape[0]), colour, scale)

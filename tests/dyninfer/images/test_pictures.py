@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-from itertools import pairwise
-
 import cv2
 import numpy as np
 import pytest
 
 from dyninfer import InputError
-from dyninfer.images.pictures import annotate, check_image, class_colour, find_images, read_image
-from dyninfer.results.answers import Classification, Detections
+from dyninfer.images.pictures import check_image, find_images, read_image
 from tests import support
 
 
@@ -114,57 +111,3 @@ def test_pictures_of_a_folder_are_found_sorted(tmp_path) -> None:
         "b.JPG",
         "deep/c.webp",
     ]
-
-
-def detections(*boxes: tuple[float, float, float, float]) -> Detections:
-    return Detections(
-        boxes_xyxy=np.array(boxes, np.float32).reshape(-1, 4),
-        confidences=np.full(len(boxes), 0.9, np.float32),
-        class_ids=np.arange(len(boxes)),
-        class_names=tuple(f"thing {i}" for i in range(len(boxes))),
-        easiness=0.25,
-    )
-
-
-def test_nothing_found_draws_the_badge_alone() -> None:
-    picture = np.zeros((200, 300, 3), np.uint8)
-    drawn = annotate(picture, detections())
-    assert not picture.any()
-    assert drawn[150:].any()
-    assert not drawn[:150].any()
-    assert not annotate(picture, detections(), badge=False).any()
-
-
-def test_a_box_is_drawn_in_its_colour_where_it_is() -> None:
-    drawn = annotate(np.zeros((400, 400, 3), np.uint8), detections((100, 150, 300, 350)))
-    assert tuple(drawn[250, 100]) == class_colour(0)
-    assert tuple(drawn[350, 200]) == class_colour(0)
-    assert not drawn[200:300, 150:250].any()
-
-
-@pytest.mark.parametrize("size", [(1, 1), (8, 2000), (2000, 8), (1500, 1500)])
-def test_any_size_and_boxes_at_the_edges_can_be_drawn(size: tuple[int, int]) -> None:
-    height, width = size
-    picture = np.zeros((height, width, 3), np.uint8)
-    drawn = annotate(picture, detections((0, 0, width, height), (0, 0, 0, 0)))
-    assert drawn.shape == picture.shape
-
-
-def test_the_best_classes_stand_in_the_corner_and_the_way_below() -> None:
-    picture = np.full((400, 400, 3), 128, np.uint8)
-    names = tuple(f"thing {i}" for i in range(9))
-    answer = Classification(np.arange(9), np.linspace(0.9, 0.1, 9).astype(np.float32), names)
-    drawn = annotate(picture, answer, badge=False)
-    colours = {tuple(colour) for colour in drawn[:, 0].tolist()}
-    assert colours == {(128, 128, 128), *(class_colour(i) for i in range(5))}
-    assert (drawn[200:] == 128).all()
-    branch = annotate(picture, answer, "branch 0")
-    assert (branch[:200] == drawn[:200]).all()
-    assert (branch[350:] != annotate(picture, answer)[350:]).any()
-
-
-def test_neighbouring_classes_have_different_colours() -> None:
-    colours = [class_colour(i) for i in range(80)]
-    assert len(set(colours)) == 80
-    gaps = [np.abs(np.subtract(a, b)).max() for a, b in pairwise(colours)]
-    assert min(gaps) > 60
