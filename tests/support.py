@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import os
+import shutil
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -99,6 +100,12 @@ def photo_paths(count: int) -> list[Path]:
     if len(paths) < count:
         pytest.skip(f"no photos in {folder}; set DYNINFER_SHARED to the folder that holds them")
     return paths
+
+
+def copy_checkout(to: Path) -> None:
+    """Copy this checkout as a clone of it would be, with its links, without what was made in it."""
+    unwanted = (".git", ".venv", "*.egg-info", "__pycache__", ".*_cache", "build", "*.dyn", "runs")
+    shutil.copytree(ROOT, to, symlinks=True, ignore=shutil.ignore_patterns(*unwanted))
 
 
 def files_below(folder: Path) -> dict[str, str]:
