@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
-import time
+import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,10 +15,10 @@ import numpy.typing as npt
 from dyninfer.errors import InputError
 from dyninfer.files import check_regular, read_file
 from dyninfer.foreign_errors import let_through
+from dyninfer.images.formats import describe_unread, is_cut_off, read_format
 from dyninfer.images.headers import picture_size
 from dyninfer.types import ImageArray
 
-ImageLike = str | os.PathLike[str] | npt.NDArray[Any]
 PathOrImage = Path | ImageArray
 """A picture of the project's own: its file, or (h, w, 3) uint8 BGR."""
 SUFFIXES = frozenset(
@@ -30,58 +31,109 @@ _LARGEST_PIXEL = 16  # bytes in a file: four channels of 32 bits
 _HEADER_BYTES = 64 << 20  # and profiles, previews and the like
 
 
-class Picture(NamedTuple):
-    """(h, w, 3) uint8 BGR, and the milliseconds it took to decode; None where it came decoded."""
-
-    image: ImageArray
-    decode_ms: float | None = None
-
-
 def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> ImageArray:
-    """Decode a picture into (h, w, 3) uint8 BGR.
-
-    Grey, palette, alpha and 16-bit pictures are converted; the orientation tag is applied. What the
-    file announces is looked at before it is decoded: small files may hold very large pictures.
+    """Decode a picture's file into (h, w, 3) uint8 BGR; see :func:`decode_image`.
 
     Raises:
         InputError: the file is missing, empty, a folder, a pipe or a device, not a picture, or one
             of more than ``max_pixels`` pixels.
     """
-    data = _read_bytes(Path(path), max_pixels)
+    return decode_image(_read_bytes(path, max_pixels), os.fsdecode(path), max_pixels)
+
+
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageArray:
+    """Decode what a picture's file holds into (h, w, 3) uint8 BGR.
+
+    Grey, palette, alpha and 16-bit pictures are converted; the orientation tag is applied; of a
+    moving picture the first frame is taken. What the data announces is looked at before anything is
+    decoded: small files may hold very large pictures. ``name`` stands in messages.
+
+    Raises:
+        InputError: it is not a picture, a damaged one, or one of more than ``max_pixels`` pixels.
+    """
     size = picture_size(data)
     if size is None:
-        raise InputError(f"{path} is not a picture that can be read (JPEG, PNG, ...)")
+        raise InputError(f"{name} {_why_not(data)}")
     if size[0] * size[1] > max_pixels:
         raise InputError(
-            f"{path} has {size[0]} x {size[1]} pixels, expected at most {max_pixels} in all; "
+            f"{name} has {size[0]} x {size[1]} pixels, expected at most {max_pixels} in all; "
             "scale it down, or allow more with max_pixels"
         )
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise InputError(f"{path} cannot be decoded: {error.err}") from None
+        if "CV_IO_MAX_IMAGE" in str(error):
+            raise InputError(
+                f"{name} has {size[0]} x {size[1]} pixels, and OpenCV decodes at most 1048576 on a "
+                "side and 1073741824 in all; scale it down, or set OPENCV_IO_MAX_IMAGE_WIDTH, "
+                "OPENCV_IO_MAX_IMAGE_HEIGHT and OPENCV_IO_MAX_IMAGE_PIXELS before the start"
+            ) from None
+        raise InputError(f"{name} cannot be decoded: {error.err}") from None
     if image is None:
-        raise InputError(f"{path} is not a picture that OpenCV can decode (JPEG, PNG, ...)")
+        raise InputError(f"{name} {_why_not(data)}")
     return image.astype(np.uint8, copy=False)
 
 
-def _read_bytes(path: Path, max_pixels: int) -> bytes:
+def _why_not(data: bytes) -> str:
+    """Why no picture comes of it."""
+    if not data:
+        return "is empty (0 bytes), expected a picture"
+    known = read_format(data)
+    if known and is_cut_off(data):
+        return f"is a {known} picture that is cut off: it ends after {len(data)} bytes"
+    if known:
+        return (
+            f"is a {known} picture that is damaged, or of a kind that OpenCV {cv2.__version__} "
+            "does not decode; save it anew as JPEG or PNG"
+        )
+    kind, is_picture = describe_unread(data)
+    if is_picture:
+        return f"is {kind}, which is not read; convert it to JPEG or PNG"
+    return f"is not a picture but {kind}"
+
+
+def _read_bytes(path: str | os.PathLike[str], max_pixels: int) -> bytes:
+    name = os.fsdecode(path)
+    if not name.strip():
+        raise InputError(f"an image is {name!r}, an empty path; expected that of a picture")
     try:
-        size = check_regular(path)  # others are not even opened
-        data = read_file(path, min(size, _HEADER_BYTES + _LARGEST_PIXEL * max_pixels))
+        size = check_regular(Path(name))  # others are not even opened
+        return read_file(Path(name), min(size, _HEADER_BYTES + _LARGEST_PIXEL * max_pixels))
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; check the path") from None
+        raise InputError(_missing(name)) from None
     except IsADirectoryError:
         raise InputError(
-            f"{path} is a folder, expected a picture; pass the files in it one by one"
+            f"{name} is a folder, expected a picture; pass the files in it as a list"
         ) from None
     except (OSError, ValueError) as error:
         let_through(error)
+        if name.startswith("data:"):
+            raise InputError(_missing(name)) from None
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{str(path)[:200]!r} cannot be read: {reason}") from None
-    if not data:
-        raise InputError(f"{path} is empty (0 bytes), expected a picture")
-    return data
+        raise InputError(f"{name[:200]!r} cannot be read: {reason}") from None
+
+
+def _missing(name: str) -> str:
+    """That there is no such file, and what to write where it was not meant to be one."""
+    scheme = re.match(r"([a-z][a-z0-9+.]+)://|data:", name, re.IGNORECASE)
+    if scheme is None:
+        hint = "check the path"
+        if name.startswith("~"):
+            hint = "Python leaves ~ as it is: pass os.path.expanduser(path)"
+        elif glob.has_magic(name):
+            hint = "patterns are not expanded here: pass glob.glob(path), which is a list"
+        return f"{name} does not exist; {hint}"
+    if scheme[1] is None:
+        write = "pass its bytes: base64.b64decode(url.partition(',')[2])"
+    elif scheme[1].lower() == "file":
+        write = "pass its path: url.removeprefix('file://')"
+    elif scheme[1].lower() in ("http", "https", "ftp"):
+        write = "pass what it holds: urllib.request.urlopen(url).read()"
+    elif scheme[1].lower() in ("rtsp", "rtsps", "rtmp", "udp", "tcp", "rtp"):
+        write = "read its frames with cv2.VideoCapture(url), and pass each"
+    else:
+        write = "download it, and pass its path or its bytes"
+    return f"{name[:200]} is a URL, expected the path of a picture; {write}"
 
 
 def check_max_pixels(max_pixels: int) -> int:
@@ -102,20 +154,29 @@ def check_image(image: npt.NDArray[Any]) -> ImageArray:
         InputError: another dtype or number of axes or channels, or no pixels.
     """
     if image.dtype != np.uint8:
+        hint = (
+            "; pass an array of paths as a list: images.tolist()"
+            if image.dtype.kind in "OUST"
+            else ""
+        )
         hint = {
             np.dtype(np.uint16): "; scale 16-bit pictures down, for example with image // 257",
             np.dtype(np.float32): "; prepared tensors go to Detector.infer",
             np.dtype(np.float64): "; prepared tensors go to Detector.infer as float32",
-        }.get(image.dtype, "")
+        }.get(image.dtype, hint)
         raise InputError(f"an image array is {image.dtype}, expected uint8{hint}")
     if image.ndim == 4:
         raise InputError(
             f"an image array has shape {image.shape}, expected (height, width, 3); "
-            "pass a batch as a list of images"
+            "pass a batch as a list: list(images)"
         )
     channels = 1 if image.ndim == 2 else image.shape[-1] if image.ndim == 3 else 0
     if channels not in (1, 3, 4):
-        hint = "; this looks channels first" if image.ndim == 3 and image.shape[0] == 3 else ""
+        hint = (
+            "; this looks channels first: image.transpose(1, 2, 0)"
+            if image.ndim == 3 and image.shape[0] == 3
+            else ""
+        )
         raise InputError(
             f"an image array has shape {image.shape}, expected (height, width, 3) BGR{hint}"
         )
@@ -134,28 +195,3 @@ def find_images(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
-
-
-def take_picture(image: ImageLike, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read a path to a picture of at most ``max_pixels``, or check an array.
-
-    Raises:
-        InputError: it is neither, cannot be read, or is not a picture.
-    """
-    if isinstance(image, np.ndarray):
-        return Picture(check_image(image))
-    if isinstance(image, (str, os.PathLike)):
-        start = time.perf_counter_ns()
-        decoded = read_image(image, max_pixels)
-        return Picture(decoded, (time.perf_counter_ns() - start) / 1e6)
-    raise InputError(f"an image is {type(image).__name__}, expected a path or a uint8 BGR array")
-
-
-def take_numbered(
-    image: ImageLike, index: int, count: int, max_pixels: int = MAX_PIXELS
-) -> Picture:
-    """As :func:`take_picture`, with an error that tells which image of a list is meant."""
-    try:
-        return take_picture(image, max_pixels)
-    except InputError as error:
-        raise InputError(f"images[{index}] of {count}: {error}") from None

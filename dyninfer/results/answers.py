@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.errors import InputError
+from dyninfer.plain_text import plain
 from dyninfer.types import Float32Array, Int64Array
 
+_SHOWN = 5  # of what was found, where a result is printed
 _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
 
@@ -45,6 +47,12 @@ class Answer(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON."""
 
+    def __repr__(self) -> str:
+        """On one line: what was found, the surest first, and which way the image took."""
+        found = [f"{n} {c:.2f}" for n, c in zip(self.class_names, self.confidences, strict=True)]
+        listed = ", ".join(found[:_SHOWN]) + ", ..." * (len(found) > _SHOWN) or "nothing"
+        return plain(f"<{type(self).__name__} of {len(found)}: {listed}; {_way_of(self)}>")
+
     def _document(self, name: str, found: list[dict[str, Any]]) -> dict[str, Any]:
         """Plain Python values, with what was found under a task's own name."""
         return {
@@ -56,7 +64,7 @@ class Answer(ABC):
         }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections(Answer):
     """What was found in one image, best first; see :class:`Answer` for what is not told here.
 
@@ -106,7 +114,7 @@ class Detections(Answer):
         return self._document("detections", found)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Classification(Answer):
     """The likeliest classes of one image, best first; see :class:`Answer`.
 
@@ -172,7 +180,7 @@ class TopK:
         return order.astype(np.int64), confidences.astype(np.float32)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RawOutput:
     """What one image's last stage produced, before any postprocessing.
 
@@ -189,3 +197,12 @@ class RawOutput:
     exit_index: int
     outputs: Mapping[str, npt.NDArray[Any]]
     degraded: bool = False
+
+    def __repr__(self) -> str:
+        arrays = ", ".join(f"{name} {array.shape}" for name, array in self.outputs.items())
+        return plain(f"<RawOutput of {arrays}; {_way_of(self)}>")
+
+
+def _way_of(result: Answer | RawOutput) -> str:
+    easiness = "" if result.easiness is None else f", easiness {result.easiness:.2f}"
+    return f"exit_index {result.exit_index}{easiness}{', degraded' * result.degraded}"

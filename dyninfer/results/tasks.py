@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
@@ -14,7 +15,7 @@ from dyninfer.results.answers import Answer, Classification, Detections, TopK
 from dyninfer.results.candidates import LARGEST_SCORE
 from dyninfer.results.nms import pairwise_iou
 from dyninfer.results.postprocess import EVALUATION, FARTHEST, Found, Postprocess
-from dyninfer.types import Float32Array
+from dyninfer.types import Float32Array, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -224,7 +225,16 @@ def check_options(task: TaskKind, options: Options, name: str) -> None:
         InputError: with the kind that the bundle called ``name`` takes.
     """
     if type(options) is not type(task.defaults):
+        kind = type(task.defaults)
+        given: Any = options
+        known = {field.name for field in fields(kind)}
+        if isinstance(given, Mapping) and given.keys() <= known:
+            arguments = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        else:
+            arguments = ", ".join(
+                f"{name}={value!r}" for name, value in asdict(task.defaults).items()
+            )
         raise InputError(
-            f"options are {options!r}, but {name} takes "
-            f"dyninfer.{type(task.defaults).__name__}(...)"
+            f"options are {shown(options)}, but {name} takes "
+            f"options=dyninfer.{kind.__name__}({arguments})"
         )

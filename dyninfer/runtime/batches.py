@@ -206,12 +206,19 @@ def check_inputs(manifest: Manifest, inputs: Mapping[str, Any]) -> dict[str, Pre
         raise InputError(
             f"inputs are {got}, expected a mapping of {sorted(specs)} "
             f"({'; '.join(map(str, specs.values()))})"
+            + f"; write infer({{{next(iter(specs))!r}: batch}})"
+            * (not isinstance(inputs, Mapping))
         )
     checked: dict[str, PreparedInput] = {}
     for name, value in inputs.items():
         array = device_array(value, name) if is_device_array(value) else value
         if not isinstance(array, (np.ndarray, DeviceArray)) or not array.shape:
-            raise InputError(f"{name} is {type(array).__name__}, expected an array: {specs[name]}")
+            hint = (
+                "write tensor.cpu().numpy()" if hasattr(array, "cpu") else "numpy.asarray makes one"
+            )
+            raise InputError(
+                f"{name} is {type(array).__name__}, expected an array: {specs[name]}; {hint}"
+            )
         batch = len(next(iter(checked.values()), array))
         check_tensor(array.shape, array.dtype, specs[name], batch, manifest.name)
         if not len(array):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast, overload
+from itertools import groupby
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,10 @@ from dyninfer.bundle.manifest import EASINESS, Manifest
 from dyninfer.engines.base import Engine
 from dyninfer.engines.deadline import Deadline, check_deadline
 from dyninfer.errors import InputError
-from dyninfer.images.pictures import MAX_PIXELS, ImageLike, Picture, take_numbered, take_picture
+from dyninfer.images.inputs import ImageLike, Picture, is_list, take_or_skip, take_picture
+from dyninfer.images.pictures import MAX_PIXELS
 from dyninfer.monitoring.monitor import Monitor
+from dyninfer.plain_text import plain
 from dyninfer.results.answers import Answer, Detections, RawOutput
 from dyninfer.results.tasks import Options, check_options
 from dyninfer.routing.goals import Goal
@@ -41,7 +43,7 @@ from dyninfer.runtime.session import Session
 from dyninfer.runtime.stage_runner import Trace
 from dyninfer.runtime.watched import watched
 from dyninfer.spans import total_ms
-from dyninfer.types import Float32Array, Float64Array, ImageArray, Int64Array, shown
+from dyninfer.types import Float32Array, Float64Array, Int64Array, shown
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,8 @@ class Detector:
             raise InputError(
                 f"policy is {policy!r}, expected for example Threshold(0.5), HardFraction(0.3), "
                 "LatencyBudget(ms=12.0), AlwaysEasy() or AlwaysHard()"
+                + f"; write dyninfer.parse_speed({policy!r})"
+                * isinstance(policy, str)
             )
         active = cast(Policy, policy) if decides else self._resolve(cast(Goal, policy))
         self._session.check_policy(active, images)
@@ -218,6 +222,7 @@ class Detector:
         options: Options | None = None,
         policy: Policy | Goal | None = None,
         deadline_ms: float | None = None,
+        on_error: Literal["raise"] = "raise",
     ) -> Detections: ...
 
     @overload
@@ -228,7 +233,30 @@ class Detector:
         options: Options | None = None,
         policy: Policy | Goal | None = None,
         deadline_ms: float | None = None,
+        on_error: Literal["raise"] = "raise",
     ) -> list[Detections]: ...
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self,
+        images: ImageLike,
+        *,
+        options: Options | None = None,
+        policy: Policy | Goal | None = None,
+        deadline_ms: float | None = None,
+        on_error: Literal["skip"],
+    ) -> Detections | None: ...
+
+    @overload
+    def __call__(
+        self,
+        images: Sequence[ImageLike],
+        *,
+        options: Options | None = None,
+        policy: Policy | Goal | None = None,
+        deadline_ms: float | None = None,
+        on_error: Literal["skip"],
+    ) -> list[Detections | None]: ...
 
     def __call__(
         self,
@@ -237,16 +265,22 @@ class Detector:
         options: Options | None = None,
         policy: Policy | Goal | None = None,
         deadline_ms: float | None = None,
-    ) -> Detections | list[Detections]:
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> Detections | list[Detections] | list[Detections | None] | None:
         """Detect objects, or classify where the bundle does that.
 
         Args:
-            images: a path or an (h, w, 3) uint8 BGR array, or a list of either.
+            images: a picture, or a list of pictures: each a path, the bytes of an encoded picture,
+                an (h, w, 3) uint8 BGR array as OpenCV gives it, or a picture of Pillow. Boxes are
+                in the pixels of what was given; of a file that holds an orientation tag, in those
+                of the upright picture.
             options: of the postprocessing, :class:`dyninfer.Postprocess` or, for a classifier,
                 :class:`dyninfer.TopK`; None for the bundle's own.
             policy: for this call alone, whatever other threads do; None for :attr:`policy`.
             deadline_ms: when an answer is wanted, in milliseconds from the start of each batch of
                 at most ``max_batch`` images; None for the one given to :func:`dyninfer.load`.
+            on_error: what becomes of an image that cannot be used. ``"raise"`` ends the call;
+                ``"skip"`` logs a warning that says why, and None takes the place of its result.
 
         Returns:
             One :class:`dyninfer.Detections` for one image, a list in input order for a list. Of a
@@ -260,16 +294,19 @@ class Detector:
                 ``on_failure="degrade"`` only where no exit had worked before.
             DeadlineError: an EngineRunError too; the deadline passed.
         """
-        if isinstance(images, (np.ndarray, str, os.PathLike)):
+        if on_error not in ("raise", "skip"):
+            raise InputError(f"on_error is {shown(on_error)}, expected 'raise' or 'skip'")
+        skip = on_error == "skip"
+        # arrays first: they are what a hot loop brings
+        if isinstance(images, np.ndarray) or not is_list(images):
             options, routing = self._choices(options, policy, 1)
-            picture = take_picture(images, self.max_pixels)
+            picture = take_or_skip(cast(ImageLike, images), "", self.max_pixels, skip=skip)
+            if picture is None:
+                return None
             return cast(Detections, self._answer([picture], options, routing, 0, deadline_ms)[0])
-        if not isinstance(images, Sequence):
-            raise InputError(
-                f"images is {type(images).__name__}, expected a path, an array, or a list of them"
-            )
-        found = self.answers(images, options=options, policy=policy, deadline_ms=deadline_ms)
-        return cast("list[Detections]", found)
+        listed = cast("Sequence[ImageLike]", images)
+        found = self._answer_list(listed, options, policy, deadline_ms, skip=skip)
+        return cast("list[Detections | None]", found)
 
     def answers(
         self,
@@ -280,15 +317,34 @@ class Detector:
         deadline_ms: float | None = None,
     ) -> list[Answer]:
         """What a call gives for a list, typed for every task."""
+        found = self._answer_list(images, options, policy, deadline_ms, skip=False)
+        return cast("list[Answer]", found)
+
+    def _answer_list(
+        self,
+        images: Sequence[ImageLike],
+        options: Options | None,
+        policy: Policy | Goal | None,
+        deadline_ms: float | None,
+        *,
+        skip: bool,
+    ) -> list[Answer | None]:
+        """In batches, which end where an image is skipped."""
         options, routing = self._choices(options, policy, len(images))
-        found: list[Answer] = []
+        found: list[Answer | None] = []
         for first in range(0, len(images), self._max_batch):
-            chunk = images[first : first + self._max_batch]
             batch = [
-                take_numbered(image, first + place, len(images), self.max_pixels)
-                for place, image in enumerate(chunk)
+                take_or_skip(
+                    images[place], f"images[{place}] of {len(images)}: ", self.max_pixels, skip=skip
+                )
+                for place in range(first, min(first + self._max_batch, len(images)))
             ]
-            found += self._answer(batch, options, routing, first, deadline_ms)
+            for missing, run in groupby(batch, key=lambda picture: picture is None):
+                if missing:
+                    found += [None for _ in run]
+                else:
+                    pictures = [picture for picture in run if picture is not None]
+                    found += self._answer(pictures, options, routing, len(found), deadline_ms)
         return found
 
     def _choices(
@@ -330,6 +386,7 @@ class Detector:
         self._monitor.observe(images, found, routing.active, options)
         return found
 
+    @overload
     def stream(
         self,
         images: Iterable[ImageLike],
@@ -337,10 +394,35 @@ class Detector:
         options: Options | None = None,
         policy: Policy | Goal | None = None,
         deadline_ms: float | None = None,
-    ) -> Iterator[Detections]:
-        """Detect objects in images one after the other, as they come."""
+        on_error: Literal["raise"] = "raise",
+    ) -> Iterator[Detections]: ...
+
+    @overload
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        options: Options | None = None,
+        policy: Policy | Goal | None = None,
+        deadline_ms: float | None = None,
+        on_error: Literal["skip"],
+    ) -> Iterator[Detections | None]: ...
+
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        options: Options | None = None,
+        policy: Policy | Goal | None = None,
+        deadline_ms: float | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> Iterator[Detections | None]:
+        """Detect objects in images one after the other, as they come; see :meth:`__call__`."""
+        call = cast("Callable[..., Detections | None]", self)
         for image in images:
-            yield self(image, options=options, policy=policy, deadline_ms=deadline_ms)
+            yield call(
+                image, options=options, policy=policy, deadline_ms=deadline_ms, on_error=on_error
+            )
 
     def infer(
         self,
@@ -406,19 +488,19 @@ class Detector:
         chunks = self._chunks(check_inputs(self.manifest, inputs))
         return join_traces([trace_batch(self._session, chunk, keep) for _, chunk in chunks])
 
-    def prepare(self, images: Sequence[ImageArray]) -> dict[str, Float32Array]:
-        """Pictures (h, w, 3) uint8 BGR, at least one, as :meth:`infer` takes them.
+    def prepare(self, images: Sequence[ImageLike]) -> dict[str, Float32Array]:
+        """At least one picture, as calls of the detector take them -> what :meth:`infer` takes.
 
         Raises:
-            InputError: there is none, or one is no such array.
+            InputError: there is none, or one cannot be used.
         """
-        text = isinstance(images, (str, bytes))
-        if text or not isinstance(images, (Sequence, np.ndarray)) or not len(images):
+        given: Any = images
+        if not (isinstance(given, np.ndarray) or is_list(given)) or not len(given):
             raise InputError(f"{shown(images)} was given, expected a list of at least one picture")
-        images = [take_picture(image, self.max_pixels).image for image in images]
+        pictures = [take_picture(image, self.max_pixels).image for image in images]
         specs = {name: self.manifest.image_inputs[name] for name in self.manifest.image_tensors}
         return {
-            name: np.stack([spec.prepare(image) for image in images])
+            name: np.stack([spec.prepare(picture) for picture in pictures])
             for name, spec in specs.items()
         }
 
@@ -457,6 +539,16 @@ class Detector:
         """Free all engines and buffers, after the calls under way; later ones raise InputError."""
         self._monitor.stop()
         self._session.close()
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        ways = len(manifest.ways)
+        route = f"{manifest.route.kind} of {ways} {'way' if ways == 1 else 'ways'}"
+        state = f"{self.backend} on {self.device}, {self._routing.asked!r}"
+        if self._session.closed:
+            state = "closed"
+        classes = f"{manifest.task.value} {len(manifest.class_names)} classes"
+        return plain(f"<Detector {manifest.name}: {classes}, {route}, {state}>")
 
     def __enter__(self) -> Detector:
         return self

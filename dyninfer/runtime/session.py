@@ -122,6 +122,11 @@ class Session:
             raise
         tell_after_fork(self)
 
+    @property
+    def closed(self) -> bool:
+        """Whether no call is taken any more."""
+        return self._pool.closed
+
     def after_fork(self) -> None:
         """In a child process: leave the parent's engines alone, and open others for the first call.
 

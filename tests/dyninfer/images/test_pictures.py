@@ -45,21 +45,57 @@ def test_a_name_that_is_not_ascii_is_read(written, tmp_path) -> None:
     assert read_image(str(renamed)).shape == (4, 4, 3)
 
 
+JPEG, PNG, WEBP, BMP = (
+    cv2.imencode(suffix, np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))[
+        1
+    ].tobytes()
+    for suffix in (".jpg", ".png", ".webp", ".bmp")
+)
+
+
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (b"", "empty"),
-        (b"not a picture at all", "not a picture"),
-        (b"\x89PNG\r\n\x1a\n", "not a picture"),
-        (b"\xff\xd8\xff\xe0" + bytes(50), ""),
-        (b"PK\x03\x04" * 30, "not a picture"),
+        (b"", "is empty (0 bytes)"),
+        (b"not a picture at all", "is not a picture but text"),
+        ("Straße".encode()[:5], "is not a picture but text"),
+        (b"\x89PNG\r\n\x1a\n", "is a PNG picture that is cut off: it ends after 8 bytes"),
+        (PNG[:-100], "is a PNG picture that is cut off"),
+        (PNG[:20] + bytes(40) + PNG[60:], "is a PNG picture that is damaged"),
+        (JPEG[:200], "is a JPEG picture that is cut off"),
+        (b"\xff\xd8\xff\xe0" + bytes(50) + b"\xff\xd9", "is a JPEG picture that is damaged"),
+        (WEBP[:-10], "is a WebP picture that is cut off"),
+        (BMP[:-10], "is a BMP picture that is cut off"),
+        (b"PK\x03\x04" * 30, "is not a picture but a ZIP archive"),
+        (b"\n<!DOCTYPE html><html>404", "is not a picture but an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "is a HEIC picture, which is not read; convert it"),
+        (b"\0\0\0\x18ftypavif" + bytes(40), "is an AVIF picture, which is not read"),
+        (b"\0\0\0\x18ftypisom" + bytes(40), "is not a picture but a video"),
+        (b"\x1a\x45\xdf\xa3" + bytes(40), "is not a picture but a video"),
+        (b'<?xml version="1.0"?>\n<svg/>', "is an SVG drawing, which is not read"),
+        (b"\xff\x0a" + bytes(40), "is a JPEG XL picture, which is not read"),
+        (bytes(128) + b"DICM", "is a DICOM picture, which is not read"),
+        (b"%PDF-1.4", "is not a picture but a PDF document"),
+        (bytes(1000), "is not a picture but zeros alone"),
+        (bytes(range(1, 256)), "is not a picture but a file of an unknown kind"),
     ],
 )
-def test_what_is_not_a_picture_is_refused(tmp_path, content, part) -> None:
+def test_what_is_not_a_picture_is_called_what_it_is(tmp_path, content, part) -> None:
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
-    with support.refuses(InputError, "broken.jpg", part):
+    with support.refuses(InputError, f"broken.jpg {part}" if part[:2] == "is" else part):
         read_image(path)
+
+
+def test_a_picture_too_large_for_opencv_says_its_size_and_the_limit(tmp_path) -> None:
+    path = tmp_path / "long.pgm"
+    path.write_bytes(b"P5 1100000 1 255\n" + bytes(1_100_000))
+    with support.refuses(InputError, "long.pgm has 1100000 x 1 pixels", "1048576 on a side"):
+        read_image(path)
+    path.write_bytes(b"P5 33000 33000 255\n")
+    with support.refuses(InputError, "has 33000 x 33000 pixels", "1073741824 in all"):
+        read_image(path, 33_000**2)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path) -> None:

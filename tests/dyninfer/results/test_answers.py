@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyninfer import Classification, InputError, TopK
+from dyninfer import Classification, Detections, InputError, RawOutput, TopK
 from tests import support
 
 LOGITS = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=12)
@@ -55,3 +55,20 @@ def test_a_classification_is_checked_and_becomes_json() -> None:
     assert (document["easiness"], document["exit_index"], document["degraded"]) == (0.5, 1, False)
     with support.refuses(InputError, "class_ids (1,)", "2 class names"):
         Classification(np.array([2]), np.array([0.75, 0.25], np.float32), ("blue", "red"))
+
+
+def test_results_print_on_one_line_what_matters() -> None:
+    count = 300
+    names = tuple(f"thing {i}" for i in range(count))
+    confidences = np.linspace(0.98, 0.26, count).astype(np.float32)
+    found = Detections(np.ones((count, 4), np.float32), confidences, np.arange(count), names, 0.914)
+    assert str(found) == (
+        "<Detections of 300: thing 0 0.98, thing 1 0.98, thing 2 0.98, thing 3 0.97, thing 4 0.97, "
+        "...; exit_index 0, easiness 0.91>"
+    )
+    none = Detections(np.ones((0, 4), np.float32), confidences[:0], np.arange(0), (), degraded=True)
+    assert f"{[none]}" == "[<Detections of 0: nothing; exit_index 0, degraded>]"
+    escaping = Classification(np.arange(1), confidences[:1], ("\x1b[2J",), None, 2)
+    assert repr(escaping) == r"<Classification of 1: \x1b[2J 0.98; exit_index 2>"
+    raw = RawOutput(0.5, 1, {"boxes_xyxy": np.ones((8400, 4), np.float32)})
+    assert str(raw) == "<RawOutput of boxes_xyxy (8400, 4); exit_index 1, easiness 0.50>"

@@ -128,7 +128,16 @@ def test_two_classifications_agree_where_they_name_the_same_class_first() -> Non
 
 def test_options_of_another_task_are_refused() -> None:
     check_options(TASKS["detect"], Postprocess(), "mine")
-    with support.refuses(InputError, "TopK", "mine takes dyninfer.Postprocess"):
+    with support.refuses(InputError, "TopK", "mine takes options=dyninfer.Postprocess"):
         check_options(TASKS["detect"], TopK(), "mine")
-    with support.refuses(InputError, "Postprocess", "mine takes dyninfer.TopK"):
+    with support.refuses(InputError, "Postprocess", "mine takes options=dyninfer.TopK"):
         check_options(TASKS["classify"], Postprocess(), "mine")
+
+
+def test_options_in_a_dict_are_refused_with_the_line_to_write() -> None:
+    with support.refuses(InputError, "options=dyninfer.Postprocess(confidence=0.5, iou=0.6)"):
+        check_options(TASKS["detect"], {"confidence": 0.5, "iou": 0.6}, "mine")
+    with support.refuses(InputError, "{'conf': 0.5}", "Postprocess(confidence=0.25, iou=0.45, max"):
+        check_options(TASKS["detect"], {"conf": 0.5}, "mine")
+    with support.refuses(InputError, "options=dyninfer.TopK(count=3)"):
+        check_options(TASKS["classify"], {"count": 3}, "mine")

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import dyninfer
 from dyninfer import AlwaysEasy, AlwaysHard, InputError, Postprocess, Threshold
@@ -177,7 +178,9 @@ GOOD = np.zeros((2, 3, 8, 8), np.float32)
         ({"images": GOOD.astype(np.uint8)}, ("uint8",)),
         ({"images": GOOD.astype(object)}, ("object",)),
         ({"images": GOOD[:0]}, ("empty",)),
-        ({"images": GOOD.tolist()}, ("list",)),
+        ({"images": GOOD.tolist()}, ("list", "numpy.asarray")),
+        ({"images": torch.from_numpy(GOOD)}, ("Tensor", "tensor.cpu().numpy()")),
+        (GOOD, ("infer({'images': batch})",)),
         ({"images": np.float32(1)}, ("images",)),
         ({"images": np.full_like(GOOD, np.nan)}, ("NaN",)),
         ({"images": np.full_like(GOOD, np.inf)}, ("infinity",)),
@@ -242,6 +245,8 @@ def test_a_policy_takes_effect_at_the_next_call_and_a_bad_one_not_at_all(two_exi
     for wrong in (0.5, None, "hard", Threshold):
         with pytest.raises(InputError):
             two_exits.policy = wrong
+    with support.refuses(InputError, "dyninfer.parse_speed('30%')"):
+        two_exits.policy = "30%"
     with pytest.raises(dyninfer.PolicyError):
         two_exits.policy = Threshold((0.1, 0.2))
     assert two_exits.policy == Threshold((0.7,))
@@ -349,3 +354,13 @@ def test_detections_check_themselves_and_become_json() -> None:
     for wrong in ((box[0], score, ids), (box, score, ids.astype(np.int32)), (box, score[:0], ids)):
         with support.refuses(InputError, "expected"):
             dyninfer.Detections(*wrong, ("cat",))
+
+
+def test_a_detector_tells_what_it_is(two_exits) -> None:
+    assert str(two_exits) == repr(two_exits)
+    assert repr(two_exits) == (
+        "<Detector two: detect 2 classes, cascade of 2 ways, onnxruntime on cpu, "
+        "Threshold(value=0.5)>"
+    )
+    two_exits.close()
+    assert repr(two_exits) == "<Detector two: detect 2 classes, cascade of 2 ways, closed>"
