@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+import shlex
 import sys
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import torch
 from torch import Tensor
 
 from dyninfer.errors import CheckpointError
-from dyninfer.exporters.safe_pickle import Omitted, RefusedGlobalError, read_pickle
+from dyninfer.exporters.file_kinds import START, archive_kind, kind_of
+from dyninfer.exporters.safe_pickle import Omitted, RefusedGlobalsError, read_pickle
+from dyninfer.exporters.safetensors_file import is_safetensors, read_safetensors
 from dyninfer.files import check_regular
 from dyninfer.foreign_errors import let_through, reason_of
 
@@ -24,35 +28,36 @@ _LARGEST_PRODUCT = 1 << 62
 
 
 def load_checkpoint(path: Path) -> Any:
-    """The content of a ``torch.save`` file: tensors, containers, numbers and texts.
+    """The content of a ``torch.save`` or safetensors file: tensors, containers, numbers and texts.
 
     No code runs that the file chooses: the pickle in it is read by a machine of our own, which
-    makes nothing but these, and an ``Omitted`` in the place of NumPy's values and the like.
+    makes nothing but these, and an ``Omitted`` in the place of NumPy's values, paths and the like.
 
     Raises:
         CheckpointError: the file is missing, damaged, not a checkpoint, or needs something that
             is not allowed, which the message names.
     """
-    _check_container(path)
+    start, size = _start_of(path)
     try:
+        if is_safetensors(start, size):
+            return read_safetensors(path)
+        _check_archive(path, start)
         with zipfile.ZipFile(path) as archive:
             return _Weights(archive, path).read()
-    except RefusedGlobalError as error:
-        raise CheckpointError(
-            f"{path} needs the global {str(error)!r}, which is refused because unpickling it could "
-            "run code; save the weights alone, for example torch.save(model.state_dict(), ...)"
-        ) from None
+    except RefusedGlobalsError as error:
+        raise CheckpointError(_refusal(path, error.names)) from None
     except CheckpointError:
         raise
     except Exception as error:  # damaged archives fail in many ways, none of them documented
         raise CheckpointError(f"{path} is damaged, or no checkpoint: {reason_of(error)}") from error
 
 
-def _check_container(path: Path) -> None:
+def _start_of(path: Path) -> tuple[bytes, int]:
+    """The first bytes of a file, and how many it has."""
     try:
         size = check_regular(path)
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(START)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist; check the path of the checkpoint") from None
     except IsADirectoryError:
@@ -62,13 +67,48 @@ def _check_container(path: Path) -> None:
         raise CheckpointError(f"{str(path)[:80]!r} cannot be read: {error}") from None
     if not size:
         raise CheckpointError(f"{path} is empty (0 bytes); download or copy it again")
+    return start, size
+
+
+def _check_archive(path: Path, start: bytes) -> None:
     if not start.startswith(b"PK"):
-        raise CheckpointError(
-            f"{path} is not a PyTorch checkpoint (no zip archive, as torch.save has written since "
-            "version 1.6); re-save an older file with a current PyTorch"
-        )
+        raise CheckpointError(f"{path} is not a PyTorch checkpoint but {kind_of(start)}")
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path} is cut off (its end is missing); download or copy it again")
+
+
+def _refusal(path: Path, names: Sequence[str]) -> str:
+    """Why names are refused, and what to do: of a training's own classes another than of the rest.
+
+    The line to run loads the file in the ordinary way, which nobody should be told to do with one
+    that calls functions of the system.
+    """
+    other = [name for name in names if not _is_of_a_training(name)]
+    refused = (
+        f"{path} needs the global {(other or names)[0]!r}, which is refused because unpickling it "
+        "could run code"
+    )
+    if other:
+        return f"{refused}; save the weights alone, for example torch.save(model.state_dict(), ...)"
+    # a Module's own state_dict where the whole model was pickled, with or without a dict around it
+    program = (
+        f"import torch; c = torch.load({str(path.absolute())!r}, map_location='cpu', "
+        "weights_only=False); m = (c.get('ema') or c['model']) if isinstance(c, dict) else c; "
+        "torch.save(m.state_dict() if hasattr(m, 'state_dict') else m, "
+        f"{str(path.absolute().with_suffix('.weights.pt'))!r})"
+    )
+    return (
+        f"{refused}; if you trust the file, save its weights alone, in the folder of the code that "
+        f"trained it: python -c {shlex.quote(program)}, and export what that writes"
+    )
+
+
+def _is_of_a_training(name: str) -> bool:
+    """Whether a global is a class of somebody's model, by where it comes from."""
+    root = name.partition(".")[0]
+    if root in ("torch", "numpy"):
+        return name.startswith(("torch.nn.modules.", "torch.nn.parallel.", "torch.optim."))
+    return root not in {*sys.stdlib_module_names, "__builtin__", "copy_reg", "cPickle", "commands"}
 
 
 class _Weights:
@@ -78,11 +118,8 @@ class _Weights:
         self._archive, self._path = archive, path
         self._storages: dict[str, Tensor] = {}
         names = archive.namelist()
-        if any(name.endswith("/constants.pkl") for name in names):
-            raise CheckpointError(
-                f"{path} is a TorchScript program, not a checkpoint; "
-                "give the .pt file that the training wrote"
-            )
+        if kind := archive_kind(names):
+            raise CheckpointError(f"{path} is not a PyTorch checkpoint but {kind}")
         pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1:
             raise ValueError(f"it holds {len(pickles)} files FOLDER/data.pkl, expected one")
@@ -112,7 +149,7 @@ class _Weights:
                 f"save it again on a {sys.byteorder}-endian machine"
             )
         data = self._archive.read(f"{self._folder}data.pkl")
-        return read_pickle(data, _NAMES, self._storage)
+        return read_pickle(data, _named, self._storage)
 
     def _storage(self, reference: Any) -> Tensor | Omitted:
         """All numbers of a storage, as a tensor of one axis."""
@@ -178,19 +215,49 @@ def _ordered() -> OrderedDict[Any, Any]:
     return OrderedDict()
 
 
+def _of_type(function: Any, _kind: Any, arguments: Any, *_: Any) -> Any:
+    """A tensor of a class of its own, or with attributes: the tensor alone."""
+    if function is not _tensor or not isinstance(arguments, tuple):
+        raise ValueError("its pickle describes a tensor in no way that torch.save does")
+    return _tensor(*arguments)
+
+
+def _named(name: str) -> Any:
+    """What stands for ``module.name``; None where that is refused."""
+    return Omitted(name) if _OMITTED.fullmatch(name) else _NAMES.get(name)
+
+
 # what trainings write beside weights: left out, since making it runs code on the file's data
-_OMITTED = (
-    *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
-    *("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
-    *("numpy.dtype", "numpy.ndarray", "_codecs.encode", "torch.device", "collections.Counter"),
-    *("builtins.set", "__builtin__.set", "builtins.bytearray", "__builtin__.bytearray"),
-    *("torch.ComplexFloatStorage", "torch.ComplexDoubleStorage"),
-    *("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_qtensor"),
-    *("torch._utils._rebuild_meta_tensor_no_storage", "torch.serialization._get_layout"),
-    *sorted({str(value) for value in vars(torch).values() if isinstance(value, torch.dtype)}),
+_OMITTED = re.compile(
+    "|".join(
+        (
+            r"numpy\._?core\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer)",
+            r"numpy\.(dtype|ndarray|matrix|dtypes\.\w+DType)",
+            r"numpy\.ma\.(core\.)?(MaskedArray|_mareconstruct)",
+            r"numpy\.(bool_?|u?int\d+|float\d+|complex\d+|str_|bytes_|datetime64|timedelta64)",
+            r"numpy\.random\._pickle\.__(randomstate|generator|bit_generator)_ctor",
+            r"numpy\.random\._(mt19937\.MT19937|pcg64\.PCG64(DXSM)?|philox\.Philox|sfc64\.SFC64)",
+            r"numpy\.random\.bit_generator\.\w*SeedSequence\w*",
+            r"(random\.Random|numpy\.random\.(mtrand\.RandomState|_generator\.Generator))",
+            r"pathlib\.(_local\.)?(Pure)?(Posix|Windows)?Path",
+            r"datetime\.(datetime|date|time|timedelta|timezone)",
+            r"collections\.(Counter|defaultdict|deque)",
+            r"(argparse\.Namespace|types\.SimpleNamespace|decimal\.Decimal|fractions\.Fraction)",
+            r"uuid\.(UUID|SafeUUID)",
+            r"(builtins|__builtin__)\.(set|frozenset|bytearray|bytes|complex|slice|range|object)",
+            r"(builtins|__builtin__)\.(list|dict|tuple|int|float|str|bool)",
+            r"(_codecs\.encode|copy_?reg\._reconstructor)",
+            r"torch\.(device|Tensor|ComplexFloatStorage|ComplexDoubleStorage|Generator)",
+            r"torch\.nn\.parameter\.(Parameter|Buffer)",
+            r"torch\._utils\._rebuild_(sparse_tensor|qtensor|meta_tensor_no_storage)",
+            r"torch\.serialization\._get_layout",
+            *sorted(
+                {re.escape(str(v)) for v in vars(torch).values() if isinstance(v, torch.dtype)}
+            ),
+        )
+    )
 )
 _NAMES: Mapping[str, Any] = {
-    **{name: Omitted(name) for name in _OMITTED},
     "torch.FloatStorage": torch.float32,
     "torch.HalfStorage": torch.float16,
     "torch.BFloat16Storage": torch.bfloat16,
@@ -203,6 +270,8 @@ _NAMES: Mapping[str, Any] = {
     "torch.BoolStorage": torch.bool,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._tensor._rebuild_from_type_v2": _of_type,
     "torch.Size": _shape,
     "collections.OrderedDict": _ordered,
 }

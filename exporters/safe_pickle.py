@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-LARGEST_PICKLE = 8 << 20  # bytes; published checkpoints have below one million, without tensors
+# arrays beside the weights stand in the pickle; without them, checkpoints have below one million
+LARGEST_PICKLE = 256 << 20  # bytes
+MOST_OPCODES = 8 << 20
+_LONGEST_NAME = 200  # characters of a global's name that are shown
 _LARGEST_INTEGER_BITS = 128  # of seeds, and of nothing larger
 # dict keys up to here have a hash of their own; larger ones can all be given the same
 _LARGEST_KEY = (1 << 61) - 2
 _LITERALS = frozenset(
-    {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"}
+    {
+        *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINSTRING"),
+        *("SHORT_BINSTRING", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+        *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    }
 )
 _CONSTANTS: Mapping[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -25,8 +32,12 @@ _CONSTANTS: Mapping[str, Callable[[], Any]] = {
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-class RefusedGlobalError(ValueError):
-    """A pickle names a class or a function that is in no table; the message is its name."""
+class RefusedGlobalsError(ValueError):
+    """A pickle names classes or functions that nothing may stand for; each as ``module.name``."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = tuple(names)
 
 
 @dataclass(frozen=True)
@@ -36,46 +47,70 @@ class Omitted:
     name: str
 
 
-def read_pickle(data: bytes, names: Mapping[str, Any], persistent: Callable[[Any], Any]) -> Any:
-    """What a pickle of protocol 2, which ``torch.save`` writes, holds.
+def read_pickle(data: bytes, named: Callable[[str], Any], persistent: Callable[[Any], Any]) -> Any:
+    """What a pickle of protocol 2, which ``torch.save`` writes, to 5 holds.
 
     Nothing is imported: numbers, texts, lists, tuples and dicts are made here, and all else is
-    taken from ``names``.
+    what ``named`` gives. Entries of dicts are left out whose key is no text and no whole number.
 
     Args:
-        data: the pickle, of at most :data:`LARGEST_PICKLE` bytes.
-        names: ``module.name`` -> what stands for it: an :class:`Omitted`, which takes whatever
-            the file does with it, or a function, which must expect any arguments.
+        data: the pickle, of at most :data:`LARGEST_PICKLE` bytes and :data:`MOST_OPCODES` steps.
+        named: ``module.name`` -> what stands for it: an :class:`Omitted`, which takes whatever
+            the file does with it, a function, which must expect any arguments, or None, by which
+            it is refused.
         persistent: makes the object of a persistent id.
 
     Raises:
-        RefusedGlobalError: it names what is not in ``names``.
+        RefusedGlobalsError: it names what is refused; the names are those of the whole pickle.
         ValueError: it is damaged, too large, or holds what such a file has no use for.
     """
     if len(data) > LARGEST_PICKLE:
         raise ValueError(f"its pickle has {len(data)} bytes, expected at most {LARGEST_PICKLE}")
-    machine = _Machine(names, persistent)
+    machine = _Machine(named, persistent)
     try:
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name == "STOP":
-                return machine.pop()
-            machine.step(opcode.name, argument)
+        content = machine.run(data)
     except (IndexError, KeyError) as error:
+        machine.check_names()
         raise ValueError(f"its pickle reads what it has not stored ({error})") from None
-    raise ValueError("its pickle has no end")
+    except ValueError:
+        machine.check_names()
+        raise
+    machine.check_names()
+    return content
 
 
 class _Machine:
     """A stack, its marks and a memo, as the format has them (see :mod:`pickletools`)."""
 
-    def __init__(self, names: Mapping[str, Any], persistent: Callable[[Any], Any]) -> None:
-        self._names, self._persistent = names, persistent
+    def __init__(self, named: Callable[[str], Any], persistent: Callable[[Any], Any]) -> None:
+        self._named, self._persistent = named, persistent
+        self._refused: dict[str, None] = {}
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
 
-    def pop(self) -> Any:
-        return self._stack.pop()
+    def run(self, data: bytes) -> Any:
+        """All opcodes; the content."""
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if opcode.name == "STOP":
+                return self._stack.pop()
+            if count == MOST_OPCODES:
+                raise ValueError(f"its pickle has more than {MOST_OPCODES} steps")
+            self.step(opcode.name, argument)
+        raise ValueError("its pickle has no end")
+
+    def check_names(self) -> None:
+        """Refuse what the opcodes so far have named without leave."""
+        if self._refused:
+            raise RefusedGlobalsError(list(self._refused))
+
+    def _global(self, name: str) -> Any:
+        """What stands for a name; something that is refused is read over first, to name all."""
+        found = self._named(name)
+        if found is None:
+            found = Omitted(name[:_LONGEST_NAME])
+            self._refused[found.name] = None
+        return found
 
     def _pop_to_mark(self) -> list[Any]:
         start = self._marks.pop()
@@ -90,7 +125,7 @@ class _Machine:
             stack.append(_plain(argument))
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name]())
-        elif name == "PROTO":
+        elif name in ("PROTO", "FRAME"):
             pass
         elif name == "MARK":
             self._marks.append(len(stack))
@@ -98,6 +133,8 @@ class _Machine:
             stack.pop()
         elif name in ("BINPUT", "LONG_BINPUT"):
             self._memo[argument] = stack[-1]
+        elif name == "MEMOIZE":
+            self._memo[len(self._memo)] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(self._memo[argument])
         elif name == "TUPLE":
@@ -120,17 +157,30 @@ class _Machine:
                 self._update([key, value])
             case "SETITEMS":
                 self._update(self._pop_to_mark())
+            case "EMPTY_SET":
+                stack.append(Omitted("set"))
+            case "FROZENSET":
+                self._pop_to_mark()
+                stack.append(Omitted("frozenset"))
+            case "ADDITEMS":
+                self._extend(self._pop_to_mark())
             case "GLOBAL":
-                full = argument.replace(" ", ".")
-                if full not in self._names:
-                    raise RefusedGlobalError(full)
-                stack.append(self._names[full])
+                stack.append(self._global(argument.replace(" ", ".")))
+            case "STACK_GLOBAL":
+                last, module = stack.pop(), stack.pop()
+                if not isinstance(last, str) or not isinstance(module, str):
+                    raise ValueError(f"its pickle names a global by {_kind(last)}")
+                stack.append(self._global(f"{module}.{last}"))
             case "BINPERSID":
                 stack.append(self._persistent(stack.pop()))
             case "REDUCE":
                 arguments = stack.pop()
                 if not isinstance(stack[-1], Omitted):
                     stack.append(_call(stack.pop(), arguments))
+            case "NEWOBJ" | "NEWOBJ_EX":  # an object of a class, by its arguments (and keywords)
+                del stack[-1 if name == "NEWOBJ" else -2 :]
+                if not isinstance(stack[-1], Omitted):
+                    raise ValueError(f"its pickle makes an object of {_kind(stack[-1])}")
             case "BUILD":  # state beside the content: notes of a state dict, and of what is omitted
                 stack.pop()
                 if not isinstance(stack[-1], (dict, Omitted)):
@@ -151,12 +201,11 @@ class _Machine:
             return
         if not isinstance(target, dict) or len(pairs) % 2:
             raise ValueError(f"its pickle sets entries of {_kind(target)}")
-        for key in pairs[::2]:
-            if not isinstance(key, str) and not (isinstance(key, int) and abs(key) <= _LARGEST_KEY):
-                raise ValueError(
-                    f"its pickle has a key of {_kind(key)}, expected a text or a number below 2^61"
-                )
-        target.update(zip(pairs[::2], pairs[1::2], strict=True))
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            if isinstance(key, int) and abs(key) > _LARGEST_KEY:
+                raise ValueError(f"its pickle has the key {key}, expected numbers below 2^61")
+            if isinstance(key, (str, int)):
+                target[key] = value
 
 
 def _plain(value: Any) -> Any:

@@ -113,7 +113,9 @@ def dynamicdet(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            metavar="CHECKPOINT", help="A .pt file of a DynamicDet training.", show_default=False
+            metavar="CHECKPOINT",
+            help="A .pt or .safetensors file of a DynamicDet training.",
+            show_default=False,
         ),
     ],
     image_size: Annotated[
@@ -147,7 +149,9 @@ def dynamicdet(
     target, licence, overwrite = writing.target([checkpoint]), writing.licence, writing.overwrite
     size = parse_image_size(image_size)
     options = DynamicDetOptions(size, class_names, config, licence=licence, overwrite=overwrite)
-    export_with_progress(DYNAMICDET, checkpoint, target, options, DYNAMICDET_STAGES)
+    made = export_with_progress(DYNAMICDET, checkpoint, target, options, DYNAMICDET_STAGES)
+    for note in made.notes:
+        stdout.print(note)
     if writing.check:
         _check(target, [checkpoint], config, ())
     _show(target, f"predict {shlex.quote(str(target))} IMAGE_OR_FOLDER")

@@ -50,9 +50,7 @@ class DynamicDet:
         self, source: Path, output: Path, options: DynamicDetOptions, progress: Progress
     ) -> Exported:
         """Export a checkpoint."""
-        return Exported(
-            export_dynamicdet(source, output, options, lambda stage: progress(f"exporting {stage}"))
-        )
+        return _export(source, output, options, lambda stage: progress(f"exporting {stage}"))
 
     def source_stages(
         self, bundle: Bundle, sources: Sequence[Path], config: Path | None
@@ -91,6 +89,12 @@ def export_dynamicdet(
     Raises:
         DyninferError: a subclass that names the cause; nothing is left on disk.
     """
+    return _export(checkpoint, output, options, progress).manifest
+
+
+def _export(
+    checkpoint: Path, output: Path, options: DynamicDetOptions, progress: Progress
+) -> Exported:
     check_target(output, overwrite=options.overwrite)
     model = load_model(checkpoint, options.config)
     size = choose_image_size(options.image_size, model.plan.largest_stride)
@@ -118,7 +122,7 @@ def export_dynamicdet(
             written_by=f"dyninfer {__version__}",
         )
 
-    return write_bundle(output, write, overwrite=options.overwrite)
+    return Exported(write_bundle(output, write, overwrite=options.overwrite), model.notes)
 
 
 def choose_image_size(asked: tuple[int, int] | None, stride: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from dyninfer.exporters.dynamicdet import layers
 from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.exporters.dynamicdet.plan import Plan, name_some, plan_from_shapes
 from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, Topology, recognise
-from dyninfer.exporters.safe_load import load_checkpoint
+from dyninfer.exporters.dynamicdet.weights import complete, read_weights
 
 Features = dict[Ref, Any]  # tensors, and tuples of tensors behind CBLinear
 
@@ -25,10 +25,12 @@ class DynamicDetector(nn.Module):
     """First backbone, router, first head, second backbone and second head.
 
     Parameter names equal those of the published checkpoints. The methods run one stage each;
-    nothing here decides a route.
+    nothing here decides a route. ``notes`` say what of the checkpoint was taken or read in a way
+    that a user should know, one line each.
     """
 
     router: layers.Router | None
+    notes: tuple[str, ...] = ()
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -121,65 +123,18 @@ def load_model(checkpoint: Path, config: Path | None = None) -> DynamicDetector:
         CheckpointError: the file cannot be read safely or does not fit its topology.
         ConfigError: the YAML is not usable, or the topology is not a published one.
     """
-    state = read_state(checkpoint)
-    topology = read_topology(config) if config else recognise(state)
-    return model_from_state(topology, state)
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint: its ``ema``, else its ``model``, else the file itself.
-
-    A ``module.`` prefix, left by DataParallel training, is taken off.
-
-    Raises:
-        CheckpointError: the file cannot be read safely or holds no weights of this family.
-    """
-    state = _weights(path)
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    if not any(name.startswith("model_b.") for name in state):
-        shown = ", ".join(list(state)[:3])
-        raise CheckpointError(
-            f"{path} is not a DynamicDet checkpoint: no parameter starts with 'model_b.' "
-            f"(it has {shown}, ...)"
-        )
-    return state
-
-
-def _weights(path: Path) -> dict[str, Tensor]:
-    """Plain arrays of real numbers, none of which claims more of them than are stored."""
-    content = load_checkpoint(path)
-    if isinstance(content, Mapping) and ("model" in content or "ema" in content):
-        ema = content.get("ema")
-        content = ema if ema is not None else content.get("model")
-    if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(
-            f"{path} holds {type(content).__name__} where its weights should be; "
-            "expected a dict of tensors under 'ema' or 'model', or alone"
-        )
-    wrong = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if wrong:
-        raise CheckpointError(
-            f"{path} holds entries that are not tensors among its weights: {', '.join(wrong[:5])}"
-        )
-    for name, tensor in content.items():
-        plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
-        if not plain or tensor.is_complex() or tensor.is_quantized:
-            raise CheckpointError(
-                f"{path}: {name} is {tensor.dtype}, {tensor.layout}, on {tensor.device}; "
-                "expected dense real numbers"
-            )
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise CheckpointError(
-                f"{path}: {name} has shape {tuple(tensor.shape)}, more values than the file holds"
-            )
-    return {str(name): value for name, value in content.items()}
+    weights = read_weights(checkpoint)
+    topology = read_topology(config) if config else recognise(weights.state)
+    model = model_from_state(topology, weights.state)
+    model.notes = (*weights.notes, *model.notes)
+    return model
 
 
 def model_from_state(topology: Topology, state: Mapping[str, Tensor]) -> DynamicDetector:
     """Build the model that ``state`` was saved from, in float32 and evaluation mode.
 
-    Loading is strict: every key is used and none is missing.
+    Loading is strict: every key is used and none is missing, but for those that
+    :func:`dyninfer.exporters.dynamicdet.weights.complete` knows.
 
     Raises:
         CheckpointError: keys are missing or left over, or a shape does not fit; all are named.
@@ -187,6 +142,7 @@ def model_from_state(topology: Topology, state: Mapping[str, Tensor]) -> Dynamic
     plan = plan_from_shapes(topology, {name: tuple(t.shape) for name, t in state.items()})
     with torch.device("meta"):  # no memory is taken before the shapes are known to fit
         model = DynamicDetector(plan)
+    state, model.notes = complete(state, model.state_dict())
     _check_keys(model.state_dict(), state, topology.name)
     model.to_empty(device="cpu")
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()})

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 
 import pytest
 import torch
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dyninfer import CheckpointError, ConfigError
+from dyninfer.exporters.dynamicdet import layers
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
-from dyninfer.exporters.dynamicdet.model import load_model, read_state
+from dyninfer.exporters.dynamicdet.fold import fold
+from dyninfer.exporters.dynamicdet.model import DynamicDetector, load_model
 from dyninfer.exporters.dynamicdet.topology import recognise
+from dyninfer.exporters.dynamicdet.weights import read_weights
 from dyninfer.exporters.safe_load import load_checkpoint
 from tests import support
 
@@ -34,27 +39,145 @@ def test_ema_is_preferred_to_model(tmp_path, state) -> None:
     other = {name: tensor + 1 for name, tensor in state.items()}
     content = support.published_format(other)
     torch.save({**content, "ema": OrderedDict(state)}, path)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in read_state(path).items())
+    assert all(
+        torch.equal(tensor, state[name]) for name, tensor in read_weights(path).state.items()
+    )
 
 
 def test_model_is_taken_where_ema_is_none(tmp_path, state) -> None:
     path = tmp_path / "weights.pt"
     torch.save(support.published_format(state), path)
-    assert list(read_state(path)) == list(state)
+    assert list(read_weights(path).state) == list(state)
 
 
 def test_ema_alone_and_a_bare_state_dict_are_read(tmp_path, state) -> None:
     for number, content in enumerate((support.published_format(state, ema=True), state)):
         path = tmp_path / f"{number}.pt"
         torch.save(content, path)
-        assert list(read_state(path)) == list(state)
+        assert list(read_weights(path).state) == list(state)
 
 
 def test_the_prefix_of_parallel_training_is_taken_off(tmp_path, state) -> None:
     path = tmp_path / "weights.pt"
     prefixed = {f"module.{name}": tensor for name, tensor in state.items()}
     torch.save(support.published_format(prefixed), path)
-    assert list(read_state(path)) == list(state)
+    assert list(read_weights(path).state) == list(state)
+
+
+@pytest.mark.parametrize("before", ["_orig_mod.", "module._orig_mod.", "model.", "ema_model.net."])
+@pytest.mark.parametrize("places", [(), ("state_dict",), ("model_state_dict",), ("ema", "module")])
+def test_weights_are_found_behind_other_names(tmp_path, state, before, places) -> None:
+    content = {f"{before}{name}": tensor for name, tensor in state.items()}
+    for place in reversed(places):
+        content = {"epoch": 3, place: content}
+    path = tmp_path / "weights.pt"
+    torch.save(content, path)
+    assert list(read_weights(path).state) == list(state)
+
+
+def test_an_average_that_differs_from_what_the_public_scripts_read_is_told(tmp_path, state) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"ema": state, "model": {**state, "model_b.0.bn.bias": torch.ones(8)}}, path)
+    (note,) = read_weights(path).notes
+    assert "'ema'" in note
+    assert "public scripts read 'model'" in note
+    torch.save({"ema": state, "model": state}, path)
+    assert read_weights(path).notes == ()
+
+
+def test_counts_of_profilers_and_averages_are_left_out(tmp_path, state, small_yaml) -> None:
+    path = tmp_path / "weights.pt"
+    counts = {"total_ops": torch.ones(1), "model_b.0.conv.total_params": torch.ones(1)}
+    wrapped = {f"module.{name}": tensor for name, tensor in (state | counts).items()}
+    torch.save({"n_averaged": torch.tensor(3), **wrapped}, path)
+    assert set(load_model(path, small_yaml).state_dict()) == set(state)
+
+
+def test_counts_of_batches_may_be_missing(tmp_path, state, small_yaml) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({n: t for n, t in state.items() if "num_batches" not in n}, path)
+    assert set(load_model(path, small_yaml).state_dict()) == set(state)
+
+
+def fused(model: DynamicDetector, implicit: bool) -> dict[str, torch.Tensor]:
+    """What ``fuse()`` of the public code leaves: with implicit layers' entries, though folded."""
+    folded, state = fold(model), {}
+    for name, tensor in model.state_dict().items():
+        if ".bn." not in name and (implicit or ".implicit" not in name):
+            state[name] = tensor
+    for name, module in model.named_modules():
+        if isinstance(module, layers.ConvBnSiLU):
+            merged = fuse_conv_bn_eval(module.conv, module.bn)
+            state |= {f"{name}.conv.{of}": t for of, t in merged.state_dict().items()}
+        elif isinstance(module, layers.RepConv):
+            state = {n: t for n, t in state.items() if not n.startswith(f"{name}.")}
+            merged = folded.get_submodule(name)[0]
+            state |= {f"{name}.rbr_reparam.{of}": t for of, t in merged.state_dict().items()}
+        elif isinstance(module, layers.Detect):
+            convolutions = folded.get_submodule(f"{name}.m").state_dict()
+            state |= {f"{name}.m.{of}": tensor for of, tensor in convolutions.items()}
+    return state
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_fused_checkpoint_computes_what_it_did_before(
+    tmp_path, small_model, small_yaml, implicit
+) -> None:
+    path = tmp_path / "fused.pt"
+    torch.save(fused(small_model, implicit), path)
+    found = load_model(path, small_yaml)
+    assert ["fused" in note for note in found.notes] == [True]
+    images = torch.from_numpy(support.random_images(1))
+    for part in ("head", "second"):
+        wanted = getattr(small_model, part)(small_model.first(images))
+        for model in (found, fold(found)):
+            made = getattr(model, part)(model.first(images))
+            for one, other in zip(made, wanted, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def as_safetensors(tensors: dict[str, torch.Tensor]) -> bytes:
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    kinds = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}
+    for name, tensor in tensors.items():
+        raw = tensor.contiguous().numpy().tobytes()
+        places = [len(data), len(data) + len(raw)]
+        shape = list(tensor.shape)
+        header[name] = {"dtype": kinds[tensor.dtype], "shape": shape, "data_offsets": places}
+        data += raw
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def test_safetensors_are_read(tmp_path, state) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(as_safetensors(state))
+    found = read_weights(path).state
+    assert list(found) == list(state)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in found.items())
+
+
+@pytest.mark.parametrize(
+    ("entry", "rest"),
+    [
+        ({"dtype": "F32", "shape": [2], "data_offsets": [0, 2**40]}, b""),
+        ({"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, bytes(4)),
+        ({"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, bytes(9)),
+        ({"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}, bytes(8)),
+        ({"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}, bytes(12)),
+        ({"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}, bytes(8)),
+        ({"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}, bytes(8)),
+        ({"dtype": "F32", "shape": [0, *[2**31 - 1] * 60], "data_offsets": [0, 0]}, b""),
+        ({"shape": [2]}, bytes(8)),
+        ([], b""),
+    ],
+)
+def test_damaged_safetensors_are_refused(tmp_path, entry, rest) -> None:
+    path = tmp_path / "weights.safetensors"
+    text = json.dumps({"x": entry}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + rest)
+    with support.refuses(CheckpointError, "weights.safetensors"):
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize("content", [[], {}, 3, {"model": None, "ema": None}, {"model": [1]}])
@@ -143,7 +266,7 @@ def test_an_unknown_number_of_rows_asks_for_the_yaml(small_checkpoint) -> None:
 
 @pytest.mark.parametrize("variant", support.VARIANTS)
 def test_published_variants_are_told_apart_without_a_configuration(variant) -> None:
-    assert recognise(read_state(support.checkpoint_of(variant))).name == variant
+    assert recognise(read_weights(support.checkpoint_of(variant)).state).name == variant
 
 
 def test_a_shape_that_the_file_does_not_fill_is_refused_before_memory_is_taken(

@@ -109,12 +109,14 @@ def colliding_keys() -> bytes:
     return mapping(*(number(n * (2**61 - 1)) + b"N" for n in range(60_000)))
 
 
-@pytest.mark.parametrize(
-    "content", [nested_key(), colliding_keys(), mapping(b"G" + bytes(8), b"N")]
-)
-def test_keys_that_are_slow_to_hash_or_to_find_are_refused(write, content) -> None:
+def test_keys_that_are_slow_to_find_are_refused(write) -> None:
     with support.refuses(CheckpointError, "weights.pt", "key"):
-        load_checkpoint(write(content))
+        load_checkpoint(write(colliding_keys()))
+
+
+@pytest.mark.parametrize("content", [nested_key(), mapping(b"G" + bytes(8), b"N")])
+def test_keys_that_are_slow_to_hash_are_left_out_with_their_values(write, content) -> None:
+    assert load_checkpoint(write(content)) == {}
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,9 @@ def test_a_shape_that_does_not_fit_its_storage_is_refused(write, shape, strides,
         b"0" * 5,
         b"t",
         b"",
-        b"\x8f",
+        b"\x8f0",
+        text("os") + b"N\x93",
+        b"NN\x81",
         b"2",
         text("a\ud800"),
         number(2**4000),
@@ -175,7 +179,7 @@ def test_what_torch_never_writes_is_refused_in_one_line(write, content) -> None:
 
 def test_a_pickle_that_is_larger_than_any_is_refused() -> None:
     with pytest.raises(ValueError, match="expected at most"):
-        read_pickle(bytes(LARGEST_PICKLE + 1), {}, lambda _: None)
+        read_pickle(bytes(LARGEST_PICKLE + 1), lambda _: None, lambda _: None)
 
 
 def test_what_is_compressed_is_refused_before_it_is_unpacked(write) -> None:

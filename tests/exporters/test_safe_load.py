@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
+import datetime
+import gzip
 import io
 import os
 import pickle
+import random
+import shlex
 import subprocess
 import sys
 import zipfile
 from collections import OrderedDict
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from dyninfer import CheckpointError
-from dyninfer.exporters.dynamicdet.model import read_state
+from dyninfer.exporters.dynamicdet.weights import read_weights
 from dyninfer.exporters.safe_load import load_checkpoint
 from dyninfer.exporters.safe_pickle import Omitted
 from tests import support
@@ -67,7 +74,7 @@ def test_a_payload_inside_a_torch_archive_is_named_and_does_not_run(
     path = tmp_path / "evil.pt"
     torch.save({**checkpoint, "optimizer": {"state": [kind(proof)]}}, path)
     with support.refuses(CheckpointError, "evil.pt", name, "refused"):
-        read_state(path)
+        read_weights(path)
     assert not proof.exists()
 
 
@@ -75,7 +82,7 @@ def test_a_payload_in_place_of_a_weight_does_not_run(tmp_path, proof) -> None:
     path = tmp_path / "evil.pt"
     torch.save({"model": {"model_b.0.conv.weight": RunsOnLoad(proof)}, "ema": None}, path)
     with support.refuses(CheckpointError, "system"):
-        read_state(path)
+        read_weights(path)
     assert not proof.exists()
 
 
@@ -108,7 +115,7 @@ def test_a_whole_pickled_module_is_refused_by_name(tmp_path) -> None:
     path = tmp_path / "module.pt"
     torch.save({"model": torch.nn.Linear(2, 2), "ema": None}, path)
     with support.refuses(CheckpointError, "torch.nn.modules.linear.Linear", "state_dict"):
-        read_state(path)
+        read_weights(path)
 
 
 @pytest.mark.slow
@@ -133,7 +140,15 @@ def test_the_command_line_refuses_a_payload_too(tmp_path, proof) -> None:
         (b"hello", "not a PyTorch checkpoint"),
         (b"PK", "cut off"),
         (b"PK\x03\x04 and then nothing", "cut off"),
-        (b"\x89PNG\r\n\x1a\n" * 40, "not a PyTorch checkpoint"),
+        (b"\x89PNG\r\n\x1a\n" * 40, "not a PyTorch checkpoint but a picture"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html><title>Google Drive", "an HTML page"),
+        (b"\n<HTML lang=en>", "an HTML page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied", "an XML document"),
+        (b'{"message": "Not Found"}', "JSON text"),
+        (gzip.compress(b"weights"), "packed by gzip; unpack it"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (onnx.helper.make_model(onnx.GraphProto()).SerializeToString(), "an ONNX model"),
     ],
 )
 def test_files_that_are_no_checkpoints_are_refused(tmp_path, content, part) -> None:
@@ -224,3 +239,78 @@ def test_tensors_and_containers_come_back_as_torch_itself_reads_them(tmp_path) -
             assert found[name].dtype == wanted[name].dtype
     storages = {found[name].untyped_storage().data_ptr() for name in ("view", "same")}
     assert len(storages) == 1
+
+
+BESIDE = {
+    "array": np.arange(6.0).reshape(2, 3)[:, ::-1],
+    "large array": np.zeros(1 << 20),  # more than 8 MB in the pickle
+    "texts": np.array(["a", "b"]),
+    "objects": np.array([{"a": 1}, None], dtype=object),
+    "masked": np.ma.masked_array([1.0, 2.0], [True, False]),
+    "date of NumPy": np.datetime64("2024-05-01"),
+    "type of NumPy": np.float32,
+    "state of NumPy": np.random.get_state(),
+    "old generator": np.random.RandomState(3),
+    "generator": np.random.default_rng(3),
+    "state of a generator": np.random.default_rng(3).bit_generator.state,
+    "state of Python": random.getstate(),
+    "random": random.Random(3),
+    "state of PyTorch": torch.get_rng_state(),
+    "path": Path("runs/train"),
+    "Windows": PureWindowsPath("C:/runs"),
+    "date": datetime.datetime(2024, 5, 1, tzinfo=datetime.timezone.utc),
+    "arguments": argparse.Namespace(batch=16, data=Path("coco.yaml")),
+    "by thresholds": {0.5: 0.4, 0.75: np.float64(0.2), (1, 2): 3, None: 4, np.int64(1): 5},
+    "sets": [{1, 2}, frozenset({3}), set()],
+    "counted": collections.defaultdict(list, {"a": collections.deque([1])}),
+    "complex": 1j,
+    "parameter with attributes": torch.nn.Parameter(torch.ones(2)),
+}
+BESIDE["parameter with attributes"].lr_scale = 0.1
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_trainings_keep_beside_the_weights_does_no_harm(tmp_path, name, protocol) -> None:
+    path = tmp_path / "weights.pt"
+    weights = {"x": torch.arange(3.0)}
+    torch.save({"beside": [BESIDE[name]], "model": weights}, path, pickle_protocol=protocol)
+    assert torch.equal(load_checkpoint(path)["model"]["x"], weights["x"])
+
+
+def test_a_function_of_the_system_beside_a_class_of_the_training_is_what_is_named(
+    tmp_path, proof
+) -> None:
+    path = tmp_path / "evil.pt"
+    torch.save({"model": torch.nn.Linear(2, 2), "note": RunsOnLoad(proof)}, path)
+    with support.refuses(CheckpointError, "system", "refused") as caught:
+        load_checkpoint(path)
+    assert "torch.load" not in str(caught.value)  # nobody is told to load that in the ordinary way
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: {"ema": None, "model": model}])
+def test_the_line_that_a_pickled_model_is_answered_with_saves_its_weights(tmp_path, wrap) -> None:
+    path = tmp_path / "it's a module.pt"
+    model = torch.nn.Linear(2, 2)
+    torch.save(wrap(model), path)
+    with support.refuses(CheckpointError, "Linear", "if you trust the file") as caught:
+        load_checkpoint(path)
+    line = str(caught.value).partition("trained it: ")[2].partition(", and export")[0]
+    python, option, program = shlex.split(line)
+    assert [python, option] == ["python", "-c"]
+    exec(program, {})  # noqa: S102 - in a process of its own it would take seconds to import PyTorch
+    saved = load_checkpoint(tmp_path / "it's a module.weights.pt")
+    assert torch.equal(saved["weight"], model.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("best.pt", "best.pt"), ("a.npy", "NumPy"), ("net/archive_format", "torch.export")],
+)
+def test_archives_that_are_no_checkpoints_are_called_what_they_are(tmp_path, name, part) -> None:
+    path = tmp_path / "weights.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, "x")
+    with support.refuses(CheckpointError, "not a PyTorch checkpoint", part):
+        load_checkpoint(path)

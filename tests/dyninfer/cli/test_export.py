@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from dyninfer.bundle.folder import Bundle
@@ -16,6 +17,7 @@ from dyninfer.exporters.cascade.options import (
     DetectorSource,
     Layout,
 )
+from dyninfer.exporters.dynamicdet.weights import read_weights
 from dyninfer.images.spec import ColorOrder, ResizeMode
 from tests import support
 from tests.dyninfer.cli.run import run
@@ -25,14 +27,18 @@ from tests.exporters.cascade import detectors
 def test_export_checks_itself_and_says_what_to_do_next(
     capsys: pytest.CaptureFixture[str], small_checkpoint: Path, small_yaml: Path, tmp_path: Path
 ) -> None:
-    target = tmp_path / "mine.dyn"
+    target, checkpoint = tmp_path / "mine.dyn", tmp_path / "mine.pt"
+    state = read_weights(small_checkpoint).state
+    other = {name: tensor + 1 for name, tensor in state.items()}
+    torch.save({"ema": state, "model": other}, checkpoint)
     status, out, _ = run(
         capsys,
-        *("export", "dynamicdet", str(small_checkpoint), "-o", str(target)),
+        *("export", "dynamicdet", str(checkpoint), "-o", str(target)),
         *("--config", str(small_yaml), "--imgsz", "64x96", "--licence", "MIT"),
     )
     assert status == 0
     assert "verification passed" in out
+    assert "weights: 'ema' of mine.pt" in out
     assert f"dyninfer predict {target}" in out
     opened = Bundle.open(target)
     parity = opened.parity()
