@@ -16,8 +16,10 @@ from dyninfer.exporters.dynamicdet.layers import BATCH_NORM_EPS
 from dyninfer.exporters.safe_load import load_checkpoint
 
 # where weights stand in what trainings save; an average of the weights comes before themselves
-_PLACES = ("ema", "ema_state_dict", "model_ema", "model", "model_state_dict", "state_dict")
-_PLACES += ("module", "net", "network", "weights")
+_PLACES = (
+    *("ema", "ema_state_dict", "model_ema", "model", "model_state_dict", "state_dict"),
+    *("module", "net", "network", "weights"),
+)
 _DEEPEST = 3
 _OWN = re.compile(r"((?:[^.]+\.)*?)model_b\.\d")
 # buffers of profilers (thop) and of averaging (torch.optim.swa_utils)
@@ -50,7 +52,7 @@ def read_weights(path: Path) -> Weights:
     _check(path, weights)
     state = _unwrapped(weights)
     other = next((name for name, _ in found if not name.startswith("ema") and name != place), None)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if place.startswith("ema") and other and not _are_equal(state, _unwrapped(dict(found)[other])):
         notes = (
             f"weights: {place!r} of {path.name}, the training's moving average; the public scripts "
@@ -142,7 +144,7 @@ def complete(
         if bias in state and state[bias].shape == tensor.shape:
             fused += 1
             state |= _nothing_but(norm, state.pop(bias))
-    notes = ()
+    notes: tuple[str, ...] = ()
     implicit = [name for name in expected if name.endswith(".implicit")]
     if fused or not any(name in state for name in implicit):
         for name in implicit:
