@@ -151,6 +151,28 @@ def test_a_machine_that_slowed_down_shows_in_the_error(two_exits_manifest: Manif
     assert check.error == pytest.approx(1 / 1.5 - 1, abs=0.03)
 
 
+def test_the_error_is_that_of_the_scenarios_that_were_left_out(
+    two_exits_manifest: Manifest,
+) -> None:
+    results = forced_results(TWO_EXITS)
+    for place, factor in ((GRID.index((1, 0.0)), 1.1), (GRID.index((4, 0.5)), 1.3)):
+        here = results[place]
+        spans = tuple(
+            replace(s, ms_per_image=exactly(s.ms_per_image.value * factor)) for s in here.spans
+        )
+        ms = exactly(here.ms_per_image.value * factor)
+        results[place] = replace(here, spans=spans, ms_per_image=ms)
+    model = fit(two_exits_manifest, results)
+    held_out = [abs(check.error) for check in model.checks if check.held_out]
+    assert 0 < len(held_out) < len(model.checks)
+    assert model.mean_error == pytest.approx(np.mean(held_out))
+    assert model.mean_error != pytest.approx(
+        np.mean([abs(c.error) for c in model.checks]), rel=0.01
+    )
+    left_out = next(c for c in model.checks if c.scenario == results[GRID.index((4, 0.5))].scenario)
+    assert left_out.measured_ms / left_out.predicted_ms == pytest.approx(1.3, abs=0.05)
+
+
 def test_the_ends_are_not_predicted_from_the_others(two_exits_manifest: Manifest) -> None:
     model = fit(two_exits_manifest, forced_results(TWO_EXITS, [(1, 0.0), (1, 0.5), (1, 1.0)]))
     assert [check.held_out for check in model.checks] == [True, True, True]

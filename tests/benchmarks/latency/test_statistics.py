@@ -12,6 +12,7 @@ from dyninfer.benchmarks.latency.statistics import (
     calls_needed,
     distribution,
     draw_rounds,
+    estimate_of,
     holm,
     inverse,
     mean_of,
@@ -47,6 +48,18 @@ def test_figures_are_those_of_all_calls(rounds: list[list[float]]) -> None:
     for estimate in (found.mean_ms, found.p50_ms):
         assert found.min_ms * (1 - 1e-9) <= estimate.low <= estimate.value
         assert estimate.value <= estimate.high <= found.max_ms * (1 + 1e-9)
+
+
+def test_an_interval_leaves_a_fortieth_of_what_was_drawn_on_either_side() -> None:
+    drawn = np.random.default_rng(0).permutation(np.arange(1001.0))
+    for value, confidence, low, high in (
+        (500, 0.95, 25, 975),
+        (500, 0.9, 50, 950),
+        (9, 0.95, 9, 975),
+    ):
+        found = estimate_of(value, drawn, confidence)
+        assert (found.low, found.high) == pytest.approx((low, high))
+    assert estimate_of(500, drawn) == estimate_of(500, drawn, 0.95)
 
 
 def test_every_bootstrap_sample_holds_as_many_rounds_as_there_are() -> None:

@@ -137,6 +137,7 @@ def test_compatible_builds_fit_later_versions_and_gpus(bundle: Bundle) -> None:
     assert not differences(spec_of(bundle, options={VERSION_COMPATIBLE: "yes"}), later)
     earlier = spec_of(bundle, library_version="10.3.0")
     assert fields(spec_of(bundle, options={VERSION_COMPATIBLE: "yes"}), earlier)
+    assert not differences(spec_of(bundle, options={VERSION_COMPATIBLE: "yes"}), spec_of(bundle))
 
     portable = spec_of(bundle, options={HARDWARE_COMPATIBLE: "yes"})
     ada = BuildTarget(compute_capabilities=("8.9",), gpu_name="L4", driver="12.9")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,41 @@ def test_the_gain_is_over_both_shares_and_the_error_over_seeds_and_draws():
     ]
     assert found.gain == pytest.approx(np.mean(above))
     assert 0 < found.standard_error < max(found.row(FITTED, s).ap50.std for s in SHARES)
+
+
+def test_the_standard_error_is_that_of_the_mean_over_seeds_and_of_chance():
+    """Of hand-made masks: two seeds, and draws that are the same every time."""
+    routers = [-GAINS, -np.roll(GAINS, 7), GAINS]
+    found = compare(precision, routers, {}, draws=50)
+    draws = {
+        share: [precision(mask).secondary for mask in random_choices(COUNT, share, 50)]
+        for share in SHARES
+    }
+    chance = np.mean([np.mean(draws[share]) for share in SHARES])
+    gains = [
+        np.mean([precision(lowest(values, share)).secondary for share in SHARES]) - chance
+        for values in routers
+    ]
+    of_seeds = np.var(gains) / len(routers)
+    of_draws = sum(np.var(draws[share]) / 50 for share in SHARES) / 2**2
+    assert found.gain == pytest.approx(np.mean(gains))
+    assert found.standard_error == pytest.approx(np.sqrt(of_seeds + of_draws))
+
+
+@pytest.mark.parametrize(
+    ("gain", "error", "verdict"),
+    [(0.02, 0.01, True), (0.01, 0.02, False), (0.01, 0.01, False), (-0.02, 0.01, False)],
+)
+def test_a_router_beats_random_by_more_than_the_standard_error(gain, error, verdict):
+    found = replace(compare(precision, [GAINS], {}, draws=5), gain=gain, standard_error=error)
+    assert found.beats_random is verdict
+
+
+def test_what_one_random_choice_in_six_reaches_is_within_chance():
+    found = compare(precision, [GAINS], {}, draws=50)
+    spread = np.mean([found.row(RANDOM, share).ap50.std for share in SHARES])
+    assert replace(found, gain=0.99 * spread).within_chance
+    assert not replace(found, gain=1.01 * spread).within_chance
 
 
 def test_a_gain_smaller_than_the_spread_of_chance_is_told_apart():

@@ -80,6 +80,7 @@ def test_no_boxes_stay_no_boxes() -> None:
         (1280, 720, Placement(1280, 720, 640, 360, 0, 140)),
         (500, 375, Placement(500, 375, 640, 480, 0, 80)),
         (1000, 667, Placement(1000, 667, 640, 427, 0, 106)),  # odd padding: more at the bottom
+        (667, 1000, Placement(667, 1000, 427, 640, 106, 0)),  # 426.9, and more at the right
         (1, 1, Placement(1, 1, 640, 640, 0, 0)),
         (30_000, 3, Placement(30_000, 3, 640, 1, 0, 319)),
         (3, 30_000, Placement(3, 30_000, 1, 640, 319, 0)),

@@ -51,6 +51,17 @@ def test_an_overlap_equal_to_the_limit_suppresses_nothing(count, seed, classes, 
         assert nms(boxes, ids, iou, 300).tolist() == greedy(boxes, ids, iou, 300)
 
 
+@pytest.mark.parametrize(
+    ("shift", "kept"), [(999_999, [0]), (1_000_000, [0, 1]), (1_000_001, [0, 1])]
+)
+def test_an_overlap_that_float32_cannot_tell_from_the_limit_is_judged_exactly(shift, kept) -> None:
+    """2,000,001, 2,000,000 and 1,999,999 of 4 million pixels in common, of a half allowed."""
+    boxes = np.array([[0, 0, 1, 3e6], [0, shift, 1, 3e6 + shift]], np.float32)
+    with patch.object(nms_module, "FEW", 0):
+        assert nms(boxes, np.zeros(2, int), 0.5, 10).tolist() == kept
+    assert greedy(boxes, np.zeros(2, int), 0.5, 10) == kept
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32),

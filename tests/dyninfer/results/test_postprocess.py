@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dyninfer import InputError, Postprocess
 from dyninfer.results.candidates import LARGEST_SCORE
-from dyninfer.results.postprocess import MAX_CANDIDATES
+from dyninfer.results.postprocess import EVALUATION
 from tests import support
 from tests.dyninfer.results.greedy import candidates, greedy, on_a_grid
 
@@ -46,14 +46,20 @@ def test_confidence_must_be_above_and_best_class_or_all_labels() -> None:
     np.testing.assert_array_equal(found, boxes[[1, 1, 1]])
 
 
-def test_at_most_30000_candidates_the_best_ones_are_considered() -> None:
-    count = MAX_CANDIDATES + 500
-    boxes = np.zeros((count, 4), np.float32)
-    boxes[:, 0] = np.arange(count) * 4
-    boxes[:, 2:] = boxes[:, :2] + 2
-    scores = np.linspace(0.3, 0.9, count, dtype=np.float32)[:, None]
-    found, _, _ = Postprocess(max_detections=3)(boxes, scores)
-    np.testing.assert_array_equal(found, boxes[: count - 4 : -1])
+@pytest.mark.parametrize(("place", "found"), [(29_999, 2), (30_000, 1)])
+def test_the_best_30000_candidates_are_considered_and_no_others(place, found) -> None:
+    """All lie on the best one, but for the one at this place."""
+    boxes = np.tile(np.array([0, 0, 10, 10], np.float32), (30_500, 1))
+    boxes[place] += 50
+    scores = np.linspace(0.9, 0.3, len(boxes), dtype=np.float32)[:, None]
+    order = np.random.default_rng(0).permutation(len(boxes))
+    detections, _, _ = Postprocess()(boxes[order], scores[order])
+    assert detections.tolist() == [[0, 0, 10, 10], [50, 50, 60, 60]][:found]
+
+
+def test_what_counts_as_found_where_nothing_is_said_and_in_an_evaluation() -> None:
+    assert Postprocess() == Postprocess(0.25, 0.45, 300, several_labels=False)
+    assert EVALUATION == Postprocess(0.001, 0.65, 300, several_labels=True)
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])

@@ -72,11 +72,23 @@ def test_always_policies_do_not_read_the_easiness(easiness) -> None:
         assert not isinstance(policy, Blind)
 
 
-def test_routing_changes_nothing_it_was_given() -> None:
-    easiness = array([0.1, math.nan, 0.9])
-    before = easiness.copy()
-    Threshold(0.5).decide(easiness, at_exit(0, 3))
+@pytest.mark.parametrize(
+    "policy",
+    [Threshold(0.5), Threshold((0.5,)), AlwaysEasy(), AlwaysHard(), LeaveAt(1), Forced([1, 0, 1])],
+)
+def test_routing_changes_nothing_it_was_given(policy) -> None:
+    easiness, point = array([0.1, math.nan, 0.9]), at_exit(0, 3)
+    before, images = easiness.copy(), point.images.copy()
+    policy.decide(easiness, point)
     np.testing.assert_array_equal(easiness, before)
+    np.testing.assert_array_equal(point.images, images)
+
+
+def test_choosing_changes_no_score() -> None:
+    scores = np.array([[0, 2, 1], [5, math.nan, 0]], np.float32)
+    before = scores.copy()
+    Chosen().decide(scores, at_chooser(2))
+    np.testing.assert_array_equal(scores, before)
 
 
 def test_a_sequence_gives_every_exit_its_own_threshold() -> None:

@@ -232,6 +232,12 @@ def test_nan_at_the_first_exit_may_be_settled_by_the_second(three_exits) -> None
     assert three_exits.nan_easiness_count == 2  # at either router
 
 
+def test_images_are_counted_by_their_place_in_the_call_wherever_they_are_nan(three_exits) -> None:
+    """The third image is the second one at the second exit, and the second was NaN at the first."""
+    infer_three(three_exits, [EASY, (-1, 0.9), (0.1, -1)])
+    assert three_exits.nan_easiness_count == 2
+
+
 def test_a_cascade_without_router_takes_always_policies_only(tmp_path) -> None:
     path = support.write_two_exits(tmp_path / "plain.dyn", router=False)
     with dyninfer.load(path) as detector:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 import pytest
@@ -133,6 +135,51 @@ def test_a_measured_overflow_keeps_the_nodes_around_it_in_float32() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-2 * np.abs(expected).max())
     everything = dict.fromkeys(types, 10000000.0)
     assert to_fp16(source, everything) is None
+
+
+@pytest.mark.parametrize(
+    ("op", "limit"),
+    [("Exp", 20.0), ("Log", 1e-9), ("Softplus", 20.0), ("Exp", -30.0), ("Log", 1e6)],
+)
+def test_functions_without_room_in_float16_are_computed_in_float32(op, limit) -> None:
+    """exp(20) is beyond float16's range, and log(1e-9) of what float16 makes zero."""
+    source = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"feature": ["batch", 8, 8, 8]},
+        [
+            conv("images", "w1", "c1"),
+            helper.make_node("Mul", ["c1", "nothing"], ["zero"]),
+            helper.make_node("Add", ["zero", "limit"], ["argument"]),
+            helper.make_node(op, ["argument"], ["value"]),
+            helper.make_node("Div", ["value", "expected"], ["one"]),
+            conv("one", "w2", "feature"),
+        ],
+        {
+            "w1": weights(8, 3, 3, 3),
+            "w2": weights(8, 8, 3, 3, seed=1),
+            "nothing": np.array(0, np.float32),
+            "limit": np.array(limit, np.float32),
+            "expected": np.array(
+                {"Exp": np.exp, "Log": np.log, "Softplus": lambda x: np.log1p(np.exp(x))}[op](
+                    limit
+                ),
+                np.float32,
+            ),
+        },
+    )
+    converted = to_fp16(source)
+    types = elem_types(converted)
+    assert types["value"] == TensorProto.FLOAT
+    assert types["c1"] == TensorProto.FLOAT16
+
+
+def test_a_tensor_that_held_nan_stays_in_float32() -> None:
+    """A measured NaN is no small number, though it is not above any limit."""
+    source = two_layers()
+    converted = to_fp16(source, {"c2": math.nan})
+    types = elem_types(converted)
+    assert types["c2"] == TensorProto.FLOAT
+    assert types["c1"] == TensorProto.FLOAT16
 
 
 def test_a_resize_keeps_its_scales_and_runs_in_float16() -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.ort.runtime import PlainStages
+from dyninfer.exporters.precision import settings as quant_settings
 from dyninfer.exporters.precision.convert import stage_feed
 from dyninfer.exporters.precision.graph import decode_nodes, end_layers
 from dyninfer.exporters.precision.int8 import SILU_FLOOR, observe_stage, prepare_int8, to_int8
@@ -15,11 +18,15 @@ from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Setting
 from tests import support
 from tests.exporters.precision.helpers import (
     assert_same_frame,
+    conv,
     feed_of,
     images,
     run,
+    silu,
     two_layers,
+    weights,
 )
+from tests.support import tiny_model
 
 TARGETS = pytest.mark.parametrize("target", list(Int8Target))
 
@@ -142,6 +149,74 @@ def test_steps_are_not_wasted_on_what_silu_makes_zero() -> None:
     )
     scale, point = (numpy_helper.to_array(constants[name]) for name in node.input[1:])
     assert -float(scale) * float(point) == pytest.approx(SILU_FLOOR, abs=float(scale))
+
+
+@pytest.mark.parametrize(("instructions", "largest"), [("avx2", 64), ("avx512_vnni", 127)])
+def test_weights_have_7_bits_where_pairs_of_products_would_saturate(
+    monkeypatch, instructions, largest
+) -> None:
+    """On x86 without dot products (maddubs adds two of them in 16 bits)."""
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(quant_settings, "read_cpuinfo", lambda: f"flags : fpu {instructions}\n")
+    converted = quantised(two_layers(), feed_of(images()), Int8Settings())
+    kernels = [
+        numpy_helper.to_array(tensor)
+        for tensor in converted.graph.initializer
+        if tensor.data_type == TensorProto.INT8 and len(tensor.dims) == 4
+    ]
+    assert len(kernels) == 2
+    for kernel in kernels:
+        # every channel has its own scale, by which its largest weight is the largest number
+        assert np.abs(kernel.astype(int)).max(axis=(1, 2, 3)).tolist() == [largest] * 8
+
+
+def test_what_a_router_reads_is_averaged_in_float32() -> None:
+    source = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"feature": ["batch", 8, 8, 8], "pooled": ["batch", 8, 1, 1]},
+        [
+            conv("images", "w", "c"),
+            *silu("c", "feature"),
+            helper.make_node("GlobalAveragePool", ["feature"], ["mean"]),
+            helper.make_node("Add", ["mean", "shift"], ["pooled"]),
+        ],
+        {"w": weights(8, 3, 3, 3), "shift": np.full((1, 8, 1, 1), 0.1, np.float32)},
+    )
+    converted = quantised(source, feed_of(images()), Int8Settings())
+    made = {name: node for node in converted.graph.node for name in node.output}
+    assert made["pooled"].op_type == "Add"
+    assert made["mean"].op_type == "GlobalAveragePool"
+    read = {node.input[0] for node in converted.graph.node if node.op_type == "QuantizeLinear"}
+    assert not read & {"mean", "pooled"}
+    assert "c" in read
+
+
+def test_a_layer_that_reads_infinity_stays_in_float32() -> None:
+    """As of padding for a maximum, which no range of 8 bits can hold."""
+    source = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"deep": ["batch", 8, 8, 8]},
+        [
+            conv("images", "w1", "c1"),
+            helper.make_node("Add", ["c1", "edge"], ["padded"]),
+            helper.make_node("Clip", ["padded", "least"], ["clipped"]),
+            conv("clipped", "w2", "deep"),
+        ],
+        {
+            "w1": weights(8, 3, 3, 3),
+            "w2": weights(8, 8, 3, 3, seed=1),
+            "edge": np.where(np.arange(8) == 3, -np.inf, 0).astype(np.float32),
+            "least": np.array(-1, np.float32),
+        },
+    )
+    converted = quantised(source, feed_of(images()), Int8Settings())
+    read = {node.input[0] for node in converted.graph.node if node.op_type == "QuantizeLinear"}
+    assert "images" in read
+    assert "padded" not in read
+    sample = images(1, seed=5)[0]
+    found = run(converted, sample)["deep"]
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, run(source, sample)["deep"], atol=0.1)
 
 
 def test_a_stage_without_layers_stays_as_it_is(tmp_path) -> None:

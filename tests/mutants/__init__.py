@@ -1,0 +1,1 @@
+"""What the tests notice: single changes of the code that decides answers."""
