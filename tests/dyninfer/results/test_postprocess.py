@@ -59,7 +59,7 @@ def test_the_best_30000_candidates_are_considered_and_no_others(place, found) ->
 
 def test_what_counts_as_found_where_nothing_is_said_and_in_an_evaluation() -> None:
     assert Postprocess() == Postprocess(0.25, 0.45, 300, several_labels=False)
-    assert EVALUATION == Postprocess(0.001, 0.65, 300, several_labels=True)
+    assert Postprocess(0.001, 0.65, 300, several_labels=True) == EVALUATION
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
