@@ -8,14 +8,14 @@ from typing import NoReturn
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BundleError
-from dyninfer.exporters.cascade.export import CASCADE
+from dyninfer.exporters.cascade.export import CASCADE, ONNX
 from dyninfer.exporters.dynamicdet.export import DYNAMICDET
 from dyninfer.exporters.family import Family, SourceStage
 
 AnyFamily = Family[NoReturn, NoReturn]
 """A family of which nothing is known: what it exports from, only its own command can give."""
 
-FAMILIES: Mapping[str, AnyFamily] = {family.name: family for family in (DYNAMICDET, CASCADE)}
+FAMILIES: Mapping[str, AnyFamily] = {family.name: family for family in (DYNAMICDET, CASCADE, ONNX)}
 
 
 def family_of(bundle: Bundle) -> AnyFamily:

@@ -1,6 +1,7 @@
-"""Options that every detector of a cascade has, made from one table, and read in two ways.
+"""Options that every ONNX detector has, made from one table, and read in two ways.
 
-``--first-decode nanodet`` and ``--first a.onnx,decode=nanodet`` mean the same.
+``--first-decode nanodet`` and ``--first a.onnx,decode=nanodet`` mean the same; of a detector alone
+``--decode nanodet`` and ``a.onnx,decode=nanodet``.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ _IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # in RGB
 class DetectorOption:
     """An option that every detector has: ``--first-NAME``, or ``NAME=`` after the file's name.
 
-    ``kind`` turns its text into the value; it raises ValueError where that is none. ``form`` shows
-    what is expected, or where it has bars all there is to choose from: an enum's own if absent.
+    Of a detector alone it is ``--NAME``. ``kind`` turns its text into the value; it raises
+    ValueError where that is none. ``form`` shows what is expected, or where it has bars all there
+    is to choose from: an enum's own if absent.
     """
 
     name: str
@@ -63,6 +65,8 @@ def parse_triple(text: str) -> tuple[float, float, float]:
 
 _NORMALISE = "(pixel - mean) / std: /255, as it is, ImageNet's."
 _TRIPLE = "In tensor order, 0 to 255; or one number."
+SPEC = "ONNX[,OPTION=VALUE...]"
+"""How a detector is named on a command line."""
 _FORMAT = "Of boxes-scores, and of yolo-end2end with four outputs."
 _FITTED = "How a picture is fitted in."
 DETECTOR_OPTIONS = (
@@ -83,7 +87,14 @@ _BY_NAME = {option.name: option for option in DETECTOR_OPTIONS}
 
 
 def _field_of(ordinal: str, option: DetectorOption) -> str:
-    return f"{ordinal}_{option.name.replace('-', '_')}"
+    """The name of a parameter; ``ordinal`` is empty for a detector alone."""
+    return f"{ordinal}_{option.name}".lstrip("_").replace("-", "_")
+
+
+def _text(option: DetectorOption, *spellings: str, **more: Any) -> Any:
+    """The type of a parameter that takes the text of an option."""
+    kind = typer.Option(*spellings, metavar=escape(option.metavar), help=option.help, **more)
+    return Annotated[str | None, kind]
 
 
 def _fields() -> list[tuple[str, Any, None]]:
@@ -92,26 +103,45 @@ def _fields() -> list[tuple[str, Any, None]]:
     for ordinal in NAMED:
         own = typer.Option(
             f"--{ordinal}",
-            metavar="ONNX[,OPTION=VALUE...]",
+            metavar=SPEC,
             help=f"The {ordinal} detector, in place of a position.",
             rich_help_panel="Detectors",
         )
         found.append((ordinal, Annotated[str | None, own], None))
         for option in DETECTOR_OPTIONS:
-            more = typer.Option(
+            more = _text(
+                option,
                 f"--{ordinal}-{option.name}",
-                metavar=escape(option.metavar),
-                help=option.help,
                 rich_help_panel=f"The {ordinal} detector (likewise --second-..., --third-...)",
                 # the first one's help stands for all: 36 options would hide the others
                 hidden=ordinal != NAMED[0],
             )
-            found.append((_field_of(ordinal, option), Annotated[str | None, more], None))
+            found.append((_field_of(ordinal, option), more, None))
     return found
+
+
+def _fields_alone() -> list[tuple[str, Any, None]]:
+    """``--decode``, ... of one detector; its size also as detectors' own exports call it."""
+    also = {"size": ("--imgsz",)}
+    return [
+        (
+            _field_of("", option),
+            _text(
+                option,
+                f"--{option.name}",
+                *also.get(option.name, ()),
+                rich_help_panel="The detector",
+            ),
+            None,
+        )
+        for option in DETECTOR_OPTIONS
+    ]
 
 
 NamedDetectors = make_dataclass("NamedDetectors", _fields(), frozen=True)
 """The group of all these options; its values are the texts that were given."""
+OneDetector = make_dataclass("OneDetector", _fields_alone(), frozen=True)
+"""The same for ``export onnx``."""
 
 
 def gather_sources(
@@ -132,17 +162,30 @@ def gather_sources(
     specs = list(positions) or given
     if len(specs) < 2:
         raise typer.BadParameter(
-            "a cascade needs two detectors or more: dyninfer export cascade cheap.onnx good.onnx"
+            "a cascade needs two detectors or more: dyninfer export cascade cheap.onnx good.onnx; "
+            "for one, dyninfer export onnx good.onnx"
         )
-    options: list[dict[str, str]] = []
-    for ordinal in NAMED:
-        texts = {o.name: of_detectors.get(_field_of(ordinal, o)) for o in DETECTOR_OPTIONS}
-        options.append({name: text for name, text in texts.items() if text is not None})
+    options = [_given(of_detectors, ordinal) for ordinal in NAMED]
     for ordinal, own in zip(NAMED[len(specs) :], options[len(specs) :], strict=True):
         if own:
             raise typer.BadParameter(f"--{ordinal}-{next(iter(own))} is given, but no --{ordinal}")
     options += [{}] * len(specs)
     return [_source(spec, own) for spec, own in zip(specs, options, strict=False)]
+
+
+def _given(texts: Mapping[str, str | None], ordinal: str = "") -> dict[str, str]:
+    """The options that one detector was given, by name."""
+    found = {option.name: texts.get(_field_of(ordinal, option)) for option in DETECTOR_OPTIONS}
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def one_source(spec: str, of_detector: Mapping[str, str | None]) -> DetectorSource:
+    """The one detector of a command line.
+
+    Raises:
+        typer.BadParameter: an option is given twice or has a wrong value.
+    """
+    return _source(spec, _given(of_detector))
 
 
 def _source(spec: str, texts: dict[str, str]) -> DetectorSource:

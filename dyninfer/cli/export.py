@@ -7,14 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.folder import SUFFIX
 from dyninfer.cli.common import built_in_photos, parse_image_size, progress_bar, stderr, stdout
-from dyninfer.cli.detector_options import NamedDetectors, gather_sources
+from dyninfer.cli.detector_options import (
+    SPEC,
+    NamedDetectors,
+    OneDetector,
+    gather_sources,
+    one_source,
+)
 from dyninfer.cli.info import print_bundle
 from dyninfer.cli.options import with_option_groups
 from dyninfer.cli.verify import conclude, run_verification
@@ -28,12 +35,32 @@ SourceT = TypeVar("SourceT")
 OptionsT = TypeVar("OptionsT")
 DYNAMICDET_STAGES = 4
 
-export_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+NameOption = Annotated[str | None, typer.Option(help="Name of the bundle.")]
+
+_CHECKPOINTS = (".pt", ".pth", ".ckpt")
+
+
+class _Families(TyperGroup):
+    """The families; where files are named without one, it says which is meant."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not self.commands.keys() & set(args):
+            models = [arg for arg in args if arg.partition(",")[0].lower().endswith(".onnx")]
+            checkpoints = [arg for arg in args if arg.lower().endswith(_CHECKPOINTS)]
+            family = "cascade" if len(models) > 1 else "onnx" if models else "dynamicdet"
+            if models or checkpoints:
+                typed = shlex.join(["dyninfer", "export", family, *args])
+                other = "" if models else "; export other detectors to ONNX first"
+                ctx.fail(f"the kind of model comes first: {typed}{other}")
+        return super().parse_args(ctx, args)
+
+
+export_app = typer.Typer(cls=_Families, no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @export_app.callback()
 def _families() -> None:
-    """Export a trained checkpoint, or several detectors, to a bundle of separate engines.
+    """Export a trained checkpoint, or ONNX detectors, to a bundle of separate engines.
 
     Example: **dyninfer export dynamicdet dy-yolov7.pt -o dy-yolov7.dyn**
     """
@@ -69,7 +96,7 @@ def cascade(
     detectors: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[ONNX[,OPTION=VALUE...]]...",
+            metavar=f"[{SPEC}]...",
             help="The detectors, the cheapest first; options may follow a name, as in "
             "a.onnx,decode=nanodet,size=224.",
             show_default=False,
@@ -79,7 +106,7 @@ def cascade(
     classes: Annotated[
         ClassList, typer.Option(help="The last detector's classes, those that all have, or all.")
     ] = ClassList.LAST,
-    name: Annotated[str | None, typer.Option(help="Name of the bundle.")] = None,
+    name: NameOption = None,
     writing: WritingOptions,
     named: NamedDetectors,  # type: ignore[valid-type]  # made of a table
 ) -> None:
@@ -97,14 +124,45 @@ def cascade(
     sources = gather_sources(detectors or [], vars(named))
     paths = [source.path for source in sources]
     target = writing.target(paths)
-    options = CascadeOptions(classes, name, writing.licence, writing.overwrite)
+    options = CascadeOptions(name, writing.licence, writing.overwrite, classes)
     made = export_with_progress(CASCADE, sources, target, options, 2 * len(sources))
-    for note in made.notes:
-        stdout.print(note)
-    if writing.check:
-        _check(target, paths, None, built_in_photos())
+    _conclude(made, target, paths, check=writing.check)
     quoted = shlex.quote(str(target))
     _show(target, f"fit-router {quoted} --images PHOTOS [--annotations COCO.json]")
+
+
+@export_app.command(no_args_is_help=True)
+@with_option_groups
+def onnx(
+    detector: Annotated[
+        str,
+        typer.Argument(
+            metavar=SPEC,
+            help="The detector; options may follow its name, as in a.onnx,decode=nanodet,size=224.",
+            show_default=False,
+        ),
+    ],
+    name: NameOption = None,
+    *,
+    writing: WritingOptions,
+    alone: OneDetector,  # type: ignore[valid-type]  # made of a table
+) -> None:
+    """Export one ONNX detector as it is, for everything that needs no second one.
+
+    What its file does not tell is guessed, and what was guessed is said: size, decode of the
+    outputs, colours, normalisation, class names.
+
+    Example: **dyninfer export onnx yolov8n.onnx**
+    """
+    require_export_extra()
+    from dyninfer.exporters.cascade.export import ONNX, OnnxOptions
+
+    source = one_source(detector, vars(alone))
+    target = writing.target([source.path])
+    options = OnnxOptions(name, writing.licence, writing.overwrite)
+    made = export_with_progress(ONNX, source, target, options, 2)
+    _conclude(made, target, [source.path], check=writing.check)
+    _show(target, f"predict {shlex.quote(str(target))} IMAGE_OR_FOLDER")
 
 
 @export_app.command(no_args_is_help=True)
@@ -168,6 +226,14 @@ def export_with_progress(
             progress.update(task, description=description, advance=1)
 
         return family.export(source, target, options, step)
+
+
+def _conclude(made: Exported, bundle: Path, sources: Sequence[Path], *, check: bool) -> None:
+    """What was guessed of ONNX detectors, and whether the bundle equals them."""
+    for note in made.notes:
+        stdout.print(note)
+    if check:
+        _check(bundle, sources, None, built_in_photos())
 
 
 def _check(

@@ -29,11 +29,14 @@ def reconcile(lists: Sequence[Sequence[str]], choice: ClassList = ClassList.LAST
     """Match the class lists of all exits by name: see :func:`canonical`.
 
     ``last`` keeps the last detector's classes, ``common`` those that all have, both in the last
-    one's order; ``union`` adds the others' to the last one's.
+    one's order; ``union`` adds the others' to the last one's. One list alone stays as it is.
 
     Raises:
         ConfigError: a list names a class twice, or two lists have no class in common.
     """
+    if len(lists) == 1:
+        (only,) = lists
+        return Reconciled(tuple(only), (tuple(range(len(only))),), ())
     keyed = [_keyed(ordinal, names) for ordinal, names in zip(ORDINALS, lists, strict=False)]
     last = keyed[-1]
     for ordinal, names, own in zip(ORDINALS, lists, keyed[:-1], strict=False):

@@ -1,12 +1,13 @@
-"""ONNX detectors as a family: as they are, they become the exits of one cascade."""
+"""ONNX detectors as families: one alone, or several that become the exits of a cascade."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -16,10 +17,17 @@ from dyninfer.bundle.writing import check_target, write_bundle
 from dyninfer.errors import BundleError, InputError
 from dyninfer.exporters.cascade import write as writing
 from dyninfer.exporters.cascade.onnx_file import read_onnx
-from dyninfer.exporters.cascade.options import ORDINALS, ClassList, DetectorPlan, DetectorSource
+from dyninfer.exporters.cascade.options import (
+    ONE,
+    ORDINALS,
+    SEVERAL,
+    ClassList,
+    DetectorPlan,
+    DetectorSource,
+)
 from dyninfer.exporters.cascade.original import OriginalDetector, decode_one
 from dyninfer.exporters.cascade.stage import read_plan
-from dyninfer.exporters.cascade.write import FAMILY, REQUEST, Request
+from dyninfer.exporters.cascade.write import REQUEST, Request
 from dyninfer.exporters.family import Exported, Progress, SourceStage
 from dyninfer.exporters.limited import run_limited
 from dyninfer.types import AnyArray
@@ -31,13 +39,29 @@ _WEIGHTS = (".bin", ".data", ".pb", ".weights")  # how files of weights beside a
 
 
 @dataclass(frozen=True)
-class CascadeOptions:
-    """What holds for all detectors of a cascade; ``licence`` is noted for every source."""
+class OnnxOptions:
+    """The bundle that is written; ``licence`` is noted for every source."""
 
-    classes: ClassList = ClassList.LAST
     name: str | None = None
     licence: str | None = None
     overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class CascadeOptions(OnnxOptions):
+    """What holds for all detectors of a cascade."""
+
+    classes: ClassList = ClassList.LAST
+
+
+def export_onnx(
+    detector: DetectorSource,
+    output: Path,
+    options: OnnxOptions = OnnxOptions(),
+    progress: Progress = lambda _step: None,
+) -> Exported:
+    """Make a bundle of one ONNX detector, with one way: see :func:`export_cascade`."""
+    return _export([detector], output, options, ClassList.LAST, progress)
 
 
 def export_cascade(
@@ -57,15 +81,25 @@ def export_cascade(
     if not 2 <= len(detectors) <= len(ORDINALS):
         raise InputError(
             f"{len(detectors)} detectors were given, expected 2 to {len(ORDINALS)}: "
-            "the cheapest first"
+            "the cheapest first; export_onnx takes one"
         )
+    return _export(detectors, output, options, options.classes, progress)
+
+
+def _export(
+    detectors: Sequence[DetectorSource],
+    output: Path,
+    options: OnnxOptions,
+    classes: ClassList,
+    progress: Progress,
+) -> Exported:
     check_target(output, overwrite=options.overwrite)
     name = options.name or output.name.removesuffix(SUFFIX)
     files = ", ".join(source.path.name for source in detectors)
     notes: list[str] = []
 
     def write(folder: Path) -> Manifest:
-        asked = Request(tuple(detectors), folder, name, options.classes, options.licence)
+        asked = Request(tuple(detectors), folder, name, classes, options.licence)
         request = REQUEST.dump_python(asked, mode="json")
         memory = MEMORY + COPIES * sum(_size(source.path) for source in detectors)
         module = writing.__name__
@@ -86,26 +120,31 @@ def _size(path: Path) -> int:
     return 0
 
 
-class Cascade:
+SourceT = TypeVar("SourceT")
+OptionsT = TypeVar("OptionsT", bound=OnnxOptions)
+
+
+@dataclass(frozen=True)
+class OnnxFamily(Generic[SourceT, OptionsT]):
     """See :class:`dyninfer.exporters.family.Family`."""
 
-    name = FAMILY
-    export = staticmethod(export_cascade)
+    name: str
+    export: Callable[[SourceT, Path, OptionsT, Progress], Exported]
 
     def source_stages(
         self, bundle: Bundle, sources: Sequence[Path], _config: Path | None
     ) -> Mapping[str, SourceStage]:
-        """Every exit's detector; routers were trained later and have no source."""
+        """Every way's detector; routers were trained later and have no source."""
         stages: dict[str, SourceStage] = {}
-        for ordinal, path in zip(ORDINALS, sources, strict=False):
-            with bundle.opening(ordinal) as file:
+        for way, path in zip(bundle.manifest.ways, sources, strict=True):
+            with bundle.opening(way.body) as file:
                 plan = read_plan(file)
             if plan is None:
                 raise BundleError(
-                    f"stage {ordinal!r} of {bundle.path} does not say how its detector is decoded; "
-                    "export the cascade again"
+                    f"stage {way.body!r} of {bundle.path} does not say how its detector is "
+                    "decoded; export it again"
                 )
-            stages[ordinal] = OriginalStage(plan, OriginalDetector(read_onnx(path), plan.layout))
+            stages[way.body] = OriginalStage(plan, OriginalDetector(read_onnx(path), plan.layout))
         return stages
 
     def fold(self, _stages: Mapping[str, SourceStage], _manifest: Manifest) -> None:
@@ -129,4 +168,5 @@ class OriginalStage:
         """Not possible: the arithmetic of an ONNX file is its own."""
 
 
-CASCADE = Cascade()
+ONNX = OnnxFamily(ONE, export_onnx)
+CASCADE = OnnxFamily(SEVERAL, export_cascade)

@@ -26,8 +26,8 @@ NO_STD: Triple = (1.0, 1.0, 1.0)
 class Guesses:
     """Collects guessed values, to be shown in one line with the options that change them."""
 
-    def __init__(self, ordinal: str, file_name: str) -> None:
-        self._ordinal, self._file_name = ordinal, file_name
+    def __init__(self, prefix: str, file_name: str) -> None:
+        self._prefix, self._file_name = prefix, file_name
         self._found: dict[str, str] = {}
 
     def add(self, option: str, value: T) -> T:
@@ -45,8 +45,7 @@ class Guesses:
         values = ", ".join(f"{option} {value}" for option, value in self._found.items())
         option = next(iter(self._found))
         return (
-            f"{self._ordinal} {self._file_name}: guessed {values} "
-            f"(change with --{self._ordinal}-{option} and so on)"
+            f"{self._file_name}: guessed {values} (change with --{self._prefix}{option} and so on)"
         )
 
 

@@ -10,6 +10,10 @@ from dyninfer.images.spec import ColorOrder, ImageSpec, ResizeMode
 
 Triple = tuple[float, float, float]
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+ONE, SEVERAL = "onnx", "cascade"
+"""The families of bundles that are made from one ONNX file, and from several."""
+ALONE = "detector"
+"""The stage of a detector that is no part of a cascade."""
 
 
 class Decode(str, Enum):
@@ -56,7 +60,7 @@ class ClassList(str, Enum):
 
 @dataclass(frozen=True)
 class DetectorSource:
-    """One ONNX detector of a cascade, and what its user knows of it; None is worked out.
+    """One ONNX detector, and what its user knows of it; None is worked out.
 
     ``size`` is height and width in pixels; ``mean`` and ``std`` are per channel in tensor order, in
     units of 0 to 255: (pixel - mean) / std. ``class_names`` is a text file with one name per line,

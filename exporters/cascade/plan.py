@@ -62,29 +62,29 @@ class PlannedDetector:
         return [decode_one(self.plan, outputs) for _, outputs in self.samples]
 
 
-def plan_detector(ordinal: str, source: DetectorSource, file: OnnxFile) -> PlannedDetector:
+def plan_detector(prefix: str, source: DetectorSource, file: OnnxFile) -> PlannedDetector:
     """Settle what a detector takes and gives, by its file and by running it.
 
-    ``ordinal`` is ``first``, ``second``, ...: how the options for this detector begin.
+    ``prefix`` is how the options for this detector begin: ``first-``, or nothing for one alone.
 
     Raises:
         CheckpointError: it does not run, or what it gives is not what the decode expects.
         ConfigError: something cannot be worked out, or class names do not fit.
         InputError: the image size is not the file's.
     """
-    guesses = Guesses(ordinal, file.path.name)
-    layout = source.layout or _layout(ordinal, file)
-    size = _size(ordinal, source, file, layout, guesses)
+    guesses = Guesses(prefix, file.path.name)
+    layout = source.layout or _layout(prefix, file)
+    size = _size(prefix, source, file, layout, guesses)
     original = OriginalDetector(file, layout)
     grey = original.run(np.full((1, 3, *size), 0.5, np.float32))
     names = declared_names(source, file)
     measured = Measured(grey, size, None if names is None else len(names))
-    decode = source.decode or guesses.add("decode", _decode(ordinal, measured, file))
+    decode = source.decode or guesses.add("decode", _decode(prefix, measured, file))
     match = MATCHERS[decode](measured)
     if match is None:
         raise ConfigError(
             f"{file.path} has the outputs {_shown(measured.outputs)}, which do not fit the decode "
-            f"{decode.value}; give --{ordinal}-decode with another of {', '.join(Decode)}"
+            f"{decode.value}; give --{prefix}decode with another of {', '.join(Decode)}"
         )
     if names is None:
         names = class_names_for(len(COCO) if match.classes is None else match.classes, None)
@@ -101,22 +101,22 @@ def plan_detector(ordinal: str, source: DetectorSource, file: OnnxFile) -> Plann
     samples = tuple((photo, original.run(photo)) for photo in prepared)
     outputs = [found for _, found in samples]
     plan = _settle_boxes(plan, source, outputs, guesses)
-    doubt = _check_boxes(ordinal, plan, outputs, file)
+    doubt = _check_boxes(prefix, plan, outputs, file)
     return PlannedDetector(file, plan, names, samples, guesses.line(), doubt)
 
 
-def _layout(ordinal: str, file: OnnxFile) -> Layout:
+def _layout(prefix: str, file: OnnxFile) -> Layout:
     shape = file.image.shape or (None, None, None, None)
     if (shape[1] == 3) != (shape[3] == 3):
         return Layout.NCHW if shape[1] == 3 else Layout.NHWC
     raise ConfigError(
         f"{file.path} has the image input {file.image}, which does not tell where its 3 colours "
-        f"are; give --{ordinal}-layout nchw or nhwc"
+        f"are; give --{prefix}layout nchw or nhwc"
     )
 
 
 def _size(
-    ordinal: str, source: DetectorSource, file: OnnxFile, layout: Layout, guesses: Guesses
+    prefix: str, source: DetectorSource, file: OnnxFile, layout: Layout, guesses: Guesses
 ) -> tuple[int, int]:
     shape = file.image.shape or (None, None, None, None)
     fixed = shape[2:4] if layout is Layout.NCHW else shape[1:3]
@@ -127,18 +127,18 @@ def _size(
     if height is None or width is None:
         raise ConfigError(
             f"{file.path} takes images of any size ({file.image}); "
-            f"give the size with --{ordinal}-size N or HxW"
+            f"give the size with --{prefix}size N or HxW"
         )
     size = height, width
     if any(own is not None and own != side for own, side in zip(fixed, size, strict=True)):
         shown = "x".join("any" if side is None else str(side) for side in fixed)
         raise InputError(
-            f"--{ordinal}-size is {size[0]}x{size[1]}, but {file.path} was exported for {shown} "
-            f"only; leave --{ordinal}-size out, or export the detector for the other size"
+            f"--{prefix}size is {size[0]}x{size[1]}, but {file.path} was exported for {shown} "
+            f"only; leave --{prefix}size out, or export the detector for the other size"
         )
     if not all(1 <= side <= MAX_SIDE for side in size):
         raise InputError(
-            f"--{ordinal}-size is {size[0]}x{size[1]}, expected sides from 1 to {MAX_SIDE} pixels"
+            f"--{prefix}size is {size[0]}x{size[1]}, expected sides from 1 to {MAX_SIDE} pixels"
         )
     return size
 
@@ -147,14 +147,14 @@ def _shown(outputs: Outputs) -> str:
     return ", ".join(f"{name} ({', '.join(map(str, a.shape))})" for name, a in outputs.items())
 
 
-def _decode(ordinal: str, measured: Measured, file: OnnxFile) -> Decode:
+def _decode(prefix: str, measured: Measured, file: OnnxFile) -> Decode:
     task = file.metadata.get("task")
     decode = None if task in _OTHER_TASKS else recognise(measured)
     if decode is None:
         why = f", made for the task {task!r}," if task in _OTHER_TASKS else ""
         raise ConfigError(
             f"{file.path}{why} has the outputs {_shown(measured.outputs)}, which no decode is "
-            f"recognised by; give --{ordinal}-decode with one of {', '.join(Decode)}"
+            f"recognised by; give --{prefix}decode with one of {', '.join(Decode)}"
         )
     return decode
 
@@ -199,7 +199,7 @@ def _sure_boxes(plan: DetectorPlan, outputs: list[Outputs]) -> Float32Array:
 
 
 def _check_boxes(
-    ordinal: str, plan: DetectorPlan, outputs: list[Outputs], file: OnnxFile
+    prefix: str, plan: DetectorPlan, outputs: list[Outputs], file: OnnxFile
 ) -> str | None:
     """Refuse what is no probability or no box; a line where most of the surer boxes are empty."""
     for found in outputs:
@@ -209,14 +209,14 @@ def _check_boxes(
             raise CheckpointError(
                 f"{file.path}, decoded as {plan.decode.value}, gives class scores from {low:.3g} "
                 f"to {high:.3g}, expected finite boxes and scores from 0 to 1; give another "
-                f"--{ordinal}-decode, or export the detector with its sigmoid"
+                f"--{prefix}decode, or export the detector with its sigmoid"
             )
     boxes = _sure_boxes(plan, outputs)
     usable = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
     if not len(boxes) or usable.mean() >= 0.5:
         return None
     return (
-        f"warning: {int((~usable).sum())} of the {len(boxes)} surer boxes of the {ordinal} "
-        f"detector on the built-in photos are empty or below a pixel; check --{ordinal}-decode, "
-        f"--{ordinal}-boxes and --{ordinal}-box-format, and that it was exported with its decode"
+        f"warning: {int((~usable).sum())} of the {len(boxes)} surer boxes of {file.path} on "
+        f"the built-in photos are empty or below a pixel; check --{prefix}decode, "
+        f"--{prefix}boxes and --{prefix}box-format, and that it was exported with its decode"
     )

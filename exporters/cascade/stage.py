@@ -39,9 +39,9 @@ BATCHES = (1, 2, 3)
 
 
 def write_stage(
-    ordinal: str, planned: PlannedDetector, image_input: str, folder: Path
+    name: str, planned: PlannedDetector, image_input: str, folder: Path
 ) -> tuple[Stage, str | None]:
-    """Write ``onnx/<ordinal>.onnx``, with a dynamic batch where that was found to work.
+    """Write ``onnx/<name>.onnx``, with a dynamic batch where that was found to work.
 
     Returns:
         The stage's entry in the manifest, and a note where it takes one image at a time.
@@ -50,7 +50,7 @@ def write_stage(
         ExportError: the detector works neither with a dynamic batch nor with single images.
     """
     model, reason = _choose_batch(planned, image_input)
-    file, image = f"onnx/{ordinal}.onnx", planned.plan.image
+    file, image = f"onnx/{name}.onnx", planned.plan.image
     half = planned.file.image.elem_type == TensorProto.FLOAT16
     size = (BATCH_AXIS, 3, image.height, image.width)
     entry = Stage(
@@ -58,15 +58,16 @@ def write_stage(
         sha256=write_stage_file(folder, file, model.SerializeToString()),
         inputs=(TensorSpec(name=image_input, dtype="float32", shape=size),),
         outputs=tuple(
-            TensorSpec(name=name, dtype="float32", shape=shape)
-            for name, shape in _output_shapes(planned.plan, BATCH_AXIS).items()
+            TensorSpec(name=output, dtype="float32", shape=shape)
+            for output, shape in _output_shapes(planned.plan, BATCH_AXIS).items()
         ),
         parameters=parameter_count(ir.to_proto(_detector(planned).graph)),
         macs=measured_macs(model, planned.samples[0][0]),
         precision=Precision.FP16 if half else Precision.FP32,
         rows_per_run=1 if reason else None,
     )
-    note = f"{ordinal}: takes one image at a time ({_short(reason)})" if reason else None
+    source = planned.file.path.name
+    note = f"{source}: takes one image at a time ({_short(reason)})" if reason else None
     return entry, note
 
 

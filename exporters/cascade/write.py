@@ -1,4 +1,4 @@
-"""The stages of a cascade, written from its detectors' files: the work of the export's child."""
+"""The stages of detectors, written from their files: the work of the export's child."""
 
 from __future__ import annotations
 
@@ -10,17 +10,32 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from dyninfer import __version__
-from dyninfer.bundle.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
+from dyninfer.bundle.manifest import (
+    CascadeRoute,
+    Exit,
+    Manifest,
+    Route,
+    Source,
+    Stage,
+    StaticRoute,
+    Task,
+)
 from dyninfer.exporters.cascade.classes import reconcile
 from dyninfer.exporters.cascade.onnx_file import read_onnx
-from dyninfer.exporters.cascade.options import ORDINALS, ClassList, DetectorSource
+from dyninfer.exporters.cascade.options import (
+    ALONE,
+    ONE,
+    ORDINALS,
+    SEVERAL,
+    ClassList,
+    DetectorSource,
+)
 from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
 from dyninfer.exporters.cascade.stage import write_stage
 from dyninfer.exporters.limited import Message, Progress, serve
 from dyninfer.images.spec import ImageSpec
 from dyninfer.results.postprocess import EVALUATION, Postprocess
 
-FAMILY = "cascade"
 IMAGES = "images"
 
 
@@ -45,10 +60,13 @@ def write_stages(request: Message, progress: Progress) -> dict[str, Any]:
         DyninferError: a subclass that names the cause.
     """
     asked = REQUEST.validate_python(request, strict=False)
+    several = len(asked.detectors) > 1
+    names = ORDINALS[: len(asked.detectors)] if several else (ALONE,)
     planned = []
-    for ordinal, source in zip(ORDINALS, asked.detectors, strict=False):
-        progress(f"reading {ordinal}")
-        planned.append(plan_detector(ordinal, source, read_onnx(source.path)))
+    for name, source in zip(names, asked.detectors, strict=True):
+        progress(f"reading {name}")
+        prefix = f"{name}-" if several else ""
+        planned.append(plan_detector(prefix, source, read_onnx(source.path)))
     classes = reconcile([detector.class_names for detector in planned], asked.classes)
     planned = [
         replace(detector, plan=replace(detector.plan, columns=columns))
@@ -58,9 +76,9 @@ def write_stages(request: Message, progress: Progress) -> dict[str, Any]:
     notes = [*said, *classes.notes]
     inputs = name_inputs([detector.plan.image for detector in planned])
     stages = {}
-    for ordinal, detector, image_input in zip(ORDINALS, planned, inputs, strict=False):
-        progress(f"writing {ordinal}")
-        stages[ordinal], note = write_stage(ordinal, detector, image_input, asked.folder)
+    for name, detector, image_input in zip(names, planned, inputs, strict=True):
+        progress(f"writing {name}")
+        stages[name], note = write_stage(name, detector, image_input, asked.folder)
         notes.append(note)
     manifest = _manifest(planned, stages, inputs, classes.names, asked)
     return {"manifest": manifest.model_dump(mode="json"), "notes": [n for n in notes if n]}
@@ -86,13 +104,14 @@ def _manifest(
         Source(file_name=file.path.name, sha256=file.sha256, licence=asked.licence)
         for file in files
     )
-    exits = (Exit(body=s, image_input=i) for s, i in zip(stages, inputs, strict=True))
+    exits = tuple(Exit(body=s, image_input=i) for s, i in zip(stages, inputs, strict=True))
+    route: Route = CascadeRoute(exits=exits) if len(exits) > 1 else StaticRoute(body=ALONE)
     return Manifest(
         name=asked.name,
-        family=FAMILY,
+        family=SEVERAL if len(exits) > 1 else ONE,
         task=Task.DETECT,
         class_names=class_names,
-        route=CascadeRoute(exits=tuple(exits)),
+        route=route,
         stages=stages,
         image_inputs={n: d.plan.image for n, d in zip(inputs, planned, strict=True)},
         postprocess=Postprocess(),

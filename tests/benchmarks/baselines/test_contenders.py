@@ -157,9 +157,10 @@ def test_a_bundle_whose_source_is_not_there_has_no_pytorch(tmp_path, monkeypatch
         opened(contestants(path, tmp_path), "pytorch-eager")
 
 
-def test_a_cascade_of_onnx_files_has_no_pytorch(tmp_path) -> None:
+@pytest.mark.parametrize("family", ["cascade", "onnx"])
+def test_onnx_files_have_no_pytorch(tmp_path, family) -> None:
     path = support.write_two_exits(tmp_path / "two.dyn")
-    support.reseal(path, lambda payload: payload.update(family="cascade"))
+    support.reseal(path, lambda payload: payload.update(family=family))
     with pytest.raises(BackendUnavailable, match="made from ONNX files"):
         opened(contestants(path, tmp_path), "pytorch-folded")
 

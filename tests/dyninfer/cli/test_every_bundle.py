@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 import dyninfer
 from tests import support
+from tests.dyninfer.cli.onnx_alone import write_onnx_alone
 from tests.dyninfer.cli.run import run, table_of
 from tests.dyninfer.evaluation.coded import SIDE, write_coded, write_labels
 
@@ -47,6 +49,7 @@ CASES = {
         (1, 1, 1, 0, 0, 0),
         classifies=True,
     ),
+    "one ONNX file": Case(write_onnx_alone, "static", EXITS[:1], (0,) * 6),
     "static classifier": Case(
         support.write_static_classifier, "static", EXITS[:1], (0,) * 6, classifies=True
     ),
@@ -59,8 +62,9 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture
-def bundle(case: Case, tmp_path: Path) -> Path:
-    return case.write(tmp_path / "some.dyn")
+def bundle(request: pytest.FixtureRequest, case: Case, made_once, tmp_path: Path) -> Path:
+    made = made_once(f"{request.node.callspec.params['case']}.dyn", case.write)
+    return shutil.copytree(made, tmp_path / "some.dyn")
 
 
 @pytest.fixture

@@ -114,8 +114,8 @@ def test_two_files_and_one_size_are_enough(capsys, files, tmp_path) -> None:
         *("--second", files[1], "-o", str(target), "--licence", "MIT", "--name", "mine"),
     )
     assert status == 0
-    assert "first cheap.onnx: guessed decode yolov8" in out
-    assert "second good.onnx: guessed decode detections" in out
+    assert "cheap.onnx: guessed decode yolov8" in out
+    assert "good.onnx: guessed decode detections" in out
     assert "verification passed: 4 photos" in out
     assert "weights from cheap.onnx" in out
     assert "weights from good.onnx" in out

@@ -59,7 +59,7 @@ def planned(name: str, folder: Path, **more) -> PlannedDetector:
     if name.startswith("boxes-scores"):
         more["box_format"] = BoxFormat(name.split()[1])
     source = DetectorSource(path, decode=decode, class_names=names, **more)
-    found = plan_detector("first", source, read_onnx(path))
+    found = plan_detector("first-", source, read_onnx(path))
     return replace(found, plan=replace(found.plan, columns=(0, 1, 2)))
 
 
@@ -136,7 +136,7 @@ def test_a_graph_within_the_graph_is_taken_along(tmp_path: Path) -> None:
     for name, value in (("one", np.float32(1)), ("two", np.float32(2)), ("dark", np.True_)):
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
     path.write_bytes(model.SerializeToString())
-    found = plan_detector("first", DetectorSource(path), read_onnx(path))
+    found = plan_detector("first-", DetectorSource(path), read_onnx(path))
     found = replace(found, plan=replace(found.plan, columns=(0, 1, 2)))
     image, outputs = found.samples[0]
     boxes, _ = open_model(build(found, "images", dynamic=True)).run(None, {"images": image})
@@ -146,7 +146,7 @@ def test_a_graph_within_the_graph_is_taken_along(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_batch_that_was_baked_into_reshapes_is_loosened(tmp_path: Path, batch: int) -> None:
     path = detectors.yolov8(3, baked=batch).save(tmp_path / "tiny.onnx", batch=batch)
-    found = plan_detector("first", DetectorSource(path), read_onnx(path))
+    found = plan_detector("first-", DetectorSource(path), read_onnx(path))
     found = replace(found, plan=replace(found.plan, columns=(0, 1, 2)))
     dynamic = build(found, "images", dynamic=True)
     images = np.random.default_rng(3).random((3, 3, *SIZE), np.float32)

@@ -25,7 +25,7 @@ from tests.exporters.cascade.detectors import CELLS, FLOAT, HALF, UINT8
 
 
 def plan(path: Path, **more):
-    return plan_detector("second", DetectorSource(path, **more), read_onnx(path))
+    return plan_detector("second-", DetectorSource(path, **more), read_onnx(path))
 
 
 @pytest.mark.parametrize(
