@@ -59,7 +59,16 @@ def test_options_have_no_prefix_and_may_follow_the_name(capsys, tmp_path) -> Non
     status, out, _ = run(
         capsys,
         *("export", "onnx", f"{path},box-format=cxcywh", "--imgsz", "32x64", "--decode"),
-        *("boxes-scores", "--class-names", str(names), "--name", "mine", "-o", str(target), "--no-check"),
+        *(
+            "boxes-scores",
+            "--class-names",
+            str(names),
+            "--name",
+            "mine",
+            "-o",
+            str(target),
+            "--no-check",
+        ),
     )
     assert status == 0, out
     manifest = Bundle.open(target).manifest
