@@ -15,7 +15,10 @@ from dyninfer.routing.policy import DEFAULT_THRESHOLD, Chosen, DecisionPoint, ro
 from dyninfer.runtime.arrays import RunArrays
 from dyninfer.runtime.plan import Decision, Plan
 from dyninfer.runtime.stage_runner import Arrays
-from dyninfer.types import Float32Array
+from dyninfer.types import Float32Array, Float64Array
+
+AVERAGES = "pooled"
+"""The tensor (N, channels) of global averages that a router reads, by its name in bundles."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Tolerance:
     """How far a tensor may be from its source.
 
     Boxes, easiness, class scores and logits have absolute bounds; a chooser's scores, whose unit is
-    the model's own, and features have one relative to their largest value. (A softmax moves by at
+    the model's own, and features have one relative to their largest value, and the averages that a
+    router reads one relative to each channel's own, since each counts in it. (A softmax moves by at
     most half of what its logits move.) Where a bound is missed, an error is still no fault of the
     export if the source's own float32 rounding is as large: up to ``rounding_factor`` times the
     difference between the source in float32 and in float64 is accepted then. (A logit's rounding
@@ -38,8 +42,8 @@ class Tolerance:
     features_relative: float = 1e-4
     rounding_factor: float = 5.0
 
-    def bound(self, tensor: str, largest: float) -> float:
-        """Largest error that passes for a tensor of this name and largest value."""
+    def bound(self, tensor: str, largest: Float64Array) -> Float64Array:
+        """Largest errors that pass for a tensor of this name and largest values, of any shape."""
         bounds = {
             "boxes_xyxy": self.boxes_px,
             "easiness": self.easiness,
@@ -47,15 +51,16 @@ class Tolerance:
             "logits": self.logits,
             "choice_scores": self.choice_scores_relative * largest,
         }
-        return bounds.get(tensor, self.features_relative * largest)
+        return np.asarray(bounds.get(tensor, self.features_relative * largest), np.float64)
 
 
 @dataclass(frozen=True)
 class Check:
     """One tensor of a stage, or at the end of a way or at a decision, over all samples.
 
-    ``max_rel`` is the largest error divided by the largest value of the source's tensor.
-    ``rounding`` is the source's own float32 rounding error, where it had to be measured.
+    ``max_rel`` is the largest error divided by the largest value of the source's tensor, of
+    averages by that of the same channel. ``rounding`` is the source's own float32 rounding error,
+    where it had to be measured.
     """
 
     where: str
@@ -134,22 +139,28 @@ class Parity:
 
 
 class Errors:
-    """Largest error and largest value of every tensor of a stage, way or decision."""
+    """Largest error and largest value of every tensor of a stage, way or decision.
+
+    Of averages they are those of every channel, over images: the largest channel of a backbone may
+    be thousands of times the smallest.
+    """
 
     def __init__(self) -> None:
-        self._largest: dict[tuple[str, str], tuple[float, float]] = {}
+        self._largest: dict[tuple[str, str], tuple[Float64Array, Float64Array]] = {}
 
     def add(
         self, where: str, tensor: str, found: npt.NDArray[Any], source: npt.NDArray[Any]
     ) -> None:
         """Compare two arrays; a NaN, and another shape, is an infinite error."""
-        error = np.full(1, np.inf)
+        axes = 0 if tensor == AVERAGES and source.ndim == 2 else None
+        error = np.full(source.shape, np.inf)
         if found.shape == source.shape:
             error = np.abs(found.astype(np.float64) - source.astype(np.float64))
         old_error, old_value = self._largest.get((where, tensor), (0.0, 0.0))
+        value = np.where(np.isnan(source), 0, np.abs(source))
         self._largest[where, tensor] = (
-            float(max(old_error, np.where(np.isnan(error), np.inf, error).max())),
-            max(old_value, float(np.nanmax(np.abs(source)))),
+            np.maximum(old_error, np.where(np.isnan(error), np.inf, error).max(axes)),
+            np.maximum(old_value, value.max(axes)),
         )
 
     def add_all(self, where: str, found: Arrays, source: Arrays) -> None:
@@ -162,9 +173,13 @@ class Errors:
         found = []
         for (where, tensor), (error, value) in self._largest.items():
             own = None if rounding is None else rounding._largest[where, tensor][0]
-            bound = max(tolerance.bound(tensor, value), tolerance.rounding_factor * (own or 0.0))
-            relative = error / value if value else error
-            found.append(Check(where, tensor, error, relative, own, error <= bound))
+            bound = tolerance.bound(tensor, value)
+            if own is not None:
+                bound = np.maximum(bound, tolerance.rounding_factor * own)
+            relative = float((error / np.where(value > 0, value, 1)).max())
+            noise = None if own is None else float(own.max())
+            passed = bool((error <= bound).all())
+            found.append(Check(where, tensor, float(error.max()), relative, noise, passed))
         return tuple(found)
 
 

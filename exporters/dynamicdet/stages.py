@@ -11,9 +11,9 @@ from dyninfer.bundle.manifest import EASINESS, Task
 from dyninfer.exporters.dynamicdet import layers
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, Features
 from dyninfer.exporters.dynamicdet.topology import IMAGE, Part, Ref
+from dyninfer.exporters.parity import AVERAGES
 
 IMAGES = "images"
-POOLED = "pooled"
 
 
 def tensor_name(ref: Ref) -> str:
@@ -36,7 +36,7 @@ class FirstStage(ModelStage):
         self.model = model
         refs = model.topology.read_by(Part.HEAD, Part.SECOND)
         self.handed_on = [ref for ref in refs if ref != IMAGE]
-        pooled = [] if model.router is None else [POOLED]
+        pooled = [] if model.router is None else [AVERAGES]
         self.inputs, self.outputs = (IMAGES,), (*map(tensor_name, self.handed_on), *pooled)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -50,7 +50,7 @@ class FirstStage(ModelStage):
 class RouterStage(ModelStage):
     """Averages (N, K) -> easiness (N,) in [0, 1]."""
 
-    inputs, outputs = (POOLED,), (EASINESS,)
+    inputs, outputs = (AVERAGES,), (EASINESS,)
 
     def __init__(self, router: layers.Router) -> None:
         super().__init__()

@@ -101,7 +101,8 @@ class PooledFeatures(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Tensors (N, C) or (N, C, H, W) -> (N, sum of C)."""
-        columns = [t.float() if t.ndim == 2 else t.float().mean(dim=(2, 3)) for t in tensors]
+        # over one axis and then the other, whose sums are shorter and rounded less
+        columns = [t.float() if t.ndim == 2 else t.float().mean(3).mean(2) for t in tensors]
         return torch.cat(columns, dim=1)
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dyninfer import Bundle, CheckpointError, ConfigError, ExportError, InputError
 from dyninfer.bundle.inside import file_sha256
@@ -18,8 +19,10 @@ from dyninfer.exporters.dynamicdet.export import (
     choose_image_size,
     export_dynamicdet,
 )
+from dyninfer.exporters.dynamicdet.model import DynamicDetector
 from dyninfer.exporters.graphs import count_macs
 from dyninfer.exporters.onnx_export import write_stage
+from dyninfer.exporters.router.model import PooledFeatures
 from tests import support
 
 
@@ -145,6 +148,29 @@ def test_a_stage_is_counted_by_hand(tmp_path) -> None:
         "y float32 (batch, 5)",
     ]
     np.testing.assert_allclose(outputs["y"], module(x).detach(), atol=1e-6)
+
+
+class Averages(nn.Module):
+    """What the router reads of a map that stands for all that it averages."""
+
+    def __init__(self, model: DynamicDetector) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model.pooled(dict.fromkeys(self.model.topology.router_inputs, x))
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_averages_of_large_maps_are_as_exact_as_float32_is(tmp_path, small_model, fitted) -> None:
+    module = PooledFeatures(["a"]) if fitted else Averages(small_model)
+    x = torch.from_numpy(support.random_images(2, 160, 160)) * 2 - 0.3
+    write_stage(module, {"x": x}, ["pooled"], 0, tmp_path, "averages.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "averages.onnx")
+    (found,) = session.run(None, {"x": x.numpy()})
+    exact = x.double().mean((2, 3)).numpy()
+    exact = np.tile(exact, found.shape[1] // exact.shape[1])
+    assert np.abs(found - exact).max() < 1.5e-7  # over both axes at once: 5e-7
 
 
 def test_class_names_are_coco_s_for_80_and_numbers_otherwise(tmp_path: Path) -> None:

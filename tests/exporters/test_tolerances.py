@@ -83,3 +83,24 @@ def test_errors_keep_the_largest_of_all_samples_and_never_lose_a_nan() -> None:
     assert (head.max_abs, head.max_rel, head.passed) == (0.5, 0.125, False)
     assert second.max_abs == float("inf")
     assert second.passed is False
+
+
+def test_averages_are_judged_by_the_size_of_their_own_channel() -> None:
+    source = np.array([[1000.0, 1e-3, 0.0], [900.0, -5e-4, 0.0]])
+
+    def passes(**errors: np.ndarray) -> bool:
+        compared, noise = Errors(), Errors()
+        for image in (0, 1):  # in two batches
+            one = source[image : image + 1]
+            compared.add("first", "pooled", one + errors["found"], one)
+            noise.add("first", "pooled", one + errors.get("rounding", 0.0), one)
+        rounding = noise if "rounding" in errors else None
+        (check,) = compared.checks(Tolerance(), rounding)
+        return check.passed
+
+    assert passes(found=np.array([0.05, 0.9e-7, 0.0]))
+    assert not passes(found=np.array([0.0, 1.1e-7, 0.0]))
+    assert not passes(found=np.array([0.0, 0.0, 1e-9]))
+    assert not passes(found=np.array([0.0, np.nan, 0.0]))
+    assert passes(found=np.array([0.0, 4e-7, 0.0]), rounding=np.array([0.0, 1e-7, 0.0]))
+    assert not passes(found=np.array([0.0, 4e-7, 0.0]), rounding=np.array([1e-3, 0.0, 0.0]))
