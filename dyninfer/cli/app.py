@@ -24,6 +24,7 @@ from dyninfer.cli.demo import demo
 from dyninfer.cli.evaluate import evaluate
 from dyninfer.cli.export import export_app
 from dyninfer.cli.fit_router import fit_router
+from dyninfer.cli.habits import renamed
 from dyninfer.cli.info import info
 from dyninfer.cli.predict import predict
 from dyninfer.cli.sign import sign
@@ -122,6 +123,9 @@ def _show_wrong_usage(error: Any) -> None:
     message = one_line(error.format_message())
     if not message:
         return
+    if type(error).__name__ == "NoSuchOption" and error.ctx is not None:
+        instead = renamed(error.option_name, error.ctx)
+        message = f"No such option: {error.option_name}; {instead}" if instead else message
     if error.ctx is not None:
         for line in error.ctx.get_usage().splitlines():
             stderr.print(line)
