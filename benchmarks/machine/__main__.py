@@ -22,7 +22,7 @@ from dyninfer.benchmarks.report.table import (
     print_block,
     print_table,
 )
-from dyninfer.benchmarks.report.terminal import Terminal
+from dyninfer.benchmarks.report.terminal import Terminal, never_fail_to_print
 
 
 def main(
@@ -46,6 +46,7 @@ def main(
         found = {"machine": asdict(machine), "log": asdict(log)}
         print(json.dumps(found | {"energy": energy, "warnings": doubts}, indent=1))
         return
+    never_fail_to_print()
     terminal = Terminal()
     print_block(Pairs("", tuple(machine_rows(machine))), terminal)
     terminal.print()

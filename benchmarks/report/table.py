@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Flag, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich import table as rich_table
 
 from dyninfer.benchmarks.report.figures import ABSENT
 from dyninfer.benchmarks.report.terminal import Terminal
+from dyninfer.benchmarks.report.widths import FittedColumn, in_parts, widths_of
 from dyninfer.plain_text import plain
 
 if TYPE_CHECKING:
@@ -165,26 +166,27 @@ def print_block(block: Block, terminal: Terminal) -> None:
 
 
 def print_table(table: Table, terminal: Terminal) -> None:
-    """A table below its title."""
-    shown = table.shown_in(Medium.TERMINAL)
-    made = rich_table.Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
-    )
-    for column in shown.columns:
-        # what stands beside a figure may go to the next line
-        folds = column.words or any(map(_beside, column.cells))
-        made.add_column(
-            column.name,
-            justify="left" if folds else "right",
-            no_wrap=not folds,
-            overflow="fold" if folds else "ellipsis",
-        )
-    for row in zip(*map(_texts, shown.columns), strict=True):
-        made.add_row(*row)
+    """A table below its title; in parts, each with the first column, where it is too wide."""
     if table.title:
         terminal.print(table.title, style="italic")
-    terminal.print(made)
-    terminal.print()
+    shown = [_fitted(column) for column in table.shown_in(Medium.TERMINAL).columns]
+    for part in in_parts(shown, terminal.width):
+        made = rich_table.Table(
+            box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
+        )
+        for column, width in zip(part, widths_of(part, terminal.width), strict=True):
+            side: Literal["left", "right"] = "left" if column.folds else "right"
+            made.add_column(column.name, justify=side, width=width, overflow="fold")
+        for row in zip(*(column.texts for column in part), strict=True):
+            made.add_row(*row)
+        terminal.print(made)
+        terminal.print()
+
+
+def _fitted(column: Column) -> FittedColumn:
+    """Words may go to the next line, and so may what stands beside a figure."""
+    folds = column.words or any(map(_beside, column.cells))
+    return FittedColumn(plain(column.name), tuple(map(plain, _texts(column))), folds)
 
 
 def _texts(column: Column) -> list[str]:

@@ -16,6 +16,7 @@ import cv2
 import typer
 
 import dyninfer
+from dyninfer.benchmarks.report.terminal import never_fail_to_print
 from dyninfer.cli.bench import bench
 from dyninfer.cli.build import build
 from dyninfer.cli.calibrate import calibrate
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG_FLAG in arguments
+    never_fail_to_print()
     decoder_log = cv2.utils.logging  # what cannot be decoded is reported by us, in one line
     decoder_log.setLogLevel(decoder_log.LOG_LEVEL_SILENT)
     arguments = [argument for argument in arguments if argument != DEBUG_FLAG]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from dyninfer.benchmarks.report.terminal import DescriptionColumn, Terminal
+from dyninfer.benchmarks.report.terminal import DescriptionColumn, Terminal, prints_unicode
 from dyninfer.demo import ASSETS
 from dyninfer.errors import DyninferError, InputError, PolicyError
 from dyninfer.images.pictures import SUFFIXES, find_images
@@ -44,6 +46,7 @@ def progress_bar() -> Progress:
         console=stderr,
         transient=True,
         disable=not stderr.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # or results would go where the bar is
     )
 
 
@@ -144,13 +147,26 @@ def warn(message: str | DyninferError) -> None:
 
 
 def print_json(data: Any) -> None:
-    """Plain values as JSON on stdout, without colours."""
-    print_document(plain_json(json.dumps(data, indent=2, ensure_ascii=False)))
+    """Plain values as JSON on stdout, without colours; NaN and infinity, which it lacks, as null.
+
+    In another encoding than UTF-8 it would not be JSON, so there it is written in ASCII.
+    """
+    text = json.dumps(_finite(data), indent=2, ensure_ascii=not prints_unicode(), allow_nan=False)
+    print_document(plain_json(text))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def print_document(text: str) -> None:
     """A document of many lines, plain by its own rules, on stdout: JSON or Markdown."""
-    typer.echo(text)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def readable(count: float) -> str:

@@ -96,8 +96,8 @@ def test_a_scenario_that_is_unusual_in_several_ways_is_told_whole(first) -> None
     odd = replace(first, scenario=Scenario(concurrency=2, rate_per_s=5.0))
     *_, figures, rest, _ = printed(latency_table([odd]))
     assert len(figures) <= 80
-    assert figures.startswith("batch 1, as routed, 2 callers, ")
-    assert rest.strip() == "calls/s"
+    assert figures.startswith("batch 1, as routed, ")
+    assert rest.strip() == "2 callers, 5 calls/s"
 
 
 @pytest.mark.parametrize(
