@@ -1,9 +1,13 @@
-"""What ``calibration.json`` says: thresholds, and on what exactly they were measured."""
+"""What ``calibration.json`` says: thresholds, and on what exactly they were measured.
+
+Easiness and milliseconds depend on the engines, so the file holds a calibration for each record of
+them: the newest in the file's own fields, those of other engines under ``others``.
+"""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +22,8 @@ from dyninfer.types import Float64Array
 
 CALIBRATION_FILE = "calibration.json"
 SCHEMA_VERSION: Literal[2] = 2
+MOST_KEPT = 16
+"""Calibrations in one file; upgrades of a backend would add to them for ever."""
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -35,6 +41,11 @@ class EngineRecord(Frozen):
     backend_version: str
     provider: str
     device_name: str
+
+    @property
+    def precision_words(self) -> str:
+        """``fp32`` where all stages have it, else each stage's own."""
+        return _values(self.precision)
 
     def differences(self, other: EngineRecord, *, times: bool) -> list[str]:
         """What differs, in words; the processor counts only where ``times`` matter."""
@@ -201,27 +212,61 @@ def _row_of_schema_1(row: dict[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in row if key not in ("ap", "ap50")} | {"scores": scores}
 
 
-def check_calibration(
-    calibration: Calibration | None, engine: EngineRecord, bundle: Path, asked: str, *, times: bool
-) -> Calibration:
-    """The calibration, if it holds for these engines.
+class CalibrationFile(Calibration):
+    """The whole file: the newest calibration, and those of other engines, the newest first."""
 
-    ``asked`` is the policy that needs it, for the message; ``times`` says whether the measured
-    milliseconds are needed too.
+    others: tuple[Calibration, ...] = ()
+
+    @property
+    def all(self) -> tuple[Calibration, ...]:
+        """Every calibration, the newest first."""
+        fields = {name: getattr(self, name) for name in Calibration.model_fields}
+        return (Calibration.model_construct(**fields), *self.others)
+
+
+def add_calibration(older: Sequence[Calibration], new: Calibration) -> CalibrationFile:
+    """The file with one more; it replaces that of the same engines, and the oldest of too many."""
+    kept = [entry for entry in older if entry.engine != new.engine]
+    return CalibrationFile(**dict(new), others=tuple(kept[: MOST_KEPT - 1]))
+
+
+def calibrate_command(bundle: Path, options: str) -> str:
+    """The command that calibrates engines opened with these options, as a shell takes it."""
+    return f"dyninfer calibrate {shlex.quote(str(bundle))} --images FOLDER{options}"
+
+
+def check_calibration(
+    calibrations: Sequence[Calibration],
+    engine: EngineRecord,
+    asked: str,
+    command: str,
+    *,
+    times: bool,
+) -> Calibration:
+    """The calibration that holds for these engines.
+
+    Args:
+        calibrations: all of the bundle's, the newest first.
+        engine: what is open.
+        asked: the policy that needs one, for the message.
+        command: what makes one for these engines.
+        times: whether the measured milliseconds are needed too.
 
     Raises:
-        PolicyError: there is none, or it was made on another engine, precision, shape or, where
-            times matter, processor; the message names the command to run.
+        PolicyError: there is none, or they were made on another engine, precision, shape or,
+            where times matter, processor; the message names the command to run.
     """
-    command = f"dyninfer calibrate {shlex.quote(str(bundle))} --images FOLDER"
-    if calibration is None:
-        raise PolicyError(f"{asked} needs a calibration and {bundle} has none; run: {command}")
-    if differences := calibration.engine.differences(engine, times=times):
+    if not calibrations:
+        raise PolicyError(f"{asked} needs a calibration and the bundle has none; run: {command}")
+    # of several that fit, the one from this processor
+    nearest = min(calibrations, key=lambda entry: len(entry.engine.differences(engine, times=True)))
+    if differences := nearest.engine.differences(engine, times=times):
+        which = "the bundle's was" if len(calibrations) == 1 else "the nearest of the bundle's was"
         raise PolicyError(
-            f"{asked} needs a calibration of these engines, but that of {bundle} was made with "
+            f"{asked} needs a calibration of these engines, but {which} made with "
             f"{'; '.join(differences)}; run: {command}"
         )
-    return calibration
+    return nearest
 
 
 def _values(given: str | Mapping[str, object]) -> str:

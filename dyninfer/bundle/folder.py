@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration
+from dyninfer.bundle.calibration import (
+    CALIBRATION_FILE,
+    Calibration,
+    CalibrationFile,
+    add_calibration,
+)
 from dyninfer.bundle.calibration import SCHEMA_VERSION as CALIBRATION_SCHEMA
 from dyninfer.bundle.documents import dump_sealed, load_sealed, read_sealed
 from dyninfer.bundle.inside import CheckedFile, check_file, inside
@@ -116,10 +121,15 @@ class Bundle:
 
     def calibration(self) -> Calibration | None:
         """What the last calibration measured, or None when there was none."""
+        return next(iter(self.calibrations()), None)
+
+    def calibrations(self) -> tuple[Calibration, ...]:
+        """One for every set of engines that was calibrated, the newest first."""
         path = inside(self.path, CALIBRATION_FILE)
         if not path.exists():
-            return None
-        return read_sealed(path, Calibration, "run dyninfer calibrate again", CALIBRATION_SCHEMA)
+            return ()
+        remedy = "run dyninfer calibrate again"
+        return read_sealed(path, CalibrationFile, remedy, CALIBRATION_SCHEMA).all
 
     def router_record(self) -> dict[str, Any] | None:
         """How ``dyninfer fit-router`` fitted the routers, or None where it did not."""
@@ -134,8 +144,10 @@ class Bundle:
         self._write(PARITY_FILE, payload)
 
     def write_calibration(self, calibration: Calibration) -> None:
-        """Replace ``calibration.json``, as :meth:`write_parity` does."""
-        self._write(CALIBRATION_FILE, calibration.model_dump(mode="json"))
+        """Add to ``calibration.json``, as :meth:`write_parity` does; same engines are replaced."""
+        document = add_calibration(self.calibrations(), calibration)
+        empty = None if document.others else {"others"}  # as files of one calibration always were
+        self._write(CALIBRATION_FILE, document.model_dump(mode="json", exclude=empty))
 
     def _write(self, name: str, payload: Mapping[str, Any]) -> None:
         try:

@@ -17,6 +17,7 @@ from dyninfer.benchmarks.report.table import Column, Table, column, make_table, 
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration, CalibrationRow, Figures
 from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Manifest
 from dyninfer.cli.common import (
     check_output_file,
     expand_sources,
@@ -43,7 +44,9 @@ from dyninfer.evaluation.calibrate import (
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.outcomes import Outcomes, pictures_to_time, read_pictures, run_samples
 from dyninfer.evaluation.runs import WayTimes, measure_way_times
+from dyninfer.evaluation.worth import not_faster
 from dyninfer.images.pictures import MAX_PIXELS
+from dyninfer.results.postprocess import Postprocess
 from dyninfer.routing.certify import certify, describe_certificate, images_needed
 from dyninfer.routing.thresholds import SEND_ALL
 from dyninfer.runtime.detector import Detector
@@ -107,17 +110,15 @@ def calibrate(
     certificate.check()
     samples = _samples_for(bundle, images, annotations, certified=certificate.risk is not None)
     with load(bundle, **asdict(engine), max_pixels=max_pixels) as detector:
-        calibration, warnings = run_calibration(
-            detector, samples, time_images, **asdict(certificate)
-        )
+        calibration, told = run_calibration(detector, samples, time_images, **asdict(certificate))
         detector.bundle.write_calibration(calibration)
-        told = [*warnings, *remarks(detector.bundle, calibration)]
+        options = detector.opening_options()
     for line in told:
         warn(line)
     if json_output:
         print_json(json.loads(calibration.model_dump_json()))
     else:
-        print_calibration(bundle, calibration, detector.manifest.way_names)
+        print_calibration(bundle, calibration, detector.manifest.way_names, options)
 
 
 def _samples_for(
@@ -151,8 +152,8 @@ def run_calibration(
     time_images: int = DEFAULT_TIME_IMAGES,
     risk: float | None = None,
     confidence: float = 0.95,
-) -> tuple[Calibration, tuple[str, ...]]:
-    """Measure under a progress bar; the calibration, and what was left out."""
+) -> tuple[Calibration, list[str]]:
+    """Measure under a progress bar; the calibration, and what a user should know, a line each."""
     outcomes, times = run_every_way(detector, samples, time_images)
     certificate = None
     if risk is not None:
@@ -162,7 +163,21 @@ def run_calibration(
         calibration = make_calibration(
             detector, outcomes, times, certificate, lambda: progress.advance(task)
         )
-    return calibration, outcomes.samples.warnings
+    told = [*outcomes.samples.warnings, *remarks(detector.bundle, calibration)]
+    if not outcomes.last_found:
+        told.append(_nothing_found(detector.manifest, calibration.images.count))
+    if slow := not_faster(times, detector.manifest):
+        told.append(slow)
+    return calibration, told
+
+
+def _nothing_found(manifest: Manifest, count: int) -> str:
+    own = manifest.use_options
+    above = f" above its confidence of {own.confidence:g}" if isinstance(own, Postprocess) else ""
+    return (
+        f"the last exit finds nothing{above} in any of the {count} pictures, so agreement and "
+        "certificates say nothing; give pictures that show what it knows"
+    )
 
 
 def run_every_way(
@@ -179,8 +194,13 @@ def run_every_way(
     return outcomes, times
 
 
-def print_calibration(path: Path, calibration: Calibration, way_names: Sequence[str]) -> None:
-    """The thresholds, some percentiles of them, or the ways; and what to do with it."""
+def print_calibration(
+    path: Path, calibration: Calibration, way_names: Sequence[str], options: str
+) -> None:
+    """The thresholds, some percentiles of them, or the ways; and what to do with it.
+
+    ``options`` open the engines that it is of.
+    """
     print_table(_table(calibration, way_names), stdout)
     times = "; ".join(
         f"{name} {np.mean(samples):.2f} ms (p95 {np.percentile(samples, 95):.2f})"
@@ -193,7 +213,7 @@ def print_calibration(path: Path, calibration: Calibration, way_names: Sequence[
     for line in _certificate_lines(calibration):
         stdout.print(line)
     stdout.print(styled("written to ", (str(path / CALIBRATION_FILE), "bold")))
-    for line in _next_steps(path, calibration):
+    for line in _next_steps(path, calibration, options):
         stdout.print(line)
 
 
@@ -257,11 +277,14 @@ def _certificate_lines(calibration: Calibration) -> list[str]:
     return [*lines, why]
 
 
-def _next_steps(path: Path, calibration: Calibration) -> list[str]:
-    predict = f"next: dyninfer predict {shlex.quote(str(path))} PICTURES"
+def _next_steps(path: Path, calibration: Calibration, options: str) -> list[str]:
+    predict = f"next: dyninfer predict {shlex.quote(str(path))} PICTURES{options}"
     easiness = calibration.easiness_array
     if not len(easiness):
         return [predict]
     if easiness.shape[0] == 1 and len(np.unique(easiness)) == 1:
         return ["next: dyninfer.AlwaysEasy() or dyninfer.AlwaysHard(); train the router again"]
+    first, last = (calibration.ways[index].scores.primary for index in (0, -1))
+    if first is not None and last is not None and first >= last:
+        return [f"{predict} --speed easy", "   or: detector.policy = dyninfer.AlwaysEasy()"]
     return [f"{predict} --speed 30%", "   or: detector.policy = dyninfer.HardFraction(0.3)"]

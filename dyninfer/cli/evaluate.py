@@ -172,6 +172,7 @@ def curve_document(result: CurveResult) -> dict[str, Any]:
             for row in result.rows
         ],
         "routing": asdict(result.quality),
+        "advice": list(result.advice),
     }
 
 
@@ -224,6 +225,7 @@ def quality_lines(result: CurveResult) -> list[str]:
         f"{result.metrics[0]} ({result.seeds} seeds); "
         f"below the oracle: {100 * quality.below_oracle:.2f}{share}",
         f"{when} than {alone}",
+        *result.advice,
     ]
 
 

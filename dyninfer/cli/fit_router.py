@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dyninfer.benchmarks.report.table import column, make_table, print_table
+from dyninfer.benchmarks.report.figures import points
+from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.folder import SUFFIX, Bundle
 from dyninfer.bundle.writing import check_target
@@ -24,7 +25,16 @@ from dyninfer.cli.options import (
 from dyninfer.errors import ExportError
 from dyninfer.evaluation.dataset import load_samples
 from dyninfer.evaluation.outcomes import only_readable
-from dyninfer.evaluation.router_quality import SHARES
+from dyninfer.evaluation.router_quality import (
+    EXISTING,
+    FITTED,
+    MAXIMUM_CONFIDENCE,
+    RANDOM,
+    MeanStd,
+    Metric,
+    RouterComparison,
+)
+from dyninfer.evaluation.worth import no_better
 from dyninfer.exporters.extras import require_export_extra
 from dyninfer.exporters.router import FeatureKind
 from dyninfer.runtime.opening import load
@@ -61,6 +71,18 @@ class FitRequest:
         int,
         typer.Option(min=2, max=200, help="Repetitions of the cross-validation, each split anew."),
     ] = 20
+    metric: Annotated[Metric, typer.Option(help="The precision that routers are judged by.")] = (
+        Metric.AP
+    )
+    found_confidence: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Without annotations: what the last exit finds above this confidence is there; "
+            "by the detector's own confidences if absent.",
+        ),
+    ] = None
     device: DeviceOption = "cpu"
     provider: ProviderOption = None
 
@@ -82,7 +104,8 @@ def fit_router(
     """Train a router for a cascade whose detectors stay as they are; writes a new bundle.
 
     A table compares the router, on pictures it was not trained on, with random choice and others.
-    Unless it is better than random choice, nothing is written and the exit status is 1.
+    Where the maximum confidence of an exit chooses better, that becomes the router. Unless it is
+    better than random choice, nothing is written and the exit status is 1.
 
     Example: **dyninfer fit-router pair.dyn --images photos/ --annotations photos.json**
     """
@@ -119,7 +142,14 @@ def fit_router(
 def _run(path: Path, asked: FitRequest) -> RouterFit:
     from dyninfer.exporters.router.fit import FitOptions, check_cascade, check_count, fit_routers
 
-    options = FitOptions(asked.features, asked.augment, asked.folds, asked.seeds)
+    options = FitOptions(
+        asked.features,
+        asked.augment,
+        asked.folds,
+        asked.seeds,
+        metric=asked.metric,
+        found_confidence=asked.found_confidence,
+    )
     paths = expand_sources(asked.images)
     with (
         progress_bar() as progress,
@@ -132,37 +162,85 @@ def _run(path: Path, asked: FitRequest) -> RouterFit:
         for message in samples.warnings:
             warn(message)
         check_count(len(samples.items), options.folds)
-        views = len(samples.items) * (1 + options.augment)
-        progress.reset(task, description="running views of the pictures", total=views)
+        runs = options.runs(samples)
+        progress.reset(task, description="running views of the pictures", total=runs)
         return fit_routers(detector, samples, options, lambda: progress.advance(task))
 
 
 def print_comparison(fit: RouterFit) -> None:
-    """One table for every exit: each way of choosing the hard pictures, at 25 % and 50 %."""
-    record = fit.record
-    truth = "" if record["truth"] == "annotations" else ", as agreement with the last exit"
+    """A table for every exit: each way of choosing the hard pictures, between none and all hard."""
+    record, truth = fit.record, ""
+    if record["found_confidence"] is not None:
+        truth = f", by what the last exit finds above {record['found_confidence']:.3g}"
     for entry in fit.exits:
-        comparison = entry.comparison
-        names = list(dict.fromkeys(row.name for row in comparison.rows))
-        columns = [column("chosen by", names, words=True)]
-        for share in SHARES:
-            rows = [comparison.row(name, share) for name in names]
-            spreads = (f" ± {100 * r.ap50.std:.1f}" if r.ap50.std else "" for r in rows)
-            ap50 = (f"{100 * r.ap50.mean:.1f}{s}" for r, s in zip(rows, spreads, strict=True))
-            columns.append(column(f"AP50, {share:.0%} hard", ap50))
-            columns.append(column("AP", (f"{100 * row.ap.mean:.1f}" for row in rows)))
         title = (
             f"Exit {entry.exit_index}: who goes on{truth}; mean and spread over "
             f"{record['seeds']} splits of {record['images']} pictures"
         )
-        print_table(make_table(title, *columns), stdout)
-        stdout.print(
-            f"above random by {100 * comparison.gain:.1f} points of AP50, "
-            f"standard error {100 * comparison.standard_error:.1f}; the oracle goes by each "
-            "picture's own loss, so it is good but not the best possible"
+        print_table(_table(title, entry.comparison), stdout)
+        for line in _verdict(entry.comparison):
+            stdout.print(line)
+        for message in _doubts(entry.exit_index, entry.comparison, record["images"]):
+            warn(message)
+
+
+def _table(title: str, comparison: RouterComparison) -> Table:
+    """One row for each share and way of choosing it; the ends leave nothing to choose."""
+    none, every = ((points(end.primary), points(end.secondary)) for end in comparison.ends)
+    rows = [("0%", "nobody", *none)]
+    rows += [(f"{r.share:.0%}", r.name, _spread(r.ap), _spread(r.ap50)) for r in comparison.rows]
+    hard, names, ap, ap50 = zip(*rows, ("100%", "everybody", *every), strict=True)
+    chosen = column("chosen by", names, words=True)
+    return make_table(title, column("hard", hard), chosen, column("AP", ap), column("AP50", ap50))
+
+
+def _spread(found: MeanStd) -> str:
+    return points(found.mean) + (f" ± {points(found.std)}" if found.std else "")
+
+
+def _verdict(comparison: RouterComparison) -> list[str]:
+    """Who won, and by how much."""
+    gain, metric = comparison.gain, comparison.metric.label
+    lines = [
+        f"{comparison.winner}: above random by {100 * gain.mean:.1f} points of {metric}, standard "
+        f"error {100 * gain.standard_error:.1f}; the oracle goes by each picture's own loss, so it "
+        "is good but not the best possible"
+    ]
+    if comparison.winner != FITTED:
+        fitted = comparison.gains[FITTED]
+        lines.append(
+            f"{comparison.winner} is the router: the fitted one is above random by "
+            f"{100 * fitted.mean:.1f} points, standard error {100 * fitted.standard_error:.1f}"
         )
-        if comparison.beats_random and comparison.within_chance:
-            warn(
-                f"the router of exit {entry.exit_index} is above random choice by less than random "
-                f"choices differ among {record['images']} pictures; more pictures would tell"
+    return lines
+
+
+def _doubts(index: int, comparison: RouterComparison, pictures: int) -> list[str]:
+    """What figures say against the router of an exit, or against the cascade."""
+    metric, winner = comparison.metric, comparison.winner
+    first, last = (end.primary for end in comparison.ends)
+    found = [no_better("AP", (first, last), (f"exit {index}", "last exit"), pictures)]
+    if not comparison.beats_random:
+        return [line for line in found if line is not None]
+    if comparison.within_chance:
+        found.append(
+            f"the router of exit {index} is above random choice by less than random "
+            f"choices differ among {pictures} pictures; more pictures would tell"
+        )
+    means, own = comparison.means(metric), comparison.means(Metric.AP)
+    figures = f"{metric.label} {100 * means[winner]:.1f} over the shares"
+    by_hand = "by no more than random choices differ"
+    if MAXIMUM_CONFIDENCE not in comparison.gains:
+        by_hand = "but a head makes the scores, and no router reads them"
+    for name, remedy in ((EXISTING, "keep it"), (MAXIMUM_CONFIDENCE, by_hand)):
+        if means.get(name, 0.0) > means[winner]:
+            found.append(
+                f"{name} of exit {index} chooses better than the {winner} "
+                f"({100 * means[name]:.1f}, {figures}): {remedy}"
             )
+    if own[winner] < own[RANDOM]:
+        found.append(
+            f"by AP the {winner} of exit {index} is worse than random choice: "
+            f"{100 * own[winner]:.1f} over the shares, random {100 * own[RANDOM]:.1f}"
+        )
+    return [line for line in found if line is not None]

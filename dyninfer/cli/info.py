@@ -22,6 +22,7 @@ from dyninfer.cli.build import builds_table
 from dyninfer.cli.common import print_json, readable, stdout, warn
 from dyninfer.cli.options import BundleArgument, JsonOption
 from dyninfer.errors import BundleError
+from dyninfer.evaluation.worth import no_better
 from dyninfer.results.tasks import Options
 
 BomOption = Annotated[
@@ -43,13 +44,16 @@ def info(bundle: BundleArgument, json_output: JsonOption = False, bom: BomOption
         print_bundle(bundle)
         return
     opened = Bundle.open(bundle, check_calibration=False)
-    manifest, (calibration, unusable) = opened.manifest, _calibration_of(opened)
+    manifest, (calibrations, unusable) = opened.manifest, _calibrations_of(opened)
     if unusable:
         warn(unusable)
-    shown = calibration and {
-        **calibration.model_dump(mode="json", exclude={"easiness", "losses", "exit_ms"}),
-        "fits_stages": _calibration_fits(opened, calibration),
-    }
+    shown = [
+        {
+            **calibration.model_dump(mode="json", exclude={"easiness", "losses", "exit_ms"}),
+            "fits_stages": _calibration_fits(opened, calibration),
+        }
+        for calibration in calibrations
+    ]
     document = manifest.model_dump(mode="json") | {
         "roles": manifest.roles,
         "defaults": {
@@ -57,7 +61,8 @@ def info(bundle: BundleArgument, json_output: JsonOption = False, bom: BomOption
             "evaluation": asdict(manifest.evaluation_options),
         },
         "parity": opened.parity(),
-        "calibration": shown,
+        "calibration": shown[0] if shown else None,
+        "calibrations": shown,
         "builds": [
             {"folder": path.name, **build.model_dump(mode="json")}
             for path, build in list_builds(opened)[0].items()
@@ -69,12 +74,11 @@ def info(bundle: BundleArgument, json_output: JsonOption = False, bom: BomOption
 def print_bill_of_materials(path: Path) -> None:
     """A CycloneDX document, with figures of the calibration where it fits the stages."""
     opened = Bundle.open(path, check_calibration=False)
-    calibration, unusable = _calibration_of(opened)
+    calibrations, unusable = _calibrations_of(opened)
     if unusable:
         warn(unusable)
-    if calibration is not None and not _calibration_fits(opened, calibration):
-        calibration = None
-    print_json(bill_of_materials(opened, calibration))
+    fitting = (entry for entry in calibrations if _calibration_fits(opened, entry))
+    print_json(bill_of_materials(opened, next(fitting, None)))
 
 
 def print_bundle(path: Path) -> None:
@@ -108,7 +112,8 @@ def print_bundle(path: Path) -> None:
     for source in (manifest.source, *manifest.further_sources):
         stdout.print(_source_line(source))
     stdout.print(_parity_line(bundle))
-    stdout.print(_calibration_line(bundle))
+    for line in _calibration_lines(bundle):
+        stdout.print(line)
     builds, broken = list_builds(bundle)
     if builds:
         print_table(builds_table(builds), stdout)
@@ -188,28 +193,37 @@ def _calibration_fits(bundle: Bundle, calibration: Calibration) -> bool:
     return dict(calibration.engine.stages_sha256) in [source_hashes(bundle.manifest), *built]
 
 
-def _calibration_of(bundle: Bundle) -> tuple[Calibration | None, str]:
-    """The calibration, if there is one, and why it cannot be used; the rest of the bundle can."""
+def _calibrations_of(bundle: Bundle) -> tuple[tuple[Calibration, ...], str]:
+    """The calibrations, and why they cannot be used, if so; the rest of the bundle can."""
     try:
-        return bundle.calibration(), ""
+        return bundle.calibrations(), ""
     except BundleError as error:
-        return None, str(error)
+        return (), str(error)
 
 
-def _calibration_line(bundle: Bundle) -> Text | str:
-    manifest, (calibration, unusable) = bundle.manifest, _calibration_of(bundle)
+def _calibration_lines(bundle: Bundle) -> list[Text | str]:
+    """One for each set of engines that was calibrated."""
+    manifest, (calibrations, unusable) = bundle.manifest, _calibrations_of(bundle)
     if unusable:
-        return styled((unusable, "yellow"))
-    if calibration is None:
+        return [styled((unusable, "yellow"))]
+    if not calibrations:
         if len(manifest.ways) > 1 and not manifest.routed:
-            return "no router yet: dyninfer fit-router trains one"
-        return (
+            return ["no router yet: dyninfer fit-router trains one"]
+        return [
             "not calibrated yet: dyninfer calibrate measures ways and thresholds on your pictures"
-        )
-    if not _calibration_fits(bundle, calibration):
-        return styled(
-            ("calibrated before its stages changed; run dyninfer calibrate again", "yellow")
-        )
+        ]
+    fitting = [entry for entry in calibrations if _calibration_fits(bundle, entry)]
+    if not fitting:
+        text = "calibrated before its stages changed; run dyninfer calibrate again"
+        return [styled((text, "yellow"))]
+    lines: list[Text | str] = [*map(_calibration_line, fitting)]
+    scores = [way.scores.primary for way in fitting[0].ways]
+    metric, count = fitting[0].metrics[0], fitting[0].images.count
+    told = no_better(metric, scores, manifest.way_names, count)
+    return [*lines, styled((told, "yellow"))] if told else lines
+
+
+def _calibration_line(calibration: Calibration) -> str:
     engine, last = calibration.engine, calibration.ways[-1]
     first = (calibration.rows or calibration.ways)[0]
     labels = "without labels"
@@ -219,6 +233,6 @@ def _calibration_line(bundle: Bundle) -> Text | str:
     certified = "" if calibration.certificate is None else ", with a certificate"
     return (
         f"calibrated on {calibration.images.count} pictures ({labels}{certified}), "
-        f"{first.mean_ms:.2f} to {last.mean_ms:.2f} ms, "
+        f"{first.mean_ms:.2f} to {last.mean_ms:.2f} ms, {engine.precision_words}, "
         f"{engine.backend} {engine.backend_version} ({engine.provider}), {engine.device_name}"
     )

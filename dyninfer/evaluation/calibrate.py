@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from dyninfer.bundle.manifest import CascadeRoute, Manifest
 from dyninfer.errors import PolicyError
 from dyninfer.evaluation.outcomes import SENSIBLE_IMAGES, Outcomes, refuse_few
 from dyninfer.evaluation.runs import WayTimes
+from dyninfer.evaluation.worth import collapsed, no_better
 from dyninfer.routing.policy import default_policy
 from dyninfer.routing.thresholds import exits_at, percentile_thresholds, shared_easiness
 from dyninfer.runtime.detector import Detector
@@ -137,11 +138,8 @@ def cautions(easiness: Float64Array) -> list[str]:
         found.append(f"the easiness of {broken} pictures is NaN; they count as hard")
     shared = shared_easiness(easiness)
     values, counts = np.unique(shared[shared >= 0], return_counts=True)  # below 0 stands for NaN
-    if len(np.unique(shared)) == 1:
-        found.append(
-            "every picture has the same easiness, so a threshold can only send all or none on; "
-            "HardFraction will be refused: look at the router"
-        )
+    if told := collapsed(shared):
+        found.append(told)
     elif counts.max(initial=0) > max(1, MANY_TIES * count):
         found.append(
             f"{counts.max()} of {count} pictures share one easiness ({values[counts.argmax()]:.4g})"
@@ -153,15 +151,32 @@ def cautions(easiness: Float64Array) -> list[str]:
 def remarks(bundle: Bundle, calibration: Calibration) -> list[str]:
     """What a user should know about a calibration, one line each."""
     found = cautions(calibration.easiness_array)
-    scores = calibration.ways[-1].scores
-    if calibration.images.labels_sha256 is not None and scores.primary is None:
+    scores = [way.scores.primary for way in calibration.ways]
+    count, names = calibration.images.count, bundle.manifest.way_names
+    if calibration.images.labels_sha256 is not None and scores[-1] is None:
         found.append(
             "the annotations have nothing to find in these pictures, so there is no "
             f"{calibration.metrics[0]}"
         )
+    if told := no_better(calibration.metrics[0], scores, names, count):
+        found.append(told)
+    if told := _always_one_way(calibration, names):
+        found.append(told)
     if was_fitted_on(bundle, calibration.images.sha256):
         found.append(FITTED_ON_THESE)
     return found
+
+
+def _always_one_way(calibration: Calibration, names: Sequence[str]) -> str | None:
+    """That the default policy sends every picture the same way, though it could do otherwise."""
+    taken = [name for name, way in zip(names, calibration.ways, strict=True) if way.share == 1]
+    if len(names) < 2 or not taken:
+        return None
+    if not calibration.easiness:
+        return f"chooser collapsed: always the same branch, {taken[0]}"
+    if collapsed(shared_easiness(calibration.easiness_array)):
+        return None  # which is told already
+    return f"by default ({calibration.policy}) every picture leaves at the same exit, {taken[0]}"
 
 
 def was_fitted_on(bundle: Bundle, images_sha256: str) -> bool:

@@ -105,6 +105,7 @@ class Outcomes:
         losses: (ways - 1, N), how far a way's answers are from the last's, in [0, 1].
         taken: (N,) way of each picture by the bundle's default policy.
         scores: of any choice of ways, where something is known of the pictures, else None.
+        last_found: how many results the last way gave, of all pictures.
     """
 
     samples: Samples
@@ -112,6 +113,7 @@ class Outcomes:
     losses: Float64Array
     taken: Int64Array
     scores: RoutedScores | None
+    last_found: int
 
     def figures_at(self, ways: Int64Array, way_ms: Sequence[Sequence[float]]) -> Figures:
         """What comes of every picture taking the given way, (N,).
@@ -158,9 +160,11 @@ def run_samples(
     kept: list[Sample] = []
     signals: list[Sequence[Float32Array | None]] = []
     losses: list[list[float]] = []
+    last_found = 0
     for sample, image in read_all(samples.items, notes, progress, detector.max_pixels):
         trace = trace_picture(detector, image)
         found = [way.answer(manifest.use_options) for way in trace.ways]
+        last_found += len(found[-1])
         kept.append(sample)
         signals.append(trace.signals)
         losses.append([task.loss(early, found[-1]) for early in found[:-1]])
@@ -176,6 +180,7 @@ def run_samples(
         np.array(losses, np.float64).T,
         replay(detector.points, columns, default_policy(detector.points), len(kept)),
         scoring.scores(noted) if labelled else None,
+        last_found,
     )
 
 

@@ -13,6 +13,7 @@ from dyninfer.evaluation.outcomes import Outcomes
 from dyninfer.evaluation.router_quality import MeanStd
 from dyninfer.evaluation.runs import WayTimes, last_way_alone_ms
 from dyninfer.evaluation.scoring import SCORING, RoutedScores
+from dyninfer.evaluation.worth import no_better, not_faster
 from dyninfer.results.scores import Scores
 from dyninfer.routing.thresholds import SEND_ALL, SEND_NONE, exits_at, percentile_thresholds
 from dyninfer.types import Float64Array, Int64Array
@@ -85,6 +86,7 @@ class CurveResult:
             of earlier exits.
         rows: by rising threshold, from all easy to all hard.
         quality: of the routing.
+        advice: lines that say that the cascade is not worth having, where it is not.
         seeds: random choices for each row.
         samples: the pictures that could be read, and warnings about the others.
     """
@@ -95,6 +97,7 @@ class CurveResult:
     last_exit_alone_ms: float
     rows: tuple[CurveRow, ...]
     quality: RoutingQuality
+    advice: tuple[str, ...]
     seeds: int
     samples: Samples
 
@@ -119,15 +122,18 @@ def evaluate_curve(
     count = len(outcomes.samples.items)
     alone_ms = last_way_alone_ms(times, manifest)
     rows = curve_rows(outcomes.scores, outcomes, times, seeds, progress)
+    metrics, ways = manifest.task.kind.metrics, range(len(manifest.ways))
+    exits = tuple(outcomes.scores.at(np.full(count, index)) for index in ways)
+    primary = [scores.primary for scores in exits]
+    advice = no_better(metrics[0], primary, manifest.way_names, count), not_faster(times, manifest)
     return CurveResult(
-        metrics=manifest.task.kind.metrics,
-        exits=tuple(
-            outcomes.scores.at(np.full(count, index)) for index in range(len(manifest.ways))
-        ),
+        metrics=metrics,
+        exits=exits,
         exit_ms=tuple(float(np.mean(samples)) for samples in times.ms),
         last_exit_alone_ms=alone_ms,
         rows=tuple(rows),
         quality=routing_quality(rows, alone_ms),
+        advice=tuple(line for line in advice if line is not None),
         seeds=seeds,
         samples=outcomes.samples,
     )

@@ -1,9 +1,13 @@
-"""A router beside chance, a hand rule and an oracle, at 25 % and 50 % of the pictures hard."""
+"""A router beside chance, a hand rule and an oracle, at 25 % and 50 % of the pictures hard.
+
+The hand rule, maximum confidence, is a contender: where it is better, it is the router to have.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,11 @@ from dyninfer.types import BoolArray, Float64Array
 
 SHARES = (0.25, 0.5)
 RANDOM_DRAWS = 400
+CLEARLY = 2
+"""Standard deviations."""
 FITTED = "fitted router"
+MAXIMUM_CONFIDENCE = "maximum confidence"
+EXISTING = "existing router"
 RANDOM = "random"
 
 ScoresOf = Callable[[BoolArray], Scores]
@@ -47,6 +55,18 @@ class MeanStd:
         return cls(float(np.mean(np.asarray(values))), float(np.std(np.asarray(values))))
 
 
+class Metric(str, Enum):
+    """The precision that routers are judged by."""
+
+    AP = "ap"
+    AP50 = "ap50"
+
+    @property
+    def label(self) -> str:
+        """As tables name it."""
+        return self.value.upper()
+
+
 @dataclass(frozen=True)
 class QualityRow:
     """What one way of choosing the share of hard pictures gives, over seeds or draws."""
@@ -56,46 +76,95 @@ class QualityRow:
     ap50: MeanStd
     ap: MeanStd
 
+    def of(self, metric: Metric) -> MeanStd:
+        """The one that is judged by."""
+        return self.ap if metric is Metric.AP else self.ap50
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A metric above that of random choice, mean over shares and seeds.
+
+    ``standard_error`` is that of the mean over seeds and of that over random draws. It says how
+    well the gain on these pictures is known, not how much it varies between sets of pictures.
+    """
+
+    mean: float
+    standard_error: float
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is above 0 by more than its error."""
+        return self.mean > 0 and self.mean > self.standard_error
+
 
 @dataclass(frozen=True)
 class RouterComparison:
     """All ways at all shares.
 
     Attributes:
+        metric: what decides.
         rows: by share, then by way.
-        gain: AP50 of the fitted router above random choice, mean over shares and seeds.
-        standard_error: of ``gain``: of the mean over seeds, and of that over random draws.
+        ends: scores with no picture and with every picture sent on.
+        gains: of the contenders, by name: the fitted router and, where it could be a router,
+            maximum confidence.
     """
 
+    metric: Metric
     rows: tuple[QualityRow, ...]
-    gain: float
-    standard_error: float
+    ends: tuple[Scores, Scores]
+    gains: Mapping[str, Gain]
+
+    @property
+    def winner(self) -> str:
+        """The best contender; the fitted router unless the hand rule is clearly better.
+
+        No seed varies that rule, so what random choices differ by stands for its error.
+        """
+        fitted, rule = self.gains[FITTED], self.gains.get(MAXIMUM_CONFIDENCE)
+        if rule is None or rule.mean <= fitted.mean + fitted.standard_error:
+            return FITTED
+        return MAXIMUM_CONFIDENCE if rule.mean > CLEARLY * self._spread_of_chance else FITTED
+
+    @property
+    def _spread_of_chance(self) -> float:
+        """Standard deviation of random choices, mean over the shares."""
+        spreads = [row.of(self.metric).std for row in self.rows if row.name == RANDOM]
+        return float(np.mean(spreads))
+
+    @property
+    def gain(self) -> Gain:
+        """That of the winner."""
+        return self.gains[self.winner]
 
     @property
     def within_chance(self) -> bool:
-        """Whether one random choice in six or so is as good: more pictures would tell.
-
-        The standard error says how well the gain on these pictures is known, not how much it
-        varies from one set of pictures to another.
-        """
-        spreads = [row.ap50.std for row in self.rows if row.name == RANDOM]
-        return self.gain < float(np.mean(spreads))
+        """Whether one random choice in six or so is as good: more pictures would tell."""
+        return self.gain.mean < self._spread_of_chance
 
     @property
     def beats_random(self) -> bool:
-        """Whether the fitted router is above random choice by more than the standard error."""
-        return self.gain > 0 and self.gain > self.standard_error
+        """Whether the winner is above random choice by more than the standard error."""
+        return self.gain.is_one
 
     def row(self, name: str, share: float) -> QualityRow:
         """One line of the table."""
         return next(row for row in self.rows if (row.name, row.share) == (name, share))
 
+    def means(self, metric: Metric) -> dict[str, float]:
+        """Way -> mean over the shares."""
+        names = dict.fromkeys(row.name for row in self.rows)
+        found = {n: [row.of(metric).mean for row in self.rows if row.name == n] for n in names}
+        return {name: float(np.mean(values)) for name, values in found.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON."""
         return {
+            "metric": self.metric.value,
             "rows": [asdict(row) for row in self.rows],
-            "gain": self.gain,
-            "standard_error": self.standard_error,
+            "ends": [{"ap": end.primary, "ap50": end.secondary} for end in self.ends],
+            "gains": {name: asdict(gain) for name, gain in self.gains.items()},
+            "winner": self.winner,
             "beats_random": self.beats_random,
             "within_chance": self.within_chance,
         }
@@ -105,6 +174,9 @@ def compare(
     scores: ScoresOf,
     fitted: Sequence[npt.ArrayLike],
     others: Mapping[str, npt.ArrayLike],
+    metric: Metric = Metric.AP,
+    *,
+    by_hand: bool = True,
     draws: int = RANDOM_DRAWS,
 ) -> RouterComparison:
     """Compare ways of choosing the pictures that go on.
@@ -113,11 +185,13 @@ def compare(
         scores: of a choice; there must be something to find.
         fitted: easiness (N,) of every picture by routers that have not seen it, one for each seed.
         others: way -> easiness (N,), or anything that is lower for what goes on first.
+        metric: what decides.
+        by_hand: whether maximum confidence, where it is among the others, could be the router.
         draws: random choices to average over.
     """
     count = len(np.asarray(fitted[0]))
     rows = []
-    ap50: dict[str, list[Float64Array]] = {}
+    judged: dict[str, list[Float64Array]] = {}
     for share in SHARES:
         ways = {FITTED: [lowest(values, share) for values in fitted]}
         ways[RANDOM] = random_choices(count, share, draws)
@@ -127,9 +201,17 @@ def compare(
             primary = np.array([entry.primary for entry in found], np.float64)
             secondary = np.array([entry.secondary for entry in found], np.float64)
             rows.append(QualityRow(name, share, MeanStd.of(secondary), MeanStd.of(primary)))
-            ap50.setdefault(name, []).append(secondary)
-    chance = ap50[RANDOM]
-    by_seed = np.mean(ap50[FITTED], axis=0) - np.mean(chance)
+            judged.setdefault(name, []).append(primary if metric is Metric.AP else secondary)
+    ends = scores(np.zeros(count, np.bool_)), scores(np.ones(count, np.bool_))
+    contenders = [FITTED] + [MAXIMUM_CONFIDENCE] * (by_hand and MAXIMUM_CONFIDENCE in judged)
+    gains = {name: _gain(judged[name], judged[RANDOM]) for name in contenders}
+    return RouterComparison(metric, tuple(rows), ends, gains)
+
+
+def _gain(found: Sequence[Float64Array], chance: Sequence[Float64Array]) -> Gain:
+    """Of one way over chance; both hold (seeds,) or (draws,) for each share."""
+    by_seed = np.mean(found, axis=0) - np.mean(chance)
     # draws of the two shares are independent: half of each mean, so half the error of each
-    variance = by_seed.var() / len(by_seed) + sum(c.var() for c in chance) / draws / 4
-    return RouterComparison(tuple(rows), float(by_seed.mean()), float(np.sqrt(variance)))
+    of_chance = sum(c.var() / len(c) for c in chance) / len(chance) ** 2
+    variance = by_seed.var() / len(by_seed) + of_chance
+    return Gain(float(by_seed.mean()), float(np.sqrt(variance)))

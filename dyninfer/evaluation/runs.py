@@ -114,7 +114,7 @@ def measure_way_times(
 
 
 def last_way_alone_ms(times: WayTimes, manifest: Manifest) -> float:
-    """Mean milliseconds if the last way's network stood alone, from the steps of that way.
+    """Mean milliseconds if the last way's network stood alone: that way's, less what it would skip.
 
     Neither routers nor heads of earlier exits would run then. Pictures that only earlier exits'
     own stages read would not be prepared: where the last exit needs none of those, their
@@ -122,7 +122,9 @@ def last_way_alone_ms(times: WayTimes, manifest: Manifest) -> float:
     """
     segments = alone(manifest, len(manifest.ways) - 1)
     last = times.step_ms[-1]
-    alone_ms = sum(last[name] for name in (*stages_of(segments), PREPARE, POSTPROCESS))
+    needed = {*stages_of(segments), PREPARE, POSTPROCESS}
+    skipped_ms = sum(spent for name, spent in last.items() if name not in needed)
+    alone_ms = float(np.mean(times.ms[-1])) - skipped_ms
     way = manifest.ways[-1]
     earlier = set(manifest.roles) - {way.body, way.head}
     read = {spec.name for stage in earlier for spec in manifest.stages[stage].inputs}

@@ -42,6 +42,18 @@ class Goal(Protocol):
         """
 
 
+class IncompleteCalibrationError(PolicyError):
+    """A calibration of the right engines was made without what a goal needs.
+
+    ``options`` of ``dyninfer calibrate`` add it.
+    """
+
+    def __init__(self, reason: str, options: str) -> None:
+        super().__init__(f"{reason}; run: dyninfer calibrate BUNDLE --images FOLDER {options}")
+        self.reason = reason
+        self.options = options
+
+
 def describe_setting(asked: Policy | Goal, active: Policy) -> str:
     """What was asked for and, where that is a goal, the threshold that it came to."""
     if asked is active:
@@ -149,10 +161,10 @@ class Accuracy:
         """See :class:`Goal`; the lowest threshold of the table from which on all rows do."""
         best = calibration.ways[-1].scores.primary
         if best is None:
-            raise PolicyError(
+            raise IncompleteCalibrationError(
                 f"{self} needs a calibration on labelled images and this one has no "
-                f"{calibration.metrics[0]}; run: "
-                "dyninfer calibrate BUNDLE --images FOLDER --annotations LABELS"
+                f"{calibration.metrics[0]}",
+                "--annotations LABELS",
             )
         threshold = SEND_ALL
         for row in reversed(calibration.rows):
@@ -175,8 +187,7 @@ class CertifiedRisk:
     def resolve(self, calibration: Calibration) -> Policy:
         """See :class:`Goal`."""
         if calibration.certificate is None:
-            raise PolicyError(
-                f"{self} needs a certificate and the calibration has none; run: "
-                "dyninfer calibrate BUNDLE --images FOLDER --risk 0.05"
+            raise IncompleteCalibrationError(
+                f"{self} needs a certificate and the calibration has none", "--risk 0.05"
             )
         return Threshold(calibration.certificate.threshold)

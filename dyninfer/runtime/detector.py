@@ -13,19 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.builds.spec import OpenBuild
-from dyninfer.bundle.calibration import EngineRecord, check_calibration
+from dyninfer.bundle.calibration import EngineRecord, calibrate_command, check_calibration
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import EASINESS, Manifest
 from dyninfer.engines.base import Engine
 from dyninfer.engines.deadline import Deadline, check_deadline
-from dyninfer.errors import InputError
+from dyninfer.errors import InputError, PolicyError
 from dyninfer.images.inputs import ImageLike, Picture, is_list, take_or_skip, take_picture
 from dyninfer.images.pictures import MAX_PIXELS
 from dyninfer.monitoring.monitor import Monitor
 from dyninfer.plain_text import plain
 from dyninfer.results.answers import Answer, Detections, RawOutput
 from dyninfer.results.tasks import Options, check_options
-from dyninfer.routing.goals import Goal
+from dyninfer.routing.goals import Goal, IncompleteCalibrationError
 from dyninfer.routing.policy import DecisionPoint, Observer, Policy, check_signals, default_policy
 from dyninfer.runtime.batches import (
     PreparedInput,
@@ -36,7 +36,7 @@ from dyninfer.runtime.batches import (
     join_traces,
     trace_batch,
 )
-from dyninfer.runtime.engine_record import engine_record, own_calibration
+from dyninfer.runtime.engine_record import engine_record, opening_options, own_calibration
 from dyninfer.runtime.failures import FailureCounts
 from dyninfer.runtime.forks import tell_after_fork
 from dyninfer.runtime.session import Session
@@ -201,18 +201,26 @@ class Detector:
 
     def _resolve(self, goal: Goal) -> Policy:
         check_signals(self._session.points, EASINESS, goal)
+        command = calibrate_command(self.bundle.path, self.opening_options())
         calibration = check_calibration(
-            self.bundle.calibration(),
+            self.bundle.calibrations(),
             self.engine_record(),
-            self.bundle.path,
             str(goal),
+            command,
             times=goal.needs_times,
         )
-        return goal.resolve(calibration)
+        try:
+            return goal.resolve(calibration)
+        except IncompleteCalibrationError as lack:
+            raise PolicyError(f"{lack.reason}; run: {command} {lack.options}") from None
 
     def engine_record(self) -> EngineRecord:
         """What is opened here, as far as easiness and times depend on it."""
         return engine_record(self.manifest, self._session, self.build)
+
+    def opening_options(self) -> str:
+        """What ``dyninfer``'s commands must be told to open these engines, " --precision int8"."""
+        return opening_options(self.manifest, self._session, self.build)
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str to mypy

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dyninfer.builds.spec import OpenBuild, own_precision, source_hashes
-from dyninfer.bundle.calibration import Calibration, EngineRecord, check_calibration
+from dyninfer.builds.spec import OpenBuild, describe_plan, own_precision, source_hashes
+from dyninfer.bundle.calibration import (
+    Calibration,
+    EngineRecord,
+    calibrate_command,
+    check_calibration,
+)
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
+from dyninfer.engines import TENSORRT
 from dyninfer.runtime.session import Session
 
 
@@ -23,13 +29,32 @@ def engine_record(manifest: Manifest, session: Session, build: OpenBuild | None)
     )
 
 
+def opening_options(manifest: Manifest, session: Session, build: OpenBuild | None) -> str:
+    """What a command must be told to open these engines, each option after a space.
+
+    Without it, the command that an error names would measure other engines.
+    """
+    backend, options = session.backend, []
+    if backend.name in TENSORRT:
+        options.append(f"--backend {backend.name}")
+    elif backend.provider == "tensorrt":
+        options.append("--provider tensorrt")
+    if backend.device != ("cuda:0" if backend.name in TENSORRT else "cpu"):
+        options.append(f"--device {backend.device}")
+    precision = build.build.spec.precision if build else own_precision(manifest)
+    if dict(precision) != own_precision(manifest):
+        options.append(f"--precision {describe_plan(precision, manifest)}")
+    return "".join(f" {option}" for option in options)
+
+
 def own_calibration(
     bundle: Bundle, session: Session, build: OpenBuild | None
 ) -> Calibration | None:
-    """The bundle's calibration, which must be of these engines, or None."""
+    """The bundle's calibration of these engines, or None where it has none at all."""
     # no method: the monitor must not refer back to its detector
-    calibration = bundle.calibration()
-    if calibration is None:
+    calibrations = bundle.calibrations()
+    if not calibrations:
         return None
     record = engine_record(bundle.manifest, session, build)
-    return check_calibration(calibration, record, bundle.path, "the monitor", times=False)
+    command = calibrate_command(bundle.path, opening_options(bundle.manifest, session, build))
+    return check_calibration(calibrations, record, "the monitor", command, times=False)

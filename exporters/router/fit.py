@@ -9,21 +9,47 @@ from typing import Any
 import numpy as np
 
 from dyninfer import __version__
-from dyninfer.bundle.manifest import SelectRoute, Task
+from dyninfer.bundle.manifest import Manifest, SelectRoute, Task
 from dyninfer.errors import InputError, RouterError
 from dyninfer.evaluation.dataset import Samples
+from dyninfer.evaluation.outcomes import pictures_to_time
 from dyninfer.evaluation.routed_precision import RoutedPrecision
-from dyninfer.evaluation.router_quality import FITTED, SHARES, RouterComparison, compare
+from dyninfer.evaluation.router_quality import (
+    EXISTING,
+    MAXIMUM_CONFIDENCE,
+    RANDOM,
+    SHARES,
+    Metric,
+    RouterComparison,
+    compare,
+)
 from dyninfer.exporters.router import FeatureKind
 from dyninfer.exporters.router.learning import ExitData
-from dyninfer.exporters.router.model import FittedRouter, LinearGain, PooledFeatures
-from dyninfer.exporters.router.observe import Observations, observe
+from dyninfer.exporters.router.model import (
+    DetectionStatistics,
+    FittedRouter,
+    LinearGain,
+    MaximumConfidence,
+    PooledFeatures,
+    confidence_reader,
+)
+from dyninfer.exporters.router.observe import (
+    USUAL_PICTURES,
+    Observations,
+    observe,
+    usual_confidence,
+)
 from dyninfer.results.postprocess import EVALUATION, Postprocess
 from dyninfer.results.scores import Scores
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import BoolArray, Float64Array
 
 _MOST_NAMED = 32
+_KINDS = {
+    PooledFeatures: "pooled",
+    DetectionStatistics: "detections",
+    MaximumConfidence: MAXIMUM_CONFIDENCE,
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +57,9 @@ class FitOptions:
     """How routers are fitted.
 
     ``augment`` further views are made of every picture. The pictures are split ``seeds`` times into
-    ``folds`` parts; each part is judged by the others.
+    ``folds`` parts; each part is judged by the others, by ``metric``. Without labels, detections of
+    the last exit above ``found_confidence`` are the objects; None takes what is usual of the
+    detector, see :func:`dyninfer.exporters.router.observe.usual_confidence`.
     """
 
     features: FeatureKind = FeatureKind.AUTO
@@ -39,6 +67,14 @@ class FitOptions:
     folds: int = 5
     seeds: int = 20
     postprocess: Postprocess = EVALUATION
+    metric: Metric = Metric.AP
+    found_confidence: float | None = None
+
+    def runs(self, samples: Samples) -> int:
+        """How often progress is told of."""
+        views = len(samples.items) * (1 + self.augment)
+        asked = samples.labelled or self.found_confidence is not None
+        return views if asked else views + len(pictures_to_time(samples, USUAL_PICTURES))
 
 
 @dataclass(frozen=True)
@@ -52,11 +88,11 @@ class ExitFit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON."""
-        features, names = self.router.features, self.router.features.names
+        names = self.router.features.names
         levels = (5, 25, 50, 75, 95)
         record: dict[str, Any] = {
             "exit": self.exit_index,
-            "features": "pooled" if isinstance(features, PooledFeatures) else "detections",
+            "features": _KINDS[type(self.router.features)],
             "inputs": [str(spec) for spec in self.router.inputs],
             "feature_count": len(names),
             "easiness_percentiles": {
@@ -88,7 +124,7 @@ def fit_routers(
 
     Neither the opened cascade nor its bundle is changed. Where ``samples`` have no truth, the last
     exit's detections stand in for it, and precision means agreement with that exit. ``progress`` is
-    called after every one of ``len(samples) * (1 + augment)`` views.
+    called :meth:`FitOptions.runs` times.
 
     Raises:
         InputError: the bundle is no cascade of detectors, or there are too few pictures.
@@ -96,37 +132,41 @@ def fit_routers(
     """
     check_cascade(detector)
     check_count(len(samples.items), options.folds)
-    kind, augment = options.features, options.augment
-    seen = observe(detector, samples.items, kind, augment, options.postprocess, progress)
+    kind, augment, found = options.features, options.augment, options.found_confidence
+    if not samples.labelled and found is None:
+        found = usual_confidence(detector, samples, options.postprocess, progress)
+    seen = observe(detector, samples.items, kind, augment, options.postprocess, found, progress)
     originals = [m for m, own in zip(seen.matches, seen.original, strict=True) if own]
     if not any(len(picture.object_classes) for picture in originals):
+        by = f" by the last exit with a confidence above {found:.3g}" if not seen.labelled else ""
         raise RouterError(
-            f"nothing is to be found in any of the {len(originals)} pictures"
-            + ("" if seen.labelled else " by the last exit")
-            + "; give pictures that show what the detector knows"
+            f"nothing is to be found in any of the {len(originals)} pictures{by}; give pictures "
+            "that show what the detector knows"
+            + ("" if seen.labelled else ", or another --found-confidence")
         )
     precision = RoutedPrecision(originals)
     fits = tuple(
-        _fit_exit(seen, index, len(detector.class_names), precision, options)
+        _fit_exit(seen, index, detector.manifest, precision, options)
         for index in range(len(seen.readers))
     )
-    return RouterFit(fits, _record(fits, samples, options, seen.labelled))
+    return RouterFit(fits, _record(fits, samples, options, None if seen.labelled else found))
 
 
 def refuse_useless(fit: RouterFit) -> None:
     """Raise RouterError, with the figures, unless every router beats random choice."""
     for entry in fit.exits:
-        comparison = entry.comparison
+        comparison, metric = entry.comparison, entry.comparison.metric
         if not comparison.beats_random:
             figures = ", ".join(
-                f"{100 * comparison.row(FITTED, share).ap50.mean:.1f} at {share:.0%} hard "
-                f"(random {100 * comparison.row('random', share).ap50.mean:.1f})"
+                f"{100 * comparison.row(comparison.winner, share).of(metric).mean:.1f} at "
+                f"{share:.0%} hard "
+                f"(random {100 * comparison.row(RANDOM, share).of(metric).mean:.1f})"
                 for share in SHARES
             )
             raise RouterError(
                 f"the router of exit {entry.exit_index} is no better than random choice on "
-                f"pictures it has not seen: AP50 {figures}; nothing was written; give more "
-                "pictures, --annotations, or other --features"
+                f"pictures it has not seen: {metric.label} {figures}; nothing was written; give "
+                "more pictures, --annotations, or other --features"
             )
 
 
@@ -159,29 +199,33 @@ def check_count(pictures: int, folds: int) -> None:
 def _fit_exit(
     seen: Observations,
     exit_index: int,
-    classes: int,
+    manifest: Manifest,
     precision: RoutedPrecision,
     options: FitOptions,
 ) -> ExitFit:
-    data = ExitData(seen, exit_index, classes)
+    data = ExitData(seen, exit_index, len(manifest.class_names))
     held_out = [data.out_of_fold(options.folds, seed) for seed in range(options.seeds)]
-    features = seen.features[exit_index]
-    gain = _spread_out(data.fit(), features[seen.original])
-    losses = data.losses()[seen.original]
-    others = {
-        "highest confidence": seen.best[exit_index][seen.original],
-        "oracle": losses[:, 1] - losses[:, 0],
-    }
+    losses, best = data.losses()[seen.original], seen.best[exit_index][seen.original]
+    others = {MAXIMUM_CONFIDENCE: best, "oracle": losses[:, 1] - losses[:, 0]}
     existing = seen.easiness[exit_index][seen.original]
     if not np.isnan(existing).all():
-        others["existing router"] = np.nan_to_num(existing, nan=-1.0)
+        others[EXISTING] = np.nan_to_num(existing, nan=-1.0)
     last = len(seen.matches[0].exits) - 1
 
     def precision_of(hard: BoolArray) -> Scores:
         return precision.at(np.where(hard, last, exit_index))
 
-    comparison = compare(precision_of, [-estimate for estimate in held_out], others)
-    router = FittedRouter(seen.readers[exit_index], features.mean(axis=0), gain)
+    by_hand = confidence_reader(manifest, exit_index)
+    easiness_of_seeds = [-gain for gain in held_out]
+    comparison = compare(
+        precision_of, easiness_of_seeds, others, options.metric, by_hand=by_hand is not None
+    )
+    reader, features, gain = seen.readers[exit_index], seen.features[exit_index], data.fit()
+    if by_hand is not None and comparison.winner == MAXIMUM_CONFIDENCE:
+        reader, features = by_hand, seen.best[exit_index][:, None]
+        gain = LinearGain(np.array([-1.0]), 0.0)
+    gain = _spread_out(gain, features[seen.original])
+    router = FittedRouter(reader, features.mean(axis=0), gain)
     easiness = 1 / (1 + np.exp(gain(features[seen.original])))
     return ExitFit(exit_index, router, comparison, easiness)
 
@@ -192,22 +236,25 @@ def _spread_out(gain: LinearGain, features: Float64Array) -> LinearGain:
     spread = float(estimates.std())
     if spread < 1e-9:
         raise RouterError(
-            "the fitted router says the same of every picture; give pictures that differ"
+            "router collapsed: always the same exit; it says the same of every picture: give "
+            "pictures that differ"
         )
     shifted = gain.bias - float(np.median(estimates))
     return LinearGain(gain.weights / spread, shifted / spread)
 
 
 def _record(
-    fits: Sequence[ExitFit], samples: Samples, options: FitOptions, labelled: bool
+    fits: Sequence[ExitFit], samples: Samples, options: FitOptions, found: float | None
 ) -> dict[str, Any]:
+    """``found`` is the confidence above which the last exit is believed, without labels."""
     return {
         "schema_version": 1,
         "written_by": f"dyninfer {__version__}",
         "images": len(samples.items),
         "images_sha256": samples.sha256(),
         "labels_sha256": samples.labels_sha256,
-        "truth": "annotations" if labelled else "agreement with the last exit",
+        "truth": "annotations" if found is None else "agreement with the last exit",
+        "found_confidence": found,
         "loss": "DynamicDet's router loss of each image's influence on AP50",
         "augment": options.augment,
         "folds": options.folds,

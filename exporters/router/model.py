@@ -106,6 +106,16 @@ class PooledFeatures(nn.Module):
         return torch.cat(columns, dim=1)
 
 
+class MaximumConfidence(nn.Module):
+    """The largest class score of an image: the hand rule that fitted routers are compared with."""
+
+    names = ("maximum_confidence",)
+
+    def forward(self, class_scores: Tensor) -> Tensor:
+        """(N, A, C) in [0, 1] -> (N, 1)."""
+        return class_scores.float().amax(dim=(1, 2)).unsqueeze(1)
+
+
 def pairwise_iou(boxes: Tensor) -> Tensor:
     """(N, K, 4) corners -> (N, K, K) intersection over union; 0 for boxes without an area."""
     top_left = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
@@ -134,7 +144,7 @@ def _overlap_of_classes(overlap: Tensor, same: Tensor, kept: Tensor, iou: float)
 class Reader(NamedTuple):
     """The features of an exit, and the outputs of its body that they are computed from."""
 
-    features: DetectionStatistics | PooledFeatures
+    features: DetectionStatistics | PooledFeatures | MaximumConfidence
     inputs: tuple[TensorSpec, ...]
 
 
@@ -167,6 +177,13 @@ def build_features(manifest: Manifest, exit_index: int, kind: FeatureKind) -> Re
         )
     names = [f"{s.name}[{channel}]" for s in specs for channel in range(_fixed_shape(s)[1])]
     return Reader(PooledFeatures(names), specs)
+
+
+def confidence_reader(manifest: Manifest, exit_index: int) -> Reader | None:
+    """A router's view of the maximum confidence; None where the body's outputs have no scores."""
+    outputs = manifest.stages[manifest.ways[exit_index].body].outputs
+    scores = tuple(spec for spec in outputs if spec.name == Task.DETECT.outputs[-1])
+    return Reader(MaximumConfidence(), scores) if scores else None
 
 
 def _fixed_shape(spec: TensorSpec) -> tuple[int, ...]:

@@ -17,20 +17,23 @@ from torch import Tensor
 
 from dyninfer.errors import RouterError
 from dyninfer.evaluation.coco import Truth
-from dyninfer.evaluation.dataset import Sample
-from dyninfer.evaluation.outcomes import picture_of
+from dyninfer.evaluation.dataset import Sample, Samples
+from dyninfer.evaluation.outcomes import picture_of, pictures_to_time
 from dyninfer.evaluation.routed_precision import PictureMatches, match_picture
 from dyninfer.exporters.router import FeatureKind
 from dyninfer.exporters.router.model import Reader, build_features
 from dyninfer.images.pictures import read_image
 from dyninfer.results.answers import Detections
 from dyninfer.results.postprocess import Postprocess
+from dyninfer.routing.policy import AlwaysHard
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.stage_runner import Arrays
 from dyninfer.types import AnyArray, BoolArray, Float64Array, ImageArray, Int64Array
 
 _BATCH = 8
-SURE, SEEN = 0.6, 0.1
+USUAL_PICTURES = 100
+_SURE_SHARE, _SURE_PICTURES, _LEAST_SURE = 0.6, 95, 0.05
+_SEEN_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,13 @@ def observe(
     kind: FeatureKind,
     augment: int,
     options: Postprocess,
+    found: float | None,
     progress: Callable[[], None] = lambda: None,
 ) -> Observations:
     """Run all views, the picture and ``augment`` others, of all pictures through all exits.
 
-    Either all samples have their truth or none has. ``progress`` is called after every view.
+    Either all samples have their truth or none has; then it is what the last exit finds with a
+    confidence above ``found``. ``progress`` is called after every view.
 
     Raises:
         InputError: a picture cannot be read, or a body has no outputs of this kind.
@@ -87,12 +92,15 @@ def observe(
                 )
         for row, view in enumerate(views):
             ways = picture_of(detector.manifest, seen, view.picture, row).ways
-            found = [cast(Detections, way.answer(options)) for way in ways]
-            truth = agreed_truth(found[-1]) if view.truth is None else view.truth
+            seen_here = [cast(Detections, way.answer(options)) for way in ways]
+            truth = view.truth
+            if truth is None:
+                assert found is not None  # without labels
+                truth = agreed_truth(seen_here[-1], found)
             photos.append(photo)
             easiness.append([np.nan if way.easiness is None else way.easiness for way in ways[:-1]])
-            best.append([each.confidences.max(initial=0.0) for each in found[:-1]])
-            matches.append(match_picture(truth, found))
+            best.append([each.confidences.max(initial=0.0) for each in seen_here[:-1]])
+            matches.append(match_picture(truth, seen_here))
             progress()
     return Observations(
         photos=np.array(photos, np.int64),
@@ -122,17 +130,37 @@ def _read(reader: Reader, made: Arrays) -> Float64Array:
     return rows.double().numpy()
 
 
-def agreed_truth(last: Detections) -> Truth:
+def usual_confidence(
+    detector: Detector,
+    samples: Samples,
+    options: Postprocess,
+    progress: Callable[[], None] = lambda: None,
+) -> float:
+    """The confidence above which this detector's last exit is sure, by its own confidences.
+
+    Detectors differ: of some every object has 0.9, of others none has 0.5. It is 0.6 of the
+    largest confidence in a picture, as 95 of 100 pictures have it or less, and never below 0.05;
+    at most :data:`USUAL_PICTURES` pictures are asked. ``progress`` is called after each.
+    """
+    largest = []
+    for sample in pictures_to_time(samples, USUAL_PICTURES):
+        (found,) = detector.answers([read_image(sample.path)], options=options, policy=AlwaysHard())
+        largest.append(float(found.confidences.max(initial=0.0)))
+        progress()
+    return max(_LEAST_SURE, _SURE_SHARE * float(np.percentile(largest, _SURE_PICTURES)))
+
+
+def agreed_truth(last: Detections, sure: float) -> Truth:
     """The last exit's detections as the truth, where nothing is known of an image.
 
-    What it is sure of (confidence above 0.6) are the objects. What it has seen at all (above 0.1)
-    may be one or not: detections there count neither way, as in a crowd of COCO's.
+    What it is sure of (a confidence above ``sure``) are the objects. What it has seen at all (above
+    a fifth of that) may be one or not: detections there count neither way, as in a crowd of COCO's.
     """
-    seen = last.confidences > SEEN
+    seen = last.confidences > sure * _SEEN_SHARE
     return Truth(
         boxes_xyxy=last.boxes_xyxy[seen].astype(np.float64),
         class_ids=last.class_ids[seen],
-        crowd=last.confidences[seen] <= SURE,
+        crowd=last.confidences[seen] <= sure,
     )
 
 

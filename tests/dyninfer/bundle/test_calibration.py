@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyninfer import BundleError, PolicyError
-from dyninfer.bundle.calibration import SCHEMA_VERSION, Calibration, check_calibration
+from dyninfer.bundle.calibration import (
+    MOST_KEPT,
+    SCHEMA_VERSION,
+    Calibration,
+    CalibrationFile,
+    add_calibration,
+    check_calibration,
+)
 from dyninfer.bundle.documents import dump_sealed, read_sealed
 from dyninfer.bundle.manifest import Precision
 from dyninfer.results.scores import Scores
@@ -22,7 +29,7 @@ from tests.dyninfer.calibrations import RECORD, calibration_of, spread
 
 relaxed = settings(deadline=None)
 EASINESS = st.lists(st.floats(0, 1) | st.just(math.nan), min_size=2, max_size=8)
-BUNDLE = Path("night.dyn")
+COMMAND = "dyninfer calibrate night.dyn --images FOLDER"
 
 
 def write(path: Path, payload: object) -> Path:
@@ -148,13 +155,13 @@ def test_a_broken_calibration_of_schema_1_is_refused(tmp_path, change) -> None:
 
 
 def test_no_calibration_names_the_command() -> None:
-    with support.refuses(PolicyError, "30% hard", "night.dyn has none", "dyninfer calibrate"):
-        check_calibration(None, RECORD, BUNDLE, "30% hard", times=False)
+    with support.refuses(PolicyError, "30% hard", "the bundle has none", COMMAND):
+        check_calibration([], RECORD, "30% hard", COMMAND, times=False)
 
 
 def test_the_same_engines_are_accepted() -> None:
     made = calibration_of(spread(5))
-    assert check_calibration(made, RECORD, BUNDLE, "30% hard", times=True) is made
+    assert check_calibration([made], RECORD, "30% hard", COMMAND, times=True) is made
 
 
 @pytest.mark.parametrize(
@@ -175,13 +182,52 @@ def test_the_same_engines_are_accepted() -> None:
 def test_other_engines_are_refused_with_what_differs(change, said) -> None:
     other = RECORD.model_copy(update=change)
     made: Calibration = calibration_of(spread(5))
-    with support.refuses(PolicyError, "30% hard", said, "dyninfer calibrate night.dyn"):
-        check_calibration(made, other, BUNDLE, "30% hard", times=False)
+    with support.refuses(PolicyError, "30% hard", said, COMMAND):
+        check_calibration([made], other, "30% hard", COMMAND, times=False)
 
 
 def test_another_processor_matters_only_for_times() -> None:
     other = RECORD.model_copy(update={"device_name": "another"})
     made = calibration_of(spread(5))
-    assert check_calibration(made, other, BUNDLE, "30% hard", times=False) is made
+    assert check_calibration([made], other, "30% hard", COMMAND, times=False) is made
     with support.refuses(PolicyError, "12 ms", "a processor, 2 cores, not another"):
-        check_calibration(made, other, BUNDLE, "12 ms", times=True)
+        check_calibration([made], other, "12 ms", COMMAND, times=True)
+
+
+def of_engines(**changes: object) -> Calibration:
+    record = RECORD.model_copy(update=changes)
+    return calibration_of(spread(5)).model_copy(update={"engine": record})
+
+
+INT8 = {"body": Precision.INT8, "head": Precision.FP32}
+
+
+def test_each_set_of_engines_has_a_calibration_of_its_own(tmp_path) -> None:
+    fp32, int8, elsewhere = (
+        of_engines(),
+        of_engines(precision=INT8, stages_sha256={"body": "q", "head": "b"}),
+        of_engines(device_name="another"),
+    )
+    file = add_calibration((), fp32)
+    assert file.others == ()
+    for newer in (int8, elsewhere, fp32.model_copy(update={"written_by": "a later run"})):
+        file = add_calibration(file.all, newer)
+    document = write(tmp_path / "c.json", file.model_dump(mode="json"))
+    found = read_sealed(document, CalibrationFile, "", SCHEMA_VERSION).all
+    assert [entry.written_by for entry in found] == ["a later run", "a test", "a test"]
+    for wanted in (fp32, int8, elsewhere):
+        engine = wanted.engine
+        assert check_calibration(found, engine, "12 ms", COMMAND, times=True).engine == engine
+    # thresholds hold on any processor, but one from this processor comes first
+    there = int8.engine.model_copy(update={"device_name": "another"})
+    assert check_calibration(found, there, "30% hard", COMMAND, times=False).engine == int8.engine
+    with support.refuses(PolicyError, "the nearest of the bundle's", "not another", COMMAND):
+        check_calibration(found, there, "12 ms", COMMAND, times=True)
+
+
+def test_a_file_keeps_the_newest_of_too_many() -> None:
+    file = add_calibration((), of_engines(backend_version="0"))
+    for number in range(1, MOST_KEPT + 3):
+        file = add_calibration(file.all, of_engines(backend_version=str(number)))
+    versions = [int(entry.engine.backend_version) for entry in file.all]
+    assert versions == list(range(MOST_KEPT + 2, 2, -1))

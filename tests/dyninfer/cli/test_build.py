@@ -234,6 +234,32 @@ def test_int8_for_onnx_runtime_is_converted_measured_and_opened(
     }
     assert any(text.startswith("precision fp32, not first=int8") for text in differences)
     assert any(text.startswith("other stage files (first, head, second)") for text in differences)
+    _both_are_calibrated(capsys, folder, seen)
+
+
+def _both_are_calibrated(capsys: pytest.CaptureFixture[str], bundle: Path, seen: Path) -> None:
+    """What an error tells to run is enough, and takes nothing from the other engines."""
+    asked = ("predict", str(bundle), str(seen), "--speed", "30%", "-o", str(bundle.parent / "out"))
+    assert run(capsys, "calibrate", str(bundle), "--images", str(seen))[0] == 0
+    status, _, err = run(capsys, *asked, "--precision", "int8")
+    assert status == 1
+    command = f"dyninfer calibrate {bundle} --images FOLDER --precision int8"
+    assert err.rstrip().endswith(f"run: {command}")
+    told = command.replace("FOLDER", str(seen)).split()[1:]
+    status, out, _ = run(capsys, *told)
+    assert status == 0
+    assert f"dyninfer predict {bundle} PICTURES --precision int8 --speed" in out
+    for more in ((), ("--precision", "int8")):
+        assert run(capsys, *asked, *more)[0] == 0
+    with dyninfer.load(bundle, precision="int8") as int8:
+        command = f"{command} --annotations LABELS"
+        with support.refuses(dyninfer.PolicyError, f"AP; run: {command}"):
+            int8.policy = dyninfer.Accuracy(max_ap_drop=1)
+        int8.monitor.start()
+    shown = run(capsys, "info", str(bundle))[1]
+    assert shown.count("calibrated on 13 pictures") == 2
+    assert "ms, fp32, onnxruntime" in shown
+    assert len(json.loads(run(capsys, "info", str(bundle), "--json")[1])["calibrations"]) == 2
 
 
 @pytest.mark.usefixtures("needs_rtx")

@@ -12,7 +12,13 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.evaluation.dataset import load_samples
 from tests.dyninfer.cli.run import run, table_of
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
-from tests.support import files_below, reseal, write_static, write_two_exits
+from tests.support import (
+    files_below,
+    reseal,
+    write_select_detectors,
+    write_static,
+    write_two_exits,
+)
 
 
 @pytest.fixture
@@ -53,8 +59,11 @@ def test_a_table_and_what_to_type_next(
     assert rows[-1].split()[0] == "100.0%"
     assert max(map(len, table_of(out))) <= 80
     assert ("AP50" in out) is labelled
-    assert "HardFraction(0.3)" in out
-    assert f"dyninfer predict {bundle} PICTURES --speed 30%" in out
+    # with labels it shows that the last exit finds nothing
+    assert ("HardFraction(0.3)" in out) is not labelled
+    assert ("the last exit is no better here: a cascade costs accuracy" in err) is labelled
+    speed = "easy" if labelled else "30%"
+    assert f"dyninfer predict {bundle} PICTURES --speed {speed}" in out
     assert Bundle.open(bundle).calibration() is not None
 
 
@@ -123,7 +132,7 @@ def test_equal_easiness_is_told_and_no_fraction_is_suggested(
     write_coded(tmp_path / "same", [100] * 4)
     status, out, err = calibrate(capsys, bundle, tmp_path / "same")
     assert status == 0
-    assert "same easiness" in err
+    assert "router collapsed: always the same exit; every picture has the same easiness" in err
     assert "HardFraction(0.3)" not in out
     assert "AlwaysHard()" in out
     assert [row.split()[0] for row in table_of(out)] == ["0.0%", "100.0%"]
@@ -150,6 +159,28 @@ def test_a_calibration_that_was_changed_is_told_and_replaced(
     calibration = Bundle.open(bundle).calibration()
     assert calibration is not None
     assert calibration.images.count == 25
+
+
+def test_a_last_exit_that_finds_nothing_is_told(
+    capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path
+) -> None:
+    assert "finds nothing" not in calibrate(capsys, bundle, pictures)[2]
+    reseal(bundle, lambda manifest: manifest.update(postprocess={"confidence": 1.0}))
+    _, _, err = calibrate(capsys, bundle, pictures)
+    told = "the last exit finds nothing above its confidence of 1 in any of the 25 pictures"
+    assert told in err
+
+
+def test_one_exit_for_all_by_default_is_told(
+    capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path
+) -> None:
+    write_coded(tmp_path / "easy", range(130, 250, 10))  # easiness above 0.5
+    _, _, err = calibrate(capsys, bundle, tmp_path / "easy")
+    assert "by default (threshold 0.5) every picture leaves at the same exit, exit 0" in err
+    assert "collapsed" not in err
+    select = write_select_detectors(tmp_path / "select.dyn")
+    _, _, err = calibrate(capsys, select, tmp_path / "easy")
+    assert "chooser collapsed: always the same branch" in err
 
 
 def test_labels_with_nothing_to_find_are_told(

@@ -34,8 +34,10 @@ def test_a_router_is_fitted_compared_and_written_beside_the_bundle(capsys, bundl
     labels = ("--annotations", str(pictures / "labels.json"))
     code, out, err = fit(capsys, bundle, pictures, *labels)
     assert (code, err) == (0, "")
-    for word in ("fitted router", "random", "highest confidence", "oracle", "above random by"):
+    for word in ("fitted router", "random", "maximum confidence", "oracle", "above random by"):
         assert word in out
+    rows = [line.split() for line in out.splitlines()]
+    assert [row[1] for row in rows if row[:1] in (["0%"], ["100%"])] == ["nobody", "everybody"]
     routed = bundle.with_name("pair-routed.dyn")
     assert f"next: dyninfer calibrate {routed} --images OTHERS" in out
     assert all(len(line) <= 80 for line in out.splitlines() if line[:1] in "┏┃┡│└")
@@ -84,6 +86,13 @@ def test_a_useless_router_is_refused_after_its_table_and_nothing_is_written(
     assert "no better than random choice" in err
     assert "nothing was written" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["noise", "pair.dyn"]
+
+
+def test_a_last_exit_that_is_worse_is_told(capsys, tmp_path, pictures):
+    # the last exit reads nothing: of any class, everywhere
+    worse = cascades.write_learnable(tmp_path / "pair.dyn", second=((2, 2), (0, 0), (0.5, 0.5)))
+    _, _, err = fit(capsys, worse, pictures, "--annotations", str(pictures / "labels.json"))
+    assert "the last exit is no better here: a cascade costs accuracy (AP " in err
 
 
 def test_twins_have_nothing_to_learn(capsys, tmp_path, pictures):

@@ -182,6 +182,8 @@ def test_what_a_user_should_know_is_one_line_each() -> None:
     (same,) = cautions(constant)
     assert "same easiness" in same
     assert "HardFraction" in same
+    (rounding,) = cautions(0.5 + 1e-6 * rng.random((1, 200)))
+    assert "router collapsed: always the same exit; every easiness is 0.5000" in rounding
     tied = rng.random((1, 200))
     tied[0, :20] = 0.25
     (ties,) = cautions(tied)

@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 
 from dyninfer.evaluation.router_quality import (
+    EXISTING,
     FITTED,
+    MAXIMUM_CONFIDENCE,
     RANDOM,
     SHARES,
+    Gain,
     MeanStd,
+    Metric,
+    RouterComparison,
     compare,
     lowest,
     random_choices,
@@ -38,7 +43,7 @@ def test_a_router_that_knows_the_gains_equals_the_oracle_and_beats_random():
 
 def test_a_router_that_has_it_the_wrong_way_round_does_not_beat_random():
     found = compare(precision, [GAINS, GAINS], {})
-    assert found.gain < 0
+    assert found.gain.mean < 0
     assert not found.beats_random
 
 
@@ -54,10 +59,13 @@ def test_the_gain_is_over_both_shares_and_the_error_over_seeds_and_draws():
     routers = [-GAINS + rng.normal(0, 0.01, COUNT) for _ in range(10)]
     found = compare(precision, routers, {})
     above = [
-        found.row(FITTED, share).ap50.mean - found.row(RANDOM, share).ap50.mean for share in SHARES
+        found.row(FITTED, share).ap.mean - found.row(RANDOM, share).ap.mean for share in SHARES
     ]
-    assert found.gain == pytest.approx(np.mean(above))
-    assert 0 < found.standard_error < max(found.row(FITTED, s).ap50.std for s in SHARES)
+    assert found.gain.mean == pytest.approx(np.mean(above))
+    by_seed = np.mean([[precision(lowest(r, s)).primary for r in routers] for s in SHARES], axis=0)
+    chance = [found.row(RANDOM, s).ap.std ** 2 / 400 for s in SHARES]
+    error = np.sqrt(by_seed.var() / 10 + sum(chance) / 4)
+    assert found.gain.standard_error == pytest.approx(error)
 
 
 def test_the_standard_error_is_that_of_the_mean_over_seeds_and_of_chance():
@@ -104,7 +112,7 @@ def test_a_gain_smaller_than_the_spread_of_chance_is_told_apart():
 
 def test_where_every_choice_is_as_good_nothing_beats_random():
     found = compare(lambda _hard: Scores(0.5, 0.5), [GAINS], {})
-    assert found.gain == 0
+    assert found.gain.mean == 0
     assert not found.beats_random
 
 
@@ -141,3 +149,47 @@ def test_random_choices_mark_as_many_and_are_the_same_every_time() -> None:
 
 def test_a_mean_std_is_mean_and_deviation() -> None:
     assert MeanStd.of([1.0, 3.0]) == MeanStd(2.0, 1.0)
+
+
+def disagreeing(hard: np.ndarray) -> Scores:
+    """AP50 rises with what is chosen where AP falls."""
+    gained = float(GAINS[hard].sum())
+    return Scores(primary=0.4 - gained, secondary=0.4 + gained)
+
+
+def test_average_precision_decides_unless_another_is_asked_for():
+    by_ap = compare(disagreeing, [-GAINS, -GAINS * 2], {})
+    by_ap50 = compare(disagreeing, [-GAINS, -GAINS * 2], {}, Metric.AP50)
+    assert not by_ap.beats_random
+    assert by_ap50.beats_random
+    assert by_ap.gain.mean == pytest.approx(-by_ap50.gain.mean, abs=1e-3)
+    assert by_ap50.means(Metric.AP)[FITTED] < by_ap50.means(Metric.AP)[RANDOM]
+
+
+def test_the_ends_leave_nothing_to_choose():
+    found = compare(precision, [-GAINS], {})
+    assert found.ends == (precision(np.zeros(COUNT, bool)), precision(np.ones(COUNT, bool)))
+
+
+def test_maximum_confidence_wins_where_it_is_clearly_better():
+    rng = np.random.default_rng(0)
+    routers = [-GAINS + rng.normal(0, 0.02, COUNT) for _ in range(10)]
+    found = compare(precision, routers, {MAXIMUM_CONFIDENCE: -GAINS})
+    assert found.winner == MAXIMUM_CONFIDENCE
+    assert found.gain == found.gains[MAXIMUM_CONFIDENCE]
+    assert json.loads(json.dumps(found.to_dict()))["winner"] == MAXIMUM_CONFIDENCE
+    # where a head makes the scores, no router reads them
+    unread = compare(precision, routers, {MAXIMUM_CONFIDENCE: -GAINS}, by_hand=False)
+    assert unread.winner == FITTED
+    # neither as good as the fitted router, nor better by luck
+    assert compare(precision, [-GAINS], {MAXIMUM_CONFIDENCE: -GAINS}).winner == FITTED
+    lucky = {FITTED: Gain(-0.01, 0.001), MAXIMUM_CONFIDENCE: Gain(0.01, 0.001)}
+    within = RouterComparison(found.metric, found.rows, found.ends, lucky)
+    assert within.winner == FITTED
+    assert not within.beats_random
+
+
+def test_a_way_that_is_no_contender_is_compared_all_the_same():
+    found = compare(precision, [GAINS], {EXISTING: -GAINS})
+    assert found.winner == FITTED
+    assert found.means(Metric.AP)[EXISTING] > found.means(Metric.AP)[FITTED]

@@ -41,6 +41,7 @@ def opened(tmp_path: Path) -> Iterator[dyninfer.Detector]:
 
 
 def calibrate(detector: dyninfer.Detector, **changes: object) -> None:
+    (detector.bundle.path / CALIBRATION_FILE).unlink(missing_ok=True)  # or both would be kept
     record = detector.engine_record().model_copy(update=changes)
     calibration = calibration_of(EASINESS).model_copy(update={"engine": record})
     detector.bundle.write_calibration(calibration)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.router_quality import FITTED, RANDOM
 from dyninfer.exporters.router import FeatureKind
 from dyninfer.exporters.router.fit import FitOptions, RouterFit, fit_routers, refuse_useless
+from dyninfer.exporters.router.learning import ExitData
 from dyninfer.exporters.router.write import write_routed
 from dyninfer.images.pictures import find_images, read_image
 from tests import support
@@ -85,6 +87,41 @@ def test_without_labels_agreement_with_the_last_exit_teaches_the_same(tmp_path):
     assert fitted.record["truth"] == "agreement with the last exit"
     easiness = fitted.exits[0].easiness
     assert easiness[::2].min() > easiness[1::2].max()
+
+
+def test_without_labels_a_detector_of_low_confidences_is_believed_by_its_own(tmp_path):
+    # blue is 0.9 or 0.1, so the last exit's best confidence in every picture is 0.36
+    unsure = ((2, 2), (0.4, -0.4), (0.0, 0.4))
+    bundle = cascades.write_learnable(tmp_path / "pair.dyn", second=unsure)
+    folder = cascades.write_pictures(tmp_path / "pictures")
+    fitted = fit(bundle, folder, labelled=False)
+    assert fitted.record["found_confidence"] == pytest.approx(0.6 * 0.36, abs=0.01)
+    refuse_useless(fitted)
+    with support.refuses(
+        RouterError, "nothing is to be found", "confidence above 0.5", "--found-confidence"
+    ):
+        fit(bundle, folder, replace(QUICK, found_confidence=0.5), labelled=False)
+
+
+def test_maximum_confidence_becomes_the_router_where_it_chooses_better(tmp_path, monkeypatch):
+    bundle = cascades.write_learnable(tmp_path / "pair.dyn")
+    folder = cascades.write_pictures(tmp_path / "pictures")
+    noise = np.random.default_rng(0).random(40)
+    monkeypatch.setattr(ExitData, "out_of_fold", lambda *_: noise)
+    fitted = fit(bundle, folder, FitOptions(augment=0, seeds=2))
+    (entry,) = fitted.exits
+    assert entry.comparison.winner == "maximum confidence"
+    assert entry.to_dict()["features"] == "maximum confidence"
+    refuse_useless(fitted)
+    with dyninfer.load(write(bundle, tmp_path / "routed.dyn", fitted)) as detector:
+        found = detector(find_images(folder))
+        best = [detector(path, policy=dyninfer.AlwaysEasy()) for path in find_images(folder)]
+    # the surest half leaves, in the order of the confidences
+    assert np.mean([each.exit_index for each in found]) == 0.5
+    confidences = [each.confidences.max() for each in best]
+    order = np.argsort([each.easiness for each in found], kind="stable")
+    assert (np.diff(np.array(confidences)[order]) >= 0).all()
+    np.testing.assert_allclose([each.easiness for each in found], entry.easiness, atol=1e-5)
 
 
 def test_an_existing_router_is_compared_and_replaced(tmp_path):

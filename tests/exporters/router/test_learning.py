@@ -106,7 +106,7 @@ def test_the_losses_add_up_to_what_average_precision_lacks(seed: int):
 
 
 def test_what_the_last_exit_is_sure_of_is_true_and_what_it_has_seen_is_left_open():
-    agreed = agreed_truth(detections((BOX, 0.9, 1), (AWAY, 0.6, 0), (BOX, 0.05, 0)))
+    agreed = agreed_truth(detections((BOX, 0.9, 1), (AWAY, 0.6, 0), (BOX, 0.05, 0)), 0.6)
     assert agreed.class_ids.tolist() == [1, 0]
     assert agreed.crowd is not None
     assert agreed.crowd.tolist() == [False, True]

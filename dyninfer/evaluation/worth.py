@@ -1,0 +1,67 @@
+"""Whether a cascade is worth having, in one line each where figures say that it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dyninfer.bundle.manifest import CascadeRoute, Manifest
+from dyninfer.evaluation.runs import WayTimes, last_way_alone_ms
+from dyninfer.types import Float64Array
+
+COLLAPSED_SPREAD = 1e-4
+"""Between the least and the largest easiness; less is what engines round by."""
+
+
+def no_better(
+    metric: str, scores: Sequence[float | None], names: Sequence[str], pictures: int
+) -> str | None:
+    """That the last way scores no more than an earlier one; None where it does, or unknown.
+
+    ``scores``, in [0, 1], are of every way by ``names`` on the same ``pictures``.
+    """
+    *earlier, last = scores
+    known = [score for score in earlier if score is not None]
+    if last is None or not known or max(known) < last:
+        return None
+    best = max(known)
+    cost = "costs accuracy" if best > last else "costs time and gains no accuracy"
+    name = names[list(scores).index(best)]
+    return (
+        f"the last exit is no better here: a cascade {cost} ({metric} {100 * last:.1f}, {name} "
+        f"{100 * best:.1f}, on {pictures} pictures)"
+    )
+
+
+def not_faster(times: WayTimes, manifest: Manifest) -> str | None:
+    """That the break-even is never reached: all easy takes as long as the last network alone."""
+    if not isinstance(manifest.route, CascadeRoute) or len(manifest.ways) < 2:
+        return None
+    easy, last = (np.array(times.ms[way]) for way in (0, -1))
+    easy_ms, alone_ms = float(easy.mean()), last_way_alone_ms(times, manifest)
+    if easy_ms < alone_ms:
+        return None
+    unsure = easy_ms - alone_ms <= _error(easy) + _error(last)
+    doubt = "; the two differ by no more than times vary" if unsure else ""
+    return (
+        f"do not cascade: with every image easy it is {easy_ms:.2f} ms, and the last exit's "
+        f"network alone takes {alone_ms:.2f} ms{doubt}"
+    )
+
+
+def _error(samples: Float64Array) -> float:
+    """Half of the 95 % interval of a mean."""
+    return float(1.96 * samples.std() / np.sqrt(len(samples)))
+
+
+def collapsed(shared: Float64Array) -> str | None:
+    """That the easiness (N,) tells no picture from another; None where it does."""
+    least, largest = float(shared.min()), float(shared.max())
+    if largest - least > COLLAPSED_SPREAD:
+        return None
+    if least == largest:
+        why = "every picture has the same easiness, so HardFraction will be refused"
+    else:
+        why = f"every easiness is {least:.6f} to {largest:.6f}, and thresholds go by rounding"
+    return f"router collapsed: always the same exit; {why}: train the router again"

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dyninfer.bundle.folder import Bundle
+from dyninfer.evaluation.runs import WayTimes
+from dyninfer.evaluation.worth import no_better, not_faster
+from tests.support import write_select_detectors, write_static, write_two_exits
+
+NAMES = ("exit 0", "exit 1", "exit 2")
+
+
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [
+        ((0.234, 0.212), "a cascade costs accuracy (AP 21.2, exit 0 23.4, on 60 pictures)"),
+        ((0.1, 0.3, 0.2), "a cascade costs accuracy (AP 20.0, exit 1 30.0, on 60 pictures)"),
+        ((0.2, 0.2), "costs time and gains no accuracy (AP 20.0, exit 0 20.0, on 60 pictures)"),
+        ((0.212, 0.234), None),
+        ((0.2, None), None),
+        ((None, None), None),
+        ((0.2,), None),
+    ],
+)
+def test_a_last_exit_that_is_no_better_is_told(scores, told) -> None:
+    line = no_better("AP", scores, NAMES, 60)
+    if told is None:
+        assert line is None
+    else:
+        assert line is not None
+        assert line.startswith("the last exit is no better here: a cascade costs ")
+        assert line.endswith(told)
+
+
+def times(easy: tuple[float, ...], hard: tuple[float, ...]) -> WayTimes:
+    steps = {"prepare": 1.0, "first": 4.0, "router": 1.0, "second": 3.0, "postprocess": 1.0}
+    return WayTimes((easy, hard), (steps, steps))
+
+
+def test_a_cascade_that_never_breaks_even_is_told_with_its_figures(tmp_path: Path) -> None:
+    manifest = Bundle.open(write_two_exits(tmp_path / "two.dyn")).manifest
+    # alone, the last network needs neither the first, 4 ms, nor the router, 1 ms
+    assert not_faster(times((4.9, 4.9), (10.0, 10.0)), manifest) is None
+    line = not_faster(times((5.5, 5.5), (10.0, 10.0)), manifest)
+    assert line == (
+        "do not cascade: with every image easy it is 5.50 ms, and the last exit's network alone "
+        "takes 5.00 ms"
+    )
+    unsure = not_faster(times((5.0, 6.0), (10.0, 10.0)), manifest)
+    assert unsure == f"{line}; the two differ by no more than times vary"
+
+
+def test_only_a_cascade_can_be_advised_against(tmp_path: Path) -> None:
+    static = Bundle.open(write_static(tmp_path / "static.dyn")).manifest
+    select = Bundle.open(write_select_detectors(tmp_path / "select.dyn")).manifest
+    assert not_faster(WayTimes(((9.0,),), ({"prepare": 1.0},)), static) is None
+    assert not_faster(times((9.0,), (2.0,)), select) is None
