@@ -20,12 +20,19 @@ def inside(bundle: Path, file: str) -> Path:
     The bundle itself may be reached through a link.
 
     Raises:
-        BundleError: the file, or a folder above it, is a link: it may lead out of the bundle.
+        BundleError: the file, or a folder above it, is a link, which may lead out of the bundle,
+            or has a name that no file can have.
     """
     path = bundle
     for part in PurePosixPath(file).parts:
         path = path / part
-        if path.is_symlink():
+        try:
+            leads_away = path.is_symlink()
+        except OSError as error:
+            raise BundleError(
+                f"{str(path)[:200]!r} cannot be looked at: {error.strerror}; export it again"
+            ) from None
+        if leads_away:
             raise BundleError(
                 f"{path} is a link, which is never followed inside a bundle; put what it leads to "
                 "in its place"

@@ -154,6 +154,8 @@ def _change_files(rng: Random, bundle: Path) -> None:
     """Something else lies where a file or folder is expected."""
     names = [*(str(p.relative_to(bundle)) for p in bundle.rglob("*")), "engines", "engines/x"]
     path = bundle / rng.choice(names)
+    if path.parent.exists() and not path.parent.is_dir():  # changed before
+        return
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

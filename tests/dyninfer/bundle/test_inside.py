@@ -146,3 +146,9 @@ def test_files_that_vanish_or_are_no_files_are_told(bundle) -> None:
     with support.refuses(BundleError, head.file, "while it was opened"):
         checked.confirm()
     assert inside(bundle.path, "not/there") == bundle.path / "not" / "there"
+
+
+@pytest.mark.parametrize("file", ["a" * 300, "onnx/" + "b" * 5000, "onnx/head.onnx/c"])
+def test_a_name_that_no_file_can_have_is_refused(bundle, file) -> None:
+    with support.refuses(BundleError, file[:20]):
+        check_file(bundle.path, file, "0" * 64, "the export", "export it again")
