@@ -86,13 +86,13 @@ class GraphBuilder:
         """A tensor times a constant that broadcasts."""
         return self.apply("Mul", value, self.constant(factor))
 
-    def largest(self, values: ir.Value, count: int) -> ir.Value:
-        """Places of the largest of ``values`` (K,), the largest first."""
+    def largest(self, values: ir.Value, count: int, axis: int) -> tuple[ir.Value, ir.Value]:
+        """The largest ``count`` along an axis and their places, the largest first."""
         name = self._name("TopK")
         outputs = [ir.val(f"{name}_values"), ir.val(name)]
         inputs = [values, self.constant([count])]
-        self._tape.op_multi_out("TopK", inputs, {"axis": 0}, outputs=outputs, name=name)
-        return outputs[1]
+        self._tape.op_multi_out("TopK", inputs, {"axis": axis}, outputs=outputs, name=name)
+        return outputs[0], outputs[1]
 
 
 def open_model(model: ModelProto) -> Any:

@@ -17,7 +17,15 @@ import typer
 from rich.markup import escape
 
 from dyninfer.cli.common import parse_image_size
-from dyninfer.exporters.cascade.options import BoxFormat, BoxUnit, Decode, DetectorSource, Layout
+from dyninfer.exporters.cascade.options import (
+    BoxFormat,
+    BoxUnit,
+    ClassIds,
+    Decode,
+    DetectorSource,
+    Layout,
+    Scores,
+)
 from dyninfer.images.spec import ColorOrder, ResizeMode
 
 NAMED = ("first", "second", "third")
@@ -67,7 +75,8 @@ _NORMALISE = "(pixel - mean) / std: /255, as it is, ImageNet's."
 _TRIPLE = "In tensor order, 0 to 255; or one number."
 SPEC = "ONNX[,OPTION=VALUE...]"
 """How a detector is named on a command line."""
-_FORMAT = "Of boxes-scores, and of yolo-end2end with four outputs."
+_CELL = "Of nanodet, yolox, centernet: a cell's centre, 0 or 0.5."
+_FIRST = "Number of the first class in the outputs: 0, or 1."
 _FITTED = "How a picture is fitted in."
 DETECTOR_OPTIONS = (
     DetectorOption("decode", "What the outputs mean.", Decode),
@@ -79,9 +88,12 @@ DETECTOR_OPTIONS = (
     DetectorOption("color", "Order of the colours.", ColorOrder),
     DetectorOption("resize", _FITTED, ResizeMode, "letterbox|stretch|pad_bottom_right"),
     DetectorOption("class-names", "One name per line, or a data set's YAML.", Path, "FILE"),
+    DetectorOption("class-offset", _FIRST, int, "NUMBER"),
+    DetectorOption("class-ids", "Without gaps, or COCO's 91 ids.", ClassIds),
     DetectorOption("boxes", "Unit of the boxes.", BoxUnit),
-    DetectorOption("box-format", _FORMAT, BoxFormat),
-    DetectorOption("cell-offset", "Of nanodet: 0.5; 0 for NanoDet-Plus.", float, "NUMBER"),
+    DetectorOption("box-format", "The four numbers of a box.", BoxFormat),
+    DetectorOption("scores", "What scores are as given.", Scores),
+    DetectorOption("cell-offset", _CELL, float, "NUMBER"),
 )
 _BY_NAME = {option.name: option for option in DETECTOR_OPTIONS}
 

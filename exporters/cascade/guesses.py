@@ -9,25 +9,21 @@ from typing import TypeVar
 from onnx import TensorProto
 
 from dyninfer.errors import ConfigError, InputError
+from dyninfer.exporters.cascade.conventions import NO_MEAN, NO_STD, Picture
 from dyninfer.exporters.cascade.onnx_file import OnnxFile
-from dyninfer.exporters.cascade.options import Decode, DetectorSource, Layout, Triple
-from dyninfer.exporters.class_names import names_from, read_names
+from dyninfer.exporters.cascade.options import DetectorSource, Triple
+from dyninfer.exporters.class_names import COCO, names_from, read_names
 from dyninfer.exporters.safe_yaml import load_yaml
-from dyninfer.images.spec import ColorOrder, ImageSpec, ResizeMode
+from dyninfer.images.spec import ImageSpec
 
 T = TypeVar("T")
-# per channel in the order B, G, R, as NanoDet's configurations have them
-NANODET_MEAN: Triple = (103.53, 116.28, 123.675)
-NANODET_STD: Triple = (57.375, 57.12, 58.395)
-NO_MEAN: Triple = (0.0, 0.0, 0.0)
-NO_STD: Triple = (1.0, 1.0, 1.0)
 
 
 class Guesses:
     """Collects guessed values, to be shown in one line with the options that change them."""
 
     def __init__(self, prefix: str, file_name: str) -> None:
-        self._prefix, self._file_name = prefix, file_name
+        self.prefix, self._file_name = prefix, file_name
         self._found: dict[str, str] = {}
 
     def add(self, option: str, value: T) -> T:
@@ -38,6 +34,11 @@ class Guesses:
         self._found[option] = str(shown)
         return value
 
+    def add_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Note class names that nobody gave, and return them."""
+        self.add("class-names", "COCO's 80" if names == COCO else f"class_0 to {names[-1]}")
+        return names
+
     def line(self) -> str | None:
         """One line for the user, or None where nothing was guessed."""
         if not self._found:
@@ -45,7 +46,7 @@ class Guesses:
         values = ", ".join(f"{option} {value}" for option, value in self._found.items())
         option = next(iter(self._found))
         return (
-            f"{self._file_name}: guessed {values} (change with --{self._prefix}{option} and so on)"
+            f"{self._file_name}: guessed {values} (change with --{self.prefix}{option} and so on)"
         )
 
 
@@ -75,34 +76,25 @@ def declared_size(file: OnnxFile) -> tuple[int, int] | None:
     return (int(noted[1]), int(noted[2])) if noted else None
 
 
-def guess_image(
+def prepared_with(
     source: DetectorSource,
     file: OnnxFile,
-    decode: Decode,
-    layout: Layout,
+    picture: Picture,
     size: tuple[int, int],
     guesses: Guesses,
 ) -> ImageSpec:
-    """How a picture is prepared: as asked for, else as detectors of this kind are trained.
-
-    NanoDet: BGR, normalised, stretched. Channels last, or whole numbers: RGB from 0 to 255,
-    stretched. All others, as YOLO: RGB from 0 to 1, letterboxed.
+    """How a picture is prepared: as asked for, else as is usual where the file came from.
 
     Raises:
         InputError: an input of whole numbers is to be normalised, or a deviation is zero.
     """
-    color, resize = ColorOrder.RGB, ResizeMode.LETTERBOX
-    if decode is Decode.NANODET:
-        color, resize = ColorOrder.BGR, ResizeMode.STRETCH
-    elif layout is Layout.NHWC:
-        resize = ResizeMode.STRETCH
-    mean, std = _normalisation(source, file, decode, layout, guesses)
+    mean, std = _normalisation(source, file, picture, guesses)
     try:
         return ImageSpec(
             height=size[0],
             width=size[1],
-            resize=source.resize or guesses.add("resize", resize),
-            color_order=source.color or guesses.add("color", color),
+            resize=source.resize or guesses.add("resize", picture.resize),
+            color_order=source.color or guesses.add("color", picture.color),
             mean=mean,
             std=std,
         )
@@ -111,7 +103,7 @@ def guess_image(
 
 
 def _normalisation(
-    source: DetectorSource, file: OnnxFile, decode: Decode, layout: Layout, guesses: Guesses
+    source: DetectorSource, file: OnnxFile, picture: Picture, guesses: Guesses
 ) -> tuple[Triple, Triple]:
     """Mean and deviation; what is given alone goes with a mean of 0 or a deviation of 1."""
     if file.image.elem_type == TensorProto.UINT8:
@@ -123,11 +115,7 @@ def _normalisation(
         return NO_MEAN, NO_STD
     if source.mean is not None or source.std is not None:
         return source.mean or NO_MEAN, source.std or NO_STD
-    mean, std = NO_MEAN, (255.0, 255.0, 255.0)
-    if decode is Decode.NANODET:
-        mean, std = NANODET_MEAN, NANODET_STD
-        if source.color is ColorOrder.RGB:
-            mean, std = mean[::-1], std[::-1]
-    elif layout is Layout.NHWC:
-        std = NO_STD
+    mean, std = picture.mean, picture.std
+    if source.color not in (None, picture.color):
+        mean, std = mean[::-1], std[::-1]
     return guesses.add("mean", mean), guesses.add("std", std)

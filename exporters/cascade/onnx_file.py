@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships none
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from dyninfer.bundle.inside import file_sha256
@@ -20,6 +21,7 @@ from dyninfer.errors import CheckpointError
 from dyninfer.exporters.cascade.tensor_sizes import check_tensor_sizes
 from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through, reason_of
+from dyninfer.types import AnyArray
 
 OLDEST_OPSET = 13  # from here on the operators of the decodes have the signature they have today
 PREFERRED_OPSET = 17  # the newest that TensorRT 8.6 reads
@@ -28,6 +30,13 @@ IMAGE_TYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.FLOAT16: "float16",
     TensorProto.UINT8: "uint8",
+}
+# the last words of an input's name, and what it holds for an image of so many rows and columns
+_SIZE_INPUTS: dict[str, Callable[[int, int], tuple[float, ...]]] = {
+    r"target_sizes?$": lambda h, w: (w, h),  # RT-DETR and its relatives
+    r"scale_factor$": lambda _h, _w: (1.0, 1.0),  # PaddleDetection, and the next
+    r"(im|img|image)_?(shape|size)$": lambda h, w: (h, w),
+    r"im_info$": lambda h, w: (h, w, 1.0),
 }
 _STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 
@@ -50,7 +59,8 @@ class Port:
 class OnnxFile:
     """A detector as it lies on disk, with its weights in memory.
 
-    ``image`` is its one input, ``metadata`` what the exporting tool noted beside it.
+    ``image`` is its image input; what its other inputs ``sizes`` hold follows from the image's
+    size. ``metadata`` is what the exporting tool noted beside it.
     """
 
     path: Path
@@ -58,6 +68,7 @@ class OnnxFile:
     model: ModelProto
     image: Port
     metadata: dict[str, str]
+    sizes: tuple[Port, ...] = ()
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -72,13 +83,15 @@ def read_onnx(path: Path) -> OnnxFile:
     _check_operators(model, path)
     check_tensor_sizes(model, path)
     weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [_port(value) for value in model.graph.input if value.name not in weights]
+    inputs = [port(value) for value in model.graph.input if value.name not in weights]
+    image = _image_input(inputs, path)
     return OnnxFile(
         path=path,
         sha256=file_sha256(path),
         model=_at_least_opset(model, path),
-        image=_image_input(inputs, path),
+        image=image,
         metadata={entry.key: entry.value for entry in model.metadata_props},
+        sizes=tuple(port for port in inputs if port is not image),
     )
 
 
@@ -188,26 +201,49 @@ def _at_least_opset(model: ModelProto, path: Path) -> ModelProto:
     )
 
 
-def _port(value: ValueInfoProto) -> Port:
+def port(value: ValueInfoProto) -> Port:
+    """An input or output as a file declares it."""
     tensor = value.type.tensor_type
     shape = tuple(axis.dim_value if axis.dim_value > 0 else None for axis in tensor.shape.dim)
     return Port(value.name, tensor.elem_type, shape if tensor.HasField("shape") else None)
 
 
 def _image_input(inputs: list[Port], path: Path) -> Port:
+    """The input that takes the image; what all others hold must be known."""
     shown = ", ".join(map(str, inputs)) or "none"
-    if len(inputs) != 1:
+    others = [port for port in inputs if tells_size(port)]
+    images = [port for port in inputs if port not in others]
+    if len(images) != 1:
         raise CheckpointError(
-            f"{path} has the inputs {shown}; expected one, the image: a detector with further "
-            "inputs has to be exported with these as constants"
+            f"{path} has the inputs {shown}; expected one, the image, and at most such that tell "
+            "its size: a detector with further inputs has to be exported with these as constants"
         )
-    image = inputs[0]
-    if image.elem_type not in IMAGE_TYPES or (image.shape is not None and len(image.shape) != 4):
+    image = images[0]
+    if image.elem_type not in IMAGE_TYPES or len(image.shape or "four") not in (3, 4):
         raise CheckpointError(
             f"{path} has the input {shown}; expected an image (N, 3, H, W) or (N, H, W, 3) of "
             f"{', '.join(IMAGE_TYPES.values())}"
         )
     return image
+
+
+def tells_size(port: Port) -> bool:
+    """Whether what an input holds follows from the image's size: see :func:`size_input`."""
+    return _is_mask(port) or any(re.search(pattern, port.name) for pattern in _SIZE_INPUTS)
+
+
+def _is_mask(port: Port) -> bool:
+    return port.shape is not None and len(port.shape) == 3 and port.name.endswith("mask")
+
+
+def size_input(port: Port, height: int, width: int) -> AnyArray:
+    """What an input beside the image holds for an image that fills ``height`` x ``width``."""
+    dtype = helper.tensor_dtype_to_np_dtype(port.elem_type)
+    if _is_mask(port):  # of DETR: every pixel is part of the picture
+        return np.ones((1, height, width), dtype)
+    values = next(made for pattern, made in _SIZE_INPUTS.items() if re.search(pattern, port.name))
+    row = np.array(values(height, width), dtype)
+    return row if port.shape is not None and len(port.shape) == 1 else row[None]
 
 
 def parameter_count(graph: GraphProto) -> int:

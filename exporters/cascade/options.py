@@ -17,14 +17,19 @@ ALONE = "detector"
 
 
 class Decode(str, Enum):
-    """What a detector's outputs mean; see :mod:`dyninfer.exporters.cascade.decodes`."""
+    """What a detector's outputs mean; docs/cascades.md lists the shapes of each."""
 
     YOLOV5 = "yolov5"
     YOLOV8 = "yolov8"
+    YOLOX = "yolox"
     YOLO_END2END = "yolo-end2end"
     NANODET = "nanodet"
     DETECTIONS = "detections"
     BOXES_SCORES = "boxes-scores"
+    BOXES_SCORES_LABELS = "boxes-scores-labels"
+    DETR = "detr"
+    RTDETR = "rtdetr"
+    CENTERNET = "centernet"
 
 
 class Layout(str, Enum):
@@ -35,12 +40,13 @@ class Layout(str, Enum):
 
 
 class BoxFormat(str, Enum):
-    """The four numbers of a box: corners, centre and size, or corner and size."""
+    """The four numbers of a box: corners, centre and size, or corner and size; y may come first."""
 
     XYXY = "xyxy"
     CXCYWH = "cxcywh"
     XYWH = "xywh"
     YXYX = "yxyx"
+    CYCXHW = "cycxhw"
 
 
 class BoxUnit(str, Enum):
@@ -48,6 +54,34 @@ class BoxUnit(str, Enum):
 
     PIXELS = "pixels"
     NORMALISED = "normalised"
+
+
+class Coding(str, Enum):
+    """How four numbers of a box come about.
+
+    As they are; from a cell's offsets and logarithms of sizes (YOLOX); from distributions over a
+    cell's distances to the sides (NanoDet); at a heatmap's peaks, from offsets and sizes.
+    """
+
+    PLAIN = "plain"
+    CELLS = "cells"
+    DISTANCES = "distances"
+    PEAKS = "peaks"
+
+
+class Scores(str, Enum):
+    """What scores are: probabilities, or logits of a sigmoid or of a softmax over all classes."""
+
+    PROBABILITIES = "probabilities"
+    LOGITS = "logits"
+    SOFTMAX = "softmax"
+
+
+class ClassIds(str, Enum):
+    """How a file numbers its classes: one after the other, or by COCO's 91 ids, some unused."""
+
+    SEQUENTIAL = "sequential"
+    COCO91 = "coco91"
 
 
 class ClassList(str, Enum):
@@ -64,10 +98,10 @@ class DetectorSource:
 
     ``size`` is height and width in pixels; ``mean`` and ``std`` are per channel in tensor order, in
     units of 0 to 255: (pixel - mean) / std. ``class_names`` is a text file with one name per line,
-    or a data set's YAML. ``boxes`` is the unit for ``detections``, ``boxes-scores`` and
-    ``yolo-end2end``; ``box_format`` is that of ``boxes-scores`` and of the four outputs of
-    ``yolo-end2end``; ``cell_offset`` is where a cell's centre lies for ``nanodet``, in cells: 0.5,
-    or 0 for NanoDet-Plus.
+    or a data set's YAML. ``boxes`` is the unit of the boxes and ``box_format`` their form, where
+    they are plain numbers; ``scores`` is what scores are before they are read. ``cell_offset`` is
+    where a cell's centre lies for ``nanodet``, ``yolox`` and ``centernet``, in cells.
+    ``class_offset`` is the number that the file gives its first class, in labels or columns.
     """
 
     path: Path
@@ -79,43 +113,87 @@ class DetectorSource:
     color: ColorOrder | None = None
     resize: ResizeMode | None = None
     class_names: Path | None = None
+    class_offset: int | None = None
+    class_ids: ClassIds | None = None
     boxes: BoxUnit | None = None
     box_format: BoxFormat | None = None
+    scores: Scores | None = None
     cell_offset: float | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Numbers of every box: columns of one output, or of several one after the other.
+
+    ``axes`` names the axes of these: n images, a boxes, h and w rows and columns of cells, v the
+    numbers of a box, 1 an axis of one. Columns from ``start`` to before ``stop`` are read, or
+    all where ``stop`` is None.
+    """
+
+    tensors: tuple[str, ...]
+    axes: str
+    start: int = 0
+    stop: int | None = None
 
 
 @dataclass(frozen=True)
 class Match:
     """The outputs that a decode reads.
 
-    ``tensors`` are their names in the decode's own order, ``classes`` is the number of the
-    detector's own (None where the shapes do not tell it), ``anchors`` the number A of boxes.
-    ``row_width`` of ``detections`` and ``yolo-end2end`` are numbers per row, 0 for four outputs;
-    ``rows_last`` of ``yolov8`` is True for (N, A, 4 + C) instead of (N, 4 + C, A). Of ``nanodet``,
-    ``strides`` are pixels per cell of every level, and ``bins`` entries of every distribution.
+    ``boxes`` are one after the other the numbers of a box. ``scores`` has ``columns`` class scores
+    for each box; or one confidence, whose class is in ``labels``. ``objectness`` multiplies
+    scores; ``count`` is how many of the boxes are valid. ``anchors`` is the number A of boxes that
+    is given on, with ``best`` those of the highest scores, filled up with nothing where ``varies``.
+    ``strides`` are pixels per cell of every level, ``bins`` entries of every distribution;
+    ``log_sizes`` says that sizes at peaks are logarithms.
     """
 
-    tensors: tuple[str, ...]
-    classes: int | None
+    boxes: tuple[Part, ...]
+    scores: Part
+    columns: int
     anchors: int
-    row_width: int = 0
-    rows_last: bool = False
+    labels: Part | None = None
+    objectness: Part | None = None
+    count: Part | None = None
+    best: bool = False
+    varies: bool = False
+    coding: Coding = Coding.PLAIN
     strides: tuple[int, ...] = ()
     bins: int = 0
+    log_sizes: bool = False
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All that is read."""
+        more = (self.scores, self.labels, self.objectness, self.count)
+        return (*self.boxes, *(part for part in more if part is not None))
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The names of the outputs that are read, each once."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.tensors))
+
+    @property
+    def batched(self) -> bool:
+        """Whether every output has an axis for several images."""
+        return all("n" in part.axes for part in self.parts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorPlan(Match):
     """Everything that fixes how a detector's outputs become boxes and class scores.
 
-    ``columns`` holds for every class of the bundle the detector's own class, -1 where it has none.
+    ``class_numbers`` holds the file's own number of each of the detector's classes: a label, or a
+    column. ``bundle_classes`` holds for every class of the bundle the detector's class, -1 where
+    it has none; empty until that is known.
     """
 
-    classes: int
     decode: Decode
     layout: Layout
     image: ImageSpec
+    class_numbers: tuple[int, ...]
+    score_kind: Scores = Scores.PROBABILITIES
     cell_offset: float = 0.5
-    boxes: BoxUnit = BoxUnit.PIXELS
+    unit: BoxUnit = BoxUnit.PIXELS
     box_format: BoxFormat = BoxFormat.XYXY
-    columns: tuple[int, ...] = ()
+    bundle_classes: tuple[int, ...] = ()

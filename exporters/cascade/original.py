@@ -6,14 +6,22 @@ The yardstick for the decodes written into graphs: written independently of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 
 import numpy as np
 
 from dyninfer.errors import CheckpointError
-from dyninfer.exporters.cascade.onnx_file import IMAGE_TYPES, OnnxFile
-from dyninfer.exporters.cascade.options import BoxFormat, BoxUnit, Decode, DetectorPlan, Layout
+from dyninfer.exporters.cascade.onnx_file import IMAGE_TYPES, OnnxFile, port, size_input
+from dyninfer.exporters.cascade.options import (
+    BoxFormat,
+    BoxUnit,
+    Coding,
+    DetectorPlan,
+    Layout,
+    Part,
+    Scores,
+)
 from dyninfer.exporters.graphs import open_model
 from dyninfer.foreign_errors import reason_of
 from dyninfer.images.pictures import find_images, read_image
@@ -35,8 +43,11 @@ class OriginalDetector:
         self._file = file
         self._layout = layout
         self._dtype = np.dtype(IMAGE_TYPES[file.image.elem_type])
+        self._flat = len(file.image.shape or "four") == 3  # one image, without an axis for more
         # a file whose batch is fixed at 8 gets 8 copies of an image, and the first row is read
-        self._copies = (file.image.shape[0] if file.image.shape else None) or 1
+        fixed = file.image.shape[0] if file.image.shape and not self._flat else None
+        self._copies = fixed or 1
+        self.declared = {o.name: port(o).shape or () for o in file.model.graph.output}
         try:
             self._session = open_model(file.model)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
@@ -51,9 +62,11 @@ class OriginalDetector:
         """
         tensor = image if self._layout is Layout.NCHW else image.transpose(0, 2, 3, 1)
         tensor = np.ascontiguousarray(np.repeat(tensor, self._copies, 0).astype(self._dtype))
+        sizes = {p.name: size_input(p, *image.shape[2:]) for p in self._file.sizes}
+        feed = {self._file.image.name: tensor[0] if self._flat else tensor, **sizes}
         names = [output.name for output in self._session.get_outputs()]
         try:
-            values = self._session.run(names, {self._file.image.name: tensor})
+            values = self._session.run(names, feed)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             reason = reason_of(error)
             height, width = image.shape[2:]
@@ -69,102 +82,150 @@ class OriginalDetector:
 
 Candidates = tuple[Float32Array, Float32Array]
 """Boxes (A, 4) in pixels of the input, and class scores (A, C), of one image."""
-_Exact = tuple[Float64Array, Float64Array]
 
 
 def decode_one(plan: DetectorPlan, outputs: Outputs) -> Candidates:
-    """What a detector's outputs for one image mean; scores have the bundle's columns."""
-    arrays = [np.asarray(outputs[name], np.float64) for name in plan.tensors]
-    boxes, scores = _DECODES[plan.decode](plan, arrays)
-    if plan.columns:
+    """What a detector's outputs for one image mean; scores have the bundle's classes.
+
+    These are the detector's own where the plan does not know the bundle's yet.
+    """
+    boxes = np.concatenate([read_part(part, outputs) for part in plan.boxes], 1)
+    boxes = _CODINGS[plan.coding](plan, boxes)
+    scores = _peaks(plan, outputs) if plan.coding is Coding.PEAKS else _scores(plan, outputs)
+    labels = None if plan.labels is None else read_part(plan.labels, outputs)
+    if plan.best:
+        best = np.argsort(-scores.max(1, initial=-np.inf), kind="stable")[: plan.anchors]
+        fill = [(0, plan.anchors - len(best)), (0, 0)]
+        nothing = -np.inf if plan.score_kind is Scores.LOGITS else 0.0
+        scores = np.pad(scores[best], fill, constant_values=nothing)
+        boxes = np.pad(boxes[best], fill)
+        labels = None if labels is None else np.pad(labels[best], fill)
+    scores = _probabilities(plan, scores)
+    if plan.objectness is not None:
+        scores = scores * read_part(plan.objectness, outputs)
+    if labels is None:
+        scores = scores[:, plan.class_numbers]
+    else:
+        own = labels.astype(np.int64) == np.array(plan.class_numbers)
+        scores = np.where(own, scores, 0.0)
+    if plan.bundle_classes:
         absent = np.zeros((len(scores), 1))
-        scores = np.concatenate([scores, absent], 1)[:, plan.columns]
+        scores = np.concatenate([scores, absent], 1)[:, plan.bundle_classes]
     return boxes.astype(np.float32), scores.astype(np.float32)
+
+
+def read_part(part: Part, outputs: Outputs) -> Float64Array:
+    """A part's numbers (A, V) of one image."""
+    rows = []
+    for name in part.tensors:
+        array = np.asarray(outputs[name], np.float64)
+        sizes = dict(zip(part.axes, array.shape, strict=True))
+        ones = tuple(place for place, axis in enumerate(part.axes) if axis in "n1")
+        axes = part.axes.replace("1", "").replace("n", "")
+        array = array.reshape([n for place, n in enumerate(array.shape) if place not in ones])
+        if "v" in axes:
+            array = np.moveaxis(array, axes.index("v"), -1)
+        rows.append(array.reshape(-1, sizes.get("v", 1)))
+    return np.concatenate(rows)[:, part.start : part.stop]
+
+
+def _scores(plan: DetectorPlan, outputs: Outputs) -> Float64Array:
+    """Scores (A, V) as the detector gives them, none beyond the number that it found."""
+    scores = read_part(plan.scores, outputs)
+    if plan.count is None:
+        return scores
+    valid = np.ravel(outputs[plan.count.tensors[0]])[0]
+    return np.where(np.arange(len(scores))[:, None] < valid, scores, 0.0)
+
+
+def _peaks(plan: DetectorPlan, outputs: Outputs) -> Float64Array:
+    """Scores (A, V) of a heatmap where it has a peak."""
+    (name,) = plan.scores.tensors
+    heat = np.asarray(outputs[name][0], np.float64)
+    heat = np.moveaxis(heat, plan.scores.axes.index("v") - 1, 0)
+    lowest = 0.0 if plan.score_kind is Scores.PROBABILITIES else -np.inf
+    peaks: Float64Array = np.where(_is_peak(heat), heat, lowest).reshape(len(heat), -1)
+    return np.asarray(peaks.T)
+
+
+def _probabilities(plan: DetectorPlan, scores: Float64Array) -> Float64Array:
+    if plan.score_kind is Scores.LOGITS:
+        return np.asarray(1 / (1 + np.exp(np.minimum(-scores, 700))))
+    if plan.score_kind is Scores.SOFTMAX:
+        shares = np.exp(scores - scores.max(1, keepdims=True))
+        return np.asarray(shares / shares.sum(1, keepdims=True))
+    return scores
+
+
+def _is_peak(heat: Float64Array) -> AnyArray:
+    """Which cells (C, H, W) are not below one of their neighbours."""
+    padded = np.pad(heat, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    height, width = heat.shape[1:]
+    shifted = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return np.asarray(heat >= np.max(shifted, 0))
 
 
 def _corners(boxes: Float64Array, kind: BoxFormat) -> Float64Array:
     a, b, c, d = boxes.T
-    if kind is BoxFormat.CXCYWH:
-        return np.stack([a - c / 2, b - d / 2, a + c / 2, b + d / 2], 1)
-    if kind is BoxFormat.XYWH:
-        return np.stack([a, b, a + c, b + d], 1)
-    if kind is BoxFormat.YXYX:
-        return np.stack([b, a, d, c], 1)
-    return boxes
+    match kind:
+        case BoxFormat.CXCYWH:
+            return np.stack([a - c / 2, b - d / 2, a + c / 2, b + d / 2], 1)
+        case BoxFormat.CYCXHW:
+            return np.stack([b - d / 2, a - c / 2, b + d / 2, a + c / 2], 1)
+        case BoxFormat.XYWH:
+            return np.stack([a, b, a + c, b + d], 1)
+        case BoxFormat.YXYX:
+            return np.stack([b, a, d, c], 1)
+        case BoxFormat.XYXY:
+            return boxes
 
 
-def _in_pixels(plan: DetectorPlan, boxes: Float64Array) -> Float64Array:
-    if plan.boxes is BoxUnit.PIXELS:
-        return boxes
-    sides = np.array([plan.image.width, plan.image.height] * 2, np.float64)
-    return np.multiply(boxes, sides)
+def _plain(plan: DetectorPlan, boxes: Float64Array) -> Float64Array:
+    corners = _corners(boxes, plan.box_format)
+    if plan.unit is BoxUnit.PIXELS:
+        return corners
+    return np.multiply(corners, np.array([plan.image.width, plan.image.height] * 2, np.float64))
 
 
-def _yolov5(_plan: DetectorPlan, arrays: list[Float64Array]) -> _Exact:
-    rows = arrays[0][0]
-    return _corners(rows[:, :4], BoxFormat.CXCYWH), rows[:, 5:] * rows[:, 4:5]
-
-
-def _yolov8(plan: DetectorPlan, arrays: list[Float64Array]) -> _Exact:
-    rows = arrays[0][0] if plan.rows_last else arrays[0][0].T
-    return _corners(rows[:, :4], BoxFormat.CXCYWH), rows[:, 4:]
-
-
-def _one_hot(confidences: Float64Array, class_ids: Float64Array, classes: int) -> Float64Array:
-    own = class_ids.astype(np.int64)[:, None] == np.arange(classes)
-    return np.where(own, confidences[:, None], 0.0)
-
-
-def _rows(plan: DetectorPlan, arrays: list[Float64Array]) -> _Exact:
-    rows = arrays[0][0]
-    scores = _one_hot(rows[:, 4], rows[:, 5], plan.classes)
-    return _in_pixels(plan, rows[:, :4]), scores
-
-
-def _end2end(plan: DetectorPlan, arrays: list[Float64Array]) -> _Exact:
-    if plan.row_width == 6:
-        return _rows(plan, arrays)
-    if plan.row_width == 7:
-        rows = arrays[0][np.argsort(-arrays[0][:, 6], kind="stable")][: plan.anchors]
-        rows = np.concatenate([rows, np.zeros((plan.anchors - len(rows), 7))])
-        scores = _one_hot(rows[:, 6], rows[:, 5], plan.classes)
-        return _in_pixels(plan, rows[:, 1:5]), scores
-    count, boxes, confidences, class_ids = arrays
-    kept = np.arange(plan.anchors) < count.reshape(-1)[0]
-    scores = _one_hot(confidences[0] * kept, class_ids[0], plan.classes)
-    return _in_pixels(plan, _corners(boxes[0], plan.box_format)), scores
-
-
-def _boxes_scores(plan: DetectorPlan, arrays: list[Float64Array]) -> _Exact:
-    boxes = _corners(arrays[0].reshape(-1, 4), plan.box_format)
-    return _in_pixels(plan, boxes), arrays[1][0]
-
-
-def _nanodet(plan: DetectorPlan, arrays: list[Float64Array]) -> _Exact:
-    """Li et al., "Generalized Focal Loss", NeurIPS 2020, section 3: sides as expectations."""
-    if len(arrays) == 1:
-        scores, sides = arrays[0][0, :, : plan.classes], arrays[0][0, :, plan.classes :]
-    else:
-        scores = np.concatenate([array[0] for array in arrays[::2]])
-        sides = np.concatenate([array[0] for array in arrays[1::2]])
-    sides = sides.reshape(len(sides), 4, -1)
-    weights = np.exp(sides - sides.max(2, keepdims=True))
-    expected = (weights * np.arange(sides.shape[2])).sum(2) / weights.sum(2)
-    boxes: list[tuple[float, float, float, float]] = []
+def _cells(plan: DetectorPlan) -> Iterator[tuple[int, float, float]]:
+    """Stride and centre x, y in pixels of every cell, row by row."""
     for stride in plan.strides:
         for row in range(-(-plan.image.height // stride)):
             for column in range(-(-plan.image.width // stride)):
-                left, top, right, bottom = expected[len(boxes)] * stride
-                x, y = ((n + plan.cell_offset) * stride for n in (column, row))
-                boxes.append((x - left, y - top, x + right, y + bottom))
-    return np.array(boxes), scores
+                yield (
+                    stride,
+                    (column + plan.cell_offset) * stride,
+                    (row + plan.cell_offset) * stride,
+                )
 
 
-_DECODES: Mapping[Decode, Callable[[DetectorPlan, list[Float64Array]], _Exact]] = {
-    Decode.YOLOV5: _yolov5,
-    Decode.YOLOV8: _yolov8,
-    Decode.YOLO_END2END: _end2end,
-    Decode.NANODET: _nanodet,
-    Decode.DETECTIONS: _rows,
-    Decode.BOXES_SCORES: _boxes_scores,
+def _from_cells(plan: DetectorPlan, boxes: Float64Array) -> Float64Array:
+    """Ge et al., "YOLOX", 2021; Zhou et al., "Objects as Points", 2019, section 4."""
+    found = []
+    for (stride, x, y), (a, b, c, d) in zip(_cells(plan), boxes, strict=True):
+        if plan.box_format is BoxFormat.CYCXHW:
+            a, b, c, d = b, a, d, c
+        if plan.coding is Coding.CELLS or plan.log_sizes:
+            c, d = np.exp(c), np.exp(d)
+        found.append((x + a * stride, y + b * stride, c * stride, d * stride))
+    return _corners(np.array(found), BoxFormat.CXCYWH)
+
+
+def _from_distances(plan: DetectorPlan, sides: Float64Array) -> Float64Array:
+    """Li et al., "Generalized Focal Loss", NeurIPS 2020, section 3: sides as expectations."""
+    sides = sides.reshape(len(sides), 4, -1)
+    weights = np.exp(sides - sides.max(2, keepdims=True))
+    expected = (weights * np.arange(sides.shape[2])).sum(2) / weights.sum(2)
+    found = []
+    for (stride, x, y), distances in zip(_cells(plan), expected, strict=True):
+        left, top, right, bottom = distances * stride
+        found.append((x - left, y - top, x + right, y + bottom))
+    return np.array(found)
+
+
+_CODINGS: Mapping[Coding, Callable[[DetectorPlan, Float64Array], Float64Array]] = {
+    Coding.PLAIN: _plain,
+    Coding.CELLS: _from_cells,
+    Coding.DISTANCES: _from_distances,
+    Coding.PEAKS: _from_cells,
 }

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from dyninfer.errors import CheckpointError, ConfigError, InputError
+from dyninfer.errors import ConfigError, InputError
+from dyninfer.exporters.cascade.boxes import check_boxes, score_kind, settle_boxes
+from dyninfer.exporters.cascade.conventions import LEVELS, YOLO, conventions
 from dyninfer.exporters.cascade.guesses import (
     Guesses,
     declared_names,
     declared_size,
-    guess_image,
+    prepared_with,
 )
+from dyninfer.exporters.cascade.measured import Measured
+from dyninfer.exporters.cascade.numbering import settle_classes
 from dyninfer.exporters.cascade.onnx_file import OnnxFile
 from dyninfer.exporters.cascade.options import (
-    BoxFormat,
-    BoxUnit,
     Decode,
     DetectorPlan,
     DetectorSource,
     Layout,
+    Match,
 )
 from dyninfer.exporters.cascade.original import (
     Candidates,
@@ -30,14 +33,10 @@ from dyninfer.exporters.cascade.original import (
     decode_one,
     sample_photos,
 )
-from dyninfer.exporters.cascade.recognise import MATCHERS, Measured, recognise
-from dyninfer.exporters.class_names import COCO, class_names_for
-from dyninfer.images.spec import MAX_SIDE
+from dyninfer.exporters.cascade.recognise import MATCHERS, recognise
+from dyninfer.images.spec import MAX_SIDE, ImageSpec
 from dyninfer.types import Float32Array
 
-_OPEN_BOXES = (Decode.DETECTIONS, Decode.BOXES_SCORES, Decode.YOLO_END2END)
-_LARGEST_SHARE = 2.0  # boxes that reach past the image are still below this in shares of a side
-_SURE = 0.05  # class score from which a box is looked at
 _OTHER_TASKS = ("segment", "pose", "obb", "classify")  # of Ultralytics' metadata
 
 
@@ -69,44 +68,82 @@ def plan_detector(prefix: str, source: DetectorSource, file: OnnxFile) -> Planne
 
     Raises:
         CheckpointError: it does not run, or what it gives is not what the decode expects.
-        ConfigError: something cannot be worked out, or class names do not fit.
+        ConfigError: something cannot be worked out, or class names or options do not fit.
         InputError: the image size is not the file's.
     """
     guesses = Guesses(prefix, file.path.name)
     layout = source.layout or _layout(prefix, file)
     size = _size(prefix, source, file, layout, guesses)
     original = OriginalDetector(file, layout)
-    grey = original.run(np.full((1, 3, *size), 0.5, np.float32))
     names = declared_names(source, file)
-    measured = Measured(grey, size, None if names is None else len(names))
+    tried = _Tried(original, size, None if names is None else len(names))
+    first = LEVELS if layout is Layout.NHWC else YOLO
+    unsaid = Guesses(prefix, file.path.name)
+    measured = tried.on(prepared_with(source, file, first, size, unsaid))
     decode = source.decode or guesses.add("decode", _decode(prefix, measured, file))
+    match = _match(prefix, decode, measured, file)
+    known = conventions(file, decode, match, layout, measured)
+    image = prepared_with(source, file, known.picture, size, guesses)
+    measured = tried.on(image)  # as pictures are prepared for it, more may be found in them
+    match = MATCHERS[decode](measured) or match
+    kind = score_kind(source, decode, match, measured)
+    classes = settle_classes(source, names, match, kind, known, measured, guesses)
+    plan = DetectorPlan(
+        **vars(match),
+        decode=decode,
+        layout=layout,
+        image=image,
+        class_numbers=classes.numbers,
+        score_kind=kind,
+    )
+    plan = settle_boxes(plan, source, known, measured, guesses)
+    doubts = [classes.doubt, check_boxes(prefix, plan, measured.samples, file)]
+    samples = tuple(zip(tried.photos, measured.samples, strict=False))
+    doubt = "\n".join(line for line in doubts if line) or None
+    return PlannedDetector(file, plan, classes.names, samples, guesses.line(), doubt)
+
+
+class _Tried:
+    """Runs a detector on the built-in photos and on grey, once for every way to prepare them."""
+
+    def __init__(
+        self, original: OriginalDetector, size: tuple[int, int], named: int | None
+    ) -> None:
+        self._original, self._size, self._named = original, size, named
+        self.photos: list[Float32Array] = []
+        self._image: ImageSpec | None = None
+        self._measured: Measured | None = None
+
+    def on(self, image: ImageSpec) -> Measured:
+        """What it gives; ``photos`` are then the pictures (1, 3, H, W), without the grey one."""
+        if self._measured is None or image != self._image:
+            self._image = image
+            self.photos = [image.prepare(photo)[None] for photo in sample_photos()]
+            grey = np.full((1, 3, *self._size), 0.5, np.float32)
+            samples = tuple(self._original.run(picture) for picture in (*self.photos, grey))
+            declared = self._original.declared
+            self._measured = Measured(samples, self._size, self._named, declared)
+        return self._measured
+
+
+def _match(prefix: str, decode: Decode, measured: Measured, file: OnnxFile) -> Match:
     match = MATCHERS[decode](measured)
     if match is None:
         raise ConfigError(
             f"{file.path} has the outputs {_shown(measured.outputs)}, which do not fit the decode "
             f"{decode.value}; give --{prefix}decode with another of {', '.join(Decode)}"
         )
-    if names is None:
-        names = class_names_for(len(COCO) if match.classes is None else match.classes, None)
-        guesses.add("class-names", "COCO's 80" if names == COCO else f"class_0 to {names[-1]}")
-    elif match.classes not in (None, len(names)):
-        raise ConfigError(
-            f"{source.class_names or file.path} names {len(names)} classes, but the outputs of "
-            f"{file.path} have {match.classes}"
-        )
-    image = guess_image(source, file, decode, layout, size, guesses)
-    settled = {**vars(match), "classes": len(names)}
-    plan = DetectorPlan(**settled, decode=decode, layout=layout, image=image)
-    prepared = [image.prepare(photo)[None] for photo in sample_photos()]
-    samples = tuple((photo, original.run(photo)) for photo in prepared)
-    outputs = [found for _, found in samples]
-    plan = _settle_boxes(plan, source, outputs, guesses)
-    doubt = _check_boxes(prefix, plan, outputs, file)
-    return PlannedDetector(file, plan, names, samples, guesses.line(), doubt)
+    return match
+
+
+def _image_axes(file: OnnxFile) -> tuple[int | None, ...]:
+    """Four axes of the image, the first that of images."""
+    shape = file.image.shape or (None, None, None, None)
+    return (1, *shape) if len(shape) == 3 else shape
 
 
 def _layout(prefix: str, file: OnnxFile) -> Layout:
-    shape = file.image.shape or (None, None, None, None)
+    shape = _image_axes(file)
     if (shape[1] == 3) != (shape[3] == 3):
         return Layout.NCHW if shape[1] == 3 else Layout.NHWC
     raise ConfigError(
@@ -118,7 +155,7 @@ def _layout(prefix: str, file: OnnxFile) -> Layout:
 def _size(
     prefix: str, source: DetectorSource, file: OnnxFile, layout: Layout, guesses: Guesses
 ) -> tuple[int, int]:
-    shape = file.image.shape or (None, None, None, None)
+    shape = _image_axes(file)
     fixed = shape[2:4] if layout is Layout.NCHW else shape[1:3]
     height, width = source.size or fixed
     if (height is None or width is None) and (noted := declared_size(file)):
@@ -157,66 +194,3 @@ def _decode(prefix: str, measured: Measured, file: OnnxFile) -> Decode:
             f"recognised by; give --{prefix}decode with one of {', '.join(Decode)}"
         )
     return decode
-
-
-def _settle_boxes(
-    plan: DetectorPlan, source: DetectorSource, outputs: list[Outputs], guesses: Guesses
-) -> DetectorPlan:
-    """Unit and format of boxes where the decode leaves them open; NanoDet's cell centres."""
-    if plan.decode is Decode.NANODET:
-        offset = source.cell_offset
-        if offset is None:  # NanoDet-Plus, with one output of four levels, has them on corners
-            plus = len(plan.tensors) == 1 and len(plan.strides) == 4
-            offset = guesses.add("cell-offset", 0.0 if plus else 0.5)
-        return replace(plan, cell_offset=offset)
-    if plan.decode not in _OPEN_BOXES:
-        return plan
-    boxes = _sure_boxes(plan, outputs)
-    named = plan.decode is Decode.BOXES_SCORES or (
-        plan.decode is Decode.YOLO_END2END and not plan.row_width
-    )
-    kind = source.box_format or BoxFormat.XYXY
-    if named and source.box_format is None:
-        ordered = not len(boxes) or bool((boxes[:, 2:] >= boxes[:, :2]).all())
-        kind = guesses.add("box-format", BoxFormat.XYXY if ordered else BoxFormat.CXCYWH)
-    unit = source.boxes
-    if unit is None:
-        shares = len(boxes) > 0 and float(np.abs(boxes).max()) <= _LARGEST_SHARE
-        unit = guesses.add("boxes", BoxUnit.NORMALISED if shares else BoxUnit.PIXELS)
-    return replace(plan, boxes=unit, box_format=kind)
-
-
-def _sure_boxes(plan: DetectorPlan, outputs: list[Outputs]) -> Float32Array:
-    """The surer boxes (D, 4) of all photos, as the detector gives them."""
-    found = []
-    for values in outputs:
-        boxes, scores = decode_one(plan, values)
-        best = scores.max(1, initial=0)
-        found.append(boxes[best >= min(_SURE, float(best.max(initial=0)))])
-    every: Float32Array = np.concatenate(found)
-    kept: Float32Array = every[np.abs(every).sum(1) > 0]
-    return kept
-
-
-def _check_boxes(
-    prefix: str, plan: DetectorPlan, outputs: list[Outputs], file: OnnxFile
-) -> str | None:
-    """Refuse what is no probability or no box; a line where most of the surer boxes are empty."""
-    for found in outputs:
-        boxes, scores = decode_one(plan, found)
-        low, high = float(scores.min(initial=0)), float(scores.max(initial=0))
-        if not (low >= -1e-3 and high <= 1 + 1e-3 and np.isfinite(boxes).all()):
-            raise CheckpointError(
-                f"{file.path}, decoded as {plan.decode.value}, gives class scores from {low:.3g} "
-                f"to {high:.3g}, expected finite boxes and scores from 0 to 1; give another "
-                f"--{prefix}decode, or export the detector with its sigmoid"
-            )
-    boxes = _sure_boxes(plan, outputs)
-    usable = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
-    if not len(boxes) or usable.mean() >= 0.5:
-        return None
-    return (
-        f"warning: {int((~usable).sum())} of the {len(boxes)} surer boxes of {file.path} on "
-        f"the built-in photos are empty or below a pixel; check --{prefix}decode, "
-        f"--{prefix}boxes and --{prefix}box-format, and that it was exported with its decode"
-    )

@@ -18,7 +18,7 @@ from dyninfer.bundle.manifest import BATCH_AXIS, Precision, Stage, Task, TensorS
 from dyninfer.bundle.writing import write_stage_file
 from dyninfer.errors import BundleError, ExportError
 from dyninfer.exporters.cascade.decodes import write_decode
-from dyninfer.exporters.cascade.onnx_file import parameter_count
+from dyninfer.exporters.cascade.onnx_file import parameter_count, size_input
 from dyninfer.exporters.cascade.options import DetectorPlan, Layout
 from dyninfer.exporters.cascade.plan import PlannedDetector
 from dyninfer.exporters.graphs import (
@@ -72,7 +72,9 @@ def write_stage(
 
 
 def _output_shapes(plan: DetectorPlan, batch: int | str) -> dict[str, tuple[int | str, ...]]:
-    widths = zip(Task.DETECT.outputs, (4, len(plan.columns)), strict=True)
+    widths = zip(
+        Task.DETECT.outputs, (4, len(plan.bundle_classes or plan.class_numbers)), strict=True
+    )
     return {name: (batch, plan.anchors, width) for name, width in widths}
 
 
@@ -89,9 +91,11 @@ def _choose_batch(planned: PlannedDetector, image_input: str) -> tuple[ModelProt
     Its batch is dynamic, as it is or with its Reshapes loosened, only if batches of 1, 2 and 3 give
     the rows that the original gives one by one.
     """
-    fixed = planned.file.image.shape[0] if planned.file.image.shape else None
-    reason = "its output has no batch axis"
-    if planned.plan.row_width != 7:
+    shape = planned.file.image.shape or (None,) * 4
+    flat = len(shape) == 3
+    fixed = 1 if flat else shape[0]
+    reason = f"its {'input' if flat else 'output'} has no batch axis"
+    if planned.plan.batched and not flat:
         dynamic = build(planned, image_input, dynamic=True)
         if not _difference(dynamic, planned, BATCHES):
             return dynamic, ""
@@ -169,13 +173,14 @@ def build(planned: PlannedDetector, image_input: str, *, dynamic: bool) -> Model
     model = _detector(planned)
     graph = model.graph
     add_prefix(graph, f"{DETECTOR}/")
-    (taken,), given = graph.inputs, {value.name: value for value in graph.outputs}
+    given = {value.name: value for value in graph.outputs}
+    (taken,) = graph.inputs
     size = (batch, 3, plan.image.height, plan.image.width)
     image = ir.val(image_input, ir.DataType.FLOAT, size)
     graph.inputs[:] = [image]
     taken.replace_all_uses_with(_adapted(GraphBuilder(graph, f"{DETECTOR}_input"), image, planned))
     decode = GraphBuilder(graph, DECODE)
-    tensors = [decode.cast(given[f"{DETECTOR}/{n}"], ir.DataType.FLOAT) for n in plan.tensors]
+    tensors = {n: decode.cast(given[f"{DETECTOR}/{n}"], ir.DataType.FLOAT) for n in plan.tensors}
     graph.outputs[:] = write_decode(decode, plan, tensors)
     shapes = _output_shapes(plan, batch).items()
     for value, (name, shape) in zip(graph.outputs, shapes, strict=True):
@@ -187,8 +192,13 @@ def build(planned: PlannedDetector, image_input: str, *, dynamic: bool) -> Model
 
 def _detector(planned: PlannedDetector) -> ir.Model:
     """The detector's own nodes, from its image to the outputs that are read."""
-    file = planned.file
+    file, image = planned.file, planned.plan.image
     model = editable(file.model)
+    for port in file.sizes:
+        (value,) = (value for value in model.graph.inputs if value.name == port.name)
+        value.const_value = ir.tensor(size_input(port, image.height, image.width), name=port.name)
+        model.graph.inputs.remove(value)
+        model.graph.initializers.add(value)
     return ir.Model(
         ir.convenience.extract(model.graph, [file.image.name], planned.plan.tensors),
         ir_version=max(file.model.ir_version, 4),  # from 4 on a weight need not be an input as well
@@ -200,9 +210,11 @@ def _detector(planned: PlannedDetector) -> ir.Model:
 def _adapted(builder: GraphBuilder, image: ir.Value, planned: PlannedDetector) -> ir.Value:
     """(N, 3, H, W) float32 -> the axes and the element type that the detector takes."""
     image = builder.cast(image, ir.DataType(planned.file.image.elem_type))
-    if planned.plan.layout is Layout.NCHW:
-        return image
-    return builder.apply("Transpose", image, perm=[0, 2, 3, 1])
+    if planned.plan.layout is Layout.NHWC:
+        image = builder.apply("Transpose", image, perm=[0, 2, 3, 1])
+    if len(planned.file.image.shape or "four") == 3:
+        image = builder.apply("Squeeze", image, builder.constant([0]))
+    return image
 
 
 def _without_notes(model: ir.Model, plan: DetectorPlan) -> ModelProto:

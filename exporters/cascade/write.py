@@ -69,7 +69,7 @@ def write_stages(request: Message, progress: Progress) -> dict[str, Any]:
         planned.append(plan_detector(prefix, source, read_onnx(source.path)))
     classes = reconcile([detector.class_names for detector in planned], asked.classes)
     planned = [
-        replace(detector, plan=replace(detector.plan, columns=columns))
+        replace(detector, plan=replace(detector.plan, bundle_classes=columns))
         for detector, columns in zip(planned, classes.columns, strict=True)
     ]
     said = [note for detector in planned for note in (detector.guesses, detector.doubt)]

@@ -13,9 +13,11 @@ from dyninfer.cli.detector_options import DETECTOR_OPTIONS, gather_sources, pars
 from dyninfer.exporters.cascade.options import (
     BoxFormat,
     BoxUnit,
+    ClassIds,
     Decode,
     DetectorSource,
     Layout,
+    Scores,
 )
 from dyninfer.exporters.dynamicdet.weights import read_weights
 from dyninfer.images.spec import ColorOrder, ResizeMode
@@ -134,7 +136,7 @@ def test_positions_take_options_after_a_comma(capsys, files, tmp_path) -> None:
         *("-o", str(target), "--no-check"),
     )
     assert status == 0
-    assert "guessed class-names" in out
+    assert "class-names COCO's 80" in out
     assert "verification" not in out
     status, out, _ = run(capsys, "verify", str(target), "--source", str(tmp_path), "--json")
     assert status == 0
@@ -205,8 +207,11 @@ EVERY = {
     "color": ("bgr", ColorOrder.BGR),
     "resize": ("pad_bottom_right", ResizeMode.PAD_BOTTOM_RIGHT),
     "class-names": ("names.txt", Path("names.txt")),
+    "class-offset": ("1", 1),
+    "class-ids": ("coco91", ClassIds.COCO91),
     "boxes": ("normalised", BoxUnit.NORMALISED),
     "box-format": ("yxyx", BoxFormat.YXYX),
+    "scores": ("logits", Scores.LOGITS),
     "cell-offset": ("0", 0.0),
 }
 

@@ -88,6 +88,7 @@ class Sketch:
         image_type: int = FLOAT,
         opset: int = 17,
         metadata: Mapping[str, str] | None = None,
+        inputs: Mapping[str, tuple[int, Sequence[int | str]]] | None = None,
     ) -> Path:
         shape = [batch, 3, *size] if layout == "nchw" else [batch, *size, 3]
         value, before = "pictures", []
@@ -98,7 +99,10 @@ class Sketch:
         graph = helper.make_graph(
             [*before, *self.nodes],
             "tiny",
-            [helper.make_tensor_value_info("pictures", image_type, shape)],
+            [
+                helper.make_tensor_value_info("pictures", image_type, shape),
+                *(helper.make_tensor_value_info(n, *more) for n, more in (inputs or {}).items()),
+            ],
             [helper.make_tensor_value_info(n, k, list(s)) for n, (k, s) in self.outputs.items()],
             [numpy_helper.from_array(a, name) for name, a in self.constants.items()],
         )
@@ -157,14 +161,14 @@ def nanodet(classes: int, bins: int, seed: int = 0, *, in_one: bool = False) -> 
 def detections(
     classes: int, seed: int = 0, *, normalised: bool = False, baked: int | None = None
 ) -> Sketch:
-    """(N, K, 6); every fourth class number is beyond the last class and therefore void."""
+    """(N, K, 6): corners, confidence, class."""
     made = Sketch(seed, baked)
     raw = made.levels(6)
     boxes = made.corners(made.part(raw, 0, 4))
     if normalised:
         boxes = made.times(boxes, *([1 / WIDTH, 1 / HEIGHT] * 2))
     confidence = made.add("Sigmoid", made.part(raw, 4, 5))
-    spread = made.times(made.add("Sigmoid", made.part(raw, 5, 6)), classes * 1.25)
+    spread = made.times(made.add("Sigmoid", made.part(raw, 5, 6)), classes * 0.999)
     rows = made.add("Concat", boxes, confidence, made.add("Floor", spread), axis=2)
     made.output(rows, "detections", ["batch", CELLS, 6])
     return made
@@ -198,7 +202,7 @@ def end2end_rows(classes: int, seed: int = 0, *, limit: float = 0.5) -> Sketch:
     made = Sketch(seed)
     raw = made.levels(6)
     confidence = made.add("Sigmoid", made.part(raw, 4, 5))
-    number = made.times(made.add("Sigmoid", made.part(raw, 5, 6)), classes)
+    number = made.times(made.add("Sigmoid", made.part(raw, 5, 6)), classes * 0.999)
     corners = made.corners(made.part(raw, 0, 4))
     batch = made.times(confidence, 0)
     rows = made.add("Concat", batch, corners, made.add("Floor", number), confidence, axis=2)
@@ -213,7 +217,7 @@ def efficient_nms(classes: int, seed: int = 0) -> Sketch:
     made = Sketch(seed)
     raw = made.levels(6)
     confidence = made.add("Sigmoid", made.part(raw, 4, 5))
-    number = made.times(made.add("Sigmoid", made.part(raw, 5, 6)), classes)
+    number = made.times(made.add("Sigmoid", made.part(raw, 5, 6)), classes * 0.999)
     above = made.add("Greater", confidence, made.constant(np.array(0.5, np.float32)))
     axes = made.constant(np.array([1], np.int64))
     count = made.add("ReduceSum", made.add("Cast", above, to=FLOAT), axes, keepdims=0)

@@ -13,10 +13,12 @@ from dyninfer.exporters.cascade.onnx_file import read_onnx
 from dyninfer.exporters.cascade.options import (
     BoxFormat,
     BoxUnit,
+    Coding,
     Decode,
     DetectorPlan,
     DetectorSource,
     Layout,
+    Part,
 )
 from dyninfer.exporters.cascade.original import OriginalDetector, decode_one
 from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
@@ -60,7 +62,7 @@ def planned(name: str, folder: Path, **more) -> PlannedDetector:
         more["box_format"] = BoxFormat(name.split()[1])
     source = DetectorSource(path, decode=decode, class_names=names, **more)
     found = plan_detector("first-", source, read_onnx(path))
-    return replace(found, plan=replace(found.plan, columns=(0, 1, 2)))
+    return replace(found, plan=replace(found.plan, bundle_classes=(0, 1, 2)))
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -137,7 +139,7 @@ def test_a_graph_within_the_graph_is_taken_along(tmp_path: Path) -> None:
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
     path.write_bytes(model.SerializeToString())
     found = plan_detector("first-", DetectorSource(path), read_onnx(path))
-    found = replace(found, plan=replace(found.plan, columns=(0, 1, 2)))
+    found = replace(found, plan=replace(found.plan, bundle_classes=(0, 1, 2)))
     image, outputs = found.samples[0]
     boxes, _ = open_model(build(found, "images", dynamic=True)).run(None, {"images": image})
     np.testing.assert_allclose(boxes[0], decode_one(found.plan, outputs)[0], atol=1e-3)
@@ -147,7 +149,7 @@ def test_a_graph_within_the_graph_is_taken_along(tmp_path: Path) -> None:
 def test_a_batch_that_was_baked_into_reshapes_is_loosened(tmp_path: Path, batch: int) -> None:
     path = detectors.yolov8(3, baked=batch).save(tmp_path / "tiny.onnx", batch=batch)
     found = plan_detector("first-", DetectorSource(path), read_onnx(path))
-    found = replace(found, plan=replace(found.plan, columns=(0, 1, 2)))
+    found = replace(found, plan=replace(found.plan, bundle_classes=(0, 1, 2)))
     dynamic = build(found, "images", dynamic=True)
     images = np.random.default_rng(3).random((3, 3, *SIZE), np.float32)
     with pytest.raises(Exception, match="Reshape"):
@@ -163,7 +165,9 @@ def test_a_batch_that_was_baked_into_reshapes_is_loosened(tmp_path: Path, batch:
 
 
 def plan_of(decode: Decode, **more) -> DetectorPlan:
-    fields = {"tensors": ("a", "b"), "classes": 2, "anchors": 1} | more
+    """By default boxes in the output "a", and two classes' scores in "b"."""
+    parts = {"boxes": (Part(("a",), "nav"),), "scores": Part(("b",), "nav"), "columns": 2}
+    fields = {**parts, "anchors": 1, "class_numbers": (0, 1)} | more
     return DetectorPlan(
         decode=decode, layout=Layout.NCHW, image=ImageSpec(height=HEIGHT, width=WIDTH), **fields
     )
@@ -193,27 +197,42 @@ def test_the_reference_reads_every_box_format(form: BoxFormat, box: tuple) -> No
         ),
         "b": outputs["b"],
     }
-    boxes, _ = decode_one(replace(plan, boxes=BoxUnit.NORMALISED), shares)
+    boxes, _ = decode_one(replace(plan, unit=BoxUnit.NORMALISED), shares)
     np.testing.assert_allclose(boxes, [[2, 4, 8, 16]], rtol=1e-6)
 
 
 def test_the_reference_reads_nanodet_as_its_definition_says() -> None:
-    plan = plan_of(Decode.NANODET, tensors=("s", "d"), strides=(32,), bins=8, anchors=2)
+    plan = plan_of(Decode.NANODET, coding=Coding.DISTANCES, strides=(32,), bins=8, anchors=2)
     sides = np.full((1, 2, 4, 8), -1000.0)
     sides[0, 0, :, 0] = 0  # all at distance 0
     sides[0, 1, (0, 1, 2, 3), (1, 2, 3, 4)] = 0  # left 1, top 2, right 3, bottom 4 strides
     scores = np.array([[[0.1, 0.9], [0.8, 0.2]]])
-    boxes, found = decode_one(plan, {"s": scores, "d": sides.reshape(1, 2, 32)})
+    boxes, found = decode_one(plan, {"b": scores, "a": sides.reshape(1, 2, 32)})
     assert boxes.tolist() == [[16, 16, 16, 16], [48 - 32, 16 - 64, 48 + 96, 16 + 128]]
     np.testing.assert_allclose(found, scores[0])
 
 
 def test_the_reference_multiplies_objectness_and_fills_up_end2end_rows() -> None:
     rows = np.array([[[10, 10, 4, 6, 0.5, 0.5, 1.0]]], np.float32)
-    boxes, scores = decode_one(plan_of(Decode.YOLOV5, tensors=("a",)), {"a": rows})
+    plan = plan_of(
+        Decode.YOLOV5,
+        boxes=(Part(("a",), "nav", 0, 4),),
+        scores=Part(("a",), "nav", 5, 7),
+        objectness=Part(("a",), "nav", 4, 5),
+        box_format=BoxFormat.CXCYWH,
+    )
+    boxes, scores = decode_one(plan, {"a": rows})
     assert boxes.tolist() == [[8, 7, 12, 13]]
     assert scores.tolist() == [[0.25, 0.5]]
-    plan = plan_of(Decode.YOLO_END2END, tensors=("a",), row_width=7, anchors=3)
+    plan = plan_of(
+        Decode.YOLO_END2END,
+        boxes=(Part(("a",), "av", 1, 5),),
+        scores=Part(("a",), "av", 6, 7),
+        labels=Part(("a",), "av", 5, 6),
+        anchors=3,
+        best=True,
+        varies=True,
+    )
     rows = np.array([[0, 1, 2, 3, 4, 1, 0.25], [0, 5, 6, 7, 8, 0, 0.75]], np.float32)
     boxes, scores = decode_one(plan, {"a": rows})
     assert boxes.tolist() == [[5, 6, 7, 8], [1, 2, 3, 4], [0, 0, 0, 0]]
@@ -227,7 +246,7 @@ def test_any_choice_of_class_columns_is_the_same_in_graph_and_reference(
 ) -> None:
     folder = tmp_path_factory.mktemp("columns")
     detector = planned("yolov8", folder)
-    detector = replace(detector, plan=replace(detector.plan, columns=tuple(columns)))
+    detector = replace(detector, plan=replace(detector.plan, bundle_classes=tuple(columns)))
     image, outputs = detector.samples[0]
     (scores,) = open_model(build(detector, "images", dynamic=True)).run(
         ["class_scores"], {"images": image}

@@ -76,8 +76,8 @@ def test_operators_that_onnx_runtime_lacks_are_named(path: Path) -> None:
 
 
 def test_further_inputs_are_refused(path: Path) -> None:
-    more = helper.make_tensor_value_info("image_shape", TensorProto.FLOAT, [1, 2])
-    with support.refuses(CheckpointError, "image_shape (1, 2)", "expected one"):
+    more = helper.make_tensor_value_info("prompt", TensorProto.FLOAT, [1, 2])
+    with support.refuses(CheckpointError, "prompt (1, 2)", "expected one"):
         read_onnx(change(path, lambda model: model.graph.input.append(more)))
 
 

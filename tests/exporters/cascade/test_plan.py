@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dyninfer import CheckpointError, ConfigError, InputError
-from dyninfer.exporters.cascade.guesses import NANODET_MEAN, NANODET_STD
+from dyninfer.exporters.cascade.conventions import NANODET_MEAN, NANODET_STD
+from dyninfer.exporters.cascade.measured import Measured, cells
 from dyninfer.exporters.cascade.onnx_file import read_onnx
 from dyninfer.exporters.cascade.options import (
     BoxFormat,
@@ -16,7 +17,7 @@ from dyninfer.exporters.cascade.options import (
     Layout,
 )
 from dyninfer.exporters.cascade.plan import plan_detector
-from dyninfer.exporters.cascade.recognise import Measured, cells, recognise
+from dyninfer.exporters.cascade.recognise import recognise
 from dyninfer.exporters.class_names import COCO
 from dyninfer.images.spec import ColorOrder, ResizeMode
 from tests import support
@@ -62,11 +63,11 @@ def test_class_names_of_the_metadata_settle_what_shapes_leave_open(tmp_path) -> 
         plan(rows.save(tmp_path / "tiny.onnx"))
     names = {"names": "{0: 'cat', 1: 'dog', 2: 'cow'}"}
     planned = plan(rows.save(tmp_path / "tiny.onnx", metadata=names))
-    assert (planned.plan.decode, planned.plan.classes) == (Decode.YOLOV8, 3)
+    assert (planned.plan.decode, len(planned.plan.class_numbers)) == (Decode.YOLOV8, 3)
     assert planned.class_names == ("cat", "dog", "cow")
     more = {"names": "['cat', 'dog']"}
     planned = plan(rows.save(tmp_path / "tiny.onnx", metadata=more))
-    assert (planned.plan.decode, planned.plan.classes) == (Decode.YOLOV5, 2)
+    assert (planned.plan.decode, len(planned.plan.class_numbers)) == (Decode.YOLOV5, 2)
 
 
 @pytest.mark.parametrize("names", ["__import__('os').system('true')", "{0: a, 7: b}", "3", "[1"])
@@ -110,7 +111,7 @@ def test_outputs_that_are_no_detections_are_shown(tmp_path) -> None:
     sketch = detectors.Sketch()
     flat = sketch.reshape(sketch.levels(5), [0, CELLS * 5])
     sketch.output(flat, "logits", ["batch", CELLS * 5])
-    with support.refuses(ConfigError, "logits (1, 210)", "yolov5, yolov8, yolo-end2end"):
+    with support.refuses(ConfigError, "logits (1, 210)", "yolov5, yolov8, yolox"):
         plan(sketch.save(tmp_path / "tiny.onnx"))
 
 
@@ -163,10 +164,10 @@ def test_the_unit_of_boxes_is_measured(tmp_path, normalised) -> None:
     path = detectors.detections(80, normalised=normalised).save(tmp_path / "tiny.onnx")
     unit = BoxUnit.NORMALISED if normalised else BoxUnit.PIXELS
     planned = plan(path)
-    assert planned.plan.boxes is unit
-    assert planned.doubt is None
+    assert planned.plan.unit is unit
+    assert "empty" not in str(planned.doubt)
     forced = plan(path, boxes=BoxUnit.PIXELS)
-    assert forced.plan.boxes is BoxUnit.PIXELS
+    assert forced.plan.unit is BoxUnit.PIXELS
     if normalised:
         assert forced.doubt is not None
         assert "--second-boxes" in forced.doubt
@@ -237,7 +238,7 @@ def test_a_layout_that_the_shape_does_not_tell_is_asked_for(tmp_path) -> None:
 def test_nanodet_plus_has_its_centres_on_the_corners_of_cells(tmp_path) -> None:
     sizes = cells((64, 64), (8, 16, 32, 64))
     outputs = {"output": np.zeros((1, sizes, 112), np.float32)}
-    assert recognise(Measured(outputs, (64, 64), None)) is Decode.NANODET
+    assert recognise(Measured((outputs,), (64, 64), None)) is Decode.NANODET
     path = detectors.nanodet(80, 8, in_one=True).save(tmp_path / "tiny.onnx")
     assert plan(path).plan.cell_offset == 0.5
     assert plan(path, cell_offset=0.0).plan.cell_offset == 0.0
