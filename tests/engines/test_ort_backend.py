@@ -268,16 +268,18 @@ def test_two_hundred_mixed_batches_take_no_more_memory(workspaces, two_exits) ->
     tracemalloc.start()
     for batch in batches:  # every size of every split
         two_exits(batch)
-    before = memory()
-    gc.collect()
-    held, _ = tracemalloc.get_traced_memory()
-    for batch in batches:
-        two_exits(batch)
-    gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] - held
+    before, grown = memory(), []
+    for _ in range(3):
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+        for batch in batches:
+            two_exits(batch)
+        gc.collect()
+        grown.append(tracemalloc.get_traced_memory()[0] - held)
     tracemalloc.stop()
     assert memory() == before
-    assert grown < 16_384  # of 900 images
+    # of 900 images each time: what leaks does so every time, and a busy machine's threads do not
+    assert min(grown) < 16_384
 
 
 def gather_model(dtype: int) -> onnx.ModelProto:
