@@ -195,7 +195,7 @@ def _model(record: BenchRecord) -> Blocks | str:
             return f"{reason} {energy.text}"
         return [Paragraph(f"No latency model: {reason}", media=Medium.WIDE), energy]
     return [
-        *map(Paragraph, filter(None, (words.model_words(found), words.break_even_words(found)))),
+        *map(Paragraph, filter(None, (words.model_words(found), words.break_even_words(record)))),
         energy,
         *([Figure(model_chart(found.checks))] if found.checks else ()),
         tables.steps_table(found),

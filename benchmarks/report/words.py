@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from dyninfer.benchmarks.baselines.setup import LAST_EXIT
 from dyninfer.benchmarks.latency.doubts import doubts_of
 from dyninfer.benchmarks.latency.record import BenchRecord, LatencyModel
-from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult
+from dyninfer.benchmarks.latency.scenario_record import Estimate, Scenario, ScenarioResult
 from dyninfer.benchmarks.latency.statistics import calls_needed
-from dyninfer.benchmarks.report.figures import counted, ms, number, percent
+from dyninfer.benchmarks.report.figures import counted, interval, ms, number, percent
+from dyninfer.evaluation.interleaved import RatioEstimate
+from dyninfer.evaluation.worth import no_better
 
 FEW_CALLS = 100
 _NAMED = 3
@@ -54,15 +56,19 @@ def result_sentence(record: BenchRecord) -> str:
     half = plain_result(record, 0.5)
     if record.measured.exits == 1 or easy is None or hard is None:
         return _first_scenario(record)
-    sentence = f"An easy image takes {ms(_mean_ms(easy))}, a hard one {ms(_mean_ms(hard))}"
+    times = easy.latency.mean_ms, hard.latency.mean_ms
+    known = "" if _differ(*times) else " (their intervals overlap)"
+    sentence = f"An easy image takes {ms(times[0].value)}, a hard one {ms(times[1].value)}{known}"
     if half is None:
         return sentence + "."
-    return f"{sentence}; at 50 % hard {ms(_mean_ms(half))}, {_gain(record, half, hard)}."
+    middle = ms(half.latency.mean_ms.value)
+    return f"{sentence}; at 50 % hard {middle}, {_gain(record, half, hard)}."
 
 
-def _mean_ms(result: ScenarioResult) -> float:
-    """The mean time of a call with one image."""
-    return result.latency.mean_ms.value
+def _differ(one: Estimate, other: Estimate) -> bool:
+    """Whether two intervals are apart; those of few calls tell nothing."""
+    known = one.has_interval and other.has_interval
+    return known and (one.high < other.low or other.high < one.low)
 
 
 def _first_scenario(record: BenchRecord) -> str:
@@ -77,24 +83,31 @@ def _first_scenario(record: BenchRecord) -> str:
 
 
 def _gain(record: BenchRecord, half: ScenarioResult, hard: ScenarioResult) -> str:
-    ratios = {
-        entry.side: entry.ratio.median
-        for entry in (record.baselines.ratios if record.baselines else ())
-        if entry.baseline == LAST_EXIT
-    }
-    first, last = record.measured.ways[0], record.measured.ways[-1]
-    if set(ratios) >= {first, last}:
+    """How half and half compares with no routing, unless the intervals leave that open."""
+    ratios = last_exit_ratios(record)
+    first, last = (ratios.get(record.measured.ways[index]) for index in (0, -1))
+    if first is not None and last is not None:
         # the last exit's detector takes as long for either, so half of each is their mean
-        share = (ratios[first] + ratios[last]) / 2
+        share = Estimate(
+            (first.median + last.median) / 2,
+            (first.low + last.low) / 2,
+            (first.high + last.high) / 2,
+        )
         than = "always running the last exit's detector alone"
     else:
-        share = _mean_ms(half) / _mean_ms(hard)
+        ours, theirs = half.latency.mean_ms, hard.latency.mean_ms
+        share = Estimate(ours.value / theirs.value, ours.low / theirs.high, ours.high / theirs.low)
         than = "sending every image through to the last exit"
-    if abs(share - 1) < _ABOUT_EQUAL:
+    if abs(share.value - 1) < _ABOUT_EQUAL:
         return f"about as long as {than}"
-    if share > 1:
-        return f"{number(share)} times as long as {than}"
-    return f"{number(1 / share)} times as fast as {than}"
+    if not share.has_interval:
+        return f"{number(share.value)} times as long as {than}, by too few calls to tell"
+    if share.low <= 1 <= share.high:
+        return f"not to be told from {than}: {interval(share)} times as long"
+    if share.value > 1:
+        return f"{number(share.value)} times as long as {than} ({interval(share)})"
+    faster = Estimate(1 / share.value, 1 / share.high, 1 / share.low)
+    return f"{number(faster.value)} times as fast as {than} ({interval(faster)})"
 
 
 def footnote(results: Sequence[ScenarioResult]) -> str:
@@ -111,9 +124,15 @@ def footnote(results: Sequence[ScenarioResult]) -> str:
 
 
 def warnings(record: BenchRecord) -> list[str]:
-    """What makes the figures less sure, one sentence each."""
+    """What makes the figures less sure, or the cascade not worth having, one sentence each."""
     few = [r for r in record.scenarios if r.latency.count < FEW_CALLS]
     found = doubts_of(record)
+    curve = record.pictures.curve
+    if curve:
+        ends = [curve[index].ap for index in (0, -1)]
+        ways = [record.measured.ways[index] for index in (0, -1)]
+        told = no_better("AP", ends, ways, record.pictures.count)
+        found += [told] if told else []
     if few:
         least = min(result.latency.count for result in few)
         found.append(
@@ -164,25 +183,41 @@ def model_words(model: LatencyModel) -> str:
     return f"The model is off by {percent(model.mean_error, 1)} on average over {over}{noise}."
 
 
-def break_even_words(model: LatencyModel) -> str:
+def break_even_words(record: BenchRecord) -> str:
     """Up to which share of hard images the cascade is worth it; empty where that is not known."""
+    model = record.model
+    if model is None:
+        return ""
     by_model = _break_even_by_model(model)
     if model.break_even is None:
         return by_model
-    return f"{_break_even_measured(model.break_even)} {by_model}".rstrip()
+    return f"{_break_even_measured(record, model.break_even)} {by_model}".rstrip()
 
 
-def _break_even_measured(share: float) -> str:
+def _break_even_measured(record: BenchRecord, share: float) -> str:
     if share >= 1:
         return (
             "The cascade is faster than the last exit's detector alone at any share of hard images."
         )
     if share <= 0:
-        return "The last exit's detector alone is faster at any share of hard images."
+        easy = last_exit_ratios(record).get(record.measured.ways[0])
+        if easy is None:
+            return "Do not cascade: the last exit's detector alone is faster at any share."
+        unsure = ", which may be chance" if easy.low <= 1 else ""
+        return (
+            f"Do not cascade: even an easy image takes {number(easy.median)} times as long as the "
+            f"last exit's detector alone ({interval(easy)}{unsure}; measured, batch 1)."
+        )
     return (
         "The cascade is faster than the last exit's detector alone "
         f"as long as fewer than {_between(share)} of the images are hard (measured, batch 1)."
     )
+
+
+def last_exit_ratios(record: BenchRecord) -> dict[str, RatioEstimate]:
+    """Side -> time of dyninfer over that of the last exit's detector alone; where measured."""
+    ratios = record.baselines.ratios if record.baselines else ()
+    return {entry.side: entry.ratio for entry in ratios if entry.baseline == LAST_EXIT}
 
 
 def _between(share: float) -> str:
@@ -197,9 +232,10 @@ def _break_even_by_model(model: LatencyModel) -> str:
     shares = "; ".join(
         f"at batch {batch} {_up_to(share)}" for batch, share in model.break_even_by_batch.items()
     )
+    never = model.break_even is None and max(model.break_even_by_batch.values(), default=1) <= 0
     return shares and (
-        "Estimated by the model, the cascade is faster than the last exit's detector alone: "
-        f"{shares}."
+        f"{'Do not cascade. ' if never else ''}Estimated by the model, the cascade is faster than "
+        f"the last exit's detector alone: {shares}."
     )
 
 

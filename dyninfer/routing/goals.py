@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.errors import PolicyError
+from dyninfer.routing.certify import images_needed
 from dyninfer.routing.control import Controller, start_controller
 from dyninfer.routing.control_law import Cost
 from dyninfer.routing.policy import Policy, Threshold
@@ -21,6 +23,8 @@ from dyninfer.routing.thresholds import (
     shared_easiness,
 )
 from dyninfer.types import Float64Array, as_float, shown
+
+logger = logging.getLogger("dyninfer")
 
 MAX_DEVIATION = 0.05
 """Most by which ties may keep the hard fraction from what was asked for."""
@@ -110,12 +114,26 @@ class HardFraction:
         if 0 < self.fraction < 1:
             self._refuse_constant(shared_easiness(easiness))
         if self.adaptive:
+            self._look_at_certificate(calibration)
             return start_controller(calibration, Cost.HARD, self.fraction, (0.0, 1.0), str(self))
         if self.fraction in (0, 1):
             return Threshold(SEND_ALL if self.fraction else SEND_NONE)
         threshold = float(percentile_thresholds(easiness, 100 * self.fraction))
         self._refuse_ties(easiness, threshold)
         return Threshold(threshold)
+
+    def _look_at_certificate(self, calibration: Calibration) -> None:
+        """A controller stays in the certified range, which may lie above the share."""
+        certificate = calibration.certificate
+        if certificate is None or certificate.hard_fraction <= self.fraction:
+            return
+        if certificate.hard_fraction >= 1:
+            raise PolicyError(f"{self} cannot be held: {_covers_nothing(calibration)}, or none")
+        logger.warning(
+            "%s: the certified threshold sends %.1f%% of the images on, and fewer are never sent",
+            self,
+            100 * certificate.hard_fraction,
+        )
 
     def _refuse_constant(self, shared: Float64Array) -> None:
         if shared.min() == shared.max():
@@ -172,6 +190,8 @@ class Accuracy:
             if found is None or found < best - self.max_ap_drop / 100 - _ROUNDING:
                 break
             threshold = row.threshold
+        if threshold == SEND_ALL:
+            logger.warning("%s: no share below all images hard keeps that, so all are hard", self)
         return Threshold(threshold)
 
 
@@ -190,4 +210,19 @@ class CertifiedRisk:
             raise IncompleteCalibrationError(
                 f"{self} needs a certificate and the calibration has none", "--risk 0.05"
             )
+        if calibration.certificate.hard_fraction >= 1:
+            raise PolicyError(f"{self} cannot be had: {_covers_nothing(calibration)}")
         return Threshold(calibration.certificate.threshold)
+
+
+def _covers_nothing(calibration: Calibration) -> str:
+    """Why a certificate sends every image to the last exit, and what to do."""
+    certificate, count = calibration.certificate, calibration.images.count
+    assert certificate is not None
+    needed = images_needed(certificate.risk, certificate.confidence)
+    least = f", where at least {needed} are needed" if needed > count else ""
+    return (
+        f"the certificate of risk {certificate.risk:g} covers nothing but every image at the last "
+        f"exit, by {count} pictures{least}; use AlwaysHard, or calibrate with more pictures, a "
+        "larger --risk"
+    )

@@ -3,9 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dyninfer.benchmarks.latency.record import Baselines, LatencyModel, ModelCheck, PicturesRecord
-from dyninfer.benchmarks.latency.scenario_record import Scenario
+from dyninfer.benchmarks.latency.scenario_record import Estimate, Scenario, ScenarioResult
 from dyninfer.benchmarks.report import conditions, words
 from dyninfer.benchmarks.report.words import plain_result
+from dyninfer.evaluation.interleaved import RatioEstimate
 from tests.benchmarks.report.report_records import (
     baselines,
     full_record,
@@ -17,10 +18,16 @@ from tests.benchmarks.report.report_records import (
 RECORD = full_record()
 
 
-def with_ratios(easy: float, hard: float) -> Baselines:
+def with_ratios(easy: float, hard: float, spread: float = 0.02) -> Baselines:
+    """Ratios whose intervals reach ``spread`` of them either way."""
+
+    def ratio_of(old: RatioEstimate, side: str) -> RatioEstimate:
+        middle = easy if side == "exit 0" else hard
+        low, high = middle * (1 - spread), middle * (1 + spread)
+        return replace(old, median=middle, low=low, high=high)
+
     changed = tuple(
-        replace(entry, ratio=replace(entry.ratio, median=easy if entry.side == "exit 0" else hard))
-        for entry in baselines().ratios
+        replace(entry, ratio=ratio_of(entry.ratio, entry.side)) for entry in baselines().ratios
     )
     return replace(baselines(), ratios=changed)
 
@@ -38,12 +45,53 @@ def test_the_result_names_easy_hard_and_half_and_the_gain_over_the_last_exit() -
     for result in (easy, half, hard):
         assert f"{result.latency.mean_ms.value:.1f} ms" in text
     # half of the images at 0.6 and half at 1.0 of the last exit's time: 0.8
-    assert "1.25 times as fast as always running the last exit's detector alone" in text
+    assert "1.25 times as fast as always running the last exit's detector alone (1.23 to " in text
 
 
 def test_a_loss_is_called_one() -> None:
     assert "1.20 times as long as always running" in sentence_with(with_ratios(1.0, 1.4))
     assert "about as long as always running" in sentence_with(with_ratios(0.9, 1.11))
+
+
+def test_figures_whose_intervals_overlap_are_not_compared_without_saying_so() -> None:
+    wide = sentence_with(with_ratios(1.0, 1.2, spread=0.3))
+    assert "not to be told from always running the last exit's detector alone: 0.77 to 1.43" in wide
+    assert "their intervals overlap" not in wide
+
+    def stretched(result: ScenarioResult) -> ScenarioResult:
+        mean = result.latency.mean_ms
+        wider = Estimate(mean.value, mean.value / 2, mean.value * 2)
+        return replace(result, latency=replace(result.latency, mean_ms=wider))
+
+    unsure = replace(RECORD, scenarios=tuple(map(stretched, RECORD.scenarios)), baselines=None)
+    text = words.result_sentence(unsure)
+    assert "(their intervals overlap); at 50 % hard" in text
+    assert "not to be told from sending every image through to the last exit" in text
+
+
+def test_a_cascade_that_never_breaks_even_is_advised_against() -> None:
+    model = LatencyModel((), (), 0.1, break_even=0.0)
+    slow = words.break_even_words(replace(RECORD, model=model, baselines=with_ratios(1.08, 1.9)))
+    assert slow == (
+        "Do not cascade: even an easy image takes 1.08 times as long as the last exit's detector "
+        "alone (1.06 to 1.10; measured, batch 1)."
+    )
+    unsure = with_ratios(1.01, 1.9)
+    text = words.break_even_words(replace(RECORD, model=model, baselines=unsure))
+    assert "(0.99 to 1.03, which may be chance; measured, batch 1)" in text
+    tested = (ModelCheck(Scenario(), 10.0, 11.0, True),)
+    never = LatencyModel((), tested, 0.1, break_even_by_batch={1: 0.0, 8: 0.0})
+    text = words.break_even_words(replace(RECORD, model=never, baselines=None))
+    assert text.startswith("Do not cascade. Estimated by the model")
+
+
+def test_a_last_exit_that_is_no_better_is_a_warning() -> None:
+    first, *middle, last = RECORD.pictures.curve
+    worse = (replace(first, ap=0.234), *middle, replace(last, ap=0.212))
+    record = replace(RECORD, pictures=replace(RECORD.pictures, curve=worse))
+    told = "the last exit is no better here: a cascade costs accuracy (AP 21.2, exit 0 23.4, on"
+    assert any(line.startswith(told) for line in words.warnings(record))
+    assert not any("no better" in line for line in words.warnings(RECORD))
 
 
 def test_without_that_baseline_the_comparison_is_with_all_images_hard() -> None:
@@ -113,14 +161,17 @@ def test_a_reason_ends_like_a_sentence() -> None:
 
 
 def test_break_even_is_told_as_measured_or_by_the_model_or_not_at_all() -> None:
-    text = words.break_even_words
+
+    def text(model: LatencyModel) -> str:
+        return words.break_even_words(replace(RECORD, model=model, baselines=None))
+
     plain = LatencyModel((), (), 0.1)
     assert text(plain) == ""
     assert "fewer than 47 % of the images" in text(replace(plain, break_even=0.47))
     assert "fewer than 1 % of the images" in text(replace(plain, break_even=0.004))
     assert "fewer than 99 % of the images" in text(replace(plain, break_even=0.999))
     assert "faster than" in text(replace(plain, break_even=1.0))
-    assert "alone is faster at any share" in text(replace(plain, break_even=0.0))
+    assert text(replace(plain, break_even=0.0)).startswith("Do not cascade: the last exit's")
     tested = replace(plain, checks=(ModelCheck(Scenario(), 10.0, 11.0, True),))
     by_model = replace(tested, break_even_by_batch={1: 0.4, 8: 0.55})
     assert text(by_model).startswith("Estimated by the model")

@@ -308,6 +308,36 @@ def test_a_share_below_the_certified_one_is_held_there() -> None:
     assert controller.threshold == 0.62
 
 
+def test_a_share_that_the_certificate_keeps_from_being_held_is_told(caplog) -> None:
+    HardFraction(0.1, adaptive=True).resolve(calibration_of(EASINESS, certified=0.62))
+    assert "10% hard, adaptive: the certified threshold sends 62.5% of the images on" in caplog.text
+    caplog.clear()
+    HardFraction(0.7, adaptive=True).resolve(calibration_of(EASINESS, certified=0.62))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("threshold", [SEND_ALL, float(np.nextafter(np.float32(0.98), 2))])
+def test_a_certificate_that_covers_nothing_is_told_before_every_image_is_hard(threshold) -> None:
+    nothing = calibration_of(EASINESS, certified=threshold)
+    said = ("covers nothing", "by 200 pictures", "AlwaysHard", "more pictures", "larger --risk")
+    with support.refuses(PolicyError, "30% hard, adaptive cannot be held", *said):
+        HardFraction(0.3, adaptive=True).resolve(nothing)
+    with support.refuses(PolicyError, "the certified threshold cannot be had", *said):
+        CertifiedRisk().resolve(nothing)
+    few = calibration_of(spread(20), certified=threshold)
+    with support.refuses(PolicyError, "by 20 pictures, where at least 48 are needed"):
+        CertifiedRisk().resolve(few)
+    # who asks for all images, or for a budget that has room for all, gets them
+    assert isinstance(HardFraction(1.0, adaptive=True).resolve(nothing), Controller)
+    assert isinstance(LatencyBudget(21.0, adaptive=True).resolve(nothing), Controller)
+
+
+def test_an_accuracy_that_takes_every_image_is_told(caplog) -> None:
+    calibration = calibration_of(EASINESS, precision=(0.3, 0.3), last_exit_ap=0.4)
+    assert resolved(Accuracy(0.5), calibration) == SEND_ALL
+    assert "0.5 AP below the last exit: no share below all images hard keeps that" in caplog.text
+
+
 @pytest.mark.parametrize("percentile", [None, 95])
 def test_a_budget_that_the_certificate_rules_out_is_refused_with_the_figures(percentile) -> None:
     certified = calibration_of(EASINESS, certified=0.62)
