@@ -26,6 +26,8 @@ from dyninfer.errors import BundleError
 MANIFEST_FILE = "bundle.json"
 PARITY_FILE = "parity.json"
 ROUTER_FILE = "router.json"
+PICTURES = "pictures"
+"""What detectors found when they were exported, to look at; no part of what runs."""
 SUFFIX = ".dyn"
 _REMEDY = "export the bundle again"
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dyninfer.bundle.calibration import CALIBRATION_FILE
 from dyninfer.bundle.documents import Frozen, parse_sealed, read_document
-from dyninfer.bundle.folder import MANIFEST_FILE, PARITY_FILE, ROUTER_FILE, Bundle
+from dyninfer.bundle.folder import MANIFEST_FILE, PARITY_FILE, PICTURES, ROUTER_FILE, Bundle
 from dyninfer.bundle.manifest import SCHEMA_VERSION
 from dyninfer.bundle.unfinished import scratch_folder, write_atomically
 from dyninfer.errors import BundleError, InputError, MissingExtra
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SIGNATURE_FILE = "model.sig"
 # what may be in a signed folder beside what is signed, for other tools that verify it
-_UNSIGNED = (SIGNATURE_FILE, CALIBRATION_FILE, PARITY_FILE, ROUTER_FILE, "engines")
+_UNSIGNED = (SIGNATURE_FILE, CALIBRATION_FILE, PARITY_FILE, ROUTER_FILE, PICTURES, "engines")
 _PRIVATE = "an EC private key in PEM: openssl ecparam -name prime256v1 -genkey -noout -out FILE"
 _PUBLIC = "an EC public key in PEM: openssl pkey -in PRIVATE -pubout -out FILE"
 

@@ -24,7 +24,7 @@ from dyninfer.cli.detector_options import (
 )
 from dyninfer.cli.info import print_bundle
 from dyninfer.cli.options import with_option_groups
-from dyninfer.cli.verify import conclude, run_verification
+from dyninfer.cli.verify import conclude, run_verification, tell_pictures
 from dyninfer.exporters.cascade.options import ClassList
 from dyninfer.exporters.extras import require_export_extra
 
@@ -234,6 +234,8 @@ def _conclude(made: Exported, bundle: Path, sources: Sequence[Path], *, check: b
         stdout.print(note)
     if check:
         _check(bundle, sources, None, built_in_photos())
+    else:
+        tell_pictures(bundle)
 
 
 def _check(

@@ -10,7 +10,7 @@ import typer
 
 from dyninfer.benchmarks.report.table import column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import styled
-from dyninfer.bundle.folder import PARITY_FILE, Bundle
+from dyninfer.bundle.folder import PARITY_FILE, PICTURES, Bundle
 from dyninfer.cli.common import (
     built_in_photos,
     check_output_file,
@@ -112,8 +112,17 @@ def run_verification(
     return parity
 
 
+def tell_pictures(bundle: Path) -> None:
+    """Where to see whether detectors were read rightly, which no comparison with them can tell."""
+    if pictures := sorted((bundle / PICTURES).glob("*.jpg")):
+        stdout.print(
+            "whether boxes and classes were read rightly, no comparison with the file tells: look "
+            f"at {' and '.join(map(str, pictures))}"
+        )
+
+
 def conclude(bundle: Path, parity: Parity, *, tell: bool = True) -> None:
-    """Print one line: passed or not, on what, and how many decisions flip.
+    """Print one line: passed or not, on what, and how many decisions flip; and where to look.
 
     Raises:
         VerificationError: something is beyond its tolerance; the message names it.
@@ -127,6 +136,7 @@ def conclude(bundle: Path, parity: Parity, *, tell: bool = True) -> None:
                 f"on {parity.backend} ({parity.device}); {'; '.join(_decisions(parity))}",
             )
         )
+        tell_pictures(bundle)
     failed = [f"{check.where} {check.tensor}" for check in parity.checks if not check.passed]
     if failed:
         raise VerificationError(

@@ -30,6 +30,7 @@ from dyninfer.exporters.cascade.options import (
     ClassList,
     DetectorSource,
 )
+from dyninfer.exporters.cascade.picture import write_picture
 from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
 from dyninfer.exporters.cascade.stage import write_stage
 from dyninfer.exporters.limited import Message, Progress, serve
@@ -79,7 +80,7 @@ def write_stages(request: Message, progress: Progress) -> dict[str, Any]:
     for name, detector, image_input in zip(names, planned, inputs, strict=True):
         progress(f"writing {name}")
         stages[name], note = write_stage(name, detector, image_input, asked.folder)
-        notes.append(note)
+        notes += [note, write_picture(name, detector, classes.names, asked.folder)]
     manifest = _manifest(planned, stages, inputs, classes.names, asked)
     return {"manifest": manifest.model_dump(mode="json"), "notes": [n for n in notes if n]}
 

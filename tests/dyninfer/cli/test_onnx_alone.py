@@ -7,11 +7,15 @@ import shlex
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import StaticRoute
 from dyninfer.cli.detector_options import DETECTOR_OPTIONS
+from dyninfer.exporters.cascade.original import sample_photos
+from dyninfer.images.drawing import class_colour
 from tests.dyninfer.cli.onnx_alone import write_detector, write_onnx_alone
 from tests.dyninfer.cli.run import run
 from tests.dyninfer.evaluation.coded import write_coded
@@ -39,6 +43,7 @@ def test_a_file_is_enough(capsys, tmp_path, monkeypatch) -> None:
     assert status == 0
     assert out.startswith("whole.onnx: guessed decode detections, mean no, std 255:255:255, ")
     assert "(change with --decode and so on)" in out
+    assert "whole.onnx: finds 4 right on the built-in photos" in out
     assert "verification passed: 4 photos" in out
     assert out.endswith("next: dyninfer predict whole.dyn IMAGE_OR_FOLDER\n")
     manifest = Bundle.open(tmp_path / "whole.dyn").manifest
@@ -134,6 +139,25 @@ def test_what_one_way_has_no_use_for_is_refused_in_one_line(capsys, bundle, pict
         status, out, err = run(capsys, *arguments)
         assert (status, out, err.count("\n")) == (1, "", 1), err
         assert part in err
+
+
+def test_the_export_shows_what_no_comparison_tells(capsys, bundle, tmp_path) -> None:
+    picture = bundle / "pictures" / "detector.jpg"
+    seen = cv2.imread(str(picture))
+    photos = [photo.shape for photo in sample_photos()]
+    assert seen.shape == (400, sum(round(width * 400 / height) for height, width, _ in photos), 3)
+    label = seen[2, 2].astype(int)  # of the box around the whole first photo
+    assert np.abs(label - class_colour(1)).max() < 60
+    source = ("--source", str(tmp_path / "own.onnx"), "--random", "1")
+    _, out, _ = run(capsys, "verify", str(bundle), *source)
+    expected = f"no comparison with the file tells: look at {picture}"
+    assert expected in out
+    names = tmp_path / "names.txt"
+    names.write_text("right\nleft\n")  # the wrong way round
+    arguments = ("export", "onnx", str(tmp_path / "own.onnx"), "--class-names", str(names))
+    _, out, _ = run(capsys, *arguments, "-o", str(tmp_path / "x.dyn"), "--no-check")
+    assert "own.onnx: finds 4 left on the built-in photos" in out
+    assert f"look at {tmp_path / 'x.dyn' / 'pictures' / 'detector.jpg'}" in out
 
 
 @pytest.mark.slow

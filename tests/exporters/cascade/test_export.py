@@ -56,6 +56,7 @@ def test_a_pair_becomes_two_exits_that_agree_with_their_sources(pair, tmp_path) 
     assert manifest.source.file_name == "cheap.onnx"
     assert [source.file_name for source in manifest.further_sources] == ["good.onnx"]
     assert manifest.source.licence == "MIT"
+    assert {p.name for p in (target / "pictures").iterdir()} == {"first.jpg", "second.jpg"}
     assert [stage.rows_per_run for stage in manifest.stages.values()] == [None, 1]
     assert any("lacks 1 of the 3 classes: sofa" in note for note in made.notes)
     assert any("one image at a time" in note for note in made.notes)
