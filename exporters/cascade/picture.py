@@ -19,7 +19,6 @@ from dyninfer.exporters.cascade.plan import PlannedDetector
 from dyninfer.images.drawing import annotate
 from dyninfer.results.answers import Detections
 from dyninfer.results.postprocess import Postprocess
-from dyninfer.results.tasks import Detect
 from dyninfer.types import ImageArray
 
 _HEIGHT = 400  # pixels of a photo in the picture
@@ -37,17 +36,12 @@ def write_picture(
         A line for the user: which classes are found.
     """
     drawn, found = [], Counter[str]()
-    for photo, (boxes_xyxy, class_scores) in zip(sample_photos(), planned.expected, strict=True):
-        answer = Detect().answer(
-            {"boxes_xyxy": boxes_xyxy, "class_scores": class_scores},
-            planned.plan.image.place(photo.shape[1], photo.shape[0]),
-            Postprocess(),
-            class_names,
-            exit_index=0,
-            easiness=None,
-            timings_ms={},
-        )
-        found.update(answer.class_names)
+    for photo, candidates in zip(sample_photos(), planned.expected, strict=True):
+        boxes_xyxy, confidences, class_ids = Postprocess()(*candidates)
+        placement = planned.plan.image.place(photo.shape[1], photo.shape[0])
+        names = tuple(class_names[number] for number in class_ids)
+        answer = Detections(placement.to_image(boxes_xyxy), confidences, class_ids, names)
+        found.update(names)
         drawn.append(_drawn(photo, answer))
     target = folder / PICTURES / f"{name}.jpg"
     target.parent.mkdir(exist_ok=True)
