@@ -42,7 +42,13 @@ from dyninfer.evaluation.calibrate import (
     remarks,
 )
 from dyninfer.evaluation.dataset import Samples, load_samples
-from dyninfer.evaluation.outcomes import Outcomes, pictures_to_time, read_pictures, run_samples
+from dyninfer.evaluation.outcomes import (
+    Outcomes,
+    TracePicture,
+    pictures_to_time,
+    read_pictures,
+    run_samples,
+)
 from dyninfer.evaluation.runs import WayTimes, measure_way_times
 from dyninfer.evaluation.worth import not_faster
 from dyninfer.images.pictures import MAX_PIXELS
@@ -181,12 +187,15 @@ def _nothing_found(manifest: Manifest, count: int) -> str:
 
 
 def run_every_way(
-    detector: Detector, samples: Samples, time_images: int
+    detector: Detector, samples: Samples, time_images: int, trace_of: TracePicture | None = None
 ) -> tuple[Outcomes, WayTimes]:
-    """Run all pictures along every way and time some of them, under a progress bar."""
+    """Run all pictures along every way and time some of them, under a progress bar.
+
+    ``trace_of`` runs them instead of the detector's engines, which are what is timed.
+    """
     with progress_bar() as progress:
         task = progress.add_task("running every way", total=len(samples.items))
-        outcomes = run_samples(detector, samples, lambda: progress.advance(task))
+        outcomes = run_samples(detector, samples, lambda: progress.advance(task), trace_of)
         timed = pictures_to_time(outcomes.samples, time_images)
         progress.reset(task, description="timing every way", total=len(timed))
         pictures = read_pictures(timed, detector.max_pixels)

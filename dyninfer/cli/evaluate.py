@@ -31,8 +31,10 @@ from dyninfer.cli.options import (
     SpeedOption,
     with_option_groups,
 )
+from dyninfer.cli.protocol import ProtocolOptions
 from dyninfer.evaluation.calibrate import FITTED_ON_THESE, check_threshold, was_fitted_on
 from dyninfer.evaluation.dataset import Samples, load_samples
+from dyninfer.evaluation.outcomes import TracePicture
 from dyninfer.evaluation.routed_curve import ROWS, SEEDS, CurveResult, evaluate_curve
 from dyninfer.evaluation.runs import PolicyResult, evaluate_policy
 from dyninfer.evaluation.scoring import SCORING, score_key
@@ -77,6 +79,7 @@ def evaluate(
     bundle: BundleArgument,
     *,
     asked: EvalRequest,
+    published: ProtocolOptions,
     engine: EngineOptions,
     json_output: JsonOption = False,
 ) -> None:
@@ -90,6 +93,7 @@ def evaluate(
     if asked.curve and asked.speed is not None:
         raise typer.BadParameter("give one of --speed and --curve")
     policy = None if asked.speed is None else read_speed(asked.speed)
+    published.check(policy)
     if asked.output is not None:
         check_output_file(asked.output)
     paths = expand_sources(asked.images)
@@ -102,7 +106,10 @@ def evaluate(
             check_threshold(manifest, "no curve; leave --curve out")
         SCORING[manifest.task].check(samples, manifest.class_names)
         measure = _measure_curve if asked.curve else _measure_policy
-        document, read, show = measure(detector, samples, asked.time_images)
+        trace_of = published.trace_of(detector)
+        document, read, show = measure(detector, samples, asked.time_images, trace_of)
+    if published.protocol is not None:
+        document["protocol"] = published.protocol.value
     for line in read.warnings:
         warn(line)
     if asked.output is not None:
@@ -111,20 +118,31 @@ def evaluate(
         print_json(document)
     else:
         show()
+        if published.protocol is not None:
+            stdout.print(
+                f"scores and shares: protocol {published.protocol.value}, on the source model; "
+                "times: the bundle's engines"
+            )
 
 
-def _measure_policy(detector: Detector, samples: Samples, time_images: int) -> Measured:
+def _measure_policy(
+    detector: Detector, samples: Samples, time_images: int, trace_of: TracePicture | None
+) -> Measured:
     """Measure at the detector's policy, under a progress bar."""
     with progress_bar() as progress:
         task = progress.add_task("running", total=len(samples.items))
-        found = evaluate_policy(detector, samples, time_images, lambda: progress.advance(task))
+        found = evaluate_policy(
+            detector, samples, time_images, lambda: progress.advance(task), trace_of
+        )
     names = detector.manifest.way_names
     return policy_document(found), found.samples, lambda: print_policy(found, names)
 
 
-def _measure_curve(detector: Detector, samples: Samples, time_images: int) -> Measured:
+def _measure_curve(
+    detector: Detector, samples: Samples, time_images: int, trace_of: TracePicture | None
+) -> Measured:
     """Measure the whole curve, under a progress bar."""
-    outcomes, times = run_every_way(detector, samples, time_images)
+    outcomes, times = run_every_way(detector, samples, time_images, trace_of)
     with progress_bar() as progress:
         task = progress.add_task("comparing with chance", total=ROWS)
         found = evaluate_curve(

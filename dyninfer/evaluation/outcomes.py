@@ -19,7 +19,7 @@ from dyninfer.images.spec import Placement
 from dyninfer.results.answers import Answer
 from dyninfer.results.scores import Scores
 from dyninfer.results.tasks import Options, TaskKind
-from dyninfer.routing.policy import default_policy
+from dyninfer.routing.policy import DecisionPoint, Policy, default_policy
 from dyninfer.routing.thresholds import mean_ms, replay
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.stage_runner import Trace
@@ -72,6 +72,20 @@ class PictureTrace:
 def trace_picture(detector: Detector, image: ImageArray) -> PictureTrace:
     """Run a picture (h, w, 3) uint8 BGR along every way, each stage once."""
     return picture_of(detector.manifest, detector.trace(detector.prepare([image])), image)
+
+
+TracePicture = Callable[[ImageArray], PictureTrace]
+"""As :func:`trace_picture`, on something else than a detector's engines."""
+
+
+def answer_at(
+    found: PictureTrace, points: Sequence[DecisionPoint], policy: Policy, options: Options
+) -> Answer:
+    """What a policy that learns nothing from it makes of a picture that took every way."""
+    columns = [_column([signal]) for signal in found.signals]
+    (way,) = replay(points, columns, policy, 1).tolist()
+    chosen: AtWay = found.ways[way]
+    return chosen.answer(options)
 
 
 def picture_of(manifest: Manifest, found: Trace, image: ImageArray, row: int = 0) -> PictureTrace:
@@ -143,9 +157,12 @@ def refuse_few(count: int) -> None:
 
 
 def run_samples(
-    detector: Detector, samples: Samples, progress: Callable[[], None] = lambda: None
+    detector: Detector,
+    samples: Samples,
+    progress: Callable[[], None] = lambda: None,
+    trace_of: TracePicture | None = None,
 ) -> Outcomes:
-    """Run every picture once along every way, each stage once.
+    """Run every picture once along every way, each stage once, on engines or by ``trace_of``.
 
     Pictures are read one after the other; of their answers only losses and what is right of them
     are kept, so that thousands fit into memory. One that cannot be read is left out with a warning.
@@ -162,7 +179,7 @@ def run_samples(
     losses: list[list[float]] = []
     last_found = 0
     for sample, image in read_all(samples.items, notes, progress, detector.max_pixels):
-        trace = trace_picture(detector, image)
+        trace = trace_of(image) if trace_of else trace_picture(detector, image)
         found = [way.answer(manifest.use_options) for way in trace.ways]
         last_found += len(found[-1])
         kept.append(sample)

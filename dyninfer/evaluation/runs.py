@@ -13,7 +13,7 @@ import numpy as np
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.evaluation.dataset import Sample, Samples
 from dyninfer.evaluation.interleaved import round_order, warm_up
-from dyninfer.evaluation.outcomes import ReadingNotes, read_all
+from dyninfer.evaluation.outcomes import ReadingNotes, TracePicture, answer_at, read_all
 from dyninfer.evaluation.scoring import SCORING, RoutedScores
 from dyninfer.results.answers import Answer
 from dyninfer.results.scores import Scores
@@ -159,10 +159,12 @@ def evaluate_policy(
     samples: Samples,
     time_limit: int,
     progress: Callable[[], None] = lambda: None,
+    trace_of: TracePicture | None = None,
 ) -> PolicyResult:
     """Scores at the detector's policy, of whatever bundle.
 
-    At most ``time_limit`` pictures, spread evenly, are run once more for their time.
+    At most ``time_limit`` pictures, spread evenly, are run once more for their time. With
+    ``trace_of``, answers come from that instead of the engines, whose times stay.
 
     Raises:
         InputError: no picture can be read, or there is nothing to find in any.
@@ -175,7 +177,11 @@ def evaluate_policy(
     found: list[Answer] = []
     stride = math.ceil(len(samples.items) / time_limit)
     for sample, image in read_all(samples.items, notes, progress, detector.max_pixels):
-        found += detector.answers([image], options=options)
+        if trace_of is None:
+            found += detector.answers([image], options=options)
+        else:
+            policy = detector.active_policy
+            found.append(answer_at(trace_of(image), detector.points, policy, options))
         if len(kept) % stride == 0:
             spent_ms.append(time_once(detector, image)[0])
         kept.append(sample)
