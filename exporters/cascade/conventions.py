@@ -38,6 +38,8 @@ class Picture:
     std: Triple = UNIT_STD
 
 
+SCALES = ((NO_MEAN, UNIT_STD), (NO_MEAN, NO_STD), (IMAGENET_MEAN, IMAGENET_STD))
+"""Mean and deviation of most detectors, in R, G, B."""
 YOLO = Picture(ResizeMode.LETTERBOX)
 STRETCHED = Picture(ResizeMode.STRETCH)
 LEVELS = Picture(ResizeMode.STRETCH, std=NO_STD)

@@ -34,6 +34,14 @@ class Guesses:
         self._found[option] = str(shown)
         return value
 
+    def fresh(self) -> Guesses:
+        """The same for the same detector, with nothing guessed yet."""
+        return Guesses(self.prefix, self._file_name)
+
+    def take(self, other: Guesses) -> None:
+        """Add what another has."""
+        self._found |= other._found
+
     def add_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Note class names that nobody gave, and return them."""
         self.add("class-names", "COCO's 80" if names == COCO else f"class_0 to {names[-1]}")

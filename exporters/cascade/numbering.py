@@ -16,11 +16,14 @@ from dyninfer.exporters.cascade.options import ClassIds, DetectorSource, Match, 
 from dyninfer.exporters.cascade.original import read_part
 from dyninfer.exporters.class_names import COCO, class_names_for
 from dyninfer.results.class_lists import canonical
-from dyninfer.types import Float64Array
+from dyninfer.types import Float32Array, Float64Array
 
 COCO_IDS = tuple(n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 """The numbers of COCO's 80 classes in its annotations."""
-_PHOTOS = ("person", "cat", "cup")  # what the first of the built-in photos show
+PHOTOS = ("person", "cat", "cup")
+"""What is to be seen most on the first of the built-in photos."""
+RIGHT = 2
+"""On so many of them a detector must be right to show how it is to be read."""
 _SURE = 0.25  # confidence from which a label counts
 _NO_CLASS = re.compile(
     r"(__)?background(__)?|bg|n/?a|\?+|no[ _-]?object|unlabell?ed", re.IGNORECASE
@@ -137,12 +140,13 @@ def _rule_for_labels(
     rules = [usual] if usual else []
     rules += [r for r in _possible(names) if r not in rules and _allowed(r, source)]
     labels = {*np.concatenate(seen)[:, 0].astype(int)}
-    fitting = [r for r in rules if labels <= {*r.numbers(names), *_gaps(r, names)}]
+    fitting = [r for r in rules if labels <= {*r.numbers(names)}]  # what is a gap never occurs
+    fitting = fitting or [r for r in rules if labels <= {*r.numbers(names), *_gaps(r, names)}]
     if not fitting:
         return (rules or [_Rule(ClassIds.SEQUENTIAL, source.class_offset or 0)])[0], None
     votes = [_right(rule, names, seen) for rule in fitting]
     best = votes.index(max(votes))
-    if votes[best] >= 2 or (votes[best] and votes.count(votes[best]) == 1 and not usual):
+    if votes[best] >= RIGHT:
         return fitting[best], None
     rule = fitting[0]
     if usual in fitting or 0 in labels or len(fitting) == 1 or not labels:
@@ -184,10 +188,22 @@ def _right(rule: _Rule, names: Sequence[str], seen: Sequence[Float64Array]) -> i
     keys = [canonical(name) for name in names if is_class(name)]
     numbers = rule.numbers(names)
     count = 0
-    for wanted, rows in zip(_PHOTOS, seen, strict=False):
+    for wanted, rows in zip(PHOTOS, seen, strict=False):
         if wanted in keys and len(rows):
             count += int(rows[rows[:, 1].argmax(), 0] == numbers[keys.index(wanted)])
     return count
+
+
+def shows_known(names: Sequence[str]) -> bool:
+    """Whether a detector has the classes of what the built-in photos show."""
+    return {*PHOTOS} <= {canonical(name) for name in names}
+
+
+def count_right(names: Sequence[str], scores: Sequence[Float32Array]) -> int:
+    """On how many photos the highest of the scores (A, C) is that of what they show."""
+    keys = [canonical(name) for name in names]
+    surest = [keys[own.max(0, initial=0).argmax()] for own in scores]
+    return sum(wanted == found for wanted, found in zip(PHOTOS, surest, strict=False))
 
 
 def _note(rule: _Rule, source: DetectorSource, guesses: Guesses) -> None:

@@ -9,7 +9,14 @@ import numpy as np
 
 from dyninfer.errors import ConfigError, InputError
 from dyninfer.exporters.cascade.boxes import check_boxes, score_kind, settle_boxes
-from dyninfer.exporters.cascade.conventions import LEVELS, YOLO, conventions
+from dyninfer.exporters.cascade.conventions import (
+    LEVELS,
+    SCALES,
+    YOLO,
+    Known,
+    Picture,
+    conventions,
+)
 from dyninfer.exporters.cascade.guesses import (
     Guesses,
     declared_names,
@@ -17,7 +24,13 @@ from dyninfer.exporters.cascade.guesses import (
     prepared_with,
 )
 from dyninfer.exporters.cascade.measured import Measured
-from dyninfer.exporters.cascade.numbering import settle_classes
+from dyninfer.exporters.cascade.numbering import (
+    PHOTOS,
+    RIGHT,
+    count_right,
+    settle_classes,
+    shows_known,
+)
 from dyninfer.exporters.cascade.onnx_file import OnnxFile
 from dyninfer.exporters.cascade.options import (
     Decode,
@@ -38,6 +51,9 @@ from dyninfer.images.spec import MAX_SIDE, ImageSpec
 from dyninfer.types import Float32Array
 
 _OTHER_TASKS = ("segment", "pose", "obb", "classify")  # of Ultralytics' metadata
+
+
+_Prepared = tuple[ImageSpec, list[Float32Array]]
 
 
 @dataclass(frozen=True)
@@ -74,56 +90,88 @@ def plan_detector(prefix: str, source: DetectorSource, file: OnnxFile) -> Planne
     guesses = Guesses(prefix, file.path.name)
     layout = source.layout or _layout(prefix, file)
     size = _size(prefix, source, file, layout, guesses)
-    original = OriginalDetector(file, layout)
     names = declared_names(source, file)
-    tried = _Tried(original, size, None if names is None else len(names))
-    first = LEVELS if layout is Layout.NHWC else YOLO
-    unsaid = Guesses(prefix, file.path.name)
-    measured = tried.on(prepared_with(source, file, first, size, unsaid))
+    planner = _Planner(source, file, names, layout, size, OriginalDetector(file, layout))
+    measured, _ = planner.measure(LEVELS if layout is Layout.NHWC else YOLO, guesses.fresh())
     decode = source.decode or guesses.add("decode", _decode(prefix, measured, file))
     match = _match(prefix, decode, measured, file)
     known = conventions(file, decode, match, layout, measured)
-    image = prepared_with(source, file, known.picture, size, guesses)
-    measured = tried.on(image)  # as pictures are prepared for it, more may be found in them
-    match = MATCHERS[decode](measured) or match
-    kind = score_kind(source, decode, match, measured)
-    classes = settle_classes(source, names, match, kind, known, measured, guesses)
-    plan = DetectorPlan(
-        **vars(match),
-        decode=decode,
-        layout=layout,
-        image=image,
-        class_numbers=classes.numbers,
-        score_kind=kind,
-    )
-    plan = settle_boxes(plan, source, known, measured, guesses)
-    doubts = [classes.doubt, check_boxes(prefix, plan, measured.samples, file)]
-    samples = tuple(zip(tried.photos, measured.samples, strict=False))
+    usual = found = planner.settle(decode, match, known, known.picture, guesses.fresh())
+    if source.mean is source.std is None and found.right < RIGHT and shows_known(found.names):
+        others = (Picture(known.picture.resize, mean=mean, std=std) for mean, std in SCALES)
+        tried = (planner.settle(decode, match, known, other, guesses.fresh()) for other in others)
+        found = next((other for other in tried if other.right >= RIGHT), usual)
+    doubts = [found.doubt, check_boxes(prefix, found.plan, found.outputs, file)]
+    if not found.right and shows_known(found.names):
+        doubts.append(
+            f"warning: {file.path} finds neither {', '.join(PHOTOS[:-1])} nor {PHOTOS[-1]} on the "
+            f"built-in photos; check --{prefix}normalise, --{prefix}color and --{prefix}decode"
+        )
     doubt = "\n".join(line for line in doubts if line) or None
-    return PlannedDetector(file, plan, classes.names, samples, guesses.line(), doubt)
+    guesses.take(found.guesses)
+    return PlannedDetector(file, found.plan, found.names, found.samples, guesses.line(), doubt)
 
 
-class _Tried:
-    """Runs a detector on the built-in photos and on grey, once for every way to prepare them."""
+@dataclass(frozen=True)
+class _Settled:
+    """A detector as it is read where pictures are prepared in one way.
 
-    def __init__(
-        self, original: OriginalDetector, size: tuple[int, int], named: int | None
-    ) -> None:
-        self._original, self._size, self._named = original, size, named
-        self.photos: list[Float32Array] = []
-        self._image: ImageSpec | None = None
-        self._measured: Measured | None = None
+    ``right`` is on how many of the photos whose subject is known it finds that. ``samples`` are
+    the photos with what it gives, ``outputs`` also what it gives for a grey picture.
+    """
 
-    def on(self, image: ImageSpec) -> Measured:
-        """What it gives; ``photos`` are then the pictures (1, 3, H, W), without the grey one."""
-        if self._measured is None or image != self._image:
-            self._image = image
-            self.photos = [image.prepare(photo)[None] for photo in sample_photos()]
-            grey = np.full((1, 3, *self._size), 0.5, np.float32)
-            samples = tuple(self._original.run(picture) for picture in (*self.photos, grey))
-            declared = self._original.declared
-            self._measured = Measured(samples, self._size, self._named, declared)
-        return self._measured
+    plan: DetectorPlan
+    names: tuple[str, ...]
+    samples: tuple[tuple[Float32Array, Outputs], ...]
+    outputs: tuple[Outputs, ...]
+    right: int
+    guesses: Guesses
+    doubt: str | None
+
+
+@dataclass(frozen=True)
+class _Planner:
+    """What is settled of a detector before its decode is."""
+
+    source: DetectorSource
+    file: OnnxFile
+    names: tuple[str, ...] | None
+    layout: Layout
+    size: tuple[int, int]
+    original: OriginalDetector
+
+    def measure(self, picture: Picture, guesses: Guesses) -> tuple[Measured, _Prepared]:
+        """What it gives for the built-in photos and for grey; the photos as they are prepared."""
+        image = prepared_with(self.source, self.file, picture, self.size, guesses)
+        photos = [image.prepare(photo)[None] for photo in sample_photos()]
+        grey = np.full((1, 3, *self.size), 0.5, np.float32)
+        samples = tuple(self.original.run(picture) for picture in (*photos, grey))
+        named = None if self.names is None else len(self.names)
+        measured = Measured(samples, self.size, named, self.original.declared)
+        return measured, (image, photos)
+
+    def settle(
+        self, decode: Decode, match: Match, known: Known, picture: Picture, guesses: Guesses
+    ) -> _Settled:
+        """Read it with this decode; ``match`` stands in where nothing is found in the photos."""
+        source = self.source
+        measured, (image, photos) = self.measure(picture, guesses)
+        match = MATCHERS[decode](measured) or match
+        kind = score_kind(source, decode, match, measured)
+        classes = settle_classes(source, self.names, match, kind, known, measured, guesses)
+        plan = DetectorPlan(
+            **vars(match),
+            decode=decode,
+            layout=self.layout,
+            image=image,
+            class_numbers=classes.numbers,
+            score_kind=kind,
+        )
+        plan = settle_boxes(plan, source, known, measured, guesses)
+        outputs = measured.samples
+        right = count_right(classes.names, [decode_one(plan, o)[1] for o in outputs])
+        samples = tuple(zip(photos, outputs, strict=False))
+        return _Settled(plan, classes.names, samples, outputs, right, guesses, classes.doubt)
 
 
 def _match(prefix: str, decode: Decode, measured: Measured, file: OnnxFile) -> Match:

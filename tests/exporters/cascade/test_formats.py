@@ -9,12 +9,21 @@ import numpy as np
 import onnx
 import pytest
 
+from dyninfer import ConfigError
 from dyninfer.exporters.cascade.onnx_file import read_onnx
-from dyninfer.exporters.cascade.options import DetectorSource
+from dyninfer.exporters.cascade.options import (
+    BoxFormat,
+    BoxUnit,
+    Decode,
+    DetectorSource,
+    Part,
+    Scores,
+)
 from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
 from dyninfer.exporters.cascade.stage import write_stage
 from dyninfer.exporters.class_names import COCO
 from dyninfer.exporters.graphs import open_model
+from tests import support
 from tests.exporters.cascade.formats import (
     FORMATS,
     HEIGHT,
@@ -111,3 +120,90 @@ def test_every_format_gives_the_boxes_and_classes_of_the_detector(
         np.testing.assert_allclose(got_scores, wanted_scores, atol=1e-4)
         compared += len(got_boxes)
     assert compared > 20
+
+
+OTHERWISE = {
+    "boxes": ("unit", BoxUnit.PIXELS, BoxUnit.NORMALISED),
+    "box_format": ("box_format", BoxFormat.XYWH, BoxFormat.YXYX),
+    "scores": ("score_kind", Scores.LOGITS, Scores.PROBABILITIES),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["yolov8", "yolov5", "yolov10", "ultralytics rt-detr", "yolov4", "rt-detr", "tensorflow, 4"],
+)
+def test_what_is_said_goes_before_names_and_values(tmp_path: Path, name: str) -> None:
+    for place in (1, 2):
+        asked = {option: values[place] for option, values in OTHERWISE.items()}
+        if asked["scores"] is Scores.PROBABILITIES and name == "rt-detr":
+            asked["scores"] = Scores.SOFTMAX
+        found = planned(FORMATS[name], tmp_path, **asked)
+        for option, (attribute, *_) in OTHERWISE.items():
+            assert getattr(found.plan, attribute) is asked[option]
+            assert f" {option.replace('_', '-')} " not in str(found.guesses)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("yolox, undecoded", "boxes", BoxUnit.NORMALISED),
+        ("yolox, undecoded", "box_format", BoxFormat.CXCYWH),
+        ("centernet", "box_format", BoxFormat.XYXY),
+        ("yolov8", "cell_offset", 0.5),
+        ("torchvision", "cell_offset", 0.0),
+        ("torchvision", "scores", Scores.SOFTMAX),
+    ],
+)
+def test_an_option_without_use_is_refused(tmp_path: Path, name: str, option: str, value) -> None:
+    with support.refuses(ConfigError, option.replace("_", "-")):
+        planned(FORMATS[name], tmp_path, **{option: value})
+
+
+def test_where_cells_have_their_centres_is_obeyed(tmp_path: Path) -> None:
+    for name, kind in (("yolox, undecoded", None), ("centerface", BoxFormat.CXCYWH)):
+        usual = planned(FORMATS[name], tmp_path).plan
+        found = planned(FORMATS[name], tmp_path, cell_offset=0.25, box_format=kind).plan
+        assert usual.cell_offset != 0.25
+        assert (found.cell_offset, found.box_format) == (0.25, BoxFormat.CXCYWH)
+
+
+def test_a_photo_without_detections_is_read_by_the_usual_order(tmp_path: Path) -> None:
+    """Nothing but zeros: a list that no picture fills says so little that it must not fail."""
+    form = replace(FORMATS["yolov10"], write=nothing)
+    found = planned(form, tmp_path)
+    assert (found.plan.decode, found.plan.labels) == (
+        Decode.DETECTIONS,
+        Part(("rows",), "av", 5, 6),
+    )
+    assert found.doubt is None
+
+
+def nothing(core: Core) -> None:
+    few = core.times(core.confidence, 0)
+    (none,) = (
+        core.add(
+            "Compress",
+            core.add("Squeeze", core.columns(*[few] * 6), core.constant(np.array([0]))),
+            core.constant(np.zeros(1, bool)),
+            axis=0,
+        ),
+    )
+    core.out(none, "rows", rank=2)
+
+
+def test_an_image_without_an_axis_for_more_is_taken_one_by_one(tmp_path: Path) -> None:
+    form = FORMATS["torchvision"]
+    path = form.save(tmp_path / "four.onnx")
+    model = onnx.load(str(path))
+    del model.graph.input[0].type.tensor_type.shape.dim[0]
+    for node in model.graph.node:
+        node.input[:] = ["one" if name == "pictures" else name for name in node.input]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "first"))
+    model.graph.node.insert(0, onnx.helper.make_node("Unsqueeze", ["pictures", "first"], ["one"]))
+    path.write_bytes(model.SerializeToString())
+    found = plan_detector("first-", DetectorSource(path), read_onnx(path))
+    found = replace(found, plan=replace(found.plan, bundle_classes=tuple(range(80))))
+    entry, note = write_stage("first", found, "images", tmp_path)
+    assert entry.rows_per_run == 1
+    assert "input has no batch axis" in str(note)
