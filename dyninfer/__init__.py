@@ -14,13 +14,16 @@ from typing import Any as _Any
 
 import lazy_loader as _lazy
 
+from dyninfer.forks import Opening as _Opening
+
 _get, _, _names = _lazy.attach_stub(__name__, __file__)
 __all__ = [*_names, "__version__"]  # strings, as lazy_loader says
 
 
 def __getattr__(name: str) -> _Any:
     if name != "__version__":
-        return _get(name)
+        with _Opening():
+            return _get(name)
     from importlib import metadata  # slow to import, so not before it is asked for
 
     return metadata.version("dyninfer")

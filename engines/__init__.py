@@ -6,6 +6,7 @@ from typing import Any
 
 from dyninfer.engines.base import Backend
 from dyninfer.errors import BackendUnavailable
+from dyninfer.forks import Opening
 
 TENSORRT = ("tensorrt", "tensorrt-rtx")
 BACKENDS = ("onnxruntime", *TENSORRT)
@@ -41,11 +42,13 @@ def open_backend(
                 f"provider {provider!r} belongs to ONNX Runtime; leave it out with backend "
                 f"{backend!r}"
             )
-        from dyninfer.engines.trt.backend import TrtBackend
-        from dyninfer.engines.trt.library import Flavour
+        with Opening():
+            from dyninfer.engines.trt.backend import TrtBackend
+            from dyninfer.engines.trt.library import Flavour
 
         return TrtBackend(Flavour(backend), "cuda:0" if device is None else device)
     assert backend in (None, "onnxruntime")  # a name in BACKENDS needs a branch here
-    from dyninfer.engines.ort.backend import OrtBackend  # imports onnxruntime
+    with Opening():
+        from dyninfer.engines.ort.backend import OrtBackend  # imports onnxruntime
 
     return OrtBackend("cpu" if device is None else device, provider, shared_threads)

@@ -27,7 +27,8 @@ class Answer(ABC):
         class_names: D names, one for each class id.
         easiness: the router's output in [0, 1], or None where no router ran.
         exit_index: the way that the image took, 0 for the first exit or branch.
-        degraded: True when the route was not the one the policy asked for.
+        degraded: True when the route was not the one the policy asked for, or a failure that took
+            nothing else left its easiness unknown.
         timings_ms: stage, or a step of :mod:`dyninfer.spans` -> milliseconds: the image's share of
             what its batch took. Nothing counts twice; what is left of a call's time is overhead.
     """
@@ -190,7 +191,8 @@ class RawOutput:
         outputs: name -> array for this image, without the batch axis; of a detector
             ``boxes_xyxy`` (A, 4) in pixels of that way's input and ``class_scores`` (A, C), of a
             classifier ``logits`` (C,).
-        degraded: True when the route was not the one the policy asked for.
+        degraded: True when the route was not the one the policy asked for, or a failure that took
+            nothing else left its easiness unknown.
     """
 
     easiness: float | None

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.bundle.manifest import EASINESS
 from dyninfer.errors import PolicyError
+from dyninfer.forks import tell_after_fork
 from dyninfer.routing.control_law import (
     EXITS,
     ControllerState,
@@ -39,6 +40,11 @@ class Controller:
         self._title = title
         self._lock = threading.RLock()  # a signal's handler may predict, too
         self._state = state
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a child process: another thread may have held the lock."""
+        self._lock = threading.RLock()
 
     def __str__(self) -> str:
         return self._title

@@ -18,7 +18,8 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import EASINESS, Manifest
 from dyninfer.engines.base import Engine
 from dyninfer.engines.deadline import Deadline, check_deadline
-from dyninfer.errors import InputError, PolicyError
+from dyninfer.errors import EngineRunError, InputError, PolicyError
+from dyninfer.forks import tell_after_fork
 from dyninfer.images.inputs import ImageLike, Picture, is_list, take_or_skip, take_picture
 from dyninfer.images.pictures import MAX_PIXELS
 from dyninfer.monitoring.monitor import Monitor
@@ -38,7 +39,6 @@ from dyninfer.runtime.batches import (
 )
 from dyninfer.runtime.engine_record import engine_record, opening_options, own_calibration
 from dyninfer.runtime.failures import FailureCounts
-from dyninfer.runtime.forks import tell_after_fork
 from dyninfer.runtime.session import Session
 from dyninfer.runtime.stage_runner import Trace
 from dyninfer.runtime.watched import watched
@@ -385,9 +385,13 @@ class Detector:
         images = [picture.image for picture in pictures]
         decode_ms = [picture.decode_ms for picture in pictures]
         start = time.perf_counter_ns()
-        found = answer_batch(
-            self._session, images, routing.active, options, decode_ms, first, deadline
-        )
+        try:
+            found = answer_batch(
+                self._session, images, routing.active, options, decode_ms, first, deadline
+            )
+        except EngineRunError as error:
+            self._session.failures.failed(error, len(images))
+            raise
         if routing.observer is not None:
             elapsed_ms = (time.perf_counter_ns() - start) / 1e6
             routing.observer.observe(_ways_of(found), _spent_ms(found, elapsed_ms))
@@ -465,7 +469,11 @@ class Detector:
         found: list[RawOutput] = []
         for first, chunk in self._chunks(arrays):
             deadline = self._deadline(deadline_ms)
-            found += infer_batch(self._session, chunk, routing.active, first, deadline)
+            try:
+                found += infer_batch(self._session, chunk, routing.active, first, deadline)
+            except EngineRunError as error:
+                self._session.failures.failed(error, len(next(iter(chunk.values()))))
+                raise
         if routing.observer is not None:  # without preparation and postprocessing: no image's time
             routing.observer.observe(_ways_of(found), np.full(len(found), np.nan))
         return found

@@ -168,7 +168,12 @@ class _Walk(Generic[T]):
             except EngineRunError as error:
                 self._retreat(crowd, None, error)
         for decision, numbers, reading in self._unread:
-            self._note_signal(decision, numbers, reading)
+            try:
+                self._note_signal(decision, numbers, reading)
+            except EngineRunError as error:
+                if not self._degrade:
+                    raise
+                self._result.failures.append(Failure(error, numbers))  # and no easiness is known
         self._arrive_all()
         result = self._result
         result.retreat = self._leave_again

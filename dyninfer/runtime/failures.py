@@ -7,7 +7,7 @@ import threading
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from dyninfer.errors import BrokenOutputError, DeadlineError
+from dyninfer.errors import BrokenOutputError, DeadlineError, EngineRunError
 from dyninfer.plain_text import plain
 from dyninfer.runtime.stage_runner import Failure
 
@@ -18,16 +18,17 @@ logger = logging.getLogger("dyninfer")
 class FailureCounts:
     """How many images met what since the detector was opened.
 
-    A failed stage or a deadline that ended a call is not counted: the caller has the error.
+    What ends a call counts as well, or a metric would not show that nothing is answered: of a
+    failed stage or a deadline then all images of the batch, none of which has an answer.
 
     Attributes:
         broken_signals: an easiness that was no number from 0 to 1, or a NaN of a chooser; such
             images are treated as hard.
-        broken_outputs: boxes, scores or logits that no working engine gives, whether that ended
-            the call or not.
-        failed_stages: a stage failed, and an earlier exit answered.
-        deadlines: the deadline passed, and an earlier exit answered.
-        degraded: answered by an earlier exit than the policy asked for.
+        broken_outputs: boxes, scores or logits that no working engine gives.
+        failed_stages: a stage failed.
+        deadlines: the deadline passed.
+        degraded: answered by an earlier exit than the policy asked for, or, where nobody waited
+            for their easiness, without it.
     """
 
     broken_signals: int = 0
@@ -62,13 +63,16 @@ class FailureLog:
                 "%s (counted in failure_counts.%s, not reported again)", plain(what), kind
             )
 
+    def failed(self, error: EngineRunError, images: int) -> None:
+        """Count images that met an error; broken outputs were counted where they were found."""
+        if not isinstance(error, BrokenOutputError):
+            late = isinstance(error, DeadlineError)
+            self.count("deadlines" if late else "failed_stages", images, str(error))
+
     def degraded(self, failures: Sequence[Failure]) -> Collection[int]:
         """Count what made images leave early; returns their rows."""
         for failure in failures:
-            late = isinstance(failure.error, DeadlineError)
-            kind = "deadlines" if late else "failed_stages"
-            if not isinstance(failure.error, BrokenOutputError):  # counted where it was found
-                self.count(kind, len(failure.rows), str(failure.error))
+            self.failed(failure.error, len(failure.rows))
         rows = {row for failure in failures for row in failure.rows}
         if rows:
             self.count("degraded", len(rows), "images are answered by an earlier exit")

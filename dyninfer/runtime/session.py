@@ -16,10 +16,10 @@ from dyninfer.bundle.folder import Bundle, StageChecks
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.engines.base import Backend, Engine, HostRead
 from dyninfer.engines.device_array import DeviceArray
+from dyninfer.forks import tell_after_fork
 from dyninfer.routing.policy import Blind, Particular, Policy
 from dyninfer.runtime.executor import execute, trace
 from dyninfer.runtime.failures import FailureLog
-from dyninfer.runtime.forks import tell_after_fork
 from dyninfer.runtime.plan import decision_points, plan
 from dyninfer.runtime.stage_runner import BatchResult, Signal, Trace
 from dyninfer.runtime.workspaces import WorkspacePool

@@ -16,7 +16,7 @@ from typing import Any
 
 from dyninfer.engines.base import Backend, Engine
 from dyninfer.errors import InputError
-from dyninfer.runtime.forks import leave_alone
+from dyninfer.forks import leave_alone
 
 _POLL_S = 0.002  # a lock that is waited for could be lost to an interruption
 

@@ -38,6 +38,7 @@ from dyninfer.errors import (
     InputError,
 )
 from dyninfer.foreign_errors import let_through, reason_of
+from dyninfer.forks import Opening, never_free_in_child
 from dyninfer.hardware import cpu_name
 from dyninfer.types import Int64Array
 
@@ -53,6 +54,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
         self._device = device
         self._host_outputs = host_outputs
         self._inputs = tuple(spec.name for spec in stage.inputs)
+        self._fresh = True
 
     def _execute(
         self, inputs: Mapping[str, OrtTensor], batch: int, workspace: OrtWorkspace
@@ -61,7 +63,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
             return self._execute_rows(inputs, batch, workspace)
         bound = workspace.bound(self.name, batch)
         if bound is None:
-            bound = Bound(self._session.io_binding())
+            bound = Bound(never_free_in_child(self._session.io_binding()))
             bound.outputs = self._bind_outputs(bound.binding, batch, workspace)
             if len(bound.outputs) == len(self.stage.outputs):
                 workspace.keep_bound(self.name, batch, bound)
@@ -73,7 +75,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
         for tensor in outputs.values():
             tensor.renewed()
         if len(outputs) < len(self.stage.outputs):
-            values = bound.binding.get_outputs()
+            values = [never_free_in_child(value) for value in bound.binding.get_outputs()]
             for spec, value in zip(self.stage.outputs, values, strict=True):
                 outputs.setdefault(spec.name, OrtTensor.over_value(value, self._device))
             # of those that were bound with a shape, ONNX Runtime refuses to make another one
@@ -93,7 +95,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
             outputs[spec.name].renewed()
         bound = workspace.bound(self.name, 1)
         if bound is None:
-            bound = Bound(self._session.io_binding())
+            bound = Bound(never_free_in_child(self._session.io_binding()))
             workspace.keep_bound(self.name, 1, bound)
         for row in range(batch):
             for spec in self.stage.inputs:
@@ -105,6 +107,10 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
         return outputs
 
     def _run(self, binding: Any, deadline: Deadline | None) -> None:
+        if self._fresh:  # a first run sets up what is behind locks, too
+            self._fresh = False
+            with Opening():
+                return self._run(binding, deadline)
         try:
             if deadline is None or deadline.passed:
                 run_binding(self._session, binding, self._device)
@@ -220,7 +226,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         key = f"gather_{tensor.dtype}"
         bound = workspace.bound(key, 0)
         if bound is None:
-            bound = Bound(session.io_binding())
+            bound = Bound(never_free_in_child(session.io_binding()))
             workspace.keep_bound(key, 0, bound)
         on_host = self._device.device_type == "cpu"
         shape = (len(rows), *tensor.shape[1:])

@@ -19,6 +19,7 @@ from dyninfer.engines.onnx_file import check_self_contained
 from dyninfer.engines.signature import FileTensor, check_made, check_signature
 from dyninfer.errors import BackendUnavailable, DyninferError, EngineBuildError, EngineRunError
 from dyninfer.foreign_errors import let_through, reason_of
+from dyninfer.forks import Opening, check_parent, never_free_in_child
 
 # ONNX Runtime 1.29 and later look up their vendor's host and write below the home folder, from a
 # thread that no forked process survives. It reads this when it is imported, and only then.
@@ -178,25 +179,32 @@ def session_options(shared_threads: bool, small: bool = False) -> Any:
 def open_session(
     path: Path, device: OrtDevice, shared_threads: bool, *, small: bool = False
 ) -> Any:
-    """An inference session on the device; whatever ONNX Runtime raises passes through."""
-    if shared_threads:
-        share_thread_pool()
-    try:
-        return _session(path, device, session_options(shared_threads, small))
-    except Exception as error:  # ONNX Runtime's exceptions share no public base class
-        if shared_threads or "use_per_session_threads" not in str(error):
-            raise
-    # the application has set up a shared pool itself
-    return _session(path, device, session_options(True, small))
+    """An inference session on the device; whatever ONNX Runtime raises passes through.
+
+    Raises:
+        BackendUnavailable: this is a forked child in which opening it may take for ever.
+    """
+    check_parent()
+    with Opening():
+        if shared_threads:
+            share_thread_pool()
+        try:
+            return _session(path, device, session_options(shared_threads, small))
+        except Exception as error:  # ONNX Runtime's exceptions share no public base class
+            if shared_threads or "use_per_session_threads" not in str(error):
+                raise
+        # the application has set up a shared pool itself
+        return _session(path, device, session_options(True, small))
 
 
 def _session(path: Path, device: OrtDevice, options: Any) -> Any:
-    return ort.InferenceSession(
+    session = ort.InferenceSession(
         str(path),
         options,
         providers=device.providers,
         enable_fallback=0,  # or it prints, and tries again with other providers
     )
+    return never_free_in_child(session)
 
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}

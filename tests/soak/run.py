@@ -21,9 +21,6 @@ from tests.soak.callers import THRESHOLDS, Tally, call, write_bundle
 CALLERS = 3
 PATIENCE_S = 60.0
 """How long anything may take to end before it counts as hanging."""
-OPENING = threading.Lock()
-"""ONNX Runtime holds a lock of its own while it opens a file. A child that was forked meanwhile
-would wait for it for ever when it opens engines, so nothing is opened while this process forks."""
 
 
 class Interruption(Exception):  # noqa: N818  # an application's own, and no error
@@ -56,9 +53,7 @@ class Growth:
         }
 
 
-def soak(
-    folder: Path, seconds: float, seed: int = 0, *, forks: bool = True
-) -> tuple[Tally, Growth]:
+def soak(folder: Path, seconds: float, seed: int = 0) -> tuple[Tally, Growth]:
     """Run for so many seconds, in the main thread; the tally tells of what went wrong."""
     logging.getLogger("dyninfer").setLevel(logging.CRITICAL)  # failures are meant, and counted
     bundle, tally, growth = write_bundle(folder / "soak.dyn"), Tally(), Growth()
@@ -86,8 +81,7 @@ def soak(
         growth.sample()
         for _ in range(20):
             _guarded(lambda: _interrupted_call(detector, rng, tally), tally, "interruptions")
-        if forks:
-            _guarded(lambda: _fork(detector, rng, tally), tally, "forks")
+        _guarded(lambda: _fork(detector, rng, tally), tally, "forks")
     stop.set()
     for thread in [*threads, threading.Thread(target=detector.close, name="close", daemon=True)]:
         if thread.ident is None:
@@ -122,9 +116,7 @@ def _watch(detector: dyninfer.Detector, rng: Random) -> None:
 
 
 def _open_and_close(bundle: Path, rng: Random, tally: Tally) -> None:
-    with OPENING:
-        detector = dyninfer.load(bundle, on_failure="degrade")
-    with detector:
+    with dyninfer.load(bundle, on_failure="degrade") as detector:
         call(detector, rng, tally)
     time.sleep(0.02)
 
@@ -153,8 +145,7 @@ def _fork(detector: dyninfer.Detector, rng: Random, tally: Tally) -> None:
     child = multiprocessing.get_context("fork").Process(
         target=_in_child, args=(detector, rng.random())
     )
-    with OPENING:
-        child.start()
+    child.start()
     child.join(PATIENCE_S)
     tally.forks += 1
     if child.exitcode != 0:

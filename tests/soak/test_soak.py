@@ -14,11 +14,12 @@ from tests.soak.run import Growth, soak
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # interruptions
 def test_seconds_of_everything_at_once_lose_nothing_and_mistake_nothing(tmp_path) -> None:
     """How much is done in the time does not matter, what comes of it does."""
-    tally, growth = soak(tmp_path, seconds=5, forks=False)  # test_forks.py has them
+    tally, growth = soak(tmp_path, seconds=5)
     assert not tally.lost
     assert not tally.wrong
     assert tally.calls
     assert tally.interrupted
+    assert tally.forks
     assert len(growth.samples) > 1
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import sys
 import threading
 from dataclasses import dataclass, replace
@@ -491,6 +493,30 @@ def test_a_controller_is_a_policy_that_observes() -> None:
         made.check([support.at_exit(index, 0, 3) for index in range(2)], None)
     with support.refuses(PolicyError, "Controller", "one way"):
         made.check([], None)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_does_not_wait_for_a_thread_that_it_does_not_have() -> None:
+    made, asked, answered = controller(), threading.Event(), threading.Event()
+
+    class Slow:
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            asked.set()
+            answered.wait()
+            return np.zeros(1, np.float32)
+
+    slow = (Slow(), support.at_exit(0, 0))
+    other = threading.Thread(target=made.decide, args=slow, daemon=True)
+    other.start()
+    asked.wait()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(5)  # ends a child that waits
+        made.decide(np.zeros(1, np.float32), support.at_exit(0, 0))
+        os._exit(0)
+    assert os.waitpid(pid, 0) == (pid, 0)
+    answered.set()
+    other.join()
 
 
 def test_equal_controllers_decide_equally_and_go_on_where_they_were_saved() -> None:

@@ -374,6 +374,19 @@ def test_without_leave_to_degrade_a_failure_is_raised(stage, late) -> None:
         execute(cascade(3), runner, 3, Threshold(0.5))
 
 
+@pytest.mark.parametrize(("policy", "way"), [(AlwaysEasy(), 0), (AlwaysHard(), 1)])
+def test_a_signal_that_nobody_reads_takes_no_answer_with_it(policy, way) -> None:
+    runner = Failing(numbered([[0.2], [0.8]]), frozenset({"router_0"}), late=True)
+    with pytest.raises(EngineRunError, match="on the way"):
+        execute(cascade(2), runner, 2, policy)
+    assert found(cascade(2), runner, policy, degrade=True) == [
+        (way, 1000 * way + n) for n in (0, 1)
+    ]
+    result = execute(cascade(2), runner, 2, policy, degrade=True)
+    assert [list(failure.rows) for failure in result.failures] == [[0, 1]]
+    assert np.isnan(result.easiness).all()
+
+
 def test_a_branch_that_fails_has_no_exit_to_go_back_to() -> None:
     runner = Failing(numbered([[5, 0, 0], [0, 5, 0]]), frozenset({"body_1"}), False)
     with pytest.raises(EngineRunError, match="body_1"):

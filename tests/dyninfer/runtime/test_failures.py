@@ -12,8 +12,9 @@ import pytest
 from onnx import helper
 
 import dyninfer
-from dyninfer.bundle.manifest import CascadeRoute, Exit
+from dyninfer.bundle.manifest import CascadeRoute, Exit, StaticRoute
 from dyninfer.results.tasks import TASKS
+from dyninfer.runtime.failures import FailureCounts
 from tests import support
 
 EASY, HARD = (0.9, 0.0), (0.1, 0.0)
@@ -171,6 +172,31 @@ def test_a_stage_that_hangs_is_stopped_at_the_deadline(tmp_path) -> None:
         assert [output.degraded for output in raw] == [False, True, False, True]
         assert detector.failure_counts.deadlines == 4
         assert len(detector(MIXED[0], deadline_ms=5000)) == 1
+
+
+@pytest.mark.parametrize("on_failure", ["raise", "degrade"])
+def test_a_failure_that_is_raised_is_counted(tmp_path, on_failure, caplog) -> None:
+    """Of every image that has no answer for it: a metric would not show an outage otherwise."""
+    alone, endless = (
+        dyninfer.load(
+            support.write_tiny_bundle(
+                tmp_path / f"{name}.dyn", {"body": body}, StaticRoute(body="body"), {"images": 8}
+            ),
+            on_failure=on_failure,
+        )
+        for name, body in (("failing", failing_body()), ("endless", endless_body()))
+    )
+    with alone, endless, caplog.at_level(logging.WARNING, "dyninfer"):
+        for _ in range(2):
+            with support.refuses(dyninfer.EngineRunError, "'body'"):
+                alone(MIXED)
+        with support.refuses(dyninfer.EngineRunError, "'body'"):
+            alone.infer(alone.prepare(MIXED[:3]))
+        with support.refuses(dyninfer.DeadlineError, "50 ms"):
+            endless(MIXED[:2], deadline_ms=50)
+        assert alone.failure_counts == FailureCounts(failed_stages=11)
+        assert endless.failure_counts == FailureCounts(deadlines=2)
+    assert len(caplog.records) == 2
 
 
 def test_after_the_deadline_no_later_exit_is_begun(two_exits) -> None:

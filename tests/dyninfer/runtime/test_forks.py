@@ -154,6 +154,87 @@ def test_workers_of_a_preloading_server_and_a_daemon_work(tmp_path) -> None:
     assert run(tmp_path, script).split() == ["True", "0", "0", "0"]
 
 
+SLOW_TO_OPEN = """
+from dyninfer.engines.ort import runtime
+lock, begun, real = threading.Lock(), threading.Event(), runtime.ort.InferenceSession
+def slowly(*given, **named):
+    with lock:  # as C++ guards what it sets up once
+        begun.set()
+        time.sleep(0.3)
+        return real(*given, **named)
+runtime.ort.InferenceSession = slowly
+opener = threading.Thread(target=dyninfer.load, args=[sys.argv[1]])
+opener.start()
+begun.wait()
+"""
+
+
+@pytest.mark.parametrize("work", [CHECK, "dyninfer.load(sys.argv[1])"])
+def test_a_fork_waits_for_what_another_thread_opens(tmp_path, work) -> None:
+    """Or the child would wait for ever for a lock whose owner it does not have."""
+    script = f"""
+    def work():
+        {work}
+    print(in_child(work), in_child(work))
+    opener.join()
+    """
+    assert run(tmp_path, SLOW_TO_OPEN + textwrap.dedent(script)).split() == ["0", "0"]
+
+
+def test_a_thread_may_fork_while_it_opens_itself(tmp_path) -> None:
+    """A signal's handler does, say."""
+    script = f"""
+    from dyninfer.engines.ort import runtime
+    real, ends = runtime.ort.InferenceSession, []
+    def work():
+        {CHECK}
+    def forking(*given, **named):
+        runtime.ort.InferenceSession = real
+        ends.append(in_child(work))
+        return real(*given, **named)
+    runtime.ort.InferenceSession = forking
+    with dyninfer.load(sys.argv[1]) as other:
+        print(*ends, answers(other) == expected)
+    """
+    assert run(tmp_path, script).split() == ["0", "True"]
+
+
+def test_a_fork_that_cannot_wait_any_longer_leaves_a_child_that_says_so(tmp_path) -> None:
+    script = """
+    from dyninfer import forks
+    forks.PATIENCE_S = 0.05
+    def work():
+        try:
+            answers(detector)
+        except dyninfer.BackendUnavailable as error:
+            assert "fork before, or when all bundles are open" in str(error), error
+            return
+        sys.exit(7)
+    print(in_child(work), answers(detector) == expected)
+    opener.join()
+    print(in_child(lambda: answers(detector)))
+    """
+    assert run(tmp_path, SLOW_TO_OPEN + textwrap.dedent(script)).split() == ["0", "True", "0"]
+
+
+def test_what_the_garbage_collector_finds_in_a_child_is_not_freed_there(tmp_path) -> None:
+    """An error's traceback holds what belongs to a session that was closed long ago."""
+    script = """
+    import gc, pathlib
+    from tests.soak import callers
+    gc.disable()
+    failing = dyninfer.load(callers.write_bundle(pathlib.Path(sys.argv[2]).parent / "soak.dyn"))
+    trouble = {"images": np.full((1, 3, 8, 8), callers.FAILING, np.float32)}
+    try:
+        failing.infer(trouble, policy=dyninfer.AlwaysHard())
+    except dyninfer.EngineRunError as error:
+        error.kept = error
+    failing.close()
+    print(in_child(gc.collect))
+    """
+    assert run(tmp_path, script).split() == ["0"]
+
+
 @pytest.mark.slow
 def test_a_hundred_forks_lose_nothing(tmp_path) -> None:
     script = f"""
