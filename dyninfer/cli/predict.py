@@ -22,8 +22,9 @@ from dyninfer.cli.options import (
     SpeedOption,
     with_option_groups,
 )
-from dyninfer.cli.predictions import JSON_LINES, ResultWriter, free_folder, summary_table
+from dyninfer.cli.predictions import ResultWriter, free_folder, summary_table
 from dyninfer.errors import InputError
+from dyninfer.images.folders import RESULTS_FILE
 from dyninfer.images.pictures import MAX_PIXELS, read_image
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.results.tasks import Options
@@ -112,9 +113,16 @@ def predict(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Folder for the results; a new one, predictions-N, if absent."
+            "--output",
+            "-o",
+            help="Folder for the results. If not given: predictions, or the next free one of "
+            "predictions-2, predictions-3, ...",
         ),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace the results of an earlier run in that folder."),
+    ] = False,
     *,
     route: RouteOptions,
     found: DetectionOptions,
@@ -133,13 +141,13 @@ def predict(
     Example: **dyninfer predict dy-yolov7.dyn photos/ "more/*.jpg" --speed 30%**
     """
     policy = route.policy()
+    folder = free_folder(output, overwrite=overwrite)
     paths = expand_sources(sources)
     with load(bundle, **asdict(engine), max_batch=batch, max_pixels=max_pixels) as detector:
         if policy is not None:
             detector.policy = policy
         options = found.options(detector.manifest)
         names = detector.manifest.way_names
-        folder = free_folder(output)
         with ResultWriter(folder, paths, names, draw=images, echo=json_output) as writer:
             _run(detector, paths, batch, options, writer)
         _finish(detector, writer, json_output)
@@ -176,7 +184,7 @@ def _finish(detector: Detector, writer: ResultWriter, json_output: bool) -> None
                 f"{sum(map(len, writer.results))} {detector.manifest.task.kind.units} in "
                 f"{len(writer.results)} pictures; results in ",
                 (str(writer.folder), "bold"),
-                f" ({JSON_LINES})",
+                f" ({RESULTS_FILE})",
             )
         )
     if len(writer.failures) == 1:

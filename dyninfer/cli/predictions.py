@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,13 @@ from dyninfer.benchmarks.report.table import Table, column, make_table
 from dyninfer.cli.common import print_document, warn
 from dyninfer.errors import InputError
 from dyninfer.images.drawing import annotate
+from dyninfer.images.folders import RESULTS_FILE, RESULTS_FOLDER
 from dyninfer.results.answers import Answer
 from dyninfer.routing.goals import describe_setting
 from dyninfer.runtime.detector import Detector
 from dyninfer.spans import AFTER_STAGES, BEFORE_STAGES
 from dyninfer.types import ImageArray
 
-JSON_LINES = "predictions.jsonl"
-ANNOTATED = "annotated"
 MAX_JPEG_SIDE = 65_500  # pixels; what libjpeg writes
 
 
@@ -51,7 +50,7 @@ class ResultWriter:
         self._file: FileIO | None = None
         self._sources = sources
         # compared without case, as some file systems do
-        self._taken = {str(path.resolve()).casefold() for path in sources}
+        self._taken = {_key(path) for path in sources}
 
     @property
     def seen(self) -> int:
@@ -64,22 +63,36 @@ class ResultWriter:
         record: dict[str, Any] = {"image": str(path), "width": width, "height": height}
         record |= result.to_dict()
         try:
+            self._start()
             if self._draw:
                 record["annotated"] = self._write_picture(path, picture, result)
             line = json.dumps(record)
             self._append(line + "\n")
         except OSError as error:
+            if self._file is not None and not self.results:
+                self._file.close()
+                (self.folder / RESULTS_FILE).unlink(missing_ok=True)
             reason = f"results cannot be written to {self.folder}: {error.strerror}"
             raise InputError(f"{reason}; {self._so_far(path)}") from None
         if self._echo:
             print_document(line)
         self.results.append(result)
 
+    def _start(self) -> None:
+        """Make the file, by which the folder is known as one of results, before any picture."""
+        if self._file is not None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / RESULTS_FILE
+        if path.exists():
+            for former in former_pictures(self.folder):
+                if _key(former) not in self._taken:  # or it is one that is read now
+                    former.unlink(missing_ok=True)
+        self._file = path.open("wb", buffering=0)
+
     def _append(self, line: str) -> None:
         """Write one line whole, or not at all; nothing waits in a buffer to fail later."""
-        if self._file is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._file = (self.folder / JSON_LINES).open("wb", buffering=0)
+        assert self._file is not None  # _start has made it
         start, left = self._file.tell(), line.encode()
         try:
             while left:
@@ -94,8 +107,8 @@ class ResultWriter:
         if not done:
             return "no result was written"
         return (
-            f"{JSON_LINES} there holds those of {done} of {len(self._sources)} pictures, the first "
-            f"missing is {path}"
+            f"{RESULTS_FILE} there holds those of {done} of {len(self._sources)} pictures, "
+            f"the first missing is {path}"
         )
 
     def _write_picture(self, path: Path, picture: ImageArray, result: Answer) -> str | None:
@@ -120,10 +133,9 @@ class ResultWriter:
         number = 1
         while True:
             name = f"{stem}.jpg" if number == 1 else f"{stem}-{number}.jpg"
-            target = self.folder / ANNOTATED / name
-            key = str(target.resolve()).casefold()
-            if key not in self._taken:
-                self._taken.add(key)
+            target = self.folder / RESULTS_FOLDER / name
+            if _key(target) not in self._taken and not target.exists():
+                self._taken.add(_key(target))
                 return target
             number += 1
 
@@ -135,15 +147,42 @@ class ResultWriter:
             self._file.close()
 
 
-def free_folder(given: Path | None) -> Path:
-    """The folder asked for, or the first of predictions, predictions-2, ... that is free."""
+def free_folder(given: Path | None, *, overwrite: bool) -> Path:
+    """The folder asked for, or the first of predictions, predictions-2, ... that is free.
+
+    Raises:
+        InputError: the folder asked for holds results, and they may not be overwritten.
+    """
     if given is not None:
+        if (given / RESULTS_FILE).exists() and not overwrite:
+            raise InputError(
+                f"{given} holds the results of an earlier run; choose another folder, or replace "
+                "them with --overwrite"
+            )
+        if given.exists() and not given.is_dir():
+            raise InputError(f"{given} is a file, expected a folder for the results")
         return given
     folder, number = Path("predictions"), 1
     while folder.exists():
         number += 1
         folder = Path(f"predictions-{number}")
     return folder
+
+
+def former_pictures(folder: Path) -> Iterator[Path]:
+    """Annotated copies that the results in a folder name, and none outside of it."""
+    with (folder / RESULTS_FILE).open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                name = json.loads(line)["annotated"]
+                if Path(name).parent == Path(RESULTS_FOLDER):
+                    yield folder / name
+            except (ValueError, TypeError, KeyError, RecursionError):
+                continue  # somebody else's line, or half of one
+
+
+def _key(path: Path) -> str:
+    return str(path.resolve()).casefold()
 
 
 def summary_table(detector: Detector, results: Sequence[Answer]) -> Table:

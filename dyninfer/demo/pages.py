@@ -17,7 +17,8 @@ from dyninfer.errors import InputError, MissingExtra
 from dyninfer.evaluation.routed_curve import CurveResult, CurveRow
 from dyninfer.evaluation.runs import CurvePoint
 from dyninfer.images.drawing import EASY_BGR, HARD_BGR, annotate
-from dyninfer.images.pictures import find_images, read_image
+from dyninfer.images.folders import find_images
+from dyninfer.images.pictures import read_image
 from dyninfer.images.spec import ImageSpec, Placement
 from dyninfer.results.answers import Answer, Detections
 from dyninfer.routing.goals import Goal

@@ -22,7 +22,7 @@ from dyninfer.evaluation.coco_labels import (
 )
 from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through
-from dyninfer.images.pictures import SUFFIXES
+from dyninfer.images.folders import SUFFIXES
 from dyninfer.results.class_lists import match_names
 
 Labelled = list[tuple[Path, int]]

@@ -1,8 +1,8 @@
 """How many pixels a picture's file announces, read before anything is decoded.
 
 OpenCV has no such reader, and reads its own limit from the environment when it is imported. Known
-are the formats of :data:`dyninfer.images.pictures.SUFFIXES` and GIF, by their first bytes as OpenCV
-knows them. Sources: the formats' specifications.
+are the formats of :data:`dyninfer.images.folders.SUFFIXES`, by their first bytes as OpenCV knows
+them. Sources: the formats' specifications.
 """
 
 from __future__ import annotations

@@ -21,10 +21,6 @@ from dyninfer.types import ImageArray
 
 PathOrImage = Path | ImageArray
 """A picture of the project's own: its file, or (h, w, 3) uint8 BGR."""
-SUFFIXES = frozenset(
-    {".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".webp", ".pbm", ".pgm", ".ppm"}
-    | {".tif", ".tiff"}
-)
 MAX_PIXELS = 100_000_000
 """Of a picture, unless the caller says otherwise: 300 MB once decoded."""
 _LARGEST_PIXEL = 16  # bytes in a file: four channels of 32 bits
@@ -186,12 +182,3 @@ def check_image(image: npt.NDArray[Any]) -> ImageArray:
         return image
     code = cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR
     return cv2.cvtColor(np.ascontiguousarray(image), code).astype(np.uint8, copy=False)
-
-
-def find_images(folder: Path) -> list[Path]:
-    """All pictures below ``folder``, by their suffix, sorted; hidden files are left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )

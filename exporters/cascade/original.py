@@ -24,7 +24,8 @@ from dyninfer.exporters.cascade.options import (
 )
 from dyninfer.exporters.graphs import open_model
 from dyninfer.foreign_errors import reason_of
-from dyninfer.images.pictures import find_images, read_image
+from dyninfer.images.folders import find_images
+from dyninfer.images.pictures import read_image
 from dyninfer.types import AnyArray, Float32Array, Float64Array, ImageArray
 
 Outputs = dict[str, AnyArray]

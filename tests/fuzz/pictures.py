@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 import dyninfer
-from dyninfer.images.pictures import SUFFIXES, read_image
+from dyninfer.images.folders import SUFFIXES
+from dyninfer.images.pictures import read_image
 from tests import support
 from tests.fuzz.mutation import mutate_bytes
 from tests.fuzz.target import UnexpectedError

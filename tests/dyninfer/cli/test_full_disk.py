@@ -41,7 +41,7 @@ def test_lines_are_whole_and_the_first_missing_picture_is_named(
     assert run(capsys, *arguments)[0] == 0
     lines = (out / "predictions.jsonl").read_bytes().splitlines(keepends=True)
     limit_of_files(sum(map(len, lines[:3])) + len(lines[3]) // 2)
-    status, _, err = run(capsys, *arguments)
+    status, _, err = run(capsys, *arguments, "--overwrite")
     assert status == 1
     assert err.count("\n") == 1
     assert "of 3 of 6 pictures" in err

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from tests import support
 from tests.dyninfer.cli.run import run, write_picture
 
 
@@ -202,3 +203,87 @@ def test_without_output_earlier_results_are_kept(
         assert run(capsys, "predict", str(small_bundle), str(pictures / "a.png"))[0] == 0
     assert lines_of(tmp_path / "predictions")
     assert lines_of(tmp_path / "predictions-2")
+
+
+def test_its_own_pictures_are_never_read_again(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    small_bundle: Path,
+    pictures: Path,
+) -> None:
+    monkeypatch.chdir(pictures)
+    for _ in range(2):
+        assert run(capsys, "predict", str(small_bundle), ".")[0] == 0
+    assert run(capsys, "predict", str(small_bundle), "**/*.jpg")[0] == 0
+    assert run(capsys, "predict", str(small_bundle), ".", "-o", "deeper")[0] == 0
+    assert run(capsys, "predict", str(small_bundle), ".", "-o", "deeper", "--overwrite")[0] == 0
+    counts = [len(lines_of(pictures / f"predictions{n}")) for n in ("", "-2", "-3")]
+    assert counts == [3, 3, 1]
+    assert len(lines_of(pictures / "deeper")) == 3
+    assert len(list((pictures / "deeper" / "annotated").iterdir())) == 3
+
+
+def test_results_of_an_earlier_run_are_replaced_whole_and_only_when_told(
+    capsys: pytest.CaptureFixture[str], small_bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    command = ["predict", str(small_bundle)]
+    assert run(capsys, *command, str(pictures), "-o", str(target))[0] == 0
+    (target / "annotated" / "mine.jpg").write_bytes(b"mine")
+    before = support.files_below(target)
+    status, _, err = run(capsys, *command, str(pictures / "b.jpg"), "-o", str(target))
+    assert status == 1
+    assert "holds the results of an earlier run" in err
+    assert "--overwrite" in err
+    assert support.files_below(target) == before
+    again = [*command, str(pictures / "b.jpg"), "-o", str(target), "--overwrite"]
+    assert run(capsys, *again)[0] == 0
+    assert [Path(str(record["image"])).name for record in lines_of(target)] == ["b.jpg"]
+    assert {path.name for path in (target / "annotated").iterdir()} == {"b.jpg", "mine.jpg"}
+
+
+def test_overwriting_removes_no_picture_that_is_read_and_nothing_outside(
+    capsys: pytest.CaptureFixture[str], small_bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    command = ["predict", str(small_bundle), "-o", str(target), "--overwrite"]
+    assert run(capsys, *command, str(pictures / "a.png"))[0] == 0
+    with (target / "predictions.jsonl").open("a") as lines:
+        lines.write('{"annotated": "../pictures/a.png"}\n{"annotated": "annotated/../x"}\nhalf')
+    assert run(capsys, *command, str(target / "annotated"))[0] == 0
+    assert (pictures / "a.png").exists()
+    assert {path.name for path in (target / "annotated").iterdir()} == {"a.jpg", "a-2.jpg"}
+
+
+def test_what_a_folder_holds_and_is_not_read_is_told(
+    capsys: pytest.CaptureFixture[str], small_bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "phone.HEIC").write_bytes(b"x")
+    (pictures / "deeper" / "x.avif").write_bytes(b"x")
+    command = ["predict", str(small_bundle), "-o", str(tmp_path / "out")]
+    status, _, err = run(capsys, *command, str(pictures))
+    assert status == 0
+    assert "1 .avif, 1 .heic left out" in err
+    command[-1] = str(tmp_path / "other")
+    (tmp_path / "phones").mkdir()
+    (tmp_path / "phones" / "1.heic").write_bytes(b"x")
+    status, _, err = run(capsys, *command, str(tmp_path / "phones"))
+    assert status == 1
+    assert "holds no pictures" in err
+    assert "1 .heic left out" in err
+    status, _, err = run(capsys, *command, "")
+    assert (status, "empty path" in err) == (1, True)
+
+
+def test_folders_with_brackets_and_files_without_a_suffix_are_read(
+    capsys: pytest.CaptureFixture[str], small_bundle: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos [1]"
+    folder.mkdir()
+    write_picture(folder / "a.png", 20, 20)
+    (folder / "a.png").rename(folder / "0")
+    write_picture(folder / "b.png", 20, 20)
+    for source, count in ((f"{folder}/*", 1), (str(folder / "0"), 1), (str(folder), 1)):
+        target = tmp_path / f"out {len(list(tmp_path.iterdir()))}"
+        assert run(capsys, "predict", str(small_bundle), source, "-o", str(target))[0] == 0
+        assert len(lines_of(target)) == count

@@ -16,8 +16,9 @@ import pytest
 
 import dyninfer
 from dyninfer import InputError
+from dyninfer.images.folders import SUFFIXES, find_images
 from dyninfer.images.headers import picture_size
-from dyninfer.images.pictures import SUFFIXES, find_images, read_image
+from dyninfer.images.pictures import read_image
 from tests import support
 from tests.dyninfer.cli.run import run
 

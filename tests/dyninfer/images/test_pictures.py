@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dyninfer import InputError
-from dyninfer.images.pictures import check_image, find_images, read_image
+from dyninfer.images.pictures import check_image, read_image
 from tests import support
 
 
@@ -134,16 +134,3 @@ def test_colour_arrays_pass_as_they_are_and_grey_and_alpha_are_converted() -> No
 def test_other_arrays_are_refused_with_a_hint(array, parts) -> None:
     with support.refuses(InputError, *parts):
         check_image(array)
-
-
-def test_pictures_of_a_folder_are_found_sorted(tmp_path) -> None:
-    assert find_images(tmp_path) == []
-    (tmp_path / "deep").mkdir()
-    for name in ("b.JPG", "a.png", "deep/c.webp", ".hidden.png", "notes.txt"):
-        (tmp_path / name).write_bytes(b"x")
-    (tmp_path / "folder.png").mkdir()
-    assert [str(p.relative_to(tmp_path)) for p in find_images(tmp_path)] == [
-        "a.png",
-        "b.JPG",
-        "deep/c.webp",
-    ]

@@ -19,7 +19,8 @@ from dyninfer.exporters.router import FeatureKind
 from dyninfer.exporters.router.fit import FitOptions, RouterFit, fit_routers, refuse_useless
 from dyninfer.exporters.router.learning import ExitData
 from dyninfer.exporters.router.write import write_routed
-from dyninfer.images.pictures import find_images, read_image
+from dyninfer.images.folders import find_images
+from dyninfer.images.pictures import read_image
 from tests import support
 from tests.exporters.router import cascades
 

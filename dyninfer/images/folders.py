@@ -1,0 +1,114 @@
+"""Which files below a folder, or of a pattern, are pictures."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter, deque
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from dyninfer.errors import InputError
+
+SUFFIXES = frozenset(
+    {".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jfif", ".jp2", ".png", ".webp", ".gif"}
+    | {".pbm", ".pgm", ".ppm", ".tif", ".tiff"}
+)
+"""Of what is taken for a picture in folders and of patterns; of GIF the first frame is read."""
+NOT_READ = frozenset(
+    {".avif", ".heic", ".heif", ".jxl", ".psd", ".svg", ".ico", ".tga", ".exr", ".hdr", ".dng"}
+    | {".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf"}
+)
+"""Of pictures in formats that are not read."""
+RESULTS_FILE = "predictions.jsonl"
+RESULTS_FOLDER = "annotated"
+"""What ``dyninfer predict`` writes into its folder, so that it is no picture of anyone's."""
+
+
+def find_images(folder: Path) -> list[Path]:
+    """All pictures below ``folder``, by their suffix, sorted.
+
+    Linked folders are searched, each once however it is reached. Hidden files and folders are left
+    out, and annotated copies of ``dyninfer predict``.
+
+    Raises:
+        InputError: a folder cannot be read.
+    """
+    return search_folder(folder)[0]
+
+
+def search_folder(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """As :func:`find_images`, with the suffixes of pictures of other formats that lie there."""
+    files = list(_files_below(folder))
+    others = Counter(s for path in files if (s := path.suffix.lower()) in NOT_READ)
+    return sorted(filter(_is_picture, files)), others
+
+
+def match_images(pattern: str) -> list[Path]:
+    """All pictures of a pattern such as ``photos/**/*.jpg``, and those below folders of it.
+
+    What exists as it is written wins: a folder ``photos [1]`` is that folder, not a pattern.
+    """
+    known, parts = Path(), Path(pattern).parts
+    while parts and (known / parts[0]).exists():
+        known, parts = known / parts[0], parts[1:]
+    literal = tuple(part.replace("[", "[[]") for part in parts)
+    return _match(known, literal) or _match(known, parts)
+
+
+def _match(known: Path, parts: tuple[str, ...]) -> list[Path]:
+    if "**" in parts:  # glob.glob would follow linked folders round and round
+        below = find_images(known)
+        return [path for path in below if _fits(path.relative_to(known).parts, parts)]
+    whole = os.path.join(glob.escape(str(known)), *parts)  # noqa: PTH118  # a Path would drop "./"
+    found: dict[Path, None] = {}
+    for match in map(Path, sorted(glob.glob(whole))):  # noqa: PTH207  # Path.glob takes no absolute pattern
+        pictures = find_images(match) if match.is_dir() else [match] * _is_picture(match)
+        found |= dict.fromkeys(
+            p for p in pictures if p.parent == known or not _is_results(p.parent)
+        )
+    return list(found)
+
+
+def _fits(names: tuple[str, ...], parts: tuple[str, ...]) -> bool:
+    """Whether a pattern is that of a file, or of a folder above it."""
+    if not parts:
+        return True
+    if parts[0] == "**":
+        return any(_fits(names[start:], parts[1:]) for start in range(len(names)))
+    return bool(names) and fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files that are not hidden; folders themselves come before links to them."""
+    waiting, seen = deque([folder]), set[tuple[int, int]]()
+    while waiting:
+        here = waiting.popleft()
+        try:
+            found = here.stat()
+            if (found.st_dev, found.st_ino) in seen:
+                continue
+            seen.add((found.st_dev, found.st_ino))
+            with os.scandir(here) as entries:
+                named = sorted(entries, key=lambda entry: entry.name)
+            for entry in named:
+                path = here / entry.name
+                if entry.name.startswith(".") or (here != folder and _is_results(here)):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.appendleft(path)
+                elif path.is_dir():  # unlike the entry's own, it survives a link to itself
+                    waiting.append(path)
+                else:
+                    yield path
+        except OSError as error:
+            raise InputError(f"the folder {here} cannot be read: {error.strerror}") from None
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _is_results(folder: Path) -> bool:
+    return folder.name == RESULTS_FOLDER and (folder.parent / RESULTS_FILE).is_file()
