@@ -34,7 +34,8 @@ class PictureOptions:
         _what("--images", "-i", help="Pictures or folders; made-up ones if absent."),
     ] = None
     annotations: Annotated[
-        Path | None, _what("--annotations", "-a", help="COCO JSON; adds AP to the curve.")
+        Path | None,
+        _what("--annotations", "-a", help="COCO JSON, VOC or YOLO; adds AP to the curve."),
     ] = None
     kept: Annotated[
         int, _what("--pictures", min=1, help="Keep so many of --images, evenly spread.")

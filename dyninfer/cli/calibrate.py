@@ -95,7 +95,11 @@ def calibrate(
     ],
     annotations: Annotated[
         Path | None,
-        typer.Option("--annotations", "-a", help="What is in them; adds scores to the table."),
+        typer.Option(
+            "--annotations",
+            "-a",
+            help="What is in them, as for **dyninfer eval**; adds scores to the table.",
+        ),
     ] = None,
     *,
     certificate: CertificateOptions,

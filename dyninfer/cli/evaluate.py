@@ -59,7 +59,8 @@ class EvalRequest:
         typer.Option(
             "--annotations",
             "-a",
-            help="What is in them, as COCO JSON. Of a classifier also a CSV of file name,class; "
+            help="What is in them: COCO JSON, a folder of VOC's XML or YOLO's txt files, or a YOLO "
+            "data set's YAML. Of a classifier COCO JSON, or a CSV of file name,class; "
             "it may be left out where every picture lies in a folder named after its class.",
         ),
     ] = None

@@ -56,7 +56,8 @@ class FitRequest:
         typer.Option(
             "--annotations",
             "-a",
-            help="What is in the pictures, in COCO's format; if absent, the last exit is believed.",
+            help="What is in the pictures, in COCO's, VOC's or YOLO's format; if absent, the last "
+            "exit is believed.",
         ),
     ] = None
     features: Annotated[

@@ -55,7 +55,7 @@ def read_classes(
     images, given, warnings = match_images(path, labels, pictures)
     names = {category.id: category.name for category in labels.categories}
     files = {image.id: image.file_name for _, image in images}
-    found: dict[int, str] = {}
+    found: dict[str, str] = {}
     for label in given:
         name = names[label.category_id]
         if found.setdefault(label.image_id, name) != name:

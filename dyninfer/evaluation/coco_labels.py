@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dyninfer.bundle.documents import first_problem, parse_json
 from dyninfer.errors import InputError
@@ -19,10 +19,21 @@ _SHOWN = 4
 _Length = Annotated[float, Field(ge=0)]
 
 
+def _as_text(value: Any) -> Any:
+    """A number as the text that others write for it, whole ones without their point."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    return str(int(value)) if float(value).is_integer() else value
+
+
+_Id = Annotated[str, BeforeValidator(_as_text)]
+"""Of a picture or category: a whole number or a text; 7 and "7" are the same."""
+
+
 class LabelledImage(BaseModel):
     """A picture that the labels list."""
 
-    id: int
+    id: _Id
     file_name: str
     width: int | None = None
     height: int | None = None
@@ -36,7 +47,7 @@ class LabelledImage(BaseModel):
 class Category(BaseModel):
     """What the labels call a class."""
 
-    id: int
+    id: _Id
     name: str
 
 
@@ -44,8 +55,8 @@ class ImageLabel(BaseModel):
     """A category of a picture."""
 
     model_config = ConfigDict(allow_inf_nan=False)
-    image_id: int
-    category_id: int
+    image_id: _Id
+    category_id: _Id
 
 
 class BoxLabel(ImageLabel):
@@ -99,16 +110,61 @@ def parse_coco(
             f"{path} is not in COCO's format: {first_problem(error)}; expected "
             f"images, categories and annotations with {expected}"
         ) from None
-    for what, ids in (
-        ("image", [image.id for image in labels.images]),
-        ("category", [category.id for category in labels.categories]),
-    ):
-        number, count = Counter(ids).most_common(1)[0]
-        if count > 1:
-            raise InputError(
-                f"{path} has the {what} id {number} {count} times; give each {what} its own"
-            )
+    labels.images = _each_once(path, "image", labels.images)
+    labels.categories = _each_once(path, "category", labels.categories)
     return labels
+
+
+EntryT = TypeVar("EntryT", LabelledImage, Category)
+
+
+def _each_once(path: Path, what: str, entries: Sequence[EntryT]) -> list[EntryT]:
+    """The entries without repetitions; InputError where one id stands for two."""
+    by_id: dict[str, EntryT] = {}
+    for entry in entries:
+        known = by_id.setdefault(entry.id, entry)
+        if known != entry:
+            count = sum(other.id == entry.id for other in entries)
+            raise InputError(
+                f"{path} has the {what} id {entry.id} {count} times; give each {what} its own"
+            )
+    return list(by_id.values())
+
+
+def _merged(
+    path: Path, labels: CocoLabels[LabelT]
+) -> tuple[list[LabelledImage], list[LabelT], list[str]]:
+    """Images without those that are one file under several ids, and annotations of those kept.
+
+    Raises:
+        InputError: one file has two sizes.
+    """
+    by_file: dict[tuple[str, ...], LabelledImage] = {}
+    stands_for: dict[str, str] = {}
+    for image in labels.images:
+        known = by_file.setdefault(_parts(image), image)
+        stands_for[image.id] = known.id
+        if known.size and image.size and known.size != image.size:
+            raise InputError(
+                f"{path} lists {image.file_name} with the ids {known.id} and {image.id} and two "
+                f"sizes, {known.width}x{known.height} and {image.width}x{image.height}; "
+                "which is meant cannot be told: remove one"
+            )
+    again = [id_ for id_, kept in stands_for.items() if id_ != kept]
+    if not again:
+        return labels.images, labels.annotations, []
+    moved = (
+        a.model_copy(update={"image_id": stands_for.get(a.image_id, a.image_id)})
+        for a in labels.annotations
+    )
+    annotations = list({a.model_dump_json(): a for a in moved}.values())
+    lost = len(labels.annotations) - len(annotations)
+    line = f"{len(again)} pictures are listed again with another id; their objects are put together"
+    return (
+        list(by_file.values()),
+        annotations,
+        [f"{line} ({lost} that are equal once)" if lost else line],
+    )
 
 
 def match_images(
@@ -116,19 +172,19 @@ def match_images(
 ) -> tuple[list[tuple[Path, LabelledImage]], list[LabelT], list[str]]:
     """(picture, its entry) for every picture that is listed, their annotations, what is left out.
 
-    Pictures are matched by file name and, where that is not enough, by their folders.
+    Pictures are matched by file name (where that is not listed, without regard to case, or without
+    the suffix) and, where that is not enough, by their folders.
 
     Raises:
         InputError: the labels list none of the pictures, a picture may be several entries, two are
             the same, or an annotation is of a category that is not listed.
     """
-    by_name: dict[str, list[LabelledImage]] = {}
-    for image in labels.images:
-        by_name.setdefault(_parts(image)[-1], []).append(image)
-    found: dict[int, tuple[Path, LabelledImage]] = {}
+    images, annotations, merged = _merged(path, labels)
+    names = _Names(images)
+    found: dict[str, tuple[Path, LabelledImage]] = {}
     unknown = []
     for picture in pictures:
-        entry = _same_folders(path, picture, by_name.get(picture.name, []))
+        entry = _same_folders(path, picture, names.of(picture))
         if entry is None:
             unknown.append(picture.name)
         elif entry.id in found:
@@ -144,9 +200,10 @@ def match_images(
             f"{some([image.file_name for image in labels.images])}, the pictures are "
             f"{some(unknown)}; give the annotations of these pictures"
         )
-    given = [label for label in labels.annotations if label.image_id in found]
+    given = [label for label in annotations if label.image_id in found]
     _check_categories(path, labels, given)
-    return list(found.values()), given, _left_out(labels, len(found), unknown)
+    left_out = _left_out(images, annotations, len(found), unknown)
+    return list(found.values()), given, [*merged, *left_out]
 
 
 def _check_categories(path: Path, labels: CocoLabels[LabelT], given: Sequence[LabelT]) -> None:
@@ -158,33 +215,63 @@ def _check_categories(path: Path, labels: CocoLabels[LabelT], given: Sequence[La
         )
 
 
-def _left_out(labels: CocoLabels[LabelT], found: int, unknown: Sequence[str]) -> list[str]:
+def _left_out(
+    images: Sequence[LabelledImage],
+    annotations: Sequence[ImageLabel],
+    found: int,
+    unknown: Sequence[str],
+) -> list[str]:
     lines = []
-    listed = {image.id for image in labels.images}
-    if astray := sum(a.image_id not in listed for a in labels.annotations):
+    listed = {image.id for image in images}
+    if astray := sum(a.image_id not in listed for a in annotations):
         lines.append(f"{astray} objects are of pictures that the annotations do not list")
     if unknown:
         lines.append(f"{len(unknown)} pictures without annotations are left out: {some(unknown)}")
-    if missing := len(labels.images) - found:
-        lines.append(f"{missing} of {len(labels.images)} annotated pictures were not given")
+    if missing := len(images) - found:
+        lines.append(f"{missing} of {len(images)} annotated pictures were not given")
     return lines
 
 
 def _parts(image: LabelledImage) -> tuple[str, ...]:
-    return PurePosixPath(image.file_name.replace("\\", "/")).parts or ("",)
+    name = unicodedata.normalize("NFC", image.file_name)
+    return PurePosixPath(name.replace("\\", "/")).parts or ("",)
+
+
+class _Names:
+    """Images by their file names as they are, without regard to case, and without a suffix."""
+
+    def __init__(self, images: Sequence[LabelledImage]) -> None:
+        self._exact: dict[str, list[LabelledImage]] = {}
+        self._loose: dict[str, list[LabelledImage]] = {}
+        for image in images:
+            name = _parts(image)[-1]
+            self._exact.setdefault(name, []).append(image)
+            self._loose.setdefault(name.casefold(), []).append(image)
+
+    def of(self, picture: Path) -> list[LabelledImage]:
+        """The images that a picture may be, by the strictest form that any has."""
+        name = unicodedata.normalize("NFC", picture.name)
+        stem = PurePosixPath(name).stem  # "1.jpg" is no "1.png", but it may be listed as "1"
+        loose = self._loose.get(name.casefold()) or self._loose.get(stem.casefold())
+        return self._exact.get(name) or loose or []
 
 
 def _same_folders(
     path: Path, picture: Path, entries: Sequence[LabelledImage]
 ) -> LabelledImage | None:
-    """The entry whose path agrees with the picture's over most folders from the end."""
+    """The entry whose folders agree with the picture's over most of them from the end.
 
-    def agreement(entry: LabelledImage) -> int:
-        pairs = zip(reversed(picture.parts), reversed(_parts(entry)), strict=False)
-        equal = [a == b for a, b in pairs]
-        return equal.index(False) if False in equal else len(equal)
+    Of several, one that has no further folders, with which the picture's would disagree.
+    """
+    folders = [unicodedata.normalize("NFC", part) for part in picture.parts[-2::-1]]
 
-    most = max(map(agreement, entries), default=0)
+    def agreement(entry: LabelledImage) -> tuple[int, bool]:
+        theirs = _parts(entry)[-2::-1]
+        equal = [a == b for a, b in zip(folders, theirs, strict=False)]
+        count = equal.index(False) if False in equal else len(equal)
+        return count, count == len(theirs)
+
+    most = max(map(agreement, entries), default=(0, True))
     best = [entry for entry in entries if agreement(entry) == most]
     if len(best) > 1:
         raise InputError(

@@ -19,10 +19,9 @@ from dyninfer.evaluation.coco_labels import (
     CocoLabels,
     LabelledImage,
     match_images,
-    parse_coco,
-    read_json,
     some,
 )
+from dyninfer.evaluation.object_labels import read_objects
 from dyninfer.results.class_lists import match_names
 
 _SLACK = 2  # pixels by which rounding may carry a box beyond its picture
@@ -85,7 +84,8 @@ def load_samples(
 
     Args:
         pictures: files.
-        annotations: a JSON file in COCO's format, for a classifier also another that
+        annotations: a JSON file in COCO's format, for a detector also what
+            :func:`dyninfer.evaluation.object_labels.read_objects` reads, for a classifier what
             :func:`dyninfer.evaluation.class_labels.read_classes` reads; or None, where a
             classifier's pictures may lie in a folder for each class.
         class_names: of the bundle, by class id.
@@ -105,10 +105,9 @@ def load_samples(
 def _load_objects(
     pictures: Sequence[Path], annotations: Path, class_names: Sequence[str]
 ) -> Samples:
-    expected = "bbox as x, y, width, height"
-    labels = parse_coco(annotations, read_json(annotations), CocoLabels[BoxLabel], expected)
+    labels, digest, notes = read_objects(annotations, pictures, class_names)
     images, given, left_out = match_images(annotations, labels, pictures)
-    objects: dict[int, list[BoxLabel]] = {image.id: [] for _, image in images}
+    objects: dict[str, list[BoxLabel]] = {image.id: [] for _, image in images}
     class_ids, warnings = _match_categories(annotations, labels, given, class_names)
     for annotation in given:
         if annotation.category_id in class_ids:
@@ -116,8 +115,12 @@ def _load_objects(
     items = tuple(
         Sample(path, _truth(objects[image.id], class_ids), image.size) for path, image in images
     )
-    warnings += [*left_out, *_doubt_boxes(annotations, [(i, objects[i.id]) for _, i in images])]
-    return Samples(items, tuple(warnings), file_sha256(annotations))
+    warnings += [
+        *notes,
+        *left_out,
+        *_doubt_boxes(annotations, [(i, objects[i.id]) for _, i in images]),
+    ]
+    return Samples(items, tuple(warnings), digest)
 
 
 def _load_classes(
@@ -145,7 +148,7 @@ def _match_categories(
     labels: CocoLabels[BoxLabel],
     given: Sequence[BoxLabel],
     class_names: Sequence[str],
-) -> tuple[dict[int, int], list[str]]:
+) -> tuple[dict[str, int], list[str]]:
     """Category id -> class id, and what is left out of the objects in the pictures given."""
     matched = match_names([category.name for category in labels.categories], class_names)
     pairs = zip(labels.categories, matched, strict=True)
@@ -194,7 +197,7 @@ def _doubt_boxes(
     ]
 
 
-def _truth(objects: Sequence[BoxLabel], class_ids: Mapping[int, int]) -> Truth:
+def _truth(objects: Sequence[BoxLabel], class_ids: Mapping[str, int]) -> Truth:
     boxes = np.array([annotation.bbox for annotation in objects], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     areas = [o.bbox[2] * o.bbox[3] if o.area is None else o.area for o in objects]

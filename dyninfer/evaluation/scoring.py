@@ -88,7 +88,7 @@ def _check_objects(samples: Samples, _class_names: Sequence[str]) -> None:
     if samples.items and samples.truths is None:
         raise InputError(
             "average precision needs to know what is in the pictures; give --annotations, a "
-            "JSON file in COCO's format"
+            "JSON file in COCO's format, or a folder of VOC's or YOLO's labels"
         )
     if not any((~truth.crowds).any() for truth in samples.truths or []):
         raise InputError(

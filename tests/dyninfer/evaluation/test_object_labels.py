@@ -1,0 +1,300 @@
+"""Labels as other people's tools write them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dyninfer.errors import InputError
+from dyninfer.evaluation.dataset import Samples, load_samples
+from tests.support import refuses
+
+CLASSES = ("cat", "dog", "NO")
+WIDTH, HEIGHT = 60, 40
+
+
+def write_pictures(*paths: Path) -> list[Path]:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    return list(paths)
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def found(samples: Samples) -> dict[str, list[tuple[int, list[float]]]]:
+    """Of every picture by its name: class and box of each object."""
+    assert samples.truths is not None
+    return {
+        item.path.name: list(
+            zip(truth.class_ids.tolist(), truth.boxes_xyxy.round(3).tolist(), strict=True)
+        )
+        for item, truth in zip(samples.items, samples.truths, strict=True)
+    }
+
+
+def coco(tmp_path: Path, images: list[dict], annotations: list[dict], ids=(1, 2)) -> Path:
+    categories = [{"id": id_, "name": name} for id_, name in zip(ids, CLASSES, strict=False)]
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    return write(tmp_path / "labels.json", json.dumps(document))
+
+
+# COCO
+
+
+def test_ids_may_be_texts_or_numbers(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "a.png", tmp_path / "b.png")
+    images = [{"id": "7", "file_name": "a.png"}, {"id": "x-1", "file_name": "b.png"}]
+    annotations = [
+        {"image_id": 7, "category_id": "2", "bbox": [1, 2, 3, 4]},
+        {"image_id": 7.0, "category_id": 1, "bbox": [0, 0, 5, 5]},
+        {"image_id": "x-1", "category_id": 2, "bbox": [1, 1, 1, 1]},
+    ]
+    samples = load_samples(pictures, coco(tmp_path, images, annotations, ids=(1, "2")), CLASSES)
+    assert found(samples) == {
+        "a.png": [(1, [1, 2, 4, 6]), (0, [0, 0, 5, 5])],
+        "b.png": [(1, [1, 1, 2, 2])],
+    }
+
+
+def test_one_file_with_two_ids_has_the_objects_of_both(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    images = [{"id": n, "file_name": "a.png", "width": 60, "height": 40} for n in (1, 2)]
+    annotations = [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]},
+        {"id": 2, "image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4]},
+        {"id": 3, "image_id": 2, "category_id": 2, "bbox": [5, 5, 5, 5]},
+    ]
+    samples = load_samples(pictures, coco(tmp_path, images, annotations), CLASSES)
+    assert found(samples) == {"a.png": [(0, [1, 2, 4, 6]), (1, [5, 5, 10, 10])]}
+    (warning,) = samples.warnings
+    assert "1 pictures are listed again with another id" in warning
+    images[1] |= {"width": 40}
+    with refuses(InputError, "a.png", "ids 1 and 2", "60x40 and 40x40"):
+        load_samples(pictures, coco(tmp_path, images, annotations), CLASSES)
+
+
+def test_an_entry_that_is_written_twice_counts_once(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    images = [{"id": 1, "file_name": "a.png"}] * 2
+    labels = coco(tmp_path, images, [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}])
+    assert found(load_samples(pictures, labels, CLASSES)) == {"a.png": [(0, [1, 2, 4, 6])]}
+
+
+@pytest.mark.parametrize(
+    ("listed", "picture"),
+    [
+        ("val/a.png", "a.png"),
+        ("a.png", "val/a.png"),
+        ("C:\\sets\\val\\a.png", "val/a.png"),
+        ("A.PNG", "a.png"),
+        ("a", "a.png"),
+        ("val/A", "a.png"),
+        ("cafe\u0301.png", "caf\u00e9.png"),
+    ],
+)
+def test_names_with_and_without_folders_suffixes_and_case_are_the_same(
+    tmp_path: Path, listed: str, picture: str
+) -> None:
+    pictures = write_pictures(tmp_path / picture)
+    labels = coco(tmp_path, [{"id": 1, "file_name": listed}], [])
+    assert list(found(load_samples(pictures, labels, CLASSES)).values()) == [[]]
+
+
+def test_a_name_without_folders_comes_before_one_with_others(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "mine" / "a.png")
+    images = [{"id": 1, "file_name": "val/a.png"}, {"id": 2, "file_name": "a.png"}]
+    annotations = [{"image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4]}]
+    samples = load_samples(pictures, coco(tmp_path, images, annotations), CLASSES)
+    assert found(samples) == {"a.png": [(0, [1, 2, 4, 6])]}
+
+
+def test_names_that_differ_in_their_suffix_are_of_different_pictures(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "a.png", tmp_path / "a.bmp")
+    images = [{"id": 1, "file_name": "a.bmp"}, {"id": 2, "file_name": "a.png"}]
+    annotations = [{"image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4]}]
+    samples = load_samples(pictures, coco(tmp_path, images, annotations), CLASSES)
+    assert found(samples) == {"a.png": [(0, [1, 2, 4, 6])], "a.bmp": []}
+    with refuses(InputError, "lists none", "a.tif"):
+        load_samples(write_pictures(tmp_path / "a.tif"), tmp_path / "labels.json", CLASSES)
+
+
+def test_one_entry_without_a_suffix_is_not_given_to_two_pictures(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "a.png", tmp_path / "a.bmp")
+    with refuses(InputError, "a.png", "a.bmp", "are both a of"):
+        load_samples(pictures, coco(tmp_path, [{"id": 1, "file_name": "a"}], []), CLASSES)
+
+
+# VOC
+
+OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>
+<xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax>
+</bndbox></object>"""
+
+
+def voc(path: Path, *objects: str, file_name: str = "elsewhere.jpg") -> Path:
+    size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
+    text = f"<annotation><filename>{file_name}</filename>{size}{''.join(objects)}</annotation>"
+    return write(path, text)
+
+
+def test_a_folder_of_voc_labels(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "jpg" / "a.png", tmp_path / "jpg" / "b.png")
+    cat = OBJECT.format(name="cat", difficult=0, box=(1, 2, 11, 22))
+    dog = OBJECT.format(name=" Dog ", difficult=1, box=(0.5, 0, 60, 40))
+    voc(tmp_path / "xml" / "a.xml", cat, dog)
+    voc(tmp_path / "xml" / "b.xml")
+    voc(tmp_path / "xml" / "c.xml", cat)
+    samples = load_samples(pictures, tmp_path / "xml", CLASSES)
+    assert found(samples) == {"a.png": [(0, [1, 2, 11, 22]), (1, [0.5, 0, 60, 40])], "b.png": []}
+    assert samples.items[0].size == (WIDTH, HEIGHT)
+    assert samples.truths is not None
+    assert samples.truths[0].crowds.tolist() == [
+        False,
+        True,
+    ]  # what is difficult counts neither way
+    assert samples.warnings == ()
+    changed = samples.labels_sha256
+    voc(tmp_path / "xml" / "b.xml", cat)
+    assert load_samples(pictures, tmp_path / "xml", CLASSES).labels_sha256 != changed
+
+
+def test_one_voc_file_is_known_by_what_it_calls_its_picture(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    cat = OBJECT.format(name="cat", difficult=0, box=(1, 2, 11, 22))
+    path = voc(tmp_path / "label.xml", cat, file_name="a.png")
+    assert found(load_samples(pictures, path, CLASSES)) == {"a.png": [(0, [1, 2, 11, 22])]}
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ('<!DOCTYPE a [<!ENTITY b "bbbb">]><annotation>&b;</annotation>', "document type"),
+        ("<annotation>", "no XML"),
+        ("", "no XML"),
+        ("<annotation>" + "<a>" * 2000, "deep"),
+        ("<html></html>", "'html'"),
+        (f"<annotation>{OBJECT.format(name='cat', difficult=0, box='abcd')}</annotation>", "'a'"),
+        ("<annotation><object><name>cat</name></object></annotation>", "xmin"),
+        (
+            f"<annotation>{OBJECT.format(name='cat', difficult=0, box=(9, 9, 2, 2))}</annotation>",
+            "",
+        ),
+        (
+            f"<annotation>{OBJECT.format(name='cat', difficult=0, box=('nan',) * 4)}</annotation>",
+            "",
+        ),
+    ],
+)
+def test_voc_files_that_are_none_are_refused(tmp_path: Path, text: str, part: str) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    with refuses(InputError, "a.xml" if part else "xml", part):
+        load_samples(pictures, write(tmp_path / "xml" / "a.xml", text).parent, CLASSES)
+
+
+# YOLO
+
+
+def yolo_set(tmp_path: Path) -> list[Path]:
+    """Pictures and labels as Ultralytics lays them out."""
+    write(
+        tmp_path / "set" / "labels" / "val" / "a.txt", "1 0.5 0.5 0.5 0.25\n\n0 0.1 0.1 0.2 0.2 0.9"
+    )
+    write(tmp_path / "set" / "labels" / "val" / "b.txt", "2 0.1 0.2 0.5 0.2 0.5 0.6 0.1 0.6\n")
+    folder = tmp_path / "set" / "images" / "val"
+    return write_pictures(folder / "a.png", folder / "b.png", folder / "c.png")
+
+
+YOLO_OBJECTS = {
+    "a.png": [(1, [15, 15, 45, 25]), (0, [0, 0, 12, 8])],
+    "b.png": [(2, [6, 8, 30, 24])],
+    "c.png": [],
+}
+
+
+@pytest.mark.parametrize("place", ["set/labels/val", "set/labels", "set"])
+def test_a_folder_of_yolo_labels_without_names_has_the_detectors_classes(
+    tmp_path: Path, place: str
+) -> None:
+    samples = load_samples(yolo_set(tmp_path), tmp_path / place, CLASSES)
+    assert found(samples) == YOLO_OBJECTS
+    names, empty = samples.warnings
+    assert "numbers are taken for the detector's" in names
+    assert "1 pictures have no label file and count as empty: c.png" in empty
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "names: [dog, cat, NO]",
+        "names:\n  - dog\n  - cat\n  - NO\n",
+        "path: .\nval: {a: [b]}\nnames:\n  1: cat\n  0: dog\n  2: NO\nnc: 3",
+    ],
+)
+@pytest.mark.parametrize("place", ["set/data.yaml", "set/labels/val"])
+def test_names_come_from_the_data_sets_yaml_as_texts(
+    tmp_path: Path, names: str, place: str
+) -> None:
+    pictures = yolo_set(tmp_path)
+    write(tmp_path / "set" / "data.yaml", names)
+    write(tmp_path / "set" / "another.yaml", "{broken")
+    samples = load_samples(pictures, tmp_path / place, CLASSES)
+    assert found(samples)["a.png"] == [(0, [15, 15, 45, 25]), (1, [0, 0, 12, 8])]
+    assert found(samples)["b.png"] == [(2, [6, 8, 30, 24])]
+    assert len(samples.warnings) == 1
+
+
+def test_names_come_from_a_text_beside_the_labels(tmp_path: Path) -> None:
+    pictures = yolo_set(tmp_path)
+    write(tmp_path / "set" / "labels" / "classes.txt", "dog\ncat\nNO\n")
+    samples = load_samples(pictures, tmp_path / "set" / "labels", CLASSES)
+    assert found(samples)["b.png"] == [(2, [6, 8, 30, 24])]
+    assert found(samples)["a.png"][0][0] == 0
+
+
+def test_pictures_of_one_name_in_two_folders_have_the_labels_of_theirs(tmp_path: Path) -> None:
+    for split, box in (("train", "0.5 0.5 1 1"), ("val", "0.5 0.5 0.5 0.5")):
+        write(tmp_path / "labels" / split / "a.txt", f"0 {box}")
+    pictures = write_pictures(tmp_path / "images" / "train" / "a.png")
+    path = tmp_path / "images" / "val" / "a.png"
+    path.parent.mkdir()
+    cv2.imwrite(str(path), np.zeros((80, 80, 3), np.uint8))
+    samples = load_samples([path, *pictures], tmp_path / "labels", CLASSES)
+    assert samples.truths is not None
+    boxes = [truth.boxes_xyxy.tolist() for truth in samples.truths]
+    assert boxes == [[[20, 20, 60, 60]], [[0, 0, 60, 40]]]
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("3 0.5 0.5 0.1 0.1", "class 3"),
+        ("-1 0.5 0.5 0.1 0.1", "class -1"),
+        ("0 30 20 10 10", "from 0 to 1"),
+        ("0 nan 0.5 0.1 0.1", "from 0 to 1"),
+        ("0 0.5 0.5", "3 columns"),
+        ("cat 0.5 0.5 0.1 0.1", "no number"),
+    ],
+)
+def test_yolo_lines_that_are_none_are_named(tmp_path: Path, line: str, part: str) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    path = write(tmp_path / "labels" / "a.txt", f"0 0.5 0.5 0.1 0.1\n{line}\n")
+    with refuses(InputError, "a.txt, line 2", part):
+        load_samples(pictures, path.parent, CLASSES)
+
+
+def test_a_folder_without_labels_says_what_was_expected(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    with refuses(InputError, "NAME.xml (VOC)", "NAME.txt (YOLO)", "nothing"):
+        load_samples(pictures, tmp_path / "empty", CLASSES)
+    coco(tmp_path / "empty", [{"id": 1, "file_name": "a.png"}], [])
+    assert found(load_samples(pictures, tmp_path / "empty", CLASSES)) == {"a.png": []}
