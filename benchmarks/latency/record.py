@@ -6,11 +6,12 @@ All times are in milliseconds, all shares in [0, 1].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from dyninfer.benchmarks.latency.scenario_record import FILLED, Positive, Scenario, ScenarioResult
 from dyninfer.benchmarks.latency.step_costs import StepCost
@@ -116,13 +117,19 @@ class ContenderTimes:
     idle_cpu_ms: float
 
 
+def _of_times(ratio: RatioEstimate) -> RatioEstimate:
+    if not 0 < ratio.low <= ratio.median <= ratio.high < math.inf:
+        raise ValueError("an interval of ratios above 0 that holds its median is expected")
+    return ratio
+
+
 @dataclass(frozen=True)
 class BaselineRatio:
     """dyninfer's time over a baseline's, pair by pair: below 1, dyninfer is faster."""
 
     baseline: str
     side: str
-    ratio: RatioEstimate
+    ratio: Annotated[RatioEstimate, AfterValidator(_of_times)]
 
 
 @dataclass(frozen=True)

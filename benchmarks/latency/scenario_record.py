@@ -63,9 +63,9 @@ class Distribution:
     min_ms: FiniteFloat
     max_ms: FiniteFloat
     p50_ms: AboveZero
-    p90_ms: Estimate | None
-    p99_ms: Estimate | None
-    p999_ms: Estimate | None
+    p90_ms: AboveZero | None
+    p99_ms: AboveZero | None
+    p999_ms: AboveZero | None
 
 
 @dataclass(frozen=True)
