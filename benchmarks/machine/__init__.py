@@ -4,7 +4,7 @@ from dyninfer.benchmarks.machine.describe import Machine, describe_machine, load
 from dyninfer.benchmarks.machine.energy import EnergyMeter, measure_idle_watts
 from dyninfer.benchmarks.machine.energy_sources import find_energy_meter
 from dyninfer.benchmarks.machine.recorder import MachineLog, MachineRecorder, Range
-from dyninfer.benchmarks.machine.words import machine_rows, warnings_of
+from dyninfer.benchmarks.machine.words import disturbances_of, machine_rows, warnings_of
 
 __all__ = [
     "EnergyMeter",
@@ -13,6 +13,7 @@ __all__ = [
     "MachineRecorder",
     "Range",
     "describe_machine",
+    "disturbances_of",
     "find_energy_meter",
     "load_average",
     "machine_rows",

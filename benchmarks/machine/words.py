@@ -117,14 +117,18 @@ def _of_most(now: float | None, most: float | None, unit: str) -> str:
 def warnings_of(machine: Machine, log: MachineLog) -> list[str]:
     """One line for every doubt about times that were measured on this machine, gravest first."""
     return [
-        *_held_back(log),
-        *_others(log),
+        *disturbances_of(log),
         *_limits(machine),
         *_clocks(machine, log),
         *_gpus(machine, log),
         *_drifting(log),
         *([f"the recorder {log.missing['sampling']}"] if "sampling" in log.missing else ()),
     ]
+
+
+def disturbances_of(log: MachineLog) -> list[str]:
+    """What slowed the machine down while it was watched: its own limits, and other work."""
+    return [*_held_back(log), *_others(log)]
 
 
 def _held_back(log: MachineLog) -> Iterator[str]:

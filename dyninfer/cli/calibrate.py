@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from dyninfer.benchmarks.machine import MachineRecorder, disturbances_of
 from dyninfer.benchmarks.report.figures import points
 from dyninfer.benchmarks.report.table import Column, Table, column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import styled
@@ -42,6 +44,7 @@ from dyninfer.evaluation.calibrate import (
     remarks,
 )
 from dyninfer.evaluation.dataset import Samples, load_samples
+from dyninfer.evaluation.interleaved import mean_interval
 from dyninfer.evaluation.outcomes import (
     Outcomes,
     TracePicture,
@@ -49,7 +52,7 @@ from dyninfer.evaluation.outcomes import (
     read_pictures,
     run_samples,
 )
-from dyninfer.evaluation.runs import WayTimes, measure_way_times
+from dyninfer.evaluation.runs import WayTimes, settled_way_times
 from dyninfer.evaluation.worth import not_faster
 from dyninfer.images.pictures import MAX_PIXELS
 from dyninfer.results.postprocess import Postprocess
@@ -164,7 +167,7 @@ def run_calibration(
     confidence: float = 0.95,
 ) -> tuple[Calibration, list[str]]:
     """Measure under a progress bar; the calibration, and what a user should know, a line each."""
-    outcomes, times = run_every_way(detector, samples, time_images)
+    outcomes, times, doubts = run_every_way(detector, samples, time_images)
     certificate = None
     if risk is not None:
         certificate = certify(outcomes.easiness, outcomes.losses, risk, confidence)
@@ -173,7 +176,7 @@ def run_calibration(
         calibration = make_calibration(
             detector, outcomes, times, certificate, lambda: progress.advance(task)
         )
-    told = [*outcomes.samples.warnings, *remarks(detector.bundle, calibration)]
+    told = [*outcomes.samples.warnings, *remarks(detector.bundle, calibration), *doubts]
     if not outcomes.last_found:
         told.append(_nothing_found(detector.manifest, calibration.images.count))
     if slow := not_faster(times, detector.manifest):
@@ -192,19 +195,29 @@ def _nothing_found(manifest: Manifest, count: int) -> str:
 
 def run_every_way(
     detector: Detector, samples: Samples, time_images: int, trace_of: TracePicture | None = None
-) -> tuple[Outcomes, WayTimes]:
+) -> tuple[Outcomes, WayTimes, list[str]]:
     """Run all pictures along every way and time some of them, under a progress bar.
 
-    ``trace_of`` runs them instead of the detector's engines, which are what is timed.
+    ``trace_of`` runs them instead of the detector's engines, which are what is timed. Times are
+    taken until they are known; why they are not, or of what load they are, comes last.
     """
     with progress_bar() as progress:
         task = progress.add_task("running every way", total=len(samples.items))
         outcomes = run_samples(detector, samples, lambda: progress.advance(task), trace_of)
         timed = pictures_to_time(outcomes.samples, time_images)
         progress.reset(task, description="timing every way", total=len(timed))
-        pictures = read_pictures(timed, detector.max_pixels)
-        times = measure_way_times(detector, pictures, lambda: progress.advance(task))
-    return outcomes, times
+        with MachineRecorder(device=detector.device) as recorder:
+            times = settled_way_times(
+                detector,
+                lambda: read_pictures(timed, detector.max_pixels),
+                lambda: progress.advance(task),
+            )
+    doubts = disturbances_of(recorder.log())
+    if not times.known:
+        spans = zip(detector.manifest.way_names, times.intervals_ms, strict=True)
+        unknown = "; ".join(f"{name} {low:.2f} to {high:.2f} ms" for name, (low, high) in spans)
+        doubts.insert(0, f"times did not settle: {unknown} (95 % intervals of the means)")
+    return outcomes, times, doubts
 
 
 def print_calibration(
@@ -216,11 +229,11 @@ def print_calibration(
     """
     print_table(_table(calibration, way_names), stdout)
     times = "; ".join(
-        f"{name} {np.mean(samples):.2f} ms (p95 {np.percentile(samples, 95):.2f})"
-        for name, samples in zip(way_names, calibration.exit_ms, strict=True)
+        f"{name} {np.mean(spent):.2f} ms ({_interval(spent)}p95 {np.percentile(spent, 95):.2f})"
+        for name, spent in zip(way_names, calibration.exit_ms, strict=True)
     )
     stdout.print(
-        f"{times}: {len(calibration.exit_ms[0])} pictures, one at a time, "
+        f"{times}: means of {len(calibration.exit_ms[0])} calls with one picture, "
         f"{calibration.engine.device_name}"
     )
     for line in _certificate_lines(calibration):
@@ -228,6 +241,12 @@ def print_calibration(
     stdout.print(styled("written to ", (str(path / CALIBRATION_FILE), "bold")))
     for line in _next_steps(path, calibration, options):
         stdout.print(line)
+
+
+def _interval(spent: Sequence[float]) -> str:
+    """That of a mean; nothing where a single time tells of none."""
+    low, high = mean_interval(spent)
+    return f"{low:.2f} to {high:.2f}, " if math.isfinite(low) else ""
 
 
 def _table(calibration: Calibration, way_names: Sequence[str]) -> Table:

@@ -143,7 +143,9 @@ def _measure_curve(
     detector: Detector, samples: Samples, time_images: int, trace_of: TracePicture | None
 ) -> Measured:
     """Measure the whole curve, under a progress bar."""
-    outcomes, times = run_every_way(detector, samples, time_images, trace_of)
+    outcomes, times, doubts = run_every_way(detector, samples, time_images, trace_of)
+    for line in doubts:
+        warn(line)
     with progress_bar() as progress:
         task = progress.add_task("comparing with chance", total=ROWS)
         found = evaluate_curve(

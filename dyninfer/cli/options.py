@@ -34,7 +34,8 @@ SpeedOption = Annotated[
         "-s",
         help="How fast: easy, hard, 30% (of the images hard), 12ms, 12ms@p95, 30fps, ap-0.5 "
         "(points below the last exit's AP), certified, or a threshold such as 0.42; +adaptive "
-        "holds a share, a budget or a rate on the stream.",
+        "holds a share, a budget or a rate on the stream, +nearest takes the nearest where a "
+        "budget or a rate cannot be had.",
     ),
 ]
 PixelsOption = Annotated[

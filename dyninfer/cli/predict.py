@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -22,8 +23,13 @@ from dyninfer.cli.options import (
     SpeedOption,
     with_option_groups,
 )
-from dyninfer.cli.predictions import ResultWriter, free_folder, summary_table
-from dyninfer.errors import InputError
+from dyninfer.cli.predictions import (
+    ResultWriter,
+    free_folder,
+    summary_table,
+    surprising_times,
+)
+from dyninfer.errors import EngineRunError, InputError
 from dyninfer.images.folders import RESULTS_FILE
 from dyninfer.images.pictures import MAX_PIXELS, read_image
 from dyninfer.results.postprocess import Postprocess
@@ -149,21 +155,36 @@ def predict(
         options = found.options(detector.manifest)
         names = detector.manifest.way_names
         with ResultWriter(folder, paths, names, draw=images, echo=json_output) as writer:
-            _run(detector, paths, batch, options, writer)
+            _run(detector, paths, batch, options, writer, warm=not json_output)
         _finish(detector, writer, json_output)
 
 
 def _run(
-    detector: Detector, paths: Sequence[Path], batch: int, options: Options, writer: ResultWriter
+    detector: Detector,
+    paths: Sequence[Path],
+    batch: int,
+    options: Options,
+    writer: ResultWriter,
+    *,
+    warm: bool,
 ) -> None:
+    """Run all pictures; ``warm`` runs the first ones along every way before, for the summary."""
     with progress_bar() as progress:
         task = progress.add_task("running", total=len(paths))
         readable = _read(paths, writer, detector.max_pixels)
         while chunk := list(islice(readable, batch)):
+            if warm and not writer.results:
+                _warm_up(detector, [picture for _, picture in chunk])
             results = detector.answers([picture for _, picture in chunk], options=options)
             for (path, picture), result in zip(chunk, results, strict=True):
                 writer.write(path, picture, result)
             progress.update(task, completed=writer.seen)
+
+
+def _warm_up(detector: Detector, pictures: Sequence[ImageArray]) -> None:
+    """First runs are slower, and would make the exit of the first pictures look so."""
+    with contextlib.suppress(EngineRunError):  # where it matters, the call itself raises it
+        detector.trace(detector.prepare(pictures))
 
 
 def _read(
@@ -179,6 +200,8 @@ def _read(
 def _finish(detector: Detector, writer: ResultWriter, json_output: bool) -> None:
     if writer.results and not json_output:
         print_table(summary_table(detector, writer.results), stdout)
+        for line in surprising_times(detector.manifest, writer.results):
+            stdout.print(line)
         stdout.print(
             styled(
                 f"{sum(map(len, writer.results))} {detector.manifest.task.kind.units} in "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from io import FileIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 
 from dyninfer.benchmarks.report.table import Table, column, make_table
+from dyninfer.bundle.manifest import CascadeRoute, Manifest
 from dyninfer.cli.common import print_document, warn
 from dyninfer.errors import InputError
 from dyninfer.images.drawing import annotate
@@ -189,7 +191,7 @@ def summary_table(detector: Detector, results: Sequence[Answer]) -> Table:
     """Per way: share of the pictures, easiness, and milliseconds of every stage.
 
     Milliseconds are medians over the pictures that ran the stage, each with its share of its
-    batch.
+    batch; the caller has warmed the engines up.
     """
     ran = {name for result in results for name in result.timings_ms}
     order = (*BEFORE_STAGES, *detector.manifest.roles, *AFTER_STAGES)
@@ -203,7 +205,7 @@ def summary_table(detector: Detector, results: Sequence[Answer]) -> Table:
     names = ["pictures", "share", "easiness", *(f"{step} ms" for step in steps), "total ms"]
     ways = enumerate(detector.manifest.way_names)
     return make_table(
-        f"{detector.manifest.name}, {setting}",
+        f"{detector.manifest.name}, {setting}; median ms per picture, after a warm-up",
         column("", names, words=True),
         *(column(name, cells([r for r in results if r.exit_index == i])) for i, name in ways),
         column("all", cells(results)),
@@ -218,11 +220,43 @@ def _spread(results: Sequence[Answer]) -> str:
     return f"{min(values):.3f} / {float(np.median(values)):.3f} / {max(values):.3f}"
 
 
+def surprising_times(manifest: Manifest, results: Sequence[Answer]) -> list[str]:
+    """Why a later exit of a cascade took less time than an earlier one, wherever it did."""
+    if not isinstance(manifest.route, CascadeRoute):
+        return []
+    groups = [[r for r in results if r.exit_index == i] for i in range(len(manifest.ways))]
+    used = [(name, g) for name, g in zip(manifest.way_names, groups, strict=True) if g]
+    return [
+        _why_faster(late_name, late, early_name, early)
+        for (early_name, early), (late_name, late) in pairwise(used)
+        if _median(late, None) < _median(early, None)
+    ]
+
+
+def _why_faster(
+    late_name: str, late: Sequence[Answer], early_name: str, early: Sequence[Answer]
+) -> str:
+    shared = [step for step in early[0].timings_ms if step in late[0].timings_ms]
+    step = max(shared, key=lambda name: _median(early, name) - _median(late, name))
+    return (
+        f"{late_name} took less time than {early_name} though it runs more: {step} took "
+        f"{_median(early, step):.2f} ms of {early_name}'s pictures ({len(early)}) and "
+        f"{_median(late, step):.2f} ms of {late_name}'s ({len(late)}); their sizes, their places "
+        "in batches or other work on the machine make that difference"
+    )
+
+
 def _median_ms(results: Sequence[Answer], step: str | None) -> str:
-    """Median of one step, or of the sum of all steps."""
+    """Median of one step, or of the sum of all steps; a dash where none ran it."""
+    found = _median(results, step)
+    return "-" if np.isnan(found) else f"{found:.2f}"
+
+
+def _median(results: Sequence[Answer], step: str | None) -> float:
+    """Milliseconds; NaN where none ran it."""
     values = [
         sum(result.timings_ms.values()) if step is None else result.timings_ms[step]
         for result in results
         if step is None or step in result.timings_ms
     ]
-    return f"{float(np.median(values)):.2f}" if values else "-"
+    return float(np.median(values)) if values else np.nan

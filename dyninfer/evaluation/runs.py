@@ -12,7 +12,7 @@ import numpy as np
 
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.evaluation.dataset import Sample, Samples
-from dyninfer.evaluation.interleaved import round_order, warm_up
+from dyninfer.evaluation.interleaved import mean_interval, round_order, warm_up
 from dyninfer.evaluation.outcomes import ReadingNotes, TracePicture, answer_at, read_all
 from dyninfer.evaluation.scoring import SCORING, RoutedScores
 from dyninfer.results.answers import Answer
@@ -26,6 +26,10 @@ from dyninfer.types import Float64Array, ImageArray, Int64Array
 
 HARD_FRACTIONS = (0.25, 0.5, 0.75)
 NS_PER_MS = 1e6
+NARROW = 0.05
+"""Half of a 95 % interval over its mean, from which on the mean is known well enough."""
+MOST_PASSES = 10
+MOST_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,17 @@ class WayTimes:
         """From the runs of all pictures along each way."""
         return cls(tuple(run.ms for run in runs), tuple(run.mean_steps for run in runs))
 
+    @property
+    def intervals_ms(self) -> tuple[tuple[float, float], ...]:
+        """The 95 % interval of each way's mean."""
+        return tuple(mean_interval(spent) for spent in self.ms)
+
+    @property
+    def known(self) -> bool:
+        """Whether each way's mean is known to :data:`NARROW` of it."""
+        pairs = zip(self.ms, self.intervals_ms, strict=True)
+        return all(high - low <= 2 * NARROW * np.mean(spent) for spent, (low, high) in pairs)
+
 
 @dataclass(frozen=True)
 class Timed:
@@ -54,6 +69,10 @@ class Timed:
 
     ms: tuple[float, ...]
     answers: tuple[Answer, ...]
+
+    def and_then(self, later: Timed) -> Timed:
+        """These runs and later ones."""
+        return Timed(self.ms + later.ms, self.answers + later.answers)
 
     @property
     def mean_steps(self) -> dict[str, float]:
@@ -111,6 +130,26 @@ def measure_way_times(
     """Time every way on every picture, as :func:`time_policies` does."""
     policies = [LeaveAt(index) for index in range(len(detector.manifest.ways))]
     return WayTimes.of(time_policies(detector, pictures, policies, progress))
+
+
+def settled_way_times(
+    detector: Detector,
+    read: Callable[[], Iterable[ImageArray]],
+    progress: Callable[[], None] = lambda: None,
+) -> WayTimes:
+    """Time every way in passes over the pictures until their means are known.
+
+    They are where :attr:`WayTimes.known` says so; there are at most :data:`MOST_PASSES`, and none
+    begins :data:`MOST_SECONDS` after the first. ``read`` gives the pictures of one pass.
+    """
+    policies = [LeaveAt(index) for index in range(len(detector.manifest.ways))]
+    start, runs = time.perf_counter(), [Timed((), ()) for _ in policies]
+    for number in range(MOST_PASSES):
+        if number and (WayTimes.of(runs).known or time.perf_counter() - start > MOST_SECONDS):
+            break
+        found = time_policies(detector, read(), policies, progress)
+        runs = [old.and_then(new) for old, new in zip(runs, found, strict=True)]
+    return WayTimes.of(runs)
 
 
 def last_way_alone_ms(times: WayTimes, manifest: Manifest) -> float:

@@ -83,6 +83,12 @@ def check_flag(adaptive: object) -> None:
         raise PolicyError(f"adaptive is {adaptive!r}, expected True or False")
 
 
+def check_on_impossible(chosen: object) -> None:
+    """Refuse anything but the two answers to what cannot be had."""
+    if chosen not in ("raise", "nearest"):
+        raise PolicyError(f"on_impossible is {shown(chosen)}, expected 'raise' or 'nearest'")
+
+
 def ending_of(adaptive: bool) -> str:
     """What an adaptive goal adds to its description."""
     return ", adaptive" if adaptive else ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from dyninfer.bundle.calibration import Calibration, Certificate
 from dyninfer.errors import PolicyError
 from dyninfer.routing.control import start_controller
 from dyninfer.routing.control_law import Cost
-from dyninfer.routing.goals import check_flag, check_number, ending_of
+from dyninfer.routing.goals import check_flag, check_number, check_on_impossible, ending_of
 from dyninfer.routing.policy import Policy, Threshold
 from dyninfer.routing.thresholds import (
     SEND_ALL,
@@ -27,6 +28,8 @@ from dyninfer.routing.thresholds import (
 )
 from dyninfer.types import Float64Array
 
+logger = logging.getLogger("dyninfer")
+
 TAIL_MARGIN = 0.05
 """Share of its late images that an adaptive tail budget keeps in reserve, for its own swing."""
 _ROUNDING = 1e-9
@@ -39,12 +42,16 @@ class LatencyBudget:
     The mean stays within ``ms``; with ``percentile`` q, that percentile of the images' times
     does, so that at most 100 - q % of the images take longer. With ``adaptive`` both are held on
     the stream by what images really took, within the certified range where there is one.
+
+    A budget below what the fastest setting takes is refused; with ``on_impossible="nearest"`` that
+    setting answers, and the log ``dyninfer`` says so.
     """
 
     needs_times: ClassVar[bool] = True
     ms: float
     percentile: float | None = None
     adaptive: bool = False
+    on_impossible: Literal["raise", "nearest"] = "raise"
 
     def __post_init__(self) -> None:
         check_number("a latency budget", self.ms, 0, math.inf, "12.0 milliseconds", above=True)
@@ -53,6 +60,7 @@ class LatencyBudget:
         if self.percentile == 100:
             raise PolicyError("a percentile is 100, expected less: no budget holds for all images")
         check_flag(self.adaptive)
+        check_on_impossible(self.on_impossible)
 
     def __str__(self) -> str:
         ending = ending_of(self.adaptive)
@@ -72,19 +80,29 @@ class LatencyBudget:
         limit = self._limit() + _ROUNDING
         fits = exit_shares_along(easiness, thresholds) @ costs <= limit
         if not fits[0]:
-            raise PolicyError(self._too_small(calibration, title))
+            fastest = thresholds[(exit_shares_along(easiness, thresholds) @ costs).argmin()]
+            return self._nearest(float(fastest), self._too_small(calibration, title))
         # with the most hard images, should a later exit ever be the faster one
         threshold = float(thresholds[np.flatnonzero(fits)[-1]])
         if not self.adaptive:
             return Threshold(threshold)
         certificate = calibration.certificate
         if certificate and exit_shares_at(easiness, certificate.threshold) @ costs > limit:
-            raise PolicyError(self._uncertified(calibration, certificate, title))
+            reason = self._uncertified(calibration, certificate, title)
+            return self._nearest(certificate.threshold, reason)
         ends = (float(costs[0]), float(costs[-1]))
         if self.percentile is None:
             return start_controller(calibration, Cost.MS, self.ms, ends, title)
         late = (1 - TAIL_MARGIN) * self._limit()
         return start_controller(calibration, Cost.LATE, late, ends, title, limit_ms=self.ms)
+
+    def _nearest(self, threshold: float, reason: str) -> Policy:
+        """The setting that comes nearest, for those who asked for it; else a refusal."""
+        if self.on_impossible == "raise":
+            raise PolicyError(reason)
+        nearest = Threshold(threshold)
+        logger.warning("%s; the nearest is taken: %s", reason, nearest)
+        return nearest
 
     def _limit(self) -> float:
         """Of the mean of :meth:`_exit_costs`: milliseconds, or the share that may be late."""
@@ -127,20 +145,27 @@ class LatencyBudget:
 
 @dataclass(frozen=True)
 class FramesPerSecond:
-    """As many images hard as a rate, in images per second, allows on average."""
+    """As many images hard as a rate, in images per second, allows on average.
+
+    For ``on_impossible`` see :class:`LatencyBudget`.
+    """
 
     needs_times: ClassVar[bool] = True
     fps: float
     adaptive: bool = False
+    on_impossible: Literal["raise", "nearest"] = "raise"
 
     def __post_init__(self) -> None:
         check_number("a rate", self.fps, 0, math.inf, "30 frames per second", above=True)
         check_flag(self.adaptive)
+        check_on_impossible(self.on_impossible)
 
     def __str__(self) -> str:
         return f"{self.fps:g} frames per second{ending_of(self.adaptive)}"
 
     def resolve(self, calibration: Calibration) -> Policy:
         """See :class:`dyninfer.routing.goals.Goal`: a mean budget of 1000 / ``fps`` ms."""
-        budget = LatencyBudget(1000 / self.fps, adaptive=self.adaptive)
+        budget = LatencyBudget(
+            1000 / self.fps, adaptive=self.adaptive, on_impossible=self.on_impossible
+        )
         return budget.resolve(calibration, f"{self} ({budget.ms:.4g} ms)")

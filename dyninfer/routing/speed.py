@@ -16,8 +16,8 @@ from dyninfer.routing.latency import FramesPerSecond, LatencyBudget
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy, Threshold
 
 _FORMS = (
-    "easy, hard, 0.42, 30%, 12ms, 12ms@p95, 30fps, ap-0.5, certified, 30%+adaptive, or a "
-    "constructor such as HardFraction(0.3)"
+    "easy, hard, 0.42, 30%, 12ms, 12ms@p95, 30fps, ap-0.5, certified, 30%+adaptive, "
+    "12ms+nearest, or a constructor such as HardFraction(0.3)"
 )
 _Speed = Policy | Goal
 _WORD = r"[a-z][a-z-]*[a-z]"
@@ -62,7 +62,8 @@ def parse_speed(text: str) -> Policy | Goal:
             ``risk``), a threshold or several separated by commas (``0.42``), a number with a
             unit (``30%``, ``12ms``, ``12ms@p95``, ``30fps``, ``ap-0.5``), ``name=value``
             (``threshold``, ``hard``, ``hard-fraction``, ``ms``, ``fps``, ``accuracy``,
-            ``max-ap-drop``), each possibly with ``+adaptive``; or a constructor as in Python
+            ``max-ap-drop``), each possibly with ``+adaptive``, a budget or a rate with
+            ``+nearest``; or a constructor as in Python
             (``LatencyBudget(ms=12.0, percentile=95)``), so that a policy's ``repr`` is one too.
 
     Raises:
@@ -74,8 +75,13 @@ def parse_speed(text: str) -> Policy | Goal:
             raise _NotUnderstood
         if re.fullmatch(r"\w+\s*\(.*\)", plain):
             return _construct(plain)
-        found = re.fullmatch(r"(.*?)\s*\+\s*adaptive", plain.lower())
-        return _make_adaptive(_simple(found[1]), text) if found else _simple(plain.lower())
+        form, *endings = re.split(r"\s*\+\s*(?=adaptive|nearest)", plain.lower())
+        speed = _simple(form)
+        for ending in endings:
+            if ending not in ("adaptive", "nearest"):
+                raise _NotUnderstood
+            speed = _make_adaptive(speed, text) if ending == "adaptive" else _nearest(speed, text)
+        return speed
     except _NotUnderstood:
         shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
         raise PolicyError(
@@ -120,6 +126,15 @@ def _make_adaptive(speed: _Speed, text: str) -> _Speed:
     )
 
 
+def _nearest(speed: _Speed, text: str) -> _Speed:
+    if isinstance(speed, (LatencyBudget, FramesPerSecond)):
+        return replace(speed, on_impossible="nearest")
+    raise PolicyError(
+        f"the speed {text!r} has no nearest, expected a budget in milliseconds or a rate before "
+        "+nearest"
+    )
+
+
 def _construct(text: str) -> _Speed:
     """A class by its name, with arguments that are literals: ``a``, ``b=c``."""
     try:
@@ -134,8 +149,10 @@ def _construct(text: str) -> _Speed:
 
 
 def _literal(node: ast.expr) -> Any:
-    """A number, True, False, None, or a tuple or list of numbers."""
+    """A number, True, False, None, a choice of words, or a tuple or list of numbers."""
     value = ast.literal_eval(node)
+    if value in ("raise", "nearest"):
+        return value
     parts = value if isinstance(value, (tuple, list)) and value else (value,)
     if not all(part is None or isinstance(part, (int, float)) for part in parts):
         raise _NotUnderstood
@@ -145,7 +162,7 @@ def _literal(node: ast.expr) -> Any:
 def _suggestion(text: str) -> str:
     """The known word nearest to the text's longest one, if there is one."""
     words = re.findall(_WORD, " ".join(_SIMPLE))
-    known = {word.lower(): word for word in (*_CLASSES, "adaptive", *words)}
+    known = {word.lower(): word for word in (*_CLASSES, "adaptive", "nearest", *words)}
     found = re.findall(_WORD, text[:_LONGEST].lower())
     longest = max(found, key=len, default="")
     near = difflib.get_close_matches(longest, known, n=1, cutoff=0.5)

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import pytest
 
+import dyninfer
+from dyninfer.bundle.folder import Bundle
+from dyninfer.cli.predictions import surprising_times
 from tests import support
 from tests.dyninfer.cli.run import run, write_picture
+from tests.dyninfer.monitoring import watching
 
 
 @pytest.fixture
@@ -42,6 +47,49 @@ def test_a_folder_gives_one_line_and_one_annotated_copy_each(
     assert len({str(record["annotated"]) for record in records}) == 3
     assert "easiness" in out
     assert "3 pictures" in out
+
+
+def test_the_summary_is_of_engines_that_were_warmed_up(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    small_bundle: Path,
+    pictures: Path,
+    tmp_path: Path,
+) -> None:
+    ran: list[str] = []
+    trace, answers = dyninfer.Detector.trace, dyninfer.Detector.answers
+    monkeypatch.setattr(
+        dyninfer.Detector, "trace", lambda self, *a: ran.append("trace") or trace(self, *a)
+    )
+    monkeypatch.setattr(
+        dyninfer.Detector,
+        "answers",
+        lambda self, *a, **k: ran.append("answers") or answers(self, *a, **k),
+    )
+    asked = ("predict", str(small_bundle), str(pictures), "-b", "2", "-o", str(tmp_path / "out"))
+    _, out, _ = run(capsys, *asked)
+    assert ran == ["trace", "answers", "answers"]
+    assert "median ms per picture, after a warm-up" in " ".join(out.split())
+    ran.clear()
+    run(capsys, *asked[:-1], str(tmp_path / "json"), "--json")
+    assert ran == ["answers", "answers"]
+
+
+def test_a_hard_exit_that_looks_faster_is_explained(small_bundle: Path) -> None:
+    manifest = Bundle.open(small_bundle).manifest
+
+    def answer(exit_index: int, **ms: float) -> dyninfer.Detections:
+        return replace(watching.answer(0.5, exit_index), timings_ms=ms)
+
+    easy = answer(0, prepare=9.0, first=10.0, head=2.0)
+    hard = answer(1, prepare=1.0, first=9.5, second=8.0)
+    (line,) = surprising_times(manifest, [easy, easy, hard])
+    assert line.startswith(
+        "exit 1 took less time than exit 0 though it runs more: prepare took 9.00 ms of exit 0's "
+        "pictures (2) and 1.00 ms of exit 1's (1)"
+    )
+    assert surprising_times(manifest, [easy, easy]) == []
+    assert surprising_times(manifest, [easy, answer(1, prepare=9.0, first=9.5, second=8.0)]) == []
 
 
 def test_globs_and_repeated_sources_count_once(

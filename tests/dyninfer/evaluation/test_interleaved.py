@@ -8,6 +8,7 @@ from dyninfer.evaluation.interleaved import (
     bootstrap_median,
     compare,
     is_stable,
+    mean_interval,
     quantiles,
     round_order,
     run_rounds,
@@ -129,3 +130,15 @@ def test_compare_gives_the_same_answer_again():
     assert first.low <= first.median <= first.high
     assert (first.rounds, first.confidence) == (30, 0.95)
     assert first.median == pytest.approx(np.median(ours / theirs))
+
+
+def test_the_interval_of_a_mean_is_by_blocks_of_successive_times() -> None:
+    # two blocks of means 1 and 3: Student's t of one degree of freedom is 12.71
+    assert mean_interval([1.0, 3.0]) == pytest.approx((2 - 12.71, 2 + 12.71))
+    # ten blocks of ten: of the slow half of a minute, single times would say far less
+    drifting = [10.0] * 50 + [12.0] * 50
+    low, high = mean_interval(drifting)
+    reach = 2.26 * np.std([10.0] * 5 + [12.0] * 5, ddof=1) / np.sqrt(10)
+    assert (low, high) == pytest.approx((11 - reach, 11 + reach))
+    assert mean_interval([5.0] * 30) == (5, 5)
+    assert mean_interval([5.0]) == (-np.inf, np.inf)

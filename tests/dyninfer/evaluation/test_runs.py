@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ import dyninfer
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import CascadeRoute, Exit, Task
 from dyninfer.errors import InputError
+from dyninfer.evaluation import runs
 from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.outcomes import read_pictures, run_samples
 from dyninfer.evaluation.runs import (
+    Timed,
     WayTimes,
     evaluate_policy,
     last_way_alone_ms,
     measure_points,
     measure_way_times,
     pooled_times,
+    settled_way_times,
     spread_policies,
 )
 from dyninfer.evaluation.scoring import SCORING
@@ -32,6 +36,7 @@ from dyninfer.runtime.plan import alone, stages_of
 from tests import support
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
 from tests.dyninfer.evaluation.test_routed_precision import CLASSES, random_pictures
+from tests.dyninfer.monitoring import watching
 from tests.support import refuses, write_static
 
 CLASS_NAMES = ("left", "right")
@@ -182,6 +187,48 @@ def test_every_way_is_timed_on_every_picture(three_exits: dyninfer.Detector) -> 
     assert set(times.step_ms[0]) == steps
     first = {"prepare", "body_1", "router_1", "body_2", "router_2"}
     assert set(times.step_ms[2]) == first | {"body_3", "read-back", "postprocess"}
+
+
+def answered(ms: Sequence[float]) -> Timed:
+    return Timed(tuple(ms), tuple(watching.answer(0.9, 0, []) for _ in ms))
+
+
+@pytest.mark.parametrize(
+    ("passes", "used"),
+    [
+        ([(10.0, 10.1, 9.9, 10.0)], 1),
+        ([(10.0, 16.8, 9.8, 12.0), *[(10.0, 10.1, 9.9, 10.0)] * 9], 6),
+        ([(10.0, 30.0, 10.0, 30.0), (10.0, 50.0, 10.0, 50.0)] * 5, 10),
+    ],
+)
+def test_ways_are_timed_until_their_means_are_known(
+    three_exits: dyninfer.Detector, monkeypatch: pytest.MonkeyPatch, passes, used
+) -> None:
+    monkeypatch.setattr(runs, "time_policies", _each_pass(iter(passes)))
+    read = []
+    times = settled_way_times(three_exits, lambda: read.append(1) or [])
+    assert len(read) == used
+    assert times.ms == (tuple(ms for taken in passes[:used] for ms in taken),) * 3
+    assert times.known is (used < 10)
+
+
+def _each_pass(left: Iterator[tuple[float, ...]]) -> Callable[..., list[Timed]]:
+    def run(_detector: object, _pictures: object, policies: Sequence[object], _: object):
+        taken = next(left)
+        return [answered(taken) for _ in policies]
+
+    return run
+
+
+def test_slow_ways_are_not_timed_again(
+    three_exits: dyninfer.Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "time_policies", _each_pass(iter([(10.0, 30.0)])))
+    clock = iter([0.0, runs.MOST_SECONDS + 1])
+    monkeypatch.setattr(runs.time, "perf_counter", lambda: next(clock))
+    times = settled_way_times(three_exits, lambda: [])
+    assert not times.known
+    assert len(times.ms[0]) == 2
 
 
 def test_the_last_way_needs_what_it_reads_and_what_that_reads(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -348,3 +349,42 @@ def test_a_budget_that_the_certificate_rules_out_is_refused_with_the_figures(per
         LatencyBudget(12.0, percentile, adaptive=True).resolve(certified)
     assert isinstance(LatencyBudget(17.0, adaptive=True).resolve(certified), Controller)
     assert isinstance(LatencyBudget(21.0, 95, adaptive=True).resolve(certified), Controller)
+
+
+# What cannot be had
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        LatencyBudget(5.0),
+        LatencyBudget(5.0, 95),
+        LatencyBudget(5.0, adaptive=True),
+        FramesPerSecond(500),
+    ],
+)
+def test_the_nearest_answers_an_impossible_budget_that_asks_for_it(goal, caplog) -> None:
+    with support.refuses(PolicyError, "cannot be kept", "10.00 ms" if "on" in str(goal) else "ms"):
+        goal.resolve(SPREAD)
+    assert not caplog.text
+    assert replace(goal, on_impossible="nearest").resolve(SPREAD) == Threshold(SEND_NONE)
+    assert "cannot be kept" in caplog.text
+    assert "the nearest is taken: threshold 0" in caplog.text
+
+
+def test_the_nearest_of_a_faster_last_exit_is_that_one() -> None:
+    odd = calibration_of(EASINESS, ((20.0, 20.0), (10.0, 10.0)))
+    assert LatencyBudget(5.0, on_impossible="nearest").resolve(odd) == Threshold(SEND_ALL)
+
+
+def test_the_nearest_of_a_certified_budget_stays_certified() -> None:
+    certified = calibration_of(EASINESS, certified=0.62)
+    goal = LatencyBudget(12.0, adaptive=True, on_impossible="nearest")
+    assert goal.resolve(certified) == Threshold(0.62)
+
+
+@pytest.mark.parametrize("chosen", ["skip", None, True])
+def test_other_answers_to_the_impossible_are_refused(chosen) -> None:
+    for make in (LatencyBudget, FramesPerSecond):
+        with support.refuses(PolicyError, f"on_impossible is {chosen!r}", "'raise' or 'nearest'"):
+            make(12, on_impossible=chosen)

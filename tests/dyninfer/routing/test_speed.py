@@ -161,6 +161,23 @@ def test_other_texts_are_refused_with_the_forms(text) -> None:
         parse_speed(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("12ms+nearest", LatencyBudget(12, on_impossible="nearest")),
+        ("12ms@p95 + Nearest", LatencyBudget(12, 95, on_impossible="nearest")),
+        ("30fps+adaptive+nearest", FramesPerSecond(30, True, "nearest")),
+        ("30fps+nearest+adaptive", FramesPerSecond(30, True, "nearest")),
+    ],
+)
+def test_a_budget_may_take_the_nearest(text, meant) -> None:
+    assert parse_speed(text) == meant
+    assert parse_speed(repr(meant)) == meant
+    for other in ("30%+nearest", "easy+nearest", "12ms+nearest+soon"):
+        with pytest.raises(PolicyError):
+            parse_speed(other)
+
+
 @pytest.mark.parametrize("text", ["easy", "hard", "0.42", "ap-0.5", "certified"])
 def test_what_cannot_be_adaptive_is_refused(text) -> None:
     with support.refuses(PolicyError, text, "cannot be adaptive"):
