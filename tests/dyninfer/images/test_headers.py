@@ -169,7 +169,9 @@ def test_the_limit_is_told_to_whatever_reads_pictures(tmp_path, capsys) -> None:
     limit = ["--max-pixels", "1960"]
     assert run(capsys, "predict", str(bundle), str(small), "-o", out, *limit)[0] == 1
     assert run(capsys, "predict", str(bundle), str(small), "-o", out)[0] == 0
-    status, _, err = run(capsys, "calibrate", str(bundle), "-i", str(small), "-i", out, *limit)
+    status, _, err = run(
+        capsys, "calibrate", str(bundle), "-i", str(small), "-i", f"{out}/annotated", *limit
+    )
     assert status == 1
     assert "0 usable pictures" in err
 
