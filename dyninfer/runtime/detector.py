@@ -59,7 +59,9 @@ class Detector:
     """A dynamic detector: call it with images, move :attr:`policy` at any time.
 
     Safe to call from several threads at once. Use it as a context manager, or call
-    :meth:`close`, to free its engines.
+    :meth:`close`, to free its engines. It may be pickled, for example to be sent to another
+    process: that opens the bundle anew, from the same path with the same arguments and policy;
+    counts and what :attr:`monitor` has seen stay here.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class Detector:
         build: OpenBuild | None = None,
         deadline_ms: float | None = None,
         max_pixels: int = MAX_PIXELS,
+        open_again: Callable[[], Detector] | None = None,
     ) -> None:
+        self._open_again = open_again
         self.bundle = bundle
         self.build = build
         self._session = session
@@ -556,6 +560,15 @@ class Detector:
         self._monitor.stop()
         self._session.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._session.check_open()
+        if self._open_again is None:
+            raise InputError(
+                f"the detector of {self.manifest.name} was not opened by dyninfer.load, so that no "
+                "other process could open it; send the bundle's path instead"
+            )
+        return _opened_again, (self._open_again, self._routing.asked)
+
     def __repr__(self) -> str:
         manifest = self.manifest
         ways = len(manifest.ways)
@@ -571,6 +584,17 @@ class Detector:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _opened_again(open_again: Callable[[], Detector], policy: Policy | Goal) -> Detector:
+    """What a pickled detector becomes."""
+    detector = open_again()
+    try:
+        detector.policy = policy
+    except BaseException:
+        detector.close()
+        raise
+    return detector
 
 
 def _ways_of(found: Sequence[Answer] | Sequence[RawOutput]) -> Int64Array:

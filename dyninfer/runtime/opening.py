@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,6 +79,7 @@ def load(
         BackendUnavailable: backend, device or provider is not there.
         EngineBuildError: no build fits, and none may or can be made here.
     """
+    given = dict(locals())
     _check_arguments(path, max_batch, on_failure, deadline_ms, max_pixels)
     bundle = Bundle.read(Path(os.fspath(path)))
     key = None if trusted_key is None else Path(os.fspath(trusted_key))
@@ -112,7 +114,10 @@ def load(
         except BaseException:
             session.close()
             raise
-    return Detector(bundle, session, max_batch, chosen, deadline_ms, max_pixels)
+    # another process may have another working folder
+    given |= {"path": bundle.path.absolute(), "trusted_key": key and key.absolute()}
+    again = partial(load, **given)
+    return Detector(bundle, session, max_batch, chosen, deadline_ms, max_pixels, again)
 
 
 def _check_arguments(
