@@ -14,7 +14,7 @@ from dyninfer.benchmarks.report.table import Table, column, make_table, print_ta
 from dyninfer.builds.search import Difference, differences, find_build, nearest_build, refusal
 from dyninfer.builds.spec import Build, BuildSpec, OpenBuild
 from dyninfer.cli.build_options import BuildOptions
-from dyninfer.cli.build_run import plan_build, run_build
+from dyninfer.cli.build_run import check_found, plan_build, run_build
 from dyninfer.cli.common import print_json, stderr, stdout
 from dyninfer.cli.options import BundleOrNone, JsonOption, with_option_groups
 from dyninfer.engines.trt.targets import PRESETS, Preset
@@ -58,6 +58,7 @@ def _check(path: Path, asked: BuildOptions, json_output: bool) -> None:
     bundle, _, wanted = plan_build(path, asked)
     found = find_build(bundle, wanted)
     if found is not None:
+        check_found(found, asked)
         _show(found, new=False, json_output=json_output)
         return
     nearest = nearest_build(bundle, wanted)

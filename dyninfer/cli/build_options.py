@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from dyninfer.cli.options import TrustedKeyOption
 from dyninfer.exporters.precision.settings import CalibrationMethod
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -56,6 +57,7 @@ class BuildOptions:
         ),
     ] = None
     device: Annotated[str, typer.Option(help="GPU to build on.")] = "cuda:0"
+    trusted_key: TrustedKeyOption = None
     force: Annotated[bool, typer.Option("--force", help="Build even if there is one.")] = False
     for_: Annotated[
         str | None,

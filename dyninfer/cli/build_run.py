@@ -18,6 +18,7 @@ from dyninfer.builds.files import (
     check_writable,
 )
 from dyninfer.builds.search import find_exact
+from dyninfer.builds.signature import check_build
 from dyninfer.builds.spec import (
     BuildSpec,
     BuildTarget,
@@ -30,6 +31,7 @@ from dyninfer.builds.spec import (
 from dyninfer.builds.tensorrt import TensorRTBuilder, device_target
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
+from dyninfer.bundle.signature import check_bundle
 from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.cli.build_options import BackendChoice, BuildOptions
 from dyninfer.cli.common import built_in_photos, expand_sources, progress_bar, stderr, warn
@@ -50,6 +52,8 @@ _ENOUGH_TO_HOLD_OUT = 10
 def plan_build(path: Path, asked: BuildOptions) -> tuple[Bundle, Builder, BuildSpec]:
     """Which build is wanted, and who makes it; checked as far as it can be before any work."""
     bundle = Bundle.open(path)
+    if asked.trusted_key is not None:
+        check_bundle(bundle, Path(asked.trusted_key))
     precision = plan_precision(asked.precision, bundle.manifest)
     batch = BatchProfile.parse(asked.batch)
     builder = _builder(asked, batch)
@@ -69,6 +73,7 @@ def run_build(path: Path, asked: BuildOptions) -> tuple[OpenBuild, bool]:
     if not asked.force:
         existing = find_exact(bundle, wanted)
         if existing and _same_conversion(asked, bundle, existing.build.conversion):
+            check_found(existing, asked)
             return existing, False
     check_writable(bundle)
     with scratch_folder() as folder, progress_bar() as progress:
@@ -84,6 +89,12 @@ def run_build(path: Path, asked: BuildOptions) -> tuple[OpenBuild, bool]:
             ),
         )
         return builder.make(bundle, wanted, making), True
+
+
+def check_found(existing: OpenBuild, asked: BuildOptions) -> None:
+    """Refuse a build that is there and not signed, as :func:`dyninfer.load` would."""
+    if asked.trusted_key is not None:
+        check_build(existing, Path(asked.trusted_key))
 
 
 def _builder(asked: BuildOptions, batch: BatchProfile) -> Builder:

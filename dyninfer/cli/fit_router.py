@@ -20,6 +20,7 @@ from dyninfer.cli.options import (
     DeviceOption,
     JsonOption,
     ProviderOption,
+    TrustedKeyOption,
     with_option_groups,
 )
 from dyninfer.errors import ExportError
@@ -86,6 +87,7 @@ class FitRequest:
     ] = None
     device: DeviceOption = "cpu"
     provider: ProviderOption = None
+    trusted_key: TrustedKeyOption = None
 
 
 @with_option_groups
@@ -123,14 +125,14 @@ def fit_router(
             "choose another name with --output"
         )
     check_target(target, overwrite=overwrite)
-    fit = _run(bundle, asked)
+    fit, read = _run(bundle, asked)
     if json_output:
         print_json({**fit.record, "bundle": str(target)})
     else:
         print_comparison(fit)
     refuse_useless(fit)
     routers = [entry.router for entry in fit.exits]
-    write_routed(Bundle.open(bundle), target, routers, fit.record, overwrite=overwrite)
+    write_routed(read, target, routers, fit.record, overwrite=overwrite)
     if not json_output:
         stdout.print(styled("wrote ", (str(target), "bold")))
         name = shlex.quote(str(target))
@@ -140,7 +142,7 @@ def fit_router(
         )
 
 
-def _run(path: Path, asked: FitRequest) -> RouterFit:
+def _run(path: Path, asked: FitRequest) -> tuple[RouterFit, Bundle]:
     from dyninfer.exporters.router.fit import FitOptions, check_cascade, check_count, fit_routers
 
     options = FitOptions(
@@ -154,7 +156,9 @@ def _run(path: Path, asked: FitRequest) -> RouterFit:
     paths = expand_sources(asked.images)
     with (
         progress_bar() as progress,
-        load(path, device=asked.device, provider=asked.provider) as detector,
+        load(
+            path, device=asked.device, provider=asked.provider, trusted_key=asked.trusted_key
+        ) as detector,
     ):
         check_cascade(detector)
         samples = load_samples(paths, asked.annotations, detector.class_names)
@@ -165,7 +169,8 @@ def _run(path: Path, asked: FitRequest) -> RouterFit:
         check_count(len(samples.items), options.folds)
         runs = options.runs(samples)
         progress.reset(task, description="running views of the pictures", total=runs)
-        return fit_routers(detector, samples, options, lambda: progress.advance(task))
+        fit = fit_routers(detector, samples, options, lambda: progress.advance(task))
+        return fit, detector.bundle
 
 
 def print_comparison(fit: RouterFit) -> None:

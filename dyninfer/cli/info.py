@@ -12,15 +12,17 @@ from rich.text import Text
 
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import styled
-from dyninfer.builds.search import list_builds
+from dyninfer.builds.search import list_builds, open_build
+from dyninfer.builds.signature import check_build
 from dyninfer.builds.spec import source_hashes
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Source, TensorSpec
+from dyninfer.bundle.signature import check_bundle
 from dyninfer.cli.bom import bill_of_materials
 from dyninfer.cli.build import builds_table
 from dyninfer.cli.common import print_json, readable, stdout, warn
-from dyninfer.cli.options import BundleArgument, JsonOption
+from dyninfer.cli.options import BundleArgument, JsonOption, TrustedKeyOption
 from dyninfer.errors import BundleError
 from dyninfer.evaluation.worth import no_better
 from dyninfer.results.tasks import Options
@@ -30,11 +32,18 @@ BomOption = Annotated[
 ]
 
 
-def info(bundle: BundleArgument, json_output: JsonOption = False, bom: BomOption = False) -> None:
+def info(
+    bundle: BundleArgument,
+    json_output: JsonOption = False,
+    bom: BomOption = False,
+    trusted_key: TrustedKeyOption = None,
+) -> None:
     """Show what is inside a bundle, after checking every hash.
 
     Example: **dyninfer info dy-yolov7.dyn --json**
     """
+    if trusted_key is not None:
+        _check_signatures(Bundle.read(bundle), Path(trusted_key))
     if bom:
         if json_output:
             raise typer.BadParameter("--json and --bom are two documents; ask for one")
@@ -69,6 +78,16 @@ def info(bundle: BundleArgument, json_output: JsonOption = False, bom: BomOption
         ],
     }
     print_json(document)
+
+
+def _check_signatures(bundle: Bundle, public_key: Path) -> None:
+    """Refuse a bundle that is not signed by this key, and name the builds that are not."""
+    check_bundle(bundle, public_key)
+    for path, build in list_builds(bundle)[0].items():
+        try:
+            check_build(open_build(path, build), public_key)
+        except BundleError as error:
+            warn(error)
 
 
 def print_bill_of_materials(path: Path) -> None:

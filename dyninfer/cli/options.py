@@ -41,6 +41,13 @@ SpeedOption = Annotated[
 PixelsOption = Annotated[
     int, typer.Option("--max-pixels", min=1, help="Of a picture; more are not decoded.")
 ]
+TrustedKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--trusted-key",
+        help="A public key in PEM: refuse what its owner did not sign with **dyninfer sign**.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
@@ -63,12 +70,7 @@ class EngineOptions(EngineChoice):
             "made."
         ),
     ] = None
-    trusted_key: Annotated[
-        str | None,
-        typer.Option(
-            help="A public key in PEM: refuse what its owner did not sign with **dyninfer sign**."
-        ),
-    ] = None
+    trusted_key: TrustedKeyOption = None
 
 
 def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,15 +20,25 @@ from dyninfer.cli.common import (
     progress_bar,
     stdout,
 )
-from dyninfer.cli.options import BundleArgument, DeviceOption, JsonOption, ProviderOption
+from dyninfer.cli.options import (
+    BundleArgument,
+    DeviceOption,
+    JsonOption,
+    ProviderOption,
+    TrustedKeyOption,
+)
 from dyninfer.errors import VerificationError
 from dyninfer.exporters.extras import require_export_extra
 from dyninfer.exporters.sources import find_sources
 from dyninfer.images.pictures import read_image
+from dyninfer.runtime.engine_choice import EngineChoice
 from dyninfer.runtime.opening import load
 
 if TYPE_CHECKING:
     from dyninfer.exporters.parity import Parity
+
+
+_ON_CPU = EngineChoice("cpu")
 
 
 def verify(
@@ -54,6 +65,7 @@ def verify(
     ] = 4,
     device: DeviceOption = "cpu",
     provider: ProviderOption = None,
+    trusted_key: TrustedKeyOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Compare every stage, way and decision with the source model, and write parity.json.
@@ -66,9 +78,8 @@ def verify(
     """
     require_export_extra()
     photos = expand_sources(images) if images else built_in_photos()
-    parity = run_verification(
-        bundle, source or (), config, photos, random_tensors, device=device, provider=provider
-    )
+    engines = EngineChoice(device, provider=provider, trusted_key=trusted_key)
+    parity = run_verification(bundle, source or (), config, photos, random_tensors, engines)
     if json_output:
         print_json(Bundle.read(bundle).parity())
     else:
@@ -82,9 +93,7 @@ def run_verification(
     config: Path | None,
     photos: Sequence[Path],
     random_tensors: int,
-    *,
-    device: str = "cpu",
-    provider: str | None = None,
+    engines: EngineChoice = _ON_CPU,
 ) -> Parity:
     """Verify a bundle under a progress bar and write its parity.json.
 
@@ -93,7 +102,7 @@ def run_verification(
     from dyninfer.exporters.families import family_of, source_stages
     from dyninfer.exporters.verify import verify as compare
 
-    with progress_bar() as progress, load(path, device=device, provider=provider) as detector:
+    with progress_bar() as progress, load(path, **asdict(engines)) as detector:
         check_output_file(path / PARITY_FILE)  # before the work, not after
         task = progress.add_task("reading the source", total=len(photos) + random_tensors)
         family_of(detector.bundle)  # or a source would be asked for in vain
