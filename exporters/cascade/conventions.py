@@ -79,6 +79,8 @@ def conventions(
         by_labels and layout is Layout.NHWC and _counts_in_floats(match, measured)
     ):
         return Known(LEVELS, form.YXYX, share, 1, ClassIds.COCO91)
+    if by_labels and layout is Layout.NHWC and len(match.tensors) == 1 and _width(match) == 7:
+        return Known(LEVELS, form.YXYX, None, 1, ClassIds.COCO91)  # EfficientDet's own export
     if any(called(name, "yolonms_layer") for name in outputs):
         return Known(YOLO, form.YXYX, pixels)
     if file.sizes and any(called(port.name, "scale_factor|im_shape") for port in file.sizes):
@@ -101,6 +103,11 @@ def _counts_in_floats(match: Match, measured: Measured) -> bool:
     """Whether number and classes are floating-point numbers, as in TensorFlow's detectors."""
     parts = (match.labels, match.count)
     return all(p and measured.outputs[p.tensors[0]].dtype.kind == "f" for p in parts)
+
+
+def _width(match: Match) -> int:
+    """Numbers in a row of detections, of which the last is read."""
+    return max(part.stop or 0 for part in match.parts)
 
 
 def _plain_boxes(decode: Decode) -> tuple[BoxFormat | None, BoxUnit | None]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from dyninfer.exporters.cascade.options import Decode
 from tests.exporters.cascade.detectors import Sketch
@@ -60,9 +61,17 @@ class Core(Sketch):
         self.boxes = self.add("Concat", *ends, axis=2)
         self.logits = self.plus(self.times(self.part(raw, 4, 4 + classes), 0.7), -0.5)
         self.scores = self.add("Sigmoid", self.logits)
-        self.confidence = self.add("ReduceMax", self.scores, axes=[2], keepdims=1)
+
+    @cached_property
+    def confidence(self) -> str:
+        """The highest score (N, A, 1)."""
+        return self.add("ReduceMax", self.scores, axes=[2], keepdims=1)
+
+    @cached_property
+    def label(self) -> str:
+        """Its class (N, A, 1), as a floating-point number."""
         best = self.add("ArgMax", self.scores, axis=2, keepdims=1)
-        self.label = self.add("Cast", best, to=TensorProto.FLOAT)
+        return self.add("Cast", best, to=TensorProto.FLOAT)
 
     def plus(self, value: str, number: float) -> str:
         return self.add("Add", value, self.constant(np.array(number, np.float32)))
@@ -339,6 +348,77 @@ def centernet(size: str, offset: str, *, log: bool, logits: bool) -> Callable[[C
     return write
 
 
+def yolo_nas_batch(core: Core) -> None:
+    """Zeros beyond the number; the number (N, 1), classes as whole numbers."""
+    sure = core.add("Greater", core.confidence, core.constant(np.array(SURE, np.float32)))
+    number = core.add(
+        "ReduceSum", core.add("Cast", sure, to=INT64), core.constant(np.array([1])), keepdims=0
+    )
+    order = core.add("Squeeze", core.confidence, core.constant(np.array([2])))
+    core.nodes.append(
+        helper.make_node(
+            "TopK", [order, core.constant(np.array([ANCHORS]))], ["top", "places"], axis=1
+        )
+    )
+    places = core.add("Unsqueeze", "places", core.constant(np.array([2])))
+    box, label = (
+        core.add("GatherND", value, places, batch_dims=1) for value in (core.boxes, core.label)
+    )
+    core.out(number, "num_predictions", INT64, rank=2)
+    core.out(box, "pred_boxes")
+    core.out("top", "pred_scores", rank=2)
+    core.out(core.flat(label), "pred_classes", INT64, rank=2)
+
+
+def yolov3(core: Core) -> None:
+    """Boxes in pixels of ``image_shape``, y first; what a suppression chose is not read."""
+    sides = core.add("Concat", "image_shape", "image_shape", axis=1)
+    boxes = core.yx(core.shares(core.boxes))
+    boxes = core.add("Mul", boxes, core.add("Unsqueeze", sides, core.constant(np.array([1]))))
+    core.out(boxes, "yolonms_layer_1")
+    core.out(core.add("Transpose", core.scores, perm=[0, 2, 1]), "yolonms_layer_1:1")
+    chosen = core.constant(np.array([[0, 1, 2], [0, 0, 5]], np.int32))
+    core.out(chosen, "yolonms_layer_1:2", INT32, rank=2)
+
+
+def in_columns(core: Core) -> None:
+    core.out(core.add("Transpose", core.scores, perm=[0, 2, 1]), "b")
+    core.out(core.add("Transpose", core.shares(core.centred()), perm=[0, 2, 1]), "a")
+
+
+def flat_pair(core: Core) -> None:
+    """Boxes (K, 4) and scores (K, C) of the one image."""
+    box, score = core.kept(core.boxes, core.scores)
+    core.out(box, "boxes", rank=2)
+    core.out(score, "scores", rank=2)
+
+
+def automl(core: Core) -> None:
+    """Image, y1, x1, y2, x2, score, class of EfficientDet; classes are COCO's ids."""
+    image = core.times(core.confidence, 0)
+    made = core.columns(image, core.yx(core.boxes), core.confidence, core.coco_ids())
+    core.out(made, "detections:0")
+
+
+def yolov6(core: Core) -> None:
+    one = core.plus(core.times(core.confidence, 0), 1)
+    core.out(core.columns(core.centred(), one, core.scores), "outputs")
+
+
+def openvino(core: Core) -> None:
+    """(1, 1, K, 7): image, class, score and corners in shares."""
+    image = core.times(core.confidence, 0)
+    made = core.columns(image, core.label, core.confidence, core.shares(core.boxes))
+    core.out(core.add("Unsqueeze", made, core.constant(np.array([1]))), "detection_out", rank=4)
+
+
+def masked_detr(core: Core) -> None:
+    """Only where the mask is set there is a picture."""
+    seen = core.add("ReduceMin", core.add("Cast", "pixel_mask", to=TensorProto.FLOAT), keepdims=0)
+    core.logits = core.add("Mul", core.logits, seen)
+    rtdetr(core)
+
+
 NHWC = {"layout": "nhwc", "image_type": UINT8}
 TF_NAMES = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
 HEAD = {"head": "RTDETRDecoder", "names": str(dict(enumerate(NAMES)))}
@@ -422,4 +502,23 @@ FORMATS: dict[str, Format] = {
     "centerface, unnamed": Format(
         centernet("538", "539", log=True, logits=False), Decode.CENTERNET, levels=True
     ),
+    "yolo-nas, batch": Format(yolo_nas_batch, Decode.BOXES_SCORES_LABELS, lists=True),
+    "yolov3": Format(yolov3, Decode.BOXES_SCORES, inputs={"image_shape": (1, ["n", 2])}),
+    "in columns": Format(in_columns, Decode.BOXES_SCORES),
+    "flat pair": Format(flat_pair, Decode.BOXES_SCORES, fixed=True),
+    "automl": Format(automl, Decode.YOLO_END2END, lists=True, classes=80, saved=NHWC, levels=True),
+    "yolov6": Format(yolov6, Decode.YOLOV5),
+    "openvino, 4 axes": Format(openvino, Decode.YOLO_END2END, lists=True),
+    "detr with a mask": Format(
+        masked_detr, Decode.RTDETR, inputs={"pixel_mask": (INT64, ["n", "h", "w"])}
+    ),
+    "tensorflow, 8 unnamed": Format(
+        tensorflow("a", "b", "c", "d", more=True),
+        Decode.BOXES_SCORES_LABELS,
+        lists=True,
+        classes=80,
+        saved=NHWC,
+        levels=True,
+    ),
+    "yolov8, opset 21": Format(dense("centred", last=False), Decode.YOLOV8, saved={"opset": 21}),
 }

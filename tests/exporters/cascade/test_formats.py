@@ -90,6 +90,8 @@ def expected(name: str, form: Format, boxes: np.ndarray, scores: np.ndarray):
         return surest(boxes, scores / form.classes, 0)
     if name == "efficient nms":
         return surest(boxes[:50], only_best(scores[:50]), 0)
+    if name == "flat pair":
+        return surest(boxes, scores, SURE)
     if form.lists:
         return surest(boxes, only_best(scores), SURE)
     return surest(boxes, scores, 0)
