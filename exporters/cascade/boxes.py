@@ -11,7 +11,6 @@ from dyninfer.errors import CheckpointError, ConfigError
 from dyninfer.exporters.cascade.conventions import Known
 from dyninfer.exporters.cascade.guesses import Guesses
 from dyninfer.exporters.cascade.measured import Measured
-from dyninfer.exporters.cascade.onnx_file import OnnxFile
 from dyninfer.exporters.cascade.options import (
     BoxFormat,
     BoxUnit,
@@ -28,6 +27,8 @@ from dyninfer.types import Float32Array, Float64Array
 _CENTRED = (Decode.YOLOV5, Decode.YOLOV8, Decode.DETR, Decode.RTDETR)
 _LARGEST_SHARE = 2.0  # boxes that reach past the image are still below this in shares of a side
 _SURE = 0.05  # class score from which a box is looked at
+_MANY = 20  # surer boxes that have to be wrong together for a guess to be given up
+_CORNER = 0.05  # share of a side within which boxes lie that are offsets in cells
 _MOST = 0.98  # share of boxes that a format must explain to be taken
 
 
@@ -154,15 +155,23 @@ def _sure_boxes(plan: DetectorPlan, outputs: Sequence[Outputs]) -> Float32Array:
 
 
 def check_boxes(
-    prefix: str, plan: DetectorPlan, outputs: Sequence[Outputs], file: OnnxFile
+    prefix: str,
+    plan: DetectorPlan,
+    source: DetectorSource,
+    outputs: Sequence[Outputs],
 ) -> str | None:
-    """Refuse what is no probability or no box; a line where most of the surer boxes are empty."""
+    """Refuse what is no probability or no box; a line where most of the surer boxes are empty.
+
+    Raises:
+        CheckpointError: scores are no probabilities; or nothing was said of boxes, and what was
+            guessed of them is not plausible.
+    """
     for found in outputs:
         boxes, scores = decode_one(plan, found)
         low, high = float(scores.min(initial=0)), float(scores.max(initial=0))
         if not (low >= -1e-3 and high <= 1 + 1e-3 and np.isfinite(boxes).all()):
             raise CheckpointError(
-                f"{file.path}, decoded as {plan.decode.value}, gives class scores from {low:.3g} "
+                f"{source.path}, decoded as {plan.decode.value}, gives class scores from {low:.3g} "
                 f"to {high:.3g}, expected finite boxes and scores from 0 to 1; give "
                 f"--{prefix}scores logits, another --{prefix}decode, or export the detector "
                 "with its sigmoid"
@@ -172,12 +181,21 @@ def check_boxes(
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     usable = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
     usable &= ((centres >= -0.1 * sides) & (centres <= 1.1 * sides)).all(1)
-    if not len(boxes) or usable.mean() >= 0.5:
+    cornered = len(boxes) >= _MANY and bool((np.abs(centres) <= _CORNER * sides).all())
+    if not len(boxes) or (usable.mean() >= 0.5 and not cornered):
         return None
+    what = "within a few pixels of the top left corner"
+    if not cornered:
+        what = "empty, below a pixel or outside the image"
     options = ("decode",) if plan.coding is not Coding.PLAIN else ("decode", "boxes", "box-format")
     named = ", ".join(f"--{prefix}{option}" for option in options)
-    return (
-        f"warning: {int((~usable).sum())} of the {len(boxes)} surer boxes of {file.path} on the "
-        f"built-in photos are empty, below a pixel or outside the image; check {named}, and that "
-        "it was exported with its decode"
+    number = len(boxes) if cornered else int((~usable).sum())
+    line = (
+        f"{number} of the {len(boxes)} surer boxes of {source.path}, decoded as "
+        f"{plan.decode.value}, are {what} on the built-in photos; check {named}, and that it was "
+        "exported with its decode"
     )
+    said = source.decode or source.boxes or source.box_format
+    if not said and len(boxes) >= _MANY:
+        raise CheckpointError(line)
+    return f"warning: {line}"

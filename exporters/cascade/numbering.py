@@ -24,7 +24,7 @@ PHOTOS = ("person", "cat", "cup")
 """What is to be seen most on the first of the built-in photos."""
 RIGHT = 2
 """On so many of them a detector must be right to show how it is to be read."""
-_SURE = 0.25  # confidence from which a label counts
+_SURE = 0.25  # confidence from which a box says what a detector takes a photo for
 _NO_CLASS = re.compile(
     r"(__)?background(__)?|bg|n/?a|\?+|no[ _-]?object|unlabell?ed", re.IGNORECASE
 )
@@ -117,14 +117,14 @@ def _of_coco(names: Sequence[str]) -> bool:
 
 
 def _seen(match: Match, measured: Measured) -> list[Float64Array]:
-    """Label and confidence (D, 2) of the surer boxes of every picture."""
+    """Label and confidence (D, 2) of every box of every picture, however unsure it is."""
     found = []
     for sample in measured.samples:
         pairs = [read_part(part, sample) for part in (match.labels, match.scores) if part]
         rows = np.concatenate(pairs, 1)
         if match.count is not None:
             rows = rows[: int(np.ravel(sample[match.count.tensors[0]])[0])]
-        found.append(rows[rows[:, 1] >= _SURE])
+        found.append(rows[rows[:, 1] > 0])  # what fills a list up has none
     return found
 
 
@@ -149,12 +149,13 @@ def _rule_for_labels(
     if votes[best] >= RIGHT:
         return fitting[best], None
     rule = fitting[0]
-    if usual in fitting or 0 in labels or len(fitting) == 1 or not labels:
+    if usual in fitting or 0 in labels or len(fitting) == 1:
         return rule, None
+    gave = f"the classes {min(labels)} to {max(labels)}" if labels else "no classes"
     return rule, (
-        f"warning: {source.path} gave the classes {min(labels)} to {max(labels)} on the "
-        f"built-in photos, read as counted from {rule.offset}; where names are wrong on its "
-        f"picture, give --{prefix}class-offset 1 or --{prefix}class-ids coco91"
+        f"warning: {source.path} gave {gave} on the built-in photos, so it is open whether they "
+        f"count from {rule.offset}, as they are read; where names are wrong in its results, give "
+        f"--{prefix}class-offset 1 or --{prefix}class-ids coco91"
     )
 
 
@@ -189,7 +190,7 @@ def _right(rule: _Rule, names: Sequence[str], seen: Sequence[Float64Array]) -> i
     numbers = rule.numbers(names)
     count = 0
     for wanted, rows in zip(PHOTOS, seen, strict=False):
-        if wanted in keys and len(rows):
+        if wanted in keys and rows[:, 1].max(initial=0) >= _SURE:
             count += int(rows[rows[:, 1].argmax(), 0] == numbers[keys.index(wanted)])
     return count
 

@@ -101,7 +101,7 @@ def plan_detector(prefix: str, source: DetectorSource, file: OnnxFile) -> Planne
         others = (Picture(known.picture.resize, mean=mean, std=std) for mean, std in SCALES)
         tried = (planner.settle(decode, match, known, other, guesses.fresh()) for other in others)
         found = next((other for other in tried if other.right >= RIGHT), usual)
-    doubts = [found.doubt, check_boxes(prefix, found.plan, found.outputs, file)]
+    doubts = [found.doubt, check_boxes(prefix, found.plan, source, found.outputs)]
     if not found.right and shows_known(found.names):
         doubts.append(
             f"warning: {file.path} finds neither {', '.join(PHOTOS[:-1])} nor {PHOTOS[-1]} on the "

@@ -255,14 +255,20 @@ def _is_grid(measured: Measured, width: int) -> bool:
 
 
 def _kind_of_pair(measured: Measured, match: Match) -> Decode:
-    """Probabilities; or logits of a softmax, whose last column wins most boxes, or of a sigmoid."""
-    (name,) = match.scores.tensors
+    """Probabilities; or logits of a sigmoid, or of a softmax with a column for nothing at the end.
+
+    The latter has one more column than there are classes, 92 for COCO's ids, and where neither
+    tells it is the column that wins most boxes.
+    """
+    (name,), columns = match.scores.tensors, match.columns
     if measured.in_unit(name) and not called(name, "logit"):
         return Decode.BOXES_SCORES
+    if columns in (1, measured.named, len(COCO), 91) or called(match.tensors[0], "^dets$"):
+        return Decode.RTDETR
+    if columns == 92 or measured.named == columns - 1:
+        return Decode.DETR
     rows = np.concatenate([read_part(match.scores, sample) for sample in measured.samples])
-    fits = measured.named in (None, match.columns - 1)
-    nothing = float((rows.argmax(1) == match.columns - 1).mean())
-    return Decode.DETR if match.columns > 1 and fits and nothing > 0.5 else Decode.RTDETR
+    return Decode.DETR if (rows.argmax(1) == columns - 1).mean() > 0.5 else Decode.RTDETR
 
 
 def _recognise_dense(measured: Measured) -> Decode | None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from dyninfer import ConfigError
+from dyninfer import CheckpointError, ConfigError
 from dyninfer.exporters.cascade.onnx_file import read_onnx
 from dyninfer.exporters.cascade.options import (
     BoxFormat,
@@ -178,7 +178,7 @@ def test_a_photo_without_detections_is_read_by_the_usual_order(tmp_path: Path) -
         Decode.DETECTIONS,
         Part(("rows",), "av", 5, 6),
     )
-    assert found.doubt is None
+    assert "gave no classes" in str(found.doubt)
 
 
 def nothing(core: Core) -> None:
@@ -209,3 +209,40 @@ def test_an_image_without_an_axis_for_more_is_taken_one_by_one(tmp_path: Path) -
     entry, note = write_stage("first", found, "images", tmp_path)
     assert entry.rows_per_run == 1
     assert "input has no batch axis" in str(note)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda core: core.times(core.boxes, 0.02), "top left corner"),
+        (lambda core: core.gather(core.boxes, [2, 3, 0, 1]), "empty, below a pixel"),
+    ],
+)
+def test_a_guess_that_no_box_bears_out_is_not_believed(tmp_path: Path, spoil, words) -> None:
+    def write(core: Core) -> None:
+        core.out(core.columns(spoil(core), core.confidence, core.label), "rows")
+
+    form = Format(write, Decode.DETECTIONS)
+    more = {"box_format": BoxFormat.XYXY, "boxes": BoxUnit.PIXELS}
+    assert words in str(planned(form, tmp_path, **more).doubt)
+    if "corner" in words:
+        with support.refuses(CheckpointError, "of the", "surer boxes", words, "--first-boxes"):
+            planned(form, tmp_path)
+
+
+def test_logits_say_by_their_width_what_they_are(tmp_path: Path) -> None:
+    """Untrained detectors: neither the last column nor any other wins."""
+    for columns, classes, decode in (
+        (92, 80, Decode.DETR),
+        (91, 80, Decode.RTDETR),
+        (7, 6, Decode.DETR),
+    ):
+
+        def write(core: Core, columns: int = columns) -> None:
+            core.out(core.gather(core.logits, [n % core.classes for n in range(columns)]), "logits")
+            core.out(core.shares(core.centred()), "pred_boxes")
+
+        form = Format(write, decode, classes=classes)
+        found = planned(form, tmp_path)
+        assert found.plan.decode is decode
+        assert len(found.class_names) == classes

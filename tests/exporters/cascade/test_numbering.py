@@ -58,6 +58,8 @@ def test_numbers_that_two_counts_explain_are_pointed_out(tmp_path: Path) -> None
     assert found.plan.class_numbers == tuple(range(8))
     assert "the classes 1 to 6" in str(found.doubt)
     assert "--first-class-offset 1" in str(found.doubt)
+    nothing = planned(rows(lambda core: core.times(core.label, 0)), tmp_path, names)
+    assert nothing.doubt is None  # the class 0 was seen
     said = planned(from_number(1), tmp_path, names, class_offset=1)
     assert said.plan.class_numbers == tuple(range(1, 9))
     assert said.doubt is None
