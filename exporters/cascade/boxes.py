@@ -163,8 +163,8 @@ def check_boxes(
     """Refuse what is no probability or no box; a line where most of the surer boxes are empty.
 
     Raises:
-        CheckpointError: scores are no probabilities; or nothing was said of boxes, and what was
-            guessed of them is not plausible.
+        CheckpointError: scores are no probabilities; or all boxes lie in a corner, and nobody
+            said that this is how they are to be read.
     """
     for found in outputs:
         boxes, scores = decode_one(plan, found)
@@ -195,7 +195,6 @@ def check_boxes(
         f"{plan.decode.value}, are {what} on the built-in photos; check {named}, and that it was "
         "exported with its decode"
     )
-    said = source.decode or source.boxes or source.box_format
-    if not said and len(boxes) >= _MANY:
+    if cornered and not (source.decode or source.boxes or source.box_format):
         raise CheckpointError(line)
     return f"warning: {line}"
