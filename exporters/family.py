@@ -29,7 +29,10 @@ class SourceStage(Protocol):
         ...
 
     def in_double(self) -> AbstractContextManager[None] | None:
-        """A block in which the stage computes in float64, on float64 inputs; None if it cannot."""
+        """A block in which the stage computes with twice the bits; None if it cannot.
+
+        It is given float64 inputs then.
+        """
         ...
 
 

@@ -13,7 +13,9 @@ from onnx import ModelProto, helper, numpy_helper
 
 from dyninfer.types import AnyArray, Float32Array
 
-COUNTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})  # as multiply-accumulates
+INTEGER_OPS = frozenset({"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
+# as multiply-accumulates
+COUNTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}) | INTEGER_OPS
 
 
 def editable(model: ModelProto) -> ir.Model:
@@ -156,7 +158,8 @@ def measured_macs(model: ModelProto, image: Float32Array) -> int:
 
 def _operands(node: ir.Node) -> list[ir.Value]:
     """The output and the two factors of a counted node."""
-    return [value for value in (node.outputs[0], *node.inputs[:2]) if value is not None]
+    second = 3 if node.op_type.startswith("QLinear") else 1  # behind scale and zero point
+    return [v for v in (node.outputs[0], node.inputs[0], node.inputs[second]) if v is not None]
 
 
 def _declared(value: ir.Value) -> Sequence[int]:
@@ -166,7 +169,7 @@ def _declared(value: ir.Value) -> Sequence[int]:
 def node_macs(node: ir.Node, shape_of: Callable[[ir.Value], Sequence[int]] = _declared) -> int:
     """Multiply-accumulates of a node of :data:`COUNTED`; open axes count as 1."""
     result, first, second = map(shape_of, _operands(node))
-    if node.op_type == "Conv":
+    if "Conv" in node.op_type and node.op_type != "ConvTranspose":
         return math.prod(result) * math.prod(second[1:])
     if node.op_type == "ConvTranspose":
         return math.prod(first) * math.prod(second[1:])

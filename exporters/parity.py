@@ -29,8 +29,9 @@ class Tolerance:
     the model's own, and features have one relative to their largest value, and the averages that a
     router reads one relative to each channel's own, since each counts in it. (A softmax moves by at
     most half of what its logits move.) Where a bound is missed, an error is still no fault of the
-    export if the source's own float32 rounding is as large: up to ``rounding_factor`` times the
-    difference between the source in float32 and in float64 is accepted then. (A logit's rounding
+    export if the source's own rounding is as large: up to ``rounding_factor`` times the
+    difference between the source in float32 and in float64 (of a file in float16, between float16
+    and float32) is accepted then. (A logit's rounding
     error becomes pixels through anchors of hundreds of pixels.)
     """
 
@@ -59,7 +60,7 @@ class Check:
     """One tensor of a stage, or at the end of a way or at a decision, over all samples.
 
     ``max_rel`` is the largest error divided by the largest value of the source's tensor, of
-    averages by that of the same channel. ``rounding`` is the source's own float32 rounding error,
+    averages by that of the same channel. ``rounding`` is the source's own rounding error,
     where it had to be measured.
     """
 

@@ -128,18 +128,18 @@ class _Source:
                 errors.add(where, decision.signal, signal, own)
 
     def rounding(self, samples: Iterable[Arrays]) -> Errors | None:
-        """How far the source in float32 is from itself in float64, at every place.
+        """How far the source is from itself with twice the bits, at every place.
 
-        None where the source cannot compute in float64.
+        Stages that cannot compute so have none; None where no stage can.
         """
         rounding = Errors()
         for images in samples:
             stages, single = self.trace(images)
             with ExitStack() as stack:
-                for stage in self._stages.values():
-                    block = stage.in_double()
-                    if block is None:
-                        return None
+                exact = [stage.in_double() for stage in self._stages.values()]
+                if not any(exact):
+                    return None
+                for block in filter(None, exact):
                     stack.enter_context(block)
                 for name, inputs in stages.reads.items():
                     rounding.add_all(name, self.run(name, _doubled(inputs)), stages.makes[name])

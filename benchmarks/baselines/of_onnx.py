@@ -29,7 +29,11 @@ from dyninfer.runtime.engine_choice import EngineChoice
 from dyninfer.runtime.executor import execute
 from dyninfer.runtime.plan import plan
 
-INPUT_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+INPUT_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+}
 CHANNELS = 3
 
 
@@ -163,8 +167,8 @@ def _noise(
     """
     if kind not in INPUT_TYPES or len(declared) != 4:
         raise InputError(
-            f"input {name!r} is {kind} {list(declared)}, expected one image: float32 or uint8 "
-            "with four axes"
+            f"input {name!r} is {kind} {list(declared)}, expected one image: float32, float16 "
+            "or uint8 with four axes"
         )
     fixed = [axis if isinstance(axis, int) and axis > 0 else None for axis in declared]
     channels_last = fixed[3] == CHANNELS and fixed[1] != CHANNELS
@@ -173,4 +177,5 @@ def _noise(
     if shape[0] != 1:
         raise InputError(f"input {name!r} takes {shape[0]} images, expected batches of one")
     noise = np.random.default_rng(0).random(shape, np.float32)
-    return (noise * 255).astype(np.uint8) if kind == "tensor(uint8)" else noise
+    dtype = INPUT_TYPES[kind]
+    return (noise * 255 if dtype is np.uint8 else noise).astype(dtype)

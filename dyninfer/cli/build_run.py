@@ -24,6 +24,7 @@ from dyninfer.builds.spec import (
     BuildTarget,
     Conversion,
     OpenBuild,
+    describe_plan,
     own_precision,
     plan_precision,
     source_hashes,
@@ -59,9 +60,15 @@ def plan_build(path: Path, asked: BuildOptions) -> tuple[Bundle, Builder, BuildS
     builder = _builder(asked, batch)
     wanted = builder.wanted(bundle.manifest, precision, batch.maximum)
     if wanted is None:
+        own = describe_plan(precision, bundle.manifest)
+        hint = (
+            "give another precision to convert them to, such as --precision int8"
+            if asked.precision is None
+            else "nothing is to be built"
+        )
         raise InputError(
-            "ONNX Runtime opens a bundle's own files as they are; give another precision to "
-            "convert them to, such as --precision int8"
+            f"{path} is in {own} already, and ONNX Runtime opens a bundle's own files as they are: "
+            f"{hint}"
         )
     return bundle, builder, wanted
 

@@ -72,7 +72,7 @@ def verify(
 
     Exit status 1 when a tensor is beyond its tolerance: boxes 0.001 pixels, easiness 0.00001, class
     scores 0.0001, logits 0.0002; of their largest value a chooser's scores 0.00001, features
-    0.0001; or five times the source's own float32 rounding error, where that is larger.
+    0.0001; or five times the source's own rounding error, where that is larger.
 
     Example: **dyninfer verify dy-yolov7.dyn --source dy-yolov7.pt --images photos/**
     """
@@ -170,7 +170,7 @@ def _print_table(parity: Parity) -> None:
     title = "Largest difference from the source"
     print_table(make_table(title, *columns, column("", verdicts, words=True)), stdout)
     if rounded:
-        stdout.print("rounding: how far the source in float32 is from itself in float64")
+        stdout.print("rounding: how far the source is from itself with twice the bits")
 
 
 def _decisions(parity: Parity) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,7 +17,7 @@ from dyninfer.bundle.manifest import Manifest
 from dyninfer.bundle.writing import check_target, write_bundle
 from dyninfer.errors import BundleError, InputError
 from dyninfer.exporters.cascade import write as writing
-from dyninfer.exporters.cascade.onnx_file import read_onnx
+from dyninfer.exporters.cascade.onnx_file import in_float32, read_onnx
 from dyninfer.exporters.cascade.options import (
     ONE,
     ORDINALS,
@@ -151,7 +152,7 @@ class OnnxFamily(Generic[SourceT, OptionsT]):
         """Nothing: a file is run as it comes."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class OriginalStage:
     """The untouched file in ONNX Runtime, image by image, and its decode in NumPy."""
 
@@ -164,8 +165,18 @@ class OriginalStage:
         rows = [decode_one(self.plan, self.original.run(image[None])) for image in images]
         return [np.stack([row[which] for row in rows]) for which in (0, 1)]
 
-    def in_double(self) -> None:
-        """Not possible: the arithmetic of an ONNX file is its own."""
+    def in_double(self) -> AbstractContextManager[None] | None:
+        """A file with float16 in it computes in float32; of others the arithmetic is their own."""
+        return self._in_float32() if self.original.file.rounded else None
+
+    @contextlib.contextmanager
+    def _in_float32(self) -> Iterator[None]:
+        own = self.original
+        self.original = OriginalDetector(in_float32(own.file), self.plan.layout)
+        try:
+            yield
+        finally:
+            self.original = own
 
 
 ONNX = OnnxFamily(ONE, export_onnx)

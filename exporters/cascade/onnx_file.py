@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships none
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from dyninfer.bundle.inside import file_sha256
+from dyninfer.bundle.manifest import Precision
 from dyninfer.errors import CheckpointError
+from dyninfer.exporters.cascade.arithmetic import (
+    in_running_order,
+    precision_of,
+    rounds_to_half,
+    tensors_of,
+    widened,
+)
 from dyninfer.exporters.cascade.tensor_sizes import check_tensor_sizes
 from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through, reason_of
@@ -60,7 +67,8 @@ class OnnxFile:
     """A detector as it lies on disk, with its weights in memory.
 
     ``image`` is its image input; what its other inputs ``sizes`` hold follows from the image's
-    size. ``metadata`` is what the exporting tool noted beside it.
+    size. ``metadata`` is what the exporting tool noted beside it. ``precision`` is what its layers
+    compute in, whatever its input and outputs are; ``rounded`` tells of float16 anywhere.
     """
 
     path: Path
@@ -69,6 +77,8 @@ class OnnxFile:
     image: Port
     metadata: dict[str, str]
     sizes: tuple[Port, ...] = ()
+    precision: Precision = Precision.FP32
+    rounded: bool = False
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -80,7 +90,7 @@ def read_onnx(path: Path) -> OnnxFile:
     """
     model = _parse(path)
     _embed_weights(model, path)
-    _check_operators(model, path)
+    model = _check_operators(model, path)
     check_tensor_sizes(model, path)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [port(value) for value in model.graph.input if value.name not in weights]
@@ -92,6 +102,8 @@ def read_onnx(path: Path) -> OnnxFile:
         image=image,
         metadata={entry.key: entry.value for entry in model.metadata_props},
         sizes=tuple(port for port in inputs if port is not image),
+        precision=precision_of(model.graph),
+        rounded=rounds_to_half(model.graph),
     )
 
 
@@ -116,16 +128,6 @@ def _parse(path: Path) -> ModelProto:
             f"{path} names no ir_version, so it is not a whole ONNX model; export it again"
         )
     return model
-
-
-def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
-    """Every tensor stored in a graph, in its nodes, and in their inner graphs."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for inner in (attribute.g, *attribute.graphs):
-                yield from tensors_of(inner)
 
 
 def _embed_weights(model: ModelProto, path: Path) -> None:
@@ -162,7 +164,8 @@ def _embed_weights(model: ModelProto, path: Path) -> None:
         raise CheckpointError(f"the weights beside {path} cannot be read: {reason}") from None
 
 
-def _check_operators(model: ModelProto, path: Path) -> None:
+def _check_operators(model: ModelProto, path: Path) -> ModelProto:
+    """The model with its nodes in the order they run, for converters append theirs at the end."""
     if model.graph.sparse_initializer:
         raise CheckpointError(f"{path} holds sparse weights; export the detector with dense ones")
     try:
@@ -182,6 +185,27 @@ def _check_operators(model: ModelProto, path: Path) -> None:
             f"{path} uses {', '.join(foreign)}, which ONNX Runtime does not have; export the "
             "detector without plug-ins, for example without its own NMS"
         )
+    if in_running_order(model.graph):
+        return model
+    try:
+        graph.graph.sort()
+    except ValueError:
+        raise CheckpointError(f"{path} holds a graph that goes in circles") from None
+    return ir.to_proto(graph)
+
+
+def in_float32(file: OnnxFile) -> OnnxFile:
+    """A file in float16 as it would be without its rounding, its inputs and outputs included."""
+    model = widened(file.model)
+    ports = {value.name: port(value) for value in model.graph.input}
+    return replace(
+        file,
+        model=model,
+        image=ports[file.image.name],
+        sizes=tuple(ports[own.name] for own in file.sizes),
+        precision=Precision.FP32,
+        rounded=False,
+    )
 
 
 def _at_least_opset(model: ModelProto, path: Path) -> ModelProto:
@@ -244,13 +268,3 @@ def size_input(port: Port, height: int, width: int) -> AnyArray:
     values = next(made for pattern, made in _SIZE_INPUTS.items() if re.search(pattern, port.name))
     row = np.array(values(height, width), dtype)
     return row if port.shape is not None and len(port.shape) == 1 else row[None]
-
-
-def parameter_count(graph: GraphProto) -> int:
-    """Number of floating-point weights; single numbers are constants of the graph."""
-    floating = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
-    return sum(
-        math.prod(tensor.dims)
-        for tensor in tensors_of(graph)
-        if tensor.dims and tensor.data_type in floating
-    )

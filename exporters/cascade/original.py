@@ -41,7 +41,7 @@ class OriginalDetector:
     """Runs the file itself, with nothing of a bundle around it."""
 
     def __init__(self, file: OnnxFile, layout: Layout) -> None:
-        self._file = file
+        self.file = file
         self._layout = layout
         self._dtype = np.dtype(IMAGE_TYPES[file.image.elem_type])
         self._flat = len(file.image.shape or "four") == 3  # one image, without an axis for more
@@ -63,8 +63,8 @@ class OriginalDetector:
         """
         tensor = image if self._layout is Layout.NCHW else image.transpose(0, 2, 3, 1)
         tensor = np.ascontiguousarray(np.repeat(tensor, self._copies, 0).astype(self._dtype))
-        sizes = {p.name: size_input(p, *image.shape[2:]) for p in self._file.sizes}
-        feed = {self._file.image.name: tensor[0] if self._flat else tensor, **sizes}
+        sizes = {p.name: size_input(p, *image.shape[2:]) for p in self.file.sizes}
+        feed = {self.file.image.name: tensor[0] if self._flat else tensor, **sizes}
         names = [output.name for output in self._session.get_outputs()]
         try:
             values = self._session.run(names, feed)
@@ -72,7 +72,7 @@ class OriginalDetector:
             reason = reason_of(error)
             height, width = image.shape[2:]
             raise CheckpointError(
-                f"{self._file.path} cannot run on an image of {height}x{width}: {reason}; "
+                f"{self.file.path} cannot run on an image of {height}x{width}: {reason}; "
                 "most detectors want sides that are multiples of 32"
             ) from error
         return {

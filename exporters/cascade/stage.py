@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 from onnx_ir.passes import common
 from pydantic import TypeAdapter, ValidationError
 
 from dyninfer.bundle.documents import first_problem
-from dyninfer.bundle.manifest import BATCH_AXIS, Precision, Stage, Task, TensorSpec
+from dyninfer.bundle.manifest import BATCH_AXIS, Stage, Task, TensorSpec
 from dyninfer.bundle.writing import write_stage_file
 from dyninfer.errors import BundleError, ExportError
+from dyninfer.exporters.cascade.arithmetic import nodes_of, parameter_count
 from dyninfer.exporters.cascade.decodes import write_decode
-from dyninfer.exporters.cascade.onnx_file import parameter_count, size_input
+from dyninfer.exporters.cascade.onnx_file import size_input
 from dyninfer.exporters.cascade.options import DetectorPlan, Layout
 from dyninfer.exporters.cascade.plan import PlannedDetector
+from dyninfer.exporters.cascade.trial import difference
 from dyninfer.exporters.graphs import (
     GraphBuilder,
     Probe,
@@ -28,7 +29,6 @@ from dyninfer.exporters.graphs import (
     closed,
     editable,
     measured_macs,
-    open_model,
 )
 from dyninfer.foreign_errors import reason_of
 from dyninfer.types import Float32Array
@@ -51,7 +51,6 @@ def write_stage(
     """
     model, reason = _choose_batch(planned, image_input)
     file, image = f"onnx/{name}.onnx", planned.plan.image
-    half = planned.file.image.elem_type == TensorProto.FLOAT16
     size = (BATCH_AXIS, 3, image.height, image.width)
     entry = Stage(
         file=file,
@@ -63,7 +62,7 @@ def write_stage(
         ),
         parameters=parameter_count(ir.to_proto(_detector(planned).graph)),
         macs=measured_macs(model, planned.samples[0][0]),
-        precision=Precision.FP16 if half else Precision.FP32,
+        precision=planned.file.precision,
         rows_per_run=1 if reason else None,
     )
     source = planned.file.path.name
@@ -95,20 +94,24 @@ def _choose_batch(planned: PlannedDetector, image_input: str) -> tuple[ModelProt
     flat = len(shape) == 3
     fixed = 1 if flat else shape[0]
     reason = f"its {'input' if flat else 'output'} has no batch axis"
-    if planned.plan.batched and not flat:
+    nodes = nodes_of(planned.file.model.graph)
+    together = any(node.op_type == "DynamicQuantizeLinear" for node in nodes)
+    if together:
+        reason = "it quantises a batch as a whole, by the range of all its images"
+    if planned.plan.batched and not flat and not together:
         dynamic = build(planned, image_input, dynamic=True)
-        if not _difference(dynamic, planned, BATCHES):
+        if not difference(dynamic, planned, BATCHES):
             return dynamic, ""
         try:
             dynamic = loosen_reshapes(dynamic, np.repeat(planned.samples[0][0], fixed or 1, 0))
-            reason = _difference(dynamic, planned, BATCHES)
+            reason = difference(dynamic, planned, BATCHES)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             reason = reason_of(error)
         if not reason:
             return dynamic, ""
     if fixed in (1, None):
         single = build(planned, image_input, dynamic=False)
-        failed = _difference(single, planned, (1,))
+        failed = difference(single, planned, (1,))
         if not failed:
             return single, reason
         reason = failed
@@ -143,28 +146,6 @@ def loosen_reshapes(model: ModelProto, images: Float32Array) -> ModelProto:
         node.replace_input_with(1, builder.constant(shape))
     common.RemoveUnusedNodesPass()(stage)
     return closed(stage)
-
-
-def _difference(model: ModelProto, planned: PlannedDetector, batches: Sequence[int]) -> str:
-    """What is wrong with a stage's outputs, or an empty text where they are as expected."""
-    images = np.concatenate([image for image, _ in planned.samples])
-    half = planned.file.image.elem_type == TensorProto.FLOAT16
-    relative = 1e-2 if half else 1e-4
-    name = model.graph.input[0].name
-    try:
-        session = open_model(model)
-        for batch in batches:
-            found = session.run(list(Task.DETECT.outputs), {name: images[-batch:]})
-            for which, array in enumerate(found):
-                wanted = np.stack([pair[which] for pair in planned.expected[-batch:]])
-                if array.shape != wanted.shape:
-                    return f"a batch of {batch} gives {array.shape}, not {wanted.shape}"
-                bound = relative * max(1.0, float(np.abs(wanted).max()))
-                if not np.allclose(array, wanted, rtol=relative, atol=bound):
-                    return f"a batch of {batch} gives other results than its images one by one"
-    except Exception as error:  # ONNX Runtime's exceptions share no public base class
-        return reason_of(error)
-    return ""
 
 
 def build(planned: PlannedDetector, image_input: str, *, dynamic: bool) -> ModelProto:

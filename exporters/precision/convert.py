@@ -99,8 +99,8 @@ def _check_plan(
         found = bundle.manifest.stages[name].precision
         if found not in (wanted, Precision.FP32):
             raise BundleError(
-                f"stage {name!r} of {bundle.path} is in {found.value} already and cannot become "
-                f"{wanted.value}; export the bundle again in fp32"
+                f"stage {name!r} of {bundle.path} is in {found.value} already, as what it was "
+                f"exported from, and cannot become {wanted.value}; export from a file in fp32"
             )
         if wanted is Precision.INT8 and found is not wanted and not pictures:
             raise InputError(

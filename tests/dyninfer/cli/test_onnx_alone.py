@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from onnxruntime.quantization import quantize_dynamic
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import StaticRoute
@@ -20,6 +21,7 @@ from tests.dyninfer.cli.onnx_alone import write_detector, write_onnx_alone
 from tests.dyninfer.cli.run import run
 from tests.dyninfer.evaluation.coded import write_coded
 from tests.exporters.cascade import detectors
+from tests.exporters.cascade.half import halve
 
 
 @pytest.fixture
@@ -158,6 +160,27 @@ def test_the_export_shows_what_no_comparison_tells(capsys, bundle, tmp_path) -> 
     _, out, _ = run(capsys, *arguments, "-o", str(tmp_path / "x.dyn"), "--no-check")
     assert "own.onnx: finds 4 left on the built-in photos" in out
     assert f"look at {tmp_path / 'x.dyn' / 'pictures' / 'detector.jpg'}" in out
+
+
+@pytest.mark.parametrize("own", ["fp16", "int8"])
+def test_what_is_converted_already_is_not_converted_again(capsys, tmp_path, pictures, own) -> None:
+    path = detectors.yolov8(80).save(tmp_path / "some.onnx")
+    if own == "fp16":
+        halve(path)
+    else:
+        quantize_dynamic(str(path), str(path))
+    target = str(tmp_path / "some.dyn")
+    assert run(capsys, "export", "onnx", str(path), "-o", target)[0] == 0
+    onnxruntime = ("build", target, "--backend", "onnxruntime", "--images", str(pictures))
+    for precision, part in (
+        (own, f"some.dyn is in {own} already"),
+        ({"fp16": "int8", "int8": "fp16"}[own], f"is in {own} already"),
+    ):
+        status, out, err = run(capsys, *onnxruntime, "--precision", precision)
+        assert (status, out) == (1, "")
+        assert part in err.splitlines()[-1]
+    out = str(tmp_path / "out")
+    assert run(capsys, "predict", target, str(pictures), "--precision", own, "-o", out)[0] == 0
 
 
 @pytest.mark.slow

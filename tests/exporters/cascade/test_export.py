@@ -163,7 +163,7 @@ def test_half_precision_and_channels_last(tmp_path) -> None:
     last = detectors.detections(80).save(tmp_path / "last.onnx", layout="nhwc", batch=1)
     made = export_cascade([DetectorSource(half), DetectorSource(last)], tmp_path / "pair.dyn")
     precisions = [stage.precision for stage in made.manifest.stages.values()]
-    assert precisions == [Precision.FP16, Precision.FP32]
+    assert precisions == [Precision.FP32, Precision.FP32]  # float16 outside alone
     assert [stage.rows_per_run for stage in made.manifest.stages.values()] == [None, None]
     with dyninfer.load(tmp_path / "pair.dyn") as detector:
         assert checked(detector).passed
