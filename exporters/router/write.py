@@ -55,7 +55,9 @@ def write_routed(
             "stages": kept | fitted,
             "written_by": f"dyninfer {__version__}",
         }
-        return Manifest.model_validate({**dict(old.manifest), **changes})
+        # not dict(): one that was used keeps more than its fields
+        fields = {name: getattr(old.manifest, name) for name in Manifest.model_fields}
+        return Manifest.model_validate(fields | changes)
 
     return write_bundle(output, write, overwrite=overwrite, router_record=record)
 
