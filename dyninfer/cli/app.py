@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Annotated, Any, NoReturn
 
@@ -26,6 +26,7 @@ from dyninfer.cli.evaluate import evaluate
 from dyninfer.cli.export import export_app
 from dyninfer.cli.fit_router import fit_router
 from dyninfer.cli.habits import renamed
+from dyninfer.cli.help import Command, Group
 from dyninfer.cli.info import info
 from dyninfer.cli.predict import predict
 from dyninfer.cli.sign import sign
@@ -39,24 +40,52 @@ INTERRUPTED = 130  # as shells report a process that SIGINT ended
 WRONG_USAGE = 2
 _UsageError: Any = typer.BadParameter.__base__  # click's, or typer's own copy, which has no name
 
+
+class _Commands(Group):
+    """All commands, by what other tools call them, too."""
+
+    first = "export"  # typer puts groups after commands
+    aliases: Mapping[str, str] = {
+        "detect": "predict",
+        "run": "predict",
+        "infer": "predict",
+        "inference": "predict",
+        "benchmark": "bench",
+        "evaluate": "eval",
+        "val": "eval",
+        "validate": "eval",
+        "convert": "export",
+        "compile": "build",
+        "show": "info",
+        "inspect": "info",
+    }
+
+
 app = typer.Typer(
     name="dyninfer",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _add(command: Callable[..., None], name: str | None = None, *, needs: bool = True) -> None:
+    """Add a command in the order of use; one that needs arguments shows its help without any."""
+    app.command(name, cls=Command, no_args_is_help=needs)(command)
+
+
 app.add_typer(export_app, name="export")
-app.command(no_args_is_help=True)(verify)
-app.command(no_args_is_help=True)(info)
-app.command(no_args_is_help=True)(build)
-app.command(no_args_is_help=True)(predict)
-app.command(no_args_is_help=True)(calibrate)
-app.command("eval", no_args_is_help=True)(evaluate)
-app.command(no_args_is_help=True)(bench)
-app.command("fit-router", no_args_is_help=True)(fit_router)
-app.command(no_args_is_help=True)(sign)
-app.command()(demo)
+_add(verify)
+_add(fit_router, "fit-router")
+_add(calibrate)
+_add(predict)
+_add(evaluate, "eval")
+_add(build)
+_add(bench)
+_add(info)
+_add(sign)
+_add(demo, needs=False)
 
 
 def _print_version(asked: bool) -> None:
@@ -111,6 +140,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> NoReturn:
+    if arguments[:1] == ["version"]:
+        arguments = ["--version"]
+    elif arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     with ending_signals() as came:
         # in its own mode typer would show what was typed as it is, escape sequences among it
         status = app(arguments, prog_name="dyninfer", obj=arguments, standalone_mode=False)

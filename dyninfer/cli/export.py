@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperGroup
 
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.folder import SUFFIX
@@ -22,6 +21,7 @@ from dyninfer.cli.detector_options import (
     gather_sources,
     one_source,
 )
+from dyninfer.cli.help import Command, Group
 from dyninfer.cli.info import print_bundle
 from dyninfer.cli.options import with_option_groups
 from dyninfer.cli.verify import conclude, run_verification, tell_pictures
@@ -40,7 +40,7 @@ NameOption = Annotated[str | None, typer.Option(help="Name of the bundle.")]
 _CHECKPOINTS = (".pt", ".pth", ".ckpt")
 
 
-class _Families(TyperGroup):
+class _Families(Group):
     """The families; where files are named without one, it says which is meant."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -55,7 +55,7 @@ class _Families(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-export_app = typer.Typer(cls=_Families, no_args_is_help=True, rich_markup_mode="markdown")
+export_app = typer.Typer(cls=_Families, no_args_is_help=True)
 
 
 @export_app.callback()
@@ -90,7 +90,7 @@ class WritingOptions:
         return self.output or Path("-".join(source.stem for source in sources) + SUFFIX)
 
 
-@export_app.command(no_args_is_help=True)
+@export_app.command(cls=Command, no_args_is_help=True)
 @with_option_groups
 def cascade(
     detectors: Annotated[
@@ -131,7 +131,7 @@ def cascade(
     _show(target, f"fit-router {quoted} --images PHOTOS [--annotations COCO.json]")
 
 
-@export_app.command(no_args_is_help=True)
+@export_app.command(cls=Command, no_args_is_help=True)
 @with_option_groups
 def onnx(
     detector: Annotated[
@@ -165,7 +165,7 @@ def onnx(
     _show(target, f"predict {shlex.quote(str(target))} IMAGE_OR_FOLDER")
 
 
-@export_app.command(no_args_is_help=True)
+@export_app.command(cls=Command, no_args_is_help=True)
 @with_option_groups
 def dynamicdet(
     checkpoint: Annotated[

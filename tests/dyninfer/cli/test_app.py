@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -18,25 +19,70 @@ def test_without_arguments_the_help_is_shown(capsys: pytest.CaptureFixture[str])
     assert "predict" in out + err
 
 
+COMMANDS = ["export", "verify", "fit-router", "calibrate", "predict", "eval", "build", "bench"]
+COMMANDS += ["info", "sign", "demo"]
+
+
 @pytest.mark.parametrize(
-    "command",
-    [
-        [],
-        ["export"],
-        ["export", "dynamicdet"],
-        ["verify"],
-        ["info"],
-        ["predict"],
-        ["bench"],
-        ["demo"],
-    ],
+    "command", [[], *([name] for name in COMMANDS), ["export", "dynamicdet"], ["export", "cascade"]]
 )
-def test_every_command_has_help_with_an_example(
-    capsys: pytest.CaptureFixture[str], command: list[str]
+def test_every_command_has_help_with_an_example_that_breaks_no_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
-    status, out, _ = run(capsys, *command, "--help")
-    assert status == 0
-    assert "dyninfer " + " ".join(command[:1]) in " ".join(out.split())
+    texts = {}
+    for columns in (200, 80, 40):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        status, texts[columns], _ = run(capsys, *command, "--help")
+        assert status == 0
+        words = texts[columns].replace(" \\\n", "\n").split()
+        assert words == texts[200].replace(" \\\n", "\n").split()
+        assert "dyninfer " + " ".join(command[:1]) in " ".join(words)
+        assert not set("…<╭") & set(texts[columns])
+        assert "**" not in texts[columns]
+    assert max(map(len, texts[80].splitlines())) <= 80
+    long = [line.split() for line in texts[40].splitlines() if len(line) > 40]
+    assert all(len(words) == 1 for words in long), long  # one that is longer than a line
+
+
+def test_commands_stand_in_the_order_of_use(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "--help")
+    listed = [
+        line.split()[0]
+        for line in out.split("Commands:\n")[1].splitlines()
+        if line[2:].strip() and line[2] != " "
+    ]
+    assert listed == COMMANDS
+
+
+def test_an_example_of_several_lines_can_be_copied(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    _, out, _ = run(capsys, "predict", "--help")
+    example = out.split("Example:\n")[1].split("\n\n")[0]
+    assert example.count(" \\\n") == example.count("\n") > 0
+    assert shlex.split(example.replace("\\\n", " ")) == shlex.split(
+        'dyninfer predict dy-yolov7.dyn photos/ "more/*.jpg" --speed 30%'
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("detect", "predict"), ("benchmark", "bench"), ("evaluate", "eval"), ("convert", "export")],
+)
+def test_other_names_of_commands_are_understood(
+    capsys: pytest.CaptureFixture[str], typed: str, meant: str
+) -> None:
+    _, expected, _ = run(capsys, meant, "--help")
+    assert run(capsys, typed, "--help")[1] == expected.replace(
+        f"dyninfer {meant} [", f"dyninfer {typed} ["
+    )
+    assert run(capsys, "help", meant)[1] == expected
+
+
+def test_the_version_and_help_as_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "version") == run(capsys, "--version")
+    assert run(capsys, "help") == run(capsys, "--help")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
