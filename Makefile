@@ -1,27 +1,30 @@
-# Every target sets up what it needs: a virtual environment in .venv, PyTorch included. On Linux
-# pip may fetch PyTorch's CUDA build, of several GB; PIP_EXTRA_INDEX_URL can point at its CPU builds.
+# Every target sets up what it needs in the virtual environment .venv, at the versions and hashes of
+# requirements.lock. PyTorch comes beside it, at the version of constraints.txt and in the build
+# that pip finds: on Linux that may be the CUDA build, of several GB; PIP_EXTRA_INDEX_URL can point
+# at its CPU builds.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Type stubs of TensorRT, which tests compare the code with. Without --no-deps they would bring
-# TensorRT itself, which cannot be installed everywhere.
-STUBS := tensorrt-stubs==10.13.0.35.1
+LOWEST := .venv-lowest
+PIP := -m pip install --quiet --disable-pip-version-check
+EXTRAS := cpu,export,eval,report,sign,demo,dev
+COMMA := ,
 # Test files are dealt out to processes, each of which takes about 1 GB.
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 SECONDS ?= 600
 
-.PHONY: help demo test test-fast test-gpu fuzz soak check lint types format clean
+.PHONY: help demo test test-fast test-lowest test-gpu fuzz soak check lint types format lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml requirements.lock constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[cpu,export,eval,report,sign,demo,dev,tensorrt-rtx]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(STUBS)
+	$(BIN)/python $(PIP) --no-deps --require-hashes --requirement requirements.lock
+	$(BIN)/python $(PIP) --constraint constraints.txt torch
+	$(BIN)/python $(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(READY)  ## Export, verify and run the embedded model; pictures land in demo-output/
@@ -32,6 +35,13 @@ test: $(READY)  ## Run the whole test suite
 
 test-fast: $(READY)  ## Run the tests that take less than ten seconds each
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+
+test-lowest: $(READY)  ## Run the fast tests with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python $(PIP) --constraint constraints.txt torch
+	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct \
+		--constraint constraints.txt --editable ".[$(EXTRAS)]"
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow"
 
 test-gpu: $(READY)  ## Run everything that needs an NVIDIA GPU and write gpu-report.json
 	DYNINFER_GPU_REPORT=gpu-report.json $(BIN)/python -m pytest -m gpu tests/gpu
@@ -49,11 +59,18 @@ lint: $(READY)  ## Style, imports, docstrings, formatting
 types: $(READY)  ## Strict type checks of the four packages and of training
 	$(BIN)/mypy
 
-check: lint types test  ## Everything that CI runs
+check: lint types test  ## Style, types and all tests: what CI runs
 
 format: $(READY)  ## Rewrite files in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+lock: $(READY)  ## Renew requirements.lock: the newest versions of everything, with hashes
+	$(BIN)/uv --config-file .ci/lock.toml pip compile --quiet --upgrade --universal \
+		--python-version 3.10 --generate-hashes --no-header --no-annotate --no-emit-package torch \
+		--constraint constraints.txt --extra tensorrt-rtx --group stubs \
+		$(addprefix --extra ,$(subst $(COMMA), ,$(EXTRAS))) pyproject.toml \
+		--output-file requirements.lock
+
 clean:  ## Remove everything that was made, the virtual environment included
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

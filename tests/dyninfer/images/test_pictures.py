@@ -3,6 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from dyninfer import InputError
 from dyninfer.images.pictures import check_image, read_image
@@ -134,3 +135,35 @@ def test_colour_arrays_pass_as_they_are_and_grey_and_alpha_are_converted() -> No
 def test_other_arrays_are_refused_with_a_hint(array, parts) -> None:
     with support.refuses(InputError, *parts):
         check_image(array)
+
+
+def test_what_the_camera_says_of_orientation_is_obeyed_in_every_format(tmp_path) -> None:
+    upright = np.zeros((40, 60, 3), np.uint8)
+    upright[:20, :30] = 255
+    lying = Image.fromarray(np.rot90(upright))  # the camera was turned: 6 says by how much
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    for suffix in (".jpg", ".png", ".webp", ".tif"):
+        path = tmp_path / f"turned{suffix}"
+        lying.save(path, exif=tags, lossless=True)
+        assert np.abs(read_image(path).astype(int) - upright).mean() < 3, suffix
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp"])
+@pytest.mark.parametrize("share", [0.6, 0.95])
+def test_a_picture_that_ends_too_soon_is_refused(tmp_path, suffix, share) -> None:
+    whole = np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)
+    data = cv2.imencode(suffix, whole)[1].tobytes()
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(data[: int(share * len(data))])
+    with support.refuses(InputError, f"cut{suffix}"):
+        read_image(path)
+
+
+def test_of_a_moving_picture_the_first_frame_is_read(tmp_path) -> None:
+    frames = [np.full((40, 60, 3), value, np.uint8) for value in (200, 10)]
+    for suffix in (".webp", ".png"):
+        path = tmp_path / f"moving{suffix}"
+        first, second = map(Image.fromarray, frames)
+        first.save(path, save_all=True, append_images=[second], lossless=True)
+        np.testing.assert_array_equal(read_image(path), frames[0])
