@@ -122,7 +122,8 @@ class _Judge:
         values = [
             float(figure.summary(np.asarray(v, np.float64))) for v in (figure.old, figure.new)
         ]
-        verdict = self.verdict(slowness, p)
+        same = list(figure.old) == list(figure.new)  # one record twice
+        verdict = Verdict.SAME if same else self.verdict(slowness, p)
         if figure.inverse_of is None:
             return Change(values[0], values[1], slowness, p, verdict)
         ratio = Estimate(1 / slowness.value, 1 / slowness.high, 1 / slowness.low)

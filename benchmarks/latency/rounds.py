@@ -58,6 +58,16 @@ class Track:
     slices: list[Slice] = field(default_factory=list)
 
 
+class RoundsInterrupted(KeyboardInterrupt):
+    """Ctrl-C once something was measured; it holds what :func:`measure_rounds` would have given."""
+
+    def __init__(self, tracks: list[Track], yardstick: Yardstick, number: int) -> None:
+        super().__init__("interrupted")
+        self.tracks = tracks
+        self.yardstick = yardstick
+        self.number = number
+
+
 def measure_rounds(
     detector: Detector,
     scenarios: Sequence[Scenario],
@@ -71,6 +81,9 @@ def measure_rounds(
     The detector has room for the largest batch. Pictures take turns, in every scenario from the
     first on. ``on_step`` is called before each step with what it is; there are (rounds + 1) for a
     scenario. ``on_slice`` runs a slice that counts, for reading an energy meter around it.
+
+    Raises:
+        RoundsInterrupted: somebody pressed Ctrl-C in some round, and some slice had been run.
     """
     own = detector.active_policy
     tracks = {s.name: _track(detector, s, own) for s in scenarios}
@@ -81,16 +94,25 @@ def measure_rounds(
             on_step(f"warming up: {name}")
             _warm_up(detector, track, pictures, effort)
         for number in range(effort.rounds):
-            yardstick_ms.append(yardstick.median_ms())
-            for name in round_order(list(tracks), number):
-                on_step(f"round {number + 1}/{effort.rounds}: {name}")
-                track, calls = tracks[name], tracks[name].plan[number]
-                if calls:
-                    _settle(detector, track, pictures)
-                    run = partial(_run, detector, track, pictures, calls)
-                    track.slices.append(on_slice(track.scenario, run))
-    found = Yardstick(WHAT, tuple(yardstick_ms), statistics.median(yardstick_ms))
-    return list(tracks.values()), found
+            try:
+                yardstick_ms.append(yardstick.median_ms())
+                for name in round_order(list(tracks), number):
+                    on_step(f"round {number + 1}/{effort.rounds}: {name}")
+                    track, calls = tracks[name], tracks[name].plan[number]
+                    if calls:
+                        _settle(detector, track, pictures)
+                        run = partial(_run, detector, track, pictures, calls)
+                        track.slices.append(on_slice(track.scenario, run))
+            except KeyboardInterrupt:
+                begun = [track for track in tracks.values() if track.slices]
+                if not begun:
+                    raise
+                raise RoundsInterrupted(begun, _yardstick(yardstick_ms), number) from None
+    return list(tracks.values()), _yardstick(yardstick_ms)
+
+
+def _yardstick(rounds_ms: Sequence[float]) -> Yardstick:
+    return Yardstick(WHAT, tuple(rounds_ms), statistics.median(rounds_ms))
 
 
 def _track(detector: Detector, scenario: Scenario, own: Policy) -> Track:

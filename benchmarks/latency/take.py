@@ -23,7 +23,7 @@ from dyninfer.benchmarks.latency.record import (
     Yardstick,
 )
 from dyninfer.benchmarks.latency.request import LEAST_PAIRS, BaselineRequest, BenchRequest
-from dyninfer.benchmarks.latency.rounds import measure_rounds
+from dyninfer.benchmarks.latency.rounds import RoundsInterrupted, measure_rounds
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.scenarios import make_scenarios
 from dyninfer.benchmarks.latency.slices import MS_PER_S
@@ -41,12 +41,15 @@ HOST_CLOCK, DEVICE_CLOCK = "perf_counter_ns", "CUDA events"
 """Events on TensorRT's stream tell what the GPU did, and not how long the host waited."""
 COMPARISON_S = 6.0
 """Seconds of the comparison for every one that a scenario gets."""
+INTERRUPTED = "interrupted"
+ROUNDS = "rounds"
+"""What is missing of a record whose scenarios were interrupted."""
 FAILURES = (DyninferError, OSError, MemoryError)
 """What may go wrong after the scenarios and must not cost them."""
 
 
-class ComparisonInterrupted(KeyboardInterrupt):
-    """Ctrl-C while the baselines ran; ``record`` is all that was measured before."""
+class BenchInterrupted(KeyboardInterrupt):
+    """Ctrl-C while scenarios or baselines ran; ``record`` is all that was measured before."""
 
     def __init__(self, record: BenchRecord) -> None:
         super().__init__("interrupted")
@@ -61,17 +64,20 @@ def take_record(
     Raises:
         BundleError, BackendUnavailable, PolicyError, InputError: the bundle cannot be opened, or
             not be measured in the way that was asked for.
-        ComparisonInterrupted: somebody pressed Ctrl-C while the baselines ran.
+        BenchInterrupted: somebody pressed Ctrl-C once something was measured.
     """
     start = time.perf_counter()
     record, manifest = _run_detector(request, on_step)
     missing, baselines, model = dict(record.missing), None, None
-    interrupted = False
+    interrupted = ROUNDS in missing
     # our own engines are closed by now: idle ones would take time from others
     try:
-        baselines = _hold_comparison(request, record.scenarios, on_step)
+        if interrupted:
+            missing["baselines"] = INTERRUPTED
+        else:
+            baselines = _hold_comparison(request, record.scenarios, on_step)
     except KeyboardInterrupt:
-        missing["baselines"], interrupted = "interrupted", True
+        missing["baselines"], interrupted = INTERRUPTED, True
     except FAILURES as error:
         missing["baselines"] = f"the comparison failed: {_reason_of(error)}"
     if baselines is None:
@@ -83,7 +89,7 @@ def take_record(
     seconds = time.perf_counter() - start
     whole = replace(record, seconds=seconds, baselines=baselines, model=model, missing=missing)
     if interrupted:
-        raise ComparisonInterrupted(whole)
+        raise BenchInterrupted(whole)
     return whole
 
 
@@ -101,12 +107,18 @@ def _run_detector(request: BenchRequest, on_step: Progress) -> tuple[BenchRecord
             MachineRecorder(device=detector.device) as recorder,
             metered(detector.device, idle_s, lambda what: on_step(what, 0, 1)) as energy,
         ):
-            results, yardstick = _measure(detector, request, energy, on_step)
+            results, yardstick, cut = _measure(detector, request, energy, on_step)
+        if cut:
+            missing[ROUNDS] = cut
         peak_mib = peak_memory_mib()
         joules, reason = energy.by_exit()
         if joules is None:
             missing["energy"] = reason
-        pictures, gaps = _describe_pictures(detector, request.pictures, results, on_step)
+        pictures, gaps = (
+            (plain_pictures(request.pictures), {"curve": INTERRUPTED})
+            if cut
+            else _describe_pictures(detector, request.pictures, results, on_step)
+        )
         record = BenchRecord(
             schema_version=SCHEMA_VERSION,
             written_by=f"dyninfer {dyninfer.__version__}",
@@ -151,24 +163,31 @@ def _describe_detector(detector: Detector) -> MeasuredBundle:
 
 def _measure(
     detector: Detector, request: BenchRequest, energy: EnergyLog, on_step: Progress
-) -> tuple[tuple[ScenarioResult, ...], Yardstick]:
-    """The scenarios' results, and the yardstick's time in every round."""
+) -> tuple[tuple[ScenarioResult, ...], Yardstick, str]:
+    """The scenarios' results, the yardstick's time in every round, and what cut them short."""
     manifest, effort = detector.manifest, request.effort
     scenarios = make_scenarios(manifest, request.choices, str(request.bundle))
     steps = len(scenarios) * (effort.rounds + 1)
     done = count()
-    tracks, yardstick = measure_rounds(
-        detector,
-        scenarios,
-        request.pictures,
-        effort,
-        lambda what: on_step(what, next(done), steps),
-        lambda scenario, run: energy.read_around(scenario, len(manifest.ways), run),
-    )
+    cut = ""
+    try:
+        tracks, yardstick = measure_rounds(
+            detector,
+            scenarios,
+            request.pictures,
+            effort,
+            lambda what: on_step(what, next(done), steps),
+            lambda scenario, run: energy.read_around(scenario, len(manifest.ways), run),
+        )
+    except RoundsInterrupted as found:
+        tracks, yardstick = found.tracks, found.yardstick
+        cut = f"{INTERRUPTED} in round {found.number + 1} of {effort.rounds}"
+        if len(tracks) < len(scenarios):
+            cut += f", before {len(scenarios) - len(tracks)} of {len(scenarios)} scenarios"
     results = tuple(
         summarise(t.scenario, t.warm_up, t.slices, manifest, energy.of(t.scenario)) for t in tracks
     )
-    return results, yardstick
+    return results, yardstick, cut
 
 
 def _describe_pictures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import Enum
 from typing import Any
 
 from dyninfer.benchmarks.latency.comparison import RecordComparison, ScenarioChange, Verdict
@@ -12,11 +13,11 @@ from dyninfer.benchmarks.report.table import Table, column, make_table
 
 
 def changes_table(comparison: RecordComparison) -> Table:
-    """Median latencies of an old and a new record, and what can be said of their ratio."""
+    """Latencies of an old and a new record, and what can be said of their ratio."""
     found = [change.latency for change in comparison.scenarios]
     intervals = (f"{change.ratio.low:.2f} to {change.ratio.high:.2f}" for change in found)
     return make_table(
-        "Median milliseconds of a call",
+        "p50 of a call in a round, median over the rounds, ms",
         column("scenario", (change.scenario.name for change in comparison.scenarios), words=True),
         column("old", (number(change.old) for change in found)),
         column("new", (number(change.new) for change in found)),
@@ -29,10 +30,11 @@ def changes_table(comparison: RecordComparison) -> Table:
 def as_data(comparison: RecordComparison) -> dict[str, Any]:
     """The comparison as plain data for a script, with what follows from it at the top.
 
-    ``verdict`` is the last of :func:`lines_of`, ``slower`` the names of the scenarios that became
-    slower, ``machine_changed`` whether the yardstick changed.
+    ``outcome`` is one of :class:`Outcome`, ``verdict`` the last of :func:`lines_of`, ``slower`` the
+    names of the scenarios that became slower, ``machine_changed`` whether the yardstick changed.
     """
     return {
+        "outcome": outcome_of(comparison).value,
         "verdict": verdict_of(comparison),
         "slower": [change.scenario.name for change in comparison.regressions],
         "machine_changed": comparison.machine_changed,
@@ -106,10 +108,37 @@ def _adjusted_lines(comparison: RecordComparison) -> list[str]:
     ]
 
 
+class Outcome(str, Enum):
+    """What a comparison comes to as a whole."""
+
+    NOT_SLOWER = "not slower"
+    SLOWER = "slower"
+    UNCLEAR = "unclear"
+
+
+def outcome_of(comparison: RecordComparison) -> Outcome:
+    """Slower only where that is no slower machine's doing, not slower only where that was shown."""
+    if comparison.regressions:
+        return Outcome.UNCLEAR if _machine_slower(comparison) else Outcome.SLOWER
+    unclear = any(change.verdict is Verdict.UNCLEAR for change in comparison.scenarios)
+    return Outcome.UNCLEAR if unclear or _too_few(comparison) else Outcome.NOT_SLOWER
+
+
+def _too_few(comparison: RecordComparison) -> bool:
+    """Whether there are too few rounds to tell two records apart that are not the same."""
+    found = [f for c in comparison.scenarios for f in (c.latency, c.throughput) if f is not None]
+    return comparison.too_few_rounds and any(change.ratio.value != 1 for change in found)
+
+
+def _machine_slower(comparison: RecordComparison) -> bool:
+    found = comparison.yardstick
+    return comparison.machine_changed and found is not None and found.verdict is Verdict.SLOWER
+
+
 def verdict_of(comparison: RecordComparison) -> str:
     """The verdict in one line."""
     slower, tested = comparison.regressions, len(comparison.scenarios)
-    if comparison.too_few_rounds and not slower:
+    if _too_few(comparison) and not slower:
         needed = comparison.rounds_needed
         remedy = "compare fewer scenarios"
         if needed is not None:
@@ -121,8 +150,13 @@ def verdict_of(comparison: RecordComparison) -> str:
     counts = {v: sum(s.verdict is v for s in comparison.scenarios) for v in Verdict}
     found = [f"{counts[v]} {v.value}" for v in Verdict if counts[v] and v is not Verdict.SLOWER]
     others = f" ({', '.join(found)})" if found else ""
+    if not slower and counts[Verdict.UNCLEAR]:
+        return (
+            f"unclear: no scenario of {tested} is certainly slower {bar}{others}, and more rounds "
+            "would tell"
+        )
     if not slower:
-        return f"no scenario of {tested} is certainly slower {bar}{others}"
+        return f"no scenario of {tested} is slower {bar}{others}"
     worst = max(slower, key=_worst)
     text = (
         f"{len(slower)} of {counted(tested, 'scenario')} slower {bar}{others}; worst: "
@@ -133,8 +167,7 @@ def verdict_of(comparison: RecordComparison) -> str:
 
 def _doubt(comparison: RecordComparison) -> str:
     """Whether a regression may be the machine's."""
-    found = comparison.yardstick
-    if comparison.machine_changed and found is not None and found.verdict is Verdict.SLOWER:
+    if _machine_slower(comparison):
         return "; but the machine was slower as well, so this is no verdict on the code"
     if comparison.unsteady:
         return "; but the machine was not steady: measure both again while it does nothing else"

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -28,15 +28,22 @@ from dyninfer.cli.common import (
     print_json,
     progress_bar,
     read_speed,
+    stderr,
     stdout,
     warn,
 )
 from dyninfer.cli.options import BundleOrNone, EngineOptions, JsonOption, with_option_groups
-from dyninfer.errors import MissingExtra
+from dyninfer.errors import InputError, MissingExtra
+from dyninfer.plain_text import one_line
 
 if TYPE_CHECKING:
     from dyninfer.benchmarks.latency.record import BenchRecord
     from dyninfer.benchmarks.latency.request import BenchRequest
+
+
+NO_RECORD, NOT_COMPARABLE = 2, 3
+STATUS_OF = {"not slower": 0, "slower": 1, "unclear": 4}
+"""Of ``--compare``; 2 is wrong usage, too."""
 
 
 @with_option_groups
@@ -154,19 +161,21 @@ def _check_outputs(outputs: OutputOptions) -> None:
 
 
 def _run(request: BenchRequest) -> tuple[BenchRecord, KeyboardInterrupt | None]:
-    """Measure under a progress bar; with what was pressed where that cut the baselines short."""
-    from dyninfer.benchmarks.latency.take import ComparisonInterrupted, take_record
+    """Measure under a progress bar; with what was pressed where that cut it short."""
+    from dyninfer.benchmarks.latency.take import BenchInterrupted, take_record
 
     stopped: KeyboardInterrupt | None = None
-    with progress_bar() as progress:
+    with progress_bar(remaining=True) as progress:
         task = progress.add_task("opening the bundle", total=None)
 
         def on_step(what: str, done: int, total: int) -> None:
+            if done == 0:  # steps of another kind take other times
+                progress.reset(task, total=total)
             progress.update(task, description=what, completed=done, total=total)
 
         try:
             record = take_record(request, on_step)
-        except ComparisonInterrupted as interruption:
+        except BenchInterrupted as interruption:
             record, stopped = interruption.record, interruption
     for line in request.pictures.warnings:
         warn(line)
@@ -200,17 +209,31 @@ def _show(record: BenchRecord, chosen: Format) -> None:
 
 
 def _compare(old: Path, new: Path, chosen: Format) -> None:
-    """Set two records beside each other; status 1 where the new one is slower."""
+    """Set two records beside each other; the status says what became of it."""
     from dyninfer.benchmarks.latency.compare import compare_records
     from dyninfer.benchmarks.latency.record_file import read_record
-    from dyninfer.benchmarks.report.comparison import as_data, changes_table, lines_of
+    from dyninfer.benchmarks.report.comparison import as_data, changes_table, lines_of, outcome_of
 
-    comparison = compare_records(read_record(old), read_record(new))
+    try:
+        records = read_record(old), read_record(new)
+    except InputError as error:
+        _end_with(NO_RECORD, error)
+    try:
+        comparison = compare_records(*records)
+    except InputError as error:
+        _end_with(NOT_COMPARABLE, error)
     if chosen is Format.JSON:
         print_json(as_data(comparison))
     else:
         print_table(changes_table(comparison), stdout)
         for line in lines_of(comparison):
             stdout.print(line)
-    if comparison.regressions:
-        raise typer.Exit(1)
+    status = STATUS_OF[outcome_of(comparison).value]
+    if status:
+        raise typer.Exit(status)
+
+
+def _end_with(status: int, error: InputError) -> NoReturn:
+    """Say what is wrong, and end with a status that tells a script which kind of wrong it is."""
+    stderr.print(f"error: {one_line(str(error))}")
+    raise typer.Exit(status) from None

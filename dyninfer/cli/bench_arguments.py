@@ -112,7 +112,11 @@ class RecordOptions:
 
     compare: Annotated[
         tuple[Path, Path] | None,
-        _against(metavar="OLD NEW", help="Compare two records; status 1 where NEW is slower."),
+        _against(
+            metavar="OLD NEW",
+            help="Compare two records; status 0: NEW is not slower, 1: slower, 2: no record, "
+            "3: cannot be compared, 4: unclear.",
+        ),
     ] = None
     from_record: Annotated[
         Path | None,

@@ -18,7 +18,9 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 
 from dyninfer.benchmarks.report.terminal import DescriptionColumn, Terminal, prints_unicode
@@ -35,14 +37,18 @@ stderr = Terminal(stderr=True)
 _VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
 
-def progress_bar() -> Progress:
-    """A progress bar on stderr, so that stdout stays clean for results; none in a log file."""
+def progress_bar(*, remaining: bool = False) -> Progress:
+    """A progress bar on stderr, so that stdout stays clean for results; none in a log file.
+
+    It shows the time so far, or with ``remaining`` an estimate of what is left.
+    """
+    left = (TextColumn("left"), TimeRemainingColumn(compact=True))
     return Progress(
         SpinnerColumn(),
         DescriptionColumn(),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        *(left if remaining else (TimeElapsedColumn(),)),
         console=stderr,
         transient=True,
         disable=not stderr.is_terminal,

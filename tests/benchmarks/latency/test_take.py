@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import dyninfer
+from dyninfer.benchmarks.baselines.run import Progress
 from dyninfer.benchmarks.latency.doubts import doubts_of
 from dyninfer.benchmarks.latency.pictures import synthetic_pictures
 from dyninfer.benchmarks.latency.record import Baselines, BenchRecord, Yardstick
@@ -15,7 +16,7 @@ from dyninfer.benchmarks.latency.request import BaselineRequest, BenchRequest, E
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
 from dyninfer.benchmarks.latency.scenarios import Choices
 from dyninfer.benchmarks.latency.take import (
-    ComparisonInterrupted,
+    BenchInterrupted,
     rounds_of_comparison,
     take_record,
 )
@@ -156,13 +157,45 @@ def test_an_interruption_of_the_comparison_brings_what_was_measured_before(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dyninfer.benchmarks.latency.take.run_baselines", interrupted)
-    with pytest.raises(ComparisonInterrupted) as caught:
+    with pytest.raises(BenchInterrupted) as caught:
         take_record(small)
     found = caught.value.record
     assert found.missing["baselines"] == "interrupted"
     assert found.baselines is None
     assert len(found.scenarios) == 1
     assert found.seconds > 0
+
+
+def test_an_interruption_of_the_scenarios_brings_the_rounds_before_it(
+    small: BenchRequest,
+) -> None:
+    effort = Effort(seconds=0.05, rounds=4, min_calls=8, warm_up_seconds=0.1, idle_seconds=0.1)
+    choices = Choices(batches=(1,), hard=(0.0, 1.0))
+    asked = replace(small, effort=effort, choices=choices)
+
+    def until_interrupted(number: int) -> Progress:
+        calls = iter(range(number))
+
+        def on_step(what: str, _done: int, _total: int) -> None:
+            if what.startswith("round ") and next(calls, None) is None:
+                raise KeyboardInterrupt
+
+        return on_step
+
+    with pytest.raises(BenchInterrupted) as caught:
+        take_record(asked, until_interrupted(3))
+    found = caught.value.record
+    assert found.missing["rounds"] == "interrupted in round 2 of 4"
+    assert found.missing["baselines"] == found.missing["curve"] == "interrupted"
+    assert sorted(len(result.rounds_ms) for result in found.scenarios) == [1, 2]
+    with pytest.raises(BenchInterrupted) as caught:
+        take_record(asked, until_interrupted(1))
+    found = caught.value.record
+    assert found.missing["rounds"] == "interrupted in round 1 of 4, before 1 of 2 scenarios"
+    assert len(found.scenarios) == 1
+    with pytest.raises(KeyboardInterrupt) as nothing:
+        take_record(asked, until_interrupted(0))
+    assert not isinstance(nothing.value, BenchInterrupted)
 
 
 def test_a_curve_that_cannot_be_made_does_not_cost_the_scenarios(

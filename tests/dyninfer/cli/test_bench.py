@@ -117,11 +117,45 @@ def test_a_slower_record_is_status_1_and_a_verdict_but_no_error(
     told = json.loads(out)
     assert told["scenarios"]
     assert (told["slower"], told["machine_changed"]) == ([], False)
+    assert told["outcome"] == "not slower"
     status, out, _ = run(capsys, "bench", "--compare", str(old), str(new), "--json")
     told = json.loads(out)
     assert status == 1
     assert told["slower"] == [result.scenario.name for result in record.scenarios]
     assert told["verdict"].startswith("6 of 6 scenarios slower by more than 3 %")
+    assert told["outcome"] == "slower"
+
+
+def test_each_kind_of_comparison_has_a_status_of_its_own(
+    capsys: pytest.CaptureFixture[str], measured: tuple[str, str, Path], tmp_path: Path
+) -> None:
+    record = read_record(measured[2])
+    files = {name: tmp_path / f"{name}.json" for name in ("old", "few", "else", "heated", "none")}
+    write_record(slower(record, 1.0), files["old"])
+    # two rounds cannot be told from chance
+    few = slower(record, 1.02)
+    cut = (replace(result, rounds_ms=result.rounds_ms[:2]) for result in few.scenarios)
+    write_record(replace(few, scenarios=tuple(cut)), files["few"])
+    elsewhere = replace(record.machine, cpu="another processor")
+    write_record(replace(slower(record, 1.0), machine=elsewhere), files["else"])
+    heated = replace(record.yardstick, rounds_ms=(6.0,) * 12, median_ms=6.0)
+    write_record(replace(slower(record, 1.5), yardstick=heated), files["heated"])
+    files["none"].write_text("{}")
+
+    def compare(new: Path) -> tuple[int, str, str]:
+        return run(capsys, "bench", "--compare", str(files["old"]), str(new))
+
+    status, out, _ = compare(files["few"])
+    assert (status, "more rounds" in out or "too few rounds" in out) == (4, True)
+    status, out, _ = compare(files["heated"])
+    assert (status, "no verdict on the code" in out) == (4, True)
+    status, out, err = compare(files["else"])
+    assert (status, out, err.count("\n")) == (3, "", 1)
+    assert "different machines" in err
+    for path, said in ((tmp_path / "missing.json", "missing.json"), (files["none"], "no record")):
+        status, out, err = compare(path)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert said in err.replace("not a record", "no record")
 
 
 @pytest.mark.parametrize(
