@@ -58,7 +58,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     from dyninfer.exporters.safe_yaml import load_yaml  # not installed without the extra
 
     try:
-        document = load_yaml(text)
+        document = load_yaml(text, words=True)
     except ValueError as error:
         raise ConfigError(f"class names cannot be read from {path}: {error}") from None
     if not isinstance(document, dict) or "names" not in document:
@@ -67,17 +67,21 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def names_from(names: Any, where: str) -> tuple[str, ...]:
-    """Class names from a list, or from a mapping of class number to name.
+    """Class names from a list, or from a mapping of class number to name, as JSON has it, too.
 
     Raises:
-        ConfigError: it is neither, or numbers are missing; ``where`` tells the user its origin.
+        ConfigError: it is neither, numbers or names are missing; ``where`` tells the user its
+            origin.
     """
     if isinstance(names, dict):
-        if set(names) != set(range(len(names))):
-            raise ConfigError(
-                f"'names' in {where} maps {list(names)[:10]}, expected class numbers from 0 up"
-            )
-        names = [names[index] for index in range(len(names))]
+        numbered = {str(number): name for number, name in names.items()}
+        if numbered.keys() != {*map(str, range(len(names)))}:
+            shown = ", ".join([*numbered][:10])
+            raise ConfigError(f"'names' in {where} has the numbers {shown}, expected 0, 1, 2, ...")
+        names = [numbered[str(number)] for number in range(len(names))]
     if not isinstance(names, list):
-        raise ConfigError(f"'names' in {where} is {type(names).__name__}, expected a list")
-    return tuple(str(name) for name in names)
+        raise ConfigError(f"'names' in {where} is {str(names)[:40]!r}, expected a list of names")
+    for number, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigError(f"class {number} of 'names' in {where} is {name!r}, expected a name")
+    return tuple(name.strip() for name in names)

@@ -12,8 +12,11 @@ LARGEST_YAML = 1 << 19  # characters: names of 15,000 classes
 _LONGEST_NUMBER = 64  # characters
 
 
-def load_yaml(text: str) -> Any:
-    """What a YAML text holds: plain data.
+def load_yaml(text: str, *, words: bool = False) -> Any:
+    """What a YAML text holds: plain data, or with ``words`` nothing but texts where it has values.
+
+    A class may be called ``NO``, ``on``, ``012`` or ``1:30``, which YAML takes for truth values and
+    numbers.
 
     Aliases are refused, by which a few lines become billions of entries; whole numbers of more
     than 64 bits, which can be chosen so that a mapping takes minutes to fill; and texts with half
@@ -25,7 +28,7 @@ def load_yaml(text: str) -> Any:
     if len(text) > LARGEST_YAML:
         raise ValueError(f"it has {len(text)} characters, expected at most {LARGEST_YAML}")
     try:
-        return yaml.load(text, _Loader)  # derived from SafeLoader
+        return yaml.load(text, _Words if words else _Loader)  # derived from SafeLoader
     except RecursionError:
         raise ValueError("its parts are nested too deeply") from None
     except (
@@ -55,8 +58,14 @@ class _Loader(yaml.SafeLoader):
 
     def construct_yaml_str(self, node: yaml.ScalarNode) -> str:
         value = super().construct_yaml_str(node)
-        value.encode()  # UnicodeEncodeError is a ValueError
+        # JSON writes a character beyond the first 65,536 as two escapes
+        value = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        value.encode()  # UnicodeEncodeError, for half of one, is a ValueError
         return value
+
+
+class _Words(_Loader):
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012  # as PyYAML declares it
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)

@@ -19,6 +19,9 @@ from dyninfer.images.spec import ImageSpec
 T = TypeVar("T")
 
 
+_NO_NAMES = ("", "None", "null", "[]", "{}")  # what exporters note that know none
+
+
 class Guesses:
     """Collects guessed values, to be shown in one line with the options that change them."""
 
@@ -58,24 +61,24 @@ class Guesses:
         )
 
 
-def declared_names(source: DetectorSource, file: OnnxFile) -> tuple[str, ...] | None:
-    """Class names from the user's file, else from the model's metadata (``names``).
+def declared_names(prefix: str, source: DetectorSource, file: OnnxFile) -> tuple[str, ...] | None:
+    """Class names from the user's file, else from the model's metadata (``names``), if any.
 
     Raises:
         ConfigError: they cannot be read.
     """
     if source.class_names is not None:
         return read_names(source.class_names)
-    if "names" not in file.metadata:
+    text = file.metadata.get("names", "")
+    if text.strip() in _NO_NAMES:
         return None
     try:
-        names = load_yaml(file.metadata["names"])
-    except ValueError as error:
+        return names_from(load_yaml(text, words=True), f"the metadata of {file.path}")
+    except (ConfigError, ValueError) as error:
         raise ConfigError(
             f"the class names in the metadata of {file.path} cannot be read ({error}); "
-            "give them in a file of your own"
+            f"give them with --{prefix}class-names"
         ) from None
-    return names_from(names, f"the metadata of {file.path}")
 
 
 def declared_size(file: OnnxFile) -> tuple[int, int] | None:

@@ -239,8 +239,9 @@ def _by_columns(
         if spare < 0 or (spare > after and source.class_offset is None):
             raise ConfigError(
                 f"{source.class_names or source.path} names {len(names)} classes, but the outputs "
-                f"of {source.path} have {columns}; where one of these is no class, say with "
-                f"--{prefix}class-offset which number the first class has"
+                f"of {source.path} have {columns}; give other names with --{prefix}class-names, or "
+                f"where some of these are no classes, the number of the first class with "
+                f"--{prefix}class-offset"
             )
     numbers = rule.numbers(names)
     if not 0 <= numbers[0] <= numbers[-1] < columns:

@@ -90,7 +90,7 @@ def plan_detector(prefix: str, source: DetectorSource, file: OnnxFile) -> Planne
     guesses = Guesses(prefix, file.path.name)
     layout = source.layout or _layout(prefix, file)
     size = _size(prefix, source, file, layout, guesses)
-    names = declared_names(source, file)
+    names = declared_names(prefix, source, file)
     planner = _Planner(source, file, names, layout, size, OriginalDetector(file, layout))
     measured, _ = planner.measure(LEVELS if layout is Layout.NHWC else YOLO, guesses.fresh())
     decode = source.decode or guesses.add("decode", _decode(prefix, measured, file))

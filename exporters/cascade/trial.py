@@ -32,8 +32,9 @@ def difference(model: ModelProto, planned: PlannedDetector, batches: Sequence[in
             for array, wanted in zip(found, expected, strict=True):
                 if array.shape != wanted.shape:
                     return f"a batch of {batch} gives {array.shape}, not {wanted.shape}"
-            far = max(_relative_error(*pair) for pair in zip(found, expected, strict=True))
-            if not far <= relative and not (rounded and same_rows(found, expected, relative)):
+            pairs = zip(found, expected, strict=True)
+            close = all(_relative_error(*pair) <= relative for pair in pairs)
+            if not close and not (rounded and same_rows(found, expected, relative)):
                 return f"a batch of {batch} gives other results than its images one by one"
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         return reason_of(error)

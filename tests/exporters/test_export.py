@@ -191,9 +191,23 @@ def test_class_names_are_coco_s_for_80_and_numbers_otherwise(tmp_path: Path) -> 
         assert class_names_for(2, tmp_path / "data.yaml") == ("cat", "dog")
 
 
+def test_class_names_in_yaml_are_words(tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    for text, names in (
+        ("names: [NO, 012, on, 1.0]", ("NO", "012", "on", "1.0")),
+        ("names:\n  0: yes\n  1: null\n  2: 7_000\n  3: 12:30", ("yes", "null", "7_000", "12:30")),
+        ("nc: 4\nnames:\n- No entry\n- off\n- 1e3\n- '5'", ("No entry", "off", "1e3", "5")),
+    ):
+        path.write_text(text, encoding="utf-8")
+        assert class_names_for(len(names), path) == names
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
+        ("data.yaml", b"names: [a, '']\n"),
+        ("data.yaml", b"names: [a, [b]]\n"),
+        ("data.yaml", b"names: {0: a, 2: b}\n"),
         ("names.txt", b"one\ntwo\nthree\n"),
         ("names.txt", b""),
         ("names.txt", bytes(range(256))),

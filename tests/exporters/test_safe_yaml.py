@@ -47,9 +47,17 @@ def test_what_is_refused_is_refused_at_once_and_in_one_line(tmp_path, text, part
     assert "\n" not in str(caught.value)
     path = tmp_path / "own.yaml"
     path.write_text(text, encoding="utf-8")
-    for read in (read_names, read_topology):
-        with support.refuses(ConfigError, "own.yaml", part):
-            read(path)
+    with support.refuses(ConfigError, "own.yaml", part):
+        read_topology(path)
+    with support.refuses(ConfigError, "own.yaml"):  # to which numbers are words like others
+        read_names(path)
+
+
+def test_values_are_words_where_words_are_wanted() -> None:
+    text = "a: [NO, on, 012, 1e3, ~, 1:30, 2001-01-01, 0x10, .5, <<, !!int 7]"
+    words = ["NO", "on", "012", "1e3", "~", "1:30", "2001-01-01", "0x10", ".5", "<<", 7]
+    assert load_yaml(text, words=True) == {"a": words}
+    assert load_yaml('["\\ud83d\\ude00"]', words=True) == ["\U0001f600"]  # as JSON writes it
 
 
 def test_plain_data_is_read_as_pyyaml_reads_it() -> None:

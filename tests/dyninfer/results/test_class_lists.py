@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,3 +70,12 @@ def test_a_match_has_the_same_canonical_name_and_a_miss_has_none(names, known) -
             assert canonical(name) not in {canonical(other) for other in known}
         else:
             assert canonical(known[index]) == canonical(name)
+
+
+@pytest.mark.parametrize("name", ["Caf\xe9", "\u01f0", "\xc5ngstr\xf6m", "\ud55c\uae00", "\u1e69"])
+def test_letters_with_accents_match_in_either_form(name) -> None:
+    one, other = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    assert one != other
+    assert match_names([one], [other]) == match_names([other], [one]) == [0]
+    assert match_names([one.upper()], [other]) == [0]
+    assert match_names([one], ["cafe", "angstrom"]) == [None]

@@ -78,3 +78,9 @@ def test_every_column_has_the_name_of_its_class(lists: list[list[str]], choice: 
         assert len(columns) == len(found.names)
         for name, column in zip(found.names, columns, strict=True):
             assert own[column] == name if column >= 0 else name not in own
+
+
+def test_names_that_differ_in_unicode_form_alone_are_one_class() -> None:
+    found = reconcile([["caf\xe9", "dog"], ["dog", "cafe\u0301"]])
+    assert found.names == ("dog", "cafe\u0301")
+    assert found.columns == ((1, 0), (0, 1))

@@ -77,6 +77,31 @@ def test_names_in_the_metadata_are_read_and_never_run(tmp_path, names) -> None:
         plan(path)
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ('{"0": "cat", "1": "NO", "2": "\\u00e9clair"}', ("cat", "NO", "\xe9clair")),  # JSON
+        ("{0: 'cat', 1: 'dog', 2: 'cow'}", ("cat", "dog", "cow")),
+        ("['cat', 'dog', 'cow']", ("cat", "dog", "cow")),
+        ("{2: cow, 0: on, 1: 012}", ("on", "012", "cow")),
+        ("None", ("class_0", "class_1", "class_2")),
+        ("{}", ("class_0", "class_1", "class_2")),
+    ],
+)
+def test_names_in_the_metadata_in_all_their_forms(tmp_path, names, expected) -> None:
+    path = detectors.yolov8(3).save(tmp_path / "tiny.onnx", metadata={"names": names})
+    planned = plan(path, decode=Decode.YOLOV8)
+    assert planned.class_names == expected
+    assert ("class-names" in (planned.guesses or "")) is (expected[0] == "class_0")
+
+
+@pytest.mark.parametrize("names", ["['cat', 'dog']", "{0: cat, 2: dog, 3: cow}", "[a, b, '']"])
+def test_names_in_the_metadata_that_do_not_fit_are_answered_with_the_option(tmp_path, names):
+    path = detectors.yolov8(3).save(tmp_path / "tiny.onnx", metadata={"names": names})
+    with support.refuses(ConfigError, "tiny.onnx", "--second-class-names"):
+        plan(path, decode=Decode.YOLOV8)
+
+
 def test_names_in_a_file_go_before_those_of_the_metadata_and_must_fit(tmp_path) -> None:
     path = detectors.yolov8(3).save(tmp_path / "tiny.onnx", metadata={"names": "[a, b, c]"})
     file = tmp_path / "names.txt"
