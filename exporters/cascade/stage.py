@@ -231,5 +231,5 @@ def read_plan(path: Path) -> DetectorPlan | None:
         return TypeAdapter(DetectorPlan).validate_json(text)
     except ValidationError as error:
         raise BundleError(
-            f"{path} describes its detector wrongly: {first_problem(error)}"
+            f"{path} describes its detector wrongly: {first_problem(error)}; export it again"
         ) from None

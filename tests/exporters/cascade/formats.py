@@ -239,6 +239,20 @@ def torchvision(core: Core) -> None:
     core.out(core.flat(score), "scores", rank=1)
 
 
+def detectron(core: Core) -> None:
+    box, label, score = core.kept(core.boxes, core.label, core.confidence)
+    core.out(core.flat(label), "pred_classes", INT64, rank=1)
+    core.out(box, "pred_boxes", rank=2)
+    core.out(core.flat(score), "scores", rank=1)
+
+
+def numbered_torchvision(core: Core) -> None:
+    box, label, score = core.kept(core.boxes, core.plus(core.label, 1), core.confidence)
+    core.out(box, "2531", rank=2)
+    core.out(core.flat(score), "2540", rank=1)
+    core.out(core.flat(label), "2544", INT64, rank=1)
+
+
 def mmdetection(core: Core) -> None:
     box, label = core.kept(core.columns(core.boxes, core.confidence), core.label)
     core.out(core.batched(core.flat(label)), "labels", INT64, rank=2)
@@ -453,6 +467,10 @@ FORMATS: dict[str, Format] = {
     "torchvision": Format(
         torchvision, Decode.BOXES_SCORES_LABELS, lists=True, classes=80, fixed=True
     ),
+    "torchvision, unnamed": Format(
+        numbered_torchvision, Decode.BOXES_SCORES_LABELS, lists=True, fixed=True
+    ),
+    "detectron": Format(detectron, Decode.BOXES_SCORES_LABELS, lists=True, fixed=True),
     "mmdetection": Format(mmdetection, Decode.BOXES_SCORES_LABELS, lists=True, fixed=True),
     "zoo ssd": Format(zoo_ssd, Decode.BOXES_SCORES_LABELS, lists=True),
     "tensorflow, 4": Format(
