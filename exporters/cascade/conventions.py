@@ -90,8 +90,9 @@ def conventions(
     if by_labels and outputs >= {"bboxes", "labels", "scores"}:  # the SSD of ONNX's model zoo
         return Known(IMAGENET, form.XYXY, share, 1)
     if match.labels and not match.batched and len(match.tensors) == 3:  # torchvision, Detectron
-        first = 0 if called(match.labels.tensors[0], "pred_classes") else 1
-        return Known(YOLO, form.XYXY, pixels, first, ClassIds.COCO91 if first else None)
+        if called(match.labels.tensors[0], "pred_classes"):
+            return Known(YOLO, form.XYXY, pixels, 0)
+        return Known(YOLO, form.XYXY, pixels, 1, ClassIds.COCO91)
     if by_labels and outputs >= {"dets", "labels"}:  # OpenMMLab
         return Known(PADDED, form.XYXY, pixels, 0)
     if match.count is not None and called(match.count.tensors[0], "^num_dets$"):  # EfficientNMS
