@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
 from dyninfer.errors import MissingExtra
@@ -20,6 +22,17 @@ def require_export_extra() -> None:
         raise MissingExtra(
             f'exporting needs {", ".join(missing)}; install with pip install "dyninfer[export]"'
         )
+
+
+def return_memory() -> None:
+    """Give what is free back to the system, where the C library is glibc.
+
+    After an export, that has a gigabyte and more in pieces between others: what follows would take
+    as much again.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @contextmanager

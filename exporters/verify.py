@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import BundleError
+from dyninfer.exporters.extras import return_memory
 from dyninfer.exporters.family import SourceStage
 from dyninfer.exporters.parity import Errors, Parity, Recording, SignalPairs, Tolerance
 from dyninfer.images.spec import ImageSpec
@@ -30,35 +32,43 @@ def verify(
     photos: Sequence[ImageArray],
     random_tensors: int = 4,
     progress: Progress = lambda _samples: None,
+    batch: int = BATCH,
 ) -> Parity:
     """Compare an opened bundle with its source.
 
     Every stage is fed what the source's stages before it produced, so that an error is seen
-    where it arises; then every way and every decision is compared from the images on.
+    where it arises; then every way and every decision is compared from the images on. The source
+    and the stages run one image at a time, to save memory; the ways run in batches, to try that
+    axis.
 
     Args:
         detector: the opened bundle.
         source: stages by name. A router or chooser that is not among them is not compared.
         photos: (h, w, 3) uint8 BGR pictures.
         random_tensors: so many inputs of uniform noise between black and white are added.
-        progress: called after every batch with the number of its samples.
+        progress: called after samples with their number.
+        batch: most images that the ways are run for at once.
 
     Raises:
         BundleError: the source lacks a stage that makes results.
     """
     reference = _Source(detector.manifest, source)
     errors, signals, tolerance = Errors(), SignalPairs(reference.plan), Tolerance()
-    for images in _samples(detector, photos, random_tensors):
-        stages, expected = reference.trace(images)
-        for name, inputs in stages.reads.items():
-            errors.add_all(name, detector.run_stage(name, inputs), stages.makes[name])
+    for images in _samples(detector, photos, random_tensors, batch):
         found = detector.trace(images)
-        reference.add_ends(errors, found, expected)
-        signals.add(expected.signals, found.signals)
-        progress(len(next(iter(images.values()))))
+        for row, image in enumerate(_one_by_one(images)):
+            stages, expected = reference.trace(image)
+            return_memory()
+            for name, inputs in stages.reads.items():
+                errors.add_all(name, detector.run_stage(name, inputs), stages.makes[name])
+            del stages  # the features of an image of 1280 pixels take hundreds of megabytes
+            of_image = _row_of(found, row)
+            reference.add_ends(errors, of_image, expected)
+            signals.add(expected.signals, of_image.signals)
+            progress(1)
     checks = errors.checks(tolerance)
     if not all(check.passed for check in checks):
-        rounding = reference.rounding(_samples(detector, photos, random_tensors))
+        rounding = reference.rounding(_samples(detector, photos, random_tensors, batch))
         checks = errors.checks(tolerance, rounding)
     return Parity(
         checks=checks,
@@ -73,15 +83,15 @@ def verify(
 
 
 def _samples(
-    detector: Detector, photos: Sequence[ImageArray], random_tensors: int
+    detector: Detector, photos: Sequence[ImageArray], random_tensors: int, batch: int
 ) -> Iterable[Arrays]:
-    """Every image input for photos, then for noise; in batches of two, to try the batch axis."""
-    for start in range(0, len(photos), BATCH):
-        yield detector.prepare(photos[start : start + BATCH])
+    """Every image input for photos, then for noise, in batches."""
+    for start in range(0, len(photos), batch):
+        yield detector.prepare(photos[start : start + batch])
     rng = np.random.default_rng(0)
     manifest = detector.manifest
-    for start in range(0, random_tensors, BATCH):
-        count = min(BATCH, random_tensors - start)
+    for start in range(0, random_tensors, batch):
+        count = min(batch, random_tensors - start)
         yield {
             name: _noise(manifest.image_inputs[name], count, rng) for name in manifest.image_tensors
         }
@@ -133,8 +143,8 @@ class _Source:
         Stages that cannot compute so have none; None where no stage can.
         """
         rounding = Errors()
-        for images in samples:
-            stages, single = self.trace(images)
+        for image in chain.from_iterable(map(_one_by_one, samples)):
+            stages, single = self.trace(image)
             with ExitStack() as stack:
                 exact = [stage.in_double() for stage in self._stages.values()]
                 if not any(exact):
@@ -143,7 +153,7 @@ class _Source:
                     stack.enter_context(block)
                 for name, inputs in stages.reads.items():
                     rounding.add_all(name, self.run(name, _doubled(inputs)), stages.makes[name])
-                self.add_ends(rounding, self.trace(_doubled(images))[1], single)
+                self.add_ends(rounding, self.trace(_doubled(image))[1], single)
         return rounding
 
 
@@ -162,6 +172,20 @@ def _known(segment: Segment, stages: Mapping[str, SourceStage]) -> Segment:
             "chooser may be missing, but nothing that makes results"
         )
     return segment
+
+
+def _one_by_one(images: Arrays) -> Iterator[Arrays]:
+    """The images of a batch as batches of one."""
+    for row in range(len(next(iter(images.values())))):
+        yield {name: array[row : row + 1] for name, array in images.items()}
+
+
+def _row_of(found: Trace, row: int) -> Trace:
+    """What a trace says of one image of its batch."""
+    one = slice(row, row + 1)
+    signals = (None if signal is None else signal[one] for signal in found.signals)
+    ways = ({name: array[one] for name, array in way.items()} for way in found.ways)
+    return Trace(tuple(signals), tuple(ways), {})
 
 
 def _doubled(arrays: Arrays) -> dict[str, AnyArray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -211,7 +212,7 @@ def dynamicdet(
     for note in made.notes:
         stdout.print(note)
     if writing.check:
-        _check(target, [checkpoint], config, ())
+        _check(target, [checkpoint], config, (), batch=1)  # images of 1280 pixels take gigabytes
     _show(target, f"predict {shlex.quote(str(target))} IMAGE_OR_FOLDER")
 
 
@@ -239,7 +240,11 @@ def _conclude(made: Exported, bundle: Path, sources: Sequence[Path], *, check: b
 
 
 def _check(
-    bundle: Path, sources: Sequence[Path], config: Path | None, photos: Sequence[Path]
+    bundle: Path,
+    sources: Sequence[Path],
+    config: Path | None,
+    photos: Sequence[Path],
+    batch: int = 2,
 ) -> None:
     """A quick verification, where ONNX Runtime is installed."""
     if find_spec("onnxruntime") is None:
@@ -248,7 +253,9 @@ def _check(
             'pip install "dyninfer[cpu]", then dyninfer verify'
         )
         return
-    conclude(bundle, run_verification(bundle, sources, config, photos, random_tensors=2))
+    gc.collect()  # what the export has left in cycles
+    parity = run_verification(bundle, sources, config, photos, random_tensors=2, batch=batch)
+    conclude(bundle, parity)
 
 
 def _show(target: Path, next_command: str) -> None:

@@ -28,7 +28,7 @@ from dyninfer.cli.options import (
     TrustedKeyOption,
 )
 from dyninfer.errors import VerificationError
-from dyninfer.exporters.extras import require_export_extra
+from dyninfer.exporters.extras import require_export_extra, return_memory
 from dyninfer.exporters.sources import find_sources
 from dyninfer.images.pictures import read_image
 from dyninfer.runtime.engine_choice import EngineChoice
@@ -94,10 +94,13 @@ def run_verification(
     photos: Sequence[Path],
     random_tensors: int,
     engines: EngineChoice = _ON_CPU,
+    *,
+    batch: int = 2,
 ) -> Parity:
     """Verify a bundle under a progress bar and write its parity.json.
 
-    ``sources`` are files or folders; what is not among them is searched for near by.
+    ``sources`` are files or folders; what is not among them is searched for near by. ``batch`` is
+    the largest number of images at once.
     """
     from dyninfer.exporters.families import family_of, source_stages
     from dyninfer.exporters.verify import verify as compare
@@ -107,7 +110,9 @@ def run_verification(
         task = progress.add_task("reading the source", total=len(photos) + random_tensors)
         family_of(detector.bundle)  # or a source would be asked for in vain
         checkpoints = find_sources(detector.manifest, path, sources)
+        return_memory()
         stages = source_stages(detector.bundle, checkpoints, config)
+        return_memory()
         pictures = [read_image(photo) for photo in photos]
         progress.update(task, description="comparing")
         parity = compare(
@@ -116,6 +121,7 @@ def run_verification(
             pictures,
             random_tensors,
             progress=lambda samples: progress.advance(task, samples),
+            batch=batch,
         )
         detector.bundle.write_parity(parity.to_dict(detector.manifest))
     return parity

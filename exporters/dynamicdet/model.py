@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +42,29 @@ class DynamicDetector(nn.Module):
             modules = nn.ModuleList(build_row(row, plan) for row in plan.topology.parts[part])
             setattr(self, part.prefix, modules)
 
-    def run_part(self, part: Part, features: Features) -> Any:
-        """Run all rows of ``part``, adding their outputs to ``features``; returns the last."""
-        modules = getattr(self, part.prefix)
+    def run_part(self, part: Part, features: Features, keep: Collection[Ref] = ()) -> Any:
+        """Run all rows of ``part`` on ``features``; returns the last row's output.
+
+        What no further row reads and ``keep`` does not name is dropped from ``features`` at once:
+        all features of a large image take gigabytes.
+        """
+        rows = self.topology.parts[part]
+        last_reader = {ref: reader for reader, row in enumerate(rows) for ref in row.inputs}
         output = None
-        for row, module in zip(self.topology.parts[part], modules, strict=True):
+        for position, (row, module) in enumerate(
+            zip(rows, getattr(self, part.prefix), strict=True)
+        ):
             output = features[row.ref] = module(*(features[ref] for ref in row.inputs))
+            for ref in {row.ref, *row.inputs}.difference(keep):
+                if last_reader.get(ref, -1) <= position:
+                    del features[ref]
         return output
 
     def first(self, images: Tensor) -> Features:
-        """Features of the first backbone for images (N, 3, H, W) in [0, 1], RGB."""
+        """What is read of the first backbone's features, for images (N, 3, H, W) in [0, 1], RGB."""
         features: Features = {IMAGE: images}
-        self.run_part(Part.FIRST, features)
+        read = self.topology.read_by(Part.HEAD, Part.SECOND)
+        self.run_part(Part.FIRST, features, {*read, *self.topology.router_inputs})
         return features
 
     def easiness(self, features: Features) -> Tensor:
@@ -78,7 +89,8 @@ class DynamicDetector(nn.Module):
     def second(self, features: Features) -> tuple[Tensor, ...]:
         """Raw predictions of the second head, after the second backbone."""
         features = dict(features)
-        self.run_part(Part.SECOND, features)
+        rows = self.topology.parts[Part.HEAD2]
+        self.run_part(Part.SECOND, features, {ref for row in rows for ref in row.inputs})
         return self.run_part(Part.HEAD2, features)  # type: ignore[no-any-return]
 
     def detect(self, part: Part) -> layers.Detect:

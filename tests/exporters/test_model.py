@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,12 @@ from dyninfer.exporters.dynamicdet.export import (
     stage_parameters,
 )
 from dyninfer.exporters.dynamicdet.fold import fold
-from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_state, random_model
+from dyninfer.exporters.dynamicdet.model import (
+    DynamicDetector,
+    load_model,
+    model_from_state,
+    random_model,
+)
 from dyninfer.exporters.dynamicdet.plan import plan_from_table
 from dyninfer.exporters.dynamicdet.topology import Part, published
 from tests import support
@@ -127,7 +134,6 @@ def manifest_macs(stages: dict[str, Stage]) -> dict[str, int]:
 @pytest.mark.parametrize("variant", support.VARIANTS)
 def test_a_manifest_counts_macs_and_parameters_as_hooks_do(exported, variant) -> None:
     from dyninfer import Bundle
-    from dyninfer.exporters.dynamicdet.model import load_model
 
     model = load_model(support.checkpoint_of(variant))
     manifest = Bundle.open(exported(variant)).manifest
@@ -163,3 +169,28 @@ def test_a_full_size_export_records_parameters_and_macs(tmp_path) -> None:
     found = [2 * stages[n].macs / 1e9 for n in ("first", "head", "second")]
     found += [2 * manifest.macs_to(index) / 1e9 for index in (0, 1)]
     np.testing.assert_allclose(found, gflops, rtol=0.005)
+
+
+@pytest.mark.parametrize(("part", "share"), [("first", 0.7), ("head", 0.4), ("second", 0.4)])
+def test_a_feature_is_freed_after_its_last_reader(part, share) -> None:
+    """Never are all features there at once, which of a large image take gigabytes."""
+    model = load_model(support.checkpoint_of("dy-yolov7-w6"))
+    images = torch.from_numpy(support.random_images(1, 64, 64))
+    alive: list[weakref.ref[torch.Tensor]] = []
+    largest = made = 0
+
+    def note(_module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal largest, made
+        tensors = output if isinstance(output, tuple) else (output,)
+        alive[:] = [*(ref for ref in alive if ref() is not None), *map(weakref.ref, tensors)]
+        made += sum(tensor.numel() for tensor in tensors)
+        largest = max(largest, sum(ref().numel() for ref in alive if ref() is not None))
+
+    with torch.inference_mode():
+        features = model.first(images)
+        read = {*model.topology.read_by(Part.HEAD, Part.SECOND), *model.topology.router_inputs}
+        assert set(features) == read
+        for module in (m for name in Part for m in getattr(model, name.prefix)):
+            module.register_forward_hook(note)
+        model.first(images) if part == "first" else getattr(model, part)(features)
+    assert largest < share * made

@@ -16,6 +16,7 @@ import dyninfer
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.exporters.parity import Flips, Parity
 from dyninfer.exporters.verify import verify
+from dyninfer.runtime.stage_runner import Trace
 from dyninfer.types import AnyArray as Array
 from tests import support
 
@@ -150,6 +151,31 @@ def test_every_stage_way_and_decision_is_compared(tmp_path, kind) -> None:
     assert all(flips.decisions >= 6 and not flips.flips for flips in parity.decisions.values())
     assert parity.not_compared == ()
     assert (parity.photos, parity.random_tensors) == (3, 3)
+
+
+def test_the_source_runs_one_image_at_a_time_and_the_bundle_tries_batches(
+    tmp_path, monkeypatch
+) -> None:
+    bundle = support.write_three_exits(tmp_path / "three.dyn")
+    sizes: dict[str, set[int]] = {"source": set(), "bundle": set()}
+
+    def noting(function: Callable) -> Callable:
+        def run(*inputs: Array) -> Sequence[Array]:
+            sizes["source"].add(len(inputs[0]))
+            return function(*inputs)
+
+        return run
+
+    trace = dyninfer.Detector.trace
+
+    def traced(detector: dyninfer.Detector, inputs: Mapping[str, Array]) -> Trace:
+        sizes["bundle"].add(len(inputs["images"]))
+        return trace(detector, inputs)
+
+    monkeypatch.setattr(dyninfer.Detector, "trace", traced)
+    parity = verified(bundle, {name: noting(function) for name, function in THREE.items()})
+    assert parity.passed
+    assert sizes == {"source": {1}, "bundle": {1, 2}}
 
 
 def test_a_fault_in_the_middle_exit_is_found_there_and_at_its_end(tmp_path) -> None:
