@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 from dyninfer.errors import MissingExtra
 
-EXPORT_MODULES = ("torch", "onnx", "onnx_ir", "onnxscript", "yaml")
+EXPORT_MODULES = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "yaml")
 
 
 def require_export_extra() -> None:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dyninfer import CheckpointError, ConfigError
@@ -136,24 +137,11 @@ def test_a_fused_checkpoint_computes_what_it_did_before(
                 torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def as_safetensors(tensors: dict[str, torch.Tensor]) -> bytes:
-    header, data = {"__metadata__": {"format": "pt"}}, b""
-    kinds = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}
-    for name, tensor in tensors.items():
-        raw = tensor.contiguous().numpy().tobytes()
-        places = [len(data), len(data) + len(raw)]
-        shape = list(tensor.shape)
-        header[name] = {"dtype": kinds[tensor.dtype], "shape": shape, "data_offsets": places}
-        data += raw
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data
-
-
 def test_safetensors_are_read(tmp_path, state) -> None:
     path = tmp_path / "weights.safetensors"
-    path.write_bytes(as_safetensors(state))
+    save_file(state, path, {"format": "pt"})
     found = read_weights(path).state
-    assert list(found) == list(state)
+    assert found.keys() == state.keys()
     assert all(torch.equal(tensor, state[name]) for name, tensor in found.items())
 
 
@@ -166,7 +154,7 @@ def test_safetensors_are_read(tmp_path, state) -> None:
         ({"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}, bytes(8)),
         ({"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}, bytes(12)),
         ({"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}, bytes(8)),
-        ({"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}, bytes(8)),
+        ({"dtype": "F7", "shape": [8], "data_offsets": [0, 8]}, bytes(8)),
         ({"dtype": "F32", "shape": [0, *[2**31 - 1] * 60], "data_offsets": [0, 0]}, b""),
         ({"shape": [2]}, bytes(8)),
         ([], b""),

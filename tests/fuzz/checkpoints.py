@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickletools
 import struct
 import zipfile
@@ -10,12 +11,13 @@ from pathlib import Path
 from random import Random
 
 import torch
+from safetensors.torch import save
 
 from dyninfer.exporters.class_names import read_names
 from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.exporters.dynamicdet.model import load_model
 from tests import support
-from tests.fuzz.mutation import mutate_bytes
+from tests.fuzz.mutation import mutate_bytes, mutate_json
 
 GLOBALS = (
     *(b"collections OrderedDict", b"builtins set", b"builtins bytearray", b"builtins complex"),
@@ -50,10 +52,11 @@ class Checkpoints:
         support.save_checkpoint(model, material / "small.pt")
         torch.save({"a": torch.ones(2, 2), "b": torch.zeros(3).half()}, material / "tiny.pt")
         self._files = [(material / name).read_bytes() for name in ("small.pt", "tiny.pt")]
+        self._safetensors = save({k: v.contiguous() for k, v in model.state_dict().items()})
 
     def make(self, rng: Random, folder: Path) -> None:
         data = rng.choice(self._files)
-        match rng.randrange(6):
+        match rng.randrange(7):
             case 0:
                 data = mutate_bytes(rng, data)
             case 1:
@@ -62,6 +65,8 @@ class Checkpoints:
                 data = _other_entries(rng, data, _other_pickle(rng, _pickle_of(data)))
             case 4:
                 data = _other_entries(rng, data, mutate_bytes(rng, _pickle_of(data)))
+            case 5:
+                data = _other_header(rng, self._safetensors)
             case _:
                 pass  # the topology is what is wrong
         (folder / "some.pt").write_bytes(data)
@@ -75,6 +80,15 @@ class Checkpoints:
     def feed(self, folder: Path) -> None:
         load_model(folder / "some.pt", folder / "some.yaml")
         read_names(folder / "names.yaml")
+
+
+def _other_header(rng: Random, data: bytes) -> bytes:
+    """The tensors with another description, whose length is at times another, too."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(mutate_json(rng, json.loads(data[8:end]))).encode()
+    length = rng.choice((len(header), len(header), len(header) - 1, 2**40, 2**64 - 1))
+    made = length.to_bytes(8, "little") + header + data[end:]
+    return mutate_bytes(rng, made) if rng.random() < 0.2 else made
 
 
 def _pickle_of(data: bytes) -> bytes:
