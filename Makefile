@@ -14,8 +14,11 @@ COMMA := ,
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 SECONDS ?= 600
+# Of make mutants: how many for each module, and which modules; all that decide answers if empty
+EACH ?= 6
+MODULES ?=
 
-.PHONY: help demo test test-fast test-lowest test-gpu fuzz soak check lint types format lock clean
+.PHONY: help demo test test-fast test-lowest test-gpu fuzz soak mutants check lint types format lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -51,6 +54,10 @@ fuzz: $(READY)  ## Feed made-up files and command lines for SECONDS; what is fou
 
 soak: $(READY)  ## Threads, forks, signals and failing engines at once for SECONDS; tells what grows
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $$(date +%s)
+
+mutants: $(READY)  ## Change single things in what decides answers; tells what no test notices
+	$(BIN)/uv pip install --quiet --python $(VENV) --group mutants
+	$(BIN)/python -m tests.mutants --each $(EACH) $(MODULES)
 
 lint: $(READY)  ## Style, imports, docstrings, formatting
 	$(BIN)/ruff check .
