@@ -40,7 +40,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "engines/signature.py": ("tests/engines/test_hostile_bundles.py", _RUNTIME + "test_session.py"),
     "engines/ort/runtime.py": ("tests/engines/test_ort_backend.py",),
     "exporters/cascade/decodes.py": ("tests/exporters/cascade/",),
+    "exporters/cascade/boxes.py": ("tests/exporters/cascade/",),
+    "exporters/cascade/numbering.py": ("tests/exporters/cascade/",),
     "exporters/cascade/recognise.py": ("tests/exporters/cascade/",),
+    "exporters/cascade/recognise_lists.py": ("tests/exporters/cascade/",),
     "exporters/dynamicdet/stages.py": (
         "tests/exporters/test_model.py",
         "tests/exporters/test_fold.py",
