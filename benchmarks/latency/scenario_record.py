@@ -25,6 +25,7 @@ class SpanKind(str, Enum):
     DECODE = "decode"
     PREPARE = "prepare"
     COPY = "copy"
+    GATHER = "gather"
     ENGINE = "engine"
     READ_BACK = "read-back"
     POSTPROCESS = "postprocess"
@@ -66,6 +67,7 @@ class Distribution:
     p90_ms: AboveZero | None
     p99_ms: AboveZero | None
     p999_ms: AboveZero | None
+    p95_ms: AboveZero | None = None  # older records have none
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dyninfer.spans import COPY, DECODE, GATHER, OTHER, POSTPROCESS, PREPARE, RE
 
 _BEFORE = {DECODE: SpanKind.DECODE, PREPARE: SpanKind.PREPARE, COPY: SpanKind.COPY}
 _AFTER = {
-    GATHER: SpanKind.COPY,
+    GATHER: SpanKind.GATHER,
     READ_BACK: SpanKind.READ_BACK,
     POSTPROCESS: SpanKind.POSTPROCESS,
     OTHER: SpanKind.OTHER,

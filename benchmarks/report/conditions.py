@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dyninfer.benchmarks.latency.record import BenchRecord, StageInfo
 from dyninfer.benchmarks.machine import MachineLog, machine_rows
-from dyninfer.benchmarks.report.figures import ABSENT, counted, memory, ms, number
+from dyninfer.benchmarks.report.figures import ABSENT, counted, memory, ms, number, readable
 from dyninfer.benchmarks.report.table import (
     Block,
     Code,
@@ -122,14 +122,14 @@ def stages_table(stages: Sequence[StageInfo]) -> Table:
         column("stage", (stage.name for stage in stages), words=True),
         column("role", (stage.role for stage in stages), words=True),
         column("precision", (stage.precision for stage in stages), words=True),
-        column("parameters, millions", (_millions(stage.parameters) for stage in stages)),
-        column("multiply-adds, millions", (_millions(stage.macs) for stage in stages)),
+        column("parameters", (_count(stage.parameters) for stage in stages)),
+        column("multiply-adds", (_count(stage.macs) for stage in stages)),
         media=Medium.PAGE,
     )
 
 
-def _millions(count: int | None) -> str:
-    return ABSENT if count is None else number(count / 1e6)
+def _count(count: int | None) -> str:
+    return ABSENT if count is None else readable(count)
 
 
 def readings_table(log: MachineLog) -> Table:

@@ -69,3 +69,11 @@ def counted(count: int, noun: str) -> str:
 def points(precision: float | None) -> str:
     """An average precision in [0, 1] as it is told: 57.9; a dash for None."""
     return ABSENT if precision is None else f"{100 * precision:.1f}"
+
+
+def readable(count: float) -> str:
+    """A large number with a unit prefix: 16672736 -> 16.7 M."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= limit:
+            return f"{f'{count / limit:#.3g}'.rstrip('.')} {unit}"
+    return f"{count:.0f}"

@@ -173,8 +173,8 @@ def _baselines(record: BenchRecord) -> Blocks | str:
     if found is None:
         return words.why_missing(record, ("baselines",), "no baselines were asked for")
     lead = (
-        "All contenders ran in turns in one run. A ratio is the median over rounds, pair by pair, "
-        "with its 95 % interval; below 1, dyninfer is faster."
+        "All contenders ran in turns, each in a process of its own. A ratio is the median over "
+        "rounds, pair by pair, with its 95 % interval; below 1, dyninfer is faster."
     )
     return [
         *([Paragraph(lead, "lead"), Figure(baselines_chart(found.ratios))] if found.ratios else ()),

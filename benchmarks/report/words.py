@@ -79,7 +79,8 @@ def _first_scenario(record: BenchRecord) -> str:
     # with one exit, all images are easy and hard at once
     one_exit = record.measured.exits == 1
     how = f"batch {found.scenario.batch}" if one_exit else found.name
-    return f"An image takes {ms(found.ms_per_image.value)} ({how})."
+    took_ms = found.latency.mean_ms.value / found.scenario.batch
+    return f"An image takes {ms(took_ms)} ({how})."
 
 
 def _gain(record: BenchRecord, half: ScenarioResult, hard: ScenarioResult) -> str:
@@ -118,8 +119,8 @@ def footnote(results: Sequence[ScenarioResult]) -> str:
         calls = f"{fewest:,} to {calls}"
     needs = f"{calls_needed(0.99)} calls for p99, {calls_needed(0.999)} for p99.9"
     return (
-        f"{calls}; ± is the half of the 95 % interval of p50 "
-        f"that reaches farther; it takes {needs} (more with --seconds)"
+        f"{calls}; ± is the larger half of p50's 95 % interval; "
+        f"it takes {needs} (more with --seconds)"
     )
 
 

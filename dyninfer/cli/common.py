@@ -185,11 +185,3 @@ def print_document(text: str) -> None:
     """A document of many lines, plain by its own rules, on stdout: JSON or Markdown."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def readable(count: float) -> str:
-    """A large number with a unit prefix: 16672736 -> 16.7 M."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= limit:
-            return f"{f'{count / limit:#.3g}'.rstrip('.')} {unit}"
-    return f"{count:.0f}"

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from dyninfer.benchmarks.report.figures import readable
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.builds.search import list_builds, open_build
@@ -21,7 +22,7 @@ from dyninfer.bundle.manifest import Source, TensorSpec
 from dyninfer.bundle.signature import check_bundle
 from dyninfer.cli.bom import bill_of_materials
 from dyninfer.cli.build import builds_table
-from dyninfer.cli.common import print_json, readable, stdout, warn
+from dyninfer.cli.common import print_json, stdout, warn
 from dyninfer.cli.options import BundleArgument, JsonOption, TrustedKeyOption
 from dyninfer.errors import BundleError
 from dyninfer.evaluation.worth import no_better

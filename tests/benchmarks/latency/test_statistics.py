@@ -123,6 +123,8 @@ def test_a_percentile_needs_so_many_calls(quantile: float, count: int) -> None:
 def test_percentiles_appear_as_calls_suffice() -> None:
     assert distribution([[1.0] * 28]).p90_ms is None
     assert distribution([[1.0] * 29]).p90_ms is not None
+    assert distribution([[1.0] * 58]).p95_ms is None
+    assert distribution([[1.0] * 59]).p95_ms is not None
     assert distribution([[1.0] * 298]).p99_ms is None
     assert distribution([[1.0] * 2995]).p999_ms is not None
 

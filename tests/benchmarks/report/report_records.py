@@ -55,7 +55,7 @@ def estimate(value: float, spread: float = 0.03) -> Estimate:
 
 def distribution(times_ms: Sequence[float]) -> Distribution:
     count = len(times_ms)
-    p50, p90, p99, p999 = np.quantile(times_ms, [0.5, 0.9, 0.99, 0.999]).tolist()
+    p50, p90, p95, p99, p999 = np.quantile(times_ms, [0.5, 0.9, 0.95, 0.99, 0.999]).tolist()
     return Distribution(
         count,
         estimate(float(np.mean(times_ms))),
@@ -65,6 +65,7 @@ def distribution(times_ms: Sequence[float]) -> Distribution:
         estimate(p90) if count >= 20 else None,
         estimate(p99) if count >= 200 else None,
         estimate(p999) if count >= 2000 else None,
+        estimate(p95) if count >= 40 else None,
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from dyninfer.benchmarks.latency.record import ContenderTimes, ModelCheck
 from dyninfer.benchmarks.latency.scenario_record import ExitTime, Scenario
+from dyninfer.benchmarks.latency.step_costs import StepCost
 from dyninfer.benchmarks.report import conditions, tables
 from dyninfer.benchmarks.report.figures import ABSENT
 from dyninfer.benchmarks.report.table import Table
@@ -55,6 +56,7 @@ def test_percentiles_that_too_few_calls_support_leave_a_dash_or_no_column() -> N
     both = tables.latency_table([few, many])
     assert column(both, "p99 ms") == [ABSENT, f"{many.latency.p99_ms.value:.1f}"]
     assert "p99.9 ms" not in names(both)
+    assert column(both, "p95 ms") == [ABSENT, f"{many.latency.p95_ms.value:.1f}"]
     assert "p90 ms" in names(tables.latency_table([few]))
     assert "p99 ms" not in names(tables.latency_table([few]))
 
@@ -68,7 +70,7 @@ def test_late_calls_have_a_column_only_where_there_is_a_rate() -> None:
 
 def test_time_per_image_is_not_told_of_a_fixed_rate_where_it_is_mostly_waiting() -> None:
     both = [scenario_result(Scenario()), scenario_result(Scenario(rate_per_s=20))]
-    shown = column(tables.latency_table(both), "ms per image")
+    shown = column(tables.latency_table(both), "ms between images")
     assert shown == [f"{both[0].ms_per_image.value:.1f}", ABSENT]
 
 
@@ -140,3 +142,15 @@ def test_a_share_that_was_not_reached_is_told_with_the_one_that_was_asked_for() 
     assert column(tables.latency_table([rare]), "scenario") == ["batch 1, 0 % hard, not 1 %"]
     near = replace(rare, hard_fraction=0.0095)
     assert column(tables.latency_table([near]), "scenario") == ["batch 1, 1 % hard"]
+
+
+def test_no_step_has_a_cost_below_0_and_no_count_ten_zeros() -> None:
+    # a further image costs more than the first: the model's intercept is below 0
+    steps = (StepCost("first", -2.0, 14.0), StepCost("router", 0.1, 0.2))
+    table = tables.steps_table(replace(RECORD.model, steps=steps))
+    assert column(table, "first image, ms") == ["12.0", "0.300"]
+    assert column(table, "each further, ms") == ["14.0", "0.200"]
+    stage = replace(RECORD.measured.stages[0], parameters=10, macs=None)
+    small = conditions.stages_table([stage, replace(stage, parameters=16_672_736, macs=2_000)])
+    assert column(small, "parameters") == ["10", "16.7 M"]
+    assert column(small, "multiply-adds") == [ABSENT, "2.00 k"]

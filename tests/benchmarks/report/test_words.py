@@ -105,7 +105,7 @@ def test_without_that_baseline_the_comparison_is_with_all_images_hard() -> None:
 
 def test_one_exit_or_a_single_scenario_make_a_plain_sentence() -> None:
     static = minimal_record()
-    time = static.scenarios[0].ms_per_image.value
+    time = static.scenarios[0].latency.mean_ms.value
     assert words.result_sentence(static) == f"An image takes {time:.1f} ms (batch 1)."
     assert "(batch 1, 0 % hard)" in words.result_sentence(single_call_record())
     assert words.result_sentence(replace(RECORD, scenarios=())) == "No scenario was measured."
