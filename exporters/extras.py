@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
 from dyninfer.errors import MissingExtra
+from dyninfer.installing import pip_install
 
 EXPORT_MODULES = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "yaml")
 
@@ -20,7 +21,7 @@ def require_export_extra() -> None:
     missing = [name for name in EXPORT_MODULES if find_spec(name) is None]
     if missing:
         raise MissingExtra(
-            f'exporting needs {", ".join(missing)}; install with pip install "dyninfer[export]"'
+            f"exporting needs {', '.join(missing)}; install with {pip_install('export')}"
         )
 
 

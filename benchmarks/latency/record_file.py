@@ -46,7 +46,7 @@ def read_record(path: Path) -> BenchRecord:
     if isinstance(version, int) and version > SCHEMA_VERSION:  # whatever else is in it
         raise InputError(
             f"{path} has schema version {version}, this dyninfer reads up to {SCHEMA_VERSION}; "
-            "upgrade with pip install -U dyninfer"
+            "read it with the dyninfer that wrote it, or a newer one"
         )
     if version == 1:
         raise InputError(f"{path} was made by an older dyninfer; measure again")

@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dyninfer.installing import pip_install
+
 Handle = Any
 """An opaque pointer to a device."""
 NvmlModule = Any
@@ -26,7 +28,7 @@ def load_nvml() -> tuple[NvmlModule | None, str]:
     try:
         module = importlib.import_module("pynvml")
     except ImportError:
-        return None, 'nvidia-ml-py is not installed: pip install "dyninfer[report]"'
+        return None, f"nvidia-ml-py is not installed: {pip_install('report')}"
     return start_nvml(module)
 
 

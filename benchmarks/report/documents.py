@@ -27,6 +27,7 @@ from dyninfer.benchmarks.report.table import (
 from dyninfer.benchmarks.report.view import page_of
 from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.errors import MissingExtra
+from dyninfer.installing import pip_install
 from dyninfer.plain_text import one_line, plain
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _environment() -> Environment:
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
-        raise MissingExtra('an HTML report needs Jinja: pip install "dyninfer[report]"') from error
+        raise MissingExtra(f"an HTML report needs Jinja: {pip_install('report')}") from error
     return Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,

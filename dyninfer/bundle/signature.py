@@ -21,6 +21,7 @@ from dyninfer.bundle.manifest import SCHEMA_VERSION
 from dyninfer.bundle.unfinished import scratch_folder, write_atomically
 from dyninfer.errors import BundleError, InputError, MissingExtra
 from dyninfer.foreign_errors import let_through, reason_of
+from dyninfer.installing import pip_install
 
 if TYPE_CHECKING:
     from model_signing.manifest import Manifest as SignedFiles
@@ -145,7 +146,7 @@ def _library(module: str) -> Any:
         from model_signing import signing, verifying
     except ImportError as error:
         raise MissingExtra(
-            f'signatures need model-signing ({error}); install it: pip install "dyninfer[sign]"'
+            f"signatures need model-signing ({error}); install it: {pip_install('sign')}"
         ) from error
     return {"signing": signing, "verifying": verifying}[module]
 

@@ -96,7 +96,7 @@ def new_folder(
             if not overwrite:
                 raise refusal(
                     f"{path} was written by another process meanwhile and is kept; choose another "
-                    "name, or replace it with --overwrite"
+                    "name, or replace it with --overwrite (in Python: overwrite=True)"
                 )
             replace_folder(temporary, path)
     except OSError as error:
@@ -111,9 +111,9 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     try:
         path.name.encode()
     except UnicodeEncodeError:  # the manifest could not name it
-        raise ExportError(f"{str(path)[:80]!r} is no text; choose another --output") from None
+        raise ExportError(f"{str(path)[:80]!r} is no text; choose another") from None
     if "\0" in str(path):
-        raise ExportError(f"{str(path)[:80]!r} is no path; choose another --output")
+        raise ExportError(f"{str(path)[:80]!r} is no path; choose another")
     put_back(path)
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     if not os.access(folder, os.W_OK):
@@ -121,9 +121,12 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if not path.exists() and not path.is_symlink():
         return
     if not (path.is_dir() and ((path / MANIFEST_FILE).exists() or not any(path.iterdir()))):
-        raise ExportError(f"{path} exists and is not a bundle; choose another name with --output")
+        raise ExportError(f"{path} exists and is not a bundle; choose another name")
     if not overwrite and any(path.iterdir()):
-        raise ExportError(f"{path} exists; choose another name, or replace it with --overwrite")
+        raise ExportError(
+            f"{path} exists; choose another name, or replace it with --overwrite "
+            "(in Python: overwrite=True)"
+        )
 
 
 def _rename(new: Path, target: Path) -> bool:

@@ -34,6 +34,7 @@ from dyninfer.cli.common import (
 )
 from dyninfer.cli.options import BundleOrNone, EngineOptions, JsonOption, with_option_groups
 from dyninfer.errors import InputError, MissingExtra
+from dyninfer.installing import pip_install
 from dyninfer.plain_text import one_line
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _check_outputs(outputs: OutputOptions) -> None:
         if path is not None:
             check_output_file(path)
     if report is not None and find_spec("jinja2") is None:
-        raise MissingExtra('--report needs jinja2; install it: pip install "dyninfer[report]"')
+        raise MissingExtra(f"--report needs jinja2; install it: {pip_install('report')}")
 
 
 def _run(request: BenchRequest) -> tuple[BenchRecord, KeyboardInterrupt | None]:

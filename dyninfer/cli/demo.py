@@ -26,6 +26,7 @@ from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.outcomes import read_pictures, run_samples
 from dyninfer.evaluation.routed_curve import CurveResult, evaluate_curve
 from dyninfer.evaluation.runs import CurvePoint, WayTimes, measure_points, spread_policies
+from dyninfer.installing import command_words, pip_install
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.opening import load
 
@@ -62,7 +63,7 @@ def demo(
     if missing:
         raise MissingExtra(
             f"the demo needs {', '.join(missing)}; "
-            'install with pip install "dyninfer[cpu,export,eval,demo]"'
+            f"install with {pip_install('cpu', 'export', 'eval', 'demo')}"
         )
     output.mkdir(parents=True, exist_ok=True)
     bundle = output / "dy-digits.dyn"
@@ -74,7 +75,7 @@ def demo(
     for line in quality_lines(curve):
         stdout.print(line)
     example = shlex.join(
-        ["dyninfer", "predict", str(bundle), str(output / HELD_OUT), "--speed", "25%"]
+        [*command_words(), "predict", str(bundle), str(output / HELD_OUT), "--speed", "25%"]
     )
     stdout.print(
         styled(

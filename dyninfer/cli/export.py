@@ -28,6 +28,7 @@ from dyninfer.cli.options import with_option_groups
 from dyninfer.cli.verify import conclude, run_verification, tell_pictures
 from dyninfer.exporters.cascade.options import ClassList
 from dyninfer.exporters.extras import require_export_extra
+from dyninfer.installing import pip_install
 
 if TYPE_CHECKING:
     from dyninfer.exporters.family import Exported, Family
@@ -250,7 +251,7 @@ def _check(
     if find_spec("onnxruntime") is None:
         stderr.print(
             "not checked: ONNX Runtime is not installed; "
-            'pip install "dyninfer[cpu]", then dyninfer verify'
+            f"{pip_install('cpu')}, then dyninfer verify"
         )
         return
     gc.collect()  # what the export has left in cycles

@@ -20,6 +20,7 @@ from dyninfer.images.drawing import EASY_BGR, HARD_BGR, annotate
 from dyninfer.images.folders import find_images
 from dyninfer.images.pictures import read_image
 from dyninfer.images.spec import ImageSpec, Placement
+from dyninfer.installing import pip_install
 from dyninfer.results.answers import Answer, Detections
 from dyninfer.routing.goals import Goal
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
@@ -182,9 +183,7 @@ def draw_curve(
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtra(
-            'drawing a curve needs matplotlib: pip install "dyninfer[demo]"'
-        ) from error
+        raise MissingExtra(f"drawing a curve needs matplotlib: {pip_install('demo')}") from error
     figure = Figure(figsize=(7.6, 5.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from dyninfer.errors import MissingExtra
+from dyninfer.installing import pip_install
 from dyninfer.types import Float32Array, ImageArray, Int64Array
 
 Split = Literal["train", "held_out"]
@@ -219,5 +220,5 @@ def _photo(package: str, name: str) -> ImageArray:
 
 def _missing(what: str) -> MissingExtra:
     return MissingExtra(
-        f'{what}, which scenes are made of, was not found; install it: pip install "dyninfer[demo]"'
+        f"{what}, which scenes are made of, was not found; install it: {pip_install('demo')}"
     )

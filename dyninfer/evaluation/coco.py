@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.errors import InputError, MissingExtra
+from dyninfer.installing import pip_install
 from dyninfer.results.answers import Detections
 from dyninfer.types import BoolArray, Float64Array
 
@@ -85,7 +86,7 @@ def average_precision(
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
         raise MissingExtra(
-            'average precision needs faster-coco-eval: pip install "dyninfer[eval]"'
+            f"average precision needs faster-coco-eval: {pip_install('eval')}"
         ) from error
     objects = [coco_objects(image, truth) for image, truth in enumerate(truths)]
     annotations = [entry for of_image in objects for entry in of_image]

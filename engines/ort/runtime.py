@@ -20,6 +20,7 @@ from dyninfer.engines.signature import FileTensor, check_made, check_signature
 from dyninfer.errors import BackendUnavailable, DyninferError, EngineBuildError, EngineRunError
 from dyninfer.foreign_errors import let_through, reason_of
 from dyninfer.forks import Opening, check_parent, never_free_in_child
+from dyninfer.installing import pip_install
 
 # ONNX Runtime 1.29 and later look up their vendor's host and write below the home folder, from a
 # thread that no forked process survives. It reads this when it is imported, and only then.
@@ -29,7 +30,7 @@ try:
 except ImportError as _error:
     raise BackendUnavailable(
         f"ONNX Runtime cannot be imported ({_error}); install it with "
-        'pip install "dyninfer[cpu]" or, for an NVIDIA GPU, pip install "dyninfer[cuda]"'
+        f"{pip_install('cpu')} or, for an NVIDIA GPU, {pip_install('cuda')}"
     ) from _error
 
 __all__ = ["ort"]  # for others of this folder, who are told what is missing as well
@@ -119,7 +120,7 @@ def parse_device(device: str, provider: str | None) -> OrtDevice:
         raise BackendUnavailable(
             f"this ONNX Runtime {ort.__version__} has no {PROVIDERS[provider]} "
             f"(it has {', '.join(available)}); uninstall onnxruntime and "
-            'install the GPU build with pip install "dyninfer[cuda]"'
+            f"install the GPU build with {pip_install('cuda')}"
         )
     return OrtDevice(match[1], int(match[2] or 0), provider)
 

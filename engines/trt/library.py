@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from dyninfer.engines.trt.api import Module
 from dyninfer.errors import BackendUnavailable
+from dyninfer.installing import pip_install
 from dyninfer.plain_text import plain
 
 logger = logging.getLogger("dyninfer.tensorrt")
@@ -89,7 +90,7 @@ def load_library(flavour: Flavour) -> Library:
         BackendUnavailable: it is not installed, lacks its shared libraries, or is too old; the
             message says what to install.
     """
-    install = f'pip install "dyninfer[{flavour.value}]"'
+    install = pip_install(flavour.value)
     try:
         module: Any = importlib.import_module(flavour.module)
     except ModuleNotFoundError as error:
@@ -122,7 +123,7 @@ def _lacks_libraries(flavour: Flavour, error: Exception) -> BackendUnavailable:
     if what.startswith(("libcuda.", "nvcuda.")):
         hint = "install the NVIDIA driver, which brings it"
     elif flavour is Flavour.RTX:
-        hint = 'reinstall it with pip install --force-reinstall "dyninfer[tensorrt-rtx]"'
+        hint = f"reinstall it with {pip_install(flavour.value, options='--force-reinstall')}"
     else:
         hint = (
             "install the libraries with pip install tensorrt-cu12-libs (for CUDA 12) or "

@@ -40,7 +40,7 @@ def opened(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ({"device": "cuda"}, ("CUDAExecutionProvider", "dyninfer[cuda]")),
+        ({"device": "cuda"}, ("CUDAExecutionProvider", "[cuda]")),
         ({"device": "cuda:0"}, ("CUDAExecutionProvider",)),
         ({"device": "cuda:0", "provider": "tensorrt"}, ("TensorrtExecutionProvider",)),
         ({"device": "cuda", "provider": "cpu"}, ("provider 'cpu'", "does not run")),

@@ -25,6 +25,7 @@ from dyninfer.benchmarks.report.documents import (
 )
 from dyninfer.benchmarks.report.tables import thinned
 from dyninfer.errors import MissingExtra
+from dyninfer.installing import pip_install
 from tests.benchmarks.report import report_records as records
 from tests.support import imported_anew, refuses
 
@@ -230,7 +231,7 @@ def test_a_failure_leaves_the_old_report_and_nothing_half_written(
 def test_without_jinja_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     anew = imported_anew(monkeypatch, documents)
-    with refuses(MissingExtra, 'pip install "dyninfer[report]"'):
+    with refuses(MissingExtra, pip_install("report")):
         anew.write_html(records.minimal_record(), tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
 

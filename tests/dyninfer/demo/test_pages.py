@@ -74,6 +74,6 @@ def test_without_matplotlib_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with refuses(MissingExtra, "dyninfer[demo]"):
+    with refuses(MissingExtra, "[demo]"):
         draw_curve(tmp_path / "curve.png", ROWS, POINTS, "", "")
     assert not (tmp_path / "curve.png").exists()

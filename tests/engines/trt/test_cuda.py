@@ -219,7 +219,7 @@ def test_all_that_is_missing_is_said_at_once(tmp_path, without) -> None:
     without("tensorrt", "tensorrt_rtx", *cuda.MODULES, pycuda_driver.MODULE)
     path = support.write_two_exits(tmp_path / "two.dyn")
     for name in ("tensorrt", "tensorrt-rtx"):
-        extra = f"dyninfer[{name}]"
+        extra = f"[{name}]"
         with support.refuses(
             BackendUnavailable, repr(name), "cannot be used", extra, "cuda-python"
         ):

@@ -8,6 +8,7 @@ import pytest
 
 from dyninfer.engines.trt.library import Flavour, load_library
 from dyninfer.errors import BackendUnavailable
+from dyninfer.installing import pip_install
 from tests import support
 
 
@@ -32,7 +33,7 @@ def test_a_package_that_is_missing_names_its_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "meta_path", [])
 
     for flavour in Flavour:
-        extra = f'pip install "dyninfer[{flavour.value}]"'
+        extra = pip_install(flavour.value)
         with support.refuses(BackendUnavailable, "is not installed", extra):
             load_library(flavour)
 
@@ -44,7 +45,7 @@ def test_a_folder_of_type_stubs_is_no_tensorrt(
     (tmp_path / "tensorrt" / "__init__.pyi").write_text("")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
 
-    with support.refuses(BackendUnavailable, "not installed", "dyninfer[tensorrt]"):
+    with support.refuses(BackendUnavailable, "not installed", pip_install("tensorrt")):
         load_library(Flavour.TENSORRT)
 
 
