@@ -67,11 +67,16 @@ class Workspace(Protocol):
 
     What an engine returns lives in the workspace and is valid until its next use. ``kept`` is
     free for whoever borrows it: what belongs beside the buffers and goes when they go, by name.
-    ``deadline`` is that of the call, which an engine that can be interrupted keeps.
+    ``deadline`` is that of the call, which an engine that can be interrupted keeps, and who waits
+    for a device. ``busy`` is whether a device still works there that was not waited for any
+    longer: nobody may have the workspace until that is over.
     """
 
     kept: dict[str, Any]
     deadline: Deadline | None
+
+    @property
+    def busy(self) -> bool: ...  # noqa: D102  # see above
 
     def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """A float32 array of this shape on the host, from a buffer that is used again."""

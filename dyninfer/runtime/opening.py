@@ -67,8 +67,10 @@ def load(
             and :attr:`dyninfer.Detector.failure_counts` says why. ``"raise"`` ends the call with
             an EngineRunError.
         deadline_ms: of every batch of a call that names no other, in milliseconds. ONNX Runtime
-            stops a stage between two of its operators; TensorRT cannot be stopped, so there the
-            deadline is looked at between stages. None waits for ever.
+            stops a stage between two of its operators; TensorRT cannot be stopped, but is
+            waited for no longer; what answers in place of a late exit comes after that one on the
+            GPU, and may take as long again. None waits for ever, as :meth:`dyninfer.Detector.close`
+            does.
         max_pixels: the most that a picture read from a file may have; what its file announces is
             looked at before it is decoded. Arrays are taken as they are.
 

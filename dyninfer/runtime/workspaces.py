@@ -120,9 +120,10 @@ class WorkspacePool:
             self.drop(workspace)
 
     def drop(self, workspace: Any) -> None:
-        """Free buffers that nobody may use again."""
-        workspace.close()
-        self._made.remove(workspace)
+        """Free buffers that nobody may use again; those of a device at work, later."""
+        if not workspace.busy:
+            workspace.close()
+            self._made.remove(workspace)
 
 
 class _LoanRef(weakref.ref["Loan"]):
@@ -160,7 +161,7 @@ class Loan:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         pool, reference = self._pool, self._reference
-        if kind is None:
+        if kind is None and not reference.workspace.busy:
             pool._free.append(reference.workspace)
         else:
             pool.drop(reference.workspace)

@@ -173,6 +173,8 @@ def _allocate(count: int, dtype: np.dtype[Any], place: tuple[str, int]) -> Any:
 class OrtWorkspace:
     """Buffers of one caller: grown to the largest batch seen, then used again and again."""
 
+    busy = False  # every run is waited for
+
     def __init__(self, device: OrtDevice) -> None:
         self._device = device
         self._buffers: dict[tuple[str, str], tuple[Any, int, np.dtype[Any]]] = {}

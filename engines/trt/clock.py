@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dyninfer.engines.trt.cuda import Cuda
@@ -13,14 +14,16 @@ _IDLE = ""
 class DeviceClock:
     """Events on a stream, used again from batch to batch, and what ended at each.
 
-    It runs while there is work: from :meth:`start` until :meth:`pause`. All methods but
+    ``wait`` lets the host wait for one. It runs while there is work: from :meth:`start` until
+    :meth:`pause`. All methods but
     :meth:`spans` and :meth:`pause` are called inside ``cuda.active()``.
     """
 
-    def __init__(self, cuda: Cuda, stream: Any) -> None:
+    def __init__(self, cuda: Cuda, stream: Any, wait: Callable[[Any], None]) -> None:
         self.events: list[Any] = []
         self._cuda = cuda
         self._stream = stream
+        self._wait = wait
         self._names: list[str] = []
         self._running = False
 
@@ -66,7 +69,7 @@ class DeviceClock:
         if not names:
             return []
         with self._cuda.active():
-            self._cuda.wait(self.events[len(names) - 1])
+            self._wait(self.events[len(names) - 1])
             return [
                 (name, self._cuda.elapsed_ms(self.events[index - 1], self.events[index]))
                 for index, name in enumerate(names)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +17,16 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.trt.cuda_api import CudaDeviceProp, CudaRuntime, Result
-from dyninfer.errors import BackendUnavailable, EngineRunError
+from dyninfer.errors import BackendUnavailable, DeadlineError, EngineRunError
 
 MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 """Where the runtime API is: today's place, and that of cuda-python before 12.6."""
 HostBytes = npt.NDArray[np.uint8]
 
+POLL_S = 1e-4
+"""Between two looks at what is waited for no longer than a deadline."""
 ALIGNMENT = 256
 """Of every address that TensorRT is given, in bytes (``IExecutionContext::setTensorAddress``)."""
 
@@ -104,8 +108,10 @@ class Cuda:
                 "'cuda:0'"
             )
 
-    def _call(self, function: Callable[..., Result], *arguments: Any) -> Any:
+    def _call(self, function: Callable[..., Result], *arguments: Any, besides: Any = None) -> Any:
         """Call a function of the API and check its first result, an error code.
+
+        ``besides`` is a code that is returned, and no error.
 
         Without a driver the bindings answer in two ways: most functions return a code, those
         that load a library first raise RuntimeError (``DynamicLibNotFoundError``).
@@ -115,6 +121,8 @@ class Cuda:
             code, *results = function(*arguments)
         except RuntimeError as error:
             raise EngineRunError(f"CUDA failed in {name}: {first_line(error)}") from error
+        if code == besides:
+            return code
         if code != self._api.cudaError_t.cudaSuccess:
             raise EngineRunError(f"CUDA failed in {name}: {code.name} ({int(code)})")
         return results[0] if len(results) == 1 else results
@@ -182,6 +190,27 @@ class Cuda:
     def wait(self, event: Any) -> None:
         """Let the host wait until the work before the event is done."""
         self._call(self._api.cudaEventSynchronize, event)
+
+    def happened(self, event: Any) -> bool:
+        """Whether the work before the event is done; nobody waits for it."""
+        not_ready = self._api.cudaError_t.cudaErrorNotReady
+        return bool(self._call(self._api.cudaEventQuery, event, besides=not_ready) != not_ready)
+
+    def wait_until(self, event: Any, deadline: Deadline) -> None:
+        """Let the host wait as :meth:`wait` does, and give up when the deadline comes.
+
+        What begins after it is what answers instead, and may take as long again.
+
+        Raises:
+            DeadlineError: the work goes on, and nobody waits for it any longer.
+        """
+        now = time.monotonic()
+        end = deadline.at if now < deadline.at else now + deadline.ms / 1e3
+        while not self.happened(event):
+            if time.monotonic() >= end:
+                deadline.passed = True
+                raise DeadlineError(f"the GPU was waited for no longer: {deadline}")
+            time.sleep(POLL_S)
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
         """Milliseconds between two events that have both happened."""

@@ -65,7 +65,7 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         lane = self._lane(pointers, batch, outputs, workspace)
         lane.run(self._graphs)
         if lane.measured:
-            workspace.cuda.synchronize(workspace.stream)  # shapes are told when the run is over
+            workspace.finish()  # shapes are told when the run is over
             outputs |= self._measured_outputs(lane, workspace)
             check_made(self.name, self.stage.outputs, outputs, batch)
         return {spec.name: outputs[spec.name] for spec in self.stage.outputs}
@@ -85,7 +85,7 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         lane = lanes.get(wiring)
         if lane is None:
             if len(lanes) >= MAX_LANES:
-                workspace.cuda.synchronize(workspace.stream)
+                workspace.finish()
                 lanes.popitem(last=False)[1].close()
             measured = {
                 spec.name: self._reserve(spec.name, workspace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,22 +113,23 @@ class Pool:
 class Arena:
     """Named buffers of one caller, from a pool; grown to the largest size asked for.
 
-    A block that was outgrown goes back when the caller's stream is done with it.
+    A block that was outgrown goes back when the caller's stream is done with it, for which
+    ``finish`` waits.
     """
 
-    def __init__(self, pool: Pool, cuda: Cuda, stream: object) -> None:
+    def __init__(self, pool: Pool, finish: Callable[[], None]) -> None:
         self._pool = pool
-        self._cuda = cuda
-        self._stream: object | None = stream
+        self._finish = finish
         self._blocks: dict[Hashable, Block] = {}
 
     def block(self, key: Hashable, size: int) -> Block:
         """The buffer of this name, with room for ``size`` bytes."""
         block = self._blocks.get(key)
         if block is None or block.size < size:
+            if block is not None:
+                self._finish()  # others may get it, on streams of theirs
             larger = self._pool.take(size)
             if block is not None:
-                self._cuda.synchronize(self._stream)  # others may get it, on streams of theirs
                 self._pool.give(block)
             block = self._blocks[key] = larger
         return block
@@ -142,8 +143,7 @@ class Arena:
         )
 
     def close(self) -> None:
-        """Give everything back and let go of the stream, which must be idle."""
-        self._stream = None
+        """Give everything back; the stream must be idle."""
         while self._blocks:
             self._pool.give(self._blocks.popitem()[1])
 

@@ -122,6 +122,9 @@ class PyCuda(Cuda):
     def wait(self, event: Any) -> None:
         self._ask("Event.synchronize", event.synchronize)
 
+    def happened(self, event: Any) -> bool:
+        return bool(self._ask("Event.query", event.query))
+
     def elapsed_ms(self, start: Any, end: Any) -> float:
         return float(self._ask("Event.time_till", start.time_till, end))
 

@@ -18,7 +18,7 @@ from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.trt.clock import DeviceClock
 from dyninfer.engines.trt.cuda import Cuda
 from dyninfer.engines.trt.memory import Arena, Block, DevicePlace, Pool, TrtTensor, row_runs
-from dyninfer.errors import EngineRunError
+from dyninfer.errors import DeadlineError, EngineRunError
 from dyninfer.plain_text import one_line
 from dyninfer.spans import COPY, GATHER, DeviceSpan
 from dyninfer.types import Int64Array
@@ -33,14 +33,14 @@ logger = logging.getLogger("dyninfer")
 class _PinnedRead:
     """A copy to page-locked memory that was enqueued, and the event behind it."""
 
-    cuda: Cuda
+    workspace: TrtWorkspace
     event: Any
     values: npt.NDArray[Any]
 
     def numpy(self) -> npt.NDArray[Any]:
         """Wait for the copy, not for what was enqueued after it."""
-        with self.cuda.active():
-            self.cuda.wait(self.event)
+        with self.workspace.cuda.active():
+            self.workspace.wait(self.event)
         return self.values
 
 
@@ -59,18 +59,66 @@ class TrtWorkspace:
         with cuda.active():
             self.stream = cuda.new_stream()
         self.handle = cuda.handle(self.stream)
-        self._device = Arena(device_pool, cuda, self.stream)
-        self._pinned = Arena(pinned_pool, cuda, self.stream)
+        self._device = Arena(device_pool, self.finish)
+        self._pinned = Arena(pinned_pool, self.finish)
         self._read_events: dict[Hashable, Any] = {}
         self._uploaded: Any = None
-        self.clock = DeviceClock(cuda, self.stream)
+        self.clock = DeviceClock(cuda, self.stream, self.wait)
         self._lanes: dict[str, OrderedDict[Hashable, Lane]] = {}
         self.kept: dict[str, Any] = {}
-        self.deadline: Deadline | None = None  # looked at between stages: none can be interrupted
+        self.deadline: Deadline | None = None  # no stage can be interrupted, but waits end there
+        self._gave_up = False
+        self._last: Any = None  # an event behind all work, where it is waited for at all
+        self._last_is_behind = False
         self.closed = False
         if scratch_size:
             with cuda.active():
                 self.scratch(scratch_size)
+
+    def wait(self, event: Any) -> None:
+        """Let the host wait for an event until the deadline, if there is one.
+
+        Inside ``cuda.active()``, as :meth:`finish` is.
+
+        Raises:
+            DeadlineError: it came first; see :attr:`busy`.
+        """
+        if self.deadline is None:
+            self.cuda.wait(event)
+            return
+        try:
+            self.cuda.wait_until(event, self.deadline)
+        except DeadlineError:
+            self._gave_up, self._last_is_behind = True, False
+            raise
+
+    def finish(self) -> None:
+        """As :meth:`wait`, for everything that was enqueued."""
+        if self.deadline is None:
+            self.cuda.synchronize(self.stream)
+        else:
+            self.wait(self._record_last())
+
+    def _record_last(self) -> Any:
+        if self._last is None:
+            self._last = self.cuda.new_event(timing=False)
+        self.cuda.record(self._last, self.stream)
+        return self._last
+
+    @property
+    def busy(self) -> bool:
+        """See :attr:`dyninfer.engines.base.Workspace.busy`."""
+        if not self._gave_up:
+            return False
+        try:
+            with self.cuda.active():
+                if not self._last_is_behind:  # nothing is enqueued once this was asked
+                    self._record_last()
+                    self._last_is_behind = True
+                self._gave_up = not self.cuda.happened(self._last)
+        except EngineRunError:  # closing it says so
+            self._gave_up = False
+        return self._gave_up
 
     def lanes(self, stage: str) -> OrderedDict[Hashable, Lane]:
         """The execution contexts of a stage for this caller, least recently used first."""
@@ -129,7 +177,7 @@ class TrtWorkspace:
     def _wait_for_uploads(self) -> None:
         """Wait until page-locked memory that is being sent may be written again."""
         if self._uploaded is not None:
-            self.cuda.wait(self._uploaded)
+            self.wait(self._uploaded)
 
     def adopt(self, name: str, array: DeviceArray) -> TrtTensor:
         """Copy another library's array, on the device, to where graphs expect the input.
@@ -179,11 +227,17 @@ class TrtWorkspace:
                 event = self._read_events[key] = self.cuda.new_event(timing=False)
             self.cuda.record(event, self.stream)
         self.clock.pause()
-        return _PinnedRead(self.cuda, event, values)
+        return _PinnedRead(self, event, values)
 
     def device_spans(self) -> Sequence[DeviceSpan]:
-        """See :meth:`dyninfer.engines.base.Workspace.device_spans`; waits for the last step."""
-        return self.clock.spans()
+        """See :meth:`dyninfer.engines.base.Workspace.device_spans`; waits for the last step.
+
+        What is not over at the deadline has no times; the results are there.
+        """
+        try:
+            return () if self._gave_up else self.clock.spans()
+        except DeadlineError:
+            return ()
 
     def close(self) -> None:
         """Wait for the stream, then free contexts, events and the stream, and return buffers.
@@ -206,10 +260,11 @@ class TrtWorkspace:
             while lanes:
                 lanes.popitem()[1].close()
         events = list(self._read_events.values())
-        for event in events if self._uploaded is None else [*events, self._uploaded]:
-            self.cuda.destroy_event(event)
+        for event in (*events, self._uploaded, self._last):
+            if event is not None:
+                self.cuda.destroy_event(event)
         self.kept.clear()
-        self._uploaded = None
+        self._uploaded = self._last = None
         self._read_events.clear()
         self.clock.close()
         self._device.close()

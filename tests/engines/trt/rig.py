@@ -59,11 +59,19 @@ class Rig:
 
     @contextmanager
     def detector(
-        self, path: Path, *, max_batch: int = 8, speculative_head: bool = False, **options: Any
+        self,
+        path: Path,
+        *,
+        max_batch: int = 8,
+        speculative_head: bool = False,
+        degrade: bool = False,
+        **options: Any,
     ) -> Iterator[dyninfer.Detector]:
         bundle = Bundle.open(path)
         build = self.build(bundle, **options)
-        session = Session(bundle, self.backend, build, speculative_head=speculative_head)
+        session = Session(
+            bundle, self.backend, build, speculative_head=speculative_head, degrade=degrade
+        )
         with dyninfer.Detector(bundle, session, max_batch) as opened:
             yield opened
         assert not self.machine.leaks(), self.machine.leaks()

@@ -74,7 +74,7 @@ def test_an_arena_grows_only_when_the_work_with_the_old_block_is_over() -> None:
     with cuda.active():
         stream, other = cuda.new_stream(), cuda.new_stream()
         pool, pinned = Pool(cuda, pinned=False), Pool(cuda, pinned=True)
-        arena, mine = Arena(pool, cuda, stream), pinned.take(600)
+        arena, mine = Arena(pool, lambda: cuda.synchronize(stream)), pinned.take(600)
         first = arena.block("x", 600)
         assert arena.block("x", 10) is first
         cuda.upload(first.pointer, mine.host[:600], stream)

@@ -184,6 +184,9 @@ class FakeEvent:
         self._machine.wait(self._event)
         return self
 
+    def query(self) -> bool:
+        return self._machine.happened(self._event)
+
     def time_till(self, end: FakeEvent) -> float:
         return self._machine.elapsed_ms(self._event, end._event)
 

@@ -120,6 +120,7 @@ class Machine:
         self.live: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         self.failures: dict[str, str] = {}
+        self.hangs: Callable[[Operation], bool] = lambda _: False  # what never ends
         self.clock_ms = 0.0
         self.violations: list[str] = []
         self._device_memory: list[Memory] = []
@@ -279,6 +280,8 @@ class Machine:
         with self.lock:
             self._not_capturing("synchronising a stream")
             self._work(self.stream(handle))
+            if self.stream(handle).pending:
+                raise Misuse("the host waits for ever for a device that hangs")
 
     def synchronize_all(self) -> None:
         with self.lock:
@@ -318,11 +321,17 @@ class Machine:
             event.number = operation.number
 
     def wait(self, event: Event) -> None:
+        if not self.happened(event):
+            raise Misuse("the host waits for ever for a device that hangs")
+
+    def happened(self, event: Event) -> bool:
         with self.lock:
             self._not_capturing("waiting for an event")
             if self._event(event).stream is None:
                 raise Misuse("waiting for an event that was never recorded")
             self._work(event.stream, event.number)
+            pending = event.stream.pending
+            return not pending or pending[0].number > event.number
 
     def elapsed_ms(self, start: Event, end: Event) -> float:
         with self.lock:
@@ -385,6 +394,8 @@ class Machine:
 
     def _work(self, stream: Stream, until: int | None = None) -> None:
         while stream.pending and (until is None or stream.pending[0].number <= until):
+            if self.hangs(stream.pending[0]):
+                return
             operation = stream.pending.pop(0)
             for used, digest in operation.digests:
                 if used.view.tobytes() != digest:

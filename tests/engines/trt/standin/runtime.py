@@ -16,6 +16,7 @@ class Error(IntEnum):
     cudaErrorMemoryAllocation = 2
     cudaErrorInsufficientDriver = 35
     cudaErrorNoDevice = 100
+    cudaErrorNotReady = 600
     cudaErrorStreamCaptureInvalidated = 901
 
 
@@ -142,6 +143,11 @@ class FakeRuntime:
     def cudaEventRecord(self, event: Event, stream: Handle) -> None:
         assert int(stream) != LEGACY_STREAM, "the stand-in has no work on the default stream"
         self._machine.record(event, int(stream))
+
+    @answers
+    def cudaEventQuery(self, event: Event) -> None:
+        if not self._machine.happened(event):
+            raise CudaFailure("cudaErrorNotReady")
 
     @answers
     def cudaEventSynchronize(self, event: Event) -> None:
