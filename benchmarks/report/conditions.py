@@ -52,7 +52,7 @@ def facts(record: BenchRecord) -> TextPairs:
     ways = f"{measured.exits} branches" if branches else counted(measured.exits, "exit")
     return (
         ("model", f"{measured.family}, {ways}, {inputs}"),
-        ("as routed by", measured.policy),
+        ("as routed by", measured.policy if measured.exits > 1 else "one way for all images"),
         ("engine", f"{tool} {measured.backend_version}{provider}"),
         ("precision", precision_words(record)),
         ("device", measured.device),

@@ -63,7 +63,7 @@ def plan_build(path: Path, asked: BuildOptions) -> tuple[Bundle, Builder, BuildS
         own = describe_plan(precision, bundle.manifest)
         hint = (
             "give another precision to convert them to, such as --precision int8"
-            if asked.precision is None
+            if set(precision.values()) == {Precision.FP32}
             else "nothing is to be built"
         )
         raise InputError(

@@ -199,7 +199,8 @@ def curve_document(result: CurveResult) -> dict[str, Any]:
 
 def print_policy(result: PolicyResult, way_names: Sequence[str]) -> None:
     """All scores, and who went where."""
-    title = f"{len(result.samples.items)} pictures, {result.policy}"
+    routed = result.policy if len(result.exit_shares) > 1 else "one way for all"
+    title = f"{len(result.samples.items)} pictures, {routed}"
     columns = tuple(column(name, [points(value)]) for name, value in result.scores.items())
     print_table(Table(title, columns), stdout)
     pairs = zip(way_names, result.exit_shares, strict=True)

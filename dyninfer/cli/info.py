@@ -243,16 +243,20 @@ def _calibration_lines(bundle: Bundle) -> list[Text | str]:
     return [*lines, styled((told, "yellow"))] if told else lines
 
 
+def _span(first: str, last: str) -> str:
+    return first if first == last else f"{first} to {last}"
+
+
 def _calibration_line(calibration: Calibration) -> str:
     engine, last = calibration.engine, calibration.ways[-1]
     first = (calibration.rows or calibration.ways)[0]
     labels = "without labels"
     if last.scores.primary is not None and first.scores.primary is not None:
         lowest, highest = 100 * first.scores.primary, 100 * last.scores.primary
-        labels = f"{calibration.metrics[0]} {lowest:.1f} to {highest:.1f}"
+        labels = f"{calibration.metrics[0]} {_span(f'{lowest:.1f}', f'{highest:.1f}')}"
     certified = "" if calibration.certificate is None else ", with a certificate"
     return (
         f"calibrated on {calibration.images.count} pictures ({labels}{certified}), "
-        f"{first.mean_ms:.2f} to {last.mean_ms:.2f} ms, {engine.precision_words}, "
+        f"{_span(f'{first.mean_ms:.2f}', f'{last.mean_ms:.2f}')} ms, {engine.precision_words}, "
         f"{engine.backend} {engine.backend_version} ({engine.provider}), {engine.device_name}"
     )

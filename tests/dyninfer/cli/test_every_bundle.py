@@ -129,7 +129,9 @@ def test_info(capsys, monkeypatch, case: Case, bundle: Path, pictures: Path) -> 
     assert ("chooser" in out) is (case.kind == "select")
     assert "not calibrated yet" in out
     assert run(capsys, "calibrate", str(bundle), "--images", str(pictures))[0] == 0
-    assert "calibrated on 6 pictures" in run(capsys, "info", str(bundle))[1]
+    told = run(capsys, "info", str(bundle))[1]
+    (line,) = (line for line in told.splitlines() if line.startswith("calibrated on 6 pictures"))
+    assert (" to " in line) is (len(case.ways) > 1)
     document = json.loads(run(capsys, "info", str(bundle), "--json")[1])
     assert len(document["calibration"]["ways"]) == len(case.ways)
     assert set(document["roles"]) == set(document["stages"])
@@ -180,6 +182,8 @@ def test_eval(capsys, case: Case, bundle: Path, pictures: Path, labels: tuple[st
         assert 0 < document["precision"]["ap"] <= 1
     _, out, _ = run(capsys, "eval", str(bundle), *images)
     assert ", ".join(f"{n} {s:.1%}" for n, s in zip(case.ways, taken, strict=True)) in out
+    assert ("one way for all" in out) is (len(case.ways) == 1)
+    assert ("every image hard" in out) is False
     easy = json.loads(run(capsys, "eval", str(bundle), *images, "--speed", "easy", "--json")[1])
     assert easy["exit_shares"][0] == 1
 

@@ -179,6 +179,8 @@ def test_what_is_converted_already_is_not_converted_again(capsys, tmp_path, pict
         status, out, err = run(capsys, *onnxruntime, "--precision", precision)
         assert (status, out) == (1, "")
         assert part in err.splitlines()[-1]
+    _, _, err = run(capsys, "build", target, "--backend", "onnxruntime")
+    assert err.splitlines()[-1].endswith("as they are: nothing is to be built")
     out = str(tmp_path / "out")
     assert run(capsys, "predict", target, str(pictures), "--precision", own, "-o", out)[0] == 0
 
