@@ -47,7 +47,7 @@ class BenchPictures:
     Attributes:
         what: in words that go after their number.
         arrays: (h, w, 3) uint8 BGR each, at least one.
-        samples: their files and what is in them; None for made-up ones.
+        samples: their files and what is in them; None for synthetic ones.
         warnings: what was left out, one line each.
     """
 
@@ -58,7 +58,7 @@ class BenchPictures:
 
     @property
     def paths(self) -> Sequence[Path]:
-        """Their files, in the order of ``arrays``; empty for made-up ones."""
+        """Their files, in the order of ``arrays``; empty for synthetic ones."""
         return () if self.samples is None else [item.path for item in self.samples.items]
 
     @property
@@ -111,7 +111,7 @@ def load_pictures(
     if not read:
         raise InputError(
             f"none of the {len(chosen)} pictures can be read: {notes.unreadable[0]}; "
-            "give pictures, or leave --images out for made-up ones"
+            "give pictures, or leave --images out for synthetic ones"
         )
     usable = notes.left_of(samples, [sample for sample, _ in read])
     return BenchPictures(OF_THE_USER, tuple(array for _, array in read), usable, usable.warnings)
@@ -131,7 +131,7 @@ def describe_pictures(
     plain = plain_pictures(pictures)
     manifest = detector.manifest
     if pictures.samples is None:
-        reason = "made-up pictures say nothing of a router; give --images"
+        reason = "synthetic pictures say nothing about a router; give --images"
         return plain, {"easiness": reason, "curve": reason}
     if {point.signal for point in detector.points} != {EASINESS}:
         reason = f"{manifest.name} has no router, so there is no threshold"

@@ -31,17 +31,18 @@ class PictureOptions:
 
     images: Annotated[
         list[Path] | None,
-        _what("--images", "-i", help="Pictures or folders; made-up ones if absent."),
+        _what("--images", "-i", help="Pictures or folders. Default: synthetic pictures."),
     ] = None
     annotations: Annotated[
         Path | None,
         _what("--annotations", "-a", help="COCO JSON, VOC or YOLO; adds AP to the curve."),
     ] = None
     kept: Annotated[
-        int, _what("--pictures", min=1, help="Keep so many of --images, evenly spread.")
+        int,
+        _what("--pictures", min=1, help="Number of pictures to use of --images, evenly spread."),
     ] = 64
     synthetic: Annotated[
-        str | None, _what(metavar="HxW", help="Size of made-up pictures; 720x1280 if absent.")
+        str | None, _what(metavar="HxW", help="Size of synthetic pictures. Default: 720x1280.")
     ] = None
 
 
@@ -49,17 +50,17 @@ class PictureOptions:
 class ScenarioOptions:
     """The ways in which they are run."""
 
-    batch: Annotated[str, _what("--batch", "-b", help="Images in a call.")] = "1,8"
+    batch: Annotated[str, _what("--batch", "-b", help="Batch sizes.")] = "1,8"
     hard: Annotated[
         str | None,
-        _what(help="Shares of the images forced to the last exit; 0,50%,100% if absent."),
+        _what(help="Shares of images that are forced to the last exit. Default: 0,50%,100%."),
     ] = None
-    concurrency: Annotated[str, _what(help="Callers at once.")] = "1"
+    concurrency: Annotated[str, _what(help="Numbers of concurrent callers.")] = "1"
     rate: Annotated[
-        str | None, _what(help="Also calls on schedule, so many a second, such as 5,30 (batch 1).")
+        str | None, _what(help="Also make calls at these rates per second, such as 5,30 (batch 1).")
     ] = None
     decode: Annotated[
-        bool, _what("--decode", help="Also decode pictures within the call (batch 1).")
+        bool, _what("--decode", help="Also time calls that decode the picture (batch 1).")
     ] = False
     speed: SpeedOption = None
 
@@ -70,22 +71,27 @@ class EffortOptions:
 
     seconds: Annotated[
         float | None,
-        _how_long(min=0.05, max=86_400, help="Of calls in each scenario; 5 if absent."),
+        _how_long(min=0.05, max=86_400, help="Seconds of calls in each scenario. Default: 5."),
     ] = None
     rounds: Annotated[
         int | None,
         _how_long(
-            min=2, help="In which scenarios take turns; 10 if absent. Baselines get no more."
+            min=2,
+            help="Number of rounds in which scenarios take turns; baselines get no more. Default: "
+            "10.",
         ),
     ] = None
     min_calls: Annotated[
-        int | None, _how_long(min=2, help="In each scenario, however slow; 6 if absent.")
+        int | None,
+        _how_long(
+            min=2, help="Minimum number of calls in each scenario, however slow. Default: 6."
+        ),
     ] = None
     quick: Annotated[
         bool,
         _how_long(
             "--quick",
-            help="A first look: short, few rounds; no baselines but named ones, in few rounds.",
+            help="A first look: short, with few rounds, and only the baselines that are named.",
         ),
     ] = False
 
@@ -98,7 +104,7 @@ class BaselineOptions:
         str | None,
         _against(
             help="Baselines: single-graph-if, always-last-exit, naive, pytorch-eager, "
-            "pytorch-folded, torch-compile, all, PATH.onnx, or none; always-last-exit if absent."
+            "pytorch-folded, torch-compile, all, PATH.onnx, or none. Default: always-last-exit."
         ),
     ] = None
     source: Annotated[list[Path] | None, _against(help="Checkpoint, for baselines in PyTorch.")] = (
@@ -114,13 +120,13 @@ class RecordOptions:
         tuple[Path, Path] | None,
         _against(
             metavar="OLD NEW",
-            help="Compare two records; status 0: NEW is not slower, 1: slower, 2: no record, "
+            help="Compare two records; exit status 0: NEW is not slower, 1: slower, 2: no record, "
             "3: cannot be compared, 4: unclear.",
         ),
     ] = None
     from_record: Annotated[
         Path | None,
-        _against("--from", metavar="RECORD", help="Show a record again, without a run."),
+        _against("--from", metavar="RECORD", help="Show an earlier record, without a run."),
     ] = None
 
 
@@ -132,4 +138,6 @@ class OutputOptions:
         Path | None, typer.Option("--output", "-o", help="Write the record as JSON.")
     ] = None
     report: Annotated[Path | None, typer.Option(help="Write a report as one HTML file.")] = None
-    format_: Annotated[Format, typer.Option("--format", help="Of what is printed.")] = Format.TABLE
+    format_: Annotated[Format, typer.Option("--format", help="Format of what is printed.")] = (
+        Format.TABLE
+    )

@@ -125,7 +125,7 @@ def make_effort(asked: EffortOptions) -> Effort:
 def choose_pictures(
     manifest: Manifest, asked: PictureOptions, scenarios: ScenarioOptions
 ) -> BenchPictures:
-    """The user's pictures, decoded under a progress bar, or made-up ones."""
+    """The user's pictures, decoded under a progress bar, or synthetic ones."""
     from dyninfer.benchmarks.latency.pictures import (
         DEFAULT_SIZE,
         load_pictures,

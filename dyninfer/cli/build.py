@@ -158,7 +158,7 @@ def _print_cost(parity: Mapping[str, Any]) -> None:
     print_table(table, stdout)
     for router, flips in parity["flips"].items():
         stdout.print(
-            f"{router}: {flips['flips']} of {flips['decisions']} decisions flip "
+            f"{router}: {flips['flips']} of {flips['decisions']} route decisions flip "
             f"({flips['flip_share']:.2%})"
         )
 

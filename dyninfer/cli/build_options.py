@@ -45,26 +45,29 @@ class BuildOptions:
     """What is built, how TensorRT does it, and what a conversion is made and measured with."""
 
     backend: Annotated[
-        BackendChoice, typer.Option(help="What will run it; with onnxruntime, fp16 and int8 alone.")
+        BackendChoice,
+        typer.Option(help="Backend that will run it; onnxruntime takes only fp16 and int8."),
     ] = BackendChoice.TENSORRT
     precision: Annotated[
         str | None,
         typer.Option(
             "--precision",
             "-p",
-            help="fp32, fp16 or int8 for all stages but routers, or for each: "
-            "first=int8,router=fp32,second=fp16. As exported if absent.",
+            help="fp32, fp16 or int8 for all stages but routers, or one for each stage, such as "
+            "first=int8,router=fp32,second=fp16. Default: as exported.",
         ),
     ] = None
     device: Annotated[str, typer.Option(help="GPU to build on.")] = "cuda:0"
     trusted_key: TrustedKeyOption = None
-    force: Annotated[bool, typer.Option("--force", help="Build even if there is one.")] = False
+    force: Annotated[bool, typer.Option("--force", help="Build again even if a build fits.")] = (
+        False
+    )
     for_: Annotated[
         str | None,
         _engine_option(
             "--for",
-            help="Devices by name or compute capability, such as rtx30,rtx40 or sm86; "
-            "this machine's GPU if absent. **list** shows all.",
+            help="Devices by name or compute capability, such as rtx30,rtx40 or sm86. "
+            "**list** shows them all. Default: this machine's GPU.",
         ),
     ] = None
     batch: Annotated[str, _engine_option(help="Batch sizes, MIN:OPT:MAX; fastest at OPT.")] = (
@@ -75,25 +78,25 @@ class BuildOptions:
         _engine_option(
             parser=parse_bytes,
             metavar="SIZE",
-            help="Most scratch memory of a kernel, such as 512MB or 2GB; all there is if absent.",
+            help="Maximum scratch memory of a kernel, such as 512MB or 2GB. Default: no limit.",
         ),
     ] = None
     timing_cache: Annotated[
         Path | None,
-        _engine_option(help="File that keeps kernels' times from one build to the next."),
+        _engine_option(help="File that keeps kernel timings from one build to the next."),
     ] = None
     version_compatible: Annotated[
         bool,
         _engine_option(
             "--version-compatible",
-            help="Engines for later versions of TensorRT too; they bring code that is run when "
-            "they are opened.",
+            help="Make engines that later versions of TensorRT run, too; they contain code that "
+            "runs when they are opened.",
         ),
     ] = False
     hardware_compatible: Annotated[
         bool,
         _engine_option(
-            "--hardware-compatible", help="Engines for every GPU from Ampere on; slower."
+            "--hardware-compatible", help="Make engines for every GPU from Ampere on; slower."
         ),
     ] = False
     images: Annotated[
@@ -101,8 +104,8 @@ class BuildOptions:
         _picture_option(
             "--images",
             "-i",
-            help="Pictures or folders like those that will be seen: int8 takes its ranges from "
-            "most of them, the others show what it costs. The built-in photos if absent.",
+            help="Pictures or folders like those to be run later: int8 takes its ranges from most "
+            "of them, and the rest show what it costs. Default: the built-in photos.",
         ),
     ] = None
     annotations: Annotated[
@@ -113,9 +116,9 @@ class BuildOptions:
             help="COCO JSON of the pictures; adds AP to the comparison with fp32.",
         ),
     ] = None
-    method: Annotated[CalibrationMethod, _picture_option(help="How int8 chooses its ranges.")] = (
-        CalibrationMethod.PERCENTILE
-    )
+    method: Annotated[
+        CalibrationMethod, _picture_option(help="How the ranges of int8 are chosen.")
+    ] = CalibrationMethod.PERCENTILE
 
     def refuse_engine_options(self) -> None:
         """Refuse what was said of engines, but for the batch, where none is built."""

@@ -64,7 +64,7 @@ from dyninfer.runtime.opening import load
 SHOWN_EVERY = 10  # percentiles
 DEFAULT_TIME_IMAGES = 100
 TimeImagesOption = Annotated[
-    int, typer.Option("--time-images", min=1, help="Largest number of pictures that are timed.")
+    int, typer.Option("--time-images", min=1, help="Maximum number of pictures to time.")
 ]
 
 
@@ -94,14 +94,14 @@ def calibrate(
     bundle: BundleArgument,
     images: Annotated[
         list[Path],
-        typer.Option("--images", "-i", help="Pictures or folders, like those to be run later."),
+        typer.Option("--images", "-i", help="Pictures or folders like those to be run later."),
     ],
     annotations: Annotated[
         Path | None,
         typer.Option(
             "--annotations",
             "-a",
-            help="What is in them, as for **dyninfer eval**; adds scores to the table.",
+            help="What is in the pictures, as for **dyninfer eval**; adds scores to the table.",
         ),
     ] = None,
     *,
@@ -111,7 +111,7 @@ def calibrate(
     engine: EngineOptions,
     json_output: JsonOption = False,
 ) -> None:
-    """Measure what each way and threshold does on pictures of yours; write calibration.json.
+    """Measure every exit and threshold on your own pictures, and write calibration.json.
 
     Afterwards a cascade can be asked for a share of hard images, milliseconds or accuracy. The
     pictures need no labels; some hundreds, of the kind to be run later, make a good calibration.

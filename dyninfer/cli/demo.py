@@ -50,12 +50,14 @@ def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the bundle and the pictures.")
     ] = Path("demo-output"),
-    scenes: Annotated[int, typer.Option(min=20, help="Held-out scenes to measure on.")] = 300,
+    scenes: Annotated[
+        int, typer.Option(min=20, help="Number of held-out scenes to measure on.")
+    ] = 300,
 ) -> None:
     """Export, verify, calibrate and run the embedded model on scenes it has never seen.
 
-    The model finds handwritten digits on photographs; it is small and trained by this project.
-    Takes about two minutes on two cores.
+    The model is small and finds handwritten digits on photographs; this project has trained it. The
+    demo takes about two minutes on two cores.
 
     Example: **dyninfer demo --output demo-output**
     """

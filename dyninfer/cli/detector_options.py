@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from dyninfer.cli.common import parse_image_size
 from dyninfer.exporters.cascade.options import (
@@ -72,7 +71,7 @@ def parse_triple(text: str) -> tuple[float, float, float]:
 
 
 _NORMALISE = "(pixel - mean) / std: /255, as it is, ImageNet's."
-_TRIPLE = "In tensor order, 0 to 255; or one number."
+_TRIPLE = "For each channel of the tensor, from 0 to 255; or one number for all."
 SPEC = "ONNX[,OPTION=VALUE...]"
 """How a detector is named on a command line."""
 _CELL = "Of nanodet, yolox, centernet: a cell's centre, 0 or 0.5."
@@ -105,7 +104,7 @@ def _field_of(ordinal: str, option: DetectorOption) -> str:
 
 def _text(option: DetectorOption, *spellings: str, **more: Any) -> Any:
     """The type of a parameter that takes the text of an option."""
-    kind = typer.Option(*spellings, metavar=escape(option.metavar), help=option.help, **more)
+    kind = typer.Option(*spellings, metavar=option.metavar, help=option.help, **more)
     return Annotated[str | None, kind]
 
 
@@ -116,7 +115,7 @@ def _fields() -> list[tuple[str, Any, None]]:
         own = typer.Option(
             f"--{ordinal}",
             metavar=SPEC,
-            help=f"The {ordinal} detector, in place of a position.",
+            help=f"The {ordinal} detector, instead of its position.",
             rich_help_panel="Detectors",
         )
         found.append((ordinal, Annotated[str | None, own], None))

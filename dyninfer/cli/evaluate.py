@@ -59,14 +59,15 @@ class EvalRequest:
         typer.Option(
             "--annotations",
             "-a",
-            help="What is in them: COCO JSON, a folder of VOC's XML or YOLO's txt files, or a YOLO "
-            "data set's YAML. Of a classifier COCO JSON, or a CSV of file name,class; "
-            "it may be left out where every picture lies in a folder named after its class.",
+            help="What is in the pictures: COCO JSON, a folder of VOC's XML or YOLO's txt files, "
+            "or a YOLO data set's YAML. For a classifier: COCO JSON, or a CSV of file name "
+            "and class; not needed where every picture lies in a folder named after its "
+            "class.",
         ),
     ] = None
     speed: SpeedOption = None
     curve: Annotated[
-        bool, typer.Option("--curve", help="All hard fractions, and how good the routing is.")
+        bool, typer.Option("--curve", help="Evaluate at every hard fraction, and rate the routing.")
     ] = False
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")
@@ -86,8 +87,8 @@ def evaluate(
 ) -> None:
     """Measure COCO average precision, or accuracy, at one setting or from easy to hard.
 
-    The curve sets the router beside chance, which sends the same numbers of pictures on, and an
-    oracle, which knows what is in them: it sends on what gains most on its own.
+    The curve compares the router with chance, which sends on the same number of pictures, and with
+    an oracle, which knows what is in them and sends on those that gain most.
 
     Example: **dyninfer eval dy-yolov7.dyn --images val/ --annotations val.json --curve**
     """

@@ -74,7 +74,9 @@ class WritingOptions:
 
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The bundle to write; its source's name with .dyn."),
+        typer.Option(
+            "--output", "-o", help="The bundle to write. Default: the source's name with .dyn."
+        ),
     ] = None
     licence: Annotated[
         str | None, typer.Option(help="Licence of the weights, for the manifest.")
@@ -99,14 +101,17 @@ def cascade(
         list[str] | None,
         typer.Argument(
             metavar=f"[{SPEC}]...",
-            help="The detectors, the cheapest first; options may follow a name, as in "
+            help="The detectors, the cheapest first; options may follow a file's name, as in "
             "a.onnx,decode=nanodet,size=224.",
             show_default=False,
         ),
     ] = None,
     *,
     classes: Annotated[
-        ClassList, typer.Option(help="The last detector's classes, those that all have, or all.")
+        ClassList,
+        typer.Option(
+            help="Classes of the bundle: the last detector's, those common to all, or all of them."
+        ),
     ] = ClassList.LAST,
     name: NameOption = None,
     writing: WritingOptions,
@@ -114,8 +119,8 @@ def cascade(
 ) -> None:
     """Chain any two (or more) ONNX detectors, the cheap one first; train their router afterwards.
 
-    What a detector's file does not tell is guessed, and what was guessed is said: size, decode of
-    the outputs, colours, normalisation, class names. Classes are matched by their names.
+    What a detector's file does not tell is guessed, and each guess is reported: size, decode of the
+    outputs, colours, normalisation, class names. Classes are matched by their names.
 
     Example: **dyninfer export cascade --first nano.onnx --first-size 224 --second big.onnx
     -o pair.dyn**
@@ -151,7 +156,7 @@ def onnx(
 ) -> None:
     """Export one ONNX detector as it is, for everything that needs no second one.
 
-    What its file does not tell is guessed, and what was guessed is said: size, decode of the
+    What its file does not tell is guessed, and each guess is reported: size, decode of the
     outputs, colours, normalisation, class names.
 
     Example: **dyninfer export onnx yolov8n.onnx**

@@ -57,23 +57,27 @@ class FitRequest:
         typer.Option(
             "--annotations",
             "-a",
-            help="What is in the pictures, in COCO's, VOC's or YOLO's format; if absent, the last "
-            "exit is believed.",
+            help="What is in the pictures, in COCO, VOC or YOLO format. Default: what the last "
+            "exit finds counts as the truth.",
         ),
     ] = None
     features: Annotated[
         FeatureKind,
-        typer.Option(help="What it reads: detections of the exit, or averages of its features."),
+        typer.Option(
+            help="What the router reads: the exit's detections, or averages of its features."
+        ),
     ] = FeatureKind.AUTO
     augment: Annotated[
-        int, typer.Option(min=0, max=200, help="Further views of every picture.")
+        int, typer.Option(min=0, max=200, help="Number of augmented views of each picture.")
     ] = 12
-    folds: Annotated[int, typer.Option(min=2, max=20, help="Parts of the cross-validation.")] = 5
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Number of cross-validation folds.")] = 5
     seeds: Annotated[
         int,
-        typer.Option(min=2, max=200, help="Repetitions of the cross-validation, each split anew."),
+        typer.Option(
+            min=2, max=200, help="Number of cross-validation runs, each with its own split."
+        ),
     ] = 20
-    metric: Annotated[Metric, typer.Option(help="The precision that routers are judged by.")] = (
+    metric: Annotated[Metric, typer.Option(help="The metric by which routers are judged.")] = (
         Metric.AP
     )
     found_confidence: Annotated[
@@ -81,8 +85,8 @@ class FitRequest:
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Without annotations: what the last exit finds above this confidence is there; "
-            "by the detector's own confidences if absent.",
+            help="Without annotations: confidence above which a detection of the last exit counts. "
+            "Default: from the detector's own confidences.",
         ),
     ] = None
     device: DeviceOption = "cpu"
@@ -97,17 +101,17 @@ def fit_router(
     asked: FitRequest,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The bundle to write; BUNDLE-routed.dyn if absent."),
+        typer.Option("--output", "-o", help="The bundle to write. Default: BUNDLE-routed.dyn."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the new bundle if it exists.")
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Train a router for a cascade whose detectors stay as they are; writes a new bundle.
+    """Train a router for a cascade and write a new bundle; the detectors stay as they are.
 
-    A table compares the router, on pictures it was not trained on, with random choice and others.
-    Where the maximum confidence of an exit chooses better, that becomes the router. Unless it is
+    A table compares the router with random choice and others, on pictures that it was not trained
+    on. If an exit's maximum confidence chooses better, that becomes the router. If nothing is
     better than random choice, nothing is written and the exit status is 1.
 
     Example: **dyninfer fit-router pair.dyn --images photos/ --annotations photos.json**

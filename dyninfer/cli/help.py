@@ -186,6 +186,7 @@ def _declared(command: Any) -> dict[str, tuple[Any, Any]]:
         kind, info = parameter.annotation, None
         if get_origin(kind) is Annotated:
             kind, info = get_args(kind)[:2]
-        choices = [choice for choice in get_args(kind) if choice is not NoneType]
-        found[name] = (choices[0] if choices else kind, info)
+        while choices := [choice for choice in get_args(kind) if choice is not NoneType]:
+            kind = choices[0]  # of ``list[Path] | None`` a path
+        found[name] = (kind, info)
     return found

@@ -195,7 +195,7 @@ def _verdict(parity: Mapping[str, Any]) -> Text:
     boxes = [check["max_abs"] for check in parity["checks"] if check["tensor"] == "boxes_xyxy"]
     within = f"boxes within {max(boxes):.1e} pixels, " if boxes else ""  # a classifier has none
     verdict = ("passed", "green") if parity["passed"] else ("failed", "red")
-    flips = f"{parity['flips']} of {parity['decisions']} decisions flip"
+    flips = f"{parity['flips']} of {parity['decisions']} route decisions flip"
     return styled(
         "verification ",
         verdict,

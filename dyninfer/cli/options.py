@@ -24,7 +24,8 @@ ProviderOption = Annotated[
     str | None,
     typer.Option(
         "--provider",
-        help="ONNX Runtime execution provider: cpu, cuda or tensorrt; the device's own if absent.",
+        help="ONNX Runtime execution provider: cpu, cuda or tensorrt. Default: the one for the "
+        "device.",
     ),
 ]
 SpeedOption = Annotated[
@@ -32,20 +33,21 @@ SpeedOption = Annotated[
     typer.Option(
         "--speed",
         "-s",
-        help="How fast: easy, hard, 30% (of the images hard), 12ms, 12ms@p95, 30fps, ap-0.5 "
-        "(points below the last exit's AP), certified, or a threshold such as 0.42; +adaptive "
-        "holds a share, a budget or a rate on the stream, +nearest takes the nearest where a "
-        "budget or a rate cannot be had.",
+        help="How fast: easy, hard, 30% (share of images that take the last exit), 12ms, 12ms@p95, "
+        "30fps, ap-0.5 (points below the last exit's AP), certified, or a threshold such as "
+        "0.42. With +adaptive a share, a budget or a rate is kept as the pictures change; with "
+        "+nearest a budget or a rate that is impossible is met as nearly as possible.",
     ),
 ]
 PixelsOption = Annotated[
-    int, typer.Option("--max-pixels", min=1, help="Of a picture; more are not decoded.")
+    int, typer.Option("--max-pixels", min=1, help="Refuse pictures with more pixels than this.")
 ]
 TrustedKeyOption = Annotated[
     str | None,
     typer.Option(
         "--trusted-key",
-        help="A public key in PEM: refuse what its owner did not sign with **dyninfer sign**.",
+        help="Public key (PEM): refuse anything that its owner has not signed with **dyninfer "
+        "sign**.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -57,17 +59,20 @@ class EngineOptions(EngineChoice):
 
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, or cuda:0 for the first GPU; the backend's own if absent."),
+        typer.Option(
+            help="cpu, or cuda:0 for the first GPU. Default: the device that the backend needs."
+        ),
     ] = None
     backend: Annotated[
-        str | None, typer.Option(help="onnxruntime, tensorrt or tensorrt-rtx; the first if absent.")
+        str | None,
+        typer.Option(help="onnxruntime, tensorrt or tensorrt-rtx. Default: onnxruntime."),
     ] = None
     provider: ProviderOption = None
     precision: Annotated[
         str | None,
         typer.Option(
-            help="fp16, int8, or for each stage first=int8,second=fp16: what **dyninfer build** "
-            "made."
+            help="fp16 or int8, or one for each stage, such as first=int8,second=fp16; made by "
+            "**dyninfer build**. Default: as exported."
         ),
     ] = None
     trusted_key: TrustedKeyOption = None

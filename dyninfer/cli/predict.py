@@ -26,6 +26,7 @@ from dyninfer.cli.options import (
 from dyninfer.cli.predictions import (
     ResultWriter,
     free_folder,
+    known_classes,
     summary_table,
     surprising_times,
 )
@@ -53,10 +54,10 @@ class RouteOptions:
         ),
     ] = None
     always_easy: Annotated[
-        bool, typer.Option("--always-easy", help="Always leave at the first exit.")
+        bool, typer.Option("--always-easy", help="Stop every image at the first exit.")
     ] = False
     always_hard: Annotated[
-        bool, typer.Option("--always-hard", help="Always run to the last exit.")
+        bool, typer.Option("--always-hard", help="Run every image to the last exit.")
     ] = False
 
     def policy(self) -> Policy | Goal | None:
@@ -85,13 +86,15 @@ class DetectionOptions:
             "-c",
             min=0.0,
             max=1.0,
-            help="Minimum confidence; the bundle's own if absent.",
+            help="Minimum confidence. Default: the bundle's own.",
         ),
     ] = None
     iou: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, help="Overlap (IoU) above which a box is suppressed; likewise."
+            min=0.0,
+            max=1.0,
+            help="Overlap (IoU) above which a box is suppressed. Default: the bundle's own.",
         ),
     ] = None
 
@@ -113,7 +116,9 @@ def predict(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...", help="Pictures, folders or quoted globs.", show_default=False
+            metavar="SOURCE...",
+            help="Pictures, folders, or patterns in quotes.",
+            show_default=False,
         ),
     ],
     output: Annotated[
@@ -132,7 +137,9 @@ def predict(
     *,
     route: RouteOptions,
     found: DetectionOptions,
-    batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Pictures run at once.")] = 8,
+    batch: Annotated[
+        int, typer.Option("--batch", "-b", min=1, help="Number of pictures to run at once.")
+    ] = 8,
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Write annotated pictures.")
     ] = True,
@@ -210,6 +217,7 @@ def _finish(detector: Detector, writer: ResultWriter, json_output: bool) -> None
                 f" ({RESULTS_FILE})",
             )
         )
+        stdout.print(known_classes(detector.manifest, writer.results))
     if len(writer.failures) == 1:
         raise writer.failures[0]
     if writer.failures:

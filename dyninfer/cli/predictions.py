@@ -24,6 +24,7 @@ from dyninfer.runtime.detector import Detector
 from dyninfer.spans import AFTER_STAGES, BEFORE_STAGES
 from dyninfer.types import ImageArray
 
+_CLASSES_SHOWN = 20
 MAX_JPEG_SIDE = 65_500  # pixels; what libjpeg writes
 
 
@@ -210,6 +211,15 @@ def summary_table(detector: Detector, results: Sequence[Answer]) -> Table:
         *(column(name, cells([r for r in results if r.exit_index == i])) for i, name in ways),
         column("all", cells(results)),
     )
+
+
+def known_classes(manifest: Manifest, results: Sequence[Answer]) -> str:
+    """What can be found at all, for whoever wonders about what was found, or was not."""
+    names = manifest.class_names
+    listed = ", ".join(names[:_CLASSES_SHOWN]) + ", ..." * (len(names) > _CLASSES_SHOWN)
+    without = sum(not len(result) for result in results)
+    nothing = f"nothing found in {without} of {len(results)} pictures; " if without else ""
+    return f"{nothing}{manifest.name} knows only these {len(names)} classes: {listed}"
 
 
 def _spread(results: Sequence[Answer]) -> str:

@@ -18,16 +18,18 @@ from dyninfer.cli.options import BundleArgument
 def sign(
     bundle: BundleArgument,
     key: Annotated[
-        Path, typer.Option("--key", help="The private key, EC in PEM.", show_default=False)
+        Path,
+        typer.Option("--key", help="Private key of an elliptic curve (PEM).", show_default=False),
     ],
 ) -> None:
     """Sign what the export made (bundle.json, stages) and every build, after checking all hashes.
 
-    Each gets a **model.sig**, in OpenSSF's model-signing format. Calibrating later changes nothing
-    of it; a new build needs a signature of its own, so sign again.
+    Each gets a **model.sig**, in OpenSSF's model-signing format. A later calibration leaves it
+    valid; a new build needs a signature of its own, so sign again after it.
 
-    Example: **dyninfer sign dy-yolov7.dyn --key private.pem**, then
-    **dyninfer predict dy-yolov7.dyn photos/ --trusted-key public.pem**
+    Example: **dyninfer sign dy-yolov7.dyn --key private.pem**
+
+    Example: **dyninfer predict dy-yolov7.dyn photos/ --trusted-key public.pem**
     """
     opened = Bundle.open(bundle, check_calibration=False)
     builds, broken = list_builds(opened)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dyninfer.benchmarks.report.figures import counted
 from dyninfer.benchmarks.report.table import column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.folder import PARITY_FILE, PICTURES, Bundle
@@ -49,7 +50,7 @@ def verify(
             "--source",
             "--checkpoint",
             "-s",
-            help="The checkpoint, or a folder that holds it; may be repeated. If absent, a file "
+            help="The checkpoint, or a folder that contains it; may be repeated. Default: a file "
             "of its name here or beside the bundle.",
         ),
     ] = None,
@@ -58,7 +59,7 @@ def verify(
     ] = None,
     images: Annotated[
         list[Path] | None,
-        typer.Option("--images", "-i", help="Pictures or folders; the built-in photos if absent."),
+        typer.Option("--images", "-i", help="Pictures or folders. Default: the built-in photos."),
     ] = None,
     random_tensors: Annotated[
         int, typer.Option("--random", min=0, help="Number of noise tensors beside the pictures.")
@@ -143,11 +144,14 @@ def conclude(bundle: Path, parity: Parity, *, tell: bool = True) -> None:
         VerificationError: something is beyond its tolerance; the message names it.
     """
     if tell:
+        photos = [counted(parity.photos, "photo")] if parity.photos else []
+        noise = [counted(parity.random_tensors, "noise tensor")] if parity.random_tensors else []
+        compared = photos + noise
         stdout.print(
             styled(
                 "verification ",
                 ("passed", "green") if parity.passed else ("failed", "red"),
-                f": {parity.photos} photos and {parity.random_tensors} random tensors "
+                f": {' and '.join(compared)} "
                 f"on {parity.backend} ({parity.device}); {'; '.join(_decisions(parity))}",
             )
         )

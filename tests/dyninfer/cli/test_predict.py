@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 import dyninfer
 from dyninfer.bundle.folder import Bundle
-from dyninfer.cli.predictions import surprising_times
+from dyninfer.cli.predictions import known_classes, surprising_times
 from tests import support
 from tests.dyninfer.cli.run import run, write_picture
 from tests.dyninfer.monitoring import watching
@@ -335,3 +336,22 @@ def test_folders_with_brackets_and_files_without_a_suffix_are_read(
         target = tmp_path / f"out {len(list(tmp_path.iterdir()))}"
         assert run(capsys, "predict", str(small_bundle), source, "-o", str(target))[0] == 0
         assert len(lines_of(target)) == count
+
+
+def test_photographs_without_a_digit_are_told_what_could_be_found(
+    capsys: pytest.CaptureFixture[str], embedded_bundle: Path, tmp_path: Path
+) -> None:
+    for number in range(2):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((60, 80, 3), 90, np.uint8))
+    command = ["predict", str(embedded_bundle), str(tmp_path), "-c", "0.9"]
+    status, out, _ = run(capsys, *command, "-o", str(tmp_path / "out"))
+    assert status == 0
+    assert "nothing found in 2 of 2 pictures; dy-digits knows only these 10 classes: " in out
+    assert out.rstrip().endswith("classes: " + ", ".join(f"class_{digit}" for digit in range(10)))
+
+
+def test_of_many_classes_the_first_are_named(small_bundle: Path) -> None:
+    manifest = Bundle.read(small_bundle).manifest
+    many = manifest.model_copy(update={"class_names": tuple(f"kind {i}" for i in range(80))})
+    line = known_classes(many, [])
+    assert line.endswith("these 80 classes: " + ", ".join(f"kind {i}" for i in range(20)) + ", ...")

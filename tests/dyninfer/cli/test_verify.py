@@ -48,7 +48,7 @@ def test_parity_is_written_and_shown(
 ) -> None:
     status, out, _ = run(capsys, *arguments(copied, small_checkpoint, small_yaml))
     assert status == 0
-    assert "verification passed: 4 photos and 4 random tensors" in out
+    assert "verification passed: 4 photos and 4 noise tensors" in out
     parity = Bundle.open(copied).parity()
     assert parity is not None
     assert parity["flips"] == 0
