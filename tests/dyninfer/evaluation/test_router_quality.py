@@ -68,22 +68,24 @@ def test_the_gain_is_over_both_shares_and_the_error_over_seeds_and_draws():
     assert found.gain.standard_error == pytest.approx(error)
 
 
-def test_the_standard_error_is_that_of_the_mean_over_seeds_and_of_chance():
-    """Of hand-made masks: two seeds, and draws that are the same every time."""
+@pytest.mark.parametrize("metric", list(Metric))
+def test_the_standard_error_is_that_of_the_mean_over_seeds_and_of_chance(metric):
+    """Of hand-made masks: three seeds, and draws that are the same every time."""
+
+    def judged(mask: np.ndarray) -> float:
+        found = precision(mask)
+        return found.primary if metric is Metric.AP else found.secondary
+
     routers = [-GAINS, -np.roll(GAINS, 7), GAINS]
-    found = compare(precision, routers, {}, draws=50)
-    draws = {
-        share: [precision(mask).secondary for mask in random_choices(COUNT, share, 50)]
-        for share in SHARES
-    }
+    found = compare(precision, routers, {}, metric, draws=50).gain
+    draws = {share: [judged(mask) for mask in random_choices(COUNT, share, 50)] for share in SHARES}
     chance = np.mean([np.mean(draws[share]) for share in SHARES])
     gains = [
-        np.mean([precision(lowest(values, share)).secondary for share in SHARES]) - chance
-        for values in routers
+        np.mean([judged(lowest(values, share)) for share in SHARES]) - chance for values in routers
     ]
     of_seeds = np.var(gains) / len(routers)
     of_draws = sum(np.var(draws[share]) / 50 for share in SHARES) / 2**2
-    assert found.gain == pytest.approx(np.mean(gains))
+    assert found.mean == pytest.approx(np.mean(gains))
     assert found.standard_error == pytest.approx(np.sqrt(of_seeds + of_draws))
 
 
@@ -92,15 +94,15 @@ def test_the_standard_error_is_that_of_the_mean_over_seeds_and_of_chance():
     [(0.02, 0.01, True), (0.01, 0.02, False), (0.01, 0.01, False), (-0.02, 0.01, False)],
 )
 def test_a_router_beats_random_by_more_than_the_standard_error(gain, error, verdict):
-    found = replace(compare(precision, [GAINS], {}, draws=5), gain=gain, standard_error=error)
-    assert found.beats_random is verdict
+    made = compare(precision, [GAINS], {}, draws=5)
+    assert replace(made, gains={FITTED: Gain(gain, error)}).beats_random is verdict
 
 
 def test_what_one_random_choice_in_six_reaches_is_within_chance():
     found = compare(precision, [GAINS], {}, draws=50)
-    spread = np.mean([found.row(RANDOM, share).ap50.std for share in SHARES])
-    assert replace(found, gain=0.99 * spread).within_chance
-    assert not replace(found, gain=1.01 * spread).within_chance
+    spread = np.mean([found.row(RANDOM, share).ap.std for share in SHARES])
+    assert replace(found, gains={FITTED: Gain(0.99 * spread, 0)}).within_chance
+    assert not replace(found, gains={FITTED: Gain(1.01 * spread, 0)}).within_chance
 
 
 def test_a_gain_smaller_than_the_spread_of_chance_is_told_apart():
