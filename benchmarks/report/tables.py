@@ -48,7 +48,7 @@ def _percentiles(latencies: Sequence[Distribution | None]) -> list[Column]:
 
     return [
         of_each("p50 ms", lambda times: estimate_cell(times.p50_ms, half_width(times.p50_ms))),
-        of_each("p90 ms", lambda times: estimate_cell(times.p90_ms), Medium.WIDE),
+        of_each("p90 ms", lambda times: estimate_cell(times.p90_ms), Medium.MARKDOWN),
         of_each("p95 ms", lambda times: estimate_cell(times.p95_ms)),
         of_each("p99 ms", lambda times: estimate_cell(times.p99_ms)),
         of_each("p99.9 ms", lambda times: estimate_cell(times.p999_ms)),
