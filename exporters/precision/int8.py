@@ -210,7 +210,7 @@ def _tensor_ranges(
     settings: Int8Settings,
     renamed: Mapping[str, str],
 ) -> object:
-    from onnxruntime.quantization import TensorsData, calibrate
+    from onnxruntime.quantization import calibrate
 
     before_silu = silu_inputs(graph)
     ranges = {}
@@ -222,4 +222,4 @@ def _tensor_ranges(
             low, high = max(low, SILU_FLOOR), max(high, SILU_FLOOR)
         ranges[renamed.get(name, name)] = (np.array(low, np.float32), np.array(high, np.float32))
     # the ranges are ready to be used, whatever method they are from
-    return TensorsData(calibrate.CalibrationMethod.MinMax, ranges)
+    return calibrate.TensorsData(calibrate.CalibrationMethod.MinMax, ranges)
