@@ -240,7 +240,16 @@ def test_int8_for_onnx_runtime_is_converted_measured_and_opened(
 
 def _both_are_calibrated(capsys: pytest.CaptureFixture[str], bundle: Path, seen: Path) -> None:
     """What an error tells to run is enough, and takes nothing from the other engines."""
-    asked = ("predict", str(bundle), str(seen), "--speed", "30%", "-o", str(bundle.parent / "out"))
+    asked = (
+        "predict",
+        str(bundle),
+        str(seen),
+        "--speed",
+        "30%",
+        "-o",
+        str(bundle.parent / "out"),
+        "--overwrite",
+    )
     assert run(capsys, "calibrate", str(bundle), "--images", str(seen))[0] == 0
     status, _, err = run(capsys, *asked, "--precision", "int8")
     assert status == 1
