@@ -26,7 +26,7 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
         for signature, read in _READERS:
             if data.startswith(signature):
                 return read(data)
-    except (struct.error, IndexError, ValueError):  # cut off
+    except (struct.error, IndexError, ValueError, OverflowError):  # cut off, or beyond all files
         pass
     return None
 

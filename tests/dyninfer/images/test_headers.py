@@ -84,6 +84,8 @@ def test_both_kinds_and_orders_of_tiff_are_read_and_tiles_count(order, large) ->
             (2**18, 2**17),
         ),
         (b"II*\0\x08\0\0\0\xff\xff", None),
+        (b"II+\0\x08\0\0\0" + b"\xff" * 8, None),  # further than any file is long
+        (b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\1ftyp" + b"\xff" * 8, None),
         (b"", None),
         (b"%PDF", None),
     ],
