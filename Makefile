@@ -49,7 +49,7 @@ test-lowest: $(READY)  ## Run the fast tests with the lowest versions that pypro
 test-gpu: $(READY)  ## Run everything that needs an NVIDIA GPU and write gpu-report.json
 	DYNINFER_GPU_REPORT=gpu-report.json $(BIN)/python -m pytest -m gpu tests/gpu
 
-fuzz: $(READY)  ## Feed made-up files and command lines for SECONDS; what is found is in fuzz-findings/
+fuzz: $(READY)  ## Feed generated files and command lines for SECONDS; what is found is in fuzz-findings/
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $$(date +%s)
 
 soak: $(READY)  ## Threads, forks, signals and failing engines at once for SECONDS; tells what grows

@@ -49,8 +49,8 @@ def check_self_contained(path: Path, what: str) -> None:
         ) from error
     if outside:
         raise EngineBuildError(
-            f"{what} ({path}) keeps weights outside of itself, where nothing says what they "
-            "should be; export the bundle again"
+            f"{what} ({path}) keeps weights outside of the file, where no hash covers them; "
+            "export the bundle again"
         )
 
 

@@ -16,12 +16,12 @@ from dyninfer.installing import pip_install
 EXPORT_MODULES = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "yaml")
 
 
-def require_export_extra() -> None:
-    """Raise :class:`MissingExtra` that names every missing module and the command to run."""
+def require_export_extra(what: str = "exporting") -> None:
+    """Raise :class:`MissingExtra` that names what needs it, every missing module and a remedy."""
     missing = [name for name in EXPORT_MODULES if find_spec(name) is None]
     if missing:
         raise MissingExtra(
-            f"exporting needs {', '.join(missing)}; install with {pip_install('export')}"
+            f"{what} needs {', '.join(missing)}; install with {pip_install('export')}"
         )
 
 

@@ -26,7 +26,7 @@ _KINDS: Sequence[tuple[bytes, str]] = (
     (rb".{257}ustar", f"a tar archive; {_UNPACK}"),
     (rb"\x89HDF", "an HDF5 file, as Keras writes; give the .pt file that the training wrote"),
     (rb".{4}TFL3", "a TensorFlow Lite model; give the .pt file that the training wrote"),
-    (rb"\x08[\x01-\x0f][\x12\x3a]", "an ONNX model; give it to: dyninfer export cascade"),
+    (rb"\x08[\x01-\x0f][\x12\x3a]", "an ONNX model; give it to: dyninfer export onnx"),
     (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF", "a picture; give the .pt file that the training wrote"),
     (
         rb"\x80[\x02-\x05]\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19",
@@ -65,5 +65,5 @@ def archive_kind(names: Sequence[str]) -> str | None:
     if packed:
         return f"a zip archive that has {packed[0][:80]!r} inside; unpack it, and give that file"
     if any(name.endswith(".npy") for name in names):
-        return "an archive of NumPy; give the .pt file that the training wrote"
+        return "a NumPy archive; give the .pt file that the training wrote"
     return None

@@ -109,7 +109,7 @@ def _ask(
 
 def _why_it_ended(process: subprocess.Popen[bytes], hung: threading.Event, errors: Any) -> str:
     if hung.is_set():
-        return f"made the libraries that read it do nothing for {SILENCE_S:g} s"
+        return f"showed no progress for {SILENCE_S:g} s"
     errors.seek(0)
     said = errors.read()[-4000:].decode(errors="replace").strip().splitlines()
     end = f"status {process.returncode}" + (f": {said[-1][:200]}" if said else "")

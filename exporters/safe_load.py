@@ -49,7 +49,9 @@ def load_checkpoint(path: Path) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # damaged archives fail in many ways, none of them documented
-        raise CheckpointError(f"{path} is damaged, or no checkpoint: {reason_of(error)}") from error
+        raise CheckpointError(
+            f"{path} is damaged, or is not a checkpoint: {reason_of(error)}"
+        ) from error
 
 
 def _start_of(path: Path) -> tuple[bytes, int]:
@@ -162,7 +164,9 @@ class _Weights:
             case ("storage", torch.dtype() | Omitted() as dtype, str(key), str(), int(count)):
                 pass
             case _:
-                raise ValueError("its pickle refers to a storage in no way that torch.save does")
+                raise ValueError(
+                    "its pickle refers to a storage in a way that torch.save never does"
+                )
         if isinstance(dtype, Omitted):
             return dtype
         if key not in self._storages:
@@ -185,7 +189,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tenso
     if isinstance(storage, Omitted):
         return storage
     if not isinstance(storage, Tensor) or not _are_counts((offset,), size, stride):
-        raise ValueError("its pickle describes a tensor in no way that torch.save does")
+        raise ValueError("its pickle describes a tensor in a way that torch.save never does")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if 0 in size:
         return storage.new_empty(size)
@@ -223,7 +227,7 @@ def _ordered() -> OrderedDict[Any, Any]:
 def _of_type(function: Any, _kind: Any, arguments: Any, *_: Any) -> Any:
     """A tensor of a class of its own, or with attributes: the tensor alone."""
     if function is not _tensor or not isinstance(arguments, tuple):
-        raise ValueError("its pickle describes a tensor in no way that torch.save does")
+        raise ValueError("its pickle describes a tensor in a way that torch.save never does")
     return _tensor(*arguments)
 
 

@@ -125,7 +125,10 @@ def labels_of(names: Iterable[str]) -> dict[str, str]:
 def times_of(samples: ContestTimes, ways: Sequence[str]) -> ContenderTimes:
     """Times with their median and quartiles; ``ways`` are the names of the bundle's."""
     found, entry = quantiles(samples.times_ms), samples.entry
-    ours, other = "the bundle, the way forced", NAMES.get(entry.contender, "another detector")
+    ours, other = (
+        "the bundle itself, with the way forced",
+        NAMES.get(entry.contender, "another detector"),
+    )
     what = ours if entry.contender == DYNINFER else other
     return ContenderTimes(
         name=entry.name,

@@ -33,7 +33,7 @@ class TorchContender(Contender):
     """
 
     def __init__(self, setup: Setup) -> None:
-        require_export_extra()
+        require_export_extra("a baseline in PyTorch")
         import torch
 
         torch.set_num_threads(setup.cores)

@@ -34,7 +34,7 @@ ONNX_SUFFIX = ".onnx"
 
 NAMES: Mapping[str, str] = {
     SINGLE_GRAPH: "the same stages in one ONNX graph with an If, ONNX Runtime's default options",
-    LAST_EXIT: "the last exit or branch alone, without what decides and without earlier heads; "
+    LAST_EXIT: "the last exit or branch alone, without routers, choosers and earlier heads; "
     "dyninfer's own engines",
     "naive": "the same stages in ordinary ONNX Runtime sessions, NumPy arrays between them",
     "pytorch-eager": "the PyTorch model as it comes from the checkpoint",

@@ -53,7 +53,7 @@ def _of_scenarios(record: BenchRecord) -> Iterator[str]:
     if late := sorted(late, key=lambda result: -(result.late_share or 0)):
         yield (
             f"{late[0].late_share:.0%} of the calls started late at {_named(late)}: their "
-            "latencies hold the waiting, which grows for as long as calls come faster than they "
+            "latencies include the wait, which grows for as long as calls come faster than they "
             "are run"
         )
 

@@ -1,4 +1,4 @@
-"""The pictures that are run: made up, or the user's, and what the router says of those."""
+"""The pictures that are run: synthetic, or the user's, and what the router says of those."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ def describe_pictures(
 ) -> tuple[PicturesRecord, dict[str, str]]:
     """What was run, as the record holds it, and what of it is missing.
 
-    Made-up pictures have no easiness. The results of the scenarios give the milliseconds along the
-    curve.
+    Synthetic pictures have no easiness. The results of the scenarios give the milliseconds along
+    the curve.
     """
     plain = plain_pictures(pictures)
     manifest = detector.manifest

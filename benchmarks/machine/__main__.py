@@ -26,7 +26,9 @@ from dyninfer.benchmarks.report.terminal import Terminal, never_fail_to_print
 
 
 def main(
-    seconds: Annotated[float, typer.Option(min=0, help="Watch it for so long as well.")] = 2.0,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="Also watch it for this many seconds.")
+    ] = 2.0,
     device: Annotated[str, typer.Option(help="cpu, or a GPU to be watched: cuda:0.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:

@@ -79,7 +79,7 @@ def read_jetson(
     mode = power_mode_by_files(root)
     if mode is None:
         missing["power mode"] = (
-            f"/{_MODE_NOW} is not to be seen (a container? ask on the host: nvpmodel -q)"
+            f"/{_MODE_NOW} is not visible (a container? ask on the host: nvpmodel -q)"
         )
     if found.clocks_locked is None:
         missing["jetson_clocks"] = "the clocks' limits cannot be read: sudo jetson_clocks --show"

@@ -86,7 +86,7 @@ def _share(ratio: float) -> str:
 def _yardstick_line(comparison: RecordComparison) -> str:
     found = comparison.yardstick
     if found is None:
-        return "yardstick: the records have different ones, so a slower machine cannot be told"
+        return "yardstick: the records use different ones, so a slower machine would go unnoticed"
     line = f"yardstick: {found.ratio.value:.3f} ({_interval(found.ratio)})"
     if not comparison.machine_changed:
         return line

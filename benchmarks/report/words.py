@@ -104,7 +104,7 @@ def _gain(record: BenchRecord, half: ScenarioResult, hard: ScenarioResult) -> st
     if not share.has_interval:
         return f"{number(share.value)} times as long as {than}, by too few calls to tell"
     if share.low <= 1 <= share.high:
-        return f"not to be told from {than}: {interval(share)} times as long"
+        return f"indistinguishable from {than}: {interval(share)} times as long"
     if share.value > 1:
         return f"{number(share.value)} times as long as {than} ({interval(share)})"
     faster = Estimate(1 / share.value, 1 / share.high, 1 / share.low)

@@ -197,7 +197,7 @@ def describe_differences(built: BuildSpec, wanted: BuildSpec) -> str:
     fields = "; ".join(
         f"{d.field}: built {d.built}, wanted {d.wanted}" for d in differences(built, wanted)
     )
-    return f"the nearest build is {built.folder_name}, wanted is {wanted.folder_name}: {fields}"
+    return f"the nearest build is {built.folder_name}, expected {wanted.folder_name}: {fields}"
 
 
 def find_converted(

@@ -77,7 +77,7 @@ def dump_sealed(payload: Mapping[str, Any]) -> str:
     except UnicodeEncodeError as error:
         shown = text[max(0, error.start - 20) : error.end + 20]
         raise BundleError(
-            f"{shown!r} holds what is no character, so that it cannot be written; "
+            f"{shown!r} holds an invalid character and cannot be written; "
             "rename the file or the class"
         ) from None
     head, tail = text.rsplit(_BLANK, 1)

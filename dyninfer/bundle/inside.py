@@ -30,7 +30,7 @@ def inside(bundle: Path, file: str) -> Path:
             leads_away = path.is_symlink()
         except OSError as error:
             raise BundleError(
-                f"{str(path)[:200]!r} cannot be looked at: {error.strerror}; export it again"
+                f"{str(path)[:200]!r} cannot be examined: {error.strerror}; export it again"
             ) from None
         if leads_away:
             raise BundleError(

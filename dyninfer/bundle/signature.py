@@ -106,7 +106,7 @@ def check_files(folder: Path, hashes: Mapping[str, str], public_key: Path) -> No
     except Exception as error:  # a hostile signature may make its parsers raise anything
         raise BundleError(
             f"{folder} is not what the owner of {public_key} signed: {_reason(error)}; "
-            "get it again from who signed it"
+            "get it again from whoever signed it"
         ) from error
 
 

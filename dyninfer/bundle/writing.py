@@ -111,9 +111,9 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     try:
         path.name.encode()
     except UnicodeEncodeError:  # the manifest could not name it
-        raise ExportError(f"{str(path)[:80]!r} is no text; choose another") from None
+        raise ExportError(f"{str(path)[:80]!r} is not valid text; choose another name") from None
     if "\0" in str(path):
-        raise ExportError(f"{str(path)[:80]!r} is no path; choose another")
+        raise ExportError(f"{str(path)[:80]!r} is not a valid path; choose another name")
     put_back(path)
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     if not os.access(folder, os.W_OK):

@@ -15,7 +15,7 @@ from dyninfer.builds.search import Difference, differences, find_build, nearest_
 from dyninfer.builds.spec import Build, BuildSpec, OpenBuild
 from dyninfer.cli.build_options import BuildOptions
 from dyninfer.cli.build_run import check_found, plan_build, run_build
-from dyninfer.cli.common import print_json, stderr, stdout
+from dyninfer.cli.common import flipped, print_json, stderr, stdout
 from dyninfer.cli.options import BundleOrNone, JsonOption, with_option_groups
 from dyninfer.engines.trt.targets import PRESETS, Preset
 from dyninfer.errors import EngineBuildError
@@ -158,8 +158,8 @@ def _print_cost(parity: Mapping[str, Any]) -> None:
     print_table(table, stdout)
     for router, flips in parity["flips"].items():
         stdout.print(
-            f"{router}: {flips['flips']} of {flips['decisions']} route decisions flip "
-            f"({flips['flip_share']:.2%})"
+            f"{router}: {flipped(flips['flips'], flips['decisions'], parity['pictures'])}, "
+            f"{flips['flip_share']:.2%}"
         )
 
 

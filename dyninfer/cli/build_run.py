@@ -64,7 +64,7 @@ def plan_build(path: Path, asked: BuildOptions) -> tuple[Bundle, Builder, BuildS
         hint = (
             "give another precision to convert them to, such as --precision int8"
             if set(precision.values()) == {Precision.FP32}
-            else "nothing is to be built"
+            else "there is nothing to build"
         )
         raise InputError(
             f"{path} is in {own} already, and ONNX Runtime opens a bundle's own files as they are: "
@@ -174,7 +174,7 @@ def _convert(
     """The stages in the precision that is wanted, as files in ``folder``, and what that costs."""
     if dict(plan) == own_precision(bundle.manifest):
         return NOTHING_CONVERTED
-    require_export_extra()
+    require_export_extra("converting to fp16 or int8")
     from dyninfer.exporters.precision.convert import convert_bundle_stages
     from dyninfer.exporters.precision.measure import measure_precision
 
@@ -220,8 +220,8 @@ def _split(samples: Samples) -> tuple[Sequence[Sample], Sequence[Sample]]:
         warn(warning)
     if len(samples.items) < _FEW_PICTURES:
         warn(
-            f"{len(samples.items)} pictures are few to take ranges from and to compare on; give "
-            "some hundred like those that will be seen with --images"
+            f"{len(samples.items)} pictures are too few for reliable ranges and comparisons; "
+            "give some hundreds like those to be run later with --images"
         )
     if len(samples.items) < _ENOUGH_TO_HOLD_OUT:
         return samples.items, samples.items

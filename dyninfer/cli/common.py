@@ -56,6 +56,13 @@ def progress_bar(*, remaining: bool = False) -> Progress:
     )
 
 
+def flipped(flips: int, decisions: int, images: int) -> str:
+    """How many routing decisions differ: one of every image, at every threshold of an easiness."""
+    at, odd = divmod(decisions, max(images, 1))
+    each = f", {images} images at {at} thresholds" if at > 1 and not odd else ""
+    return f"{flips} of {decisions} routing decisions flip{each}"
+
+
 def parse_image_size(text: str | None) -> tuple[int, int] | None:
     """``640`` -> (640, 640); ``384x640`` -> (384, 640), height first.
 

@@ -101,7 +101,7 @@ def _export(bundle: Path) -> None:
     stdout.print(f"1. exporting {checkpoint.name}: first, router, head and second as ONNX files")
     options = DynamicDetOptions((192, 192), names, licence="Apache-2.0", overwrite=True)
     export_with_progress(DYNAMICDET, checkpoint, bundle, options, DYNAMICDET_STAGES)
-    stdout.print("2. verifying every stage and route against PyTorch")
+    stdout.print("2. verifying every stage and way against PyTorch")
     parity = run_verification(bundle, [checkpoint], None, built_in_photos(), random_tensors=4)
     conclude(bundle, parity)
 

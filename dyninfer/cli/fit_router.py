@@ -116,7 +116,7 @@ def fit_router(
 
     Example: **dyninfer fit-router pair.dyn --images photos/ --annotations photos.json**
     """
-    require_export_extra()
+    require_export_extra("dyninfer fit-router")
     from dyninfer.exporters.router.fit import refuse_useless
     from dyninfer.exporters.router.write import write_routed
 
@@ -181,10 +181,10 @@ def print_comparison(fit: RouterFit) -> None:
     """A table for every exit: each way of choosing the hard pictures, between none and all hard."""
     record, truth = fit.record, ""
     if record["found_confidence"] is not None:
-        truth = f", by what the last exit finds above {record['found_confidence']:.3g}"
+        truth = f", the truth being what the last exit finds above {record['found_confidence']:.3g}"
     for entry in fit.exits:
         title = (
-            f"Exit {entry.exit_index}: who goes on{truth}; mean and spread over "
+            f"Exit {entry.exit_index}: choosing hard pictures{truth}; mean and spread over "
             f"{record['seeds']} splits of {record['images']} pictures"
         )
         print_table(_table(title, entry.comparison), stdout)
@@ -197,9 +197,9 @@ def print_comparison(fit: RouterFit) -> None:
 def _table(title: str, comparison: RouterComparison) -> Table:
     """One row for each share and way of choosing it; the ends leave nothing to choose."""
     none, every = ((points(end.primary), points(end.secondary)) for end in comparison.ends)
-    rows = [("0%", "nobody", *none)]
+    rows = [("0%", "none", *none)]
     rows += [(f"{r.share:.0%}", r.name, _spread(r.ap), _spread(r.ap50)) for r in comparison.rows]
-    hard, names, ap, ap50 = zip(*rows, ("100%", "everybody", *every), strict=True)
+    hard, names, ap, ap50 = zip(*rows, ("100%", "all", *every), strict=True)
     chosen = column("chosen by", names, words=True)
     return make_table(title, column("hard", hard), chosen, column("AP", ap), column("AP50", ap50))
 
@@ -213,8 +213,8 @@ def _verdict(comparison: RouterComparison) -> list[str]:
     gain, metric = comparison.gain, comparison.metric.label
     lines = [
         f"{comparison.winner}: above random by {100 * gain.mean:.1f} points of {metric}, standard "
-        f"error {100 * gain.standard_error:.1f}; the oracle goes by each picture's own loss, so it "
-        "is good but not the best possible"
+        f"error {100 * gain.standard_error:.1f}; the oracle ranks pictures by their own loss, "
+        "which is good but not the best possible"
     ]
     if comparison.winner != FITTED:
         fitted = comparison.gains[FITTED]
@@ -234,14 +234,14 @@ def _doubts(index: int, comparison: RouterComparison, pictures: int) -> list[str
         return [line for line in found if line is not None]
     if comparison.within_chance:
         found.append(
-            f"the router of exit {index} is above random choice by less than random "
-            f"choices differ among {pictures} pictures; more pictures would tell"
+            f"the router of exit {index} is better than random choice by less than random "
+            f"choices vary on {pictures} pictures; fit it on more pictures to be sure"
         )
     means, own = comparison.means(metric), comparison.means(Metric.AP)
     figures = f"{metric.label} {100 * means[winner]:.1f} over the shares"
-    by_hand = "by no more than random choices differ"
+    by_hand = "the difference is within what random choices vary by"
     if MAXIMUM_CONFIDENCE not in comparison.gains:
-        by_hand = "but a head makes the scores, and no router reads them"
+        by_hand = "but the scores come from the head, which runs after the router"
     for name, remedy in ((EXISTING, "keep it"), (MAXIMUM_CONFIDENCE, by_hand)):
         if means.get(name, 0.0) > means[winner]:
             found.append(

@@ -22,7 +22,7 @@ from dyninfer.bundle.manifest import Source, TensorSpec
 from dyninfer.bundle.signature import check_bundle
 from dyninfer.cli.bom import bill_of_materials
 from dyninfer.cli.build import builds_table
-from dyninfer.cli.common import print_json, stdout, warn
+from dyninfer.cli.common import flipped, print_json, stdout, warn
 from dyninfer.cli.options import BundleArgument, JsonOption, TrustedKeyOption
 from dyninfer.errors import BundleError
 from dyninfer.evaluation.worth import no_better
@@ -193,14 +193,15 @@ def _parity_line(bundle: Bundle) -> Text | str:
 
 def _verdict(parity: Mapping[str, Any]) -> Text:
     boxes = [check["max_abs"] for check in parity["checks"] if check["tensor"] == "boxes_xyxy"]
-    within = f"boxes within {max(boxes):.1e} pixels, " if boxes else ""  # a classifier has none
+    said = [f"boxes within {max(boxes):.1e} pixels"] if boxes else []  # a classifier has none
     verdict = ("passed", "green") if parity["passed"] else ("failed", "red")
-    flips = f"{parity['flips']} of {parity['decisions']} route decisions flip"
+    if parity["decisions"]:
+        images = parity["photos"] + parity["random_tensors"]
+        said.append(flipped(parity["flips"], parity["decisions"], images))
     return styled(
         "verification ",
         verdict,
-        f" on {parity['backend']} ({parity['device']}): "
-        f"{within}{flips if parity['decisions'] else 'no router compared'}",
+        f" on {parity['backend']} ({parity['device']})" + ": " * bool(said) + ", ".join(said),
     )
 
 

@@ -51,7 +51,7 @@ class ProtocolOptions:
             if self.checkpoint or self.config:
                 raise typer.BadParameter("--checkpoint and --config need --protocol")
             return
-        require_export_extra()
+        require_export_extra("--protocol")
         if isinstance(policy, Goal):
             raise typer.BadParameter(
                 "--protocol takes --speed easy, hard or a threshold, since calibrations are of the "

@@ -17,6 +17,7 @@ from dyninfer.cli.common import (
     built_in_photos,
     check_output_file,
     expand_sources,
+    flipped,
     print_json,
     progress_bar,
     stdout,
@@ -77,7 +78,7 @@ def verify(
 
     Example: **dyninfer verify dy-yolov7.dyn --source dy-yolov7.pt --images photos/**
     """
-    require_export_extra()
+    require_export_extra("dyninfer verify")
     photos = expand_sources(images) if images else built_in_photos()
     engines = EngineChoice(device, provider=provider, trusted_key=trusted_key)
     parity = run_verification(bundle, source or (), config, photos, random_tensors, engines)
@@ -132,8 +133,8 @@ def tell_pictures(bundle: Path) -> None:
     """Where to see whether detectors were read rightly, which no comparison with them can tell."""
     if pictures := sorted((bundle / PICTURES).glob("*.jpg")):
         stdout.print(
-            "whether boxes and classes were read rightly, no comparison with the file tells: look "
-            f"at {' and '.join(map(str, pictures))}"
+            "no comparison with the file shows whether its boxes and classes were read as meant: "
+            f"look at {' and '.join(map(str, pictures))}"
         )
 
 
@@ -151,8 +152,8 @@ def conclude(bundle: Path, parity: Parity, *, tell: bool = True) -> None:
             styled(
                 "verification ",
                 ("passed", "green") if parity.passed else ("failed", "red"),
-                f": {' and '.join(compared)} "
-                f"on {parity.backend} ({parity.device}); {'; '.join(_decisions(parity))}",
+                f": {' and '.join(compared)} on {parity.backend} ({parity.device})",
+                *(f"; {said}" for said in _decisions(parity)),
             )
         )
         tell_pictures(bundle)
@@ -180,14 +181,15 @@ def _print_table(parity: Parity) -> None:
     title = "Largest difference from the source"
     print_table(make_table(title, *columns, column("", verdicts, words=True)), stdout)
     if rounded:
-        stdout.print("rounding: how far the source is from itself with twice the bits")
+        stdout.print("rounding: the source's own float32 error, measured against float64")
 
 
 def _decisions(parity: Parity) -> list[str]:
     """How many decisions flip, by decider where there are several, and what was not compared."""
     parts = []
     if parity.flips.decisions:
-        line = f"{parity.flips.flips} of {parity.flips.decisions} route decisions flip"
+        images = parity.photos + parity.random_tensors
+        line = flipped(parity.flips.flips, parity.flips.decisions, images)
         if len(parity.decisions) > 1:
             each = (f"{n} {f.flips} of {f.decisions}" for n, f in parity.decisions.items())
             line += f" ({', '.join(each)})"
@@ -195,4 +197,4 @@ def _decisions(parity: Parity) -> list[str]:
     if parity.not_compared:
         lacking = ", ".join(parity.not_compared)
         parts.append(f"not compared, as the source lacks it: {lacking}")
-    return parts or ["no router, so no route decisions"]
+    return parts

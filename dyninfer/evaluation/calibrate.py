@@ -155,7 +155,7 @@ def remarks(bundle: Bundle, calibration: Calibration) -> list[str]:
     count, names = calibration.images.count, bundle.manifest.way_names
     if calibration.images.labels_sha256 is not None and scores[-1] is None:
         found.append(
-            "the annotations have nothing to find in these pictures, so there is no "
+            "the annotations list no objects in these pictures, so there is no "
             f"{calibration.metrics[0]}"
         )
     if told := no_better(calibration.metrics[0], scores, names, count):

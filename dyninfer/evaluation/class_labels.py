@@ -88,7 +88,9 @@ def _table(path: Path) -> CocoLabels[ImageLabel]:
         let_through(error)
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, csv.Error) as error:
-        raise InputError(f"{path} is no CSV ({error}); expected lines of file name,class") from None
+        raise InputError(
+            f"{path} is not CSV ({error}); expected lines of file name,class"
+        ) from None
     if rows and Path(rows[0][0]).suffix.lower() not in SUFFIXES:
         rows = rows[1:]  # titles of the columns
     if not rows:
@@ -126,6 +128,7 @@ def _class_ids(said: str, names: Sequence[str], class_names: Sequence[str]) -> l
         near = difflib.get_close_matches(name, class_names, 1)
         expected = f"the nearest class is {near[0]}" if near else f"expected {some(class_names)}"
         raise InputError(
-            f"{said} {name} ({count} pictures{more}), which is no class of the bundle; {expected}"
+            f"{said} {name} ({count} pictures{more}), which is not a class of the bundle; "
+            f"{expected}"
         )
     return [id_ for id_ in (ids[name] for name in names) if id_ is not None]

@@ -90,7 +90,8 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise InputError(
             f"{path} holds a JSON {type(payload).__name__}, expected COCO annotations: an object "
-            "with images, categories and annotations (a list of detections is a result, no truth)"
+            "with images, categories and annotations (a list of detections is a result, not "
+            "ground truth)"
         )
     return payload
 
@@ -148,7 +149,7 @@ def _merged(
             raise InputError(
                 f"{path} lists {image.file_name} with the ids {known.id} and {image.id} and two "
                 f"sizes, {known.width}x{known.height} and {image.width}x{image.height}; "
-                "which is meant cannot be told: remove one"
+                "which one is meant is unclear: remove one"
             )
     again = [id_ for id_, kept in stands_for.items() if id_ != kept]
     if not again:
@@ -159,11 +160,11 @@ def _merged(
     )
     annotations = list({a.model_dump_json(): a for a in moved}.values())
     lost = len(labels.annotations) - len(annotations)
-    line = f"{len(again)} pictures are listed again with another id; their objects are put together"
+    line = f"{len(again)} pictures are listed again with another id; their objects are merged"
     return (
         list(by_file.values()),
         annotations,
-        [f"{line} ({lost} that are equal once)" if lost else line],
+        [f"{line} ({lost} duplicates removed)" if lost else line],
     )
 
 

@@ -83,7 +83,7 @@ def _read_yolo(
         names = class_names
         warnings.append(
             f"{path} has no names of its classes (a data set's YAML, or {NAME_FILES[0]}); its "
-            "numbers are taken for the detector's"
+            "numbers are taken as the detector's own"
         )
     payload = yolo_payload(files, folder, names, pictures)
     labelled = {file.stem for file in files}

@@ -100,7 +100,7 @@ def _read(path: Path) -> Element:
         let_through(error)
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (expat.ExpatError, ValueError, LookupError) as error:
-        raise InputError(f"{path} is no XML that can be read: {error}") from None
+        raise InputError(f"{path} is not readable XML: {error}") from None
     root = builder.close()
     if root.tag != "annotation":
         raise InputError(f"{path} holds {root.tag[:40]!r}, expected a VOC label: <annotation>")

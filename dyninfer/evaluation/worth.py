@@ -63,5 +63,5 @@ def collapsed(shared: Float64Array) -> str | None:
     if least == largest:
         why = "every picture has the same easiness, so HardFraction will be refused"
     else:
-        why = f"every easiness is {least:.6f} to {largest:.6f}, and thresholds go by rounding"
+        why = f"every easiness is {least:.6f} to {largest:.6f}, so rounding errors decide"
     return f"router collapsed: always the same exit; {why}: train the router again"

@@ -69,7 +69,7 @@ def _object(
         class_id, shares = int(words[0]), [float(word) for word in words[1:]]
     except ValueError:
         raise InputError(
-            f"{where} holds what is no number; expected class x y width height"
+            f"{where} holds something that is not a number; expected class x y width height"
         ) from None
     if not 0 <= class_id < classes:
         raise InputError(
@@ -184,4 +184,6 @@ def read_text(path: Path) -> str:
         let_through(error)
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text ({error}); expected labels in YOLO's format") from None
+        raise InputError(
+            f"{path} is not text ({error}); expected labels in YOLO's format"
+        ) from None

@@ -43,7 +43,7 @@ _NO_PICTURES = (
     (b"\x1f\x8b", "a gzip archive"),
     (b"Rar!", "a RAR archive"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
-    (b"\x93NUMPY", "an array of NumPy; pass numpy.load(path) itself"),
+    (b"\x93NUMPY", "a NumPy array; pass numpy.load(path) itself"),
     (b"\x1a\x45\xdf\xa3", "a video"),
     (b"FLV", "a video"),
     (b"\0\0\1\xba", "a video"),
@@ -92,7 +92,7 @@ def describe_unread(data: bytes) -> tuple[str, bool]:
     if start.startswith(b"<?xml"):
         return ("an SVG drawing", True) if b"<svg" in start else ("XML", False)
     if not data.strip(b"\0"):
-        return "zeros alone, as an interrupted copy leaves them", False
+        return "only zeros, as an interrupted copy leaves them", False
     return ("text", False) if _is_text(data[:1024]) else ("a file of an unknown kind", False)
 
 

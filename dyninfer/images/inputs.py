@@ -37,7 +37,7 @@ class PillowImage(Protocol):
 
 ImageLike = str | os.PathLike[str] | npt.NDArray[Any] | bytes | bytearray | memoryview | PillowImage
 EXPECTED = (
-    "the path of a picture, its encoded bytes, a picture of Pillow, or an array (height, width, 3) "
+    "the path of a picture, its encoded bytes, a Pillow image, or an array (height, width, 3) "
     "of uint8 BGR"
 )
 _ENCODED = (bytes, bytearray, memoryview)
@@ -109,12 +109,12 @@ def _from_pillow(image: Any) -> ImageArray:
             return check_image((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
         if image.mode in ("I", "F"):
             raise InputError(
-                f"an image is a picture of Pillow with mode {image.mode!r}, whose range is not "
+                f"an image is a Pillow image with mode {image.mode!r}, whose range is not "
                 "known; scale it to 0 to 255 and pass image.convert('L')"
             )
         return np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
     except (OSError, ValueError, SyntaxError) as error:  # it is read only now
-        raise InputError(f"an image of Pillow cannot be decoded: {error}") from None
+        raise InputError(f"a Pillow image cannot be decoded: {error}") from None
 
 
 def _is_of(module: str, name: str, value: object) -> bool:

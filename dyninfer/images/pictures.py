@@ -80,7 +80,7 @@ def _why_not(data: bytes) -> str:
     if known:
         return (
             f"is a {known} picture that is damaged, or of a kind that OpenCV {cv2.__version__} "
-            "does not decode; save it anew as JPEG or PNG"
+            "does not decode; save it again as JPEG or PNG"
         )
     kind, is_picture = describe_unread(data)
     if is_picture:
@@ -124,7 +124,7 @@ def _missing(name: str) -> str:
     elif scheme[1].lower() == "file":
         write = "pass its path: url.removeprefix('file://')"
     elif scheme[1].lower() in ("http", "https", "ftp"):
-        write = "pass what it holds: urllib.request.urlopen(url).read()"
+        write = "pass its content: urllib.request.urlopen(url).read()"
     elif scheme[1].lower() in ("rtsp", "rtsps", "rtmp", "udp", "tcp", "rtp"):
         write = "read its frames with cv2.VideoCapture(url), and pass each"
     else:

@@ -205,7 +205,7 @@ def _nan_check(window: EasinessWindow, outlook: Outlook) -> LimitCheck:
     limit = expected + share_noise(expected, len(window), outlook.images, LEVEL)
     message = (
         f"the router returned NaN for {count} of the last {len(window)} images, expected a share "
-        f"of {expected:.4f}; such images count as hard: look at the camera and the preprocessing"
+        f"of {expected:.4f}; such images count as hard: check the camera and the preprocessing"
     )
     return LimitCheck("nan", message, share, limit, share > limit, share <= limit)
 

@@ -87,8 +87,8 @@ def describe_certificate(certificate: Certificate) -> str:
     )
     if certificate.threshold >= SEND_ALL:
         promise = (
-            f"nothing below all images hard keeps the expected loss at most {certificate.risk:g} "
-            f"with {certificate.confidence:.4g} confidence"
+            f"only sending every image to the last exit keeps the expected loss at most "
+            f"{certificate.risk:g} with {certificate.confidence:.4g} confidence"
         )
     return (
         f"{promise} (measured {certificate.measured_risk:.4g})\n"

@@ -84,7 +84,7 @@ def check_flag(adaptive: object) -> None:
 
 
 def check_on_impossible(chosen: object) -> None:
-    """Refuse anything but the two answers to what cannot be had."""
+    """Refuse anything but the two answers to what is not possible."""
     if chosen not in ("raise", "nearest"):
         raise PolicyError(f"on_impossible is {shown(chosen)}, expected 'raise' or 'nearest'")
 
@@ -145,8 +145,8 @@ class HardFraction:
         if shared.min() == shared.max():
             value = f"{shared[0]:.4g}" if shared[0] >= 0 else "NaN"
             raise PolicyError(
-                f"{self} cannot be had: the router gave all {len(shared)} calibration images the "
-                f"same easiness ({value}), so it tells none from another; use AlwaysEasy or "
+                f"{self} is not possible: the router gave all {len(shared)} calibration images the "
+                f"same easiness ({value}), so it cannot tell them apart; use AlwaysEasy or "
                 "AlwaysHard, or train the router again"
             )
 
@@ -159,8 +159,8 @@ class HardFraction:
         nearest = {*shares[shares <= self.fraction][-1:], *shares[shares >= self.fraction][:1]}
         expected = " or ".join(f"{share:.1%}" for share in sorted(nearest))
         raise PolicyError(
-            f"{self} cannot be had: too many of the {count} calibration images share one easiness "
-            f"or have none (NaN); expected {expected}"
+            f"{self} is not possible: too many of the {count} calibration images share one "
+            f"easiness or have none (NaN); expected {expected}"
         )
 
 
@@ -197,7 +197,7 @@ class Accuracy:
                 break
             threshold = row.threshold
         if threshold == SEND_ALL:
-            logger.warning("%s: no share below all images hard keeps that, so all are hard", self)
+            logger.warning("%s: no smaller share of hard images keeps that, so all are hard", self)
         return Threshold(threshold)
 
 
@@ -217,7 +217,7 @@ class CertifiedRisk:
                 f"{self} needs a certificate and the calibration has none", "--risk 0.05"
             )
         if calibration.certificate.hard_fraction >= 1:
-            raise PolicyError(f"{self} cannot be had: {_covers_nothing(calibration)}")
+            raise PolicyError(f"{self} is not possible: {_covers_nothing(calibration)}")
         return Threshold(calibration.certificate.threshold)
 
 
@@ -228,7 +228,7 @@ def _covers_nothing(calibration: Calibration) -> str:
     needed = images_needed(certificate.risk, certificate.confidence)
     least = f", where at least {needed} are needed" if needed > count else ""
     return (
-        f"the certificate of risk {certificate.risk:g} covers nothing but every image at the last "
-        f"exit, by {count} pictures{least}; use AlwaysHard, or calibrate with more pictures, a "
-        "larger --risk"
+        f"the certificate of risk {certificate.risk:g} only covers sending every image to the "
+        f"last exit, with {count} pictures{least}; use AlwaysHard, or calibrate with more "
+        "pictures, or a larger --risk"
     )

@@ -101,7 +101,7 @@ class LatencyBudget:
         if self.on_impossible == "raise":
             raise PolicyError(reason)
         nearest = Threshold(threshold)
-        logger.warning("%s; the nearest is taken: %s", reason, nearest)
+        logger.warning("%s; the nearest setting is used: %s", reason, nearest)
         return nearest
 
     def _limit(self) -> float:

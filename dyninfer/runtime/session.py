@@ -238,7 +238,7 @@ class Session:
             return
         rows = {row for signal in broken for row in _nan_rows(signal)}
         maker = "router" if signals[0].values.ndim == 1 else "chooser"
-        what = f"the {maker} of {self.manifest.name} returned NaN, or no number from 0 to 1"
+        what = f"the {maker} of {self.manifest.name} returned NaN or a number outside 0 to 1"
         self.failures.count("broken_signals", len(rows), f"{what}; such images are treated as hard")
 
 

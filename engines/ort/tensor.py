@@ -165,8 +165,8 @@ def _allocate(count: int, dtype: np.dtype[Any], place: tuple[str, int]) -> Any:
         if not isinstance(error, (MemoryError, ValueError)) and not is_ort_error(error):
             raise
         raise EngineRunError(
-            f"a buffer of {count} {dtype} could not be had on {place[0]} ({reason_of(error)}); "
-            "lower max_batch, or run fewer threads"
+            f"a buffer of {count} {dtype} could not be allocated on {place[0]} "
+            f"({reason_of(error)}); lower max_batch, or run fewer threads"
         ) from error
 
 

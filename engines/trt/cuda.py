@@ -209,7 +209,7 @@ class Cuda:
         while not self.happened(event):
             if time.monotonic() >= end:
                 deadline.passed = True
-                raise DeadlineError(f"the GPU was waited for no longer: {deadline}")
+                raise DeadlineError(f"the wait for the GPU was given up: {deadline}")
             time.sleep(POLL_S)
 
     def elapsed_ms(self, start: Any, end: Any) -> float:

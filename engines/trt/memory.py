@@ -95,7 +95,7 @@ class Pool:
         except EngineRunError as error:
             what = "page-locked host" if self._pinned else "device"
             raise EngineRunError(
-                f"{size / 2**20:.1f} MiB of {what} memory could not be had ({error}); this "
+                f"{size / 2**20:.1f} MiB of {what} memory could not be allocated ({error}); this "
                 f"detector holds {self.allocated_bytes / 2**20:.1f} MiB; lower max_batch, or run "
                 "fewer threads"
             ) from error

@@ -27,7 +27,7 @@ from dyninfer.types import Float32Array, Float64Array
 _CENTRED = (Decode.YOLOV5, Decode.YOLOV8, Decode.DETR, Decode.RTDETR)
 _LARGEST_SHARE = 2.0  # boxes that reach past the image are still below this in shares of a side
 _SURE = 0.05  # class score from which a box is looked at
-_MANY = 20  # surer boxes that have to be wrong together for a guess to be given up
+_MANY = 20  # more confident boxes that have to be wrong together for a guess to be given up
 _CORNER = 0.05  # share of a side within which boxes lie that are offsets in cells
 _MOST = 0.98  # share of boxes that a format must explain to be taken
 
@@ -143,7 +143,7 @@ def _ordered(boxes: Float32Array | Float64Array) -> float:
 
 
 def _sure_boxes(plan: DetectorPlan, outputs: Sequence[Outputs]) -> Float32Array:
-    """The surer boxes (D, 4) of all photos, as the plan reads them."""
+    """The more confident boxes (D, 4) of all photos, as the plan reads them."""
     found = []
     for values in outputs:
         boxes, scores = decode_one(plan, values)
@@ -160,7 +160,7 @@ def check_boxes(
     source: DetectorSource,
     outputs: Sequence[Outputs],
 ) -> str | None:
-    """Refuse what is no probability or no box; a line where most of the surer boxes are empty.
+    """Refuse what is no probability or no box; a line where most confident boxes are empty.
 
     Raises:
         CheckpointError: scores are no probabilities; or all boxes lie in a corner, and nobody
@@ -191,7 +191,7 @@ def check_boxes(
     named = ", ".join(f"--{prefix}{option}" for option in options)
     number = len(boxes) if cornered else int((~usable).sum())
     line = (
-        f"{number} of the {len(boxes)} surer boxes of {source.path}, decoded as "
+        f"{number} of the {len(boxes)} more confident boxes of {source.path}, decoded as "
         f"{plan.decode.value}, are {what} on the built-in photos; check {named}, and that it was "
         "exported with its decode"
     )

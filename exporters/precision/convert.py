@@ -105,7 +105,7 @@ def _check_plan(
         if wanted is Precision.INT8 and found is not wanted and not pictures:
             raise InputError(
                 f"stage {name!r} in int8 needs calibration pictures and none were given; "
-                "give some hundred that look like those it will see"
+                "give some hundreds like those to be run later"
             )
 
 

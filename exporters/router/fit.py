@@ -140,7 +140,7 @@ def fit_routers(
     if not any(len(picture.object_classes) for picture in originals):
         by = f" by the last exit with a confidence above {found:.3g}" if not seen.labelled else ""
         raise RouterError(
-            f"nothing is to be found in any of the {len(originals)} pictures{by}; give pictures "
+            f"there is nothing to find in any of the {len(originals)} pictures{by}; give pictures "
             "that show what the detector knows"
             + ("" if seen.labelled else ", or another --found-confidence")
         )
@@ -180,7 +180,7 @@ def check_cascade(detector: Detector) -> None:
         )
     if len(manifest.ways) < 2:
         raise InputError(
-            f"{manifest.name} has a single exit, so nothing is to be routed; "
+            f"{manifest.name} has a single exit, so there is nothing to route; "
             "expected a cascade, such as dyninfer export cascade writes"
         )
     if manifest.task is not Task.DETECT:
@@ -236,7 +236,7 @@ def _spread_out(gain: LinearGain, features: Float64Array) -> LinearGain:
     spread = float(estimates.std())
     if spread < 1e-9:
         raise RouterError(
-            "router collapsed: always the same exit; it says the same of every picture: give "
+            "router collapsed: always the same exit; it gives every picture the same value: give "
             "pictures that differ"
         )
     shifted = gain.bias - float(np.median(estimates))

@@ -55,7 +55,9 @@ def test_a_loss_is_called_one() -> None:
 
 def test_figures_whose_intervals_overlap_are_not_compared_without_saying_so() -> None:
     wide = sentence_with(with_ratios(1.0, 1.2, spread=0.3))
-    assert "not to be told from always running the last exit's detector alone: 0.77 to 1.43" in wide
+    assert (
+        "indistinguishable from always running the last exit's detector alone: 0.77 to 1.43" in wide
+    )
     assert "their intervals overlap" not in wide
 
     def stretched(result: ScenarioResult) -> ScenarioResult:
@@ -66,7 +68,7 @@ def test_figures_whose_intervals_overlap_are_not_compared_without_saying_so() ->
     unsure = replace(RECORD, scenarios=tuple(map(stretched, RECORD.scenarios)), baselines=None)
     text = words.result_sentence(unsure)
     assert "(their intervals overlap); at 50 % hard" in text
-    assert "not to be told from sending every image through to the last exit" in text
+    assert "indistinguishable from sending every image through to the last exit" in text
 
 
 def test_a_cascade_that_never_breaks_even_is_advised_against() -> None:

@@ -37,7 +37,7 @@ def test_a_router_is_fitted_compared_and_written_beside_the_bundle(capsys, bundl
     for word in ("fitted router", "random", "maximum confidence", "oracle", "above random by"):
         assert word in out
     rows = [line.split() for line in out.splitlines()]
-    assert [row[1] for row in rows if row[:1] in (["0%"], ["100%"])] == ["nobody", "everybody"]
+    assert [row[1] for row in rows if row[:1] in (["0%"], ["100%"])] == ["none", "all"]
     routed = bundle.with_name("pair-routed.dyn")
     assert f"next: dyninfer calibrate {routed} --images OTHERS" in out
     assert all(len(line) <= 80 for line in out.splitlines() if line[:1] in "┏┃┡│└")

@@ -47,6 +47,7 @@ def test_a_file_is_enough(capsys, tmp_path, monkeypatch) -> None:
     assert "(change with --decode and so on)" in out
     assert "whole.onnx: finds 4 right on the built-in photos" in out
     assert "verification passed: 4 photos" in out
+    assert "decision" not in out  # one way leaves nothing to decide
     assert out.endswith("next: dyninfer predict whole.dyn IMAGE_OR_FOLDER\n")
     manifest = Bundle.open(tmp_path / "whole.dyn").manifest
     assert (manifest.name, manifest.family) == ("whole", "onnx")
@@ -180,7 +181,7 @@ def test_what_is_converted_already_is_not_converted_again(capsys, tmp_path, pict
         assert (status, out) == (1, "")
         assert part in err.splitlines()[-1]
     _, _, err = run(capsys, "build", target, "--backend", "onnxruntime")
-    assert err.splitlines()[-1].endswith("as they are: nothing is to be built")
+    assert err.splitlines()[-1].endswith("as they are: there is nothing to build")
     out = str(tmp_path / "out")
     assert run(capsys, "predict", target, str(pictures), "--precision", own, "-o", out)[0] == 0
 

@@ -51,6 +51,10 @@ def test_parity_is_written_and_shown(
     assert "verification passed: 4 photos and 4 noise tensors" in out
     parity = Bundle.open(copied).parity()
     assert parity is not None
+    decisions = parity["decisions"]
+    of_what = f"0 of {decisions} routing decisions flip, 8 images at {decisions // 8} thresholds"
+    assert of_what in " ".join(out.split())
+    assert of_what in " ".join(run(capsys, "info", str(copied))[1].split())
     assert parity["flips"] == 0
     assert parity["decisions"] > 0
     checked = {(check["where"], check["tensor"]) for check in parity["checks"]}
@@ -61,6 +65,16 @@ def test_parity_is_written_and_shown(
     assert parity["by_decider"] == {
         "router": {k: parity[k] for k in parity["by_decider"]["router"]}
     }
+
+
+def test_a_command_that_lacks_pytorch_calls_itself_by_name(
+    capsys: pytest.CaptureFixture[str], copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dyninfer.exporters.extras.find_spec", lambda _: None)
+    for command in (("verify",), ("fit-router", "--images", ".")):
+        status, _, err = run(capsys, command[0], str(copied), *command[1:])
+        assert status == 1
+        assert f"error: dyninfer {command[0]} needs torch" in err
 
 
 def test_json_on_pictures_of_ones_own(

@@ -227,7 +227,7 @@ def test_a_folder_of_yolo_labels_without_names_has_the_detectors_classes(
     samples = load_samples(yolo_set(tmp_path), tmp_path / place, CLASSES)
     assert found(samples) == YOLO_OBJECTS
     names, empty = samples.warnings
-    assert "numbers are taken for the detector's" in names
+    assert "numbers are taken as the detector's own" in names
     assert "1 pictures have no label file and count as empty: c.png" in empty
 
 

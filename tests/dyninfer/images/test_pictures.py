@@ -78,7 +78,7 @@ JPEG, PNG, WEBP, BMP = (
         (b"\xff\x0a" + bytes(40), "is a JPEG XL picture, which is not read"),
         (bytes(128) + b"DICM", "is a DICOM picture, which is not read"),
         (b"%PDF-1.4", "is not a picture but a PDF document"),
-        (bytes(1000), "is not a picture but zeros alone"),
+        (bytes(1000), "is not a picture but only zeros"),
         (bytes(range(1, 256)), "is not a picture but a file of an unknown kind"),
     ],
 )

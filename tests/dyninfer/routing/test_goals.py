@@ -320,13 +320,19 @@ def test_a_share_that_the_certificate_keeps_from_being_held_is_told(caplog) -> N
 @pytest.mark.parametrize("threshold", [SEND_ALL, float(np.nextafter(np.float32(0.98), 2))])
 def test_a_certificate_that_covers_nothing_is_told_before_every_image_is_hard(threshold) -> None:
     nothing = calibration_of(EASINESS, certified=threshold)
-    said = ("covers nothing", "by 200 pictures", "AlwaysHard", "more pictures", "larger --risk")
+    said = (
+        "only covers sending every image to the last",
+        "with 200 pictures",
+        "AlwaysHard",
+        "more pictures",
+        "larger --risk",
+    )
     with support.refuses(PolicyError, "30% hard, adaptive cannot be held", *said):
         HardFraction(0.3, adaptive=True).resolve(nothing)
-    with support.refuses(PolicyError, "the certified threshold cannot be had", *said):
+    with support.refuses(PolicyError, "the certified threshold is not possible", *said):
         CertifiedRisk().resolve(nothing)
     few = calibration_of(spread(20), certified=threshold)
-    with support.refuses(PolicyError, "by 20 pictures, where at least 48 are needed"):
+    with support.refuses(PolicyError, "with 20 pictures, where at least 48 are needed"):
         CertifiedRisk().resolve(few)
     # who asks for all images, or for a budget that has room for all, gets them
     assert isinstance(HardFraction(1.0, adaptive=True).resolve(nothing), Controller)
@@ -336,7 +342,7 @@ def test_a_certificate_that_covers_nothing_is_told_before_every_image_is_hard(th
 def test_an_accuracy_that_takes_every_image_is_told(caplog) -> None:
     calibration = calibration_of(EASINESS, precision=(0.3, 0.3), last_exit_ap=0.4)
     assert resolved(Accuracy(0.5), calibration) == SEND_ALL
-    assert "0.5 AP below the last exit: no share below all images hard keeps that" in caplog.text
+    assert "0.5 AP below the last exit: no smaller share of hard images keeps that" in caplog.text
 
 
 @pytest.mark.parametrize("percentile", [None, 95])
@@ -369,7 +375,7 @@ def test_the_nearest_answers_an_impossible_budget_that_asks_for_it(goal, caplog)
     assert not caplog.text
     assert replace(goal, on_impossible="nearest").resolve(SPREAD) == Threshold(SEND_NONE)
     assert "cannot be kept" in caplog.text
-    assert "the nearest is taken: threshold 0" in caplog.text
+    assert "the nearest setting is used: threshold 0" in caplog.text
 
 
 def test_the_nearest_of_a_faster_last_exit_is_that_one() -> None:

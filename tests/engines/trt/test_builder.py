@@ -74,7 +74,7 @@ def test_a_file_that_keeps_weights_elsewhere_is_not_parsed(
     weight.external_data.add(key="location", value="other.data")
     nodes = [helper.make_node("Add", ["images", "weight"], ["y"])]
     stage = write_stage(tmp_path / "body.onnx", nodes, initializers=[weight])
-    with support.refuses(EngineBuildError, "'body'", "body.onnx", "outside of itself"):
+    with support.refuses(EngineBuildError, "'body'", "body.onnx", "outside of the file"):
         build_engine(library, stage, OPTIONS)
 
 

@@ -226,7 +226,9 @@ def test_a_guess_that_no_box_bears_out_is_not_believed(tmp_path: Path, spoil, wo
     more = {"box_format": BoxFormat.XYXY, "boxes": BoxUnit.PIXELS}
     assert words in str(planned(form, tmp_path, **more).doubt)
     if "corner" in words:
-        with support.refuses(CheckpointError, "of the", "surer boxes", words, "--first-boxes"):
+        with support.refuses(
+            CheckpointError, "of the", "more confident boxes", words, "--first-boxes"
+        ):
             planned(form, tmp_path)
 
 

@@ -99,7 +99,7 @@ def test_without_labels_a_detector_of_low_confidences_is_believed_by_its_own(tmp
     assert fitted.record["found_confidence"] == pytest.approx(0.6 * 0.36, abs=0.01)
     refuse_useless(fitted)
     with support.refuses(
-        RouterError, "nothing is to be found", "confidence above 0.5", "--found-confidence"
+        RouterError, "there is nothing to find", "confidence above 0.5", "--found-confidence"
     ):
         fit(bundle, folder, replace(QUICK, found_confidence=0.5), labelled=False)
 
@@ -239,7 +239,7 @@ def test_pictures_with_nothing_in_them_are_refused(tmp_path):
     labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
     text = json.dumps(labels | {"annotations": []})
     (folder / "labels.json").write_text(text, encoding="utf-8")
-    with support.refuses(RouterError, "nothing is to be found in any of the 12 pictures"):
+    with support.refuses(RouterError, "there is nothing to find in any of the 12 pictures"):
         fit(bundle, folder)
 
 
