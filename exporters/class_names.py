@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from dyninfer.errors import ConfigError
 from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through
+from dyninfer.results.class_lists import names_from
 
 LARGEST_NAMES = 16 << 20  # bytes
 
@@ -55,7 +55,7 @@ def read_names(path: Path) -> tuple[str, ...]:
         raise ConfigError(f"class names cannot be read from {path}: {error}") from None
     if path.suffix.lower() not in (".yaml", ".yml"):
         return tuple(line.strip() for line in text.splitlines() if line.strip())
-    from dyninfer.exporters.safe_yaml import load_yaml  # not installed without the extra
+    from dyninfer.safe_yaml import load_yaml  # not installed without the extra
 
     try:
         document = load_yaml(text, words=True)
@@ -64,24 +64,3 @@ def read_names(path: Path) -> tuple[str, ...]:
     if not isinstance(document, dict) or "names" not in document:
         raise ConfigError(f"{path} has no 'names'; expected a list or a mapping of index to name")
     return names_from(document["names"], str(path))
-
-
-def names_from(names: Any, where: str) -> tuple[str, ...]:
-    """Class names from a list, or from a mapping of class number to name, as JSON has it, too.
-
-    Raises:
-        ConfigError: it is neither, numbers or names are missing; ``where`` tells the user its
-            origin.
-    """
-    if isinstance(names, dict):
-        numbered = {str(number): name for number, name in names.items()}
-        if numbered.keys() != {*map(str, range(len(names)))}:
-            shown = ", ".join([*numbered][:10])
-            raise ConfigError(f"'names' in {where} has the numbers {shown}, expected 0, 1, 2, ...")
-        names = [numbered[str(number)] for number in range(len(names))]
-    if not isinstance(names, list):
-        raise ConfigError(f"'names' in {where} is {str(names)[:40]!r}, expected a list of names")
-    for number, name in enumerate(names):
-        if not isinstance(name, str) or not name.strip():
-            raise ConfigError(f"class {number} of 'names' in {where} is {name!r}, expected a name")
-    return tuple(name.strip() for name in names)

@@ -11,11 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dyninfer.errors import InputError, MissingExtra
+from dyninfer.errors import ConfigError, InputError, MissingExtra
 from dyninfer.files import read_file
-from dyninfer.foreign_errors import let_through, reason_of
+from dyninfer.foreign_errors import let_through
 from dyninfer.images.headers import picture_size
 from dyninfer.images.pictures import decode_image
+from dyninfer.results.class_lists import names_from
 
 _LARGEST_TEXT = 64 << 20  # bytes
 _LARGEST_PICTURE = 1 << 30
@@ -131,45 +132,22 @@ def read_names(path: Path) -> tuple[str, ...] | None:
         MissingExtra: PyYAML is not installed.
     """
     try:
-        import yaml
+        from dyninfer.safe_yaml import load_yaml
     except ImportError as error:
         raise MissingExtra(
             f"{path} is read by PyYAML, which is not installed: pip install pyyaml; or write the "
             f"names, one per line, into {NAME_FILES[0]} beside the labels"
         ) from error
     try:
-        events = list(yaml.parse(read_text(path), Loader=yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{path} is not valid YAML: {reason_of(error)}") from None
-    level, key, numbered = 0, None, False
-    values: list[str] | None = None
-    for event in events:
-        if isinstance(event, yaml.CollectionStartEvent):
-            if level == 1 and key == "names":
-                values = []
-                numbered = isinstance(event, yaml.MappingStartEvent)
-            level += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            level -= 1
-            if level == 1:
-                if values is not None:
-                    return _in_order(path, values) if numbered else tuple(values)
-                key = None
-        elif isinstance(event, yaml.ScalarEvent):
-            if level == 2 and values is not None:
-                values.append(event.value)
-            elif level == 1:
-                key = event.value if key is None else None
-    return None
-
-
-def _in_order(path: Path, values: Sequence[str]) -> tuple[str, ...]:
-    names = dict(zip(values[::2], values[1::2], strict=True))
-    if set(names) != {str(number) for number in range(len(names))}:
-        raise InputError(
-            f"{path} numbers its names {', '.join(list(names)[:5])}; expected 0, 1, ..."
-        )
-    return tuple(names[str(number)] for number in range(len(names)))
+        document = load_yaml(read_text(path), words=True)
+    except ValueError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(document, dict) or "names" not in document:
+        return None
+    try:
+        return names_from(document["names"], str(path))
+    except ConfigError as error:
+        raise InputError(str(error)) from None
 
 
 def read_text(path: Path) -> str:

@@ -12,9 +12,10 @@ from dyninfer.errors import ConfigError, InputError
 from dyninfer.exporters.cascade.conventions import NO_MEAN, NO_STD, Picture
 from dyninfer.exporters.cascade.onnx_file import OnnxFile
 from dyninfer.exporters.cascade.options import DetectorSource, Triple
-from dyninfer.exporters.class_names import COCO, names_from, read_names
-from dyninfer.exporters.safe_yaml import load_yaml
+from dyninfer.exporters.class_names import COCO, read_names
 from dyninfer.images.spec import ImageSpec
+from dyninfer.results.class_lists import names_from
+from dyninfer.safe_yaml import load_yaml
 
 T = TypeVar("T")
 

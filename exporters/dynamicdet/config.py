@@ -15,9 +15,9 @@ from typing import Any
 
 from dyninfer.errors import ConfigError
 from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, Topology
-from dyninfer.exporters.safe_yaml import LARGEST_YAML, load_yaml
 from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through
+from dyninfer.safe_yaml import LARGEST_YAML, load_yaml
 
 _SECTIONS = {
     Part.FIRST: "backbone",

@@ -10,7 +10,7 @@ import yaml
 from dyninfer import ConfigError
 from dyninfer.exporters.class_names import LARGEST_NAMES, read_names
 from dyninfer.exporters.dynamicdet.config import read_topology
-from dyninfer.exporters.safe_yaml import LARGEST_YAML, load_yaml
+from dyninfer.safe_yaml import LARGEST_YAML, load_yaml
 from tests import support
 
 LAUGHS = "a: &a [lol]\n" + "".join(
