@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dyninfer import __version__
 from dyninfer.bundle.manifest import EASINESS, Manifest, Stage
+from dyninfer.exporters.candidate_rows import in_order_of
 from dyninfer.routing.policy import DEFAULT_THRESHOLD, Chosen, DecisionPoint, route
 from dyninfer.runtime.arrays import RunArrays
 from dyninfer.runtime.plan import Decision, Plan
@@ -19,6 +20,7 @@ from dyninfer.types import Float32Array, Float64Array
 
 AVERAGES = "pooled"
 """The tensor (N, channels) of global averages that a router reads, by its name in bundles."""
+_SAME_BOX = 1.0  # pixels
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,8 @@ class Errors:
         )
 
     def add_all(self, where: str, found: Arrays, source: Arrays) -> None:
-        """Compare all tensors that were made at one place."""
+        """Compare all tensors that were made at one place, candidates in whatever order."""
+        found = in_order_of(source, found, _SAME_BOX, Tolerance.class_scores)
         for tensor, array in source.items():
             self.add(where, tensor, found[tensor], array)
 

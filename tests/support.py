@@ -586,3 +586,14 @@ def reseal(bundle: Path, change) -> None:
     del payload[SEAL]
     change(payload)
     path.write_text(dump_sealed(payload), encoding="utf-8")
+
+
+def ordered_candidates() -> dict[str, np.ndarray]:
+    """Six candidates of an image, the surest first: boxes (1, 6, 4), class scores (1, 6, 2)."""
+    low = np.arange(6, dtype=np.float32)[:, None] * np.float32(20)
+    boxes = np.concatenate([low, low, low + 10, low + 15], 1)
+    scores = np.linspace(0.9, 0.4, 6, dtype=np.float32)
+    return {
+        "boxes_xyxy": boxes[None],
+        "class_scores": np.stack([scores, scores / 2], 1)[None],
+    }

@@ -21,6 +21,7 @@ from dyninfer.cli.bench import bench
 from dyninfer.cli.build import build
 from dyninfer.cli.calibrate import calibrate
 from dyninfer.cli.common import stderr, stdout
+from dyninfer.cli.compound_scale import compound_scale
 from dyninfer.cli.demo import demo
 from dyninfer.cli.evaluate import evaluate
 from dyninfer.cli.export import export_app
@@ -85,6 +86,7 @@ _add(build)
 _add(bench)
 _add(info)
 _add(sign)
+_add(compound_scale, "compound-scale")
 _add(demo, needs=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class _Families(Group):
             models = [arg for arg in args if arg.partition(",")[0].lower().endswith(".onnx")]
             checkpoints = [arg for arg in args if arg.lower().endswith(_CHECKPOINTS)]
             family = "cascade" if len(models) > 1 else "onnx" if models else "dynamicdet"
+            if any("efficientdet" in Path(arg).name.lower() for arg in checkpoints):
+                family = "efficientdet"
             if models or checkpoints:
                 typed = shlex.join(["dyninfer", "export", family, *args])
                 other = "" if models else "; export other detectors to ONNX first"
@@ -220,6 +223,85 @@ def dynamicdet(
     if writing.check:
         _check(target, [checkpoint], config, (), batch=1)  # images of 1280 pixels take gigabytes
     _show(target, f"predict {shlex.quote(str(target))} IMAGE_OR_FOLDER")
+
+
+@export_app.command(cls=Command, no_args_is_help=True)
+@with_option_groups
+def efficientdet(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A .pth, .pt or .safetensors file: bare, or of a training.",
+            show_default=False,
+        ),
+    ],
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            "--image-size",
+            "--imgsz",
+            help="N or HxW (height first). Default: the configuration's.",
+        ),
+    ] = None,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(
+            help="A text file, one name per line, or a data set's YAML; COCO's for 90 columns.",
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The published configuration that it was trained with, for example "
+            "tf_efficientdet_d7, where neither weights nor file name tell.",
+        ),
+    ] = None,
+    candidates: Annotated[
+        str, typer.Option(metavar="N", help="How many of the surest anchors are decoded, or all.")
+    ] = "1000",
+    *,
+    writing: WritingOptions,
+) -> None:
+    """Export an EfficientDet: D0 to D7x, trained in TensorFlow or PyTorch, Lite, or a relative.
+
+    What it is made of is read from the weights. Image size, anchors and colours are those of the
+    configuration that the checkpoint, its file's name or --config names.
+
+    Example: **dyninfer export efficientdet tf_efficientdet_d0.pth -o d0.dyn**
+    """
+    require_export_extra()
+    from dyninfer.exporters.efficientdet.export import EFFICIENTDET, EfficientDetOptions
+
+    target, licence, overwrite = writing.target([checkpoint]), writing.licence, writing.overwrite
+    options = EfficientDetOptions(
+        parse_image_size(image_size),
+        class_names,
+        config,
+        _parse_candidates(candidates),
+        licence=licence,
+        overwrite=overwrite,
+    )
+    made = export_with_progress(EFFICIENTDET, checkpoint, target, options, 1)
+    for note in made.notes:
+        stdout.print(note)
+    if writing.check:
+        _check(target, [checkpoint], None, (), batch=1)  # images of 1536 pixels take gigabytes
+    _show(target, f"predict {shlex.quote(str(target))} IMAGE_OR_FOLDER")
+
+
+def _parse_candidates(text: str) -> int | None:
+    """``1000`` -> 1000; ``all`` -> None.
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    if text.strip().lower() == "all":
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text.strip()):
+        raise typer.BadParameter(f"--candidates is {text!r}, expected a number from 1 up, or all")
+    return int(text)
 
 
 def export_with_progress(

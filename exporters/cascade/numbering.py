@@ -14,12 +14,10 @@ from dyninfer.exporters.cascade.guesses import Guesses
 from dyninfer.exporters.cascade.measured import Measured
 from dyninfer.exporters.cascade.options import ClassIds, DetectorSource, Match, Scores
 from dyninfer.exporters.cascade.original import read_part
-from dyninfer.exporters.class_names import COCO, class_names_for
+from dyninfer.exporters.class_names import COCO, COCO_IDS, class_names_for
 from dyninfer.results.class_lists import canonical
 from dyninfer.types import Float32Array, Float64Array
 
-COCO_IDS = tuple(n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
-"""The numbers of COCO's 80 classes in its annotations."""
 PHOTOS = ("person", "cat", "cup")
 """What is to be seen most on the first of the built-in photos."""
 RIGHT = 2

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from dyninfer.errors import CheckpointError
 from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, Topology
+from dyninfer.exporters.weights import name_some
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -180,9 +181,3 @@ def plan_from_table(
     if router:
         plan.router_hidden = max(1, plan.router_channels // 4)
     return plan
-
-
-def name_some(names: list[str], limit: int = 5) -> str:
-    """The first few of ``names`` in one line, and how many more there are."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -1,123 +1,24 @@
-"""The weights in a checkpoint, as trainings, wrappers and profilers leave them."""
+"""What the public DynamicDet scripts leave in checkpoints, and what they leave out."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from dyninfer.errors import CheckpointError
 from dyninfer.exporters.dynamicdet.layers import BATCH_NORM_EPS
-from dyninfer.exporters.safe_load import load_checkpoint
+from dyninfer.exporters.weights import Naming, Weights, find_weights
 
-# where weights stand in what trainings save; an average of the weights comes before themselves
-_PLACES = (
-    *("ema", "ema_state_dict", "model_ema", "model", "model_state_dict", "state_dict"),
-    *("module", "net", "network", "weights"),
-)
-_DEEPEST = 3
-_OWN = re.compile(r"((?:[^.]+\.)*?)model_b\.\d")
-# buffers of profilers (thop) and of averaging (torch.optim.swa_utils)
-_FOREIGN = re.compile(r"(.*\.)?(total_ops|total_params|n_averaged)")
+_NAMING = Naming("DynamicDet", "model_b.", re.compile(r"((?:[^.]+\.)*?)model_b\.\d"))
 _NEUTRAL = {"ia": 0.0, "im": 1.0}  # values by which an implicit layer changes nothing
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Tensors by the names of the published checkpoints, and lines for the user on their origin."""
-
-    state: dict[str, Tensor]
-    notes: tuple[str, ...] = ()
-
-
 def read_weights(path: Path) -> Weights:
-    """The weights of a checkpoint: its ``ema``, else its ``model`` or the like, else the file.
-
-    What wrappers put before every name (``module.`` of DataParallel, ``_orig_mod.`` of
-    torch.compile) is taken off; what profilers count is left out.
-
-    Raises:
-        CheckpointError: the file cannot be read safely or holds no weights of this family.
-    """
-    content = load_checkpoint(path)
-    found = list(_find(content))
-    if not found:
-        raise CheckpointError(f"{path} is not a DynamicDet checkpoint: {_instead(content)}")
-    place, weights = found[0]
-    _check(path, weights)
-    state = _unwrapped(weights)
-    other = next((name for name, _ in found if not name.startswith("ema") and name != place), None)
-    notes: tuple[str, ...] = ()
-    if place.startswith("ema") and other and not _are_equal(state, _unwrapped(dict(found)[other])):
-        notes = (
-            f"weights: {place!r} of {path.name}, the training's moving average; the public scripts "
-            f"read {other!r}, which differs",
-        )
-    return Weights(state, notes)
-
-
-def _find(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every dict that holds weights of this family, with the names that lead to it."""
-    if not isinstance(content, Mapping):
-        return
-    if any(isinstance(name, str) and _OWN.match(name) for name in content):
-        yield place, content
-    elif depth < _DEEPEST:
-        for name in _PLACES:
-            inner = f"{place}.{name}" if place else name
-            yield from _find(content.get(name), inner, depth + 1)
-
-
-def _instead(content: Any) -> str:
-    """What a file holds that has no weights of this family."""
-    for name in _PLACES:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            return _instead(content[name])
-    if not isinstance(content, Mapping) or not content:
-        return f"it holds {type(content).__name__} where a dict of tensors should be"
-    shown = ", ".join(str(name)[:80] for name in list(content)[:3])
-    return (
-        f"no parameter starts with 'model_b.' (it has {shown}{', ...' if len(content) > 3 else ''})"
-    )
-
-
-def _unwrapped(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights by the names that the model gave them."""
-    before = next(match[1] for name in weights if (match := _OWN.match(str(name))))
-    named = {str(name).removeprefix(before): value for name, value in weights.items()}
-    return {name: value for name, value in named.items() if not _FOREIGN.fullmatch(name)}
-
-
-def _are_equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return one.keys() == other.keys() and all(
-        isinstance(other[name], Tensor) and torch.equal(tensor, other[name])
-        for name, tensor in one.items()
-    )
-
-
-def _check(path: Path, weights: Mapping[str, Any]) -> None:
-    """Plain arrays of real numbers, none of which claims more of them than are stored."""
-    wrong = [str(name) for name, value in weights.items() if not isinstance(value, Tensor)]
-    if wrong:
-        raise CheckpointError(
-            f"{path} holds entries that are not tensors among its weights: {', '.join(wrong[:5])}"
-        )
-    for name, tensor in weights.items():
-        plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
-        if not plain or tensor.is_complex() or tensor.is_quantized:
-            raise CheckpointError(
-                f"{path}: {name} is {tensor.dtype}, {tensor.layout}, on {tensor.device}; "
-                "expected dense real numbers"
-            )
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise CheckpointError(
-                f"{path}: {name} has shape {tuple(tensor.shape)}, more values than the file holds"
-            )
+    """As :func:`dyninfer.exporters.weights.find_weights`, of a DynamicDet."""
+    return find_weights(path, _NAMING)
 
 
 def complete(

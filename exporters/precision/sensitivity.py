@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx import ModelProto
 
+from dyninfer.exporters.candidate_rows import in_order_of, is_ranked
 from dyninfer.exporters.graphs import closed, node_macs
 from dyninfer.exporters.precision.graph import computed_inputs, decode_nodes, is_weighted, layers_of
 from dyninfer.exporters.precision.int8 import to_int8
@@ -33,9 +34,12 @@ def deviations(
     - ``easiness``: largest error.
     - anything else, features and logits: root mean square of the error relative to the values'.
 
-    Candidates are the boxes of ``reference`` with the largest class scores of every picture.
+    Candidates are the boxes of ``reference`` with the largest class scores of every picture; of a
+    stage that puts them in the order of their scores, the nearest boxes are compared.
     """
     top = _candidates(reference["class_scores"]) if "class_scores" in reference else None
+    if top is not None and is_ranked(reference["class_scores"]):
+        found = in_order_of(reference, found, farthest=np.inf, margin=-np.inf)
     return {
         name: _deviation(name, array.astype(np.float64), found[name].astype(np.float64), top)
         for name, array in reference.items()

@@ -20,11 +20,15 @@ def test_without_arguments_the_help_is_shown(capsys: pytest.CaptureFixture[str])
 
 
 COMMANDS = ["export", "verify", "fit-router", "calibrate", "predict", "eval", "build", "bench"]
-COMMANDS += ["info", "sign", "demo"]
+COMMANDS += ["info", "sign", "compound-scale", "demo"]
 
 
 @pytest.mark.parametrize(
-    "command", [[], *([name] for name in COMMANDS), ["export", "dynamicdet"], ["export", "cascade"]]
+    "command",
+    [
+        *([], *([name] for name in COMMANDS)),
+        *(["export", family] for family in ("dynamicdet", "cascade", "efficientdet")),
+    ],
 )
 def test_every_command_has_help_with_an_example_that_breaks_no_word(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]

@@ -17,6 +17,7 @@ from tests import support
 from tests.dyninfer.cli.onnx_alone import write_onnx_alone
 from tests.dyninfer.cli.run import run, table_of
 from tests.dyninfer.evaluation.coded import SIDE, write_coded, write_labels
+from tests.exporters.efficientdet.narrow import write_whole
 
 REDS, GREEN = (0, 51, 102, 153, 204, 255), 120  # easiness 0 to 1, and later 0.47
 
@@ -50,6 +51,7 @@ CASES = {
         classifies=True,
     ),
     "one ONNX file": Case(write_onnx_alone, "static", EXITS[:1], (0,) * 6),
+    "EfficientDet": Case(write_whole, "static", EXITS[:1], (0,) * 6),
     "static classifier": Case(
         support.write_static_classifier, "static", EXITS[:1], (0,) * 6, classifies=True
     ),

@@ -1,0 +1,109 @@
+"""Candidates of two forms of a model, row by row.
+
+A stage that keeps its surest candidates puts them in the order of their scores. Rounding swaps
+those whose scores are all but equal, and takes another of them where the list ends; no detection
+depends on either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.types import AnyArray, BoolArray, Float64Array, Int64Array
+
+BOXES, SCORES = "boxes_xyxy", "class_scores"
+_IN_PLACE = 1e-3  # pixels: a row that moved less is where it was
+_PIXELS_OF_SCORE = 10.0  # how far apart a difference of 1 in the best score counts
+_MOST = 4096  # rows to be found again; a list of all anchors has an order of its own
+_RANKED = 0.8  # of neighbouring candidates
+Arrays = Mapping[str, AnyArray]
+
+
+def in_order_of(
+    source: Arrays, found: Arrays, farthest: float, margin: float
+) -> dict[str, npt.NDArray[Any]]:
+    """What was found, with its candidates in the order of the source's.
+
+    Args:
+        source: tensors by name; where they are boxes (N, K, 4) and class scores (N, K, C), rows
+            are looked for.
+        found: tensors of the same names.
+        farthest: pixels by which two rows may differ and be the same candidate.
+        margin: rows that only one of the two has are the same where the best scores of both are
+            at most so far above the lowest of the source's: the list ends in the midst of equals.
+            Their scores are compared then, and their boxes are not.
+    """
+    ordered = dict(found)
+    if not {BOXES, SCORES} <= source.keys() or any(
+        found[name].shape != source[name].shape for name in (BOXES, SCORES)
+    ):
+        return ordered
+    ordered |= {name: found[name].copy() for name in (BOXES, SCORES)}
+    for image in range(len(found[BOXES])):
+        ours, theirs = (
+            tuple(each[name][image] for name in (BOXES, SCORES)) for each in (found, source)
+        )
+        rows = _order(theirs, ours, farthest, margin)
+        if rows is None:
+            continue
+        order, ends = rows
+        boxes, scores = ours[0][order], ours[1][order]
+        boxes[ends] = theirs[0][ends]
+        gap = scores[ends].max(1, keepdims=True) - theirs[1][ends].max(1, keepdims=True)
+        scores[ends] = theirs[1][ends] + gap
+        ordered[BOXES][image], ordered[SCORES][image] = boxes, scores
+    return ordered
+
+
+def is_ranked(scores: AnyArray) -> bool:
+    """Whether candidates (N, K, C) come in the order of their best scores, all but some.
+
+    Where columns were left out after the choice, a few stand elsewhere; anchors in an order of
+    their own fall as often as they rise.
+    """
+    best = scores.max(2)
+    return bool((best[:, 1:] <= best[:, :-1]).mean() > _RANKED) if best.shape[1] > 1 else False
+
+
+def _order(
+    source: tuple[AnyArray, ...], found: tuple[AnyArray, ...], farthest: float, margin: float
+) -> tuple[Int64Array, BoolArray] | None:
+    """Which found row is each of the source's, and which rows stand for others of their score.
+
+    None where nothing moved, or too much to look for.
+    """
+    moved = np.flatnonzero(np.abs(found[0] - source[0]).max(1) > _IN_PLACE)
+    if not 0 < len(moved) <= _MOST:
+        return None
+    best = [scores.max(1) for scores in (source[1], found[1])]
+    away = _distances(
+        *(_place(b[moved], s[moved]) for b, s in zip((source[0], found[0]), best, strict=True))
+    )
+    to, back = away.argmin(1), away.argmin(0)
+    each = np.arange(len(moved))
+    same = (back[to] == each) & (away[each, to] <= farthest)
+    free = np.setdiff1d(each, to[same])
+    to[~same] = free[np.argsort(-best[1][moved[free]], kind="stable")]
+    order = np.arange(len(source[0]))
+    order[moved] = moved[to]
+    limit = best[0].min() + margin
+    ends = np.zeros(len(order), bool)
+    ends[moved] = ~same & (best[0][moved] <= limit) & (best[1][moved[to]] <= limit)
+    return order, ends
+
+
+def _place(boxes: AnyArray, best: AnyArray) -> Float64Array:
+    """A candidate as a point (5,): its box and its best score."""
+    return np.column_stack([boxes, best * _PIXELS_OF_SCORE]).astype(np.float64)
+
+
+def _distances(ones: Float64Array, others: Float64Array) -> Float64Array:
+    """The largest difference in any coordinate, (A, B); what is not finite is far from all."""
+    away = np.zeros((len(ones), len(others)))
+    for column, other in zip(ones.T, others.T, strict=True):
+        np.maximum(away, np.abs(column[:, None] - other[None]), out=away)
+    return np.nan_to_num(away, nan=np.inf, posinf=np.inf)

@@ -1,0 +1,106 @@
+"""What weights cannot tell, and who is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dyninfer import ConfigError
+from dyninfer.exporters.efficientdet.config import PUBLISHED, choose
+from dyninfer.images.spec import ResizeMode, Rounding
+from tests import support
+from tests.exporters.efficientdet.narrow import narrow
+
+STRUCTURES = {name: published.scaled.structure(20) for name, published in PUBLISHED.items()}
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("tf_efficientdet_d0_34-f153e0cf.pth", "tf_efficientdet_d0"),
+        ("TF_EfficientDet_D0_ap-d0cdbd0a.pth", "tf_efficientdet_d0_ap"),
+        ("tf_efficientdet_d6_52-4eda3773.pth", "tf_efficientdet_d6"),
+        ("tf_efficientdet_d7_53-6d1d7a95.pth", "tf_efficientdet_d7"),
+        ("tf_efficientdet_d7x-f390b87c.pth", "tf_efficientdet_d7x"),
+        ("efficientdet_d1-bb7e98fe.pth", "efficientdet_d1"),
+        ("tf_efficientdet_lite3x-8404c57b.pth", "tf_efficientdet_lite3x"),
+    ],
+)
+def test_the_start_of_a_file_name_is_a_configuration(file, name) -> None:
+    chosen, note = choose(STRUCTURES[name], Path("somewhere") / file, None, None)
+    assert chosen is PUBLISHED[name]
+    assert name in note
+    assert "file's name" in note
+
+
+@pytest.mark.parametrize(
+    "name", ["tf_efficientdet_d7x", "efficientdet_d0", "tf_efficientdet_lite1"]
+)
+def test_a_structure_that_one_model_has_needs_no_name(name) -> None:
+    chosen, note = choose(STRUCTURES[name], Path("model.pth"), None, "mine")
+    assert chosen is PUBLISHED[name]
+    assert "structure" in note
+
+
+def test_d6_or_d7_and_adversarial_or_not_are_asked_for() -> None:
+    with support.refuses(
+        ConfigError,
+        "tf_efficientdet_d6 and tf_efficientdet_d7",
+        "image size and anchor scale",
+        "weights do not tell",
+        "--config",
+    ):
+        choose(STRUCTURES["tf_efficientdet_d6"], Path("best.pth"), None, None)
+    with support.refuses(
+        ConfigError, "tf_efficientdet_d3 and tf_efficientdet_d3_ap", "normalisation of colours"
+    ):
+        choose(STRUCTURES["tf_efficientdet_d3"], Path("d3.pth"), None, None)
+    with support.refuses(ConfigError, "no published EfficientDet", "--config"):
+        choose(narrow(), Path("tf_efficientdet.pth"), None, None)
+
+
+def test_who_is_asked_first() -> None:
+    path, structure = Path("tf_efficientdet_d6_52.pth"), STRUCTURES["tf_efficientdet_d6"]
+    assert choose(structure, path, None, "tf_efficientdet_d7")[0].anchor_scale == 5
+    chosen, note = choose(structure, path, "tf_efficientdet_D6", "tf_efficientdet_d7")
+    assert (chosen.name, chosen.anchor_scale) == ("tf_efficientdet_d6", 4)
+    assert "--config" in note
+
+
+def test_a_name_that_belongs_to_other_weights_is_refused() -> None:
+    structure = STRUCTURES["tf_efficientdet_d3"]
+    with support.refuses(ConfigError, "--config is tf_efficientdet_d4", "those of", "_d3"):
+        choose(structure, Path("x.pth"), "tf_efficientdet_d4", None)
+    with support.refuses(ConfigError, "start of the file's name is tf_efficientdet_d0", "_d3"):
+        choose(structure, Path("tf_efficientdet_d0.pth"), None, None)
+    with support.refuses(ConfigError, "--config is 'tf_efficientdet_d33'", "tf_efficientdet_d3"):
+        choose(structure, Path("x.pth"), "tf_efficientdet_d33", None)
+
+
+def test_a_relative_has_the_padding_and_the_colours_of_what_it_is_named_after() -> None:
+    chosen, note = choose(narrow(), Path("tf_efficientdet_d1-mine.pth"), None, None)
+    assert chosen.name == "tf_efficientdet_d1"
+    assert "structure of their own" in note
+    for structure, name, reason in (
+        (narrow(native=True), "tf_efficientdet_d0", "no bias before batch norms"),
+        (narrow(), "efficientdet_d0", "a bias before each batch norm"),
+        (narrow(lite=True), "tf_efficientdet_d0", "no squeeze-and-excitation"),
+        (narrow(), "tf_efficientdet_lite0", "squeeze-and-excitation, as all but Lite"),
+    ):
+        with support.refuses(ConfigError, name, reason):
+            choose(structure, Path(f"{name}-mine.pth"), None, None)
+
+
+def test_pictures_are_prepared_as_in_training() -> None:
+    imagenet = PUBLISHED["tf_efficientdet_d2"].image((768, 512))
+    assert (imagenet.height, imagenet.width) == (768, 512)
+    assert imagenet.resize is ResizeMode.PAD_BOTTOM_RIGHT
+    assert imagenet.rounding is Rounding.TRUNCATE
+    assert imagenet.mean == (123.675, 116.28, 103.53)
+    assert imagenet.std == (58.395, 57.12, 57.375)
+    assert imagenet.pad_value == (124, 116, 104)
+    adversarial = PUBLISHED["tf_efficientdet_d0_ap"].image((512, 512))
+    lite = PUBLISHED["tf_efficientdet_lite0"].image((320, 320))
+    assert adversarial.mean == adversarial.std == lite.mean == lite.std == (127.5,) * 3
+    assert (adversarial.pad_value, lite.pad_value) == ((0, 0, 0), (128, 128, 128))

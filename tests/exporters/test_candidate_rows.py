@@ -1,0 +1,87 @@
+"""Candidates whose order is rounding's, and those that are others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dyninfer.exporters.candidate_rows import in_order_of, is_ranked
+from dyninfer.exporters.parity import Errors, Tolerance
+from dyninfer.exporters.precision.sensitivity import deviations
+from tests.support import ordered_candidates
+
+
+@pytest.fixture
+def source() -> dict[str, np.ndarray]:
+    return ordered_candidates()
+
+
+def swapped(source: dict[str, np.ndarray], order: list[int]) -> dict[str, np.ndarray]:
+    return {name: array[:, order] for name, array in source.items()}
+
+
+def errors(source: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> dict[str, float]:
+    measured = Errors()
+    measured.add_all("body", found, source)
+    return {check.tensor: check.max_abs for check in measured.checks(Tolerance())}
+
+
+def test_equal_candidates_are_left_as_they_are(source) -> None:
+    found = in_order_of(source, source, 1, 1e-4)
+    assert all(np.array_equal(found[name], array) for name, array in source.items())
+    assert errors(source, source) == {"boxes_xyxy": 0, "class_scores": 0}
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2, 3, 4, 5], [0, 2, 1, 5, 3, 4], [5, 4, 3, 2, 1, 0]])
+def test_candidates_in_another_order_are_found_again(source, order) -> None:
+    found = swapped(source, order)
+    found["boxes_xyxy"] = found["boxes_xyxy"] + np.float32(1e-4)
+    assert errors(source, found)["boxes_xyxy"] == pytest.approx(1e-4, rel=0.1)
+    assert errors(source, found)["class_scores"] == 0
+
+
+def test_the_last_of_a_list_may_be_another_of_the_same_score(source) -> None:
+    found = {name: array.copy() for name, array in source.items()}
+    found["boxes_xyxy"][0, 5] = [500, 500, 510, 510]
+    found["class_scores"][0, 5] = found["class_scores"][0, 5][::-1] + np.float32(3e-5)
+    assert errors(source, found)["boxes_xyxy"] == 0
+    assert errors(source, found)["class_scores"] == pytest.approx(3e-5, rel=1e-2)
+
+
+def test_another_of_any_other_score_is_an_error(source) -> None:
+    found = {name: array.copy() for name, array in source.items()}
+    found["boxes_xyxy"][0, 2] = [500, 500, 510, 510]
+    assert errors(source, found)["boxes_xyxy"] > 200
+    found = {name: array.copy() for name, array in source.items()}
+    found["boxes_xyxy"][0, 5] = [500, 500, 510, 510]
+    found["class_scores"][0, 5] += np.float32(0.01)
+    assert errors(source, found)["boxes_xyxy"] > 200
+
+
+def test_scores_of_other_boxes_are_an_error(source) -> None:
+    found = swapped(source, [1, 0, 2, 3, 4, 5])
+    found["class_scores"] = source["class_scores"][:, [3, 1, 2, 0, 4, 5]]
+    assert errors(source, found)["class_scores"] > 0.1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_an_infinite_error(source, value) -> None:
+    found = swapped(source, [1, 0, 2, 3, 4, 5])
+    found["boxes_xyxy"][0, 3] = value
+    assert errors(source, found)["boxes_xyxy"] == np.inf
+
+
+def test_what_lower_precision_does_to_an_order_is_no_deviation(source) -> None:
+    found = swapped(source, [1, 0, 2, 3, 5, 4])
+    assert is_ranked(source["class_scores"])
+    assert deviations(source, found) == {"boxes_xyxy": pytest.approx(0), "class_scores": 0}
+    anchors = swapped(source, [3, 0, 4, 1, 5, 2])
+    assert not is_ranked(anchors["class_scores"])
+    assert deviations(anchors, swapped(anchors, [1, 0, 2, 3, 4, 5]))["boxes_xyxy"] > 0.3
+
+
+def test_other_tensors_and_other_shapes_are_left_alone(source) -> None:
+    features = {"feature": np.ones((1, 2)), "boxes_xyxy": source["boxes_xyxy"]}
+    assert in_order_of(features, features, 1, 1e-4).keys() == features.keys()
+    short = {name: array[:, :3] for name, array in source.items()}
+    assert errors(source, short)["boxes_xyxy"] == np.inf
