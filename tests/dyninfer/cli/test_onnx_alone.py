@@ -153,7 +153,7 @@ def test_the_export_shows_what_no_comparison_tells(capsys, bundle, tmp_path) -> 
     assert np.abs(label - class_colour(1)).max() < 60
     source = ("--source", str(tmp_path / "own.onnx"), "--random", "1")
     _, out, _ = run(capsys, "verify", str(bundle), *source)
-    expected = f"no comparison with the file tells: look at {picture}"
+    expected = f"read as meant: look at {picture}"
     assert expected in out
     names = tmp_path / "names.txt"
     names.write_text("right\nleft\n")  # the wrong way round

@@ -115,7 +115,7 @@ def test_an_unknown_class_is_told_with_the_nearest(tmp_path: Path, pictures: lis
         ("a.csv", "", ("expected", "file name")),
         ("a.csv", "000.png\n", ("1 columns", "two")),
         ("a.csv", "other.png,red\n", ("none of the 3 pictures",)),
-        ("a.csv", b"\xff\xfe\xff", ("no CSV",)),
+        ("a.csv", b"\xff\xfe\xff", ("not CSV",)),
         ("a.json", "{}", ("COCO", "CSV")),
         ("a.json", "[]", ("JSON list",)),
         ("none.csv", None, ("cannot be read",)),

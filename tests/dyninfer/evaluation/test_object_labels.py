@@ -178,8 +178,8 @@ def test_one_voc_file_is_known_by_what_it_calls_its_picture(tmp_path: Path) -> N
     ("text", "part"),
     [
         ('<!DOCTYPE a [<!ENTITY b "bbbb">]><annotation>&b;</annotation>', "document type"),
-        ("<annotation>", "no XML"),
-        ("", "no XML"),
+        ("<annotation>", "not readable XML"),
+        ("", "not readable XML"),
         ("<annotation>" + "<a>" * 2000, "deep"),
         ("<html></html>", "'html'"),
         (f"<annotation>{OBJECT.format(name='cat', difficult=0, box='abcd')}</annotation>", "'a'"),
@@ -281,7 +281,7 @@ def test_pictures_of_one_name_in_two_folders_have_the_labels_of_theirs(tmp_path:
         ("0 30 20 10 10", "from 0 to 1"),
         ("0 nan 0.5 0.1 0.1", "from 0 to 1"),
         ("0 0.5 0.5", "3 columns"),
-        ("cat 0.5 0.5 0.1 0.1", "no number"),
+        ("cat 0.5 0.5 0.1 0.1", "not a number"),
     ],
 )
 def test_yolo_lines_that_are_none_are_named(tmp_path: Path, line: str, part: str) -> None:
