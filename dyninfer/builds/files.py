@@ -26,7 +26,7 @@ from dyninfer.builds.spec import (
     OpenBuild,
 )
 from dyninfer.bundle.documents import dump_sealed
-from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.folder import Bundle, unwritable
 from dyninfer.bundle.inside import file_sha256, inside
 from dyninfer.bundle.unfinished import unfinished_folder
 from dyninfer.bundle.writing import new_folder
@@ -51,7 +51,7 @@ def check_writable(bundle: Bundle) -> None:
         with unfinished_folder(folder / "build"):
             pass
     except OSError as error:
-        raise EngineBuildError(f"{folder} cannot be written: {error.strerror or error}") from None
+        raise EngineBuildError(unwritable(folder, error)) from None
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def build_lock(bundle: Bundle, on_wait: Callable[[], None] = lambda: None) -> It
             on_wait()
             lock.acquire(poll_interval=_POLL_SECONDS)
     except OSError as error:
-        raise EngineBuildError(f"{folder} cannot be written: {error.strerror or error}") from None
+        raise EngineBuildError(unwritable(folder, error)) from None
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,14 @@ PICTURES = "pictures"
 """What detectors found when they were exported, to look at; no part of what runs."""
 SUFFIX = ".dyn"
 _REMEDY = "export the bundle again"
+COPY_BUNDLE = "copy the bundle to a folder that you may write to, and use that"
+
+
+def unwritable(path: Path, error: OSError) -> str:
+    """What to say where something of a bundle cannot be written, as in an installed one."""
+    denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    hint = f"; {COPY_BUNDLE}" if denied else ""
+    return f"{path} cannot be written: {error.strerror or error}{hint}"
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,7 @@ class Bundle:
         try:
             write_atomically(self.path / name, dump_sealed(payload))
         except OSError as error:
-            raise BundleError(f"{self.path / name} cannot be written: {error.strerror}") from None
+            raise BundleError(unwritable(self.path / name, error)) from None
 
 
 class StageChecks:

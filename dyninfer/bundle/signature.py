@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from dyninfer.bundle.calibration import CALIBRATION_FILE
 from dyninfer.bundle.documents import Frozen, parse_sealed, read_document
-from dyninfer.bundle.folder import MANIFEST_FILE, PARITY_FILE, PICTURES, ROUTER_FILE, Bundle
+from dyninfer.bundle.folder import (
+    MANIFEST_FILE,
+    PARITY_FILE,
+    PICTURES,
+    ROUTER_FILE,
+    Bundle,
+    unwritable,
+)
 from dyninfer.bundle.manifest import SCHEMA_VERSION
 from dyninfer.bundle.unfinished import scratch_folder, write_atomically
 from dyninfer.errors import BundleError, InputError, MissingExtra
@@ -83,9 +90,7 @@ def sign_files(folder: Path, hashes: Mapping[str, str], private_key: Path) -> No
             write_atomically(folder / SIGNATURE_FILE, (scratch / SIGNATURE_FILE).read_bytes())
     except OSError as error:
         let_through(error)
-        raise BundleError(
-            f"{folder / SIGNATURE_FILE} cannot be written: {error.strerror}"
-        ) from error
+        raise BundleError(unwritable(folder / SIGNATURE_FILE, error)) from error
 
 
 def check_files(folder: Path, hashes: Mapping[str, str], public_key: Path) -> None:

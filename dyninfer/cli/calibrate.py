@@ -18,7 +18,7 @@ from dyninfer.benchmarks.report.figures import points
 from dyninfer.benchmarks.report.table import Column, Table, column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration, CalibrationRow, Figures
-from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.folder import COPY_BUNDLE, Bundle
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.cli.common import (
     check_output_file,
@@ -145,7 +145,7 @@ def _samples_for(
     paths = expand_sources(images)
     samples = load_samples(paths, annotations, manifest.class_names, manifest.task)
     check_calibratable(manifest, len(samples.items))
-    check_output_file(path / CALIBRATION_FILE)
+    check_output_file(path / CALIBRATION_FILE, COPY_BUNDLE)
     _drop_unusable(bundle)
     return samples
 

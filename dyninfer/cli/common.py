@@ -148,7 +148,7 @@ def built_in_photos() -> list[Path]:
     return find_images(ASSETS / "photos")
 
 
-def check_output_file(path: Path) -> None:
+def check_output_file(path: Path, remedy: str = "choose another place") -> None:
     """Say before a long measurement, not after, that its result could not be written.
 
     Raises:
@@ -163,7 +163,7 @@ def check_output_file(path: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"{path} cannot be written: there is no folder {folder}; make it first")
     if not os.access(folder, os.W_OK):
-        raise InputError(f"{path} cannot be written: {folder} is read-only; choose another place")
+        raise InputError(f"{path} cannot be written: {folder} is read-only; {remedy}")
 
 
 def warn(message: str | DyninferError) -> None:

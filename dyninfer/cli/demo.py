@@ -21,7 +21,7 @@ from dyninfer.cli.export import DYNAMICDET_STAGES, export_with_progress
 from dyninfer.cli.verify import conclude, run_verification
 from dyninfer.demo import EMBEDDED_CHECKPOINT, pages
 from dyninfer.demo.scenes import ANNOTATIONS_FILE, CLASS_NAMES, SceneSource, write_scene_files
-from dyninfer.errors import MissingExtra
+from dyninfer.errors import InputError, MissingExtra
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.outcomes import read_pictures, run_samples
 from dyninfer.evaluation.routed_curve import CurveResult, evaluate_curve
@@ -67,7 +67,7 @@ def demo(
             f"the demo needs {', '.join(missing)}; "
             f"install with {pip_install('cpu', 'export', 'eval', 'demo')}"
         )
-    output.mkdir(parents=True, exist_ok=True)
+    _make_folder(output)
     bundle = output / "dy-digits.dyn"
     _export(bundle)
     with load(bundle) as detector:
@@ -93,6 +93,15 @@ def demo(
     stdout.print(styled("the calibrated bundle: ", (str(bundle), "bold"), f"; try {example}"))
 
 
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{output} cannot be made: {error.strerror}; choose another place with --output"
+        ) from None
+
+
 def _export(bundle: Path) -> None:
     from dyninfer.exporters.dynamicdet.export import DYNAMICDET, DynamicDetOptions
 
@@ -102,7 +111,7 @@ def _export(bundle: Path) -> None:
     options = DynamicDetOptions((192, 192), names, licence="Apache-2.0", overwrite=True)
     export_with_progress(DYNAMICDET, checkpoint, bundle, options, DYNAMICDET_STAGES)
     stdout.print("2. verifying every stage and way against PyTorch")
-    parity = run_verification(bundle, [checkpoint], None, built_in_photos(), random_tensors=4)
+    parity, _ = run_verification(bundle, [checkpoint], None, built_in_photos(), random_tensors=4)
     conclude(bundle, parity)
 
 

@@ -342,7 +342,7 @@ def _check(
         )
         return
     gc.collect()  # what the export has left in cycles
-    parity = run_verification(bundle, sources, config, photos, random_tensors=2, batch=batch)
+    parity, _ = run_verification(bundle, sources, config, photos, random_tensors=2, batch=batch)
     conclude(bundle, parity)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Sequence
 from io import FileIO
@@ -76,7 +77,9 @@ class ResultWriter:
                 self._file.close()
                 (self.folder / RESULTS_FILE).unlink(missing_ok=True)
             reason = f"results cannot be written to {self.folder}: {error.strerror}"
-            raise InputError(f"{reason}; {self._so_far(path)}") from None
+            denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+            hint = "; choose another folder with --output" if denied else ""
+            raise InputError(f"{reason}; {self._so_far(path)}{hint}") from None
         if self._echo:
             print_document(line)
         self.results.append(result)

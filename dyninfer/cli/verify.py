@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dyninfer.benchmarks.report.figures import counted
 from dyninfer.benchmarks.report.table import column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import styled
-from dyninfer.bundle.folder import PARITY_FILE, PICTURES, Bundle
+from dyninfer.bundle.folder import PICTURES, Bundle
 from dyninfer.cli.common import (
     built_in_photos,
-    check_output_file,
     expand_sources,
     flipped,
     print_json,
     progress_bar,
     stdout,
+    warn,
 )
 from dyninfer.cli.options import (
     BundleArgument,
@@ -29,7 +29,7 @@ from dyninfer.cli.options import (
     ProviderOption,
     TrustedKeyOption,
 )
-from dyninfer.errors import VerificationError
+from dyninfer.errors import BundleError, VerificationError
 from dyninfer.exporters.extras import require_export_extra, return_memory
 from dyninfer.exporters.sources import find_sources
 from dyninfer.images.pictures import read_image
@@ -81,9 +81,11 @@ def verify(
     require_export_extra("dyninfer verify")
     photos = expand_sources(images) if images else built_in_photos()
     engines = EngineChoice(device, provider=provider, trusted_key=trusted_key)
-    parity = run_verification(bundle, source or (), config, photos, random_tensors, engines)
+    parity, document = run_verification(
+        bundle, source or (), config, photos, random_tensors, engines
+    )
     if json_output:
-        print_json(Bundle.read(bundle).parity())
+        print_json(document)
     else:
         _print_table(parity)
     conclude(bundle, parity, tell=not json_output)
@@ -98,8 +100,8 @@ def run_verification(
     engines: EngineChoice = _ON_CPU,
     *,
     batch: int = 2,
-) -> Parity:
-    """Verify a bundle under a progress bar and write its parity.json.
+) -> tuple[Parity, Mapping[str, Any]]:
+    """Verify a bundle under a progress bar and write its parity.json; also what is in that.
 
     ``sources`` are files or folders; what is not among them is searched for near by. ``batch`` is
     the largest number of images at once.
@@ -108,7 +110,6 @@ def run_verification(
     from dyninfer.exporters.verify import verify as compare
 
     with progress_bar() as progress, load(path, **asdict(engines)) as detector:
-        check_output_file(path / PARITY_FILE)  # before the work, not after
         task = progress.add_task("reading the source", total=len(photos) + random_tensors)
         family_of(detector.bundle)  # or a source would be asked for in vain
         checkpoints = find_sources(detector.manifest, path, sources)
@@ -125,8 +126,20 @@ def run_verification(
             progress=lambda samples: progress.advance(task, samples),
             batch=batch,
         )
-        detector.bundle.write_parity(parity.to_dict(detector.manifest))
-    return parity
+        document = parity.to_dict(detector.manifest)
+        _write(detector.bundle, document)
+    return parity, document
+
+
+def _write(bundle: Bundle, document: Mapping[str, Any]) -> None:
+    """Keep what was measured; where the bundle cannot be written, as an installed one, say so.
+
+    The comparison holds all the same, and nothing that follows needs the file.
+    """
+    try:
+        bundle.write_parity(document)
+    except BundleError as error:
+        warn(f"{error}; what was measured is shown, but not kept")
 
 
 def tell_pictures(bundle: Path) -> None:
@@ -157,11 +170,15 @@ def conclude(bundle: Path, parity: Parity, *, tell: bool = True) -> None:
             )
         )
         tell_pictures(bundle)
-    failed = [f"{check.where} {check.tensor}" for check in parity.checks if not check.passed]
+    failed = [
+        f"{check.where} {check.tensor} ({check.max_abs:.1e})"
+        for check in parity.checks
+        if not check.passed
+    ]
     if failed:
         raise VerificationError(
             f"{len(failed)} of {len(parity.checks)} tensors of {bundle} are beyond their "
-            f"tolerance: {', '.join(failed)}; see {bundle / 'parity.json'}"
+            f"tolerance: {', '.join(failed)}"
         )
 
 
