@@ -53,5 +53,5 @@ def _search(source: Source, folders: Sequence[Path], bundle: Path) -> Path:
     where = f"neither in {' nor in '.join(places)}" if len(places) > 1 else f"not in {places[0]}"
     raise BundleError(
         f"the source file {name!r} of {bundle}, known by its hash, is {where}; "
-        "give it with --source"
+        "give its path as source (--source)"
     )

@@ -156,7 +156,8 @@ def _match_categories(
     if not class_ids:
         raise InputError(
             f"no category of {path} ({some([c.name for c in labels.categories])}) is a class of "
-            f"the detector ({some(class_names)}); rename them, or export with --class-names"
+            f"the detector ({some(class_names)}); rename them, or export it with "
+            "other class names (--class-names)"
         )
     used = {annotation.category_id for annotation in given}
     lost = [c for c in labels.categories if c.id not in class_ids and c.id in used]

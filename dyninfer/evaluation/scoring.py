@@ -87,8 +87,8 @@ class Scoring:
 def _check_objects(samples: Samples, _class_names: Sequence[str]) -> None:
     if samples.items and samples.truths is None:
         raise InputError(
-            "average precision needs to know what is in the pictures; give --annotations, a "
-            "JSON file in COCO's format, or a folder of VOC's or YOLO's labels"
+            "average precision needs to know what is in the pictures; give annotations "
+            "(--annotations): a JSON file in COCO's format, or a folder of VOC's or YOLO's labels"
         )
     if not any((~truth.crowds).any() for truth in samples.truths or []):
         raise InputError(
@@ -120,7 +120,8 @@ def _check_classes(samples: Samples, class_names: Sequence[str]) -> None:
             classes_by_folder([item.path for item in samples.items], class_names)
         except InputError as error:
             raise InputError(
-                f"{error}; keep each class in a folder of its name, or give --annotations"
+                f"{error}; keep each class in a folder of its name, or give annotations "
+                "(--annotations)"
             ) from None
     if not samples.items:
         raise InputError("no picture with a class can be read; accuracy needs at least one")

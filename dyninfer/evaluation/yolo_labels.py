@@ -75,7 +75,7 @@ def _object(
     if not 0 <= class_id < classes:
         raise InputError(
             f"{where} is of class {class_id}, and there are {classes} names, from 0 on; give the "
-            "data set's YAML for --annotations, or a classes.txt beside the labels"
+            "data set's YAML as annotations, or a classes.txt beside the labels"
         )
     if len(shares) in (4, 5):  # perhaps with a confidence
         x, y, width, height = shares = shares[:4]

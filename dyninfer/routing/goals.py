@@ -230,5 +230,5 @@ def _covers_nothing(calibration: Calibration) -> str:
     return (
         f"the certificate of risk {certificate.risk:g} only covers sending every image to the "
         f"last exit, with {count} pictures{least}; use AlwaysHard, or calibrate with more "
-        "pictures, or a larger --risk"
+        "pictures, or a larger risk (--risk)"
     )

@@ -139,7 +139,7 @@ class LatencyBudget:
             f"{title} cannot be kept: the certified threshold {certificate.threshold:.4g} sends "
             f"{certificate.hard_fraction:.1%} of the images on, at which it is "
             f"{self._predicted(calibration, certificate.threshold):.2f} ms; expected at least "
-            "that, or a calibration with another --risk or none"
+            "that, or a calibration with another risk (--risk) or none"
         )
 
 

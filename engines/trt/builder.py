@@ -74,13 +74,13 @@ def check_options(library: Library, options: EngineOptions) -> None:
         return
     if options.timing_cache is not None:
         raise EngineBuildError(
-            f"{library.title} measures no kernels when it builds, so --timing-cache has nothing "
-            "to keep; leave it out"
+            f"{library.title} measures no kernels when it builds, so a timing cache "
+            "(--timing-cache) has nothing to keep; leave it out"
         )
     if options.version_compatible or options.hardware_compatible:
         raise EngineBuildError(
-            f"{library.title} has no version or hardware compatibility; give several devices with "
-            "--for, such as --for rtx30,rtx40, and build again for another version"
+            f"{library.title} has no version or hardware compatibility; give several devices "
+            "(--for), such as rtx30,rtx40, and build again for another version"
         )
 
 
@@ -162,7 +162,7 @@ def _parser_message(
     reason = "; ".join(shown) or messages.reason()
     hint = (
         "; write this part with operators that TensorRT has, or run the bundle with "
-        "--backend onnxruntime"
+        "ONNX Runtime (--backend onnxruntime)"
         if any(error.node() >= 0 for error in errors)
         else ""
     )

@@ -107,7 +107,7 @@ class OpenedEngine:
         if not least <= 1 <= most:
             raise EngineBuildError(
                 f"the engine of stage {self.name!r} takes batches from {least} up to {most}, but a "
-                "batch that is split may come to one image; build it with --batch 1:OPT:MAX"
+                "batch that is split may come to one image; allow for one (--batch 1:OPT:MAX)"
             )
         return most if self._stage.rows_per_run is None else 1
 

@@ -98,7 +98,7 @@ PRESETS = (
         "JetPack 5.1 ends at TensorRT 8.5.2 and Python 3.8, too old for this project", True),
     Preset("jetson-orin", "Orin", "8.7", CURRENT, "8.6", "12.2 on", _ALL, "4-64",
         "JetPack 6.0 has TensorRT 8.6.2, 6.1 and 6.2 have 10.3, 7.2.2 has 11.4; memory is shared "
-        "with the CPU: fp16 and a small --workspace", True),
+        "with the CPU: fp16 and a small workspace (--workspace)", True),
     Preset("jetson-thor", "Thor", "11.0", CURRENT, "10.13", "13 on", _ALL, "128",
         "JetPack 7; memory is shared with the CPU", True),
 )  # fmt: skip  # a table reads better than one value a line
@@ -112,7 +112,9 @@ def find_presets(text: str) -> list[Preset]:
     """
     found = [_find(entry.strip().lower()) for entry in text.split(",") if entry.strip()]
     if not found:
-        raise InputError(f"--for is {text!r}, expected for example rtx30 or sm86,sm89")
+        raise InputError(
+            f"what to build for (--for) is {text!r}, expected for example rtx30 or sm86,sm89"
+        )
     return found
 
 
@@ -125,7 +127,8 @@ def _find(name: str) -> Preset:
     if not capability:
         names = ", ".join(preset.name for preset in PRESETS)
         raise InputError(
-            f"--for {name!r} is unknown, expected one of {names}, or a compute capability like sm86"
+            f"the device {name!r} (--for) is unknown, expected one of {names}, or a compute "
+            "capability like sm86"
         )
     return Preset(
         name, "", capability, CURRENT, "-", "", "", "", "not in this project's table of devices"
@@ -150,13 +153,11 @@ def _check_rtx(preset: Preset, library: Library) -> None:
         return
     targets = ", ".join(f"sm{c.replace('.', '')}" for c in library.compute_capabilities)
     if preset.jetson:
-        hint = "build on the Jetson with --backend tensorrt"
+        hint = "build on the Jetson with TensorRT (--backend tensorrt)"
     else:
-        hint = "build on a machine that has one, with --backend tensorrt" + (
-            f" and TensorRT {preset.last_tensorrt} or earlier"
-            if preset.last_tensorrt != CURRENT
-            else ""
-        )
+        old = preset.last_tensorrt != CURRENT
+        version = f" {preset.last_tensorrt} or earlier" if old else ""
+        hint = f"build on a machine that has one, with TensorRT{version} (--backend tensorrt)"
     raise EngineBuildError(
         f"{library.title} does not build for {preset.name} ({preset.sm}), it builds for {targets}; "
         f"{hint}"
@@ -193,8 +194,9 @@ def check_here(presets: Sequence[Preset], gpu_name: str, compute_capability: str
             where = "on the Jetson" if preset.jetson else f"on a machine with a {preset.devices}"
             raise EngineBuildError(
                 f"TensorRT builds for the GPU of this machine, {gpu_name} (compute capability "
-                f"{compute_capability}), and --for {preset.name} is {preset.compute_capability}; "
-                f"build {where}, or use --backend tensorrt-rtx if it is among its targets"
+                f"{compute_capability}), and {preset.name} (--for) is {preset.compute_capability}; "
+                f"build {where}, or with TensorRT-RTX (--backend tensorrt-rtx) if it is among its "
+                "targets"
             )
 
 

@@ -39,7 +39,7 @@ def score_kind(source: DetectorSource, decode: Decode, match: Match, measured: M
     if kind is Scores.SOFTMAX and (match.labels is not None or match.varies):
         raise ConfigError(
             f"a softmax needs a score of every class for the same number of boxes in every "
-            f"picture, which {source.path} does not give; say with --scores what its scores are"
+            f"picture, which {source.path} does not give; say what its scores are (--scores)"
         )
     if decode is Decode.CENTERNET and source.scores is None:
         (name,) = match.scores.tensors

@@ -43,14 +43,17 @@ def reconcile(lists: Sequence[Sequence[str]], choice: ClassList = ClassList.LAST
         if not own.keys() & last.keys():
             raise ConfigError(
                 f"the {ordinal} detector has the classes {_few(names)} and the last "
-                f"{_few(lists[-1])}: none in common; give the names with --{ordinal}-class-names, "
+                f"{_few(lists[-1])}: none in common; give its class_names "
+                f"(--{ordinal}-class-names), "
                 "or take detectors of the same classes"
             )
     keys = list(last)
     if choice is ClassList.COMMON:
         keys = [key for key in keys if all(key in own for own in keyed)]
         if not keys:
-            raise ConfigError("no class is common to all detectors; choose --classes last")
+            raise ConfigError(
+                "no class is common to all detectors; choose the last's (--classes last)"
+            )
     elif choice is ClassList.UNION:
         keys = list(dict.fromkeys([*keys, *(key for own in keyed for key in own)]))
     names = tuple(
@@ -74,7 +77,8 @@ def _keyed(ordinal: str, names: Sequence[str]) -> dict[str, int]:
         if key in found:
             raise ConfigError(
                 f"the {ordinal} detector's classes {found[key]} and {number} are both called "
-                f"{name!r}; give every class a name of its own with --{ordinal}-class-names"
+                f"{name!r}; give every class a name of its own "
+                f"(--{ordinal}-class-names)"
             )
         found[key] = number
     return found

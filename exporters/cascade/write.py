@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from dyninfer.bundle.manifest import (
     StaticRoute,
     Task,
 )
+from dyninfer.errors import DyninferError
 from dyninfer.exporters.cascade.classes import reconcile
 from dyninfer.exporters.cascade.onnx_file import read_onnx
 from dyninfer.exporters.cascade.options import (
@@ -67,7 +69,8 @@ def write_stages(request: Message, progress: Progress) -> dict[str, Any]:
     for name, source in zip(names, asked.detectors, strict=True):
         progress(f"reading {name}")
         prefix = f"{name}-" if several else ""
-        planned.append(plan_detector(prefix, source, read_onnx(source.path)))
+        with _fields_named():
+            planned.append(plan_detector(prefix, source, read_onnx(source.path)))
     classes = reconcile([detector.class_names for detector in planned], asked.classes)
     planned = [
         replace(detector, plan=replace(detector.plan, bundle_classes=columns))
@@ -83,6 +86,17 @@ def write_stages(request: Message, progress: Progress) -> dict[str, Any]:
         notes += [note, write_picture(name, detector, classes.names, asked.folder)]
     manifest = _manifest(planned, stages, inputs, classes.names, asked)
     return {"manifest": manifest.model_dump(mode="json"), "notes": [n for n in notes if n]}
+
+
+@contextmanager
+def _fields_named() -> Iterator[None]:
+    """Adds to an error that names options what these are in Python."""
+    try:
+        yield
+    except DyninferError as error:
+        if "--" not in str(error):
+            raise
+        raise type(error)(f"{error} (in Python: the fields of DetectorSource)") from error
 
 
 def name_inputs(images: Sequence[ImageSpec]) -> list[str]:

@@ -105,12 +105,12 @@ def published_evaluation(
     if manifest.family != DYNAMICDET.name:
         raise InputError(
             f"protocol dynamicdet is for what export dynamicdet wrote, and {manifest.name} is of "
-            f"the family {manifest.family}; leave --protocol out"
+            f"the family {manifest.family}; use dyninfer eval without --protocol"
         )
     if manifest.deciders and bundle.router_record() is not None:
         raise InputError(
             f"stage {manifest.deciders[0]!r} was fitted to the bundle and is not in its source, so "
-            "it cannot run on images of other sizes; leave --protocol out"
+            "it cannot run on images of other sizes; use dyninfer eval without --protocol"
         )
     (checkpoint,) = find_sources(manifest, bundle.path, sources)
     return PublishedEvaluation(load_model(checkpoint, config), manifest)

@@ -212,5 +212,5 @@ def recognise(parameter_names: Iterable[str]) -> Topology:
     )
     raise ConfigError(
         f"the first backbone has {rows} rows, which no published variant has: {known}; "
-        "give the model's own YAML with --config"
+        "give the model's own YAML as config (--config)"
     )

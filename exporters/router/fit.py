@@ -142,7 +142,7 @@ def fit_routers(
         raise RouterError(
             f"there is nothing to find in any of the {len(originals)} pictures{by}; give pictures "
             "that show what the detector knows"
-            + ("" if seen.labelled else ", or another --found-confidence")
+            + ("" if seen.labelled else ", or another found_confidence (--found-confidence)")
         )
     precision = RoutedPrecision(originals)
     fits = tuple(
@@ -166,7 +166,7 @@ def refuse_useless(fit: RouterFit) -> None:
             raise RouterError(
                 f"the router of exit {entry.exit_index} is no better than random choice on "
                 f"pictures it has not seen: {metric.label} {figures}; nothing was written; give "
-                "more pictures, --annotations, or other --features"
+                "more pictures, annotations (--annotations), or other features (--features)"
             )
 
 
@@ -192,7 +192,7 @@ def check_count(pictures: int, folds: int) -> None:
     if pictures < 2 * folds:
         raise InputError(
             f"there are {pictures} pictures, expected at least {2 * folds}: two for each of "
-            f"{folds} folds; give more (50 are few), or fewer --folds"
+            f"{folds} folds; give more (50 are few), or fewer folds (--folds)"
         )
 
 

@@ -198,7 +198,7 @@ class ExitData:
             )
         raise RouterError(
             "there is nothing to learn from: what the router reads is the same for all pictures; "
-            "give pictures that differ, or other --features"
+            "give pictures that differ, or other features (--features)"
         )
 
     def out_of_fold(self, folds: int, seed: int) -> Float64Array:

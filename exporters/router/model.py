@@ -163,7 +163,7 @@ def build_features(manifest: Manifest, exit_index: int, kind: FeatureKind) -> Re
         if not detects:
             raise InputError(
                 f"body {exit_.body!r} ends in {', '.join(outputs)}, without boxes_xyxy and "
-                "class_scores; fit its router with --features pooled"
+                "class_scores; fit its router with pooled features (--features pooled)"
             )
         specs = tuple(outputs[name] for name in Task.DETECT.outputs)
         image = manifest.image_inputs[exit_.image_input]
@@ -173,7 +173,8 @@ def build_features(manifest: Manifest, exit_index: int, kind: FeatureKind) -> Re
     if not specs:
         raise InputError(
             f"body {exit_.body!r} has no feature map (N, C, H, W) and no vector (N, C) among "
-            f"{', '.join(outputs)}; fit its router with --features detections"
+            f"{', '.join(outputs)}; fit its router with its detections "
+            "(--features detections)"
         )
     names = [f"{s.name}[{channel}]" for s in specs for channel in range(_fixed_shape(s)[1])]
     return Reader(PooledFeatures(names), specs)

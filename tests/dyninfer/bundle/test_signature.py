@@ -272,7 +272,7 @@ def test_an_encrypted_key_says_how_to_give_it(signed, tmp_path) -> None:
 
 def test_without_the_extra_the_message_names_it(signed, keys, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "model_signing", None)
-    with pytest.raises(dyninfer.MissingExtra, match=r"dyninfer\[sign\]"):
+    with pytest.raises(dyninfer.MissingExtra, match=r"\[sign\]"):
         dyninfer.load(signed, trusted_key=keys[1])
 
 

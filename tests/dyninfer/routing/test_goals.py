@@ -325,7 +325,7 @@ def test_a_certificate_that_covers_nothing_is_told_before_every_image_is_hard(th
         "with 200 pictures",
         "AlwaysHard",
         "more pictures",
-        "larger --risk",
+        "larger risk",
     )
     with support.refuses(PolicyError, "30% hard, adaptive cannot be held", *said):
         HardFraction(0.3, adaptive=True).resolve(nothing)

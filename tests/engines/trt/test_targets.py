@@ -88,7 +88,7 @@ def test_tensorrt_rtx_says_what_it_builds_for_and_what_else_there_is(rtx: Librar
 def test_tensorrt_builds_for_the_gpu_that_is_there_alone() -> None:
     check_here([], "RTX 3090", "8.6")
     check_here(find_presets("rtx30"), "RTX 3090", "8.6")
-    with support.refuses(EngineBuildError, "RTX 3090", "8.6", "--for h100 is 9.0"):
+    with support.refuses(EngineBuildError, "RTX 3090", "8.6", "h100 (--for) is 9.0"):
         check_here(find_presets("rtx30,h100"), "RTX 3090", "8.6")
     with support.refuses(EngineBuildError, "on the Jetson"):
         check_here(find_presets("jetson-orin"), "RTX 3090", "8.6")

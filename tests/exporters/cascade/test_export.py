@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -258,3 +259,10 @@ def test_a_stage_that_does_not_describe_its_detector_cannot_be_verified(pair, tm
         bundle = Bundle.read(target)
         with support.refuses(BundleError, "first", part):
             source_stages(bundle, [source.path for source in pair])
+
+
+def test_options_of_detectors_are_called_fields(pair, tmp_path) -> None:
+    """Who calls from Python gave no ``--second-size``."""
+    sources = [pair[0], replace(pair[1], size=(1, 2))]
+    with support.refuses(dyninfer.InputError, "--second-size is 1x2", "fields of DetectorSource"):
+        export_cascade(sources, tmp_path / "c.dyn")
