@@ -161,39 +161,9 @@ def model_from_state(topology: Topology, state: Mapping[str, Tensor]) -> Dynamic
     with torch.device("meta"):  # no memory is taken before the shapes are known to fit
         model = DynamicDetector(plan)
     state, model.notes = complete(state, model.state_dict())
-<<<<<<< HEAD
-    hint = "if the model has a topology of its own, give its YAML with --config"
+    hint = "if the model has a topology of its own, give its YAML as config (--config)"
     load_strictly(model, state, topology.name, hint)
     return model
-=======
-    _check_keys(model.state_dict(), state, topology.name)
-    model.to_empty(device="cpu")
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
-    if broken:
-        raise CheckpointError(
-            f"parameters hold NaN or infinity: {name_some(broken)}; the training diverged"
-        )
-    return model.eval().requires_grad_(False)
-
-
-def _check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str) -> None:
-    kinds = {
-        "missing": [key for key in expected if key not in state],
-        "unexpected": [key for key in state if key not in expected],
-        "of another shape": [
-            f"{key} is {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
-            for key, tensor in expected.items()
-            if key in state and state[key].shape != tensor.shape
-        ],
-    }
-    problems = [f"{len(keys)} {what}: {name_some(keys)}" for what, keys in kinds.items() if keys]
-    if problems:
-        raise CheckpointError(
-            f"the checkpoint does not fit {name}: parameters {'; '.join(problems)}; "
-            "if the model has a topology of its own, give its YAML as config (--config)"
-        )
->>>>>>> 89cbd23 (Name arguments, not only options, in the errors that Python callers see)
 
 
 def random_model(plan: Plan, anchors: Sequence[Sequence[float]], seed: int = 0) -> DynamicDetector:

@@ -120,7 +120,8 @@ def choose(
         if same and chosen not in same:
             raise ConfigError(
                 f"{origin} is {name}, but the weights are those of "
-                f"{' or '.join(each.name for each in same)}; give --config with the right name"
+                f"{' or '.join(each.name for each in same)}; give the right name as "
+                "config (--config)"
             )
         relative = (
             "" if same else f", though the weights have a structure of their own ({structure})"
@@ -137,10 +138,10 @@ def _named(path: Path, asked: str | None, arch: str | None) -> tuple[str, str] |
         if asked.lower() not in PUBLISHED:
             near = get_close_matches(asked.lower(), PUBLISHED, 3, 0.4) or list(PUBLISHED)
             raise ConfigError(
-                f"--config is {asked[:80]!r}, expected the name of a published configuration, for "
+                f"config (--config) is {asked[:80]!r}, expected the name of a published configuration, for "
                 f"example {', '.join(near)}"
             )
-        return asked.lower(), "--config"
+        return asked.lower(), "config (--config)"
     if arch is not None and arch.lower() in PUBLISHED:
         return arch.lower(), "'arch' in the checkpoint"
     for name in sorted(PUBLISHED, key=len, reverse=True):
@@ -178,8 +179,8 @@ def _check_kind(structure: Structure, published: Published, origin: str) -> None
         if ours != theirs:
             raise ConfigError(
                 f"{origin} is {published.name}, but the weights have "
-                f"{present if ours else absent}; padding and colours would be wrong; give --config "
-                "with the right name"
+                f"{present if ours else absent}; padding and colours would be wrong; give the "
+                "right name as config (--config)"
             )
 
 
@@ -189,7 +190,8 @@ def _question(structure: Structure, same: list[Published]) -> str:
         return (
             f"the weights have the structure of no published EfficientDet ({structure}), and "
             "neither image size nor anchors nor colours can be read from weights; give the name of "
-            "the one that they were trained like, for example --config tf_efficientdet_d0"
+            "the one that they were trained like, for example tf_efficientdet_d0 "
+            "as config (--config)"
         )
     differences: dict[str, set[Any]] = {
         "image size": {each.scaled.image_size for each in same},
@@ -200,5 +202,6 @@ def _question(structure: Structure, same: list[Published]) -> str:
     names = " and ".join(each.name for each in same)
     return (
         f"the weights fit {names}, which differ in {unknown}; weights do not tell it, and neither "
-        f"the file's name nor an 'arch' in it does; give --config {same[0].name} or another of them"
+        f"the file's name nor an 'arch' in it does; give {same[0].name} or another of "
+        "them as config (--config)"
     )

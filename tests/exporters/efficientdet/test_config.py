@@ -70,11 +70,13 @@ def test_who_is_asked_first() -> None:
 
 def test_a_name_that_belongs_to_other_weights_is_refused() -> None:
     structure = STRUCTURES["tf_efficientdet_d3"]
-    with support.refuses(ConfigError, "--config is tf_efficientdet_d4", "those of", "_d3"):
+    with support.refuses(ConfigError, "config (--config) is tf_efficientdet_d4", "those of", "_d3"):
         choose(structure, Path("x.pth"), "tf_efficientdet_d4", None)
     with support.refuses(ConfigError, "start of the file's name is tf_efficientdet_d0", "_d3"):
         choose(structure, Path("tf_efficientdet_d0.pth"), None, None)
-    with support.refuses(ConfigError, "--config is 'tf_efficientdet_d33'", "tf_efficientdet_d3"):
+    with support.refuses(
+        ConfigError, "config (--config) is 'tf_efficientdet_d33'", "tf_efficientdet_d3"
+    ):
         choose(structure, Path("x.pth"), "tf_efficientdet_d33", None)
 
 
