@@ -138,8 +138,8 @@ def _named(path: Path, asked: str | None, arch: str | None) -> tuple[str, str] |
         if asked.lower() not in PUBLISHED:
             near = get_close_matches(asked.lower(), PUBLISHED, 3, 0.4) or list(PUBLISHED)
             raise ConfigError(
-                f"config (--config) is {asked[:80]!r}, expected the name of a published configuration, for "
-                f"example {', '.join(near)}"
+                f"config (--config) is {asked[:80]!r}, expected the name of a published "
+                f"configuration, for example {', '.join(near)}"
             )
         return asked.lower(), "config (--config)"
     if arch is not None and arch.lower() in PUBLISHED:
