@@ -43,7 +43,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "exporters/cascade/boxes.py": ("tests/exporters/cascade/",),
     "exporters/cascade/numbering.py": ("tests/exporters/cascade/",),
     "exporters/cascade/recognise.py": ("tests/exporters/cascade/",),
+    "exporters/cascade/recognise_grids.py": ("tests/exporters/cascade/",),
     "exporters/cascade/recognise_lists.py": ("tests/exporters/cascade/",),
+    "exporters/cascade/recognise_maps.py": ("tests/exporters/cascade/",),
     "exporters/dynamicdet/stages.py": (
         "tests/exporters/test_model.py",
         "tests/exporters/test_fold.py",
