@@ -8,6 +8,7 @@ logged goes through :func:`plain`.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 _JOINERS = "\u200c\u200d"  # formatting characters that Persian, Hindi and emoji are written with
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, formats, surrogates, line ends
@@ -26,6 +27,12 @@ def plain(text: str) -> str:
 def one_line(text: str) -> str:
     """A message of several lines on one, plain."""
     return plain(" ".join(text.split()))
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def plain_json(text: str) -> str:

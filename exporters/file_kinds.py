@@ -56,9 +56,7 @@ def archive_kind(names: Sequence[str]) -> str | None:
     packed = [name for name in names if name.lower().endswith((".pt", ".pth", ".safetensors"))]
     if any(name.endswith("/constants.pkl") for name in names):
         return "a TorchScript program; give the .pt file that the training wrote"
-    if any(
-        name.endswith(("/archive_format", "serialized_exported_program.json")) for name in names
-    ):
+    if any(name.endswith(_OF_TORCH_EXPORT) for name in names):
         return "a program of torch.export; give the .pt file that the training wrote"
     if any(name.endswith("/data.pkl") for name in names):
         return None

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from dyninfer.errors import CheckpointError
 from dyninfer.exporters.safe_load import load_checkpoint
+from dyninfer.plain_text import some
 
 # where weights stand in what trainings save; an average of the weights comes before themselves
+_AVERAGES = ("ema", "ema_state_dict", "state_dict_ema", "model_ema")
 _PLACES = (
-    *("ema", "ema_state_dict", "state_dict_ema", "model_ema"),
+    *_AVERAGES,
     *("model", "model_state_dict", "state_dict", "module", "net", "network", "weights"),
 )
-_AVERAGES = ("ema", "ema_state_dict", "state_dict_ema", "model_ema")
 _DEEPEST = 3
 # buffers of profilers (thop) and of averaging (torch.optim.swa_utils)
 _FOREIGN = r"(.*\.)?(total_ops|total_params|n_averaged)"
@@ -163,7 +164,7 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], name: str, hint
     broken = [key for key, tensor in model.state_dict().items() if not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(
-            f"parameters hold NaN or infinity: {name_some(broken)}; the training diverged"
+            f"parameters hold NaN or infinity: {some(broken, 5)}; the training diverged"
         )
     model.eval().requires_grad_(False)
 
@@ -180,14 +181,8 @@ def _check_keys(
             if key in state and state[key].shape != tensor.shape
         ],
     }
-    problems = [f"{len(keys)} {what}: {name_some(keys)}" for what, keys in kinds.items() if keys]
+    problems = [f"{len(keys)} {what}: {some(keys, 5)}" for what, keys in kinds.items() if keys]
     if problems:
         raise CheckpointError(
             f"the checkpoint does not fit {name}: parameters {'; '.join(problems)}; {hint}"
         )
-
-
-def name_some(names: list[str], limit: int = 5) -> str:
-    """The first few of ``names`` in one line, and how many more there are."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -32,20 +32,20 @@ Summary = Callable[[Float64Array], Float64Array]
 """(..., R) one figure for each round -> (...) one for all."""
 
 
-def supports(count: int, quantile: float, confidence: float = CONFIDENCE) -> bool:
+def supports(count: int, quantile: float) -> bool:
     """Whether ``count`` calls say anything of a quantile above the median.
 
     The largest of n independent calls lies above the true quantile q with probability 1 - q^n.
-    Below ``confidence`` of that, the estimate is more likely than we accept to be too low however
+    Below 95 % (:data:`CONFIDENCE`) it is more likely than we accept to be too low however
     it is made (Hahn and Meeker, "Statistical Intervals", 1991, section 5.2: a distribution-free
     upper bound). For 95 % it takes 29 calls for p90, 59 for p95, 299 for p99 and 2995 for p99.9.
     """
-    return quantile <= 0.5 or 1 - quantile**count >= confidence
+    return quantile <= 0.5 or 1 - quantile**count >= CONFIDENCE
 
 
-def calls_needed(quantile: float, confidence: float = CONFIDENCE) -> int:
+def calls_needed(quantile: float) -> int:
     """The smallest count that :func:`supports` a quantile."""
-    return int(np.ceil(np.log1p(-confidence) / np.log(quantile) - 1e-9))
+    return int(np.ceil(np.log1p(-CONFIDENCE) / np.log(quantile) - 1e-9))
 
 
 def draw_rounds(rounds: int) -> Int64Array:

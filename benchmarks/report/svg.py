@@ -83,14 +83,14 @@ def _hint(tooltip: str) -> tuple[Element, ...]:
     return (element("title", tooltip),) if tooltip else ()
 
 
-def text_width(content: str, size: float = FONT_SIZE) -> float:
+def text_width(content: str) -> float:
     """About how wide a text is: system fonts differ."""
-    return _CHARACTER * size * len(content)
+    return _CHARACTER * FONT_SIZE * len(content)
 
 
-def shortened(content: str, width: float, size: float = FONT_SIZE) -> str:
+def shortened(content: str, width: float) -> str:
     """``content``, cut to about ``width`` with an ellipsis where it is longer."""
-    room = max(2, int(width / (_CHARACTER * size)))
+    room = max(2, int(width / (_CHARACTER * FONT_SIZE)))
     return (
         content
         if len(content) <= room

@@ -145,12 +145,13 @@ def curve_table(curve: Sequence[ThresholdPoint], media: Medium = Medium.ALL) -> 
     )
 
 
-def thinned(curve: Sequence[ThresholdPoint], most: int = _CURVE_ROWS) -> list[ThresholdPoint]:
-    """At most ``most`` points, the two ends among them, evenly over the hard fraction."""
-    if len(curve) <= most:
+def thinned(curve: Sequence[ThresholdPoint]) -> list[ThresholdPoint]:
+    """A few points, the two ends among them, evenly over the hard fraction."""
+    if len(curve) <= _CURVE_ROWS:
         return list(curve)
+    last = _CURVE_ROWS - 1
     low, high = curve[0].hard_fraction, curve[-1].hard_fraction
-    wanted = [low + (high - low) * step / (most - 1) for step in range(1, most - 1)]
+    wanted = [low + (high - low) * step / last for step in range(1, last)]
     inner = range(1, len(curve) - 1)
     near = {min(inner, key=lambda i: abs(curve[i].hard_fraction - want)) for want in wanted}
     return [curve[0], *(curve[index] for index in sorted(near)), curve[-1]]

@@ -73,7 +73,7 @@ def contact_sheet(title: str, columns: Sequence[Column], tile: int) -> ImageArra
 
 
 def fit_square(picture: ImageArray, side: int) -> tuple[ImageArray, Placement]:
-    """The picture, resized so that its longer side has ``side`` pixels, and its place there."""
+    """The picture, resized so that its longer side has :data:`TILE` pixels, and its place there."""
     place = ImageSpec(height=side, width=side).place(picture.shape[1], picture.shape[0])
     size = (place.resized_width, place.resized_height)
     method = cv2.INTER_AREA if size[0] < picture.shape[1] else cv2.INTER_CUBIC
@@ -106,12 +106,12 @@ def _text(page: ImageArray, text: str, origin: tuple[int, int], scale: float, wi
     cv2.putText(page, text, origin, _FONT, scale, _INK, 1, cv2.LINE_AA)
 
 
-def draw(image: ImageArray, detections: Answer, side: int = TILE) -> ImageArray:
-    """The picture, resized so that its longer side has ``side`` pixels, with what was found.
+def draw(image: ImageArray, detections: Answer) -> ImageArray:
+    """The picture, resized so that its longer side has :data:`TILE` pixels, with what was found.
 
     It is resized first, so that lines and letters stay fine.
     """
-    resized, place = fit_square(image, side)
+    resized, place = fit_square(image, TILE)
     scale = np.array([place.scale_x, place.scale_y] * 2, np.float32)
     assert isinstance(detections, Detections)  # the embedded model detects
     return annotate(resized, replace(detections, boxes_xyxy=detections.boxes_xyxy * scale))

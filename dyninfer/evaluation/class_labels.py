@@ -18,11 +18,11 @@ from dyninfer.evaluation.coco_labels import (
     match_images,
     parse_coco,
     read_json,
-    some,
 )
 from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through
 from dyninfer.images.folders import SUFFIXES
+from dyninfer.plain_text import some
 from dyninfer.results.class_lists import match_names
 
 Labelled = list[tuple[Path, int]]

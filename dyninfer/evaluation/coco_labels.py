@@ -13,9 +13,9 @@ from dyninfer.bundle.documents import first_problem, parse_json
 from dyninfer.errors import InputError
 from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through
+from dyninfer.plain_text import some
 
 LARGEST_LABELS = 2 << 30  # bytes; those of COCO's and LVIS's training sets have 0.5 and 1.1 GB
-_SHOWN = 4
 _Length = Annotated[float, Field(ge=0)]
 
 
@@ -280,9 +280,3 @@ def _same_folders(
             "keep the pictures in folders of the names that the annotations have"
         )
     return best[0] if best else None
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

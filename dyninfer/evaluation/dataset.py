@@ -19,9 +19,9 @@ from dyninfer.evaluation.coco_labels import (
     CocoLabels,
     LabelledImage,
     match_images,
-    some,
 )
 from dyninfer.evaluation.object_labels import read_objects
+from dyninfer.plain_text import some
 from dyninfer.results.class_lists import match_names
 
 _SLACK = 2  # pixels by which rounding may carry a box beyond its picture

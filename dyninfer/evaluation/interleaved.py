@@ -21,6 +21,7 @@ from dyninfer.errors import InputError
 Run = Callable[[], float]
 """Runs a contestant once and returns its milliseconds."""
 
+_CONFIDENCE = 0.95
 STABLE_RUNS = 3
 STABLE_SPREAD = 0.05
 MIN_PAIRS = 2
@@ -124,22 +125,17 @@ def mean_interval(times_ms: Sequence[float]) -> tuple[float, float]:
     return middle - reach, middle + reach
 
 
-def bootstrap_median(
-    values: npt.NDArray[np.float64],
-    confidence: float = 0.95,
-    resamples: int = 5000,
-    seed: int = 0,
-) -> RatioEstimate:
+def bootstrap_median(values: npt.NDArray[np.float64], resamples: int = 5000) -> RatioEstimate:
     """Median of ``values`` with a percentile bootstrap interval (Efron 1979).
 
     The values are drawn again with replacement ``resamples`` times; the interval holds the
-    central share ``confidence`` of the medians.
+    central share :data:`_CONFIDENCE` of the medians.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = values[rng.integers(len(values), size=(resamples, len(values)))]
-    tail = (1 - confidence) / 2
+    tail = (1 - _CONFIDENCE) / 2
     low, high = np.quantile(np.median(drawn, axis=1), [tail, 1 - tail]).tolist()
-    return RatioEstimate(float(np.median(values)), low, high, confidence, len(values))
+    return RatioEstimate(float(np.median(values)), low, high, _CONFIDENCE, len(values))
 
 
 def compare(ours_ms: Sequence[float], theirs_ms: Sequence[float]) -> RatioEstimate:

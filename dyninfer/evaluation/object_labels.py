@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.errors import InputError
-from dyninfer.evaluation.coco_labels import BoxLabel, CocoLabels, parse_coco, read_json, some
+from dyninfer.evaluation.coco_labels import BoxLabel, CocoLabels, parse_coco, read_json
 from dyninfer.evaluation.voc_labels import voc_payload
 from dyninfer.evaluation.yolo_labels import (
     NAME_FILES,
@@ -18,6 +18,7 @@ from dyninfer.evaluation.yolo_labels import (
     read_names,
     yolo_payload,
 )
+from dyninfer.plain_text import some
 
 _BOX = "bbox as x, y, width, height"
 

@@ -190,17 +190,17 @@ TASKS: Mapping[str, TaskKind] = {"detect": Detect(), "classify": Classify()}
 """Every task by its name in a manifest."""
 
 
-def disagreement(found: Detections, reference: Detections, iou: float = MATCH_IOU) -> float:
+def disagreement(found: Detections, reference: Detections) -> float:
     """1 - F1 of ``found`` against ``reference``, in [0, 1]; 0 where both are empty.
 
     Detections are matched greedily, the surest first, each with the unmatched reference box of
-    its class that it overlaps most, if by at least ``iou``. F1 = 2 TP / (found + reference)
+    its class that it overlaps most, if by at least half. F1 = 2 TP / (found + reference)
     (van Rijsbergen, "Information Retrieval", 1979, chapter 7); confidences count only by their
     order, so pass what an application would see, above its own confidence.
     """
     if not len(found) and not len(reference):
         return 0.0
-    return 1.0 - 2.0 * count_matches(found, reference, iou) / (len(found) + len(reference))
+    return 1.0 - 2.0 * count_matches(found, reference) / (len(found) + len(reference))
 
 
 def count_matches(found: Detections, reference: Detections, iou: float = MATCH_IOU) -> int:

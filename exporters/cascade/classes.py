@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dyninfer.errors import ConfigError
 from dyninfer.exporters.cascade.options import ORDINALS, ClassList
+from dyninfer.plain_text import some
 from dyninfer.results.class_lists import canonical
 
 _SHOWN = 8  # names in a message
@@ -42,8 +43,8 @@ def reconcile(lists: Sequence[Sequence[str]], choice: ClassList = ClassList.LAST
     for ordinal, names, own in zip(ORDINALS, lists, keyed[:-1], strict=False):
         if not own.keys() & last.keys():
             raise ConfigError(
-                f"the {ordinal} detector has the classes {_few(names)} and the last "
-                f"{_few(lists[-1])}: none in common; give its class_names "
+                f"the {ordinal} detector has the classes {some(names, _SHOWN)} and the last "
+                f"{some(lists[-1], _SHOWN)}: none in common; give its class_names "
                 f"(--{ordinal}-class-names), "
                 "or take detectors of the same classes"
             )
@@ -100,9 +101,4 @@ def _notes(
         (dropped, f"{len(dropped)} {several} dropped"),
         (lacking, f"lacks {len(lacking)} of the {len(names)} classes"),
     ]
-    return [f"{ordinal}: {note}: {_few(found)}" for found, note in notes if found]
-
-
-def _few(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return [f"{ordinal}: {note}: {some(found, _SHOWN)}" for found, note in notes if found]

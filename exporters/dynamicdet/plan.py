@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from dyninfer.errors import CheckpointError
 from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, Topology
-from dyninfer.exporters.weights import name_some
+from dyninfer.plain_text import some
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -122,7 +122,7 @@ def plan_from_shapes(topology: Topology, shapes: Shapes) -> Plan:
     if missing:
         raise CheckpointError(
             f"the checkpoint lacks {len(missing)} of the parameters of {topology.name}: "
-            f"{name_some(missing)}"
+            f"{some(missing, 5)}"
         )
     _check_ranks(topology, shapes)
     plan = Plan(topology)
@@ -160,7 +160,7 @@ def _check_ranks(topology: Topology, shapes: Shapes) -> None:
     ]
     if wrong:
         raise CheckpointError(
-            f"the checkpoint does not fit {topology.name}: {name_some(wrong)}, none of length 0"
+            f"the checkpoint does not fit {topology.name}: {some(wrong, 5)}, none of length 0"
         )
 
 
@@ -168,7 +168,6 @@ def plan_from_table(
     topology: Topology,
     width: Callable[[Part, int], int] = lambda _, channels: channels,
     classes: int = 80,
-    router: bool = True,
 ) -> Plan:
     """Widths from the topology's nominal channels, each mapped by ``width(part, channels)``."""
     plan = Plan(topology, classes=classes)
@@ -178,6 +177,5 @@ def plan_from_table(
             plan.out[row.ref] = width(row.ref.part, row.channels[0])
             if row.op is Op.SPPCSPC:
                 plan.hidden[row.ref] = plan.out[row.ref]
-    if router:
-        plan.router_hidden = max(1, plan.router_channels // 4)
+    plan.router_hidden = max(1, plan.router_channels // 4)
     return plan

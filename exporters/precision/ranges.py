@@ -88,11 +88,11 @@ def percentile_limit(counts: Float64Array, percentile: float) -> int:
     return int(np.searchsorted(share, min(percentile / 100, float(share[-1])))) + 1
 
 
-def entropy_limit(counts: Float64Array, levels: int = LEVELS) -> int:
+def entropy_limit(counts: Float64Array) -> int:
     """The number of leading parts that 8 bits tell apart with the least loss of information.
 
     For every limit tried, the clipped histogram (what is beyond, added to its last part) is
-    compared with itself after merging into ``levels`` by Kullback and Leibler's divergence. The
+    compared with itself after merging into :data:`LEVELS` by Kullback and Leibler's divergence. The
     first part, mostly zeros that 8 bits hold exactly, takes its neighbour's count.
 
     Source: Migacz, "8-bit Inference with TensorRT", GTC 2017, slides 36 to 38.
@@ -101,19 +101,19 @@ def entropy_limit(counts: Float64Array, levels: int = LEVELS) -> int:
     counts[0] = counts[1]
     if not counts.any():  # nothing but zeros and tiny values: nothing is gained by clipping
         return len(counts)
-    first = max(levels, percentile_limit(counts, LEAST_PERCENT))
+    first = max(LEVELS, percentile_limit(counts, LEAST_PERCENT))
     candidates = [*range(first, len(counts), CANDIDATE_STRIDE), len(counts)]
-    losses = [_divergence(counts, size, levels) for size in candidates]
+    losses = [_divergence(counts, size) for size in candidates]
     return int(candidates[int(np.argmin(losses))])
 
 
-def _divergence(counts: Float64Array, size: int, levels: int) -> float:
+def _divergence(counts: Float64Array, size: int) -> float:
     inside = counts[:size]
     reference = inside.copy()
     reference[-1] += counts[size:].sum()
-    level = np.arange(size) * levels // size
-    total = np.bincount(level, inside, levels)
-    occupied = np.bincount(level, inside > 0, levels)
+    level = np.arange(size) * LEVELS // size
+    total = np.bincount(level, inside, LEVELS)
+    occupied = np.bincount(level, inside > 0, LEVELS)
     mean = total / np.maximum(occupied, 1)
     merged = np.where(inside > 0, mean[level], 0.0)
     if not inside.any():
