@@ -6,9 +6,13 @@ from pathlib import Path
 from random import Random
 
 from dyninfer.exporters.cascade.export import CascadeOptions, export_cascade
-from dyninfer.exporters.cascade.options import DetectorSource
+from dyninfer.exporters.cascade.options import ClassList, DetectorSource
+from dyninfer.exporters.cascade.write import REQUEST, Request, write_stages
 from tests.exporters.cascade import detectors
 from tests.fuzz.models import mutate_model
+
+IN_A_CHILD = "in-a-child"
+"""Beside an input that takes the long way: a child that imports everything takes two seconds."""
 
 
 class OnnxFiles:
@@ -31,9 +35,18 @@ class OnnxFiles:
         self._whole = paths[1]
 
     def make(self, rng: Random, folder: Path) -> None:
-        data = mutate_model(rng, rng.choice(self._files), large=True)
+        limited = rng.random() < 0.05
+        data = mutate_model(rng, rng.choice(self._files), large=limited)
         (folder / "cheap.onnx").write_bytes(data)
+        if limited:  # as only a child's memory is
+            (folder / IN_A_CHILD).touch()
 
     def feed(self, folder: Path) -> None:
-        sources = [DetectorSource(folder / "cheap.onnx"), DetectorSource(self._whole)]
-        export_cascade(sources, folder / "some.dyn", CascadeOptions())
+        """Most are given to what the child runs, here: this process may crash as well as that."""
+        sources = (DetectorSource(folder / "cheap.onnx"), DetectorSource(self._whole))
+        if (folder / IN_A_CHILD).exists():
+            export_cascade(sources, folder / "some.dyn", CascadeOptions())
+            return
+        (folder / "onnx").mkdir()
+        asked = Request(sources, folder, "some", ClassList.LAST, None)
+        write_stages(REQUEST.dump_python(asked, mode="json"), lambda _step: None)

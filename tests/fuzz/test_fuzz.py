@@ -20,9 +20,9 @@ COUNTS = {
     "calibration": 250,
     "record": 40,
     "checkpoint": 400,
-    "onnx": 2,
+    "onnx": 40,
     "picture": 500,
-    "command line": 15,
+    "command line": 100,
 }
 
 
@@ -37,7 +37,7 @@ def test_no_made_input_gets_past_the_project(kind: str) -> None:
     assert run_cases(tally, SEED, range(COUNTS[kind]), limits=PATIENT) == COUNTS[kind]
     assert not tally.findings, told(tally)
     assert tally.outcomes["refused"]
-    assert tally.outcomes["accepted"] or COUNTS[kind] < 10
+    assert tally.outcomes["accepted"]
 
 
 @pytest.mark.parametrize("kind", sorted(folder.name for folder in CORPUS.iterdir()))
