@@ -62,9 +62,9 @@ class Checkpoints:
             case 1:
                 data = _other_entries(rng, data, _made_up_pickle(rng))
             case 2 | 3:
-                data = _other_entries(rng, data, _other_pickle(rng, _pickle_of(data)))
+                data = _other_entries(rng, data, _other_pickle(rng, pickle_of(data)))
             case 4:
-                data = _other_entries(rng, data, mutate_bytes(rng, _pickle_of(data)))
+                data = _other_entries(rng, data, mutate_bytes(rng, pickle_of(data)))
             case 5:
                 data = _other_header(rng, self._safetensors)
             case _:
@@ -91,7 +91,7 @@ def _other_header(rng: Random, data: bytes) -> bytes:
     return mutate_bytes(rng, made) if rng.random() < 0.2 else made
 
 
-def _pickle_of(data: bytes) -> bytes:
+def pickle_of(data: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
         return archive.read(name)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from dyninfer.errors import DyninferError
+from tests.fuzz import readers
 from tests.fuzz.campaign import Tally, run_cases
 from tests.fuzz.target import KINDS
 from tests.fuzz.worker import GIB, Limits
@@ -46,6 +49,20 @@ def test_what_was_found_once_is_not_found_again(kind: str) -> None:
     tally = Tally(kind.replace("-", " "))
     run_cases(tally, SEED, kept, limits=PATIENT)
     assert not tally.findings, told(tally)
+
+
+@pytest.mark.parametrize("kind", readers.FILES)
+def test_readers_of_the_guided_fuzzer_get_past_the_seal(kind: str, tmp_path) -> None:
+    (tmp_path / "made").mkdir()
+    accepted, said = 0, []
+    for seed in islice(readers.seeds(kind, tmp_path / "made"), 20):
+        try:
+            readers.read(kind, seed, tmp_path / "file")
+            accepted += 1
+        except DyninferError as error:
+            said.append(str(error))
+    assert accepted, said
+    assert sum("does not match" in reason for reason in said) <= 1, said
 
 
 def test_the_harness_finds_what_is_planted(tmp_path, monkeypatch) -> None:
