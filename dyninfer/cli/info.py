@@ -126,8 +126,8 @@ def print_bundle(path: Path) -> None:
         macs = readable(manifest.macs_to(index))
         stdout.print(f"{name}: {stages}; an image that takes it costs {macs} MACs")
     stdout.print(
-        f"answers by default: {_options(manifest.use_options)}; "
-        f"where they are scored: {_options(manifest.evaluation_options)}"
+        f"defaults: {_options(manifest.use_options)}; "
+        f"for evaluation: {_options(manifest.evaluation_options)}"
     )
     for source in (manifest.source, *manifest.further_sources):
         stdout.print(_source_line(source))

@@ -206,10 +206,11 @@ def summary_table(detector: Detector, results: Sequence[Answer]) -> Table:
         return [str(len(group)), share, spread, *(_median_ms(group, s) for s in [*steps, None])]
 
     setting = describe_setting(detector.policy, detector.active_policy)
+    routed = "easiness: minimum / median / maximum; " * any(r.easiness is not None for r in results)
     names = ["pictures", "share", "easiness", *(f"{step} ms" for step in steps), "total ms"]
     ways = enumerate(detector.manifest.way_names)
     return make_table(
-        f"{detector.manifest.name}, {setting}; median ms per picture, after a warm-up",
+        f"{detector.manifest.name}, {setting}; {routed}median ms per picture, after a warm-up",
         column("", names, words=True),
         *(column(name, cells([r for r in results if r.exit_index == i])) for i, name in ways),
         column("all", cells(results)),
