@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships none
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from dyninfer.bundle.inside import file_sha256
@@ -25,10 +23,10 @@ from dyninfer.exporters.cascade.arithmetic import (
     tensors_of,
     widened,
 )
+from dyninfer.exporters.cascade.ports import Port, port, tells_size
 from dyninfer.exporters.cascade.tensor_sizes import check_tensor_sizes
 from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through, reason_of
-from dyninfer.types import AnyArray
 
 OLDEST_OPSET = 13  # from here on the operators of the decodes have the signature they have today
 PREFERRED_OPSET = 17  # the newest that TensorRT 8.6 reads
@@ -38,28 +36,7 @@ IMAGE_TYPES: dict[int, str] = {
     TensorProto.FLOAT16: "float16",
     TensorProto.UINT8: "uint8",
 }
-# the last words of an input's name, and what it holds for an image of so many rows and columns
-_SIZE_INPUTS: dict[str, Callable[[int, int], tuple[float, ...]]] = {
-    r"target_sizes?$": lambda h, w: (w, h),  # RT-DETR and its relatives
-    r"scale_factor$": lambda _h, _w: (1.0, 1.0),  # PaddleDetection, and the next
-    r"(im|img|image)_?(shape|size)$": lambda h, w: (h, w),
-    r"im_info$": lambda h, w: (h, w, 1.0),
-}
 _STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of a file; axes are numbers, or None where they are dynamic."""
-
-    name: str
-    elem_type: int
-    shape: tuple[int | None, ...] | None
-
-    def __str__(self) -> str:
-        if self.shape is None:
-            return f"{self.name} (any shape)"
-        return f"{self.name} ({', '.join('?' if n is None else str(n) for n in self.shape)})"
 
 
 @dataclass(frozen=True)
@@ -225,13 +202,6 @@ def _at_least_opset(model: ModelProto, path: Path) -> ModelProto:
     )
 
 
-def port(value: ValueInfoProto) -> Port:
-    """An input or output as a file declares it."""
-    tensor = value.type.tensor_type
-    shape = tuple(axis.dim_value if axis.dim_value > 0 else None for axis in tensor.shape.dim)
-    return Port(value.name, tensor.elem_type, shape if tensor.HasField("shape") else None)
-
-
 def _image_input(inputs: list[Port], path: Path) -> Port:
     """The input that takes the image; what all others hold must be known."""
     shown = ", ".join(map(str, inputs)) or "none"
@@ -249,22 +219,3 @@ def _image_input(inputs: list[Port], path: Path) -> Port:
             f"{', '.join(IMAGE_TYPES.values())}"
         )
     return image
-
-
-def tells_size(port: Port) -> bool:
-    """Whether what an input holds follows from the image's size: see :func:`size_input`."""
-    return _is_mask(port) or any(re.search(pattern, port.name) for pattern in _SIZE_INPUTS)
-
-
-def _is_mask(port: Port) -> bool:
-    return port.shape is not None and len(port.shape) == 3 and port.name.endswith("mask")
-
-
-def size_input(port: Port, height: int, width: int) -> AnyArray:
-    """What an input beside the image holds for an image that fills ``height`` x ``width``."""
-    dtype = helper.tensor_dtype_to_np_dtype(port.elem_type)
-    if _is_mask(port):  # of DETR: every pixel is part of the picture
-        return np.ones((1, height, width), dtype)
-    values = next(made for pattern, made in _SIZE_INPUTS.items() if re.search(pattern, port.name))
-    row = np.array(values(height, width), dtype)
-    return row if port.shape is not None and len(port.shape) == 1 else row[None]

@@ -12,7 +12,7 @@ from importlib import resources
 import numpy as np
 
 from dyninfer.errors import CheckpointError
-from dyninfer.exporters.cascade.onnx_file import IMAGE_TYPES, OnnxFile, port, size_input
+from dyninfer.exporters.cascade.onnx_file import IMAGE_TYPES, OnnxFile
 from dyninfer.exporters.cascade.options import (
     BoxFormat,
     BoxUnit,
@@ -22,6 +22,7 @@ from dyninfer.exporters.cascade.options import (
     Part,
     Scores,
 )
+from dyninfer.exporters.cascade.ports import port, size_input
 from dyninfer.exporters.graphs import open_model
 from dyninfer.foreign_errors import reason_of
 from dyninfer.images.folders import find_images

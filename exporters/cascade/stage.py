@@ -18,9 +18,9 @@ from dyninfer.bundle.writing import write_stage_file
 from dyninfer.errors import BundleError, ExportError
 from dyninfer.exporters.cascade.arithmetic import nodes_of, parameter_count
 from dyninfer.exporters.cascade.decodes import write_decode
-from dyninfer.exporters.cascade.onnx_file import size_input
 from dyninfer.exporters.cascade.options import DetectorPlan, Layout
 from dyninfer.exporters.cascade.plan import PlannedDetector
+from dyninfer.exporters.cascade.ports import size_input
 from dyninfer.exporters.cascade.trial import difference
 from dyninfer.exporters.graphs import (
     GraphBuilder,
