@@ -23,7 +23,7 @@ def changes_table(comparison: RecordComparison) -> Table:
         column("new", (number(change.new) for change in found)),
         column("new/old", (f"{change.ratio.value:.3f}" for change in found)),
         column(f"{comparison.confidence:.0%}", intervals),
-        column("verdict", (change.verdict.value for change in comparison.scenarios)),
+        column("verdict", (change.verdict.value for change in found)),
     )
 
 
@@ -119,8 +119,9 @@ class Outcome(str, Enum):
 def outcome_of(comparison: RecordComparison) -> Outcome:
     """Slower only where that is no slower machine's doing, not slower only where that was shown."""
     if comparison.regressions:
-        return Outcome.UNCLEAR if _machine_slower(comparison) else Outcome.SLOWER
-    unclear = any(change.verdict is Verdict.UNCLEAR for change in comparison.scenarios)
+        return Outcome.UNCLEAR if _machine_is(comparison, Verdict.SLOWER) else Outcome.SLOWER
+    unclear = _machine_is(comparison, Verdict.FASTER)  # which may hide that the code is slower
+    unclear |= any(change.verdict is Verdict.UNCLEAR for change in comparison.scenarios)
     return Outcome.UNCLEAR if unclear or _too_few(comparison) else Outcome.NOT_SLOWER
 
 
@@ -130,9 +131,9 @@ def _too_few(comparison: RecordComparison) -> bool:
     return comparison.too_few_rounds and any(change.ratio.value != 1 for change in found)
 
 
-def _machine_slower(comparison: RecordComparison) -> bool:
+def _machine_is(comparison: RecordComparison, verdict: Verdict) -> bool:
     found = comparison.yardstick
-    return comparison.machine_changed and found is not None and found.verdict is Verdict.SLOWER
+    return found is not None and found.verdict is verdict
 
 
 def verdict_of(comparison: RecordComparison) -> str:
@@ -156,7 +157,9 @@ def verdict_of(comparison: RecordComparison) -> str:
             "would tell"
         )
     if not slower:
-        return f"no scenario of {tested} is slower {bar}{others}"
+        doubt = "; but the machine was faster, so this is no verdict on the code"
+        faster = _machine_is(comparison, Verdict.FASTER)
+        return f"no scenario of {tested} is slower {bar}{others}{doubt * faster}"
     worst = max(slower, key=_worst)
     text = (
         f"{len(slower)} of {counted(tested, 'scenario')} slower {bar}{others}; worst: "
@@ -167,7 +170,7 @@ def verdict_of(comparison: RecordComparison) -> str:
 
 def _doubt(comparison: RecordComparison) -> str:
     """Whether a regression may be the machine's."""
-    if _machine_slower(comparison):
+    if _machine_is(comparison, Verdict.SLOWER):
         return "; but the machine was slower as well, so this is no verdict on the code"
     if comparison.unsteady:
         return "; but the machine was not steady: measure both again while it does nothing else"

@@ -23,11 +23,12 @@ from dyninfer.bundle.inside import CheckedFile, check_file, inside
 from dyninfer.bundle.manifest import SCHEMA_VERSION, Manifest
 from dyninfer.bundle.unfinished import put_back, write_atomically
 from dyninfer.errors import BundleError
+from dyninfer.images.folders import DRAWN_FOLDER
 
 MANIFEST_FILE = "bundle.json"
 PARITY_FILE = "parity.json"
 ROUTER_FILE = "router.json"
-PICTURES = "pictures"
+PICTURES = DRAWN_FOLDER
 """What detectors found when they were exported, to look at; no part of what runs."""
 SUFFIX = ".dyn"
 _REMEDY = "export the bundle again"

@@ -55,8 +55,13 @@ class _Commands(Group):
         "evaluate": "eval",
         "val": "eval",
         "validate": "eval",
+        "test": "eval",
+        "fit": "fit-router",
+        "train-router": "fit-router",
         "convert": "export",
         "compile": "build",
+        "quantize": "build",
+        "quantise": "build",
         "show": "info",
         "inspect": "info",
     }
@@ -157,7 +162,7 @@ def _run(arguments: list[str]) -> NoReturn:
 
 def _show_wrong_usage(error: Any) -> None:
     """What is wrong with the arguments; nothing where the help was shown for want of any."""
-    message = one_line(error.format_message())
+    message = one_line(_with_value(error))
     if not message:
         return
     if type(error).__name__ == "NoSuchOption" and error.ctx is not None:
@@ -168,6 +173,15 @@ def _show_wrong_usage(error: Any) -> None:
             stderr.print(line)
         stderr.print(f"Try '{error.ctx.command_path} --help' for help.")
     stderr.print(f"error: {message}")
+
+
+def _with_value(error: Any) -> str:
+    """The message; where it is pydantic's, which newer typer asks, with what was received."""
+    message: str = error.format_message().replace("Value error, ", "")
+    if hasattr(error.__cause__, "errors"):
+        received = f"{error.__cause__.errors()[0]['input']!r} given, expected "
+        return message.replace("Input should be ", received).partition(", unable to parse")[0]
+    return message
 
 
 def _show_traceback(

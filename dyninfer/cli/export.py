@@ -54,7 +54,11 @@ class _Families(Group):
             if any("efficientdet" in Path(arg).name.lower() for arg in checkpoints):
                 family = "efficientdet"
             if models or checkpoints:
-                typed = shlex.join(["dyninfer", "export", family, *args])
+                # a first word that is no file is a kind, misspelt or of another tool
+                word = args[0] if args[0] not in (*models, *checkpoints) else "-"
+                wrong = not word.startswith("-") and not Path(word).exists()
+                rest = args[1:] if wrong else args
+                typed = shlex.join(["dyninfer", "export", family, *rest])
                 other = "" if models else "; export other detectors to ONNX first"
                 ctx.fail(f"the kind of model comes first: {typed}{other}")
         return super().parse_args(ctx, args)

@@ -44,7 +44,7 @@ _HABITS: Mapping[str, _Habit] = {
     **dict.fromkeys(("--source", "--input", "--images"), _PICTURES),
     **dict.fromkeys(("--project", "--save-dir", "--output-dir", "--out"), _OUTPUT),
     "--exist-ok": _Habit(("--overwrite",), "export takes --overwrite"),
-    **dict.fromkeys(("--save-txt", "--save-json"), _JSON),
+    **dict.fromkeys(("--save-txt", "--save-json", "--format"), _JSON),
     "--batch-size": _Habit(("--batch",), "predict and bench take --batch"),
     "--half": _HALF,
     "--fp16": _HALF,
@@ -57,7 +57,7 @@ def renamed(typed: str, context: Any) -> str | None:
 
     None where nothing is known of it. ``context`` is one of click's, or of typer's copy of it.
     """
-    habit = _HABITS.get(typed)
+    habit = _HABITS.get(typed.replace("_", "-"))
     if habit is None:
         return None
     parameters = {parameter.name: parameter for parameter in context.command.params}

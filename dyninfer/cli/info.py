@@ -112,7 +112,7 @@ def print_bundle(path: Path) -> None:
             (manifest.name, "bold"),
             f"  {manifest.family}, {manifest.task.value}, "
             f"{manifest.route.kind} route ({', '.join(manifest.way_names)}), "
-            f"{len(names)} classes ({shown})",
+            f"{len(names)} {'class' if len(names) == 1 else 'classes'} ({shown})",
         )
     )
     for name, spec in manifest.image_inputs.items():

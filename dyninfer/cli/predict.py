@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from dyninfer.benchmarks.report.figures import counted
 from dyninfer.benchmarks.report.table import print_table
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.manifest import Manifest
@@ -212,7 +213,7 @@ def _finish(detector: Detector, writer: ResultWriter, json_output: bool) -> None
         stdout.print(
             styled(
                 f"{sum(map(len, writer.results))} {detector.manifest.task.kind.units} in "
-                f"{len(writer.results)} pictures; results in ",
+                f"{counted(len(writer.results), 'picture')}; results in ",
                 (str(writer.folder), "bold"),
                 f" ({RESULTS_FILE})",
             )

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from dyninfer.benchmarks.report.table import Table, column, make_table
+from dyninfer.bundle.folder import MANIFEST_FILE
 from dyninfer.bundle.manifest import CascadeRoute, Manifest
 from dyninfer.cli.common import print_document, warn
 from dyninfer.errors import InputError
@@ -157,9 +158,11 @@ def free_folder(given: Path | None, *, overwrite: bool) -> Path:
     """The folder asked for, or the first of predictions, predictions-2, ... that is free.
 
     Raises:
-        InputError: the folder asked for holds results, and they may not be overwritten.
+        InputError: the folder asked for is a bundle, or holds results that may not be overwritten.
     """
     if given is not None:
+        if (given / MANIFEST_FILE).exists():
+            raise InputError(f"{given} is a bundle; choose another folder for the results")
         if (given / RESULTS_FILE).exists() and not overwrite:
             raise InputError(
                 f"{given} holds the results of an earlier run; choose another folder, or replace "

@@ -24,13 +24,15 @@ NOT_READ = frozenset(
 RESULTS_FILE = "predictions.jsonl"
 RESULTS_FOLDER = "annotated"
 """What ``dyninfer predict`` writes into its folder, so that it is no picture of anyone's."""
+DRAWN_FOLDER = "pictures"
+"""Of a bundle: what ONNX detectors find on the built-in photos."""
 
 
 def find_images(folder: Path) -> list[Path]:
     """All pictures below ``folder``, by their suffix, sorted.
 
     Linked folders are searched, each once however it is reached. Hidden files and folders are left
-    out, and annotated copies of ``dyninfer predict``.
+    out, and annotated copies of ``dyninfer predict`` and of bundles.
 
     Raises:
         InputError: a folder cannot be read.
@@ -65,9 +67,7 @@ def _match(known: Path, parts: tuple[str, ...]) -> list[Path]:
     found: dict[Path, None] = {}
     for match in map(Path, sorted(glob.glob(whole))):  # noqa: PTH207  # Path.glob takes no absolute pattern
         pictures = find_images(match) if match.is_dir() else [match] * _is_picture(match)
-        found |= dict.fromkeys(
-            p for p in pictures if p.parent == known or not _is_results(p.parent)
-        )
+        found |= dict.fromkeys(p for p in pictures if p.parent == known or not _is_ours(p.parent))
     return list(found)
 
 
@@ -94,7 +94,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
                 named = sorted(entries, key=lambda entry: entry.name)
             for entry in named:
                 path = here / entry.name
-                if entry.name.startswith(".") or (here != folder and _is_results(here)):
+                if entry.name.startswith(".") or (here != folder and _is_ours(here)):
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     waiting.appendleft(path)
@@ -110,5 +110,7 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
-def _is_results(folder: Path) -> bool:
-    return folder.name == RESULTS_FOLDER and (folder.parent / RESULTS_FILE).is_file()
+def _is_ours(folder: Path) -> bool:
+    """Whether what lies in a folder was drawn by dyninfer: of a run, or of an export."""
+    marks = {RESULTS_FOLDER: RESULTS_FILE, DRAWN_FOLDER: "bundle.json"}
+    return folder.name in marks and (folder.parent / marks[folder.name]).is_file()

@@ -34,7 +34,7 @@ class Guesses:
         """Note a guessed value under the option that would set it, and return it."""
         shown = value.value if isinstance(value, Enum) else value
         if isinstance(shown, tuple):
-            shown = "no" if shown == NO_MEAN else ":".join(f"{n:g}" for n in shown)
+            shown = ":".join(f"{n:g}" for n in shown)
         self._found[option] = str(shown)
         return value
 
@@ -48,7 +48,8 @@ class Guesses:
 
     def add_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Note class names that nobody gave, and return them."""
-        self.add("class-names", "COCO's 80" if names == COCO else f"class_0 to {names[-1]}")
+        numbered = "class_0" if len(names) == 1 else f"class_0 to {names[-1]}"
+        self.add("class-names", "COCO's 80" if names == COCO else numbered)
         return names
 
     def line(self) -> str | None:

@@ -150,6 +150,7 @@ def _rule_for_labels(
     if usual in fitting or 0 in labels or len(fitting) == 1:
         return rule, None
     gave = f"the classes {min(labels)} to {max(labels)}" if labels else "no classes"
+    gave = f"only the class {min(labels)}" if len(labels) == 1 else gave
     return rule, (
         f"warning: {source.path} gave {gave} on the built-in photos, so it is open whether they "
         f"count from {rule.offset}, as they are read; where names are wrong in its results, give "

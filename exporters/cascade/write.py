@@ -76,8 +76,9 @@ def write_stages(request: Message, progress: Progress) -> dict[str, Any]:
         replace(detector, plan=replace(detector.plan, bundle_classes=columns))
         for detector, columns in zip(planned, classes.columns, strict=True)
     ]
-    said = [note for detector in planned for note in (detector.guesses, detector.doubt)]
-    notes = [*said, *classes.notes]
+    said = [(detector.guesses or "", detector.doubt or "") for detector in planned]
+    lines = [line for pair in said for note in pair for line in note.splitlines()]
+    notes: list[str | None] = [*lines, *classes.notes]
     inputs = name_inputs([detector.plan.image for detector in planned])
     stages = {}
     for name, detector, image_input in zip(names, planned, inputs, strict=True):

@@ -17,7 +17,14 @@ from dyninfer.benchmarks.machine.cpu_state import CpuState
 from dyninfer.benchmarks.machine.gpu import Gpu
 from dyninfer.benchmarks.machine.host import Host
 from dyninfer.benchmarks.machine.recorder import Range
-from dyninfer.benchmarks.report.comparison import as_data, lines_of
+from dyninfer.benchmarks.report.comparison import (
+    Outcome,
+    as_data,
+    changes_table,
+    lines_of,
+    outcome_of,
+    verdict_of,
+)
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import RatioEstimate
 from tests.benchmarks.latency.compared_records import EASY, HARD, drawn_rounds, record_of, result_of
@@ -138,6 +145,8 @@ def test_a_hard_tail_that_the_median_does_not_see_is_found_by_throughput() -> No
     assert change.throughput.verdict is Verdict.SLOWER
     assert comparison.regressions == (change,)
     assert any("images/s" in line for line in lines_of(comparison))
+    (row,) = changes_table(comparison).rows  # of the median, whose ratio stands beside it
+    assert row[-1].text == change.latency.verdict.value
 
 
 def test_at_a_fixed_rate_throughput_is_not_judged() -> None:
@@ -172,6 +181,19 @@ def test_a_slower_yardstick_puts_the_verdict_in_doubt() -> None:
         assert line.startswith(change.scenario.name)
         assert line.endswith(f"over the yardstick's {change.adjusted:.3f}")
     assert "no verdict on the code" in verdict
+
+
+def test_a_faster_machine_may_hide_slower_code() -> None:
+    def timed_by(record: BenchRecord, pace_ms: float) -> BenchRecord:
+        rounds_ms = tuple(pace_ms * (1 + 0.01 * np.random.default_rng(3).random(12)))
+        return replace(record, yardstick=replace(record.yardstick, rounds_ms=rounds_ms))
+
+    old, new = timed_by(drawn(0), 5.0), timed_by(drawn(1, easy=8.0, hard=16.0), 2.5)
+    comparison = compare_records(old, new)
+    assert comparison.scenarios[0].verdict is Verdict.FASTER
+    assert comparison.scenarios[0].adjusted == pytest.approx(1.6, rel=0.05)
+    assert outcome_of(comparison) is Outcome.UNCLEAR
+    assert "no verdict on the code" in verdict_of(comparison)
 
 
 def test_a_steady_yardstick_leaves_the_verdict_as_it_is() -> None:

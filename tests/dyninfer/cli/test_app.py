@@ -72,7 +72,15 @@ def test_an_example_of_several_lines_can_be_copied(
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("detect", "predict"), ("benchmark", "bench"), ("evaluate", "eval"), ("convert", "export")],
+    [
+        ("detect", "predict"),
+        ("benchmark", "bench"),
+        ("evaluate", "eval"),
+        ("test", "eval"),
+        ("convert", "export"),
+        ("quantize", "build"),
+        ("fit", "fit-router"),
+    ],
 )
 def test_other_names_of_commands_are_understood(
     capsys: pytest.CaptureFixture[str], typed: str, meant: str
@@ -124,6 +132,9 @@ def test_a_misspelt_command_is_wrong_usage_and_gets_a_suggestion(
         ("export dynamicdet x.pt --cfg m.yaml", "--config"),
         ("export cascade --weights x.onnx", "--first"),
         ("bench x.dyn --batch-size 4", "--batch"),
+        ("predict x.dyn --iou_thres 0.5", "--iou"),
+        ("calibrate x.dyn --conf_thres 0.5", "--confidence"),
+        ("info x.dyn --format json", "--json"),
     ],
 )
 def test_options_of_the_public_scripts_are_answered_with_the_right_ones(
@@ -135,6 +146,27 @@ def test_options_of_the_public_scripts_are_answered_with_the_right_ones(
     message = " ".join(err.split()).partition("error: ")[2]
     assert message.startswith(f"No such option: {option}; ")
     assert message.endswith(f" {instead}")
+
+
+@pytest.mark.parametrize(
+    ("line", "received"),
+    [
+        ("predict x.dyn photos --confidence 30%", "'30%'"),
+        ("predict x.dyn photos --iou nan", "'nan'"),
+        ("predict x.dyn photos --batch 0", "'0'"),
+        ("build x.dyn --backend trt", "'trt'"),
+        ("fit-router x.dyn --images photos --metric ap75", "'ap75'"),
+    ],
+)
+def test_a_wrong_value_is_answered_with_what_was_received(
+    capsys: pytest.CaptureFixture[str], line: str, received: str
+) -> None:
+    status, _, err = run(capsys, *line.split())
+    message = " ".join(err.split()).partition("error: Invalid value for ")[2]
+    assert status == 2
+    assert f": {received} " in message
+    assert "Value error" not in message
+    assert "unable to parse" not in message
 
 
 def test_every_option_that_is_recommended_exists_in_that_command() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from onnxruntime.quantization import quantize_dynamic
 
@@ -43,7 +44,7 @@ def test_a_file_is_enough(capsys, tmp_path, monkeypatch) -> None:
     write_detector(tmp_path / "whole.onnx")
     status, out, _ = run(capsys, "export", "onnx", "whole.onnx", "--licence", "MIT")
     assert status == 0
-    assert out.startswith("whole.onnx: guessed decode detections, mean no, std 255:255:255, ")
+    assert out.startswith("whole.onnx: guessed decode detections, mean 0:0:0, std 255:255:255, ")
     assert "(change with --decode and so on)" in out
     assert "whole.onnx: finds 4 right on the built-in photos" in out
     assert "verification passed: 4 photos" in out
@@ -57,6 +58,19 @@ def test_a_file_is_enough(capsys, tmp_path, monkeypatch) -> None:
     status, _, err = run(capsys, "export", "onnx", "whole.onnx")
     assert (status, err.count("\n")) == (1, 1)
     assert "--overwrite" in err
+
+
+def test_each_doubt_of_a_file_stands_on_a_line_of_its_own(capsys, tmp_path) -> None:
+    model = onnx.load(write_detector(tmp_path / "bare.onnx"))
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    target = tmp_path / "bare.dyn"
+    command = ("export", "onnx", str(tmp_path / "bare.onnx"), "-o", str(target), "--no-check")
+    status, out, _ = run(capsys, *command)
+    assert status == 0
+    numbered, named = (line for line in out.splitlines() if line.startswith("warning: "))
+    assert "gave only the class 1 on the built-in photos" in numbered
+    assert "finds neither person, cat nor cup" in named
 
 
 def test_options_have_no_prefix_and_may_follow_the_name(capsys, tmp_path) -> None:
@@ -102,6 +116,9 @@ def test_the_help_names_every_option(capsys) -> None:
         ("yolov8n.onnx", "onnx yolov8n.onnx"),
         ("-o x.dyn 'a b.ONNX,size=3'", "onnx -o x.dyn 'a b.ONNX,size=3'"),
         ("a.onnx b.onnx", "cascade a.onnx b.onnx"),
+        ("yolo yolov8n.onnx", "onnx yolov8n.onnx"),
+        ("onxx yolov8n.onnx --size 64", "onnx yolov8n.onnx --size 64"),
+        ("torch best.pt", "dynamicdet best.pt; export other detectors to ONNX first"),
         ("best.pt", "dynamicdet best.pt; export other detectors to ONNX first"),
     ],
 )

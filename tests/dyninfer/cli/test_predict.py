@@ -273,6 +273,18 @@ def test_its_own_pictures_are_never_read_again(
     assert len(list((pictures / "deeper" / "annotated").iterdir())) == 3
 
 
+def test_results_are_not_written_into_a_bundle(
+    capsys: pytest.CaptureFixture[str], small_bundle: Path, pictures: Path
+) -> None:
+    before = support.files_below(small_bundle)
+    for more in ((), ("--overwrite",)):
+        command = ("predict", str(small_bundle), str(pictures), "-o", str(small_bundle), *more)
+        status, _, err = run(capsys, *command)
+        assert (status, err.count("\n")) == (1, 1)
+        assert f"{small_bundle} is a bundle" in err
+    assert support.files_below(small_bundle) == before
+
+
 def test_results_of_an_earlier_run_are_replaced_whole_and_only_when_told(
     capsys: pytest.CaptureFixture[str], small_bundle: Path, pictures: Path, tmp_path: Path
 ) -> None:

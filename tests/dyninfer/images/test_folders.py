@@ -88,3 +88,10 @@ def test_annotated_copies_of_results_are_no_pictures(tmp_path) -> None:
     assert len(match_images(f"{tmp_path}/**/*.jpg")) == 0
     assert len(find_images(tmp_path / "out" / "annotated")) == 1  # who names it means it
     assert len(match_images(f"{tmp_path}/out/annotated/*.jpg")) == 1
+
+
+def test_what_an_export_drew_into_a_bundle_is_no_picture(tmp_path) -> None:
+    make(tmp_path, "a.png", "x.dyn/bundle.json", "x.dyn/pictures/first.jpg", "pictures/b.png")
+    assert names_of(find_images(tmp_path), tmp_path) == ["a.png", "pictures/b.png"]
+    assert [p.name for p in match_images(f"{tmp_path}/**/*.jpg")] == []
+    assert len(find_images(tmp_path / "x.dyn" / "pictures")) == 1  # who names it means it
