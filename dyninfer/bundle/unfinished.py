@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -130,8 +131,11 @@ def claimed(path: Path) -> Iterator[bool | None]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder, as far as it goes."""
+    """Remove a file, a link or a folder, read-only ones too, as far as it goes."""
     if path.is_dir() and not path.is_symlink():
+        for folder, _, _ in os.walk(path):
+            with contextlib.suppress(OSError):
+                Path(folder).chmod(stat.S_IRWXU)
         try:
             shutil.rmtree(path, ignore_errors=True)
         except OSError as error:  # before Python 3.13, where an interrupt comes at its os.close

@@ -70,6 +70,29 @@ def installed(small_bundle: Path, small_checkpoint: Path, small_yaml: Path) -> I
             path.chmod(0o755)
 
 
+def test_a_read_only_bundle_that_is_replaced_leaves_nothing() -> None:
+    """As its owner, who may change its mode."""
+    program = (
+        "import os, sys; from pathlib import Path; from dyninfer.bundle.unfinished import remove\n"
+        "old = Path('a.dyn/onnx'); old.mkdir(parents=True); (old / 'x.onnx').write_bytes(b'x')\n"
+        "old.chmod(0o555); old.parent.chmod(0o555)\n"
+        "remove(old.parent); sys.exit(old.parent.exists())"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        user = USER if os.geteuid() == 0 else []
+        environment = {**os.environ, "PYTHONPATH": str(support.ROOT)}
+        done = subprocess.run(
+            [*user, sys.executable, "-c", program],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_nothing_but_what_writes_needs_to_write(installed: Path) -> None:
     """What only shows works; what writes says where, before it works, and leaves nothing."""
