@@ -19,7 +19,7 @@ BOXES, SCORES = "boxes_xyxy", "class_scores"
 _IN_PLACE = 1e-3  # pixels: a row that moved less is where it was
 _PIXELS_OF_SCORE = 10.0  # how far apart a difference of 1 in the best score counts
 _MOST = 4096  # rows to be found again; a list of all anchors has an order of its own
-_RANKED = 0.8  # of neighbouring candidates
+_RANKED, _FALLING = 0.8, 0.2  # of neighbouring candidates: are not above, are below the one before
 Arrays = Mapping[str, AnyArray]
 
 
@@ -42,6 +42,8 @@ def in_order_of(
         found[name].shape != source[name].shape for name in (BOXES, SCORES)
     ):
         return ordered
+    if not is_ranked(source[SCORES]):
+        return ordered  # anchors in an order of their own, which nothing changes
     ordered |= {name: found[name].copy() for name in (BOXES, SCORES)}
     for image in range(len(found[BOXES])):
         ours, theirs = (
@@ -63,10 +65,13 @@ def is_ranked(scores: AnyArray) -> bool:
     """Whether candidates (N, K, C) come in the order of their best scores, all but some.
 
     Where columns were left out after the choice, a few stand elsewhere; anchors in an order of
-    their own fall as often as they rise.
+    their own fall as often as they rise, or hardly differ.
     """
     best = scores.max(2)
-    return bool((best[:, 1:] <= best[:, :-1]).mean() > _RANKED) if best.shape[1] > 1 else False
+    if best.shape[1] < 2:
+        return False
+    falls, ties = best[:, 1:] < best[:, :-1], best[:, 1:] == best[:, :-1]
+    return bool((falls | ties).mean() > _RANKED and falls.mean() > _FALLING)
 
 
 def _order(

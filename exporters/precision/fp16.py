@@ -73,7 +73,7 @@ def nodes_beyond_float16(graph: ir.Graph, largest: Mapping[str, float]) -> set[i
             node.op_type in KEPT_OPS
             or node in decode
             # a NaN is beyond as well
-            or not max((largest.get(name, 0.0) for name in touched(node)), default=0.0) <= limit
+            or not all(largest.get(name, 0.0) <= limit for name in touched(node))
             or any(_largest(tensor) > FLOAT16_MAX for tensor in constants_of(node))
             or _makes_float(node)
             or (node.op_type == "Resize" and computed_inputs(node) != [node.inputs[0]])

@@ -79,7 +79,7 @@ def test_pictures_to_prepare_are_checked(tmp_path, images) -> None:
 
 @pytest.mark.parametrize("name", ["a\udcff.dyn", "a\0b.dyn"])
 def test_a_bundle_cannot_be_called_what_is_no_text(name) -> None:
-    with support.refuses(ExportError, "--output"):
+    with support.refuses(ExportError, "choose another name"):
         check_target(Path(name), overwrite=False)
 
 

@@ -85,3 +85,15 @@ def test_other_tensors_and_other_shapes_are_left_alone(source) -> None:
     assert in_order_of(features, features, 1, 1e-4).keys() == features.keys()
     short = {name: array[:, :3] for name, array in source.items()}
     assert errors(source, short)["boxes_xyxy"] == np.inf
+
+
+def test_anchors_whose_scores_hardly_differ_are_compared_as_they_stand() -> None:
+    """Else all of them would stand for each other, and a wrong box would be no error."""
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform(0, 100, (1, 80, 4)).astype(np.float32)
+    for scores in (np.zeros((1, 80, 3)), rng.uniform(0, 1e-5, (1, 80, 3))):
+        source = {"boxes_xyxy": boxes, "class_scores": scores.astype(np.float32)}
+        found = source | {"boxes_xyxy": boxes * np.float32(1.01)}
+        np.testing.assert_array_equal(
+            in_order_of(source, found, 1, 1e-4)["boxes_xyxy"], found["boxes_xyxy"]
+        )

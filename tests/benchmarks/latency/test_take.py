@@ -343,7 +343,7 @@ def test_a_record_without_times_that_can_be_is_refused_before_it_breaks_somethin
 def test_a_record_of_a_later_dyninfer_asks_for_an_upgrade(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_text('{"schema_version": 3, "another": "format"}')
-    with support.refuses(dyninfer.InputError, "schema version 3", "reads up to 2", "upgrade"):
+    with support.refuses(dyninfer.InputError, "schema version 3", "reads up to 2", "newer one"):
         read_record(path)
 
 

@@ -43,7 +43,7 @@ def test_an_orin_nano_by_its_files(tmp_path):
     assert found.clocks_locked is False
     assert found.power_mode is None
     assert "not installed" in missing["jtop"]
-    assert "not to be seen" in missing["power mode"]
+    assert "is not visible" in missing["power mode"]
 
 
 def test_a_xavier_nx_after_jetson_clocks(tmp_path):

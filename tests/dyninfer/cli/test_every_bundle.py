@@ -133,7 +133,8 @@ def test_info(capsys, monkeypatch, case: Case, bundle: Path, pictures: Path) -> 
     assert run(capsys, "calibrate", str(bundle), "--images", str(pictures))[0] == 0
     told = run(capsys, "info", str(bundle))[1]
     (line,) = (line for line in told.splitlines() if line.startswith("calibrated on 6 pictures"))
-    assert (" to " in line) is (len(case.ways) > 1)
+    if not case.classifies:  # of which the ways may be as good, and as fast to two digits
+        assert (" to " in line) is (len(case.ways) > 1)
     document = json.loads(run(capsys, "info", str(bundle), "--json")[1])
     assert len(document["calibration"]["ways"]) == len(case.ways)
     assert set(document["roles"]) == set(document["stages"])

@@ -203,6 +203,7 @@ def test_nothing_is_printed_in_another_way() -> None:
         ("benchmarks/machine/__main__.py", "print"),  # JSON
         ("benchmarks/lab/limits/__main__.py", "echo"),  # Markdown, and our own errors
         ("benchmarks/lab/published.py", "echo"),  # likewise
+        ("dyninfer/cli/common.py", "TextColumn"),  # a word of our own beside the bar
         ("benchmarks/lab/random_models.py", "echo"),  # a path made of our own names
         ("benchmarks/lab/limits/full_size.py", "print"),  # a figure
     }

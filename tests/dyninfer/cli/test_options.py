@@ -49,10 +49,10 @@ def test_every_command_that_opens_any_engines_has_the_same_options_for_it(
     _, shown, _ = run(capsys, name, "--help")
     lines = [" ".join(line.strip("│ ").split()) for line in shown.splitlines()]
     for option, told in (
-        ("--device", "cpu, or cuda:0 for the first GPU; the backend's own if absent."),
-        ("--backend", "onnxruntime, tensorrt or tensorrt-rtx; the first if absent."),
+        ("--device", "cpu, or cuda:0 for the first GPU. Default: the device that the backend"),
+        ("--backend", "onnxruntime, tensorrt or tensorrt-rtx. Default: onnxruntime."),
         ("--provider", "ONNX Runtime execution provider: cpu, cuda or tensorrt"),
-        ("--precision", "fp16, int8, or for each stage first=int8,second=fp16"),
+        ("--precision", "fp16 or int8, or one for each stage, such as first=int8,second=fp16"),
     ):
         (line,) = (line for line in lines if line.startswith(option))
         assert told in line

@@ -38,7 +38,7 @@ def test_a_bundle_is_signed_and_then_predicts_for_who_trusts_the_key(
     assert run(capsys, *trusting, "--precision", "head=fp16")[0] == 0
 
     _, another = write_keys(tmp_path, "another")
-    status, _, err = run(capsys, *predict, "--trusted-key", str(another))
+    status, _, err = run(capsys, *predict, "--overwrite", "--trusted-key", str(another))
     assert (status, err.count("\n")) == (1, 1)
     assert "signed by another key" in err
 
