@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -88,12 +90,13 @@ def test_numbers_that_json_lacks_are_null(capsys) -> None:
     assert json.loads(capsys.readouterr().out) == {"a": [None, 1.5], "b": {"c": None}}
 
 
-def test_no_column_is_lost_at_forty_columns(monkeypatch, capsys, bundle: Path) -> None:
+def test_no_column_is_lost_at_forty_columns(bundle: Path) -> None:
     def words(columns: str) -> set[str]:
-        monkeypatch.setenv("COLUMNS", columns)
-        with pytest.raises(SystemExit):
-            main(["info", str(bundle)])
-        out = capsys.readouterr().out
+        """In a process of its own, whose console has no other width than this."""
+        command = [sys.executable, "-m", "dyninfer", "info", str(bundle)]
+        environment = os.environ | {"COLUMNS": columns, "PYTHONIOENCODING": "utf-8"}
+        out = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+        out = out.decode()
         assert max(map(len, re.findall("^.*─+.*$", out, re.MULTILINE))) <= int(columns)
         return set(re.sub("─+", "", out).split())
 
