@@ -222,11 +222,7 @@ def dynamicdet(
     size = parse_image_size(image_size)
     options = DynamicDetOptions(size, class_names, config, licence=licence, overwrite=overwrite)
     made = export_with_progress(DYNAMICDET, checkpoint, target, options, DYNAMICDET_STAGES)
-    for note in made.notes:
-        stdout.print(note)
-    if writing.check:
-        _check(target, [checkpoint], config, (), batch=1)  # images of 1280 pixels take gigabytes
-    _show(target, f"predict {shlex.quote(str(target))} IMAGE_OR_FOLDER")
+    _conclude_checkpoint(made, target, checkpoint, config, check=writing.check)
 
 
 @export_app.command(cls=Command, no_args_is_help=True)
@@ -288,11 +284,7 @@ def efficientdet(
         overwrite=overwrite,
     )
     made = export_with_progress(EFFICIENTDET, checkpoint, target, options, 1)
-    for note in made.notes:
-        stdout.print(note)
-    if writing.check:
-        _check(target, [checkpoint], None, (), batch=1)  # images of 1536 pixels take gigabytes
-    _show(target, f"predict {shlex.quote(str(target))} IMAGE_OR_FOLDER")
+    _conclude_checkpoint(made, target, checkpoint, None, check=writing.check)
 
 
 def _parse_candidates(text: str) -> int | None:
@@ -319,6 +311,17 @@ def export_with_progress(
             progress.update(task, description=description, advance=1)
 
         return family.export(source, target, options, step)
+
+
+def _conclude_checkpoint(
+    made: Exported, bundle: Path, checkpoint: Path, config: Path | None, *, check: bool
+) -> None:
+    """What was found in a checkpoint, whether the bundle equals it, and what to do next."""
+    for note in made.notes:
+        stdout.print(note)
+    if check:
+        _check(bundle, [checkpoint], config, (), batch=1)  # of 1280 pixels, images take gigabytes
+    _show(bundle, f"predict {shlex.quote(str(bundle))} IMAGE_OR_FOLDER")
 
 
 def _conclude(made: Exported, bundle: Path, sources: Sequence[Path], *, check: bool) -> None:
