@@ -137,8 +137,8 @@ class CascadeRoute(Frozen):
 class SelectRoute(Frozen):
     """A chooser gives every branch a score, and an image takes the branch of the largest.
 
-    Branches stand in the order of their cost, the cheapest first. They read image inputs, not what
-    the chooser makes.
+    Branches stand in any order: which of them is cheap, their multiply-accumulates tell. They
+    read image inputs, not what the chooser makes.
     """
 
     kind: Literal["select"] = "select"
@@ -211,6 +211,13 @@ class Manifest(Frozen):
         if isinstance(self.route, StaticRoute):
             return (self.route,)
         return self.route.exits if isinstance(self.route, CascadeRoute) else self.route.branches
+
+    @property
+    def ways_by_cost(self) -> tuple[int, ...]:
+        """The ways, the cheapest first; those of a cascade as they stand, each goes on further."""
+        ways = range(len(self.ways))
+        chosen = isinstance(self.route, SelectRoute)
+        return tuple(sorted(ways, key=self.macs_to) if chosen else ways)
 
     @property
     def way_names(self) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -33,24 +32,33 @@ class DecisionPoint:
         ways: for every outcome, the ways that can still be reached by it. At exit k of a cascade
             outcome 0 leaves there and outcome 1 goes on; at a chooser outcome b is branch b.
         images: (N,) position of each image that is here among those of the call.
+        macs: multiply-accumulates of an image that takes each of the route's ways, whether or not
+            it can be reached from here; empty where they are not known.
+        by_cost: the outcomes, the cheapest first, by ``macs`` at a chooser. At an exit leaving is
+            cheaper than going on, and without ``macs`` they stand as they are.
     """
 
     index: int
     signal: str | None
     ways: tuple[frozenset[int], ...]
     images: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64), compare=False)
+    macs: tuple[int, ...] = ()
+    by_cost: Int64Array = field(init=False, repr=False, compare=False)
+    _outcomes: Int64Array = field(init=False, repr=False, compare=False)
 
-    @cached_property
-    def _outcomes(self) -> Int64Array:
-        """(ways,) outcome that leads to each."""
-        table = np.zeros(1 + max(max(reached) for reached in self.ways), np.int64)
+    def __post_init__(self) -> None:
+        """What every batch asks is made once; ``_outcomes`` (ways,) leads to each way."""
+        outcomes = np.zeros(1 + max(max(reached) for reached in self.ways), np.int64)
         for outcome, reached in enumerate(self.ways):
-            table[list(reached)] = outcome
-        return table
+            outcomes[list(reached)] = outcome
+        order = list(range(len(self.ways)))
+        if self.macs and self.signal == CHOICE_SCORES:
+            order.sort(key=lambda outcome: min(self.macs[way] for way in self.ways[outcome]))
+        object.__setattr__(self, "_outcomes", outcomes)
+        object.__setattr__(self, "by_cost", np.array(order))
 
     def of(self, images: Int64Array) -> DecisionPoint:
         """The same place with these images."""
-        self._outcomes  # noqa: B018  # so that it is copied along, and not made for every batch
         point = object.__new__(DecisionPoint)
         point.__dict__.update(self.__dict__, images=images)  # __init__ of frozen ones is slow
         return point
@@ -208,17 +216,20 @@ class Threshold:
 class Chosen:
     """Every image takes the branch to which the chooser gives the largest score.
 
-    Of equal scores the first, cheapest branch is taken. Scores with a NaN count as hard: the last
+    Of equal scores the cheapest branch is taken. Scores with a NaN count as hard: the dearest
     branch is taken, so that a broken chooser costs time and not accuracy.
     """
 
     def __str__(self) -> str:
         return "as chosen"
 
-    def decide(self, scores: Float32Array, _point: DecisionPoint) -> Int64Array:
+    def decide(self, scores: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
-        chosen: Int64Array = scores.argmax(axis=1)
-        chosen[np.isnan(scores).any(axis=1)] = scores.shape[1] - 1
+        ranked = scores.take(point.by_cost, axis=1)  # of equal scores argmax takes the first
+        chosen: Int64Array = point.by_cost.take(ranked.argmax(axis=1))
+        broken = np.isnan(scores)
+        if broken.any():
+            chosen[broken.any(axis=1)] = point.by_cost[-1]
         return chosen
 
     def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
@@ -256,26 +267,28 @@ class LeaveAt(Blind):
 
 @dataclass(frozen=True)
 class AlwaysEasy(Blind):
-    """Every image takes the first, cheapest way, whatever its easiness."""
+    """Every image takes the cheapest way, in a cascade its first exit, whatever its easiness."""
 
     def __str__(self) -> str:
         return "every image easy"
 
     def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
-        return np.zeros(len(point.images), np.int64)
+        easy = np.empty(len(point.images), np.int64)
+        easy.fill(point.by_cost[0])
+        return easy
 
 
 @dataclass(frozen=True)
 class AlwaysHard(Blind):
-    """Every image takes the last way, whatever its easiness."""
+    """Every image takes the dearest way, in a cascade its last exit, whatever its easiness."""
 
     def __str__(self) -> str:
         return "every image hard"
 
     def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
-        return np.full(len(point.images), len(point.ways) - 1)
+        return np.full(len(point.images), point.by_cost[-1])
 
 
 @dataclass(frozen=True)
@@ -330,7 +343,7 @@ class Forced(Blind):
 
 
 def default_policy(points: Sequence[DecisionPoint]) -> Policy:
-    """What decides where nobody said anything: the router, the chooser, or the last way."""
+    """What decides where nobody said anything: the router, the chooser, or the dearest way."""
     signals = {point.signal for point in points}
     if signals == {EASINESS}:
         return Threshold(DEFAULT_THRESHOLD)

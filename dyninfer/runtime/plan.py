@@ -128,7 +128,8 @@ def _cascade(manifest: Manifest, route: CascadeRoute) -> Plan:
         if index < last:
             router = _step(manifest, exit_.router) if exit_.router else None
             later = frozenset(range(index + 1, last + 1))
-            point = DecisionPoint(index, EASINESS if router else None, (frozenset({index}), later))
+            signal = EASINESS if router else None
+            point = DecisionPoint(index, signal, (frozenset({index}), later), macs=_macs(manifest))
             head = segment.end.head if segment.end else None
             keeps = (head.reads if head else frozenset(manifest.task.outputs), needed)
             decision = Decision(router, EASINESS, (END, index + 1), keeps, point)
@@ -140,13 +141,18 @@ def _cascade(manifest: Manifest, route: CascadeRoute) -> Plan:
 
 def _select(manifest: Manifest, route: SelectRoute) -> Plan:
     branches = tuple(_straight(manifest, k, branch) for k, branch in enumerate(route.branches))
-    point = DecisionPoint(0, CHOICE_SCORES, tuple(frozenset({k}) for k in range(len(branches))))
+    reached = tuple(frozenset({k}) for k in range(len(branches)))
+    point = DecisionPoint(0, CHOICE_SCORES, reached, macs=_macs(manifest))
     keeps = tuple(
         frozenset(name for step in branch.steps for name in step.images) for branch in branches
     )
     chooser = _step(manifest, route.chooser)
     outcomes = tuple(range(1, len(branches) + 1))
     return (Segment((), Decision(chooser, CHOICE_SCORES, outcomes, keeps, point), None), *branches)
+
+
+def _macs(manifest: Manifest) -> tuple[int, ...]:
+    return tuple(manifest.macs_to(way) for way in range(len(manifest.ways)))
 
 
 def steps_for(

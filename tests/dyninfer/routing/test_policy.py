@@ -22,9 +22,9 @@ def array(values: list[float]) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-def at_chooser(count: int, branches: int = 3) -> DecisionPoint:
+def at_chooser(count: int, branches: int = 3, macs: tuple[int, ...] = ()) -> DecisionPoint:
     ways = tuple(frozenset({branch}) for branch in range(branches))
-    return DecisionPoint(0, "choice_scores", ways, np.arange(count))
+    return DecisionPoint(0, "choice_scores", ways, np.arange(count), macs=macs)
 
 
 def without_router() -> DecisionPoint:
@@ -153,6 +153,35 @@ def test_policies_are_values() -> None:
 def test_a_chooser_s_largest_score_wins_the_first_of_equals_and_nan_is_hard() -> None:
     scores = np.array([[0, 2, 1], [3, 3, 0], [5, math.nan, 0], [0, 0, 0]], np.float32)
     assert Chosen().decide(scores, at_chooser(4)).tolist() == [1, 0, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("macs", "easy", "hard", "tied"),
+    [
+        ((30, 20, 10), 2, 0, [1, 2, 2]),
+        ((20, 30, 10), 2, 1, [0, 2, 2]),
+        ((5, 5, 5), 0, 2, [0, 0, 0]),
+        ((7, 9, 7), 0, 1, [0, 0, 0]),
+    ],
+)
+def test_branches_stand_in_any_order_and_their_cost_says_which_is_cheap(
+    macs, easy, hard, tied
+) -> None:
+    point = at_chooser(4, macs=macs).of(np.arange(4))
+    unread = np.full((4, 3), np.nan, np.float32)
+    assert AlwaysEasy().decide(unread, point).tolist() == [easy] * 4
+    assert AlwaysHard().decide(unread, point).tolist() == [hard] * 4
+    scores = np.array([[3, 3, 0], [3, 0, 3], [1, 1, 1], [5, math.nan, 0]], np.float32)
+    assert Chosen().decide(scores, point).tolist() == [*tied, hard]
+    assert Chosen().decide(np.eye(3, dtype=np.float32), point).tolist() == [0, 1, 2]
+
+
+def test_a_cascade_s_first_exit_is_easy_even_where_its_head_is_dear() -> None:
+    ways = (frozenset({0}), frozenset({1}))
+    point = DecisionPoint(0, "easiness", ways, np.arange(2), macs=(150, 110))
+    assert not go_on(AlwaysEasy(), array([0, 1])).any()
+    assert AlwaysEasy().decide(array([0, 1]), point).tolist() == [0, 0]
+    assert AlwaysHard().decide(array([0, 1]), point).tolist() == [1, 1]
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=20), st.data())

@@ -68,6 +68,24 @@ def test_a_select_route_decides_before_any_branch_runs(written) -> None:
     assert [branch.end.image_input for branch in branches] == ["images", "images_2"]
 
 
+def test_a_decision_knows_what_every_way_costs(written) -> None:
+    cascade = written(support.write_two_exits)
+    costs = {"first": 5, "router": 1, "head": 2, "second": 20}
+    dear_first = {"chooser": 1, "body_0": 50, "body_1": 5, "head_1": 2}
+    for manifest, macs, expected, order in (
+        (cascade, costs, (8, 26), (0, 1)),
+        (written(support.write_select_detectors), dear_first, (51, 8), (1, 0)),
+    ):
+        stages = {
+            name: stage.model_copy(update={"macs": macs.get(name, 0)})
+            for name, stage in manifest.stages.items()
+        }
+        priced = manifest.model_copy(update={"stages": stages})
+        (point,) = decision_points(plan(priced))
+        assert point.macs == expected
+        assert tuple(point.by_cost) == priced.ways_by_cost == order
+
+
 def test_a_way_alone_leaves_out_what_it_does_not_need(written) -> None:
     three = written(support.write_three_exits)
     assert stages_of(alone(three, 0)) == ("body_1", "head_1")
