@@ -15,7 +15,7 @@ import numpy as np
 
 from dyninfer.benchmarks.baselines.setup import LAST_EXIT
 from dyninfer.benchmarks.latency.record import Baselines, LatencyModel, ModelCheck
-from dyninfer.benchmarks.latency.scenario_record import ScenarioResult
+from dyninfer.benchmarks.latency.scenario_record import Estimate, ScenarioResult
 from dyninfer.benchmarks.latency.step_costs import (
     RowSpread,
     RunsFor,
@@ -70,13 +70,21 @@ def fit(
     means = {r.scenario: r.ms_per_image for r in plain}
     noise = {s: (mean.high - mean.low) / 2 / mean.value for s, mean in means.items()}
     batches = sorted({r.scenario.batch for r in fitter.results}) if len(names) > 1 else []
+    error = float(np.mean([abs(check.error) for check in judged]))
+    measured = None if baselines is None else break_even_measured(baselines, names)
+    low, middle, high = (
+        {b: break_even_of_steps(steps, manifest, b, off) for b in batches}
+        for off in (-error, 0.0, error)
+    )
     return LatencyModel(
         steps=steps,
         checks=tuple(checks),
-        mean_error=float(np.mean([abs(check.error) for check in judged])),
-        break_even=None if baselines is None else break_even_measured(baselines, names),
+        mean_error=error,
+        break_even=None if measured is None else measured.value,
+        break_even_interval=None if measured is None else (measured.low, measured.high),
         mean_noise=float(np.mean([noise[check.scenario] for check in judged])),
-        break_even_by_batch={b: break_even_of_steps(steps, manifest, b) for b in batches},
+        break_even_by_batch=middle,
+        break_even_intervals_by_batch={b: (low[b], high[b]) for b in batches},
     )
 
 
@@ -187,21 +195,32 @@ def _compare(
     return ModelCheck(result.scenario, result.ms_per_image.value, predicted_ms, held_out)
 
 
-def break_even_measured(baselines: Baselines, ways: Sequence[str]) -> float | None:
+def break_even_measured(baselines: Baselines, ways: Sequence[str]) -> Estimate | None:
     """Break-even at batch 1, by the ratios to the baseline that were taken pair by pair.
 
     With r the ratio of dyninfer's time to the baseline's on the first and on the last way, a share
     h of hard images costs (1 - h) r_easy + h r_hard of the baseline; at the break-even this is 1.
     Where the last exit reads features of the first, r_hard is 1 but for the router; where it is
-    a detector of its own, an all-hard image has paid for the first in vain.
+    a detector of its own, an all-hard image has paid for the first in vain. h falls as either ratio
+    rises, so its interval comes from the ends of theirs, both high or both low at once: at least
+    as wide as one of 95 %.
 
     Returns:
         In [0, 1]; None where there is one way, or the baseline was not measured on both.
     """
-    ratio = {r.side: r.ratio.median for r in baselines.ratios if r.baseline == LAST_EXIT}
+    ratio = {r.side: r.ratio for r in baselines.ratios if r.baseline == LAST_EXIT}
     if len(ways) == 1 or not {ways[0], ways[-1]} <= set(ratio):
         return None
     easy, hard = ratio[ways[0]], ratio[ways[-1]]
+    return Estimate(
+        break_even_at(easy.median, hard.median),
+        break_even_at(easy.high, hard.high),
+        break_even_at(easy.low, hard.low),
+    )
+
+
+def break_even_at(easy: float, hard: float) -> float:
+    """Break-even in [0, 1] where all easy and all hard take these shares of the last way's time."""
     if easy >= 1 or hard <= 1:
         return 0.0 if easy >= 1 else 1.0
     return (1 - easy) / (hard - easy)

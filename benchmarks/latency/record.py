@@ -13,7 +13,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from dyninfer.benchmarks.latency.scenario_record import FILLED, Positive, Scenario, ScenarioResult
+from dyninfer.benchmarks.latency.scenario_record import (
+    FILLED,
+    Positive,
+    Scenario,
+    ScenarioResult,
+    Share,
+)
 from dyninfer.benchmarks.latency.step_costs import StepCost
 from dyninfer.benchmarks.machine import Machine, MachineLog
 from dyninfer.evaluation.interleaved import RatioEstimate
@@ -195,16 +201,21 @@ class LatencyModel:
             error below it, the model is as near to what was measured as can be told.
         break_even: hard fraction up to which the route beats the last way alone, by
             the baseline ``always-last-exit``; None where that was not measured.
+        break_even_interval: its ends, at both ends of the intervals of that baseline's ratios.
         break_even_by_batch: an estimate of it for every batch size, by the steps: what the last
             way needs takes an all-hard call without the stages it does not read. Empty where
             there is one way.
+        break_even_intervals_by_batch: its ends, where the last way's time is off by
+            ``mean_error``.
     """
 
     steps: tuple[StepCost, ...]
     checks: tuple[ModelCheck, ...]
     mean_error: float
     break_even: float | None = None
+    break_even_interval: tuple[Share, Share] | None = None
     break_even_by_batch: Mapping[int, float] = field(default_factory=dict)
+    break_even_intervals_by_batch: Mapping[int, tuple[Share, Share]] = field(default_factory=dict)
     mean_noise: float | None = None
 
     @property

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import combinations
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.runtime.plan import alone, stages_of
@@ -44,16 +46,27 @@ class RunsFor(str, Enum):
 class StepCost:
     """A step of the latency model.
 
-    A call that runs it for n rows costs ``fixed_ms + per_image_ms * n``, and nothing for none. A
-    step that runs for several kinds of rows has several entries of one name. ``fixed_ms`` is
-    negative where further rows cost more than the first, as when a batch outgrows a cache; the
-    cost of a call never is.
+    A call that runs it for n rows costs ``first_ms + further_ms * (n - 1)``, and nothing for none.
+    A step that runs for several kinds of rows has several entries of one name. A further row may
+    cost more than the first, as when a batch outgrows a cache; an intercept at no rows would then
+    be negative.
     """
 
     name: str
-    fixed_ms: float
-    per_image_ms: float
+    first_ms: Annotated[float, Field(ge=0)]
+    further_ms: Annotated[float, Field(ge=0)]
     runs_for: RunsFor = RunsFor.ALL
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_line(cls, given: Any) -> Any:
+        """Records used to hold the intercept at no rows and the slope."""
+        kwargs = given.get if isinstance(given, dict) else {}.get
+        fixed, slope = kwargs("fixed_ms"), kwargs("per_image_ms")
+        if not (isinstance(fixed, int | float) and isinstance(slope, int | float)):
+            return given
+        rest = {key: given[key] for key in given if key not in ("fixed_ms", "per_image_ms")}
+        return {**rest, "first_ms": fixed + slope, "further_ms": slope}
 
 
 class RowSpread(str, Enum):
@@ -99,7 +112,7 @@ def mean_cost(step: StepCost, chances: Float64Array) -> float:
     """Milliseconds of a step per image, over calls whose hard rows are distributed so."""
     batch = len(chances) - 1
     rows = rows_run(step.runs_for, batch)
-    of_call = np.where(rows > 0, step.fixed_ms + step.per_image_ms * rows, 0.0)
+    of_call = np.where(rows > 0, step.first_ms + step.further_ms * (rows - 1), 0.0)
     return float(chances @ of_call) / batch
 
 
@@ -148,7 +161,7 @@ def fit_span(
         columns = _columns(RAY, parts, chances) * weights[:, None]
     found = nonnegative_least_squares(columns, ms_per_image * weights).reshape(len(parts), -1)
     return [
-        StepCost(name, float(row[0] - row[1]) if line else 0.0, float(row[-1]), part)
+        StepCost(name, float(row[0]), float(row[-1]), part)
         for part, row in zip(parts, found, strict=True)
         if row.any()
     ]
@@ -200,16 +213,19 @@ def nonnegative_least_squares(columns: Float64Array, wanted: Float64Array) -> Fl
     return best
 
 
-def break_even_of_steps(steps: Sequence[StepCost], manifest: Manifest, batch: int) -> float:
+def break_even_of_steps(
+    steps: Sequence[StepCost], manifest: Manifest, batch: int, off: float = 0.0
+) -> float:
     """Break-even at any batch by the model's steps, hard images spread evenly over calls.
 
     The last way alone costs what an all-hard call costs without the stages that it does not
     need, and without preparing images that only those read. Between whole numbers of hard rows in
-    a call the model is linear in the fraction, so the first crossing is exact.
+    a call the model is linear in the fraction, so the first crossing is exact. ``off`` is the
+    share by which the last way's time is taken to be longer than the model says.
     """
     needed = frozenset(stages_of(alone(manifest, len(manifest.ways) - 1)))
     own = [step for step in steps if _last_exit_runs(step, manifest, needed)]
-    limit = predict_ms(own, batch, 1.0)
+    limit = predict_ms(own, batch, 1.0) * (1 + off)
     beyond = np.array([predict_ms(steps, batch, k / batch) for k in range(batch + 1)]) - limit
     above = np.flatnonzero(beyond > 0)
     if not len(above):

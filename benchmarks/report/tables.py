@@ -241,9 +241,8 @@ def steps_table(model: LatencyModel) -> Table:
         "Cost of each step by the model",
         column("step", (step.name for step in steps), words=True),
         column("images", (step.runs_for.value for step in steps), words=True),
-        # a further image may cost more than the first, so an intercept could be below 0
-        column("first image, ms", (number(step.fixed_ms + step.per_image_ms) for step in steps)),
-        column("each further, ms", (number(step.per_image_ms) for step in steps)),
+        column("first image, ms", (number(step.first_ms) for step in steps)),
+        column("each further, ms", (number(step.further_ms) for step in steps)),
         media=Medium.PAGE,
     )
 

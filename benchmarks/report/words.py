@@ -192,13 +192,18 @@ def break_even_words(record: BenchRecord) -> str:
     by_model = _break_even_by_model(model)
     if model.break_even is None:
         return by_model
-    return f"{_break_even_measured(record, model.break_even)} {by_model}".rstrip()
+    measured = _break_even_measured(record, model.break_even, model.break_even_interval)
+    return f"{measured} {by_model}".rstrip()
 
 
-def _break_even_measured(record: BenchRecord, share: float) -> str:
+def _break_even_measured(
+    record: BenchRecord, share: float, ends: tuple[float, float] | None
+) -> str:
     if share >= 1:
+        unsure = f", or only {_up_to(ends[0])}, as the ratios vary" if ends and ends[0] < 1 else ""
         return (
-            "The cascade is faster than the last exit's detector alone at any share of hard images."
+            "The cascade is faster than the last exit's detector alone at any share of hard images"
+            f"{unsure}."
         )
     if share <= 0:
         easy = last_exit_ratios(record).get(record.measured.ways[0])
@@ -211,7 +216,8 @@ def _break_even_measured(record: BenchRecord, share: float) -> str:
         )
     return (
         "The cascade is faster than the last exit's detector alone "
-        f"as long as fewer than {_between(share)} of the images are hard (measured, batch 1)."
+        f"as long as fewer than {_between(share)} of the images are hard "
+        f"({_ends(ends)}measured, batch 1)."
     )
 
 
@@ -226,18 +232,34 @@ def _between(share: float) -> str:
     return percent(min(max(share, 0.01), 0.99))
 
 
+def _ends(ends: tuple[float, float] | None) -> str:
+    """The interval of a break-even, with what follows it in brackets."""
+    return (
+        f"{percent(ends[0])} to {percent(ends[1])} by the intervals of the ratios; " if ends else ""
+    )
+
+
 def _break_even_by_model(model: LatencyModel) -> str:
     """An estimate, and none where nothing tells that the model predicts well."""
     if not model.is_tested:
         return ""
+    intervals = model.break_even_intervals_by_batch
     shares = "; ".join(
-        f"at batch {batch} {_up_to(share)}" for batch, share in model.break_even_by_batch.items()
+        f"at batch {batch} {_up_to(share)}{_within(intervals.get(batch))}"
+        for batch, share in model.break_even_by_batch.items()
     )
     never = model.break_even is None and max(model.break_even_by_batch.values(), default=1) <= 0
     return shares and (
         f"{'Do not cascade. ' if never else ''}Estimated by the model, the cascade is faster than "
         f"the last exit's detector alone: {shares}."
     )
+
+
+def _within(ends: tuple[float, float] | None) -> str:
+    """An estimate's interval, by the model's own error; empty where its ends are the same."""
+    if ends is None or ends[0] == ends[1]:
+        return ""
+    return f" ({percent(ends[0])} to {percent(ends[1])} as far as the model is off)"
 
 
 def _up_to(share: float) -> str:

@@ -243,11 +243,13 @@ def quality_lines(result: CurveResult) -> list[str]:
     when = {0.0: "never faster", 1.0: "always faster"}.get(
         quality.break_even, f"faster up to {quality.break_even:.0%} hard"
     )
+    low, high = quality.break_even_interval
+    within = "" if low == high else f"; as times vary, up to {low:.0%} to {high:.0%} hard"
     return [
         f"router over random: {signed(100 * random.mean)} ± {100 * random.std:.2f} "
         f"{result.metrics[0]} ({result.seeds} seeds); "
         f"below the oracle: {100 * quality.below_oracle:.2f}{share}",
-        f"{when} than {alone}",
+        f"{when} than {alone}{within}",
         *result.advice,
     ]
 

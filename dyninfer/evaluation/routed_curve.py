@@ -13,7 +13,7 @@ from dyninfer.evaluation.outcomes import Outcomes
 from dyninfer.evaluation.router_quality import MeanStd
 from dyninfer.evaluation.runs import WayTimes, last_way_alone_ms
 from dyninfer.evaluation.scoring import SCORING, RoutedScores
-from dyninfer.evaluation.worth import no_better, not_faster
+from dyninfer.evaluation.worth import error_of_ends, no_better, not_faster
 from dyninfer.results.scores import Scores
 from dyninfer.routing.thresholds import SEND_ALL, SEND_NONE, exits_at, percentile_thresholds
 from dyninfer.types import Float64Array, Int64Array
@@ -66,12 +66,15 @@ class RoutingQuality:
             oracle gains nothing.
         break_even: hard fraction up to which the cascade is, on average, faster than the last
             exit's detector alone; 1 where it always is, 0 where it never is.
+        break_even_interval: its ends if the times of the first and the last exit are off by as
+            much as they vary.
     """
 
     over_random: MeanStd
     below_oracle: float
     share_of_oracle: float | None
     break_even: float
+    break_even_interval: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def evaluate_curve(
         exit_ms=tuple(float(np.mean(samples)) for samples in times.ms),
         last_exit_alone_ms=alone_ms,
         rows=tuple(rows),
-        quality=routing_quality(rows, alone_ms),
+        quality=routing_quality(rows, alone_ms, error_of_ends(times)),
         advice=tuple(line for line in advice if line is not None),
         seeds=seeds,
         samples=outcomes.samples,
@@ -182,19 +185,28 @@ def oracle_exits(exits: Int64Array, gains: Float64Array) -> Int64Array:
     return chosen
 
 
-def routing_quality(rows: Sequence[CurveRow], last_exit_alone_ms: float) -> RoutingQuality:
-    """Means over the rows between all easy and all hard; at least three, by rising threshold."""
+def routing_quality(
+    rows: Sequence[CurveRow], last_exit_alone_ms: float, error_ms: float
+) -> RoutingQuality:
+    """Means over the rows between all easy and all hard; at least three, by rising threshold.
+
+    ``error_ms`` is by how much the milliseconds may be off.
+    """
     between = rows[1:-1]
     router = np.array([row.score for row in between])
     oracle = np.array([row.oracle for row in between])
     by_seed = np.array([row.by_chance for row in between])
     over_random = router.mean() - by_seed.mean(axis=0)
     possible = float(oracle.mean() - by_seed.mean())
+    low, middle, high = (
+        break_even(rows, last_exit_alone_ms + off) for off in (-error_ms, 0.0, error_ms)
+    )
     return RoutingQuality(
         over_random=MeanStd.of(over_random),
         below_oracle=float(oracle.mean() - router.mean()),
         share_of_oracle=float(over_random.mean()) / possible if possible > 0 else None,
-        break_even=break_even(rows, last_exit_alone_ms),
+        break_even=middle,
+        break_even_interval=(low, high),
     )
 
 

@@ -48,10 +48,10 @@ def full_size_record() -> BenchRecord:
         for (name, count), role in zip(macs.items(), roles, strict=True)
     )
     steps = (
-        StepCost("first", 1.0, 1.0),
-        StepCost("head", 0.0, 1.0, RunsFor.EASY),
-        StepCost("second", 0.0, 2.5, RunsFor.HARD),
-        StepCost("postprocess", 0.0, 0.5),
+        StepCost("first", 2.0, 1.0),
+        StepCost("head", 1.0, 1.0, RunsFor.EASY),
+        StepCost("second", 2.5, 2.5, RunsFor.HARD),
+        StepCost("postprocess", 0.5, 0.5),
     )
     record = minimal_record()
     return replace(

@@ -22,15 +22,15 @@ Noise = Callable[[], float]
 GRID = tuple((batch, hard) for batch in (1, 2, 4, 8) for hard in (0.0, 0.25, 0.5, 1.0))
 
 TWO_EXITS = (
-    StepCost("prepare", 0.25, 1.0),
-    StepCost("first", 2.0, 8.0),
+    StepCost("prepare", 1.25, 1.0),
+    StepCost("first", 10.0, 8.0),
     StepCost("router", 0.5, 0.0),
-    StepCost("head", 1.0, 3.0, RunsFor.EASY),
-    StepCost("second", 4.0, 12.0, RunsFor.HARD),
-    StepCost("gather", 0.5, 0.25, RunsFor.MIXED),
-    StepCost("postprocess", 0.0, 1.0, RunsFor.EASY),
-    StepCost("postprocess", 0.0, 2.0, RunsFor.HARD),
-    StepCost("other", 0.5, 0.125),
+    StepCost("head", 4.0, 3.0, RunsFor.EASY),
+    StepCost("second", 16.0, 12.0, RunsFor.HARD),
+    StepCost("gather", 0.75, 0.25, RunsFor.MIXED),
+    StepCost("postprocess", 1.0, 1.0, RunsFor.EASY),
+    StepCost("postprocess", 2.0, 2.0, RunsFor.HARD),
+    StepCost("other", 0.625, 0.125),
 )
 """Of the bundle that ``support.write_two_exits`` writes."""
 
@@ -62,7 +62,7 @@ def made_result(
     for hard in counts:
         for step in steps:
             if rows := rows_of(step.runs_for, batch, hard):
-                cost = (step.fixed_ms + step.per_image_ms * rows) * noise()
+                cost = (step.first_ms + step.further_ms * (rows - 1)) * noise()
                 spent[step.name] = spent.get(step.name, 0.0) + cost
                 seen[step.name] = seen.get(step.name, 0) + rows
     spans = tuple(

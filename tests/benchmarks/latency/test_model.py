@@ -33,7 +33,7 @@ def two_exits_manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 def costs(model: LatencyModel) -> dict[tuple[str, RunsFor], tuple[float, float]]:
-    return {(s.name, s.runs_for): (s.fixed_ms, s.per_image_ms) for s in model.steps}
+    return {(s.name, s.runs_for): (s.first_ms, s.further_ms) for s in model.steps}
 
 
 def test_nothing_measured_says_what_is_missing(two_exits_manifest: Manifest) -> None:
@@ -60,7 +60,7 @@ def test_costs_are_found_again(two_exits_manifest: Manifest) -> None:
     model = fit(two_exits_manifest, forced_results(TWO_EXITS))
     found = costs(model)
     for step in TWO_EXITS:
-        expected = pytest.approx((step.fixed_ms, step.per_image_ms), abs=1e-6)
+        expected = pytest.approx((step.first_ms, step.further_ms), abs=1e-6)
         assert found[step.name, step.runs_for] == expected, step.name
     assert model.mean_error < 1e-6
     assert sum(check.held_out for check in model.checks) == len(GRID) - 2
@@ -85,18 +85,16 @@ def test_any_costs_predict_any_batch_between(
     hard: float,
 ) -> None:
     steps = (
-        # where further rows cost more than the first, the fixed cost is negative
-        StepCost("first", first * (1 - further), first * further),
-        StepCost("head", 0.5, head, RunsFor.EASY),
-        StepCost("second", 0.25, second, RunsFor.HARD),
+        StepCost("first", first, first * further),
+        StepCost("head", 0.5 + head, head, RunsFor.EASY),
+        StepCost("second", 0.25 + second, second, RunsFor.HARD),
     )
     model = fit(two_exits_manifest, forced_results(steps))
     truth = LatencyModel(steps, (), 0.0)
     for spread in RowSpread:
         predicted = predict_ms(model.steps, batch, hard, spread)
         assert predicted == pytest.approx(predict_ms(truth.steps, batch, hard, spread), rel=1e-6)
-    assert all(step.per_image_ms >= 0 for step in model.steps)
-    assert all(step.fixed_ms + step.per_image_ms >= 0 for step in model.steps)
+    assert all(step.first_ms >= 0 and step.further_ms >= 0 for step in model.steps)
 
 
 @settings(max_examples=25, deadline=None)
@@ -107,9 +105,9 @@ def test_any_costs_predict_any_batch_between(
 def test_more_hard_images_take_longer_where_hard_ones_do(shares: list[float], batch: int) -> None:
     model = LatencyModel(
         (
-            StepCost("first", 1.0, 5.0),
-            StepCost("head", 0.0, 2.0, RunsFor.EASY),
-            StepCost("second", 0.0, 6.0, RunsFor.HARD),
+            StepCost("first", 6.0, 5.0),
+            StepCost("head", 2.0, 2.0, RunsFor.EASY),
+            StepCost("second", 6.0, 6.0, RunsFor.HARD),
         ),
         (),
         0.0,
@@ -215,13 +213,13 @@ def test_a_head_that_starts_before_the_decision_runs_for_all(
 
 def test_one_exit_has_batches_only(tmp_path: Path) -> None:
     manifest = Bundle.open(write_static(tmp_path / "static.dyn")).manifest
-    steps = (StepCost("body", 2.0, 3.0), StepCost("postprocess", 0.0, 1.0))
+    steps = (StepCost("body", 5.0, 3.0), StepCost("postprocess", 1.0, 1.0))
 
     def result(batch: int) -> ScenarioResult:
         return made_result(steps, Scenario(batch, 1.0), [batch])
 
     model = fit(manifest, [result(batch) for batch in (1, 2, 8)])
-    assert costs(model)["body", RunsFor.ALL] == pytest.approx((2.0, 3.0))
+    assert costs(model)["body", RunsFor.ALL] == pytest.approx((5.0, 3.0))
     assert predict_ms(model.steps, 4, 0.0) == predict_ms(model.steps, 4, 1.0) == pytest.approx(4.5)
     assert model.break_even is None
     assert model.break_even_by_batch == {}
@@ -232,19 +230,19 @@ def test_one_exit_has_batches_only(tmp_path: Path) -> None:
 def test_three_exits_with_images_of_their_own(tmp_path: Path) -> None:
     manifest = Bundle.open(write_three_exits(tmp_path / "three.dyn")).manifest
     steps = (
-        StepCost("prepare", 0.0, 1.0),
-        StepCost("prepare", 0.0, 2.0, RunsFor.HARD),
-        StepCost("body_1", 1.0, 5.0),
+        StepCost("prepare", 1.0, 1.0),
+        StepCost("prepare", 2.0, 2.0, RunsFor.HARD),
+        StepCost("body_1", 6.0, 5.0),
         StepCost("router_1", 0.25, 0.0),
-        StepCost("head_1", 0.0, 2.0, RunsFor.EASY),
-        StepCost("body_2", 1.0, 7.0, RunsFor.HARD),
+        StepCost("head_1", 2.0, 2.0, RunsFor.EASY),
+        StepCost("body_2", 8.0, 7.0, RunsFor.HARD),
         StepCost("router_2", 0.25, 0.0, RunsFor.HARD),
-        StepCost("body_3", 0.0, 9.0, RunsFor.HARD),
+        StepCost("body_3", 9.0, 9.0, RunsFor.HARD),
     )
     routed = routed_result(steps, 4, 0.3)
     model = fit(manifest, [*forced_results(steps), routed])
-    assert costs(model)["prepare", RunsFor.HARD] == pytest.approx((0.0, 2.0), abs=1e-6)
-    assert costs(model)["body_2", RunsFor.HARD] == pytest.approx((1.0, 7.0))
+    assert costs(model)["prepare", RunsFor.HARD] == pytest.approx((2.0, 2.0))
+    assert costs(model)["body_2", RunsFor.HARD] == pytest.approx((8.0, 7.0))
     assert model.mean_error < 1e-6
     # images may leave in between, of which the model says nothing
     assert routed.scenario not in [check.scenario for check in model.checks]

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 from scipy.optimize import nnls
 from scipy.stats import binom
 
 from dyninfer.benchmarks.latency.model import break_even_measured, fit
 from dyninfer.benchmarks.latency.record import BaselineRatio, Baselines, LatencyModel
+from dyninfer.benchmarks.latency.scenario_record import Estimate
 from dyninfer.benchmarks.latency.scenarios import hard_rows_by_call
 from dyninfer.benchmarks.latency.step_costs import (
     RowSpread,
@@ -73,7 +75,7 @@ def test_rows_of_each_kind() -> None:
 
 
 def test_a_step_that_does_not_run_costs_nothing() -> None:
-    step = StepCost("second", 10.0, 1.0, RunsFor.HARD)
+    step = StepCost("second", 11.0, 1.0, RunsFor.HARD)
     assert mean_cost(step, hard_rows(4, 0.0)) == 0
     # every fourth call runs it for one row
     assert mean_cost(step, hard_rows(1, 0.25)) == pytest.approx(11 / 4)
@@ -102,12 +104,16 @@ WAYS = {"easy": "exit 0", "hard": "exit 1"}
 NAMES = tuple(WAYS.values())
 
 
-def baselines(**ratio_by_side: float) -> Baselines:
+def baselines(off: float = 0.0, **ratio_by_side: float) -> Baselines:
     return Baselines(
         rounds=2,
         times=(),
         ratios=tuple(
-            BaselineRatio("always-last-exit", WAYS[side], RatioEstimate(ratio, 0, 2, 0.95, 2))
+            BaselineRatio(
+                "always-last-exit",
+                WAYS[side],
+                RatioEstimate(ratio, ratio - off, ratio + off, 0.95, 2),
+            )
             for side, ratio in ratio_by_side.items()
         ),
         memory=(),
@@ -128,7 +134,17 @@ def baselines(**ratio_by_side: float) -> Baselines:
 def test_ratios_tell_where_the_cascade_stops_paying(
     easy: float, hard: float, expected: float
 ) -> None:
-    assert break_even_measured(baselines(easy=easy, hard=hard), NAMES) == pytest.approx(expected)
+    found = break_even_measured(baselines(easy=easy, hard=hard), NAMES)
+    assert found is not None
+    assert found.value == pytest.approx(expected)
+
+
+def test_the_break_even_is_as_uncertain_as_both_ratios() -> None:
+    found = break_even_measured(baselines(0.1, easy=0.5, hard=1.5), NAMES)
+    # low with both ratios high, (1 - 0.6) / (1.6 - 0.6); high with both low
+    assert found == Estimate(0.5, pytest.approx(0.4), pytest.approx(0.6))
+    ends = break_even_measured(baselines(0.3, easy=0.8, hard=1.2), NAMES)
+    assert ends == Estimate(pytest.approx(0.5), 0.0, 1.0)
 
 
 def test_without_both_sides_there_is_no_answer() -> None:
@@ -140,7 +156,36 @@ def test_the_measured_one_is_in_the_model(tmp_path: Path) -> None:
     manifest = Bundle.open(write_two_exits(tmp_path / "two.dyn")).manifest
     results = forced_results(TWO_EXITS)
     assert fit(manifest, results).break_even is None
-    assert fit(manifest, results, baselines(easy=0.5, hard=1.5)).break_even == pytest.approx(0.5)
+    model = fit(manifest, results, baselines(0.1, easy=0.5, hard=1.5))
+    assert model.break_even == pytest.approx(0.5)
+    assert model.break_even_interval == pytest.approx((0.4, 0.6))
+
+
+def test_an_estimated_break_even_is_as_uncertain_as_the_model(tmp_path: Path) -> None:
+    manifest = Bundle.open(write_two_exits(tmp_path / "two.dyn")).manifest
+    exact = fit(manifest, forced_results(TWO_EXITS))
+    assert exact.break_even_intervals_by_batch[1] == pytest.approx(
+        (exact.break_even_by_batch[1],) * 2
+    )
+    rng = np.random.default_rng(0)
+    noisy = fit(manifest, forced_results(TWO_EXITS, noise=lambda: float(rng.normal(1, 0.2))))
+    for batch, share in noisy.break_even_by_batch.items():
+        low, high = noisy.break_even_intervals_by_batch[batch]
+        assert low < share < high
+        last_alone, least, most = (predict_ms(noisy.steps, batch, at) for at in (share, low, high))
+        assert least == pytest.approx(last_alone * (1 - noisy.mean_error))
+        assert most == pytest.approx(last_alone * (1 + noisy.mean_error))
+
+
+def test_a_record_of_intercepts_is_read_as_first_and_further_rows() -> None:
+    read = TypeAdapter(StepCost).validate_python
+    before = {"name": "second", "fixed_ms": -2.0, "per_image_ms": 14.0, "runs_for": "hard"}
+    assert read(before) == StepCost("second", 12.0, 14.0, RunsFor.HARD)
+    for first, further in ((-1.0, 2.0), (2.0, -1.0)):
+        with pytest.raises(ValidationError, match="greater than or equal to 0"):
+            read({"name": "second", "first_ms": first, "further_ms": further})
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        read({**before, "fixed_ms": -15.0})
 
 
 def test_a_detector_that_reads_features_loses_only_the_router(tmp_path: Path) -> None:
@@ -156,10 +201,10 @@ def test_a_detector_that_reads_features_loses_only_the_router(tmp_path: Path) ->
     )
     manifest = Bundle.open(path).manifest
     steps = (
-        StepCost("first", 0.0, 10.0),
+        StepCost("first", 10.0, 10.0),
         StepCost("router", 0.5, 0.0),
-        StepCost("head", 0.0, 5.0, RunsFor.EASY),
-        StepCost("second", 0.0, 15.0, RunsFor.HARD),
+        StepCost("head", 5.0, 5.0, RunsFor.EASY),
+        StepCost("second", 15.0, 15.0, RunsFor.HARD),
     )
     # alone: 10 + 15; the cascade: 15.5 + 10 h
     assert break_even_of_steps(steps, manifest, 1) == pytest.approx(0.95)
@@ -168,26 +213,26 @@ def test_a_detector_that_reads_features_loses_only_the_router(tmp_path: Path) ->
 def test_unrelated_detectors_lose_all_of_the_first(tmp_path: Path) -> None:
     manifest = Bundle.open(write_two_exits(tmp_path / "two.dyn")).manifest
     steps = (
-        StepCost("prepare", 0.0, 1.0),
-        StepCost("first", 0.0, 10.0),
-        StepCost("head", 0.0, 5.0, RunsFor.EASY),
-        StepCost("second", 0.0, 40.0, RunsFor.HARD),
+        StepCost("prepare", 1.0, 1.0),
+        StepCost("first", 10.0, 10.0),
+        StepCost("head", 5.0, 5.0, RunsFor.EASY),
+        StepCost("second", 40.0, 40.0, RunsFor.HARD),
     )
     # both read the same images, so 41 alone; the cascade: 16 + 35 h
     assert break_even_of_steps(steps, manifest, 1) == pytest.approx(25 / 35)
-    assert break_even_of_steps([StepCost("first", 0.0, 50.0), *steps[3:]], manifest, 1) == 0
+    assert break_even_of_steps([StepCost("first", 50.0, 50.0), *steps[3:]], manifest, 1) == 0
     assert break_even_of_steps(steps[3:], manifest, 1) == 1
 
 
 def test_images_that_only_earlier_exits_read_are_not_prepared_alone(tmp_path: Path) -> None:
     manifest = Bundle.open(write_three_exits(tmp_path / "three.dyn")).manifest
     steps = (
-        StepCost("prepare", 0.0, 1.0),
-        StepCost("prepare", 0.0, 2.0, RunsFor.HARD),
-        StepCost("body_1", 0.0, 5.0),
-        StepCost("head_1", 0.0, 4.0, RunsFor.EASY),
-        StepCost("body_2", 0.0, 6.0, RunsFor.HARD),
-        StepCost("body_3", 0.0, 9.0, RunsFor.HARD),
+        StepCost("prepare", 1.0, 1.0),
+        StepCost("prepare", 2.0, 2.0, RunsFor.HARD),
+        StepCost("body_1", 5.0, 5.0),
+        StepCost("head_1", 4.0, 4.0, RunsFor.EASY),
+        StepCost("body_2", 6.0, 6.0, RunsFor.HARD),
+        StepCost("body_3", 9.0, 9.0, RunsFor.HARD),
     )
     # the third body reads images and the first body: 1 + 5 + 9 alone, and what only the second
     # exit reads is not prepared; the cascade: 10 + 13 h
@@ -196,7 +241,7 @@ def test_images_that_only_earlier_exits_read_are_not_prepared_alone(tmp_path: Pa
 
 def test_in_a_batch_the_first_crossing_counts(tmp_path: Path) -> None:
     manifest = Bundle.open(write_two_exits(tmp_path / "two.dyn")).manifest
-    steps = (StepCost("first", 0.0, 2.0), StepCost("second", 10.0, 1.0, RunsFor.HARD))
+    steps = (StepCost("first", 2.0, 2.0), StepCost("second", 11.0, 1.0, RunsFor.HARD))
     # alone 14 / 4 an image; one hard row of four costs (8 + 11) / 4
     model = LatencyModel(steps, (), 0.0)
     found = break_even_of_steps(steps, manifest, 4)

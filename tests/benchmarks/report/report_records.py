@@ -283,7 +283,10 @@ def model(results: Sequence[ScenarioResult]) -> LatencyModel:
         for index, result in enumerate(results)
         if result.scenario.rate_per_s is None and result.scenario.concurrency == 1
     )
-    steps = (StepCost("first", 1.2, FIRST_MS), StepCost("second", 0.7, SECOND_MS))
+    steps = (
+        StepCost("first", 1.2 + FIRST_MS, FIRST_MS),
+        StepCost("second", 0.7 + SECOND_MS, SECOND_MS),
+    )
     return LatencyModel(steps, checks, 0.031, 0.47)
 
 

@@ -92,7 +92,7 @@ def test_every_setting_places_every_sample(record) -> None:
 
 
 def test_larger_batches_are_told_by_the_model_of_two_exits() -> None:
-    steps = (StepCost("first", 2.0, 10.0), StepCost("second", 4.0, 20.0, RunsFor.HARD))
+    steps = (StepCost("first", 12.0, 10.0), StepCost("second", 24.0, 20.0, RunsFor.HARD))
     fitted = LatencyModel(steps, full_record().model.checks, 0.1)
     record = replace(full_record(), model=fitted)
     # 2 + 4 * 10 ms for four easy images; 4 + 4 * 20 ms more where all are hard

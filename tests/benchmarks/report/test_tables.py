@@ -145,8 +145,7 @@ def test_a_share_that_was_not_reached_is_told_with_the_one_that_was_asked_for() 
 
 
 def test_no_step_has_a_cost_below_0_and_no_count_ten_zeros() -> None:
-    # a further image costs more than the first: the model's intercept is below 0
-    steps = (StepCost("first", -2.0, 14.0), StepCost("router", 0.1, 0.2))
+    steps = (StepCost("first", 12.0, 14.0), StepCost("router", 0.3, 0.2))
     table = tables.steps_table(replace(RECORD.model, steps=steps))
     assert column(table, "first image, ms") == ["12.0", "0.300"]
     assert column(table, "each further, ms") == ["14.0", "0.200"]

@@ -173,6 +173,10 @@ def test_break_even_is_told_as_measured_or_by_the_model_or_not_at_all() -> None:
     assert "fewer than 1 % of the images" in text(replace(plain, break_even=0.004))
     assert "fewer than 99 % of the images" in text(replace(plain, break_even=0.999))
     assert "faster than" in text(replace(plain, break_even=1.0))
+    measured = replace(plain, break_even=0.47, break_even_interval=(0.0, 0.584))
+    assert "(0 % to 58 % by the intervals of the ratios; measured, batch 1)" in text(measured)
+    always = replace(plain, break_even=1.0, break_even_interval=(0.934, 1.0))
+    assert text(always).endswith("hard images, or only up to 93 % hard, as the ratios vary.")
     assert text(replace(plain, break_even=0.0)).startswith("Do not cascade: the last exit's")
     tested = replace(plain, checks=(ModelCheck(Scenario(), 10.0, 11.0, True),))
     by_model = replace(tested, break_even_by_batch={1: 0.4, 8: 0.55})
@@ -180,6 +184,11 @@ def test_break_even_is_told_as_measured_or_by_the_model_or_not_at_all() -> None:
     assert text(replace(by_model, checks=())) == ""
     assert text(replace(by_model, mean_error=0.3)) == ""
     assert "at batch 1 up to 40 % hard; at batch 8 up to 55 % hard." in text(by_model)
+    off = replace(by_model, break_even_intervals_by_batch={1: (0.31, 0.52), 8: (0.55, 0.55)})
+    assert "batch 1 up to 40 % hard (31 % to 52 % as far as the model is off); at batch" in text(
+        off
+    )
+    assert text(off).endswith("up to 55 % hard.")
     ends = replace(tested, break_even_by_batch={1: 0.0, 8: 1.0})
     assert "at batch 1 never; at batch 8 at any share of hard images." in text(ends)
     both = text(replace(by_model, break_even=0.47))

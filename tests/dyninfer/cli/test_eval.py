@@ -101,7 +101,8 @@ def test_the_curve_is_the_same_every_time_but_for_its_times(
         for row in (*document["rows"], *document["exits"]):
             assert row.pop("mean_ms") > 0
         assert document.pop("last_exit_alone_ms") > 0
-        document["routing"].pop("break_even")
+        low, high = document["routing"].pop("break_even_interval")
+        assert 0 <= low <= document["routing"].pop("break_even") <= high <= 1
         document["advice"] = [line for line in document["advice"] if " ms" not in line]
         return document
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +39,20 @@ ROWS = [
 
 
 def test_quality_is_the_mean_over_the_rows_between_the_ends() -> None:
-    quality = routing_quality(ROWS, last_exit_alone_ms=6)
+    quality = routing_quality(ROWS, last_exit_alone_ms=6, error_ms=1)
     assert quality.over_random.mean == pytest.approx(0.63 - 0.56)
     assert quality.over_random.std == pytest.approx(0.01)
     assert quality.below_oracle == pytest.approx(0.7 - 0.63)
     assert quality.share_of_oracle == pytest.approx(0.5)
     assert quality.break_even == pytest.approx(0.5)
+    assert quality.break_even_interval == pytest.approx((0.25, 0.75))
+    unknown = routing_quality(ROWS, last_exit_alone_ms=6, error_ms=math.inf)
+    assert unknown.break_even_interval == (0, 1)
 
 
 def test_an_oracle_that_gains_nothing_has_no_share() -> None:
     flat = [row(h, 1, 0.5, (0.5,), 0.5) for h in (0, 0.5, 1)]
-    assert routing_quality(flat, 1).share_of_oracle is None
+    assert routing_quality(flat, 1, 0).share_of_oracle is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.evaluation.runs import WayTimes
-from dyninfer.evaluation.worth import no_better, not_faster
+from dyninfer.evaluation.worth import error_of_ends, no_better, not_faster
 from tests.support import write_select_detectors, write_static, write_two_exits
 
 NAMES = ("exit 0", "exit 1", "exit 2")
@@ -50,6 +50,15 @@ def test_a_cascade_that_never_breaks_even_is_told_with_its_figures(tmp_path: Pat
     )
     unsure = not_faster(times((5.0, 6.0), (10.0, 10.0)), manifest)
     assert unsure == f"{line}; the two differ by no more than times vary"
+    once = not_faster(times((5.5,), (10.0,)), manifest)  # which tells nothing of how they vary
+    assert once == unsure
+
+
+def test_the_error_of_both_ends_is_that_of_their_means_together() -> None:
+    # two blocks 1 ms apart: Student's 12.71 times a standard error of 0.5 ms
+    assert error_of_ends(times((5.0, 6.0), (10.0, 10.0))) == pytest.approx(12.71 / 2)
+    assert error_of_ends(times((5.0, 6.0), (10.0, 11.0))) == pytest.approx(12.71)
+    assert error_of_ends(times((5.0, 5.0), (10.0, 10.0))) == 0
 
 
 def test_only_a_cascade_can_be_advised_against(tmp_path: Path) -> None:
