@@ -20,7 +20,7 @@ from dyninfer.bundle.calibration import (
 from dyninfer.bundle.calibration import SCHEMA_VERSION as CALIBRATION_SCHEMA
 from dyninfer.bundle.documents import dump_sealed, load_sealed, read_sealed
 from dyninfer.bundle.inside import CheckedFile, check_file, inside
-from dyninfer.bundle.manifest import SCHEMA_VERSION, Manifest
+from dyninfer.bundle.manifest import SCHEMA_VERSION, Manifest, StoredFile
 from dyninfer.bundle.unfinished import put_back, write_atomically
 from dyninfer.errors import BundleError
 from dyninfer.images.folders import DRAWN_FOLDER
@@ -40,6 +40,22 @@ def unwritable(path: Path, error: OSError) -> str:
     denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
     hint = f"; {COPY_BUNDLE}" if denied else ""
     return f"{path} cannot be written: {error.strerror or error}{hint}"
+
+
+Checked = dict[StoredFile, CheckedFile]
+"""What was compared with its hash already: stages share files."""
+
+
+@dataclass(frozen=True)
+class CheckedStage:
+    """A stage whose files were compared with their hashes."""
+
+    files: tuple[CheckedFile, ...]
+
+    def confirm(self) -> None:
+        """Say that its files were opened; BundleError where one changed since it was hashed."""
+        for file in self.files:
+            file.confirm()
 
 
 @dataclass(frozen=True)
@@ -62,8 +78,9 @@ class Bundle:
             BundleError: anything is missing, changed, outside the folder, or from the future.
         """
         bundle = cls.read(path)
+        checked: Checked = {}
         for name in bundle.manifest.stages:
-            bundle.check_stage(name)
+            bundle.check_stage(name, checked)
         bundle.check_records(check_calibration=check_calibration)
         return bundle
 
@@ -104,10 +121,17 @@ class Bundle:
             raise BundleError(f"{path} is missing; {_REMEDY}")
         return path
 
-    def check_stage(self, name: str) -> CheckedFile:
-        """Compare a stage's file with its hash; BundleError where it differs."""
-        stage = self.manifest.stages[name]
-        return check_file(self.path, stage.file, stage.sha256, "the export", _REMEDY)
+    def check_stage(self, name: str, checked: Checked | None = None) -> CheckedStage:
+        """Compare a stage's files with their hashes; BundleError where one differs.
+
+        Those in ``checked`` are not read again; what is read is added to it.
+        """
+        checked = {} if checked is None else checked
+        files = self.manifest.stages[name].files
+        for each in files:
+            if each not in checked:
+                checked[each] = check_file(self.path, each.file, each.sha256, "the export", _REMEDY)
+        return CheckedStage(tuple(checked[each] for each in files))
 
     @contextlib.contextmanager
     def opening(self, name: str) -> Iterator[Path]:
@@ -121,11 +145,12 @@ class Bundle:
         checked.confirm()
 
     def copy_stage(self, name: str, folder: Path) -> None:
-        """Copy a stage's file to the same place in another folder."""
-        target = folder / self.manifest.stages[name].file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with self.opening(name) as path:
-            shutil.copyfile(path, target)
+        """Copy a stage's files to the same places in another folder."""
+        with self.opening(name):
+            for each in self.manifest.stages[name].files:
+                target = folder / each.file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(inside(self.path, each.file), target)
 
     def parity(self) -> dict[str, Any] | None:
         """What the last verification measured, or None when there was none."""
@@ -186,7 +211,8 @@ class StageChecks:
         self._bundle = bundle
         self._thread = ThreadPoolExecutor(1, "dyninfer-hash")
         names = dict.fromkeys([*bundle.manifest.roles, *bundle.manifest.stages])
-        self._checks = {name: self._thread.submit(bundle.check_stage, name) for name in names}
+        check, checked = self._thread.submit, Checked()
+        self._checks = {name: check(bundle.check_stage, name, checked) for name in names}
 
     def wait(self, name: str) -> None:
         """Wait until a stage's file was compared with its hash; BundleError where it differs."""

@@ -68,21 +68,11 @@ class Precision(str, Enum):
     INT8 = "int8"
 
 
-class Stage(Frozen):
-    """One file of a bundle: a body, a head or a router.
-
-    ``rows_per_run`` is 1 for a file that takes one image at a time, whatever its TensorSpecs'
-    batch axis says: a backend then runs it once for each row. None: any batch.
-    """
+class StoredFile(Frozen):
+    """A file of a bundle, by its path in the bundle's folder."""
 
     file: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    parameters: Annotated[int, Field(ge=0)]
-    macs: Annotated[int, Field(ge=0)]
-    precision: Precision = Precision.FP32
-    rows_per_run: Literal[1] | None = None
 
     @field_validator("file")
     @classmethod
@@ -91,6 +81,35 @@ class Stage(Frozen):
         if path.is_absolute() or ".." in path.parts or re.search(r"[\\:\0]", file) or not file:
             raise ValueError(f"the file name {file!r} leaves the bundle's folder")
         return file
+
+
+class Stage(StoredFile):
+    """One file of a bundle: a body, a head or a router.
+
+    ``rows_per_run`` is 1 for a file that takes one image at a time, whatever its TensorSpecs'
+    batch axis says: a backend then runs it once for each row. None: any batch. ``weights`` is a
+    file beside it with tensors that it shares with other stages; ``parameters`` counts them.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parameters: Annotated[int, Field(ge=0)]
+    macs: Annotated[int, Field(ge=0)]
+    precision: Precision = Precision.FP32
+    rows_per_run: Literal[1] | None = None
+    weights: StoredFile | None = None
+
+    @model_validator(mode="after")
+    def _weights_beside(self) -> Stage:
+        own = PurePosixPath(self.file)
+        if self.weights and PurePosixPath(self.weights.file).parent != own.parent:
+            raise ValueError(f"the weights {self.weights.file!r} do not lie beside {self.file!r}")
+        return self
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """All that it consists of."""
+        return (self,) if self.weights is None else (self, self.weights)
 
 
 class Way(Frozen):

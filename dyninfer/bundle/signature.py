@@ -65,7 +65,8 @@ def check_bundle(bundle: Bundle, public_key: Path) -> None:
 
 
 def _files_of(bundle: Bundle) -> dict[str, str]:
-    stages = {stage.file: stage.sha256 for stage in bundle.manifest.stages.values()}
+    files = (each for stage in bundle.manifest.stages.values() for each in stage.files)
+    stages = {each.file: each.sha256 for each in files}
     path = bundle.path / MANIFEST_FILE
     return {MANIFEST_FILE: document_sha256(path, bundle.manifest, SCHEMA_VERSION), **stages}
 

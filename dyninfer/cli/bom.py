@@ -26,6 +26,7 @@ def bill_of_materials(bundle: Bundle, calibration: Calibration | None) -> dict[s
     sources = (manifest.source, *manifest.further_sources)
     licences = dict.fromkeys(source.licence for source in sources if source.licence)
     roles = {"route": manifest.route.kind, "ways": ", ".join(manifest.way_names)}
+    shared = dict.fromkeys(stage.weights for stage in manifest.stages.values() if stage.weights)
     model = {
         "type": "machine-learning-model",
         "bom-ref": "model",
@@ -33,7 +34,13 @@ def bill_of_materials(bundle: Bundle, calibration: Calibration | None) -> dict[s
         "hashes": _hashes(file_sha256(bundle.path / MANIFEST_FILE)),
         "licenses": [{"license": {"name": licence}} for licence in licences],
         "pedigree": {"ancestors": [_source(source) for source in sources]},
-        "components": [_stage(name, stage) for name, stage in manifest.stages.items()],
+        "components": [
+            *(_stage(name, stage) for name, stage in manifest.stages.items()),
+            *(
+                {"type": "file", "name": each.file, "hashes": _hashes(each.sha256)}
+                for each in shared
+            ),
+        ],
         "modelCard": _card(manifest, calibration),
         "properties": _properties({**roles, "classes": ", ".join(manifest.class_names)}),
     }

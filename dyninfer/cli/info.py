@@ -131,6 +131,10 @@ def print_bundle(path: Path) -> None:
     )
     for source in (manifest.source, *manifest.further_sources):
         stdout.print(_source_line(source))
+    for weights in dict.fromkeys(s.weights for s in manifest.stages.values() if s.weights):
+        size = (bundle.path / weights.file).stat().st_size
+        stages = ", ".join(n for n, s in manifest.stages.items() if s.weights == weights)
+        stdout.print(f"weights: {weights.file}, {size / 1e6:.1f} MB, shared by {stages}")
     stdout.print(_parity_line(bundle))
     for line in _calibration_lines(bundle):
         stdout.print(line)

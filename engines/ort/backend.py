@@ -16,7 +16,6 @@ from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.base import Backend, Engine, check_rows
 from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
-from dyninfer.engines.onnx_file import check_self_contained
 from dyninfer.engines.ort.runtime import (
     PROVIDERS,
     SMALL_MACS,
@@ -29,6 +28,7 @@ from dyninfer.engines.ort.runtime import (
     parse_device,
 )
 from dyninfer.engines.ort.tensor import HOST, Bound, OrtTensor, OrtWorkspace
+from dyninfer.engines.shared_weights import read_shared
 from dyninfer.engines.signature import EXPORT_AGAIN, check_made
 from dyninfer.errors import (
     BackendUnavailable,
@@ -171,8 +171,9 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
 
     def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> OrtEngine:
         """See :meth:`dyninfer.engines.base.Backend.open`."""
-        check_self_contained(path, f"stage {name!r}")
-        session = self._session(path, f"stage {name!r}", small=stage.macs <= SMALL_MACS)
+        weights = read_shared(path, f"stage {name!r}", stage.weights)
+        small = stage.macs <= SMALL_MACS
+        session = self._session(path, f"stage {name!r}", small=small, weights=weights)
         check_session(path, stage, session)
         if stage.rows_per_run is not None:
             _check_one_row(name, stage)
@@ -266,9 +267,9 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
                     self._gather_sessions[key] = self._session(path, f"gather of {key}")
             return self._gather_sessions[key]
 
-    def _session(self, path: Path, what: str, *, small: bool = False) -> Any:
+    def _session(self, path: Path, what: str, **options: Any) -> Any:
         with ort_errors(EngineBuildError, f"ONNX Runtime cannot open {what} ({path})"):
-            session = open_session(path, self._device, self._shared_threads, small=small)
+            session = open_session(path, self._device, self._shared_threads, **options)
         wanted = PROVIDERS[self._device.provider]
         if wanted not in session.get_providers():
             raise BackendUnavailable(

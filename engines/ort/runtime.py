@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Stage
-from dyninfer.engines.onnx_file import check_self_contained
+from dyninfer.engines.shared_weights import read_shared
 from dyninfer.engines.signature import FileTensor, check_made, check_signature
 from dyninfer.errors import BackendUnavailable, DyninferError, EngineBuildError, EngineRunError
 from dyninfer.foreign_errors import let_through, reason_of
@@ -178,9 +178,16 @@ def session_options(shared_threads: bool, small: bool = False) -> Any:
 
 
 def open_session(
-    path: Path, device: OrtDevice, shared_threads: bool, *, small: bool = False
+    path: Path,
+    device: OrtDevice,
+    shared_threads: bool,
+    *,
+    small: bool = False,
+    weights: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> Any:
     """An inference session on the device; whatever ONNX Runtime raises passes through.
+
+    ``weights`` are those that the file does not hold itself, by name.
 
     Raises:
         BackendUnavailable: this is a forked child in which opening it may take for ever.
@@ -190,21 +197,26 @@ def open_session(
         if shared_threads:
             share_thread_pool()
         try:
-            return _session(path, device, session_options(shared_threads, small))
+            return _session(path, device, session_options(shared_threads, small), weights or {})
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             if shared_threads or "use_per_session_threads" not in str(error):
                 raise
         # the application has set up a shared pool itself
-        return _session(path, device, session_options(True, small))
+        return _session(path, device, session_options(True, small), weights or {})
 
 
-def _session(path: Path, device: OrtDevice, options: Any) -> Any:
+def _session(
+    path: Path, device: OrtDevice, options: Any, weights: Mapping[str, npt.NDArray[Any]]
+) -> Any:
+    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+    options.add_external_initializers([*weights], values)
     session = ort.InferenceSession(
         str(path),
         options,
         providers=device.providers,
         enable_fallback=0,  # or it prints, and tries again with other providers
     )
+    session.weights_in_use = values  # it reads them where they are
     return never_free_in_child(session)
 
 
@@ -273,8 +285,8 @@ class PlainStages:
     def _open(self, stage: str, entry: Stage) -> Any:
         given = self._files.get(stage)
         with nullcontext(given) if given else self.bundle.opening(stage) as path:
-            check_self_contained(path, f"stage {stage!r}")
+            weights = read_shared(path, f"stage {stage!r}", entry.weights)
             with ort_errors(EngineBuildError, f"ONNX Runtime cannot open stage {stage!r} ({path})"):
-                session = open_session(path, parse_device("cpu", None), False)
+                session = open_session(path, parse_device("cpu", None), False, weights=weights)
             check_session(path, entry, session)
         return session

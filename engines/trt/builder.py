@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dyninfer.bundle.manifest import Precision, Stage
 from dyninfer.bundle.unfinished import write_atomically
-from dyninfer.engines.onnx_file import check_self_contained
+from dyninfer.engines.shared_weights import read_shared
 from dyninfer.engines.trt.api import (
     Builder,
     IBuilderConfig,
@@ -115,7 +115,7 @@ def _build(
     report: Report,
     cancelled: threading.Event,
 ) -> bytes:
-    check_self_contained(source.onnx, f"stage {source.name!r}")
+    read_shared(source.onnx, f"stage {source.name!r}", source.stage.weights)  # only what is hashed
     logger, messages = make_logger(library)
     builder = _make_builder(library, logger, messages)
     network: INetworkDefinition = builder.create_network(library.network_flags)

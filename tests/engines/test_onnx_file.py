@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import dyninfer
 from dyninfer import EngineBuildError
-from dyninfer.engines.onnx_file import check_self_contained
+from dyninfer.engines.onnx_file import find_shared
 from dyninfer.engines.ort.runtime import PlainStages
 from tests import support
 
@@ -98,7 +98,7 @@ def test_it_does_not_matter_how_the_file_is_written(tmp_path) -> None:
     path.write_bytes(b"\x08\x08" + overlong(0x3A) + overlong(len(graph)) + graph)
     assert onnx.ModelProto.FromString(path.read_bytes()).graph.initializer[1].external_data
     with support.refuses(EngineBuildError, "outside of the file"):
-        check_self_contained(path, "a file")
+        find_shared(path, "a file", None)
 
 
 @pytest.mark.parametrize("junk", [b"\x0b\x0c", b"\x07", b"\xff" * 11, b"\x0a\xff\xff\xff\x07"])
@@ -106,7 +106,7 @@ def test_what_is_no_message_is_not_read_in_another_way_by_others(tmp_path, junk)
     path = tmp_path / "a.onnx"
     path.write_bytes(junk + adding(elsewhere("x"), place="initializer").SerializeToString())
     with support.refuses(EngineBuildError, "a.onnx", "broken at byte 0"):
-        check_self_contained(path, "a file")
+        find_shared(path, "a file", None)
 
 
 def test_a_tensor_may_be_called_location(tmp_path) -> None:
@@ -147,7 +147,7 @@ def test_damage_is_refused_or_leaves_what_is_elsewhere_in_sight(tmp_path_factory
     path = tmp_path_factory.mktemp("damaged") / "a.onnx"
     path.write_bytes(whole)
     try:
-        check_self_contained(path, "a file")
+        find_shared(path, "a file", None)
     except EngineBuildError:
         return
     try:

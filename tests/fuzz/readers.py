@@ -14,7 +14,7 @@ from dyninfer.benchmarks.latency.record_file import read_record
 from dyninfer.bundle.calibration import CalibrationFile
 from dyninfer.bundle.documents import SEAL, parse_sealed
 from dyninfer.bundle.manifest import Manifest
-from dyninfer.engines.onnx_file import check_self_contained
+from dyninfer.engines.onnx_file import find_shared
 from dyninfer.exporters.safe_load import load_checkpoint
 from dyninfer.images.formats import describe_unread, is_cut_off
 from dyninfer.images.headers import picture_size
@@ -49,7 +49,7 @@ def read(kind: str, data: bytes, path: Path) -> None:
             load_checkpoint(path)
         case "onnx":
             path.write_bytes(data)
-            check_self_contained(path, "it")
+            find_shared(path, "it", None)
         case "picture":
             _ = picture_size(data), describe_unread(data), is_cut_off(data)
 

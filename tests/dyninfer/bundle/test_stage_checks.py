@@ -53,10 +53,10 @@ def test_no_stage_opens_before_it_was_hashed(made, monkeypatch, opened_and_close
     opened, _ = opened_and_closed
     held, check = threading.Event(), Bundle.check_stage
 
-    def slowly(self, name):
+    def slowly(self, name, checked):
         if name == late:
             assert held.wait(10)
-        return check(self, name)
+        return check(self, name, checked)
 
     monkeypatch.setattr(Bundle, "check_stage", slowly)
     loaded = []
@@ -170,7 +170,7 @@ def test_whoever_has_checked_the_files_opens_them_without(made) -> None:
 
 def test_an_interrupt_ends_the_checks(made, monkeypatch) -> None:
     hashed = []
-    monkeypatch.setattr(Bundle, "check_stage", lambda _, name: hashed.append(name))
+    monkeypatch.setattr(Bundle, "check_stage", lambda _, name, _checked: hashed.append(name))
 
     def interrupted(*_):
         raise KeyboardInterrupt

@@ -1,0 +1,67 @@
+"""Weights that several stages of a bundle share: read once, whoever asks for them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from dyninfer.bundle.manifest import StoredFile
+from dyninfer.engines.onnx_file import find_shared
+from dyninfer.errors import EngineBuildError
+from dyninfer.files import check_regular
+
+_in_use: WeakValueDictionary[str, npt.NDArray[np.uint8]] = WeakValueDictionary()
+"""SHA-256 -> the bytes, as long as an engine of this process uses them."""
+
+
+def read_shared(path: Path, what: str, weights: StoredFile | None) -> dict[str, npt.NDArray[Any]]:
+    """The tensors that an ONNX file, of ``what`` for messages, keeps in the file beside it.
+
+    They are views of one copy of the file's bytes: a file that is mapped into memory, as ONNX
+    Runtime does it, ends the process as soon as somebody shortens it.
+
+    Args:
+        path: the ONNX file.
+        what: for messages.
+        weights: the file that it may keep weights in, which lies in the same folder; None: none.
+
+    Returns:
+        Arrays, read-only, by name; empty for a file that holds all of its weights itself.
+
+    Raises:
+        EngineBuildError: values are kept anywhere else, the weights are not those that were
+            exported, or it is no ONNX file.
+    """
+    tensors = find_shared(path, what, weights)
+    if not tensors or weights is None:
+        return {}
+    file = path.parent / PurePosixPath(weights.file).name
+    content = _in_use.get(weights.sha256)
+    if content is None:
+        content = _in_use[weights.sha256] = _read(file, weights.sha256)
+    if beyond := [tensor.name for tensor in tensors if tensor.stop > len(content)]:
+        raise EngineBuildError(
+            f"{what} ({path}) reads {beyond[0]!r} beyond the end of {file}; export the bundle again"
+        )
+    return {
+        tensor.name: content[tensor.start : tensor.stop].view(tensor.dtype).reshape(tensor.shape)
+        for tensor in tensors
+    }
+
+
+def _read(file: Path, sha256: str) -> npt.NDArray[np.uint8]:
+    try:
+        check_regular(file)
+        content = file.read_bytes()
+    except OSError as error:
+        raise EngineBuildError(
+            f"{file} cannot be read: {error.strerror or error}; export the bundle again"
+        ) from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise EngineBuildError(f"{file} was changed after the export; export the bundle again")
+    return np.frombuffer(content, np.uint8)
