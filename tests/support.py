@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import dyninfer
 from dyninfer.bundle.documents import SEAL, dump_sealed
-from dyninfer.bundle.folder import MANIFEST_FILE
+from dyninfer.bundle.folder import MANIFEST_FILE, Bundle
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import (
     CascadeRoute,
@@ -522,6 +522,66 @@ def write_select_classifiers(path: Path, size: int = 8) -> Path:
     return write_tiny_bundle(
         path, models, route, {"images": size}, task="classify", class_names=COLOURS
     )
+
+
+SHARED_KERNEL = np.random.default_rng(4).normal(size=(16, 3, 3, 3)).astype(np.float32)
+SHARED_COLUMNS = np.random.default_rng(5).normal(size=(16, 16)).astype(np.float32)
+
+
+def convolving_body(size: int, scale: float, kernel: np.ndarray) -> onnx.ModelProto:
+    """Logits (N, 3) of a convolution with a kernel, and a scale of its own behind it."""
+    return tiny_model(
+        {"images": ["batch", 3, size, size]},
+        {"logits": ["batch", 3]},
+        [
+            helper.make_node("Conv", ["images", "kernel"], ["convolved"]),
+            helper.make_node("Mul", ["convolved", "scale"], ["scaled"]),
+            helper.make_node("ReduceMean", ["scaled"], ["mean"], axes=[2, 3], keepdims=0),
+            helper.make_node("MatMul", ["mean", "columns"], ["wide"]),
+            helper.make_node("Slice", ["wide", "start", "end", "axis"], ["logits"]),
+        ],
+        {
+            "kernel": kernel,
+            "columns": SHARED_COLUMNS,
+            "scale": np.full((16, 1, 1), scale, np.float32),
+            "start": np.array([0]),
+            "end": np.array([3]),
+            "axis": np.array([1]),
+        },
+    )
+
+
+def write_convolving_classifiers(
+    path: Path, kernels: tuple[np.ndarray, np.ndarray] = (SHARED_KERNEL, SHARED_KERNEL)
+) -> Path:
+    """A chooser and two branches, of the same weights but for their scale."""
+    models = {
+        "chooser": channel_chooser("images", 8),
+        "body_0": convolving_body(8, 1.0, kernels[0]),
+        "body_1": convolving_body(8, 2.0, kernels[1]),
+    }
+    route = SelectRoute(chooser="chooser", branches=(Way(body="body_0"), Way(body="body_1")))
+    return write_tiny_bundle(
+        path, models, route, {"images": 8}, task="classify", class_names=COLOURS
+    )
+
+
+def write_shared_weights(
+    path: Path, kernels: tuple[np.ndarray, np.ndarray] = (SHARED_KERNEL, SHARED_KERNEL)
+) -> Path:
+    """The same with what the branches have in common in a file of its own."""
+    from dyninfer.exporters.shared_weights import share_weights
+
+    old = Bundle.open(write_convolving_classifiers(path.with_name(f"plain-{path.name}"), kernels))
+
+    def write(folder: Path) -> Manifest:
+        for name in old.manifest.stages:
+            old.copy_stage(name, folder)
+        stages = share_weights(folder, old.manifest.stages)
+        return old.manifest.model_copy(update={"stages": stages})
+
+    write_bundle(path, write)
+    return path
 
 
 def write_cascade_classifiers(path: Path, size: int = 8) -> Path:

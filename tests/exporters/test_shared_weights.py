@@ -10,13 +10,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
 
 import dyninfer
 from dyninfer import BundleError, EngineBuildError
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Manifest, SelectRoute, Way
-from dyninfer.bundle.writing import write_bundle
 from dyninfer.engines.shared_weights import read_shared
 from dyninfer.exporters.shared_weights import share_weights
 from tests import support
@@ -24,66 +21,13 @@ from tests.dyninfer.cli.run import run
 
 SIZE = 8
 RANDOM = np.random.default_rng(4)
-KERNEL = RANDOM.normal(size=(16, 3, 3, 3)).astype(np.float32)
-COLUMNS = RANDOM.normal(size=(16, 17)).astype(np.float32)[:, :16]
-
-
-def body(scale: float, kernel: np.ndarray = KERNEL) -> onnx.ModelProto:
-    """A convolution of the kernel, and a scale of its own behind it."""
-    return support.tiny_model(
-        {"images": ["batch", 3, SIZE, SIZE]},
-        {"logits": ["batch", 3]},
-        [
-            helper.make_node("Conv", ["images", "kernel"], ["convolved"]),
-            helper.make_node("Mul", ["convolved", "scale"], ["scaled"]),
-            helper.make_node("ReduceMean", ["scaled"], ["mean"], axes=[2, 3], keepdims=0),
-            helper.make_node("MatMul", ["mean", "columns"], ["wide"]),
-            helper.make_node("Slice", ["wide", "start", "end", "axis"], ["logits"]),
-        ],
-        {
-            "kernel": kernel,
-            "columns": np.ascontiguousarray(COLUMNS),
-            "scale": np.full((16, 1, 1), scale, np.float32),
-            "start": np.array([0]),
-            "end": np.array([3]),
-            "axis": np.array([1]),
-        },
-    )
-
-
-def write(path: Path, *, shared: bool, kernels: tuple[np.ndarray, ...] = (KERNEL, KERNEL)) -> Path:
-    scales = (1.0, 2.0)
-    models = {f"body_{i}": body(scales[i], kernel) for i, kernel in enumerate(kernels)}
-    models = {"chooser": support.channel_chooser("images", SIZE), **models}
-    route = SelectRoute(chooser="chooser", branches=(Way(body="body_0"), Way(body="body_1")))
-    plain = path.with_name(f"plain-{path.name}")
-    support.write_tiny_bundle(
-        plain, models, route, {"images": SIZE}, task="classify", class_names=support.COLOURS
-    )
-    if not shared:
-        return plain
-    old = Bundle.open(plain)
-
-    def write(folder: Path) -> Manifest:
-        for name in old.manifest.stages:
-            old.copy_stage(name, folder)
-        stages = share_weights(folder, old.manifest.stages)
-        return old.manifest.model_copy(update={"stages": stages})
-
-    write_bundle(path, write)
-    return path
-
-
-def size_of(bundle: Path) -> int:
-    return sum(file.stat().st_size for file in (bundle / "onnx").iterdir())
+KERNEL = support.SHARED_KERNEL
+IMAGES = {"images": RANDOM.random((5, 3, SIZE, SIZE), np.float32)}
 
 
 @pytest.fixture
 def bundle(tmp_path) -> Path:
-    return write(tmp_path / "shared.dyn", shared=True)
-
-
-IMAGES = {"images": RANDOM.random((5, 3, SIZE, SIZE), np.float32)}
+    return support.write_shared_weights(tmp_path / "shared.dyn")
 
 
 def answers(bundle: Path, **options) -> list[np.ndarray]:
@@ -93,10 +37,10 @@ def answers(bundle: Path, **options) -> list[np.ndarray]:
 
 
 def test_answers_stay_the_same_and_weights_are_stored_once(tmp_path, bundle) -> None:
-    plain = write(tmp_path / "plain.dyn", shared=False)
+    plain = support.write_convolving_classifiers(tmp_path / "plain.dyn")
     for one, other in zip(answers(plain), answers(bundle), strict=True):
         np.testing.assert_array_equal(one, other)
-    shared = KERNEL.nbytes + COLUMNS.nbytes
+    shared = KERNEL.nbytes + support.SHARED_COLUMNS.nbytes
     assert (bundle / "onnx" / "weights.bin").stat().st_size == shared
     stages = Bundle.open(bundle).manifest.stages
     assert stages["chooser"].weights is None
@@ -110,9 +54,9 @@ def test_answers_stay_the_same_and_weights_are_stored_once(tmp_path, bundle) -> 
 
 
 def test_nothing_in_common_is_left_where_it_is(tmp_path) -> None:
-    bundle = write(tmp_path / "a.dyn", shared=True, kernels=(KERNEL, KERNEL + 1))
-    assert (bundle / "onnx" / "weights.bin").stat().st_size == COLUMNS.nbytes
-    single = Bundle.open(write(tmp_path / "b.dyn", shared=False, kernels=(KERNEL, KERNEL)))
+    bundle = support.write_shared_weights(tmp_path / "a.dyn", (KERNEL, KERNEL + 1))
+    assert (bundle / "onnx" / "weights.bin").stat().st_size == support.SHARED_COLUMNS.nbytes
+    single = Bundle.open(support.write_convolving_classifiers(tmp_path / "b.dyn"))
     stages = {"body_0": single.manifest.stages["body_0"]}
     assert share_weights(single.path, stages) == stages
 

@@ -33,6 +33,7 @@ WRITERS = (
     support.write_static_classifier,
     support.write_select_detectors,
     support.write_select_classifiers,
+    support.write_shared_weights,
 )
 PICTURES = tuple(
     np.random.default_rng(side).integers(0, 256, (side, 2 * side, 3), np.uint8) for side in (1, 9)

@@ -121,6 +121,10 @@ def _change_constant(rng: Random, model: ModelProto) -> None:
     if not model.graph.initializer:
         return
     tensor = rng.choice(model.graph.initializer)
+    if tensor.external_data and rng.random() < 0.7:
+        entry = rng.choice(tensor.external_data)
+        entry.value = rng.choice((*map(str, SIZES), "-4", "4", "1e3", "", "weights.bin", "x" * 300))
+        return
     match rng.randrange(5):
         case 0:
             tensor.data_type = rng.choice(list(TensorProto.DataType.values()))
