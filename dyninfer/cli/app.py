@@ -176,7 +176,7 @@ def _show_wrong_usage(error: Any) -> None:
 
 
 def _with_value(error: Any) -> str:
-    """The message; where it is pydantic's, which newer typer asks, with what was received."""
+    """The message; where it is pydantic's, which typer asks, with what was received."""
     message: str = error.format_message().replace("Value error, ", "")
     if hasattr(error.__cause__, "errors"):
         received = f"{error.__cause__.errors()[0]['input']!r} given, expected "

@@ -190,16 +190,27 @@ class _Walk(Generic[T]):
                 self._retreat(leaving.crowd, leaving.where, error)
 
     def _keep_outputs(self, way: int) -> None:
-        """Copy the outputs of images that took a way: its head is about to write over them."""
+        """Copy the outputs of images that took a way: its head is about to write over them.
+
+        Images whose outputs do not arrive retreat, as they would later.
+        """
+        waiting, lost = deque[_Leaving[T]](), []
         for leaving in self._leaving:
-            if leaving.way == way:
-                arrays = {name: np.array(read.numpy()) for name, read in leaving.reads.items()}
-                leaving.reads = {name: OnHost(array) for name, array in arrays.items()}
+            try:
+                if leaving.way == way:
+                    arrays = {name: np.array(read.numpy()) for name, read in leaving.reads.items()}
+                    leaving.reads = {name: OnHost(array) for name, array in arrays.items()}
+                waiting.append(leaving)
+            except EngineRunError as error:
+                lost.append((leaving, error))
+        self._leaving = waiting
         groups = self._result.groups
         for place, group in enumerate(groups):
             if group.way == way:
                 kept = {name: np.array(array) for name, array in group.outputs.items()}
                 groups[place] = group._replace(outputs=kept)
+        for leaving, failure in lost:
+            self._retreat(leaving.crowd, leaving.where, failure)
 
     def _leave_again(
         self, group: Group, places: Sequence[int], error: EngineRunError

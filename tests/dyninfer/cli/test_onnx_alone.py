@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from onnxruntime.quantization import quantize_dynamic
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import StaticRoute
@@ -186,7 +186,7 @@ def test_what_is_converted_already_is_not_converted_again(capsys, tmp_path, pict
     if own == "fp16":
         halve(path)
     else:
-        quantize_dynamic(str(path), str(path))
+        quantize_dynamic(path, path, weight_type=QuantType.QUInt8)
     target = str(tmp_path / "some.dyn")
     assert run(capsys, "export", "onnx", str(path), "-o", target)[0] == 0
     onnxruntime = ("build", target, "--backend", "onnxruntime", "--images", str(pictures))

@@ -349,6 +349,9 @@ STAGES = [f"{kind}_{k}" for k in range(3) for kind in ("body", "head", "router")
     st.booleans(),
 )
 @example([(0.2, 0.2), (0.2, 0.8)], frozenset({"head_2"}), True, False)  # the other has arrived
+# outputs that never arrive are found out when they are to be kept
+@example([(0.2, 0.2), (0.2, 0.8)], frozenset({"head_1", "body_2"}), True, False)
+@example([(0.8, 0.2), (0.2, 0.8), (0.2, 0.2)], frozenset({"head_1", "body_2"}), True, True)
 def test_images_leave_by_the_last_exit_that_works(signals, broken, late, speculative) -> None:
     runner = Failing(numbered([list(row) for row in signals]), broken, late)
     known = [way_of(row[:2], broken) for row in runner.images]

@@ -182,12 +182,14 @@ def test_quantised_files_run_and_agree(quantised, tmp_path) -> None:
 
 def test_what_quantises_a_batch_as_a_whole_takes_one_image_at_a_time(tmp_path) -> None:
     path = detectors.yolov8(80).save(tmp_path / "exact.onnx")
-    quantization.quantize_dynamic(str(path), str(tmp_path / "eight.onnx"))
-    target, manifest, notes = export(tmp_path / "eight.onnx")
+    eight = tmp_path / "eight.onnx"
+    # not every version of ONNX Runtime convolves with signed weights
+    quantization.quantize_dynamic(path, eight, weight_type=quantization.QuantType.QUInt8)
+    target, manifest, notes = export(eight)
     stage = manifest.stages["detector"]
     assert (stage.precision, stage.rows_per_run) == (Precision.INT8, 1)
     assert any("quantises a batch as a whole" in note for note in notes)
-    assert compared(target, tmp_path / "eight.onnx").passed
+    assert compared(target, eight).passed
 
 
 def test_rows_of_a_list_may_change_places_but_not_be_absent() -> None:
