@@ -9,6 +9,7 @@ from typing import NoReturn
 from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import BundleError
 from dyninfer.exporters.cascade.export import CASCADE, ONNX
+from dyninfer.exporters.drnet.export import DRNET
 from dyninfer.exporters.dynamicdet.export import DYNAMICDET
 from dyninfer.exporters.efficientdet.export import EFFICIENTDET
 from dyninfer.exporters.family import Family, SourceStage
@@ -17,7 +18,7 @@ AnyFamily = Family[NoReturn, NoReturn]
 """A family of which nothing is known: what it exports from, only its own command can give."""
 
 FAMILIES: Mapping[str, AnyFamily] = {
-    family.name: family for family in (DYNAMICDET, CASCADE, ONNX, EFFICIENTDET)
+    family.name: family for family in (DYNAMICDET, CASCADE, ONNX, EFFICIENTDET, DRNET)
 }
 
 

@@ -59,8 +59,8 @@ class GraphBuilder:
         tensor = ir.tensor(np.ascontiguousarray(array), name=self._name("constant"))
         return self._tape.initializer(tensor)
 
-    def apply(self, operator: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
-        """One node with one output."""
+    def apply(self, operator: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """One node with one output; None is an input that is left out."""
         name = self._name(operator)
         return self._tape.op(operator, inputs, attributes, name=name, output=ir.val(name))
 

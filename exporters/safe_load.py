@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dyninfer.errors import CheckpointError
 from dyninfer.exporters.file_kinds import START, archive_kind, kind_of
+from dyninfer.exporters.mindspore_file import is_mindspore, read_mindspore
 from dyninfer.exporters.safe_pickle import Omitted, RefusedGlobalsError, read_pickle
 from dyninfer.files import check_regular
 from dyninfer.foreign_errors import let_through, reason_of
@@ -28,10 +29,11 @@ _LARGEST_PRODUCT = 1 << 62
 
 
 def load_checkpoint(path: Path) -> Any:
-    """The content of a ``torch.save`` or safetensors file: tensors, containers, numbers and texts.
+    """The content of a checkpoint: tensors, containers, numbers and texts.
 
-    No code runs that the file chooses: the pickle in it is read by a machine of our own, which
-    makes nothing but these, and an ``Omitted`` in the place of NumPy's values, paths and the like.
+    It is a file of ``torch.save``, of safetensors or of MindSpore. No code runs that the file
+    chooses: a pickle in it is read by a machine of our own, which makes nothing but these, and an
+    ``Omitted`` in the place of NumPy's values, paths and the like.
 
     Raises:
         CheckpointError: the file is missing, damaged, not a checkpoint, or needs something that
@@ -41,6 +43,8 @@ def load_checkpoint(path: Path) -> Any:
     try:
         if _is_safetensors(start, size):
             return load_file(path)  # a header in JSON and numbers: nothing in it can run
+        if is_mindspore(start):
+            return read_mindspore(path)
         _check_archive(path, start)
         with zipfile.ZipFile(path) as archive:
             return _Weights(archive, path).read()

@@ -177,6 +177,10 @@ class Source(Frozen):
     config_file_name: str | None = None
 
 
+Setting = str | int | tuple[int, ...]
+"""What a family was told, or has found out."""
+
+
 class Manifest(Frozen):
     """Everything a runtime must know about a bundle.
 
@@ -184,7 +188,8 @@ class Manifest(Frozen):
     of the same name of a body that runs before it on the same way. ``postprocess`` and
     ``evaluation`` are the family's own thresholds for use and for its published evaluation; None
     for those of the task. ``further_sources`` are the files beside ``source`` that a bundle of
-    several models was made from.
+    several models was made from; ``settings`` is what a family needs beside them to build its
+    source again, by name.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -199,6 +204,7 @@ class Manifest(Frozen):
     evaluation: Options | None = None
     source: Source
     further_sources: tuple[Source, ...] = ()
+    settings: Mapping[str, Setting] = {}
     written_by: str
 
     @model_validator(mode="before")

@@ -28,6 +28,12 @@ from dyninfer.cli.info import print_bundle
 from dyninfer.cli.options import with_option_groups
 from dyninfer.cli.verify import conclude, run_verification, tell_pictures
 from dyninfer.exporters.cascade.options import ClassList
+from dyninfer.exporters.drnet.options import (
+    PREDICTOR_SIZE,
+    Convention,
+    DRNetOptions,
+    ShortcutNorm,
+)
 from dyninfer.exporters.extras import require_export_extra
 from dyninfer.installing import pip_install
 
@@ -51,8 +57,11 @@ class _Families(Group):
             models = [arg for arg in args if arg.partition(",")[0].lower().endswith(".onnx")]
             checkpoints = [arg for arg in args if arg.lower().endswith(_CHECKPOINTS)]
             family = "cascade" if len(models) > 1 else "onnx" if models else "dynamicdet"
-            if any("efficientdet" in Path(arg).name.lower() for arg in checkpoints):
+            named = " ".join(Path(arg).name.lower() for arg in checkpoints)
+            if "efficientdet" in named:
                 family = "efficientdet"
+            elif "drnet" in named or len(checkpoints) > 1:
+                family = "drnet"
             if models or checkpoints:
                 # a first word that is no file is a kind, misspelt or of another tool
                 word = args[0] if args[0] not in (*models, *checkpoints) else "-"
@@ -222,7 +231,7 @@ def dynamicdet(
     size = parse_image_size(image_size)
     options = DynamicDetOptions(size, class_names, config, licence=licence, overwrite=overwrite)
     made = export_with_progress(DYNAMICDET, checkpoint, target, options, DYNAMICDET_STAGES)
-    _conclude_checkpoint(made, target, checkpoint, config, check=writing.check)
+    _conclude_checkpoint(made, target, [checkpoint], config, check=writing.check)
 
 
 @export_app.command(cls=Command, no_args_is_help=True)
@@ -284,7 +293,105 @@ def efficientdet(
         overwrite=overwrite,
     )
     made = export_with_progress(EFFICIENTDET, checkpoint, target, options, 1)
-    _conclude_checkpoint(made, target, checkpoint, None, check=writing.check)
+    _conclude_checkpoint(made, target, [checkpoint], None, check=writing.check)
+
+
+@export_app.command(cls=Command, no_args_is_help=True)
+@with_option_groups
+def drnet(
+    predictor: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PREDICTOR",
+            help="The network that chooses the resolution: a .pt, .safetensors or MindSpore's "
+            ".ckpt file.",
+            show_default=False,
+        ),
+    ],
+    classifier: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CLASSIFIER",
+            help="The network with a set of batch norm for each resolution.",
+            show_default=False,
+        ),
+    ],
+    resolutions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Sides in the order of the sets and of the predictor's scores. Default for three "
+            "sets: 224,168,112.",
+            show_default=False,
+        ),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            "--image-size", "--imgsz", help="N, the side of the crop. Default: 224.", metavar="N"
+        ),
+    ] = None,
+    predictor_size: Annotated[
+        int, typer.Option(metavar="N", help="The side of what the predictor looks at.")
+    ] = PREDICTOR_SIZE,
+    resize: Annotated[
+        Convention | None,
+        typer.Option(
+            help="Where pixels lie when the crop is resized: half-pixel, as in PyTorch, or "
+            "asymmetric, as in MindSpore. Default: as in the library that wrote the classifier.",
+            show_default=False,
+        ),
+    ] = None,
+    shortcut_bn: Annotated[
+        ShortcutNorm | None,
+        typer.Option(
+            help="Set of the batch norms of shortcuts: 0 at every resolution, as in the released "
+            "code, or one for each. Default: what the weights tell.",
+            show_default=False,
+        ),
+    ] = None,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(help="A text file, one name per line, or a data set's YAML."),
+    ] = None,
+    *,
+    writing: WritingOptions,
+) -> None:
+    """Export a DRNet: a predictor chooses the resolution at which a ResNet classifies an image.
+
+    Depths, widths and classes are read from the weights, whose names may be MindSpore's or
+    PyTorch's. Each resolution becomes a branch.
+
+    Example: **dyninfer export drnet predictor.pt classifier.pt -o drnet.dyn**
+    """
+    require_export_extra()
+    from dyninfer.exporters.drnet.export import DRNET
+
+    sources = (predictor, classifier)
+    target, licence, overwrite = writing.target(sources), writing.licence, writing.overwrite
+    options = DRNetOptions(
+        _parse_resolutions(resolutions),
+        parse_image_size(image_size),
+        predictor_size,
+        resize,
+        shortcut_bn,
+        class_names,
+        licence=licence,
+        overwrite=overwrite,
+    )
+    made = export_with_progress(DRNET, sources, target, options, 4)
+    _conclude_checkpoint(made, target, sources, None, check=writing.check)
+
+
+def _parse_resolutions(text: str | None) -> tuple[int, ...] | None:
+    """``224,168`` -> (224, 168).
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    if text is not None and not re.fullmatch(r" *\d{1,5}( *, *\d{1,5})* *", text, re.ASCII):
+        raise typer.BadParameter(f"--resolutions is {text!r}, expected numbers such as 224,168,112")
+    return None if text is None else tuple(map(int, text.split(",")))
 
 
 def _parse_candidates(text: str) -> int | None:
@@ -314,13 +421,18 @@ def export_with_progress(
 
 
 def _conclude_checkpoint(
-    made: Exported, bundle: Path, checkpoint: Path, config: Path | None, *, check: bool
+    made: Exported,
+    bundle: Path,
+    checkpoints: Sequence[Path],
+    config: Path | None,
+    *,
+    check: bool,
 ) -> None:
-    """What was found in a checkpoint, whether the bundle equals it, and what to do next."""
+    """What was found in checkpoints, whether the bundle equals it, and what to do next."""
     for note in made.notes:
         stdout.print(note)
     if check:
-        _check(bundle, [checkpoint], config, (), batch=1)  # of 1280 pixels, images take gigabytes
+        _check(bundle, checkpoints, config, (), batch=1)  # of 1280 pixels, images take gigabytes
     _show(bundle, f"predict {shlex.quote(str(bundle))} IMAGE_OR_FOLDER")
 
 

@@ -18,7 +18,7 @@ from dyninfer.builds.signature import check_build
 from dyninfer.builds.spec import source_hashes
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Source, TensorSpec
+from dyninfer.bundle.manifest import Setting, Source, TensorSpec
 from dyninfer.bundle.signature import check_bundle
 from dyninfer.cli.bom import bill_of_materials
 from dyninfer.cli.build import builds_table
@@ -129,6 +129,9 @@ def print_bundle(path: Path) -> None:
         f"defaults: {_options(manifest.use_options)}; "
         f"for evaluation: {_options(manifest.evaluation_options)}"
     )
+    if manifest.settings:
+        settings = (_setting(name, value) for name, value in manifest.settings.items())
+        stdout.print(f"settings: {', '.join(settings)}")
     for source in (manifest.source, *manifest.further_sources):
         stdout.print(_source_line(source))
     for weights in dict.fromkeys(s.weights for s in manifest.stages.values() if s.weights):
@@ -163,6 +166,11 @@ def _stage_table(bundle: Bundle) -> Table:
 def _options(options: Options) -> str:
     pairs = asdict(options).items()
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in pairs)
+
+
+def _setting(name: str, value: Setting) -> str:
+    shown = "/".join(map(str, value)) if isinstance(value, tuple) else value
+    return f"{name.replace('_', ' ')} {shown}"
 
 
 def _names(specs: Sequence[TensorSpec]) -> str:

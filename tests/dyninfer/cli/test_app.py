@@ -27,7 +27,7 @@ COMMANDS += ["info", "sign", "compound-scale", "demo"]
     "command",
     [
         *([], *([name] for name in COMMANDS)),
-        *(["export", family] for family in ("dynamicdet", "cascade", "efficientdet")),
+        *(["export", family] for family in ("dynamicdet", "cascade", "efficientdet", "drnet")),
     ],
 )
 def test_every_command_has_help_with_an_example_that_breaks_no_word(
