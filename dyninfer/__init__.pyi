@@ -33,12 +33,14 @@ from .results.answers import TopK as TopK
 from .results.postprocess import Postprocess as Postprocess
 from .routing.control import Controller as Controller
 from .routing.control_law import ControllerState as ControllerState
+from .routing.cost_bias import CostBias as CostBias
 from .routing.goals import Accuracy as Accuracy
 from .routing.goals import CertifiedRisk as CertifiedRisk
 from .routing.goals import Goal as Goal
 from .routing.goals import HardFraction as HardFraction
 from .routing.latency import FramesPerSecond as FramesPerSecond
 from .routing.latency import LatencyBudget as LatencyBudget
+from .routing.macs import MacsBudget as MacsBudget
 from .routing.policy import AlwaysEasy as AlwaysEasy
 from .routing.policy import AlwaysHard as AlwaysHard
 from .routing.policy import Chosen as Chosen

@@ -622,6 +622,22 @@ def write_select_detectors(path: Path, size: int = 8, second_size: int = 4) -> P
     return write_tiny_bundle(path, models, route, {"images": size, "images_2": second_size})
 
 
+def write_priced_select(path: Path) -> Path:
+    """The same, its chooser for 10 million multiply-accumulates and its branches for 100 and 300.
+
+    A picture's scores are its red and its green as shares of 255.
+    """
+    write_select_detectors(path)
+    costs = {"chooser": 10_000_000, "body_0": 100_000_000, "body_1": 299_000_000}
+
+    def price(manifest: dict) -> None:
+        for stage, macs in (costs | {"head_1": 1_000_000}).items():
+            manifest["stages"][stage]["macs"] = macs
+
+    reseal(path, price)
+    return path
+
+
 def at_exit(index: int, count: int, exits: int = 2) -> DecisionPoint:
     """Where ``count`` images are at exit ``index`` of a cascade."""
     later = frozenset(range(index + 1, exits))

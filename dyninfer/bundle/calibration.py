@@ -80,11 +80,14 @@ class Figures(Frozen):
 
     Attributes:
         mean_ms: predicted milliseconds of an image, from each way's own.
+        mean_macs: multiply-accumulates of an image, from each way's own, what decides included;
+            None in an older calibration.
         scores: against the truth, where it is known.
         agreement: with the last way's answers, 1 - mean loss, in [0, 1].
     """
 
     mean_ms: Annotated[float, Field(ge=0)]
+    mean_macs: Annotated[float, Field(ge=0)] | None = None
     scores: Scores = Scores()
     agreement: _Share
 
@@ -113,6 +116,13 @@ class CalibrationRow(Figures):
     hard_fraction: _Share
 
 
+class BiasRow(Figures):
+    """One cost bias of a chooser; ``shares`` of the images take each branch with it."""
+
+    bias: float
+    shares: tuple[_Share, ...]
+
+
 class Certificate(Frozen):
     """A threshold with a guarantee: at or above it, the risk is at most ``risk``.
 
@@ -139,12 +149,15 @@ class Calibration(Frozen):
         routed: what the default policy gives; None in a calibration of schema 1.
         easiness: one tuple for every router of a cascade, with one value for every image; None
             for NaN. Empty where nothing makes an easiness.
+        choice_scores: one tuple for every branch, with a chooser's score of every image; None for
+            NaN. Empty where there is no chooser.
         losses: one tuple for every way but the last, with every image's loss there against the
             last way, in [0, 1].
         exit_ms: one tuple for every way, with measured milliseconds of images that take it, one
             at a time, from the decoded picture to answers.
         rows: the table of thresholds, by rising percentile; empty where there is no easiness.
             That of all images hard is in ``ways``: the largest easiness is not below itself.
+        biases: the table of a chooser's cost biases, by rising cost; empty without a chooser.
         certificate: what ``--risk`` certified, if it was asked for.
     """
 
@@ -157,9 +170,11 @@ class Calibration(Frozen):
     ways: Annotated[tuple[WayFigures, ...], Field(min_length=1)]
     routed: Figures | None = None
     easiness: tuple[tuple[float | None, ...], ...]
+    choice_scores: tuple[tuple[float | None, ...], ...] = ()
     losses: tuple[tuple[_Share, ...], ...]
     exit_ms: tuple[Annotated[tuple[float, ...], Field(min_length=1)], ...]
     rows: tuple[CalibrationRow, ...]
+    biases: tuple[BiasRow, ...] = ()
     certificate: Certificate | None = None
 
     @model_validator(mode="before")
@@ -185,8 +200,8 @@ class Calibration(Frozen):
 
     @model_validator(mode="after")
     def _one_entry_for_each(self) -> Calibration:
-        for name, columns in (("easiness", self.easiness), ("losses", self.losses)):
-            if any(len(column) != self.images.count for column in columns):
+        for name in ("easiness", "choice_scores", "losses"):
+            if any(len(column) != self.images.count for column in getattr(self, name)):
                 raise ValueError(f"{name} does not hold one value for each image")
         if not len(self.losses) == len(self.exit_ms) - 1 == len(self.ways) - 1:
             raise ValueError("losses, exit_ms and ways do not fit one route")
@@ -194,7 +209,33 @@ class Calibration(Frozen):
             raise ValueError("easiness and losses do not fit one cascade")
         if bool(self.easiness) != (len(self.rows) > 1):
             raise ValueError(f"rows are {len(self.rows)} for the easiness of {len(self.easiness)}")
+        scored = len(self.choice_scores)
+        if scored not in (0, len(self.ways)) or (scored and not self.macs):
+            raise ValueError("choice_scores and the ways' mean_macs do not fit one select route")
+        if any(len(row.shares) != scored for row in self.biases) or bool(self.biases) != bool(
+            scored
+        ):
+            raise ValueError("biases do not fit the branches")
         return self
+
+    @property
+    def macs(self) -> tuple[int, ...]:
+        """Multiply-accumulates of an image that takes each way; empty in an older calibration."""
+        known = [way.mean_macs for way in self.ways if way.mean_macs is not None]
+        return tuple(map(round, known)) if len(known) == len(self.ways) else ()
+
+    @property
+    def dearest(self) -> int:
+        """The way that costs most: of a cascade the last."""
+        ways = range(len(self.ways))
+        return (
+            max(ways, key=self.macs.__getitem__) if self.choice_scores and self.macs else ways[-1]
+        )
+
+    @property
+    def choice_scores_array(self) -> Float64Array:
+        """(branches, N) scores by a chooser, NaN where it said so."""
+        return np.array(self.choice_scores, np.float64).reshape(-1, self.images.count)
 
     @property
     def easiness_array(self) -> Float64Array:

@@ -14,12 +14,13 @@ import numpy as np
 import typer
 
 from dyninfer.benchmarks.machine import MachineRecorder, disturbances_of
-from dyninfer.benchmarks.report.figures import points
-from dyninfer.benchmarks.report.table import Column, Table, column, make_table, print_table
+from dyninfer.benchmarks.report.figures import readable
+from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.calibration import CALIBRATION_FILE, Calibration, CalibrationRow, Figures
 from dyninfer.bundle.folder import COPY_BUNDLE, Bundle
 from dyninfer.bundle.manifest import Manifest
+from dyninfer.cli.biases import bias_table, expected_line, figure_columns
 from dyninfer.cli.common import (
     check_output_file,
     expand_sources,
@@ -113,8 +114,9 @@ def calibrate(
 ) -> None:
     """Measure every exit and threshold on your own pictures, and write calibration.json.
 
-    Afterwards a cascade can be asked for a share of hard images, milliseconds or accuracy. The
-    pictures need no labels; some hundreds, of the kind to be run later, make a good calibration.
+    Afterwards a cascade can be asked for a share of hard images, milliseconds,
+    multiply-accumulates or accuracy, and a chooser for all of these but the first. The pictures
+    need no labels; some hundreds, of the kind to be run later, make a good calibration.
     Agreement is 1 - loss; the loss is 1 - F1 of what an exit finds against what the last finds, or
     of a classifier the share of pictures of which the two say another class.
 
@@ -228,6 +230,10 @@ def print_calibration(
     ``options`` open the engines that it is of.
     """
     print_table(_table(calibration, way_names), stdout)
+    if calibration.biases:
+        print_table(bias_table(calibration), stdout)
+    if line := expected_line(calibration, way_names):
+        stdout.print(line)
     times = "; ".join(
         f"{name} {np.mean(spent):.2f} ms ({_interval(spent)}p95 {np.percentile(spent, 95):.2f})"
         for name, spent in zip(way_names, calibration.exit_ms, strict=True)
@@ -257,7 +263,7 @@ def _table(calibration: Calibration, way_names: Sequence[str]) -> Table:
             title,
             column("hard", (f"{row.hard_fraction:.1%}" for row in rows)),
             column("threshold", (f"{row.threshold:.4g}" for row in rows)),
-            *_figures(rows, calibration.metrics),
+            *figure_columns(rows, calibration.metrics),
         )
     names, ways = [*way_names], [*calibration.ways]
     shares = ["" if way.share is None else f"{way.share:.1%}" for way in ways]
@@ -265,19 +271,9 @@ def _table(calibration: Calibration, way_names: Sequence[str]) -> Table:
     if len(ways) > 1 and calibration.routed is not None:
         names, shares = [*names, calibration.policy], [*shares, ""]
         figures.append(calibration.routed)
-    named = column("way", names, words=True), column("share", shares)
-    return make_table(title, *named, *_figures(figures, calibration.metrics))
-
-
-def _figures(rows: Sequence[Figures], metrics: Sequence[str]) -> tuple[Column, ...]:
-    """Milliseconds, scores where they are known, and agreement."""
-    first, second = metrics
-    return (
-        column("ms", (f"{row.mean_ms:.2f}" for row in rows)),
-        column(first, (points(row.scores.primary) for row in rows)),
-        column(second, (points(row.scores.secondary) for row in rows)),
-        column("agreement", (f"{row.agreement:.3f}" for row in rows)),
-    )
+    macs = ("" if way.mean_macs is None else readable(way.mean_macs) for way in figures)
+    named = column("way", names, words=True), column("share", shares), column("MACs", macs)
+    return make_table(title, *named, *figure_columns(figures, calibration.metrics))
 
 
 def _shown_rows(calibration: Calibration) -> list[CalibrationRow]:
@@ -312,6 +308,13 @@ def _certificate_lines(calibration: Calibration) -> list[str]:
 def _next_steps(path: Path, calibration: Calibration, options: str) -> list[str]:
     predict = f"next: dyninfer predict {shlex.quote(str(path))} PICTURES{options}"
     easiness = calibration.easiness_array
+    if calibration.biases:
+        spent = [row.mean_macs or 0.0 for row in calibration.biases]
+        goal = f"{(spent[0] + spent[-1]) / 2e9:.3g}"
+        return [
+            f"{predict} --speed {goal}GMACs",
+            f"   or: detector.policy = dyninfer.MacsBudget(gmacs={goal})",
+        ]
     if not len(easiness):
         return [predict]
     if easiness.shape[0] == 1 and len(np.unique(easiness)) == 1:

@@ -20,6 +20,7 @@ from dyninfer.bundle.calibration import Calibration
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Setting, Source, TensorSpec
 from dyninfer.bundle.signature import check_bundle
+from dyninfer.cli.biases import bias_table, expected_line
 from dyninfer.cli.bom import bill_of_materials
 from dyninfer.cli.build import builds_table
 from dyninfer.cli.common import flipped, print_json, stdout, warn
@@ -59,7 +60,9 @@ def info(
         warn(unusable)
     shown = [
         {
-            **calibration.model_dump(mode="json", exclude={"easiness", "losses", "exit_ms"}),
+            **calibration.model_dump(
+                mode="json", exclude={"easiness", "choice_scores", "losses", "exit_ms"}
+            ),
             "fits_stages": _calibration_fits(opened, calibration),
         }
         for calibration in calibrations
@@ -141,6 +144,7 @@ def print_bundle(path: Path) -> None:
     stdout.print(_parity_line(bundle))
     for line in _calibration_lines(bundle):
         stdout.print(line)
+    _print_biases(bundle)
     builds, broken = list_builds(bundle)
     if builds:
         print_table(builds_table(builds), stdout)
@@ -254,6 +258,18 @@ def _calibration_lines(bundle: Bundle) -> list[Text | str]:
     metric, count = fitting[0].metrics[0], fitting[0].images.count
     told = no_better(metric, scores, manifest.way_names, count)
     return [*lines, styled((told, "yellow"))] if told else lines
+
+
+def _print_biases(bundle: Bundle) -> None:
+    """What a chooser's newest calibration says of multiply-accumulates, where it fits."""
+    fitting = (c for c in _calibrations_of(bundle)[0] if _calibration_fits(bundle, c))
+    calibration = next(fitting, None)
+    if calibration is None:
+        return
+    if line := expected_line(calibration, bundle.manifest.way_names):
+        stdout.print(line)
+    if calibration.biases:
+        print_table(bias_table(calibration), stdout)
 
 
 def _span(first: str, last: str) -> str:

@@ -34,9 +34,10 @@ SpeedOption = Annotated[
         "--speed",
         "-s",
         help="How fast: easy, hard, 30% (share of images that take the last exit), 12ms, 12ms@p95, "
-        "30fps, ap-0.5 (points below the last exit's AP), certified, or a threshold such as "
-        "0.42. With +adaptive a share, a budget or a rate is kept as the pictures change; with "
-        "+nearest a budget or a rate that is impossible is met as nearly as possible.",
+        "30fps, 2.5GMACs, ap-0.5 (points below the last exit's AP), certified, or a threshold such "
+        "as 0.42; of a chooser also chosen, or bias=0.5 (more is cheaper). With +adaptive a share, "
+        "a budget or a rate is kept as the pictures change; with +nearest a budget or a rate that "
+        "is impossible is met as nearly as possible.",
     ),
 ]
 PixelsOption = Annotated[

@@ -8,6 +8,7 @@ import numpy as np
 
 import dyninfer
 from dyninfer.bundle.calibration import (
+    BiasRow,
     Calibration,
     CalibrationRow,
     Certificate,
@@ -20,12 +21,15 @@ from dyninfer.errors import PolicyError
 from dyninfer.evaluation.outcomes import SENSIBLE_IMAGES, Outcomes, refuse_few
 from dyninfer.evaluation.runs import WayTimes
 from dyninfer.evaluation.worth import collapsed, no_better
-from dyninfer.routing.policy import default_policy
-from dyninfer.routing.thresholds import exits_at, percentile_thresholds, shared_easiness
+from dyninfer.routing.cost_bias import CostBias, bias_steps
+from dyninfer.routing.policy import DecisionPoint, default_policy
+from dyninfer.routing.thresholds import exits_at, percentile_thresholds, replay, shared_easiness
 from dyninfer.runtime.detector import Detector
 from dyninfer.types import Float64Array
 
 PERCENTILES = tuple(range(101))
+BIASES = 11
+"""Targets between the cost of the cheapest branch and that of the dearest."""
 MANY_TIES = 0.05
 """A share of the images with one easiness, from which on the table's steps are uneven."""
 FITTED_ON_THESE = (
@@ -85,6 +89,31 @@ def make_rows(
     return tuple(rows)
 
 
+def make_biases(
+    outcomes: Outcomes, times: WayTimes, points: Sequence[DecisionPoint]
+) -> tuple[BiasRow, ...]:
+    """The table of a chooser's cost biases, by rising cost; none without a chooser.
+
+    Means of multiply-accumulates stand evenly between those of the cheapest and of the dearest
+    branch, each with the least bias that stays within it; the chooser's own choice is always there.
+    """
+    scores = outcomes.choice_scores
+    if not scores.shape[1]:
+        return ()
+    steps = bias_steps(scores, outcomes.macs)
+    spent = steps.shares @ np.array(outcomes.macs, np.float64)
+    targets = np.linspace(spent[0], spent[-1], BIASES)
+    wanted = {int(np.flatnonzero(spent <= target * (1 + 1e-12))[-1]) for target in targets}
+    rows = []
+    for step in sorted({*wanted, steps.chosen}):
+        bias = steps.bias(step)
+        ways = replay(points, [scores], CostBias(bias), len(scores))
+        shares = np.bincount(ways, minlength=len(outcomes.macs)) / len(ways)
+        figures = outcomes.figures_at(ways, times.ms)
+        rows.append(BiasRow(bias=bias, shares=tuple(shares.tolist()), **dict(figures)))
+    return tuple(rows)
+
+
 def make_calibration(
     detector: Detector,
     outcomes: Outcomes,
@@ -116,9 +145,14 @@ def make_calibration(
             tuple(None if np.isnan(value) else float(value) for value in row)
             for row in outcomes.easiness
         ),
+        choice_scores=tuple(
+            tuple(None if np.isnan(value) else float(value) for value in column)
+            for column in np.nan_to_num(outcomes.choice_scores, nan=np.nan).T
+        ),
         losses=tuple(tuple(map(float, row)) for row in outcomes.losses),
         exit_ms=times.ms,
         rows=make_rows(outcomes, times, progress),
+        biases=make_biases(outcomes, times, detector.points),
         certificate=certificate,
     )
 

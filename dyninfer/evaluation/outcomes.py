@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.bundle.calibration import Figures
-from dyninfer.bundle.manifest import EASINESS, CascadeRoute, Manifest
+from dyninfer.bundle.manifest import CHOICE_SCORES, EASINESS, CascadeRoute, Manifest
 from dyninfer.errors import InputError
 from dyninfer.evaluation.dataset import Sample, Samples
 from dyninfer.evaluation.scoring import SCORING, RoutedScores
@@ -116,17 +116,21 @@ class Outcomes:
     Attributes:
         samples: those that could be read, and warnings about the others.
         easiness: (routers, N), NaN where a router said so; no rows where nothing makes any.
+        choice_scores: (N, branches) of a chooser; no columns without one.
         losses: (ways - 1, N), how far a way's answers are from the last's, in [0, 1].
         taken: (N,) way of each picture by the bundle's default policy.
         scores: of any choice of ways, where something is known of the pictures, else None.
+        macs: multiply-accumulates of an image that takes each way.
         last_found: how many results the last way gave, of all pictures.
     """
 
     samples: Samples
     easiness: Float64Array
+    choice_scores: Float32Array
     losses: Float64Array
     taken: Int64Array
     scores: RoutedScores | None
+    macs: tuple[int, ...]
     last_found: int
 
     def figures_at(self, ways: Int64Array, way_ms: Sequence[Sequence[float]]) -> Figures:
@@ -138,6 +142,7 @@ class Outcomes:
         shares = np.bincount(ways, minlength=len(losses)) / len(ways)
         return Figures(
             mean_ms=mean_ms(shares, way_ms),
+            mean_macs=float(shares @ np.array(self.macs, np.float64)),
             scores=Scores() if self.scores is None else self.scores.at(ways),
             agreement=float(1 - losses[ways, np.arange(len(ways))].mean()),
         )
@@ -189,14 +194,17 @@ def run_samples(
             noted.append(scoring.note(sample, [way.answer(exact) for way in trace.ways]))
     refuse_few(len(kept))
     columns = [_column(values) for values in zip(*signals, strict=True)]
-    pairs = zip(detector.points, columns, strict=True)
+    pairs = [*zip(detector.points, columns, strict=True)]
     easiness = [column for point, column in pairs if point.signal == EASINESS]
+    chosen = [column for point, column in pairs if point.signal == CHOICE_SCORES]
     return Outcomes(
         notes.left_of(samples, kept),
         np.array(easiness, np.float64).reshape(-1, len(kept)),
+        chosen[0] if chosen else np.zeros((len(kept), 0), np.float32),
         np.array(losses, np.float64).T,
         replay(detector.points, columns, default_policy(detector.points), len(kept)),
         scoring.scores(noted) if labelled else None,
+        tuple(manifest.macs_to(way) for way in range(len(manifest.ways))),
         last_found,
     )
 

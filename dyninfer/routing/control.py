@@ -92,7 +92,7 @@ class Controller:
 
     def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
         """Refuse routes without an easiness, and cascades of more or fewer than two exits."""
-        check_signals(points, EASINESS, self)
+        check_signals(points, (EASINESS,), self)
         check_exits(len(points) + 1)
 
 
@@ -107,8 +107,13 @@ def start_controller(
     """A controller that starts from the calibration's easiness and stays where it is certified.
 
     Raises:
-        PolicyError: the cascade has more than two exits.
+        PolicyError: the cascade has more than two exits, or a chooser decides.
     """
+    if calibration.choice_scores:
+        raise PolicyError(
+            f"{title} cannot be held: adaptive control is for cascades of two exits, and a chooser "
+            "decides here; use the same goal without adaptive"
+        )
     check_exits(len(calibration.exit_ms))
     least = calibration.certificate.threshold if calibration.certificate else SEND_NONE
     settings = ControlSettings(cost, mean_cost, limit_ms, least)

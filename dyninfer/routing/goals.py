@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
-from dyninfer.bundle.calibration import Calibration
+from dyninfer.bundle.calibration import BiasRow, Calibration, CalibrationRow
+from dyninfer.bundle.manifest import CHOICE_SCORES, EASINESS
 from dyninfer.errors import PolicyError
 from dyninfer.routing.certify import images_needed
 from dyninfer.routing.control import Controller, start_controller
 from dyninfer.routing.control_law import Cost
-from dyninfer.routing.policy import Policy, Threshold
+from dyninfer.routing.cost_bias import CostBias
+from dyninfer.routing.policy import AlwaysHard, Policy, Threshold
 from dyninfer.routing.thresholds import (
     SEND_ALL,
     SEND_NONE,
@@ -37,6 +40,8 @@ class Goal(Protocol):
 
     needs_times: ClassVar[bool]
     """Whether the calibration's milliseconds must be those of this processor."""
+    signals: ClassVar[tuple[str, ...]]
+    """What it can decide by: ``easiness``, ``choice_scores``, or either."""
 
     def resolve(self, calibration: Calibration, /) -> Policy:
         """The policy that holds it.
@@ -104,6 +109,7 @@ class HardFraction:
     """
 
     needs_times: ClassVar[bool] = False
+    signals: ClassVar[tuple[str, ...]] = (EASINESS,)
     fraction: float
     adaptive: bool = False
 
@@ -168,11 +174,14 @@ class HardFraction:
 class Accuracy:
     """As few images hard as keep COCO AP within ``max_ap_drop`` points of the last exit's.
 
+    Of a chooser it is the largest cost bias that does, against its dearest branch.
+
     A point is 0.01 of an AP in [0, 1]; of a classifier it is top-1 that counts. It is the AP on
     the calibration's labelled images, whose number decides how well it stands for others.
     """
 
     needs_times: ClassVar[bool] = False
+    signals: ClassVar[tuple[str, ...]] = (EASINESS, CHOICE_SCORES)
     max_ap_drop: float
 
     def __post_init__(self) -> None:
@@ -182,23 +191,24 @@ class Accuracy:
         return f"at most {self.max_ap_drop:g} AP below the last exit"
 
     def resolve(self, calibration: Calibration) -> Policy:
-        """See :class:`Goal`; the lowest threshold of the table from which on all rows do."""
-        best = calibration.ways[-1].scores.primary
+        """See :class:`Goal`; the cheapest row of the table from which on all dearer ones do."""
+        best = calibration.ways[calibration.dearest].scores.primary
         if best is None:
             raise IncompleteCalibrationError(
                 f"{self} needs a calibration on labelled images and this one has no "
                 f"{calibration.metrics[0]}",
                 "--annotations LABELS",
             )
-        threshold = SEND_ALL
-        for row in reversed(calibration.rows):
+        policy: Policy | None = None
+        rows: Sequence[BiasRow | CalibrationRow] = calibration.biases or calibration.rows
+        for row in reversed(rows):
             found = row.scores.primary
             if found is None or found < best - self.max_ap_drop / 100 - _ROUNDING:
                 break
-            threshold = row.threshold
-        if threshold == SEND_ALL:
+            policy = CostBias(row.bias) if isinstance(row, BiasRow) else Threshold(row.threshold)
+        if policy is None:
             logger.warning("%s: no smaller share of hard images keeps that, so all are hard", self)
-        return Threshold(threshold)
+        return policy or (AlwaysHard() if calibration.biases else Threshold(SEND_ALL))
 
 
 @dataclass(frozen=True)
@@ -206,6 +216,7 @@ class CertifiedRisk:
     """The lowest threshold that the calibration's certificate covers."""
 
     needs_times: ClassVar[bool] = False
+    signals: ClassVar[tuple[str, ...]] = (EASINESS,)
 
     def __str__(self) -> str:
         return "the certified threshold"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,33 +10,25 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from dyninfer.bundle.calibration import Calibration, Certificate
+from dyninfer.bundle.manifest import CHOICE_SCORES, EASINESS
 from dyninfer.errors import PolicyError
 from dyninfer.routing.control import start_controller
 from dyninfer.routing.control_law import Cost
 from dyninfer.routing.goals import check_flag, check_number, check_on_impossible, ending_of
 from dyninfer.routing.policy import Policy, Threshold
-from dyninfer.routing.thresholds import (
-    SEND_ALL,
-    SEND_NONE,
-    distinct_thresholds,
-    exit_shares_along,
-    exit_shares_at,
-    hard_fraction_at,
-    mean_ms,
-    percentile_ms,
-)
+from dyninfer.routing.settings import ROUNDING, cannot_be_kept, nearest_or_raise, settings_of
+from dyninfer.routing.thresholds import exit_shares_at, mean_ms, percentile_ms
 from dyninfer.types import Float64Array
-
-logger = logging.getLogger("dyninfer")
 
 TAIL_MARGIN = 0.05
 """Share of its late images that an adaptive tail budget keeps in reserve, for its own swing."""
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class LatencyBudget:
     """As many images hard as fit into ``ms`` milliseconds per image.
+
+    Of a chooser: its own choice where that fits, else with the cost bias that just does.
 
     The mean stays within ``ms``; with ``percentile`` q, that percentile of the images' times
     does, so that at most 100 - q % of the images take longer. With ``adaptive`` both are held on
@@ -48,6 +39,7 @@ class LatencyBudget:
     """
 
     needs_times: ClassVar[bool] = True
+    signals: ClassVar[tuple[str, ...]] = (EASINESS, CHOICE_SCORES)
     ms: float
     percentile: float | None = None
     adaptive: bool = False
@@ -74,42 +66,35 @@ class LatencyBudget:
         ``title`` is what the user asked for, where that was in other words.
         """
         title = title or str(self)
-        easiness = calibration.easiness_array
-        costs = self._exit_costs(calibration.exit_ms)
-        thresholds = distinct_thresholds(easiness)
-        limit = self._limit() + _ROUNDING
-        fits = exit_shares_along(easiness, thresholds) @ costs <= limit
-        if not fits[0]:
-            fastest = thresholds[(exit_shares_along(easiness, thresholds) @ costs).argmin()]
-            return self._nearest(float(fastest), self._too_small(calibration, title))
-        # with the most hard images, should a later exit ever be the faster one
-        threshold = float(thresholds[np.flatnonzero(fits)[-1]])
-        if not self.adaptive:
-            return Threshold(threshold)
-        certificate = calibration.certificate
+        found = settings_of(calibration)
+        costs = self._way_costs(calibration.exit_ms)
+        dearest = found.dearest_within(costs, self._limit())
+        if dearest is None:
+            first, last = (self._predicted(calibration, found.shares[end]) for end in (0, -1))
+            reason = cannot_be_kept(title, found, f"{first:.2f} ms", f"{last:.2f} ms")
+            cheapest = found.policy(int((found.shares @ costs).argmin()))
+            return nearest_or_raise(self.on_impossible, cheapest, reason)
+        return self._controller(calibration, costs, title) if self.adaptive else dearest
+
+    def _controller(self, calibration: Calibration, costs: Float64Array, title: str) -> Policy:
+        """What holds the budget on the stream, within the certified range where there is one."""
+        certificate, easiness = calibration.certificate, calibration.easiness_array
+        limit = self._limit() + ROUNDING
         if certificate and exit_shares_at(easiness, certificate.threshold) @ costs > limit:
             reason = self._uncertified(calibration, certificate, title)
-            return self._nearest(certificate.threshold, reason)
+            return nearest_or_raise(self.on_impossible, Threshold(certificate.threshold), reason)
         ends = (float(costs[0]), float(costs[-1]))
         if self.percentile is None:
             return start_controller(calibration, Cost.MS, self.ms, ends, title)
         late = (1 - TAIL_MARGIN) * self._limit()
         return start_controller(calibration, Cost.LATE, late, ends, title, limit_ms=self.ms)
 
-    def _nearest(self, threshold: float, reason: str) -> Policy:
-        """The setting that comes nearest, for those who asked for it; else a refusal."""
-        if self.on_impossible == "raise":
-            raise PolicyError(reason)
-        nearest = Threshold(threshold)
-        logger.warning("%s; the nearest setting is used: %s", reason, nearest)
-        return nearest
-
     def _limit(self) -> float:
-        """Of the mean of :meth:`_exit_costs`: milliseconds, or the share that may be late."""
+        """Of the mean of :meth:`_way_costs`: milliseconds, or the share that may be late."""
         return self.ms if self.percentile is None else 1 - self.percentile / 100
 
-    def _exit_costs(self, exit_ms: Sequence[Sequence[float]]) -> Float64Array:
-        """(exits,) mean milliseconds, or for a tail budget the share of images that is late.
+    def _way_costs(self, exit_ms: Sequence[Sequence[float]]) -> Float64Array:
+        """(ways,) mean milliseconds, or for a tail budget the share of images that is late.
 
         The q-th percentile of a mixture is within ``ms`` exactly if at most 100 - q % is late.
         """
@@ -118,27 +103,18 @@ class LatencyBudget:
             return np.array([times.mean() for times in samples])
         return np.array([(times > self.ms).mean() for times in samples])
 
-    def _predicted(self, calibration: Calibration, threshold: float) -> float:
-        """The milliseconds that the budget is about, at a threshold."""
-        shares = exit_shares_at(calibration.easiness_array, threshold)
+    def _predicted(self, calibration: Calibration, shares: Float64Array) -> float:
+        """The milliseconds that the budget is about, where ways have these shares."""
         if self.percentile is None:
             return mean_ms(shares, calibration.exit_ms)
         return percentile_ms(shares, calibration.exit_ms, self.percentile)
 
-    def _too_small(self, calibration: Calibration, title: str) -> str:
-        broken = hard_fraction_at(calibration.easiness_array, SEND_NONE)
-        cause = f" ({broken:.1%} are hard all the same: their easiness is NaN)" if broken else ""
-        return (
-            f"{title} cannot be kept: with every image easy{cause} it is "
-            f"{self._predicted(calibration, SEND_NONE):.2f} ms, with every image hard "
-            f"{self._predicted(calibration, SEND_ALL):.2f} ms; expected at least the former"
-        )
-
     def _uncertified(self, calibration: Calibration, certificate: Certificate, title: str) -> str:
+        shares = exit_shares_at(calibration.easiness_array, certificate.threshold)
         return (
             f"{title} cannot be kept: the certified threshold {certificate.threshold:.4g} sends "
             f"{certificate.hard_fraction:.1%} of the images on, at which it is "
-            f"{self._predicted(calibration, certificate.threshold):.2f} ms; expected at least "
+            f"{self._predicted(calibration, shares):.2f} ms; expected at least "
             "that, or a calibration with another risk (--risk) or none"
         )
 
@@ -151,6 +127,7 @@ class FramesPerSecond:
     """
 
     needs_times: ClassVar[bool] = True
+    signals: ClassVar[tuple[str, ...]] = (EASINESS, CHOICE_SCORES)
     fps: float
     adaptive: bool = False
     on_impossible: Literal["raise", "nearest"] = "raise"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from dyninfer.bundle.manifest import CHOICE_SCORES, EASINESS
 from dyninfer.errors import PolicyError
@@ -143,14 +144,21 @@ def count_ways(points: Sequence[DecisionPoint]) -> int:
     )
 
 
-def check_signals(points: Sequence[DecisionPoint], signal: str, policy: object) -> None:
-    """Refuse a route whose decisions have no such signal.
+_SIGNALS = {EASINESS: "an easiness", CHOICE_SCORES: "a chooser's scores"}
+_INSTEAD = {
+    EASINESS: "Threshold, HardFraction, AlwaysEasy, AlwaysHard or Forced",
+    CHOICE_SCORES: "Chosen, CostBias, MacsBudget, LatencyBudget, AlwaysEasy, AlwaysHard or Forced",
+}
+
+
+def check_signals(points: Sequence[DecisionPoint], signals: Sequence[str], policy: object) -> None:
+    """Refuse a route whose decisions have none of these signals.
 
     Raises:
         PolicyError: it has no decision, or one with another signal or none.
     """
     name = type(policy).__name__
-    what = {EASINESS: "an easiness", CHOICE_SCORES: "a chooser's scores"}[signal]
+    what = " or ".join(_SIGNALS[signal] for signal in signals)
     if not points:
         raise PolicyError(
             f"{name} reads {what}, but this bundle has one way for all images; leave the policy "
@@ -162,11 +170,11 @@ def check_signals(points: Sequence[DecisionPoint], signal: str, policy: object) 
             f"{name} reads {what}, but this bundle has no router; use AlwaysEasy or AlwaysHard, "
             "or train a router first"
         )
-    if found != {signal}:
-        other = "Chosen" if signal == EASINESS else "Threshold"
+    if not found <= {*signals}:
+        others = [signal for signal in found if signal]
         raise PolicyError(
-            f"{name} reads {what}, but this bundle decides by {', '.join(map(str, found))}; use "
-            f"{other}, AlwaysEasy, AlwaysHard or Forced"
+            f"{name} reads {what}, but this bundle decides by {', '.join(others)}; use "
+            f"{_INSTEAD[others[0]]}"
         )
 
 
@@ -204,7 +212,7 @@ class Threshold:
 
     def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
         """Refuse a route without routers, and a sequence of the wrong length."""
-        check_signals(points, EASINESS, self)
+        check_signals(points, (EASINESS,), self)
         if isinstance(self.value, tuple) and len(self.value) != len(points):
             raise PolicyError(
                 f"{len(self.value)} thresholds were given, expected {len(points)}: "
@@ -223,7 +231,7 @@ class Chosen:
     def __str__(self) -> str:
         return "as chosen"
 
-    def decide(self, scores: Float32Array, point: DecisionPoint) -> Int64Array:
+    def decide(self, scores: npt.NDArray[np.floating], point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
         ranked = scores.take(point.by_cost, axis=1)  # of equal scores argmax takes the first
         chosen: Int64Array = point.by_cost.take(ranked.argmax(axis=1))
@@ -234,7 +242,7 @@ class Chosen:
 
     def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
         """Refuse a route without a chooser."""
-        check_signals(points, CHOICE_SCORES, self)
+        check_signals(points, (CHOICE_SCORES,), self)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 from dyninfer.errors import PolicyError
+from dyninfer.routing.cost_bias import CostBias
 from dyninfer.routing.goals import Accuracy, CertifiedRisk, Goal, HardFraction
 from dyninfer.routing.latency import FramesPerSecond, LatencyBudget
-from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy, Threshold
+from dyninfer.routing.macs import MacsBudget
+from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Chosen, Policy, Threshold
 
 _FORMS = (
-    "easy, hard, 0.42, 30%, 12ms, 12ms@p95, 30fps, ap-0.5, certified, 30%+adaptive, "
-    "12ms+nearest, or a constructor such as HardFraction(0.3)"
+    "easy, hard, 0.42, 30%, 12ms, 12ms@p95, 30fps, 2.5GMACs, ap-0.5, certified, chosen, bias=0.5, "
+    "30%+adaptive, 12ms+nearest, or a constructor such as HardFraction(0.3)"
 )
 _Speed = Policy | Goal
 _WORD = r"[a-z][a-z-]*[a-z]"
@@ -32,8 +34,11 @@ _CLASSES: dict[str, Callable[..., _Speed]] = {
         HardFraction,
         LatencyBudget,
         FramesPerSecond,
+        MacsBudget,
         Accuracy,
         CertifiedRisk,
+        Chosen,
+        CostBias,
     )
 }
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
@@ -41,6 +46,11 @@ _SIMPLE: dict[str, Callable[..., _Speed]] = {  # N is a number, a space any whit
     "easy|fastest": AlwaysEasy,
     "hard|most-accurate": AlwaysHard,
     "certified|risk": CertifiedRisk,
+    "chosen": Chosen,
+    "(bias|cost-bias) = N": CostBias,
+    "(bias|cost-bias) = -N": lambda bias: CostBias(-bias),
+    "N gmacs|gmacs = N": MacsBudget,
+    "N mmacs|mmacs = N": lambda mega: MacsBudget(mega / 1000),
     "N %|(hard|hard-fraction) = N %": lambda percent: HardFraction(percent / 100),
     "(hard|hard-fraction) = N": HardFraction,
     "N ms|ms = N|N ms @ pN": LatencyBudget,
@@ -59,10 +69,11 @@ def parse_speed(text: str) -> Policy | Goal:
 
     Args:
         text: a word (``easy``, ``fastest``, ``hard``, ``most-accurate``, ``certified``,
-            ``risk``), a threshold or several separated by commas (``0.42``), a number with a
-            unit (``30%``, ``12ms``, ``12ms@p95``, ``30fps``, ``ap-0.5``), ``name=value``
-            (``threshold``, ``hard``, ``hard-fraction``, ``ms``, ``fps``, ``accuracy``,
-            ``max-ap-drop``), each possibly with ``+adaptive``, a budget or a rate with
+            ``risk``, ``chosen``), a threshold or several separated by commas (``0.42``), a number
+            with a unit (``30%``, ``12ms``, ``12ms@p95``, ``30fps``, ``2.5GMACs``, ``606MMACs``,
+            ``ap-0.5``), ``name=value`` (``threshold``, ``hard``, ``hard-fraction``, ``ms``,
+            ``fps``, ``gmacs``, ``mmacs``, ``bias``, ``accuracy``, ``max-ap-drop``), each possibly
+            with ``+adaptive``, a budget or a rate with
             ``+nearest``; or a constructor as in Python
             (``LatencyBudget(ms=12.0, percentile=95)``), so that a policy's ``repr`` is one too.
 
@@ -127,11 +138,11 @@ def _make_adaptive(speed: _Speed, text: str) -> _Speed:
 
 
 def _nearest(speed: _Speed, text: str) -> _Speed:
-    if isinstance(speed, (LatencyBudget, FramesPerSecond)):
+    if isinstance(speed, (LatencyBudget, FramesPerSecond, MacsBudget)):
         return replace(speed, on_impossible="nearest")
     raise PolicyError(
-        f"the speed {text!r} has no nearest, expected a budget in milliseconds or a rate before "
-        "+nearest"
+        f"the speed {text!r} has no nearest, expected a budget in milliseconds or GMACs or a rate "
+        "before +nearest"
     )
 
 

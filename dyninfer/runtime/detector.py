@@ -15,7 +15,7 @@ import numpy.typing as npt
 from dyninfer.builds.spec import OpenBuild
 from dyninfer.bundle.calibration import EngineRecord, calibrate_command, check_calibration
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import EASINESS, Manifest
+from dyninfer.bundle.manifest import Manifest
 from dyninfer.engines.base import Engine
 from dyninfer.engines.deadline import Deadline, check_deadline
 from dyninfer.errors import EngineRunError, InputError, PolicyError
@@ -204,7 +204,7 @@ class Detector:
         return self._routing_of(policy, None).active
 
     def _resolve(self, goal: Goal) -> Policy:
-        check_signals(self._session.points, EASINESS, goal)
+        check_signals(self._session.points, goal.signals, goal)
         command = calibrate_command(self.bundle.path, self.opening_options())
         calibration = check_calibration(
             self.bundle.calibrations(),

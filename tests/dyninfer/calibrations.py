@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from dyninfer.bundle.calibration import (
+    BiasRow,
     Calibration,
     CalibrationRow,
     Certificate,
@@ -11,6 +12,7 @@ from dyninfer.bundle.calibration import (
     WayFigures,
 )
 from dyninfer.results.scores import Scores
+from dyninfer.routing.cost_bias import bias_steps
 from dyninfer.routing.thresholds import (
     exit_shares_at,
     hard_fraction_at,
@@ -89,4 +91,49 @@ def calibration_of(
         ),
         rows=rows,
         certificate=None if certified is None else certificate_at(easiness, certified),
+    )
+
+
+def choosing(
+    scores: np.ndarray,
+    macs: tuple[int, ...],
+    way_ms: tuple[tuple[float, ...], ...],
+    precision: tuple[float, ...] = (),
+) -> Calibration:
+    """A calibration of a chooser's (N, branches) scores, with a row for every step.
+
+    ``precision`` is the AP of each branch; a row has the mean of those that its images take.
+    """
+    steps = bias_steps(scores, macs)
+
+    def figures(shares: np.ndarray) -> dict:
+        return {
+            "mean_ms": mean_ms(shares, way_ms),
+            "mean_macs": float(shares @ np.array(macs)),
+            "scores": Scores(float(shares @ np.array(precision)) if precision else None),
+            "agreement": 0.5,
+        }
+
+    rows = [
+        BiasRow(bias=steps.bias(step), shares=tuple(shares), **figures(shares))
+        for step, shares in enumerate(steps.shares)
+    ]
+    count, branches = scores.shape
+    return Calibration(
+        written_by="a test",
+        engine=RECORD,
+        images=ImageSet(count=count, sha256="c"),
+        metrics=("AP", "AP50"),
+        ways=tuple(
+            WayFigures(share=share, **figures(np.eye(branches)[way]))
+            for way, share in enumerate(steps.shares[steps.chosen])
+        ),
+        easiness=(),
+        choice_scores=tuple(
+            tuple(None if np.isnan(v) else float(v) for v in column) for column in scores.T
+        ),
+        losses=((0.1,) * count,) * (branches - 1),
+        exit_ms=way_ms,
+        rows=(),
+        biases=tuple(rows),
     )

@@ -10,13 +10,16 @@ import dyninfer
 from dyninfer.bundle.documents import dump_sealed
 from dyninfer.bundle.folder import Bundle
 from dyninfer.cli import calibrate as calibrate_module
+from dyninfer.errors import PolicyError
 from dyninfer.evaluation import runs
 from dyninfer.evaluation.dataset import load_samples
 from tests.dyninfer.cli.run import run, table_of
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
 from tests.support import (
     files_below,
+    refuses,
     reseal,
+    write_priced_select,
     write_select_detectors,
     write_static,
     write_two_exits,
@@ -305,3 +308,63 @@ def test_info_shows_the_calibration_and_whether_it_fits(
     plain = write_two_exits(tmp_path / "plain.dyn", router=False)
     _, out, _ = run(capsys, "info", str(plain))
     assert "dyninfer fit-router" in out
+
+
+def test_a_choosers_table_goes_along_its_cost_bias(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    bundle = write_priced_select(tmp_path / "select.dyn")
+    pictures = write_coded(tmp_path / "pictures", range(0, 250, 10), green=100)
+    labels = write_labels(tmp_path / "labels.json", pictures)
+    status, out, _ = calibrate(capsys, bundle, tmp_path / "pictures", "--annotations", str(labels))
+    assert status == 0
+    _, along = out.split("along the cost bias")
+    assert max(map(len, table_of(along))) <= 80
+    rows = [line.split() for line in table_of(along)]
+    # branch 1, of 300 million, is right for red below 100: 10 of 25 pictures; the chooser costs 10
+    assert ["0", "190", "M", "60/40"] in [row[:4] for row in rows]
+    assert (rows[0][1:4], rows[-1][1:4]) == (["110", "M", "100/0"], ["310", "M", "0/100"])
+    assert [row[-3] for row in rows] == sorted((row[-3] for row in rows), key=float, reverse=True)
+    expected = "expected as chosen: 190 M MACs per image (branch 0 60.0%, branch 1 40.0%)"
+    assert expected in " ".join(out.split())
+    assert "--speed 0.21GMACs" in out
+    assert "dyninfer.MacsBudget(gmacs=0.21)" in out
+    _, told, _ = run(capsys, "info", str(bundle))
+    assert expected in " ".join(told.split())
+    assert table_of(told.split("along the cost bias")[1]) == table_of(along)
+    _, told, _ = run(capsys, "info", str(bundle), "--json")
+    document = json.loads(told)["calibration"]
+    assert (document["routed"]["mean_macs"], "choice_scores" in document) == (190e6, False)
+
+
+def test_what_the_table_says_of_a_bias_is_what_predict_does_with_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bundle = write_priced_select(tmp_path / "select.dyn")
+    pictures = write_coded(tmp_path / "pictures", range(0, 250, 10), green=100)
+    calibrate(capsys, bundle, tmp_path / "pictures")
+    (calibration,) = Bundle.open(bundle).calibrations()
+    images = list(map(str, pictures))
+    with dyninfer.load(bundle) as detector:
+        for row in calibration.biases:
+            detector.policy = dyninfer.parse_speed(f"bias={row.bias:.6g}")
+            ways = [found.exit_index for found in detector(images)]
+            assert np.bincount(ways, minlength=2).tolist() == pytest.approx(
+                25 * np.array(row.shares)
+            )
+        detector.policy = dyninfer.MacsBudget(gmacs=0.15)  # 0.11 G, and 0.2 G of five pictures
+        assert sum(found.exit_index for found in detector(images)) == 5
+        with refuses(PolicyError, "HardFraction reads an easiness", "MacsBudget"):
+            detector.policy = dyninfer.HardFraction(0.3)
+    status, out, _ = run(
+        capsys,
+        "predict",
+        str(bundle),
+        images[0],
+        "--speed",
+        "150MMACs",
+        "-o",
+        str(tmp_path / "out"),
+    )
+    assert (status, "0.15 GMACs on average: cost bias" in out) == (0, True)

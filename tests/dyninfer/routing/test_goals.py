@@ -13,6 +13,7 @@ from dyninfer.routing.control import Controller
 from dyninfer.routing.control_law import TOLERANCE
 from dyninfer.routing.goals import Accuracy, CertifiedRisk, Goal, HardFraction
 from dyninfer.routing.latency import FramesPerSecond, LatencyBudget
+from dyninfer.routing.macs import MacsBudget
 from dyninfer.routing.policy import AlwaysEasy, Policy, Threshold
 from dyninfer.routing.thresholds import (
     SEND_ALL,
@@ -37,6 +38,7 @@ ALL = (
     FramesPerSecond(80.0),
     Accuracy(0.5),
     CertifiedRisk(),
+    MacsBudget(2.5),
 )
 
 
@@ -55,7 +57,7 @@ def test_a_goal_is_no_policy_and_a_policy_no_goal() -> None:
 
 
 def test_only_milliseconds_need_times() -> None:
-    assert [goal.needs_times for goal in ALL] == [False, True, True, True, False, False]
+    assert [goal.needs_times for goal in ALL] == [False, True, True, True, False, False, False]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,7 @@ def test_only_milliseconds_need_times() -> None:
         (FramesPerSecond(30), "30 frames per second"),
         (Accuracy(0.5), "at most 0.5 AP below the last exit"),
         (CertifiedRisk(), "the certified threshold"),
+        (MacsBudget(2.5), "2.5 GMACs on average"),
     ],
 )
 def test_goals_say_what_they_ask_for(goal, text) -> None:

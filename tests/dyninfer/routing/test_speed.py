@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from dyninfer.cli.options import SpeedOption
 from dyninfer.errors import PolicyError
+from dyninfer.routing.cost_bias import CostBias
 from dyninfer.routing.goals import Accuracy, CertifiedRisk, Goal, HardFraction
 from dyninfer.routing.latency import FramesPerSecond, LatencyBudget
-from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy, Threshold
+from dyninfer.routing.macs import MacsBudget
+from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Chosen, Policy, Threshold
 from dyninfer.routing.speed import parse_speed
 from tests import support
 
@@ -26,6 +28,9 @@ SPEEDS = st.one_of(
     st.builds(LatencyBudget, POSITIVE, PERCENTILE, st.booleans()),
     st.builds(FramesPerSecond, POSITIVE, st.booleans()),
     st.builds(Accuracy, st.floats(0, 100)),
+    st.just(Chosen()),
+    st.builds(CostBias, st.floats(-1e6, 1e6)),
+    st.builds(MacsBudget, POSITIVE, st.sampled_from(["raise", "nearest"])),
 )
 
 
@@ -77,6 +82,16 @@ SPEEDS = st.one_of(
         ("Threshold(value=(0.1,))", Threshold((0.1,))),
         ("AlwaysHard()", AlwaysHard()),
         ("CertifiedRisk()", CertifiedRisk()),
+        ("2.5GMACs", MacsBudget(2.5)),
+        ("2.5 gmacs + nearest", MacsBudget(2.5, on_impossible="nearest")),
+        ("gmacs=2.5", MacsBudget(2.5)),
+        ("606MMACs", MacsBudget(0.606)),
+        ("mmacs = 606", MacsBudget(0.606)),
+        ("MacsBudget(gmacs=2.5)", MacsBudget(2.5)),
+        ("chosen", Chosen()),
+        ("bias=0.5", CostBias(0.5)),
+        ("cost-bias = -0.5", CostBias(-0.5)),
+        ("CostBias(-1)", CostBias(-1)),
     ],
 )
 def test_every_form_is_understood(text, expected) -> None:
