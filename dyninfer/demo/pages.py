@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,7 +114,8 @@ def draw(image: ImageArray, detections: Answer) -> ImageArray:
     resized, place = fit_square(image, TILE)
     scale = np.array([place.scale_x, place.scale_y] * 2, np.float32)
     assert isinstance(detections, Detections)  # the embedded model detects
-    return annotate(resized, replace(detections, boxes_xyxy=detections.boxes_xyxy * scale))
+    boxes_xyxy = detections.boxes_xyxy * scale
+    return annotate(resized, Detections(**{**vars(detections), "boxes_xyxy": boxes_xyxy}))
 
 
 def draw_easy_and_hard(

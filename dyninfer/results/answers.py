@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, KeysView, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic_core import CoreSchema, core_schema
 
 from dyninfer.errors import InputError
 from dyninfer.plain_text import plain
@@ -20,6 +21,10 @@ _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
 class Answer(ABC):
     """What the results of all tasks have in common; everything found is in order, best first.
+
+    ``dict(found)`` and pydantic give what :meth:`to_dict` gives, and so an endpoint of FastAPI can
+    return a result as it is. It is no dataclass, since encoders take those apart down to their
+    arrays, which are not JSON.
 
     Attributes:
         class_ids: (D,) int64, index into the bundle's class names.
@@ -40,6 +45,37 @@ class Answer(ABC):
     exit_index: int
     degraded: bool
     timings_ms: Mapping[str, float]
+    __iter__: ClassVar[None] = None  # a subscript alone would make a sequence of it
+
+    def __init__(
+        self,
+        class_ids: Int64Array,
+        confidences: Float32Array,
+        class_names: tuple[str, ...],
+        easiness: float | None = None,
+        exit_index: int = 0,
+        degraded: bool = False,
+        timings_ms: Mapping[str, float] | None = None,
+    ) -> None:
+        self.class_ids = class_ids
+        self.confidences = confidences
+        self.class_names = class_names
+        self.easiness = easiness
+        self.exit_index = exit_index
+        self.degraded = degraded
+        self.timings_ms = {} if timings_ms is None else timings_ms
+        count = len(class_names)
+        self._check("class_ids", class_ids, (count,), _INT64)
+        self._check("confidences", confidences, (count,), _FLOAT32)
+
+    def _check(
+        self, name: str, array: npt.NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        if array.shape != shape or array.dtype != dtype:
+            raise InputError(
+                f"{name} is {array.dtype} {array.shape}, "
+                f"expected {dtype} {shape} for {len(self.class_names)} class names"
+            )
 
     def __len__(self) -> int:
         return len(self.class_names)
@@ -47,6 +83,33 @@ class Answer(ABC):
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON."""
+
+    def keys(self) -> KeysView[str]:
+        """The names in :meth:`to_dict`."""
+        return self.to_dict().keys()
+
+    def __getitem__(self, name: str) -> Any:
+        """One entry of :meth:`to_dict`.
+
+        Raises:
+            InputError: ``name`` is none of :meth:`keys`.
+        """
+        document = self.to_dict()
+        if not isinstance(name, str) or name not in document:
+            raise InputError(
+                f"{name!r} is not in a result, which has {', '.join(document)}; it is of one "
+                "image, and its arrays (confidences, class_ids) are attributes"
+            )
+        return document[name]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
+        """An instance, written as :meth:`to_dict`."""
+        written = core_schema.plain_serializer_function_ser_schema(
+            lambda found: found.to_dict(),
+            return_schema=core_schema.dict_schema(core_schema.str_schema()),
+        )
+        return core_schema.is_instance_schema(cls, serialization=written)
 
     def __repr__(self) -> str:
         """On one line: what was found, the surest first, and which way the image took."""
@@ -65,7 +128,6 @@ class Answer(ABC):
         }
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Detections(Answer):
     """What was found in one image, best first; see :class:`Answer` for what is not told here.
 
@@ -73,29 +135,22 @@ class Detections(Answer):
         boxes_xyxy: (D, 4) float32, left, top, right, bottom in pixels of the original image.
     """
 
-    boxes_xyxy: Float32Array
-    confidences: Float32Array
-    class_ids: Int64Array
-    class_names: tuple[str, ...]
-    easiness: float | None = None
-    exit_index: int = 0
-    degraded: bool = False
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        count = len(self.class_names)
-        self._check("boxes_xyxy", self.boxes_xyxy, (count, 4), _FLOAT32)
-        self._check("confidences", self.confidences, (count,), _FLOAT32)
-        self._check("class_ids", self.class_ids, (count,), _INT64)
-
-    def _check(
-        self, name: str, array: npt.NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]
+    def __init__(
+        self,
+        boxes_xyxy: Float32Array,
+        confidences: Float32Array,
+        class_ids: Int64Array,
+        class_names: tuple[str, ...],
+        easiness: float | None = None,
+        exit_index: int = 0,
+        degraded: bool = False,
+        timings_ms: Mapping[str, float] | None = None,
     ) -> None:
-        if array.shape != shape or array.dtype != dtype:
-            raise InputError(
-                f"{name} is {array.dtype} {array.shape}, "
-                f"expected {dtype} {shape} for {len(self.class_names)} class names"
-            )
+        super().__init__(
+            class_ids, confidences, class_names, easiness, exit_index, degraded, timings_ms
+        )
+        self.boxes_xyxy = boxes_xyxy
+        self._check("boxes_xyxy", boxes_xyxy, (len(class_names), 4), _FLOAT32)
 
     def rows(self) -> Iterator[tuple[Float32Array, np.float32, np.int64, str]]:
         """Box, confidence, class id and class name of each, best first."""
@@ -115,28 +170,11 @@ class Detections(Answer):
         return self._document("detections", found)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Classification(Answer):
     """The likeliest classes of one image, best first; see :class:`Answer`.
 
     The confidences are the softmax over all classes, so they add up to 1 only where all are held.
     """
-
-    class_ids: Int64Array
-    confidences: Float32Array
-    class_names: tuple[str, ...]
-    easiness: float | None = None
-    exit_index: int = 0
-    degraded: bool = False
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        count = (len(self.class_names),)
-        if self.class_ids.shape != count or self.confidences.shape != count:
-            raise InputError(
-                f"class_ids {self.class_ids.shape} and confidences {self.confidences.shape} do not "
-                f"fit {count[0]} class names"
-            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for JSON."""

@@ -70,7 +70,7 @@ def answer_batch(
                 groups = list(result.retreat(*broken.pop()))
     if result.failures:
         for row in session.failures.degraded(result.failures):
-            found[row] = replace(found[row], degraded=True)  # type: ignore[type-var]  # a dataclass
+            found[row].degraded = True
     return [found[row] for row in range(len(images))]
 
 

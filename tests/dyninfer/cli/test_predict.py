@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -81,7 +80,9 @@ def test_a_hard_exit_that_looks_faster_is_explained(small_bundle: Path) -> None:
     manifest = Bundle.open(small_bundle).manifest
 
     def answer(exit_index: int, **ms: float) -> dyninfer.Detections:
-        return replace(watching.answer(0.5, exit_index), timings_ms=ms)
+        found = watching.answer(0.5, exit_index)
+        found.timings_ms = ms
+        return found
 
     easy = answer(0, prepare=9.0, first=10.0, head=2.0)
     hard = answer(1, prepare=1.0, first=9.5, second=8.0)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from dyninfer import Classification, Detections, InputError, RawOutput, TopK
 from tests import support
@@ -53,8 +55,68 @@ def test_a_classification_is_checked_and_becomes_json() -> None:
     document = json.loads(json.dumps(made.to_dict()))
     assert document["classes"][0] == {"class_id": 2, "class_name": "blue", "confidence": 0.75}
     assert (document["easiness"], document["exit_index"], document["degraded"]) == (0.5, 1, False)
-    with support.refuses(InputError, "class_ids (1,)", "2 class names"):
+    with support.refuses(InputError, "class_ids is int64 (1,)", "2 class names"):
         Classification(np.array([2]), np.array([0.75, 0.25], np.float32), ("blue", "red"))
+
+
+def made_answers() -> list[Detections | Classification]:
+    confidences, ids = np.array([0.75, 0.25], np.float32), np.array([2, 0])
+    boxes_xyxy = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
+    return [
+        Detections(boxes_xyxy, confidences, ids, ("bus", "cat"), 0.5, 1, timings_ms={"first": 2.0}),
+        Detections(boxes_xyxy[:0], confidences[:0], ids[:0], ()),
+        Classification(ids, confidences, ("blue", "red"), degraded=True),
+    ]
+
+
+def test_results_are_written_by_pydantic_and_by_encoders_that_ask_for_a_dict() -> None:
+    for found in made_answers():
+        document = found.to_dict()
+        assert json.loads(json.dumps(dict(found))) == document == {**found}
+        kind = type(found)
+        assert TypeAdapter(kind).dump_python(found) == document
+        listed = TypeAdapter(list[kind]).dump_json([found, found])
+        assert json.loads(listed) == [document, document]
+        assert TypeAdapter(kind).json_schema(mode="serialization")["type"] == "object"
+        assert not dataclasses.is_dataclass(found)
+        with pytest.raises(ValidationError, match=f"instance of {kind.__name__}"):
+            TypeAdapter(kind).validate_python(document)
+
+
+def test_a_result_is_of_one_image_and_says_so_to_a_subscript() -> None:
+    found = made_answers()[0]
+    assert found["exit_index"] == 1
+    for wrong in (0, "boxes_xyxy", slice(2)):
+        with support.refuses(InputError, repr(wrong), "easiness, exit_index, ", "one image"):
+            found[wrong]
+    with pytest.raises(TypeError, match="not iterable"):
+        list(found)
+
+
+def test_fastapi_answers_with_what_an_endpoint_returns() -> None:
+    fastapi = pytest.importorskip("fastapi")
+    client = pytest.importorskip("fastapi.testclient").TestClient
+    made = made_answers()
+    application = fastapi.FastAPI()
+
+    @application.get("/one")
+    def one():
+        return made[0]
+
+    @application.get("/many")
+    def many():
+        return {"frames": [*made, None]}
+
+    @application.get("/typed")
+    def typed() -> list[Detections | Classification]:
+        return made
+
+    with client(application) as service:
+        documents = [found.to_dict() for found in made]
+        assert service.get("/one").json() == documents[0]
+        assert service.get("/many").json() == {"frames": [*documents, None]}
+        assert service.get("/typed").json() == documents
+        assert service.get("/openapi.json").status_code == 200
 
 
 def test_results_print_on_one_line_what_matters() -> None:
