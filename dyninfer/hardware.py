@@ -7,6 +7,8 @@ import platform
 from functools import lru_cache
 from pathlib import Path
 
+from dyninfer.plain_text import counted
+
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -38,4 +40,4 @@ def read_cpuinfo() -> str:
 def cpu_name() -> str:
     """The processor's model as it names itself, with the cores that this process may use."""
     model = cpu_field(read_cpuinfo(), "model name") or platform.processor() or platform.machine()
-    return f"{model}, {usable_cores()} cores"
+    return f"{model}, {counted(usable_cores(), 'core')}"

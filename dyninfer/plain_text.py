@@ -35,6 +35,13 @@ def some(names: Sequence[str], most: int = 4) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 image``, ``2,000 images``, ``2 classes``."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun}{'es' if noun.endswith(('s', 'x', 'ch')) else 's'}"
+
+
 def plain_json(text: str) -> str:
     """A JSON document of the same value, in which characters that are not to be seen are escaped.
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from dyninfer.bundle.manifest import BATCH_AXIS, Stage, TensorSpec
 from dyninfer.errors import EngineBuildError, EngineRunError
+from dyninfer.plain_text import counted
 
 EXPORT_AGAIN = "export the bundle again"
 BUILD_AGAIN = "build it again"
@@ -141,6 +142,6 @@ def check_made(
         )
         if not fits or dtype != spec.dtype:
             raise EngineRunError(
-                f"stage {stage!r} made {spec.name} {dtype} {shape} of {batch} images, the "
-                f"manifest says {spec}; {EXPORT_AGAIN}"
+                f"stage {stage!r} made {spec.name} {dtype} {shape} of {counted(batch, 'image')}, "
+                f"the manifest says {spec}; {EXPORT_AGAIN}"
             )

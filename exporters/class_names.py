@@ -7,6 +7,7 @@ from pathlib import Path
 from dyninfer.errors import ConfigError
 from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through
+from dyninfer.plain_text import counted
 from dyninfer.results.class_lists import names_from
 
 LARGEST_NAMES = 16 << 20  # bytes
@@ -39,7 +40,8 @@ def class_names_for(classes: int, path: Path | None) -> tuple[str, ...]:
     names = read_names(path)
     if len(names) != classes:
         raise ConfigError(
-            f"{path} holds {len(names)} class names, but the model has {classes} classes"
+            f"{path} holds {counted(len(names), 'class name')}, but the model has "
+            f"{counted(classes, 'class')}"
         )
     return names
 

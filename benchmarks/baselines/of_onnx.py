@@ -24,6 +24,7 @@ from dyninfer.benchmarks.latency.scenarios import ForcedWay
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.ort.runtime import ort, parse_device
 from dyninfer.errors import BackendUnavailable, InputError
+from dyninfer.plain_text import counted
 from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.engine_choice import EngineChoice
 from dyninfer.runtime.executor import execute
@@ -175,7 +176,9 @@ def _noise(
     wanted = (1, *size, CHANNELS) if channels_last else (1, CHANNELS, *size)
     shape = tuple(w if axis is None else axis for axis, w in zip(fixed, wanted, strict=True))
     if shape[0] != 1:
-        raise InputError(f"input {name!r} takes {shape[0]} images, expected batches of one")
+        raise InputError(
+            f"input {name!r} takes {counted(shape[0], 'image')}, expected batches of one"
+        )
     noise = np.random.default_rng(0).random(shape, np.float32)
     dtype = INPUT_TYPES[kind]
     return (noise * 255 if dtype is np.uint8 else noise).astype(dtype)

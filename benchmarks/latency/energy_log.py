@@ -14,6 +14,7 @@ from dyninfer.benchmarks.latency.slices import MS_PER_S, Slice
 from dyninfer.benchmarks.latency.step_costs import nonnegative_least_squares
 from dyninfer.benchmarks.machine import EnergyMeter, find_energy_meter, measure_idle_watts
 from dyninfer.errors import DyninferError, InputError
+from dyninfer.plain_text import counted
 
 LEAST_SINGULAR_VALUE = 0.05
 """Below it, an error of the energies comes back twentyfold in the exits' figures."""
@@ -129,7 +130,7 @@ def joules_by_exit(shares: Sequence[Sequence[float]], joules: Sequence[float]) -
     if len(energies) < exits or weakest < LEAST_SINGULAR_VALUE:
         unseen = [str(index) for index in range(exits) if not mixtures[:, index].any()]
         raise InputError(
-            f"{len(energies)} slices do not tell {exits} exits apart"
+            f"{counted(exits, 'exit')} cannot be told apart by {counted(len(energies), 'slice')}"
             + (f" (no image left at exit {', '.join(unseen)})" if unseen else "")
             + f": measure at least {exits} mixtures that differ by a tenth or more"
         )

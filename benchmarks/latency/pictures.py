@@ -110,7 +110,7 @@ def load_pictures(
     read = list(read_all(chosen, notes, progress))
     if not read:
         raise InputError(
-            f"none of the {len(chosen)} pictures can be read: {notes.unreadable[0]}; "
+            f"no picture of {len(chosen)} can be read: {notes.unreadable[0]}; "
             "give pictures, or leave --images out for synthetic ones"
         )
     usable = notes.left_of(samples, [sample for sample, _ in read])

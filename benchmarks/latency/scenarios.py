@@ -16,6 +16,7 @@ import numpy as np
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.bundle.manifest import CascadeRoute, Manifest, SelectRoute
 from dyninfer.errors import PolicyError
+from dyninfer.plain_text import counted
 from dyninfer.routing.policy import DecisionPoint
 from dyninfer.types import BoolArray, Float32Array, Int64Array
 
@@ -213,7 +214,7 @@ class ForcedHard:
         if point.index:
             return np.full(count, len(point.ways) - 1)
         if count != self.batch:
-            raise PolicyError(f"a call has {count} images, expected {self.batch}")
+            raise PolicyError(f"a call has {counted(count, 'image')}, expected {self.batch}")
         with self._lock:
             hard = int(self._counts[self._calls % len(self._counts)])
             offset = self._turns

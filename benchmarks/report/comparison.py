@@ -8,8 +8,9 @@ from typing import Any
 
 from dyninfer.benchmarks.latency.comparison import RecordComparison, ScenarioChange, Verdict
 from dyninfer.benchmarks.latency.scenario_record import Estimate
-from dyninfer.benchmarks.report.figures import counted, number
+from dyninfer.benchmarks.report.figures import number
 from dyninfer.benchmarks.report.table import Table, column, make_table
+from dyninfer.plain_text import counted
 
 
 def changes_table(comparison: RecordComparison) -> Table:

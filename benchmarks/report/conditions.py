@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dyninfer.benchmarks.latency.record import BenchRecord, StageInfo
 from dyninfer.benchmarks.machine import MachineLog, machine_rows
-from dyninfer.benchmarks.report.figures import ABSENT, counted, memory, ms, number, readable
+from dyninfer.benchmarks.report.figures import ABSENT, memory, ms, number, readable
 from dyninfer.benchmarks.report.table import (
     Block,
     Code,
@@ -20,6 +20,7 @@ from dyninfer.benchmarks.report.table import (
     make_table,
 )
 from dyninfer.benchmarks.report.tables import reasons_table
+from dyninfer.plain_text import counted
 
 _UNITS = {
     "mhz": "MHz",

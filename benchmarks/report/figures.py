@@ -61,11 +61,6 @@ def memory(mib: float) -> str:
     return f"{number(mib / _MIB_PER_GIB)} GiB" if mib >= _MIB_PER_GIB else f"{number(mib)} MiB"
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 image``, ``2 images``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def points(precision: float | None) -> str:
     """An average precision in [0, 1] as it is told: 57.9; a dash for None."""
     return ABSENT if precision is None else f"{100 * precision:.1f}"

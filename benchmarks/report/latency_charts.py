@@ -17,7 +17,8 @@ from dyninfer.benchmarks.latency.record import ModelCheck
 from dyninfer.benchmarks.latency.scenario_record import Scenario, ScenarioResult
 from dyninfer.benchmarks.report import axes, svg
 from dyninfer.benchmarks.report.axes import Scale, padded
-from dyninfer.benchmarks.report.figures import counted, ms, percent
+from dyninfer.benchmarks.report.figures import ms, percent
+from dyninfer.plain_text import counted
 
 MOST_POINTS = 200
 PANEL = 300  # wide
@@ -148,7 +149,7 @@ def _model_drawn(checks: Sequence[ModelCheck], width: int) -> svg.Element:
         frame,
         f"model-{width}",
         "Predicted against measured milliseconds per image",
-        f"{len(checks)} scenarios; furthest off is {worst.scenario.name} "
+        f"{counted(len(checks), 'scenario')}; furthest off is {worst.scenario.name} "
         f"with {percent(abs(worst.error), 1)}.",
         axes.vertical(y, frame, "predicted " + unit),
         axes.horizontal(x, frame, "measured " + unit),

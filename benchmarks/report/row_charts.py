@@ -9,7 +9,8 @@ from dyninfer.benchmarks.latency.record import BaselineRatio
 from dyninfer.benchmarks.latency.scenario_record import ScenarioResult, SpanKind, SpanTime
 from dyninfer.benchmarks.report import axes, svg
 from dyninfer.benchmarks.report.axes import Scale, padded
-from dyninfer.benchmarks.report.figures import counted, interval, ms, number, percent
+from dyninfer.benchmarks.report.figures import interval, ms, number, percent
+from dyninfer.plain_text import counted
 
 SMALL = 0.02
 _BAR = 24

@@ -11,7 +11,8 @@ import numpy as np
 from dyninfer.benchmarks.latency.record import ThresholdPoint
 from dyninfer.benchmarks.report import axes, svg
 from dyninfer.benchmarks.report.axes import Scale, padded
-from dyninfer.benchmarks.report.figures import counted, ms, percent
+from dyninfer.benchmarks.report.figures import ms, percent
+from dyninfer.plain_text import counted
 
 BINS = 25
 _CURVE_HEIGHTS = {svg.WIDE: 360, svg.NARROW: 280}

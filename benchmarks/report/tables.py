@@ -20,6 +20,7 @@ from dyninfer.benchmarks.report.figures import ABSENT, interval, number, percent
 from dyninfer.benchmarks.report.table import Cell, Column, Medium, Table, column, make_table
 from dyninfer.benchmarks.report.words import leaves_at_several
 from dyninfer.evaluation.interleaved import RatioEstimate
+from dyninfer.plain_text import counted
 
 _CURVE_ROWS = 9
 
@@ -164,7 +165,7 @@ def ratios_table(baselines: Baselines) -> Table:
     found = {(entry.baseline, entry.side): entry.ratio for entry in ratios}
     differences = (_difference(baselines.differences.get(name)) for name in names)
     return make_table(
-        f"Time of dyninfer over the baseline's, {baselines.rounds:,} rounds",
+        f"Time of dyninfer over the baseline's, {counted(baselines.rounds, 'round')}",
         column("against", names, words=True),
         *(
             column(f"{side} images", (_ratio(found.get((name, side))) for name in names))
@@ -192,7 +193,7 @@ def contenders_table(baselines: Baselines) -> Table:
     found = {(entry.name, entry.side): entry for entry in baselines.times}
     by_side = {side: [found.get((name, side)) for name in what] for side in sides}
     return make_table(
-        f"Times over {baselines.rounds:,} rounds, with quartiles",
+        f"Times over {counted(baselines.rounds, 'round')}, with quartiles",
         column("contender", names, words=True),
         *(column(f"{side}, median ms", map(_median, times)) for side, times in by_side.items()),
         *(column(f"{side}, idle CPU ms", map(_idle, times)) for side, times in by_side.items()),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import re
 import sys
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
@@ -30,6 +31,15 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    @property  # type: ignore[misc]  # nothing sets it
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines as they are now; rich keeps those that were set at the import."""
+        self._width = self._height = None
+        found, columns = super().size, os.environ.get("COLUMNS", "")
+        if columns.isdecimal() and int(columns):  # of a terminal without abilities, too
+            return ConsoleDimensions(int(columns), found.height)
+        return found
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As rich does it, but that words are whole where lines break.

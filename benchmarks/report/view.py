@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from dyninfer.benchmarks.latency.record import BenchRecord
 from dyninfer.benchmarks.report import tables, words
 from dyninfer.benchmarks.report.conditions import conditions_of, facts, left_out
-from dyninfer.benchmarks.report.figures import counted
 from dyninfer.benchmarks.report.latency_charts import Panel, model_chart, panels
 from dyninfer.benchmarks.report.row_charts import baselines_chart, kinds_of, spans_chart
 from dyninfer.benchmarks.report.slider import easiness_charts, speed_accuracy
@@ -21,6 +20,7 @@ from dyninfer.benchmarks.report.table import (
     Table,
     TextPairs,
 )
+from dyninfer.plain_text import counted
 
 Blocks = Iterable[Block]
 _NO_EASINESS = "no easiness was measured"

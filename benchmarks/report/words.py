@@ -9,9 +9,10 @@ from dyninfer.benchmarks.latency.doubts import doubts_of
 from dyninfer.benchmarks.latency.record import BenchRecord, LatencyModel
 from dyninfer.benchmarks.latency.scenario_record import Estimate, Scenario, ScenarioResult
 from dyninfer.benchmarks.latency.statistics import calls_needed
-from dyninfer.benchmarks.report.figures import counted, interval, ms, number, percent
+from dyninfer.benchmarks.report.figures import interval, ms, number, percent
 from dyninfer.evaluation.interleaved import RatioEstimate
 from dyninfer.evaluation.worth import no_better
+from dyninfer.plain_text import counted
 
 FEW_CALLS = 100
 _NAMED = 3

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dyninfer.bundle.documents import Frozen
 from dyninfer.images.spec import ImageSpec
+from dyninfer.plain_text import counted
 from dyninfer.results.tasks import TASKS, Options, TaskKind, check_options
 from dyninfer.spans import RESERVED
 
@@ -340,8 +341,8 @@ class Manifest(Frozen):
         columns = ends[self.task.outputs[-1]].shape[-1]
         if isinstance(columns, int) and columns != len(self.class_names):
             raise ValueError(
-                f"there are {len(self.class_names)} class names for {columns} columns of "
-                f"{self.task.outputs[-1]}"
+                f"there are {counted(len(self.class_names), 'class name')} for {columns} columns "
+                f"of {self.task.outputs[-1]}"
             )
 
     def _check_stage(self, name: str, made: Mapping[str, TensorSpec]) -> None:

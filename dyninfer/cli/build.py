@@ -19,6 +19,7 @@ from dyninfer.cli.common import flipped, print_json, stderr, stdout
 from dyninfer.cli.options import BundleOrNone, JsonOption, with_option_groups
 from dyninfer.engines.trt.targets import PRESETS, Preset
 from dyninfer.errors import EngineBuildError
+from dyninfer.plain_text import counted
 
 
 @with_option_groups
@@ -148,7 +149,7 @@ def _print_cost(parity: Mapping[str, Any]) -> None:
 
     aps = [(exit_["ap_fp32"], exit_["ap_converted"]) for exit_ in parity["exits"]]
     table = make_table(
-        f"Against fp32, on {parity['pictures']} pictures",
+        f"Against fp32, on {counted(parity['pictures'], 'picture')}",
         column("exit", figures("exit_index", "d")),
         column("confidence off by", figures("score_error_mean", ".4f")),
         column("boxes off by", figures("box_error_mean_px", ".2f", " px")),

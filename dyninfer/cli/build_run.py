@@ -43,6 +43,7 @@ from dyninfer.errors import BackendUnavailable, InputError
 from dyninfer.evaluation.dataset import Sample, Samples, load_samples
 from dyninfer.exporters.extras import require_export_extra
 from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
+from dyninfer.plain_text import counted
 
 Precisions = Mapping[str, Precision]
 _FEW_PICTURES = 50
@@ -220,8 +221,8 @@ def _split(samples: Samples) -> tuple[Sequence[Sample], Sequence[Sample]]:
         warn(warning)
     if len(samples.items) < _FEW_PICTURES:
         warn(
-            f"{len(samples.items)} pictures are too few for reliable ranges and comparisons; "
-            "give some hundreds like those to be run later with --images"
+            f"{counted(len(samples.items), 'picture')}: too few for reliable ranges and "
+            "comparisons; give some hundreds like those to be run later with --images"
         )
     if len(samples.items) < _ENOUGH_TO_HOLD_OUT:
         return samples.items, samples.items

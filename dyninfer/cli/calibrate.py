@@ -56,6 +56,7 @@ from dyninfer.evaluation.outcomes import (
 from dyninfer.evaluation.runs import WayTimes, settled_way_times
 from dyninfer.evaluation.worth import not_faster
 from dyninfer.images.pictures import MAX_PIXELS
+from dyninfer.plain_text import counted
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.routing.certify import certify, describe_certificate, images_needed
 from dyninfer.routing.thresholds import SEND_ALL
@@ -190,7 +191,7 @@ def _nothing_found(manifest: Manifest, count: int) -> str:
     own = manifest.use_options
     above = f" above its confidence of {own.confidence:g}" if isinstance(own, Postprocess) else ""
     return (
-        f"the last exit finds nothing{above} in any of the {count} pictures, so agreement and "
+        f"the last exit finds nothing{above} in any picture ({count}), so agreement and "
         "certificates say nothing; give pictures that show what it knows"
     )
 
@@ -256,7 +257,7 @@ def _interval(spent: Sequence[float]) -> str:
 
 
 def _table(calibration: Calibration, way_names: Sequence[str]) -> Table:
-    title = f"{calibration.images.count} pictures"
+    title = counted(calibration.images.count, "picture")
     if calibration.rows:
         rows = _shown_rows(calibration)
         return make_table(
@@ -296,7 +297,8 @@ def _certificate_lines(calibration: Calibration) -> list[str]:
     needed = images_needed(certificate.risk, certificate.confidence)
     count = calibration.images.count
     if count < needed:
-        why = f"{count} pictures are too few: {needed} would be needed even if all exits agreed"
+        given = counted(count, "picture")
+        why = f"{given} will not do: {needed} would be needed even if all exits agreed"
     else:
         why = (
             f"only all pictures hard can be certified: the exits disagree too much for {count} "

@@ -27,7 +27,7 @@ from dyninfer.benchmarks.report.terminal import DescriptionColumn, Terminal, pri
 from dyninfer.demo import ASSETS
 from dyninfer.errors import DyninferError, InputError, PolicyError
 from dyninfer.images.folders import SUFFIXES, find_images, match_images, search_folder
-from dyninfer.plain_text import one_line, plain_json
+from dyninfer.plain_text import counted, one_line, plain_json
 from dyninfer.routing.goals import Goal
 from dyninfer.routing.policy import Policy
 from dyninfer.routing.speed import parse_speed
@@ -59,7 +59,7 @@ def progress_bar(*, remaining: bool = False) -> Progress:
 def flipped(flips: int, decisions: int, images: int) -> str:
     """How many routing decisions differ: one of every image, at every threshold of an easiness."""
     at, odd = divmod(decisions, max(images, 1))
-    each = f", {images} images at {at} thresholds" if at > 1 and not odd else ""
+    each = f", {counted(images, 'image')} at {at} thresholds" if at > 1 and not odd else ""
     return f"{flips} of {decisions} routing decisions flip{each}"
 
 

@@ -39,6 +39,7 @@ from dyninfer.evaluation.routed_curve import ROWS, SEEDS, CurveResult, evaluate_
 from dyninfer.evaluation.runs import PolicyResult, evaluate_policy
 from dyninfer.evaluation.scoring import SCORING, score_key
 from dyninfer.images.pictures import MAX_PIXELS
+from dyninfer.plain_text import counted
 from dyninfer.results.scores import Scores
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.opening import load
@@ -201,7 +202,7 @@ def curve_document(result: CurveResult) -> dict[str, Any]:
 def print_policy(result: PolicyResult, way_names: Sequence[str]) -> None:
     """All scores, and who went where."""
     routed = result.policy if len(result.exit_shares) > 1 else "one way for all"
-    title = f"{len(result.samples.items)} pictures, {routed}"
+    title = f"{counted(len(result.samples.items), 'picture')}, {routed}"
     columns = tuple(column(name, [points(value)]) for name, value in result.scores.items())
     print_table(Table(title, columns), stdout)
     pairs = zip(way_names, result.exit_shares, strict=True)
@@ -216,7 +217,7 @@ def print_curve(result: CurveResult) -> None:
     rows = list(reversed(shown.values()))
     by_chance = (f"{points(row.chance.mean)} ± {points(row.chance.std)}" for row in rows)
     table = make_table(
-        f"{len(result.samples.items)} pictures",
+        counted(len(result.samples.items), "picture"),
         column("hard", (f"{row.hard_fraction:.1%}" for row in rows)),
         column("threshold", (f"{row.threshold:.4g}" for row in rows)),
         column("ms", (f"{row.mean_ms:.2f}" for row in rows)),

@@ -38,6 +38,7 @@ from dyninfer.evaluation.router_quality import (
 from dyninfer.evaluation.worth import no_better
 from dyninfer.exporters.extras import require_export_extra
 from dyninfer.exporters.router import FeatureKind
+from dyninfer.plain_text import counted
 from dyninfer.runtime.opening import load
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ def _doubts(index: int, comparison: RouterComparison, pictures: int) -> list[str
     if comparison.within_chance:
         found.append(
             f"the router of exit {index} is better than random choice by less than random "
-            f"choices vary on {pictures} pictures; fit it on more pictures to be sure"
+            f"choices vary on {counted(pictures, 'picture')}; fit it on more pictures to be sure"
         )
     means, own = comparison.means(metric), comparison.means(Metric.AP)
     figures = f"{metric.label} {100 * means[winner]:.1f} over the shares"

@@ -27,6 +27,7 @@ from dyninfer.cli.common import flipped, print_json, stdout, warn
 from dyninfer.cli.options import BundleArgument, JsonOption, TrustedKeyOption
 from dyninfer.errors import BundleError
 from dyninfer.evaluation.worth import no_better
+from dyninfer.plain_text import counted
 from dyninfer.results.tasks import Options
 
 BomOption = Annotated[
@@ -115,7 +116,7 @@ def print_bundle(path: Path) -> None:
             (manifest.name, "bold"),
             f"  {manifest.family}, {manifest.task.value}, "
             f"{manifest.route.kind} route ({', '.join(manifest.way_names)}), "
-            f"{len(names)} {'class' if len(names) == 1 else 'classes'} ({shown})",
+            f"{counted(len(names), 'class')} ({shown})",
         )
     )
     for name, spec in manifest.image_inputs.items():
@@ -184,7 +185,7 @@ def _names(specs: Sequence[TensorSpec]) -> str:
     if len(features) < 2:
         return ", ".join(names)
     others = [name for name in names if name not in features]
-    return ", ".join([*others, f"{len(features)} features"])
+    return ", ".join([*others, f"{counted(len(features), 'feature')}"])
 
 
 def _source_line(source: Source) -> str:
@@ -285,7 +286,7 @@ def _calibration_line(calibration: Calibration) -> str:
         labels = f"{calibration.metrics[0]} {_span(f'{lowest:.1f}', f'{highest:.1f}')}"
     certified = "" if calibration.certificate is None else ", with a certificate"
     return (
-        f"calibrated on {calibration.images.count} pictures ({labels}{certified}), "
+        f"calibrated on {counted(calibration.images.count, 'picture')} ({labels}{certified}), "
         f"{_span(f'{first.mean_ms:.2f}', f'{last.mean_ms:.2f}')} ms, {engine.precision_words}, "
         f"{engine.backend} {engine.backend_version} ({engine.provider}), {engine.device_name}"
     )

@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from dyninfer.benchmarks.report.figures import counted
 from dyninfer.benchmarks.report.table import print_table
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.manifest import Manifest
@@ -34,6 +33,7 @@ from dyninfer.cli.predictions import (
 from dyninfer.errors import EngineRunError, InputError
 from dyninfer.images.folders import RESULTS_FILE
 from dyninfer.images.pictures import MAX_PIXELS, read_image
+from dyninfer.plain_text import counted
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.results.tasks import Options
 from dyninfer.routing.goals import Goal
@@ -212,7 +212,7 @@ def _finish(detector: Detector, writer: ResultWriter, json_output: bool) -> None
             stdout.print(line)
         stdout.print(
             styled(
-                f"{sum(map(len, writer.results))} {detector.manifest.task.kind.units} in "
+                f"{counted(sum(map(len, writer.results)), detector.manifest.task.kind.unit)} in "
                 f"{counted(len(writer.results), 'picture')}; results in ",
                 (str(writer.folder), "bold"),
                 f" ({RESULTS_FILE})",
@@ -225,5 +225,6 @@ def _finish(detector: Detector, writer: ResultWriter, json_output: bool) -> None
         for error in writer.failures:
             warn(error)
         raise InputError(
-            f"{len(writer.failures)} of {writer.seen} pictures could not be read (named above)"
+            f"{len(writer.failures)} of {counted(writer.seen, 'picture')} could not be read (named "
+            "above)"
         )

@@ -20,6 +20,7 @@ from dyninfer.cli.common import print_document, warn
 from dyninfer.errors import InputError
 from dyninfer.images.drawing import annotate
 from dyninfer.images.folders import RESULTS_FILE, RESULTS_FOLDER
+from dyninfer.plain_text import counted
 from dyninfer.results.answers import Answer
 from dyninfer.routing.goals import describe_setting
 from dyninfer.runtime.detector import Detector
@@ -225,8 +226,10 @@ def known_classes(manifest: Manifest, results: Sequence[Answer]) -> str:
     names = manifest.class_names
     listed = ", ".join(names[:_CLASSES_SHOWN]) + ", ..." * (len(names) > _CLASSES_SHOWN)
     without = sum(not len(result) for result in results)
-    nothing = f"nothing found in {without} of {len(results)} pictures; " if without else ""
-    return f"{nothing}{manifest.name} knows only these {len(names)} classes: {listed}"
+    nothing = (
+        f"nothing found in {without} of {counted(len(results), 'picture')}; " if without else ""
+    )
+    return f"{nothing}{manifest.name} knows only {counted(len(names), 'class')}: {listed}"
 
 
 def _spread(results: Sequence[Answer]) -> str:

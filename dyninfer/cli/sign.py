@@ -13,6 +13,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.signature import SIGNATURE_FILE, sign_bundle
 from dyninfer.cli.common import stdout, warn
 from dyninfer.cli.options import BundleArgument
+from dyninfer.plain_text import counted
 
 
 def sign(
@@ -39,5 +40,5 @@ def sign(
         sign_build(found, key)
     for error in broken:
         warn(error)
-    also = f" and of {len(checked)} builds" if checked else ""
+    also = f" and of {counted(len(checked), 'build')}" if checked else ""
     stdout.print(f"wrote {SIGNATURE_FILE} of {bundle}{also}")

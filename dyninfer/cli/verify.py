@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dyninfer.benchmarks.report.figures import counted
 from dyninfer.benchmarks.report.table import column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.folder import PICTURES, Bundle
@@ -33,6 +32,7 @@ from dyninfer.errors import BundleError, VerificationError
 from dyninfer.exporters.extras import require_export_extra, return_memory
 from dyninfer.exporters.sources import find_sources
 from dyninfer.images.pictures import read_image
+from dyninfer.plain_text import counted
 from dyninfer.runtime.engine_choice import EngineChoice
 from dyninfer.runtime.opening import load
 

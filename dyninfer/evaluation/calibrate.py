@@ -21,6 +21,7 @@ from dyninfer.errors import PolicyError
 from dyninfer.evaluation.outcomes import SENSIBLE_IMAGES, Outcomes, refuse_few
 from dyninfer.evaluation.runs import WayTimes
 from dyninfer.evaluation.worth import collapsed, no_better
+from dyninfer.plain_text import counted
 from dyninfer.routing.cost_bias import CostBias, bias_steps
 from dyninfer.routing.policy import DecisionPoint, default_policy
 from dyninfer.routing.thresholds import exits_at, percentile_thresholds, replay, shared_easiness
@@ -165,11 +166,11 @@ def cautions(easiness: Float64Array) -> list[str]:
     found = []
     if count < SENSIBLE_IMAGES:
         found.append(
-            f"{count} pictures make coarse percentiles, steps of {100 / count:.1f} %; "
+            f"percentiles of {counted(count, 'picture')} are coarse, steps of {100 / count:.1f} %; "
             f"give {SENSIBLE_IMAGES} or more"
         )
     if broken := int(np.isnan(easiness).any(axis=0).sum()):
-        found.append(f"the easiness of {broken} pictures is NaN; they count as hard")
+        found.append(f"an easiness of NaN counts as hard; {counted(broken, 'picture')} had it")
     shared = shared_easiness(easiness)
     values, counts = np.unique(shared[shared >= 0], return_counts=True)  # below 0 stands for NaN
     if told := collapsed(shared):

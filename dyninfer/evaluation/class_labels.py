@@ -22,7 +22,7 @@ from dyninfer.evaluation.coco_labels import (
 from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through
 from dyninfer.images.folders import SUFFIXES
-from dyninfer.plain_text import some
+from dyninfer.plain_text import counted, some
 from dyninfer.results.class_lists import match_names
 
 Labelled = list[tuple[Path, int]]
@@ -64,7 +64,7 @@ def read_classes(
                 f"{name}, expected one; annotations of objects are for detectors"
             )
     if bare := [picture.name for picture, image in images if image.id not in found]:
-        warnings.append(f"{len(bare)} pictures without a class are left out: {some(bare)}")
+        warnings.append(f"left out, without a class: {counted(len(bare), 'picture')}: {some(bare)}")
     kept = [(picture, found[image.id]) for picture, image in images if image.id in found]
     ids = _class_ids(f"{path} has the class", [name for _, name in kept], class_names)
     return [(picture, id_) for (picture, _), id_ in zip(kept, ids, strict=True)], warnings
@@ -97,8 +97,8 @@ def _table(path: Path) -> CocoLabels[ImageLabel]:
         raise InputError(f"{path} lists no picture, expected lines of file name,class")
     if strange := [row for row in rows if len(row) != 2]:
         raise InputError(
-            f"{path} has a line of {len(strange[0])} columns ({','.join(strange[0])[:80]}), "
-            "expected two: file name,class"
+            f"{path} has a line of {counted(len(strange[0]), 'column')} "
+            f"({','.join(strange[0])[:80]}), expected two: file name,class"
         )
     return _listed(path, [(name.strip(), class_.strip()) for name, class_ in rows])
 
@@ -119,16 +119,16 @@ def _listed(path: Path, pairs: Sequence[tuple[str, str]]) -> CocoLabels[ImageLab
 
 def _class_ids(said: str, names: Sequence[str], class_names: Sequence[str]) -> list[int]:
     """The id of each class by its name; refuses unknown ones by the most frequent of them."""
-    counted = Counter(names)
-    ids = dict(zip(counted, match_names(list(counted), class_names), strict=True))
-    unknown = [(name, count) for name, count in counted.most_common() if ids[name] is None]
+    counts = Counter(names)
+    ids = dict(zip(counts, match_names(list(counts), class_names), strict=True))
+    unknown = [(name, count) for name, count in counts.most_common() if ids[name] is None]
     if unknown:
         name, count = unknown[0]
-        more = f", and {len(unknown) - 1} more names" if len(unknown) > 1 else ""
+        more = f", and {counted(len(unknown) - 1, 'more name')}" if len(unknown) > 1 else ""
         near = difflib.get_close_matches(name, class_names, 1)
         expected = f"the nearest class is {near[0]}" if near else f"expected {some(class_names)}"
         raise InputError(
-            f"{said} {name} ({count} pictures{more}), which is not a class of the bundle; "
-            f"{expected}"
+            f"{said} {name} ({counted(count, 'picture')}{more}), which is not a class of the "
+            f"bundle; {expected}"
         )
     return [id_ for id_ in (ids[name] for name in names) if id_ is not None]

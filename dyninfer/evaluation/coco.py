@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dyninfer.errors import InputError, MissingExtra
 from dyninfer.installing import pip_install
+from dyninfer.plain_text import counted
 from dyninfer.results.answers import Detections
 from dyninfer.types import BoolArray, Float64Array
 
@@ -79,8 +80,8 @@ def average_precision(
     """
     if len(truths) != len(found):
         raise InputError(
-            f"{len(truths)} images with ground truth but {len(found)} with detections; "
-            "give one entry per image, empty where nothing was found"
+            f"there is ground truth of {counted(len(truths), 'image')}, and detections of "
+            f"{len(found)}; give one entry per image, empty where nothing was found"
         )
     try:
         from faster_coco_eval import COCO, COCOeval_faster

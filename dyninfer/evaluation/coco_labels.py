@@ -13,7 +13,7 @@ from dyninfer.bundle.documents import first_problem, parse_json
 from dyninfer.errors import InputError
 from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through
-from dyninfer.plain_text import some
+from dyninfer.plain_text import counted, some
 
 LARGEST_LABELS = 2 << 30  # bytes; those of COCO's and LVIS's training sets have 0.5 and 1.1 GB
 _Length = Annotated[float, Field(ge=0)]
@@ -160,11 +160,11 @@ def _merged(
     )
     annotations = list({a.model_dump_json(): a for a in moved}.values())
     lost = len(labels.annotations) - len(annotations)
-    line = f"{len(again)} pictures are listed again with another id; their objects are merged"
+    line = f"listed again with another id: {counted(len(again), 'picture')}; the objects are merged"
     return (
         list(by_file.values()),
         annotations,
-        [f"{line} ({lost} duplicates removed)" if lost else line],
+        [f"{line} ({counted(lost, 'duplicate')} removed)" if lost else line],
     )
 
 
@@ -197,7 +197,7 @@ def match_images(
             found[entry.id] = picture, entry
     if not found:
         raise InputError(
-            f"{path} lists none of the {len(pictures)} pictures: it has "
+            f"{path} lists none of the pictures ({len(pictures)}): it has "
             f"{some([image.file_name for image in labels.images])}, the pictures are "
             f"{some(unknown)}; give the annotations of these pictures"
         )
@@ -225,11 +225,13 @@ def _left_out(
     lines = []
     listed = {image.id for image in images}
     if astray := sum(a.image_id not in listed for a in annotations):
-        lines.append(f"{astray} objects are of pictures that the annotations do not list")
+        lines.append(f"of pictures that the annotations do not list: {counted(astray, 'object')}")
     if unknown:
-        lines.append(f"{len(unknown)} pictures without annotations are left out: {some(unknown)}")
+        lines.append(
+            f"left out, without annotations: {counted(len(unknown), 'picture')}: {some(unknown)}"
+        )
     if missing := len(images) - found:
-        lines.append(f"{missing} of {len(images)} annotated pictures were not given")
+        lines.append(f"not given: {missing} of {counted(len(images), 'annotated picture')}")
     return lines
 
 

@@ -21,7 +21,7 @@ from dyninfer.evaluation.coco_labels import (
     match_images,
 )
 from dyninfer.evaluation.object_labels import read_objects
-from dyninfer.plain_text import some
+from dyninfer.plain_text import counted, some
 from dyninfer.results.class_lists import match_names
 
 _SLACK = 2  # pixels by which rounding may carry a box beyond its picture
@@ -165,7 +165,7 @@ def _match_categories(
         return class_ids, []
     count = sum(a.category_id in {c.id for c in lost} for a in given)
     return class_ids, [
-        f"{count} objects of categories that the detector does not know are left out: "
+        f"left out, of categories that the detector does not know: {counted(count, 'object')}, of "
         f"{some([c.name for c in lost])}"
     ]
 
@@ -182,7 +182,7 @@ def _doubt_boxes(
     whole = all(side.is_integer() for _, *sides in ends for side in sides)
     if not whole and all(right <= 1 and bottom <= 1 for _, right, bottom in ends):
         raise InputError(
-            f"all {len(ends)} boxes of {path} lie within one pixel, so they seem to be shares of "
+            f"every box of {path} lies within one pixel, so they seem to be shares of "
             "the picture; expected bbox as x, y, width, height in pixels"
         )
     beyond = [
@@ -193,8 +193,8 @@ def _doubt_boxes(
     if not beyond:
         return []
     return [
-        f"{len(beyond)} of {len(ends)} boxes reach beyond their pictures, the first in "
-        f"{beyond[0]}; bbox should be x, y, width, height in pixels"
+        f"beyond the edge of their pictures: {len(beyond)} of {counted(len(ends), 'box')}, the "
+        f"first in {beyond[0]}; bbox should be x, y, width, height in pixels"
     ]
 
 

@@ -18,7 +18,7 @@ from dyninfer.evaluation.yolo_labels import (
     read_names,
     yolo_payload,
 )
-from dyninfer.plain_text import some
+from dyninfer.plain_text import counted, some
 
 _BOX = "bbox as x, y, width, height"
 
@@ -61,8 +61,8 @@ def read_objects(path: Path, pictures: Sequence[Path], class_names: Sequence[str
         return read_objects(found[0], pictures, class_names)
     held = some(sorted(entry.name for entry in path.iterdir())) or "nothing"
     raise InputError(
-        f"the folder {path} has no label of any of the {len(pictures)} pictures: NAME.xml (VOC) or "
-        f"NAME.txt (YOLO) for NAME.jpg, or one JSON file in COCO's format; it has {held}"
+        f"the folder {path} has no label of any of the pictures ({len(pictures)}): NAME.xml (VOC) "
+        f"or NAME.txt (YOLO) for NAME.jpg, or one JSON file in COCO's format; it has {held}"
     )
 
 
@@ -76,7 +76,7 @@ def _read_yolo(
     files = [text for text in _of(pictures, folder.rglob("*.txt")) if text.name not in NAME_FILES]
     if not files:
         raise InputError(
-            f"{folder} has no label NAME.txt of any of the {len(pictures)} pictures; give the "
+            f"{folder} has no label NAME.txt of any of the pictures ({len(pictures)}); give the "
             "folder of the labels"
         )
     warnings = []
@@ -94,7 +94,7 @@ def _read_yolo(
             for number, picture in enumerate(bare)
         ]
         warnings.append(
-            f"{len(bare)} pictures have no label file and count as empty: "
+            f"without a label file, taken as empty: {counted(len(bare), 'picture')}: "
             f"{some([picture.name for picture in bare])}"
         )
     return _parsed(path, payload, files, warnings)
@@ -104,7 +104,7 @@ def _parsed(
     path: Path, payload: dict[str, Any], files: Sequence[Path], warnings: list[str]
 ) -> ObjectLabels:
     if not payload["categories"]:
-        raise InputError(f"there is no object in the {len(files)} labels of the pictures in {path}")
+        raise InputError(f"there is no object in any of the label files in {path} ({len(files)})")
     labels = parse_coco(path, payload, CocoLabels[BoxLabel], _BOX)
     lines = sorted(f"{file.name} {file_sha256(file)}" for file in files)
     return ObjectLabels(labels, hashlib.sha256("\n".join(lines).encode()).hexdigest(), warnings)

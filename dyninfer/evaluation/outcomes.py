@@ -16,6 +16,7 @@ from dyninfer.evaluation.dataset import Sample, Samples
 from dyninfer.evaluation.scoring import SCORING, RoutedScores
 from dyninfer.images.pictures import MAX_PIXELS, read_image
 from dyninfer.images.spec import Placement
+from dyninfer.plain_text import counted
 from dyninfer.results.answers import Answer
 from dyninfer.results.scores import Scores
 from dyninfer.results.tasks import Options, TaskKind
@@ -156,7 +157,7 @@ def refuse_few(count: int) -> None:
     """
     if count < MIN_IMAGES:
         raise InputError(
-            f"{count} usable picture{'' if count == 1 else 's'} given, expected at least "
+            f"{counted(count, 'usable picture')} given, expected at least "
             f"{MIN_IMAGES}, and better {SENSIBLE_IMAGES} or more, like those to be run later"
         )
 
@@ -224,11 +225,11 @@ class ReadingNotes:
     def left_of(self, samples: Samples, kept: Sequence[Sample]) -> Samples:
         """Those that are kept, with one more warning for each kind of note."""
         kinds = (
-            ("unreadable pictures are left out", self.unreadable),
-            ("pictures are of another size than the annotations say", self.resized),
+            ("left out, unreadable", self.unreadable),
+            ("of another size than the annotations say", self.resized),
         )
         warnings = [
-            f"{len(notes)} {what}: {notes[0]}"
+            f"{what}: {counted(len(notes), 'picture')}: {notes[0]}"
             + (f" (and {len(notes) - 1} more)" if len(notes) > 1 else "")
             for what, notes in kinds
             if notes

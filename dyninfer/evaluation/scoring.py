@@ -20,6 +20,7 @@ from dyninfer.evaluation.routed_precision import (
     match_picture,
     one_for_each,
 )
+from dyninfer.plain_text import counted
 from dyninfer.results.answers import Answer, Detections, TopK
 from dyninfer.results.scores import Scores
 from dyninfer.results.tasks import Options
@@ -92,8 +93,8 @@ def _check_objects(samples: Samples, _class_names: Sequence[str]) -> None:
         )
     if not any((~truth.crowds).any() for truth in samples.truths or []):
         raise InputError(
-            f"there is no object of the detector's classes in {len(samples.items)} pictures; "
-            "average precision needs at least one"
+            "there is no object of the detector's classes in "
+            f"{counted(len(samples.items), 'picture')}; average precision needs at least one"
         )
     average_precision([], [], 0)  # raises where its library is missing
 

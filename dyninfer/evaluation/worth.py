@@ -9,6 +9,7 @@ import numpy as np
 from dyninfer.bundle.manifest import CascadeRoute, Manifest
 from dyninfer.evaluation.interleaved import mean_interval
 from dyninfer.evaluation.runs import WayTimes, last_way_alone_ms
+from dyninfer.plain_text import counted
 from dyninfer.types import Float64Array
 
 COLLAPSED_SPREAD = 1e-4
@@ -31,7 +32,7 @@ def no_better(
     name = names[list(scores).index(best)]
     return (
         f"the last exit is no better here: a cascade {cost} ({metric} {100 * last:.1f}, {name} "
-        f"{100 * best:.1f}, on {pictures} pictures)"
+        f"{100 * best:.1f}, on {counted(pictures, 'picture')})"
     )
 
 

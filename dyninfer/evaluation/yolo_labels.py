@@ -16,6 +16,7 @@ from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through
 from dyninfer.images.headers import picture_size
 from dyninfer.images.pictures import decode_image
+from dyninfer.plain_text import counted
 from dyninfer.results.class_lists import names_from
 
 _LARGEST_TEXT = 64 << 20  # bytes
@@ -84,7 +85,9 @@ def _object(
         left, right = min(shares[::2]), max(shares[::2])
         top, bottom = min(shares[1::2]), max(shares[1::2])
     else:
-        raise InputError(f"{where} has {len(words)} columns; expected class x y width height")
+        raise InputError(
+            f"{where} has {counted(len(words), 'column')}; expected class x y width height"
+        )
     if not all(-_SLACK <= share <= 1 + _SLACK for share in shares):
         raise InputError(f"{where} is not in shares of the picture, from 0 to 1")
     box = [left * size[0], top * size[1], (right - left) * size[0], (bottom - top) * size[1]]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from dyninfer.errors import InputError
 from dyninfer.images.pictures import MAX_PIXELS, check_image, decode_image, read_image
+from dyninfer.plain_text import counted
 from dyninfer.types import ImageArray, shown
 
 logger = logging.getLogger("dyninfer")
@@ -93,7 +94,7 @@ def take_or_skip(
 
 def _decode(data: bytes, max_pixels: int) -> ImageArray:
     try:
-        return decode_image(data, f"an image of {len(data)} bytes", max_pixels)
+        return decode_image(data, f"an image of {counted(len(data), 'byte')}", max_pixels)
     except InputError as error:
         if 0 < len(data) < 1024 and b"\0" not in data and os.path.exists(data):  # noqa: PTH110  # a Path takes no bytes
             raise InputError(

@@ -17,6 +17,7 @@ from dyninfer.files import check_regular, read_file
 from dyninfer.foreign_errors import let_through
 from dyninfer.images.formats import describe_unread, is_cut_off, read_format
 from dyninfer.images.headers import picture_size
+from dyninfer.plain_text import counted
 from dyninfer.types import ImageArray
 
 PathOrImage = Path | ImageArray
@@ -76,7 +77,7 @@ def _why_not(data: bytes) -> str:
         return "is empty (0 bytes), expected a picture"
     known = read_format(data)
     if known and is_cut_off(data):
-        return f"is a {known} picture that is cut off: it ends after {len(data)} bytes"
+        return f"is a {known} picture that is cut off: it ends after {counted(len(data), 'byte')}"
     if known:
         return (
             f"is a {known} picture that is damaged, or of a kind that OpenCV {cv2.__version__} "

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dyninfer.bundle.calibration import Calibration, Certificate
 from dyninfer.errors import InputError
 from dyninfer.monitoring.drift import bin_counts, bin_edges, mean_bounds, on_grid
+from dyninfer.plain_text import counted
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, LeaveAt, Policy, Threshold
 from dyninfer.routing.thresholds import exits_at, exits_under
 from dyninfer.types import Float64Array, Int64Array
@@ -83,7 +84,7 @@ class Reference:
     def of_calibration(cls, calibration: Calibration) -> Reference:
         """The images that a bundle was calibrated on."""
         return cls(
-            f"calibration on {calibration.images.count} images",
+            f"calibration on {counted(calibration.images.count, 'image')}",
             calibration.easiness_array,
             calibration.losses_array,
             calibration.certificate,
@@ -108,7 +109,7 @@ class Reference:
                 f"a baseline is {array.shape}, expected ({routers}, N) finite easiness: one row "
                 "for every exit but the last, with at least one number in each"
             )
-        return cls(f"easiness given of {rows.shape[1]} images", rows)
+        return cls(f"easiness given of {counted(rows.shape[1], 'image')}", rows)
 
     def under(self, policy: Policy) -> Outlook:
         """What a policy does on these images.

@@ -18,6 +18,7 @@ from dyninfer.monitoring.audit import Watched
 from dyninfer.monitoring.expected import Reference
 from dyninfer.monitoring.report import Alarm, MonitorReport, MonitorSettings
 from dyninfer.monitoring.watch import Watch
+from dyninfer.plain_text import counted
 from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import Policy
@@ -128,14 +129,15 @@ class Monitor:
         if calibration is not None:
             if len(calibration.easiness) != routers:
                 raise InputError(
-                    f"the calibration is of {len(calibration.easiness)} routers, expected "
-                    f"{routers} as {self._watched.name} has; run dyninfer calibrate on this bundle"
+                    f"the calibration is of {counted(len(calibration.easiness), 'router')}, "
+                    f"expected {routers} as {self._watched.name} has; run dyninfer calibrate on "
+                    "this bundle"
                 )
             return Reference.of_calibration(calibration)
         if routers > 1:
             raise PolicyError(
-                f"{self._watched.name} has {routers + 1} exits and no calibration, so not every "
-                "router's easiness is known; run dyninfer calibrate or pass a baseline"
+                f"{self._watched.name} has {counted(routers + 1, 'exit')} and no calibration, so "
+                "not every router's easiness is known; run dyninfer calibrate or pass a baseline"
             )
         return None
 

@@ -23,6 +23,7 @@ from dyninfer.monitoring.alarms import (
 from dyninfer.monitoring.audit import AuditJob, Auditor, AuditRecord, Watched, summarise
 from dyninfer.monitoring.expected import Outlook, Reference
 from dyninfer.monitoring.report import Alarm, AuditReport, MonitorReport, MonitorSettings
+from dyninfer.plain_text import counted
 from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import Policy, count_ways
@@ -159,8 +160,8 @@ class Watch:
         risk, low, limit = summary.risk, summary.risk_interval[0], summary.risk_limit
         message = (
             f"answers of earlier exits disagree with the last exit's more than expected: the risk "
-            f"is {risk:.3f} by {len(self._audits)} audits, beyond chance above {low:.3f}, limit "
-            f"{limit:.3f}; raise the threshold or calibrate again"
+            f"is {risk:.3f} by {counted(len(self._audits), 'audit')}, beyond chance above "
+            f"{low:.3f}, limit {limit:.3f}; raise the threshold or calibrate again"
         )
         return [LimitCheck("disagreement", message, low, limit, low > limit, risk <= limit)]
 

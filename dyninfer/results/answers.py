@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic_core import CoreSchema, core_schema
 
 from dyninfer.errors import InputError
-from dyninfer.plain_text import plain
+from dyninfer.plain_text import counted, plain
 from dyninfer.types import Float32Array, Int64Array
 
 _SHOWN = 5  # of what was found, where a result is printed
@@ -74,7 +74,7 @@ class Answer(ABC):
         if array.shape != shape or array.dtype != dtype:
             raise InputError(
                 f"{name} is {array.dtype} {array.shape}, "
-                f"expected {dtype} {shape} for {len(self.class_names)} class names"
+                f"expected {dtype} {shape} for {counted(len(self.class_names), 'class name')}"
             )
 
     def __len__(self) -> int:

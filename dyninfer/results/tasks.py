@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dyninfer.errors import BrokenOutputError, InputError
 from dyninfer.images.spec import Placement
+from dyninfer.plain_text import counted
 from dyninfer.results.answers import Answer, Classification, Detections, TopK
 from dyninfer.results.candidates import LARGEST_SCORE
 from dyninfer.results.nms import pairwise_iou
@@ -46,14 +47,14 @@ class TaskKind(Protocol):
         defaults: options where neither the caller nor the bundle names any.
         evaluation: options of an evaluation where the bundle names none.
         metrics: names of the scores that an evaluation gives, the one that counts first.
-        units: what results are, for messages.
+        unit: what each of the results is, for messages.
     """
 
     outputs: tuple[str, ...]
     defaults: Options
     evaluation: Options
     metrics: tuple[str, ...]
-    units: str
+    unit: str
 
     def answer(
         self,
@@ -85,7 +86,7 @@ class Detect:
     defaults: Options = Postprocess()
     evaluation: Options = EVALUATION
     metrics: tuple[str, ...] = ("AP", "AP50")
-    units = "detections"
+    unit = "detection"
 
     def answer(
         self,
@@ -132,7 +133,7 @@ class Classify:
     defaults: Options = TopK()
     evaluation: Options = TopK()
     metrics: tuple[str, ...] = ("top-1", "top-5")
-    units = "likeliest classes"
+    unit = "likeliest class"
 
     def answer(
         self,
@@ -149,7 +150,7 @@ class Classify:
         if logits.shape != (len(class_names),):
             raise BrokenOutputError(
                 f"exit {taken['exit_index']} gave logits {logits.shape}, expected one for each of "
-                f"{len(class_names)} classes"
+                f"{counted(len(class_names), 'class')}"
             )
         broken = logits.size - np.count_nonzero(np.abs(logits) < FARTHEST)
         if broken:

@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from dyninfer.bundle.calibration import BiasRow, Calibration, CalibrationRow
 from dyninfer.bundle.manifest import CHOICE_SCORES, EASINESS
 from dyninfer.errors import PolicyError
+from dyninfer.plain_text import counted
 from dyninfer.routing.certify import images_needed
 from dyninfer.routing.control import Controller, start_controller
 from dyninfer.routing.control_law import Cost
@@ -151,9 +152,9 @@ class HardFraction:
         if shared.min() == shared.max():
             value = f"{shared[0]:.4g}" if shared[0] >= 0 else "NaN"
             raise PolicyError(
-                f"{self} is not possible: the router gave all {len(shared)} calibration images the "
-                f"same easiness ({value}), so it cannot tell them apart; use AlwaysEasy or "
-                "AlwaysHard, or train the router again"
+                f"{self} is not possible: the router gave the same easiness to "
+                f"{counted(len(shared), 'calibration image')}, all of them ({value}), so it cannot "
+                "tell them apart; use AlwaysEasy or AlwaysHard, or train the router again"
             )
 
     def _refuse_ties(self, easiness: Float64Array, threshold: float) -> None:
@@ -240,6 +241,6 @@ def _covers_nothing(calibration: Calibration) -> str:
     least = f", where at least {needed} are needed" if needed > count else ""
     return (
         f"the certificate of risk {certificate.risk:g} only covers sending every image to the "
-        f"last exit, with {count} pictures{least}; use AlwaysHard, or calibrate with more "
-        "pictures, or a larger risk (--risk)"
+        f"last exit, with {counted(count, 'picture')}{least}; use AlwaysHard, or calibrate with "
+        "more pictures, or a larger risk (--risk)"
     )

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from dyninfer.bundle.manifest import CHOICE_SCORES, EASINESS
 from dyninfer.errors import PolicyError
+from dyninfer.plain_text import counted
 from dyninfer.types import BoolArray, Float32Array, Float64Array, Int64Array, as_float, shown
 
 DEFAULT_THRESHOLD = 0.5
@@ -215,8 +216,8 @@ class Threshold:
         check_signals(points, (EASINESS,), self)
         if isinstance(self.value, tuple) and len(self.value) != len(points):
             raise PolicyError(
-                f"{len(self.value)} thresholds were given, expected {len(points)}: "
-                f"one for each of the {len(points) + 1} exits but the last"
+                f"{counted(len(self.value), 'threshold')} given, expected {len(points)}: one for "
+                f"each of the {counted(len(points) + 1, 'exit')} but the last"
             )
 
 
@@ -327,7 +328,7 @@ class Forced(Blind):
         object.__setattr__(self, "ways", tuple(int(way) for way in given))
 
     def __str__(self) -> str:
-        return f"forced ways of {len(self.ways)} images"
+        return f"forced ways of {counted(len(self.ways), 'image')}"
 
     def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
@@ -345,7 +346,7 @@ class Forced(Blind):
 
     def _wrong_count(self, images: str) -> PolicyError:
         return PolicyError(
-            f"ways are forced for {len(self.ways)} images and the call has {images}; "
+            f"ways are forced for {counted(len(self.ways), 'image')} and the call has {images}; "
             "give one for each image of the call"
         )
 

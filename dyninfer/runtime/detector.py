@@ -23,7 +23,7 @@ from dyninfer.forks import tell_after_fork
 from dyninfer.images.inputs import ImageLike, Picture, is_list, take_or_skip, take_picture
 from dyninfer.images.pictures import MAX_PIXELS
 from dyninfer.monitoring.monitor import Monitor
-from dyninfer.plain_text import plain
+from dyninfer.plain_text import counted, plain
 from dyninfer.results.answers import Answer, Detections, RawOutput
 from dyninfer.results.tasks import Options, check_options
 from dyninfer.routing.goals import Goal, IncompleteCalibrationError
@@ -572,11 +572,11 @@ class Detector:
     def __repr__(self) -> str:
         manifest = self.manifest
         ways = len(manifest.ways)
-        route = f"{manifest.route.kind} of {ways} {'way' if ways == 1 else 'ways'}"
+        route = f"{manifest.route.kind} of {counted(ways, 'way')}"
         state = f"{self.backend} on {self.device}, {self._routing.asked!r}"
         if self._session.closed:
             state = "closed"
-        classes = f"{manifest.task.value} {len(manifest.class_names)} classes"
+        classes = f"{manifest.task.value} {counted(len(manifest.class_names), 'class')}"
         return plain(f"<Detector {manifest.name}: {classes}, {route}, {state}>")
 
     def __enter__(self) -> Detector:

@@ -22,6 +22,7 @@ from dyninfer.bundle.manifest import EASINESS
 from dyninfer.engines.base import HostRead, OnHost
 from dyninfer.engines.deadline import Deadline
 from dyninfer.errors import EngineRunError, InputError, PolicyError
+from dyninfer.plain_text import counted
 from dyninfer.routing.policy import AlwaysHard, Blind, Policy
 from dyninfer.runtime.plan import END, Decision, Ending, Plan, Step
 from dyninfer.runtime.stage_runner import (
@@ -443,8 +444,8 @@ def _split(chosen: npt.NDArray[Any], count: int, outcomes: int, policy: Policy) 
         if sum(len(where) for _, where in places) == count:
             return [(k, None if len(w) == count else w) for k, w in places if len(w)]
     raise PolicyError(
-        f"{policy} decided {chosen.tolist()} for {count} images, expected one outcome from 0 to "
-        f"{outcomes - 1} for each"
+        f"{policy} decided {chosen.tolist()} for {counted(count, 'image')}, expected one outcome "
+        f"from 0 to {outcomes - 1} for each"
     )
 
 
@@ -469,7 +470,8 @@ def _shaped(decision: Decision, count: int, values: npt.NDArray[Any]) -> Float32
     if values.size != (count if easiness else count * len(decision.outcomes)):
         expected = _signal_shape(decision, count)
         raise InputError(
-            f"the {decision.signal} of {count} images came as {values.shape}, expected {expected}"
+            f"the {decision.signal} of {counted(count, 'image')} came as {values.shape}, expected "
+            f"{expected}"
         )
     copied: Float32Array = np.array(values, np.float32)
     if not easiness:

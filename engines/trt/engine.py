@@ -15,6 +15,7 @@ from dyninfer.engines.trt.memory import TrtTensor
 from dyninfer.engines.trt.opened import OpenedEngine
 from dyninfer.engines.trt.workspace import TrtWorkspace
 from dyninfer.errors import EngineRunError
+from dyninfer.plain_text import counted
 
 MAX_LANES = 64
 """Contexts that a caller keeps for a stage: enough for every batch size up to 32, from a tensor
@@ -135,8 +136,8 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
             shape = spec.shape_for(batch)
             if shape is None:
                 raise EngineRunError(
-                    f"stage {self.name!r} got {batch} images and takes {most} at once, which "
-                    f"its output {spec} does not allow; lower max_batch to {most}"
+                    f"stage {self.name!r} got {counted(batch, 'image')} and takes {most} at once, "
+                    f"which its output {spec} does not allow; lower max_batch to {most}"
                 )
             key = (self.name, spec.name, "whole")
             whole[spec.name] = workspace.tensor(key, shape, np.dtype(spec.dtype))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dyninfer.errors import ConfigError
 from dyninfer.exporters.cascade.options import ORDINALS, ClassList
-from dyninfer.plain_text import some
+from dyninfer.plain_text import counted, some
 from dyninfer.results.class_lists import canonical
 
 _SHOWN = 8  # names in a message
@@ -95,7 +95,7 @@ def _notes(
     ]
     dropped = [name for number, name in enumerate(own) if number not in columns]
     lacking = [name for name, column in zip(names, columns, strict=True) if column < 0]
-    several = f"of its {len(own)} classes"
+    several = f"of its {counted(len(own), 'class')}"
     notes = [
         (renamed, f"{len(renamed)} {several} matched under another name"),
         (dropped, f"{len(dropped)} {several} dropped"),

@@ -15,6 +15,7 @@ from dyninfer.exporters.cascade.measured import Measured
 from dyninfer.exporters.cascade.options import ClassIds, DetectorSource, Match, Scores
 from dyninfer.exporters.cascade.original import read_part
 from dyninfer.exporters.class_names import COCO, COCO_IDS, class_names_for
+from dyninfer.plain_text import counted
 from dyninfer.results.class_lists import canonical
 from dyninfer.types import Float32Array, Float64Array
 
@@ -86,8 +87,8 @@ def settle_classes(
     if strange:
         raise ConfigError(
             f"{source.path} gives boxes of the class {strange[-1]} on the built-in photos, but its "
-            f"{len(own)} classes are numbered {numbers[0]} to {numbers[-1]}; give the names of all "
-            f"with --{prefix}class-names, or how they are numbered with "
+            f"{counted(len(own), 'class')} are numbered {numbers[0]} to {numbers[-1]}; give the "
+            f"names of all with --{prefix}class-names, or how they are numbered with "
             f"--{prefix}class-offset or --{prefix}class-ids"
         )
     _note(rule, source, guesses)
@@ -105,8 +106,9 @@ def _gaps(rule: _Rule, names: Sequence[str]) -> set[int]:
 def _check_ids(prefix: str, source: DetectorSource, names: Sequence[str]) -> None:
     if source.class_ids is ClassIds.COCO91 and not _of_coco(names):
         raise ConfigError(
-            f"--{prefix}class-ids is coco91, but {source.path} has {len(names)} classes that are "
-            "not COCO's 80; give their names in the order of their numbers, with N/A for gaps"
+            f"--{prefix}class-ids is coco91, but {source.path} has {counted(len(names), 'class')} "
+            "that are not COCO's 80; give their names in the order of their numbers, with N/A "
+            "for gaps"
         )
 
 
@@ -237,10 +239,10 @@ def _by_columns(
         spare = columns - len(names) - rule.offset
         if spare < 0 or (spare > after and source.class_offset is None):
             raise ConfigError(
-                f"{source.class_names or source.path} names {len(names)} classes, but the outputs "
-                f"of {source.path} have {columns}; give other names with --{prefix}class-names, or "
-                f"where some of these are no classes, the number of the first class with "
-                f"--{prefix}class-offset"
+                f"{source.class_names or source.path} names {counted(len(names), 'class')}, but "
+                f"the outputs of {source.path} have {columns}; give other names with "
+                f"--{prefix}class-names, or where some of these are no classes, the number of the "
+                f"first class with --{prefix}class-offset"
             )
     numbers = rule.numbers(names)
     if not 0 <= numbers[0] <= numbers[-1] < columns:

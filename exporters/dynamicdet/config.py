@@ -17,6 +17,7 @@ from dyninfer.errors import ConfigError
 from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, Topology
 from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through
+from dyninfer.plain_text import counted
 from dyninfer.safe_yaml import LARGEST_YAML, load_yaml
 
 _SECTIONS = {
@@ -119,7 +120,7 @@ def _row(place: _Place, row: Any, depth: float) -> Row:
     sources = sources if isinstance(sources, list) else [sources]
     inputs = tuple(_source(place, source) for source in sources)
     if not inputs or (len(inputs) > 1 and op not in _READ_SEVERAL):
-        raise place.error(f"{module} reads {len(inputs)} rows, expected one")
+        raise place.error(f"{module} reads {counted(len(inputs), 'row')}, expected one")
     if op is Op.CONCAT and args not in ([], [1]):
         raise place.error(f"Concat has {args!r}, only [1] (channels) is supported")
     if op is Op.SPPCSPC and len(args) > 1:
@@ -131,7 +132,7 @@ def _row(place: _Place, row: Any, depth: float) -> Row:
         or not all(isinstance(index, int) and index >= 0 for index in split_index)
     ):
         raise place.error(
-            f"CBFuse has {len(inputs)} inputs and splits {args!r}, one too few or many"
+            f"CBFuse has {counted(len(inputs), 'input')} and splits {args!r}, one too few or many"
         )
     return Row(Ref(place.part, place.index), op, inputs, (), kernel, stride, split_index, repeat)
 

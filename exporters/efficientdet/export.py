@@ -25,6 +25,7 @@ from dyninfer.exporters.family import Exported, Progress, SourceStage, TorchStag
 from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, write_stage
 from dyninfer.exporters.weights import Naming, find_weights
 from dyninfer.images.spec import MAX_SIDE
+from dyninfer.plain_text import counted
 from dyninfer.results.postprocess import Postprocess
 
 CANDIDATES = 1000
@@ -176,7 +177,7 @@ def _class_names(classes: int, path: Path | None) -> tuple[str, ...]:
     names = COCO if path is None else read_names(path)
     if len(names) not in (len(COCO), classes):
         raise ConfigError(
-            f"{path} holds {len(names)} class names, but the model has {classes} columns: expected "
-            f"{classes}, or {len(COCO)} for COCO's classes"
+            f"{path} holds {counted(len(names), 'class name')}, but the model has {classes} "
+            f"columns: expected {classes}, or {len(COCO)} for COCO's classes"
         )
     return names

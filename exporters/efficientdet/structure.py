@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dyninfer.errors import CheckpointError
+from dyninfer.plain_text import counted
 
 STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of the seven stages of every EfficientNet; its stem has 2
 TAPS = (2, 4, 6)  # the stages whose results are P3, P4 and P5
@@ -100,8 +101,8 @@ def read_structure(shapes: Shapes) -> Structure:
     stages = tuple(_stage(shapes, index) for index in range(_count(shapes, r"backbone\.blocks\.")))
     if len(stages) != len(STRIDES):
         raise CheckpointError(
-            f"the backbone has {len(stages)} stages of blocks, expected the {len(STRIDES)} of an "
-            "EfficientNet, D0 to D7x or Lite"
+            f"the backbone has {counted(len(stages), 'stage')} of blocks, expected the "
+            f"{len(STRIDES)} of an EfficientNet, D0 to D7x or Lite"
         )
     first = "bn_rep.0.0.bn.weight" not in {name.partition("class_net.")[2] for name in shapes}
     norms = r"class_net\.bn_rep\.0\." if not first else r"class_net\.bn_rep\."

@@ -20,6 +20,7 @@ from dyninfer.exporters.parity import Flips, Recording, SignalPairs
 from dyninfer.exporters.precision.convert import ConvertedStage, read_picture
 from dyninfer.exporters.precision.sensitivity import deviations
 from dyninfer.images.pictures import PathOrImage
+from dyninfer.plain_text import counted
 from dyninfer.results.answers import Detections
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.runtime.arrays import ArrayRunner
@@ -116,8 +117,8 @@ def measure_precision(
     if not pictures or (truths is not None and len(truths) != len(pictures)):
         given = "no truths" if truths is None else f"{len(truths)} truths"
         raise InputError(
-            f"{len(pictures)} pictures and {given} were given, expected at least one picture "
-            "and, if any truth is known, one for each"
+            f"{counted(len(pictures), 'picture')} and {given} were given, expected at least one "
+            "picture and, if any truth is known, one for each"
         )
     manifest = bundle.manifest
     changed = {n: c for n, c in converted.items() if c.sha256 != manifest.stages[n].sha256}

@@ -39,6 +39,7 @@ from dyninfer.exporters.router.observe import (
     observe,
     usual_confidence,
 )
+from dyninfer.plain_text import counted
 from dyninfer.results.postprocess import EVALUATION, Postprocess
 from dyninfer.results.scores import Scores
 from dyninfer.runtime.detector import Detector
@@ -140,7 +141,7 @@ def fit_routers(
     if not any(len(picture.object_classes) for picture in originals):
         by = f" by the last exit with a confidence above {found:.3g}" if not seen.labelled else ""
         raise RouterError(
-            f"there is nothing to find in any of the {len(originals)} pictures{by}; give pictures "
+            f"there is nothing to find in any picture ({len(originals)}){by}; give pictures "
             "that show what the detector knows"
             + ("" if seen.labelled else ", or another found_confidence (--found-confidence)")
         )
@@ -191,7 +192,7 @@ def check_count(pictures: int, folds: int) -> None:
     """Refuse too few pictures for the folds."""
     if pictures < 2 * folds:
         raise InputError(
-            f"there are {pictures} pictures, expected at least {2 * folds}: two for each of "
+            f"{counted(pictures, 'picture')} given, expected at least {2 * folds}: two for each of "
             f"{folds} folds; give more (50 are few), or fewer folds (--folds)"
         )
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import ast
 import json
 import logging
+import re
 import traceback
+from pathlib import Path
 
 import pytest
 
 import dyninfer
-from dyninfer.plain_text import one_line, plain, plain_json
+from dyninfer.plain_text import counted, one_line, plain, plain_json
 from dyninfer.runtime.failures import FailureLog
 
 CONTROLS = [chr(code) for code in (*range(32), *range(0x7F, 0xA0))]
@@ -60,3 +63,40 @@ def test_no_log_record_does(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "dyninfer"):
         FailureLog().count("broken_outputs", 1, "bundle \x1b[2J\nWARNING made up")
     assert r"bundle \x1b[2J\nWARNING made up" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [
+        (1, "picture", "1 picture"),
+        (0, "picture", "0 pictures"),
+        (2000, "usable image", "2,000 usable images"),
+        (1, "class", "1 class"),
+        (2, "class", "2 classes"),
+        (3, "box", "3 boxes"),
+    ],
+)
+def test_a_noun_follows_its_number(count: int, noun: str, text: str) -> None:
+    assert counted(count, noun) == text
+
+
+def test_nothing_is_counted_by_hand() -> None:
+    by_hand = re.compile(
+        r" (\w+ )?(pictures|images|photos|objects|classes|detections|boxes|builds|routers)\b"
+    )
+    of_many = re.compile(r"(of|of the|last|first|least) $")
+    top = Path(dyninfer.__file__).parents[1]
+    found = []
+    for room in ("dyninfer", "engines", "exporters", "benchmarks"):
+        for path in sorted((top / room).rglob("*.py")):
+            for text in ast.walk(ast.parse(path.read_text("utf-8"))):
+                parts = text.values if isinstance(text, ast.JoinedStr) else []
+                for before, value, after in zip([None, *parts], parts, parts[1:], strict=False):
+                    if not (isinstance(value, ast.FormattedValue) and value.format_spec is None):
+                        continue
+                    number = isinstance(value.value, ast.Call) and ast.unparse(value.value.func)
+                    if number == "len" and isinstance(after, ast.Constant):
+                        said = before.value if isinstance(before, ast.Constant) else ""
+                        if by_hand.match(after.value) and not of_many.search(said):
+                            found.append(f"{path.relative_to(top)}:{text.lineno}")
+    assert found == []

@@ -74,7 +74,7 @@ def test_an_honest_bundle_gives_what_its_files_make(tmp_path, server, vague, lie
         (("head", "class_scores"), "optional", "EngineBuildError", ("optional(",)),
         (("first", "value"), "one row", "EngineRunError", ("(1, 3)", "4 images")),
         (("first", "value"), "the mean row", "EngineRunError", ("(1, 3)", "4 images")),
-        (("first", "value"), "turned", "EngineRunError", ("(3, 1)", "1 images")),
+        (("first", "value"), "turned", "EngineRunError", ("(3, 1)", "1 image,")),
         (("second", "boxes_xyxy"), "no row", "EngineRunError", ("(0, 2, 4)",)),
         (("first", "value"), "a scalar", "EngineRunError", ("'first'", "value float32 ()")),
     ],

@@ -21,6 +21,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import compare, run_rounds, warm_up
+from dyninfer.plain_text import counted
 from dyninfer.routing.policy import LeaveAt
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.engine_choice import EngineChoice
@@ -171,7 +172,7 @@ def measure_end_to_end(bundle: Path, rounds: int) -> list[LimitResult]:
             times_ms={"all but engines": rest, "engines": engines},
             note=(
                 f"{float(np.median(rest)):.2f} ms beside the engines' "
-                f"{float(np.median(engines)):.1f} ms; {found} detections"
+                f"{float(np.median(engines)):.1f} ms; {counted(found, 'detection')}"
             ),
         )
     ]

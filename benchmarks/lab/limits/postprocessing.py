@@ -18,6 +18,7 @@ from dyninfer.benchmarks.lab.limits.record import LimitResult
 from dyninfer.benchmarks.lab.limits.repeated import keep_freed_memory, repeated, warm_rounds
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import compare
+from dyninfer.plain_text import counted
 from dyninfer.results.postprocess import MAX_CANDIDATES, Postprocess
 from dyninfer.types import Float32Array, Float64Array, Int64Array
 
@@ -132,7 +133,7 @@ def check_same(ours: Found, theirs: Found) -> int:
     same = all(np.array_equal(ours[column], theirs[column]) for column in range(len(ours)))
     if not same:
         raise InputError(
-            f"dyninfer found {len(ours[0])} and the baseline {len(theirs[0])} boxes, "
+            f"dyninfer found {len(ours[0])} and the baseline {counted(len(theirs[0]), 'box')}, "
             "expected the same ones; the two cannot be compared"
         )
     return len(ours[0])

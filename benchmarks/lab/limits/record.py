@@ -21,7 +21,7 @@ from dyninfer.bundle.documents import first_problem
 from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import RatioEstimate
-from dyninfer.plain_text import plain
+from dyninfer.plain_text import counted, plain
 
 SCHEMA_VERSION = 1
 MODULE = "dyninfer.benchmarks.lab.limits"
@@ -119,7 +119,7 @@ def limits_table(record: LimitsRecord) -> Table:
     results, machine = record.results, record.machine
     intervals = (f"{_figure(r, r.measured.low)} to {_figure(r, r.measured.high)}" for r in results)
     return make_table(
-        f"{record.model}; {machine.cpu}, {machine.usable_cores} cores; "
+        f"{record.model}; {machine.cpu}, {counted(machine.usable_cores, 'core')}; "
         f"onnxruntime {machine.versions.get('onnxruntime', '?')}",
         column("limit", (result.key for result in results), words=True),
         column("at most", (f"{result.limit:.3g}{_unit(result)}" for result in results)),

@@ -141,9 +141,9 @@ def test_the_least_squares_are_scipys(costs, noise, seed):
 @pytest.mark.parametrize(
     ("shares", "joules", "message"),
     [
-        ([(0.5, 0.5)], [1], "do not tell 2 exits apart"),
-        ([(0.5, 0.5), (0.51, 0.49)], [1, 1], "do not tell 2 exits apart"),
-        ([(0.5, 0.5), (0.52, 0.48)] * 200, [1, 1] * 200, "do not tell 2 exits apart"),
+        ([(0.5, 0.5)], [1], "2 exits cannot be told apart"),
+        ([(0.5, 0.5), (0.51, 0.49)], [1, 1], "2 exits cannot be told apart"),
+        ([(0.5, 0.5), (0.52, 0.48)] * 200, [1, 1] * 200, "2 exits cannot be told apart"),
         ([(1, 0, 0), (0, 0, 1), (0.5, 0, 0.5)], [1, 1, 1], "no image left at exit 1"),
         ([], [], "no slice"),
     ],

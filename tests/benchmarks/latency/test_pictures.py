@@ -73,7 +73,7 @@ def test_pictures_that_cannot_be_read_are_left_out_with_a_warning(tmp_path: Path
     paths[1].write_bytes(b"not a picture")
     kept = load_pictures(samples_of(paths))
     assert len(kept.arrays) == len(kept.paths) == 2
-    assert "1 unreadable" in kept.warnings[0]
+    assert "unreadable: 1 picture:" in kept.warnings[0]
     paths[0].unlink()
     paths[2].unlink()
     with support.refuses(dyninfer.InputError, "none of the 3", "--images"):

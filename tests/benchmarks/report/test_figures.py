@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from dyninfer.benchmarks.latency.scenario_record import Estimate, Scenario
 from dyninfer.benchmarks.report.figures import (
     ABSENT,
-    counted,
     interval,
     memory,
     ms,
@@ -74,8 +73,6 @@ def test_units_are_named() -> None:
     assert ms(None) == ABSENT
     assert memory(412) == "412 MiB"
     assert memory(2048) == "2.00 GiB"
-    assert counted(1, "image") == "1 image"
-    assert counted(1200, "image") == "1,200 images"
 
 
 def test_scenarios_in_words_differ_where_the_scenarios_do() -> None:

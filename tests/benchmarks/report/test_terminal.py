@@ -89,3 +89,17 @@ def test_a_table_in_parts_repeats_its_first_column(monkeypatch) -> None:
         "second      1.02 k",
         "",
     ]
+
+
+def test_the_width_is_what_it_is_now_and_not_at_the_import(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+    monkeypatch.setenv("COLUMNS", "33")
+    assert terminal.width == terminal.size.width == terminal.options.max_width == 33
+    for nothing in ("0", "wide", ""):
+        monkeypatch.setenv("COLUMNS", nothing)
+        assert terminal.width == 80  # of what is no window
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "33")
+    assert Terminal().width == 33

@@ -57,7 +57,7 @@ def test_a_table_and_what_to_type_next(
     more = ("--annotations", str(labels_of(pictures))) if labelled else ()
     status, out, err = calibrate(capsys, bundle, pictures, *more)
     assert status == 0
-    assert err.startswith("warning: 25 pictures make coarse percentiles")
+    assert err.startswith("warning: percentiles of 25 pictures are coarse")
     rows = table_of(out)
     assert len(rows) == 12
     assert rows[0].split()[0] == "0.0%"
@@ -120,7 +120,7 @@ def test_too_few_pictures_for_a_risk_are_told_how_many_are_needed(
 
     status, out, _ = calibrate(capsys, bundle, pictures, "--risk", "0.01")
     assert status == 0
-    assert f"25 pictures are too few: {images_needed(0.01, 0.95)} would be needed" in out
+    assert f"25 pictures will not do: {images_needed(0.01, 0.95)} would be needed" in out
 
 
 def test_an_impossible_risk_is_refused_at_once(
@@ -173,7 +173,7 @@ def test_a_last_exit_that_finds_nothing_is_told(
     assert "finds nothing" not in calibrate(capsys, bundle, pictures)[2]
     reseal(bundle, lambda manifest: manifest.update(postprocess={"confidence": 1.0}))
     _, _, err = calibrate(capsys, bundle, pictures)
-    told = "the last exit finds nothing above its confidence of 1 in any of the 25 pictures"
+    told = "the last exit finds nothing above its confidence of 1 in any picture (25)"
     assert told in err
 
 

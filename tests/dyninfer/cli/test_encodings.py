@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from dyninfer.cli import main
 from dyninfer.cli.common import print_json
 from dyninfer.plain_text import plain
 from tests import support
-from tests.dyninfer.cli.run import write_picture
+from tests.dyninfer.cli.run import run, write_picture
 
 NAMES = ["Straße", "道路"]
 ENCODINGS = ["ascii", "latin-1", "cp1252", "shift_jis", "utf-8", "utf-16"]
@@ -90,13 +88,10 @@ def test_numbers_that_json_lacks_are_null(capsys) -> None:
     assert json.loads(capsys.readouterr().out) == {"a": [None, 1.5], "b": {"c": None}}
 
 
-def test_no_column_is_lost_at_forty_columns(bundle: Path) -> None:
+def test_no_column_is_lost_at_forty_columns(monkeypatch, capsys, bundle: Path) -> None:
     def words(columns: str) -> set[str]:
-        """In a process of its own, whose console has no other width than this."""
-        command = [sys.executable, "-m", "dyninfer", "info", str(bundle)]
-        environment = os.environ | {"COLUMNS": columns, "PYTHONIOENCODING": "utf-8"}
-        out = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
-        out = out.decode()
+        monkeypatch.setenv("COLUMNS", columns)
+        out = run(capsys, "info", str(bundle))[1]
         assert max(map(len, re.findall("^.*─+.*$", out, re.MULTILINE))) <= int(columns)
         return set(re.sub("─+", "", out).split())
 

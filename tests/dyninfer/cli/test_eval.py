@@ -142,7 +142,7 @@ def test_labels_of_other_pictures_leave_nothing_behind(
     output = tmp_path / "result.json"
     status, out, err = evaluate(capsys, bundle, labels, "-o", str(output))
     assert (status, out, err.count("\n")) == (1, "", 1)
-    assert "none of the 25 pictures" in err
+    assert "none of the pictures (25)" in err
     assert not output.exists()
     assert files_below(bundle) == before
 

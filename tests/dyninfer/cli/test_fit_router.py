@@ -110,7 +110,7 @@ def test_an_empty_folder_and_a_single_picture_are_refused(capsys, bundle, pictur
     assert "holds no pictures" in err
     code, _, err = fit(capsys, bundle, pictures / "000.png")
     assert code == 1
-    assert "there are 1 pictures, expected at least 10" in err
+    assert "1 picture given, expected at least 10" in err
 
 
 def test_labels_of_other_pictures_are_refused(capsys, bundle, pictures, tmp_path):
@@ -121,7 +121,7 @@ def test_labels_of_other_pictures_are_refused(capsys, bundle, pictures, tmp_path
     wrong.write_text(json.dumps(labels), encoding="utf-8")
     code, _, err = fit(capsys, bundle, pictures, "--annotations", str(wrong))
     assert code == 1
-    assert "none of the 20 pictures" in err
+    assert "none of the pictures (20)" in err
 
 
 def test_a_static_bundle_is_refused(capsys, tmp_path, pictures):
@@ -145,6 +145,6 @@ def test_a_picture_that_cannot_be_read_is_left_out_with_a_warning(capsys, bundle
     (pictures / "broken.png").write_bytes(b"no picture")
     code, out, err = fit(capsys, bundle, pictures)
     assert code == 0
-    assert err.startswith("warning: 1 unreadable pictures are left out: ")
+    assert err.startswith("warning: left out, unreadable: 1 picture: ")
     assert "broken.png" in err
     assert "20 pictures" in " ".join(out.split())

@@ -360,7 +360,7 @@ def test_photographs_without_a_digit_are_told_what_could_be_found(
     command = ["predict", str(embedded_bundle), str(tmp_path), "-c", "0.9"]
     status, out, _ = run(capsys, *command, "-o", str(tmp_path / "out"))
     assert status == 0
-    assert "nothing found in 2 of 2 pictures; dy-digits knows only these 10 classes: " in out
+    assert "nothing found in 2 of 2 pictures; dy-digits knows only 10 classes: " in out
     assert out.rstrip().endswith("classes: " + ", ".join(f"class_{digit}" for digit in range(10)))
 
 
@@ -368,4 +368,6 @@ def test_of_many_classes_the_first_are_named(small_bundle: Path) -> None:
     manifest = Bundle.read(small_bundle).manifest
     many = manifest.model_copy(update={"class_names": tuple(f"kind {i}" for i in range(80))})
     line = known_classes(many, [])
-    assert line.endswith("these 80 classes: " + ", ".join(f"kind {i}" for i in range(20)) + ", ...")
+    assert line.endswith(
+        "knows only 80 classes: " + ", ".join(f"kind {i}" for i in range(20)) + ", ..."
+    )

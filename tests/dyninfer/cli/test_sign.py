@@ -33,7 +33,7 @@ def test_a_bundle_is_signed_and_then_predicts_for_who_trusts_the_key(
 
     status, out, err = run(capsys, "sign", str(bundle), "--key", str(private))
     assert (status, err) == (0, "")
-    assert f"wrote {SIGNATURE_FILE} of {bundle} and of 1 builds" in out
+    assert f"wrote {SIGNATURE_FILE} of {bundle} and of 1 build\n" in out
     assert (bundle / "engines" / spec.folder_name / SIGNATURE_FILE).exists()
     assert run(capsys, *trusting, "--precision", "head=fp16")[0] == 0
 

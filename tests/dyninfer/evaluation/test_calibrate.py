@@ -143,7 +143,7 @@ def test_pictures_that_cannot_be_read_are_left_out_with_one_warning(
     assert outcomes.scores is not None
     assert outcomes.scores.at([0, 0, 0]).primary == pytest.approx(1)
     (warning,) = outcomes.samples.warnings
-    assert warning.startswith("2 unreadable pictures are left out")
+    assert warning.startswith("left out, unreadable: 2 pictures: ")
     assert "000.png" in warning
 
 
@@ -191,10 +191,10 @@ def test_what_a_user_should_know_is_one_line_each() -> None:
     broken = rng.random((2, 200))
     broken[1, :3] = np.nan
     (nans,) = cautions(broken)
-    assert nans.startswith("the easiness of 3 pictures is NaN")
+    assert nans == "an easiness of NaN counts as hard; 3 pictures had it"
     broken[1, 3:50] = np.nan
     (nans,) = cautions(broken)
-    assert nans.startswith("the easiness of 50 pictures is NaN")
+    assert nans == "an easiness of NaN counts as hard; 50 pictures had it"
     broken[:] = np.nan
     nans, same = cautions(broken)
     assert "same easiness" in same
@@ -220,5 +220,5 @@ def test_pictures_of_another_size_than_annotated_are_told(
     labels.write_text(json.dumps(document))
     samples = load_samples(pictures, labels, ("left", "right"))
     (warning,) = run_samples(two_exits, samples).samples.warnings
-    assert warning.startswith("2 pictures are of another size than the annotations say: ")
+    assert warning.startswith("of another size than the annotations say: 2 pictures: ")
     assert "000.png has 8x8 (width, height), not 16x12" in warning

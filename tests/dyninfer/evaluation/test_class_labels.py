@@ -72,8 +72,8 @@ def test_a_table_of_file_names_and_classes(
     assert [item.path.name for item in samples.items] == ["000.png", "002.png"]
     assert class_ids(samples) == [2, 0]
     assert samples.warnings == (
-        "1 pictures without annotations are left out: 001.png",
-        "1 of 3 annotated pictures were not given",
+        "left out, without annotations: 1 picture: 001.png",
+        "not given: 1 of 3 annotated pictures",
     )
 
 
@@ -90,7 +90,7 @@ def test_a_json_object_and_coco_s_format_say_the_same(tmp_path: Path, pictures: 
     path.write_text(json.dumps(document))
     fewer = load(pictures, path)
     assert class_ids(fewer) == [0, 2]
-    assert fewer.warnings == ("1 pictures without a class are left out: 002.png",)
+    assert fewer.warnings == ("left out, without a class: 1 picture: 002.png",)
 
 
 def test_annotations_of_objects_are_no_classes(tmp_path: Path, pictures: list[Path]) -> None:
@@ -103,7 +103,7 @@ def test_annotations_of_objects_are_no_classes(tmp_path: Path, pictures: list[Pa
 
 
 def test_an_unknown_class_is_told_with_the_nearest(tmp_path: Path, pictures: list[Path]) -> None:
-    with refuses(InputError, "labels.csv", "gren (2 pictures, and 1 more names)", "is green"):
+    with refuses(InputError, "labels.csv", "gren (2 pictures, and 1 more name)", "is green"):
         load(pictures, table(tmp_path, "000.png,gren\n001.png,gren\n002.png,puce\n"))
     with refuses(InputError, "labels.json", "zebra", "expected red, green, blue"):
         load(pictures, mapping(tmp_path, **{"000": "zebra"}))
@@ -113,8 +113,8 @@ def test_an_unknown_class_is_told_with_the_nearest(tmp_path: Path, pictures: lis
     ("name", "text", "parts"),
     [
         ("a.csv", "", ("expected", "file name")),
-        ("a.csv", "000.png\n", ("1 columns", "two")),
-        ("a.csv", "other.png,red\n", ("none of the 3 pictures",)),
+        ("a.csv", "000.png\n", ("1 column ", "two")),
+        ("a.csv", "other.png,red\n", ("none of the pictures (3)",)),
         ("a.csv", b"\xff\xfe\xff", ("not CSV",)),
         ("a.json", "{}", ("COCO", "CSV")),
         ("a.json", "[]", ("JSON list",)),

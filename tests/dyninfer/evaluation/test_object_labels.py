@@ -76,7 +76,7 @@ def test_one_file_with_two_ids_has_the_objects_of_both(tmp_path: Path) -> None:
     samples = load_samples(pictures, coco(tmp_path, images, annotations), CLASSES)
     assert found(samples) == {"a.png": [(0, [1, 2, 4, 6]), (1, [5, 5, 10, 10])]}
     (warning,) = samples.warnings
-    assert "1 pictures are listed again with another id" in warning
+    assert "listed again with another id: 1 picture" in warning
     images[1] |= {"width": 40}
     with refuses(InputError, "a.png", "ids 1 and 2", "60x40 and 40x40"):
         load_samples(pictures, coco(tmp_path, images, annotations), CLASSES)
@@ -228,7 +228,7 @@ def test_a_folder_of_yolo_labels_without_names_has_the_detectors_classes(
     assert found(samples) == YOLO_OBJECTS
     names, empty = samples.warnings
     assert "numbers are taken as the detector's own" in names
-    assert "1 pictures have no label file and count as empty: c.png" in empty
+    assert "without a label file, taken as empty: 1 picture: c.png" in empty
 
 
 @pytest.mark.parametrize(

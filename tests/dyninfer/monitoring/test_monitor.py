@@ -102,7 +102,7 @@ def test_no_images_and_one_image(deployed) -> None:
     empty = deployed.monitor.report()
     assert (empty.running, empty.images, empty.window_images) == (True, 0, 0)
     assert (empty.hard_share, empty.psi, empty.histogram, empty.alarms) == (None, None, None, ())
-    assert empty.baseline == "calibration on 1000 images"
+    assert empty.baseline == "calibration on 1,000 images"
     deployed.send_easiness([0.2])
     one = deployed.monitor.report()
     assert (one.images, one.hard_share) == (1, 1.0)
@@ -262,7 +262,7 @@ def test_a_cascade_of_three_exits_is_compared_with_what_its_routers_would_report
     with support.refuses(PolicyError, "3 exits", "dyninfer calibrate"):
         bare.start()
     bare.start(baseline=easiness)
-    with support.refuses(InputError, "1 routers, expected 2"):
+    with support.refuses(InputError, "1 router, expected 2"):
         deployed.start(baseline=watching.calibration_of([0.1, 0.2]))
 
 

@@ -229,7 +229,7 @@ def test_a_bundle_with_a_chooser_of_its_own_is_refused(tmp_path, write_select):
 def test_too_few_pictures_for_the_folds_are_refused(tmp_path, count):
     bundle = cascades.write_learnable(tmp_path / "pair.dyn")
     folder = cascades.write_pictures(tmp_path / "pictures", count)
-    with support.refuses(dyninfer.InputError, f"{count} pictures", "at least 10"):
+    with support.refuses(dyninfer.InputError, f"{count} picture", "at least 10"):
         fit(bundle, folder)
 
 
@@ -239,7 +239,7 @@ def test_pictures_with_nothing_in_them_are_refused(tmp_path):
     labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
     text = json.dumps(labels | {"annotations": []})
     (folder / "labels.json").write_text(text, encoding="utf-8")
-    with support.refuses(RouterError, "there is nothing to find in any of the 12 pictures"):
+    with support.refuses(RouterError, "there is nothing to find in any picture (12)"):
         fit(bundle, folder)
 
 
