@@ -14,9 +14,12 @@ COMMA := ,
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 SECONDS ?= 600
-# Of make mutants: how many for each module, and which modules; all that decide answers if empty
-EACH ?= 6
+# Of make mutants: how many for each module, and which modules; all that decide answers if empty.
+# A seed draws the same again; a record is a file to go on from
+EACH ?= 2
 MODULES ?=
+SEED ?= 0
+RECORD ?=
 
 .PHONY: help demo test test-fast test-lowest test-gpu fuzz soak mutants check lint types format lock clean
 
@@ -57,7 +60,8 @@ soak: $(READY)  ## Threads, forks, signals and failing engines at once for SECON
 
 mutants: $(READY)  ## Change single things in what decides answers; tells what no test notices
 	$(BIN)/uv pip install --quiet --python $(VENV) --group mutants
-	$(BIN)/python -m tests.mutants --each $(EACH) $(MODULES)
+	$(BIN)/python -m tests.mutants --each $(EACH) --seed $(SEED) $(addprefix --record ,$(RECORD)) \
+		$(MODULES)
 
 lint: $(READY)  ## Style, imports, docstrings, formatting
 	$(BIN)/ruff check .

@@ -178,6 +178,28 @@ def test_the_source_runs_one_image_at_a_time_and_the_bundle_tries_batches(
     assert sizes == {"source": {1}, "bundle": {1, 2}}
 
 
+def test_noise_is_whatever_a_pixel_can_become(tmp_path) -> None:
+    """Black, of each channel, is -mean / std, and white (255 - mean) / std."""
+    bundle = support.write_static_classifier(tmp_path / "one.dyn")
+    spec = {"mean": [10.0, 0.0, 255.0], "std": [5.0, 255.0, 51.0]}
+    support.reseal(bundle, lambda m: m["image_inputs"]["images"].update(spec))
+    seen = []
+
+    def body(images: Array) -> list[Array]:
+        seen.append(images)
+        return logits(10, 10, 10)(images)
+
+    with dyninfer.load(bundle) as detector:
+        assert verify(detector, {"body": Written(body)}, [], 40).photos == 0
+    noise = np.concatenate(seen)
+    assert len(noise) >= 40
+    np.testing.assert_allclose(noise.min((0, 2, 3)), [-2, 0, -5], atol=0.5)
+    np.testing.assert_allclose(noise.max((0, 2, 3)), [49, 1, 0], atol=0.5)
+    assert (noise.min((0, 2, 3)) >= [-2, 0, -5]).all()
+    assert (noise.max((0, 2, 3)) <= [49.00001, 1, 1e-5]).all()
+    np.testing.assert_allclose(noise.mean((0, 2, 3)), [23.5, 0.5, -2.5], rtol=0.1)
+
+
 def test_a_fault_in_the_middle_exit_is_found_there_and_at_its_end(tmp_path) -> None:
     bundle = support.write_three_exits(tmp_path / "three.dyn")
     parity = verified(replaced(bundle, "head_2", support.detecting_head("value_2", 1000.5)), THREE)

@@ -22,10 +22,19 @@ EQUIVALENT = (
     Equivalent("dyninfer/results/nms.py", "+CHUNK = ", "cuts the work, which is about speed"),
     Equivalent("dyninfer/results/nms.py", "+_BLOCK = 128", "cuts the work, which is about speed"),
     Equivalent("dyninfer/results/nms.py", "+_DOUBT = 1.", "all is decided exactly, and slowly"),
-    Equivalent("dyninfer/results/nms.py", "copy=True", "a copy is equal, and slower"),
+    Equivalent(
+        "dyninfer/results/candidates.py", "+    if scores.size", "both ways find the same places"
+    ),
+    Equivalent(
+        "benchmarks/latency/model.py",
+        "-        weights = np.array([1 /",
+        "weights count relative to one another",
+    ),
+    Equivalent("benchmarks/latency/model.py", "~len(r.spans)", "~n is -n - 1: the same order"),
 )
 
 
-def is_equivalent(module: str, change: str) -> bool:
-    """Whether a change (lines with - and + before them) is known to change nothing."""
-    return any(module == known.module and known.part in change for known in EQUIVALENT)
+def why_equivalent(module: str, change: str) -> str | None:
+    """Why a change (lines with - and + before them) is known to change nothing, or None."""
+    known = (k for k in EQUIVALENT if k.module == module and k.part in change)
+    return next((k.reason for k in known), None)

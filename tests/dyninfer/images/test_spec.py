@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from dyninfer import ColorOrder, ImageSpec, InputError, Placement, ResizeMode, Rounding
 from dyninfer.images.prepare import Scratch
+from dyninfer.images.spec import MAX_SIDE
 from tests import support
 
 SIDES = st.integers(1, 3000)
@@ -146,11 +148,29 @@ def test_a_crop_shows_the_centre_and_pads_what_is_missing() -> None:
         ({"pad_value": (0, -1, 0)}, "padding"),
         ({"short_side": 256}, "letterbox"),
         ({"short_side": 0, "resize": ResizeMode.CENTER_CROP}, "1 to"),
+        ({"short_side": MAX_SIDE + 1, "resize": ResizeMode.CENTER_CROP}, "1 to"),
+        ({"std": (1.0, 0.0, 1.0)}, "normalise"),
+        ({"std": (1.0, 1.0, math.inf)}, "normalise"),
+        ({"mean": (math.nan, 0.0, 0.0)}, "normalise"),
+        ({"height": 0}, "0x8"),
+        ({"width": 0}, "8x0"),
+        ({"height": MAX_SIDE + 1}, f"{MAX_SIDE + 1}x8"),
+        ({"width": MAX_SIDE + 1}, f"8x{MAX_SIDE + 1}"),
     ],
 )
 def test_a_spec_that_means_nothing_is_refused(settings_, part) -> None:
     with pytest.raises(ValueError, match=part):
-        ImageSpec(8, 8, **settings_)
+        ImageSpec(**{"height": 8, "width": 8} | settings_)
+
+
+def test_the_largest_and_smallest_numbers_that_mean_something_are_taken() -> None:
+    crop = {"resize": ResizeMode.CENTER_CROP}
+    for side in (1, MAX_SIDE):
+        assert ImageSpec(side, side, short_side=side, **crop).short_side == side
+    corner = {"resize": ResizeMode.PAD_BOTTOM_RIGHT, "pad_value": (0, 1, 255)}
+    negative = ImageSpec(2, 2, std=(-1.0, -1.0, -1.0), **corner)
+    tensor = negative.prepare(np.full((2, 1, 3), 5, np.uint8))
+    assert tensor[:, 0].tolist() == [[-5, 0], [-5, -1], [-5, -255]]
 
 
 def test_a_picture_too_narrow_to_be_cropped_is_refused_before_memory_is_taken() -> None:

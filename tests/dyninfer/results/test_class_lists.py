@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyninfer.results.class_lists import canonical, match_names
+from dyninfer.errors import ConfigError
+from dyninfer.results.class_lists import canonical, match_names, names_from
+from tests import support
 
 relaxed = settings(deadline=None)
 NAMES = st.lists(st.text(max_size=8), max_size=6)
@@ -79,3 +81,38 @@ def test_letters_with_accents_match_in_either_form(name) -> None:
     assert match_names([one], [other]) == match_names([other], [one]) == [0]
     assert match_names([one.upper()], [other]) == [0]
     assert match_names([one], ["cafe", "angstrom"]) == [None]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["cat", " dog "],
+        {0: "cat", 1: "dog"},
+        {1: "dog", 0: "cat"},
+        {"0": "cat", "1": "dog"},  # as JSON has it
+    ],
+)
+def test_names_are_read_from_lists_and_from_mappings_in_any_order(names) -> None:
+    assert names_from(names, "a.yaml") == ("cat", "dog")
+
+
+def test_no_names_are_no_classes() -> None:
+    assert names_from([], "a.yaml") == names_from({}, "a.yaml") == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        ({1: "cat", 2: "dog"}, ["numbers 1, 2", "expected 0, 1, 2"]),
+        ({0: "cat", 2: "dog"}, ["numbers 0, 2"]),
+        (dict.fromkeys(range(5, 20), "cat"), ["numbers 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,"]),
+        ("cat", ["'cat'", "expected a list"]),
+        (None, ["'None'"]),
+        (["cat", ""], ["class 1", "''"]),
+        (["  "], ["class 0"]),
+        (["cat", 3], ["class 1", "is 3"]),
+    ],
+)
+def test_what_names_no_classes_is_refused(names, parts) -> None:
+    with support.refuses(ConfigError, "a.yaml", *parts):
+        names_from(names, "a.yaml")

@@ -1,0 +1,81 @@
+"""Names and shapes that belong to no EfficientDet, and what is counted of one that does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from dyninfer import CheckpointError
+from dyninfer.exporters.efficientdet.cost import counted_macs
+from dyninfer.exporters.efficientdet.model import EfficientDet
+from dyninfer.exporters.efficientdet.structure import read_structure
+from tests import support
+from tests.exporters.efficientdet.narrow import narrow
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Shapes:
+    with torch.device("meta"):
+        state = EfficientDet(narrow(level_first=True)).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def without(shapes: Shapes, *starts: str) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if not name.startswith(starts)}
+
+
+BOXES, CLASSES = (f"{head}_net.predict.conv_pw.weight" for head in ("box", "class"))
+DEEP, POINT = (f"backbone.blocks.1.0.{name}.weight" for name in ("conv_dw", "conv_pw"))
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda s: s | {BOXES: (35, 16, 1, 1)}, ["35 and 27 numbers", "36 and a multiple of 9"]),
+        (lambda s: s | {BOXES: (37, 16, 1, 1)}, ["37 and 27 numbers"]),
+        (lambda s: s | {CLASSES: (28, 16, 1, 1)}, ["36 and 28 numbers"]),
+        (lambda s: s | {CLASSES: (27, 16, 1)}, [CLASSES, "(27, 16, 1)", "4 axes"]),
+        (lambda s: s | {CLASSES: (27, 0, 1, 1)}, [CLASSES, "none of them 0"]),
+        (lambda s: without(s, CLASSES), [f"no parameter {CLASSES}"]),
+        (lambda s: without(s, "backbone.blocks.6."), ["has 6 stages", "expected the 7"]),
+        (lambda s: without(s, "backbone.blocks.2."), ["backbone.blocks.N", "[0, 1, 3, 4, 5, 6]"]),
+        (lambda s: without(s, DEEP), ["backbone.blocks.1.0 is neither"]),
+        (lambda s: without(s, POINT), ["backbone.blocks.1.0 is neither"]),
+        (lambda s: without(s, "fpn.cell."), ["fpn.cell.N", "numbered []"]),
+        (
+            lambda s: s | {f"fpn.cell.{number}.x": (1,) for number in range(201)},
+            ["[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]", "at most 200"],
+        ),
+    ],
+)
+def test_shapes_of_no_efficientdet_are_refused(
+    shapes: Shapes, change: Callable[[Shapes], Shapes], parts: list[str]
+) -> None:
+    assert read_structure(shapes) == narrow(level_first=True)
+    with support.refuses(CheckpointError, *parts):
+        read_structure(change(shapes))
+
+
+def test_as_many_cells_as_are_allowed_are_counted(shapes: Shapes) -> None:
+    most = shapes | {f"fpn.cell.{number}.x": (1,) for number in range(200)}
+    assert read_structure(most).cells == 200
+
+
+def test_a_structure_says_its_size() -> None:
+    assert str(narrow()) == "9 blocks, P3 to P7, 2 cells of 16 channels, heads of 2"
+    assert str(narrow(levels=6, cells=1)).startswith("9 blocks, P3 to P8, 1 cells")
+
+
+def test_counting_leaves_a_model_as_it_was() -> None:
+    with torch.device("meta"):
+        model = EfficientDet(narrow()).eval()
+        macs = counted_macs(model, torch.empty(1, 3, 64, 64))
+        # four times the pixels, but squeeze-and-excitation has one place whatever the size
+        larger = counted_macs(model, torch.empty(1, 3, 128, 128))
+    assert larger["box_net"] == pytest.approx(4 * macs["box_net"], rel=0.01)
+    assert macs["class_net"] * 36 > macs["box_net"] * 27 > 0
+    assert not any(module._forward_hooks for module in model.modules())

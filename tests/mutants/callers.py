@@ -1,0 +1,73 @@
+"""Which tests call which function, so that those which may notice a change are run first."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+FIRST = 40  # tests that are run before all others
+
+
+class Watcher:
+    """A plugin of pytest that writes, for each function called, which tests call it.
+
+    The file holds ``{path: {line: [[seconds, test], ...]}}``, where a line is the first of a
+    function, decorators included.
+    """
+
+    def __init__(self, checkout: Path, report: Path) -> None:
+        self._package, self._report = f"{checkout / 'dyninfer'}/", report
+        self._now: set[tuple[str, int]] = set()
+        self._found: dict[str, dict[int, list[tuple[float, str]]]] = defaultdict(dict)
+
+    def _trace(self, frame: FrameType, _event: str, _argument: object) -> None:
+        code = frame.f_code
+        if code.co_filename.startswith(self._package):
+            self._now.add((code.co_filename, code.co_firstlineno))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Note what a test calls."""
+        self._now.clear()
+        begun = time.process_time()
+        sys.settrace(self._trace)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            spent = time.process_time() - begun
+            for name, line in self._now:
+                self._found[name].setdefault(line, []).append((spent, item.nodeid))
+
+    def pytest_sessionfinish(self) -> None:
+        """Write what was found."""
+        found = {str(Path(name).resolve()): lines for name, lines in self._found.items()}
+        self._report.write_text(json.dumps(found), encoding="utf-8")
+
+
+def tests_of(report: Path, path: Path, line: int) -> tuple[tuple[str, ...], float]:
+    """The quickest tests that call the function of a line of a file, and what they take in seconds.
+
+    None, where a line is in no function.
+    """
+    functions = [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.lineno <= line <= (node.end_lineno or 0)
+    ]
+    if not functions:
+        return (), 0.0
+    inner = max(functions, key=lambda node: node.lineno)
+    first = min([inner.lineno, *(part.lineno for part in inner.decorator_list)])
+    called = json.loads(report.read_text(encoding="utf-8")).get(str(path.resolve()), {})
+    quickest = sorted(called.get(str(first), []))[:FIRST]
+    return tuple(test for _, test in quickest), sum(seconds for seconds, _ in quickest)

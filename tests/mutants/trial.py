@@ -1,0 +1,156 @@
+"""Whether the tests of a module notice a change of it."""
+
+from __future__ import annotations
+
+import compileall
+import contextlib
+import importlib
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from py_compile import PycInvalidationMode
+
+import pytest
+
+from tests.mutants.callers import Watcher, tests_of
+from tests.mutants.draw import ROOT, Mutant
+from tests.mutants.modules import MODULES
+
+SPEEDS = ("not slow", "slow")
+OURS = ("tests", "dyninfer")
+PACKAGES = ("dyninfer", "engines", "exporters", "benchmarks")
+# Imported once, and not anew for every change: each trial is a fork of this process.
+FOREIGN = ("cv2", "hypothesis", "onnx", "onnx_ir", "onnxruntime", "pydantic", "sympy", "torch")
+PASSED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+Tests = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """What tests take without any change: seconds of the processor and of the clock."""
+
+    processor_s: float
+    wall_s: float
+    callers: Path
+
+
+class Checkout:
+    """A copy of the files that git knows or would, in which one module at a time is another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.root = folder, folder / "checkout"
+        self._unchanged: dict[tuple[Tests, str], Unchanged] = {}
+        for name in FOREIGN:
+            importlib.import_module(name)
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for name in filter(None, listed.stdout.split("\0")):
+            target = self.root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target, follow_symlinks=False)
+        for package in PACKAGES:
+            mode = PycInvalidationMode.CHECKED_HASH
+            compileall.compile_dir(self.root / package, quiet=2, invalidation_mode=mode)
+
+    def notices(self, mutant: Mutant) -> bool:
+        """Whether a test fails, or nothing comes back in time: fast tests first, then slow ones.
+
+        Of the fast ones those come first that call the function which was changed.
+
+        Raises:
+            RuntimeError: a test fails without any change.
+        """
+        tests, path = MODULES[mutant.module], self.root / mutant.module
+        for speed in SPEEDS:
+            before = self._without_change(tests, speed)
+            callers, callers_s = tests_of(before.callers, path, mutant.line)
+            steps = (
+                # the name of a test may be one that pytest does not find again
+                (callers, callers_s, (*PASSED, pytest.ExitCode.USAGE_ERROR)),
+                (tests, before.processor_s, PASSED),
+            )
+            original = path.read_bytes()
+            path.write_text(mutant.text, encoding="utf-8")
+            try:
+                for chosen, spent_s, passed in steps:
+                    limits = 10 + 3 * spent_s, 60 + 10 * before.wall_s
+                    if chosen and self._status(chosen, speed, *limits) not in passed:
+                        return True
+            finally:
+                path.write_bytes(original)
+        return False
+
+    def _without_change(self, tests: Tests, speed: str) -> Unchanged:
+        if (tests, speed) not in self._unchanged:
+            report = self.folder / f"callers-{len(self._unchanged)}.json"
+            begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+            if self._status(tests, speed, 1200, 3600, report) not in PASSED:
+                raise RuntimeError(f"of {', '.join(tests)} a test fails without any change")
+            spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+            found = Unchanged(spent, time.monotonic() - begun, report)
+            self._unchanged[tests, speed] = found
+        return self._unchanged[tests, speed]
+
+    def _status(
+        self,
+        tests: Tests,
+        speed: str,
+        processor_s: float,
+        wall_s: float,
+        report: Path | None = None,
+    ) -> int | None:
+        """How pytest ended, or None within neither time; other load lengthens the clock's alone.
+
+        Which tests call which function is written into ``report``.
+        """
+        process = os.fork()
+        if not process:
+            self._become_pytest(tests, speed, int(processor_s), report)
+        deadline = time.monotonic() + wall_s
+        ended, status = 0, 0
+        try:
+            while not ended and time.monotonic() < deadline:
+                time.sleep(0.02)
+                ended, status = os.waitpid(process, os.WNOHANG)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process, 9)  # itself, or what it has left
+            if not ended:
+                os.waitpid(process, 0)
+        return os.waitstatus_to_exitcode(status) if ended else None
+
+    def _become_pytest(
+        self, tests: Tests, speed: str, processor_s: int, report: Path | None
+    ) -> None:
+        status = 1
+        try:
+            os.setpgid(0, 0)
+            resource.setrlimit(resource.RLIMIT_CPU, (processor_s, processor_s + 5))
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for stream in range(3):
+                os.dup2(nowhere, stream)
+            os.chdir(self.root)
+            os.environ.setdefault("DYNINFER_SHARED", str(ROOT.parent / "shared"))
+            os.environ["PYTHONPATH"] = str(self.root)
+            # bytecode of another change, of the same second and size, would pass for this one's
+            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+            sys.dont_write_bytecode = True
+            sys.path[:] = [str(self.root), *(p for p in sys.path if Path(p).resolve() != ROOT)]
+            for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
+                del sys.modules[name]
+            flags = ["-x", "-q", "-p", "no:cacheprovider", "-m", speed]
+            plugins = [] if report is None else [Watcher(self.root, report)]
+            place = ["--basetemp", str(self.folder / "basetemp")]
+            status = int(pytest.main([*flags, *place, *tests], plugins))
+        finally:
+            os._exit(status)
