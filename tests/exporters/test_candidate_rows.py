@@ -40,6 +40,35 @@ def test_candidates_in_another_order_are_found_again(source, order) -> None:
     assert errors(source, found)["class_scores"] == 0
 
 
+def test_each_image_has_an_order_of_its_own(source) -> None:
+    both = {name: np.concatenate([array, array]) for name, array in source.items()}
+    for moved in (0, 1):  # and the other image stays as it is
+        found = {name: array.copy() for name, array in both.items()}
+        for array in found.values():
+            array[moved] = array[moved, [1, 0, 2, 3, 4, 5]]
+        assert errors(both, found) == {"boxes_xyxy": 0, "class_scores": 0}
+
+
+@pytest.mark.parametrize(("away", "is_same"), [(0.9, True), (1.1, False)])
+def test_a_candidate_that_moved_as_far_as_is_allowed_is_the_same(source, away, is_same) -> None:
+    found = swapped(source, [1, 0, 2, 3, 4, 5])
+    found["boxes_xyxy"] = found["boxes_xyxy"] + np.float32(away)
+    left = in_order_of(source, found, 1.0, 1e-4)["boxes_xyxy"]
+    assert np.allclose(left, source["boxes_xyxy"] + away) is is_same
+
+
+def test_one_candidate_has_no_order_and_ties_do_not_disturb_one() -> None:
+    def ranked(*best: float) -> bool:
+        return is_ranked(np.array(best, np.float32)[None, :, None])
+
+    assert not ranked(0.5)
+    assert ranked(0.9, 0.8)
+    assert not ranked(0.8, 0.9)
+    assert ranked(0.9, 0.9, 0.9, 0.8, 0.7)
+    assert not ranked(0.9, 0.9, 0.9, 0.9, 0.9)
+    assert not ranked(0.9, 0.8, 0.7, 0.75, 0.6)  # of four neighbours one rises
+
+
 def test_the_last_of_a_list_may_be_another_of_the_same_score(source) -> None:
     found = {name: array.copy() for name, array in source.items()}
     found["boxes_xyxy"][0, 5] = [500, 500, 510, 510]

@@ -23,7 +23,7 @@ WANTED = 0.92
 
 def try_module(module: str, each: int, seed: int, checkout: Checkout, record: Record) -> None:
     """Draw changes of a module, try those that are not known, and print the survivors."""
-    drawer = Drawer(module)
+    drawer = Drawer(checkout.root, module)
     record.begin(module, drawer.changes)
     for mutant in drawer.draw(each, seed):
         if record.is_noticed(module, mutant.change):

@@ -14,7 +14,6 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 
-ROOT = Path(__file__).parents[2]
 # What a person might get wrong. Of replaced operators those are left out that any test notices, as
 # bits of numbers, and those that mean the same, as "is" and "==" of an enumeration.
 ARITHMETIC = ("Add", "Sub", "Mul", "Div", "FloorDiv")
@@ -44,11 +43,11 @@ class Mutant:
 
 
 class Drawer:
-    """The changes of one module."""
+    """The changes of one module in a checkout."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, root: Path, module: str) -> None:
         self.module = module
-        self.source = (ROOT / module).read_text(encoding="utf-8")
+        self.source = (root / module).read_text(encoding="utf-8")
         self._code = ast.dump(ast.parse(self.source))
         self._by_line: dict[str, list[Place]] = {}
         lines = self.source.splitlines()

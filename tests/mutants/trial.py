@@ -18,9 +18,10 @@ from py_compile import PycInvalidationMode
 import pytest
 
 from tests.mutants.callers import Watcher, tests_of
-from tests.mutants.draw import ROOT, Mutant
+from tests.mutants.draw import Mutant
 from tests.mutants.modules import MODULES
 
+ROOT = Path(__file__).parents[2]
 SPEEDS = ("not slow", "slow")
 OURS = ("tests", "dyninfer")
 PACKAGES = ("dyninfer", "engines", "exporters", "benchmarks")
@@ -83,7 +84,7 @@ class Checkout:
             path.write_text(mutant.text, encoding="utf-8")
             try:
                 for chosen, spent_s, passed in steps:
-                    limits = 10 + 3 * spent_s, 60 + 10 * before.wall_s
+                    limits = 5 + 2 * spent_s, 60 + 10 * before.wall_s
                     if chosen and self._status(chosen, speed, *limits) not in passed:
                         return True
             finally:

@@ -329,7 +329,10 @@ def test_another_model_is_refused_but_not_another_export_of_one() -> None:
     old, new = drawn(0), drawn(1)
     export = replace(new.measured, manifest_sha256="1" * 64)
     comparison = compare_records(old, replace(new, measured=export))
-    assert [difference.what for difference in comparison.differences] == ["manifest"]
+    old_hash = old.measured.manifest_sha256[:12]
+    assert [str(found) for found in comparison.differences] == [
+        f"manifest: {old_hash} -> {'1' * 12}"
+    ]
     stage = replace(export.stages[0], name="body")
     for what, fields in (
         ("family", {"family": "other"}),

@@ -19,7 +19,7 @@ from dyninfer.benchmarks.latency.request import (
     calls_by_round,
     planned_calls,
 )
-from dyninfer.benchmarks.latency.rounds import measure_rounds
+from dyninfer.benchmarks.latency.rounds import REPEATS, YardstickTimer, measure_rounds
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.latency.slices import Slice, TimedCall
 from dyninfer.benchmarks.latency.statistics import LEAST_ROUNDS
@@ -241,3 +241,13 @@ def test_slow_calls_of_several_callers_overlap(two_exits: dyninfer.Detector) -> 
     ((track,), _) = measure_rounds(two_exits, [Scenario(1, 0.0, concurrency=4)], PICTURES, slow)
     assert track.slices
     assert all(len(piece.calls) >= 12 for piece in track.slices)
+
+
+def test_the_yardstick_is_the_median_without_the_first_in_milliseconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spent_ms = [900, *range(10, 10 + 2 * REPEATS, 2)]
+    ticks = iter([at for ms in spent_ms for at in (0, round(ms * 1e6))])
+    monkeypatch.setattr("time.perf_counter_ns", lambda: next(ticks))
+    assert YardstickTimer().median_ms() == 10 + REPEATS - 1
+    assert next(ticks, None) is None

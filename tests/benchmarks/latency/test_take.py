@@ -269,7 +269,11 @@ def test_doubts_are_told_one_line_each(record: BenchRecord) -> None:
         ),
     )
     machine = doubts_of(calm)
-    late = [replace(r, late_share=0.4 if r.scenario.rate_per_s else None) for r in calm.scenarios]
+    shares = iter((0.06, 0.4, 0.2))
+    late = [
+        replace(r, late_share=next(shares) if r.scenario.rate_per_s else 0.05)
+        for r in calm.scenarios
+    ]
     late[0] = replace(late[0], warm_up=replace(late[0].warm_up, stable=False))
     late[1] = replace(late[1], rounds_ms=((5.0,),) * 4)
     doubtful = replace(

@@ -97,10 +97,23 @@ def test_the_report_tells_errors_decisions_and_precision(bundle, converted) -> N
     assert all(0 < error.mean_rel <= error.deviation * 3 for error in report.tensors)
     assert [error.exit_index for error in report.exits] == [0, 1]
     assert report.exits[0].ap_fp32 is None
+    for end in report.exits:  # random weights are sure of nothing
+        assert (end.boxes, end.score_error_mean, end.box_error_max_px) == (0, None, None)
     assert report.flips["router"].decisions == 16
     payload = report.to_dict()
     assert json.loads(json.dumps(payload)) == payload
     assert payload["precision"]["second"] == "fp16"
+
+
+def test_errors_at_the_ends_are_those_of_the_boxes_that_count(bundle, converted, tmp_path) -> None:
+    path = shutil.copytree(bundle.path, tmp_path / "unsure.dyn")
+    support.reseal(path, lambda m: m.update(postprocess={"confidence": 0.0}))
+    report = measure_precision(Bundle.open(path), converted, PICTURES[:2])
+    for end in report.exits:
+        assert end.boxes > 0
+        assert 0 < end.score_error_mean < end.score_error_max < 0.1
+        assert 0 < end.box_error_mean_px < end.box_error_max_px < 64
+        assert 0 <= end.disagreement <= 1
 
 
 def test_an_unchanged_bundle_has_no_errors(bundle) -> None:

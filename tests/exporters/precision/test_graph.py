@@ -10,6 +10,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import ExportError
 from dyninfer.exporters.graphs import closed, count_macs, node_macs
 from dyninfer.exporters.precision.graph import (
+    MIN_WEIGHTS,
     decode_nodes,
     end_layers,
     layers_of,
@@ -73,6 +74,17 @@ def test_bins_of_a_distribution_belong_to_the_decode() -> None:
     prepared = opened(model).graph
     assert len(layers_of(prepared)) == 1
     assert len(decode_nodes(prepared)) == 2
+
+
+@pytest.mark.parametrize(("channels", "counts"), [(MIN_WEIGHTS - 1, 0), (MIN_WEIGHTS, 1)])
+def test_from_how_many_weights_on_a_convolution_is_a_layer(channels: int, counts: int) -> None:
+    model = tiny_model(
+        {"images": ["batch", channels, 1, 1]},
+        {"out": ["batch", 1, 1, 1]},
+        [helper.make_node("Conv", ["images", "w"], ["out"])],
+        {"w": np.ones((1, channels, 1, 1), np.float32)},
+    )
+    assert len(layers_of(opened(model).graph)) == counts
 
 
 def test_work_is_counted_as_the_export_counts_it(small_bundle) -> None:
