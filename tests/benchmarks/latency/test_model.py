@@ -48,6 +48,20 @@ def test_one_hard_fraction_does_not_tell_what_the_others_cost(
         fit(two_exits_manifest, forced_results(TWO_EXITS, [(1, 0.5), (8, 0.5)]))
 
 
+def test_a_step_that_a_scenario_lacks_has_cost_it_nothing(two_exits_manifest: Manifest) -> None:
+    lacking, free = forced_results(TWO_EXITS), forced_results(TWO_EXITS)
+    place = GRID.index((2, 0.5))
+    spans = free[place].spans
+    lacking[place] = replace(free[place], spans=tuple(s for s in spans if s.name != "router"))
+    free[place] = replace(
+        free[place],
+        spans=tuple(
+            replace(s, ms_per_image=exactly(0.0)) if s.name == "router" else s for s in spans
+        ),
+    )
+    assert costs(fit(two_exits_manifest, lacking)) == costs(fit(two_exits_manifest, free))
+
+
 def test_other_ways_to_call_do_not_count(two_exits_manifest: Manifest) -> None:
     one, other = forced_results(TWO_EXITS, [(1, 0.0), (1, 1.0)])
     for changes in ({"concurrency": 2}, {"rate_per_s": 5.0}, {"decode": True}):

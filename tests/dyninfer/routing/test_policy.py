@@ -101,9 +101,9 @@ def test_a_sequence_gives_every_exit_its_own_threshold() -> None:
 def test_a_sequence_must_fit_the_number_of_exits() -> None:
     Threshold((0.2, 0.8)).check(THREE_EXITS, None)
     Threshold(0.2).check(THREE_EXITS, None)
-    with support.refuses(PolicyError, "2 thresholds", "expected 1"):
+    with support.refuses(PolicyError, "2 thresholds", "expected 1: one for each of the 2 exits"):
         Threshold((0.2, 0.8)).check(TWO_EXITS, None)
-    with support.refuses(PolicyError, "1 thresholds", "expected 2"):
+    with support.refuses(PolicyError, "1 thresholds", "expected 2: one for each of the 3 exits"):
         Threshold([0.2]).check(THREE_EXITS, None)
 
 

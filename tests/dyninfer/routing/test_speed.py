@@ -165,6 +165,8 @@ def test_a_misspelling_is_recognised(text, meant) -> None:
         "HardFraction(HardFraction(0.3))",
         "HardFraction(fraction='0.3')",
         "Threshold(())",
+        "Threshold(0.5)(1)",
+        "Threshold(0.5) + Threshold(0.6)",
         "LatencyBudget(12, adaptive=True, 95)",
         "__import__('os').system('true')",
         "print(1)",

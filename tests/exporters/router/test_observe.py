@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dyninfer import AlwaysHard, Detections, Postprocess
 from dyninfer.evaluation.coco import Truth
-from dyninfer.exporters.router.observe import View, make_views
+from dyninfer.evaluation.dataset import Sample, Samples
+from dyninfer.exporters.router.observe import (
+    USUAL_PICTURES,
+    View,
+    make_views,
+    usual_confidence,
+)
 
 
 def picture_with_square(height: int = 60, width: int = 80) -> View:
@@ -58,3 +69,92 @@ def test_pictures_without_truth_and_of_one_pixel_pass():
     for view in make_views(View(np.zeros((1, 1, 3), np.uint8), None), 8, seed=0):
         assert view.truth is None
         assert min(view.picture.shape) >= 1
+
+
+def test_the_kinds_of_views_and_which_are_mirrored():
+    height, width = 60, 80
+    for seed in range(10):
+        views = list(make_views(picture_with_square(height, width), 8, seed))[1:]
+        shapes = [view.picture.shape[:2] for view in views]
+        for number in (0, 1, 4, 5):
+            assert 0.4 * height < shapes[number][0] <= height
+            assert 0.54 * width < shapes[number][1] < 0.96 * width
+        for number in (2, 6):
+            assert 1.1 * height < shapes[number][0] < 1.91 * height
+            assert 1.1 * width < shapes[number][1] < 1.91 * width
+            grey = np.abs(views[number].picture[0, 0].astype(int) - 114).max()
+            assert grey < 114 * 0.2 + 15 + 1
+        assert shapes[3] == shapes[7] == (height, width)
+        for number in (3, 7):
+            assert views[number].truth.boxes_xyxy.tolist() == [[30, 20, 70, 40]]
+
+
+def test_what_a_cut_leaves_of_an_object_decides_whether_it_is_there():
+    """0.15 of a box, or it is gone; less than half, and it may be found or not."""
+    picture = np.full((60, 80, 3), 90, np.uint8)
+    picture[2:30, 2:38], picture[32:58, 42:78] = (40, 40, 200), (200, 40, 40)
+    boxes = np.array([[2.0, 2, 38, 30], [42, 32, 78, 58]])
+    areas = (28 * 36, 26 * 36)
+    view = View(picture, Truth(boxes, np.array([0, 1]), np.zeros(2, bool)))
+    seen = set()
+    for seed in range(60):
+        for cut in list(make_views(view, 2, seed))[1:]:
+            tint = cut.picture[..., 2].astype(int) - cut.picture[..., 0]
+            shares = [(tint > 60).sum() / areas[0], (tint < -60).sum() / areas[1]]
+            there = [number for number in (0, 1) if shares[number] >= 0.15]
+            assert cut.truth.class_ids.tolist() == there
+            assert cut.truth.crowd.tolist() == [shares[number] < 0.5 for number in there]
+            seen |= {min(int(share / 0.05), 12) for share in shares}
+    assert {0, 2, 3, 4, 9, 10} <= seen  # near either limit, too
+
+
+class Sure:
+    """Finds a thing with the confidence that the first pixel of a picture holds, in hundredths."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def answers(self, images, *, options, policy):
+        assert options == Postprocess(confidence=0.01)
+        assert policy == AlwaysHard()
+        self.asked += 1
+        sure = int(images[0][0, 0, 0]) / 100
+        found = np.array([sure, 0.01] if sure else [], np.float32)
+        count = len(found)
+        boxes = np.ones((count, 4), np.float32)
+        return [Detections(boxes, found, np.zeros(count, np.int64), ("it",) * count)]
+
+
+@pytest.mark.parametrize(
+    ("hundredths", "expected"),
+    [
+        ([0, 0, 0], 0.05),
+        ([5], 0.05),
+        ([90] * 3, 0.54),
+        ([0, 40, 80], 0.6 * 0.76),  # between 0.4 and 0.8 as the 95th of 100 lies
+        ([90] * 19 + [0], 0.54),
+    ],
+)
+def test_the_usual_confidence_is_a_share_of_what_the_surest_have(
+    tmp_path: Path, hundredths: list[int], expected: float
+):
+    items = []
+    for number, sure in enumerate(hundredths):
+        path = tmp_path / f"{number}.png"
+        cv2.imwrite(str(path), np.full((2, 2, 3), sure, np.uint8))
+        items.append(Sample(path))
+    detector, ticks = Sure(), []
+    found = usual_confidence(
+        detector, Samples(tuple(items)), Postprocess(confidence=0.01), lambda: ticks.append(1)
+    )
+    assert found == pytest.approx(expected)
+    assert detector.asked == len(ticks) == len(items)
+
+
+def test_only_some_pictures_are_asked_for_the_usual_confidence(tmp_path: Path):
+    path = tmp_path / "one.png"
+    cv2.imwrite(str(path), np.full((2, 2, 3), 50, np.uint8))
+    detector = Sure()
+    many = Samples((Sample(path),) * (3 * USUAL_PICTURES))
+    assert usual_confidence(detector, many, Postprocess(confidence=0.01)) == pytest.approx(0.3)
+    assert detector.asked == USUAL_PICTURES
