@@ -393,13 +393,15 @@ def write_tiny_bundle(
     *,
     task: str = "detect",
     class_names: Sequence[str] = ("left", "right"),
+    macs: Mapping[str, int] | None = None,
 ) -> Path:
     def write(folder: Path) -> Manifest:
         stages = {}
         for name, model in models.items():
             data = model.SerializeToString()
             write_stage_file(folder, f"onnx/{name}.onnx", data)
-            stages[name] = stage_entry(model, f"onnx/{name}.onnx", data)
+            entry = stage_entry(model, f"onnx/{name}.onnx", data)
+            stages[name] = entry.model_copy(update={"macs": (macs or {}).get(name, 0)})
         return Manifest(
             name=path.name.removesuffix(".dyn"),
             family="tiny",
@@ -511,7 +513,9 @@ def write_static_classifier(path: Path, size: int = 8) -> Path:
     )
 
 
-def write_select_classifiers(path: Path, size: int = 8) -> Path:
+def write_select_classifiers(
+    path: Path, size: int = 8, macs: Mapping[str, int] | None = None
+) -> Path:
     """Branch 0 where channel 0 is at least channel 1; it does not see channel 2, branch 1 does."""
     models = {
         "chooser": channel_chooser("images", size),
@@ -520,8 +524,13 @@ def write_select_classifiers(path: Path, size: int = 8) -> Path:
     }
     route = SelectRoute(chooser="chooser", branches=(Way(body="body_0"), Way(body="body_1")))
     return write_tiny_bundle(
-        path, models, route, {"images": size}, task="classify", class_names=COLOURS
+        path, models, route, {"images": size}, task="classify", class_names=COLOURS, macs=macs
     )
+
+
+def write_dear_first(path: Path) -> Path:
+    """Classifiers of which branch 0 costs more than branch 1."""
+    return write_select_classifiers(path, macs={"chooser": 1, "body_0": 50, "body_1": 5})
 
 
 SHARED_KERNEL = np.random.default_rng(4).normal(size=(16, 3, 3, 3)).astype(np.float32)

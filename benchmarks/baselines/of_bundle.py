@@ -57,7 +57,7 @@ class DyninferContender(Contender):
 
 
 class LastExitContender(Contender):
-    """The stages that the last way needs, and no others, on the engines dyninfer opens.
+    """The stages that the hardest way needs, and no others, on the engines dyninfer opens.
 
     What a stage computes for others alone, such as a router's averages at the end of a body, it
     computes here too.
@@ -67,10 +67,10 @@ class LastExitContender(Contender):
         bundle, engine = Bundle.open(setup.model), setup.engine
         manifest = bundle.manifest
         self._name = manifest.name
-        self._plan = alone(manifest, len(manifest.ways) - 1)
+        self._plan = alone(manifest, manifest.ways_by_cost[-1])
         self._backend = open_backend(engine.backend, engine.device, engine.provider)
         build = choose_build(bundle, self._backend, engine.precision, 1, may_build=False)
-        final = manifest.ways[-1].final
+        final = manifest.ways[manifest.ways_by_cost[-1]].final
         self._engines = {
             name: self._backend.open(
                 name,

@@ -153,12 +153,12 @@ class _Run:
 
     def _check(self, contest: Contest) -> None:
         """Drop contenders that do not find what dyninfer finds."""
-        last = len(self.way_names) - 1
-        for way in range(last + 1):
+        hardest = self.plan.manifest.ways_by_cost[-1]
+        for way in range(len(self.way_names)):
             reference = self._outputs(contest, DYNINFER, way)
             for name in [*contest.workers]:
                 alone = self.chosen[name].kind is Kind.LAST_EXIT
-                if name != DYNINFER and (way == last or not alone):
+                if name != DYNINFER and (way == hardest or not alone):
                     contest.attempt(name, partial(self._check_one, contest, name, way, reference))
 
     def _outputs(self, contest: Contest, name: str, way: int) -> Arrays:

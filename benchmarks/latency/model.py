@@ -58,7 +58,7 @@ def fit(
         TooFewScenarios: there are not two hard fractions, or with one way two batch sizes.
     """
     plain = [r for r in results if replace(r.scenario, batch=1).is_plain]
-    names = manifest.way_names
+    names = [manifest.way_names[way] for way in manifest.ways_by_cost]
     routed = [r for r in plain if r.scenario.as_routed]
     fitter = _Fitter(manifest, tuple(r for r in plain if _of_the_ends(r, names)))
     fitter.check_enough()
@@ -153,7 +153,10 @@ class _Fitter:
 
 
 def _of_the_ends(result: ScenarioResult, ways: Sequence[str]) -> bool:
-    """Whether it is known that its images took the first way or the last, and how many."""
+    """Whether it is known that its images took the easiest or the hardest way, and how many.
+
+    ``ways`` are by cost, the cheapest first.
+    """
     scenario = result.scenario
     return scenario.hard_fraction is not None or scenario.way in (ways[0], ways[-1])
 
@@ -198,7 +201,8 @@ def _compare(
 def break_even_measured(baselines: Baselines, ways: Sequence[str]) -> Estimate | None:
     """Break-even at batch 1, by the ratios to the baseline that were taken pair by pair.
 
-    With r the ratio of dyninfer's time to the baseline's on the first and on the last way, a share
+    With r the ratio of dyninfer's time to the baseline's on the first and on the last of ``ways``,
+    which are by cost, a share
     h of hard images costs (1 - h) r_easy + h r_hard of the baseline; at the break-even this is 1.
     Where the last exit reads features of the first, r_hard is 1 but for the router; where it is
     a detector of its own, an all-hard image has paid for the first in vain. h falls as either ratio

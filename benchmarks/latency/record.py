@@ -93,7 +93,10 @@ class StageInfo:
 
 @dataclass(frozen=True)
 class MeasuredBundle:
-    """What was opened: bundle, engines, policy; ``exits`` is how many ways it has."""
+    """What was opened: bundle, engines, policy; ``exits`` is how many ways it has.
+
+    ``easiest`` is the name of the cheapest; empty in older records, where it was the first.
+    """
 
     bundle: str
     family: str
@@ -107,6 +110,7 @@ class MeasuredBundle:
     device: str
     policy: str
     ways: tuple[str, ...]
+    easiest: str = ""
 
 
 @dataclass(frozen=True)

@@ -116,11 +116,12 @@ def _yardstick(rounds_ms: Sequence[float]) -> Yardstick:
 
 
 def _track(detector: Detector, scenario: Scenario, own: Policy) -> Track:
-    share, batch, names = scenario.hard_fraction, scenario.batch, detector.manifest.way_names
+    share, batch, manifest = scenario.hard_fraction, scenario.batch, detector.manifest
     if scenario.as_routed:
         return Track(scenario, own, own)
     if scenario.one_way:
-        fixed = ForcedWay(names.index(scenario.way or names[-1 if share else 0]))
+        end = manifest.way_names[manifest.ways_by_cost[-1 if share else 0]]
+        fixed = ForcedWay(manifest.way_names.index(scenario.way or end))
         return Track(scenario, fixed, fixed)
     assert share is not None  # it is not as routed either
     forced, settling = ForcedHard(share, batch), ForcedHard(share, batch)

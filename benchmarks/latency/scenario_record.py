@@ -76,8 +76,9 @@ class Scenario:
 
     Attributes:
         batch: images in a call.
-        hard_fraction: share of the images that is sent the last way and not the first, whatever
-            the router says; None where ``way`` is given, or the detector's own policy decides.
+        hard_fraction: share of the images that is sent the hardest way and not the easiest,
+            whatever the router says; None where ``way`` is given, or the detector's own policy
+            decides.
         concurrency: callers at once, each in a thread of its own.
         rate_per_s: calls a second that arrive on schedule, over all callers; None starts each
             call when the one before has ended.
@@ -176,7 +177,7 @@ class ScenarioResult:
     """What was measured of one scenario.
 
     Attributes:
-        hard_fraction: share of the images that did take the last way.
+        hard_fraction: share of the images that did take the hardest way.
         latency: of a call, all its images together. At a fixed rate it counts from the moment
             the call was due, so that waiting for the call before is in it.
         ms_per_image: wall-clock time over images, all callers together.

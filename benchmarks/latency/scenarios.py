@@ -101,7 +101,7 @@ def _way(manifest: Manifest, index: int) -> Scenario:
 
 def _fraction(manifest: Manifest, share: float) -> Scenario:
     if share in (0.0, 1.0):
-        return _way(manifest, len(manifest.ways) - 1 if share else 0)
+        return _way(manifest, manifest.ways_by_cost[-1 if share else 0])
     return Scenario(hard_fraction=share)
 
 
@@ -181,13 +181,13 @@ class ForcedWay:
 
 
 class ForcedHard:
-    """Sends an exact, evenly spread share of the images the last way, the others the first.
+    """Sends an exact, evenly spread share of the images the hardest way, the others the easiest.
 
     What decides runs and is read, as with :class:`ForcedWay`. Which images go on
     is the same in every run. Calls of several threads at once draw from one sequence.
 
     Args:
-        fraction: share in [0, 1] that takes the last way.
+        fraction: share in [0, 1] that takes the hardest way.
         batch: images in every call.
         seed: of the order within a period.
 
@@ -212,7 +212,7 @@ class ForcedHard:
         """See :class:`dyninfer.Policy`; from the second exit on all go on."""
         count = len(point.images)
         if point.index:
-            return np.full(count, len(point.ways) - 1)
+            return np.full(count, point.by_cost[-1])
         if count != self.batch:
             raise PolicyError(f"a call has {counted(count, 'image')}, expected {self.batch}")
         with self._lock:
@@ -220,4 +220,6 @@ class ForcedHard:
             offset = self._turns
             self._calls += 1
             self._turns += bool(hard)  # the next call that has hard rows has others
-        return spread_rows(hard, self.batch, offset) * (len(point.ways) - 1)
+        rows = spread_rows(hard, self.batch, offset)
+        outcomes: Int64Array = np.where(rows, point.by_cost[-1], point.by_cost[0])
+        return outcomes

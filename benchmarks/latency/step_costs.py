@@ -223,7 +223,7 @@ def break_even_of_steps(
     a call the model is linear in the fraction, so the first crossing is exact. ``off`` is the
     share by which the last way's time is taken to be longer than the model says.
     """
-    needed = frozenset(stages_of(alone(manifest, len(manifest.ways) - 1)))
+    needed = frozenset(stages_of(alone(manifest, manifest.ways_by_cost[-1])))
     own = [step for step in steps if _last_exit_runs(step, manifest, needed)]
     limit = predict_ms(own, batch, 1.0) * (1 + off)
     beyond = np.array([predict_ms(steps, batch, k / batch) for k in range(batch + 1)]) - limit
@@ -239,9 +239,8 @@ def break_even_of_steps(
 
 def prepared_for(manifest: Manifest) -> tuple[RunsFor, ...]:
     """The kinds of rows for which images are prepared: some are read on one way alone."""
-    first, last = (
-        images_read(manifest, manifest.stages_to(way)) for way in (0, len(manifest.ways) - 1)
-    )
+    order = manifest.ways_by_cost
+    first, last = (images_read(manifest, manifest.stages_to(order[end])) for end in (0, -1))
     own = ((RunsFor.EASY, first - last), (RunsFor.HARD, last - first))
     return (RunsFor.ALL, *(rows for rows, read in own if read))
 
@@ -256,7 +255,7 @@ def _last_exit_runs(step: StepCost, manifest: Manifest, needed: frozenset[str]) 
     if step.name in manifest.stages:
         return step.name in needed
     if step.name == PREPARE:
-        first = images_read(manifest, manifest.stages_to(0))
+        first = images_read(manifest, manifest.stages_to(manifest.ways_by_cost[0]))
         read = images_read(manifest, needed)
         return bool(read - first if step.runs_for is RunsFor.HARD else read & first)
     return True

@@ -49,7 +49,7 @@ def summarise(
     late = [call.late for piece in slices for call in piece.calls]
     return ScenarioResult(
         scenario=scenario,
-        hard_fraction=exits.count(len(manifest.ways) - 1) / len(exits),
+        hard_fraction=exits.count(manifest.ways_by_cost[-1]) / len(exits),
         warm_up=warm_up,
         latency=distribution(rounds_ms),
         ms_per_image=per_image,

@@ -158,6 +158,7 @@ def _describe_detector(detector: Detector) -> MeasuredBundle:
         device=engines.device_name,
         policy=str(detector.policy),
         ways=manifest.way_names,
+        easiest=manifest.way_names[manifest.ways_by_cost[0]],
     )
 
 

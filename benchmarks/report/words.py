@@ -207,7 +207,8 @@ def _break_even_measured(
             f"{unsure}."
         )
     if share <= 0:
-        easy = last_exit_ratios(record).get(record.measured.ways[0])
+        measured = record.measured
+        easy = last_exit_ratios(record).get(measured.easiest or measured.ways[0])
         if easy is None:
             return "Do not cascade: the last exit's detector alone is faster at any share."
         unsure = ", which may be chance" if easy.low <= 1 else ""

@@ -83,7 +83,8 @@ class Figures(Frozen):
         mean_macs: multiply-accumulates of an image, from each way's own, what decides included;
             None in an older calibration.
         scores: against the truth, where it is known.
-        agreement: with the last way's answers, 1 - mean loss, in [0, 1].
+        agreement: with the hardest way's answers, 1 - mean loss, in [0, 1]; that is the last exit
+            of a cascade, or the dearest branch.
     """
 
     mean_ms: Annotated[float, Field(ge=0)]
@@ -151,8 +152,8 @@ class Calibration(Frozen):
             for NaN. Empty where nothing makes an easiness.
         choice_scores: one tuple for every branch, with a chooser's score of every image; None for
             NaN. Empty where there is no chooser.
-        losses: one tuple for every way but the last, with every image's loss there against the
-            last way, in [0, 1].
+        losses: one tuple for every way but the hardest, with every image's loss there against
+            that, in [0, 1].
         exit_ms: one tuple for every way, with measured milliseconds of images that take it, one
             at a time, from the decoded picture to answers.
         rows: the table of thresholds, by rising percentile; empty where there is no easiness.
@@ -227,10 +228,9 @@ class Calibration(Frozen):
     @property
     def dearest(self) -> int:
         """The way that costs most: of a cascade the last."""
-        ways = range(len(self.ways))
-        return (
-            max(ways, key=self.macs.__getitem__) if self.choice_scores and self.macs else ways[-1]
-        )
+        last_first = range(len(self.ways) - 1, -1, -1)
+        chosen = self.choice_scores and self.macs
+        return max(last_first, key=self.macs.__getitem__) if chosen else last_first[0]
 
     @property
     def choice_scores_array(self) -> Float64Array:
@@ -244,7 +244,7 @@ class Calibration(Frozen):
 
     @property
     def losses_array(self) -> Float64Array:
-        """(ways - 1, N) loss of every image at each way against the last."""
+        """(ways - 1, N) loss of every image at each other way against the hardest."""
         return np.array(self.losses, np.float64).reshape(-1, self.images.count)
 
 

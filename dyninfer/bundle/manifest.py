@@ -252,6 +252,14 @@ class Manifest(Frozen):
         return tuple(f"{place} {index}" for index in range(len(self.ways)))
 
     @property
+    def hardest_name(self) -> str:
+        """What the way that hard images take is called in sentences."""
+        hardest = self.ways_by_cost[-1]
+        if isinstance(self.route, SelectRoute):
+            return f"{self.way_names[hardest]}, the dearest,"
+        return "the last exit"
+
+    @property
     def _decisions(self) -> tuple[str | None, ...]:
         """The stage whose output decides, wherever the route does; None where it is missing."""
         if isinstance(self.route, CascadeRoute):

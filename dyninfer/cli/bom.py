@@ -62,7 +62,7 @@ def bill_of_materials(bundle: Bundle, calibration: Calibration | None) -> dict[s
 def _measured(manifest: Manifest, calibration: Calibration) -> Iterator[dict[str, str]]:
     for way, row in zip(manifest.way_names, calibration.ways, strict=False):
         scores = zip(calibration.metrics, (row.scores.primary, row.scores.secondary), strict=True)
-        values = {**dict(scores), "agreement with the last way": row.agreement}
+        values = {**dict(scores), "agreement with the hardest way": row.agreement}
         values["milliseconds per image"] = row.mean_ms
         for metric, value in values.items():
             if value is not None:

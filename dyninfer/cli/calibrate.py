@@ -180,7 +180,7 @@ def run_calibration(
             detector, outcomes, times, certificate, lambda: progress.advance(task)
         )
     told = [*outcomes.samples.warnings, *remarks(detector.bundle, calibration), *doubts]
-    if not outcomes.last_found:
+    if not outcomes.hardest_found:
         told.append(_nothing_found(detector.manifest, calibration.images.count))
     if slow := not_faster(times, detector.manifest):
         told.append(slow)
@@ -190,9 +190,10 @@ def run_calibration(
 def _nothing_found(manifest: Manifest, count: int) -> str:
     own = manifest.use_options
     above = f" above its confidence of {own.confidence:g}" if isinstance(own, Postprocess) else ""
+    nothing = f"{manifest.hardest_name} finds nothing{above} in any picture ({count})"
     return (
-        f"the last exit finds nothing{above} in any picture ({count}), so agreement and "
-        "certificates say nothing; give pictures that show what it knows"
+        f"{nothing}, so agreement and certificates say nothing; give pictures that show what it "
+        "knows"
     )
 
 

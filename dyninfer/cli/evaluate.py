@@ -165,7 +165,7 @@ def policy_document(result: PolicyResult) -> dict[str, Any]:
         "policy": result.policy,
         result.title: {score_key(name): value for name, value in result.scores.items()},
         "exit_shares": list(result.exit_shares),
-        "hard_fraction": result.exit_shares[-1],
+        "hard_fraction": result.hard_fraction,
         "mean_ms": result.mean_ms,
     }
 

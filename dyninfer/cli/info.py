@@ -18,7 +18,7 @@ from dyninfer.builds.signature import check_build
 from dyninfer.builds.spec import source_hashes
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Setting, Source, TensorSpec
+from dyninfer.bundle.manifest import Manifest, Setting, Source, TensorSpec
 from dyninfer.bundle.signature import check_bundle
 from dyninfer.cli.biases import bias_table, expected_line
 from dyninfer.cli.bom import bill_of_materials
@@ -254,10 +254,10 @@ def _calibration_lines(bundle: Bundle) -> list[Text | str]:
     if not fitting:
         text = "calibrated before its stages changed; run dyninfer calibrate again"
         return [styled((text, "yellow"))]
-    lines: list[Text | str] = [*map(_calibration_line, fitting)]
+    lines: list[Text | str] = [_calibration_line(entry, manifest) for entry in fitting]
     scores = [way.scores.primary for way in fitting[0].ways]
     metric, count = fitting[0].metrics[0], fitting[0].images.count
-    told = no_better(metric, scores, manifest.way_names, count)
+    told = no_better(metric, scores, manifest.way_names, count, manifest)
     return [*lines, styled((told, "yellow"))] if told else lines
 
 
@@ -277,9 +277,10 @@ def _span(first: str, last: str) -> str:
     return first if first == last else f"{first} to {last}"
 
 
-def _calibration_line(calibration: Calibration) -> str:
-    engine, last = calibration.engine, calibration.ways[-1]
-    first = (calibration.rows or calibration.ways)[0]
+def _calibration_line(calibration: Calibration, manifest: Manifest) -> str:
+    engine, ways = calibration.engine, calibration.ways
+    order = manifest.ways_by_cost
+    first, last = calibration.rows[0] if calibration.rows else ways[order[0]], ways[order[-1]]
     labels = "without labels"
     if last.scores.primary is not None and first.scores.primary is not None:
         lowest, highest = 100 * first.scores.primary, 100 * last.scores.primary

@@ -187,13 +187,14 @@ def remarks(bundle: Bundle, calibration: Calibration) -> list[str]:
     """What a user should know about a calibration, one line each."""
     found = cautions(calibration.easiness_array)
     scores = [way.scores.primary for way in calibration.ways]
-    count, names = calibration.images.count, bundle.manifest.way_names
+    count, manifest = calibration.images.count, bundle.manifest
+    names = manifest.way_names
     if calibration.images.labels_sha256 is not None and scores[-1] is None:
         found.append(
             "the annotations list no objects in these pictures, so there is no "
             f"{calibration.metrics[0]}"
         )
-    if told := no_better(calibration.metrics[0], scores, names, count):
+    if told := no_better(calibration.metrics[0], scores, names, count, manifest):
         found.append(told)
     if told := _always_one_way(calibration, names):
         found.append(told)

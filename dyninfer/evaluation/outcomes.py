@@ -118,11 +118,13 @@ class Outcomes:
         samples: those that could be read, and warnings about the others.
         easiness: (routers, N), NaN where a router said so; no rows where nothing makes any.
         choice_scores: (N, branches) of a chooser; no columns without one.
-        losses: (ways - 1, N), how far a way's answers are from the last's, in [0, 1].
+        losses: (ways - 1, N), how far the answers of every other way are from the hardest one's,
+            in [0, 1].
         taken: (N,) way of each picture by the bundle's default policy.
         scores: of any choice of ways, where something is known of the pictures, else None.
         macs: multiply-accumulates of an image that takes each way.
-        last_found: how many results the last way gave, of all pictures.
+        hardest: the last exit of a cascade, or the dearest branch.
+        hardest_found: how many results it gave, of all pictures.
     """
 
     samples: Samples
@@ -132,14 +134,15 @@ class Outcomes:
     taken: Int64Array
     scores: RoutedScores | None
     macs: tuple[int, ...]
-    last_found: int
+    hardest: int
+    hardest_found: int
 
     def figures_at(self, ways: Int64Array, way_ms: Sequence[Sequence[float]]) -> Figures:
         """What comes of every picture taking the given way, (N,).
 
         ``way_ms`` are measured milliseconds of images that take each.
         """
-        losses = np.vstack([self.losses, np.zeros(len(ways))])  # the last way agrees with itself
+        losses = np.insert(self.losses, self.hardest, 0.0, axis=0)  # it agrees with itself
         shares = np.bincount(ways, minlength=len(losses)) / len(ways)
         return Figures(
             mean_ms=mean_ms(shares, way_ms),
@@ -183,14 +186,15 @@ def run_samples(
     kept: list[Sample] = []
     signals: list[Sequence[Float32Array | None]] = []
     losses: list[list[float]] = []
-    last_found = 0
+    hardest, hardest_found = manifest.ways_by_cost[-1], 0
     for sample, image in read_all(samples.items, notes, progress, detector.max_pixels):
         trace = trace_of(image) if trace_of else trace_picture(detector, image)
         found = [way.answer(manifest.use_options) for way in trace.ways]
-        last_found += len(found[-1])
+        reference = found.pop(hardest)
+        hardest_found += len(reference)
         kept.append(sample)
         signals.append(trace.signals)
-        losses.append([task.loss(early, found[-1]) for early in found[:-1]])
+        losses.append([task.loss(other, reference) for other in found])
         if labelled:
             noted.append(scoring.note(sample, [way.answer(exact) for way in trace.ways]))
     refuse_few(len(kept))
@@ -202,11 +206,12 @@ def run_samples(
         notes.left_of(samples, kept),
         np.array(easiness, np.float64).reshape(-1, len(kept)),
         chosen[0] if chosen else np.zeros((len(kept), 0), np.float32),
-        np.array(losses, np.float64).T,
+        np.array(losses, np.float64).reshape(len(kept), -1).T,
         replay(detector.points, columns, default_policy(detector.points), len(kept)),
         scoring.scores(noted) if labelled else None,
         tuple(manifest.macs_to(way) for way in range(len(manifest.ways))),
-        last_found,
+        hardest,
+        hardest_found,
     )
 
 

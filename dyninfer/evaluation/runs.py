@@ -181,6 +181,7 @@ class PolicyResult:
         title: what ``scores`` are, in one word.
         scores: everything that the task's scoring says, by name.
         exit_shares: share of the pictures that took each way.
+        hard_fraction: of these, that of the hardest way.
         mean_ms: of a picture, from the decoded one to answers with the bundle's own options.
         samples: with warnings about pictures that could not be read.
     """
@@ -189,6 +190,7 @@ class PolicyResult:
     title: str
     scores: Mapping[str, float | None]
     exit_shares: tuple[float, ...]
+    hard_fraction: float
     mean_ms: float
     samples: Samples
 
@@ -232,6 +234,7 @@ def evaluate_policy(
         scoring.title,
         scoring.measure(readable, found, len(detector.class_names)),
         tuple((taken / len(found)).tolist()),
+        float(taken[detector.manifest.ways_by_cost[-1]] / len(found)),
         float(np.mean(spent_ms)),
         readable,
     )

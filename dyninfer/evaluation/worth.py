@@ -17,21 +17,32 @@ COLLAPSED_SPREAD = 1e-4
 
 
 def no_better(
-    metric: str, scores: Sequence[float | None], names: Sequence[str], pictures: int
+    metric: str,
+    scores: Sequence[float | None],
+    names: Sequence[str],
+    pictures: int,
+    route: Manifest | None = None,
 ) -> str | None:
-    """That the last way scores no more than an earlier one; None where it does, or unknown.
+    """That the hardest way scores no more than another; None where it does, or unknown.
 
-    ``scores``, in [0, 1], are of every way by ``names`` on the same ``pictures``.
+    ``scores``, in [0, 1], are of every way by ``names`` on the same ``pictures``; without a
+    ``route`` the last of them is the hardest.
     """
-    *earlier, last = scores
-    known = [score for score in earlier if score is not None]
+    hardest = len(scores) - 1 if route is None else route.ways_by_cost[-1]
+    last = scores[hardest]
+    known = {
+        score: names[way]
+        for way, score in enumerate(scores)
+        if score is not None and way != hardest
+    }
     if last is None or not known or max(known) < last:
         return None
     best = max(known)
     cost = "costs accuracy" if best > last else "costs time and gains no accuracy"
-    name = names[list(scores).index(best)]
+    called = "the last exit" if route is None else route.hardest_name
+    what = "a cascade" if called == "the last exit" else "choosing it"
     return (
-        f"the last exit is no better here: a cascade {cost} ({metric} {100 * last:.1f}, {name} "
+        f"{called} is no better here: {what} {cost} ({metric} {100 * last:.1f}, {known[best]} "
         f"{100 * best:.1f}, on {counted(pictures, 'picture')})"
     )
 

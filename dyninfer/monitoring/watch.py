@@ -26,7 +26,7 @@ from dyninfer.monitoring.report import Alarm, AuditReport, MonitorReport, Monito
 from dyninfer.plain_text import counted
 from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options
-from dyninfer.routing.policy import Policy, count_ways
+from dyninfer.routing.policy import Policy, count_ways, hardest_way
 from dyninfer.types import ImageArray
 
 logger = logging.getLogger("dyninfer.monitor")
@@ -53,7 +53,7 @@ class Watch:
     ) -> None:
         self.settings = settings
         self.failures = 0
-        self._exits = count_ways(watched.points)
+        self._exits, self._hardest = count_ways(watched.points), hardest_way(watched.points)
         self._reference = reference
         self._on_alarm = on_alarm
         self._lock = threading.RLock()  # a signal's handler may predict, too
@@ -109,12 +109,12 @@ class Watch:
             return  # not the easiness that the policy's route would have reported
         self._nan_images += found.easiness is None
         expected = self._outlook.hard_share if self._outlook else None
-        hard = None if found.degraded else found.exit_index == self._exits - 1
+        hard = None if found.degraded else found.exit_index == self._hardest
         self._window.add(found.easiness, hard, expected)
 
     def _chooses(self, found: Answer) -> bool:
         """Draw whether an image that left early is audited; not one whose route was degraded."""
-        if not self.auditor or found.degraded or found.exit_index == self._exits - 1:
+        if not self.auditor or found.degraded or found.exit_index == self._hardest:
             return False
         return bool(self._generator.random() < self.settings.audit_share)
 

@@ -145,6 +145,15 @@ def count_ways(points: Sequence[DecisionPoint]) -> int:
     )
 
 
+def hardest_way(points: Sequence[DecisionPoint]) -> int:
+    """The way that an image takes where every image is hard, of a route with these decisions."""
+    if not points:
+        return 0
+    last = points[-1]
+    hardest: frozenset[int] = last.ways[last.by_cost[-1]]
+    return min(hardest)
+
+
 _SIGNALS = {EASINESS: "an easiness", CHOICE_SCORES: "a chooser's scores"}
 _INSTEAD = {
     EASINESS: "Threshold, HardFraction, AlwaysEasy, AlwaysHard or Forced",

@@ -39,7 +39,7 @@ CASES = {
         ("0 % hard", "exit 1", "50 % hard", "100 % hard"),
     ),
     "classifiers": Case(
-        support.write_select_classifiers,
+        support.write_dear_first,
         ("branch 0", "branch 1"),
         ("branch 0", "branch 1", "as routed"),
     ),
@@ -87,6 +87,10 @@ def test_every_way_is_measured_and_takes_all_the_images(
         if entry.share == 1 and entry.latency is not None
     }
     assert reached == set(range(len(case.ways)))
+    if case.write is support.write_dear_first:
+        hard = [r.hard_fraction for r in record.scenarios if r.scenario.way]
+        assert hard == [1, 0] * 2
+        assert record.measured.easiest == "branch 1"
 
 
 def test_deciders_run_in_every_scenario(record: BenchRecord) -> None:

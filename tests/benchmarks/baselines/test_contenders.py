@@ -196,6 +196,13 @@ def test_a_chooser_runs_for_every_branch_but_not_for_the_last_alone(tmp_path, wr
     assert "chooser" not in alone._engines
 
 
+def test_the_last_alone_is_the_dearest_branch(tmp_path) -> None:
+    plan = contestants(support.write_dear_first(tmp_path / "dear.dyn"), tmp_path)
+    alone = opened(plan, "always-last-exit")
+    assert [*alone._engines] == ["body_0"]
+    assert_same(alone.outputs(0), expected(plan, 0))
+
+
 @pytest.mark.parametrize("write", [support.write_static, support.write_static_two_stages])
 def test_one_exit_has_one_way(tmp_path, write) -> None:
     plan = contestants(write(tmp_path / "static.dyn"), tmp_path)

@@ -255,6 +255,17 @@ def test_a_chooser_runs_before_the_branch_that_is_forced(tmp_path) -> None:
             assert "chooser" in found.timings_ms
 
 
+def test_hard_images_take_the_dearest_branch_wherever_it_stands(tmp_path) -> None:
+    bundle = support.write_dear_first(tmp_path / "dear.dyn")
+    scenarios = make_scenarios(Bundle.open(bundle).manifest, Choices((4,), (0.0, 0.25, 1.0)))
+    names = [scenario.name for scenario in scenarios]
+    routed = "batch 4, as routed"
+    assert names == ["batch 4, branch 1", "batch 4, 25 % hard", "batch 4, branch 0", routed]
+    with dyninfer.load(bundle) as detector:
+        found = detector(support.random_pictures(4), policy=ForcedHard(0.25, 4))
+    assert sorted(result.exit_index for result in found) == [0, 1, 1, 1]
+
+
 def test_it_is_a_policy_that_reads_the_router(two_exits: dyninfer.Detector) -> None:
     policy = ForcedHard(0.5, 2)
     assert isinstance(policy, Policy)

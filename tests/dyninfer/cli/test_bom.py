@@ -79,7 +79,7 @@ def test_what_a_calibration_measured_is_in_the_model_card(capsys, tmp_path) -> N
     assert run(capsys, "calibrate", str(path), "--images", str(tmp_path / "pictures"))[0] == 0
     card = bill_of(capsys, path)["metadata"]["component"]["modelCard"]
     measured = card["quantitativeAnalysis"]["performanceMetrics"]
-    agreement = [m for m in measured if m["type"] == "agreement with the last way"]
+    agreement = [m for m in measured if m["type"] == "agreement with the hardest way"]
     assert [m["slice"] for m in agreement] == ["exit 0", "exit 1"]
     assert float(agreement[-1]["value"]) == 1
 

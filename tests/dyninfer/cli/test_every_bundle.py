@@ -17,6 +17,7 @@ from tests import support
 from tests.dyninfer.cli.onnx_alone import write_onnx_alone
 from tests.dyninfer.cli.run import run, table_of
 from tests.dyninfer.evaluation.coded import SIDE, write_coded, write_labels
+from tests.exporters.drnet.narrow import write_by_colour
 from tests.exporters.efficientdet.narrow import write_whole
 
 REDS, GREEN = (0, 51, 102, 153, 204, 255), 120  # easiness 0 to 1, and later 0.47
@@ -31,6 +32,7 @@ class Case:
     ways: tuple[str, ...]
     taken: tuple[int, ...]
     classifies: bool = False
+    hard: int = -1  # the way that hard pictures take
 
 
 EXITS, BRANCHES = ("exit 0", "exit 1", "exit 2"), ("branch 0", "branch 1")
@@ -52,6 +54,7 @@ CASES = {
     ),
     "one ONNX file": Case(write_onnx_alone, "static", EXITS[:1], (0,) * 6),
     "EfficientDet": Case(write_whole, "static", EXITS[:1], (0,) * 6),
+    "DRNet": Case(write_by_colour, "select", BRANCHES, (1, 1, 1, 0, 0, 0), classifies=True, hard=0),
     "static classifier": Case(
         support.write_static_classifier, "static", EXITS[:1], (0,) * 6, classifies=True
     ),
@@ -159,7 +162,7 @@ def test_calibrate(
         assert calibration.policy == str(detector.policy)
         taken = np.bincount(case.taken, minlength=len(case.ways)) / len(case.taken)
         assert [way.share for way in calibration.ways] == pytest.approx(taken.tolist())
-        assert calibration.ways[-1].agreement == 1
+        assert calibration.ways[case.hard].agreement == 1
         assert calibration.ways[0].scores.primary == pytest.approx(0.5 if case.classifies else 1)
         assert calibration.routed is not None
         spent = sum(way.mean_ms * share for way, share in zip(calibration.ways, taken, strict=True))
@@ -179,6 +182,7 @@ def test_eval(capsys, case: Case, bundle: Path, pictures: Path, labels: tuple[st
     document = json.loads(out)
     taken = np.bincount(case.taken, minlength=len(case.ways)) / len(case.taken)
     assert document["exit_shares"] == pytest.approx(taken.tolist())
+    assert document["hard_fraction"] == pytest.approx(taken[case.hard])
     if case.classifies:
         assert document["accuracy"] == {"top1": 0.5, "top5": 1}
     else:
@@ -188,7 +192,8 @@ def test_eval(capsys, case: Case, bundle: Path, pictures: Path, labels: tuple[st
     assert ("one way for all" in out) is (len(case.ways) == 1)
     assert ("every image hard" in out) is False
     easy = json.loads(run(capsys, "eval", str(bundle), *images, "--speed", "easy", "--json")[1])
-    assert easy["exit_shares"][0] == 1
+    assert easy["hard_fraction"] == (len(case.ways) == 1)
+    assert easy["exit_shares"][1 + case.hard] == 1
 
 
 def test_curve(capsys, case: Case, bundle: Path, pictures: Path, labels: tuple[str, ...]) -> None:

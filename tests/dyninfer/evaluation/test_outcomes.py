@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -71,3 +72,17 @@ def test_every_stage_runs_once_for_each_picture(write, tmp_path: Path) -> None:
         )
         # what the default policy would do is known without running it
         assert outcomes.taken.tolist() == [detector(path).exit_index for path in pictures]
+
+
+def test_answers_are_compared_with_those_of_the_dearest_way(tmp_path: Path) -> None:
+    pictures = write_coded(tmp_path / "pictures", [0, 200], green=120)
+    blue = np.full((8, 8, 3), (255, 120, 0), np.uint8)  # which branch 0 does not see
+    assert cv2.imwrite(str(pictures[0]), blue)
+    with dyninfer.load(support.write_dear_first(tmp_path / "dear.dyn")) as detector:
+        manifest = detector.manifest
+        samples = load_samples(pictures, None, manifest.class_names, manifest.task)
+        outcomes = run_samples(detector, samples)
+    assert outcomes.hardest == 0
+    assert outcomes.losses.tolist() == [[1.0, 0.0]]
+    agreement = [outcomes.figures_at(np.full(2, way), [[1.0], [2.0]]).agreement for way in range(2)]
+    assert agreement == [1.0, 0.5]

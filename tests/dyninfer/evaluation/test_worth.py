@@ -7,7 +7,7 @@ import pytest
 from dyninfer.bundle.folder import Bundle
 from dyninfer.evaluation.runs import WayTimes
 from dyninfer.evaluation.worth import error_of_ends, no_better, not_faster
-from tests.support import write_select_detectors, write_static, write_two_exits
+from tests.support import write_dear_first, write_select_detectors, write_static, write_two_exits
 
 NAMES = ("exit 0", "exit 1", "exit 2")
 
@@ -32,6 +32,15 @@ def test_a_last_exit_that_is_no_better_is_told(scores, told) -> None:
         assert line is not None
         assert line.startswith("the last exit is no better here: a cascade costs ")
         assert line.endswith(told)
+
+
+def test_a_dear_branch_that_is_no_better_is_told_wherever_it_stands(tmp_path: Path) -> None:
+    manifest = Bundle.open(write_dear_first(tmp_path / "dear.dyn")).manifest
+    assert no_better("top-1", (0.8, 0.7), manifest.way_names, 60, manifest) is None
+    assert no_better("top-1", (0.7, 0.8), manifest.way_names, 60, manifest) == (
+        "branch 0, the dearest, is no better here: choosing it costs accuracy (top-1 70.0, branch "
+        "1 80.0, on 60 pictures)"
+    )
 
 
 def times(easy: tuple[float, ...], hard: tuple[float, ...]) -> WayTimes:

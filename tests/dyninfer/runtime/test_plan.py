@@ -8,6 +8,7 @@ import pytest
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
+from dyninfer.routing.policy import hardest_way
 from dyninfer.runtime.plan import END, alone, decision_points, plan, stages_of, steps_for
 from tests import support
 
@@ -70,20 +71,17 @@ def test_a_select_route_decides_before_any_branch_runs(written) -> None:
 
 def test_a_decision_knows_what_every_way_costs(written) -> None:
     cascade = written(support.write_two_exits)
-    costs = {"first": 5, "router": 1, "head": 2, "second": 20}
-    dear_first = {"chooser": 1, "body_0": 50, "body_1": 5, "head_1": 2}
-    for manifest, macs, expected, order in (
-        (cascade, costs, (8, 26), (0, 1)),
-        (written(support.write_select_detectors), dear_first, (51, 8), (1, 0)),
+    costs = {"first": 5, "router": 1, "head": 40, "second": 20}
+    stages = {n: s.model_copy(update={"macs": costs[n]}) for n, s in cascade.stages.items()}
+    for manifest, expected, order in (
+        (cascade.model_copy(update={"stages": stages}), (46, 26), (0, 1)),
+        (written(support.write_dear_first), (51, 6), (1, 0)),
     ):
-        stages = {
-            name: stage.model_copy(update={"macs": macs.get(name, 0)})
-            for name, stage in manifest.stages.items()
-        }
-        priced = manifest.model_copy(update={"stages": stages})
-        (point,) = decision_points(plan(priced))
-        assert point.macs == expected
-        assert tuple(point.by_cost) == priced.ways_by_cost == order
+        points = decision_points(plan(manifest))
+        assert [point.macs for point in points] == [expected]
+        assert tuple(points[0].by_cost) == manifest.ways_by_cost == order
+        assert hardest_way(points) == order[-1]
+    assert hardest_way(()) == 0
 
 
 def test_a_way_alone_leaves_out_what_it_does_not_need(written) -> None:

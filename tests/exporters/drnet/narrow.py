@@ -106,10 +106,24 @@ def write_pair(folder: Path, predictor: State, classifier: State) -> tuple[Path,
     return paths
 
 
-def write_drnet(path: Path, **options: int | str) -> Path:
-    """A bundle with two resolutions, of a crop of 64 pixels."""
-    pair = random_state(None, classes=2, seed=1), random_state(2, seed=2, **options)
-    sources = write_pair(path.parent, *pair)
-    asked = DRNetOptions((64, 32), (64, 64), predictor_size=32)
-    DRNET.export(sources, path, asked, lambda _: None)
+def write_by_colour(path: Path) -> Path:
+    """A bundle for one-coloured pictures: the class is the channel that is brightest.
+
+    Branch 0, at 64 pixels, is for those of a red above 120; branch 1, at 32, for the others.
+    """
+    pair = [random_state(sets, depths=(1,), widths=(3,), stem=3) for sets in (None, 2)]
+    for state in pair:
+        for name, value in state.items():
+            value.fill_(float(name.endswith(("var", "weight")) and value.ndim == 1))
+            if name.startswith("bn1") and name.endswith("bias"):
+                value.fill_(3.0)  # no normalised colour is below -3
+        state["conv1.weight"][range(3), range(3), 3, 3] = 1
+        state["fc.weight"].fill_diagonal_(1)
+    predictor, classifier = pair
+    predictor["fc.weight"], predictor["fc.bias"] = torch.eye(2, 3), torch.tensor([0.0, 2.937])
+    predictor["fc.weight"][1] = 0
+    names = path.with_suffix(".txt")
+    names.write_text("red\ngreen\nblue\n")
+    options = DRNetOptions((64, 32), (64, 64), predictor_size=32, class_names=names)
+    DRNET.export(write_pair(path.parent, predictor, classifier), path, options, lambda _: None)
     return path
