@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -15,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.bundle.manifest import Stage, TensorSpec
+from dyninfer.bundle.manifest import Manifest, Stage, TensorSpec
 from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.errors import EngineRunError, InputError
@@ -166,6 +167,18 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
     provider: str
     device: str
     device_name: str
+
+    def opening(
+        self,
+        manifest: Manifest,  # noqa: ARG002  # for backends that limit memory
+        batch: int,  # noqa: ARG002
+    ) -> AbstractContextManager[None]:
+        """While a bundle's engines are opened, for batches of so many images.
+
+        Raises:
+            EngineBuildError: its tensors would need too much memory.
+        """
+        return nullcontext()
 
     @abstractmethod
     def open(

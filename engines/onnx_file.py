@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from dyninfer.bundle.manifest import StoredFile
+from dyninfer.engines.protobuf import BYTES, fields, varint
 from dyninfer.errors import EngineBuildError
 from dyninfer.foreign_errors import let_through
 
@@ -42,8 +43,6 @@ _PARTS: dict[str, dict[int, str]] = {  # message -> number of a field -> the mes
 }
 _LARGE = ("model", "graph", _TENSOR, _INITIALIZER)
 """What holds weights, or most of what there is: to step over its parts is quicker than a search."""
-_VARINT, _BYTES = 0, 2
-_FIXED = {1: 8, 5: 4}
 _EXTERNAL = 1
 _DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 10: "float16"}
 
@@ -95,26 +94,26 @@ def _kept_elsewhere(data: mmap.mmap) -> Iterator[tuple[str, int, int]]:
         message, start, stop = rest.pop()
         if message not in _LARGE and data.find(_LOCATION, start, stop) < 0:
             continue
-        fields = list(_fields(data, start, stop))
+        found = list(fields(data, start, stop))
         if message in (_TENSOR, _INITIALIZER):
             tells = (_EXTERNAL_DATA, _DATA_LOCATION)
-            if any(number in tells and any(data[a:b]) for number, _, a, b in fields):
+            if any(number in tells and any(data[a:b]) for number, _, a, b in found):
                 yield message, start, stop
             continue
-        for number, kind, begin, end in fields:
-            if kind == _BYTES and number in _PARTS[message]:
+        for number, kind, begin, end in found:
+            if kind == BYTES and number in _PARTS[message]:
                 rest.append((_PARTS[message][number], begin, end))
 
 
 def _shared(data: mmap.mmap, start: int, stop: int, location: str | None) -> SharedTensor | None:
     """What a tensor says, where it is whole, of one meaning, and leads to ``location``."""
-    fields = [(number, data[a:b]) for number, _, a, b in _fields(data, start, stop)]
-    once = [field for field in fields if field[0] not in (_DIMS, _EXTERNAL_DATA)]
+    parts = [(number, data[a:b]) for number, _, a, b in fields(data, start, stop)]
+    once = [field for field in parts if field[0] not in (_DIMS, _EXTERNAL_DATA)]
     said = dict(once)
     if len(said) < len(once) or said.keys() != {_DATA_TYPE, _NAME, _DATA_LOCATION}:
         return None
     dtype = _DTYPES.get(_number(said[_DATA_TYPE]))
-    place = [_pair(content) for number, content in fields if number == _EXTERNAL_DATA]
+    place = [_pair(content) for number, content in parts if number == _EXTERNAL_DATA]
     begin, size = (dict(place).get(key, "") for key in ("offset", "length"))
     if (
         dtype is None
@@ -125,7 +124,7 @@ def _shared(data: mmap.mmap, start: int, stop: int, location: str | None) -> Sha
     ):
         return None
     shape = tuple(
-        axis for number, content in fields if number == _DIMS for axis in _numbers(content)
+        axis for number, content in parts if number == _DIMS for axis in _numbers(content)
     )
     item = np.dtype(dtype).itemsize
     if int(size) != math.prod(shape) * item or int(begin) % item:
@@ -137,7 +136,7 @@ def _shared(data: mmap.mmap, start: int, stop: int, location: str | None) -> Sha
 def _pair(content: bytes) -> tuple[str, str]:
     """Key and value of an entry of ``external_data``."""
     found = [
-        (number, content[a:b].decode()) for number, _, a, b in _fields(content, 0, len(content))
+        (number, content[a:b].decode()) for number, _, a, b in fields(content, 0, len(content))
     ]
     if [number for number, _ in found] != [1, 2]:
         raise ValueError(f"{content[:40]!r} is no key with a value")
@@ -148,45 +147,9 @@ def _numbers(content: bytes) -> Iterator[int]:
     """Whole numbers that follow each other."""
     start = 0
     while start < len(content):
-        value, start = _varint(content, start, len(content))
+        value, start = varint(content, start, len(content))
         yield value
 
 
 def _number(content: bytes) -> int:
-    return _varint(content, 0, len(content))[0]
-
-
-def _fields(data: mmap.mmap | bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
-    """Number, wire type and place of the value of every field of a message.
-
-    Whatever another reader might take in another way is an error.
-
-    Raises:
-        ValueError: it is no message.
-    """
-    while start < stop:
-        tag, begin = data[start], start + 1
-        if tag >= 0x80:
-            tag, begin = _varint(data, start, stop)
-        kind, end = tag & 7, begin
-        if kind == _VARINT:
-            _, end = _varint(data, begin, stop)
-        elif kind == _BYTES:
-            size, begin = _varint(data, begin, stop)
-            end = begin + size
-        elif kind in _FIXED:
-            end += _FIXED[kind]
-        if (end == begin and kind != _BYTES) or end > stop or tag >= 1 << 32:
-            raise ValueError(f"broken at byte {start}")
-        yield tag >> 3, kind, begin, end
-        start = end
-
-
-def _varint(data: mmap.mmap | bytes, start: int, stop: int) -> tuple[int, int]:
-    """A whole number, and where it ends."""
-    value = 0
-    for place in range(min(10, stop - start)):
-        value |= (data[start + place] & 0x7F) << 7 * place
-        if data[start + place] < 0x80:
-            return value, start + place + 1
-    raise ValueError(f"broken at byte {start}")
+    return varint(content, 0, len(content))[0]

@@ -11,8 +11,11 @@ import onnx
 import onnx_ir as ir
 from onnx import ModelProto, helper, numpy_helper
 
+from dyninfer.engines.onnx_growth import computed_when_opened
 from dyninfer.types import AnyArray, Float32Array
 
+ANY_PIXELS = 1 << 40
+"""Of a model that may take all the memory that any may."""
 INTEGER_OPS = frozenset({"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
 # as multiply-accumulates
 COUNTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}) | INTEGER_OPS
@@ -97,13 +100,20 @@ class GraphBuilder:
         return outputs[0], outputs[1]
 
 
-def open_model(model: ModelProto) -> Any:
-    """A session on the CPU; whatever ONNX Runtime raises passes through."""
-    from dyninfer.engines.ort.runtime import ort, session_options  # no PyTorch export needs it
+def open_model(model: ModelProto, pixels: int = ANY_PIXELS) -> Any:
+    """A session on the CPU, with memory for so many; whatever ONNX Runtime raises passes through.
 
-    return ort.InferenceSession(
-        model.SerializeToString(), session_options(False), providers=["CPUExecutionProvider"]
-    )
+    Raises:
+        ValueError: nothing tells how much memory it takes to open it.
+    """
+    from dyninfer.engines.ort.library import ort  # no PyTorch export needs it
+    from dyninfer.engines.ort.memory import limit_options, limited_tensors, tensor_memory
+    from dyninfer.engines.ort.runtime import session_options
+
+    data = model.SerializeToString()
+    options = limit_options(session_options(False), computed_when_opened(data), len(data))
+    with limited_tensors(tensor_memory(pixels)):
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 class Probe:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +24,13 @@ from dyninfer.benchmarks.baselines.setup import (
 )
 from dyninfer.benchmarks.latency.scenarios import ForcedWay
 from dyninfer.bundle.folder import Bundle
-from dyninfer.engines.ort.runtime import ort, parse_device
+from dyninfer.engines.onnx_growth import values_computed
+from dyninfer.engines.ort.library import ort
+from dyninfer.engines.ort.memory import limit_options, limited_tensors, tensor_memory
+from dyninfer.engines.ort.runtime import IMAGES, parse_device
 from dyninfer.errors import BackendUnavailable, InputError
 from dyninfer.plain_text import counted
 from dyninfer.runtime.arrays import ArrayRunner
-from dyninfer.runtime.engine_choice import EngineChoice
 from dyninfer.runtime.executor import execute
 from dyninfer.runtime.plan import plan
 
@@ -38,16 +42,20 @@ INPUT_TYPES = {
 CHANNELS = 3
 
 
-def open_ordinary(path: str, engine: EngineChoice) -> Any:
-    """A session with default options on the device that dyninfer runs on.
+def open_ordinary(path: str, setup: Setup) -> Any:
+    """A session with default options, but for limits on memory, on the device of dyninfer's own.
 
     On a GPU, ONNX Runtime's CUDA or TensorRT provider; not yet run there by this project.
 
     Raises:
         BackendUnavailable: ONNX Runtime lacks the provider, or fell back to another.
     """
-    device = parse_device(engine.device or "cpu", engine.provider)
-    session = ort.InferenceSession(path, providers=device.providers)
+    device = parse_device(setup.engine.device or "cpu", setup.engine.provider)
+    file = Path(path)
+    options = limit_options(ort.SessionOptions(), values_computed(file), file.stat().st_size)
+    pixels = IMAGES * sum(math.prod(images.shape[2:]) for images in read_inputs(setup).values())
+    with limited_tensors(tensor_memory(pixels)):
+        session = ort.InferenceSession(path, options, providers=device.providers)
     wanted = device.providers[0] if device.device_type == "cpu" else device.providers[0][0]
     if wanted not in session.get_providers():
         raise BackendUnavailable(
@@ -64,7 +72,7 @@ class SingleGraphContender(Contender):
     """
 
     def __init__(self, setup: Setup) -> None:
-        self._session = open_ordinary(setup.model, setup.engine)
+        self._session = open_ordinary(setup.model, setup)
         self._inputs = read_inputs(setup)
         self._bound: list[Arrays] = []
 
@@ -121,7 +129,7 @@ class NaiveContender(Contender):
     def __init__(self, setup: Setup) -> None:
         self._plan = plan(Bundle.read(setup.model).manifest)
         self._sessions = {
-            name: open_ordinary(file, setup.engine) for name, file in setup.stage_files.items()
+            name: open_ordinary(file, setup) for name, file in setup.stage_files.items()
         }
         self._read = {
             name: [value.name for value in session.get_inputs()]
@@ -144,7 +152,7 @@ class ForeignContender(Contender):
     """Somebody's detector, on noise of the shape that it declares, and of its own element type."""
 
     def __init__(self, setup: Setup) -> None:
-        self._session = open_ordinary(setup.model, setup.engine)
+        self._session = open_ordinary(setup.model, setup)
         image = next(iter(read_inputs(setup).values()))
         self._inputs = {
             value.name: _noise(value.name, value.type, value.shape, image.shape[2:])

@@ -294,6 +294,11 @@ class Manifest(Frozen):
         read = (spec for name in self.roles for spec in self.stages[name].inputs)
         return {spec.name: spec for spec in read if spec.name in self.image_inputs}
 
+    @property
+    def pixels(self) -> int:
+        """Pixels of all image inputs together, for one image."""
+        return sum(spec.height * spec.width for spec in self.image_inputs.values())
+
     @model_validator(mode="after")
     def _wiring(self) -> Manifest:
         names = [name for name, _ in self._roles()]

@@ -15,9 +15,7 @@ from dyninfer.engines.deadline import check_deadline
 from dyninfer.errors import InputError
 from dyninfer.images.pictures import MAX_PIXELS, check_max_pixels
 from dyninfer.runtime.detector import Detector
-from dyninfer.runtime.session import Session
-
-DEFAULT_BATCH = 8
+from dyninfer.runtime.session import DEFAULT_BATCH, Session
 
 
 def load(
@@ -53,7 +51,8 @@ def load(
             now is made from what was signed. Needs the extra ``sign``.
         build: make engines that the backend lacks, which can take minutes; False refuses and
             says what differs from those that are there.
-        max_batch: longer lists of images are run in batches of this size.
+        max_batch: longer lists of images are run in batches of this size. Memory that the stages'
+            tensors may take on a CPU grows with it, up to three quarters of the machine's.
         shared_threads: let all ONNX Runtime sessions of the process share one pool of threads,
             worth it where many bundles are open at once. From then on ONNX Runtime refuses
             sessions that the application opens itself with default options; they need
@@ -110,6 +109,7 @@ def load(
             speculative_head=speculative_head,
             degrade=on_failure == "degrade",
             checks=checks,
+            max_batch=max_batch,
         )
         try:
             checks.wait_all()

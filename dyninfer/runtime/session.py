@@ -26,6 +26,7 @@ from dyninfer.runtime.workspaces import WorkspacePool
 from dyninfer.spans import on_device
 from dyninfer.types import Float32Array, Int64Array
 
+DEFAULT_BATCH = 8
 ImageFeed = Callable[[str, Int64Array, Any], "Float32Array | DeviceArray"]
 """(image input's name, rows of the batch, workspace) -> prepared (len(rows), 3, H, W).
 
@@ -85,6 +86,7 @@ class Session:
         build: whose files are opened in place of the bundle's own.
         speculative_head, degrade: see :func:`dyninfer.runtime.executor.execute`.
         checks: of the files' hashes, still under way; None where they were checked.
+        max_batch: images that a call runs at once, for which memory is allowed.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Session:
         speculative_head: bool = False,
         degrade: bool = False,
         checks: StageChecks | None = None,
+        max_batch: int = DEFAULT_BATCH,
     ) -> None:
         self.manifest: Manifest = bundle.manifest
         self.task = self.manifest.task.kind
@@ -107,6 +110,7 @@ class Session:
         self.engines: dict[str, Engine[Any, Any]] = {}
         self.failures = FailureLog()
         self._bundle, self._build = bundle, build
+        self._max_batch = max_batch
         self._pool = pool = WorkspacePool(backend, self.engines)
         self.workspace, self.check_open = pool.lend, pool.check_open
         self.wait_idle, self.close = pool.wait_idle, pool.close
@@ -154,8 +158,9 @@ class Session:
             self._pool.reopen = None
 
     def _open_all(self, checks: StageChecks | None) -> None:
-        for name in self.manifest.roles:
-            self.engines[name] = self._open(name, checks)
+        with self.backend.opening(self.manifest, self._max_batch):
+            for name in self.manifest.roles:
+                self.engines[name] = self._open(name, checks)
 
     def _open(self, name: str, checks: StageChecks | None) -> Engine[Any, Any]:
         if checks is not None:

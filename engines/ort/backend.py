@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -12,19 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.bundle.manifest import Stage
+from dyninfer.bundle.manifest import Manifest, Stage
 from dyninfer.engines.base import Backend, Engine, check_rows
 from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
+from dyninfer.engines.ort.library import is_ort_error, ort, ort_errors, told
+from dyninfer.engines.ort.memory import check_declared, limited_tensors, tensor_memory
 from dyninfer.engines.ort.runtime import (
     PROVIDERS,
     SMALL_MACS,
     OrtDevice,
     check_session,
-    is_ort_error,
     open_session,
-    ort,
-    ort_errors,
     parse_device,
 )
 from dyninfer.engines.ort.tensor import HOST, Bound, OrtTensor, OrtWorkspace
@@ -37,7 +37,7 @@ from dyninfer.errors import (
     EngineRunError,
     InputError,
 )
-from dyninfer.foreign_errors import let_through, reason_of
+from dyninfer.foreign_errors import let_through
 from dyninfer.forks import Opening, never_free_in_child
 from dyninfer.hardware import cpu_name
 from dyninfer.types import Int64Array
@@ -125,7 +125,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
             if deadline is not None and deadline.passed:
                 raise DeadlineError(f"stage {self.name!r} was stopped: {deadline}") from error
             raise EngineRunError(
-                f"ONNX Runtime failed in stage {self.name!r}: {reason_of(error)}"
+                f"ONNX Runtime failed in stage {self.name!r}: {told(error)}"
             ) from error
 
     def _bind_outputs(
@@ -168,6 +168,11 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         self.provider = self._device.provider
         self._gather_sessions: dict[str, Any] = {}
         self._gather_lock = threading.Lock()
+
+    def opening(self, manifest: Manifest, batch: int) -> AbstractContextManager[None]:
+        """Limits the memory of their tensors together."""
+        check_declared(manifest, batch)
+        return limited_tensors(tensor_memory(batch * manifest.pixels))
 
     def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> OrtEngine:
         """See :meth:`dyninfer.engines.base.Backend.open`."""

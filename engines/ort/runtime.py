@@ -1,13 +1,13 @@
-"""ONNX Runtime itself: its import, process-wide thread pool, providers and session options."""
+"""ONNX Runtime's process-wide thread pool, providers, session options and sessions."""
 
 from __future__ import annotations
 
-import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,53 +15,20 @@ import numpy.typing as npt
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Stage
+from dyninfer.engines.onnx_growth import values_computed
+from dyninfer.engines.ort.library import ort, ort_errors
+from dyninfer.engines.ort.memory import limit_options, limited_tensors, tensor_memory
 from dyninfer.engines.shared_weights import read_shared
 from dyninfer.engines.signature import FileTensor, check_made, check_signature
-from dyninfer.errors import BackendUnavailable, DyninferError, EngineBuildError, EngineRunError
-from dyninfer.foreign_errors import let_through, reason_of
+from dyninfer.errors import BackendUnavailable, EngineBuildError, EngineRunError
 from dyninfer.forks import Opening, check_parent, never_free_in_child
 from dyninfer.installing import pip_install
-
-# ONNX Runtime 1.29 and later look up their vendor's host and write below the home folder, from a
-# thread that no forked process survives. It reads this when it is imported, and only then.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-try:
-    import onnxruntime as ort
-except ImportError as _error:
-    raise BackendUnavailable(
-        f"ONNX Runtime cannot be imported ({_error}); install it with "
-        f"{pip_install('cpu')} or, for an NVIDIA GPU, {pip_install('cuda')}"
-    ) from _error
-
-__all__ = ["ort"]  # for others of this folder, who are told what is missing as well
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-
-
-def is_ort_error(error: Exception) -> bool:
-    """Whether ONNX Runtime itself raised this.
-
-    Its exceptions share no public base class; what its bindings could not name is a RuntimeError,
-    and names in a file that are no UTF-8 are a UnicodeDecodeError.
-    """
-    ours = (RuntimeError, UnicodeDecodeError)
-    return type(error).__module__.startswith("onnxruntime.") or type(error) in ours
-
-
-@contextmanager
-def ort_errors(kind: type[DyninferError], what: str) -> Iterator[None]:
-    """Raise ``kind`` for what ONNX Runtime raises; all else passes through."""
-    try:
-        yield
-    except Exception as error:
-        let_through(error)
-        if not is_ort_error(error):
-            raise
-        raise kind(f"{what}: {reason_of(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -190,19 +157,23 @@ def open_session(
     ``weights`` are those that the file does not hold itself, by name.
 
     Raises:
+        EngineBuildError: nothing tells how much memory it takes to open the file.
         BackendUnavailable: this is a forked child in which opening it may take for ever.
     """
     check_parent()
-    with Opening():
+    weights = weights or {}
+    size = path.stat().st_size + sum(array.nbytes for array in weights.values())
+    limit = partial(limit_options, values=values_computed(path), file_size=size)
+    with limited_tensors(tensor_memory(0)), Opening():
         if shared_threads:
             share_thread_pool()
         try:
-            return _session(path, device, session_options(shared_threads, small), weights or {})
+            return _session(path, device, limit(session_options(shared_threads, small)), weights)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             if shared_threads or "use_per_session_threads" not in str(error):
                 raise
         # the application has set up a shared pool itself
-        return _session(path, device, session_options(True, small), weights or {})
+        return _session(path, device, limit(session_options(True, small)), weights)
 
 
 def _session(
@@ -248,6 +219,10 @@ def check_session(path: Path, stage: Stage, session: Any) -> None:
     check_signature(str(path), stage, inputs, outputs)
 
 
+IMAGES = 8
+"""In a batch of those that open bundles to measure or convert them, at most."""
+
+
 class PlainStages:
     """Sessions of a bundle's stages, opened when they are first asked for and then kept.
 
@@ -286,7 +261,10 @@ class PlainStages:
         given = self._files.get(stage)
         with nullcontext(given) if given else self.bundle.opening(stage) as path:
             weights = read_shared(path, f"stage {stage!r}", entry.weights)
-            with ort_errors(EngineBuildError, f"ONNX Runtime cannot open stage {stage!r} ({path})"):
+            with (
+                ort_errors(EngineBuildError, f"ONNX Runtime cannot open stage {stage!r} ({path})"),
+                limited_tensors(tensor_memory(IMAGES * self.bundle.manifest.pixels)),
+            ):
                 session = open_session(path, parse_device("cpu", None), False, weights=weights)
             check_session(path, entry, session)
         return session

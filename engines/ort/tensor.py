@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from dyninfer.engines.base import OnHost, no_such_rows
 from dyninfer.engines.deadline import Deadline
-from dyninfer.engines.ort.runtime import OrtDevice, is_ort_error, ort
+from dyninfer.engines.ort.library import is_ort_error, ort
+from dyninfer.engines.ort.runtime import OrtDevice
 from dyninfer.errors import EngineRunError
 from dyninfer.foreign_errors import reason_of
 from dyninfer.spans import DeviceSpan

@@ -17,7 +17,7 @@ from dyninfer.bundle.manifest import Manifest
 from dyninfer.bundle.writing import check_target, write_bundle
 from dyninfer.errors import BundleError, InputError
 from dyninfer.exporters.cascade import write as writing
-from dyninfer.exporters.cascade.onnx_file import in_float32, read_onnx
+from dyninfer.exporters.cascade.onnx_file import OnnxFile, in_float32, read_onnx
 from dyninfer.exporters.cascade.options import (
     ONE,
     ORDINALS,
@@ -145,11 +145,15 @@ class OnnxFamily(Generic[SourceT, OptionsT]):
                     f"stage {way.body!r} of {bundle.path} does not say how its detector is "
                     "decoded; export it again"
                 )
-            stages[way.body] = OriginalStage(plan, OriginalDetector(read_onnx(path), plan.layout))
+            stages[way.body] = OriginalStage(plan, _original(plan, read_onnx(path)))
         return stages
 
     def fold(self, _stages: Mapping[str, SourceStage], _manifest: Manifest) -> None:
         """Nothing: a file is run as it comes."""
+
+
+def _original(plan: DetectorPlan, file: OnnxFile) -> OriginalDetector:
+    return OriginalDetector(file, plan.layout, plan.image.height * plan.image.width)
 
 
 @dataclass
@@ -172,7 +176,7 @@ class OriginalStage:
     @contextlib.contextmanager
     def _in_float32(self) -> Iterator[None]:
         own = self.original
-        self.original = OriginalDetector(in_float32(own.file), self.plan.layout)
+        self.original = _original(self.plan, in_float32(own.file))
         try:
             yield
         finally:

@@ -23,8 +23,7 @@ from dyninfer.exporters.cascade.options import (
     Scores,
 )
 from dyninfer.exporters.cascade.ports import port, size_input
-from dyninfer.exporters.graphs import open_model
-from dyninfer.foreign_errors import reason_of
+from dyninfer.exporters.graphs import ANY_PIXELS, open_model
 from dyninfer.images.folders import find_images
 from dyninfer.images.pictures import read_image
 from dyninfer.types import AnyArray, Float32Array, Float64Array, ImageArray
@@ -39,9 +38,12 @@ def sample_photos() -> list[ImageArray]:
 
 
 class OriginalDetector:
-    """Runs the file itself, with nothing of a bundle around it."""
+    """Runs the file itself, with nothing of a bundle around it.
 
-    def __init__(self, file: OnnxFile, layout: Layout) -> None:
+    Its tensors may take the memory that images of so many ``pixels`` need.
+    """
+
+    def __init__(self, file: OnnxFile, layout: Layout, pixels: int = ANY_PIXELS) -> None:
         self.file = file
         self._layout = layout
         self._dtype = np.dtype(IMAGE_TYPES[file.image.elem_type])
@@ -51,9 +53,9 @@ class OriginalDetector:
         self._copies = fixed or 1
         self.declared = {o.name: port(o).shape or () for o in file.model.graph.output}
         try:
-            self._session = open_model(file.model)
+            self._session = open_model(file.model, pixels * self._copies)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
-            reason = reason_of(error)
+            reason = _told(error)
             raise CheckpointError(f"ONNX Runtime cannot open {file.path}: {reason}") from error
 
     def run(self, image: Float32Array) -> Outputs:
@@ -70,7 +72,7 @@ class OriginalDetector:
         try:
             values = self._session.run(names, feed)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
-            reason = reason_of(error)
+            reason = _told(error)
             height, width = image.shape[2:]
             raise CheckpointError(
                 f"{self.file.path} cannot run on an image of {height}x{width}: {reason}; "
@@ -80,6 +82,12 @@ class OriginalDetector:
             name: value[:1] if value.ndim and len(value) == self._copies else value
             for name, value in zip(names, values, strict=True)
         }
+
+
+def _told(error: Exception) -> str:
+    from dyninfer.engines.ort.library import told  # no PyTorch export needs it
+
+    return told(error)
 
 
 Candidates = tuple[Float32Array, Float32Array]

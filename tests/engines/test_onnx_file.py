@@ -124,7 +124,7 @@ def test_a_tensor_may_be_called_location(tmp_path) -> None:
 
 
 def test_a_file_is_read_as_onnx_whatever_it_is_called(tmp_path) -> None:
-    from dyninfer.engines.ort.runtime import ort
+    from dyninfer.engines.ort.library import ort
 
     bundle = support.write_two_exits(tmp_path / "two.dyn")
     options = ort.SessionOptions()

@@ -56,7 +56,7 @@ def opened(tmp_path: Path):
     ],
 )
 def test_what_was_asked_for_and_is_not_there_is_an_error(tmp_path, monkeypatch, options, parts):
-    from dyninfer.engines.ort.runtime import ort
+    from dyninfer.engines.ort.library import ort
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     path = support.write_two_exits(tmp_path / "two.dyn")
@@ -65,7 +65,7 @@ def test_what_was_asked_for_and_is_not_there_is_an_error(tmp_path, monkeypatch, 
 
 
 def test_a_session_that_silently_fell_back_is_an_error(tmp_path, monkeypatch) -> None:
-    from dyninfer.engines.ort.runtime import ort
+    from dyninfer.engines.ort.library import ort
 
     names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(ort, "get_available_providers", lambda: names)
@@ -356,7 +356,8 @@ def test_other_rows_are_copied(rows) -> None:
 
 
 def test_a_copy_on_the_device_is_made_anew_once_a_stage_wrote_new_values(monkeypatch) -> None:
-    from dyninfer.engines.ort.runtime import OrtDevice, ort
+    from dyninfer.engines.ort.library import ort
+    from dyninfer.engines.ort.runtime import OrtDevice
     from dyninfer.engines.ort.tensor import OrtTensor
 
     on_host = ort.OrtValue.ortvalue_from_numpy
@@ -383,7 +384,7 @@ def test_gather_uses_its_buffer_again_and_different_names_do_not_share() -> None
 
 
 def test_threads_share_one_gather_session(monkeypatch) -> None:
-    from dyninfer.engines.ort.runtime import ort
+    from dyninfer.engines.ort.library import ort
 
     backend = open_backend()
     made, session = [], ort.InferenceSession

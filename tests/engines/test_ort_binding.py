@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dyninfer.engines.ort.runtime import ort
+from dyninfer.engines.ort.library import ort
 
 GUARD = 256
 MADE = (2, 3, 4)

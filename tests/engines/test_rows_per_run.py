@@ -148,7 +148,8 @@ def test_a_row_of_a_tensor_is_a_view() -> None:
 
 
 def test_a_row_of_memory_that_onnx_runtime_allocated_is_a_view() -> None:
-    from dyninfer.engines.ort.runtime import ort, parse_device
+    from dyninfer.engines.ort.library import ort
+    from dyninfer.engines.ort.runtime import parse_device
 
     array = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
     value = ort.OrtValue.ortvalue_from_numpy(array)

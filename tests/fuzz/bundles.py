@@ -130,7 +130,7 @@ def _change_stage(rng: Random, bundle: Path, manifest: Any) -> None:
         path = bundle / entry["file"]
         if not path.is_file():  # a pipe, which nobody fills
             return
-        data = mutate_model(rng, path.read_bytes(), large=False)  # a stage may be
+        data = mutate_model(rng, path.read_bytes(), large=True)
         path.write_bytes(data)
         entry["sha256"] = hashlib.sha256(data).hexdigest()
         if rng.random() < 0.6:

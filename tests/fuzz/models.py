@@ -7,7 +7,14 @@ from random import Random
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import (
+    AttributeProto,
+    ModelProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 from tests.fuzz.mutation import mutate_bytes
 
@@ -143,18 +150,48 @@ def _change_constant(rng: Random, model: ModelProto) -> None:
 
 
 def _make_large(rng: Random, model: ModelProto) -> None:
-    """A small file that asks for a lot: a constant that is filled, and repeated, at some size."""
-    size = np.array([rng.choice((2**20, 2**30, 2**34, 2**40))], np.int64)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(size, "huge"))
-    made = helper.make_node("ConstantOfShape", ["huge"], ["filled"])
-    model.graph.node.insert(0, made)
-    total = helper.make_node("ReduceSum", ["filled"], ["one"], keepdims=0)
-    model.graph.node.insert(1, total)
-    if model.graph.output and rng.random() < 0.7:
-        name = model.graph.output[0].name
-        for node in model.graph.node:
+    """A small file that asks for a lot: one operator's size is a constant, or known in a run."""
+    graph = model.graph
+    size = rng.choice((2**20, 2**30, 2**34, 2**40))
+    constants = {"size": np.array([size], np.float32), "some": np.array([0.5], np.float32)}
+    constants |= {"from": np.array([0]), "axis": np.array([1, 1, 1, -1])}
+    graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in constants.items())
+    counted = "size"
+    nodes = []
+    if graph.input and rng.random() < 0.6:
+        image = graph.input[0].name
+        nodes.append(helper.make_node("ReduceMax", [image], ["most"], keepdims=0))
+        nodes.append(helper.make_node("Mul", ["most", "size"], ["counted"]))
+        counted = "counted"
+    nodes.append(helper.make_node("Cast", [counted], ["huge"], to=TensorProto.INT64))
+    match rng.randrange(6):
+        case 0:
+            nodes.append(helper.make_node("ConstantOfShape", ["huge"], ["many"]))
+        case 1:
+            nodes.append(helper.make_node("Expand", ["some", "huge"], ["many"]))
+        case 2:
+            nodes.append(helper.make_node("Tile", ["some", "huge"], ["many"]))
+        case 3:
+            nodes.append(helper.make_node("Concat", ["from", "huge"], ["pads"], axis=0))
+            nodes.append(helper.make_node("Pad", ["some", "pads"], ["many"]))
+        case 4:
+            nodes.append(helper.make_node("Reshape", ["some", "axis"], ["picture"]))
+            nodes.append(helper.make_node("Concat", ["one_", "huge"], ["sizes"], axis=0))
+            graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 1]), "one_"))
+            nodes.append(helper.make_node("Resize", ["picture", "", "", "sizes"], ["many"]))
+        case _:
+            nodes.append(helper.make_node("Expand", ["some", "huge"], ["row"]))
+            nodes.append(helper.make_node("Reshape", ["row", "tall"], ["column"]))
+            graph.initializer.append(numpy_helper.from_array(np.array([-1, 1]), "tall"))
+            nodes.append(helper.make_node("Mul", ["row", "column"], ["many"]))
+    nodes.append(helper.make_node("ReduceMax", ["many"], ["one"], keepdims=0))
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
+    if graph.output and rng.random() < 0.8:
+        name = graph.output[0].name
+        for node in graph.node:
             node.output[:] = [n + "_" if n == name else n for n in node.output]
-        model.graph.node.append(helper.make_node("Add", [name + "_", "one"], [name]))
+        graph.node.append(helper.make_node("Add", [name + "_", "one"], [name]))
 
 
 def _nest(rng: Random, model: ModelProto) -> None:

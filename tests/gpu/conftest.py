@@ -61,7 +61,8 @@ def flavour(request: pytest.FixtureRequest, cuda: Cuda) -> Flavour:
 def provider(request: pytest.FixtureRequest, cuda: Cuda) -> str:
     """ONNX Runtime's providers for GPUs, if its GPU build is installed."""
     del cuda
-    from dyninfer.engines.ort.runtime import PROVIDERS, ort
+    from dyninfer.engines.ort.library import ort
+    from dyninfer.engines.ort.runtime import PROVIDERS
 
     if PROVIDERS[request.param] not in ort.get_available_providers():
         pytest.skip(f"this ONNX Runtime has no {PROVIDERS[request.param]}")

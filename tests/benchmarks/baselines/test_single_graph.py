@@ -5,7 +5,8 @@ import pytest
 
 import dyninfer
 from dyninfer.benchmarks.baselines.single_graph import build_single_graph
-from dyninfer.engines.ort.runtime import ort, session_options
+from dyninfer.engines.ort.library import ort
+from dyninfer.engines.ort.runtime import session_options
 from dyninfer.errors import InputError
 from tests import support
 

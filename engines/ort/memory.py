@@ -1,0 +1,143 @@
+"""How much memory the tensors of ONNX Runtime's sessions may take on a CPU, weights apart.
+
+A small file may ask for gigabytes with one operator, and how many may be known in a run only. ONNX
+Runtime limits what it allocates for tensors through the arena that it takes them from.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dyninfer.bundle.manifest import Manifest, TensorSpec
+from dyninfer.engines.ort.library import ort, ort_errors
+from dyninfer.errors import EngineBuildError
+from dyninfer.forks import Opening
+from dyninfer.hardware import usable_cores
+
+LEAST = 3 << 29
+"""Bytes that any bundle's tensors may take together."""
+PER_PIXEL = 2048
+"""Bytes beside that for a pixel of an image input: Dy-YOLOv7 takes up to 1,000, features and
+outputs included, and EfficientDet-D7x about as many."""
+CORES_PER_CALL = 4
+"""Larger machines have more calls at once: a batch may run for every four cores."""
+_SHARE = 0.75  # of what the process may have
+_FOLDED = 2 << 30
+_FOLDING = "optimization.constant_folding_max_output_size_in_bytes"
+_FOLDED_OF_FILE = 4  # weights in 8 bits become four times as large in float32
+_GROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+_lock = threading.RLock()  # a signal's handler may open a bundle, too
+_limits: list[int] = []
+
+
+def tensor_memory(pixels: int) -> int:
+    """Bytes for a bundle's tensors whose image inputs have so many pixels in a whole batch."""
+    calls = max(1, usable_cores() // CORES_PER_CALL)
+    return min(LEAST + PER_PIXEL * pixels * calls, int(_SHARE * _memory_of_process()))
+
+
+def limit_options(options: Any, values: int, file_size: int) -> Any:
+    """The options of a session that is opened within :func:`limited_tensors`.
+
+    Args:
+        options: to which is added what limits memory.
+        values: how many are computed while the session is made; those that need too much are
+            computed in every run instead. ONNX Runtime knows this limit from 1.27 on.
+        file_size: bytes of the file, of which weights are.
+    """
+    folded = (_FOLDED + _FOLDED_OF_FILE * file_size) // max(1, values)
+    options.add_session_config_entry(_FOLDING, str(folded))
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    return options
+
+
+def check_declared(manifest: Manifest, batch: int) -> None:
+    """Refuse stages whose outputs, as the manifest describes them, need too much memory.
+
+    They are written to buffers of the caller's, which no arena limits.
+
+    Raises:
+        EngineBuildError: they do, for a batch of so many images.
+    """
+    specs = [spec for stage in manifest.stages.values() for spec in stage.outputs]
+    image = sum(np.dtype(spec.dtype).itemsize * _fixed_values(spec) for spec in specs)
+    limit = LEAST + PER_PIXEL * manifest.pixels * batch
+    if image * batch > limit:
+        raise EngineBuildError(
+            f"the stages of {manifest.name!r} make {image * batch / 2**30:.3g} GB for a batch of "
+            f"{batch}, expected at most {limit / 2**30:.3g} GB; lower max_batch, or export the "
+            "bundle again"
+        )
+
+
+def _fixed_values(spec: TensorSpec) -> int:
+    return math.prod(axis for axis in spec.shape if not isinstance(axis, str))
+
+
+@contextmanager
+def limited_tensors(limit: int) -> Iterator[None]:
+    """Open sessions meanwhile whose tensors take at most so many bytes together, now and later.
+
+    They take them from one arena, freed with the last of them. Those that are opened within another
+    such block share the outer one's. Only one thread is in here at a time: an arena is handed to a
+    session by way of ONNX Runtime's environment. One that the application has put there itself is
+    replaced, by one without a limit in the end.
+    """
+    with _lock:
+        if _limits:
+            yield
+            return
+        _limits.append(limit)
+        try:
+            _hand_over(limit)
+            yield
+        finally:
+            _limits.clear()
+            _hand_over(0)  # or the environment would keep the arena
+
+
+def _hand_over(limit: int) -> None:
+    with Opening(), ort_errors(EngineBuildError, "ONNX Runtime takes no limit on memory"):
+        place = ort.OrtMemoryInfo(
+            "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+        )
+        ort.create_and_register_allocator(place, ort.OrtArenaCfg({"max_mem": limit}))
+
+
+@lru_cache(maxsize=1)
+def _memory_of_process() -> float:
+    """Bytes that the machine, its control group or ``ulimit`` leave to this process."""
+    known = [float("inf")]
+    with suppress(AttributeError, ValueError, OSError):
+        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for file in _GROUPS:
+        with suppress(OSError, ValueError):  # not there, or "max"
+            known.append(int(file.read_text(encoding="ascii")))
+    if sys.platform != "win32":
+        import resource
+
+        for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+            soft, _ = resource.getrlimit(kind)
+            known += [soft] if soft != resource.RLIM_INFINITY else []
+    return min(known)
+
+
+def _in_child() -> None:
+    global _lock  # another thread may have held it
+    _lock = threading.RLock()
+    _limits.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
