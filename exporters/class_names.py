@@ -10,6 +10,7 @@ from dyninfer.foreign_errors import let_through
 from dyninfer.plain_text import counted
 from dyninfer.results.class_lists import names_from
 
+_EXPECTED = "expected a text file with one name on each line, or a data set's YAML"
 LARGEST_NAMES = 16 << 20  # bytes
 
 COCO = tuple(
@@ -41,7 +42,7 @@ def class_names_for(classes: int, path: Path | None) -> tuple[str, ...]:
     if len(names) != classes:
         raise ConfigError(
             f"{path} holds {counted(len(names), 'class name')}, but the model has "
-            f"{counted(classes, 'class')}"
+            f"{counted(classes, 'class')}; {_EXPECTED}"
         )
     return names
 
@@ -54,6 +55,8 @@ def read_names(path: Path) -> tuple[str, ...]:
     """
     try:
         text = read_file(path, LARGEST_NAMES).decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"the file of class names {path} does not exist; {_EXPECTED}") from None
     except (OSError, ValueError) as error:
         let_through(error)
         raise ConfigError(f"class names cannot be read from {path}: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -100,9 +101,7 @@ class Bundle:
             raise BundleError(f"{str(path)[:80]!r} is not a usable path: {error}") from None
         if not path.is_dir():
             what = "is a file" if path.exists() else "does not exist"
-            raise BundleError(
-                f"{path} {what}, expected a bundle folder; make one with dyninfer export"
-            )
+            raise BundleError(f"{path} {what}, expected a bundle folder; {_bundle_from(path)}")
         manifest = inside(path, MANIFEST_FILE)
         if not manifest.exists():
             raise BundleError(f"{path} holds no {MANIFEST_FILE}, so it is not a bundle")
@@ -236,3 +235,14 @@ class StageChecks:
                 self.wait_all()
         finally:  # after a failure, or where the user interrupts, nobody waits for the rest
             self._thread.shutdown(cancel_futures=True)
+
+
+def _bundle_from(path: Path) -> str:
+    """How to come to a bundle from a path that is none."""
+    made = path.with_suffix(SUFFIX)
+    if made != path and made.is_dir():
+        return f"give {made}"
+    if path.suffix.lower() == ".onnx" and path.exists():
+        line = ["dyninfer", "export", "onnx", str(path), "-o", str(made)]
+        return f"make one: {shlex.join(line)}"
+    return "make one with dyninfer export"

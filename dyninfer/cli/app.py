@@ -6,6 +6,7 @@ inside the commands, so that ``dyninfer --help`` answers at once.
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from dyninfer.cli.demo import demo
 from dyninfer.cli.evaluate import evaluate
 from dyninfer.cli.export import export_app
 from dyninfer.cli.fit_router import fit_router
-from dyninfer.cli.habits import renamed
+from dyninfer.cli.habits import assigned, command_elsewhere, renamed
 from dyninfer.cli.help import Command, Group
 from dyninfer.cli.info import info
 from dyninfer.cli.predict import predict
@@ -151,6 +152,8 @@ def _run(arguments: list[str]) -> NoReturn:
         arguments = ["--version"]
     elif arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]
+    if wrong := assigned(arguments):
+        raise _UsageError(wrong)
     with ending_signals() as came:
         # in its own mode typer would show what was typed as it is, escape sequences among it
         status = app(arguments, prog_name="dyninfer", obj=arguments, standalone_mode=False)
@@ -165,6 +168,9 @@ def _show_wrong_usage(error: Any) -> None:
     message = one_line(_with_value(error))
     if not message:
         return
+    if command := re.match(r"No such command '([\w-]+)'", message):
+        elsewhere = command_elsewhere(command[1])
+        message = f"{command[0]}; {elsewhere}" if elsewhere else message
     if type(error).__name__ == "NoSuchOption" and error.ctx is not None:
         instead = renamed(error.option_name, error.ctx)
         message = f"No such option: {error.option_name}; {instead}" if instead else message

@@ -211,7 +211,7 @@ def summary_table(detector: Detector, results: Sequence[Answer]) -> Table:
 
     setting = describe_setting(detector.policy, detector.active_policy)
     routed = "easiness: minimum / median / maximum; " * any(r.easiness is not None for r in results)
-    names = ["pictures", "share", "easiness", *(f"{step} ms" for step in steps), "total ms"]
+    names = ["pictures", "share", "easiness", *steps, "total"]  # the title has the unit
     ways = enumerate(detector.manifest.way_names)
     return make_table(
         f"{detector.manifest.name}, {setting}; {routed}median ms per picture, after a warm-up",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import yaml
 
 from dyninfer import ConfigError
-from dyninfer.exporters.class_names import LARGEST_NAMES, read_names
+from dyninfer.exporters.class_names import LARGEST_NAMES, class_names_for, read_names
 from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.safe_yaml import LARGEST_YAML, load_yaml
 from tests import support
@@ -81,3 +82,14 @@ def test_a_pipe_is_refused_at_once(tmp_path, read) -> None:
     os.mkfifo(tmp_path / "own.yaml")
     with support.refuses(ConfigError, "own.yaml", "pipe"):
         read(tmp_path / "own.yaml")
+
+
+def test_names_that_are_listed_in_the_option_are_answered_with_what_is_expected(tmp_path) -> None:
+    with support.refuses(ConfigError, "cat,dog does not exist", "one name on each line"):
+        read_names(Path("cat,dog"))
+    names = tmp_path / "names.txt"
+    names.write_text("cat, dog\n")
+    with support.refuses(ConfigError, "holds 1 class name", "2 classes", "one name on each line"):
+        class_names_for(2, names)
+    names.write_text("traffic light, red\ndog\n")
+    assert class_names_for(2, names) == ("traffic light, red", "dog")

@@ -169,7 +169,7 @@ def call_a_stage_as_a_step(manifest) -> None:
         (lambda m: m["route"]["exits"][0].update(image_input="x"), ("'x'",)),
         (lambda m: m["route"]["exits"][1].update(body="first"), ("twice",)),
         (call_a_stage_as_a_step, ("'prepare'", "step of the runtime")),
-        (lambda m: m["class_names"].pop(), ("class names", "columns")),
+        (lambda m: m["class_names"].pop(), ("class name ", "columns")),
         (lambda m: m["stages"]["router"]["outputs"][0].update(name="x"), ("easiness",)),
         (lambda m: m["image_inputs"]["images"].update(height=16), ("16x8",)),
         (lambda m: m["image_inputs"]["images"].update(height=10**6), ("16384",)),
@@ -292,3 +292,20 @@ def test_an_empty_folder_is_filled(tmp_path) -> None:
     assert json.dumps(sorted(support.files_below(tmp_path))) == json.dumps(
         ["new.dyn", f"new.dyn/{MANIFEST_FILE}"]
     )
+
+
+def test_what_is_no_bundle_is_answered_with_the_line_that_makes_one(tmp_path: Path) -> None:
+    model = tmp_path / "yolo v8.onnx"
+    with support.refuses(BundleError, "v8.onnx does not exist", "make one with dyninfer export"):
+        Bundle.read(model)
+    model.write_bytes(b"")
+    made = tmp_path / "yolo v8.dyn"
+    with support.refuses(BundleError, f"make one: dyninfer export onnx '{model}' -o '{made}'"):
+        Bundle.read(model)
+    made.mkdir()
+    with support.refuses(BundleError, "is a file", f"give {made}"):
+        Bundle.read(model)
+    weights = tmp_path / "best.pt"
+    weights.write_bytes(b"")
+    with support.refuses(BundleError, "is a file", "make one with dyninfer export"):
+        Bundle.read(weights)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import typer
 
 import dyninfer
 from dyninfer.cli.app import app
-from dyninfer.cli.habits import _HABITS
+from dyninfer.cli.habits import _HABITS, _NOT_HERE
 from tests.dyninfer.cli.run import run
 
 
@@ -135,6 +136,18 @@ def test_a_misspelt_command_is_wrong_usage_and_gets_a_suggestion(
         ("predict x.dyn --iou_thres 0.5", "--iou"),
         ("calibrate x.dyn --conf_thres 0.5", "--confidence"),
         ("info x.dyn --format json", "--json"),
+        ("predict x.dyn photos --classes 0", "choose by class_name in the results"),
+        ("predict x.dyn photos --max-det 5", "options=dyninfer.Postprocess(max_detections=N))"),
+        ("predict x.dyn p --max_detections 5", "options=dyninfer.Postprocess(max_detections=N))"),
+        ("predict x.dyn photos --save-txt", "annotated pictures, in any case"),
+        ("predict x.dyn photos --show", "annotated pictures, in any case"),
+        ("predict x.dyn photos --save-json", "--json"),
+        ("predict x.dyn photos --verbose", "--debug a whole traceback"),
+        ("predict x.dyn photos --imgsz 320", "export anew with --image-size"),
+        ("export onnx x.onnx --batch 4", "a bundle takes any number of pictures at once"),
+        ("export onnx x.onnx --half", "build takes --precision fp16"),
+        ("export onnx x.onnx --int8", "build takes --precision int8"),
+        ("eval x.dyn --weights x.pt", "dyninfer eval BUNDLE"),
     ],
 )
 def test_options_of_the_public_scripts_are_answered_with_the_right_ones(
@@ -172,12 +185,45 @@ def test_a_wrong_value_is_answered_with_what_was_received(
 def test_every_option_that_is_recommended_exists_in_that_command() -> None:
     """The words for commands that lack an option name the commands that have it."""
     commands = typer.main.get_command(app).commands
-    for habit in set(_HABITS.values()):
-        named = [word.strip(",;()") for word in habit.elsewhere.split()]
+    assert not commands.keys() & _NOT_HERE.keys()
+    assert "max_detections" in {field.name for field in dataclasses.fields(dyninfer.Postprocess)}
+    for said in [*(habit.elsewhere for habit in set(_HABITS.values())), *_NOT_HERE.values()]:
+        named = [word.strip(",;()") for word in said.split()]
         options = [word for word in named if word.startswith("--")]
         for name in commands.keys() & set(named) - {"export"}:
             has = {opt for parameter in commands[name].params for opt in parameter.opts}
             assert not options or has & set(options), (name, options)
+
+
+@pytest.mark.parametrize(
+    ("typed", "instead"),
+    [
+        ("train", "fit-router fits a router to a cascade"),
+        ("compare", "bench --compare OLD.json NEW.json"),
+        ("track", "predict finds objects in pictures"),
+        ("-v", "dyninfer --version shows the version"),
+    ],
+)
+def test_what_other_tools_have_is_answered_with_what_is_here(
+    capsys: pytest.CaptureFixture[str], typed: str, instead: str
+) -> None:
+    status, _, err = run(capsys, typed)
+    assert status == 2
+    assert instead in err
+    assert run(capsys, "trian")[2].rstrip().endswith("No such command 'trian'.")
+
+
+def test_options_written_with_an_equals_sign_are_explained(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for line in ("detect predict model=yolov8n.pt source=bus.jpg", "export onnx format=onnx"):
+        status, _, err = run(capsys, *line.split())
+        assert status == 2
+        first = next(word for word in line.split() if "=" in word)
+        assert f"error: {first} is not how options are written here: give the file" in err
+    monkeypatch.chdir(tmp_path)
+    Path("conf=3.png").write_bytes(b"")
+    assert "bundle" in run(capsys, "predict", "x.dyn", "conf=3.png")[2]
 
 
 def test_a_failure_is_one_line_on_stderr(
