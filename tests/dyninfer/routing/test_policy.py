@@ -103,7 +103,7 @@ def test_a_sequence_must_fit_the_number_of_exits() -> None:
     Threshold(0.2).check(THREE_EXITS, None)
     with support.refuses(PolicyError, "2 thresholds", "expected 1: one for each of the 2 exits"):
         Threshold((0.2, 0.8)).check(TWO_EXITS, None)
-    with support.refuses(PolicyError, "1 thresholds", "expected 2: one for each of the 3 exits"):
+    with support.refuses(PolicyError, "1 threshold", "expected 2: one for each of the 3 exits"):
         Threshold([0.2]).check(THREE_EXITS, None)
 
 
