@@ -46,12 +46,10 @@ from dyninfer.exporters.cascade.original import (
     decode_one,
     sample_photos,
 )
+from dyninfer.exporters.cascade.other_tasks import refuse_other_tasks
 from dyninfer.exporters.cascade.recognise import MATCHERS, recognise
 from dyninfer.images.spec import MAX_SIDE, ImageSpec
 from dyninfer.types import Float32Array
-
-_OTHER_TASKS = ("segment", "pose", "obb", "classify")  # of Ultralytics' metadata
-
 
 _Prepared = tuple[ImageSpec, list[Float32Array]]
 
@@ -93,7 +91,9 @@ def plan_detector(prefix: str, source: DetectorSource, file: OnnxFile) -> Planne
     names = declared_names(prefix, source, file)
     planner = _Planner(source, file, names, layout, size, OriginalDetector(file, layout))
     measured, _ = planner.measure(LEVELS if layout is Layout.NHWC else YOLO, guesses.fresh())
-    decode = source.decode or guesses.add("decode", _decode(prefix, measured, file))
+    recognised = source.decode or recognise(measured)
+    refuse_other_tasks(file, measured, recognised, settled=source.decode is not None)
+    decode = source.decode or guesses.add("decode", _known(prefix, recognised, measured, file))
     match = _match(prefix, decode, measured, file)
     known = conventions(file, decode, match, layout, measured)
     usual = found = planner.settle(decode, match, known, known.picture, guesses.fresh())
@@ -232,13 +232,10 @@ def _shown(outputs: Outputs) -> str:
     return ", ".join(f"{name} ({', '.join(map(str, a.shape))})" for name, a in outputs.items())
 
 
-def _decode(prefix: str, measured: Measured, file: OnnxFile) -> Decode:
-    task = file.metadata.get("task")
-    decode = None if task in _OTHER_TASKS else recognise(measured)
+def _known(prefix: str, decode: Decode | None, measured: Measured, file: OnnxFile) -> Decode:
     if decode is None:
-        why = f", made for the task {task!r}," if task in _OTHER_TASKS else ""
         raise ConfigError(
-            f"{file.path}{why} has the outputs {_shown(measured.outputs)}, which no decode is "
+            f"{file.path} has the outputs {_shown(measured.outputs)}, which no decode is "
             f"recognised by; give --{prefix}decode with one of {', '.join(Decode)}"
         )
     return decode

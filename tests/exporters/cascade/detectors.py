@@ -138,6 +138,44 @@ def yolov8(classes: int, seed: int = 0, *, rows_last: bool = False, baked: int |
     return made
 
 
+def of_another_task(task: str, *, rows_last: bool) -> Sketch:
+    """Boxes and three scores, and beside them what Ultralytics' models for other tasks give."""
+    made = Sketch()
+    raw = made.levels(4 + 3 + 6)
+    parts = [
+        made.centres_and_sizes(made.part(raw, 0, 4)),
+        made.add("Sigmoid", made.part(raw, 4, 7)),
+    ]
+    rest = made.part(raw, 7, 13)
+    if task == "classify":
+        scores = made.add("ReduceMax", made.levels(20), axes=[1], keepdims=0)
+        made.output(made.add("Softmax", scores, axis=1), "output0", ["batch", 20])
+        return made
+    if task == "segment":
+        parts.append(rest)
+    elif task == "pose":  # two keypoints, each with how visible it is
+        places = made.add("Sigmoid", rest)
+        parts.append(made.times(places, WIDTH, HEIGHT, 1, WIDTH, HEIGHT, 1))
+    else:
+        angle = made.add(
+            "Sub",
+            made.add("Sigmoid", made.part(raw, 7, 8)),
+            made.constant(np.array(0.25, np.float32)),
+        )
+        parts.append(made.times(angle, np.pi))
+    rows = made.add("Concat", *parts, axis=2)
+    width = 4 + 3 + (1 if task == "obb" else 6)
+    if rows_last:
+        made.output(rows, "output0", ["batch", CELLS, width])
+    else:
+        made.output(made.add("Transpose", rows, perm=[0, 2, 1]), "output0", ["batch", width, CELLS])
+    if task == "segment":
+        weights = made.constant(made.rng.normal(0, 0.2, (6, 3, 4, 4)).astype(np.float32))
+        masks = made.add("Conv", "images", weights, kernel_shape=[4, 4], strides=[4, 4])
+        made.output(masks, "output1", ["batch", 6, HEIGHT // 4, WIDTH // 4])
+    return made
+
+
 def nanodet(classes: int, bins: int, seed: int = 0, *, in_one: bool = False) -> Sketch:
     """Per level, the distributions before the scores, the coarsest level first."""
     made = Sketch(seed)

@@ -116,6 +116,31 @@ def test_a_model_for_another_task_is_named(tmp_path) -> None:
     path = detectors.yolov8(3).save(tmp_path / "tiny.onnx", metadata={"task": "segment"})
     with support.refuses(ConfigError, "'segment'", "(1, 7, 42)"):
         plan(path)
+    assert plan(path, decode=Decode.YOLOV8).class_names == ("class_0", "class_1", "class_2")
+
+
+@pytest.mark.parametrize("rows_last", [False, True])
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ("segment", "instance segmentation (output1 holds prototypes of masks"),
+        ("pose", "poses (numbers beside the scores are places"),
+        ("obb", "oriented boxes (its last numbers are angles"),
+        ("classify", "classification (one row of scores"),
+    ],
+)
+def test_a_model_for_another_task_is_told_without_metadata(tmp_path, task, told, rows_last) -> None:
+    path = detectors.of_another_task(task, rows_last=rows_last).save(tmp_path / f"{task}.onnx")
+    with support.refuses(ConfigError, told, "output0 (1, ", "give "):
+        plan(path)
+
+
+@pytest.mark.parametrize(
+    "sketch",
+    [detectors.yolov8(20), detectors.yolov5(3), detectors.detections(3), detectors.nanodet(3, 8)],
+)
+def test_a_detector_of_boxes_is_of_no_other_task(tmp_path, sketch) -> None:
+    assert plan(sketch.save(tmp_path / "tiny.onnx")).class_names
 
 
 @pytest.mark.parametrize(
@@ -135,7 +160,8 @@ def test_a_decode_that_does_not_fit_shows_the_outputs(tmp_path, sketch, asked) -
 def test_outputs_that_are_no_detections_are_shown(tmp_path) -> None:
     sketch = detectors.Sketch()
     flat = sketch.reshape(sketch.levels(5), [0, CELLS * 5])
-    sketch.output(flat, "logits", ["batch", CELLS * 5])
+    for name in ("logits", "others"):  # one alone would be a classifier's
+        sketch.output(flat, name, ["batch", CELLS * 5])
     with support.refuses(ConfigError, "logits (1, 210)", "yolov5, yolov8, yolox"):
         plan(sketch.save(tmp_path / "tiny.onnx"))
 
