@@ -44,9 +44,7 @@ def refuse_other_tasks(
     if task == "classification":
         instead = "give a detector"
     else:
-        instead = (
-            "give the detection model of the same kind (yolov8n, not yolov8n-seg)"
-        )
+        instead = "give the detection model of the same kind (yolov8n, not yolov8n-seg)"
     shapes = ", ".join(f"{name} {measured.outputs[name].shape}" for name in measured.outputs)
     raise ConfigError(
         f"{file.path} is a model for {task} ({why}; outputs {shapes}), and only detectors of "
