@@ -150,6 +150,9 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
     ) -> dict[str, TensorT]:
         """Run with inputs that were checked."""
 
+    def spare_memory(self) -> None:  # not every backend can
+        """Give back after every run what only that needed, where the backend can do so."""
+
     @abstractmethod
     def close(self) -> None:
         """Free the engine and its device memory."""

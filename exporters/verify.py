@@ -153,7 +153,10 @@ class _Source:
                     stack.enter_context(block)
                 for name, inputs in stages.reads.items():
                     rounding.add_all(name, self.run(name, _doubled(inputs)), stages.makes[name])
-                self.add_ends(rounding, self.trace(_doubled(image))[1], single)
+                del stages  # or a second recording would stand beside it
+                runner = ArrayRunner(_doubled(image), self.run)
+                self.add_ends(rounding, trace(self.plan, runner, 1), single)
+                return_memory()
         return rounding
 
 

@@ -112,6 +112,8 @@ def run_verification(
     with progress_bar() as progress, load(path, **asdict(engines)) as detector:
         task = progress.add_task("reading the source", total=len(photos) + random_tensors)
         family_of(detector.bundle)  # or a source would be asked for in vain
+        for engine in detector.engines.values():
+            engine.spare_memory()  # the source's features stand beside them
         checkpoints = find_sources(detector.manifest, path, sources)
         return_memory()
         stages = source_stages(detector.bundle, checkpoints, config)

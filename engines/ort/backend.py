@@ -55,6 +55,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
         self._host_outputs = host_outputs
         self._inputs = tuple(spec.name for spec in stage.inputs)
         self._fresh = True
+        self._options: Any = None
 
     def _execute(
         self, inputs: Mapping[str, OrtTensor], batch: int, workspace: OrtWorkspace
@@ -113,7 +114,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
                 return self._run(binding, deadline)
         try:
             if deadline is None or deadline.passed:
-                run_binding(self._session, binding, self._device)
+                run_binding(self._session, binding, self._device, self._options)
             else:
                 options = ort.RunOptions()
                 with deadline.interrupting(partial(setattr, options, "terminate", True)):
@@ -143,6 +144,12 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
             outputs[spec.name] = workspace.tensor(key, shape, dtype, on_host)
             _bind_output(binding, spec.name, outputs[spec.name])
         return outputs
+
+    def spare_memory(self) -> None:
+        """On a CPU, shrink the arena of tensors after every run without a deadline."""
+        if self._device.device_type == "cpu":
+            self._options = ort.RunOptions()
+            self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     def close(self) -> None:
         """Free the session; the engine cannot run afterwards."""

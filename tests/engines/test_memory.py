@@ -113,9 +113,9 @@ def bundle(tmp_path: Path) -> Path:
     return support.write_two_exits(tmp_path / "two.dyn")
 
 
-def peak() -> int:
+def peak(figure: str = "VmHWM") -> int:
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) << 10
+    return int(re.findall(rf"{figure}:\s*(\d+) kB", status)[0]) << 10
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -200,6 +200,23 @@ def test_many_values_do_not_add_up_when_a_file_is_opened(bundle, monkeypatch) ->
         assert peak() - before < 200 << 20  # 40 of them are 640
         with support.refuses(EngineRunError, "'first'", "GB is wanted"):
             detector.infer({"images": WHITE})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory in use is read as Linux tells it")
+@pytest.mark.parametrize("sparing", [False, True])
+def test_memory_is_given_back_where_it_is_to_be_spared_and_when_closed(bundle, sparing) -> None:
+    with_first(bundle, asking("Expand", known=False, size=2**26).SerializeToString())  # 256 MB
+    with dyninfer.load(bundle) as detector:
+        detector.infer({"images": WHITE / 2**20})
+        for engine in detector.engines.values():
+            if sparing:
+                engine.spare_memory()
+        before = peak("VmRSS")
+        detector.infer({"images": WHITE})
+        kept = peak("VmRSS") - before
+        assert kept < 128 << 20 if sparing else kept > 128 << 20
+        del engine
+    assert peak("VmRSS") - before < 128 << 20
 
 
 def sparse() -> onnx.SparseTensorProto:

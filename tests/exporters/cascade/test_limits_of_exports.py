@@ -15,7 +15,9 @@ from dyninfer import CheckpointError, ExportError, InputError
 from dyninfer.exporters import limited
 from dyninfer.exporters.cascade import export, write
 from dyninfer.exporters.cascade.export import export_cascade
-from dyninfer.exporters.cascade.options import DetectorSource
+from dyninfer.exporters.cascade.onnx_file import read_onnx
+from dyninfer.exporters.cascade.options import DetectorSource, Layout
+from dyninfer.exporters.cascade.original import OriginalDetector
 from tests import support
 from tests.exporters.cascade import detectors
 
@@ -90,6 +92,16 @@ def test_a_detector_that_never_ends_is_given_up(source, tmp_path, monkeypatch) -
 def test_a_detector_that_takes_all_memory_is_refused(source, tmp_path) -> None:
     many, one = np.array(1e11, np.float32), np.array([1])
     refused_without_a_trace(spoiled(source, swelling(), many=many, one=one), tmp_path)
+
+
+def test_verification_runs_the_file_itself_with_limited_memory(source) -> None:
+    many, one = np.array(1e9, np.float32), np.array([1])
+    file = read_onnx(spoiled(source, swelling(), many=many, one=one).path)
+    original = OriginalDetector(file, Layout.NCHW, detectors.HEIGHT * detectors.WIDTH)
+    image = np.zeros((1, 3, detectors.HEIGHT, detectors.WIDTH), np.float32)
+    assert original.run(image)
+    with support.refuses(CheckpointError, "tiny.onnx", "3.73 GB is wanted"):
+        original.run(image + 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
