@@ -158,11 +158,12 @@ class SelectRoute(Frozen):
     """A chooser gives every branch a score, and an image takes the branch of the largest.
 
     Branches stand in any order: which of them is cheap, their multiply-accumulates tell. They
-    read image inputs, not what the chooser makes.
+    read image inputs, not what the chooser makes. Until a chooser is fitted there is none; then
+    they stand by their cost, and every image takes the last, dearest one unless told otherwise.
     """
 
     kind: Literal["select"] = "select"
-    chooser: str
+    chooser: str | None = None
     branches: Annotated[tuple[Way, ...], Field(min_length=2)]
 
 
@@ -282,7 +283,7 @@ class Manifest(Frozen):
         return dict(self._roles())
 
     def _roles(self) -> Iterator[tuple[str, str]]:
-        if isinstance(self.route, SelectRoute):
+        if isinstance(self.route, SelectRoute) and self.route.chooser:
             yield self.route.chooser, "chooser"
         for place, way in zip(self.way_names, self.ways, strict=True):
             for part, name in way.parts.items():
@@ -310,9 +311,11 @@ class Manifest(Frozen):
             if options is not None:
                 check_options(self.task.kind, options, self.name)
         made: dict[str, TensorSpec] = {}
-        if isinstance(self.route, SelectRoute):
+        if isinstance(self.route, SelectRoute) and self.route.chooser:
             self._check_stage(self.route.chooser, made)
             self._check_signal(self.route.chooser, CHOICE_SCORES)
+        if not self.deciders and list(self.ways_by_cost) != sorted(self.ways_by_cost):
+            raise ValueError("without a chooser, branches stand by their cost, the cheapest first")
         for way in self.ways:
             if isinstance(self.route, SelectRoute):
                 made = {}  # an image takes one branch, so no other's tensors are there
@@ -377,7 +380,7 @@ class Manifest(Frozen):
 
     def stages_to(self, way: int) -> tuple[str, ...]:
         """Names of the stages that run for an image that takes this way, deciders included."""
-        before = [self.route.chooser] if isinstance(self.route, SelectRoute) else []
+        before = [*self.deciders] if isinstance(self.route, SelectRoute) else []
         if isinstance(self.route, CascadeRoute):
             earlier = (exit_.parts.items() for exit_ in self.route.exits[:way])
             before = [name for parts in earlier for part, name in parts if part != "head"]

@@ -1,4 +1,4 @@
-"""Options that detectors have, made from one table, and read in two ways.
+"""Options that every ONNX detector has, made from one table, and read in two ways.
 
 ``--first-decode nanodet`` and ``--first a.onnx,decode=nanodet`` mean the same; of a detector alone
 ``--decode nanodet`` and ``a.onnx,decode=nanodet``.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, make_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,6 @@ import typer
 
 from dyninfer.cli.common import parse_image_size
 from dyninfer.exporters.cascade.options import (
-    ONNX_OPTIONS,
     BoxFormat,
     BoxUnit,
     ClassIds,
@@ -34,22 +33,17 @@ _IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # in RGB
 
 @dataclass(frozen=True)
 class DetectorOption:
-    """An option that detectors have: ``--first-NAME``, or ``NAME=`` after the file's name.
+    """An option that every detector has: ``--first-NAME``, or ``NAME=`` after the file's name.
 
-    Of a detector alone it is ``--NAME``; ``also`` are further names. ``kind`` turns its text into
-    the value; it raises ValueError where that is none. ``form`` shows what is expected, or where it
-    has bars all there is to choose from: an enum's own if absent.
+    Of a detector alone it is ``--NAME``. ``kind`` turns its text into the value; it raises
+    ValueError where that is none. ``form`` shows what is expected, or where it has bars all there
+    is to choose from: an enum's own if absent.
     """
 
     name: str
     help: str
     kind: Callable[[str], Any]
     form: str = ""
-    also: tuple[str, ...] = ()
-
-    def spellings(self, prefix: str = "") -> tuple[str, ...]:
-        """How it is given on a command line."""
-        return tuple(f"--{prefix}{name}" for name in (self.name, *self.also))
 
     @property
     def metavar(self) -> str:
@@ -78,16 +72,15 @@ def parse_triple(text: str) -> tuple[float, float, float]:
 
 _NORMALISE = "(pixel - mean) / std: /255, as it is, ImageNet's."
 _TRIPLE = "For each channel of the tensor, from 0 to 255; or one number for all."
-SPEC = "FILE[,OPTION=VALUE...]"
+SPEC = "ONNX[,OPTION=VALUE...]"
 """How a detector is named on a command line."""
-_TRAINED = "Of an EfficientDet checkpoint: the published configuration."
 _CELL = "Of nanodet, yolox, centernet: a cell's centre, 0 or 0.5."
 _FIRST = "Number of the first class in the outputs: 0, or 1."
-_SIZE = ("image-size",)
 _FITTED = "How a picture is fitted in."
+_SIZES = "Image size, height first; several, as in 160,224,320, are branches to choose from."
 DETECTOR_OPTIONS = (
     DetectorOption("decode", "What the outputs mean.", Decode),
-    DetectorOption("size", "Image size, height first.", parse_image_size, "N or HxW", _SIZE),
+    DetectorOption("size", "Image size, height first.", parse_image_size, "N or HxW"),
     DetectorOption("normalise", _NORMALISE, str, "unit|none|imagenet"),
     DetectorOption("mean", _TRIPLE, parse_triple, "a:b:c"),
     DetectorOption("std", _TRIPLE, parse_triple, "a:b:c"),
@@ -101,9 +94,8 @@ DETECTOR_OPTIONS = (
     DetectorOption("box-format", "The four numbers of a box.", BoxFormat),
     DetectorOption("scores", "What scores are as given.", Scores),
     DetectorOption("cell-offset", _CELL, float, "NUMBER"),
-    DetectorOption("config", _TRAINED, str, "NAME"),
 )
-_BY_NAME = {name: option for option in DETECTOR_OPTIONS for name in (option.name, *option.also)}
+_BY_NAME = {option.name: option for option in DETECTOR_OPTIONS}
 
 
 def _field_of(ordinal: str, option: DetectorOption) -> str:
@@ -131,7 +123,7 @@ def _fields() -> list[tuple[str, Any, None]]:
         for option in DETECTOR_OPTIONS:
             more = _text(
                 option,
-                *option.spellings(f"{ordinal}-"),
+                f"--{ordinal}-{option.name}",
                 rich_help_panel=f"The {ordinal} detector (likewise --second-..., --third-...)",
                 # the first one's help stands for all: 36 options would hide the others
                 hidden=ordinal != NAMED[0],
@@ -141,21 +133,21 @@ def _fields() -> list[tuple[str, Any, None]]:
 
 
 def _fields_alone() -> list[tuple[str, Any, None]]:
-    """``--decode``, ... of one detector; its size also as detectors' own exports call it."""
-    also = {"size": ("--imgsz",)}
+    """``--decode``, ... of one detector; its size also as other exports and tools call it."""
+    also = {"size": ("--image-size", "--imgsz")}
+    sizes = replace(_BY_NAME["size"], help=_SIZES, form="N or HxW[,...]")
     return [
         (
             _field_of("", option),
             _text(
-                option,
-                *option.spellings(),
+                sizes if option.name == "size" else option,
+                f"--{option.name}",
                 *also.get(option.name, ()),
                 rich_help_panel="The detector",
             ),
             None,
         )
         for option in DETECTOR_OPTIONS
-        if option.name in ONNX_OPTIONS
     ]
 
 
@@ -200,13 +192,23 @@ def _given(texts: Mapping[str, str | None], ordinal: str = "") -> dict[str, str]
     return {name: text for name, text in found.items() if text is not None}
 
 
-def one_source(spec: str, of_detector: Mapping[str, str | None]) -> DetectorSource:
-    """The one detector of a command line.
+def one_source(
+    spec: str, of_detector: Mapping[str, str | None]
+) -> tuple[DetectorSource, tuple[tuple[int, int], ...]]:
+    """The one detector of a command line, and its image sizes where there are several.
 
     Raises:
         typer.BadParameter: an option is given twice or has a wrong value.
     """
-    return _source(spec, _given(of_detector))
+    given = _given(of_detector)
+    listed = re.search(r",size=([\dxX]+(?:,[\dxX]+)+)(?=,[a-z-]+=|$)", spec)
+    if listed and "size" not in given:
+        spec, given["size"] = spec[: listed.start()] + spec[listed.end() :], listed[1]
+    if "," not in given.get("size", ""):
+        return _source(spec, given), ()
+    texts = given.pop("size").split(",")
+    sizes = tuple(_BY_NAME["size"].parse(spec.partition(",")[0], text.strip()) for text in texts)
+    return _source(spec, given), sizes
 
 
 def _source(spec: str, texts: dict[str, str]) -> DetectorSource:
@@ -214,12 +216,11 @@ def _source(spec: str, texts: dict[str, str]) -> DetectorSource:
     path, *pairs = re.split(r",(?=[a-z-]+=)", spec)
     for pair in pairs:
         name, _, text = pair.partition("=")
+        if name in texts:
+            raise typer.BadParameter(f"{name} of {path} is given twice")
         if name not in _BY_NAME:
             known = ", ".join(_BY_NAME)
             raise typer.BadParameter(f"{name}= of {path} is unknown, expected {known}")
-        name = _BY_NAME[name].name
-        if name in texts:
-            raise typer.BadParameter(f"{name} of {path} is given twice")
         texts = {**texts, name: text}
     values = {n.replace("-", "_"): _BY_NAME[n].parse(path, text) for n, text in texts.items()}
     preset = values.pop("normalise", None)

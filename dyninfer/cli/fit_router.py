@@ -1,4 +1,4 @@
-"""``dyninfer fit-router``: a router for a frozen cascade."""
+"""``dyninfer fit-router``: a router for a frozen cascade, or a chooser of image sizes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from dyninfer.benchmarks.report.figures import points
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.folder import SUFFIX, Bundle
+from dyninfer.bundle.manifest import SelectRoute
 from dyninfer.bundle.writing import check_target
 from dyninfer.cli.common import expand_sources, print_json, progress_bar, stdout, warn
+from dyninfer.cli.fit_chooser import print_chooser
 from dyninfer.cli.options import (
     BundleArgument,
     DeviceOption,
@@ -42,6 +44,7 @@ from dyninfer.plain_text import counted
 from dyninfer.runtime.opening import load
 
 if TYPE_CHECKING:
+    from dyninfer.exporters.router.choosing import ChooserFit
     from dyninfer.exporters.router.fit import RouterFit
 
 
@@ -109,17 +112,21 @@ def fit_router(
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Train a router for a cascade and write a new bundle; the detectors stay as they are.
+    """Train the router of a cascade, or the chooser among the sizes of one detector.
+
+    A new bundle is written; the detectors stay as they are.
 
     A table compares the router with random choice and others, on pictures that it was not trained
     on. If an exit's maximum confidence chooses better, that becomes the router. If nothing is
-    better than random choice, nothing is written and the exit status is 1.
+    better than random choice, nothing is written and the exit status is 1. A chooser is compared at
+    the cost of each image size, also with that size for all pictures.
 
     Example: **dyninfer fit-router pair.dyn --images photos/ --annotations photos.json**
     """
     require_export_extra("dyninfer fit-router")
-    from dyninfer.exporters.router.fit import refuse_useless
-    from dyninfer.exporters.router.write import write_routed
+    from dyninfer.exporters.router.choosing import refuse_useless_chooser
+    from dyninfer.exporters.router.fit import RouterFit, refuse_useless
+    from dyninfer.exporters.router.write import write_chosen, write_routed
 
     named = bundle if bundle.name else bundle.resolve()  # the working folder itself
     target = output or named.parent / f"{named.name.removesuffix(SUFFIX)}-routed{SUFFIX}"
@@ -133,11 +140,17 @@ def fit_router(
     fit, read = _run(bundle, asked)
     if json_output:
         print_json({**fit.record, "bundle": str(target)})
+    if isinstance(fit, RouterFit):
+        if not json_output:
+            print_comparison(fit)
+        refuse_useless(fit)
+        routers = [entry.router for entry in fit.exits]
+        write_routed(read, target, routers, fit.record, overwrite=overwrite)
     else:
-        print_comparison(fit)
-    refuse_useless(fit)
-    routers = [entry.router for entry in fit.exits]
-    write_routed(read, target, routers, fit.record, overwrite=overwrite)
+        if not json_output:
+            print_chooser(fit)
+        refuse_useless_chooser(fit)
+        write_chosen(read, target, fit, overwrite=overwrite)
     if not json_output:
         stdout.print(styled("wrote ", (str(target), "bold")))
         name = shlex.quote(str(target))
@@ -147,8 +160,10 @@ def fit_router(
         )
 
 
-def _run(path: Path, asked: FitRequest) -> tuple[RouterFit, Bundle]:
-    from dyninfer.exporters.router.fit import FitOptions, check_cascade, check_count, fit_routers
+def _run(path: Path, asked: FitRequest) -> tuple[RouterFit | ChooserFit, Bundle]:
+    """Routers for a cascade, or a chooser for a select route, under a progress bar."""
+    from dyninfer.exporters.router.choosing import fit_chooser
+    from dyninfer.exporters.router.fit import FitOptions, check_count, check_fittable, fit_routers
 
     options = FitOptions(
         asked.features,
@@ -165,7 +180,7 @@ def _run(path: Path, asked: FitRequest) -> tuple[RouterFit, Bundle]:
             path, device=asked.device, provider=asked.provider, trusted_key=asked.trusted_key
         ) as detector,
     ):
-        check_cascade(detector)
+        check_fittable(detector)
         samples = load_samples(paths, asked.annotations, detector.class_names)
         task = progress.add_task("reading the pictures", total=len(samples.items))
         samples = only_readable(samples, lambda: progress.advance(task))
@@ -174,7 +189,10 @@ def _run(path: Path, asked: FitRequest) -> tuple[RouterFit, Bundle]:
         check_count(len(samples.items), options.folds)
         runs = options.runs(samples)
         progress.reset(task, description="running views of the pictures", total=runs)
-        fit = fit_routers(detector, samples, options, lambda: progress.advance(task))
+        chosen = isinstance(detector.manifest.route, SelectRoute)
+        fit = (fit_chooser if chosen else fit_routers)(
+            detector, samples, options, lambda: progress.advance(task)
+        )
         return fit, detector.bundle
 
 

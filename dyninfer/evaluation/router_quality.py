@@ -204,11 +204,11 @@ def compare(
             judged.setdefault(name, []).append(primary if metric is Metric.AP else secondary)
     ends = scores(np.zeros(count, np.bool_)), scores(np.ones(count, np.bool_))
     contenders = [FITTED] + [MAXIMUM_CONFIDENCE] * (by_hand and MAXIMUM_CONFIDENCE in judged)
-    gains = {name: _gain(judged[name], judged[RANDOM]) for name in contenders}
+    gains = {name: gain_over(judged[name], judged[RANDOM]) for name in contenders}
     return RouterComparison(metric, tuple(rows), ends, gains)
 
 
-def _gain(found: Sequence[Float64Array], chance: Sequence[Float64Array]) -> Gain:
+def gain_over(found: Sequence[Float64Array], chance: Sequence[Float64Array]) -> Gain:
     """Of one way over chance; both hold (seeds,) or (draws,) for each share."""
     by_seed = np.mean(found, axis=0) - np.mean(chance)
     # draws of the two shares are independent: half of each mean, so half the error of each

@@ -55,11 +55,12 @@ class Goal(Protocol):
 class IncompleteCalibrationError(PolicyError):
     """A calibration of the right engines was made without what a goal needs.
 
-    ``options`` of ``dyninfer calibrate`` add it.
+    ``options`` of ``dyninfer calibrate`` add it, or none, where an older version made it.
     """
 
-    def __init__(self, reason: str, options: str) -> None:
-        super().__init__(f"{reason}; run: dyninfer calibrate BUNDLE --images FOLDER {options}")
+    def __init__(self, reason: str, options: str = "") -> None:
+        command = f"dyninfer calibrate BUNDLE --images FOLDER {options}".rstrip()
+        super().__init__(f"{reason}; run: {command}")
         self.reason = reason
         self.options = options
 
@@ -209,7 +210,7 @@ class Accuracy:
             policy = CostBias(row.bias) if isinstance(row, BiasRow) else Threshold(row.threshold)
         if policy is None:
             logger.warning("%s: no smaller share of hard images keeps that, so all are hard", self)
-        return policy or (AlwaysHard() if calibration.biases else Threshold(SEND_ALL))
+        return policy or (Threshold(SEND_ALL) if calibration.rows else AlwaysHard())
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,7 @@ class MacsBudget:
     def resolve(self, calibration: Calibration) -> Policy:
         """See :class:`dyninfer.Goal`; refused where the cheapest setting costs more."""
         if not calibration.macs:
-            raise IncompleteCalibrationError(
-                f"{self} needs the multiply-accumulates of each way", ""
-            )
+            raise IncompleteCalibrationError(f"{self} needs the multiply-accumulates of each way")
         found, costs = settings_of(calibration), np.array(calibration.macs) / GIGA
         policy = found.dearest_within(costs, self.gmacs)
         if policy is not None:

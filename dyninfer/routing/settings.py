@@ -16,6 +16,7 @@ import numpy.typing as npt
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.errors import PolicyError
 from dyninfer.routing.cost_bias import CostBias, bias_steps
+from dyninfer.routing.goals import IncompleteCalibrationError
 from dyninfer.routing.policy import Chosen, Policy, Threshold
 from dyninfer.routing.thresholds import distinct_thresholds, exit_shares_along
 from dyninfer.types import Float64Array
@@ -51,6 +52,9 @@ def settings_of(calibration: Calibration) -> Settings:
     """Of a cascade from all images easy to all hard; of a chooser up to its own choice.
 
     What a chooser would not choose for accuracy's sake, no budget makes it choose.
+
+    Raises:
+        IncompleteCalibrationError: an older version made it, which did not keep a chooser's scores.
     """
     if calibration.choice_scores:
         steps = bias_steps(calibration.choice_scores_array.T, calibration.macs)
@@ -61,6 +65,8 @@ def settings_of(calibration: Calibration) -> Settings:
 
         shares = steps.shares[: steps.chosen + 1]
         return Settings(shares, biased, ("every image at the cheapest branch", "as chosen"))
+    if not calibration.easiness:
+        raise IncompleteCalibrationError("the calibration was made without the chooser's scores")
     easiness = calibration.easiness_array
     thresholds = distinct_thresholds(easiness)
     shares = exit_shares_along(easiness, thresholds)

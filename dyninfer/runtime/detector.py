@@ -216,7 +216,9 @@ class Detector:
         try:
             return goal.resolve(calibration)
         except IncompleteCalibrationError as lack:
-            raise PolicyError(f"{lack.reason}; run: {command} {lack.options}") from None
+            raise PolicyError(
+                f"{lack.reason}; run: {f'{command} {lack.options}'.rstrip()}"
+            ) from None
 
     def engine_record(self) -> EngineRecord:
         """What is opened here, as far as easiness and times depend on it."""

@@ -142,11 +142,12 @@ def _cascade(manifest: Manifest, route: CascadeRoute) -> Plan:
 def _select(manifest: Manifest, route: SelectRoute) -> Plan:
     branches = tuple(_straight(manifest, k, branch) for k, branch in enumerate(route.branches))
     reached = tuple(frozenset({k}) for k in range(len(branches)))
-    point = DecisionPoint(0, CHOICE_SCORES, reached, macs=_macs(manifest))
+    chooser = _step(manifest, route.chooser) if route.chooser else None
+    signal = CHOICE_SCORES if chooser else None
+    point = DecisionPoint(0, signal, reached, macs=_macs(manifest))
     keeps = tuple(
         frozenset(name for step in branch.steps for name in step.images) for branch in branches
     )
-    chooser = _step(manifest, route.chooser)
     outcomes = tuple(range(1, len(branches) + 1))
     return (Segment((), Decision(chooser, CHOICE_SCORES, outcomes, keeps, point), None), *branches)
 

@@ -44,7 +44,7 @@ YOLO = Picture(ResizeMode.LETTERBOX)
 STRETCHED = Picture(ResizeMode.STRETCH)
 LEVELS = Picture(ResizeMode.STRETCH, std=NO_STD)
 YOLOX = Picture(ResizeMode.PAD_BOTTOM_RIGHT, ColorOrder.BGR, std=NO_STD)
-NANODET = Picture(ResizeMode.STRETCH, ColorOrder.BGR, NANODET_MEAN, NANODET_STD)
+NANODET = Picture(ResizeMode.LETTERBOX, ColorOrder.BGR, NANODET_MEAN, NANODET_STD)
 IMAGENET = Picture(ResizeMode.STRETCH, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 PADDED = Picture(ResizeMode.PAD_BOTTOM_RIGHT, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 

@@ -26,11 +26,17 @@ _SHOWN = 8  # classes in a line
 
 
 def write_picture(
-    name: str, planned: PlannedDetector, class_names: Sequence[str], folder: Path
+    name: str,
+    planned: PlannedDetector,
+    class_names: Sequence[str],
+    folder: Path,
+    *,
+    sized: bool = False,
 ) -> str:
     """Write ``pictures/<name>.jpg``: the photos side by side, with what the original finds.
 
-    ``class_names`` are the bundle's. Boxes are of the original's outputs, decoded in NumPy.
+    ``class_names`` are the bundle's. Boxes are of the original's outputs, decoded in NumPy. With
+    ``sized`` the line says at which size.
 
     Returns:
         A line for the user: which classes are found.
@@ -47,7 +53,9 @@ def write_picture(
     target.parent.mkdir(exist_ok=True)
     _, data = cv2.imencode(".jpg", cv2.hconcat(drawn), [cv2.IMWRITE_JPEG_QUALITY, 85])
     target.write_bytes(data.tobytes())
-    return f"{planned.file.path.name}: finds {_told(found)}"
+    image = planned.plan.image
+    at = f" at {image.height}x{image.width}" if sized else ""
+    return f"{planned.file.path.name}{at}: finds {_told(found)}"
 
 
 def _drawn(photo: ImageArray, answer: Detections) -> ImageArray:

@@ -200,6 +200,22 @@ def _layout(prefix: str, file: OnnxFile) -> Layout:
     )
 
 
+def refuse_fixed(file: OnnxFile, source: DetectorSource, sizes: int) -> None:
+    """Refuse several sizes of a file that has one.
+
+    Raises:
+        InputError: its image input has a fixed height or width.
+    """
+    layout = source.layout or _layout("", file)
+    sides = _image_axes(file)[2:4] if layout is Layout.NCHW else _image_axes(file)[1:3]
+    if any(side is not None for side in sides):
+        shown = "x".join("any" if side is None else str(side) for side in sides)
+        raise InputError(
+            f"{sizes} image sizes are given, but {file.path} was exported for {shown} only; give "
+            "one, or export the detector with dynamic height and width"
+        )
+
+
 def _size(
     prefix: str, source: DetectorSource, file: OnnxFile, layout: Layout, guesses: Guesses
 ) -> tuple[int, int]:

@@ -131,7 +131,12 @@ def fit_routers(
         InputError: the bundle is no cascade of detectors, or there are too few pictures.
         RouterError: there is nothing to learn.
     """
-    check_cascade(detector)
+    check_fittable(detector)
+    if isinstance(detector.manifest.route, SelectRoute):
+        raise InputError(
+            f"{detector.manifest.name} chooses among {len(detector.manifest.ways)} branches; "
+            "fit_chooser fits what chooses there"
+        )
     check_count(len(samples.items), options.folds)
     kind, augment, found = options.features, options.augment, options.found_confidence
     if not samples.labelled and found is None:
@@ -171,14 +176,13 @@ def refuse_useless(fit: RouterFit) -> None:
             )
 
 
-def check_cascade(detector: Detector) -> None:
-    """Refuse a bundle that is no cascade, or has no detections to judge by."""
+def check_fittable(detector: Detector) -> None:
+    """Refuse a bundle in which nothing decides, or that has no detections to judge by.
+
+    Raises:
+        InputError: it has one way, or no detectors.
+    """
     manifest = detector.manifest
-    if isinstance(manifest.route, SelectRoute):
-        raise InputError(
-            f"{manifest.name} chooses among {len(manifest.ways)} branches with a chooser of its "
-            "own; routers are fitted to a cascade, such as dyninfer export cascade writes"
-        )
     if len(manifest.ways) < 2:
         raise InputError(
             f"{manifest.name} has a single exit, so there is nothing to route; "
@@ -248,6 +252,14 @@ def _record(
     fits: Sequence[ExitFit], samples: Samples, options: FitOptions, found: float | None
 ) -> dict[str, Any]:
     """``found`` is the confidence above which the last exit is believed, without labels."""
+    return fit_record(samples, options, found) | {
+        "loss": "DynamicDet's router loss of each image's influence on AP50",
+        "exits": [fit.to_dict() for fit in fits],
+    }
+
+
+def fit_record(samples: Samples, options: FitOptions, found: float | None) -> dict[str, Any]:
+    """On what something was fitted, and how; ``found`` as in :class:`FitOptions`."""
     return {
         "schema_version": 1,
         "written_by": f"dyninfer {__version__}",
@@ -256,10 +268,8 @@ def _record(
         "labels_sha256": samples.labels_sha256,
         "truth": "annotations" if found is None else "agreement with the last exit",
         "found_confidence": found,
-        "loss": "DynamicDet's router loss of each image's influence on AP50",
         "augment": options.augment,
         "folds": options.folds,
         "seeds": options.seeds,
         "postprocess": asdict(options.postprocess),
-        "exits": [fit.to_dict() for fit in fits],
     }

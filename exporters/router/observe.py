@@ -79,7 +79,7 @@ def observe(
     readers = [build_features(detector.manifest, k, kind) for k in range(len(exits))]
     features: list[list[Float64Array]] = [[] for _ in readers]
     photos, easiness, best, matches = [], [], [], []
-    for photo, path, views in _batches(samples, augment):
+    for photo, path, views in view_batches(samples, augment):
         pictures = [view.picture for view in views]
         bodies = [exit_.body for exit_ in exits]
         seen = detector.trace(detector.prepare(pictures), keep=bodies)
@@ -114,7 +114,7 @@ def observe(
     )
 
 
-def _batches(samples: Sequence[Sample], augment: int) -> Iterator[tuple[int, Path, list[View]]]:
+def view_batches(samples: Sequence[Sample], augment: int) -> Iterator[tuple[int, Path, list[View]]]:
     """Views, a few at a time, with the number and the file of the picture they were made from."""
     for photo, sample in enumerate(samples):
         views = list(make_views(View(read_image(sample.path), sample.truth), augment, photo))

@@ -120,6 +120,13 @@ def test_what_is_no_budget_is_refused(gmacs) -> None:
         MacsBudget(gmacs)
 
 
+def test_a_calibration_from_before_choosers_were_planned_is_named() -> None:
+    older = CHOICE.model_copy(update={"choice_scores": (), "biases": ()})
+    for goal in (MacsBudget(1.5), LatencyBudget(15), FramesPerSecond(60)):
+        with support.refuses(PolicyError, "without the chooser's scores; run: dyninfer calibrate"):
+            goal.resolve(older)
+
+
 def test_the_dearest_way() -> None:
     assert (CHOICE.dearest, calibration_of(spread()).dearest) == (0, 1)
 

@@ -179,7 +179,7 @@ def test_the_image_is_guessed_by_the_kind_of_detector(tmp_path) -> None:
     assert (yolo.resize, yolo.color_order) == (ResizeMode.LETTERBOX, ColorOrder.RGB)
     assert (yolo.mean, yolo.std) == ((0, 0, 0), (255, 255, 255))
     nano = plan(detectors.nanodet(80, 8).save(tmp_path / "b.onnx")).plan.image
-    assert (nano.resize, nano.color_order) == (ResizeMode.STRETCH, ColorOrder.BGR)
+    assert (nano.resize, nano.color_order) == (ResizeMode.LETTERBOX, ColorOrder.BGR)
     assert (nano.mean, nano.std) == (NANODET_MEAN, NANODET_STD)
     last = plan(detectors.detections(80).save(tmp_path / "c.onnx", layout="nhwc")).plan
     assert last.layout is Layout.NHWC
