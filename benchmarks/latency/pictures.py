@@ -134,7 +134,8 @@ def describe_pictures(
         reason = "synthetic pictures say nothing about a router; give --images"
         return plain, {"easiness": reason, "curve": reason}
     if {point.signal for point in detector.points} != {EASINESS}:
-        reason = f"{manifest.name} has no router, so there is no threshold"
+        what = "a chooser in place of an easiness" if manifest.routed else "no router"
+        reason = f"{manifest.name} has {what}, so there is no threshold"
         return plain, {"easiness": reason, "curve": reason}
     if len(pictures.arrays) < MIN_IMAGES:
         return plain, {"curve": f"one picture makes no curve; give {MIN_IMAGES} or more"}

@@ -185,16 +185,29 @@ def model_words(model: LatencyModel) -> str:
     return f"The model is off by {percent(model.mean_error, 1)} on average over {over}{noise}."
 
 
+_OF_BRANCHES = {
+    "The cascade": "Choosing",
+    "the cascade": "choosing",
+    "Do not cascade": "Do not choose",
+    "the last exit's detector": "the dearest branch",
+    "an easy image": "an image of the cheapest branch",
+    "of the images are hard": "of the images take it and all others the cheapest",
+}
+
+
 def break_even_words(record: BenchRecord) -> str:
-    """Up to which share of hard images the cascade is worth it; empty where that is not known."""
+    """Up to which share of hard images the route is worth it; empty where that is not known."""
     model = record.model
     if model is None:
         return ""
-    by_model = _break_even_by_model(model)
-    if model.break_even is None:
-        return by_model
-    measured = _break_even_measured(record, model.break_even, model.break_even_interval)
-    return f"{measured} {by_model}".rstrip()
+    text = _break_even_by_model(model)
+    if model.break_even is not None:
+        measured = _break_even_measured(record, model.break_even, model.break_even_interval)
+        text = f"{measured} {text}".rstrip()
+    if record.measured.ways[0].startswith("branch"):
+        for of_exits, of_branches in _OF_BRANCHES.items():
+            text = text.replace(of_exits, of_branches)
+    return text
 
 
 def _break_even_measured(

@@ -1,4 +1,4 @@
-"""PyTorch checkpoints, topologies and class names: zips, pickles and YAML, changed or made up."""
+"""Checkpoints, topologies and class names: zips, pickles and YAML, changed or made up."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dyninfer.exporters.class_names import read_names
 from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.exporters.dynamicdet.model import load_model
 from tests import support
+from tests.exporters.test_mindspore_file import mindspore_file
 from tests.fuzz.mutation import mutate_bytes, mutate_json
 
 GLOBALS = (
@@ -53,10 +54,11 @@ class Checkpoints:
         torch.save({"a": torch.ones(2, 2), "b": torch.zeros(3).half()}, material / "tiny.pt")
         self._files = [(material / name).read_bytes() for name in ("small.pt", "tiny.pt")]
         self._safetensors = save({k: v.contiguous() for k, v in model.state_dict().items()})
+        self._mindspore = mindspore_file({"a": torch.ones(2, 2), "b": torch.zeros(3).half()}, 2)
 
     def make(self, rng: Random, folder: Path) -> None:
         data = rng.choice(self._files)
-        match rng.randrange(7):
+        match rng.randrange(8):
             case 0:
                 data = mutate_bytes(rng, data)
             case 1:
@@ -67,6 +69,8 @@ class Checkpoints:
                 data = _other_entries(rng, data, mutate_bytes(rng, pickle_of(data)))
             case 5:
                 data = _other_header(rng, self._safetensors)
+            case 6:
+                data = mutate_bytes(rng, self._mindspore)
             case _:
                 pass  # the topology is what is wrong
         (folder / "some.pt").write_bytes(data)

@@ -87,6 +87,24 @@ def test_a_cascade_that_never_breaks_even_is_advised_against() -> None:
     assert text.startswith("Do not cascade. Estimated by the model")
 
 
+def test_of_branches_the_dearest_is_what_choosing_is_compared_with() -> None:
+    measured = replace(
+        RECORD.measured,
+        ways=("branch 0", "branch 1", "branch 2"),
+        easiest="branch 2",
+    )
+    model = LatencyModel((), (), 0.1, break_even=0.4)
+    record = replace(RECORD, model=model, measured=measured, baselines=None)
+    assert words.break_even_words(record) == (
+        "Choosing is faster than the dearest branch alone as long as fewer than 40 % of the images "
+        "take it and all others the cheapest (measured, batch 1)."
+    )
+    slow = replace(record, model=replace(model, break_even=0.0))
+    assert words.break_even_words(slow) == (
+        "Do not choose: the dearest branch alone is faster at any share."
+    )
+
+
 def test_a_last_exit_that_is_no_better_is_a_warning() -> None:
     first, *middle, last = RECORD.pictures.curve
     worse = (replace(first, ap=0.234), *middle, replace(last, ap=0.212))
