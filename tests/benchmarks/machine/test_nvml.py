@@ -51,7 +51,8 @@ def test_reasons_have_the_bits_of_the_real_package():
         | pynvml.nvmlClocksEventReasonApplicationsClocksSetting
         | pynvml.nvmlClocksEventReasonDisplayClockSetting
     )
-    assert sum(THROTTLE_REASONS) == all_reasons & ~chosen
+    newer = 0 if hasattr(pynvml, "nvmlClocksThrottleReasonBoardLimit") else 0x600
+    assert sum(THROTTLE_REASONS) == all_reasons & ~chosen | newer
     assert "power limit" in THROTTLE_REASONS[pynvml.nvmlClocksEventReasonSwPowerCap]
     assert "(hardware)" in THROTTLE_REASONS[pynvml.nvmlClocksEventReasonHwThermalSlowdown]
 
