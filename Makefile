@@ -47,7 +47,7 @@ test-fast: $(READY)  ## Run the tests that take less than ten seconds each
 
 test-lowest: $(READY)  ## Run the fast tests with the lowest versions that pyproject.toml allows
 	$(LOWEST_PYTHON) -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/python $(PIP) "$$(sed -n 's/.*"torch>=\(.*\)",.*/torch==\1/p' pyproject.toml)"
+	$(LOWEST)/bin/python $(PIP) --no-deps "$$(sed -n 's/.*"torch>=\(.*\)",.*/torch==\1/p' pyproject.toml)"
 	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct \
 		--editable ".[$(EXTRAS)]"
 	DYNINFER_LOWEST=1 $(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow"
@@ -73,7 +73,7 @@ lint: $(READY)  ## Style, imports, docstrings, formatting
 types: $(READY)  ## Strict type checks of the four packages and of training
 	$(BIN)/mypy
 
-check: lint types test  ## Style, types and all tests: what CI runs
+check: lint types test  ## Style, types and all tests; CI runs test-lowest, too
 
 format: $(READY)  ## Rewrite files in the project's format
 	$(BIN)/ruff check --fix .

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from importlib.metadata import version
 
+import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from tests import support
 
@@ -45,15 +49,27 @@ def test_pytorch_and_what_only_its_cuda_build_needs_is_left_to_the_machine() -> 
     assert re.search(r"^torch==\S+$", pinned, re.MULTILINE)
 
 
-def test_what_is_declared_is_locked_at_a_version_that_is_allowed() -> None:
+def declared(without: set[str]) -> list[Requirement]:
+    """What the package and its extras need, but for some extras."""
     project = tomllib.loads((support.ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    installed = set(extras) - {"cuda", "tensorrt"}  # make installs none of these two
-    declared = [*project["dependencies"], *(line for name in installed for line in extras[name])]
+    texts = [line for name in set(extras) - without for line in extras[name]]
+    return [Requirement(text) for text in [*project["dependencies"], *texts]]
+
+
+def test_what_is_declared_is_locked_at_a_version_that_is_allowed() -> None:
     versions = locked()
-    for requirement in map(Requirement, declared):
+    for requirement in declared(without={"cuda", "tensorrt"}):  # make installs none of these two
         if requirement.name == "torch":
             continue
         for entry in versions[requirement.name.lower().replace("_", "-")]:
             (pin,) = entry.specifier
             assert requirement.specifier.contains(pin.version), (requirement, pin)
+
+
+@pytest.mark.skipif("DYNINFER_LOWEST" not in os.environ, reason="this is not make test-lowest")
+def test_the_lowest_run_has_the_lowest_versions_that_are_declared() -> None:
+    for requirement in declared(without={"cuda", "tensorrt", "tensorrt-rtx"}):
+        (bound,) = (part.version for part in requirement.specifier if part.operator == ">=")
+        lowest, installed = Version(bound).release, Version(version(requirement.name)).release
+        assert installed[: len(lowest)] == lowest, (requirement, installed)

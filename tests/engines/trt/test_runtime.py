@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -199,7 +200,9 @@ def test_the_speculative_head_is_enqueued_before_the_host_waits_for_the_easiness
             assert events[: events.index("wait")] == ["engine"] * (3 if speculative else 2)
 
 
-def test_times_come_from_the_device_and_cover_all_stages_that_ran(tmp_path) -> None:
+def test_times_come_from_the_device_and_cover_all_stages_that_ran(tmp_path, monkeypatch) -> None:
+    host = SimpleNamespace(perf_counter_ns=itertools.count(0, 1000).__next__)
+    monkeypatch.setattr("dyninfer.runtime.executor.time", host)  # 1 µs between two looks at it
     path = support.write_two_exits(tmp_path / "two.dyn")
     with make_rig().detector(path) as detector:
         session = detector.session
