@@ -51,6 +51,14 @@ def kind_of(start: bytes) -> str:
     return "something else (no zip archive, as torch.save writes); give the .pt file of a training"
 
 
+def other_than_onnx(start: bytes) -> str:
+    """``, but an HTML page`` and the like, of a file with these first bytes; or nothing."""
+    for pattern, said in _KINDS:
+        if re.match(pattern, start, re.IGNORECASE | re.DOTALL) and "ONNX" not in said:
+            return f" but {said.partition(';')[0]}"
+    return " but a zip archive, as PyTorch's checkpoints are" if start[:2] == b"PK" else ""
+
+
 def archive_kind(names: Sequence[str]) -> str | None:
     """As :func:`kind_of`, of a zip archive by the names in it; None where it may be one."""
     packed = [name for name in names if name.lower().endswith((".pt", ".pth", ".safetensors"))]

@@ -239,6 +239,8 @@ class StageChecks:
 
 def _bundle_from(path: Path) -> str:
     """How to come to a bundle from a path that is none."""
+    if path.name == MANIFEST_FILE:
+        return f"give {path.parent}"
     made = path.with_suffix(SUFFIX)
     if made != path and made.is_dir():
         return f"give {made}"

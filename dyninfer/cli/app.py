@@ -174,6 +174,10 @@ def _show_wrong_usage(error: Any) -> None:
     if type(error).__name__ == "NoSuchOption" and error.ctx is not None:
         instead = renamed(error.option_name, error.ctx)
         message = f"No such option: {error.option_name}; {instead}" if instead else message
+    if extra := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message):
+        message = f"unexpected: {extra[1]}"
+        if error.ctx is not None and any("--images" in p.opts for p in error.ctx.command.params):
+            message += "; pictures go after --images"
     if error.ctx is not None:
         for line in error.ctx.get_usage().splitlines():
             stderr.print(line)

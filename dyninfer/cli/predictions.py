@@ -210,11 +210,12 @@ def summary_table(detector: Detector, results: Sequence[Answer]) -> Table:
         return [str(len(group)), share, spread, *(_median_ms(group, s) for s in [*steps, None])]
 
     setting = describe_setting(detector.policy, detector.active_policy)
+    title = [detector.manifest.name] + [setting] * (len(detector.manifest.ways) > 1)
     routed = "easiness: minimum / median / maximum; " * any(r.easiness is not None for r in results)
     names = ["pictures", "share", "easiness", *steps, "total"]  # the title has the unit
     ways = enumerate(detector.manifest.way_names)
     return make_table(
-        f"{detector.manifest.name}, {setting}; {routed}median ms per picture, after a warm-up",
+        f"{', '.join(title)}; {routed}median ms per picture, after a warm-up",
         column("", names, words=True),
         *(column(name, cells([r for r in results if r.exit_index == i])) for i, name in ways),
         column("all", cells(results)),

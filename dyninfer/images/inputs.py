@@ -134,7 +134,10 @@ def _instead(value: Any) -> str:
     """What to write for values that people have in the place of an image."""
     hint = ""
     if value is None:
-        hint = "cv2.imread gives None for what it cannot read: pass the path itself"
+        hint = (
+            "cv2.imread gives None for what it cannot read, where the path itself would be read; "
+            "VideoCapture.read does so after the last frame of a video"
+        )
     elif _is_of("torch", "Tensor", value):
         hint = _of_tensor(value)
     elif isinstance(value, cv2.VideoCapture):

@@ -97,8 +97,9 @@ class Answer(ABC):
         document = self.to_dict()
         if not isinstance(name, str) or name not in document:
             raise InputError(
-                f"{name!r} is not in a result, which has {', '.join(document)}; it is of one "
-                "image, and its arrays (confidences, class_ids) are attributes"
+                f"{name!r} is not in a result, which is of one image and has "
+                f"{', '.join(document)}; its arrays are attributes: "
+                f"{', '.join(n for n, value in vars(self).items() if hasattr(value, 'shape'))}"
             )
         return document[name]
 

@@ -25,6 +25,7 @@ from dyninfer.exporters.cascade.arithmetic import (
 )
 from dyninfer.exporters.cascade.ports import Port, port, tells_size
 from dyninfer.exporters.cascade.tensor_sizes import check_tensor_sizes
+from dyninfer.exporters.file_kinds import START, other_than_onnx
 from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through, reason_of
 
@@ -85,8 +86,10 @@ def read_onnx(path: Path) -> OnnxFile:
 
 
 def _parse(path: Path) -> ModelProto:
+    data = b""
     try:
-        model = onnx.load_from_string(read_file(path, LARGEST_BYTES))
+        data = read_file(path, LARGEST_BYTES)
+        model = onnx.load_from_string(data)
     except OSError as error:
         let_through(error)
         raise CheckpointError(
@@ -94,7 +97,8 @@ def _parse(path: Path) -> ModelProto:
         ) from None
     except (DecodeError, ValueError):
         raise CheckpointError(
-            f"{path} is not an ONNX file; export the detector to ONNX first"
+            f"{path} is not an ONNX file{other_than_onnx(data[:START])}; export the detector to "
+            "ONNX first"
         ) from None
     if not model.graph.node or not model.opset_import:
         raise CheckpointError(

@@ -305,6 +305,9 @@ def test_what_is_no_bundle_is_answered_with_the_line_that_makes_one(tmp_path: Pa
     made.mkdir()
     with support.refuses(BundleError, "is a file", f"give {made}"):
         Bundle.read(model)
+    with support.refuses(BundleError, "is a file", f"give {made}"):
+        (made / MANIFEST_FILE).write_text("{}")
+        Bundle.read(made / MANIFEST_FILE)
     weights = tmp_path / "best.pt"
     weights.write_bytes(b"")
     with support.refuses(BundleError, "is a file", "make one with dyninfer export"):

@@ -213,6 +213,16 @@ def test_what_other_tools_have_is_answered_with_what_is_here(
     assert run(capsys, "trian")[2].rstrip().endswith("No such command 'trian'.")
 
 
+def test_pictures_without_their_option_are_told_where_they_go(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for command in ("verify", "build"):
+        status, _, err = run(capsys, command, "x.dyn", "photos", "more photos")
+        assert (status, "(s)" in err) == (2, False)
+        assert err.rstrip().endswith("unexpected: photos more photos; pictures go after --images")
+    assert run(capsys, "info", "x.dyn", "y.dyn")[2].rstrip().endswith("error: unexpected: y.dyn")
+
+
 def test_options_written_with_an_equals_sign_are_explained(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -105,6 +105,7 @@ def test_predict(capsys, case: Case, bundle: Path, pictures: Path, tmp_path: Pat
             assert drawn.shape == (SIDE, SIDE, 3)
     for name in case.ways:
         assert name in out
+    assert (", every image hard; " in out) is False  # of one way, either
     assert "likeliest classes in 6 pictures" in out or "6 detections in 6 pictures" in out
 
 

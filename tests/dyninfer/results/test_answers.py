@@ -86,6 +86,8 @@ def test_results_are_written_by_pydantic_and_by_encoders_that_ask_for_a_dict() -
 def test_a_result_is_of_one_image_and_says_so_to_a_subscript() -> None:
     found = made_answers()[0]
     assert found["exit_index"] == 1
+    with support.refuses(InputError, "attributes: class_ids, confidences, boxes_xyxy"):
+        found["boxes_xyxy"]
     for wrong in (0, "boxes_xyxy", slice(2)):
         with support.refuses(InputError, repr(wrong), "easiness, exit_index, ", "one image"):
             found[wrong]

@@ -225,3 +225,19 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
     with support.refuses(CheckpointError, "pipe.onnx", "pipe"):
         read_onnx(tmp_path / "pipe.onnx")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"<!DOCTYPE html><html>sign in</html>", "not an ONNX file but an HTML page; export"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "but a Git LFS pointer to it; export"),
+        (b"PK\x03\x04" + bytes(60), "but a zip archive, as PyTorch's checkpoints are; export"),
+        (b"\xff\xff\xff not a model", "is not an ONNX file; export"),
+    ],
+)
+def test_what_is_no_onnx_file_is_named(tmp_path, data, told) -> None:
+    path = tmp_path / "yolo.onnx"
+    path.write_bytes(data)
+    with support.refuses(CheckpointError, told):
+        read_onnx(path)
