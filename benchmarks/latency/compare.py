@@ -204,5 +204,5 @@ def _baseline_changes(old: BenchRecord, new: BenchRecord) -> tuple[BaselineChang
 
 
 def _in_reach(old_rounds: int, new_rounds: int, tested: int, confidence: float) -> bool:
-    """Whether Holm's first step can be taken with so many rounds."""
+    """Whether Holm's first step can be taken with this number of rounds."""
     return smallest_p(old_rounds, new_rounds) * tested <= 1 - confidence

@@ -113,7 +113,7 @@ class RecordComparison:
         baselines: ratios that both records have.
         too_few_rounds: whether no change however large could have been significant.
         rounds_needed: of both records, for a change to be significant at all; None where no number
-            would do for so many scenarios.
+            would do for this number of scenarios.
         unsteady: why times may be those of other work on the machine; empty where nothing says so.
     """
 

@@ -46,8 +46,8 @@ def fit(
     """Fit the model and check it on scenarios that were left out.
 
     Closed loops of one caller without decoding count. Where there are several ways, those with a
-    forced hard fraction are fitted on: their images take the first or the last way, so many
-    of each call that is known. What the router or chooser decides itself is only compared with the
+    forced hard fraction are fitted on: their images take the first or the last way, and how many of
+    each call do is known. What the router or chooser decides itself is only compared with the
     prediction, which takes each image to be hard by chance; with more than two ways not even
     that, since the model says nothing of the ways in between.
 

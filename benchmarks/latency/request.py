@@ -33,12 +33,12 @@ LONG_PERIOD = 20
 MOST_STRETCH = 2
 """So many times the calls that were asked for may be made for the sake of whole periods."""
 CALLS_OF_A_CALLER = 3
-"""At least so many in a round for each of several callers, so that they do run at once."""
+"""Least number of calls in a round for each of several callers, so that they do run at once."""
 CALLS_ON_SCHEDULE = 5
-"""At least so many a round."""
+"""Least number of calls in a round."""
 
 RunCalls = Callable[[int], Slice]
-"""Makes so many calls of the scenario."""
+"""Makes a number of calls of the scenario."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def calls_by_round(total: int, rounds: int, period: int = 1, callers: int = 1) -
 
 
 def _units(total: int, rounds: int, period: int) -> tuple[int, int]:
-    """Calls that stay in one round, and how many times so many there are."""
+    """Calls that stay in one round, and how many times that number there is."""
     wanted = min(rounds, LEAST_ROUNDS)
     unit = period if period <= LONG_PERIOD else 1
     units = -(-total // unit)

@@ -61,7 +61,7 @@ class AlarmBoard:
         return tuple(self._active.values())
 
     def update(self, checks: Iterable[LimitCheck], images: int) -> list[Alarm]:
-        """Take new looks in, after so many images; the alarms that are new, for :func:`deliver`."""
+        """Take new looks in after a number of images; the new alarms, for :func:`deliver`."""
         new = []
         for check in checks:
             kind = check.kind

@@ -38,7 +38,7 @@ class Watched:
         task: what it computes.
         points: where its route decides.
         check_open: raises InputError once it was closed.
-        wait_idle: waits so many seconds at most until no call is under way; whether none is.
+        wait_idle: waits until no call is under way, up to a number of seconds; whether none is.
         last_answer: what the last way finds in a picture (h, w, 3) uint8 BGR, whatever the policy.
     """
 

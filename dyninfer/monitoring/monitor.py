@@ -71,7 +71,7 @@ class Monitor:
         """Begin to observe; when it observes already, begin anew.
 
         Args:
-            window: statistics are of so many of the latest images, ten times in a window.
+            window: number of latest images that statistics are of, taken ten times in a window.
             audit_share: chance that an image that left before the last exit is audited; each
                 waits as a copy of the picture, eight at most. 0 for no audits and no thread.
             psi_alarm: population stability index that is an alarm; raised where chance alone would
@@ -85,8 +85,8 @@ class Monitor:
                 risk that the calibration certifies, if the policy sends on what the certified
                 threshold would, else 0.01 above the upper 95 % bound of what it measured. These
                 hold for the postprocessing that the calibration used.
-            min_images: no alarm of a distribution or share before so many are in the window.
-            audit_window: disagreement is that of so many of the latest audits.
+            min_images: fewest images in the window for an alarm of a distribution or share.
+            audit_window: number of latest audits that disagreement is of.
             on_alarm: called with every :class:`dyninfer.Alarm`, in the thread of the call that was
                 observed or of the audits; it is logged to ``dyninfer.monitor`` as well.
                 While audits are on, what it refers to is kept until :meth:`stop`.

@@ -25,7 +25,7 @@ class Postprocess:
     Attributes:
         confidence: candidates must be above it, in [0, 1].
         iou: a box is dropped when it overlaps a better one of its class by more than this.
-        max_detections: at most so many are kept per image.
+        max_detections: most detections kept for an image.
         several_labels: False takes the best class of every box, True all classes above
             ``confidence``, as the published COCO evaluation does (with 0.001 and IoU 0.65).
 

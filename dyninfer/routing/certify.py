@@ -66,7 +66,7 @@ def certify(
 def images_needed(risk: float, confidence: float) -> int:
     """The fewest images, to half a percent, that can certify anything: were all losses 0.
 
-    Never fewer than log(1 - confidence) / log(1 - risk): with so many, a risk of ``risk`` in
+    Never fewer than log(1 - confidence) / log(1 - risk): with that number, a risk of ``risk`` in
     losses of 0 and 1 stays unseen with probability 1 - confidence.
 
     Raises:

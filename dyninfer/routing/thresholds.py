@@ -23,7 +23,7 @@ SEND_ALL = 1.5
 
 
 def cascade_points(exits: int) -> tuple[DecisionPoint, ...]:
-    """Where a cascade of so many exits decides, with a router at each but the last."""
+    """Where a cascade with this number of exits decides, with a router at each but the last."""
     return tuple(
         DecisionPoint(index, EASINESS, (frozenset({index}), frozenset(range(index + 1, exits))))
         for index in range(exits - 1)

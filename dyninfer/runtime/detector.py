@@ -158,7 +158,7 @@ class Detector:
         self._routing = self._routing_of(policy, None)
 
     def _routing_of(self, policy: Policy | Goal, images: int | None) -> _Routing:
-        """What a policy comes to here, for a call of so many images where that is known."""
+        """What a policy comes to here, for a call of that number of images, where it is known."""
         # this runs in calls, and isinstance() with a protocol takes as long as a small stage
         decides = hasattr(policy, "decide")
         if isinstance(policy, type) or not (decides or isinstance(policy, Goal)):
