@@ -151,6 +151,7 @@ class _Source:
                     return None
                 for block in filter(None, exact):
                     stack.enter_context(block)
+                return_memory()  # of the weights in float32
                 for name, inputs in stages.reads.items():
                     rounding.add_all(name, self.run(name, _doubled(inputs)), stages.makes[name])
                 del stages  # or a second recording would stand beside it
