@@ -111,7 +111,7 @@ def test_the_decode_stays_in_float32(small_bundle, target) -> None:
     decode = {node.name for node in decode_nodes(prepared.graph)}
     assert len(decode) > 10
     for node in converted.graph.node:
-        if node.name in decode:
+        if node.name in decode and node.op_type != "Shape":  # 8 bits have the same shape
             makers = [made[name].op_type for name in node.input if name in made]
             assert "DequantizeLinear" not in makers
     float_layers = {
