@@ -13,14 +13,16 @@ from types import FrameType
 
 import pytest
 
-FIRST = 40  # tests that are run before all others
+MOST = 40  # tests that are run alone
+SHARED = ""  # in the place of a test: a fixture of several
 
 
 class Watcher:
     """A plugin of pytest that writes, for each function called, which tests call it.
 
     The file holds ``{path: {line: [[seconds, test], ...]}}``, where a line is the first of a
-    function, decorators included.
+    function, decorators included, and the test is :data:`SHARED` for what a fixture calls that
+    several tests have in common.
     """
 
     def __init__(self, checkout: Path, report: Path) -> None:
@@ -43,9 +45,22 @@ class Watcher:
             return (yield)
         finally:
             sys.settrace(None)
-            spent = time.process_time() - begun
-            for name, line in self._now:
-                self._found[name].setdefault(line, []).append((spent, item.nodeid))
+            self._note(time.process_time() - begun, item.nodeid)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
+        """Note what a fixture calls that does not belong to one test."""
+        before, self._now = self._now, set()
+        try:
+            return (yield)
+        finally:
+            if fixturedef.scope != "function":
+                self._note(0.0, SHARED)
+            self._now |= before
+
+    def _note(self, spent: float, test: str) -> None:
+        for name, line in self._now:
+            self._found[name].setdefault(line, []).append((spent, test))
 
     def pytest_sessionfinish(self) -> None:
         """Write what was found."""
@@ -53,8 +68,8 @@ class Watcher:
         self._report.write_text(json.dumps(found), encoding="utf-8")
 
 
-def tests_of(report: Path, path: Path, line: int) -> tuple[tuple[str, ...], float]:
-    """The quickest tests that call the function of a line of a file, and what they take in seconds.
+def tests_of(report: Path, path: Path, line: int) -> tuple[tuple[str, ...], float, bool]:
+    """The quickest tests that call the function of a line of a file, their seconds, and if no more.
 
     None, where a line is in no function.
     """
@@ -65,9 +80,12 @@ def tests_of(report: Path, path: Path, line: int) -> tuple[tuple[str, ...], floa
         and node.lineno <= line <= (node.end_lineno or 0)
     ]
     if not functions:
-        return (), 0.0
+        return (), 0.0, False
     inner = max(functions, key=lambda node: node.lineno)
     first = min([inner.lineno, *(part.lineno for part in inner.decorator_list)])
     called = json.loads(report.read_text(encoding="utf-8")).get(str(path.resolve()), {})
-    quickest = sorted(called.get(str(first), []))[:FIRST]
-    return tuple(test for _, test in quickest), sum(seconds for seconds, _ in quickest)
+    callers = sorted((seconds, test) for seconds, test in called.get(str(first), []))
+    own = [caller for caller in callers if caller[1] != SHARED]
+    chosen = own[:MOST]
+    tests = tuple(test for _, test in chosen)
+    return tests, sum(seconds for seconds, _ in chosen), 0 < len(callers) == len(chosen)

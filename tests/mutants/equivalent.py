@@ -26,6 +26,11 @@ EQUIVALENT = (
         "dyninfer/results/candidates.py", "+    if scores.size", "both ways find the same places"
     ),
     Equivalent(
+        "dyninfer/routing/control.py",
+        "calibration.easiness_array[ -1]",
+        "a cascade of two exits has one router",
+    ),
+    Equivalent(
         "benchmarks/latency/model.py",
         "-        weights = np.array([1 /",
         "weights count relative to one another",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import contextlib
+import gc
 import importlib
 import os
 import resource
@@ -48,6 +49,7 @@ class Checkout:
         self._unchanged: dict[tuple[Tests, str], Unchanged] = {}
         for name in FOREIGN:
             importlib.import_module(name)
+        gc.freeze()  # forks need not look at what was imported
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT,
@@ -66,29 +68,28 @@ class Checkout:
     def notices(self, mutant: Mutant) -> bool:
         """Whether a test fails, or nothing comes back in time: fast tests first, then slow ones.
 
-        Of the fast ones those come first that call the function which was changed.
+        Those come first that call the function which was changed; all others too where a fixture of
+        several tests calls it, or none in this process.
 
         Raises:
             RuntimeError: a test fails without any change.
         """
         tests, path = MODULES[mutant.module], self.root / mutant.module
+        original = path.read_bytes()
         for speed in SPEEDS:
             before = self._without_change(tests, speed)
-            callers, callers_s = tests_of(before.callers, path, mutant.line)
-            steps = (
-                # the name of a test may be one that pytest does not find again
-                (callers, callers_s, (*PASSED, pytest.ExitCode.USAGE_ERROR)),
-                (tests, before.processor_s, PASSED),
-            )
-            original = path.read_bytes()
+            callers, callers_s, are_all = tests_of(before.callers, path, mutant.line)
             path.write_text(mutant.text, encoding="utf-8")
             try:
-                for chosen, spent_s, passed in steps:
-                    limits = 5 + 2 * spent_s, 60 + 10 * before.wall_s
-                    if chosen and self._status(chosen, speed, *limits) not in passed:
-                        return True
+                # the name of a test may be one that pytest does not find again
+                found = self._status(callers, speed, 5 + 2 * callers_s, 60 + 10 * before.wall_s)
+                if found is pytest.ExitCode.USAGE_ERROR or (found in PASSED and not are_all):
+                    limits = 5 + 2 * before.processor_s, 60 + 10 * before.wall_s
+                    found = self._status(tests, speed, *limits)
             finally:
                 path.write_bytes(original)
+            if found not in PASSED:
+                return True
         return False
 
     def _without_change(self, tests: Tests, speed: str) -> Unchanged:
@@ -109,11 +110,13 @@ class Checkout:
         processor_s: float,
         wall_s: float,
         report: Path | None = None,
-    ) -> int | None:
-        """How pytest ended, or None within neither time; other load lengthens the clock's alone.
+    ) -> pytest.ExitCode | None:
+        """How pytest ended, or None: not in time, or not by itself. Other load lengthens one time.
 
-        Which tests call which function is written into ``report``.
+        Which tests call which function is written into ``report``. No tests pass.
         """
+        if not tests:
+            return pytest.ExitCode.OK
         process = os.fork()
         if not process:
             self._become_pytest(tests, speed, int(processor_s), report)
@@ -128,7 +131,8 @@ class Checkout:
                 os.killpg(process, 9)  # itself, or what it has left
             if not ended:
                 os.waitpid(process, 0)
-        return os.waitstatus_to_exitcode(status) if ended else None
+        code = os.waitstatus_to_exitcode(status) if ended else None
+        return next((known for known in pytest.ExitCode if known == code), None)
 
     def _become_pytest(
         self, tests: Tests, speed: str, processor_s: int, report: Path | None

@@ -106,6 +106,24 @@ def test_only_calls_that_are_long_themselves_need_none_to_settle(
     assert slices[-4:] == with_settling if settles else slices[-2:] == measured
 
 
+def test_a_rate_is_kept_in_the_calls_that_count_and_not_in_the_warm_up(
+    two_exits: dyninfer.Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float | None] = []
+
+    def run_slice(_detect, batches, rate, callers) -> Slice:
+        rates.append(rate)
+        assert callers == 1
+        return Slice(tuple(TimedCall(0, 0, 0, 10**9, (0,), ({},)) for _ in batches), 1e3)
+
+    monkeypatch.setattr("dyninfer.benchmarks.latency.rounds.run_slice", run_slice)
+    effort = Effort(seconds=0.1, rounds=2, min_calls=2, warm_up_seconds=1.0)
+    ((track,), _) = measure_rounds(two_exits, [Scenario(1, 0.0, rate_per_s=50.0)], PICTURES, effort)
+    measured = [rate for rate in rates if rate is not None]
+    assert measured == [50.0] * len(track.slices)
+    assert rates[0] is None
+
+
 def test_every_scenario_is_run_in_every_round_at_its_exact_share(
     two_exits: dyninfer.Detector,
 ) -> None:

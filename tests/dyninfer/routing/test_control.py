@@ -313,6 +313,8 @@ def test_none_and_all_are_exactly_that(mean_cost, threshold) -> None:
     found = simulate(settings, beta_stream("periodic", 0), 8)
     assert (found.hard == bool(mean_cost)).all()
     assert next_threshold(settings, found.state) == threshold
+    nothing_known = initial_state(settings, [], (0.0, 1.0))
+    assert next_threshold(settings, nothing_known) == threshold
 
 
 def test_the_certified_range_is_never_left() -> None:
