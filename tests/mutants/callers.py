@@ -14,7 +14,9 @@ from types import FrameType
 import pytest
 
 MOST = 40  # tests that are run alone
+ENOUGH = 200_000  # calls of a test that are looked at: to look takes longer than most calls
 SHARED = ""  # in the place of a test: a fixture of several
+ANY = ("", 0)  # in the place of a function: whatever a test called after that
 
 
 class Watcher:
@@ -28,9 +30,14 @@ class Watcher:
     def __init__(self, checkout: Path, report: Path) -> None:
         self._package, self._report = f"{checkout / 'dyninfer'}/", report
         self._now: set[tuple[str, int]] = set()
+        self._calls = 0
         self._found: dict[str, dict[int, list[tuple[float, str]]]] = defaultdict(dict)
 
     def _trace(self, frame: FrameType, _event: str, _argument: object) -> None:
+        self._calls += 1
+        if self._calls > ENOUGH:
+            sys.settrace(None)
+            self._now.add(ANY)
         code = frame.f_code
         if code.co_filename.startswith(self._package):
             self._now.add((code.co_filename, code.co_firstlineno))
@@ -39,6 +46,7 @@ class Watcher:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """Note what a test calls."""
         self._now.clear()
+        self._calls = 0
         begun = time.process_time()
         sys.settrace(self._trace)
         try:
@@ -64,7 +72,7 @@ class Watcher:
 
     def pytest_sessionfinish(self) -> None:
         """Write what was found."""
-        found = {str(Path(name).resolve()): lines for name, lines in self._found.items()}
+        found = {name and str(Path(name).resolve()): lines for name, lines in self._found.items()}
         self._report.write_text(json.dumps(found), encoding="utf-8")
 
 
@@ -83,8 +91,11 @@ def tests_of(report: Path, path: Path, line: int) -> tuple[tuple[str, ...], floa
         return (), 0.0, False
     inner = max(functions, key=lambda node: node.lineno)
     first = min([inner.lineno, *(part.lineno for part in inner.decorator_list)])
-    called = json.loads(report.read_text(encoding="utf-8")).get(str(path.resolve()), {})
-    callers = sorted((seconds, test) for seconds, test in called.get(str(first), []))
+    found = json.loads(report.read_text(encoding="utf-8"))
+    called = [
+        found.get(name, {}).get(str(n), []) for name, n in ((str(path.resolve()), first), ANY)
+    ]
+    callers = sorted({(seconds, test) for each in called for seconds, test in each})
     own = [caller for caller in callers if caller[1] != SHARED]
     chosen = own[:MOST]
     tests = tuple(test for _, test in chosen)
