@@ -259,7 +259,8 @@ def test_an_answer_that_is_no_outcome_for_each_image_is_refused(answer) -> None:
 
     for count in (1, 3):
         runner = Functions(numbered([[0.5]] * count))
-        with support.refuses(PolicyError, "odd policy", f"{count} images", "0 to 1"):
+        told = {1: "for 1 image, expected", 3: "for 3 images, expected"}[count]
+        with support.refuses(PolicyError, "odd policy", told, "0 to 1"):
             execute(cascade(2), runner, count, Odd())
 
 
