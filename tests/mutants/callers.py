@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -48,11 +49,13 @@ class Watcher:
         self._now.clear()
         self._calls = 0
         begun = time.process_time()
+        threading.settrace(self._trace)
         sys.settrace(self._trace)
         try:
             return (yield)
         finally:
             sys.settrace(None)
+            threading.settrace(None)
             self._note(time.process_time() - begun, item.nodeid)
 
     @pytest.hookimpl(wrapper=True)
@@ -67,7 +70,7 @@ class Watcher:
             self._now |= before
 
     def _note(self, spent: float, test: str) -> None:
-        for name, line in self._now:
+        for name, line in tuple(self._now):  # a thread may still add to it
             self._found[name].setdefault(line, []).append((spent, test))
 
     def pytest_sessionfinish(self) -> None:
@@ -99,4 +102,5 @@ def tests_of(report: Path, path: Path, line: int) -> tuple[tuple[str, ...], floa
     own = [caller for caller in callers if caller[1] != SHARED]
     chosen = own[:MOST]
     tests = tuple(test for _, test in chosen)
-    return tests, sum(seconds for seconds, _ in chosen), 0 < len(callers) == len(chosen)
+    are_all = bool(called[0]) and len(callers) == len(chosen)
+    return tests, sum(seconds for seconds, _ in chosen), are_all

@@ -45,7 +45,7 @@ class Checkout:
     """A copy of the files that git knows or would, in which one module at a time is another."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.root = folder, folder / "checkout"
+        self.folder, self.root, self.output = folder, folder / "checkout", folder / "output.txt"
         self._unchanged: dict[tuple[Tests, str], Unchanged] = {}
         for name in FOREIGN:
             importlib.import_module(name)
@@ -97,7 +97,9 @@ class Checkout:
             report = self.folder / f"callers-{len(self._unchanged)}.json"
             begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
             if self._status(tests, speed, 1200, 3600, report) not in PASSED:
-                raise RuntimeError(f"of {', '.join(tests)} a test fails without any change")
+                told = self.output.read_text(encoding="utf-8", errors="replace").splitlines()
+                failed = [line for line in told if line.startswith(("FAILED", "ERROR"))]
+                raise RuntimeError(f"a test fails without any change: {failed or told[-3:]}")
             spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
             found = Unchanged(spent, time.monotonic() - begun, report)
             self._unchanged[tests, speed] = found
@@ -141,9 +143,10 @@ class Checkout:
         try:
             os.setpgid(0, 0)
             resource.setrlimit(resource.RLIMIT_CPU, (processor_s, processor_s + 5))
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            for stream in range(3):
-                os.dup2(nowhere, stream)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            output = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            for stream in (1, 2):
+                os.dup2(output, stream)
             os.chdir(self.root)
             os.environ.setdefault("DYNINFER_SHARED", str(ROOT.parent / "shared"))
             os.environ["PYTHONPATH"] = str(self.root)
