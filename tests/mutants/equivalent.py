@@ -26,6 +26,11 @@ EQUIVALENT = (
         "dyninfer/results/candidates.py", "+    if scores.size", "both ways find the same places"
     ),
     Equivalent(
+        "exporters/cascade/conventions.py",
+        "+    return max(part.stop or 1 for",
+        "a row whose end is not known has no width to compare, be that 0 or 1",
+    ),
+    Equivalent(
         "dyninfer/routing/control.py",
         "calibration.easiness_array[ -1]",
         "a cascade of two exits has one router",

@@ -147,18 +147,20 @@ def test_what_is_said_goes_before_names_and_values(tmp_path: Path, name: str) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "option", "value"),
+    ("name", "option", "value", "reason"),
     [
-        ("yolox, undecoded", "boxes", BoxUnit.NORMALISED),
-        ("yolox, undecoded", "box_format", BoxFormat.CXCYWH),
-        ("centernet", "box_format", BoxFormat.XYXY),
-        ("yolov8", "cell_offset", 0.5),
-        ("torchvision", "cell_offset", 0.0),
-        ("torchvision", "scores", Scores.SOFTMAX),
+        ("yolox, undecoded", "boxes", BoxUnit.NORMALISED, "yolox, which reads no plain boxes;"),
+        ("yolox, undecoded", "box_format", BoxFormat.CXCYWH, "which reads no plain boxes;"),
+        ("centernet", "box_format", BoxFormat.XYXY, "no plain boxes; it takes cxcywh or cycxhw;"),
+        ("yolov8", "cell_offset", 0.5, "yolov8, which reads plain boxes;"),
+        ("torchvision", "cell_offset", 0.0, "which reads plain boxes;"),
+        ("torchvision", "scores", Scores.SOFTMAX, ""),
     ],
 )
-def test_an_option_without_use_is_refused(tmp_path: Path, name: str, option: str, value) -> None:
-    with support.refuses(ConfigError, option.replace("_", "-")):
+def test_an_option_without_use_is_refused(
+    tmp_path: Path, name: str, option: str, value, reason: str
+) -> None:
+    with support.refuses(ConfigError, option.replace("_", "-"), reason):
         planned(FORMATS[name], tmp_path, **{option: value})
 
 
