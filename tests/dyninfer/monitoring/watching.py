@@ -124,7 +124,7 @@ def certificate(threshold: float, risk: float) -> Certificate:
 
 
 def answer(
-    easiness: float | None, exit_index: int = 0, boxes: Sequence[float] = (), **others: bool
+    easiness: float | None, exit_index: int = 0, boxes: Sequence[float] = (), **others: Any
 ) -> dyninfer.Detections:
     """Detections with one box for every left edge given, 8 pixels wide and high."""
     count = len(boxes)

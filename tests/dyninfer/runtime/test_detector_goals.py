@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -99,9 +98,8 @@ def test_what_a_budget_observes_adds_up_to_the_time_of_the_call(opened, monkeypa
     monkeypatch.setattr(detector_module, "time", here_alone)
     monkeypatch.setattr(detector_module, "answer_batch", lambda *_: answers)
     answers = [
-        replace(
-            watching.answer(0.9, index, [0.0]),
-            timings_ms={"decode": decode, "prepare": 1.0, "body": spent},
+        watching.answer(
+            *(0.9, index, [0.0]), timings_ms={"decode": decode, "prepare": 1.0, "body": spent}
         )
         for index, decode, spent in ((0, 0.0, 9.0), (1, 500.0, 29.0))
     ]
