@@ -197,7 +197,7 @@ def _nothing(plan: DetectorPlan) -> float:
     return NOTHING if plan.score_kind is Scores.LOGITS else 0.0
 
 
-def _filled(graph: GraphBuilder, plan: DetectorPlan, rows: Value, filling: float = 0.0) -> Value:
+def _filled(graph: GraphBuilder, plan: DetectorPlan, rows: Value, filling: float) -> Value:
     """Rows (N, A', V) with so many empty ones after them that there are always enough."""
     if not plan.varies:
         return rows

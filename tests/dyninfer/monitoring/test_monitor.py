@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import json
 import logging
 import subprocess
@@ -617,3 +618,20 @@ atexit.register(ending.set)
         capture_output=True, text=True, timeout=120, check=False, cwd=support.ROOT,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "seen 8\naudited\n", "")
+
+
+def test_what_is_watched_where_nothing_is_said() -> None:
+    given = inspect.signature(Monitor.start).parameters.values()
+    assert {one.name: one.default for one in given if one.name != "self"} == {
+        "window": 500,
+        "audit_share": 0.02,
+        "psi_alarm": 0.2,
+        "ks_alarm": 0.01,
+        "hard_share_alarm": 0.1,
+        "disagreement_alarm": None,
+        "min_images": 100,
+        "audit_window": 200,
+        "on_alarm": None,
+        "baseline": None,
+        "seed": 0,
+    }

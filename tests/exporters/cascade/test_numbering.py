@@ -11,7 +11,13 @@ import pytest
 from dyninfer import ConfigError
 from dyninfer.exporters.cascade.numbering import COCO_IDS
 from dyninfer.exporters.cascade.onnx_file import read_onnx
-from dyninfer.exporters.cascade.options import ClassIds, Decode, DetectorSource
+from dyninfer.exporters.cascade.options import (
+    BoxFormat,
+    BoxUnit,
+    ClassIds,
+    Decode,
+    DetectorSource,
+)
 from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
 from dyninfer.exporters.class_names import COCO
 from tests import support
@@ -50,6 +56,24 @@ def test_numbers_that_only_one_count_explains_settle_it(tmp_path: Path, first: i
     assert found.plan.class_numbers == tuple(n + first for n in SIX)
     assert f"class-offset {first}" in str(found.guesses)
     assert found.doubt is None
+
+
+def test_the_post_processing_of_tflite_counts_from_0(tmp_path: Path) -> None:
+    """Its files say so by their outputs' names, whatever the pictures leave open."""
+    name = "TFLite_Detection_PostProcess"
+
+    def write(core: Core) -> None:
+        core.out(core.yx(core.shares(core.boxes)), name)
+        core.out(core.flat(core.label), f"{name}:1", rank=2)
+        core.out(core.flat(core.confidence), f"{name}:2", rank=2)
+        one = core.add("ReduceMax", core.label, axes=[1, 2], keepdims=0)
+        core.out(core.plus(core.times(one, 0), formats.ANCHORS), f"{name}:3", rank=1)
+
+    form = Format(write, Decode.BOXES_SCORES_LABELS, lists=True, classes=6, saved=formats.NHWC)
+    found = planned(form, tmp_path, (*formats.NAMES, "seven", "eight"))
+    assert found.plan.class_numbers == tuple(range(8))
+    assert found.plan.box_format is BoxFormat.YXYX
+    assert found.plan.unit is BoxUnit.NORMALISED
 
 
 def test_numbers_that_two_counts_explain_are_pointed_out(tmp_path: Path) -> None:
