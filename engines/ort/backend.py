@@ -18,7 +18,12 @@ from dyninfer.engines.base import Backend, Engine, check_rows
 from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.ort.library import is_ort_error, ort, ort_errors, told
-from dyninfer.engines.ort.memory import check_declared, limited_tensors, tensor_memory
+from dyninfer.engines.ort.memory import (
+    IMAGES_AT_ONCE,
+    check_declared,
+    limited_tensors,
+    tensor_memory,
+)
 from dyninfer.engines.ort.runtime import (
     PROVIDERS,
     SMALL_MACS,
@@ -179,7 +184,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
     def opening(self, manifest: Manifest, batch: int) -> AbstractContextManager[None]:
         """Limits the memory of their tensors together."""
         check_declared(manifest, batch)
-        return limited_tensors(tensor_memory(batch * manifest.pixels))
+        return limited_tensors(tensor_memory(max(batch, IMAGES_AT_ONCE) * manifest.pixels))
 
     def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> OrtEngine:
         """See :meth:`dyninfer.engines.base.Backend.open`."""

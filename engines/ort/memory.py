@@ -29,6 +29,8 @@ LEAST = 3 << 29
 PER_PIXEL = 2048
 """Bytes beside that for a pixel of an image input: Dy-YOLOv7 takes up to 1,000, features and
 outputs included, and EfficientDet-D7x about as many."""
+IMAGES_AT_ONCE = 16
+"""At least so many have room: threads may share a detector that was opened for single images."""
 CORES_PER_CALL = 4
 """Larger machines have more calls at once: a batch may run for every four cores."""
 _SHARE = 0.75  # of what the process may have
