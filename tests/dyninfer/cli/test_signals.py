@@ -29,6 +29,7 @@ def start(target: Path, ignored: signal.Signals | None = None) -> tuple[int, int
     child = os.fork()
     if not child:
         sys.stderr = os.fdopen(errors[1], "w", buffering=1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let jobs ignore it
         if ignored:
             signal.signal(ignored, signal.SIG_IGN)
         command_line.app.command("write")(write)
