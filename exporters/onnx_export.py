@@ -30,10 +30,12 @@ def write_stage(
     parameters: int,
     folder: Path,
     file: str,
+    notes: Mapping[str, str] | None = None,
 ) -> tuple[Stage, dict[str, Tensor]]:
     """Export a module to ``folder / file``; ``inputs`` are examples by name.
 
-    ``parameters`` counts the source model's parameters, before anything was folded.
+    ``parameters`` counts the source model's parameters, before anything was folded; ``notes`` are
+    kept in the file's metadata.
 
     Returns:
         The stage's entry in the manifest, and its outputs for the example inputs by name.
@@ -44,6 +46,7 @@ def write_stage(
     """
     outputs = dict(zip(output_names, _run(module, inputs), strict=True))
     model = _to_onnx(module, inputs, output_names)
+    onnx.helper.set_model_props(model, dict(notes or {}))
     entry = Stage(
         file=file,
         sha256=write_stage_file(folder, file, model.SerializeToString()),

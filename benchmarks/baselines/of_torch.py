@@ -97,13 +97,13 @@ def _modules(setup: Setup, bundle: Bundle) -> tuple[Mapping[str, Any], str]:
     Raises:
         BackendUnavailable: the bundle has no PyTorch source, or not for every stage.
     """
-    from dyninfer.exporters.cascade.options import ONE, SEVERAL
+    from dyninfer.exporters.cascade.options import made_from_onnx
     from dyninfer.exporters.families import family_of, source_stages
     from dyninfer.exporters.family import TorchStage
     from dyninfer.exporters.sources import find_sources
 
     manifest = bundle.manifest
-    if manifest.family in (ONE, SEVERAL):
+    if made_from_onnx(manifest):
         raise BackendUnavailable(f"{manifest.name} was made from ONNX files, not from PyTorch")
     sources = find_sources(manifest, bundle.path, [Path(path) for path in setup.sources])
     stages, note = source_stages(bundle, sources), ""

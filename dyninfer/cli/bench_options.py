@@ -21,7 +21,7 @@ from dyninfer.cli.bench_arguments import (
 from dyninfer.cli.common import expand_sources, parse_image_size, progress_bar, warn
 from dyninfer.errors import InputError, PolicyError
 from dyninfer.evaluation.dataset import load_samples
-from dyninfer.exporters.cascade.options import ONE, SEVERAL
+from dyninfer.exporters.cascade.options import made_from_onnx
 from dyninfer.exporters.sources import find_sources
 from dyninfer.images.spec import MAX_SIDE
 
@@ -189,7 +189,7 @@ def check_sources(manifest: Manifest, bundle: Path, asked: BaselineOptions) -> N
     if missing := [path for path in sources if not path.exists()]:
         raise typer.BadParameter(f"--source {missing[0]} does not exist")
     named = {entry.strip() for entry in (asked.against or "").split(",")}
-    if (wanted := named & IN_PYTORCH) and manifest.family in (ONE, SEVERAL):
+    if (wanted := named & IN_PYTORCH) and made_from_onnx(manifest):
         raise InputError(
             f"{manifest.name} was made from ONNX files, not from PyTorch, so there is no "
             f"{min(wanted)}; name another baseline, or the path of an ONNX file"

@@ -1,4 +1,4 @@
-"""Options that every ONNX detector has, made from one table, and read in two ways.
+"""Options that detectors have, made from one table, and read in two ways.
 
 ``--first-decode nanodet`` and ``--first a.onnx,decode=nanodet`` mean the same; of a detector alone
 ``--decode nanodet`` and ``a.onnx,decode=nanodet``.
@@ -17,6 +17,7 @@ import typer
 
 from dyninfer.cli.common import parse_image_size
 from dyninfer.exporters.cascade.options import (
+    ONNX_OPTIONS,
     BoxFormat,
     BoxUnit,
     ClassIds,
@@ -33,17 +34,22 @@ _IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # in RGB
 
 @dataclass(frozen=True)
 class DetectorOption:
-    """An option that every detector has: ``--first-NAME``, or ``NAME=`` after the file's name.
+    """An option that detectors have: ``--first-NAME``, or ``NAME=`` after the file's name.
 
-    Of a detector alone it is ``--NAME``. ``kind`` turns its text into the value; it raises
-    ValueError where that is none. ``form`` shows what is expected, or where it has bars all there
-    is to choose from: an enum's own if absent.
+    Of a detector alone it is ``--NAME``; ``also`` are further names. ``kind`` turns its text into
+    the value; it raises ValueError where that is none. ``form`` shows what is expected, or where it
+    has bars all there is to choose from: an enum's own if absent.
     """
 
     name: str
     help: str
     kind: Callable[[str], Any]
     form: str = ""
+    also: tuple[str, ...] = ()
+
+    def spellings(self, prefix: str = "") -> tuple[str, ...]:
+        """How it is given on a command line."""
+        return tuple(f"--{prefix}{name}" for name in (self.name, *self.also))
 
     @property
     def metavar(self) -> str:
@@ -72,15 +78,17 @@ def parse_triple(text: str) -> tuple[float, float, float]:
 
 _NORMALISE = "(pixel - mean) / std: /255, as it is, ImageNet's."
 _TRIPLE = "For each channel of the tensor, from 0 to 255; or one number for all."
-SPEC = "ONNX[,OPTION=VALUE...]"
+SPEC = "FILE[,OPTION=VALUE...]"
 """How a detector is named on a command line."""
+_TRAINED = "Of an EfficientDet checkpoint: the published configuration."
 _CELL = "Of nanodet, yolox, centernet: a cell's centre, 0 or 0.5."
 _FIRST = "Number of the first class in the outputs: 0, or 1."
+_SIZE = ("image-size",)
 _FITTED = "How a picture is fitted in."
 _SIZES = "Image size, height first; several, as in 160,224,320, are branches to choose from."
 DETECTOR_OPTIONS = (
     DetectorOption("decode", "What the outputs mean.", Decode),
-    DetectorOption("size", "Image size, height first.", parse_image_size, "N or HxW"),
+    DetectorOption("size", "Image size, height first.", parse_image_size, "N or HxW", _SIZE),
     DetectorOption("normalise", _NORMALISE, str, "unit|none|imagenet"),
     DetectorOption("mean", _TRIPLE, parse_triple, "a:b:c"),
     DetectorOption("std", _TRIPLE, parse_triple, "a:b:c"),
@@ -94,8 +102,9 @@ DETECTOR_OPTIONS = (
     DetectorOption("box-format", "The four numbers of a box.", BoxFormat),
     DetectorOption("scores", "What scores are as given.", Scores),
     DetectorOption("cell-offset", _CELL, float, "NUMBER"),
+    DetectorOption("config", _TRAINED, str, "NAME"),
 )
-_BY_NAME = {option.name: option for option in DETECTOR_OPTIONS}
+_BY_NAME = {name: option for option in DETECTOR_OPTIONS for name in (option.name, *option.also)}
 
 
 def _field_of(ordinal: str, option: DetectorOption) -> str:
@@ -123,7 +132,7 @@ def _fields() -> list[tuple[str, Any, None]]:
         for option in DETECTOR_OPTIONS:
             more = _text(
                 option,
-                f"--{ordinal}-{option.name}",
+                *option.spellings(f"{ordinal}-"),
                 rich_help_panel=f"The {ordinal} detector (likewise --second-..., --third-...)",
                 # the first one's help stands for all: 36 options would hide the others
                 hidden=ordinal != NAMED[0],
@@ -134,20 +143,21 @@ def _fields() -> list[tuple[str, Any, None]]:
 
 def _fields_alone() -> list[tuple[str, Any, None]]:
     """``--decode``, ... of one detector; its size also as other exports and tools call it."""
-    also = {"size": ("--image-size", "--imgsz")}
+    also = {"size": ("--imgsz",)}
     sizes = replace(_BY_NAME["size"], help=_SIZES, form="N or HxW[,...]")
     return [
         (
             _field_of("", option),
             _text(
                 sizes if option.name == "size" else option,
-                f"--{option.name}",
+                *option.spellings(),
                 *also.get(option.name, ()),
                 rich_help_panel="The detector",
             ),
             None,
         )
         for option in DETECTOR_OPTIONS
+        if option.name in ONNX_OPTIONS
     ]
 
 
@@ -216,11 +226,12 @@ def _source(spec: str, texts: dict[str, str]) -> DetectorSource:
     path, *pairs = re.split(r",(?=[a-z-]+=)", spec)
     for pair in pairs:
         name, _, text = pair.partition("=")
-        if name in texts:
-            raise typer.BadParameter(f"{name} of {path} is given twice")
         if name not in _BY_NAME:
             known = ", ".join(_BY_NAME)
             raise typer.BadParameter(f"{name}= of {path} is unknown, expected {known}")
+        name = _BY_NAME[name].name
+        if name in texts:
+            raise typer.BadParameter(f"{name} of {path} is given twice")
         texts = {**texts, name: text}
     values = {n.replace("-", "_"): _BY_NAME[n].parse(path, text) for n, text in texts.items()}
     preset = values.pop("normalise", None)

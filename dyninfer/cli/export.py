@@ -1,4 +1,4 @@
-"""``dyninfer export``: a trained checkpoint, or ONNX detectors, become a bundle."""
+"""``dyninfer export``: a trained checkpoint, or several detectors, become a bundle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dyninfer.cli.help import Command, Group
 from dyninfer.cli.info import print_bundle
 from dyninfer.cli.options import with_option_groups
 from dyninfer.cli.verify import conclude, run_verification, tell_pictures
-from dyninfer.exporters.cascade.options import ClassList
+from dyninfer.exporters.cascade.options import ClassList, made_from_onnx
 from dyninfer.exporters.drnet.options import (
     PREDICTOR_SIZE,
     Convention,
@@ -56,11 +56,12 @@ class _Families(Group):
         if not self.commands.keys() & set(args):
             models = [arg for arg in args if arg.partition(",")[0].lower().endswith(".onnx")]
             checkpoints = [arg for arg in args if arg.lower().endswith(_CHECKPOINTS)]
-            family = "cascade" if len(models) > 1 else "onnx" if models else "dynamicdet"
-            named = " ".join(Path(arg).name.lower() for arg in checkpoints)
-            if "efficientdet" in named:
-                family = "efficientdet"
-            elif "drnet" in named or len(checkpoints) > 1:
+            names = [Path(arg).name.lower() for arg in checkpoints]
+            detectors = len(models) + sum("efficientdet" in name for name in names)
+            family = "onnx" if models else "efficientdet" if detectors else "dynamicdet"
+            if detectors > 1:
+                family = "cascade"
+            elif not detectors and ("drnet" in " ".join(names) or len(checkpoints) > 1):
                 family = "drnet"
             if models or checkpoints:
                 # a first word that is no file is a kind, misspelt or of another tool
@@ -133,13 +134,16 @@ def cascade(
     writing: WritingOptions,
     named: NamedDetectors,  # type: ignore[valid-type]  # made of a table
 ) -> None:
-    """Chain any two (or more) ONNX detectors, the cheap one first; train their router afterwards.
+    """Chain any two (or more) detectors, the cheap one first; train their router afterwards.
 
-    What a detector's file does not tell is guessed, and each guess is reported: size, decode of the
-    outputs, colours, normalisation, class names. Classes are matched by their names.
+    They are ONNX files, or checkpoints of EfficientDets. What an ONNX file does not tell is
+    guessed, and each guess is reported: size, decode of the outputs, colours, normalisation, class
+    names. Classes are matched by their names.
 
     Example: **dyninfer export cascade --first nano.onnx --first-size 224 --second big.onnx
     -o pair.dyn**
+
+    Example: **dyninfer export cascade tf_efficientdet_d0.pth tf_efficientdet_d3.pth -o pair.dyn**
     """
     require_export_extra()
     from dyninfer.exporters.cascade.export import CASCADE, CascadeOptions
@@ -149,7 +153,9 @@ def cascade(
     target = writing.target(paths)
     options = CascadeOptions(name, writing.licence, writing.overwrite, classes)
     made = export_with_progress(CASCADE, sources, target, options, 2 * len(sources))
-    _conclude(made, target, paths, check=writing.check)
+    # of a checkpoint's 1280 pixels, images take gigabytes
+    batch = 2 if made_from_onnx(made.manifest) else 1
+    _conclude(made, target, paths, check=writing.check, batch=batch)
     quoted = shlex.quote(str(target))
     _show(target, f"fit-router {quoted} --images PHOTOS [--annotations COCO.json]")
 
@@ -441,12 +447,14 @@ def _conclude_checkpoint(
     _show(bundle, f"predict {shlex.quote(str(bundle))} IMAGE_OR_FOLDER")
 
 
-def _conclude(made: Exported, bundle: Path, sources: Sequence[Path], *, check: bool) -> None:
-    """What was guessed of ONNX detectors, and whether the bundle equals them."""
+def _conclude(
+    made: Exported, bundle: Path, sources: Sequence[Path], *, check: bool, batch: int = 2
+) -> None:
+    """What was guessed of detectors, and whether the bundle equals them."""
     for note in made.notes:
         stdout.print(note)
     if check:
-        _check(bundle, sources, None, built_in_photos())
+        _check(bundle, sources, None, built_in_photos(), batch)
     else:
         tell_pictures(bundle)
 

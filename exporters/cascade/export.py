@@ -1,37 +1,49 @@
-"""ONNX detectors as families: one alone, or several that become the exits of a cascade."""
+"""One ONNX detector as a family, and several detectors that become the exits of a cascade."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import numpy as np
-
+from dyninfer import __version__
 from dyninfer.bundle.folder import SUFFIX, Bundle
-from dyninfer.bundle.manifest import Manifest
+from dyninfer.bundle.manifest import (
+    CascadeRoute,
+    Exit,
+    Manifest,
+    Route,
+    SelectRoute,
+    Source,
+    Stage,
+    StaticRoute,
+    Task,
+    Way,
+)
 from dyninfer.bundle.writing import check_target, write_bundle
-from dyninfer.errors import BundleError, InputError
+from dyninfer.errors import InputError
 from dyninfer.exporters.cascade import write as writing
-from dyninfer.exporters.cascade.onnx_file import OnnxFile, in_float32, read_onnx
+from dyninfer.exporters.cascade.checkpoints import is_checkpoint, read_checkpoint
 from dyninfer.exporters.cascade.options import (
+    ALONE,
     ONE,
     ORDINALS,
     SEVERAL,
     ClassList,
-    DetectorPlan,
     DetectorSource,
 )
-from dyninfer.exporters.cascade.original import OriginalDetector, decode_one
-from dyninfer.exporters.cascade.stage import read_plan
-from dyninfer.exporters.cascade.write import REQUEST, Request
-from dyninfer.exporters.family import Exported, Progress, SourceStage
+from dyninfer.exporters.cascade.source import source_stages
+from dyninfer.exporters.cascade.write import REQUEST, WRITTEN, Request, Settled, Written
+from dyninfer.exporters.efficientdet.detector import PlannedEfficientDet
+from dyninfer.exporters.efficientdet.export import EVALUATION as EVALUATION_OF_CHECKPOINTS
+from dyninfer.exporters.efficientdet.export import USE
+from dyninfer.exporters.efficientdet.stages import fold_stages, head_of
+from dyninfer.exporters.family import Exported, Progress, SourceStage, TorchStage
 from dyninfer.exporters.limited import run_limited
-from dyninfer.types import AnyArray
+from dyninfer.results.postprocess import EVALUATION, Postprocess
 
 MEMORY = 4 << 30
 """Bytes for reading and trying detectors, beside :data:`COPIES` of their files."""
@@ -101,9 +113,12 @@ def export_cascade(
     options: CascadeOptions = CascadeOptions(),
     progress: Progress = lambda _step: None,
 ) -> Exported:
-    """Chain two to eight ONNX detectors, the cheapest first; routers are trained afterwards.
+    """Chain two to eight detectors, the cheapest first; routers are trained afterwards.
 
-    The files are read and tried in a child process, see :mod:`dyninfer.exporters.limited`.
+    They are ONNX files, or checkpoints of EfficientDets: one of these that is not the last becomes
+    two stages, so that a router reads its BiFPN's maps, and an image that goes on skips its heads.
+
+    ONNX files are read and tried in a child process, see :mod:`dyninfer.exporters.limited`.
     ``progress`` is called with the name of each detector as it is read, and again as it is written.
 
     Raises:
@@ -127,21 +142,103 @@ def _export(
     select: bool = False,
 ) -> Exported:
     check_target(output, overwrite=options.overwrite)
-    name = options.name or output.name.removesuffix(SUFFIX)
-    paths = list(dict.fromkeys(source.path for source in detectors))
-    files = ", ".join(path.name for path in paths)
-    notes: list[str] = []
+    alone = select or len(detectors) == 1
+    planned = [None] * len(detectors) if alone else _read_checkpoints(detectors, progress)
+    settled = tuple(Settled(p.class_names, p.image) if p is not None else None for p in planned)
+    notes = [f"{each.path.name}: {note}" for each in planned if each for note in each.notes]
 
     def write(folder: Path) -> Manifest:
-        asked = Request(tuple(detectors), folder, name, classes, options.licence, select)
-        request = REQUEST.dump_python(asked, mode="json")
-        memory = MEMORY + COPIES * sum(map(_size, paths))
-        module = writing.__name__
-        made = run_limited(module, writing.write_stages, request, memory, files, progress)
-        notes.extend(made["notes"])
-        return Manifest.model_validate_json(json.dumps(made["manifest"]))
+        asked = Request(tuple(detectors), settled, folder, classes, select)
+        written = _write_files(asked, progress)
+        notes.extend(written.notes)
+        stages: dict[str, Stage] = {}
+        sources: list[Source] = []
+        for place, (stage, each) in enumerate(zip(written.names, planned, strict=True)):
+            if each is None:
+                stages[stage] = written.stages[stage]
+                file, sha256 = detectors[place].path.name, written.sha256[stage]
+                sources.append(Source(file_name=file, sha256=sha256, licence=options.licence))
+            else:
+                progress(f"writing {stage}")
+                stages |= _write_checkpoint(each, place, written, folder)
+                sources.append(each.source(options.licence))
+        own = planned[-1] is not None  # thresholds, like classes, are the last detector's
+        use = (USE, EVALUATION_OF_CHECKPOINTS) if own else (Postprocess(), EVALUATION)
+        name = options.name or output.name.removesuffix(SUFFIX)
+        return _manifest(name, stages, sources[:1] if select else sources, written, use)
 
     return Exported(write_bundle(output, write, overwrite=options.overwrite), tuple(notes))
+
+
+def _manifest(
+    name: str,
+    stages: Mapping[str, Stage],
+    sources: Sequence[Source],
+    written: Written,
+    use: tuple[Postprocess, Postprocess],
+) -> Manifest:
+    exits = tuple(
+        Exit(body=body, head=head_of(body) if head_of(body) in stages else None, image_input=image)
+        for body, image in zip(written.names, written.inputs, strict=True)
+    )
+    route: Route = CascadeRoute(exits=exits) if len(exits) > 1 else StaticRoute(body=ALONE)
+    if len(exits) > len(sources):  # one file at several sizes
+        branches = tuple(Way(body=e.body, image_input=e.image_input) for e in exits)
+        route = SelectRoute(branches=branches)
+    return Manifest(
+        name=name,
+        family=SEVERAL if len(sources) > 1 else ONE,
+        task=Task.DETECT,
+        class_names=written.class_names,
+        route=route,
+        stages=stages,
+        image_inputs=written.images,
+        postprocess=use[0],
+        evaluation=use[1],
+        source=sources[0],
+        further_sources=tuple(sources[1:]),
+        written_by=f"dyninfer {__version__}",
+    )
+
+
+def _read_checkpoints(
+    detectors: Sequence[DetectorSource], progress: Progress
+) -> list[PlannedEfficientDet | None]:
+    """What is to be exported of each detector of a cascade; None of an ONNX file."""
+    planned: list[PlannedEfficientDet | None] = []
+    for ordinal, source in zip(ORDINALS, detectors, strict=False):
+        if is_checkpoint(source.path):
+            progress(f"reading {ordinal}")
+            planned.append(read_checkpoint(f"{ordinal}-", source))
+        else:
+            planned.append(None)
+    return planned
+
+
+def _write_files(asked: Request, progress: Progress) -> Written:
+    """What all detectors share, and the stages of ONNX files, which are read in a child process."""
+    request = REQUEST.dump_python(asked, mode="json")
+    paths = zip(asked.detectors, asked.settled, strict=True)
+    files = list(dict.fromkeys(source.path for source, settled in paths if settled is None))
+    if files:
+        memory = MEMORY + COPIES * sum(map(_size, files))
+        names = ", ".join(file.name for file in files)
+        module = writing.__name__
+        made = run_limited(module, writing.write_stages, request, memory, names, progress)
+    else:
+        made = writing.write_stages(request, progress)
+    return WRITTEN.validate_json(json.dumps(made))
+
+
+def _write_checkpoint(
+    detector: PlannedEfficientDet, place: int, written: Written, folder: Path
+) -> dict[str, Stage]:
+    """The stages of an EfficientDet: one if it is the last detector, else body and head."""
+    own = detector.columns
+    columns = [-1 if column < 0 else own[column] for column in written.columns[place]]
+    split = place < len(written.names) - 1
+    name, image_input = written.names[place], written.inputs[place]
+    return detector.write(folder, name, image_input, columns, split=split)
 
 
 def _size(path: Path) -> int:
@@ -169,54 +266,14 @@ class OnnxFamily(Generic[SourceT, OptionsT]):
         self, bundle: Bundle, sources: Sequence[Path], _config: Path | None
     ) -> Mapping[str, SourceStage]:
         """Every way's detector; routers were trained later and have no source."""
-        stages: dict[str, SourceStage] = {}
-        ways = bundle.manifest.ways
-        # one file at several sizes is the source of all ways
-        files = [read_onnx(path) for path in sources] * (len(ways) // len(sources))
-        for way, source in zip(ways, files, strict=True):
-            with bundle.opening(way.body) as file:
-                plan = read_plan(file)
-            if plan is None:
-                raise BundleError(
-                    f"stage {way.body!r} of {bundle.path} does not say how its detector is "
-                    "decoded; export it again"
-                )
-            stages[way.body] = OriginalStage(plan, _original(plan, source))
-        return stages
+        return source_stages(bundle, sources)
 
-    def fold(self, _stages: Mapping[str, SourceStage], _manifest: Manifest) -> None:
-        """Nothing: a file is run as it comes."""
-
-
-def _original(plan: DetectorPlan, file: OnnxFile) -> OriginalDetector:
-    return OriginalDetector(file, plan.layout, plan.image.height * plan.image.width)
-
-
-@dataclass
-class OriginalStage:
-    """The untouched file in ONNX Runtime, image by image, and its decode in NumPy."""
-
-    plan: DetectorPlan
-    original: OriginalDetector
-
-    def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
-        """Boxes (N, A, 4) and class scores (N, A, C) for images (N, 3, H, W)."""
-        (images,) = inputs
-        rows = [decode_one(self.plan, self.original.run(image[None])) for image in images]
-        return [np.stack([row[which] for row in rows]) for which in (0, 1)]
-
-    def in_double(self) -> AbstractContextManager[None] | None:
-        """A file with float16 in it computes in float32; of others the arithmetic is their own."""
-        return self._in_float32() if self.original.file.rounded else None
-
-    @contextlib.contextmanager
-    def _in_float32(self) -> Iterator[None]:
-        own = self.original
-        self.original = _original(self.plan, in_float32(own.file))
-        try:
-            yield
-        finally:
-            self.original = own
+    def fold(
+        self, stages: Mapping[str, SourceStage], _manifest: Manifest
+    ) -> Mapping[str, SourceStage] | None:
+        """Checkpoints as their own family does; None with a file, which is run as it comes."""
+        modules = stages and all(isinstance(stage, TorchStage) for stage in stages.values())
+        return fold_stages(stages) if modules else None
 
 
 ONNX = OnnxFamily(ONE, export_onnx)

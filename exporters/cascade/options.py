@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 
+from dyninfer.bundle.manifest import Manifest
+from dyninfer.errors import ConfigError
 from dyninfer.images.spec import ColorOrder, ImageSpec, ResizeMode
 
 Triple = tuple[float, float, float]
@@ -96,7 +98,10 @@ class ClassList(str, Enum):
 
 @dataclass(frozen=True)
 class DetectorSource:
-    """One ONNX detector, and what its user knows of it; None is worked out.
+    """One detector, and what its user knows of it; None is worked out.
+
+    Of the checkpoint of an EfficientDet, ``size`` and ``class_names`` can be told, and in
+    ``config`` the published configuration that it was trained with; of an ONNX file, all others.
 
     ``size`` is height and width in pixels; ``mean`` and ``std`` are per channel in tensor order, in
     units of 0 to 255: (pixel - mean) / std. ``class_names`` is a text file with one name per line,
@@ -121,6 +126,37 @@ class DetectorSource:
     box_format: BoxFormat | None = None
     scores: Scores | None = None
     cell_offset: float | None = None
+    config: str | None = None
+
+    @property
+    def options(self) -> frozenset[str]:
+        """The fields that were given, as options are called."""
+        names = (field.name for field in fields(self) if field.name != "path")
+        return frozenset(n.replace("_", "-") for n in names if getattr(self, n) is not None)
+
+
+ONNX_OPTIONS = frozenset(f.name.replace("_", "-") for f in fields(DetectorSource)) - {
+    "path",
+    "config",
+}
+
+
+def check_options(prefix: str, source: DetectorSource, kind: str, known: frozenset[str]) -> None:
+    """Refuse options that do not apply to a detector, which is of a ``kind`` in words.
+
+    Raises:
+        ConfigError: there are some; the message names them.
+    """
+    if wrong := sorted(source.options - known):
+        preset = f" (of --{prefix}normalise)" if {"mean", "std"} <= set(wrong) else ""
+        names = ", ".join(f"--{prefix}{name}" for name in wrong)
+        raise ConfigError(f"{source.path} is {kind}; leave out {names}{preset}")
+
+
+def made_from_onnx(manifest: Manifest) -> bool:
+    """Whether one of the bundle's detectors, or all, were ONNX files."""
+    sources = (manifest.source, *manifest.further_sources)
+    return manifest.family in (ONE, SEVERAL) and any(s.config_file_name is None for s in sources)
 
 
 @dataclass(frozen=True)

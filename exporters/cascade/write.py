@@ -1,8 +1,8 @@
-"""The stages of detectors, written from their files: the work of the export's child."""
+"""What all detectors share, and the stages of ONNX files: the work of the export's child."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,31 +10,19 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from dyninfer import __version__
-from dyninfer.bundle.manifest import (
-    CascadeRoute,
-    Exit,
-    Manifest,
-    Route,
-    SelectRoute,
-    Source,
-    Stage,
-    StaticRoute,
-    Task,
-    Way,
-)
+from dyninfer.bundle.manifest import Stage
 from dyninfer.errors import ConfigError, DyninferError
 from dyninfer.exporters.cascade.classes import reconcile
 from dyninfer.exporters.cascade.onnx_file import read_onnx
 from dyninfer.exporters.cascade.options import (
     ALONE,
-    ONE,
+    ONNX_OPTIONS,
     ORDINALS,
-    SEVERAL,
     SIZED,
     ClassList,
     DetectorPlan,
     DetectorSource,
+    check_options,
 )
 from dyninfer.exporters.cascade.picture import write_picture
 from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector, refuse_fixed
@@ -42,7 +30,6 @@ from dyninfer.exporters.cascade.stage import write_stage
 from dyninfer.exporters.limited import Message, Progress, serve
 from dyninfer.exporters.shared_weights import share_weights
 from dyninfer.images.spec import ImageSpec
-from dyninfer.results.postprocess import EVALUATION, Postprocess
 
 IMAGES = "images"
 _SAME = ("class_numbers", "score_kind", "cell_offset", "unit", "box_format")
@@ -50,72 +37,115 @@ _SAME = ("class_numbers", "score_kind", "cell_offset", "unit", "box_format")
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is to be written: stages of ``detectors``, into ``folder``, for the bundle ``name``.
+class Settled:
+    """What the others must know of a detector that is no ONNX file."""
 
-    With ``select`` they are one file at several sizes, the branches of a select route.
+    class_names: tuple[str, ...]
+    image: ImageSpec
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be written: stages of ``detectors``, into ``folder``.
+
+    ``settled`` has an entry for each detector: None for an ONNX file, which is to be read. With
+    ``select`` they are one file at several sizes, the branches of a select route.
     """
 
     detectors: tuple[DetectorSource, ...]
+    settled: tuple[Settled | None, ...]
     folder: Path
-    name: str
     classes: ClassList
-    licence: str | None
     select: bool = False
 
 
-REQUEST = TypeAdapter(Request)
+@dataclass(frozen=True)
+class Written:
+    """What was settled, and what was written of ONNX files.
+
+    There is one of ``names``, ``columns`` and ``inputs`` for each detector: of its first stage, of
+    the bundle's classes among its own (-1 where it has none), and of its image input. ``stages``
+    and ``sha256`` are of ONNX files, ``notes`` lines for the user.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[tuple[int, ...], ...]
+    inputs: tuple[str, ...]
+    class_names: tuple[str, ...]
+    images: Mapping[str, ImageSpec]
+    stages: Mapping[str, Stage]
+    sha256: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+REQUEST, WRITTEN = TypeAdapter(Request), TypeAdapter(Written)
 
 
 def write_stages(request: Message, progress: Progress) -> dict[str, Any]:
-    """Write the stages of a :class:`Request`; their ``manifest``, and ``notes`` for the user.
+    """Settle what a :class:`Request` leaves open, and write its ONNX files: a :class:`Written`.
 
     Raises:
         DyninferError: a subclass that names the cause.
     """
     asked = REQUEST.validate_python(request, strict=False)
-    with _fields_named():
+    with fields_named():
         names, planned = (
             _planned_sizes(asked, progress) if asked.select else _planned(asked, progress)
         )
     classes = reconcile([detector.class_names for detector in planned], asked.classes)
-    planned = [
-        replace(detector, plan=replace(detector.plan, bundle_classes=columns))
-        for detector, columns in zip(planned, classes.columns, strict=True)
-    ]
-    said = [(detector.guesses or "", detector.doubt or "") for detector in planned]
+    files = {
+        name: replace(detector, plan=replace(detector.plan, bundle_classes=columns))
+        for name, detector, columns in zip(names, planned, classes.columns, strict=True)
+        if isinstance(detector, PlannedDetector)
+    }
+    said = [(detector.guesses or "", detector.doubt or "") for detector in files.values()]
     lines = [line for pair in said for note in pair for line in note.splitlines()]
     notes: list[str | None] = [*dict.fromkeys(lines), *classes.notes]
-    inputs = name_inputs([detector.plan.image for detector in planned])
+    images = [d.image if isinstance(d, Settled) else d.plan.image for d in planned]
+    inputs = name_inputs(images)
     stages = {}
-    for name, detector, image_input in zip(names, planned, inputs, strict=True):
-        progress(f"writing {name}")
-        stages[name], note = write_stage(name, detector, image_input, asked.folder)
-        notes += [
-            note,
-            write_picture(name, detector, classes.names, asked.folder, sized=asked.select),
-        ]
-    if asked.select:
-        stages = share_weights(asked.folder, stages)
-    manifest = _manifest(planned, stages, inputs, classes.names, asked)
-    return {"manifest": manifest.model_dump(mode="json"), "notes": [n for n in notes if n]}
+    for name, image_input in zip(names, inputs, strict=True):
+        if name in files:
+            progress(f"writing {name}")
+            stages[name], note = write_stage(name, files[name], image_input, asked.folder)
+            drawn = write_picture(
+                name, files[name], classes.names, asked.folder, sized=asked.select
+            )
+            notes += [note, drawn]
+    written = Written(
+        names=tuple(names),
+        columns=classes.columns,
+        inputs=tuple(inputs),
+        class_names=classes.names,
+        images=dict(zip(inputs, images, strict=True)),
+        stages=share_weights(asked.folder, stages) if asked.select else stages,
+        sha256={name: detector.file.sha256 for name, detector in files.items()},
+        notes=tuple(note for note in notes if note),
+    )
+    made: dict[str, Any] = WRITTEN.dump_python(written, mode="json")
+    return made
 
 
-def _planned(asked: Request, progress: Progress) -> tuple[Sequence[str], list[PlannedDetector]]:
+_Planned = list[PlannedDetector | Settled]
+
+
+def _planned(asked: Request, progress: Progress) -> tuple[Sequence[str], _Planned]:
     """Detectors, each with the name of its stage."""
     several = len(asked.detectors) > 1
     names = ORDINALS[: len(asked.detectors)] if several else (ALONE,)
-    planned = []
-    for name, source in zip(names, asked.detectors, strict=True):
+    planned: _Planned = []
+    for name, source, settled in zip(names, asked.detectors, asked.settled, strict=True):
+        if settled is not None:
+            planned.append(settled)
+            continue
         progress(f"reading {name}")
         prefix = f"{name}-" if several else ""
+        check_options(prefix, source, "an ONNX file", ONNX_OPTIONS)
         planned.append(plan_detector(prefix, source, read_onnx(source.path)))
     return names, planned
 
 
-def _planned_sizes(
-    asked: Request, progress: Progress
-) -> tuple[Sequence[str], list[PlannedDetector]]:
+def _planned_sizes(asked: Request, progress: Progress) -> tuple[Sequence[str], _Planned]:
     """One file at every size, read as it is at the largest, where most is found.
 
     Raises:
@@ -128,14 +158,14 @@ def _planned_sizes(
     names = [f"{SIZED}{height}" + f"x{width}" * (height != width) for height, width in sizes]
     refuse_fixed(file, largest, len(sizes))
     progress(f"reading {names[-1]}")
-    planned = [plan_detector("", largest, file)]
-    settled = _settled(planned[0].plan)
+    first = plan_detector("", largest, file)
+    planned: _Planned = [first]
+    settled = _settled(first.plan)
     for name, source in zip(reversed(names[:-1]), reversed(smaller), strict=True):
         progress(f"reading {name}")
         found = plan_detector("", replace(source, **settled), file)
         read = [
-            (d.class_names, *(getattr(d.plan, field) for field in _SAME))
-            for d in (found, planned[0])
+            (d.class_names, *(getattr(d.plan, field) for field in _SAME)) for d in (found, first)
         ]
         if read[0] != read[1]:
             raise ConfigError(
@@ -160,7 +190,7 @@ def _settled(plan: DetectorPlan) -> dict[str, Any]:
 
 
 @contextmanager
-def _fields_named() -> Iterator[None]:
+def fields_named() -> Iterator[None]:
     """Adds to an error that names options what these are in Python."""
     try:
         yield
@@ -176,41 +206,6 @@ def name_inputs(images: Sequence[ImageSpec]) -> list[str]:
     for number, image in enumerate(images, 1):
         names.setdefault(image, IMAGES if number == 1 else f"{IMAGES}_{number}")
     return [names[image] for image in images]
-
-
-def _manifest(
-    planned: Sequence[PlannedDetector],
-    stages: dict[str, Stage],
-    inputs: Sequence[str],
-    class_names: tuple[str, ...],
-    asked: Request,
-) -> Manifest:
-    files = (detector.file for detector in planned)
-    sources = tuple(
-        Source(file_name=file.path.name, sha256=file.sha256, licence=asked.licence)
-        for file in files
-    )
-    exits = tuple(Exit(body=s, image_input=i) for s, i in zip(stages, inputs, strict=True))
-    route: Route = CascadeRoute(exits=exits) if len(exits) > 1 else StaticRoute(body=ALONE)
-    if asked.select:
-        route = SelectRoute(
-            branches=tuple(Way(body=e.body, image_input=e.image_input) for e in exits)
-        )
-        sources = sources[:1]
-    return Manifest(
-        name=asked.name,
-        family=SEVERAL if len(exits) > 1 and not asked.select else ONE,
-        task=Task.DETECT,
-        class_names=class_names,
-        route=route,
-        stages=stages,
-        image_inputs={n: d.plan.image for n, d in zip(inputs, planned, strict=True)},
-        postprocess=Postprocess(),
-        evaluation=EVALUATION,
-        source=sources[0],
-        further_sources=sources[1:],
-        written_by=f"dyninfer {__version__}",
-    )
 
 
 if __name__ == "__main__":

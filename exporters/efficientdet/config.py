@@ -97,7 +97,11 @@ PUBLISHED = _all()
 
 
 def choose(
-    structure: Structure, path: Path, asked: str | None, arch: str | None
+    structure: Structure,
+    path: Path,
+    asked: str | None,
+    arch: str | None,
+    option: str = "--config",
 ) -> tuple[Published, str]:
     """The configuration that weights were trained with, and a line on how it is known.
 
@@ -106,22 +110,23 @@ def choose(
         path: of the checkpoint; published files begin with the configuration's name.
         asked: a name that the user gave.
         arch: the name in a training's checkpoint.
+        option: what a user gives ``asked`` with.
 
     Raises:
         ConfigError: nothing tells it, or what does belongs to other weights; the message says what
             to give.
     """
-    named = _named(path, asked, arch)
+    given = f"config ({option})"
+    named = _named(path, asked, arch, given)
     same = [each for each in PUBLISHED.values() if _is_of(structure, each)]
     if named is not None:
         name, origin = named
         chosen = PUBLISHED[name]
-        _check_kind(structure, chosen, origin)
+        _check_kind(structure, chosen, origin, given)
         if same and chosen not in same:
             raise ConfigError(
                 f"{origin} is {name}, but the weights are those of "
-                f"{' or '.join(each.name for each in same)}; give the right name as "
-                "config (--config)"
+                f"{' or '.join(each.name for each in same)}; give the right name as {given}"
             )
         relative = (
             "" if same else f", though the weights have a structure of their own ({structure})"
@@ -129,19 +134,19 @@ def choose(
         return chosen, f"image size, anchors and colours of {name}, which {origin} is{relative}"
     if len(same) == 1:
         return same[0], f"image size, anchors and colours of {same[0].name}, whose structure it has"
-    raise ConfigError(_question(structure, same))
+    raise ConfigError(_question(structure, same, given))
 
 
-def _named(path: Path, asked: str | None, arch: str | None) -> tuple[str, str] | None:
+def _named(path: Path, asked: str | None, arch: str | None, given: str) -> tuple[str, str] | None:
     """The name of a configuration, and where it stands."""
     if asked is not None:
         if asked.lower() not in PUBLISHED:
             near = get_close_matches(asked.lower(), PUBLISHED, 3, 0.4) or list(PUBLISHED)
             raise ConfigError(
-                f"config (--config) is {asked[:80]!r}, expected the name of a published "
+                f"{given} is {asked[:80]!r}, expected the name of a published "
                 f"configuration, for example {', '.join(near)}"
             )
-        return asked.lower(), "config (--config)"
+        return asked.lower(), given
     if arch is not None and arch.lower() in PUBLISHED:
         return arch.lower(), "'arch' in the checkpoint"
     for name in sorted(PUBLISHED, key=len, reverse=True):
@@ -160,7 +165,7 @@ def _is_of(structure: Structure, published: Published) -> bool:
     )
 
 
-def _check_kind(structure: Structure, published: Published, origin: str) -> None:
+def _check_kind(structure: Structure, published: Published, origin: str, given: str) -> None:
     """A relative of a configuration has its padding and its activations."""
     for ours, theirs, present, absent in (
         (
@@ -180,18 +185,17 @@ def _check_kind(structure: Structure, published: Published, origin: str) -> None
             raise ConfigError(
                 f"{origin} is {published.name}, but the weights have "
                 f"{present if ours else absent}; padding and colours would be wrong; give the "
-                "right name as config (--config)"
+                f"right name as {given}"
             )
 
 
-def _question(structure: Structure, same: list[Published]) -> str:
+def _question(structure: Structure, same: list[Published], given: str) -> str:
     """What is asked for, and why."""
     if not same:
         return (
             f"the weights have the structure of no published EfficientDet ({structure}), and "
             "neither image size nor anchors nor colours can be read from weights; give the name of "
-            "the one that they were trained like, for example tf_efficientdet_d0 "
-            "as config (--config)"
+            f"the one that they were trained like, for example tf_efficientdet_d0 as {given}"
         )
     differences: dict[str, set[Any]] = {
         "image size": {each.scaled.image_size for each in same},
@@ -202,6 +206,6 @@ def _question(structure: Structure, same: list[Published]) -> str:
     names = " and ".join(each.name for each in same)
     return (
         f"the weights fit {names}, which differ in {unknown}; weights do not tell it, and neither "
-        f"the file's name nor an 'arch' in it does; give {same[0].name} or another of "
-        "them as config (--config)"
+        f"the file's name nor an 'arch' in it does; give {same[0].name} or another of them as "
+        f"{given}"
     )

@@ -45,14 +45,21 @@ class FoldedEfficientDet(nn.Module):
         super().__init__()
         self.backbone = model.backbone
         _fold_backbone(model.backbone)
+        levels = model.fpn.levels
         self.fpn = FoldedPyramid(model.fpn)
-        scales = self.fpn.scales
-        self.class_net = FoldedHead(model.class_net, scales, None)
-        self.box_net = FoldedHead(model.box_net, scales, XYWH)
+        self.class_net = FoldedHead(model.class_net, levels, None)
+        self.box_net = FoldedHead(model.box_net, levels, XYWH)
+
+    def features(self, images: Tensor) -> Levels:
+        """As :meth:`EfficientDet.features`."""
+        return self.fpn(self.backbone(images))  # type: ignore[no-any-return]  # untyped torch
+
+    def predict(self, levels: Levels) -> tuple[Tensor, Tensor]:
+        """As :meth:`EfficientDet.predict`."""
+        return self.class_net(levels), self.box_net(levels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        levels = self.fpn(self.backbone(images))
-        return self.class_net(levels), self.box_net(levels)
+        return self.predict(self.features(images))
 
 
 def fold(model: EfficientDet) -> FoldedEfficientDet:
@@ -95,8 +102,8 @@ class FoldedPyramid(nn.Module):
     """The pyramid with a factor on each edge instead of normalised weights.
 
     Features are numbered throughout: P3, P4, ... and then the results of all nodes. One leaves its
-    node scaled by the largest weight of an edge from it, so that this edge needs no factor;
-    ``scales`` are those of the results, which the heads take back.
+    node scaled by the largest weight of an edge from it, so that this edge needs no factor; but the
+    pyramid's results leave as they are, since stages of their own may read them.
     """
 
     def __init__(self, pyramid: Pyramid) -> None:
@@ -105,8 +112,8 @@ class FoldedPyramid(nn.Module):
         nodes = [node for _, fused in cells for node in fused]
         self.levels = [level for joined, _ in cells for level, _ in joined]
         edges, results = _edges(pyramid)
-        scales = _scales(edges, count, own=bool(pyramid.resample))
-        self.results, self.scales = results, [scales[number] for number in results]
+        scales = _scales(edges, count, results, own=bool(pyramid.resample))
+        self.results = results
         self.fnode = nn.ModuleList(
             FoldedNode(node, joins, scales, scales[count + index])
             for index, (node, joins) in enumerate(zip(nodes, edges, strict=True))
@@ -195,8 +202,10 @@ def _edges(pyramid: Pyramid) -> tuple[list[list[_Edge]], list[int]]:
     return found, inputs
 
 
-def _scales(edges: Sequence[Sequence[_Edge]], levels: int, *, own: bool) -> list[float]:
-    """A factor for every feature, by number: 1 where no convolution can take it.
+def _scales(
+    edges: Sequence[Sequence[_Edge]], levels: int, results: Sequence[int], *, own: bool
+) -> list[float]:
+    """A factor for every feature, by number: 1 for results, and where no convolution can take it.
 
     The levels that the backbone lacks are pooled from each other, and share one.
     """
@@ -204,8 +213,8 @@ def _scales(edges: Sequence[Sequence[_Edge]], levels: int, *, own: bool) -> list
     for edge in (edge for node in edges for edge in node if edge.conv is None):
         weights[edge.source].append(edge.weight)
     pooled = [w for uses in weights[BACKBONE_LEVELS:levels] for w in uses] if own else []
-    for number in range(levels):
-        weights[number] = pooled if number >= BACKBONE_LEVELS else []
+    for number in (*range(levels), *results):
+        weights[number] = pooled if BACKBONE_LEVELS <= number < levels else []
     largest = (max(uses, default=1.0) for uses in weights)
     return [w if w >= _SMALLEST_SCALE else 1.0 for w in largest]
 
@@ -217,17 +226,14 @@ class FoldedHead(nn.Module):
     outputs, None for their own.
     """
 
-    def __init__(self, head: Head, scales: Sequence[float], order: Sequence[int] | None) -> None:
+    def __init__(self, head: Head, levels: int, order: Sequence[int] | None) -> None:
         super().__init__()
         self.outputs, self.act = head.outputs, head.act
         self.deep, self.levels = nn.ModuleList(), nn.ModuleList()
         for repeat, conv in enumerate(head.conv_rep):
             assert isinstance(conv, Separable)
             self.deep.append(conv.conv_dw)
-            points = [_merged(conv.conv_pw, head.norm(repeat, n)) for n in range(len(scales))]
-            if repeat == 0:
-                for point, scale in zip(points, scales, strict=True):
-                    point.weight /= scale
+            points = (_merged(conv.conv_pw, head.norm(repeat, n)) for n in range(levels))
             self.levels.append(nn.ModuleList(points))
         self.last = head.predict.conv_dw
         last = head.predict.conv_pw

@@ -269,9 +269,26 @@ class EfficientDet(nn.Module):
         self.class_net = Head(structure, structure.classes)
         self.box_net = Head(structure, 4)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        levels = self.fpn(self.backbone(images))
+    def features(self, images: Tensor) -> Levels:
+        """Images -> the pyramid's maps of all levels."""
+        return self.fpn(self.backbone(images))  # type: ignore[no-any-return]  # untyped torch
+
+    def predict(self, levels: Levels) -> tuple[Tensor, Tensor]:
+        """The pyramid's maps -> class logits and box codes."""
         return self.class_net(levels), self.box_net(levels)[..., XYWH]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.predict(self.features(images))
+
+    def keep_classes(self, columns: Sequence[int]) -> None:
+        """Predict only these columns of the class logits from now on."""
+        last, outputs = self.class_net.predict.conv_pw, self.class_net.outputs
+        assert last.bias is not None
+        rows = [anchor * outputs + column for anchor in range(ANCHORS) for column in columns]
+        last.weight, last.bias = (
+            nn.Parameter(t[rows], requires_grad=False) for t in (last.weight, last.bias)
+        )
+        last.out_channels, self.class_net.outputs = len(rows), len(columns)
 
 
 def model_from_state(state: Mapping[str, Tensor]) -> EfficientDet:

@@ -16,7 +16,7 @@ from dyninfer.exporters.efficientdet.structure import Block, Structure
 _OUTPUTS, _KERNELS, _COUNTS = (
     (8, 8, 16, 16, 24, 24, 32),
     (3, 3, 5, 3, 5, 5, 3),
-    (2, 1, 2, 1, 1, 1, 1),
+    (2, 1, 1, 1, 1, 1, 1),
 )
 
 
@@ -64,18 +64,24 @@ def save(model: nn.Module, path: Path) -> Path:
     return path
 
 
-def write_whole(path: Path) -> Path:
-    """A bundle for pictures of 8x8: it finds the whole of any, as ``right`` with 0.75."""
+def save_whole(path: Path, label: int) -> Path:
+    """One for pictures of 8x8: it finds the whole of any, as class ``label`` of two, with 0.75."""
     model = random_model(narrow(cells=1, repeats=1, classes=2))
     for head in (model.class_net, model.box_net):
         head.predict.conv_pw.weight.zero_()
         head.predict.conv_pw.bias.zero_()
     model.class_net.predict.conv_pw.bias -= 9.0
-    model.class_net.predict.conv_pw.bias[1] = math.log(3)
+    model.class_net.predict.conv_pw.bias[label] = math.log(3)
     # every level is one pixel of the stride 8, whose first anchor has a side of 32
     model.box_net.predict.conv_pw.bias.view(9, 4)[:, 2:] = math.log(8 / 32)
+    return save(model, path)
+
+
+def write_whole(path: Path) -> Path:
+    """A bundle of one that finds the whole of any picture, as ``right``."""
     names = path.with_suffix(".txt")
     names.write_text("left\nright\n")
     options = EfficientDetOptions((8, 8), names, "tf_efficientdet_d0")
-    EFFICIENTDET.export(save(model, path.with_suffix(".pt")), path, options, lambda _: None)
+    source = save_whole(path.with_suffix(".pt"), 1)
+    EFFICIENTDET.export(source, path, options, lambda _: None)
     return path

@@ -1,0 +1,40 @@
+"""Detectors of a cascade that are checkpoints of EfficientDets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dyninfer.errors import CheckpointError
+from dyninfer.exporters.cascade.options import DetectorSource, check_options
+from dyninfer.exporters.cascade.write import fields_named
+from dyninfer.exporters.efficientdet.detector import PlannedEfficientDet, plan_efficientdet
+
+OPTIONS = frozenset(("size", "class-names", "config"))
+_SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".tar")
+_ARCHIVE = b"PK\3\4"  # how a file of torch.save begins
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is to be read as a checkpoint, by its name or, of other names, its start."""
+    if path.suffix.lower() in (*_SUFFIXES, ".onnx") or not path.is_file():
+        return path.suffix.lower() in _SUFFIXES
+    with path.open("rb") as file:
+        return file.read(len(_ARCHIVE)) == _ARCHIVE
+
+
+def read_checkpoint(prefix: str, source: DetectorSource) -> PlannedEfficientDet:
+    """Read one, and settle what its weights do not tell; see :func:`plan_efficientdet`.
+
+    ``prefix`` is how the options for this detector begin.
+    """
+    with fields_named():
+        takes = ", ".join(f"--{prefix}{name}" for name in sorted(OPTIONS))
+        check_options(prefix, source, f"a checkpoint, which takes {takes}", OPTIONS)
+        try:
+            return plan_efficientdet(
+                source.path, source.size, source.class_names, source.config, f"--{prefix}config"
+            )
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}; of other detectors, a cascade takes ONNX files"
+            ) from error
