@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from dyninfer.errors import CheckpointError
@@ -16,10 +17,11 @@ _ARCHIVE = b"PK\3\4"  # how a file of torch.save begins
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a file is to be read as a checkpoint, by its name or, of other names, its start."""
-    if path.suffix.lower() in (*_SUFFIXES, ".onnx") or not path.is_file():
-        return path.suffix.lower() in _SUFFIXES
-    with path.open("rb") as file:
-        return file.read(len(_ARCHIVE)) == _ARCHIVE
+    suffix = path.suffix.lower()
+    if suffix not in (*_SUFFIXES, ".onnx") and path.is_file():
+        with suppress(OSError), path.open("rb") as file:  # whoever reads it as ONNX reports it
+            return file.read(len(_ARCHIVE)) == _ARCHIVE
+    return suffix in _SUFFIXES
 
 
 def read_checkpoint(prefix: str, source: DetectorSource) -> PlannedEfficientDet:

@@ -100,8 +100,8 @@ class ClassList(str, Enum):
 class DetectorSource:
     """One detector, and what its user knows of it; None is worked out.
 
-    Of the checkpoint of an EfficientDet, ``size`` and ``class_names`` can be told, and in
-    ``config`` the published configuration that it was trained with; of an ONNX file, all others.
+    The checkpoint of an EfficientDet takes ``size``, ``class_names`` and ``config``, which names
+    the published configuration that it was trained with; an ONNX file takes all but this.
 
     ``size`` is height and width in pixels; ``mean`` and ``std`` are per channel in tensor order, in
     units of 0 to 255: (pixel - mean) / std. ``class_names`` is a text file with one name per line,

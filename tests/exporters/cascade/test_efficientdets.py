@@ -17,7 +17,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.exporters.candidate_rows import in_order_of
 from dyninfer.exporters.cascade.export import CASCADE, CascadeOptions, export_cascade
-from dyninfer.exporters.cascade.options import ClassList, Decode, DetectorSource
+from dyninfer.exporters.cascade.options import ClassList, Decode, DetectorSource, made_from_onnx
 from dyninfer.exporters.class_names import COCO
 from dyninfer.exporters.efficientdet.anchors import make_anchors
 from dyninfer.exporters.efficientdet.detector import load_model
@@ -84,6 +84,7 @@ def paths(sources: Files) -> list[Path]:
 def test_the_first_is_a_body_and_a_head_and_the_last_is_whole(pair: Path) -> None:
     manifest = Bundle.open(pair / "pair.dyn").manifest
     assert manifest.family == "cascade"
+    assert not made_from_onnx(manifest)  # or no baseline would run in PyTorch
     assert [tuple(way.parts.items()) for way in manifest.ways] == [
         (("body", "first"), ("head", "first_head")),
         (("body", "second"),),
@@ -240,6 +241,7 @@ def test_a_checkpoint_and_an_onnx_file(tmp_path: Path, pair: Path, place: int) -
     assert set(made.manifest.class_names) == {"dog", "cat", "cow"}
     bodies = ["first", "second"] if place == 0 else ["first", "first_head", "second"]
     assert list(made.manifest.stages) == bodies
+    assert made_from_onnx(made.manifest)
     with dyninfer.load(tmp_path / "mixed.dyn") as detector:
         stages = source_stages(detector.bundle, [source.path for source in mixed])
         parity = verify(detector, stages, support.random_pictures(2), 2)

@@ -107,7 +107,7 @@ def test_a_bundle_equals_its_source(tmp_path, kind) -> None:
 
 @pytest.fixture
 def model():
-    return random_model(narrow())
+    return random_model(narrow(levels=4, cells=1, repeats=1))
 
 
 def test_all_candidates_are_in_the_order_of_the_anchors() -> None:
