@@ -15,6 +15,8 @@ from dyninfer.engines.onnx_file import find_shared
 from dyninfer.errors import EngineBuildError
 from dyninfer.files import check_regular
 
+_MOST_USES = 8
+"""Tensors of a stage that are equal lie in one place, but what is read is kept for each of them."""
 _in_use: WeakValueDictionary[str, npt.NDArray[np.uint8]] = WeakValueDictionary()
 """SHA-256 -> the bytes, as long as an engine of this process uses them."""
 
@@ -47,6 +49,11 @@ def read_shared(path: Path, what: str, weights: StoredFile | None) -> dict[str, 
     if beyond := [tensor.name for tensor in tensors if tensor.stop > len(content)]:
         raise EngineBuildError(
             f"{what} ({path}) reads {beyond[0]!r} beyond the end of {file}; export the bundle again"
+        )
+    if sum(tensor.stop - tensor.start for tensor in tensors) > _MOST_USES * len(content):
+        raise EngineBuildError(
+            f"{what} ({path}) reads {file} more than {_MOST_USES} times over, and each tensor may "
+            "be copied; export the bundle again"
         )
     return {
         tensor.name: content[tensor.start : tensor.stop].view(tensor.dtype).reshape(tensor.shape)

@@ -186,6 +186,17 @@ def test_what_ends_beyond_the_weights_is_refused(bundle) -> None:
         dyninfer.load(bundle)
 
 
+def test_what_reads_the_same_again_and_again_is_refused(bundle) -> None:
+    def many(tensor, model) -> None:
+        for number in range(20):
+            model.graph.initializer.add().CopyFrom(tensor)
+            model.graph.initializer[-1].name = f"again_{number}"
+
+    change_tensor(bundle, many)
+    with support.refuses(EngineBuildError, "'body_0'", "weights.bin", "more than 8 times"):
+        dyninfer.load(bundle)
+
+
 def test_int8_and_the_single_graph_read_shared_weights(bundle, tmp_path) -> None:
     from dyninfer.benchmarks.baselines.single_graph import build_single_graph
     from dyninfer.bundle.manifest import Precision
