@@ -19,7 +19,7 @@ PARTS_OF_COMMANDS = ("--annotations LABELS", "--risk 0.05", "--force-reinstall",
 """What a message completes to a whole command line."""
 OF_A_DETECTOR = [
     ROOT / "exporters" / "cascade" / f"{name}.py"
-    for name in ("plan", "numbering", "boxes", "guesses")
+    for name in ("plan", "numbering", "boxes", "guesses", "options", "checkpoints", "write")
 ]
 """Their errors are completed in one place: see test_options_of_detectors_are_called_fields."""
 

@@ -25,6 +25,8 @@ from tests.exporters.router import cascades
 NOT_RUN = {
     "make demo": "installs from nothing for minutes; what it runs is tested by test_demo.py",
     "dyninfer export efficientdet tf_efficientdet_d0_34-f153e0cf.pth -o d0.dyn": "others' weights",
+    "dyninfer export cascade tf_efficientdet_d0_34-f153e0cf.pth "
+    "tf_efficientdet_d3_47-0b525f35.pth": "others' weights",
     "dyninfer export drnet predictor.pt classifier.pt -o drnet.dyn": "others' weights",
 }
 NO_COMMANDS = ("dy-yolov7.dyn/",)

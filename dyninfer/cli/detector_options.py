@@ -157,7 +157,7 @@ def _fields_alone() -> list[tuple[str, Any, None]]:
             None,
         )
         for option in DETECTOR_OPTIONS
-        if option.name in ONNX_OPTIONS
+        if option.name in ONNX_OPTIONS | {"normalise"}
     ]
 
 

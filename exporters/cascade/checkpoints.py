@@ -34,7 +34,7 @@ def read_checkpoint(prefix: str, source: DetectorSource) -> PlannedEfficientDet:
         check_options(prefix, source, f"a checkpoint, which takes {takes}", OPTIONS)
         try:
             return plan_efficientdet(
-                source.path, source.size, source.class_names, source.config, f"--{prefix}config"
+                source.path, source.size, source.class_names, source.config, f"{prefix}config"
             )
         except CheckpointError as error:
             raise CheckpointError(

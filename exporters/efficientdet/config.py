@@ -101,7 +101,7 @@ def choose(
     path: Path,
     asked: str | None,
     arch: str | None,
-    option: str = "--config",
+    option: str = "config",
 ) -> tuple[Published, str]:
     """The configuration that weights were trained with, and a line on how it is known.
 
@@ -116,7 +116,7 @@ def choose(
         ConfigError: nothing tells it, or what does belongs to other weights; the message says what
             to give.
     """
-    given = f"config ({option})"
+    given = f"config (--{option})"
     named = _named(path, asked, arch, given)
     same = [each for each in PUBLISHED.values() if _is_of(structure, each)]
     if named is not None:

@@ -116,7 +116,7 @@ def plan_efficientdet(
     image_size: tuple[int, int] | None,
     class_names: Path | None,
     config: str | None,
-    option: str = "--config",
+    option: str = "config",
 ) -> PlannedEfficientDet:
     """Read a checkpoint and settle what is to be exported of it.
 
@@ -168,7 +168,8 @@ def source_stages(
     if len(columns) != len(manifest.class_names) or not all(-1 <= c < classes for c in columns):
         raise BundleError(
             f"the columns that stage {way.final!r} of {bundle.path} names do not fit its "
-            f"{len(manifest.class_names)} classes and the {classes} of {checkpoint.name}; "
+            f"{counted(len(manifest.class_names), 'class')} and the {classes} of "
+            f"{checkpoint.name}; "
             "export it again"
         )
     spec = manifest.image_inputs[way.image_input]

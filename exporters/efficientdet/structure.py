@@ -84,11 +84,10 @@ class Structure:
         return self.stem, self.stages, self.channels, self.cells, self.repeats, self.levels
 
     def __str__(self) -> str:
-        return (
-            f"{sum(map(len, self.stages))} blocks, P{FIRST_LEVEL} to "
-            f"P{FIRST_LEVEL + self.levels - 1}, {self.cells} cells of {self.channels} channels, "
-            f"heads of {self.repeats}"
-        )
+        blocks = counted(sum(map(len, self.stages)), "block")
+        levels = f"P{FIRST_LEVEL} to P{FIRST_LEVEL + self.levels - 1}"
+        cells = f"{counted(self.cells, 'cell')} of {self.channels} channels"
+        return f"{blocks}, {levels}, {cells}, heads of {self.repeats}"
 
 
 def read_structure(shapes: Shapes) -> Structure:

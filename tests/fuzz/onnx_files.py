@@ -48,5 +48,5 @@ class OnnxFiles:
             export_cascade(sources, folder / "some.dyn", CascadeOptions())
             return
         (folder / "onnx").mkdir()
-        asked = Request(sources, folder, "some", ClassList.LAST, None)
+        asked = Request(sources, (None,) * len(sources), folder, ClassList.LAST)
         write_stages(REQUEST.dump_python(asked, mode="json"), lambda _step: None)

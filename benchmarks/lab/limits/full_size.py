@@ -31,6 +31,7 @@ OURS, THEIRS = "dyninfer.load", "sessions"
 
 _CHILD = """
 import sys, time
+from pathlib import Path
 import dyninfer.runtime.opening
 from dyninfer.engines.ort.runtime import OrtDevice, open_session
 
@@ -39,7 +40,7 @@ start = time.perf_counter_ns()
 if what == "dyninfer.load":
     opened = dyninfer.runtime.opening.load(bundle)
 else:
-    opened = [open_session(file, OrtDevice("cpu", 0, "cpu"), False) for file in files]
+    opened = [open_session(Path(file), OrtDevice("cpu", 0, "cpu"), False) for file in files]
 print((time.perf_counter_ns() - start) / 1e6)
 """
 

@@ -76,7 +76,7 @@ def test_pictures_that_cannot_be_read_are_left_out_with_a_warning(tmp_path: Path
     assert "unreadable: 1 picture:" in kept.warnings[0]
     paths[0].unlink()
     paths[2].unlink()
-    with support.refuses(dyninfer.InputError, "none of the 3", "--images"):
+    with support.refuses(dyninfer.InputError, "no picture of 3", "--images"):
         load_pictures(samples_of(paths))
 
 

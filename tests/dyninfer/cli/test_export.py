@@ -213,6 +213,7 @@ EVERY = {
     "box-format": ("yxyx", BoxFormat.YXYX),
     "scores": ("logits", Scores.LOGITS),
     "cell-offset": ("0", 0.0),
+    "config": ("tf_efficientdet_d6", "tf_efficientdet_d6"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,18 @@ import dyninfer
 from dyninfer import CheckpointError
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Manifest, Precision
-from dyninfer.bundle.writing import write_bundle
 from dyninfer.exporters.cascade.arithmetic import in_running_order, precision_of
+from dyninfer.exporters.cascade.export import (
+    CascadeOptions,
+    OnnxOptions,
+    export_cascade,
+    export_onnx,
+)
 from dyninfer.exporters.cascade.onnx_file import read_onnx
-from dyninfer.exporters.cascade.options import ClassList, DetectorSource
+from dyninfer.exporters.cascade.options import DetectorSource
 from dyninfer.exporters.cascade.original import OriginalDetector, sample_photos
 from dyninfer.exporters.cascade.plan import plan_detector
 from dyninfer.exporters.cascade.trial import same_rows
-from dyninfer.exporters.cascade.write import REQUEST, Request, write_stages
 from dyninfer.exporters.families import source_stages
 from dyninfer.exporters.parity import Parity
 from dyninfer.exporters.verify import verify
@@ -38,19 +43,19 @@ MADE = {
 }
 
 
-def export(*files: Path) -> tuple[Path, Manifest, list[str]]:
+def export(*files: Path) -> tuple[Path, Manifest, Sequence[str]]:
     """A bundle of detectors, made in this process, which saves a second; with its notes."""
-    target = files[0].with_suffix(".dyn")
-    notes: list[str] = []
-
-    def write(folder: Path) -> Manifest:
-        sources = tuple(map(DetectorSource, files))
-        asked = Request(sources, folder, "some", ClassList.LAST, None)
-        made = write_stages(REQUEST.dump_python(asked, mode="json"), lambda _step: None)
-        notes.extend(made["notes"])
-        return Manifest.model_validate(made["manifest"])
-
-    return target, write_bundle(target, write, overwrite=True), notes
+    target, sources = files[0].with_suffix(".dyn"), [*map(DetectorSource, files)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "dyninfer.exporters.cascade.export.run_limited",
+            lambda _module, work, request, _memory, _files, progress: work(request, progress),
+        )
+        if len(files) > 1:
+            exported = export_cascade(sources, target, CascadeOptions(overwrite=True))
+        else:
+            exported = export_onnx(sources[0], target, OnnxOptions(overwrite=True))
+    return target, exported.manifest, exported.notes
 
 
 def compared(target: Path, *files: Path) -> Parity:

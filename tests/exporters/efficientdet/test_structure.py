@@ -66,8 +66,8 @@ def test_as_many_cells_as_are_allowed_are_counted(shapes: Shapes) -> None:
 
 
 def test_a_structure_says_its_size() -> None:
-    assert str(narrow()) == "9 blocks, P3 to P7, 2 cells of 16 channels, heads of 2"
-    assert str(narrow(levels=6, cells=1)).startswith("9 blocks, P3 to P8, 1 cells")
+    assert str(narrow()) == "8 blocks, P3 to P7, 2 cells of 16 channels, heads of 2"
+    assert str(narrow(levels=6, cells=1)).startswith("8 blocks, P3 to P8, 1 cell of")
 
 
 def test_counting_leaves_a_model_as_it_was() -> None:

@@ -217,11 +217,15 @@ def test_a_bundle_with_a_single_exit_has_nothing_to_route(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "write_select", [support.write_select_detectors, support.write_select_classifiers]
+    ("write_select", "parts"),
+    [
+        (support.write_select_detectors, ("2 branches", "fit_chooser")),
+        (support.write_select_classifiers, ("classifies", "detectors only")),
+    ],
 )
-def test_a_bundle_with_a_chooser_of_its_own_is_refused(tmp_path, write_select):
+def test_a_bundle_with_a_chooser_of_its_own_is_refused(tmp_path, write_select, parts):
     folder = cascades.write_pictures(tmp_path / "pictures")
-    with support.refuses(dyninfer.InputError, "2 branches", "chooser", "fitted to a cascade"):
+    with support.refuses(dyninfer.InputError, *parts):
         fit(write_select(tmp_path / "select.dyn"), folder)
 
 
