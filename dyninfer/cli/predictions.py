@@ -205,17 +205,19 @@ def summary_table(detector: Detector, results: Sequence[Answer]) -> Table:
     order = (*BEFORE_STAGES, *detector.manifest.roles, *AFTER_STAGES)
     steps = [name for name in order if name in ran]
 
+    routed = any(result.easiness is not None for result in results)
+
     def cells(group: Sequence[Answer]) -> list[str]:
-        share, spread = f"{len(group) / len(results):.1%}", _spread(group)
-        return [str(len(group)), share, spread, *(_median_ms(group, s) for s in [*steps, None])]
+        share, spread = f"{len(group) / len(results):.1%}", [_spread(group)] * routed
+        return [str(len(group)), share, *spread, *(_median_ms(group, s) for s in [*steps, None])]
 
     setting = describe_setting(detector.policy, detector.active_policy)
     title = [detector.manifest.name] + [setting] * (len(detector.manifest.ways) > 1)
-    routed = "easiness: minimum / median / maximum; " * any(r.easiness is not None for r in results)
-    names = ["pictures", "share", "easiness", *steps, "total"]  # the title has the unit
+    meaning = "easiness: minimum / median / maximum; " * routed
+    names = ["pictures", "share", *["easiness"] * routed, *steps, "total"]  # the title has the unit
     ways = enumerate(detector.manifest.way_names)
     return make_table(
-        f"{', '.join(title)}; {routed}median ms per picture, after a warm-up",
+        f"{', '.join(title)}; {meaning}median ms per picture, after a warm-up",
         column("", names, words=True),
         *(column(name, cells([r for r in results if r.exit_index == i])) for i, name in ways),
         column("all", cells(results)),

@@ -49,6 +49,14 @@ def test_a_folder_gives_one_line_and_one_annotated_copy_each(
     assert "3 pictures" in out
 
 
+def test_the_summary_of_a_chooser_has_no_row_without_values(capsys, pictures, tmp_path) -> None:
+    bundle = support.write_select_detectors(tmp_path / "select.dyn")
+    status, out, _ = run(capsys, "predict", str(bundle), str(pictures), "-o", str(tmp_path / "o"))
+    assert status == 0
+    assert "chooser" in out
+    assert "easiness" not in out
+
+
 def test_the_summary_is_of_engines_that_were_warmed_up(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
