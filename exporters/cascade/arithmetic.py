@@ -70,16 +70,23 @@ def precision_of(graph: GraphProto) -> Precision:
     if operators & INTEGER_OPS or operators >= _PAIR:
         return Precision.INT8
     types = {tensor.name: tensor.data_type for tensor in tensors_of(graph) if tensor.name}
-    for node in nodes:
-        if node.op_type == "Cast":
-            types[node.output[0]] = node.attribute[0].i
-        elif node.op_type == "Constant" and node.attribute[0].HasField("t"):
-            types[node.output[0]] = node.attribute[0].t.data_type
-        elif node.op_type in _PASSES_ON and node.input[0] in types:
-            types[node.output[0]] = types[node.input[0]]
-    read = [types.get(node.input[1]) for node in nodes if node.op_type in COUNTED]
+    for node in nodes:  # in a damaged file, without inputs, outputs or attributes too
+        made = _cast_to(node)
+        if node.op_type == "Constant":
+            made = next((a.t.data_type for a in node.attribute if a.HasField("t")), None)
+        elif node.op_type in _PASSES_ON:
+            made = next((types[name] for name in node.input[:1] if name in types), None)
+        if made is not None:
+            types |= dict.fromkeys(node.output[:1], made)
+    read = [types.get(n) for node in nodes if node.op_type in COUNTED for n in node.input[1:2]]
     half = read.count(TensorProto.FLOAT16) > read.count(TensorProto.FLOAT)
     return Precision.FP16 if half else Precision.FP32
+
+
+def _cast_to(node: NodeProto) -> int | None:
+    """The type that a Cast makes."""
+    is_cast = node.op_type == "Cast"
+    return next((int(a.i) for a in node.attribute if is_cast and a.name == "to"), None)
 
 
 def rounds_to_half(graph: GraphProto) -> bool:
@@ -87,10 +94,7 @@ def rounds_to_half(graph: GraphProto) -> bool:
     values = (*graph.input, *graph.output)
     return (
         any(value.type.tensor_type.elem_type == TensorProto.FLOAT16 for value in values)
-        or any(
-            node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT16
-            for node in nodes_of(graph)
-        )
+        or any(_cast_to(node) == TensorProto.FLOAT16 for node in nodes_of(graph))
         or precision_of(graph) is Precision.FP16
     )
 

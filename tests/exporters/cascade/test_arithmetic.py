@@ -16,7 +16,7 @@ import dyninfer
 from dyninfer import CheckpointError
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Manifest, Precision
-from dyninfer.exporters.cascade.arithmetic import in_running_order, precision_of
+from dyninfer.exporters.cascade.arithmetic import in_running_order, precision_of, rounds_to_half
 from dyninfer.exporters.cascade.export import (
     CascadeOptions,
     OnnxOptions,
@@ -208,3 +208,17 @@ def test_rows_of_a_list_may_change_places_but_not_be_absent() -> None:
     faint = scores * 0.01  # nobody looks at them
     assert same_rows([moved, faint[:, other]], [boxes, faint], 1e-3)
     assert not same_rows([np.zeros((1, 600, 4))] * 2, [np.zeros((1, 600, 4))] * 2, 1e-3)
+
+
+def test_nodes_of_a_damaged_file_may_lack_anything() -> None:
+    nodes = [
+        helper.make_node("Cast", ["a"], ["b"]),
+        helper.make_node("Cast", ["a"], [], to=TensorProto.FLOAT16),
+        helper.make_node("Constant", [], ["c"]),
+        helper.make_node("Identity", [], ["d"]),
+        helper.make_node("Conv", ["a"], ["e"]),
+        helper.make_node("MatMul", [], []),
+    ]
+    graph = helper.make_graph(nodes, "damaged", [], [])
+    assert precision_of(graph) is Precision.FP32
+    assert rounds_to_half(graph)
