@@ -28,7 +28,7 @@ LEAST = 3 << 29
 """Bytes that any bundle's tensors may take together."""
 PER_PIXEL = 2048
 """Bytes beside that for a pixel of an image input: Dy-YOLOv7 takes up to 1,000, features and
-outputs included, and EfficientDet-D7x about as many."""
+outputs included. Other families were not measured at full size."""
 IMAGES_AT_ONCE = 16
 """At least so many have room: threads may share a detector that was opened for single images."""
 CORES_PER_CALL = 4
