@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +36,20 @@ def on_alarm(handler: Callable[[], None]) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former)
+
+
+@contextmanager
+def dropped_by_python() -> Iterator[list[str]]:
+    """What is raised within callbacks of Python's collector and within logging: both drop it.
+
+    So does Python's import, which NumPy does at its first quantile.
+    """
+    np.quantile([0.0], 0.5)
+    dropped: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", lambda lost: dropped.append(str(lost.exc_value)))
+        patch.setattr(logging.Handler, "handleError", lambda _, lost: dropped.append(str(lost)))
+        yield dropped
 
 
 def exits_of(outputs: list[dyninfer.RawOutput]) -> list[int]:
@@ -168,7 +184,7 @@ def test_a_monitor_that_audits_swallows_no_exception_and_is_never_left_locked(tw
     pictures = [np.full((8, 8, 3), level, np.uint8) for level in (20, 230)]
     two_exits.monitor.start(baseline=np.linspace(0, 1, 500), audit_share=1.0, min_images=1)
     caught = 0
-    with on_alarm(interrupt):
+    with dropped_by_python() as dropped, on_alarm(interrupt):
         for _ in range(1000):
             try:
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 1e-3))
@@ -177,8 +193,8 @@ def test_a_monitor_that_audits_swallows_no_exception_and_is_never_left_locked(tw
             except OutOfTimeError:
                 caught += 1
     assert raised == 1000
-    # Python itself drops what is raised within logging and within callbacks of its collector
-    assert caught >= raised - 10
+    assert raised - 2 <= caught + len(dropped) <= raised  # OSError is dropped elsewhere, too
+    assert len(dropped) < 50
     assert two_exits.monitor.report().failures == 0
     assert close_within(two_exits, 10)
 
@@ -192,7 +208,7 @@ def test_a_time_out_while_a_picture_is_read_is_no_damaged_picture(two_exits, tmp
         raise OutOfTimeError("now")
 
     rng = random.Random(2)
-    with on_alarm(interrupt):
+    with dropped_by_python() as dropped, on_alarm(interrupt):
         for _ in range(1000):
             try:
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 3e-4))
@@ -200,4 +216,5 @@ def test_a_time_out_while_a_picture_is_read_is_no_damaged_picture(two_exits, tmp
                 time.sleep(0.01)
             except OutOfTimeError:
                 caught += 1
-    assert caught >= 990
+    assert 998 <= caught + len(dropped) <= 1000
+    assert len(dropped) < 50
