@@ -22,7 +22,7 @@ _RUNNING = _files(
 )
 _CASCADE = _files(
     "tests/exporters/cascade/test_",
-    "numbering classes plan decodes onnx_file formats export arithmetic",
+    "numbering classes plan decodes recognise onnx_file formats export arithmetic",
 )
 _PRECISION = _files("tests/exporters/precision/test_", "graph ranges fp16 sensitivity int8 convert")
 _OF_ROOMS = {
@@ -51,11 +51,11 @@ _OF_ROOMS = {
     "dyninfer/bundle": ("calibration manifest", ("tests/dyninfer/bundle/", _RUNTIME + "plan.py")),
     "engines": (
         "signature",
-        (_RUNTIME + "session.py", "tests/engines/test_hostile_bundles.py"),
+        (_RUNTIME + "session.py", *_files("tests/engines/test_", "signature hostile_bundles")),
     ),
     "engines/ort": (
         "backend runtime tensor",
-        _files("tests/engines/test_", "ort_backend rows_per_run"),
+        _files("tests/engines/test_", "ort_backend ort_runtime rows_per_run"),
     ),
     "exporters": (
         "candidate_rows parity verify weights",

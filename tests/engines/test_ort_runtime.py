@@ -1,0 +1,126 @@
+"""Devices, providers and options of sessions, as ONNX Runtime is told them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dyninfer.bundle.folder import Bundle
+from dyninfer.engines.ort import backend, runtime
+from dyninfer.engines.ort.library import ort
+from dyninfer.engines.ort.runtime import (
+    SMALL_MACS,
+    OrtDevice,
+    PlainStages,
+    parse_device,
+    session_options,
+    share_thread_pool,
+)
+from tests import support
+
+
+@pytest.mark.parametrize(
+    ("device", "provider", "expected", "name"),
+    [
+        ("cpu", None, OrtDevice("cpu", 0, "cpu"), "cpu"),
+        ("cpu", "cpu", OrtDevice("cpu", 0, "cpu"), "cpu"),
+        ("cuda", None, OrtDevice("cuda", 0, "cuda"), "cuda:0"),
+        ("cuda:0", "cuda", OrtDevice("cuda", 0, "cuda"), "cuda:0"),
+        ("cuda:12", "tensorrt", OrtDevice("cuda", 12, "tensorrt"), "cuda:12"),
+    ],
+)
+def test_a_device_and_its_provider(monkeypatch, device, provider, expected, name) -> None:
+    names = [f"{each}ExecutionProvider" for each in ("Tensorrt", "CUDA", "CPU")]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: names)
+    found = parse_device(device, provider)
+    assert found == expected
+    assert found.name == name
+    assert found.place == (expected.device_type, expected.device_id)
+
+
+def test_providers_lean_on_those_behind_them() -> None:
+    number = {"device_id": "2"}
+    cuda, cpu = ("CUDAExecutionProvider", number), "CPUExecutionProvider"
+    assert OrtDevice("cpu", 0, "cpu").providers == [cpu]
+    assert OrtDevice("cuda", 2, "cuda").providers == [cuda, cpu]
+    assert OrtDevice("cuda", 2, "tensorrt").providers == [
+        ("TensorrtExecutionProvider", number),
+        cuda,
+        cpu,
+    ]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("small", [False, True])
+def test_options_of_a_session(shared: bool, small: bool) -> None:
+    options = session_options(shared, small)
+    assert options.use_per_session_threads is not shared
+    assert options.enable_mem_pattern is small
+    assert options.log_severity_level == 4  # nothing is printed beside what is raised
+    assert options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    assert options.get_session_config_entry("session.load_model_format") == "ONNX"
+    if not shared:
+        assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+        assert options.get_session_config_entry("session.intra_op.spin_duration_us") == "100"
+
+
+def test_the_thread_pool_of_a_process_is_made_once(monkeypatch) -> None:
+    made = []
+    monkeypatch.setattr(runtime, "_pool_ready", False)
+    monkeypatch.setattr(ort, "set_global_thread_pool_sizes", lambda *sizes: made.append(sizes))
+    share_thread_pool()
+    share_thread_pool()
+    assert made == [(0, 1)]  # as many threads within an operator as there are cores; one between
+
+
+@pytest.mark.parametrize(
+    ("macs", "small"), [(0, True), (SMALL_MACS, True), (SMALL_MACS + 1, False)]
+)
+def test_only_small_stages_have_memory_patterns(tmp_path, monkeypatch, macs, small) -> None:
+    told = []
+    real = backend.open_session
+
+    def opening(*arguments, **options):
+        told.append(options["small"])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(backend, "open_session", opening)
+    bundle = Bundle.open(support.write_two_exits(tmp_path / "two.dyn"))
+    stage = bundle.manifest.stages["first"].model_copy(update={"macs": macs})
+    backend.OrtBackend().open("first", stage, bundle.stage_path("first"), frozenset())
+    assert told == [small]
+
+
+def test_a_gpu_is_waited_for_before_and_after_a_run() -> None:
+    done = []
+    binding = SimpleNamespace(
+        synchronize_inputs=lambda: done.append("inputs"),
+        synchronize_outputs=lambda: done.append("outputs"),
+    )
+    session = SimpleNamespace(run_with_iobinding=lambda *_: done.append("run"))
+    backend.run_binding(session, binding, OrtDevice("cuda", 0, "cuda"))
+    assert done == ["inputs", "run", "outputs"]
+    done.clear()
+    backend.run_binding(session, binding, OrtDevice("cpu", 0, "cpu"))
+    assert done == ["run"]
+
+
+def test_plain_stages_open_each_file_once(tmp_path, monkeypatch) -> None:
+    opened = []
+    real = runtime.open_session
+    monkeypatch.setattr(
+        runtime, "open_session", lambda path, *a, **o: opened.append(path) or real(path, *a, **o)
+    )
+    bundle = Bundle.open(support.write_two_exits(tmp_path / "two.dyn"))
+    other = tmp_path / "other.onnx"
+    other.write_bytes(bundle.stage_path("second").read_bytes())
+    stages = PlainStages(bundle, {"second": other})
+    images = np.random.default_rng(0).random((2, 3, 8, 8), np.float32)
+    for batch in (images, images[:1]):
+        tensors = {"images": batch, "more": np.zeros(1)}
+        made = stages.run("first", tensors)
+        np.testing.assert_allclose(made["value"], batch.mean((2, 3)), rtol=1e-5)
+        stages.run("second", tensors)
+    assert [path.name for path in opened] == ["first.onnx", "other.onnx"]
