@@ -18,13 +18,15 @@ def _files(start: str, names: str) -> Tests:
 
 _ROUTING: Tests = ("tests/dyninfer/routing/", _RUNTIME + "detector_goals.py")
 _RUNNING = _files(
-    _RUNTIME, "plan executor arrays session skipped_images failures detector detector_goals"
+    _RUNTIME, "plan executor arrays batches session skipped_images failures detector detector_goals"
 )
 _CASCADE = _files(
     "tests/exporters/cascade/test_",
     "numbering classes plan decodes recognise onnx_file formats export arithmetic",
 )
-_PRECISION = _files("tests/exporters/precision/test_", "graph ranges fp16 sensitivity int8 convert")
+_PRECISION = _files(
+    "tests/exporters/precision/test_", "graph ranges measure fp16 sensitivity int8 convert"
+)
 _OF_ROOMS = {
     "dyninfer/images": (
         "headers inputs folders pictures prepare spec",

@@ -25,7 +25,7 @@ from dyninfer.routing.goals import Accuracy
 from dyninfer.routing.latency import LatencyBudget
 from dyninfer.routing.policy import Threshold
 from tests import support
-from tests.dyninfer.calibrations import RECORD, calibration_of, spread
+from tests.dyninfer.calibrations import RECORD, calibration_of, choosing, spread
 
 relaxed = settings(deadline=None)
 EASINESS = st.lists(st.floats(0, 1) | st.just(math.nan), min_size=2, max_size=8)
@@ -231,3 +231,91 @@ def test_a_file_keeps_the_newest_of_too_many() -> None:
         file = add_calibration(file.all, of_engines(backend_version=str(number)))
     versions = [int(entry.engine.backend_version) for entry in file.all]
     assert versions == list(range(MOST_KEPT + 2, 2, -1))
+
+
+def with_value(payload: dict, place: str, value: float) -> dict:
+    """A copy in which the number at ``rows.0.percentile`` or the like is another."""
+    *parents, name = place.split(".")
+    changed = json.loads(json.dumps(payload))
+    at = changed
+    for step in parents:
+        at = at[int(step)] if step.isdigit() else at[step]
+    at[int(name) if name.isdigit() else name] = value
+    return changed
+
+
+ANY = 1e12  # no bound above
+SHARES = ("rows.0.hard_fraction", "rows.0.agreement", "ways.0.share", "losses.0.0")
+SHARES += tuple(
+    f"certificate.{name}" for name in ("risk", "confidence", "hard_fraction", "measured_risk")
+)
+
+
+@pytest.mark.parametrize(
+    ("place", "least", "most"),
+    [
+        *((share, 0, 1) for share in SHARES),
+        ("rows.0.percentile", 0, 100),
+        ("rows.0.threshold", 0, ANY),
+        ("rows.0.mean_ms", 0, ANY),
+        ("ways.1.mean_macs", 0, ANY),
+        ("certificate.threshold", 0, ANY),
+    ],
+)
+def test_numbers_have_their_bounds(tmp_path, payload, place, least, most) -> None:
+    for value in (least, most):
+        read_calibration(write(tmp_path / "c.json", with_value(payload, place, value)))
+    beyond = [least - 0.01] if most == ANY else [least - 0.01, most + 0.01]
+    for value in beyond:
+        with support.refuses(BundleError, "c.json", place.rpartition(".")[2]):
+            read_calibration(write(tmp_path / "c.json", with_value(payload, place, value)))
+
+
+def test_a_calibration_is_of_two_pictures_at_least(tmp_path) -> None:
+    two = calibration_of(spread(2)).model_dump(mode="json")
+    read_calibration(write(tmp_path / "c.json", two))
+    one = two | {"easiness": [[0.5]], "losses": [[0.1]]}
+    with support.refuses(BundleError, "images.count"):
+        read_calibration(write(tmp_path / "c.json", with_value(one, "images.count", 1)))
+
+
+CHOICE = choosing(np.array([[0.9, 0.1], [0.2, 0.7], [0.5, 0.4]]), (100, 300), ((1.0,), (2.0,)))
+
+
+def test_a_choosers_calibration_names_its_costs_and_its_dearest_branch(tmp_path) -> None:
+    read = read_calibration(write(tmp_path / "c.json", CHOICE.model_dump(mode="json")))
+    assert read == CHOICE
+    assert (read.macs, read.dearest) == ((100, 300), 1)
+    for macs, dearest in (((300, 100), 0), ((300, 300), 1)):
+        ways = tuple(
+            way.model_copy(update={"mean_macs": float(cost)})
+            for way, cost in zip(read.ways, macs, strict=True)
+        )
+        assert read.model_copy(update={"ways": ways}).dearest == dearest
+    cascade = calibration_of(spread(5))
+    assert (cascade.macs, cascade.dearest) == ((), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"choice_scores": CHOICE.choice_scores[:1]}, "choice_scores and the ways'"),
+        ({"choice_scores": ((0.1, 0.2),) * 2}, "choice_scores does not hold one value"),
+        ({"choice_scores": ()}, "biases do not fit"),
+        ({"biases": ()}, "biases do not fit"),
+        ({"ways": [w.model_copy(update={"mean_macs": None}) for w in CHOICE.ways]}, "mean_macs"),
+        (
+            {"biases": [row.model_copy(update={"shares": (1.0,)}) for row in CHOICE.biases]},
+            "biases do not fit",
+        ),
+    ],
+)
+def test_what_fits_no_chooser_is_refused(change, named) -> None:
+    with pytest.raises(ValueError, match=named):
+        Calibration.model_validate({**dict(CHOICE), **change})
+
+
+def test_precisions_are_told_in_words() -> None:
+    assert RECORD.precision_words == "fp32"
+    mixed = RECORD.model_copy(update={"precision": INT8})
+    assert mixed.precision_words == "body=int8, head=fp32"

@@ -200,6 +200,40 @@ def test_voc_files_that_are_none_are_refused(tmp_path: Path, text: str, part: st
         load_samples(pictures, write(tmp_path / "xml" / "a.xml", text).parent, CLASSES)
 
 
+def test_a_long_flat_voc_label_is_no_deep_one(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    cat = OBJECT.format(name="cat", difficult=0, box=(1, 2, 11, 22))
+    voc(tmp_path / "xml" / "a.xml", *[cat] * 100)
+    assert found(load_samples(pictures, tmp_path / "xml", CLASSES)) == {
+        "a.png": [(0, [1, 2, 11, 22])] * 100
+    }
+
+
+@pytest.mark.parametrize(("levels", "fits"), [(63, True), (64, False)])
+def test_parts_of_a_voc_label_lie_in_64_levels_at_most(tmp_path: Path, levels, fits) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    cat = OBJECT.format(name="cat", difficult=0, box=(1, 2, 11, 22))
+    voc(tmp_path / "xml" / "a.xml", cat, "<part>" * levels + "</part>" * levels)
+    if fits:
+        assert len(found(load_samples(pictures, tmp_path / "xml", CLASSES))["a.png"]) == 1
+    else:
+        with refuses(InputError, "nested more than 64 deep"):
+            load_samples(pictures, tmp_path / "xml", CLASSES)
+
+
+def test_a_voc_label_may_leave_out_what_need_not_be_said(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "a.png", tmp_path / "b.png")
+    box = "<xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax>"
+    item = f"<object><name>dog</name><difficult> </difficult><bndbox>{box}</bndbox></object>"
+    write(tmp_path / "xml" / "a.xml", f"<annotation>{item}</annotation>")
+    size = "<size><width>60</width><height></height></size>"
+    write(tmp_path / "xml" / "b.xml", f"<annotation>{size}{item}</annotation>")
+    samples = load_samples(pictures, tmp_path / "xml", CLASSES)
+    assert [item.size for item in samples.items] == [None, None]
+    assert samples.truths is not None
+    assert [truth.crowds.tolist() for truth in samples.truths] == [[False], [False]]
+
+
 # YOLO
 
 
@@ -298,3 +332,49 @@ def test_a_folder_without_labels_says_what_was_expected(tmp_path: Path) -> None:
         load_samples(pictures, tmp_path / "empty", CLASSES)
     coco(tmp_path / "empty", [{"id": 1, "file_name": "a.png"}], [])
     assert found(load_samples(pictures, tmp_path / "empty", CLASSES)) == {"a.png": []}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("0 0.5 0.5 1.0009 1", (0, [-0.027, 0, 60.027, 40])),  # as rounding leaves it
+        ("0 0.5 0.5 1.002 1", None),
+        ("0 -0.0009 0.5 0.1 0.1", (0, [-3.054, 18, 2.946, 22])),
+        ("0 -0.002 0.5 0.1 0.1", None),
+        ("1 0.1 0.2 0.5 0.2 0.3 0.6", (1, [6, 8, 30, 24])),  # an outline of three corners
+        ("1 0.1 0.2 0.5 0.2 0.3 0.6 0.4", None),
+    ],
+)
+def test_shares_and_outlines_of_yolo_lines(tmp_path: Path, line: str, expected) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    path = write(tmp_path / "labels" / "a.txt", line)
+    if expected is None:
+        with refuses(InputError, "a.txt, line 1"):
+            load_samples(pictures, path.parent, CLASSES)
+    else:
+        assert found(load_samples(pictures, path.parent, CLASSES)) == {"a.png": [expected]}
+
+
+def test_shares_are_of_the_picture_as_it_is_shown(tmp_path: Path) -> None:
+    from PIL import Image
+
+    turned = Image.new("RGB", (WIDTH, HEIGHT)).getexif()
+    turned[0x0112] = 6  # by a quarter to the right
+    for name, exif in (("a.jpg", turned), ("b.jpg", None)):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / name, **({"exif": exif} if exif else {}))
+        write(tmp_path / "labels" / f"{name[0]}.txt", "0 0.5 0.5 0.5 0.25")
+    samples = load_samples([tmp_path / "a.jpg", tmp_path / "b.jpg"], tmp_path / "labels", CLASSES)
+    assert found(samples) == {
+        "a.jpg": [(0, [10, 22.5, 30, 37.5])],
+        "b.jpg": [(0, [15, 15, 45, 25])],
+    }
+    assert [item.size for item in samples.items] == [(HEIGHT, WIDTH), (WIDTH, HEIGHT)]
+
+
+def test_names_are_looked_for_no_further_than_two_folders_up(tmp_path: Path) -> None:
+    pictures = yolo_set(tmp_path)
+    write(tmp_path / "data.yaml", "names: [dog, cat, NO]")  # three above set/labels/val
+    samples = load_samples(pictures, tmp_path / "set" / "labels" / "val", CLASSES)
+    assert found(samples) == YOLO_OBJECTS
+    named = load_samples(pictures, tmp_path / "set" / "labels", CLASSES)
+    assert found(named)["a.png"][0] == (0, [15, 15, 45, 25])

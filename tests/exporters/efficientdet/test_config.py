@@ -106,3 +106,56 @@ def test_pictures_are_prepared_as_in_training() -> None:
     lite = PUBLISHED["tf_efficientdet_lite0"].image((320, 320))
     assert adversarial.mean == adversarial.std == lite.mean == lite.std == (127.5,) * 3
     assert (adversarial.pad_value, lite.pad_value) == ((0, 0, 0), (128, 128, 128))
+
+
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), (124, 116, 104))
+# image size, channels, cells, repeats, scale of anchors, multipliers of width and depth
+TABLE = {
+    "d0": (512, 64, 3, 3, 4, 1.0, 1.0),
+    "d1": (640, 88, 4, 3, 4, 1.0, 1.1),
+    "d2": (768, 112, 5, 3, 4, 1.1, 1.2),
+    "d3": (896, 160, 6, 4, 4, 1.2, 1.4),
+    "d4": (1024, 224, 7, 4, 4, 1.4, 1.8),
+    "d5": (1280, 288, 7, 4, 4, 1.6, 2.2),
+    "d6": (1280, 384, 8, 5, 4, 1.8, 2.6),
+    "d7": (1536, 384, 8, 5, 5, 1.8, 2.6),
+    "d7x": (1536, 384, 8, 5, 4, 2.0, 3.1),
+    "lite0": (320, 64, 3, 3, 3, 1.0, 1.0),
+    "lite1": (384, 88, 4, 3, 3, 1.0, 1.1),
+    "lite2": (448, 112, 5, 3, 3, 1.1, 1.2),
+    "lite3": (512, 160, 6, 4, 4, 1.2, 1.4),
+    "lite3x": (640, 200, 6, 4, 3, 1.2, 1.4),
+    "lite4": (640, 224, 7, 4, 4, 1.4, 1.8),
+}
+
+
+def test_the_published_configurations_are_these() -> None:
+    """Tan, Pang and Le, "EfficientDet", CVPR 2020, table 1, and the Lite and AdvProp models."""
+    names = {f"tf_efficientdet_{size}" for size in TABLE}
+    names |= {f"tf_efficientdet_d{phi}_ap" for phi in range(6)}
+    names |= {f"efficientdet_d{phi}" for phi in range(4)}
+    assert PUBLISHED.keys() == names
+    for name, made in PUBLISHED.items():
+        assert made.name == name
+        size = name.removesuffix("_ap").rpartition("_")[2]
+        scaled, lite = made.scaled, size.startswith("lite")
+        found = (scaled.image_size, scaled.channels, scaled.cells, scaled.repeats)
+        assert (*found, made.anchor_scale, scaled.width, scaled.depth) == TABLE[size]
+        assert scaled.levels == (6 if size == "d7x" else 5)
+        assert scaled.weighted is not (lite or size in ("d6", "d7", "d7x"))
+        assert scaled.redundant_bias is name.startswith("tf_")
+        assert scaled.lite is lite
+        padding = {"_ap": (0, 0, 0)}.get(name[-3:], (128, 128, 128) if lite else None)
+        half = ((127.5,) * 3, (127.5,) * 3, padding)
+        assert made.colours == (IMAGENET if padding is None else half)
+
+
+def test_a_structure_with_an_exact_name_is_not_asked_about() -> None:
+    structure = STRUCTURES["tf_efficientdet_d0"]
+    assert choose(structure, Path("x.pth"), None, "TF_EfficientDet_D0")[0].name == (
+        "tf_efficientdet_d0"
+    )
+    with support.refuses(ConfigError, "d0 and tf_efficientdet_d0_ap"):  # as part of other words
+        choose(structure, Path("tf_efficientdet_d0x.pth"), None, "my_tf_efficientdet_d0")
+    with support.refuses(ConfigError, "for example tf_efficientdet_d7x, tf_efficientdet_d7"):
+        choose(structure, Path("x.pth"), "tf_efficientdet_d7xx", None)

@@ -167,3 +167,63 @@ def test_infinity_is_seen_and_has_no_histogram() -> None:
     assert not seen["log"].is_finite
     assert seen["log"].magnitudes is None
     assert seen["images"].magnitudes is not None
+
+
+def loss_of_information(counts: np.ndarray, size: int) -> float:
+    """Between a histogram cut at ``size`` parts and itself in 128 levels, part by part."""
+    kept = [float(count) for count in counts[:size]]
+    clipped = [*kept[:-1], kept[-1] + float(counts[size:].sum())]
+    merged = [0.0] * size
+    for level in range(128):
+        members = [part for part in range(size) if part * 128 // size == level and kept[part] > 0]
+        for part in members:
+            merged[part] = sum(kept[m] for m in members) / len(members)
+    p, q = (np.array(side) / sum(side) for side in (clipped, merged))
+    held = p > 0
+    return float((p[held] * np.log(p[held] / np.maximum(q[held], 1e-9))).sum())
+
+
+@pytest.mark.parametrize("shape", ["tail", "even", "far"])
+def test_entropy_takes_the_limit_that_loses_least(shape: str) -> None:
+    rng = np.random.default_rng(0)
+    counts = {
+        "tail": np.histogram(np.abs(rng.standard_t(3, 20_000)), 320)[0],
+        "even": rng.integers(0, 9, 320),
+        "far": np.r_[rng.integers(50, 60, 200), rng.integers(0, 2, 120)],
+    }[shape].astype(float)
+    tried = counts.copy()
+    tried[0] = tried[1]
+    first = max(128, int(np.searchsorted(tried.cumsum() / tried.sum(), 0.99)) + 1)
+    sizes = [*range(first, 320, 8), 320]
+    losses = [loss_of_information(tried, size) for size in sizes]
+    assert entropy_limit(counts) == sizes[int(np.argmin(losses))]
+    assert np.argmin(losses) > 0
+
+
+def test_magnitudes_are_counted_in_equal_parts() -> None:
+    values = np.array([0.0, 0.5, -0.5, 1 / BINS, 1 - 1e-4, -1.0], np.float32)
+    counts = count_magnitudes(values, 1.0)
+    assert (counts.sum(), len(counts)) == (6, BINS)
+    assert {int(part): int(counts[part]) for part in np.flatnonzero(counts)} == {
+        0: 1,
+        1: 1,
+        BINS // 2: 2,
+        BINS - 1: 2,
+    }
+    assert count_magnitudes(np.zeros((2, 3)), 0.0)[0] == 6
+
+
+@pytest.mark.parametrize(("percent", "parts"), [(50, 2), (50.1, 3), (75, 3), (100, 4), (20, 1)])
+def test_a_percentile_is_reached_by_the_fewest_parts(percent: float, parts: int) -> None:
+    assert percentile_limit(np.array([1.0, 1, 1, 1]), percent) == parts
+    assert percentile_limit(np.array([1.0, 1, 1, 1, 0, 0]), percent) == parts
+
+
+def test_a_limit_is_its_share_of_the_largest_magnitude() -> None:
+    counts = np.array([5, 3, 1, 1])
+    seen = Observed(-8.0, 4.0, counts)
+    assert clipping_range(seen, CalibrationMethod.PERCENTILE, 80) == (-4, 4)
+    assert clipping_range(seen, CalibrationMethod.PERCENTILE, 90) == (-6, 4)
+    assert clipping_range(seen, CalibrationMethod.PERCENTILE, 50) == (-2, 2)
+    assert (seen.largest, seen.is_finite) == (8, True)
+    assert not Observed(0, np.inf).is_finite

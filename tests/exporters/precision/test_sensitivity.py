@@ -145,3 +145,27 @@ def test_work_decides_what_is_affordable() -> None:
     assert np.isclose(sum(macs), 87552)
     assert affordable_counts(macs, 0.1 * sum(macs)) == []
     assert pytest.approx(macs[0] / 87552) == 0.1578947
+
+
+def test_deviations_are_those_of_the_surest_boxes() -> None:
+    reference = detections()
+    moved = {name: array.copy() for name, array in reference.items()}
+    for row in range(2):
+        surest = reference["class_scores"][row].max(-1).argsort()[::-1][:100]
+        boxes = moved["boxes_xyxy"][row]
+        boxes[surest[:50], 0::2] += (boxes[surest[:50], 2] - boxes[surest[:50], 0])[:, None] / 2
+        moved["class_scores"][row, surest[99]] += 0.5  # the last that counts
+    found = deviations(reference, moved)
+    # half of the candidates lie half beside themselves, an overlap of a third
+    assert found["boxes_xyxy"] == pytest.approx(1 / 2 * 2 / 3, rel=1e-5)
+    tops = [scores[scores.max(-1).argsort()[::-1][:100]] for scores in reference["class_scores"]]
+    root = np.sqrt(np.mean(np.square(tops)))
+    assert found["class_scores"] == pytest.approx(0.5 * np.sqrt(1 / 100) / root, rel=1e-5)
+
+
+def test_easiness_deviates_by_its_largest_error_and_zeros_by_theirs() -> None:
+    found = deviations(
+        {"easiness": np.array([0.5, 0.25]), "feature": np.zeros(4)},
+        {"easiness": np.array([0.625, 0.25]), "feature": np.array([0.0, 2, 0, 0])},
+    )
+    assert found == {"easiness": 0.125, "feature": 1.0}

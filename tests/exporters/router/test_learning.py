@@ -5,11 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dyninfer.errors import RouterError
 from dyninfer.evaluation.coco import Truth
 from dyninfer.evaluation.routed_precision import match_picture
-from dyninfer.exporters.router.learning import DetectionPool, fit_gain
+from dyninfer.exporters.router import learning
+from dyninfer.exporters.router.learning import DetectionPool, fit_gain, fit_losses
 from dyninfer.exporters.router.observe import agreed_truth
 from dyninfer.results.answers import Detections
+from tests.support import refuses
 
 BOX, AWAY = [0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]
 
@@ -182,3 +185,105 @@ def test_a_constant_feature_among_others_gets_no_weight():
     gain = fit_gain(features, losses)
     assert gain is not None
     assert gain.weights[1] == 0
+
+
+def test_the_weights_have_the_least_loss_of_all_near_them():
+    features, losses = example(3)
+    gain = losses[:, 0] - losses[:, 1]
+    median = np.median(gain)
+    unit = np.abs(gain - median).mean()
+    weights = learning._minimise(features, gain)
+
+    def loss(tried: np.ndarray, bias: float) -> float:
+        """Of easiness e: e (L1 - m / 2) + (1 - e) (L2 + m / 2), and what decay adds."""
+        easiness = 1 / (1 + np.exp(features @ tried + bias))
+        first, last = losses[:, 0] - median / 2, losses[:, 1] + median / 2
+        taken = np.mean(easiness * first + (1 - easiness) * last) / unit
+        return float(taken + 0.005 / 2 * (tried**2).sum())
+
+    biases = np.linspace(-1, 1, 201)
+    least = min(loss(weights, bias) for bias in biases)
+    for axis in range(3):
+        for step in (-0.2, 0.2):
+            moved = weights + step * np.eye(3)[axis]
+            assert min(loss(moved, bias) for bias in biases) > least
+
+
+def ridge(features: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Estimates (N, branches) by least squares with rows that pull the weights to 0."""
+    spread = features.std(0)
+    scale = np.sqrt(spread**2 + 0.05**2 * (spread**2).mean())
+    inputs = (features - features.mean(0)) / scale
+    count, width = inputs.shape
+    rows = np.r_[inputs, np.sqrt(0.16 * count) * np.eye(width)]
+    aims = np.r_[wanted - wanted.mean(0), np.zeros((width, wanted.shape[1]))]
+    return inputs @ np.linalg.lstsq(rows, aims, rcond=None)[0] + wanted.mean(0)
+
+
+@pytest.mark.parametrize("branches", [2, 4])
+def test_losses_are_estimated_by_ridge_regression(branches: int):
+    rng = np.random.default_rng(branches)
+    features = rng.normal(5, [1, 3, 0.5], (200, 3))
+    losses = features @ rng.normal(size=(3, branches)) + rng.normal(size=(200, branches))
+    wanted = losses - losses.mean(1, keepdims=True)
+    low, high = np.quantile(wanted, [0.02, 0.98], axis=0)
+    weights, centre = fit_losses(features, losses)
+    np.testing.assert_allclose(centre, features.mean(0))
+    found = (features - centre) @ weights[:-1] + weights[-1]
+    np.testing.assert_allclose(found, ridge(features, np.clip(wanted, low, high)), atol=1e-9)
+
+
+def test_what_all_branches_lose_does_not_choose():
+    rng = np.random.default_rng(0)
+    features, losses = rng.normal(size=(100, 3)), rng.normal(size=(100, 3))
+    one, _ = fit_losses(features, losses)
+    other, _ = fit_losses(features, losses + 100 * rng.normal(size=(100, 1)))
+    np.testing.assert_allclose(one, other, atol=1e-9)
+    with refuses(RouterError, "no picture loses more than another"):
+        fit_losses(features, np.repeat(losses[:, :1], 3, 1))
+    with refuses(RouterError, "the same for all pictures"):
+        fit_losses(np.ones_like(features), losses)
+
+
+def test_many_features_weigh_as_much_as_sixteen_in_no_more_than_64_directions():
+    rng = np.random.default_rng(0)
+    for width, directions in ((16, 16), (17, 17), (64, 64), (200, 64)):
+        features = rng.normal(size=(300, width))
+        centred = features - features.mean(0)
+        basis = learning._basis(centred, np.abs(features).max(0))
+        assert basis.shape == (width, directions)
+        inputs = centred @ basis
+        spread = centred.std(0)
+        scale = np.sqrt(spread**2 + 0.05**2 * (spread**2).mean())
+        standard = centred / scale
+        if width <= 16:
+            np.testing.assert_allclose(inputs, standard)
+            continue
+        # the strongest directions, none of which goes with another
+        strongest = np.sort(np.linalg.eigvalsh(standard.T @ standard))[::-1][:directions]
+        np.testing.assert_allclose(inputs.T @ inputs, np.diag(strongest * 16 / width), atol=1e-6)
+
+
+def test_features_that_hardly_vary_are_left_out_or_held_back():
+    rng = np.random.default_rng(0)
+    centred = rng.normal(size=(1000, 3)) * [1, 1.1e-3, 0.9e-3]
+    centred -= centred.mean(0)
+    spread = centred.std(0)
+    basis = learning._basis(centred, np.array([2.0, spread[1] / 1.01e-3, spread[2] / 0.99e-3]))
+    assert basis.shape == (3, 2)
+    root = 0.05 * np.sqrt((spread**2).mean())
+    expected = [1 / np.hypot(spread[0], root), 1 / np.hypot(spread[1], root)]
+    np.testing.assert_allclose(basis, [[expected[0], 0], [0, expected[1]], [0, 0]])
+
+
+def test_equal_confidences_share_the_rank_of_the_last():
+    """Three of one confidence, two of them right: as if both came with the wrong one."""
+    pictures = [
+        (truth((BOX, 0)), detections((BOX, 0.5, 0)), detections()),
+        (truth((BOX, 0)), detections((AWAY, 0.5, 0)), detections()),
+        (truth((BOX, 0)), detections((BOX, 0.5, 0)), detections()),
+    ]
+    third = 1 / 3
+    right = 2 * third + 2 * third * third  # its precision, and what it lifts both by
+    wrong = 2 * (2 * third) * third
+    np.testing.assert_allclose(losses(*pictures)[:, 0], [1 - right, 1 + wrong, 1 - right])

@@ -11,8 +11,12 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.exporters.router import FeatureKind
 from dyninfer.exporters.router.model import (
     DetectionStatistics,
+    FittedRouter,
+    LinearGain,
     PooledFeatures,
+    Reader,
     build_features,
+    confidence_reader,
     pairwise_iou,
 )
 from dyninfer.results.nms import pairwise_iou as numpy_iou
@@ -150,3 +154,78 @@ def test_features_that_the_body_does_not_have_are_refused(tmp_path):
     static = Bundle.open(support.write_static(tmp_path / "one.dyn")).manifest
     with support.refuses(dyninfer.InputError, "no feature map", "--features detections"):
         build_features(static, 0, FeatureKind.POOLED)
+
+
+def plainly(boxes: np.ndarray, scores: np.ndarray, size: int) -> list[float]:
+    """The nine statistics of an image, written down again in loops."""
+    best, labels = scores.max(1), scores.argmax(1)
+    rows = np.argsort(-best, kind="stable")[:100]
+    overlaps = numpy_iou(boxes, boxes)
+    kept: list[int] = []
+    for place, row in enumerate(rows):
+        surer = [r for r in rows[:place] if labels[r] == labels[row]]
+        if all(overlaps[row, r] <= 0.5 for r in surer):
+            kept.append(row)
+    found = dict.fromkeys(DetectionStatistics.names, 0.0)
+    for row in kept:
+        s = best[row]
+        found["above_0.1"] += 1 / (1 + np.exp(-(s - 0.1) / 0.03))
+        found["above_0.5"] += 1 / (1 + np.exp(-(s - 0.5) / 0.05))
+        if s > 0.1:
+            width, height = np.clip((boxes[row, 2:] - boxes[row, :2]) / size, 0, 1)
+            side = np.sqrt(max(width * height, 1e-8))
+            beyond = [1 / (1 + np.exp(-(side - limit) / 0.05)) for limit in (0.2, 0.5)]
+            unsure = s * (1 - s)
+            found["unsure_small"] += unsure * (1 - beyond[0])
+            found["unsure_medium"] += unsure * beyond[0] * (1 - beyond[1])
+            found["unsure_large"] += unsure * beyond[1]
+            found["second_class"] += np.sort(scores[row])[-2]
+        for other in kept:
+            if labels[other] != labels[row] and overlaps[row, other] > 0.5:
+                found["overlap_of_classes"] += overlaps[row, other] * s * best[other]
+    surest = scores.max(0)
+    found["unsure_classes"] = float((surest * (1 - surest)).sum())
+    five = sorted((best[row] for row in kept), reverse=True)[:5]
+    found["mean_of_best"] = sum(five) / min(5, len(rows))
+    return list(found.values())
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), count=st.sampled_from([1, 3, 40, 120]), dim=st.booleans())
+def test_the_statistics_are_those_of_a_plain_loop(seed: int, count: int, dim: bool):
+    boxes, scores = map(np.array, random_detections(seed, count))
+    boxes[: count // 2] = boxes[0] + np.linspace(0, 12, count // 2)[:, None]  # on one thing
+    scores = np.float32(scores**6 if dim else scores).astype(np.float64)
+    module = DetectionStatistics(SIZE, SIZE, count)
+    values = module(torch.tensor(boxes[None]), torch.tensor(scores[None]))[0].expm1()
+    np.testing.assert_allclose(values, plainly(boxes, scores, SIZE), rtol=1e-4, atol=1e-4)
+
+
+def test_sides_are_shares_of_width_and_height() -> None:
+    """Of 200 x 50 pixels, a box of 20 x 5 has a tenth of either side."""
+    wide = DetectionStatistics(50, 200, 1)
+    scores = torch.tensor([[[0.5, 0.25]]])
+    found = wide(torch.tensor([[[10.0, 5, 30, 10]]]), scores)
+    square = DetectionStatistics(100, 100, 1)(torch.tensor([[[10.0, 5, 20, 15]]]), scores)
+    torch.testing.assert_close(found, square)
+
+
+def test_a_fitted_router_is_the_sigmoid_of_what_is_not_gained() -> None:
+    reader = Reader(PooledFeatures(["a", "b"]), ())
+    gain = LinearGain(np.array([2.0, -1.0]), 0.5)
+    router = FittedRouter(reader, np.array([100.0, 50.0]), gain)
+    values = torch.tensor([[100.0, 200.0], [1.0, 0.0], [0.0, 3.0]])
+    expected = 1 / (1 + np.exp(gain(values)))
+    np.testing.assert_allclose(router(values)[:, 0], expected, rtol=1e-5)
+    assert not any(parameter.requires_grad for parameter in router.parameters())
+
+
+def test_the_hand_rule_reads_the_largest_score_of_a_body_that_has_scores(tmp_path) -> None:
+    static = Bundle.open(support.write_static(tmp_path / "one.dyn")).manifest
+    found = confidence_reader(static, 0)
+    assert found is not None
+    assert [spec.name for spec in found.inputs] == ["class_scores"]
+    scores = torch.tensor([[[0.1, 0.7], [0.3, 0.2]], [[0.0, 0.0], [0.4, 0.0]]])
+    np.testing.assert_allclose(found.features(scores), [[0.7], [0.4]])
+    two = Bundle.open(support.write_two_exits(tmp_path / "two.dyn")).manifest
+    assert confidence_reader(two, 0) is None
