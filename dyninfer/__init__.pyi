@@ -17,6 +17,9 @@ from .errors import MissingExtra as MissingExtra
 from .errors import PolicyError as PolicyError
 from .errors import RouterError as RouterError
 from .errors import VerificationError as VerificationError
+from .images.frames import Frame as Frame
+from .images.frames import FrameSource as FrameSource
+from .images.sources import open_source as open_source
 from .images.spec import ColorOrder as ColorOrder
 from .images.spec import ImageSpec as ImageSpec
 from .images.spec import Placement as Placement

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import math
 import os
@@ -26,7 +25,8 @@ from rich.progress import (
 from dyninfer.benchmarks.report.terminal import DescriptionColumn, Terminal, prints_unicode
 from dyninfer.demo import ASSETS
 from dyninfer.errors import DyninferError, InputError, PolicyError
-from dyninfer.images.folders import SUFFIXES, find_images, match_images, search_folder
+from dyninfer.images.folders import find_images
+from dyninfer.images.named import named_pictures
 from dyninfer.plain_text import counted, one_line, plain_json
 from dyninfer.routing.goals import Goal
 from dyninfer.routing.policy import Policy
@@ -34,7 +34,6 @@ from dyninfer.routing.speed import parse_speed
 
 stdout = Terminal()
 stderr = Terminal(stderr=True)
-_VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
 
 def progress_bar(*, remaining: bool = False) -> Progress:
@@ -92,55 +91,8 @@ def read_speed(text: str) -> Policy | Goal:
 
 
 def expand_sources(sources: Sequence[str | Path]) -> list[Path]:
-    """All pictures that are meant, each once, in the order given; folders are searched whole.
-
-    What exists as it is written wins over patterns. A file that is named is read whatever its name.
-
-    Raises:
-        InputError: a source does not exist, holds no picture, or is a video or a stream.
-    """
-    found: dict[str, Path] = {}
-    for source in map(str, sources):
-        path = Path(source)
-        stream = ("://" in source or source.isdigit()) and not path.exists()
-        if stream or path.suffix.lower() in _VIDEO_SUFFIXES:
-            raise InputError(
-                f"{source} is a video, camera or stream, which this version does not read; "
-                "pass pictures, folders or patterns"
-            )
-        if not source.strip():
-            raise InputError(f"{source!r} is an empty path; pass pictures, folders or patterns")
-        if path.is_dir():
-            pictures = _pictures_in(path)
-        else:
-            pictures = [path] if path.exists() else _expand_pattern(source)
-        for picture in pictures:
-            found.setdefault(str(picture.absolute()), picture)
-    return list(found.values())
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    pictures, others = search_folder(folder)
-    counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
-    more = f"{counts} left out: their formats are not read; convert them to JPEG or PNG"
-    if not pictures:
-        known = ", ".join(sorted(suffix.lstrip(".") for suffix in SUFFIXES))
-        raise InputError(
-            f"the folder {folder} holds no pictures ({known})" + f"; {more}" * bool(others)
-        )
-    if others:
-        warn(f"{folder}: {more}")
-    return pictures
-
-
-def _expand_pattern(source: str) -> list[Path]:
-    if pictures := match_images(source):
-        return pictures
-    if glob.has_magic(source):
-        raise InputError(
-            f"no picture matches {source}; put a pattern in quotes, so that the shell leaves it"
-        )
-    raise InputError(f"{source} does not exist; pass a picture, a folder or a quoted pattern")
+    """All pictures that are meant; see :func:`dyninfer.images.named.named_pictures`."""
+    return named_pictures(sources, warn)
 
 
 def built_in_photos() -> list[Path]:
