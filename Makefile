@@ -82,7 +82,7 @@ format: $(READY)  ## Rewrite files in the project's format
 lock: $(READY)  ## Renew requirements.lock: the newest versions of everything, with hashes
 	$(BIN)/uv --config-file .ci/lock.toml pip compile --quiet --upgrade --universal \
 		--python-version 3.10 --generate-hashes --no-header --no-annotate --no-emit-package torch \
-		--constraint constraints.txt --extra tensorrt-rtx --group stubs \
+		--constraint constraints.txt --extra tensorrt-rtx \
 		$(addprefix --extra ,$(subst $(COMMA), ,$(EXTRAS))) pyproject.toml \
 		--output-file requirements.lock
 

@@ -175,8 +175,11 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
         self,
         manifest: Manifest,  # noqa: ARG002  # for backends that limit memory
         batch: int,  # noqa: ARG002
+        host_code: bool = False,  # noqa: ARG002  # for those whose files may hold code
     ) -> AbstractContextManager[None]:
         """While a bundle's engines are opened, for batches of so many images.
+
+        ``host_code`` says that the files, whose hashes were checked, may hold code of their own.
 
         Raises:
             EngineBuildError: its tensors would need too much memory.

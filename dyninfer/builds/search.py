@@ -29,6 +29,8 @@ from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import BundleError
 
 _REMEDY = "build it again with dyninfer build --force"
+_NEXT_MAJOR: dict[tuple[int, ...], tuple[int, ...]] = {(8,): (10,), (10,): (11,)}
+"""Which opens the version-compatible engines of another major version (TensorRT 11's matrix)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def differences(built: BuildSpec, wanted: BuildSpec) -> list[Difference]:
     """What keeps a build from being used where ``wanted`` is asked for; nothing if it can be.
 
     An engine that was built without a GPU is good for every GPU of its compute capabilities; one
-    that was built on a GPU needs the same GPU and driver. Either may have been built to be good
+    that was built on a GPU needs the same GPU. Either may have been built to be good
     for more (:data:`VERSION_COMPATIBLE`, :data:`HARDWARE_COMPATIBLE`). A batch range holds if it
     covers the one that is wanted; an option that nobody asks for does no harm.
     """
@@ -68,7 +70,8 @@ def _covers_version(built: BuildSpec, wanted: BuildSpec) -> bool:
     if VERSION_COMPATIBLE not in built.options:
         return built.library_version == wanted.library_version
     ours, theirs = _numbers(wanted.library_version), _numbers(built.library_version)
-    return ours >= theirs
+    majors = {theirs[:1], _NEXT_MAJOR.get(theirs[:1])}
+    return ours >= theirs and ours[:1] in majors
 
 
 def _numbers(version: str | None) -> tuple[int, ...]:
@@ -79,6 +82,8 @@ def _covers_target(built: BuildSpec, wanted: BuildSpec) -> bool:
     have, want = built.target, wanted.target
     if have is None or want is None or have == want:
         return have == want
+    if have.system != want.system:
+        return False
     if HARDWARE_COMPATIBLE in built.options:
         return all(_numbers(c) >= FIRST_COMPATIBLE for c in want.compute_capabilities)
     return have.gpu_name is None and set(want.compute_capabilities) <= set(

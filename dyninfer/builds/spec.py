@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -45,19 +46,31 @@ class BuildTarget(Frozen):
 
     Attributes:
         compute_capabilities: those of the GPUs they run on, as "8.6".
+        system: the operating system and the processor's architecture, as "Linux x86_64".
         gpu_name: the GPU they were built on; None where they were built without one.
-        driver: the version of its driver; None where they were built without one.
+        multiprocessors: of that GPU, which tell apart GPUs of one name: all Orins are "Orin".
+        memory_gib: of that GPU, in whole GiB.
     """
 
     compute_capabilities: Annotated[tuple[str, ...], Field(min_length=1)]
+    system: str
     gpu_name: str | None = None
-    driver: str | None = None
+    multiprocessors: int | None = None
+    memory_gib: int | None = None
 
     def __str__(self) -> str:
         capabilities = ", ".join(f"sm{c.replace('.', '')}" for c in self.compute_capabilities)
         if self.gpu_name is None:
-            return f"{capabilities}, built without a GPU"
-        return f"{self.gpu_name} ({capabilities}), driver {self.driver}"
+            return f"{capabilities}, {self.system}, built without a GPU"
+        return (
+            f"{self.gpu_name} ({capabilities}, {self.multiprocessors} multiprocessors, "
+            f"{self.memory_gib} GiB), {self.system}"
+        )
+
+
+def this_system() -> str:
+    """Operating system and architecture of this machine; engines run on no other."""
+    return f"{platform.system()} {platform.machine()}"
 
 
 class BuildSpec(Frozen):

@@ -17,6 +17,7 @@ from dyninfer.builds.spec import (
     OpenBuild,
     own_precision,
     source_hashes,
+    this_system,
 )
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Precision
@@ -25,11 +26,11 @@ from dyninfer.engines.trt.backend import Platform
 from dyninfer.engines.trt.builder import (
     Active,
     EngineOptions,
-    StageFile,
     build_engine,
     check_options,
 )
 from dyninfer.engines.trt.cuda import DeviceProperties
+from dyninfer.engines.trt.file_types import StageFile
 from dyninfer.engines.trt.library import Library
 from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import EngineBuildError
@@ -46,13 +47,17 @@ def device_target(library: Library, properties: DeviceProperties) -> BuildTarget
     """The GPU of this machine as a target.
 
     TensorRT-RTX compiles for a kind of GPU and leaves the rest to the moment an engine is opened,
-    so that name and driver do not matter to it.
+    so that nothing else of the GPU matters to it.
     """
-    capabilities = (properties.capability,)
+    kind = BuildTarget(compute_capabilities=(properties.capability,), system=this_system())
     if library.compute_capabilities:
-        return BuildTarget(compute_capabilities=capabilities)
-    return BuildTarget(
-        compute_capabilities=capabilities, gpu_name=properties.name, driver=properties.driver
+        return kind
+    return kind.model_copy(
+        update={
+            "gpu_name": properties.name,
+            "multiprocessors": properties.multiprocessors,
+            "memory_gib": properties.memory_gib,
+        }
     )
 
 
@@ -94,6 +99,8 @@ class TensorRTBuilder:
             chosen[VERSION_COMPATIBLE] = "yes"
         if options.hardware_compatible:
             chosen[HARDWARE_COMPATIBLE] = "yes"
+        if self.library.must_share_profiles:
+            chosen["shared_profiles"] = "yes"
         return BuildSpec(
             backend=self.library.flavour.value,
             library_version=self.library.version,

@@ -28,6 +28,7 @@ from dyninfer.builds.spec import (
     own_precision,
     plan_precision,
     source_hashes,
+    this_system,
 )
 from dyninfer.builds.tensorrt import TensorRTBuilder, device_target
 from dyninfer.bundle.folder import Bundle
@@ -132,14 +133,14 @@ def _target(device: str, library: Library, presets: list[Preset]) -> tuple[Build
 
     if library.compute_capabilities and presets:
         chosen = tuple(dict.fromkeys(preset.compute_capability for preset in presets))
-        return BuildTarget(compute_capabilities=chosen), nullcontext
+        return BuildTarget(compute_capabilities=chosen, system=this_system()), nullcontext
     try:
         cuda = open_cuda(_device_number(device))
     except BackendUnavailable:
         if not library.compute_capabilities:
             raise
         ampere_on = tuple(c for c in library.compute_capabilities if float(c) >= 8)
-        return BuildTarget(compute_capabilities=ampere_on), nullcontext
+        return BuildTarget(compute_capabilities=ampere_on, system=this_system()), nullcontext
     check_here(presets, cuda.properties.name, cuda.properties.capability)
     return device_target(library, cuda.properties), cuda.active
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dyninfer.builds.builder import stage_file
 from dyninfer.builds.search import open_build
-from dyninfer.builds.spec import OpenBuild
+from dyninfer.builds.spec import VERSION_COMPATIBLE, OpenBuild
 from dyninfer.bundle.folder import Bundle, StageChecks
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.engines.base import Backend, Engine, HostRead
@@ -158,7 +158,9 @@ class Session:
             self._pool.reopen = None
 
     def _open_all(self, checks: StageChecks | None) -> None:
-        with self.backend.opening(self.manifest, self._max_batch):
+        options = {} if self._build is None else self._build.build.spec.options
+        host_code = VERSION_COMPATIBLE in options
+        with self.backend.opening(self.manifest, self._max_batch, host_code):
             for name in self.manifest.roles:
                 self.engines[name] = self._open(name, checks)
 

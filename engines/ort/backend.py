@@ -181,8 +181,11 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         self._gather_sessions: dict[str, Any] = {}
         self._gather_lock = threading.Lock()
 
-    def opening(self, manifest: Manifest, batch: int) -> AbstractContextManager[None]:
+    def opening(
+        self, manifest: Manifest, batch: int, host_code: bool = False
+    ) -> AbstractContextManager[None]:
         """Limits the memory of their tensors together."""
+        del host_code
         check_declared(manifest, batch)
         return limited_tensors(tensor_memory(max(batch, IMAGES_AT_ONCE) * manifest.pixels))
 

@@ -2,7 +2,7 @@
 
 Every protocol has the name of the class that it describes and exactly the members that are used
 here; :class:`Module` describes the module itself. mypy shows that no code reaches beyond them, and
-a test compares each with the real ``tensorrt_rtx`` and with the published stubs of ``tensorrt``.
+tests compare each with the real ``tensorrt_rtx`` and with NVIDIA's bindings of seven versions.
 So an attribute that a library does not have cannot stay unnoticed, although no one machine has all
 the versions. NVIDIA's documentation describes the classes. Where a method returns False or None, it
 failed, and the logger knows why; an axis of -1 is dynamic.
@@ -36,12 +36,24 @@ class IProgressMonitor(Protocol):
 class ITensor(Protocol):
     name: str
     shape: Sequence[int]
+    dtype: Any
+
+
+class ILayer(Protocol):
+    name: str
+    num_outputs: int
+    precision: Any
+
+    def get_output(self, index: int, /) -> ITensor: ...
+    def set_output_type(self, index: int, dtype: Any, /) -> None: ...
 
 
 class INetworkDefinition(Protocol):
     num_inputs: int
+    num_layers: int
 
     def get_input(self, index: int, /) -> ITensor: ...
+    def get_layer(self, index: int, /) -> ILayer: ...
 
 
 class ParserError(Protocol):
@@ -76,6 +88,7 @@ class IBuilderConfig(Protocol):
     def add_optimization_profile(self, profile: IOptimizationProfile, /) -> int: ...
     def set_memory_pool_limit(self, pool: Any, pool_size: int, /) -> None: ...
     def set_flag(self, flag: Any, /) -> None: ...
+    def set_preview_feature(self, feature: Any, enable: bool, /) -> None: ...
     def create_timing_cache(self, serialized: bytes, /) -> ITimingCache: ...
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool, /) -> bool: ...
     def get_timing_cache(self) -> ITimingCache: ...
@@ -95,9 +108,14 @@ class MemoryPoolType(Protocol):
     WORKSPACE: Any
 
 
+class PreviewFeature(Protocol):
+    PROFILE_SHARING_0806: Any
+
+
 class BuilderFlag(Protocol):
     FP16: Any
     INT8: Any
+    OBEY_PRECISION_CONSTRAINTS: Any
     VERSION_COMPATIBLE: Any
     REQUIRE_USER_ALLOCATION: Any
 
@@ -150,6 +168,8 @@ class ICudaEngine(Protocol):
 
 
 class Runtime(Protocol):
+    engine_host_code_allowed: bool
+
     def deserialize_cuda_engine(self, serialized_engine: bytes, /) -> ICudaEngine | None: ...
 
 
@@ -185,6 +205,7 @@ class Module(Protocol):
     IProgressMonitor: Any
     MemoryPoolType: MemoryPoolType
     BuilderFlag: BuilderFlag
+    PreviewFeature: PreviewFeature
     NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
     HardwareCompatibilityLevel: HardwareCompatibilityLevel
     ComputeCapability: Any
@@ -206,22 +227,27 @@ OPTIONAL = {
     "Module.IProgressMonitor": "TensorRT 10 and later, TensorRT-RTX",
     "IBuilderConfig.progress_monitor": "TensorRT 10 and later, TensorRT-RTX",
     "Module.ComputeCapability": "TensorRT-RTX",
-    "Module.IRuntimeConfig": "TensorRT 10 and later, TensorRT-RTX",
+    "Module.IRuntimeConfig": "TensorRT 10.13 and later, TensorRT-RTX",
     "Module.ExecutionContextAllocationStrategy": "TensorRT 10 and later, TensorRT-RTX",
     "IBuilderConfig.num_compute_capabilities": "TensorRT-RTX",
     "IBuilderConfig.set_compute_capability": "TensorRT-RTX",
     "IExecutionContext.device_memory": "written where set_device_memory is missing",
-    "IExecutionContext.set_device_memory": "TensorRT 10 and later, TensorRT-RTX",
+    "IExecutionContext.set_device_memory": "TensorRT 10.3 and later, TensorRT-RTX",
     "IExecutionContext.is_stream_capturable": "TensorRT-RTX",
     "ICudaEngine.device_memory_size": "TensorRT 8 and 10",
-    "ICudaEngine.device_memory_size_v2": "TensorRT 10 and later, TensorRT-RTX",
+    "ICudaEngine.device_memory_size_v2": "TensorRT 10.3 and later, TensorRT-RTX",
     "ICudaEngine.create_execution_context_without_device_memory": "TensorRT 8 and 10",
-    "ICudaEngine.create_runtime_config": "TensorRT 10 and later, TensorRT-RTX",
+    "ICudaEngine.create_execution_context": "without a choice in TensorRT 8",
+    "ICudaEngine.create_runtime_config": "TensorRT 10.13 and later, TensorRT-RTX",
     "IRuntimeConfig.create_runtime_cache": "TensorRT-RTX",
     "IRuntimeConfig.set_runtime_cache": "TensorRT-RTX",
     "ExecutionContextAllocationStrategy": "TensorRT 10 and later, TensorRT-RTX",
     "BuilderFlag.FP16": "TensorRT 8 and 10",
     "BuilderFlag.INT8": "TensorRT 8 and 10",
+    "BuilderFlag.OBEY_PRECISION_CONSTRAINTS": "TensorRT 8 and 10",
+    "ILayer.precision": "TensorRT 8 and 10",
+    "ILayer.set_output_type": "TensorRT 8 and 10",
+    "PreviewFeature.PROFILE_SHARING_0806": "TensorRT 8 and 10",
     "BuilderFlag.REQUIRE_USER_ALLOCATION": "TensorRT-RTX",
     "NetworkDefinitionCreationFlag.EXPLICIT_BATCH": "TensorRT 8 and 10",
     "NetworkDefinitionCreationFlag.STRONGLY_TYPED": "TensorRT 10 and later, TensorRT-RTX",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,12 +17,12 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dyninfer.bundle.manifest import Stage
+from dyninfer.bundle.manifest import Manifest, Stage
 from dyninfer.engines.base import Backend
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.trt.cuda import Cuda, open_cuda
 from dyninfer.engines.trt.engine import TrtEngine
-from dyninfer.engines.trt.library import Flavour, Library, load_library, make_logger
+from dyninfer.engines.trt.library import Flavour, Library, load_library, make_logger, start
 from dyninfer.engines.trt.memory import Pool, TrtTensor
 from dyninfer.engines.trt.opened import OpenedEngine, read_engine
 from dyninfer.engines.trt.workspace import TrtWorkspace
@@ -83,13 +85,25 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
         self._lock = threading.Lock()
         self._logger, self._log = make_logger(self._library)
         self._runtime: Any = None
+        self._host_code = False
+
+    @contextmanager
+    def opening(self, manifest: Manifest, batch: int, host_code: bool = False) -> Iterator[None]:
+        """See :meth:`dyninfer.engines.base.Backend.opening`."""
+        del manifest, batch
+        self._host_code = host_code
+        try:
+            yield
+        finally:
+            self._host_code = False
 
     def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> TrtEngine:
         """See :meth:`dyninfer.engines.base.Backend.open`; ``path`` is an engine."""
         del host_outputs  # whoever reads a tensor fetches it
         with self._lock, self._cuda.active():
             if self._runtime is None:
-                self._runtime = self._library.module.Runtime(self._logger)
+                self._runtime = start(self._library, "Runtime", self._logger, self._log)
+            self._runtime.engine_host_code_allowed = self._host_code
             found = read_engine(path, name, self._runtime, self._log)
             opened = OpenedEngine(name, stage, found, self._runtime, self._library, self._log)
             self._scratch_size = max(self._scratch_size, opened.scratch_size)

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from dyninfer.bundle.manifest import Precision, Stage
 from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.engines.shared_weights import read_shared
 from dyninfer.engines.trt.api import (
@@ -18,26 +17,14 @@ from dyninfer.engines.trt.api import (
     OnnxParser,
     ParserError,
 )
-from dyninfer.engines.trt.library import Library, LogCollector, make_logger
+from dyninfer.engines.trt.file_types import StageFile, keep_types
+from dyninfer.engines.trt.library import Library, LogCollector, make_logger, start
 from dyninfer.engines.trt.progress import Report, make_monitor, run_cancellable
 from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import EngineBuildError
 
 Active = Callable[[], AbstractContextManager[None]]
 _MAX_PARSER_ERRORS = 3
-
-
-@dataclass(frozen=True)
-class StageFile:
-    """A stage and the ONNX file to build it from.
-
-    ``precision`` is the file's, which TensorRT 8 has to be told.
-    """
-
-    name: str
-    stage: Stage
-    precision: Precision
-    onnx: Path
 
 
 @dataclass(frozen=True)
@@ -117,14 +104,16 @@ def _build(
 ) -> bytes:
     read_shared(source.onnx, f"stage {source.name!r}", source.stage.weights)  # only what is hashed
     logger, messages = make_logger(library)
-    builder = _make_builder(library, logger, messages)
+    builder: Builder = start(library, "Builder", logger, messages)
     network: INetworkDefinition = builder.create_network(library.network_flags)
     parser: OnnxParser = library.module.OnnxParser(network, logger)
     if not parser.parse_from_file(str(source.onnx)):
         raise EngineBuildError(_parser_message(library, source, parser, messages))
     config = builder.create_builder_config()
     _set_batch(builder, network, config, source, options.batch)
-    _set_options(library, config, source.precision, options)
+    _set_options(library, config, options)
+    if not library.keeps_types:
+        keep_types(library, network, config, source)
     cache = options.timing_cache
     if cache is not None:
         _set_timing_cache(config, cache)
@@ -138,18 +127,6 @@ def _build(
     if cache is not None:
         write_atomically(cache, bytes(memoryview(config.get_timing_cache().serialize())))
     return bytes(memoryview(engine))
-
-
-def _make_builder(library: Library, logger: object, messages: LogCollector) -> Builder:
-    try:
-        builder: Builder = library.module.Builder(logger)
-    except (TypeError, RuntimeError) as error:  # how a null pointer from C++ arrives
-        reason = messages.errors[-1] if messages.errors else str(error)
-        raise EngineBuildError(
-            f"{library.title} cannot start a builder: {' '.join(reason.split())}; check the NVIDIA "
-            "driver with nvidia-smi"
-        ) from error
-    return builder
 
 
 def _parser_message(
@@ -213,18 +190,12 @@ def _set_batch(
         raise EngineBuildError(f"stage {source.name!r} does not take the batch range {batch}")
 
 
-def _set_options(
-    library: Library, config: IBuilderConfig, precision: Precision, options: EngineOptions
-) -> None:
+def _set_options(library: Library, config: IBuilderConfig, options: EngineOptions) -> None:
     module = library.module
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-    keeps_types = library.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
-    if not keeps_types and precision is not Precision.FP32:
-        # an ONNX file cannot tell TensorRT 8 that it may compute in less than float32
-        config.set_flag(module.BuilderFlag.FP16)
-        if precision is Precision.INT8:
-            config.set_flag(module.BuilderFlag.INT8)
+    if library.must_share_profiles:  # every caller, and every batch size, has a context
+        config.set_preview_feature(module.PreviewFeature.PROFILE_SHARING_0806, True)
     if library.has("BuilderFlag.REQUIRE_USER_ALLOCATION"):
         config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if options.version_compatible:

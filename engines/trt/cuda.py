@@ -33,25 +33,23 @@ ALIGNMENT = 256
 
 @dataclass(frozen=True)
 class DeviceProperties:
-    """What a GPU and its driver say of themselves.
-
-    ``driver`` is the highest CUDA version that the driver supports, for example ``"12.8"``.
-    """
+    """What a GPU says of itself."""
 
     name: str
     compute_capability: tuple[int, int]
-    driver: str
+    multiprocessors: int
+    memory_bytes: int
+
+    @property
+    def memory_gib(self) -> int:
+        """Its memory in whole GiB: drivers keep more or less of it for themselves."""
+        return round(self.memory_bytes / 2**30)
 
     @property
     def capability(self) -> str:
         """The compute capability as NVIDIA writes it: "8.6"."""
         major, minor = self.compute_capability
         return f"{major}.{minor}"
-
-
-def dotted(version: int) -> str:
-    """A driver's version, 1000 * major + 10 * minor, as NVIDIA writes it."""
-    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def first_line(error: Exception) -> str:
@@ -97,7 +95,8 @@ class Cuda:
         self.properties = DeviceProperties(
             name=found.name.split(b"\0")[0].decode(),
             compute_capability=(int(found.major), int(found.minor)),
-            driver=dotted(int(self._call(self._api.cudaDriverGetVersion))),
+            multiprocessors=int(found.multiProcessorCount),
+            memory_bytes=int(found.totalGlobalMem),
         )
 
     def _check_number(self, count: int) -> None:

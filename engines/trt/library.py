@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import logging
 import re
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import Any, cast
 
 from dyninfer.engines.trt.api import Module
-from dyninfer.errors import BackendUnavailable
+from dyninfer.errors import BackendUnavailable, EngineBuildError
 from dyninfer.installing import pip_install
 from dyninfer.plain_text import plain
 
@@ -67,6 +68,19 @@ class Library:
         known = self.module.NetworkDefinitionCreationFlag
         names = ("EXPLICIT_BATCH", "STRONGLY_TYPED")
         return sum(1 << int(getattr(known, name)) for name in names if hasattr(known, name))
+
+    @property
+    def keeps_types(self) -> bool:
+        """Whether networks compute in the types that their ONNX files say; TensorRT 8 may not."""
+        return self.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
+
+    @property
+    def must_share_profiles(self) -> bool:
+        """Whether an engine allows a second context only where it was built for that.
+
+        So does TensorRT 8.6; later versions always share (``PROFILE_SHARING_0806``).
+        """
+        return not self.keeps_types and self.has("PreviewFeature.PROFILE_SHARING_0806")
 
     @property
     def compute_capabilities(self) -> tuple[str, ...]:
@@ -136,10 +150,10 @@ def _lacks_libraries(flavour: Flavour, error: Exception) -> BackendUnavailable:
 
 
 class LogCollector:
-    """The library's errors in the order they came; several threads may append to them."""
+    """The library's latest errors in the order they came; several threads may append to them."""
 
     def __init__(self) -> None:
-        self.errors: list[str] = []
+        self.errors: deque[str] = deque(maxlen=100)
 
     def reason(self) -> str:
         """The last error, which is the only place where a failed build says why."""
@@ -166,3 +180,30 @@ def make_logger(library: Library) -> tuple[Any, LogCollector]:
             logger.debug("%s", plain(msg))
 
     return Logger(), collector
+
+
+def start(library: Library, kind: str, logger: Any, messages: LogCollector) -> Any:
+    """The library's "Builder" or "Runtime", which must not be null.
+
+    Without a usable driver some versions return an object around a null pointer, whose first call
+    ends the process; then only the log says so.
+
+    Raises:
+        EngineBuildError: there is none; the message has the library's reason.
+    """
+    messages.errors.clear()
+    try:
+        made = getattr(library.module, kind)(logger)
+    except (TypeError, RuntimeError) as error:  # how a null pointer from C++ arrives
+        raise _no(library, kind, messages, str(error)) from error
+    if messages.errors:
+        raise _no(library, kind, messages, "")
+    return made
+
+
+def _no(library: Library, kind: str, messages: LogCollector, otherwise: str) -> EngineBuildError:
+    reason = messages.errors[-1] if messages.errors else otherwise
+    return EngineBuildError(
+        f"{library.title} cannot start a {kind.lower()}: {' '.join(reason.split())}; check the "
+        "NVIDIA driver with nvidia-smi"
+    )

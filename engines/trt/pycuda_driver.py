@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from dyninfer.engines.trt.cuda import Cuda, DeviceProperties, HostBytes, dotted, first_line
+from dyninfer.engines.trt.cuda import Cuda, DeviceProperties, HostBytes, first_line
 from dyninfer.engines.trt.cuda_api import (
     DeviceAllocation,
     PagelockedHostAllocation,
@@ -63,7 +63,8 @@ class PyCuda(Cuda):
         self.properties = DeviceProperties(
             name=str(gpu.name()),
             compute_capability=gpu.compute_capability(),
-            driver=dotted(int(driver.get_driver_version())),
+            multiprocessors=int(gpu.get_attribute(driver.device_attribute.MULTIPROCESSOR_COUNT)),
+            memory_bytes=int(gpu.total_memory()),
         )
 
     @contextmanager

@@ -8,12 +8,13 @@ from functools import partial
 from itertools import count, islice
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import ModelProto
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.inside import file_sha256
-from dyninfer.bundle.manifest import Precision
+from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.errors import BundleError, ExportError, InputError
 from dyninfer.exporters.graphs import closed
@@ -61,7 +62,8 @@ def convert_bundle_stages(
         bundle: with its stages in float32.
         plan: stage -> precision, of those of the bundle; stages left out stay as they are.
         calibration_images: files, or (h, w, 3) uint8 BGR arrays; int8 needs at least one, and some
-            hundred are usual. Float16 uses them to find values beyond its range.
+            hundred are usual. Float16 uses them to find values beyond its range; without any, it
+            uses what :func:`range_pictures` makes.
         folder: where files go; after an error it may hold some of them.
         settings: of int8.
 
@@ -119,10 +121,10 @@ def _convert(
     """The converted stage, or None where nothing in it could be converted."""
     with runner.bundle.opening(name) as path:
         model = onnx.load(path)
-    feed = stage_feed(runner, name, pictures)
+    feed = stage_feed(runner, name, pictures or range_pictures(runner.bundle.manifest))
     try:
         if precision is Precision.FP16:
-            half = to_fp16(model, _largest(model, feed) if pictures else None)
+            half = to_fp16(model, _largest(model, feed))
             return Choice(half) if half else None
         choice = _to_int8(name, model, feed, len(pictures), settings)
     except ExportError as error:
@@ -152,6 +154,20 @@ def _largest(model: ModelProto, feed: Feed) -> dict[str, float]:
     tensors = float_tensors(stage.graph)
     seen = observe(closed(stage), tensors, feed, histograms=False)
     return {name: tensor.largest for name, tensor in seen.items()}
+
+
+def range_pictures(manifest: Manifest) -> list[ImageArray]:
+    """Pictures that show how large a stage's values become where there are no real ones.
+
+    Black, white, noise of every pixel for itself and noise in coarse blocks, (h, w, 3) uint8 in the
+    size of the largest image input.
+    """
+    spec = max(manifest.image_inputs.values(), key=lambda spec: spec.height * spec.width)
+    shape, rng = (spec.height, spec.width, 3), np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (-(-spec.height // 32), -(-spec.width // 32), 3), np.uint8)
+    coarse = np.kron(blocks, np.ones((32, 32, 1), np.uint8))[: spec.height, : spec.width]
+    fine = rng.integers(0, 256, shape, np.uint8)
+    return [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), fine, coarse]
 
 
 def read_picture(picture: PathOrImage) -> ImageArray:

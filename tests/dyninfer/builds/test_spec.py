@@ -36,8 +36,22 @@ from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import BundleError, InputError
 from tests import support
 
-RTX3090 = BuildTarget(compute_capabilities=("8.6",), gpu_name="RTX 3090", driver="12.8")
-AMPERE_ADA = BuildTarget(compute_capabilities=("8.6", "8.9"))
+LINUX = "Linux x86_64"
+
+
+def gpu(capability: str, name: str, multiprocessors: int, memory_gib: int) -> BuildTarget:
+    return BuildTarget(
+        compute_capabilities=(capability,),
+        system=LINUX,
+        gpu_name=name,
+        multiprocessors=multiprocessors,
+        memory_gib=memory_gib,
+    )
+
+
+RTX3090 = gpu("8.6", "RTX 3090", 82, 24)
+T4, L4 = gpu("7.5", "T4", 40, 16), gpu("8.9", "L4", 58, 24)
+AMPERE_ADA = BuildTarget(compute_capabilities=("8.6", "8.9"), system=LINUX)
 BATCH = BatchProfile(minimum=1, optimum=4, maximum=16)
 
 
@@ -90,7 +104,9 @@ def test_a_build_is_found_by_what_it_is(bundle: Bundle) -> None:
     [
         ("backend", "tensorrt-rtx"),
         ("library_version", "10.4.1"),
-        ("target", RTX3090.model_copy(update={"driver": "12.9"})),
+        ("target", RTX3090.model_copy(update={"multiprocessors": 68})),
+        ("target", RTX3090.model_copy(update={"memory_gib": 12})),
+        ("target", RTX3090.model_copy(update={"system": "Linux aarch64"})),
         ("target", RTX3090.model_copy(update={"gpu_name": "RTX 3080"})),
         ("target", RTX3090.model_copy(update={"compute_capabilities": ("8.0",)})),
         ("batch", BatchProfile(minimum=1, optimum=4, maximum=17)),
@@ -127,8 +143,7 @@ def test_what_was_built_without_a_gpu_fits_every_gpu_of_its_kind(bundle: Bundle)
 
     assert not differences(built, spec_of(bundle))
     assert not differences(built, spec_of(bundle, target=AMPERE_ADA))
-    turing = BuildTarget(compute_capabilities=("7.5",), gpu_name="T4", driver="12.8")
-    assert fields(built, spec_of(bundle, target=turing)) == ["target"]
+    assert fields(built, spec_of(bundle, target=T4)) == ["target"]
     assert fields(spec_of(bundle), built) == ["target"]
 
 
@@ -140,10 +155,36 @@ def test_compatible_builds_fit_later_versions_and_gpus(bundle: Bundle) -> None:
     assert not differences(spec_of(bundle, options={VERSION_COMPATIBLE: "yes"}), spec_of(bundle))
 
     portable = spec_of(bundle, options={HARDWARE_COMPATIBLE: "yes"})
-    ada = BuildTarget(compute_capabilities=("8.9",), gpu_name="L4", driver="12.9")
-    turing = BuildTarget(compute_capabilities=("7.5",), gpu_name="T4", driver="12.8")
-    assert not differences(portable, spec_of(bundle, target=ada))
-    assert fields(portable, spec_of(bundle, target=turing)) == ["target"]
+    assert not differences(portable, spec_of(bundle, target=L4))
+    assert fields(portable, spec_of(bundle, target=T4)) == ["target"]
+
+
+@pytest.mark.parametrize("target", [AMPERE_ADA, RTX3090])
+def test_no_engine_moves_to_another_system(bundle: Bundle, target: BuildTarget) -> None:
+    for system in ("Linux aarch64", "Windows AMD64"):
+        elsewhere = RTX3090.model_copy(update={"system": system})
+        for options in ({}, {HARDWARE_COMPATIBLE: "yes"}):
+            built = spec_of(bundle, target=target, options=options)
+            assert fields(built, spec_of(bundle, target=elsewhere)) == ["target"]
+
+
+@pytest.mark.parametrize(
+    ("built", "wanted", "fits"),
+    [
+        ("8.6.1", "10.13.3", True),
+        ("10.4.0", "11.4.1", True),
+        ("8.6.1", "11.4.1", False),
+        ("11.0.0", "11.4.1", True),
+        ("11.4.1", "12.0.0", False),
+    ],
+)
+def test_a_compatible_build_is_opened_by_its_own_and_the_next_major_version(
+    bundle: Bundle, built: str, wanted: str, fits: bool
+) -> None:
+    compatible = spec_of(bundle, library_version=built, options={VERSION_COMPATIBLE: "yes"})
+    other = spec_of(bundle, library_version=wanted)
+
+    assert fields(compatible, other) == ([] if fits else ["library_version"])
 
 
 def test_a_wider_batch_range_fits_and_the_narrowest_of_these_is_taken(bundle: Bundle) -> None:

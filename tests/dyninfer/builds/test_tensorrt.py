@@ -1,25 +1,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from dyninfer.builds import tensorrt
 from dyninfer.builds.files import Making
-from dyninfer.builds.spec import BuildSpec, BuildTarget, own_precision
+from dyninfer.builds.spec import BuildSpec, BuildTarget, own_precision, this_system
 from dyninfer.builds.tensorrt import TensorRTBuilder, default_batch, device_target
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
-from dyninfer.engines.trt.builder import EngineOptions, StageFile
+from dyninfer.engines.trt.builder import EngineOptions
 from dyninfer.engines.trt.cuda import DeviceProperties
+from dyninfer.engines.trt.file_types import StageFile
 from dyninfer.engines.trt.library import Flavour, Library, load_library
 from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import EngineBuildError
 from tests import support
 
 pytest.importorskip("tensorrt_rtx", reason="pip install dyninfer[tensorrt-rtx]")
-T4 = DeviceProperties("Tesla T4", (7, 5), "12.8")
-H100 = DeviceProperties("H100", (9, 0), "12.8")
+T4 = DeviceProperties("Tesla T4", (7, 5), 40, 16 << 30)
+H100 = DeviceProperties("H100", (9, 0), 132, 80 << 30)
 
 
 @pytest.fixture
@@ -49,12 +51,29 @@ def test_the_usual_batch_is_four_or_the_most_there_may_be() -> None:
     ]
 
 
+def test_tensorrt_builds_for_the_very_gpu(library: Library) -> None:
+    other = Library(Flavour.TENSORRT, SimpleNamespace(), "10.4.0")  # type: ignore[arg-type]
+    nano = DeviceProperties("Orin", (8, 7), 8, (8 << 30) - (700 << 20))
+
+    target = device_target(other, nano)
+
+    assert target == BuildTarget(
+        compute_capabilities=("8.7",),
+        system=this_system(),
+        gpu_name="Orin",
+        multiprocessors=8,
+        memory_gib=7,
+    )
+    assert str(target) == f"Orin (sm87, 8 multiprocessors, 7 GiB), {this_system()}"
+    assert device_target(library, nano).gpu_name is None
+
+
 def test_tensorrt_rtx_builds_for_a_kind_of_gpu_not_for_one(
     bundle: Bundle, library: Library
 ) -> None:
     spec = wanted_by(builder_on(library, T4), bundle)
 
-    assert spec.target == BuildTarget(compute_capabilities=("7.5",))
+    assert spec.target == BuildTarget(compute_capabilities=("7.5",), system=this_system())
     assert str(spec.batch) == "1:4:8"
 
 
@@ -82,7 +101,7 @@ def test_the_compiler_is_told_the_gpu_if_it_lists_it(
 def test_progress_names_the_stage_and_every_engine_is_kept(
     bundle: Bundle, library: Library
 ) -> None:
-    target = BuildTarget(compute_capabilities=("8.6",))
+    target = BuildTarget(compute_capabilities=("8.6",), system=this_system())
     builder = TensorRTBuilder(library, target, EngineOptions(BatchProfile.parse("1:2:4")))
     reported: dict[str, float] = {}
 

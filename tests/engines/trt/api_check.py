@@ -1,8 +1,7 @@
 """Compares protocols with the libraries that they describe.
 
 A protocol has the name of a library's class and those of its members that are used. Each member
-is looked up in a real module, by introspection of what pybind11 wrote into the docstrings, or in
-type stubs, by reading them as syntax.
+is looked up in a real module, by introspection of what pybind11 wrote into the docstrings.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -40,9 +38,6 @@ class Takes:
 
     def __contains__(self, count: object) -> bool:
         return isinstance(count, int) and self.least <= count <= self.most
-
-
-UNKNOWN = Takes(0, 99)
 
 
 def members(described: ModuleType) -> list[Member]:
@@ -107,80 +102,6 @@ def _fits(member: Member, found: list[Takes]) -> str | None:
         return None
     takes = " or ".join(f"{t.least} to {t.most}" for t in found)
     return f"{member.key} takes {takes} parameters, the protocol says {member.parameters}"
-
-
-@dataclass(frozen=True)
-class StubClass:
-    bases: tuple[str, ...]
-    members: Mapping[str, list[Takes]]
-
-
-@lru_cache(maxsize=4)
-def read_stubs(path: Path) -> dict[str, StubClass]:
-    """The classes of a stub file, and its own names as a class named "Module"."""
-    tree = _parse_stubs(path.read_text(encoding="utf-8"))
-    classes = {
-        node.name: StubClass(
-            tuple(base.id for base in node.bases if isinstance(base, ast.Name)),
-            _stub_members(node.body),
-        )
-        for node in tree.body
-        if isinstance(node, ast.ClassDef)
-    }
-    own = {name: [UNKNOWN] for name in classes} | _stub_members(tree.body)
-    return classes | {"Module": StubClass((), own | {"__version__": []})}
-
-
-def _parse_stubs(text: str) -> ast.Module:
-    """Parse generated stubs, some lines of which are not Python (a parameter named ``in``).
-
-    Of functions on such lines only the names are kept.
-    """
-    lines = text.splitlines()
-    for _ in range(50):
-        try:
-            return ast.parse("\n".join(lines))
-        except SyntaxError as error:
-            number = (error.lineno or 1) - 1
-            start = re.match(r"\s*def \w+\(", lines[number])
-            if start is None:
-                raise
-            lines[number] = f"{start[0]}*args, **kwargs):"
-    raise AssertionError("the stubs have more than 50 lines that are not Python")
-
-
-def _stub_members(body: list[ast.stmt]) -> dict[str, list[Takes]]:
-    found: dict[str, list[Takes]] = {}
-    for node in body:
-        if isinstance(node, ast.FunctionDef):
-            arguments = node.args.posonlyargs + node.args.args
-            count = len([a for a in arguments if a.arg not in ("self", "this")])
-            takes = Takes(count - len(node.args.defaults), count)
-            if node.args.vararg:
-                takes = UNKNOWN
-            found.setdefault(node.name, []).append(takes)
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            found.setdefault(node.target.id, [])
-        elif isinstance(node, ast.Assign):
-            found |= {t.id: [] for t in node.targets if isinstance(t, ast.Name)}
-    return found
-
-
-def problem_in_stubs(member: Member, path: Path) -> str | None:
-    """What is wrong with a member according to type stubs; None if it is there and fits."""
-    classes = read_stubs(path)
-    if member.owner not in classes:
-        return f"the stubs have no class {member.owner}"
-    pending = [member.owner]
-    while pending:
-        entry = classes.get(pending.pop())
-        if entry is None:
-            continue
-        if member.name in entry.members:
-            called = member.parameters is not None
-            return _fits(member, entry.members[member.name]) if called else None
-        pending += entry.bases
-    return f"the stubs have no {member.key}"
 
 
 def attributes_used(path: Path, base: str) -> set[str]:

@@ -9,7 +9,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from dyninfer.bundle.manifest import Precision, Stage, TensorSpec
-from dyninfer.engines.trt.builder import StageFile
+from dyninfer.engines.trt.file_types import StageFile
 
 SHAPE = ("batch", 3, 8, 8)
 

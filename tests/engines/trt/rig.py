@@ -13,7 +13,7 @@ import numpy as np
 import dyninfer
 from dyninfer.builds.builder import builder_for
 from dyninfer.builds.files import Making, make_build
-from dyninfer.builds.spec import OpenBuild, own_precision
+from dyninfer.builds.spec import VERSION_COMPATIBLE, OpenBuild, own_precision
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.trt.backend import Platform, TrtBackend
 from dyninfer.engines.trt.cuda import Cuda
@@ -46,14 +46,21 @@ class Rig:
 
         self.backend.workspace = watched
 
-    def build(self, bundle: Bundle, **options: Any) -> OpenBuild:
-        """Engines for stages one by one: ``options`` by stage, or all."""
+    def build(
+        self, bundle: Bundle, also: dict[str, str] | None = None, **options: Any
+    ) -> OpenBuild:
+        """Engines for stages one by one: ``options`` by stage, or all; ``also`` of the build."""
         builder = builder_for(self.backend)
         wanted = builder.wanted(bundle.manifest, own_precision(bundle.manifest), 8)
         assert wanted is not None
+        wanted = wanted.model_copy(update={"options": {**wanted.options, **(also or {})}})
 
         def make_engine(name: str, onnx: Path) -> bytes:
-            return engine_file(onnx, **options.get(name, options.get("all", {})))
+            made = {
+                "shared_profiles": "shared_profiles" in wanted.options,
+                "host_code": VERSION_COMPATIBLE in wanted.options,
+            }
+            return engine_file(onnx, **(made | options.get(name, options.get("all", {}))))
 
         return make_build(bundle, wanted, Making(replace=True), make_engine)
 
@@ -65,10 +72,11 @@ class Rig:
         max_batch: int = 8,
         speculative_head: bool = False,
         degrade: bool = False,
+        also: dict[str, str] | None = None,
         **options: Any,
     ) -> Iterator[dyninfer.Detector]:
         bundle = Bundle.open(path)
-        build = self.build(bundle, **options)
+        build = self.build(bundle, also, **options)
         session = Session(
             bundle, self.backend, build, speculative_head=speculative_head, degrade=degrade
         )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -13,22 +12,12 @@ from tests.engines.trt.api_check import (
     calls_of,
     members,
     problem_in_module,
-    problem_in_stubs,
     signatures,
 )
 
 tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="pip install dyninfer[tensorrt-rtx]")
 USED = members(api)
 SOURCES = sorted((support.ROOT / "engines" / "trt").glob("*.py"))
-
-
-def stubs() -> Path:
-    try:
-        files = metadata.files("tensorrt-stubs") or []
-    except metadata.PackageNotFoundError:
-        pytest.skip("no type stubs; pip install --no-deps tensorrt-stubs")
-    (path,) = [file for file in files if file.name == "tensorrt.pyi"]
-    return Path(str(path.locate()))
 
 
 def optional(member: Member) -> bool:
@@ -46,20 +35,6 @@ def test_the_real_tensorrt_rtx_has_what_is_used(member: Member) -> None:
     problem = problem_in_module(member, tensorrt_rtx)
 
     assert problem is None or (optional(member) and " has no " in problem)
-
-
-@pytest.mark.parametrize("member", USED, ids=lambda member: member.key)
-def test_the_stubs_of_tensorrt_have_what_is_used(member: Member) -> None:
-    problem = problem_in_stubs(member, stubs())
-
-    assert problem is None or (optional(member) and " have no " in problem)
-
-
-@pytest.mark.parametrize("member", USED, ids=lambda member: member.key)
-def test_every_member_is_in_one_of_both(member: Member) -> None:
-    problems = [problem_in_module(member, tensorrt_rtx), problem_in_stubs(member, stubs())]
-
-    assert None in problems
 
 
 def test_what_is_called_optional_is_described() -> None:
@@ -82,7 +57,6 @@ def test_a_member_that_does_not_exist_is_found() -> None:
 
     for member in (invented, unknown, wrong):
         assert problem_in_module(member, tensorrt_rtx)
-        assert problem_in_stubs(member, stubs())
 
 
 def test_signatures_are_read_with_overloads_defaults_and_nested_types() -> None:

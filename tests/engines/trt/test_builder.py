@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine, check_options
+from dyninfer.engines.trt.builder import EngineOptions, build_engine, check_options
+from dyninfer.engines.trt.file_types import StageFile
 from dyninfer.engines.trt.library import Flavour, Library, load_library
 from dyninfer.engines.trt.progress import POLL_SECONDS
 from dyninfer.engines.trt.targets import BatchProfile

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import dyninfer
-from dyninfer import EngineBuildError, Threshold
+from dyninfer import EngineBuildError, EngineRunError, Threshold
 from dyninfer.builds import tensorrt
+from dyninfer.builds.spec import VERSION_COMPATIBLE
 from dyninfer.engines.trt import backend
 from dyninfer.engines.trt.backend import Platform
 from tests import support
@@ -24,10 +25,11 @@ def platform(monkeypatch):
         found = Platform(rig.fake.library, rig.cuda)
         monkeypatch.setattr(backend, "find_platform", lambda _flavour, _device: found)
 
-        def build(_library, source, options, *_others) -> bytes:
+        def build(library, source, options, *_others) -> bytes:
             batch = options.batch
             sizes = [batch.minimum, batch.optimum, batch.maximum]
-            return engine_file(source.onnx, profiles=[sizes])
+            shared = library.must_share_profiles
+            return engine_file(source.onnx, profiles=[sizes], shared_profiles=shared)
 
         monkeypatch.setattr(tensorrt, "build_engine", build)
         return rig
@@ -85,3 +87,37 @@ def test_a_policy_may_change_and_a_stage_may_run_alone(tmp_path, platform) -> No
         for threshold, exits in ((0.3, [0, 0]), (0.5, [1, 0]), (0.7, [1, 1])):
             detector.policy = Threshold(threshold)
             assert [o.exit_index for o in detector.infer({"images": images})] == exits
+
+
+def test_only_a_build_made_so_may_run_code_of_its_engines(tmp_path) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    rig, images = make_rig(), {"images": support.coded_images([(0.9, 0, 0), (0.1, 0, 1)])}
+    with rig.detector(path, also={VERSION_COMPATIBLE: "yes"}) as detector:
+        assert [output.exit_index for output in detector.infer(images)] == [0, 1]
+    refused = support.refuses(EngineBuildError, "'first'", "engine_host_code_allowed")
+    with refused, make_rig().detector(path, first={"host_code": True}):
+        pass
+
+
+def test_tensorrt_8_6_gets_a_second_context_only_if_it_was_built_for_that(tmp_path) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    images = {"images": support.coded_images([(0.9, 0, 0), (0.1, 0, 1), (0.9, 0, 2)])}
+    one = {"images": images["images"][:1]}
+    with make_rig("8.6").detector(path) as detector:
+        assert [output.exit_index for output in detector.infer(images)] == [0, 1, 0]
+        assert [output.exit_index for output in detector.infer(one)] == [0]
+    with make_rig("8.6").detector(path, all={"shared_profiles": False}) as detector:
+        detector.infer(images)
+        with support.refuses(EngineRunError, "Profile 0 has been chosen by another"):
+            detector.infer(one)
+
+
+def test_a_runtime_without_a_driver_is_never_called(tmp_path) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    rig = make_rig("11.4")
+    rig.fake.has_no_driver = True
+    with (
+        support.refuses(EngineBuildError, "cannot start a runtime", "driver version", "nvidia-smi"),
+        rig.detector(path),
+    ):
+        pass

@@ -10,7 +10,8 @@ import pytest
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.cli.common import built_in_photos
-from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine
+from dyninfer.engines.trt.builder import EngineOptions, build_engine
+from dyninfer.engines.trt.file_types import StageFile
 from dyninfer.engines.trt.library import Flavour, load_library
 from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.exporters.precision.convert import convert_bundle_stages

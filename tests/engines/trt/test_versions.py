@@ -9,11 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import dyninfer.engines.ort as ort_files
 from dyninfer.bundle.manifest import Precision, Stage, TensorSpec
-from dyninfer.engines.trt.builder import EngineOptions, StageFile, build_engine, check_options
+from dyninfer.engines.trt.builder import EngineOptions, build_engine, check_options
+from dyninfer.engines.trt.file_types import StageFile
 from dyninfer.engines.trt.library import Flavour, Library
 from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import EngineBuildError
@@ -44,6 +48,10 @@ class Config:
 
     def set_flag(self, flag: str) -> None:
         self.told.append(("flag", flag))
+
+    def set_preview_feature(self, feature: str, enable: bool) -> None:
+        assert enable
+        self.told.append(("feature", feature))
 
     def set_memory_pool_limit(self, pool: str, size: int) -> None:
         self.told.append((pool, size))
@@ -84,11 +92,18 @@ class Logger(Severity):
         pass
 
 
-def fake_library(version: str, *, flags: dict[str, int], builder_flags: str) -> tuple[Any, Library]:
+def fake_library(
+    version: str, *, flags: dict[str, int], builder_flags: str, **features: str
+) -> tuple[Any, Library]:
     """A module of this version, and what is called on it."""
     seen = SimpleNamespace(config=Config(version), flags=None)
     images = SimpleNamespace(name="images", shape=(-1, 3, 8, 8))
-    network = SimpleNamespace(num_inputs=1, get_input=lambda _: images)
+    seen.layers = []
+    network = SimpleNamespace(
+        num_inputs=1,
+        get_input=lambda _: images,
+        get_layer=lambda index: seen.layers[index],
+    )
 
     class Builder:
         def __init__(self, logger: Logger) -> None:
@@ -96,6 +111,7 @@ def fake_library(version: str, *, flags: dict[str, int], builder_flags: str) -> 
 
         def create_network(self, flags: int) -> Any:
             seen.flags = flags
+            network.num_layers = len(seen.layers)
             return network
 
         def create_builder_config(self) -> Config:
@@ -117,18 +133,23 @@ def fake_library(version: str, *, flags: dict[str, int], builder_flags: str) -> 
         NetworkDefinitionCreationFlag=SimpleNamespace(**flags),
         BuilderFlag=SimpleNamespace(**{name: name for name in builder_flags.split()}),
         HardwareCompatibilityLevel=SimpleNamespace(AMPERE_PLUS="ampere+"),
+        PreviewFeature=SimpleNamespace(**features),
+        DataType=SimpleNamespace(FLOAT="float32", HALF="float16"),
     )
     return seen, Library(Flavour.TENSORRT, module, version)  # type: ignore[arg-type]
 
 
 def tensorrt_8() -> tuple[Any, Library]:
-    flags = {"EXPLICIT_BATCH": 0}
-    return fake_library("8.6.1", flags=flags, builder_flags="FP16 INT8 VERSION_COMPATIBLE")
+    names = "FP16 INT8 OBEY_PRECISION_CONSTRAINTS VERSION_COMPATIBLE"
+    shares = {"PROFILE_SHARING_0806": "shared profiles"}
+    return fake_library("8.6.1", flags={"EXPLICIT_BATCH": 0}, builder_flags=names, **shares)
 
 
 def tensorrt_10() -> tuple[Any, Library]:
     flags = {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}
-    return fake_library("10.4.0", flags=flags, builder_flags="FP16 INT8 VERSION_COMPATIBLE")
+    names = "FP16 INT8 OBEY_PRECISION_CONSTRAINTS VERSION_COMPATIBLE"
+    shares = {"PROFILE_SHARING_0806": "shared profiles"}
+    return fake_library("10.4.0", flags=flags, builder_flags=names, **shares)
 
 
 def tensorrt_11() -> tuple[Any, Library]:
@@ -140,7 +161,9 @@ GATHERING = Path(ort_files.__file__).with_name("gather_rows_float32.onnx")
 """Any ONNX file: the stand-in does not look at it, but the builder wants one."""
 
 
-def source(precision: Precision = Precision.FP32, rows_per_run: int | None = None) -> StageFile:
+def source(
+    precision: Precision = Precision.FP32, rows_per_run: int | None = None, onnx: Path = GATHERING
+) -> StageFile:
     spec = TensorSpec(name="images", dtype="float32", shape=("batch", 3, 8, 8))
     stage = Stage(
         file="onnx/body.onnx",
@@ -151,7 +174,7 @@ def source(precision: Precision = Precision.FP32, rows_per_run: int | None = Non
         macs=0,
         rows_per_run=rows_per_run,  # type: ignore[arg-type]  # 1 or None
     )
-    return StageFile("body", stage, precision, GATHERING)
+    return StageFile("body", stage, precision, onnx)
 
 
 @pytest.mark.parametrize(
@@ -166,16 +189,88 @@ def test_networks_get_the_flags_that_a_version_has(version: Any, flags: int) -> 
 
 
 @pytest.mark.parametrize(
+    ("version", "told"), [(tensorrt_8, ["shared profiles"]), (tensorrt_10, []), (tensorrt_11, [])]
+)
+def test_only_tensorrt_8_must_be_told_to_share_profiles(version: Any, told: list[str]) -> None:
+    seen, library = version()
+    build_engine(library, source(), EngineOptions(BATCH))
+
+    assert [feature for what, feature in seen.config.told if what == "feature"] == told
+
+
+class Layer:
+    """A layer of TensorRT's network; of what was never set, it says what is fastest."""
+
+    def __init__(self, name: str, *makes: str) -> None:
+        self.name = name
+        self.precision = "fastest"
+        self.makes = list(makes)
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.makes)
+
+    def get_output(self, index: int) -> Any:
+        return SimpleNamespace(dtype=self.makes[index].removesuffix("!"))
+
+    def set_output_type(self, index: int, dtype: str) -> None:
+        self.makes[index] = f"{dtype}!"
+
+
+def half_file(path: Path) -> Path:
+    """A convolution in float16, whose exponential is kept in float32, and its largest places."""
+    weight = numpy_helper.from_array(np.ones((2, 3, 1, 1), np.float16), "weight")
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["images"], ["half"], "to half", to=TensorProto.FLOAT16),
+        node("Conv", ["half", "weight"], ["sums"], "conv"),
+        node("Cast", ["sums"], ["exact"], "to float", to=TensorProto.FLOAT),
+        node("Exp", ["exact"], ["powers"], "exp"),
+        node("ArgMax", ["powers"], ["places"], "argmax", axis=1),
+        node("Cast", ["powers"], ["short"], "back", to=TensorProto.FLOAT16),
+        node("Relu", ["short"], ["y"], "relu"),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 8, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT16, None)
+    places = helper.make_tensor_value_info("places", TensorProto.INT64, None)
+    graph = helper.make_graph(nodes, "stage", [images], [y, places], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return path
+
+
+def test_tensorrt_8_computes_in_what_the_file_says(tmp_path: Path) -> None:
+    path = half_file(tmp_path / "half.onnx")
+    for precision, more in ((Precision.FP16, []), (Precision.INT8, ["INT8"])):
+        seen, library = tensorrt_8()
+        seen.layers = [
+            Layer("to half", "float16"),
+            Layer("conv", "float16"),
+            Layer("to float", "float32"),
+            Layer("exp", "float32"),
+            Layer("exp_12", "float32"),
+            Layer("argmax", "float32", "int32"),
+            Layer("relu", "float16"),
+            Layer("(Unnamed Layer* 7) [Shuffle]", "float32"),
+        ]
+        build_engine(library, source(precision, onnx=path), EngineOptions(BATCH))
+        flags = [flag for what, flag in seen.config.told if what == "flag"]
+        assert flags == [*more, "FP16", "OBEY_PRECISION_CONSTRAINTS"]
+        kept = {layer.name: layer.makes for layer in seen.layers if layer.precision == "float32"}
+        assert kept == {"exp": ["float32!"], "exp_12": ["float32!"]}
+        others = [layer for layer in seen.layers if layer.name not in kept]
+        assert not any(made.endswith("!") for layer in others for made in layer.makes)
+
+
+@pytest.mark.parametrize(
     ("version", "precision", "told"),
     [
         (tensorrt_8, Precision.FP32, []),
-        (tensorrt_8, Precision.FP16, ["FP16"]),
-        (tensorrt_8, Precision.INT8, ["FP16", "INT8"]),
+        (tensorrt_8, Precision.INT8, ["INT8"]),
         (tensorrt_10, Precision.INT8, []),
         (tensorrt_11, Precision.FP16, []),
     ],
 )
-def test_only_tensorrt_8_must_be_told_the_precision(
+def test_later_versions_are_told_no_types_nor_any_of_a_file_in_float32(
     version: Any, precision: Precision, told: list[str]
 ) -> None:
     seen, library = version()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 import dyninfer
 from dyninfer.builds.spec import parse_precision
@@ -14,6 +15,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Precision
 from dyninfer.engines.ort.runtime import PlainStages
+from dyninfer.engines.trt.file_types import node_types
 from dyninfer.errors import BundleError, InputError
 from dyninfer.exporters.precision.convert import ConvertedStage, convert_bundle_stages, stage_feed
 from dyninfer.exporters.precision.measure import measure_precision
@@ -139,6 +141,31 @@ def test_int8_without_pictures_is_refused_and_fp16_is_not(bundle, tmp_path) -> N
         convert_bundle_stages(bundle, {"first": Precision.INT8}, [], tmp_path)
     found = convert_bundle_stages(bundle, {"first": Precision.FP16}, [], tmp_path)
     assert found["first"].precision is Precision.FP16
+
+
+def test_fp16_without_pictures_keeps_what_is_beyond_its_range_in_float32(bundle, tmp_path) -> None:
+    path = shutil.copytree(bundle.path, tmp_path / "large.dyn")
+    file = bundle.manifest.stages["first"].file
+    model = onnx.load(path / file)
+    last = [node for node in model.graph.node if node.op_type == "Conv"][-1]
+    (weight,) = [tensor for tensor in model.graph.initializer if tensor.name == last.input[1]]
+    own = numpy_helper.to_array(weight)
+    weight.CopyFrom(numpy_helper.from_array(own / np.abs(own).max() * 6e4, weight.name))
+    onnx.save(model, path / file)
+
+    def change(manifest) -> None:
+        manifest["stages"]["first"]["sha256"] = file_sha256(path / file)
+
+    support.reseal(path, change)
+    plan = parse_precision("fp32,first=fp16", bundle.manifest)
+    for number, (of, kept) in enumerate([(bundle, set()), (Bundle.open(path), {last.name})]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        made = convert_bundle_stages(of, plan, (), folder)["first"]
+        types = node_types(made.path)
+        convolutions = [n.name for n in model.graph.node if n.op_type == "Conv"]
+        single = {name for name in convolutions if types[name] == onnx.TensorProto.FLOAT}
+        assert single == kept
 
 
 def test_a_converted_stage_stays_and_cannot_become_another(mixed, tmp_path) -> None:

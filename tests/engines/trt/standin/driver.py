@@ -18,6 +18,7 @@ class FakeDriver:
         pass
 
     event_flags = SimpleNamespace(DEFAULT=0, DISABLE_TIMING=2)
+    device_attribute = SimpleNamespace(MULTIPROCESSOR_COUNT="multiprocessors")
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -61,8 +62,11 @@ class FakeDriver:
             def compute_capability(self) -> tuple[int, int]:
                 return 8, 6
 
+            def get_attribute(self, attr: str) -> int:
+                return {"multiprocessors": 46}[attr]
+
             def total_memory(self) -> int:
-                return 8 << 30
+                return (8 << 30) - (150 << 20)
 
             def retain_primary_context(self) -> Context:
                 return Context(self.number)
@@ -93,9 +97,6 @@ class FakeDriver:
     def init(self) -> None:
         self._call("cuInit")
         self._started = True
-
-    def get_driver_version(self) -> int:
-        return 12080
 
     def Stream(self, flags: int) -> Any:
         assert flags == 1

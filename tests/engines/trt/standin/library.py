@@ -63,12 +63,17 @@ def engine_bytes(
     scratch: int = 4096,
     host_tensors: Sequence[str] = (),
     packed_tensors: Sequence[str] = (),
+    *,
+    shared_profiles: bool = False,
+    host_code: bool = False,
 ) -> bytes:
     header = {
         "profiles": list(profiles),
         "scratch": scratch,
         "host_tensors": list(host_tensors),
         "packed_tensors": list(packed_tensors),
+        "shared_profiles": shared_profiles,
+        "host_code": host_code,
     }
     return MAGIC + json.dumps(header).encode() + b"\n" + model.SerializeToString()
 
@@ -86,6 +91,8 @@ class Model:
     scratch: int
     host_tensors: list[str]
     packed_tensors: list[str]
+    shared_profiles: bool
+    host_code: bool
     shapes_at: dict[tuple, dict[str, list[int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -149,12 +156,22 @@ def parse_engine(data: bytes) -> Model | None:
 class Runtime:
     def __init__(self, library: FakeLibrary, logger: Any) -> None:
         self._library, self._logger = library, logger
+        self.engine_host_code_allowed = False
+        if library.has_no_driver:
+            logger.log(
+                ILogger.ERROR, "CUDA driver version is insufficient for CUDA runtime version"
+            )
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
         self._library.machine.require_current(self._library.device, "a runtime")
+        if self._library.has_no_driver:
+            raise Misuse("a call of a runtime around a null pointer: the process ends here")
         model = parse_engine(serialized_engine)
         if model is None:
             self._logger.log(self._library.module.ILogger.ERROR, "Magic tag does not match")
+            return None
+        if model.host_code and not self.engine_host_code_allowed:
+            self._logger.log(ILogger.ERROR, "engine_host_code_allowed must be set to true")
             return None
         return self._library.module.ICudaEngine(self._library, self._logger, model)
 
@@ -163,6 +180,7 @@ class CudaEngine:
     def __init__(self, library: FakeLibrary, logger: Any, model: Model) -> None:
         self._library, self._logger, self._model = library, logger, model
         self._making_context = False
+        self._contexts: weakref.WeakSet[Any] = weakref.WeakSet()
         library.machine.created("library engine")
         weakref.finalize(self, library.machine.gone, "library engine", library.device)
 
@@ -208,8 +226,16 @@ class CudaEngine:
                 error = self._library.module.ILogger.ERROR
                 self._logger.log(error, "out of memory while making a context")
                 return None
+            shares = self._library.version != "8.6" or self._model.shared_profiles
+            if self._contexts and not shares:
+                error = self._library.module.ILogger.ERROR
+                what = "Profile 0 has been chosen by another IExecutionContext"
+                self._logger.log(error, what)
+                return None
             machine.created("execution context")
-            return self._library.module.IExecutionContext(self._library, self._logger, self)
+            made = self._library.module.IExecutionContext(self._library, self._logger, self)
+            self._contexts.add(made)
+            return made
         finally:
             self._making_context = False
 
@@ -472,6 +498,7 @@ class FakeLibrary:
     def __init__(self, machine: Machine, version: str = "10.13", device: int = 1) -> None:
         self.machine, self.version, self.device = machine, version, device
         self.refuses_capture = self.refuses_runs = self.refuses_contexts = False
+        self.has_no_driver = False
         self.forgets_shapes = self.tells_more_than_it_made = False
         old, rtx = version == "8.6", version == "rtx"
         engine: list[type] = [WithoutStrategy] if old else [WithStrategy, WithSizeV2, WithConfig]
@@ -495,7 +522,11 @@ class FakeLibrary:
             TensorFormat=TensorFormat,
             DataType=DataType,
         )
-        if not old:
+        if old:
+            module.PreviewFeature = SimpleNamespace(PROFILE_SHARING_0806=2)
+        else:
+            strong = SimpleNamespace(STRONGLY_TYPED=1)
+            module.NetworkDefinitionCreationFlag = strong
             module.ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
             module.IRuntimeConfig = type("IRuntimeConfig", (RuntimeConfig, *config), {})
         self.module = module

@@ -81,12 +81,12 @@ class FakeRuntime:
     def cudaGetDeviceProperties(self, device: int) -> Any:
         name = f"Stand-in GPU {device}".encode()
         return SimpleNamespace(
-            name=name + b"\0" * (256 - len(name)), major=8, minor=6, totalGlobalMem=8 << 30
+            name=name + b"\0" * (256 - len(name)),
+            major=8,
+            minor=6,
+            multiProcessorCount=46,
+            totalGlobalMem=(8 << 30) - (150 << 20),  # what a driver leaves of 8 GiB
         )
-
-    @answers
-    def cudaDriverGetVersion(self) -> int:
-        return 12080
 
     @answers
     def cudaGetDevice(self) -> int:
