@@ -177,7 +177,7 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
         batch: int,  # noqa: ARG002
         host_code: bool = False,  # noqa: ARG002  # for those whose files may hold code
     ) -> AbstractContextManager[None]:
-        """While a bundle's engines are opened, for batches of so many images.
+        """A context in which a bundle's engines are opened, for at most ``batch`` images at once.
 
         ``host_code`` says that the files, whose hashes were checked, may hold code of their own.
 
@@ -208,7 +208,7 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
 
     @abstractmethod
     def after_fork(self) -> None:
-        """In a child process: be ready to open engines anew, and free nothing of the parent's.
+        """In a child process: be ready to open engines again, and free nothing of the parent's.
 
         Raises:
             BackendUnavailable: what the parent opened does not let the child open its own.

@@ -19,7 +19,7 @@ from dyninfer.types import as_float, shown
 class Deadline:
     """A moment by which a call is to be answered, ``ms`` milliseconds from now.
 
-    What runs is interrupted once. What answers in its place is let be, late as it is.
+    What runs at that moment is interrupted, once; what answers in its place is not, though late.
     """
 
     def __init__(self, ms: float) -> None:

@@ -59,7 +59,7 @@ class SharedTensor:
 
 
 def find_shared(path: Path, what: str, weights: StoredFile | None) -> tuple[SharedTensor, ...]:
-    """What an ONNX file, of ``what`` for messages, keeps in the weights beside it.
+    """What an ONNX file keeps in the weights beside it; messages call the file ``what``.
 
     Only initializers of the graph itself may be there, with a whole description.
 

@@ -37,7 +37,11 @@ def fields(data: mmap.mmap | bytes, start: int, stop: int) -> Iterator[tuple[int
 
 
 def varint(data: mmap.mmap | bytes, start: int, stop: int) -> tuple[int, int]:
-    """A whole number, and where it ends."""
+    """The whole number at ``start``, and where it ends.
+
+    Raises:
+        ValueError: it has more than ten bytes, or does not end before ``stop``.
+    """
     value = 0
     for place in range(min(10, stop - start)):
         value |= (data[start + place] & 0x7F) << 7 * place

@@ -22,14 +22,14 @@ _in_use: WeakValueDictionary[str, npt.NDArray[np.uint8]] = WeakValueDictionary()
 
 
 def read_shared(path: Path, what: str, weights: StoredFile | None) -> dict[str, npt.NDArray[Any]]:
-    """The tensors that an ONNX file, of ``what`` for messages, keeps in the file beside it.
+    """The tensors that an ONNX file keeps in the file beside it.
 
     They are views of one copy of the file's bytes: a file that is mapped into memory, as ONNX
     Runtime does it, ends the process as soon as somebody shortens it.
 
     Args:
         path: the ONNX file.
-        what: for messages.
+        what: what messages call it.
         weights: the file that it may keep weights in, which lies in the same folder; None: none.
 
     Returns:

@@ -57,7 +57,10 @@ class Start:
 
 @dataclass(frozen=True)
 class Report:
-    """What rank 0 tells now and then; losses are the means since the last report."""
+    """What process 0 tells at intervals; losses are the means since the last report.
+
+    ``progress`` is the share of the budget that is used up, ``seconds`` those since the start.
+    """
 
     step: int
     progress: float
@@ -132,10 +135,10 @@ def train(
     """Train in this and ``processes - 1`` other processes.
 
     Narrow layers keep one core busy but not two threads of one process, so every core gets a
-    process of its own, and gradients are averaged.
+    process of its own, and gradients are averaged. ``listener`` is told of the progress.
 
     Returns:
-        The averaged weights, in evaluation mode. ``listener`` is told of the progress.
+        The averaged weights, in evaluation mode.
     """
     with tempfile.TemporaryDirectory() as folder:
         shared = (f"file://{Path(folder) / 'rendezvous'}", processes, settings, budget, start)

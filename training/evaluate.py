@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dyninfer.demo.scenes import CLASS_NAMES, Scene, SceneSource
 from dyninfer.evaluation.coco import AveragePrecision, Truth, average_precision
+from dyninfer.evaluation.router_quality import lowest
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, model_from_state
 from dyninfer.exporters.dynamicdet.stages import HeadStage
 from dyninfer.exporters.dynamicdet.topology import Part, published
@@ -98,13 +99,6 @@ def mixed(outcomes: Sequence[Outcome], hard: npt.NDArray[np.bool_]) -> AveragePr
     """Average precision when the scenes marked ``hard`` take the second exit."""
     found = [o.hard if is_hard else o.easy for o, is_hard in zip(outcomes, hard, strict=True)]
     return average_precision([o.truth for o in outcomes], found, len(CLASS_NAMES))
-
-
-def lowest(values: npt.NDArray[np.float64], share: float) -> npt.NDArray[np.bool_]:
-    """Marks the ``share`` of entries with the lowest values."""
-    marked = np.zeros(len(values), bool)
-    marked[np.argsort(values, kind="stable")[: round(share * len(values))]] = True
-    return marked
 
 
 def curve(outcomes: Sequence[Outcome], share: float, seeds: int) -> dict[str, Any]:

@@ -109,7 +109,9 @@ def detection_loss(
     strides: Sequence[int],
     weights: LossWeights,
 ) -> Tensor:
-    """Loss of one head on a batch, a scalar: the mean over what each term is summed over.
+    """Loss of one head on a batch, a scalar; each of its terms is a mean.
+
+    Boxes and classes count by the predictions that are to find an object, objectness by all.
 
     Args:
         levels: raw predictions, (N, anchors * (5 + classes), H, W) each.

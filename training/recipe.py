@@ -33,11 +33,17 @@ class Recipe:
         size: side of the scenes in pixels.
         batch: scenes per process and step.
         learning_rate: peak, of AdamW.
+        weight_decay: of convolution kernels alone.
         warm_up: share of the training until the learning rate peaks.
         final_rate: learning rate at the end, as a share of the peak.
+        clip_norm: longest gradient of a step.
         ema_decay: of the averaged weights that are kept.
         router_scenes: scenes whose losses the router learns from.
+        router_epochs: how often it learns from each of them.
+        router_batch: scenes per step of the router.
         router_memory: batches whose gains the running median is taken over.
+        router_rate, router_decay: learning rate and weight decay of the router, constant.
+        loss: weights of the detection loss.
     """
 
     size: int = 192

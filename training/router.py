@@ -25,7 +25,8 @@ class Evidence:
 
     Attributes:
         pooled: (N, router channels) averages of the first backbone's features.
-        first: (N,) loss through the first head, summed over the scene's objects.
+        first: (N,) loss through the first head, summed over the scene's objects and divided by
+            the mean number of objects of a scene.
         second: (N,) the same through the second head.
     """
 
@@ -41,8 +42,8 @@ def gather(
     """Run the frozen detector once: its features and losses do not change while the router learns.
 
     The loss of a scene is a mean over its objects, while average precision counts objects:
-    multiplied by their number, a scene weighs as much here as there. Divided by the mean number
-    over all scenes, so that the scale stays that of the loss.
+    multiplied by their number, a scene weighs as much here as there. It is also divided by the mean
+    number over all scenes, so that the scale stays that of the loss.
 
     ``tick`` is told how many scenes were done.
     """

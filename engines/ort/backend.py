@@ -73,7 +73,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
             bound.outputs = self._bind_outputs(bound.binding, batch, workspace)
             if len(bound.outputs) == len(self.stage.outputs):
                 workspace.keep_bound(self.name, batch, bound)
-            # outputs whose shape is known only after a run are bound anew for each
+            # outputs whose shape is known only after a run are bound again for each
         for name in self._inputs:
             _bind_input(bound, name, inputs[name], self._device)
         self._run(bound.binding, workspace.deadline)
@@ -164,7 +164,8 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
 class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
     """ONNX Runtime on one device.
 
-    The TensorRT provider gets no optimisation profile, so it builds anew for every batch size.
+    The TensorRT provider gets no optimisation profile, so it builds one engine for every batch
+    size.
     """
 
     name = "onnxruntime"

@@ -50,7 +50,7 @@ def ort_errors(kind: type[DyninferError], what: str) -> Iterator[None]:
 
 
 def told(error: BaseException) -> str:
-    """What ONNX Runtime's exception says; where it was refused memory, in words of a person."""
+    """What ONNX Runtime's exception says; where it was refused memory, in plain words."""
     if refused := _REFUSED.search(str(error)):
         left, wanted = (int(number) / 2**30 for number in refused.groups())
         return (

@@ -30,7 +30,7 @@ PER_PIXEL = 2048
 """Bytes beside that for a pixel of an image input: Dy-YOLOv7 takes up to 1,000, features and
 outputs included. Other families were not measured at full size."""
 IMAGES_AT_ONCE = 16
-"""At least so many have room: threads may share a detector that was opened for single images."""
+"""There is room for as many at least: threads may share a detector opened for single images."""
 CORES_PER_CALL = 4
 """Larger machines have more calls at once: a batch may run for every four cores."""
 _SHARE = 0.75  # of what the process may have
@@ -44,7 +44,7 @@ _limits: list[int] = []
 
 
 def tensor_memory(pixels: int) -> int:
-    """Bytes for a bundle's tensors whose image inputs have so many pixels in a whole batch."""
+    """Bytes that a bundle's tensors may take; ``pixels`` are of all image inputs of a batch."""
     calls = max(1, usable_cores() // CORES_PER_CALL)
     return min(LEAST + PER_PIXEL * pixels * calls, int(_SHARE * _memory_of_process()))
 
@@ -70,7 +70,7 @@ def check_declared(manifest: Manifest, batch: int) -> None:
     They are written to buffers of the caller's, which no arena limits.
 
     Raises:
-        EngineBuildError: they do, for a batch of so many images.
+        EngineBuildError: they do, for a batch of ``batch`` images.
     """
     specs = [spec for stage in manifest.stages.values() for spec in stage.outputs]
     image = sum(np.dtype(spec.dtype).itemsize * _fixed_values(spec) for spec in specs)
@@ -89,12 +89,15 @@ def _fixed_values(spec: TensorSpec) -> int:
 
 @contextmanager
 def limited_tensors(limit: int) -> Iterator[None]:
-    """Open sessions meanwhile whose tensors take at most so many bytes together, now and later.
+    """The tensors of sessions opened within take at most ``limit`` bytes together, now and later.
 
-    They take them from one arena, freed with the last of them. Those that are opened within another
-    such block share the outer one's. Only one thread is in here at a time: an arena is handed to a
-    session by way of ONNX Runtime's environment. One that the application has put there itself is
-    replaced, by one without a limit in the end.
+    They take them from one arena, freed with the last of these sessions. Those that are opened
+    within another such block share the outer one's. Only one thread is in here at a time: an arena
+    is handed to a session by way of ONNX Runtime's environment. One that the application has put
+    there itself is replaced, by one without a limit in the end.
+
+    Raises:
+        EngineBuildError: ONNX Runtime takes no limit.
     """
     with _lock:
         if _limits:

@@ -158,7 +158,7 @@ def open_session(
 
     Raises:
         EngineBuildError: nothing tells how much memory it takes to open the file.
-        BackendUnavailable: this is a forked child in which opening it may take for ever.
+        BackendUnavailable: this is a forked child, in which opening it may never end.
     """
     check_parent()
     weights = weights or {}
@@ -220,7 +220,7 @@ def check_session(path: Path, stage: Stage, session: Any) -> None:
 
 
 IMAGES = 8
-"""In a batch of those that open bundles to measure or convert them, at most."""
+"""The largest batch of what opens bundles to measure or to convert them."""
 
 
 class PlainStages:

@@ -153,7 +153,7 @@ small stage, and a batch that is split has other sizes every time."""
 
 
 def _allocate(count: int, dtype: np.dtype[Any], place: tuple[str, int]) -> Any:
-    """Memory for so many elements; on the host it is zero, never what others have left there.
+    """Memory for ``count`` elements, on the host all 0 and never what others have left there.
 
     Raises:
         EngineRunError: there is not enough of it.
@@ -214,7 +214,7 @@ class OrtWorkspace:
         """A tensor of this shape in the buffer ``key``, allocated only if it must grow.
 
         ``key`` is a stage and its output. Bindings of a stage whose buffer is replaced are let go;
-        gathers, whose first part names no stage, are bound anew every time.
+        gathers, whose first part names no stage, are bound again every time.
         """
         known = self._tensors.setdefault(key, {})
         found = known.get(shape)

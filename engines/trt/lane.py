@@ -23,8 +23,9 @@ logger = logging.getLogger("dyninfer")
 def make_allocator(base: Any, reserve: Callable[[int], int]) -> Any:
     """An ``IOutputAllocator``: memory for an output whose size depends on the data, and its shape.
 
-    ``reserve`` gives the address of so many bytes. TensorRT calls the allocator while it runs a
-    stage and swallows what is raised there: a failure is kept. It must live as long as its context.
+    ``reserve`` gives the address of memory for a number of bytes. TensorRT calls the allocator
+    while it runs a stage and swallows what is raised there: a failure is kept. It must live as long
+    as its context.
     """
 
     class Allocator(base):  # type: ignore[misc]  # the base class is known only at run time

@@ -26,7 +26,7 @@ class PhaseTree:
     """Phases within phases, as one number.
 
     A phase counts its finished steps, and for the step under way the furthest of the phases
-    within it. What was reported never falls back: a phase may begin anew for another subgraph.
+    within it. What was reported never falls back: a phase may begin again for another subgraph.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from dyninfer.errors import EngineBuildError, InputError
 
 
 class BatchProfile(Frozen):
-    """The least, the usual and the greatest batch of an engine."""
+    """The smallest, the usual and the largest batch of an engine."""
 
     minimum: Annotated[int, Field(ge=1)]
     optimum: Annotated[int, Field(ge=1)]
@@ -34,7 +34,7 @@ class BatchProfile(Frozen):
 
     @classmethod
     def parse(cls, text: str) -> BatchProfile:
-        """``1:4:16`` -> least, usual, greatest; ``4`` -> always 4.
+        """``1:4:16`` -> smallest, usual, largest; ``4`` -> always 4.
 
         Raises:
             InputError: it is neither, or does not rise.
