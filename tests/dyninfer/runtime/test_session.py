@@ -15,6 +15,7 @@ import dyninfer
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import CascadeRoute, Exit
 from dyninfer.engines import open_backend
+from dyninfer.engines.ort.backend import OrtBackend
 from dyninfer.images.spec import ImageSpec
 from dyninfer.runtime.session import Session
 from dyninfer.spans import shares
@@ -405,3 +406,36 @@ def test_a_policy_of_one_call_is_not_seen_by_another_thread(two_exits) -> None:
         thread.join()
     assert not wrong
     assert two_exits.policy == dyninfer.Threshold(0.5)
+
+
+@pytest.mark.parametrize(
+    ("write", "read"),
+    [
+        (support.write_static_two_stages, {"body": set(), "head": {"boxes_xyxy", "class_scores"}}),
+        (
+            support.write_three_exits,
+            {
+                **dict.fromkeys(["body_1", "body_2"], set()),
+                **dict.fromkeys(["router_1", "router_2"], {"easiness"}),
+                **dict.fromkeys(["head_1", "head_2", "body_3"], {"boxes_xyxy", "class_scores"}),
+            },
+        ),
+        (
+            support.write_select_classifiers,
+            {"chooser": {"choice_scores"}, "body_0": {"logits"}, "body_1": {"logits"}},
+        ),
+    ],
+)
+def test_only_what_decides_and_what_ends_a_way_is_made_for_the_host(
+    tmp_path, monkeypatch, write, read
+) -> None:
+    opened = {}
+    opens = OrtBackend.open
+
+    def noting(self, name, stage, path, host_outputs):
+        opened[name] = set(host_outputs)
+        return opens(self, name, stage, path, host_outputs)
+
+    monkeypatch.setattr(OrtBackend, "open", noting)
+    with dyninfer.load(write(tmp_path / "made.dyn")):
+        assert opened == read
