@@ -45,9 +45,9 @@ def verify(
         detector: the opened bundle.
         source: stages by name. A router or chooser that is not among them is not compared.
         photos: (h, w, 3) uint8 BGR pictures.
-        random_tensors: so many inputs of uniform noise between black and white are added.
+        random_tensors: number of inputs of uniform noise between black and white.
         progress: called after samples with their number.
-        batch: most images that the ways are run for at once.
+        batch: largest number of images that the ways are run for at once.
 
     Raises:
         BundleError: the source lacks a stage that makes results.

@@ -414,11 +414,9 @@ def test_a_policy_of_one_call_is_not_seen_by_another_thread(two_exits) -> None:
         (support.write_static_two_stages, {"body": set(), "head": {"boxes_xyxy", "class_scores"}}),
         (
             support.write_three_exits,
-            {
-                **dict.fromkeys(["body_1", "body_2"], set()),
-                **dict.fromkeys(["router_1", "router_2"], {"easiness"}),
-                **dict.fromkeys(["head_1", "head_2", "body_3"], {"boxes_xyxy", "class_scores"}),
-            },
+            {name: set() for name in ("body_1", "body_2")}
+            | {name: {"easiness"} for name in ("router_1", "router_2")}
+            | {name: {"boxes_xyxy", "class_scores"} for name in ("head_1", "head_2", "body_3")},
         ),
         (
             support.write_select_classifiers,
