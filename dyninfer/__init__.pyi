@@ -53,6 +53,7 @@ from .routing.policy import LeaveAt as LeaveAt
 from .routing.policy import Policy as Policy
 from .routing.policy import Threshold as Threshold
 from .routing.policy import route as route
+from .routing.previous import PreviousFrame as PreviousFrame
 from .routing.speed import parse_speed as parse_speed
 from .runtime.detector import Detector as Detector
 from .runtime.failures import FailureCounts as FailureCounts

@@ -37,7 +37,8 @@ SpeedOption = Annotated[
         "30fps, 2.5GMACs, ap-0.5 (points below the last exit's AP), certified, or a threshold such "
         "as 0.42; of a chooser also chosen, or bias=0.5 (more is cheaper). With +adaptive a share, "
         "a budget or a rate is kept as the pictures change; with +nearest a budget or a rate that "
-        "is impossible is met as nearly as possible.",
+        "is impossible is met as nearly as possible; with +previous a video's frame is decided by "
+        "the frame before it.",
     ),
 ]
 PixelsOption = Annotated[

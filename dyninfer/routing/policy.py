@@ -113,6 +113,20 @@ class Blind:
     """What policies derive from that read no signal: nobody waits for one then."""
 
 
+class Later(Blind):
+    """What policies derive from that are told the signals of a batch when it is over.
+
+    A chooser's scores, too, are computed for them.
+    """
+
+    def learn(self, signal: Float32Array, point: DecisionPoint) -> None:
+        """Take note of what a decision would have read: easiness (N,), or scores (N, branches).
+
+        Of the images that came to ``point`` in a batch, in their order; NaN where it is broken.
+        """
+        raise NotImplementedError
+
+
 @runtime_checkable
 class Particular(Protocol):
     """A policy that does not fit every route."""

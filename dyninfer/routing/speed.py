@@ -16,10 +16,11 @@ from dyninfer.routing.goals import Accuracy, CertifiedRisk, Goal, HardFraction
 from dyninfer.routing.latency import FramesPerSecond, LatencyBudget
 from dyninfer.routing.macs import MacsBudget
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Chosen, Policy, Threshold
+from dyninfer.routing.previous import PreviousFrame
 
 _FORMS = (
     "easy, hard, 0.42, 30%, 12ms, 12ms@p95, 30fps, 2.5GMACs, ap-0.5, certified, chosen, bias=0.5, "
-    "30%+adaptive, 12ms+nearest, or a constructor such as HardFraction(0.3)"
+    "30%+adaptive, 12ms+nearest, 30%+previous, or a constructor such as HardFraction(0.3)"
 )
 _Speed = Policy | Goal
 _WORD = r"[a-z][a-z-]*[a-z]"
@@ -73,8 +74,8 @@ def parse_speed(text: str) -> Policy | Goal:
             with a unit (``30%``, ``12ms``, ``12ms@p95``, ``30fps``, ``2.5GMACs``, ``606MMACs``,
             ``ap-0.5``), ``name=value`` (``threshold``, ``hard``, ``hard-fraction``, ``ms``,
             ``fps``, ``gmacs``, ``mmacs``, ``bias``, ``accuracy``, ``max-ap-drop``), each possibly
-            with ``+adaptive``, a budget or a rate with
-            ``+nearest``; or a constructor as in Python
+            with ``+adaptive``, a budget or a rate with ``+nearest``, and last ``+previous`` for
+            :class:`dyninfer.PreviousFrame`; or a constructor as in Python
             (``LatencyBudget(ms=12.0, percentile=95)``), so that a policy's ``repr`` is one too.
 
     Raises:
@@ -86,12 +87,12 @@ def parse_speed(text: str) -> Policy | Goal:
             raise _NotUnderstood
         if re.fullmatch(r"\w+\s*\(.*\)", plain):
             return _construct(plain)
-        form, *endings = re.split(r"\s*\+\s*(?=adaptive|nearest)", plain.lower())
+        form, *endings = re.split(rf"\s*\+\s*(?={'|'.join(_ENDINGS)})", plain.lower())
         speed = _simple(form)
         for ending in endings:
-            if ending not in ("adaptive", "nearest"):
+            if ending not in _ENDINGS or isinstance(speed, PreviousFrame):
                 raise _NotUnderstood
-            speed = _make_adaptive(speed, text) if ending == "adaptive" else _nearest(speed, text)
+            speed = _ENDINGS[ending](speed, text)
         return speed
     except _NotUnderstood:
         shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
@@ -146,6 +147,13 @@ def _nearest(speed: _Speed, text: str) -> _Speed:
     )
 
 
+_ENDINGS: dict[str, Callable[[_Speed, str], _Speed]] = {
+    "adaptive": _make_adaptive,
+    "nearest": _nearest,
+    "previous": lambda speed, _: PreviousFrame(speed),
+}
+
+
 def _construct(text: str) -> _Speed:
     """A class by its name, with arguments that are literals: ``a``, ``b=c``."""
     try:
@@ -173,7 +181,7 @@ def _literal(node: ast.expr) -> Any:
 def _suggestion(text: str) -> str:
     """The known word nearest to the text's longest one, if there is one."""
     words = re.findall(_WORD, " ".join(_SIMPLE))
-    known = {word.lower(): word for word in (*_CLASSES, "adaptive", "nearest", *words)}
+    known = {word.lower(): word for word in (*_CLASSES, *_ENDINGS, *words)}
     found = re.findall(_WORD, text[:_LONGEST].lower())
     longest = max(found, key=len, default="")
     near = difflib.get_close_matches(longest, known, n=1, cutoff=0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import Any, Literal, cast, overload
@@ -28,6 +28,7 @@ from dyninfer.results.answers import Answer, Detections, RawOutput
 from dyninfer.results.tasks import Options, check_options
 from dyninfer.routing.goals import Goal, IncompleteCalibrationError
 from dyninfer.routing.policy import DecisionPoint, Observer, Policy, check_signals, default_policy
+from dyninfer.routing.previous import PreviousFrame
 from dyninfer.runtime.batches import (
     PreparedInput,
     answer_batch,
@@ -160,6 +161,9 @@ class Detector:
     def _routing_of(self, policy: Policy | Goal, images: int | None) -> _Routing:
         """What a policy comes to here, for a call of that number of images, where it is known."""
         # this runs in calls, and isinstance() with a protocol takes as long as a small stage
+        if isinstance(policy, PreviousFrame) and isinstance(policy.policy, Goal):
+            inner = self._routing_of(policy.policy, images).active
+            return replace(self._routing_of(policy.deciding_by(inner), images), asked=policy)
         decides = hasattr(policy, "decide")
         if isinstance(policy, type) or not (decides or isinstance(policy, Goal)):
             raise InputError(

@@ -23,7 +23,7 @@ from dyninfer.engines.base import HostRead, OnHost
 from dyninfer.engines.deadline import Deadline
 from dyninfer.errors import EngineRunError, InputError, PolicyError
 from dyninfer.plain_text import counted
-from dyninfer.routing.policy import AlwaysHard, Blind, Policy
+from dyninfer.routing.policy import AlwaysHard, Blind, Later, Policy
 from dyninfer.runtime.plan import END, Decision, Ending, Plan, Step
 from dyninfer.runtime.stage_runner import (
     Arrays,
@@ -151,6 +151,7 @@ class _Walk(Generic[T]):
         self._runner = runner
         self._policy = policy
         self._blind = isinstance(policy, Blind)
+        self._wants_scores = not self._blind or isinstance(policy, Later)
         self._first_image = first_image
         self._speculative_head = speculative_head and not self._blind
         self._degrade = degrade
@@ -294,7 +295,7 @@ class _Walk(Generic[T]):
 
     def _start_signal(self, decision: Decision, crowd: _Crowd[T]) -> HostRead | None:
         """Run what decides; an easiness is reported even if nobody reads it, scores are not."""
-        if decision.step is None or (self._blind and decision.signal != EASINESS):
+        if decision.step is None or not (self._wants_scores or decision.signal == EASINESS):
             return None
         made = self._run(decision.step, crowd)
         return self._runner.read(made[decision.signal], None)

@@ -17,7 +17,7 @@ from dyninfer.bundle.manifest import Manifest
 from dyninfer.engines.base import Backend, Engine, HostRead
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.forks import tell_after_fork
-from dyninfer.routing.policy import Blind, Particular, Policy
+from dyninfer.routing.policy import Blind, Later, Particular, Policy
 from dyninfer.runtime.executor import execute, trace
 from dyninfer.runtime.failures import FailureLog
 from dyninfer.runtime.plan import decision_points, plan
@@ -218,8 +218,12 @@ class Session:
             deadline=workspace.deadline,
         )
         result.spans = on_device(result.spans, workspace.device_spans())
-        if not isinstance(policy, Blind):
-            self._report_nan(result.signals)
+        if isinstance(policy, Later):
+            for signal in sorted(result.signals, key=lambda signal: signal.rows[0]):
+                policy.learn(signal.values, signal.point)
+        elif isinstance(policy, Blind):
+            return result
+        self._report_nan(result.signals)
         return result
 
     def trace(
