@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dyninfer.engines.protobuf import BYTES, VARINT, fields, varint
@@ -50,15 +51,16 @@ def computed_when_opened(data: Data) -> int:
     return sum(_count(data, graph, set(), sizes, 0) for graph in graphs)
 
 
-def values_computed(path: Path) -> int:
-    """As :func:`computed_when_opened`, of a file.
+@contextmanager
+def reading(path: Path) -> Iterator[mmap.mmap]:
+    """The bytes of an ONNX file, to be looked at.
 
     Raises:
-        EngineBuildError: nothing tells how much memory it takes to open it, or it is no ONNX file.
+        EngineBuildError: nothing tells how much memory it takes, or it is no ONNX file.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return computed_when_opened(data)
+            yield data
     except UnboundedError as error:
         raise EngineBuildError(
             f"{path} is not opened: {error}; export it from a model without"
@@ -110,6 +112,7 @@ def _read_node(data: Data, node: Span) -> tuple[list[bytes], list[bytes], bytes,
     """What a node reads and makes, its operator, and the graphs in its attributes."""
     reads, makes, operator = [], [], b""
     inner: list[Span] = []
+    attributes: list[Span] = []
     for number, kind, begin, end in fields(data, *node):
         if kind != BYTES:
             continue
@@ -119,10 +122,15 @@ def _read_node(data: Data, node: Span) -> tuple[list[bytes], list[bytes], bytes,
             makes.append(data[begin:end])
         elif number == 4:
             operator = data[begin:end]
-        elif number == 5 and _SPECIAL.search(data, begin, end):
-            inner += _graphs_of(data, (begin, end))
-    if operator.startswith(b"String"):
+        elif number == 5:
+            attributes.append((begin, end))
+            if _SPECIAL.search(data, begin, end):
+                inner += _graphs_of(data, (begin, end))
+    casts = operator == b"Cast" and any(_is_text(data, attribute, 3) for attribute in attributes)
+    if casts or operator.startswith(b"String") or operator == b"TfIdfVectorizer":
         raise UnboundedError("text")
+    if operator == b"ZipMap":
+        raise UnboundedError("maps")
     return reads, makes, operator, inner
 
 
@@ -145,11 +153,19 @@ def _tensor(data: Data, tensor: Span) -> bytes:
     """The name of a tensor of numbers."""
     name = b""
     for number, kind, begin, end in fields(data, *tensor):
-        if number == 2 and kind == VARINT and varint(data, begin, end)[0] & 0xFFFFFFFF == _TEXT:
-            raise UnboundedError("text")
         if number == 8 and kind == BYTES:
             name = data[begin:end]
+    if _is_text(data, tensor, 2):
+        raise UnboundedError("text")
     return name
+
+
+def _is_text(data: Data, message: Span, number: int) -> bool:
+    """Whether the field of this number is the type of text."""
+    return any(
+        found == number and kind == VARINT and varint(data, begin, end)[0] & 0xFFFFFFFF == _TEXT
+        for found, kind, begin, end in fields(data, *message)
+    )
 
 
 def _named(data: Data, message: Span, name: int) -> bytes:

@@ -48,3 +48,18 @@ def varint(data: mmap.mmap | bytes, start: int, stop: int) -> tuple[int, int]:
         if data[start + place] < 0x80:
             return value, start + place + 1
     raise ValueError(f"broken at byte {start}")
+
+
+def written(number: int, value: bytes | int) -> bytes:
+    """A field: bytes as they are, or a whole number that is not negative."""
+    if isinstance(value, int):
+        return _varint(number << 3 | VARINT) + _varint(value)
+    return _varint(number << 3 | BYTES) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    parts = []
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])

@@ -11,7 +11,6 @@ import onnx
 import onnx_ir as ir
 from onnx import ModelProto, helper, numpy_helper
 
-from dyninfer.engines.onnx_growth import computed_when_opened
 from dyninfer.types import AnyArray, Float32Array
 
 ANY_PIXELS = 1 << 40
@@ -106,14 +105,17 @@ def open_model(model: ModelProto, pixels: int = ANY_PIXELS) -> Any:
     Raises:
         ValueError: nothing tells how much memory it takes to open it.
     """
-    from dyninfer.engines.ort.library import ort  # no PyTorch export needs it
-    from dyninfer.engines.ort.memory import limit_options, limited_tensors, tensor_memory
+    from dyninfer.engines.ort.memory import (  # no PyTorch export needs it
+        limited_tensors,
+        open_limited,
+        tensor_memory,
+    )
     from dyninfer.engines.ort.runtime import session_options
 
-    data = model.SerializeToString()
-    options = limit_options(session_options(False), computed_when_opened(data), len(data))
     with limited_tensors(tensor_memory(pixels)):
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return open_limited(
+            model.SerializeToString(), session_options(False), ["CPUExecutionProvider"]
+        )
 
 
 class Probe:

@@ -24,9 +24,8 @@ from dyninfer.benchmarks.baselines.setup import (
 )
 from dyninfer.benchmarks.latency.scenarios import ForcedWay
 from dyninfer.bundle.folder import Bundle
-from dyninfer.engines.onnx_growth import values_computed
 from dyninfer.engines.ort.library import ort
-from dyninfer.engines.ort.memory import limit_options, limited_tensors, tensor_memory
+from dyninfer.engines.ort.memory import limited_tensors, open_limited, tensor_memory
 from dyninfer.engines.ort.runtime import IMAGES, parse_device
 from dyninfer.errors import BackendUnavailable, InputError
 from dyninfer.plain_text import counted
@@ -51,11 +50,9 @@ def open_ordinary(path: str, setup: Setup) -> Any:
         BackendUnavailable: ONNX Runtime lacks the provider, or fell back to another.
     """
     device = parse_device(setup.engine.device or "cpu", setup.engine.provider)
-    file = Path(path)
-    options = limit_options(ort.SessionOptions(), values_computed(file), file.stat().st_size)
     pixels = IMAGES * sum(math.prod(images.shape[2:]) for images in read_inputs(setup).values())
     with limited_tensors(tensor_memory(pixels)):
-        session = ort.InferenceSession(path, options, providers=device.providers)
+        session = open_limited(Path(path), ort.SessionOptions(), device.providers)
     wanted = device.providers[0] if device.device_type == "cpu" else device.providers[0][0]
     if wanted not in session.get_providers():
         raise BackendUnavailable(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dyninfer.engines.onnx_guards import GUARD
 from dyninfer.errors import BackendUnavailable, DyninferError
 from dyninfer.foreign_errors import let_through, reason_of
 from dyninfer.installing import pip_install
@@ -24,6 +25,10 @@ except ImportError as _error:
 
 __all__ = ["ort"]  # for others of this folder, who are told what is missing as well
 
+_GUARD = re.compile(  # its name is lost in branches that are always taken, and in early versions
+    rf"(?:Name:'\w+{GUARD.decode()}(?P<operator>\w+)' .*)?"
+    r"indices element out of data bounds, idx=-?\d+ must be within the inclusive range \[-1,0\]"
+)
 _REFUSED = re.compile(r"Available memory of (\d+) is smaller than requested bytes of (\d+)")
 
 
@@ -57,4 +62,11 @@ def told(error: BaseException) -> str:
             f"a tensor of {wanted:.2f} GB is wanted where its tensors may take {left:.2f} GB more; "
             "if the file is to be trusted, a larger max_batch allows that"
         )
+    if stopped := _GUARD.search(str(error)):
+        return (
+            f"{stopped['operator'] or 'an operator'} may take more memory beside its tensors than "
+            "is allowed; if the file is to be trusted, a larger max_batch allows more"
+        )
+    if "std::bad_alloc" in str(error):
+        return "more memory is wanted than is left, or allowed for what is computed from constants"
     return reason_of(error)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from dyninfer.bundle.manifest import Manifest, TensorSpec
+from dyninfer.engines.onnx_growth import computed_when_opened, reading
+from dyninfer.engines.onnx_guards import with_guards
 from dyninfer.engines.ort.library import ort, ort_errors
 from dyninfer.errors import EngineBuildError
 from dyninfer.forks import Opening
@@ -33,10 +36,14 @@ IMAGES_AT_ONCE = 16
 """There is room for as many at least: threads may share a detector opened for single images."""
 CORES_PER_CALL = 4
 """Larger machines have more calls at once: a batch may run for every four cores."""
+BESIDE = 4
+"""An operator may take this part of the limit beside its tensors, for as long as it runs."""
 _SHARE = 0.75  # of what the process may have
 _FOLDED = 2 << 30
 _FOLDING = "optimization.constant_folding_max_output_size_in_bytes"
 _FOLDED_OF_FILE = 4  # weights in 8 bits become four times as large in float32
+FOLDING_IS_LIMITED = tuple(map(int, ort.__version__.split(".")[:2])) >= (1, 27)
+"""Earlier versions of ONNX Runtime do not know the limit on each value."""
 _GROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 _lock = threading.RLock()  # a signal's handler may open a bundle, too
@@ -49,19 +56,59 @@ def tensor_memory(pixels: int) -> int:
     return min(LEAST + PER_PIXEL * pixels * calls, int(_SHARE * _memory_of_process()))
 
 
-def limit_options(options: Any, values: int, file_size: int) -> Any:
-    """The options of a session that is opened within :func:`limited_tensors`.
+def open_limited(
+    model: Path | bytes, options: Any, providers: list[Any], *, beside: int = 0, **settings: Any
+) -> Any:
+    """A session, within :func:`limited_tensors`; whatever ONNX Runtime raises passes through.
+
+    What it computes from constants is limited too: values that need too much are computed in every
+    run instead. On a CPU, so is what an operator keeps beside its tensors.
 
     Args:
+        model: a file or its bytes.
         options: to which is added what limits memory.
-        values: how many are computed while the session is made; those that need too much are
-            computed in every run instead. ONNX Runtime knows this limit from 1.27 on.
-        file_size: bytes of the file, of which weights are.
+        providers: as ONNX Runtime takes them.
+        beside: bytes of weights that are not in the model.
+        settings: passed on.
+
+    Raises:
+        EngineBuildError: nothing tells how much memory it takes to open the file.
+        ValueError: the same of bytes.
     """
-    folded = (_FOLDED + _FOLDED_OF_FILE * file_size) // max(1, values)
-    options.add_session_config_entry(_FOLDING, str(folded))
+    with nullcontext(model) if isinstance(model, bytes) else reading(model) as data:
+        folded = _FOLDED + _FOLDED_OF_FILE * (len(data) + beside)
+        values = computed_when_opened(data)
+        on_cpu = providers == ["CPUExecutionProvider"]
+        guarded = with_guards(data, _limits[-1] // BESIDE) if on_cpu else None
+    options.add_session_config_entry(_FOLDING, str(folded // max(1, values)))
     options.add_session_config_entry("session.use_env_allocators", "1")
-    return options
+    whole = model if isinstance(model, bytes) else str(model)
+    with _limited_folding(folded):
+        return ort.InferenceSession(guarded or whole, options, providers, **settings)
+
+
+@contextmanager
+def _limited_folding(limit: int) -> Iterator[None]:
+    """Give the process at most so many bytes more while a session is made.
+
+    Only for versions of ONNX Runtime that cannot limit it themselves, and on Linux. Not to fold
+    constants at all costs half as much time again in every run, and ends version 1.23 with an
+    assertion that fails.
+    """
+    if FOLDING_IS_LIMITED or sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    used = re.findall(r"VmData:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    most = (int(used[0]) << 10) + limit
+    lower = most if soft == resource.RLIM_INFINITY else min(soft, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (lower, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def check_declared(manifest: Manifest, batch: int) -> None:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ import numpy.typing as npt
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Stage
-from dyninfer.engines.onnx_growth import values_computed
 from dyninfer.engines.ort.library import ort, ort_errors
-from dyninfer.engines.ort.memory import limit_options, limited_tensors, tensor_memory
+from dyninfer.engines.ort.memory import limited_tensors, open_limited, tensor_memory
 from dyninfer.engines.shared_weights import read_shared
 from dyninfer.engines.signature import FileTensor, check_made, check_signature
 from dyninfer.errors import BackendUnavailable, EngineBuildError, EngineRunError
@@ -162,18 +160,16 @@ def open_session(
     """
     check_parent()
     weights = weights or {}
-    size = path.stat().st_size + sum(array.nbytes for array in weights.values())
-    limit = partial(limit_options, values=values_computed(path), file_size=size)
     with limited_tensors(tensor_memory(0)), Opening():
         if shared_threads:
             share_thread_pool()
         try:
-            return _session(path, device, limit(session_options(shared_threads, small)), weights)
+            return _session(path, device, session_options(shared_threads, small), weights)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             if shared_threads or "use_per_session_threads" not in str(error):
                 raise
         # the application has set up a shared pool itself
-        return _session(path, device, limit(session_options(True, small)), weights)
+        return _session(path, device, session_options(True, small), weights)
 
 
 def _session(
@@ -181,10 +177,11 @@ def _session(
 ) -> Any:
     values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     options.add_external_initializers([*weights], values)
-    session = ort.InferenceSession(
-        str(path),
+    session = open_limited(
+        path,
         options,
-        providers=device.providers,
+        device.providers,
+        beside=sum(array.nbytes for array in weights.values()),
         enable_fallback=0,  # or it prints, and tries again with other providers
     )
     session.weights_in_use = values  # it reads them where they are

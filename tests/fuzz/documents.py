@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
-from rich.console import Console
-
 import dyninfer
 from dyninfer.benchmarks.latency.compare import compare_records
 from dyninfer.benchmarks.latency.doubts import doubts_of
@@ -19,6 +17,7 @@ from dyninfer.benchmarks.latency.record_file import read_record, write_record
 from dyninfer.benchmarks.report.comparison import as_data, changes_table, lines_of
 from dyninfer.benchmarks.report.documents import to_markdown, write_html
 from dyninfer.benchmarks.report.table import print_page, print_table
+from dyninfer.benchmarks.report.terminal import Terminal
 from dyninfer.benchmarks.report.view import page_of
 from dyninfer.bundle.calibration import CALIBRATION_FILE
 from dyninfer.bundle.folder import Bundle
@@ -94,12 +93,13 @@ class Records:
 
     def feed(self, folder: Path) -> None:
         record = read_record(folder / "record.json")
-        console = Console(file=io.StringIO(), width=100)
+        terminal = Terminal()
+        terminal.file = io.StringIO()
         doubts_of(record)
-        print_page(page_of(record), console)
+        print_page(page_of(record), terminal)
         to_markdown(record)
         write_html(record, folder / "report.html")
         with contextlib.suppress(dyninfer.InputError):  # of other bundles
             comparison = compare_records(self._other, record)
-            print_table(changes_table(comparison), console)
+            print_table(changes_table(comparison), terminal)
             as_data(comparison), lines_of(comparison)

@@ -184,7 +184,12 @@ def _make_large(rng: Random, model: ModelProto) -> None:
             nodes.append(helper.make_node("Reshape", ["row", "tall"], ["column"]))
             graph.initializer.append(numpy_helper.from_array(np.array([-1, 1]), "tall"))
             nodes.append(helper.make_node("Mul", ["row", "column"], ["many"]))
-    nodes.append(helper.make_node("ReduceMax", ["many"], ["one"], keepdims=0))
+    made = "many"
+    if rng.random() < 0.4:  # an operator that collects what it finds, beside its tensors
+        nodes.append(helper.make_node(rng.choice(("NonZero", "Unique")), ["many"], ["found"]))
+        nodes.append(helper.make_node("Cast", ["found"], ["places"], to=TensorProto.FLOAT))
+        made = "places"
+    nodes.append(helper.make_node("ReduceMax", [made], ["one"], keepdims=0))
     for node in reversed(nodes):
         graph.node.insert(0, node)
     if graph.output and rng.random() < 0.8:

@@ -15,7 +15,8 @@ from dyninfer.bundle.calibration import CalibrationFile
 from dyninfer.bundle.documents import SEAL, parse_sealed
 from dyninfer.bundle.manifest import Manifest, StoredFile
 from dyninfer.engines.onnx_file import find_shared
-from dyninfer.engines.onnx_growth import values_computed
+from dyninfer.engines.onnx_growth import computed_when_opened, reading
+from dyninfer.engines.onnx_guards import with_guards
 from dyninfer.exporters.safe_load import load_checkpoint
 from dyninfer.images.formats import describe_unread, is_cut_off
 from dyninfer.images.headers import picture_size
@@ -51,7 +52,8 @@ def read(kind: str, data: bytes, path: Path) -> None:
         case "onnx":
             path.write_bytes(data)
             find_shared(path, "it", StoredFile(file="weights.bin", sha256="0" * 64))
-            values_computed(path)
+            with reading(path) as file:
+                computed_when_opened(file), with_guards(file, 0)
         case "picture":
             _ = picture_size(data), describe_unread(data), is_cut_off(data)
 
