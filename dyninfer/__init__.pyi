@@ -58,5 +58,6 @@ from .routing.speed import parse_speed as parse_speed
 from .runtime.detector import Detector as Detector
 from .runtime.failures import FailureCounts as FailureCounts
 from .runtime.opening import load as load
+from .runtime.streaming import Streamed as Streamed
 
 __version__: str

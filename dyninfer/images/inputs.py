@@ -145,7 +145,7 @@ def _instead(value: Any) -> str:
     elif isinstance(value, bool):
         hint = "cv2.VideoCapture.read() returns whether it has a frame and the frame: pass that"
     elif isinstance(value, int):
-        hint = f"read a camera's frames with cv2.VideoCapture({value}), and pass each"
+        hint = f"a camera's frames are read by detector.stream('camera:{value}')"
     elif hasattr(value, "read"):
         hint = "pass what the file holds: image.read()"
     elif isinstance(value, Mapping):

@@ -127,7 +127,7 @@ def _missing(name: str) -> str:
     elif scheme[1].lower() in ("http", "https", "ftp"):
         write = "pass its content: urllib.request.urlopen(url).read()"
     elif scheme[1].lower() in ("rtsp", "rtsps", "rtmp", "udp", "tcp", "rtp"):
-        write = "read its frames with cv2.VideoCapture(url), and pass each"
+        write = "its frames are read by detector.stream(url)"
     else:
         write = "download it, and pass its path or its bytes"
     return f"{name[:200]} is a URL, expected the path of a picture; {write}"

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ def answer_batch(
     decode_ms: Sequence[float | None] | None = None,
     first_image: int = 0,
     deadline: Deadline | None = None,
+    prepared: Prepared | None = None,
 ) -> list[Answer]:
     """Prepare, run and postprocess pictures (h, w, 3) uint8 BGR, at least one, as one batch.
 
@@ -48,12 +49,13 @@ def answer_batch(
         decode_ms: what each took to decode, None for those that came decoded.
         first_image: position of the first among those of the call.
         deadline: of the call.
+        prepared: what is there already of the only picture.
     """
     timings = [{} if ms is None else {DECODE: ms} for ms in decode_ms or [None] * len(images)]
     found: dict[int, Answer] = {}
     with session.workspace() as workspace:
         workspace.deadline = deadline
-        feed = _picture_feed(session, images, timings)
+        feed = _picture_feed(session, images, timings, prepared)
         result = session.run(feed, len(images), policy, workspace, first_image)
         spent = [
             own | shared
@@ -107,12 +109,26 @@ def _answer_group(
     return broken
 
 
+class Prepared(NamedTuple):
+    """Image inputs of a single picture that are there already, and the milliseconds they took."""
+
+    tensors: Mapping[str, Float32Array]
+    ms: float
+
+
 def _picture_feed(
-    session: Session, images: Sequence[ImageArray], timings: Sequence[dict[str, float]]
+    session: Session,
+    images: Sequence[ImageArray],
+    timings: Sequence[dict[str, float]],
+    prepared: Prepared | None = None,
 ) -> ImageFeed:
     """Prepares pictures when a stage asks for them; what each takes is added to its timings."""
+    if prepared is not None:
+        timings[0][PREPARE] = prepared.ms
 
     def feed(name: str, rows: Int64Array, workspace: Any) -> Float32Array:
+        if prepared is not None and name in prepared.tensors:
+            return prepared.tensors[name]
         spec = session.image_specs[name]
         scratch = workspace.kept.get(name)
         if scratch is None:

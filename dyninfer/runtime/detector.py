@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -20,8 +21,10 @@ from dyninfer.engines.base import Engine
 from dyninfer.engines.deadline import Deadline, check_deadline
 from dyninfer.errors import EngineRunError, InputError, PolicyError
 from dyninfer.forks import tell_after_fork
+from dyninfer.images.frames import Frame, FrameSource
 from dyninfer.images.inputs import ImageLike, Picture, is_list, take_or_skip, take_picture
 from dyninfer.images.pictures import MAX_PIXELS
+from dyninfer.images.sources import open_source
 from dyninfer.monitoring.monitor import Monitor
 from dyninfer.plain_text import counted, plain
 from dyninfer.results.answers import Answer, Detections, RawOutput
@@ -30,6 +33,7 @@ from dyninfer.routing.goals import Goal, IncompleteCalibrationError
 from dyninfer.routing.policy import DecisionPoint, Observer, Policy, check_signals, default_policy
 from dyninfer.routing.previous import PreviousFrame
 from dyninfer.runtime.batches import (
+    Prepared,
     PreparedInput,
     answer_batch,
     check_inputs,
@@ -40,8 +44,10 @@ from dyninfer.runtime.batches import (
 )
 from dyninfer.runtime.engine_record import engine_record, opening_options, own_calibration
 from dyninfer.runtime.failures import FailureCounts
+from dyninfer.runtime.plan import inputs_of_all
 from dyninfer.runtime.session import Session
 from dyninfer.runtime.stage_runner import Trace
+from dyninfer.runtime.streaming import Streamed, stream_frames
 from dyninfer.runtime.watched import watched
 from dyninfer.spans import total_ms
 from dyninfer.types import Float32Array, Float64Array, Int64Array, shown
@@ -389,6 +395,7 @@ class Detector:
         routing: _Routing,
         first: int,
         deadline_ms: float | None,
+        prepared: Prepared | None = None,
     ) -> list[Answer]:
         """Run one batch, and tell who learns from it how that went."""
         deadline = self._deadline(deadline_ms)
@@ -397,7 +404,7 @@ class Detector:
         start = time.perf_counter_ns()
         try:
             found = answer_batch(
-                self._session, images, routing.active, options, decode_ms, first, deadline
+                self._session, images, routing.active, options, decode_ms, first, deadline, prepared
             )
         except EngineRunError as error:
             self._session.failures.failed(error, len(images))
@@ -409,37 +416,95 @@ class Detector:
         return found
 
     @overload
-    def stream(
+    def stream(  # type: ignore[overload-overlap]  # a str is an iterable of str to mypy
         self,
-        images: Iterable[ImageLike],
-        *,
-        options: Options | None = None,
-        policy: Policy | Goal | None = None,
-        deadline_ms: float | None = None,
-        on_error: Literal["raise"] = "raise",
-    ) -> Iterator[Detections]: ...
-
-    @overload
-    def stream(
-        self,
-        images: Iterable[ImageLike],
-        *,
-        options: Options | None = None,
-        policy: Policy | Goal | None = None,
-        deadline_ms: float | None = None,
-        on_error: Literal["skip"],
-    ) -> Iterator[Detections | None]: ...
-
-    def stream(
-        self,
-        images: Iterable[ImageLike],
+        source: str | os.PathLike[str] | FrameSource,
         *,
         options: Options | None = None,
         policy: Policy | Goal | None = None,
         deadline_ms: float | None = None,
         on_error: Literal["raise", "skip"] = "raise",
-    ) -> Iterator[Detections | None]:
-        """Detect objects in images one after the other, as they come; see :meth:`__call__`."""
+    ) -> Generator[Streamed, None, None]: ...
+
+    @overload
+    def stream(
+        self,
+        source: Iterable[ImageLike],
+        *,
+        options: Options | None = None,
+        policy: Policy | Goal | None = None,
+        deadline_ms: float | None = None,
+        on_error: Literal["raise"] = "raise",
+    ) -> Generator[Detections, None, None]: ...
+
+    @overload
+    def stream(
+        self,
+        source: Iterable[ImageLike],
+        *,
+        options: Options | None = None,
+        policy: Policy | Goal | None = None,
+        deadline_ms: float | None = None,
+        on_error: Literal["skip"],
+    ) -> Generator[Detections | None, None, None]: ...
+
+    def stream(
+        self,
+        source: str | os.PathLike[str] | FrameSource | Iterable[ImageLike],
+        *,
+        options: Options | None = None,
+        policy: Policy | Goal | None = None,
+        deadline_ms: float | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> Generator[Any, None, None]:
+        """Detect objects in a video, or in images one after the other, as they come.
+
+        Of a source, the next frames are decoded and prepared in a thread while the engines run.
+        Leaving the loop ends the thread and closes the source when the generator goes, or at once
+        with its ``close()``.
+
+        Args:
+            source: whatever :func:`dyninfer.open_source` takes, or what it has opened; or images,
+                each as calls of the detector take it, which are only asked for when their turn is.
+            options: as calls take it.
+            policy: as calls take it, for every frame.
+            deadline_ms: as calls take it, for each frame from when its engines start.
+            on_error: what becomes of a picture that cannot be used. ``"skip"`` logs a warning and
+                goes on; in the place of an image's result stands None.
+
+        Yields:
+            Of a source :class:`dyninfer.Streamed`: the frame, with its time, and what was found in
+            it, in order. Of images what was found in each.
+
+        Raises:
+            DyninferError: as calls raise, and :class:`dyninfer.InputError` where the source cannot
+                be opened or read, or its connection is lost for good.
+        """
+        if not isinstance(source, (str, os.PathLike, FrameSource)):
+            return self._stream_images(source, options, policy, deadline_ms, on_error)
+
+        def opened() -> FrameSource:
+            if isinstance(source, FrameSource):
+                return source
+            return open_source(source, max_pixels=self.max_pixels, on_error=on_error)
+
+        def answer(frame: Frame, decode_ms: float | None, prepared: Prepared) -> Detections:
+            chosen, routing = self._choices(options, policy, 1)
+            pictures = [Picture(frame.image, decode_ms)]
+            found = self._answer(pictures, chosen, routing, 0, deadline_ms, prepared)
+            return cast(Detections, found[0])
+
+        names = inputs_of_all(self._session.plan)
+        return stream_frames(opened, {n: self._session.image_specs[n] for n in names}, answer)
+
+    def _stream_images(
+        self,
+        images: Iterable[ImageLike],
+        options: Options | None,
+        policy: Policy | Goal | None,
+        deadline_ms: float | None,
+        on_error: Literal["raise", "skip"],
+    ) -> Generator[Detections | None, None, None]:
         call = cast("Callable[..., Detections | None]", self)
         for image in images:
             yield call(

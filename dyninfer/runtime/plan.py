@@ -207,3 +207,10 @@ def alone(manifest: Manifest, way: int) -> Plan:
 def stages_of(segments: Sequence[Segment]) -> tuple[str, ...]:
     """Names of all stages of a plan, in order."""
     return tuple(step.stage for segment in segments for step in segment.steps)
+
+
+def inputs_of_all(segments: Sequence[Segment]) -> list[str]:
+    """The image inputs that every image is prepared for, whatever is decided later."""
+    first = segments[0]
+    steps = [*first.run, first.decide.step if first.decide else None]
+    return sorted({name for step in steps if step is not None for name in step.images})

@@ -19,6 +19,7 @@ from dyninfer.benchmarks.lab.limits import (
     overhead,
     postprocessing,
     preprocessing,
+    streaming,
 )
 from dyninfer.benchmarks.lab.limits.record import (
     LimitResult,
@@ -56,6 +57,7 @@ GROUPS: Mapping[str, Group] = {
     "memory": Group("peak of fresh processes", full_size.measure_memory_of_graph, True, 3),
     "engines": Group("the stages alone", full_size.measure_engines, True, 30),
     "end_to_end": Group("a frame to detections", full_size.measure_end_to_end, True, 15),
+    "streaming": Group("a clip, frame by frame", streaming.measure, False, 15),
     "batching": Group("eight images at once", batching.measure, True, 10),
 }
 
@@ -116,8 +118,10 @@ def _measure(
     results: list[LimitResult] = []
     failures: dict[str, str] = {}
     with scratch_folder() as folder, MachineRecorder() as recorder:
-        terminal.print(f"exporting {VARIANT} with random weights ...")
-        bundle = export_random(VARIANT, image_size, width_divisor, folder)
+        bundle = folder
+        if any(GROUPS[group].needs_bundle for group in groups):
+            terminal.print(f"exporting {VARIANT} with random weights ...")
+            bundle = export_random(VARIANT, image_size, width_divisor, folder)
         for group in groups:
             terminal.print(f"{group}: {GROUPS[group].what} ...")
             try:
