@@ -44,6 +44,8 @@ def _handlers() -> Iterator[CodeType]:
         handler = signal.getsignal(number)
         while isinstance(handler, functools.partial):
             handler = handler.func
+        if not callable(handler):  # SIG_DFL, whose class Python calls for every number of an enum
+            continue
         for function in (handler, getattr(handler, "__func__", None), type(handler).__call__):
             code = getattr(function, "__code__", None)
             if isinstance(code, CodeType):

@@ -152,8 +152,7 @@ def _check_operators(model: ModelProto, path: Path) -> ModelProto:
     try:
         graph = ir.from_proto(model)
     except Exception as error:  # onnx-ir raises its own and Python's errors for a broken graph
-        reason = reason_of(error)
-        raise CheckpointError(f"{path} holds no usable graph: {reason}") from None
+        raise _unusable(path, error) from None
     foreign = sorted(
         {
             f"{node.domain}::{node.op_type}"
@@ -172,7 +171,18 @@ def _check_operators(model: ModelProto, path: Path) -> ModelProto:
         graph.graph.sort()
     except ValueError:
         raise CheckpointError(f"{path} holds a graph that goes in circles") from None
-    return ir.to_proto(graph)
+    try:
+        return ir.to_proto(graph)
+    except Exception as error:  # as above: weights are read here
+        raise _unusable(path, error) from None
+
+
+def _unusable(path: Path, error: Exception) -> CheckpointError:
+    """What onnx-ir found wrong: the first of its errors says it, the others where."""
+    first: BaseException = error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    return CheckpointError(f"{path} holds no usable graph: {reason_of(first)}")
 
 
 def in_float32(file: OnnxFile) -> OnnxFile:

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from dyninfer.foreign_errors import let_through
+from dyninfer.foreign_errors import let_through, reason_of
 
 
 class OutOfTimeError(OSError):
@@ -75,3 +75,9 @@ def test_other_errors_are_left_to_who_caught_them(handler) -> None:
             return
         with pytest.raises(OutOfTimeError):  # it cannot be told apart, and is nobody's else
             let_through(caught)
+
+
+def test_a_number_of_no_enum_is_an_error_like_others() -> None:
+    with pytest.raises(ValueError, match="99") as raised:
+        signal.Signals(99)
+    assert reason_of(raised.value) == "99 is not a valid Signals"

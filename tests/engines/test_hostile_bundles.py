@@ -69,7 +69,7 @@ def test_an_honest_bundle_gives_what_its_files_make(tmp_path, server, vague, lie
     [
         (("first", "value"), "uint8", "EngineBuildError", ("tensor(uint8)", "float32")),
         (("head", "boxes_xyxy"), "float64", "EngineBuildError", ("tensor(double)", "boxes_xyxy")),
-        (("router", "easiness"), "string", "EngineBuildError", ("tensor(string)",)),
+        (("router", "easiness"), "string", "EngineBuildError", ("it has text",)),
         (("first", "value"), "a sequence", "EngineBuildError", ("seq(tensor(float))",)),
         (("head", "class_scores"), "optional", "EngineBuildError", ("optional(",)),
         (("first", "value"), "one row", "EngineRunError", ("(1, 3)", "4 images")),

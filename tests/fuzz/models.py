@@ -134,7 +134,7 @@ def _change_constant(rng: Random, model: ModelProto) -> None:
         return
     match rng.randrange(5):
         case 0:
-            tensor.data_type = rng.choice(list(TensorProto.DataType.values()))
+            tensor.data_type = rng.choice([*TensorProto.DataType.values(), 99, -1])
         case 1:
             tensor.dims[:] = [rng.choice(SIZES) for _ in range(rng.randrange(4))]
         case 2:

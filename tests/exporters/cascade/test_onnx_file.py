@@ -67,6 +67,26 @@ def test_a_model_without_an_ir_version_is_refused(path: Path) -> None:
         read_onnx(change(path, lambda model: model.ClearField("ir_version")))
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "said"), [(TensorProto.FLOAT6E2M3, "6-bit"), (99, "99"), (-1, "-1")]
+)
+def test_weights_of_a_type_that_cannot_be_read_are_refused(path, kind, said, ordered) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        model.graph.initializer.add(name="odd", data_type=kind, dims=[1], raw_data=bytes(8))
+        if not ordered:
+            nodes = list(model.graph.node)
+            model.graph.ClearField("node")
+            model.graph.node.extend(reversed(nodes))
+
+    change(path, edit)
+    if ordered and said == "6-bit":  # nothing reads what no node does
+        read_onnx(path)
+        return
+    with support.refuses(CheckpointError, "tiny.onnx holds no usable graph", said):
+        read_onnx(path)
+
+
 def test_operators_that_onnx_runtime_lacks_are_named(path: Path) -> None:
     def edit(model: onnx.ModelProto) -> None:
         model.graph.node.append(helper.make_node("EfficientNMS_TRT", [], ["x"], domain="TRT"))
