@@ -23,6 +23,13 @@ from dyninfer.cli.options import (
     SpeedOption,
     with_option_groups,
 )
+from dyninfer.cli.predict_video import (
+    ConnectionOptions,
+    predict_video,
+    refuse_video_name,
+    the_video_among,
+    video_target,
+)
 from dyninfer.cli.predictions import (
     ResultWriter,
     free_folder,
@@ -118,7 +125,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Pictures, folders, or patterns in quotes.",
+            help="Pictures, folders, patterns in quotes, or lists of them (.txt); or one video, "
+            "camera (camera:0) or stream (rtsp://..., http://...).",
             show_default=False,
         ),
     ],
@@ -127,13 +135,14 @@ def predict(
         typer.Option(
             "--output",
             "-o",
-            help="Folder for the results. If not given: predictions, or the next free one of "
+            help="Folder for the results; of a video also the name of one, such as out.mp4, beside "
+            "which out.jsonl is written. If not given: predictions, or the next free one of "
             "predictions-2, predictions-3, ...",
         ),
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace the results of an earlier run in that folder."),
+        typer.Option("--overwrite", help="Replace the results of an earlier run there."),
     ] = False,
     *,
     route: RouteOptions,
@@ -145,22 +154,32 @@ def predict(
         bool, typer.Option("--images/--no-images", help="Write annotated pictures.")
     ] = True,
     max_pixels: PixelsOption = MAX_PIXELS,
+    connection: ConnectionOptions,
     engine: EngineOptions,
     json_output: JsonOption = False,
 ) -> None:
-    """Detect objects in pictures, or classify them; write annotated copies and JSON lines.
+    """Detect objects in pictures or a video, or classify; write annotated copies and JSON lines.
 
-    A picture that cannot be read is reported and skipped; the exit status is then 1.
+    A picture that cannot be read is reported and skipped; the exit status is then 1. A video keeps
+    its sound and its times; Ctrl-C leaves what was done so far, playable.
 
     Example: **dyninfer predict dy-yolov7.dyn photos/ "more/*.jpg" --speed 30%**
     """
     policy = route.policy()
-    folder = free_folder(output, overwrite=overwrite)
-    paths = expand_sources(sources)
+    video = the_video_among(sources)
+    if video is None:
+        refuse_video_name(output)
+        folder = free_folder(output, overwrite=overwrite)
+        paths = expand_sources(sources)
+    else:
+        target = video_target(video, output, draw=images, overwrite=overwrite)
     with load(bundle, **asdict(engine), max_batch=batch, max_pixels=max_pixels) as detector:
         if policy is not None:
             detector.policy = policy
         options = found.options(detector.manifest)
+        if video is not None:
+            predict_video(detector, video, target, connection, options, echo=json_output)
+            return
         names = detector.manifest.way_names
         with ResultWriter(folder, paths, names, draw=images, echo=json_output) as writer:
             _run(detector, paths, batch, options, writer, warm=not json_output)

@@ -47,6 +47,7 @@ class FrameSource(Iterator[Frame]):
         name: of the source, for messages.
         live: whether frames come when they happen, so that who is slow misses some.
         expected: how many frames there are, as far as the file says; None if it does not.
+        rate: frames a second on average, in the same way.
         damaged: packets and frames that could not be decoded so far, and were skipped.
         dropped: frames of a live source that were left out so far, because newer ones had come.
         reconnects: how often a lost connection was made again.
@@ -54,9 +55,12 @@ class FrameSource(Iterator[Frame]):
 
     live = False
 
-    def __init__(self, name: str, expected: int | None = None) -> None:
+    def __init__(
+        self, name: str, expected: int | None = None, rate: Fraction | None = None
+    ) -> None:
         self.name = name
         self.expected = expected
+        self.rate = rate
         self.dropped = 0
         self.reconnects = 0
         self._forked = False

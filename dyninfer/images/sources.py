@@ -121,7 +121,7 @@ class VideoFrames(FrameSource):
     """Every frame of a video with an end, a file or one that a server has."""
 
     def __init__(self, decoder: Decoder, name: str) -> None:
-        super().__init__(name, decoder.expected)
+        super().__init__(name, decoder.expected, decoder.rate)
         self._decoder = decoder
         self._decoded: Iterator[Decoded] = decoder.frames()
         self._index = 0

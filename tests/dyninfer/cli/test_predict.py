@@ -175,8 +175,8 @@ def test_a_broken_picture_is_named_and_the_others_are_done(
     [
         ("none.jpg", "does not exist"),
         ("*.jpg", "no picture matches"),
-        ("film.mp4", "video"),
-        ("rtsp://camera/1", "stream"),
+        ("film.mp4", "film.mp4 does not exist"),
+        ("s3://camera/1", "an address that is not read"),
         ("0", "camera"),
         (".", "holds no pictures"),
     ],

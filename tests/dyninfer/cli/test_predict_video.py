@@ -1,0 +1,170 @@
+"""``dyninfer predict`` on videos: a copy with its sound and times, and a line for each frame."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import support
+from tests.dyninfer.cli.run import run, write_picture
+from tests.dyninfer.images import clips
+from tests.dyninfer.images.clips import av, write_clip
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> str:
+    return str(support.write_two_exits(tmp_path / "two.dyn"))
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def times_of(path: Path) -> list[float]:
+    with av.open(str(path)) as container:
+        return [frame.time for frame in container.decode(video=0)]
+
+
+def sound_of(path: Path) -> list[tuple[float, bytes]]:
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(audio=0) if p.pts is not None]
+        return [(round(float(p.pts * p.time_base), 3), bytes(p)) for p in packets]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_a_clip_keeps_its_times_and_its_sound(capsys, bundle, tmp_path: Path, suffix) -> None:
+    times = [0.0, 0.1, 0.2, 0.5, 0.6, 1.4, 1.5]
+    clip = write_clip(tmp_path / "a.mp4", times=times, seconds_of_sound=2.5)
+    out = tmp_path / f"out{suffix}"
+    status, text, err = run(capsys, "predict", bundle, str(clip), "-o", str(out), "-t", "2")
+    assert (status, err) == (0, "")
+    assert "exit 1       7  100.0%" in text
+    assert "7 frames; results in" in text
+    shown = np.array(times_of(out))
+    np.testing.assert_allclose(shown - shown[0], times, atol=2e-3)
+    before, after = sound_of(clip), sound_of(out)
+    assert [data for _, data in before] == [data for _, data in after]
+    # Matroska has no times below 0, where AAC begins, and moves everything
+    in_step = [seconds - shown[0] for seconds, _ in after]
+    np.testing.assert_allclose(in_step, [seconds for seconds, _ in before], atol=2e-3)
+    lines = lines_of(tmp_path / "out.jsonl")
+    assert [line["frame"] for line in lines] == list(range(7))
+    np.testing.assert_allclose([line["time_s"] for line in lines], times, atol=2e-3)
+    assert {(line["width"], line["height"], line["exit_index"]) for line in lines} == {(64, 48, 1)}
+    assert len(lines[0]["detections"]) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"two.dyn", "a.mp4", out.name, "out.jsonl"}
+
+
+def test_the_copy_is_annotated_and_upright(capsys, bundle, tmp_path: Path) -> None:
+    clip = clips.turn(write_clip(tmp_path / "a.mp4", 3, size=(192, 256)), 90)
+    run(capsys, "predict", bundle, str(clip), "-o", str(tmp_path / "out.mp4"))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    assert [frame.shape for frame in frames] == [(256, 192, 3)] * 3
+    badge = frames[1][-12:, :40]  # in colour, where the clip is grey
+    assert (badge.max(-1).astype(int) - badge.min(-1)).max() > 60
+
+
+def test_without_a_name_a_folder_is_made(capsys, bundle, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "street.mp4", 4, size=(47, 63), codec="mjpeg")
+    assert run(capsys, "predict", bundle, "street.mp4")[0] == 0
+    assert len(times_of(tmp_path / "predictions/annotated/street.mp4")) == 4
+    assert len(lines_of(tmp_path / "predictions/predictions.jsonl")) == 4
+    assert run(capsys, "predict", bundle, "street.mp4", "--no-images")[0] == 0
+    assert [p.name for p in (tmp_path / "predictions-2").iterdir()] == ["predictions.jsonl"]
+    again = ["predict", bundle, "street.mp4", "-o", "predictions"]
+    status, _, err = run(capsys, *again)
+    assert (status, "earlier run" in err) == (1, True)
+    write_picture(tmp_path / "a.png", 40, 40)
+    assert run(capsys, "predict", bundle, "a.png", "-o", "predictions", "--overwrite")[0] == 0
+    assert [p.name for p in (tmp_path / "predictions/annotated").iterdir()] == ["a.jpg"]
+    assert run(capsys, *again, "--overwrite")[0] == 0
+    assert [p.name for p in (tmp_path / "predictions/annotated").iterdir()] == ["street.mp4"]
+    status, out, _ = run(capsys, "predict", bundle, "street.mp4", "--json", "--no-images")
+    assert [json.loads(line)["frame"] for line in out.splitlines()] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.mp4", "b.png"], "a.mp4 is a video, and there are 2 sources"),
+        (["b.png", "-o", "out.mp4"], "out.mp4 is the name of a video, expected a folder"),
+        (["a.mp4", "-o", "out.avi"], "videos are written to .mp4, .m4v, .mov, .mkv"),
+        (["a.mp4", "-o", "a.mp4", "--overwrite"], "a.mp4 is read"),
+        (["a.mp4", "-o", "old.mp4"], "old.mp4 exists"),
+        (["a.mp4", "-o", "none/out.mp4"], "there is no folder none"),
+        (["a.mp4", "-o", "two.dyn"], "two.dyn is a bundle"),
+        (["text.mp4", "-o", "out.mp4"], "text.mp4 is not a video that can be read"),
+        (["text.mp4"], "text.mp4 is not a video that can be read"),
+        (["rtsp://127.0.0.1:1/a", "--transport", "pigeon"], "transport is 'pigeon'"),
+        (["rtsp://127.0.0.1:1/a", "--timeout", "1"], "cannot be opened"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(
+    capsys, bundle, tmp_path: Path, monkeypatch, arguments, message
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "a.mp4", 2)
+    write_picture(tmp_path / "b.png", 40, 40)
+    (tmp_path / "old.mp4").write_text("old")
+    (tmp_path / "text.mp4").write_text("no video\n" * 100)
+    before = support.files_below(tmp_path)
+    status, _, err = run(capsys, "predict", bundle, *arguments)
+    assert status == 1
+    assert message in err
+    assert err.count("\n") == 1
+    assert support.files_below(tmp_path) == before
+
+
+def test_sound_that_does_not_fit_is_left_out_and_said(capsys, bundle, tmp_path: Path) -> None:
+    clip = tmp_path / "a.wmv"
+    with av.open(str(clip), "w") as container:
+        video = container.add_stream("wmv2", rate=10)
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        sound = container.add_stream("wmav2", rate=16000)
+        sound.bit_rate = 32_000
+        container.mux(video.encode(av.VideoFrame.from_ndarray(clips.picture(0, 48, 64), "bgr24")))
+        container.mux(video.encode())
+        clips._write_sound(container, sound, 1.0)
+    out = tmp_path / "out.mp4"
+    status, _, err = run(capsys, "predict", bundle, str(clip), "-o", str(out))
+    assert status == 0
+    assert "the sound, wmav2, is left out: .mp4 does not hold it" in err
+    assert len(times_of(out)) == 1
+
+
+def test_damage_is_counted_in_the_summary(capsys, bundle, tmp_path: Path) -> None:
+    clip = clips.damage(write_clip(tmp_path / "a.mp4", 10, codec="mjpeg"), [4])
+    status, out, _ = run(capsys, "predict", bundle, str(clip), "-o", str(tmp_path / "out.mp4"))
+    assert status == 0
+    assert "1 frame damaged and skipped" in out
+    assert len(times_of(tmp_path / "out.mp4")) == 9
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_a_playable_file(bundle, tmp_path: Path, number) -> None:
+    short = write_clip(tmp_path / "short.h264", 500, size=(240, 320)).read_bytes()
+    clip = tmp_path / "long.h264"
+    clip.write_bytes(short * 40)
+    out = tmp_path / "out.mp4"
+    command = [sys.executable, "-m", "dyninfer", "predict", bundle, str(clip), "-o", str(out)]
+    process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    for _ in range(30):
+        assert process.stdout.readline()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert err.decode().splitlines() == ["interrupted" if number == signal.SIGINT else "terminated"]
+    lines = lines_of(tmp_path / "out.jsonl")
+    assert 30 <= len(lines) < 20_000
+    assert abs(len(times_of(out)) - len(lines)) <= 1  # it may come between the two
+    assert not list(tmp_path.glob(".*"))
