@@ -22,6 +22,7 @@ from dyninfer.bundle.calibration import SCHEMA_VERSION as CALIBRATION_SCHEMA
 from dyninfer.bundle.documents import dump_sealed, load_sealed, read_sealed
 from dyninfer.bundle.inside import CheckedFile, check_file, inside
 from dyninfer.bundle.manifest import SCHEMA_VERSION, Manifest, StoredFile
+from dyninfer.bundle.shipped import SHIPPED, meant_by, remake_hint, shipped_bundle
 from dyninfer.bundle.unfinished import put_back, write_atomically
 from dyninfer.errors import BundleError
 from dyninfer.images.folders import DRAWN_FOLDER
@@ -89,10 +90,12 @@ class Bundle:
     def read(cls, path: str | Path) -> Bundle:
         """Read and check a bundle's manifest alone.
 
+        ``path`` may be the name of a model that ships with the package.
+
         Raises:
             BundleError: there is no bundle, or its manifest was changed or is from the future.
         """
-        path = Path(path)
+        path = shipped_bundle(Path(path))
         try:
             path.stat()
         except FileNotFoundError:
@@ -105,7 +108,12 @@ class Bundle:
         manifest = inside(path, MANIFEST_FILE)
         if not manifest.exists():
             raise BundleError(f"{path} holds no {MANIFEST_FILE}, so it is not a bundle")
-        return cls(path, read_sealed(manifest, Manifest, _REMEDY, SCHEMA_VERSION))
+        remedy = remake_hint(path) or _REMEDY
+        return cls(path, read_sealed(manifest, Manifest, remedy, SCHEMA_VERSION))
+
+    @property
+    def _remedy(self) -> str:
+        return remake_hint(self.path) or _REMEDY
 
     def check_records(self, *, check_calibration: bool = True) -> None:
         """Read what was measured; BundleError where it was changed or cannot be used."""
@@ -117,7 +125,7 @@ class Bundle:
         """Path of a stage's file; BundleError where it is missing or reached through a link."""
         path = inside(self.path, self.manifest.stages[name].file)
         if not path.is_file():
-            raise BundleError(f"{path} is missing; {_REMEDY}")
+            raise BundleError(f"{path} is missing; {self._remedy}")
         return path
 
     def check_stage(self, name: str, checked: Checked | None = None) -> CheckedStage:
@@ -129,7 +137,9 @@ class Bundle:
         files = self.manifest.stages[name].files
         for each in files:
             if each not in checked:
-                checked[each] = check_file(self.path, each.file, each.sha256, "the export", _REMEDY)
+                checked[each] = check_file(
+                    self.path, each.file, each.sha256, "the export", self._remedy
+                )
         return CheckedStage(tuple(checked[each] for each in files))
 
     @contextlib.contextmanager
@@ -247,4 +257,6 @@ def _bundle_from(path: Path) -> str:
     if path.suffix.lower() == ".onnx" and path.exists():
         line = ["dyninfer", "export", "onnx", str(path), "-o", str(made)]
         return f"make one: {shlex.join(line)}"
-    return "make one with dyninfer export"
+    if name := meant_by(path):
+        return f"did you mean the model {name}, which ships with dyninfer?"
+    return f"make one with dyninfer export, or name a shipped model: {', '.join(SHIPPED)}"

@@ -30,6 +30,7 @@ from dyninfer.cli.fit_router import fit_router
 from dyninfer.cli.habits import assigned, command_elsewhere, renamed
 from dyninfer.cli.help import Command, Group
 from dyninfer.cli.info import info
+from dyninfer.cli.models import models
 from dyninfer.cli.predict import predict
 from dyninfer.cli.sign import sign
 from dyninfer.cli.signals import ending_signals
@@ -93,6 +94,7 @@ _add(bench)
 _add(info)
 _add(sign)
 _add(compound_scale, "compound-scale")
+_add(models, needs=False)
 _add(demo, needs=False)
 
 
@@ -114,7 +116,7 @@ def _root(
 ) -> None:
     """Run object detectors that spend little on easy images and much on hard ones.
 
-    Start with **dyninfer demo**, or export a checkpoint of your own:
+    Start with **dyninfer predict everyday photos/**, or export a checkpoint of your own:
     **dyninfer export dynamicdet dy-yolov7.pt -o dy-yolov7.dyn**
     """
 

@@ -128,13 +128,16 @@ def calibrate(
     with load(bundle, **asdict(engine), max_pixels=max_pixels) as detector:
         calibration, told = run_calibration(detector, samples, time_images, **asdict(certificate))
         detector.bundle.write_calibration(calibration)
-        options = detector.opening_options()
+        options, written = detector.opening_options(), detector.bundle.path / CALIBRATION_FILE
     for line in told:
         warn(line)
     if json_output:
         print_json(json.loads(calibration.model_dump_json()))
     else:
-        print_calibration(bundle, calibration, detector.manifest.way_names, options)
+        print_calibration(calibration, detector.manifest.way_names)
+        stdout.print(styled("written to ", (str(written), "bold")))
+        for line in _next_steps(bundle, calibration, options):
+            stdout.print(line)
 
 
 def _samples_for(
@@ -148,7 +151,7 @@ def _samples_for(
     paths = expand_sources(images)
     samples = load_samples(paths, annotations, manifest.class_names, manifest.task)
     check_calibratable(manifest, len(samples.items))
-    check_output_file(path / CALIBRATION_FILE, COPY_BUNDLE)
+    check_output_file(bundle.path / CALIBRATION_FILE, COPY_BUNDLE)
     _drop_unusable(bundle)
     return samples
 
@@ -224,13 +227,8 @@ def run_every_way(
     return outcomes, times, doubts
 
 
-def print_calibration(
-    path: Path, calibration: Calibration, way_names: Sequence[str], options: str
-) -> None:
-    """The thresholds, some percentiles of them, or the ways; and what to do with it.
-
-    ``options`` open the engines that it is of.
-    """
+def print_calibration(calibration: Calibration, way_names: Sequence[str]) -> None:
+    """The thresholds, some percentiles of them, or the ways, and what they cost."""
     print_table(_table(calibration, way_names), stdout)
     if calibration.biases:
         print_table(bias_table(calibration), stdout)
@@ -245,9 +243,6 @@ def print_calibration(
         f"{calibration.engine.device_name}"
     )
     for line in _certificate_lines(calibration):
-        stdout.print(line)
-    stdout.print(styled("written to ", (str(path / CALIBRATION_FILE), "bold")))
-    for line in _next_steps(path, calibration, options):
         stdout.print(line)
 
 
@@ -309,6 +304,7 @@ def _certificate_lines(calibration: Calibration) -> list[str]:
 
 
 def _next_steps(path: Path, calibration: Calibration, options: str) -> list[str]:
+    """What to do with it; ``options`` open the engines that it is of."""
     predict = f"next: dyninfer predict {shlex.quote(str(path))} PICTURES{options}"
     easiness = calibration.easiness_array
     if calibration.biases:

@@ -16,7 +16,11 @@ import typer
 
 from dyninfer.runtime.engine_choice import EngineChoice
 
-_bundle = typer.Argument(metavar="BUNDLE", help="A bundle folder, NAME.dyn.", show_default=False)
+_bundle = typer.Argument(
+    metavar="BUNDLE",
+    help="A bundle folder, NAME.dyn, or a model of **dyninfer models**, such as everyday.",
+    show_default=False,
+)
 BundleArgument = Annotated[Path, _bundle]
 BundleOrNone = Annotated[Path | None, _bundle]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, or cuda:0 for the first GPU.")]

@@ -37,7 +37,8 @@ def load(
     """Open a bundle.
 
     Args:
-        path: the bundle's folder, ``NAME.dyn``.
+        path: the bundle's folder, ``NAME.dyn``, or the name of a model that ships with the package,
+            such as ``"everyday"``; ``dyninfer models`` lists them.
         device: ``"cpu"`` or ``"cuda:0"``; None for the CPU, or for the first GPU where the
             backend needs one.
         backend: ``"onnxruntime"``, ``"tensorrt"`` or ``"tensorrt-rtx"``; None for ONNX Runtime.

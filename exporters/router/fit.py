@@ -60,7 +60,8 @@ class FitOptions:
     ``augment`` further views are made of every picture. The pictures are split ``seeds`` times into
     ``folds`` parts; each part is judged by the others, by ``metric``. Without labels, detections of
     the last exit above ``found_confidence`` are the objects; None takes what is usual of the
-    detector, see :func:`dyninfer.exporters.router.observe.usual_confidence`.
+    detector, see :func:`dyninfer.exporters.router.observe.usual_confidence`. ``hard_share`` of the
+    pictures have an easiness below 0.5, where images go on unless told otherwise.
     """
 
     features: FeatureKind = FeatureKind.AUTO
@@ -70,6 +71,7 @@ class FitOptions:
     postprocess: Postprocess = EVALUATION
     metric: Metric = Metric.AP
     found_confidence: float | None = None
+    hard_share: float = 0.5
 
     def runs(self, samples: Samples) -> int:
         """How often progress is told of."""
@@ -229,14 +231,14 @@ def _fit_exit(
     if by_hand is not None and comparison.winner == MAXIMUM_CONFIDENCE:
         reader, features = by_hand, seen.best[exit_index][:, None]
         gain = LinearGain(np.array([-1.0]), 0.0)
-    gain = _spread_out(gain, features[seen.original])
+    gain = _spread_out(gain, features[seen.original], options.hard_share)
     router = FittedRouter(reader, features.mean(axis=0), gain)
     easiness = 1 / (1 + np.exp(gain(features[seen.original])))
     return ExitFit(exit_index, router, comparison, easiness)
 
 
-def _spread_out(gain: LinearGain, features: Float64Array) -> LinearGain:
-    """The same order, with the pictures' median at an easiness of 0.5 and most in 0.1 to 0.9."""
+def _spread_out(gain: LinearGain, features: Float64Array, hard_share: float) -> LinearGain:
+    """The same order, with this share below an easiness of 0.5 and about unit spread of gains."""
     estimates = gain(features)
     spread = float(estimates.std())
     if spread < 1e-9:
@@ -244,7 +246,7 @@ def _spread_out(gain: LinearGain, features: Float64Array) -> LinearGain:
             "router collapsed: always the same exit; it gives every picture the same value: give "
             "pictures that differ"
         )
-    shifted = gain.bias - float(np.median(estimates))
+    shifted = gain.bias - float(np.quantile(estimates, 1 - hard_share))
     return LinearGain(gain.weights / spread, shifted / spread)
 
 

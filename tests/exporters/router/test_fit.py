@@ -125,6 +125,14 @@ def test_maximum_confidence_becomes_the_router_where_it_chooses_better(tmp_path,
     np.testing.assert_allclose([each.easiness for each in found], entry.easiness, atol=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.25, 0.75])
+def test_the_share_that_goes_on_unless_told_otherwise_can_be_another_than_half(tmp_path, share):
+    bundle = cascades.write_learnable(tmp_path / "pair.dyn")
+    folder = cascades.write_pictures(tmp_path / "pictures")
+    (entry,) = fit(bundle, folder, FitOptions(augment=0, seeds=2, hard_share=share)).exits
+    assert np.mean(entry.easiness < 0.5) == pytest.approx(share, abs=0.03)
+
+
 def test_an_existing_router_is_compared_and_replaced(tmp_path):
     bundle = cascades.write_learnable_with_head(tmp_path / "pair.dyn")
     folder = cascades.write_pictures(tmp_path / "pictures")

@@ -1,0 +1,1 @@
+"""Models that ship with the package, packed: ``dyninfer.bundle.shipped`` opens them by name."""
