@@ -26,6 +26,7 @@ Span = tuple[int, int]
 _INT64, _FLOAT = 7, 1  # types of tensors
 _NODES = {"graph": 1, "function": 7}  # numbers of the fields that hold nodes
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
+_SHORTEST = 20  # bytes of an attribute that holds a graph with one of the operators
 _REFERS = 21  # the field of an attribute that is taken from a function's call
 
 
@@ -146,6 +147,8 @@ class Guards:
             read = node.inputs[guarded]
             shape = self.add("Add", self.add("Shape", read), self._end(node.operator, count))
             name = self.add("Reshape", read, shape)
+        if not own and not name:
+            return None
         places = iter(range(len(node.inputs)))
 
         def part(number: int, inner: Span) -> bytes | None:
@@ -154,7 +157,8 @@ class Guards:
             return own.get(inner) if number == 5 else None
 
         content = self.changed(span, part)
-        return None if content is None else self._added(field) + written(field, content)
+        assert content is not None  # what is to be written anew is there
+        return self._added(field) + written(field, content)
 
     def _bodies(self, node: Node) -> dict[Span, bytes]:
         """Attributes, as fields, by the place of those whose graphs need guards."""
@@ -166,7 +170,8 @@ class Guards:
             content = self.graph("graph", span, states) if number in (6, 11) else None
             return None if content is None else written(number, content)
 
-        found = {attribute: self.changed(attribute, part) for attribute in node.attributes}
+        long = [(begin, end) for begin, end in node.attributes if end - begin >= _SHORTEST]
+        found = {attribute: self.changed(attribute, part) for attribute in long}
         return {span: written(5, content) for span, content in found.items() if content is not None}
 
     def _added(self, field: int) -> bytes:
@@ -239,6 +244,12 @@ def _pieces(guards: Guards, node: Node) -> bytes:
     return count
 
 
+def _plane(guards: Guards, node: Node) -> bytes:
+    """Points of a grid for one image; the size is that of a tensor of images."""
+    first, last = (guards.constant(place, dims=1) for place in (2, 2**31))
+    return guards.add("ReduceProd", guards.add("Slice", node.inputs[1], first, last), keepdims=0)
+
+
 def _points(guards: Guards, node: Node) -> bytes:
     """Points that are read of one region, in all threads: by its size where they follow from it."""
     height, width = (node.whole(key, 1) for key in (b"output_height", b"output_width"))
@@ -261,6 +272,7 @@ _RULES: dict[str, tuple[int, Callable[[Guards, Node], bytes | None]]] = {
     "Unique": (0, _size(0)),
     "NonMaxSuppression": (1, _selected),
     "GridSample": (1, _size(1)),
+    "AffineGrid": (1, _plane),
     "SplitToSequence": (0, _pieces),
     "RoiAlign": (1, _points),
 }
@@ -270,6 +282,7 @@ BYTES_EACH = {
     "Unique": 256,  # measured: 161, along an axis 209
     "NonMaxSuppression": 72,  # measured: 25; three times that while they are moved
     "GridSample": 32,  # measured: 28
+    "AffineGrid": 40,  # measured: 33
     "SplitToSequence": 768,  # measured: 672
     "RoiAlign": 48,
     "Loop": 768,  # a turn of which a tensor is kept; measured: 664

@@ -159,12 +159,14 @@ def test_an_operator_does_not_collect_gigabytes(bundle, operator, monkeypatch) -
         assert np.isfinite(found.outputs["boxes_xyxy"]).all()
 
 
-def small(nodes: list[onnx.NodeProto], made: str, **constants: np.ndarray) -> bytes:
+def small(
+    nodes: list[onnx.NodeProto], made: str, opset: int = 17, **constants: np.ndarray
+) -> bytes:
     """A model that takes ``x`` of any shape."""
     kept = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     taken = [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)]
     graph = helper.make_graph(nodes, "g", taken, [helper.make_empty_tensor_value_info(made)], kept)
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("own", 1)]
     return helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString()
 
 
@@ -267,6 +269,17 @@ def test_a_function_is_not_taken_for_an_operator_of_its_name() -> None:
     model = onnx.load_from_string(small([node("Unique", ["x"], ["it"], domain="own")], "it"))
     model.functions.append(helper.make_function("own", "Unique", ["x"], ["y"], inner, imports))
     assert with_guards(model.SerializeToString(), 1) is None
+
+
+def test_a_grid_counts_once_for_all_images_and_channels() -> None:
+    nodes = [
+        node("Cast", ["x"], ["size"], to=TensorProto.INT64),
+        node("AffineGrid", ["turn", "size"], ["found"]),
+    ]
+    turn = np.tile(np.eye(2, 3, dtype=np.float32), (4, 1, 1))
+    data = small(nodes, "found", opset=20, turn=turn)
+    assert run(data, np.array([4, 9, 5, 7], np.float32), 40 * 35).shape == (4, 5, 7, 2)
+    assert "AffineGrid" in refused(data, np.array([4, 1, 6, 6], np.float32), 40 * 35)
 
 
 @pytest.mark.parametrize("number", [2**63 - 1, -(2**63)])
