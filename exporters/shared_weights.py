@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from dyninfer.bundle.manifest import Stage, StoredFile
 from dyninfer.bundle.writing import write_stage_file
+from dyninfer.exporters.graphs import closed
 
 WEIGHTS_FILE = "weights.bin"
 _LEAST_BYTES = 1024
@@ -83,6 +84,6 @@ def _large(graph: ir.Graph) -> dict[str, tuple[str, str]]:
 def _written(folder: Path, stage: Stage, model: ir.Model, weights: StoredFile | None) -> Stage:
     if weights is None:
         return stage
-    data = ir.to_proto(model).SerializeToString()
+    data = closed(model).SerializeToString()
     sha256 = write_stage_file(folder, stage.file, data)
     return stage.model_copy(update={"sha256": sha256, "weights": weights})
