@@ -25,12 +25,14 @@ class Published:
     """A published configuration.
 
     ``colours`` are the mean and the deviation of each channel, and the colour of the padding.
+    ``native_backbone`` tells that the backbone is padded as PyTorch's though the rest is not.
     """
 
     name: str
     scaled: Scaled
     anchor_scale: float = 4.0
     colours: _Colours = _IMAGENET
+    native_backbone: bool = False
 
     def image(self, size: tuple[int, int]) -> ImageSpec:
         """How a picture becomes an input of ``size`` (height, width)."""
@@ -66,7 +68,8 @@ _LITE = {
     "lite4": (4, 640, 224, 7, 4, 4.0),
 }
 _ADVERSARIAL = ("d0", "d1", "d2", "d3", "d4", "d5")  # trained with AdvProp, on colours of -1 to 1
-_NATIVE = ("d0", "d1", "d2", "d3")  # trained in PyTorch
+_NATIVE = ("d0", "d1", "d2", "d3")  # of PyTorch
+_HALF_NATIVE = ("d4", "d5")  # a backbone of PyTorch, and the rest as TensorFlow's
 
 
 def _scaled(backbone: int, side: int, channels: int, cells: int, repeats: int) -> Scaled:
@@ -86,6 +89,8 @@ def _all() -> Mapping[str, Published]:
         if size in _NATIVE:
             native = replace(scaled, redundant_bias=False)
             found.append(Published(f"efficientdet_{size}", native))
+        if size in _HALF_NATIVE:
+            found.append(Published(f"efficientdet_{size}", scaled, native_backbone=True))
     for size, (*counts, anchor_scale) in _LITE.items():
         scaled = replace(_scaled(*map(int, counts)), lite=True, weighted=False)
         found.append(Published(f"tf_efficientdet_{size}", scaled, anchor_scale, _HALF))
@@ -167,10 +172,11 @@ def _is_of(structure: Structure, published: Published) -> bool:
 
 def _check_kind(structure: Structure, published: Published, origin: str, given: str) -> None:
     """A relative of a configuration has its padding and its activations."""
+    biased = structure.redundant_bias
     for ours, theirs, present, absent in (
         (
-            structure.redundant_bias,
-            published.scaled.redundant_bias,
+            biased,
+            biased if published.native_backbone else published.scaled.redundant_bias,
             "a bias before each batch norm, as TensorFlow's (tf_...) do",
             "no bias before batch norms, as those trained in PyTorch (without tf_) do",
         ),
@@ -201,6 +207,7 @@ def _question(structure: Structure, same: list[Published], given: str) -> str:
         "image size": {each.scaled.image_size for each in same},
         "anchor scale": {each.anchor_scale for each in same},
         "normalisation of colours": {each.colours for each in same},
+        "padding of the backbone": {each.native_backbone for each in same},
     }
     unknown = " and ".join(what for what, values in differences.items() if len(values) > 1)
     names = " and ".join(each.name for each in same)

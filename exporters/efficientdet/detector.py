@@ -130,6 +130,8 @@ def plan_efficientdet(
     weights = find_weights(checkpoint, _NAMING)
     model = model_from_state(weights.state)
     chosen, note = choose(model.structure, checkpoint, config, weights.arch, option)
+    if chosen.native_backbone:
+        model = model_from_state(weights.state, native_backbone=True)
     size = image_size or (chosen.scaled.image_size,) * 2
     if max(size) > MAX_SIDE:
         raise InputError(
@@ -139,13 +141,14 @@ def plan_efficientdet(
     return PlannedEfficientDet(checkpoint, model, chosen, size, names, (*weights.notes, note))
 
 
-def load_model(checkpoint: Path) -> EfficientDet:
+def load_model(checkpoint: Path, *, native_backbone: bool = False) -> EfficientDet:
     """The source model of a checkpoint, unfolded, in float32.
 
     Raises:
         CheckpointError: the file cannot be read safely, or its weights are of no EfficientDet.
     """
-    return model_from_state(find_weights(checkpoint, _NAMING).state)
+    state = find_weights(checkpoint, _NAMING).state
+    return model_from_state(state, native_backbone=native_backbone)
 
 
 def source_stages(
@@ -163,7 +166,8 @@ def source_stages(
             f"{bundle.path} names the configuration {name!r}, which is none of the published; "
             "export it again"
         )
-    columns, model = _read_columns(bundle, way), load_model(checkpoint)
+    columns, published = _read_columns(bundle, way), PUBLISHED[name]
+    model = load_model(checkpoint, native_backbone=published.native_backbone)
     classes = model.structure.classes
     if len(columns) != len(manifest.class_names) or not all(-1 <= c < classes for c in columns):
         raise BundleError(
@@ -175,7 +179,7 @@ def source_stages(
     spec = manifest.image_inputs[way.image_input]
     ends = manifest.stages[way.final].outputs
     kept = next(int(end.shape[1]) for end in ends if end.name == "boxes_xyxy")
-    decode = _decode(model, PUBLISHED[name], (spec.height, spec.width), columns, kept)
+    decode = _decode(model, published, (spec.height, spec.width), columns, kept)
     levels = model.structure.levels if way.head else None
     made = build_stages(model, decode, way.body, way.image_input, levels=levels)
     return {stage: TorchStage(module) for stage, module in made.items()}

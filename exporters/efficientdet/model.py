@@ -41,11 +41,10 @@ Levels = list[Tensor]
 
 
 class Backbone(nn.Module):
-    """An EfficientNet up to its last stage: images -> P3, P4, P5."""
+    """An EfficientNet up to its last stage: images -> P3, P4, P5; ``same`` is its padding."""
 
-    def __init__(self, structure: Structure) -> None:
+    def __init__(self, structure: Structure, same: bool) -> None:
         super().__init__()
-        same = structure.same_padding
         eps = NORM_EPS if same else NATIVE_EPS
         self.act = activation(structure)
         self.conv_stem = conv(3, structure.stem, 3, stride=2, same=same)
@@ -258,13 +257,14 @@ class Head(nn.Module):
 class EfficientDet(nn.Module):
     """Normalised images (N, 3, H, W) -> class logits (N, A, C) and box codes (N, A, 4).
 
-    A box's code is (tx, ty, tw, th): :class:`dyninfer.exporters.efficientdet.stages.Decode`.
+    A box's code is (tx, ty, tw, th): :class:`dyninfer.exporters.efficientdet.stages.Decode`. With
+    ``native_backbone`` that is padded as PyTorch's, whatever the rest is.
     """
 
-    def __init__(self, structure: Structure) -> None:
+    def __init__(self, structure: Structure, *, native_backbone: bool = False) -> None:
         super().__init__()
         self.structure = structure
-        self.backbone = Backbone(structure)
+        self.backbone = Backbone(structure, structure.same_padding and not native_backbone)
         self.fpn = Pyramid(structure)
         self.class_net = Head(structure, structure.classes)
         self.box_net = Head(structure, 4)
@@ -291,7 +291,9 @@ class EfficientDet(nn.Module):
         last.out_channels, self.class_net.outputs = len(rows), len(columns)
 
 
-def model_from_state(state: Mapping[str, Tensor]) -> EfficientDet:
+def model_from_state(
+    state: Mapping[str, Tensor], *, native_backbone: bool = False
+) -> EfficientDet:
     """The model that ``state`` was saved from, in float32 and evaluation mode; loading is strict.
 
     Counts of batches, which no result depends on, may be missing.
@@ -302,7 +304,7 @@ def model_from_state(state: Mapping[str, Tensor]) -> EfficientDet:
     """
     structure = read_structure({name: tuple(tensor.shape) for name, tensor in state.items()})
     with torch.device("meta"):  # no memory is taken before the shapes are known to fit
-        model = EfficientDet(structure)
+        model = EfficientDet(structure, native_backbone=native_backbone)
     counts = [name for name in model.state_dict() if name.endswith(".num_batches_tracked")]
     state = {**{name: torch.zeros((), dtype=torch.int64) for name in counts}, **state}
     hint = "only D0 to D7x and Lite, with separable convolutions and a BiFPN, are known"

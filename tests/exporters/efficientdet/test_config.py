@@ -24,6 +24,7 @@ STRUCTURES = {name: published.scaled.structure(20) for name, published in PUBLIS
         ("tf_efficientdet_d7_53-6d1d7a95.pth", "tf_efficientdet_d7"),
         ("tf_efficientdet_d7x-f390b87c.pth", "tf_efficientdet_d7x"),
         ("efficientdet_d1-bb7e98fe.pth", "efficientdet_d1"),
+        ("efficientdet_d5-mine.pth", "efficientdet_d5"),
         ("tf_efficientdet_lite3x-8404c57b.pth", "tf_efficientdet_lite3x"),
     ],
 )
@@ -56,6 +57,8 @@ def test_d6_or_d7_and_adversarial_or_not_are_asked_for() -> None:
         ConfigError, "tf_efficientdet_d3 and tf_efficientdet_d3_ap", "normalisation of colours"
     ):
         choose(STRUCTURES["tf_efficientdet_d3"], Path("d3.pth"), None, None)
+    with support.refuses(ConfigError, "and efficientdet_d4, which", "padding of the backbone"):
+        choose(STRUCTURES["efficientdet_d4"], Path("d4.pth"), None, None)
     with support.refuses(ConfigError, "no published EfficientDet", "--config"):
         choose(narrow(), Path("tf_efficientdet.pth"), None, None)
 
@@ -84,10 +87,13 @@ def test_a_relative_has_the_padding_and_the_colours_of_what_it_is_named_after() 
     chosen, note = choose(narrow(), Path("tf_efficientdet_d1-mine.pth"), None, None)
     assert chosen.name == "tf_efficientdet_d1"
     assert "structure of their own" in note
+    for structure in (narrow(), narrow(native=True)):  # padded as PyTorch's backbone in any case
+        assert choose(structure, Path("efficientdet_d4.pth"), None, None)[0].native_backbone
     for structure, name, reason in (
         (narrow(native=True), "tf_efficientdet_d0", "no bias before batch norms"),
         (narrow(), "efficientdet_d0", "a bias before each batch norm"),
         (narrow(lite=True), "tf_efficientdet_d0", "no squeeze-and-excitation"),
+        (narrow(lite=True), "efficientdet_d5", "no squeeze-and-excitation"),
         (narrow(), "tf_efficientdet_lite0", "squeeze-and-excitation, as all but Lite"),
     ):
         with support.refuses(ConfigError, name, reason):

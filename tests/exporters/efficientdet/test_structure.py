@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dyninfer import CheckpointError
 from dyninfer.exporters.efficientdet.cost import counted_macs
+from dyninfer.exporters.efficientdet.detector import plan_efficientdet
 from dyninfer.exporters.efficientdet.model import EfficientDet
 from dyninfer.exporters.efficientdet.structure import read_structure
 from tests import support
-from tests.exporters.efficientdet.narrow import narrow
+from tests.exporters.efficientdet.narrow import narrow, random_model, save
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -68,6 +70,22 @@ def test_as_many_cells_as_are_allowed_are_counted(shapes: Shapes) -> None:
 def test_a_structure_says_its_size() -> None:
     assert str(narrow()) == "8 blocks, P3 to P7, 2 cells of 16 channels, heads of 2"
     assert str(narrow(levels=6, cells=1)).startswith("8 blocks, P3 to P8, 1 cell of")
+
+
+def test_a_backbone_of_pytorch_can_be_below_a_pyramid_as_tensorflow_pads_it(tmp_path) -> None:
+    saved = random_model(narrow())
+    native = EfficientDet(replace(narrow(), same_padding=False))
+    native.load_state_dict(saved.state_dict())
+    planned = plan_efficientdet(
+        save(saved, tmp_path / "efficientdet_d4-mine.pth"), (72, 104), None, None
+    )
+    images = torch.randn(1, 3, 72, 104, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected, found = native.eval().backbone(images), planned.model.backbone(images)
+        torch.testing.assert_close(found, expected)
+        pyramid, other = planned.model.fpn(found), saved.backbone(images)
+        torch.testing.assert_close(pyramid, saved.fpn(found))
+        assert not any(torch.allclose(a, b) for a, b in zip(other, found, strict=True))
 
 
 def test_counting_leaves_a_model_as_it_was() -> None:
