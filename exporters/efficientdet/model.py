@@ -291,9 +291,7 @@ class EfficientDet(nn.Module):
         last.out_channels, self.class_net.outputs = len(rows), len(columns)
 
 
-def model_from_state(
-    state: Mapping[str, Tensor], *, native_backbone: bool = False
-) -> EfficientDet:
+def model_from_state(state: Mapping[str, Tensor], *, native_backbone: bool = False) -> EfficientDet:
     """The model that ``state`` was saved from, in float32 and evaluation mode; loading is strict.
 
     Counts of batches, which no result depends on, may be missing.
