@@ -57,7 +57,7 @@ GROUPS: Mapping[str, Group] = {
     "memory": Group("peak of fresh processes", full_size.measure_memory_of_graph, True, 3),
     "engines": Group("the stages alone", full_size.measure_engines, True, 30),
     "end_to_end": Group("a frame to detections", full_size.measure_end_to_end, True, 15),
-    "streaming": Group("a clip, frame by frame", streaming.measure, False, 15),
+    "streaming": Group("a clip, frame by frame", streaming.measure, False, 30),
     "batching": Group("eight images at once", batching.measure, True, 10),
 }
 
