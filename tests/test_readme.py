@@ -17,6 +17,7 @@ from typing import Any
 import onnx
 import pytest
 
+from dyninfer.demo import ASSETS
 from tests import support
 from tests.documented import Block, blocks, lines
 from tests.dyninfer.cli.run import run, write_picture
@@ -47,7 +48,8 @@ UNCLEAR, SLOWER = 4, 1  # exit statuses of bench --compare, which no test may de
 
 
 def bring(folder: Path) -> None:
-    """What README says that a reader has: a checkpoint, two ONNX detectors, labelled pictures."""
+    """What README says that a reader has: a checkpoint, two ONNX detectors, pictures, labels."""
+    shutil.copytree(ASSETS / "photos", folder / "my-photos")
     shutil.copy(support.checkpoint_of("dy-yolov7"), folder / "dy-yolov7.pt")
     for name, scores in (("small", cascades.FIRST), ("large", cascades.LAST)):
         model = cascades.body("images", scores)
@@ -127,6 +129,7 @@ def test_readme_runs_as_written_from_top_to_bottom(
     if not (support.ROOT / ".git").exists():
         pytest.skip("this is no clone, of which another could be made")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     reader = Reader(capsys, tmp_path)
     page = [*blocks(support.ROOT / "README.md")]
     install = next(n for n, block in enumerate(page) if "pip install" in block.text)
@@ -145,8 +148,9 @@ def test_readme_runs_as_written_from_top_to_bottom(
     assert reader.ran.count("python") == 3
     made = {path.name for path in folder.glob("*.dyn")}
     assert made == {"dy-yolov7.dyn", "small.dyn", "pair.dyn", "pair-routed.dyn", "wide.dyn"}
-    for results, pictures in (("predictions", 22), ("predictions-2", 20)):
-        found = (folder / results / "predictions.jsonl").read_text().splitlines()
+    for number, pictures in enumerate((4, 22, 20), 1):
+        results = folder / ("predictions" if number == 1 else f"predictions-{number}")
+        found = (results / "predictions.jsonl").read_text().splitlines()
         assert len(found) == pictures
     assert (folder / "report.html").stat().st_size > 100_000
 

@@ -38,7 +38,8 @@ def unpack(what: str, name: str, files: Mapping[str, Path]) -> Path:
     try:
         return _unpack_into(_cache_folder(), name, files)
     except OSError as error:
-        reason = f"{error.filename or 'the cache folder'}: {error.strerror or error}"
+        place = error.filename or "the cache folder"
+        reason = f"{place} cannot be written ({error.strerror or error})"
     try:
         folder = _unpack_into(_temporary_folder(), name, files)
     except OSError as error:
@@ -109,8 +110,8 @@ def _temporary_folder() -> Path:
 @cache
 def _tell_temporary(what: str, reason: str) -> None:
     logger.warning(
-        "%s: so %s lies in a temporary folder, and what is calibrated or built for it goes when "
-        "this process ends; set XDG_CACHE_HOME to a folder that can be written",
+        "%s: %s lies in a temporary folder, and what is calibrated or built for it goes when this "
+        "process ends; set XDG_CACHE_HOME to a folder that can be written",
         reason,
         what,
     )

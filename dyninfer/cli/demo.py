@@ -15,20 +15,24 @@ from dyninfer.benchmarks.report.table import Table, column, make_table, print_ta
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.cli.calibrate import run_calibration
-from dyninfer.cli.common import built_in_photos, progress_bar, stdout
+from dyninfer.cli.common import built_in_photos, expand_sources, progress_bar, stdout
 from dyninfer.cli.evaluate import quality_lines
 from dyninfer.cli.export import DYNAMICDET_STAGES, export_with_progress
 from dyninfer.cli.verify import conclude, run_verification
 from dyninfer.demo import EMBEDDED_CHECKPOINT, pages
+from dyninfer.demo.photographs import package_photographs
 from dyninfer.demo.scenes import ANNOTATIONS_FILE, CLASS_NAMES, SceneSource, write_scene_files
 from dyninfer.errors import InputError, MissingExtra
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.outcomes import read_pictures, run_samples
 from dyninfer.evaluation.routed_curve import CurveResult, evaluate_curve
 from dyninfer.evaluation.runs import CurvePoint, WayTimes, measure_points, spread_policies
+from dyninfer.images.pictures import read_image
 from dyninfer.installing import command_words, pip_install
+from dyninfer.plain_text import counted
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.opening import load
+from dyninfer.types import ImageArray
 
 _MODULES = (
     "onnxruntime",
@@ -41,6 +45,8 @@ _MODULES = (
     "matplotlib",
 )
 CURVE, SHEET, PHOTOS = "curve.png", "easy-and-hard.jpg", "photographs.jpg"
+EVERYDAY = "everyday.jpg"
+MOST_PHOTOS = 12
 SCENES, HELD_OUT = "scenes", "held-out"
 CALIBRATION_SCENES = 200
 _FIRST_CALIBRATION_SCENE = 50_000  # no scene is in both sets
@@ -53,13 +59,22 @@ def demo(
     scenes: Annotated[
         int, typer.Option(min=20, help="Number of held-out scenes to measure on.")
     ] = 300,
+    photos: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--photos",
+            help=f"Photos of yours, or folders, for the model everyday; {MOST_PHOTOS} are drawn at "
+            "most. Default: photographs that Python packages ship.",
+        ),
+    ] = None,
 ) -> None:
     """Export, verify, calibrate and run the embedded model on scenes it has never seen.
 
     The model is small and finds handwritten digits on photographs; this project has trained it. The
-    demo takes about two minutes on two cores.
+    model **everyday** is shown beside it, on real photographs. The demo takes about two minutes on
+    two cores.
 
-    Example: **dyninfer demo --output demo-output**
+    Example: **dyninfer demo --output demo-output --photos my-photos/**
     """
     missing = [name for name in _MODULES if find_spec(name) is None]
     if missing:
@@ -67,12 +82,14 @@ def demo(
             f"the demo needs {', '.join(missing)}; "
             f"install with {pip_install('cpu', 'export', 'eval', 'demo')}"
         )
+    pictures = _photographs(photos)
     _make_folder(output)
     bundle = output / "dy-digits.dyn"
     _export(bundle)
     with load(bundle) as detector:
         _calibrate(detector, output / "calibration")
         points, curve = _measure(detector, output, scenes)
+    _show_everyday(output / EVERYDAY, pictures)
     print_table(_table(points, scenes), stdout)
     for line in quality_lines(curve):
         stdout.print(line)
@@ -87,7 +104,9 @@ def demo(
             (str(output / SHEET), "bold"),
             " (easy and hard side by side), ",
             (str(output / PHOTOS), "bold"),
-            f", {output / SCENES}/",
+            f", {output / SCENES}/, ",
+            (str(output / EVERYDAY), "bold"),
+            " (what the model everyday finds)",
         )
     )
     stdout.print(styled("the calibrated bundle: ", (str(bundle), "bold"), f"; try {example}"))
@@ -100,6 +119,23 @@ def _make_folder(output: Path) -> None:
         raise InputError(
             f"{output} cannot be made: {error.strerror}; choose another place with --output"
         ) from None
+
+
+def _photographs(given: Sequence[Path] | None) -> list[ImageArray]:
+    """The first of those that were given, or those of packages.
+
+    Raises:
+        InputError: a path is not there, or one of the first is no picture.
+    """
+    if not given:
+        return package_photographs()
+    return [read_image(path) for path in expand_sources(given)[:MOST_PHOTOS]]
+
+
+def _show_everyday(page: Path, pictures: Sequence[ImageArray]) -> None:
+    stdout.print(f"5. running the model everyday on {counted(len(pictures), 'photograph')}")
+    with load("everyday") as detector:
+        pages.write_picture(page, pages.draw_everyday(detector, pictures))
 
 
 def _export(bundle: Path) -> None:

@@ -150,6 +150,21 @@ def draw_photographs(detector: Detector, policies: Sequence[Policy | Goal]) -> I
     return contact_sheet("Photographs without digits, at several thresholds", columns, TILE)
 
 
+def draw_everyday(detector: Detector, pictures: Sequence[ImageArray]) -> ImageArray:
+    """A page: photographs at both exits of a cascade, and at the one that its router takes."""
+    chosen = detector(pictures)
+    policies: tuple[Policy, Policy] = (AlwaysEasy(), AlwaysHard())
+    specs = detector.manifest.image_inputs.values()
+    columns = [
+        Column(f"exit {index}: {spec.width} pixels", _draw_all(detector, pictures, policy))
+        for index, (spec, policy) in enumerate(zip(specs, policies, strict=True))
+    ]
+    tiles = [draw(picture, found) for picture, found in zip(pictures, chosen, strict=True)]
+    exits = ", ".join(str(found.exit_index) for found in chosen)
+    columns.append(Column(f"what the router takes: exits {exits}", tiles, EASY_BGR))
+    return contact_sheet("Photographs and the model everyday", columns, TILE)
+
+
 def write_summary(path: Path, points: Sequence[CurvePoint], curve: CurveResult) -> None:
     """Write the settings that were run, and what the routing is worth, as JSON."""
     document = {

@@ -7,14 +7,16 @@ import cv2
 import pytest
 
 from dyninfer.bundle.folder import Bundle
-from dyninfer.cli.demo import CALIBRATION_SCENES
-from tests.dyninfer.cli.run import run
+from dyninfer.cli.demo import CALIBRATION_SCENES, MOST_PHOTOS, _photographs
+from dyninfer.demo.photographs import package_photographs
+from tests.dyninfer.cli.run import run, write_picture
 
 
 @pytest.mark.slow
 def test_the_demo_leaves_a_verified_bundle_a_table_and_pictures(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "cache")
     folder = tmp_path / "demo"
     status, out, _ = run(capsys, "demo", "--output", str(folder), "--scenes", "24")
     assert status == 0
@@ -37,11 +39,31 @@ def test_the_demo_leaves_a_verified_bundle_a_table_and_pictures(
     names = [{p.name for p in (folder / d).glob("*.png")} for d in ("calibration", "held-out")]
     assert len(names[1]) == 24
     assert not names[0] & names[1]
-    for name in ("easy-and-hard.jpg", "photographs.jpg", "curve.png"):
+    for name in ("easy-and-hard.jpg", "photographs.jpg", "curve.png", "everyday.jpg"):
         page = cv2.imread(str(folder / name))
         assert page is not None
         assert min(page.shape[:2]) > 500
     assert len(list((folder / "scenes").glob("*.jpg"))) == 24
+
+
+def test_photographs_are_those_of_packages_or_the_first_that_are_given(tmp_path: Path) -> None:
+    shipped = package_photographs()
+    assert len(shipped) == 6
+    assert all(picture.ndim == 3 for picture in shipped)
+    for number in range(MOST_PHOTOS + 1):
+        write_picture(tmp_path / f"{number:02d}.png", 8 + number, 8)
+    own = _photographs([tmp_path])
+    assert [len(picture) for picture in own] == [8 + number for number in range(MOST_PHOTOS)]
+
+
+def test_photos_that_are_not_there_are_told_of_before_anything_is_made(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "demo"
+    status, _, err = run(capsys, "demo", "--output", str(folder), "--photos", str(tmp_path / "no"))
+    assert (status, err.count("\n")) == (1, 1)
+    assert "no does not exist" in err
+    assert not folder.exists()
 
 
 def test_an_output_that_is_a_file_is_one_line(
