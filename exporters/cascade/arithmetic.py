@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from dyninfer.bundle.manifest import Precision
 from dyninfer.exporters.graphs import COUNTED, INTEGER_OPS
@@ -29,9 +29,10 @@ def nodes_of(graph: GraphProto) -> Iterator[NodeProto]:
                 yield from nodes_of(inner)
 
 
-def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
-    """Every tensor stored in a graph, in its nodes, and in their inner graphs."""
-    yield from graph.initializer
+def tensors_of(graph: GraphProto | FunctionProto) -> Iterator[TensorProto]:
+    """Every tensor stored in a graph or function, in its nodes, and in their inner graphs."""
+    if isinstance(graph, GraphProto):
+        yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)

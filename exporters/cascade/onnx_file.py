@@ -24,7 +24,7 @@ from dyninfer.exporters.cascade.arithmetic import (
     widened,
 )
 from dyninfer.exporters.cascade.ports import Port, port, tells_size
-from dyninfer.exporters.cascade.tensor_sizes import check_tensor_sizes
+from dyninfer.exporters.cascade.tensor_sizes import check_tensor_sizes, check_weights
 from dyninfer.exporters.file_kinds import START, other_than_onnx
 from dyninfer.files import read_file
 from dyninfer.foreign_errors import let_through, reason_of
@@ -68,6 +68,7 @@ def read_onnx(path: Path) -> OnnxFile:
     """
     model = _parse(path)
     _embed_weights(model, path)
+    check_weights(model, path)
     model = _check_operators(model, path)
     check_tensor_sizes(model, path)
     weights = {tensor.name for tensor in model.graph.initializer}

@@ -10,6 +10,7 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from dyninfer.errors import CheckpointError
+from dyninfer.exporters.cascade.arithmetic import tensors_of
 
 LARGEST_TENSOR = 1 << 30  # bytes; at 1280x1280 a detector's largest has 0.1 GB
 _SMALL = 1024  # numbers in a constant that may be a shape
@@ -32,6 +33,24 @@ def check_tensor_sizes(model: ModelProto, path: Path) -> None:
                 f"{path} makes the tensor {tensor.name!r} of {shape[:100]}, {size / 2**30:.3g} GB, "
                 f"expected at most {LARGEST_TENSOR / 2**30:g} GB; export it for smaller images"
             )
+
+
+def check_weights(model: ModelProto, path: Path) -> None:
+    """Refuse a model in which a stored tensor says that it has more values than it can hold.
+
+    What infers shapes walks over as many as are said.
+
+    Raises:
+        CheckpointError: a byte would hold more than eight values.
+    """
+    for part in (model.graph, *model.functions):
+        for tensor in tensors_of(part):
+            said = math.prod(tensor.dims)
+            if tensor.data_type and said > 8 * tensor.ByteSize():
+                raise CheckpointError(
+                    f"{path} says that its tensor {tensor.name!r} has {said:,} values and holds "
+                    "far fewer; the file is damaged, export it again"
+                )
 
 
 def _bytes_of(tensor: ValueInfoProto) -> int:

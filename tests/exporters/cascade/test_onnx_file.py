@@ -87,6 +87,29 @@ def test_weights_of_a_type_that_cannot_be_read_are_refused(path, kind, said, ord
         read_onnx(path)
 
 
+@pytest.mark.parametrize("place", ["start of a slice", "constant in a branch", "in a function"])
+def test_a_tensor_that_says_it_has_more_than_it_holds_is_refused(path, place) -> None:
+    odd = TensorProto(name="odd", data_type=TensorProto.INT64, dims=[2**40], raw_data=bytes(8))
+    constant = helper.make_node("Constant", [], ["odd"], value=odd)
+
+    def edit(model: onnx.ModelProto) -> None:
+        if place == "in a function":
+            imports = [helper.make_opsetid("", 17)]
+            made = helper.make_function("own", "odd", [], ["odd"], [constant], imports)
+            model.functions.append(made)
+        elif place == "constant in a branch":
+            branch = helper.make_graph([constant], "branch", [], [])
+            both = {"then_branch": branch, "else_branch": branch}
+            model.graph.node.insert(0, helper.make_node("If", ["yes"], ["x"], **both))
+        else:
+            model.graph.initializer.append(odd)
+            ends = ["images", "odd", "odd"]
+            model.graph.node.insert(0, helper.make_node("Slice", ends, ["part"]))
+
+    with support.refuses(CheckpointError, "tiny.onnx", "'odd'", "1,099,511,627,776", "damaged"):
+        read_onnx(change(path, edit))
+
+
 def test_operators_that_onnx_runtime_lacks_are_named(path: Path) -> None:
     def edit(model: onnx.ModelProto) -> None:
         model.graph.node.append(helper.make_node("EfficientNMS_TRT", [], ["x"], domain="TRT"))
