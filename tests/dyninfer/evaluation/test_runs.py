@@ -110,6 +110,40 @@ def test_a_policy_is_measured_as_it_runs(two_exits: dyninfer.Detector, samples: 
             assert result.scores["AP"] == pytest.approx(ap)
 
 
+@pytest.mark.parametrize(
+    ("limit", "timed"), [(1, [0]), (2, [0, 2]), (3, [0, 2]), (4, [0, 1, 2, 3]), (9, [0, 1, 2, 3])]
+)
+def test_times_are_of_pictures_spread_evenly_up_to_a_limit(
+    two_exits: dyninfer.Detector, samples: Samples, monkeypatch: pytest.MonkeyPatch, limit, timed
+) -> None:
+    reds = []
+
+    def once(_detector: object, picture: Any) -> tuple[float, None]:
+        reds.append(int(picture[0, 0, 2]))
+        return float(10 ** len(reds)), None
+
+    monkeypatch.setattr(runs, "time_once", once)
+    result = evaluate_policy(two_exits, samples, time_limit=limit)
+    assert reds == [(0, 51, 204, 255)[place] for place in timed]
+    assert result.mean_ms == np.mean([10.0 ** (n + 1) for n in range(len(timed))])
+
+
+@pytest.mark.parametrize(("times", "known"), [((9.9, 10.1), False), ((10.0, 10.0), True)])
+def test_the_mean_of_a_way_is_known_where_its_interval_is_narrow(times, known) -> None:
+    assert WayTimes((times,), ({},)).known is known
+    sure = (10.0, 10.0)
+    assert WayTimes((sure, times), ({}, {})).known is known
+
+
+def test_an_interval_is_narrow_up_to_its_share_of_the_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wide = 10 * runs.NARROW
+    for reach, known in ((0.999 * wide, True), (1.001 * wide, False)):
+        monkeypatch.setattr(runs, "mean_interval", lambda _, reach=reach: (10 - reach, 10 + reach))
+        assert WayTimes(((10.0, 10.0),), ({},)).known is known
+
+
 def test_a_static_detector_has_a_precision(tmp_path: Path, samples: Samples) -> None:
     with dyninfer.load(write_static(tmp_path / "static.dyn")) as detector:
         result = evaluate_policy(detector, samples, time_limit=10)

@@ -16,8 +16,15 @@ from dyninfer.errors import RouterError
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.router_quality import FITTED, RANDOM
 from dyninfer.exporters.router import FeatureKind
-from dyninfer.exporters.router.fit import FitOptions, RouterFit, fit_routers, refuse_useless
+from dyninfer.exporters.router.fit import (
+    FitOptions,
+    RouterFit,
+    _spread_out,
+    fit_routers,
+    refuse_useless,
+)
 from dyninfer.exporters.router.learning import ExitData
+from dyninfer.exporters.router.model import LinearGain
 from dyninfer.exporters.router.write import write_routed
 from dyninfer.images.folders import find_images
 from dyninfer.images.pictures import read_image
@@ -267,3 +274,27 @@ def test_outputs_that_are_not_finite_are_refused(tmp_path):
     folder = cascades.write_pictures(tmp_path / "pictures")
     with support.refuses(RouterError, "not finite", "000.png"):
         fit(bundle, folder)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "confidence", "more"), [(True, None, 0), (False, 0.5, 0), (False, None, 12)]
+)
+def test_progress_is_told_of_every_view_and_of_every_picture_that_is_asked(
+    tmp_path, labelled, confidence, more
+):
+    folder = cascades.write_pictures(tmp_path / "pictures", 12)
+    options = FitOptions(augment=3, found_confidence=confidence)
+    assert options.runs(samples_of(folder, labelled=labelled)) == 12 * 4 + more
+
+
+def test_an_easiness_has_its_median_in_the_middle_and_one_scale():
+    rng = np.random.default_rng(0)
+    features = rng.normal(7, 3, (100, 2))
+    gain = LinearGain(np.array([2.0, -1.0]), 0.5)
+    spread = _spread_out(gain, features)
+    estimates = spread(features)
+    assert np.median(estimates) == pytest.approx(0)
+    assert estimates.std() == pytest.approx(1)
+    np.testing.assert_array_equal(np.argsort(estimates), np.argsort(gain(features)))
+    with support.refuses(RouterError, "router collapsed"):
+        _spread_out(gain, np.ones((5, 2)))
