@@ -11,7 +11,6 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.ort import backend, runtime
 from dyninfer.engines.ort.library import ort
 from dyninfer.engines.ort.runtime import (
-    SMALL_MACS,
     OrtDevice,
     PlainStages,
     parse_device,
@@ -19,6 +18,8 @@ from dyninfer.engines.ort.runtime import (
     share_thread_pool,
 )
 from tests import support
+
+SMALL_MACS = 1_000_000_000
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,15 @@ from dyninfer.benchmarks.latency.request import (
     calls_by_round,
     planned_calls,
 )
-from dyninfer.benchmarks.latency.rounds import REPEATS, YardstickTimer, measure_rounds
+from dyninfer.benchmarks.latency.rounds import YardstickTimer, measure_rounds
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.latency.slices import Slice, TimedCall
-from dyninfer.benchmarks.latency.statistics import LEAST_ROUNDS
 from dyninfer.benchmarks.latency.summary import summarise
 from dyninfer.routing.policy import Threshold
 from tests import support
 
+REPEATS = 5
+LEAST_ROUNDS = 5
 SHORT = Effort(seconds=0.01, rounds=3, min_calls=6, warm_up_seconds=0.01)
 PICTURES = synthetic_pictures(16, 24)
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from dyninfer.benchmarks.latency.scenario_record import Estimate
 from dyninfer.benchmarks.latency.statistics import (
-    PERMUTATIONS,
     calls_needed,
     distribution,
     draw_rounds,
@@ -25,6 +24,7 @@ from dyninfer.benchmarks.latency.statistics import (
     supports,
 )
 
+PERMUTATIONS = 9999
 times = st.floats(0.01, 1e4)
 rounds_of_times = st.lists(st.lists(times, min_size=1, max_size=20), min_size=1, max_size=6)
 

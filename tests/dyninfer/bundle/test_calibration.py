@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from dyninfer import BundleError, PolicyError
 from dyninfer.bundle.calibration import (
-    MOST_KEPT,
     SCHEMA_VERSION,
     Calibration,
     CalibrationFile,
@@ -27,6 +26,7 @@ from dyninfer.routing.policy import Threshold
 from tests import support
 from tests.dyninfer.calibrations import RECORD, calibration_of, choosing, spread
 
+MOST_KEPT = 16
 relaxed = settings(deadline=None)
 EASINESS = st.lists(st.floats(0, 1) | st.just(math.nan), min_size=2, max_size=8)
 COMMAND = "dyninfer calibrate night.dyn --images FOLDER"

@@ -12,7 +12,6 @@ from dyninfer.bundle.calibration import Calibration
 from dyninfer.bundle.documents import dump_sealed
 from dyninfer.bundle.folder import ROUTER_FILE, Bundle
 from dyninfer.evaluation.calibrate import (
-    BIASES,
     FITTED_ON_THESE,
     cautions,
     make_biases,
@@ -27,6 +26,7 @@ from tests.dyninfer.calibrations import calibration_of, choosing, spread
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
 from tests.support import write_priced_select, write_two_exits
 
+BIASES = 11
 MACS = (110_000_000, 310_000_000)  # of branches behind a chooser of 10 million
 
 

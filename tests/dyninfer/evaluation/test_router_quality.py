@@ -11,7 +11,6 @@ from dyninfer.evaluation.router_quality import (
     FITTED,
     MAXIMUM_CONFIDENCE,
     RANDOM,
-    SHARES,
     Gain,
     MeanStd,
     Metric,
@@ -22,6 +21,7 @@ from dyninfer.evaluation.router_quality import (
 )
 from dyninfer.results.scores import Scores
 
+SHARES = (0.25, 0.5)
 COUNT = 40
 GAINS = np.linspace(0, 0.02, COUNT)
 

@@ -9,7 +9,6 @@ from scipy import stats
 
 from dyninfer import Threshold
 from dyninfer.monitoring.alarms import (
-    LOOKS_PER_WINDOW,
     AlarmBoard,
     EasinessWindow,
     LimitCheck,
@@ -20,6 +19,7 @@ from dyninfer.monitoring.alarms import (
 from dyninfer.monitoring.expected import Outlook, Reference
 from dyninfer.monitoring.report import Alarm, AlarmKind, MonitorSettings
 
+LOOKS_PER_WINDOW = 10
 THRESHOLD = 0.4
 
 

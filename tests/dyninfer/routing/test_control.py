@@ -16,9 +16,6 @@ from hypothesis import strategies as st
 from dyninfer.errors import InputError, PolicyError
 from dyninfer.routing.control import Controller
 from dyninfer.routing.control_law import (
-    HORIZON,
-    TOLERANCE,
-    WINDOW,
     ControllerState,
     ControlSettings,
     Cost,
@@ -33,6 +30,9 @@ from dyninfer.routing.policy import Observer, Policy
 from dyninfer.routing.thresholds import SEND_ALL, SEND_NONE
 from tests import support
 
+HORIZON = 1000
+TOLERANCE = 0.022
+WINDOW = 100
 relaxed = settings(deadline=None)
 WARM_UP, CLOSE = 300, 0.05
 IMAGES = WARM_UP + HORIZON

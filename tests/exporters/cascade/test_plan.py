@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from dyninfer import CheckpointError, ConfigError, InputError
-from dyninfer.exporters.cascade.conventions import NANODET_MEAN, NANODET_STD
 from dyninfer.exporters.cascade.measured import Measured, cells
 from dyninfer.exporters.cascade.onnx_file import read_onnx
 from dyninfer.exporters.cascade.options import (
@@ -23,6 +22,9 @@ from dyninfer.images.spec import ColorOrder, ResizeMode
 from tests import support
 from tests.exporters.cascade import detectors
 from tests.exporters.cascade.detectors import CELLS, FLOAT, HALF, UINT8
+
+NANODET_MEAN = (103.53, 116.28, 123.675)
+NANODET_STD = (57.375, 57.12, 58.395)
 
 
 def plan(path: Path, **more):

@@ -10,7 +10,6 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.errors import ExportError
 from dyninfer.exporters.graphs import closed, count_macs, node_macs
 from dyninfer.exporters.precision.graph import (
-    MIN_WEIGHTS,
     decode_nodes,
     end_layers,
     layers_of,
@@ -76,7 +75,7 @@ def test_bins_of_a_distribution_belong_to_the_decode() -> None:
     assert len(decode_nodes(prepared)) == 2
 
 
-@pytest.mark.parametrize(("channels", "counts"), [(MIN_WEIGHTS - 1, 0), (MIN_WEIGHTS, 1)])
+@pytest.mark.parametrize(("channels", "counts"), [(33, 0), (34, 1)])  # 33: bins from 0 to 32
 def test_from_how_many_weights_on_a_convolution_is_a_layer(channels: int, counts: int) -> None:
     model = tiny_model(
         {"images": ["batch", channels, 1, 1]},

@@ -11,8 +11,6 @@ from dyninfer.errors import ExportError, InputError
 from dyninfer.exporters.graphs import Probe, closed
 from dyninfer.exporters.precision.graph import float_tensors, opened
 from dyninfer.exporters.precision.ranges import (
-    BINS,
-    LEVELS,
     Observed,
     clipping_range,
     count_magnitudes,
@@ -25,6 +23,8 @@ from dyninfer.exporters.precision.settings import CalibrationMethod
 from tests.exporters.precision.helpers import feed_of, images, two_layers
 from tests.support import tiny_model
 
+BINS = 2048
+LEVELS = 128
 VALUES = hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(-1e4, 1e4, width=32))
 
 

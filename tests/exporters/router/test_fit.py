@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,13 @@ from dyninfer.bundle.folder import PARITY_FILE, ROUTER_FILE, Bundle
 from dyninfer.bundle.manifest import CascadeRoute, Exit
 from dyninfer.errors import RouterError
 from dyninfer.evaluation.dataset import Samples, load_samples
-from dyninfer.evaluation.router_quality import FITTED, RANDOM
+from dyninfer.evaluation.router_quality import (
+    FITTED,
+    RANDOM,
+    Metric,
+    compare,
+    random_choices,
+)
 from dyninfer.exporters.router import FeatureKind
 from dyninfer.exporters.router.fit import (
     FitOptions,
@@ -28,6 +35,7 @@ from dyninfer.exporters.router.model import LinearGain
 from dyninfer.exporters.router.write import write_routed
 from dyninfer.images.folders import find_images
 from dyninfer.images.pictures import read_image
+from dyninfer.results.scores import Scores
 from tests import support
 from tests.exporters.router import cascades
 
@@ -298,3 +306,26 @@ def test_an_easiness_has_its_median_in_the_middle_and_one_scale():
     np.testing.assert_array_equal(np.argsort(estimates), np.argsort(gain(features)))
     with support.refuses(RouterError, "router collapsed"):
         _spread_out(gain, np.ones((5, 2)))
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+def test_a_refusal_has_the_figures_of_the_metric_that_judged(metric):
+    """Of pictures that all gain a hundredth, one of which each router sends on too early."""
+
+    def scores(hard: np.ndarray) -> Scores:
+        found = 0.4 + 0.01 * hard.sum() - 0.1 * hard[0]
+        return Scores(found, found / 2)
+
+    easiness = np.arange(8.0)  # the worst to send on goes first
+    comparison = compare(scores, [easiness], {}, metric, draws=1)
+    lowest_four = 0.4 + 0.04 - 0.1
+    part = 1 if metric is Metric.AP else 2
+    figures = [
+        f"{100 * (0.4 + 0.02 - 0.1) / part:.1f} at 25% hard (random ",
+        f"{100 * lowest_four / part:.1f} at 50% hard (random ",
+    ]
+    for share, masks in ((0, random_choices(8, 0.25, 1)), (1, random_choices(8, 0.5, 1))):
+        figures[share] += f"{100 * scores(masks[0]).primary / part:.1f})"
+    entry = SimpleNamespace(exit_index=3, comparison=comparison)
+    with support.refuses(RouterError, "router of exit 3", f"{metric.label} {', '.join(figures)}; "):
+        refuse_useless(SimpleNamespace(exits=(entry,)))

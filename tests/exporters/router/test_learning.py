@@ -179,6 +179,13 @@ def test_features_or_gains_that_do_not_vary_give_nothing():
     assert fit_gain(features, np.ones_like(losses)) is None
 
 
+@pytest.mark.parametrize(("size", "learned"), [(1e-12, False), (1e-6, True)])
+def test_gains_that_vary_by_rounding_alone_teach_nothing(size: float, learned: bool):
+    features, losses = example(3)
+    losses = 1 + size * losses / np.ptp(losses[:, 0] - losses[:, 1])
+    assert (fit_gain(features, losses) is not None) is learned
+
+
 def test_a_constant_feature_among_others_gets_no_weight():
     features, losses = example(3)
     features[:, 1] = 7

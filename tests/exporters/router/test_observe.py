@@ -11,12 +11,9 @@ from hypothesis import strategies as st
 from dyninfer import AlwaysHard, Detections, Postprocess
 from dyninfer.evaluation.coco import Truth
 from dyninfer.evaluation.dataset import Sample, Samples
-from dyninfer.exporters.router.observe import (
-    USUAL_PICTURES,
-    View,
-    make_views,
-    usual_confidence,
-)
+from dyninfer.exporters.router.observe import View, make_views, usual_confidence
+
+USUAL_PICTURES = 100
 
 
 def picture_with_square(height: int = 60, width: int = 80) -> View:
@@ -87,6 +84,20 @@ def test_the_kinds_of_views_and_which_are_mirrored():
         assert shapes[3] == shapes[7] == (height, width)
         for number in (3, 7):
             assert views[number].truth.boxes_xyxy.tolist() == [[30, 20, 70, 40]]
+
+
+@pytest.mark.parametrize("shade", [0, 255])
+def test_light_changes_by_a_fifth_and_15_levels_and_never_past_the_ends(shade: int):
+    view = View(np.full((8, 8, 3), shade, np.uint8), None)
+    seen = set()
+    for seed in range(30):
+        kept = list(make_views(view, 4, seed))[4]  # which keeps its frame
+        assert kept.picture.shape == (8, 8, 3)
+        seen |= {*kept.picture.ravel().tolist()}
+    least, most = (0, 15) if shade == 0 else (255 * 0.8 - 15 - 1, 255)
+    assert least <= min(seen) <= max(seen) <= most
+    assert (0 in seen, 255 in seen) == (shade == 0, shade == 255)
+    assert len(seen) > 5
 
 
 def test_what_a_cut_leaves_of_an_object_decides_whether_it_is_there():
