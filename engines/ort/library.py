@@ -26,8 +26,8 @@ except ImportError as _error:
 __all__ = ["ort"]  # for others of this folder, who are told what is missing as well
 
 _GUARD = re.compile(  # its name is lost in branches that are always taken, and in early versions
-    rf"(?:Name:'\w+{GUARD.decode()}(?P<operator>\w+)' .*)?"
-    r"indices element out of data bounds, idx=-?\d+ must be within the inclusive range \[-1,0\]"
+    rf"(?:Name:'(?:\w+{GUARD.decode()}(?P<operator>\w+)|_if_\w+_Gather)' Status Message|ARGUMENT)"
+    r" ?: indices element out of data bounds, idx=-?\d+ must be within the inclusive range \[-1,0\]"
 )
 _REFUSED = re.compile(r"Available memory of (\d+) is smaller than requested bytes of (\d+)")
 

@@ -263,6 +263,15 @@ def test_turns_count_where_a_tensor_of_each_is_kept() -> None:
     assert with_guards(small(nodes, "all", **constants), 1) is None  # of the last alone
 
 
+def test_another_index_that_is_out_of_bounds_is_told_as_such() -> None:
+    own = [
+        node("Cast", ["x"], ["index"], to=TensorProto.INT64),
+        node("Gather", ["table", "index"], ["y"], name="own"),
+    ]
+    data = small([*own, *mask("y")], "found", table=np.zeros(1, np.float32))
+    assert "'own'" in refused(data, np.array(5, np.float32), MB)
+
+
 def test_a_function_is_not_taken_for_an_operator_of_its_name() -> None:
     imports = [helper.make_opsetid("", 17)]
     inner = [node("Identity", ["x"], ["y"])]
