@@ -104,8 +104,9 @@ def photo_paths(count: int) -> list[Path]:
 
 def copy_checkout(to: Path) -> None:
     """Copy this checkout as a clone of it would be, with its links, without what was made in it."""
-    unwanted = (".git", ".venv", "*.egg-info", "__pycache__", ".*_cache", "build", "*.dyn", "runs")
-    shutil.copytree(ROOT, to, symlinks=True, ignore=shutil.ignore_patterns(*unwanted))
+    lines = (ROOT / ".gitignore").read_text("utf-8").split()
+    made = (".git", *(line.rstrip("/") for line in lines))
+    shutil.copytree(ROOT, to, symlinks=True, ignore=shutil.ignore_patterns(*made))
 
 
 def files_below(folder: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -27,6 +28,20 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for arguments in ([str(folder / "from_sdist")], [str(folder / "direct"), "--wheel"]):
         subprocess.run([*build, *arguments], cwd=checkout, check=True, capture_output=True)
     return folder
+
+
+def test_a_copy_of_the_checkout_lacks_what_was_made_in_it(tmp_path, monkeypatch) -> None:
+    """Environments take gigabytes, which would be copied for every test of a checkout."""
+    checkout, copy = tmp_path / "checkout", tmp_path / "copy"
+    made = (".git", ".venv", ".venv-lowest", "predictions-2", "demo-output", "some.dyn")
+    for name in (*made, "tests/__pycache__", "tests/builds"):
+        (checkout / name).mkdir(parents=True)
+        (checkout / name / "module.py").touch()
+    shutil.copy(support.ROOT / ".gitignore", checkout)
+    monkeypatch.setattr(support, "ROOT", checkout)
+    support.copy_checkout(copy)
+    files = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
+    assert files == {".gitignore", "tests/builds/module.py"}
 
 
 def wheel_files(folder: Path) -> set[str]:
