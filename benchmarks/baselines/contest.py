@@ -134,13 +134,17 @@ class Contest(ExitStack):
     ) -> list[ContestTimes]:
         """Time entries in turns, after a warm-up of each; those that drop out are left out.
 
+        A warm-up waits once, for the threads of the one before it, and then no longer: nobody else
+        runs between its calls.
         A turn is one call, or of a contender whose calls take less than half of :data:`TURN_MS`
         as many as fill that: the turn's time is then their median. Where there is such a
         contender, all make one call that is not timed first, since caches are cold after a wait.
         """
         turns = [_Turn(self, entry, way, settle_ms) for entry in entries]
         for turn in turns:
-            turn.calls = calls_in_a_turn(warm_up(turn, WARM_UP_RUNS)[-1])
+            turn.settle()
+            turn.calls = calls_in_a_turn(warm_up(turn.run, WARM_UP_RUNS)[-1])
+            turn.idle_cpu_ms.clear()  # nobody else ran in between
         wake = any(turn.calls > 1 for turn in turns)
         for turn in turns:
             turn.wake = wake
@@ -165,18 +169,27 @@ class _Turn:
     idle_cpu_ms: list[float] = field(default_factory=list)
 
     def __call__(self) -> float:
+        self.settle()
+        return self.run()
+
+    def settle(self) -> None:
+        """Wait until the threads of whoever ran last sleep."""
+        if self.entry.contender in self.contest.workers:
+            time.sleep(self.settle_ms / 1e3)
+
+    def run(self) -> float:
+        """Run at once."""
         spent = math.nan
 
-        def run() -> None:
+        def ask() -> None:
             nonlocal spent
             worker = self.contest.workers[self.entry.contender]
-            time.sleep(self.settle_ms / 1e3)
             answer = worker.run(self.way, self.entry.call, self.calls, wake=self.wake)
             self.idle_cpu_ms.append(answer["idle_cpu_ms"])
             spent = answer["ms"]
 
         if self.entry.contender in self.contest.workers:
-            self.contest.attempt(self.entry.contender, run)
+            self.contest.attempt(self.entry.contender, ask)
         return spent
 
 

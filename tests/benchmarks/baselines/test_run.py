@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,6 +48,28 @@ def none_is_left(pids: list[int]) -> bool:
         return True
 
     return bool(pids) and not any(map(is_running, pids))
+
+
+def test_a_change_of_contenders_is_waited_for_and_no_warm_up(monkeypatch) -> None:
+    log: list[str] = []
+
+    class Contender:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def run(self, *_: object, wake: bool) -> dict[str, float]:
+            idle_ms = float(log[-1] == "wait")
+            log.append(self.name)
+            return {"ms": 15.0, "idle_cpu_ms": idle_ms}
+
+    monkeypatch.setattr(contest, "time", SimpleNamespace(sleep=lambda _: log.append("wait")))
+    with Contest() as opened:
+        opened.workers |= {name: Contender(name) for name in "ab"}
+        found = opened.time_in_turns([Entry(name, CallKind.API) for name in "ab"], 0, 2)
+    assert log[:8] == ["wait", *3 * "a", "wait", *3 * "b"]
+    assert log[8::2] == 4 * ["wait"]
+    assert sorted(log[9::2]) == ["a", "a", "b", "b"]
+    assert [times.idle_cpu_ms for times in found] == [1, 1]  # of the rounds alone
 
 
 def test_baselines_are_timed_in_turns_on_every_way(two, pids) -> None:

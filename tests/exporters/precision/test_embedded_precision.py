@@ -36,7 +36,7 @@ def scenes() -> list[Scene]:
     return SceneSource("held_out", SIZE).scenes(range(SCENES))
 
 
-CPU = Int8Settings(target=Int8Target.CPU)
+CPU = Int8Settings(target=Int8Target.CPU, max_float_share=0)
 # without the search for layers to keep, which takes most of the time: that is the harder case
 TENSORRT = Int8Settings(target=Int8Target.TENSORRT, max_float_share=0)
 
