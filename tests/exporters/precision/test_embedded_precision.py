@@ -6,6 +6,7 @@ import pytest
 
 from dyninfer.builds.spec import parse_precision
 from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Precision
 from dyninfer.demo.scenes import Scene, SceneSource
 from dyninfer.evaluation.coco import Truth
 from dyninfer.exporters.precision.convert import convert_bundle_stages
@@ -36,9 +37,8 @@ def scenes() -> list[Scene]:
     return SceneSource("held_out", SIZE).scenes(range(SCENES))
 
 
-CPU = Int8Settings(target=Int8Target.CPU, max_float_share=0)
 # without the search for layers to keep, which takes most of the time: that is the harder case
-TENSORRT = Int8Settings(target=Int8Target.TENSORRT, max_float_share=0)
+CPU, TENSORRT = (Int8Settings(target=target, max_float_share=0) for target in Int8Target)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,10 @@ def test_both_exits_stay_within_a_point(
         assert error.ap_fp32 > 0.5
         assert error.ap_converted >= error.ap_fp32 - LOST_AP
     assert report.flips["router"].share <= flip_share
+
+
+def test_the_search_finds_layers_to_keep(bundle, calibration, tmp_path) -> None:
+    """Of the stage with the fewest layers that 8 bits alone bring beyond the bound."""
+    plan, few = {"first": Precision.INT8}, calibration[:2]
+    searched = convert_bundle_stages(bundle, plan, few, tmp_path, Int8Settings(search_samples=1))
+    assert searched["first"].kept_float
