@@ -18,6 +18,7 @@ import pytest
 from dyninfer.bundle.manifest import CascadeRoute, Exit
 from tests import support
 from tests.dyninfer.cli.run import run
+from tests.dyninfer.cli.test_bench import FAST
 from tests.dyninfer.evaluation.coded import coco, write_coded
 
 EVIL = "[red]\x1b[2J\x9b2J\x07\x08\x0c\u202e:smile:\nerror: made up"
@@ -154,7 +155,7 @@ def test_wrong_usage_quotes_without_obeying(capsys, bundle: Path) -> None:
 def test_a_bench_record_of_such_names(capsys, bundle: Path, tmp_path: Path) -> None:
     record, report = tmp_path / "record.json", tmp_path / "report.html"
     more = ("-o", str(record), "--report", str(report), "--format", "markdown")
-    status, out, err = run(capsys, "bench", str(bundle), "--quick", *more)
+    status, out, err = run(capsys, "bench", str(bundle), "--quick", *FAST, *more)
     assert status == 0, err
     for text in (out, err, report.read_text(encoding="utf-8")):
         check_harmless(text)
