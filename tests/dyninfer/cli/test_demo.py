@@ -7,7 +7,7 @@ import cv2
 import pytest
 
 from dyninfer.bundle.folder import Bundle
-from dyninfer.cli.demo import CALIBRATION_SCENES, MOST_PHOTOS, _photographs
+from dyninfer.cli.demo import MOST_PHOTOS, _photographs
 from dyninfer.demo.photographs import package_photographs
 from tests.dyninfer.cli.run import run, write_picture
 
@@ -18,6 +18,7 @@ def test_the_demo_leaves_a_verified_bundle_a_table_and_pictures(
 ) -> None:
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "cache")
     folder = tmp_path / "demo"
+    monkeypatch.setattr("dyninfer.cli.demo.CALIBRATION_SCENES", 40)
     status, out, _ = run(capsys, "demo", "--output", str(folder), "--scenes", "24")
     assert status == 0
     assert "verification passed" in out
@@ -34,7 +35,7 @@ def test_the_demo_leaves_a_verified_bundle_a_table_and_pictures(
     assert "router over random" in out
     calibration = Bundle.open(folder / "dy-digits.dyn").calibration()
     assert calibration is not None
-    assert calibration.images.count == CALIBRATION_SCENES
+    assert calibration.images.count == 40
     assert calibration.ways[-1].scores.primary is not None
     names = [{p.name for p in (folder / d).glob("*.png")} for d in ("calibration", "held-out")]
     assert len(names[1]) == 24
