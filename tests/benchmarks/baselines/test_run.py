@@ -57,7 +57,7 @@ def test_a_change_of_contenders_is_waited_for_and_no_warm_up(monkeypatch) -> Non
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def run(self, *_: object, wake: bool) -> dict[str, float]:
+        def run(self, *_: object, **__: object) -> dict[str, float]:
             idle_ms = float(log[-1] == "wait")
             log.append(self.name)
             return {"ms": 15.0, "idle_cpu_ms": idle_ms}
