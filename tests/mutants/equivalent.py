@@ -23,6 +23,21 @@ EQUIVALENT = (
     Equivalent("dyninfer/results/nms.py", "+_BLOCK = 128", "cuts the work, which is about speed"),
     Equivalent("dyninfer/results/nms.py", "+_DOUBT = 1.", "all is decided exactly, and slowly"),
     Equivalent(
+        "dyninfer/results/nms.py",
+        "+    possible &= width != limit",
+        "what is below the limit is decided exactly, and slowly",
+    ),
+    Equivalent(
+        "dyninfer/results/postprocess.py",
+        "+    keys <<= np.uint64( 33)",
+        "only the sign falls out, and all confidences are above 0",
+    ),
+    Equivalent(
+        "dyninfer/images/prepare.py",
+        "+        if self._bytes.size <= 2 * size",
+        "a block of the right size is made again, which is about speed",
+    ),
+    Equivalent(
         "dyninfer/results/candidates.py", "+    if scores.size", "both ways find the same places"
     ),
     Equivalent(
