@@ -418,7 +418,7 @@ class Detector:
     @overload
     def stream(  # type: ignore[overload-overlap]  # a str is an iterable of str to mypy
         self,
-        source: str | os.PathLike[str] | FrameSource,
+        source: str | os.PathLike[str] | int | FrameSource,
         *,
         options: Options | None = None,
         policy: Policy | Goal | None = None,
@@ -450,7 +450,7 @@ class Detector:
 
     def stream(
         self,
-        source: str | os.PathLike[str] | FrameSource | Iterable[ImageLike],
+        source: str | os.PathLike[str] | int | FrameSource | Iterable[ImageLike],
         *,
         options: Options | None = None,
         policy: Policy | Goal | None = None,
@@ -480,7 +480,12 @@ class Detector:
             DyninferError: as calls raise, and :class:`dyninfer.InputError` where the source cannot
                 be opened or read, or its connection is lost for good.
         """
-        if not isinstance(source, (str, os.PathLike, FrameSource)):
+        if not isinstance(source, (str, os.PathLike, int, FrameSource)):
+            if not isinstance(source, Iterable):
+                raise InputError(
+                    f"source is {shown(source)}, expected the path of a video, an address, what "
+                    "dyninfer.open_source gives, or images one after the other"
+                )
             return self._stream_images(source, options, policy, deadline_ms, on_error)
 
         def opened() -> FrameSource:

@@ -212,6 +212,15 @@ def test_a_forked_child_may_not_go_on_with_it(two_exits) -> None:
     assert not threads()
 
 
+def test_what_is_no_source_is_refused(two_exits) -> None:
+    with support.refuses(dyninfer.InputError, "source is None", "dyninfer.open_source"):
+        two_exits.stream(None)
+    with support.refuses(dyninfer.InputError, "camera:99 cannot be opened"):
+        next(two_exits.stream(99))
+    with support.refuses(dyninfer.InputError, "no.mp4 does not exist"):
+        next(two_exits.stream("no.mp4"))
+
+
 def test_two_streams_at_once(two_exits) -> None:
     pairs = zip(two_exits.stream(Made(30)), two_exits.stream(Made(30)), strict=True)
     for one, other in pairs:
