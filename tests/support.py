@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import importlib
 import json
@@ -104,9 +105,17 @@ def photo_paths(count: int) -> list[Path]:
 
 def copy_checkout(to: Path) -> None:
     """Copy this checkout as a clone of it would be, with its links, without what was made in it."""
-    lines = (ROOT / ".gitignore").read_text("utf-8").split()
-    made = (".git", *(line.rstrip("/") for line in lines))
-    shutil.copytree(ROOT, to, symlinks=True, ignore=shutil.ignore_patterns(*made))
+    lines = [".git/", *(ROOT / ".gitignore").read_text("utf-8").split()]
+
+    def made(folder: str, names: list[str]) -> set[str]:
+        folders = {name for name in names if (Path(folder) / name).is_dir()}
+        return {
+            name
+            for line in lines
+            for name in fnmatch.filter(folders if line.endswith("/") else names, line.rstrip("/"))
+        }
+
+    shutil.copytree(ROOT, to, symlinks=True, ignore=made)
 
 
 def files_below(folder: Path) -> dict[str, str]:

@@ -10,7 +10,6 @@ chance.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -136,13 +135,14 @@ def measure(bundle: Path, clips: Sequence[Path]) -> dict[str, Any]:
         DyninferError: the bundle or a clip cannot be read, or it is no cascade of two exits.
     """
     rows: list[Row] = []
+    notes = Terminal(stderr=True)
     with load(bundle) as detector:
         points = detector.points
         if len(points) != 1 or points[0].signal != "easiness":
             raise InputError(f"{bundle} is no cascade of two exits with a router")
         for path in clips:
             clip = run_clip(detector, path)
-            print(f"{path.name}: {counted(len(clip.loss), 'frame')}", file=sys.stderr)
+            notes.print(f"{path.name}: {counted(len(clip.loss), 'frame')}")
             rows += rows_of(clip, points[0])
     print_rows(rows)
     return {
@@ -163,7 +163,7 @@ def main(
     try:
         record = measure(bundle, clips)
     except DyninferError as error:
-        print(f"error: {error}", file=sys.stderr)
+        Terminal(stderr=True).print(f"error: {error}")
         raise typer.Exit(1) from None
     if output is not None:
         write_atomically(output, json.dumps(record, indent=1).encode() + b"\n")

@@ -5,7 +5,8 @@ Who made them, and under which terms they may be used, stands in NOTICE.
 
 from __future__ import annotations
 
-from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
 
 from dyninfer.demo import ASSETS
 from dyninfer.errors import MissingExtra
@@ -27,11 +28,13 @@ def package_photographs() -> list[ImageArray]:
         MissingExtra: one of these packages is not installed.
     """
     found = [read_image(path) for path in find_images(ASSETS / "photos")]
-    for package, name in _SHIPPED:
-        try:
-            found.append(decode_image((resources.files(package) / name).read_bytes(), name))
-        except (ImportError, OSError) as error:
-            raise MissingExtra(
-                f"{package}'s {name} is not there; install it: {pip_install('demo')}"
-            ) from error
-    return found
+    return found + [_shipped(package, name) for package, name in _SHIPPED]
+
+
+def _shipped(package: str, name: str) -> ImageArray:
+    """A file of a package, which is not imported: matplotlib would complain of a read-only home."""
+    spec = find_spec(package)
+    for folder in spec.submodule_search_locations or () if spec else ():
+        if (path := Path(folder) / name).is_file():
+            return decode_image(path.read_bytes(), name)
+    raise MissingExtra(f"{package}'s {name} is not there; install it: {pip_install('demo')}")

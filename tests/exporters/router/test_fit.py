@@ -299,13 +299,13 @@ def test_an_easiness_has_its_median_in_the_middle_and_one_scale():
     rng = np.random.default_rng(0)
     features = rng.normal(7, 3, (100, 2))
     gain = LinearGain(np.array([2.0, -1.0]), 0.5)
-    spread = _spread_out(gain, features)
+    spread = _spread_out(gain, features, 0.5)
     estimates = spread(features)
     assert np.median(estimates) == pytest.approx(0)
     assert estimates.std() == pytest.approx(1)
     np.testing.assert_array_equal(np.argsort(estimates), np.argsort(gain(features)))
     with support.refuses(RouterError, "router collapsed"):
-        _spread_out(gain, np.ones((5, 2)))
+        _spread_out(gain, np.ones((5, 2)), 0.5)
 
 
 @pytest.mark.parametrize("metric", list(Metric))
