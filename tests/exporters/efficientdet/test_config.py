@@ -149,7 +149,8 @@ def test_the_published_configurations_are_these() -> None:
         assert (*found, made.anchor_scale, scaled.width, scaled.depth) == TABLE[size]
         assert scaled.levels == (6 if size == "d7x" else 5)
         assert scaled.weighted is not (lite or size in ("d6", "d7", "d7x"))
-        assert scaled.redundant_bias is name.startswith("tf_")
+        own = name in {f"efficientdet_d{phi}" for phi in range(4)}
+        assert scaled.redundant_bias is not own
         assert scaled.lite is lite
         padding = {"_ap": (0, 0, 0)}.get(name[-3:], (128, 128, 128) if lite else None)
         half = ((127.5,) * 3, (127.5,) * 3, padding)
