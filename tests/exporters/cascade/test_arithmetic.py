@@ -16,7 +16,12 @@ import dyninfer
 from dyninfer import CheckpointError
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Manifest, Precision
-from dyninfer.exporters.cascade.arithmetic import in_running_order, precision_of, rounds_to_half
+from dyninfer.exporters.cascade.arithmetic import (
+    in_running_order,
+    precision_of,
+    rounds_to_half,
+    widened,
+)
 from dyninfer.exporters.cascade.export import (
     CascadeOptions,
     OnnxOptions,
@@ -152,6 +157,28 @@ def test_float16_that_is_cast_to_float32_is_only_stored_so(through, cast) -> Non
     weight = numpy_helper.from_array(np.zeros((4, 4), np.float16), "w")
     graph = helper.make_graph(nodes, "g", [], [], [weight])
     assert precision_of(graph) is (Precision.FP32 if cast else Precision.FP16)
+
+
+def test_nothing_but_float16_is_widened() -> None:
+    kinds = [kind for kind in TensorProto.DataType.values() if kind != TensorProto.UNDEFINED]
+    nodes, outputs = [], []
+    for kind in kinds:
+        nodes.append(helper.make_node("Cast", ["x"], [f"y{kind}"], to=kind))
+        outputs.append(helper.make_tensor_value_info(f"y{kind}", kind, [1]))
+    weights = [
+        numpy_helper.from_array(np.arange(3).astype(kind), kind)
+        for kind in ("float16", "float32", "float64", "int8", "int64", "uint8", "bool")
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT16, [1])
+    wide = widened(helper.make_model(helper.make_graph(nodes, "g", [x], outputs, weights))).graph
+    single, half = TensorProto.FLOAT, TensorProto.FLOAT16
+    expected = [single if kind == half else kind for kind in kinds]
+    assert wide.input[0].type.tensor_type.elem_type == single
+    assert [node.attribute[0].i for node in wide.node] == expected
+    assert [value.type.tensor_type.elem_type for value in wide.output] == expected
+    stored = [tensor.data_type for tensor in weights]
+    assert [tensor.data_type for tensor in wide.initializer] == [single, *stored[1:]]
+    np.testing.assert_array_equal(numpy_helper.to_array(wide.initializer[0]), [0, 1, 2])
 
 
 class Noise(quantization.CalibrationDataReader):
