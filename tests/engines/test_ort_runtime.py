@@ -43,7 +43,8 @@ def test_a_device_and_its_provider(monkeypatch, device, provider, expected, name
 
 def test_providers_lean_on_those_behind_them() -> None:
     number = {"device_id": "2"}
-    cuda, cpu = ("CUDAExecutionProvider", number), "CPUExecutionProvider"
+    searched = number | {"cudnn_conv_algo_search": "HEURISTIC"}
+    cuda, cpu = ("CUDAExecutionProvider", searched), "CPUExecutionProvider"
     assert OrtDevice("cpu", 0, "cpu").providers == [cpu]
     assert OrtDevice("cuda", 2, "cuda").providers == [cuda, cpu]
     assert OrtDevice("cuda", 2, "tensorrt").providers == [
