@@ -25,6 +25,7 @@ from dyninfer.bundle.documents import read_sealed
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.inside import check_file, inside
 from dyninfer.bundle.manifest import Precision
+from dyninfer.bundle.shipped import typed
 from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import BundleError
 
@@ -223,7 +224,7 @@ def find_converted(
 
 def build_command(bundle: Bundle, wanted: BuildSpec) -> str:
     """The command that makes a build."""
-    parts = [f"dyninfer build {bundle.path} --backend {wanted.backend}"]
+    parts = [f"dyninfer build {typed(bundle.path)} --backend {wanted.backend}"]
     if wanted.target is not None and wanted.target.gpu_name is None:
         devices = (f"sm{c.replace('.', '')}" for c in wanted.target.compute_capabilities)
         parts.append(f"--for {','.join(devices)}")

@@ -6,7 +6,6 @@ them: the newest in the file's own fields, those of other engines under ``others
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +15,7 @@ from pydantic import Field, model_validator
 
 from dyninfer.bundle.documents import Frozen
 from dyninfer.bundle.manifest import Precision
+from dyninfer.bundle.shipped import typed
 from dyninfer.errors import PolicyError
 from dyninfer.results.scores import Scores
 from dyninfer.types import Float64Array
@@ -273,7 +273,7 @@ def add_calibration(older: Sequence[Calibration], new: Calibration) -> Calibrati
 
 def calibrate_command(bundle: Path, options: str) -> str:
     """The command that calibrates engines opened with these options, as a shell takes it."""
-    return f"dyninfer calibrate {shlex.quote(str(bundle))} --images FOLDER{options}"
+    return f"dyninfer calibrate {typed(bundle)} --images FOLDER{options}"
 
 
 def check_calibration(

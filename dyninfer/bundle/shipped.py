@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -110,6 +111,11 @@ def remake_hint(bundle: Path) -> str | None:
     if bundle not in _opened:
         return None
     return f"remove {bundle}, and it is unpacked again"
+
+
+def typed(bundle: Path) -> str:
+    """What a command line calls a bundle: the model's name, or the path as a shell takes it."""
+    return _opened.get(bundle) or shlex.quote(str(bundle))
 
 
 def meant_by(path: Path) -> str | None:

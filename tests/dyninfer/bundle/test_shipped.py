@@ -18,7 +18,7 @@ from dyninfer.bundle.manifest import CascadeRoute, SelectRoute
 from dyninfer.bundle.shipped import PACKED, SHIPPED, bytes_of
 from dyninfer.cli.common import built_in_photos
 from dyninfer.demo import EMBEDDED_CHECKPOINT
-from dyninfer.errors import BundleError
+from dyninfer.errors import BundleError, PolicyError
 from tests import support
 
 NAMES = sorted(SHIPPED)
@@ -93,6 +93,16 @@ def test_what_is_written_for_a_model_goes_to_the_cache_and_not_to_the_package() 
     Bundle.read("digits").write_parity({"passed": True})
     assert Bundle.read("digits").parity() == {"passed": True}
     assert package_hashes() == before
+
+
+def test_commands_that_are_advised_name_the_model(tmp_path: Path) -> None:
+    with dyninfer.load("digits") as detector, pytest.raises(PolicyError) as refused:
+        detector.policy = dyninfer.HardFraction(0.3)
+    assert "dyninfer calibrate digits --images FOLDER" in str(refused.value)
+    own = support.write_two_exits(tmp_path / "my own.dyn")
+    with dyninfer.load(own) as detector, pytest.raises(PolicyError) as refused:
+        detector.policy = dyninfer.HardFraction(0.3)
+    assert f"dyninfer calibrate '{own}' --images FOLDER" in str(refused.value)
 
 
 def test_a_missing_file_is_put_back_and_a_changed_one_is_refused_with_the_remedy() -> None:
