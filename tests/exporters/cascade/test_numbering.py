@@ -76,6 +76,24 @@ def test_the_post_processing_of_tflite_counts_from_0(tmp_path: Path) -> None:
     assert found.plan.unit is BoxUnit.NORMALISED
 
 
+def test_tensorflow_s_detections_count_from_1(tmp_path: Path) -> None:
+    """Its files say so by their outputs' names, where the pictures would allow for 0, too."""
+
+    def write(core: Core) -> None:
+        core.out(core.yx(core.shares(core.boxes)), "detection_boxes")
+        core.out(core.flat(core.plus(core.label, 1)), "detection_classes", rank=2)
+        core.out(core.flat(core.confidence), "detection_scores", rank=2)
+        one = core.add("ReduceMax", core.label, axes=[1, 2], keepdims=0)
+        core.out(core.plus(core.times(one, 0), formats.ANCHORS), "num_detections", rank=1)
+
+    form = Format(write, Decode.BOXES_SCORES_LABELS, lists=True, classes=6, saved=formats.NHWC)
+    found = planned(form, tmp_path, (*formats.NAMES, "seven", "eight"))
+    assert found.plan.class_numbers == tuple(range(1, 9))
+    assert found.plan.box_format is BoxFormat.YXYX
+    assert found.plan.unit is BoxUnit.NORMALISED
+    assert found.doubt is None
+
+
 def test_numbers_that_two_counts_explain_are_pointed_out(tmp_path: Path) -> None:
     names = (*formats.NAMES, "seven", "eight")
     found = planned(from_number(1), tmp_path, names)
