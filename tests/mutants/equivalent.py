@@ -61,6 +61,24 @@ EQUIVALENT = (
         'if self.provider >= "tensorrt"',
         "of the providers' names, which were checked, it is the last in the alphabet",
     ),
+    Equivalent(
+        "benchmarks/latency/statistics.py", "+RESAMPLES = ", "another draw of the same interval"
+    ),
+    Equivalent(
+        "exporters/cascade/recognise_lists.py",
+        "+    if len(pairs) != 1:",
+        "nothing is left of no pairs, whatever they are called",
+    ),
+    Equivalent(
+        "exporters/cascade/stage.py",
+        "model.graph.input[ -1].name: images",
+        "it is run with one input, so there is one",
+    ),
+    Equivalent(
+        "exporters/efficientdet/structure.py",
+        "+    level_first: bool = True",
+        "where no weights are loaded, only names within the model differ",
+    ),
 )
 
 

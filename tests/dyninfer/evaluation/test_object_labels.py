@@ -342,6 +342,7 @@ def test_a_folder_without_labels_says_what_was_expected(tmp_path: Path) -> None:
         ("0 -0.0009 0.5 0.1 0.1", (0, [-3.054, 18, 2.946, 22])),
         ("0 -0.002 0.5 0.1 0.1", None),
         ("1 0.1 0.2 0.5 0.2 0.3 0.6", (1, [6, 8, 30, 24])),  # an outline of three corners
+        ("1 0.5 0.1 0.75 0.3 0.6 0.2", (1, [30, 4, 45, 12])),  # nearer to the top than to the left
         ("1 0.1 0.2 0.5 0.2 0.3 0.6 0.4", None),
     ],
 )

@@ -38,6 +38,26 @@ def test_boxes_of_two_outputs_stand_side_by_side_for_all_pictures() -> None:
             np.testing.assert_array_equal(boxes[place], [*offsets, *sides])
 
 
+def test_of_two_maps_that_are_called_so_the_first_is_the_heatmap() -> None:
+    found = measured(
+        hm=(1, 3, 16, 24), hm_pose=(1, 5, 16, 24), wh=(1, 2, 16, 24), reg=(1, 2, 16, 24)
+    )
+    match = match_centernet(found)
+    assert match is not None
+    assert (match.scores.tensors, match.columns) == (("hm",), 3)
+
+
+def test_only_four_axes_with_a_single_row_between_are_a_table() -> None:
+    shapes = {
+        "flat": (1, 1, 9, 4),
+        "column": (1, 9, 1, 4),
+        "grid": (1, 3, 9, 4),
+        "two": (2, 1, 9, 4),
+    }
+    tables = measured(**shapes).tables(range(4, 5))
+    assert [(table.name, table.axes) for table in tables] == [("flat", "n1av"), ("column", "na1v")]
+
+
 @pytest.mark.parametrize("kind", ["int64", "int32", "uint8", "bool"])
 def test_whole_numbers_beside_boxes_are_no_scores(kind: str) -> None:
     found = measured(one=(1, 50, 4), two=(1, 50, 3))
