@@ -112,7 +112,7 @@ class TensorRTBuilder:
         )
 
     def converted(self, bundle: Bundle, precision: Mapping[str, Precision]) -> Converted | None:
-        """What an earlier build has converted, for instance for another driver or version."""
+        """What an earlier build has converted, for instance for another GPU or version."""
         if dict(precision) == own_precision(bundle.manifest):
             return NOTHING_CONVERTED
         found = find_converted(bundle, precision, TENSORRT)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from dyninfer.benchmarks.machine.describe import describe_machine
 from dyninfer.engines.trt.cuda import Cuda, open_cuda
 from dyninfer.engines.trt.library import Flavour, load_library
 from dyninfer.errors import BackendUnavailable
@@ -95,11 +96,14 @@ def _report() -> dict[str, Any]:
     machine: dict[str, Any] = {"system": platform.platform(), "python": platform.python_version()}
     try:
         opened = open_cuda(0)
-        found = opened.properties
+        found, here = opened.properties, describe_machine()
         machine |= {
             "gpu": found.name,
             "compute_capability": "{}.{}".format(*found.compute_capability),
-            "driver_cuda": found.driver,
+            "multiprocessors": found.multiprocessors,
+            "memory_gib": found.memory_gib,
+            "driver": here.nvidia_driver,
+            "driver_cuda": here.cuda_driver,
             "cuda_package": opened.package,
         }
     except BackendUnavailable as error:
