@@ -144,7 +144,7 @@ def _change_stage(rng: Random, bundle: Path, manifest: Any) -> None:
 def _change_record(rng: Random, bundle: Path) -> None:
     path = bundle / rng.choice((CALIBRATION_FILE, PARITY_FILE, PARITY_FILE, ROUTER_FILE))
     document = {"routers": [{"images": 3}]}
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # changed before
+    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):  # changed before
         if path.is_file():
             document = _unsealed(path)
     if not path.exists() or path.is_file():
