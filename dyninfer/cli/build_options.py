@@ -45,9 +45,12 @@ class BuildOptions:
     """What is built, how TensorRT does it, and what a conversion is made and measured with."""
 
     backend: Annotated[
-        BackendChoice,
-        typer.Option(help="Backend that will run it; onnxruntime takes only fp16 and int8."),
-    ] = BackendChoice.TENSORRT
+        BackendChoice | None,
+        typer.Option(
+            help="Backend that will run it; onnxruntime takes only fp16 and int8. Default: "
+            "tensorrt, or tensorrt-rtx where only that is installed.",
+        ),
+    ] = None
     precision: Annotated[
         str | None,
         typer.Option(

@@ -38,7 +38,7 @@ from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.cli.build_options import BackendChoice, BuildOptions
 from dyninfer.cli.common import built_in_photos, expand_sources, progress_bar, stderr, warn
 from dyninfer.engines.trt.builder import Active, EngineOptions
-from dyninfer.engines.trt.library import Flavour, Library, load_library
+from dyninfer.engines.trt.library import Flavour, Library, installed_flavour, load_library
 from dyninfer.engines.trt.targets import BatchProfile, Preset, check_for, check_here, find_presets
 from dyninfer.errors import BackendUnavailable, InputError
 from dyninfer.evaluation.dataset import Sample, Samples, load_samples
@@ -111,7 +111,8 @@ def _builder(asked: BuildOptions, batch: BatchProfile) -> Builder:
         asked.refuse_engine_options()
         return ConversionBuilder()
     presets = [] if asked.for_ is None else find_presets(asked.for_)
-    library = load_library(Flavour(asked.backend.value))
+    flavour = Flavour(asked.backend.value) if asked.backend else installed_flavour()
+    library = load_library(flavour)
     check_for(presets, library)
     target, active = _target(asked.device, library, presets)
     options = EngineOptions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import re
 from collections import deque
@@ -94,6 +95,15 @@ class Library:
     def compute_capability(self, dotted: str) -> Any:
         """The library's own constant for "8.6"."""
         return getattr(self.module.ComputeCapability, f"SM{dotted.replace('.', '')}")
+
+
+def installed_flavour() -> Flavour:
+    """The flavour to use where nobody said which: TensorRT, but where only the other is found."""
+    for flavour in Flavour:
+        spec = importlib.util.find_spec(flavour.module)
+        if spec is not None and spec.origin:  # no folder, such as type stubs leave behind
+            return flavour
+    return Flavour.TENSORRT
 
 
 @lru_cache(maxsize=2)

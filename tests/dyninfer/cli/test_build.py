@@ -188,7 +188,8 @@ def test_tensorrt_says_what_is_missing(
     capsys: pytest.CaptureFixture[str], bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_library.cache_clear()
-    monkeypatch.setitem(sys.modules, "tensorrt", None)  # as if it were not installed
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
     status, _, err = run(capsys, "build", str(bundle))
     load_library.cache_clear()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dyninfer.engines.trt.library import Flavour, load_library
+from dyninfer.engines.trt.library import Flavour, installed_flavour, load_library
 from dyninfer.errors import BackendUnavailable
 from dyninfer.installing import pip_install
 from tests import support
@@ -47,6 +47,28 @@ def test_a_folder_of_type_stubs_is_no_tensorrt(
 
     with support.refuses(BackendUnavailable, "not installed", pip_install("tensorrt")):
         load_library(Flavour.TENSORRT)
+
+
+@pytest.mark.parametrize(
+    ("packages", "expected"),
+    [
+        ({}, Flavour.TENSORRT),
+        ({"tensorrt_rtx": ""}, Flavour.RTX),
+        ({"tensorrt_rtx": "", "tensorrt": ""}, Flavour.TENSORRT),
+        ({"tensorrt_rtx": "", "tensorrt": None}, Flavour.RTX),  # a folder of type stubs
+    ],
+)
+def test_the_flavour_that_is_installed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    packages: dict[str, str | None],
+    expected: Flavour,
+) -> None:
+    for name, code in packages.items():
+        package(tmp_path, name, code)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+
+    assert installed_flavour() is expected
 
 
 @pytest.mark.parametrize(
