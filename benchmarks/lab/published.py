@@ -94,7 +94,7 @@ def line_table() -> str:
                 f"{name} | {_mix(row)} | {row.gflops:g} | {row.ap:g} | {row.fps:g} | {fps:.1f} | "
                 f"{error}"
             )
-    return _markdown("model | easy / hard | GFLOPs | AP | FPS | by the line | error", lines)
+    return markdown_table("model | easy / hard | GFLOPs | AP | FPS | by the line | error", lines)
 
 
 def ratio_table() -> str:
@@ -106,7 +106,9 @@ def ratio_table() -> str:
             f"{name} | {ms.easy:.2f} | {ms.hard:.2f} | {ms.hard / ms.easy:.2f} | "
             f"{gflops.easy:.1f} | {gflops.hard:.1f} | {gflops.hard / gflops.easy:.2f}"
         )
-    return _markdown("model | easy ms | hard ms | ratio | easy GFLOPs | hard GFLOPs | ratio", lines)
+    return markdown_table(
+        "model | easy ms | hard ms | ratio | easy GFLOPs | hard GFLOPs | ratio", lines
+    )
 
 
 def fits_table() -> str:
@@ -124,7 +126,7 @@ def fits_table() -> str:
             f"{peak:.0f} % | {sum(errors) / len(errors):.1f} % | {max(errors):.1f} %"
         )
     head = "fitted to | fixed ms | ms a convolution | TFLOP/s | share of peak | mean | largest"
-    return _markdown(head, lines)
+    return markdown_table(head, lines)
 
 
 def parts_table() -> str:
@@ -146,7 +148,7 @@ def parts_table() -> str:
                 f"{started + computed:.1f} | {by_line:.1f}"
             )
     head = "model | image | convolutions | starting them, ms | computing, ms | both, ms"
-    return _markdown(f"{head} | by the line", lines)
+    return markdown_table(f"{head} | by the line", lines)
 
 
 def break_even_table() -> str:
@@ -157,7 +159,7 @@ def break_even_table() -> str:
         words = {0.0: "never", 1.0: "always"}
         cells = (words.get(fraction, f"{100 * fraction:.0f} %") for fraction in fractions)
         lines.append(" | ".join([f"{fps} FPS", *cells]))
-    return _markdown(" | ".join(["static detector", *VARIANTS.values()]), lines)
+    return markdown_table(" | ".join(["static detector", *VARIANTS.values()]), lines)
 
 
 def beside_table(found: Sequence[Beside]) -> str:
@@ -168,14 +170,14 @@ def beside_table(found: Sequence[Beside]) -> str:
         for b in found
     ]
     head = "model | easy / hard | published ms | engines ms | whole call ms | published / engines"
-    return _markdown(head, lines)
+    return markdown_table(head, lines)
 
 
 def _mix(row: PublishedRow) -> str:
     return f"{100 * (1 - row.hard_fraction):.0f} / {100 * row.hard_fraction:.0f}"
 
 
-def _markdown(head: str, lines: Sequence[str]) -> str:
+def markdown_table(head: str, lines: Sequence[str]) -> str:
     """A table from lines of cells."""
     rule = " | ".join(["---"] * (head.count("|") + 1))
     return "\n".join(f"| {line} |" for line in (head, rule, *lines))

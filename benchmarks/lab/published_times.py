@@ -89,13 +89,14 @@ def convolutions(variant: str) -> HardLine:
     upsampling) goes by their number, too.
     """
     topology = published(variant)
-    first, router = _convolutions_in(topology, Part.FIRST), ROUTER_CONVOLUTIONS
-    head = _convolutions_in(topology, Part.HEAD)
-    second = _convolutions_in(topology, Part.SECOND) + _convolutions_in(topology, Part.HEAD2)
+    first, router = convolutions_in(topology, Part.FIRST), ROUTER_CONVOLUTIONS
+    head = convolutions_in(topology, Part.HEAD)
+    second = convolutions_in(topology, Part.SECOND) + convolutions_in(topology, Part.HEAD2)
     return HardLine(first + router + head, first + router + second)
 
 
-def _convolutions_in(topology: Topology, part: Part) -> int:
+def convolutions_in(topology: Topology, part: Part) -> int:
+    """How many convolutions one part runs."""
     single = (Op.CONV, Op.REP_CONV, Op.CB_LINEAR)
     return sum(
         (row.op in single)

@@ -6,6 +6,7 @@ ask for are compiled beside them, so that they can be imported, and every class 
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import re
@@ -39,7 +40,7 @@ def probed(version: str, folder: Path) -> dict[str, Any]:
     missing = [tool for tool in ("cc", "nm", "readelf") if shutil.which(tool) is None]
     if missing or not sys.platform.startswith("linux"):
         pytest.skip(f"no stub libraries can be made here: {missing or sys.platform}")
-    _unpack(WHEELS[version], folder)
+    unpack(WHEELS[version], folder)
     _compile_stubs(next((folder / PACKAGE).glob("*.so")), folder / "lib")
     path = os.pathsep.join((str(folder), str(support.ROOT)))
     environment = os.environ | {"PYTHONPATH": path, "LD_LIBRARY_PATH": str(folder / "lib")}
@@ -52,14 +53,15 @@ def probed(version: str, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _unpack(requirement: str, folder: Path) -> None:
+def unpack(requirement: str, folder: Path, only: str = "*") -> None:
+    """Fetch a wheel and unpack what matches; the test is skipped where it cannot be had."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
     command += [str(folder), "--only-binary=:all:", "--disable-pip-version-check", requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"{requirement} cannot be fetched: {done.stderr.strip().splitlines()[-1]}")
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-        wheel.extractall(folder)
+        wheel.extractall(folder, fnmatch.filter(wheel.namelist(), only))
 
 
 def _compile_stubs(module: Path, folder: Path) -> None:
