@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dyninfer.exporters.cascade.measured import Measured, cells
-from dyninfer.exporters.cascade.options import Coding, Part
-from dyninfer.exporters.cascade.recognise_grids import find_dense
-from dyninfer.exporters.cascade.recognise_lists import match_boxes_scores, match_rows
+from dyninfer.exporters.cascade.options import Coding, Decode, Match, Part
+from dyninfer.exporters.cascade.recognise import recognise
+from dyninfer.exporters.cascade.recognise_grids import (
+    find_dense,
+    is_undecoded,
+    match_nanodet,
+    match_yolov5,
+    match_yolov8,
+    match_yolox,
+)
+from dyninfer.exporters.cascade.recognise_lists import match_boxes_scores, match_lists, match_rows
 from dyninfer.exporters.cascade.recognise_maps import match_centernet
 
 SIZE = (64, 96)
@@ -139,3 +149,338 @@ def test_columns_of_rows_are_told_by_their_values(width, box, score, label) -> N
 def test_the_number_of_cells_is_rounded_up_on_each_side() -> None:
     assert cells((64, 96), (8, 16, 32)) == 8 * 12 + 4 * 6 + 2 * 3
     assert cells((65, 97), (32, 64)) == 3 * 4 + 2 * 2
+
+
+def given(declared: dict[str, tuple[int | None, ...]] | None = None, **values) -> Measured:
+    """What a detector gave for one picture: these numbers."""
+    arrays = {name: np.asarray(value) for name, value in values.items()}
+    return Measured((arrays,), SIZE, None, declared or {})
+
+
+@pytest.mark.parametrize(
+    ("values", "integral", "in_unit"),
+    [
+        (np.float32([0, 1]), True, True),
+        (np.float32([-0.001, 1.001]) * np.float32(0.999), False, True),
+        (np.float32([-0.0011]), False, False),
+        (np.float32([1.0011]), False, False),
+        (np.float32([-1, 7]), True, False),
+        (np.float32([0.5, np.inf]), False, False),
+        (np.float32([np.nan]), False, False),
+        (np.float32([np.inf]), False, False),
+        (np.int64([0, 1]), True, True),
+        (np.uint8([0, 2]), True, False),
+        (np.float32([]), True, True),
+    ],
+)
+def test_whole_numbers_and_shares_are_told_by_all_of_them(values, integral, in_unit) -> None:
+    found = given(x=values)
+    assert (found.integral("x"), found.in_unit("x")) == (integral, in_unit)
+    later = Measured(({"x": np.float32([1])}, {"x": values}), SIZE, None)
+    assert (later.integral("x"), later.in_unit("x")) == (integral, in_unit)
+
+
+def test_an_axis_that_changes_or_is_declared_as_open_has_no_length() -> None:
+    samples = tuple(
+        {"out": np.zeros((1, rows, 6), "f4"), "flat": np.zeros((9, 6), "f4"), "odd": odd}
+        for rows, odd in ((5, np.zeros(3)), (7, np.zeros((1, 3))))
+    )
+    found = Measured(samples, SIZE, None)
+    assert found.shapes == {"out": (1, None, 6), "flat": (9, 6)}
+    tables = {table.name: table for table in found.tables(range(6, 7))}
+    assert {name: (t.axes, t.rows, t.varies, t.anchors) for name, t in tables.items()} == {
+        "out": ("nav", None, True, 300),
+        "flat": ("av", None, True, 300),
+    }
+    for declared, rows in (((1, 5, 6), 5), ((1, None, 6), None), ((None, 5, 6), 5), ((), 5)):
+        one = Measured(samples[:1], SIZE, None, {"out": declared})
+        assert next(iter(one.tables(range(6, 7)))).rows == rows
+        assert one.rows_of("out", 0) is None
+
+
+def test_grids_and_counts_of_an_image() -> None:
+    found = measured(x=(1,))
+    levels = {126: (8, 16, 32), 128: (8, 16, 32, 64), 510: (4, 8, 16, 32), 30: (16, 32)}
+    levels[129] = (8, 16, 32, 64, 128)
+    assert found.grids == levels
+    assert found.counts == {*levels} | {3 * count for count in levels}
+
+
+def nanodet(classes: int, sides: int, levels: tuple[int, ...] = (8, 16, 32)) -> dict:
+    """Outputs of NanoDet, the smallest level first and scores after distances."""
+    found = {}
+    for stride in reversed(levels):
+        found[f"sides{stride}"] = (1, cells(SIZE, (stride,)), sides)
+        found[f"scores{stride}"] = (1, cells(SIZE, (stride,)), classes)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("classes", "sides", "named", "levels"),
+    [
+        (80, 32, None, (8, 16, 32)),
+        (32, 80, 32, (8, 16, 32)),
+        (3, 8, None, (8, 16)),
+        (7, 44, None, (8, 16, 32, 64)),
+        (4, 8, 4, (4, 128)),
+        (80, 44, 7, (8, 16, 32)),  # named otherwise: COCO's
+    ],
+)
+def test_levels_of_nanodet_are_sorted_and_their_outputs_told_apart(classes, sides, named, levels):
+    match = match_nanodet(measured(named, **nanodet(classes, sides, levels)))
+    assert match is not None
+    assert match.scores == Part(tuple(f"scores{n}" for n in levels), "nav")
+    assert match.boxes == (Part(tuple(f"sides{n}" for n in levels), "nav"),)
+    assert (match.coding, match.strides, match.bins) == (Coding.DISTANCES, levels, sides // 4)
+    assert (match.columns, match.anchors) == (classes, sum(cells(SIZE, (n,)) for n in levels))
+
+
+def test_what_is_no_level_of_nanodet_is_not_read_so() -> None:
+    right = nanodet(3, 8)
+    assert match_nanodet(measured(**right)) is not None
+    assert match_nanodet(measured(**right | {"sides16": (1, 24, 10)})) is None  # no fourths
+    assert match_nanodet(measured(**right | {"sides16": (1, 24, 12)})) is None  # more bins
+    assert match_nanodet(measured(**{n: s for n, s in right.items() if "8" in n})) is None
+    assert match_nanodet(measured(**nanodet(3, 4))) is None  # one bin each
+    off = right | {"sides16": (1, 25, 8), "scores16": (1, 25, 3)}
+    assert match_nanodet(measured(**off)) is None
+    unsure = measured(**nanodet(12, 8))
+    assert match_nanodet(unsure) is None  # both within [0, 1]
+    for stride in (8, 16, 32):
+        unsure.samples[0][f"sides{stride}"][0, 0, 0] = 2
+    match = match_nanodet(unsure)
+    assert match is not None
+    assert (match.columns, match.bins) == (12, 2)
+
+
+@pytest.mark.parametrize(
+    ("width", "named", "classes", "bins"),
+    [
+        (112, None, 80, 8),
+        (33, None, 1, 8),
+        (11, 3, 3, 2),
+        (31, 3, 3, 7),
+        (32, None, None, None),
+        (7, 3, None, None),
+        (12, 3, None, None),
+    ],
+)
+def test_nanodet_in_one_output_has_scores_before_distances(width, named, classes, bins) -> None:
+    match = match_nanodet(measured(named, out=(1, 126, width)))
+    if classes is None:
+        assert match is None
+        return
+    assert match is not None
+    assert match.scores == Part(("out",), "nav", 0, classes)
+    assert match.boxes == (Part(("out",), "nav", classes, width),)
+    assert (match.columns, match.anchors, match.bins) == (classes, 126, bins)
+    assert match.strides == (8, 16, 32)
+    assert match_nanodet(measured(named, out=(1, 127, width))) is None
+
+
+@pytest.mark.parametrize(
+    ("boxes", "undecoded"),
+    [
+        ([[0.5, 0.5, -1, 2]], True),
+        ([[0.5, 0.5, 1, 2.1]], True),
+        ([[0.5, 0.5, 1, 2]], False),  # shares
+        ([[0.5, 0.5, 0, 2]], False),
+        ([[-0.5, 0.5, 0, 0.5]], False),
+        ([[0.5, 0.5, -1, 8.1]], False),
+        ([[0.5, 0.5, -1, -8.1]], False),
+        ([[0.5, 0.5, -1, 7.9]], True),
+        ([[0.5, 0.5, -1, 2], [0.5, 0.5, -1, 900]], True),  # one number of 504
+        ([[0.5, 0.5, -1, 2], [0.5, 0.5, -1, np.inf]], False),
+        ([[0.5, 0.5, -1, 2], [0.5, np.nan, -1, 2]], False),
+    ],
+)
+def test_offsets_within_cells_are_told_from_boxes(boxes, undecoded) -> None:
+    rows = np.zeros((1, 126, 8), np.float32)
+    rows[..., :4] = boxes[0]
+    rows[0, -1, :4] = boxes[-1]
+    assert is_undecoded(given(out=rows), "out") is undecoded
+    assert not is_undecoded(given(out=rows), "other")
+    assert not is_undecoded(given(out=rows[:, :125]), "out")
+    assert recognise(given(out=rows)) is (Decode.YOLOX if undecoded else None)
+
+
+def test_columns_of_grids_lie_where_the_decodes_have_them() -> None:
+    def part(start: int, stop: int) -> Part:
+        return Part(("out",), "nav", start, stop)
+
+    found = measured(out=(1, 126, 8))
+    assert match_yolov8(found) == Match((part(0, 4),), part(4, 8), 4, 126)
+    five = Match((part(0, 4),), part(5, 8), 3, 126, objectness=part(4, 5))
+    assert match_yolov5(found) == five
+    assert match_yolox(found) == replace(five, coding=Coding.CELLS, strides=(8, 16, 32))
+    narrow = measured(out=(1, 126, 5))
+    assert match_yolov5(narrow) is match_yolox(narrow) is None
+    assert match_yolov8(narrow) is not None
+    assert match_yolox(measured(out=(1, 3 * 126, 8))) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "named", "decode"),
+    [
+        ((1, 126, 84), None, Decode.YOLOV8),
+        ((1, 126, 85), None, Decode.YOLOV5),
+        ((1, 126, 112), None, Decode.NANODET),
+        ((1, 126, 100), None, Decode.NANODET),  # the fewest bins
+        ((1, 126, 96), None, None),
+        ((1, 126, 208), None, Decode.NANODET),  # the most
+        ((1, 126, 212), None, None),
+        ((1, 127, 112), None, None),
+        ((1, 126, 9), 5, Decode.YOLOV8),
+        ((1, 126, 9), 4, Decode.YOLOV5),
+        ((1, 126, 23), 3, Decode.NANODET),
+        ((1, 126, 9), None, None),
+        ((1, 126, 9), 3, None),
+        ((1, 3 * 126, 9), None, Decode.YOLOV5),
+        ((1, 3 * 127, 9), None, None),
+        ((1, 9, 126), None, Decode.YOLOV8),
+    ],
+)
+def test_the_decode_of_one_grid(shape, named, decode) -> None:
+    assert recognise(measured(named, out=shape)) is decode
+
+
+@pytest.mark.parametrize(
+    ("columns", "high", "named", "name", "decode"),
+    [
+        (5, 1.0, None, "scores", Decode.BOXES_SCORES),
+        (5, 1.0, None, "logits", Decode.DETR),
+        (5, 4.0, None, "scores", Decode.DETR),  # the last column wins most boxes
+        (5, 4.0, 5, "scores", Decode.RTDETR),
+        (5, 4.0, 4, "scores", Decode.DETR),
+        (1, 4.0, None, "scores", Decode.RTDETR),
+        (80, 4.0, None, "scores", Decode.RTDETR),
+        (81, 4.0, None, "scores", Decode.DETR),
+        (91, 4.0, None, "scores", Decode.RTDETR),
+        (92, 4.0, None, "scores", Decode.DETR),
+    ],
+)
+def test_what_scores_beside_boxes_are(columns, high, named, name, decode) -> None:
+    scores = np.full((1, 10, columns), 0.25, np.float32)
+    scores[0, :6, -1] = high
+    found = Measured(({"boxes": np.ones((1, 10, 4), "f4"), name: scores},), SIZE, named)
+    assert recognise(found) is decode
+    if columns == 5 and decode is Decode.DETR and named is None:
+        scores[0, 5] = 0.25  # it wins no more than half
+        assert recognise(found) is Decode.RTDETR
+
+
+def test_the_outputs_of_rf_detr_are_told_by_their_names() -> None:
+    scores = np.full((1, 10, 5), 4, np.float32)
+    assert recognise(given(dets=np.ones((1, 10, 4), "f4"), labels=scores)) is Decode.RTDETR
+
+
+def test_more_than_a_thousand_rows_are_a_grid() -> None:
+    for width, decode in ((6, Decode.DETECTIONS), (7, Decode.YOLO_END2END)):
+        rows = np.full((1, 1000, width), 17.25, np.float32)
+        rows[..., -2:] = 0.5, 1
+        if width == 7:
+            rows[..., 0], rows[..., -2:] = 0, (1, 0.5)
+        assert recognise(given(out=rows)) is decode
+        more = np.concatenate([rows, rows[:, :1]], 1)
+        assert recognise(given(out=more)) is not decode
+
+
+BOXES = np.float32([[[5, 6, 50, 60]] * 3])
+SCORES, LABELS = np.float32([[0.9, 0.5, 0.2]]), np.int64([[2, 0, 1]])
+
+
+def test_lists_are_told_by_their_names_and_else_by_their_values() -> None:
+    by_names = match_lists(given(boxes=BOXES, scores=SCORES, classes=LABELS))
+    by_values = match_lists(given(a=BOXES, b=SCORES, c=LABELS))
+    assert by_names is not None
+    assert by_values is not None
+    assert by_names.tensors == ("boxes", "scores", "classes")
+    assert by_values.tensors == ("a", "b", "c")
+    assert (by_names.anchors, by_names.columns, by_names.varies, by_names.best) == (
+        3,
+        0,
+        False,
+        False,
+    )
+    assert (by_names.boxes[0].axes, by_names.scores.axes) == ("nav", "na")
+    ones = np.float32([[1, 1, 0]])  # confidences of 0 and 1 are whole, too
+    for labels in (LABELS, LABELS.astype("f4")):
+        match = match_lists(given(a=BOXES, b=ones, class_ids=labels))
+        assert match is not None
+        assert (match.scores.tensors, match.labels) == (("b",), Part(("class_ids",), "na"))
+    unnamed = match_lists(given(a=BOXES, b=ones, c=LABELS))
+    assert unnamed is not None
+    assert unnamed.tensors == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"boxes": BOXES, "scores": SCORES},
+        {"boxes": BOXES, "scores": SCORES, "classes": SCORES},
+        {"boxes": BOXES, "classes": LABELS},
+        {"boxes": BOXES, "classes": LABELS, "other": SCORES + 1},
+        {"raw_boxes": BOXES, "scores": SCORES, "classes": LABELS},
+        {"boxes": BOXES, "scores": SCORES[:, :2], "classes": LABELS},
+        {"boxes": BOXES, "scores": SCORES, "raw_classes": LABELS},
+    ],
+)
+def test_what_lacks_boxes_scores_or_labels_is_no_list(outputs) -> None:
+    assert match_lists(given(**outputs)) is None
+
+
+def test_boxes_that_are_called_so_go_before_others() -> None:
+    found = given(a=BOXES, box=BOXES, scores=SCORES, classes=LABELS)
+    match = match_lists(found)
+    assert match is not None
+    assert match.boxes[0].tensors == ("box",)
+
+
+def test_a_fifth_number_of_a_box_is_its_confidence() -> None:
+    dets = np.float32([[[5, 6, 50, 60, 0.5]] * 3])
+    match = match_lists(given(dets=dets, labels=LABELS))
+    assert match is not None
+    assert match.boxes == (Part(("dets",), "nav", 0, 4),)
+    assert match.scores == Part(("dets",), "nav", 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("count", "is_count"),
+    [([3], True), ([0], True), ([4], False), ([-1], False), ([[2]], True), ([1.5], False)],
+)
+def test_a_number_of_valid_rows_is_no_more_than_there_are(count, is_count) -> None:
+    found = given(num=count, **{"boxes": BOXES, "scores": SCORES, "classes": LABELS})
+    match = match_lists(found)
+    assert match is not None
+    assert match.count == (Part(("num",), "n1") if is_count else None)
+    other = dict(found.outputs) | {"first": np.int64([1])}
+    match = match_lists(given(**other))
+    assert match is not None
+    assert match.count == Part(("num" if is_count else "first",), "n1")
+
+
+def test_lists_without_an_axis_of_images_have_any_number_of_rows() -> None:
+    flat = {name: array[0] for name, array in {"a": BOXES, "b": SCORES, "c": LABELS}.items()}
+    match = match_lists(given(**flat))
+    assert match is not None
+    assert (match.anchors, match.varies, match.best, match.scores.axes) == (300, True, True, "a")
+
+
+@pytest.mark.parametrize(
+    ("score", "label", "fits"),
+    [
+        (1.0009, 1, True),
+        (1.0011, 1, False),
+        (-0.0009, 1, True),
+        (-0.0011, 1, False),
+        (0.5, -1, True),
+        (0.5, -2, False),
+    ],
+)
+def test_rows_hold_shares_and_whole_numbers_from_minus_one_on(score, label, fits) -> None:
+    rows = np.full((1, 3, 6), 17.25, np.float32)
+    rows[..., 4:] = 0.5, 1
+    rows[0, 2, 4:] = score, label
+    assert (match_rows(given(out=rows)) is not None) is fits
+    assert match_rows(given(one=rows, two=rows)) is None
+    assert (match_rows(given(one=rows, two=rows), (7,)) or None) is None
