@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +11,8 @@ from dyninfer.errors import RouterError
 from dyninfer.evaluation.coco import Truth
 from dyninfer.evaluation.routed_precision import match_picture
 from dyninfer.exporters.router import learning
-from dyninfer.exporters.router.learning import DetectionPool, fit_gain, fit_losses
-from dyninfer.exporters.router.observe import agreed_truth
+from dyninfer.exporters.router.learning import DetectionPool, ExitData, fit_gain, fit_losses
+from dyninfer.exporters.router.observe import Observations, agreed_truth
 from dyninfer.results.answers import Detections
 from tests.support import refuses
 
@@ -294,3 +296,61 @@ def test_equal_confidences_share_the_rank_of_the_last():
     right = 2 * third + 2 * third * third  # its precision, and what it lifts both by
     wrong = 2 * (2 * third) * third
     np.testing.assert_allclose(losses(*pictures)[:, 0], [1 - right, 1 + wrong, 1 - right])
+
+
+def observed(photos: int, views: int, features: int) -> Observations:
+    """Views of pictures in which a thing is found at the first exit, at the last, or nowhere."""
+    rng = np.random.default_rng(7)
+    count = photos * views
+
+    def some() -> Detections:
+        spots = (BOX, AWAY)
+        return detections(*((spots[k], rng.uniform(), 0) for k in range(2) if rng.uniform() < 0.7))
+
+    matches = [match_picture(truth((BOX, 0), (AWAY, 0)), [some(), some()]) for _ in range(count)]
+    return Observations(
+        photos=np.repeat(np.arange(photos), views),
+        original=np.arange(count) % views == 0,
+        features=(rng.normal(size=(count, features)),),
+        easiness=np.full((1, count), np.nan),
+        best=np.zeros((1, count)),
+        matches=tuple(matches),
+        labelled=True,
+        readers=(),
+    )
+
+
+def test_a_picture_is_estimated_by_what_was_fitted_without_all_of_its_views():
+    seen = observed(photos=11, views=3, features=2)
+    data = ExitData(seen, 0, 1)
+    found = data.out_of_fold(3, seed=5)
+    parts = np.random.default_rng(5).permutation(11) % 3
+    for photo in range(11):
+        fitted = data.fit(parts[seen.photos] != parts[photo])
+        (own,) = fitted(seen.features[0][3 * photo : 3 * photo + 1])
+        assert found[photo] == pytest.approx(own, abs=1e-9)
+    assert not np.array_equal(found, data.out_of_fold(3, seed=6))
+
+
+def test_a_fit_sees_only_the_views_that_it_is_given():
+    seen = observed(photos=12, views=2, features=2)
+    data = ExitData(seen, 0, 1)
+    own = fit_gain(seen.features[0], data.losses())
+    assert own is not None
+    assert data.fit().weights.tolist() == own.weights.tolist()
+    half = np.arange(24) < 12
+    first = observed(photos=12, views=2, features=2)
+    alone = replace(
+        first,
+        photos=first.photos[half],
+        original=first.original[half],
+        features=(first.features[0][half],),
+        matches=first.matches[:12],
+    )
+    assert data.fit(half).weights.tolist() == ExitData(alone, 0, 1).fit().weights.tolist()
+    same = replace(seen, features=(np.ones((24, 2)),))
+    with refuses(RouterError, "the router reads is the same for all pictures"):
+        ExitData(same, 0, 1).fit()
+    equal = [replace(m, exits=(m.exits[0], m.exits[0])) for m in seen.matches]
+    with refuses(RouterError, "both exits find the same"):
+        ExitData(replace(seen, matches=tuple(equal)), 0, 1).fit()
