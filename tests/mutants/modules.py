@@ -22,7 +22,8 @@ _RUNNING = _files(
 )
 _CASCADE = _files(
     "tests/exporters/cascade/test_",
-    "numbering classes conventions boxes plan decodes recognise onnx_file formats export arithmetic",
+    "numbering classes conventions boxes plan decodes recognise onnx_file formats export "
+    "arithmetic",
 )
 _PRECISION = _files(
     "tests/exporters/precision/test_", "graph ranges measure fp16 sensitivity int8 convert"
