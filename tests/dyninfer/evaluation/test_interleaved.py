@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dyninfer.errors import InputError
 from dyninfer.evaluation.interleaved import (
@@ -51,7 +52,9 @@ def test_warm_up_ends_when_stable():
 
 def test_warm_up_ends_at_its_limit():
     log = []
-    assert len(warm_up(Contestant("a", [2**i for i in range(20)], log), max_runs=4)) == 4
+    growing = [2**i for i in range(20)]
+    assert len(warm_up(Contestant("a", growing, log), max_runs=4)) == 4
+    assert len(warm_up(Contestant("a", growing, log))) == 10
 
 
 def test_every_contestant_runs_once_a_round_and_times_keep_their_order():
@@ -142,3 +145,21 @@ def test_the_interval_of_a_mean_is_by_blocks_of_successive_times() -> None:
     assert (low, high) == pytest.approx((11 - reach, 11 + reach))
     assert mean_interval([5.0] * 30) == (5, 5)
     assert mean_interval([5.0]) == (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize("count", [*range(2, 11), 11, 29, 30])
+def test_the_interval_of_a_mean_is_student_s_of_up_to_ten_blocks(count) -> None:
+    times = np.random.default_rng(count).uniform(5, 9, count)
+    means = [block.mean() for block in np.array_split(times, min(count, 10))]
+    low, high = stats.t.interval(0.95, len(means) - 1, 0, stats.sem(means))
+    assert mean_interval(times) == pytest.approx(
+        (times.mean() + low, times.mean() + high), rel=3e-3
+    )
+
+
+def test_the_interval_of_a_median_holds_95_of_a_hundred_of_them() -> None:
+    """By counting: the median of so many draws is below a value as often as half of them are."""
+    found = bootstrap_median(np.arange(1001.0))
+    low, high = stats.binom.interval(0.95, 1001, 0.5)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=2)
+    assert (found.median, found.rounds, found.confidence) == (500, 1001, 0.95)

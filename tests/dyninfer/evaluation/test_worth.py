@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.evaluation.runs import WayTimes
-from dyninfer.evaluation.worth import error_of_ends, no_better, not_faster
+from dyninfer.evaluation.worth import collapsed, error_of_ends, no_better, not_faster
 from tests.support import write_dear_first, write_select_detectors, write_static, write_two_exits
 
 NAMES = ("exit 0", "exit 1", "exit 2")
@@ -75,3 +76,13 @@ def test_only_a_cascade_can_be_advised_against(tmp_path: Path) -> None:
     select = Bundle.open(write_select_detectors(tmp_path / "select.dyn")).manifest
     assert not_faster(WayTimes(((9.0,),), ({"prepare": 1.0},)), static) is None
     assert not_faster(times((9.0,), (2.0,)), select) is None
+
+
+def test_an_easiness_that_varies_by_rounding_alone_has_collapsed() -> None:
+    assert collapsed(np.array([0.5, 0.50011, 0.5])) is None
+    rounding = collapsed(np.array([0.5, 0.50009, 0.5]))
+    assert rounding is not None
+    assert "every easiness is 0.500000 to 0.500090, so rounding errors decide" in rounding
+    same = collapsed(np.array([0.5, 0.5]))
+    assert same is not None
+    assert "the same easiness, so HardFraction will be refused" in same

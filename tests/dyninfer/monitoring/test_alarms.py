@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import inspect
 import logging
 from collections import Counter
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ from dyninfer.monitoring.alarms import (
     drift_checks,
     read_drift,
 )
+from dyninfer.monitoring.drift import share_noise
 from dyninfer.monitoring.expected import Outlook, Reference
+from dyninfer.monitoring.monitor import Monitor
 from dyninfer.monitoring.report import Alarm, AlarmKind, MonitorSettings
 
 LOOKS_PER_WINDOW = 10
@@ -196,3 +200,68 @@ def test_two_hundred_streams_that_do_not_drift_raise_few_false_alarms(window, re
         raised["any"] += board.raised
     assert all(count < 16 for kind, count in raised.items() if kind != "any"), raised
     assert raised["any"] < 32
+
+
+def checks_of(window: EasinessWindow, outlook: Outlook, **alarms) -> dict[str, LimitCheck]:
+    settings = MonitorSettings(**{"psi_alarm": None, "ks_alarm": None} | alarms)
+    return {check.kind: check for check in drift_checks(window, outlook, settings)}
+
+
+@pytest.mark.parametrize(
+    ("hard", "state"),
+    [
+        (75, "begins"),
+        (76, "begins"),
+        (74, "stays"),
+        (69, "stays"),
+        (68, "ends"),
+        (50, "ends"),
+        (25, "begins"),
+        (26, "stays"),
+        (31, "stays"),
+        (32, "ends"),
+    ],
+)
+def test_a_share_is_an_alarm_beyond_its_limit_and_over_at_three_quarters_of_it(hard, state) -> None:
+    """Half are expected, and the limit is 0.245 either way: more than chance gives."""
+    outlook = outlook_of(np.linspace(0, 1, 100_000))
+    window = filled(100, [0.1] * hard + [0.9] * (100 - hard), 0.5)
+    check = checks_of(window, outlook, hard_share_alarm=0.245)["hard_share"]
+    assert (check.value, check.limit) == pytest.approx((abs(hard / 100 - 0.5), 0.245))
+    assert (check.exceeded, check.recovered) == (state == "begins", state == "ends")
+    told = f"{hard:.1f}% of the last 100 images reached the last exit, expected 50.0% within 24.5%"
+    assert check.message.startswith(told)
+    by_chance = checks_of(window, outlook, hard_share_alarm=0.0)["hard_share"]
+    assert by_chance.limit == share_noise(0.5, 100, 100_000, 0.001)
+
+
+def test_nan_is_over_as_soon_as_it_is_no_more_than_expected() -> None:
+    outlook = outlook_of([np.nan] * 20 + [0.5] * 480)
+    limit = 0.04 + share_noise(0.04, 500, 500, 0.001)
+    last = int(limit * 500)
+    for count in (last, last + 1):
+        check = checks_of(filled(500, [np.nan] * count + [0.5] * (500 - count)), outlook)["nan"]
+        assert (check.value, check.limit) == pytest.approx((count / 500, limit))
+        assert (check.exceeded, check.recovered) == (count > last, count <= last)
+        assert f"for {count} of the last 500 images, expected a share of 0.0400" in check.message
+
+
+def test_distributions_differ_at_a_tenth_of_the_level_and_no_more_from_the_level_on() -> None:
+    outlook = outlook_of(np.linspace(0, 1, 500))
+    window = filled(200, np.linspace(0, 1, 200) ** 0.7, 0.0)
+    p_value = read_drift(window, outlook).ks_p_value
+    assert 1e-4 < p_value < 0.1
+    for level, state in ((10.1, "begins"), (9.9, "stays"), (1.01, "stays"), (0.99, "ends")):
+        check = checks_of(window, outlook, ks_alarm=level * p_value)["ks"]
+        assert (check.value, check.limit) == pytest.approx((p_value, level * p_value / 10))
+        assert (check.exceeded, check.recovered) == (state == "begins", state == "ends")
+
+
+def test_the_figures_of_alarms_that_the_documentation_gives() -> None:
+    usual = MonitorSettings()
+    assert (usual.window, usual.min_images, usual.audit_window) == (500, 100, 200)
+    assert (usual.psi_alarm, usual.ks_alarm, usual.hard_share_alarm) == (0.2, 0.01, 0.1)
+    assert (usual.audit_share, usual.disagreement_alarm) == (0.02, None)
+    given = inspect.signature(Monitor.start).parameters
+    for field in fields(usual):
+        assert given[field.name].default == getattr(usual, field.name), field.name

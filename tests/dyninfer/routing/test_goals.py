@@ -397,3 +397,30 @@ def test_other_answers_to_the_impossible_are_refused(chosen) -> None:
     for make in (LatencyBudget, FramesPerSecond):
         with support.refuses(PolicyError, f"on_impossible is {chosen!r}", "'raise' or 'nearest'"):
             make(12, on_impossible=chosen)
+
+
+@pytest.mark.parametrize(
+    ("count", "below", "near"),
+    [
+        (100, 25, True),
+        (100, 24, False),
+        (20, 4, True),
+        (20, 3, False),
+        (1000, 250, True),
+        (1000, 249, False),
+        (40, 10, True),
+        (40, 9, False),
+    ],
+)
+def test_ties_may_move_a_share_by_a_twentieth_or_two_images(count, below, near) -> None:
+    """The threshold for 30 % lies among images of one easiness, of which none is sent on."""
+    tied = np.sort(np.r_[np.linspace(0, 0.4, below), [0.5] * (count // 2), np.ones(count)])
+    tied = tied[None, :count]
+    if near:
+        threshold = resolved(HardFraction(0.3), calibration_of(tied))
+        assert hard_fraction_at(tied, threshold) == below / count
+        return
+    with support.refuses(
+        PolicyError, f"too many of the {count} calibration", f"{below / count:.1%} or "
+    ):
+        HardFraction(0.3).resolve(calibration_of(tied))

@@ -227,3 +227,39 @@ def test_the_forms_that_help_names_are_real() -> None:
     for text in ("easy", "hard", "30%", "12ms", "12ms@p95", "30fps", "ap-0.5", "certified", "0.42"):
         assert text in option.help
         parse_speed(text)
+
+
+def test_texts_of_up_to_200_characters_are_read_and_shown_whole() -> None:
+    assert parse_speed("0." + "4" * 198) == Threshold(4 / 9)
+    assert parse_speed(f" 0.{'4' * 198} ") == Threshold(4 / 9)
+    with support.refuses(PolicyError, "none of the forms"):
+        parse_speed("0." + "4" * 199)
+    for length, shown in ((200, repr("9" * 199 + "s")), (201, repr("9" * 200 + "..."))):
+        with support.refuses(PolicyError, f"the speed {shown} is none of the forms"):
+            parse_speed("9" * (length - 1) + "s")
+
+
+@pytest.mark.parametrize(("text", "is_threshold"), [("2", True), ("2.01", False), ("0.1,2", True)])
+def test_a_number_without_a_unit_is_a_threshold_up_to_2(text, is_threshold) -> None:
+    if is_threshold:
+        assert isinstance(parse_speed(text), Threshold)
+        return
+    with support.refuses(PolicyError, f"did you mean {text}%, {text}ms or {text}fps?"):
+        parse_speed(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "suggestion"),
+    [
+        ("easy peasy", "easy"),
+        ("qqqqqq", ""),
+        ("12 x", ""),
+        ("hard rightnow", ""),
+        ("harrd 12", "hard"),
+    ],
+)
+def test_a_word_is_suggested_where_one_is_near_and_another(text, suggestion) -> None:
+    with pytest.raises(PolicyError) as error:
+        parse_speed(text)
+    told = f" (did you mean {suggestion}?)" if suggestion else ""
+    assert str(error.value).startswith(f"the speed {text!r} is none of the forms{told};")
