@@ -13,7 +13,7 @@ from tests.support import ROOT
 OPTION = re.compile(r"--[a-z{]")
 LIBRARY = [
     *("dyninfer/bundle", "dyninfer/evaluation", "dyninfer/images", "dyninfer/monitoring"),
-    *("dyninfer/results", "dyninfer/routing", "engines", "exporters"),
+    *("dyninfer/results", "dyninfer/routing", "dyninfer/search", "engines", "exporters"),
 ]
 PARTS_OF_COMMANDS = ("--annotations LABELS", "--risk 0.05", "--force-reinstall", "--provider ")
 """What a message completes to a whole command line."""

@@ -48,9 +48,10 @@ UNCLEAR, SLOWER = 4, 1  # exit statuses of bench --compare, which no test may de
 
 
 def bring(folder: Path) -> None:
-    """What README says that a reader has: a checkpoint, two ONNX detectors, pictures, labels."""
+    """What README says that a reader has: weights, a structure, detectors, pictures, labels."""
     shutil.copytree(ASSETS / "photos", folder / "my-photos")
     shutil.copy(support.checkpoint_of("dy-yolov7"), folder / "dy-yolov7.pt")
+    shutil.copy(support.VECTORS / "zendet-narrow.txt", folder / "maedet_s.txt")
     for name, scores in (("small", cascades.FIRST), ("large", cascades.LAST)):
         model = cascades.body("images", scores)
         onnx.helper.set_model_props(model, {"names": "{0: 'class_0', 1: 'class_1'}"})

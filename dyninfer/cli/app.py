@@ -32,6 +32,7 @@ from dyninfer.cli.help import Command, Group
 from dyninfer.cli.info import info
 from dyninfer.cli.models import models
 from dyninfer.cli.predict import predict
+from dyninfer.cli.search import search_app
 from dyninfer.cli.sign import sign
 from dyninfer.cli.signals import ending_signals
 from dyninfer.cli.verify import verify
@@ -84,6 +85,7 @@ def _add(command: Callable[..., None], name: str | None = None, *, needs: bool =
 
 
 app.add_typer(export_app, name="export")
+app.add_typer(search_app, name="search")
 _add(verify)
 _add(fit_router, "fit-router")
 _add(calibrate)
