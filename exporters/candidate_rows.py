@@ -1,4 +1,4 @@
-"""Candidates of two forms of a model, row by row.
+"""How many candidates a stage gives on, and those of two forms of a model, row by row.
 
 A stage that keeps its surest candidates puts them in the order of their scores. Rounding swaps
 those whose scores are all but equal, and takes another of them where the list ends; no detection
@@ -13,14 +13,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dyninfer.bundle.manifest import Stage
 from dyninfer.types import AnyArray, BoolArray, Float64Array, Int64Array
 
+CANDIDATES = 1000
+"""How many of its surest anchors a stage gives on, where it has more."""
 BOXES, SCORES = "boxes_xyxy", "class_scores"
 _IN_PLACE = 1e-3  # pixels: a row that moved less is where it was
 _PIXELS_OF_SCORE = 10.0  # how far apart a difference of 1 in the best score counts
 _MOST = 4096  # rows to be found again; a list of all anchors has an order of its own
 _RANKED, _FALLING = 0.8, 0.2  # of neighbouring candidates: are not above, are below the one before
 Arrays = Mapping[str, AnyArray]
+
+
+def candidates_of(stage: Stage) -> int:
+    """How many candidates a stage that ends in boxes gives on."""
+    return next(int(spec.shape[1]) for spec in stage.outputs if spec.name == BOXES)
 
 
 def in_order_of(
@@ -71,6 +79,8 @@ def is_ranked(scores: AnyArray) -> bool:
     if best.shape[1] < 2:
         return False
     falls, ties = best[:, 1:] < best[:, :-1], best[:, 1:] == best[:, :-1]
+    if (falls | ties).all():  # though most may be equal: a heatmap has few peaks
+        return bool(falls.any())
     return bool((falls | ties).mean() > _RANKED and falls.mean() > _FALLING)
 
 

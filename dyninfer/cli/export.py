@@ -27,6 +27,7 @@ from dyninfer.cli.help import Command, Group
 from dyninfer.cli.info import print_bundle
 from dyninfer.cli.options import with_option_groups
 from dyninfer.cli.verify import conclude, run_verification, tell_pictures
+from dyninfer.exporters.candidate_rows import CANDIDATES
 from dyninfer.exporters.cascade.options import ClassList, made_from_onnx
 from dyninfer.exporters.drnet.options import (
     PREDICTOR_SIZE,
@@ -43,8 +44,12 @@ if TYPE_CHECKING:
 SourceT = TypeVar("SourceT")
 OptionsT = TypeVar("OptionsT")
 DYNAMICDET_STAGES = 4
+USUAL_CANDIDATES = str(CANDIDATES)
 
 NameOption = Annotated[str | None, typer.Option(help="Name of the bundle.")]
+CandidatesOption = Annotated[
+    str, typer.Option(metavar="N", help="How many of the surest boxes are given on, or all.")
+]
 
 _CHECKPOINTS = (".pt", ".pth", ".ckpt")
 
@@ -130,6 +135,7 @@ def cascade(
             help="Classes of the bundle: the last detector's, those common to all, or all of them."
         ),
     ] = ClassList.LAST,
+    candidates: CandidatesOption = USUAL_CANDIDATES,
     name: NameOption = None,
     writing: WritingOptions,
     named: NamedDetectors,  # type: ignore[valid-type]  # made of a table
@@ -151,7 +157,8 @@ def cascade(
     sources = gather_sources(detectors or [], vars(named))
     paths = [source.path for source in sources]
     target = writing.target(paths)
-    options = CascadeOptions(name, writing.licence, writing.overwrite, classes)
+    kept = _parse_candidates(candidates)
+    options = CascadeOptions(name, writing.licence, writing.overwrite, kept, classes)
     made = export_with_progress(CASCADE, sources, target, options, 2 * len(sources))
     # of a checkpoint's 1280 pixels, images take gigabytes
     batch = 2 if made_from_onnx(made.manifest) else 1
@@ -171,6 +178,7 @@ def onnx(
             show_default=False,
         ),
     ],
+    candidates: CandidatesOption = USUAL_CANDIDATES,
     name: NameOption = None,
     *,
     writing: WritingOptions,
@@ -191,7 +199,8 @@ def onnx(
 
     source, sizes = one_source(detector, vars(alone))
     target = writing.target([source.path])
-    options = OnnxOptions(name, writing.licence, writing.overwrite, sizes)
+    kept = _parse_candidates(candidates)
+    options = OnnxOptions(name, writing.licence, writing.overwrite, kept, sizes)
     made = export_with_progress(ONNX, source, target, options, 2 * max(1, len(sizes)))
     _conclude(made, target, [source.path], check=writing.check)
     quoted = shlex.quote(str(target))
@@ -225,6 +234,7 @@ def dynamicdet(
     config: Annotated[
         Path | None, typer.Option(help="The YAML of a model with a topology of its own.")
     ] = None,
+    candidates: CandidatesOption = USUAL_CANDIDATES,
     *,
     writing: WritingOptions,
 ) -> None:
@@ -239,8 +249,14 @@ def dynamicdet(
     from dyninfer.exporters.dynamicdet.export import DYNAMICDET, DynamicDetOptions
 
     target, licence, overwrite = writing.target([checkpoint]), writing.licence, writing.overwrite
-    size = parse_image_size(image_size)
-    options = DynamicDetOptions(size, class_names, config, licence=licence, overwrite=overwrite)
+    options = DynamicDetOptions(
+        parse_image_size(image_size),
+        class_names,
+        config,
+        _parse_candidates(candidates),
+        licence=licence,
+        overwrite=overwrite,
+    )
     made = export_with_progress(DYNAMICDET, checkpoint, target, options, DYNAMICDET_STAGES)
     _conclude_checkpoint(made, target, [checkpoint], config, check=writing.check)
 
@@ -278,9 +294,7 @@ def efficientdet(
             "tf_efficientdet_d7, where neither weights nor file name tell.",
         ),
     ] = None,
-    candidates: Annotated[
-        str, typer.Option(metavar="N", help="How many of the surest anchors are decoded, or all.")
-    ] = "1000",
+    candidates: CandidatesOption = USUAL_CANDIDATES,
     *,
     writing: WritingOptions,
 ) -> None:

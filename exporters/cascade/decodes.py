@@ -32,7 +32,7 @@ def write_decode(graph: GraphBuilder, plan: DetectorPlan, outputs: Mapping[str, 
     """Add the decode of ``plan`` to a graph; ``outputs`` are its tensors as float32, by name.
 
     Returns:
-        The boxes (N, A, 4) and the scores (N, A, classes of the bundle).
+        The boxes (N, K, 4) and the scores (N, K, classes of the bundle).
     """
     boxes = graph.concat([_read(graph, part, outputs) for part in plan.boxes], axis=2)
     boxes = _corners_in_pixels(graph, plan, boxes)
@@ -54,7 +54,17 @@ def write_decode(graph: GraphBuilder, plan: DetectorPlan, outputs: Mapping[str, 
         scores = _one_hot(graph, scores, labels, plan.class_numbers)
     elif plan.class_numbers != tuple(range(plan.columns)):
         scores = graph.gather(scores, plan.class_numbers, axis=2)
-    return boxes, _reorder_classes(graph, plan, scores)
+    return _surest(graph, plan, boxes, _reorder_classes(graph, plan, scores))
+
+
+def _surest(graph: GraphBuilder, plan: DetectorPlan, boxes: Value, scores: Value) -> Pair:
+    """The boxes with the largest scores, the largest first, where not all are given on."""
+    if plan.rows == plan.anchors:
+        return boxes, scores
+    best, _ = graph.largest(scores, 1, axis=2)
+    _, places = graph.largest(best, plan.rows, axis=1)
+    chosen = [graph.apply("GatherND", rows, places, batch_dims=1) for rows in (boxes, scores)]
+    return chosen[0], chosen[1]
 
 
 def _read(graph: GraphBuilder, part: Part, outputs: Mapping[str, Value]) -> Value:

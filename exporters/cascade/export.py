@@ -25,6 +25,7 @@ from dyninfer.bundle.manifest import (
 )
 from dyninfer.bundle.writing import check_target, write_bundle
 from dyninfer.errors import InputError
+from dyninfer.exporters.candidate_rows import CANDIDATES
 from dyninfer.exporters.cascade import write as writing
 from dyninfer.exporters.cascade.checkpoints import is_checkpoint, read_checkpoint
 from dyninfer.exporters.cascade.options import (
@@ -54,11 +55,15 @@ _WEIGHTS = (".bin", ".data", ".pb", ".weights")  # how files of weights beside a
 
 @dataclass(frozen=True)
 class WritingOptions:
-    """The bundle that is written; ``licence`` is noted for every source."""
+    """The bundle that is written; ``licence`` is noted for every source.
+
+    ``candidates`` are how many boxes of the largest scores a detector gives on, None for all.
+    """
 
     name: str | None = None
     licence: str | None = None
     overwrite: bool = False
+    candidates: int | None = CANDIDATES
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,9 @@ def _export(
     notes = [f"{each.path.name}: {note}" for each in planned if each for note in each.notes]
 
     def write(folder: Path) -> Manifest:
-        asked = Request(tuple(detectors), settled, folder, classes, select)
+        asked = Request(
+            tuple(detectors), settled, folder, classes, options.candidates, select=select
+        )
         written = _write_files(asked, progress)
         notes.extend(written.notes)
         stages: dict[str, Stage] = {}
@@ -160,7 +167,7 @@ def _export(
                 sources.append(Source(file_name=file, sha256=sha256, licence=options.licence))
             else:
                 progress(f"writing {stage}")
-                stages |= _write_checkpoint(each, place, written, folder)
+                stages |= _write_checkpoint(each, place, written, folder, options.candidates)
                 sources.append(each.source(options.licence))
         own = planned[-1] is not None  # thresholds, like classes, are the last detector's
         use = (USE, EVALUATION_OF_CHECKPOINTS) if own else (Postprocess(), EVALUATION)
@@ -231,14 +238,18 @@ def _write_files(asked: Request, progress: Progress) -> Written:
 
 
 def _write_checkpoint(
-    detector: PlannedEfficientDet, place: int, written: Written, folder: Path
+    detector: PlannedEfficientDet,
+    place: int,
+    written: Written,
+    folder: Path,
+    candidates: int | None,
 ) -> dict[str, Stage]:
     """The stages of an EfficientDet: one if it is the last detector, else body and head."""
     own = detector.columns
     columns = [-1 if column < 0 else own[column] for column in written.columns[place]]
     split = place < len(written.names) - 1
     name, image_input = written.names[place], written.inputs[place]
-    return detector.write(folder, name, image_input, columns, split=split)
+    return detector.write(folder, name, image_input, columns, candidates, split=split)
 
 
 def _size(path: Path) -> int:

@@ -223,7 +223,8 @@ class DetectorPlan(Match):
 
     ``class_numbers`` holds the file's own number of each of the detector's classes: a label, or a
     column. ``bundle_classes`` holds for every class of the bundle the detector's class, -1 where
-    it has none; empty until that is known.
+    it has none; empty until that is known. ``candidates`` is how many boxes of the largest scores
+    for the bundle's classes are given on, None for all.
     """
 
     decode: Decode
@@ -235,3 +236,9 @@ class DetectorPlan(Match):
     unit: BoxUnit = BoxUnit.PIXELS
     box_format: BoxFormat = BoxFormat.XYXY
     bundle_classes: tuple[int, ...] = ()
+    candidates: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many boxes are given on."""
+        return self.anchors if self.candidates is None else min(self.candidates, self.anchors)

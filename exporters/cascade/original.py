@@ -121,7 +121,11 @@ def decode_one(plan: DetectorPlan, outputs: Outputs) -> Candidates:
     if plan.bundle_classes:
         absent = np.zeros((len(scores), 1))
         scores = np.concatenate([scores, absent], 1)[:, plan.bundle_classes]
-    return boxes.astype(np.float32), scores.astype(np.float32)
+    found = boxes.astype(np.float32), scores.astype(np.float32)
+    if plan.rows == plan.anchors:
+        return found
+    best = np.argsort(-found[1].max(1), kind="stable")[: plan.rows]
+    return found[0][best], found[1][best]
 
 
 def read_part(part: Part, outputs: Outputs) -> Float64Array:

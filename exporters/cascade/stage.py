@@ -74,7 +74,7 @@ def _output_shapes(plan: DetectorPlan, batch: int | str) -> dict[str, tuple[int 
     widths = zip(
         Task.DETECT.outputs, (4, len(plan.bundle_classes or plan.class_numbers)), strict=True
     )
-    return {name: (batch, plan.anchors, width) for name, width in widths}
+    return {name: (batch, plan.rows, width) for name, width in widths}
 
 
 def _short(reason: str) -> str:

@@ -48,14 +48,16 @@ class Settled:
 class Request:
     """What is to be written: stages of ``detectors``, into ``folder``.
 
-    ``settled`` has an entry for each detector: None for an ONNX file, which is to be read. With
-    ``select`` they are one file at several sizes, the branches of a select route.
+    ``settled`` has an entry for each detector: None for an ONNX file, which is to be read.
+    ``candidates`` is how many boxes each gives on, None for all. With ``select`` they are one
+    file at several sizes, the branches of a select route.
     """
 
     detectors: tuple[DetectorSource, ...]
     settled: tuple[Settled | None, ...]
     folder: Path
     classes: ClassList
+    candidates: int | None
     select: bool = False
 
 
@@ -94,7 +96,10 @@ def write_stages(request: Message, progress: Progress) -> dict[str, Any]:
         )
     classes = reconcile([detector.class_names for detector in planned], asked.classes)
     files = {
-        name: replace(detector, plan=replace(detector.plan, bundle_classes=columns))
+        name: replace(
+            detector,
+            plan=replace(detector.plan, bundle_classes=columns, candidates=asked.candidates),
+        )
         for name, detector, columns in zip(names, planned, classes.columns, strict=True)
         if isinstance(detector, PlannedDetector)
     }

@@ -15,6 +15,7 @@ from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import CascadeRoute, Exit, Manifest, Source, Stage, Task
 from dyninfer.bundle.writing import check_target, write_bundle
 from dyninfer.errors import InputError
+from dyninfer.exporters.candidate_rows import CANDIDATES, candidates_of
 from dyninfer.exporters.class_names import class_names_for
 from dyninfer.exporters.dynamicdet.fold import fold
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, load_model
@@ -30,12 +31,14 @@ from dyninfer.results.postprocess import EVALUATION, Postprocess
 class DynamicDetOptions:
     """What the command line offers for this family.
 
-    ``image_size`` is (height, width), None for 640 or, with a stride of 64, 1280.
+    ``image_size`` is (height, width), None for 640 or, with a stride of 64, 1280; ``candidates``
+    are how many anchors of the largest scores each head gives on, None for all.
     """
 
     image_size: tuple[int, int] | None = None
     class_names: Path | None = None
     config: Path | None = None
+    candidates: int | None = CANDIDATES
     name: str | None = None
     licence: str | None = None
     overwrite: bool = False
@@ -74,7 +77,9 @@ DYNAMICDET = DynamicDet()
 
 def _source_stages(model: DynamicDetector, manifest: Manifest) -> dict[str, SourceStage]:
     spec = manifest.image_inputs[IMAGES]
-    stages = build_stages(model, (spec.height, spec.width))
+    # a head with fewer anchors gives on all of them
+    kept = max(candidates_of(manifest.stages[way.final]) for way in manifest.ways)
+    stages = build_stages(model, (spec.height, spec.width), kept)
     return {name: TorchStage(stage) for name, stage in stages.items()}
 
 
@@ -101,7 +106,7 @@ def _export(
     names = class_names_for(model.plan.classes, options.class_names)
 
     def write(folder: Path) -> Manifest:
-        stages = _write_stages(model, size, folder, progress)
+        stages = _write_stages(model, size, options.candidates, folder, progress)
         first = Exit(body="first", router="router" if "router" in stages else None, head="head")
         return Manifest(
             name=options.name or output.name.removesuffix(SUFFIX),
@@ -148,14 +153,18 @@ def choose_image_size(asked: tuple[int, int] | None, stride: int) -> tuple[int, 
 
 
 def _write_stages(
-    model: DynamicDetector, size: tuple[int, int], folder: Path, progress: Progress
+    model: DynamicDetector,
+    size: tuple[int, int],
+    candidates: int | None,
+    folder: Path,
+    progress: Progress,
 ) -> dict[str, Stage]:
     parameters = stage_parameters(model)
     tensors: dict[str, Tensor] = {
         IMAGES: torch.rand(EXAMPLE_BATCH, 3, *size, generator=torch.Generator().manual_seed(0))
     }
     entries = {}
-    for name, module in build_stages(fold(model), size).items():
+    for name, module in build_stages(fold(model), size, candidates).items():
         progress(name)
         inputs = {read: tensors[read] for read in module.inputs}
         entries[name], outputs = write_stage(

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dyninfer.bundle.manifest import EASINESS, Task
+from dyninfer.exporters.best_rows import best_rows, rows_at
 from dyninfer.exporters.dynamicdet import layers
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, Features
 from dyninfer.exporters.dynamicdet.topology import IMAGE, Part, Ref
@@ -61,12 +63,13 @@ class RouterStage(ModelStage):
 
 
 class Decode(nn.Module):
-    """Raw predictions of all levels -> boxes (N, A, 4) in pixels and class scores (N, A, C).
+    """Raw predictions of all levels -> boxes (N, K, 4) in pixels and class scores (N, K, C).
 
     s = sigmoid(p); centre = (2 s_xy - 0.5 + cell) stride; size = (2 s_wh)^2 anchor; a class's
     score is its probability times the objectness (YOLOv5 and YOLOv7's head). A model with a
     single class never trains the class probability: there the objectness alone counts.
-    Rows: levels from fine to coarse, in each anchor-major, then row, then column.
+    The K = ``candidates`` anchors with the largest scores, the surest first; without, or where
+    there are no more, all: levels from fine to coarse, in each anchor-major, then row, then column.
     """
 
     cell: Tensor
@@ -74,7 +77,11 @@ class Decode(nn.Module):
     anchor: Tensor
 
     def __init__(
-        self, detect: layers.Detect, strides: Sequence[int], image_size: tuple[int, int]
+        self,
+        detect: layers.Detect,
+        strides: Sequence[int],
+        image_size: tuple[int, int],
+        candidates: int | None = None,
     ) -> None:
         super().__init__()
         self.classes = detect.classes
@@ -91,6 +98,7 @@ class Decode(nn.Module):
         self.register_buffer("cell", torch.cat(cells))
         self.register_buffer("stride", torch.cat(scales))
         self.register_buffer("anchor", torch.cat(sizes))
+        self.candidates = candidates if candidates and candidates < len(self.cell) else None
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         values = 5 + self.classes
@@ -100,12 +108,22 @@ class Decode(nn.Module):
             .reshape(-1, self.anchors * level.shape[2] * level.shape[3], values)
             for level in levels
         ]
-        s = torch.cat(flat, 1).sigmoid()
-        centre = (2 * s[..., 0:2] + self.cell) * self.stride
-        half = s[..., 2:4] * s[..., 2:4] * (self.anchor / 2)
+        raw, cell, stride, half_anchor = torch.cat(flat, 1), self.cell, self.stride, self.anchor / 2
+        if self.candidates is not None:
+            best = best_rows(self._confidence(raw), self.candidates)
+            raw = rows_at(raw, best)
+            cell, stride, half_anchor = (F.embedding(best, t) for t in (cell, stride, half_anchor))
+        s = raw.sigmoid()
+        centre = (2 * s[..., 0:2] + cell) * stride
+        half = s[..., 2:4] * s[..., 2:4] * half_anchor
         boxes = torch.cat([centre - half, centre + half], 2)
         objectness = s[..., 4:5]
         return boxes, objectness if self.classes == 1 else objectness * s[..., 5:]
+
+    def _confidence(self, raw: Tensor) -> Tensor:
+        """The largest class score (N, A) of every anchor."""
+        objectness = raw[..., 4].sigmoid()
+        return objectness if self.classes == 1 else objectness * raw[..., 5:].amax(2).sigmoid()
 
 
 class HeadStage(ModelStage):
@@ -113,13 +131,20 @@ class HeadStage(ModelStage):
 
     outputs = Task.DETECT.outputs
 
-    def __init__(self, model: DynamicDetector, part: Part, image_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        model: DynamicDetector,
+        part: Part,
+        image_size: tuple[int, int],
+        candidates: int | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.part = part
         self.reads = model.topology.read_by(Part.HEAD if part is Part.HEAD else Part.SECOND)
         self.inputs = tuple(map(tensor_name, self.reads))
-        self.decode = Decode(model.detect(part), model.plan.strides_of(part), image_size)
+        detect, strides = model.detect(part), model.plan.strides_of(part)
+        self.decode = Decode(detect, strides, image_size, candidates)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         features: Features = dict(zip(self.reads, inputs, strict=True))
@@ -127,14 +152,17 @@ class HeadStage(ModelStage):
         return self.decode(raw(features))  # type: ignore[no-any-return]  # untyped torch
 
 
-def build_stages(model: DynamicDetector, image_size: tuple[int, int]) -> dict[str, ModelStage]:
+def build_stages(
+    model: DynamicDetector, image_size: tuple[int, int], candidates: int | None = None
+) -> dict[str, ModelStage]:
     """The stages of a model by name, in the order they run.
 
-    ``image_size`` is height and width, multiples of the largest stride.
+    ``image_size`` is height and width, multiples of the largest stride; ``candidates`` is how many
+    of their anchors the heads give on, None for all.
     """
     stages: dict[str, ModelStage] = {"first": FirstStage(model)}
     if model.router is not None:
         stages["router"] = RouterStage(model.router)
-    stages["head"] = HeadStage(model, Part.HEAD, image_size)
-    stages["second"] = HeadStage(model, Part.HEAD2, image_size)
+    stages["head"] = HeadStage(model, Part.HEAD, image_size, candidates)
+    stages["second"] = HeadStage(model, Part.HEAD2, image_size, candidates)
     return {name: stage.eval() for name, stage in stages.items()}

@@ -17,6 +17,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Source, Stage, Way
 from dyninfer.errors import BundleError, ConfigError, InputError
+from dyninfer.exporters.candidate_rows import CANDIDATES, candidates_of
 from dyninfer.exporters.class_names import COCO, COCO_IDS, class_names_for, read_names
 from dyninfer.exporters.efficientdet.anchors import make_anchors
 from dyninfer.exporters.efficientdet.config import PUBLISHED, Published, choose
@@ -29,7 +30,6 @@ from dyninfer.exporters.weights import Naming, find_weights
 from dyninfer.images.spec import MAX_SIDE, ImageSpec
 from dyninfer.plain_text import counted
 
-CANDIDATES = 1000
 COLUMNS_KEY = "dyninfer_columns"
 _COLUMNS = TypeAdapter(list[int])
 _COCO_COLUMNS = [number - 1 for number in COCO_IDS]  # ids from 1 to 90 with gaps
@@ -177,8 +177,7 @@ def source_stages(
             "export it again"
         )
     spec = manifest.image_inputs[way.image_input]
-    ends = manifest.stages[way.final].outputs
-    kept = next(int(end.shape[1]) for end in ends if end.name == "boxes_xyxy")
+    kept = candidates_of(manifest.stages[way.final])
     decode = _decode(model, published, (spec.height, spec.width), columns, kept)
     levels = model.structure.levels if way.head else None
     made = build_stages(model, decode, way.body, way.image_input, levels=levels)

@@ -10,7 +10,8 @@ from dyninfer import __version__
 from dyninfer.bundle.folder import SUFFIX, Bundle
 from dyninfer.bundle.manifest import Manifest, StaticRoute, Task
 from dyninfer.bundle.writing import check_target, write_bundle
-from dyninfer.exporters.efficientdet.detector import CANDIDATES, plan_efficientdet, source_stages
+from dyninfer.exporters.candidate_rows import CANDIDATES
+from dyninfer.exporters.efficientdet.detector import plan_efficientdet, source_stages
 from dyninfer.exporters.efficientdet.stages import BODY, IMAGES, fold_stages
 from dyninfer.exporters.family import Exported, Progress, SourceStage
 from dyninfer.results.postprocess import Postprocess

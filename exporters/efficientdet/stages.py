@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dyninfer.bundle.manifest import Task
+from dyninfer.exporters.best_rows import best_rows, rows_at
 from dyninfer.exporters.efficientdet.fold import FoldedEfficientDet, fold
 from dyninfer.exporters.efficientdet.model import EfficientDet
 from dyninfer.exporters.efficientdet.structure import FIRST_LEVEL
@@ -51,8 +52,8 @@ class Decode(nn.Module):
     def forward(self, logits: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         centre, size, half = self.centre, self.size, self.half_size
         if self.candidates is not None:
-            best = logits.amax(2).topk(self.candidates, 1).indices
-            logits, codes = _rows(logits, best), _rows(codes, best)
+            best = best_rows(logits.amax(2), self.candidates)
+            logits, codes = rows_at(logits, best), rows_at(codes, best)
             centre, size, half = (F.embedding(best, table) for table in (centre, size, half))
         if self.places is not None:
             logits = logits.index_select(2, self.places)
@@ -62,17 +63,6 @@ class Decode(nn.Module):
         middle = codes[..., :2] * size + centre
         reach = codes[..., 2:].exp() * half
         return torch.cat([middle - reach, middle + reach], 2), scores
-
-
-def _rows(tensor: Tensor, rows: Tensor) -> Tensor:
-    """Chosen rows (N, K) of (N, A, V)."""
-    if torch.onnx.is_in_onnx_export():
-        shape = (*rows.shape, tensor.shape[2])
-        places = rows.unsqueeze(2)
-        return torch.onnx.ops.symbolic(
-            "GatherND", (tensor, places), {"batch_dims": 1}, dtype=tensor.dtype, shape=shape
-        )
-    return tensor.take_along_dim(rows.unsqueeze(2), 1)
 
 
 class BodyStage(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +18,7 @@ from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.evaluation.outcomes import AtWay, picture_of
 from dyninfer.exporters.parity import Flips, Recording, SignalPairs
 from dyninfer.exporters.precision.convert import ConvertedStage, read_picture
-from dyninfer.exporters.precision.sensitivity import deviations
+from dyninfer.exporters.precision.sensitivity import deviations, matched
 from dyninfer.images.pictures import PathOrImage
 from dyninfer.plain_text import counted
 from dyninfer.results.answers import Detections
@@ -238,9 +238,10 @@ class _Pair:
         recording = Recording(self._manifest.stages, self._source.run)
         source = trace(self._plan, ArrayRunner(images, recording.run), 1)
         converted = trace(self._plan, ArrayRunner(images, self._converted.run), 1)
+        converted = replace(converted, ways=tuple(map(matched, source.ways, converted.ways)))
         for name in self._changed:
             reference = recording.makes[name]
-            found = self._converted.run(name, recording.reads[name])
+            found = matched(reference, self._converted.run(name, recording.reads[name]))
             for tensor, deviation in deviations(reference, found).items():
                 sums = _sums(reference[tensor], found[tensor], deviation)
                 self.tensors[name, tensor].append(sums)

@@ -38,12 +38,18 @@ def deviations(
     stage that puts them in the order of their scores, the nearest boxes are compared.
     """
     top = _candidates(reference["class_scores"]) if "class_scores" in reference else None
-    if top is not None and is_ranked(reference["class_scores"]):
-        found = in_order_of(reference, found, farthest=np.inf, margin=-np.inf)
+    found = matched(reference, found)
     return {
         name: _deviation(name, array.astype(np.float64), found[name].astype(np.float64), top)
         for name, array in reference.items()
     }
+
+
+def matched(reference: Mapping[str, AnyArray], found: Mapping[str, AnyArray]) -> dict[str, Any]:
+    """What was found, with candidates in the order of their scores put beside the nearest ones."""
+    if "class_scores" in reference and is_ranked(reference["class_scores"]):
+        return in_order_of(reference, found, farthest=np.inf, margin=-np.inf)
+    return dict(found)
 
 
 def _deviation(

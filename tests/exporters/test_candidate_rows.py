@@ -67,6 +67,8 @@ def test_one_candidate_has_no_order_and_ties_do_not_disturb_one() -> None:
     assert ranked(0.9, 0.9, 0.9, 0.8, 0.7)
     assert not ranked(0.9, 0.9, 0.9, 0.9, 0.9)
     assert not ranked(0.9, 0.8, 0.7, 0.75, 0.6)  # of four neighbours one rises
+    assert ranked(0.9, 0.8, *[0.0] * 40)  # the peaks of a heatmap, and what fills up the list
+    assert not ranked(0.8, 0.9, *[0.0] * 40)
 
 
 def test_the_last_of_a_list_may_be_another_of_the_same_score(source) -> None:

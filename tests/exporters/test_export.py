@@ -11,10 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import dyninfer
 from dyninfer import Bundle, CheckpointError, ConfigError, ExportError, InputError
 from dyninfer.bundle.inside import file_sha256
+from dyninfer.bundle.manifest import Precision
 from dyninfer.exporters.class_names import COCO, class_names_for
 from dyninfer.exporters.dynamicdet.export import (
+    DYNAMICDET,
     DynamicDetOptions,
     choose_image_size,
     export_dynamicdet,
@@ -22,7 +25,10 @@ from dyninfer.exporters.dynamicdet.export import (
 from dyninfer.exporters.dynamicdet.model import DynamicDetector
 from dyninfer.exporters.graphs import count_macs
 from dyninfer.exporters.onnx_export import write_stage
+from dyninfer.exporters.precision.convert import convert_bundle_stages
+from dyninfer.exporters.precision.measure import measure_precision
 from dyninfer.exporters.router.model import PooledFeatures
+from dyninfer.exporters.verify import verify
 from tests import support
 
 
@@ -46,6 +52,32 @@ def test_the_default_size_is_that_of_the_published_models() -> None:
 def test_sizes_that_are_no_multiple_of_the_stride_are_refused(size, stride, parts) -> None:
     with support.refuses(InputError, *parts):
         choose_image_size(size, stride)
+
+
+def test_a_bundle_gives_on_the_surest_boxes_of_every_head(
+    tmp_path, small_checkpoint, small_yaml, small_bundle
+) -> None:
+    options = DynamicDetOptions(image_size=(64, 96), config=small_yaml, candidates=30)
+    path = tmp_path / "few.dyn"
+    manifest = export_dynamicdet(small_checkpoint, path, options)
+    for name in ("head", "second"):
+        assert [spec.shape[1] for spec in manifest.stages[name].outputs] == [30, 30]
+    images = {"images": support.random_images(2, 64, 96)}
+    with dyninfer.load(path) as few, dyninfer.load(small_bundle) as whole:
+        sources = DYNAMICDET.source_stages(few.bundle, [small_checkpoint], small_yaml)
+        assert verify(few, sources, support.random_pictures(2), 2).passed
+        for policy in (dyninfer.AlwaysEasy(), dyninfer.AlwaysHard()):
+            found, all_of_them = (d.infer(images, policy=policy) for d in (few, whole))
+            for kept, every in zip(found, all_of_them, strict=True):
+                best = np.argsort(-every.outputs["class_scores"].max(1), kind="stable")[:30]
+                for tensor, array in every.outputs.items():
+                    np.testing.assert_allclose(kept.outputs[tensor], array[best], atol=1e-4)
+    # of a conversion, candidates that rounding swaps are compared with themselves
+    support.reseal(path, lambda document: document.update(postprocess={"confidence": 0.0}))
+    bundle = Bundle.open(path)
+    half = convert_bundle_stages(bundle, {"second": Precision.FP16}, [], tmp_path)
+    (_, end) = measure_precision(bundle, half, support.random_pictures(2)).exits
+    assert end.box_error_mean_px < 0.1
 
 
 def test_a_wrong_size_leaves_nothing_on_disk(tmp_path) -> None:

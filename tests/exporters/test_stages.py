@@ -70,3 +70,21 @@ def test_every_prediction_is_decoded_where_it_lies(rows, columns, classes, seed)
             np.testing.assert_allclose(scores[0, row], of_classes, atol=1e-5)
             row += 1
     assert boxes.shape[1] == scores.shape[1] == row
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_the_surest_candidates_are_those_of_all_in_the_order_of_their_scores(classes) -> None:
+    rng = np.random.default_rng(classes)
+    detect = SimpleNamespace(classes=classes, anchor_grid=torch.rand(2, 1, 2, 1, 1, 2) * 60 + 4)
+    shapes = [(3, 2 * (5 + classes), side, side) for side in (4, 2)]
+    raw = [torch.from_numpy(rng.normal(0, 2, shape)).float() for shape in shapes]
+    boxes, scores = Decode(detect, (8, 16), (32, 32))(raw)
+    assert boxes.shape == (3, 40, 4)
+    for asked in (40, 41):  # no more than there are: all, as they lie
+        same = Decode(detect, (8, 16), (32, 32), asked)(raw)
+        assert torch.equal(same[0], boxes)
+        assert torch.equal(same[1], scores)
+    kept = Decode(detect, (8, 16), (32, 32), 7)(raw)
+    best = scores.amax(2).argsort(1, descending=True)[:, :7, None]
+    np.testing.assert_allclose(kept[0], boxes.take_along_dim(best, 1), atol=1e-5)
+    np.testing.assert_allclose(kept[1], scores.take_along_dim(best, 1), atol=1e-6)

@@ -48,5 +48,5 @@ class OnnxFiles:
             export_cascade(sources, folder / "some.dyn", CascadeOptions())
             return
         (folder / "onnx").mkdir()
-        asked = Request(sources, (None,) * len(sources), folder, ClassList.LAST)
+        asked = Request(sources, (None,) * len(sources), folder, ClassList.LAST, 1000)
         write_stages(REQUEST.dump_python(asked, mode="json"), lambda _step: None)

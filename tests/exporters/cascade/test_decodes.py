@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dyninfer.exporters.candidate_rows import in_order_of
 from dyninfer.exporters.cascade.onnx_file import read_onnx
 from dyninfer.exporters.cascade.options import (
     BoxFormat,
@@ -22,7 +23,13 @@ from dyninfer.exporters.cascade.options import (
 )
 from dyninfer.exporters.cascade.original import OriginalDetector, decode_one
 from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
-from dyninfer.exporters.cascade.stage import build, dump_plan, loosen_reshapes, write_stage
+from dyninfer.exporters.cascade.stage import (
+    build,
+    dump_plan,
+    loosen_reshapes,
+    read_plan,
+    write_stage,
+)
 from dyninfer.exporters.graphs import open_model
 from dyninfer.images.spec import ImageSpec
 from tests.exporters.cascade import detectors
@@ -80,6 +87,29 @@ def test_the_decode_in_the_graph_gives_what_the_reference_gives(tmp_path: Path, 
         np.testing.assert_allclose(scores[0], wanted[1], atol=1e-6, rtol=1e-5)
         seen = max(seen, float(np.abs(wanted[1]).max()))
     assert (seen > 0.2) == (name != "end2end, nothing")
+
+
+@pytest.mark.parametrize("name", ["yolov5", "yolov8 rows", "nanodet", "detections", "yolov10"])
+def test_a_stage_gives_on_the_surest_boxes_for_the_classes_of_its_bundle(
+    tmp_path: Path, name: str
+) -> None:
+    detector = planned(name, tmp_path)
+    chosen = replace(detector.plan, bundle_classes=(2, -1), candidates=4)
+    kept = replace(detector, plan=chosen)
+    entry, _ = write_stage("first", kept, "images", tmp_path)
+    assert [spec.shape[1:] for spec in entry.outputs] == [(4, 4), (4, 2)]
+    session = open_model(onnx.load(str(tmp_path / entry.file)))
+    images = np.random.default_rng(3).random((1, 3, *SIZE), np.float32)
+    names = ("boxes_xyxy", "class_scores")
+    found = dict(zip(names, session.run(names, {"images": images}), strict=True))
+    outputs = OriginalDetector(detector.file, Layout.NCHW).run(images)
+    boxes, scores = decode_one(replace(chosen, candidates=None), outputs)
+    best = np.argsort(-scores[:, 0], kind="stable")[:4]  # the other is a class it does not have
+    wanted = {"boxes_xyxy": boxes[None, best], "class_scores": scores[None, best]}
+    found = in_order_of(wanted, found, 1e-2, 1e-6)
+    np.testing.assert_allclose(found["boxes_xyxy"], wanted["boxes_xyxy"], atol=1e-3)
+    np.testing.assert_allclose(found["class_scores"], wanted["class_scores"], atol=1e-6)
+    assert read_plan(tmp_path / entry.file) == chosen
 
 
 @pytest.mark.parametrize("name", MADE)
