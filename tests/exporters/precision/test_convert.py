@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -17,9 +18,15 @@ from dyninfer.bundle.manifest import Precision
 from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.engines.trt.file_types import node_types
 from dyninfer.errors import BundleError, InputError
-from dyninfer.exporters.precision.convert import ConvertedStage, convert_bundle_stages, stage_feed
+from dyninfer.exporters.precision.convert import (
+    ConvertedStage,
+    convert_bundle_stages,
+    range_pictures,
+    stage_feed,
+)
 from dyninfer.exporters.precision.measure import measure_precision
 from dyninfer.exporters.precision.settings import Int8Settings
+from dyninfer.images.spec import ImageSpec
 from tests import support
 
 PICTURES = support.random_pictures(4)
@@ -229,3 +236,19 @@ def test_a_head_of_a_later_branch_is_fed_by_its_own_body(tmp_path) -> None:
     with dyninfer.load(bundle.path) as detector:
         made = detector.trace(detector.prepare(PICTURES[:2]), keep=["body_1"]).stages["body_1"]
     np.testing.assert_allclose(np.concatenate([f["value"] for f in found]), made["value"])
+
+
+def test_without_pictures_ranges_are_those_of_black_white_and_noise_fine_and_coarse() -> None:
+    sizes = {"images": ImageSpec(height=8, width=8), "large": ImageSpec(height=80, width=100)}
+    sizes["wide"] = ImageSpec(height=20, width=300)
+    black, white, fine, coarse = range_pictures(SimpleNamespace(image_inputs=sizes))
+    for picture in (black, white, fine, coarse):
+        assert (picture.shape, picture.dtype) == ((80, 100, 3), np.uint8)
+    assert (black == 0).all()
+    assert (white == 255).all()
+    assert {*np.unique(fine)} == {*range(256)}
+    blocks = [coarse[y : y + 32, x : x + 32] for y in (0, 32, 64) for x in (0, 32, 64, 96)]
+    assert all((block == block[0, 0]).all() for block in blocks)
+    assert len({tuple(block[0, 0]) for block in blocks}) == 12
+    assert coarse.max() > 200
+    assert coarse.min() < 55

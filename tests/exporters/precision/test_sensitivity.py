@@ -138,6 +138,23 @@ def test_counts_grow_and_stay_within_the_share(macs, share) -> None:
         assert sum(macs[: most + 1]) > share * sum(macs) * (1 - 1e-9)
 
 
+@pytest.mark.parametrize(
+    ("layers", "budget", "counts"),
+    [
+        (9, 0.9, []),
+        (9, 1, [1]),
+        (9, 2.9, [1, 2]),
+        (9, 3, [1, 2, 3]),
+        (9, 4, [1, 2, 4]),
+        (9, 8, [1, 2, 4, 8]),
+        (9, 9, [1, 2, 4, 8, 9]),
+        (5, 99, [1, 2, 4, 5]),
+    ],
+)
+def test_counts_double_up_to_all_that_is_affordable(layers, budget, counts) -> None:
+    assert affordable_counts([1] * layers, budget) == counts
+
+
 def test_work_decides_what_is_affordable() -> None:
     prepared = prepare_int8(with_a_loud_channel())
     macs = [node_macs(layer) for layer in layers_of(prepared.graph)]

@@ -27,6 +27,8 @@ from dyninfer.exporters.router.fit import (
     FitOptions,
     RouterFit,
     _spread_out,
+    check_count,
+    fit_record,
     fit_routers,
     refuse_useless,
 )
@@ -329,3 +331,44 @@ def test_a_refusal_has_the_figures_of_the_metric_that_judged(metric):
     entry = SimpleNamespace(exit_index=3, comparison=comparison)
     with support.refuses(RouterError, "router of exit 3", f"{metric.label} {', '.join(figures)}; "):
         refuse_useless(SimpleNamespace(exits=(entry,)))
+
+
+def test_the_record_of_a_fit_tells_on_what_and_how() -> None:
+    options = FitOptions(folds=3, augment=2, found_confidence=0.5)
+    samples = SimpleNamespace(items=[0] * 7, labels_sha256="d", sha256=lambda: "c", labelled=True)
+    told = fit_record(samples, options, None)
+    assert told["written_by"].startswith("dyninfer ")
+    assert told["postprocess"]["confidence"] == options.postprocess.confidence
+    kept = {name: told[name] for name in told if name not in ("written_by", "postprocess")}
+    assert kept == {
+        "schema_version": 1,
+        "images": 7,
+        "images_sha256": "c",
+        "labels_sha256": "d",
+        "truth": "annotations",
+        "found_confidence": None,
+        "augment": 2,
+        "folds": 3,
+        "seeds": 20,
+    }
+    agreed = fit_record(samples, options, 0.25)
+    assert (agreed["truth"], agreed["found_confidence"]) == ("agreement with the last exit", 0.25)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "found", "pictures", "runs"),
+    [(True, None, 7, 91), (False, 0.5, 7, 91), (False, None, 7, 98), (False, None, 200, 2700)],
+)
+def test_progress_counts_every_view_and_up_to_a_hundred_pictures(labelled, found, pictures, runs):
+    samples = SimpleNamespace(items=list(range(pictures)), labelled=labelled)
+    assert FitOptions(found_confidence=found).runs(samples) == runs
+
+
+def test_a_fit_is_usually_of_five_parts_twenty_times_with_twelve_views_more() -> None:
+    usual = FitOptions()
+    assert (usual.augment, usual.folds, usual.seeds, usual.hard_share) == (12, 5, 20, 0.5)
+    check_count(10, 5)
+    with support.refuses(dyninfer.InputError, "9 pictures given, expected at least 10"):
+        check_count(9, 5)
+    with support.refuses(dyninfer.InputError, "1 picture given, expected at least 4"):
+        check_count(1, 2)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dyninfer import AlwaysHard, Detections, Postprocess
 from dyninfer.evaluation.coco import Truth
 from dyninfer.evaluation.dataset import Sample, Samples
-from dyninfer.exporters.router.observe import View, make_views, usual_confidence
+from dyninfer.exporters.router.observe import View, make_views, usual_confidence, view_batches
 
 USUAL_PICTURES = 100
 
@@ -169,3 +169,65 @@ def test_only_some_pictures_are_asked_for_the_usual_confidence(tmp_path: Path):
     many = Samples((Sample(path),) * (3 * USUAL_PICTURES))
     assert usual_confidence(detector, many, Postprocess(confidence=0.01)) == pytest.approx(0.3)
     assert detector.asked == USUAL_PICTURES
+
+
+def test_the_sizes_of_cuts_and_borders_fill_their_ranges():
+    """Cuts of 0.55 to 0.95 of a side, the height within 15 % of the width's share or whole."""
+    height, width = 300, 400
+    view = View(np.zeros((height, width, 3), np.uint8), None)
+    cuts, borders = [], []
+    for seed in range(60):
+        for number, other in enumerate(list(make_views(view, 4, seed))[1:4]):
+            sides = np.array(other.picture.shape[:2]) / (height, width)
+            (borders if number == 2 else cuts).append(sides)
+    heights, widths = np.array(cuts).T
+    assert 0.545 < widths.min() < 0.57
+    assert 0.93 < widths.max() <= 0.95
+    ratios = heights / widths
+    assert 0.84 < ratios.min() < 0.87
+    assert 1.12 < ratios.max() < 1.16
+    assert heights.max() == 1
+    factors = np.array(borders)
+    assert np.abs(factors[:, 0] - factors[:, 1]).max() < 0.004
+    assert 1.145 < factors.min() < 1.2
+    assert 1.85 < factors.max() <= 1.9
+
+
+def test_where_a_cut_lies_and_where_a_picture_lies_on_its_border_reaches_every_edge():
+    ramp = np.zeros((60, 80, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(80) * 3, np.arange(60)[:, None] * 4
+    corners = View(ramp, Truth(np.array([[0.0, 0, 80, 60]]), np.array([0]), np.array([False])))
+    places = {"cut": [], "border": []}
+    for seed in range(200):
+        views = list(make_views(corners, 7, seed))
+        ((left, top, right, bottom),) = views[7].truth.boxes_xyxy
+        shape = views[7].picture.shape  # on a border
+        places["border"].append((left, top, shape[1] - right, shape[0] - bottom))
+        cut = views[5].picture.astype(float)  # which is not mirrored
+        step = cut[0, -1, 0] - cut[0, 0, 0]
+        places["cut"].append((cut[0, 0, 0] < 40, step > 0))
+    assert np.min(places["border"]) == 0
+    assert (np.min(places["border"], axis=0) <= 1).all()
+    first, rising = np.array(places["cut"]).T
+    assert rising.all()
+    assert 0 < first.mean() < 1
+
+
+def test_views_of_a_picture_come_eight_at_a_time(tmp_path: Path):
+    items = []
+    for number in range(2):
+        path = tmp_path / f"{number}.png"
+        cv2.imwrite(str(path), np.full((20, 20, 3), 50 + number, np.uint8))
+        items.append(Sample(path))
+    found = [(photo, path, len(views)) for photo, path, views in view_batches(items, 12)]
+    assert found == [
+        (photo, item.path, count) for photo, item in enumerate(items) for count in (8, 5)
+    ]
+    whole = [len(views) for *_, views in view_batches(items[:1], 15)]
+    assert whole == [8, 8]
+    ((_, _, alone),) = view_batches(items[1:], 0)
+    assert (alone[0].picture == 51).all()
+    again = [v.picture for *_, views in view_batches(items, 2) for v in views]
+    seeded = [v.picture for v in make_views(View(again[3], None), 2, seed=1)]
+    for one, other in zip(again[3:], seeded, strict=True):
+        np.testing.assert_array_equal(one, other)
