@@ -65,6 +65,16 @@ EQUIVALENT = (
         "benchmarks/latency/statistics.py", "+RESAMPLES = ", "another draw of the same interval"
     ),
     Equivalent(
+        "benchmarks/latency/statistics.py",
+        "+RATIO_RESAMPLES = ",
+        "another draw of the same interval",
+    ),
+    Equivalent(
+        "benchmarks/latency/compare.py",
+        "+MOST_ROUNDS = ",
+        "from ten rounds on the smallest p is that of the number of permutations",
+    ),
+    Equivalent(
         "exporters/cascade/recognise_lists.py",
         "+    if len(pairs) != 1:",
         "nothing is left of no pairs, whatever they are called",

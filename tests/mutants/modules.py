@@ -22,8 +22,8 @@ _RUNNING = _files(
 )
 _CASCADE = _files(
     "tests/exporters/cascade/test_",
-    "numbering classes conventions boxes plan decodes recognise onnx_file formats export "
-    "arithmetic",
+    "numbering classes conventions boxes trial plan decodes recognise onnx_file formats export "
+    "arithmetic sizes",
 )
 _PRECISION = _files(
     "tests/exporters/precision/test_", "graph ranges measure fp16 sensitivity int8 convert"
@@ -58,7 +58,7 @@ _OF_ROOMS = {
     ),
     "engines/ort": (
         "backend runtime tensor",
-        _files("tests/engines/test_", "ort_backend ort_runtime rows_per_run"),
+        _files("tests/engines/test_", "ort_backend ort_runtime rows_per_run memory"),
     ),
     "exporters": (
         "candidate_rows parity verify weights",
