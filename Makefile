@@ -11,7 +11,7 @@ LOWEST := .venv-lowest
 LOWEST_PYTHON = $(shell for python in python3.10 $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) \
 	$(PYTHON); do "$$python" -c "" 2> /dev/null && echo "$$python" && break; done)
 PIP := -m pip install --quiet --disable-pip-version-check
-EXTRAS := cpu,export,eval,report,sign,video,demo,dev
+EXTRAS := cpu,export,eval,report,sign,video,track,demo,dev
 COMMA := ,
 # Test files are dealt out to processes, each of which takes about 1 GB.
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -49,7 +49,7 @@ test-lowest: $(READY)  ## Run the fast tests with the lowest versions that pypro
 	$(LOWEST_PYTHON) -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/python $(PIP) --no-deps "$$(sed -n 's/.*"torch>=\(.*\)",.*/torch==\1/p' pyproject.toml)"
 	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct \
-		--editable ".[$(EXTRAS)]"
+		--overrides .ci/overrides.txt --editable ".[$(EXTRAS)]"
 	DYNINFER_LOWEST=1 $(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow"
 
 test-gpu: $(READY)  ## Run everything that needs an NVIDIA GPU and write gpu-report.json
@@ -82,7 +82,8 @@ format: $(READY)  ## Rewrite files in the project's format
 lock: $(READY)  ## Renew requirements.lock: the newest versions of everything, with hashes
 	$(BIN)/uv --config-file .ci/lock.toml pip compile --quiet --upgrade --universal \
 		--python-version 3.10 --generate-hashes --no-header --no-annotate --no-emit-package torch \
-		--constraint constraints.txt --extra tensorrt-rtx \
+		--no-emit-package opencv-python \
+		--constraint constraints.txt --overrides .ci/overrides.txt --extra tensorrt-rtx \
 		$(addprefix --extra ,$(subst $(COMMA), ,$(EXTRAS))) pyproject.toml \
 		--output-file requirements.lock
 

@@ -41,6 +41,7 @@ from .routing.goals import Accuracy as Accuracy
 from .routing.goals import CertifiedRisk as CertifiedRisk
 from .routing.goals import Goal as Goal
 from .routing.goals import HardFraction as HardFraction
+from .routing.keyframes import EveryNth as EveryNth
 from .routing.latency import FramesPerSecond as FramesPerSecond
 from .routing.latency import LatencyBudget as LatencyBudget
 from .routing.macs import MacsBudget as MacsBudget

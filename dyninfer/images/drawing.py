@@ -28,8 +28,9 @@ def annotate(
 ) -> ImageArray:
     """A copy of the picture (h, w, 3) with what was found, and a badge that tells the way.
 
-    Detections are boxes with labels; of other answers the best classes stand in the upper left
-    corner. Line widths and letters follow the picture's size.
+    Detections are boxes with labels, in colours of their classes or, where they are tracked, of
+    their ids; of other answers the best classes stand in the upper left corner. Line widths and
+    letters follow the picture's size.
     """
     canvas: ImageArray = image.copy()
     scale = max(0.4, min(image.shape[:2]) / 900)
@@ -53,8 +54,12 @@ def _draw_classes(canvas: ImageArray, answer: Answer, scale: float) -> None:
 
 def _draw_boxes(canvas: ImageArray, detections: Detections, scale: float) -> None:
     width = max(1, round(2 * scale))
-    for box, confidence, class_id, name in reversed(list(detections.rows())):
-        colour = class_colour(int(class_id))
+    ids = [-1] * len(detections) if detections.track_ids is None else detections.track_ids.tolist()
+    for track, (box, confidence, class_id, name) in reversed(
+        list(zip(ids, detections.rows(), strict=True))
+    ):
+        colour = class_colour(int(class_id) if track < 0 else track)
+        name = name if track < 0 else f"{name} #{track}"
         left, top, right, bottom = (round(float(value)) for value in box)
         cv2.rectangle(canvas, (left, top), (right, bottom), colour, width)
         _label(canvas, f"{name} {confidence:.2f}", (left, top), colour, scale)

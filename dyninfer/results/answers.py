@@ -134,6 +134,10 @@ class Detections(Answer):
 
     Attributes:
         boxes_xyxy: (D, 4) float32, left, top, right, bottom in pixels of the original image.
+        track_ids: (D,) int64, the same for the same object in all frames of a stream, -1 where it
+            has none (yet); None where nothing is tracked.
+        predicted: whether no engine ran: this is what was found in an earlier frame of the stream,
+            moved to where its tracker expects it by now.
     """
 
     def __init__(
@@ -146,20 +150,30 @@ class Detections(Answer):
         exit_index: int = 0,
         degraded: bool = False,
         timings_ms: Mapping[str, float] | None = None,
+        track_ids: Int64Array | None = None,
+        predicted: bool = False,
     ) -> None:
         super().__init__(
             class_ids, confidences, class_names, easiness, exit_index, degraded, timings_ms
         )
         self.boxes_xyxy = boxes_xyxy
+        self.track_ids = track_ids
+        self.predicted = predicted
         self._check("boxes_xyxy", boxes_xyxy, (len(class_names), 4), _FLOAT32)
+        if track_ids is not None:
+            self._check("track_ids", track_ids, (len(class_names),), _INT64)
 
     def rows(self) -> Iterator[tuple[Float32Array, np.float32, np.int64, str]]:
         """Box, confidence, class id and class name of each, best first."""
         return zip(self.boxes_xyxy, self.confidences, self.class_ids, self.class_names, strict=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain Python values, ready for JSON; boxes rounded to 1/100 pixel."""
-        found = [
+        """Plain Python values, ready for JSON; boxes rounded to 1/100 pixel.
+
+        Of tracked ones each has its ``track_id``, or None, and all together are ``predicted`` or
+        not.
+        """
+        found: list[dict[str, Any]] = [
             {
                 "box_xyxy": [round(float(value), 2) for value in box],
                 "confidence": round(float(confidence), 5),
@@ -168,7 +182,12 @@ class Detections(Answer):
             }
             for box, confidence, class_id, name in self.rows()
         ]
-        return self._document("detections", found)
+        document = self._document("detections", found)
+        if self.track_ids is not None:
+            document["predicted"] = self.predicted
+            for one, track in zip(found, self.track_ids.tolist(), strict=True):
+                one["track_id"] = track if track >= 0 else None
+        return document
 
 
 class Classification(Answer):

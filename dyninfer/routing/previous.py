@@ -75,7 +75,7 @@ class PreviousFrame(Later):
     def __repr__(self) -> str:
         return f"PreviousFrame({self.policy!r}, smoothing={self.smoothing:g}, hold={self.hold})"
 
-    def deciding_by(self, policy: Policy) -> PreviousFrame:
+    def deciding_by(self, policy: Policy | Goal) -> PreviousFrame:
         """The same, with what its goal came to; what it remembers is shared by both."""
         found = PreviousFrame(policy, smoothing=self.smoothing, hold=self.hold)
         found._memories = self._memories

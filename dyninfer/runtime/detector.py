@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
+from itertools import cycle, groupby
 from typing import Any, Literal, cast, overload
 
 import numpy as np
@@ -28,8 +28,11 @@ from dyninfer.images.sources import open_source
 from dyninfer.monitoring.monitor import Monitor
 from dyninfer.plain_text import counted, plain
 from dyninfer.results.answers import Answer, Detections, RawOutput
+from dyninfer.results.postprocess import Postprocess
 from dyninfer.results.tasks import Options, check_options
+from dyninfer.results.tracking import Tracker
 from dyninfer.routing.goals import Goal, IncompleteCalibrationError
+from dyninfer.routing.keyframes import EveryNth
 from dyninfer.routing.policy import DecisionPoint, Observer, Policy, check_signals, default_policy
 from dyninfer.routing.previous import PreviousFrame
 from dyninfer.runtime.batches import (
@@ -175,8 +178,8 @@ class Detector:
             raise InputError(
                 f"policy is {policy!r}, expected for example Threshold(0.5), HardFraction(0.3), "
                 "LatencyBudget(ms=12.0), AlwaysEasy() or AlwaysHard()"
-                + f"; write dyninfer.parse_speed({policy!r})"
-                * isinstance(policy, str)
+                + f"; write dyninfer.parse_speed({policy!r})" * isinstance(policy, str)
+                + "; EveryNth is for detector.stream alone" * isinstance(policy, EveryNth)
             )
         active = cast(Policy, policy) if decides else self._resolve(cast(Goal, policy))
         self._session.check_policy(active, images)
@@ -421,9 +424,10 @@ class Detector:
         source: str | os.PathLike[str] | int | FrameSource,
         *,
         options: Options | None = None,
-        policy: Policy | Goal | None = None,
+        policy: Policy | Goal | EveryNth | None = None,
         deadline_ms: float | None = None,
         on_error: Literal["raise", "skip"] = "raise",
+        track: bool = False,
     ) -> Generator[Streamed, None, None]: ...
 
     @overload
@@ -453,9 +457,10 @@ class Detector:
         source: str | os.PathLike[str] | int | FrameSource | Iterable[ImageLike],
         *,
         options: Options | None = None,
-        policy: Policy | Goal | None = None,
+        policy: Policy | Goal | EveryNth | None = None,
         deadline_ms: float | None = None,
         on_error: Literal["raise", "skip"] = "raise",
+        track: bool = False,
     ) -> Generator[Any, None, None]:
         """Detect objects in a video, or in images one after the other, as they come.
 
@@ -467,10 +472,13 @@ class Detector:
             source: whatever :func:`dyninfer.open_source` takes, or what it has opened; or images,
                 each as calls of the detector take it, which are only asked for when their turn is.
             options: as calls take it.
-            policy: as calls take it, for every frame.
+            policy: as calls take it, for every frame; or :class:`dyninfer.EveryNth`, which runs the
+                engines for some frames alone, and tracks.
             deadline_ms: as calls take it, for each frame from when its engines start.
             on_error: what becomes of a picture that cannot be used. ``"skip"`` logs a warning and
                 goes on; in the place of an image's result stands None.
+            track: whether objects get ids, ``track_ids``, which they keep from frame to frame; of a
+                source alone.
 
         Yields:
             Of a source :class:`dyninfer.Streamed`: the frame, with its time, and what was found in
@@ -479,12 +487,20 @@ class Detector:
         Raises:
             DyninferError: as calls raise, and :class:`dyninfer.InputError` where the source cannot
                 be opened or read, or its connection is lost for good.
+            MissingExtra: the library that tracks is not installed.
         """
+        every = policy if isinstance(policy, EveryNth) else EveryNth(1, policy)
+        policy, track = every.of_those_run(), track or every.n > 1
         if not isinstance(source, (str, os.PathLike, int, FrameSource)):
             if not isinstance(source, Iterable):
                 raise InputError(
                     f"source is {shown(source)}, expected the path of a video, an address, what "
                     "dyninfer.open_source gives, or images one after the other"
+                )
+            if track:
+                raise InputError(
+                    "tracking follows the frames of a source, such as the path of a video or what "
+                    "dyninfer.open_source gives, and these are images one after the other"
                 )
             return self._stream_images(source, options, policy, deadline_ms, on_error)
 
@@ -500,7 +516,20 @@ class Detector:
             return cast(Detections, found[0])
 
         names = inputs_of_all(self._session.plan)
-        return stream_frames(opened, {n: self._session.image_specs[n] for n in names}, answer)
+        specs = {name: self._session.image_specs[name] for name in names}
+        wanted = cycle([True] + [False] * (every.n - 1)).__next__
+        finish = self._tracker(options, every.n) if track else lambda _, found: found
+        return stream_frames(opened, specs, answer, wanted, finish)
+
+    def _tracker(self, options: Options | None, every: int) -> Tracker:
+        """Of one stream, with settings that fit what is reported there."""
+        chosen, _ = self._choices(options, None, 1)
+        if not isinstance(chosen, Postprocess):
+            raise InputError(
+                f"tracking follows boxes, and {self.manifest.name} finds none (its task is "
+                f"{self.manifest.task.value})"
+            )
+        return Tracker(chosen.confidence, every)
 
     def _stream_images(
         self,

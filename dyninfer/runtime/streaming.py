@@ -39,6 +39,7 @@ class _Slot:
     tensors: dict[str, Float32Array]
     scratch: dict[str, Scratch]
     frame: Frame | None = None
+    wanted: bool = True
     decode_ms: float | None = None
     prepare_ms: float = 0.0
 
@@ -46,8 +47,10 @@ class _Slot:
 class _Reader:
     """Takes frames from a source and prepares them, in a thread, as far ahead as slots are free."""
 
-    def __init__(self, source: FrameSource, specs: Mapping[str, ImageSpec]) -> None:
-        self._source, self._specs = source, specs
+    def __init__(
+        self, source: FrameSource, specs: Mapping[str, ImageSpec], wanted: Callable[[], bool]
+    ) -> None:
+        self._source, self._specs, self._wanted = source, specs, wanted
         self._free: SimpleQueue[_Slot | None] = SimpleQueue()
         self._ready: SimpleQueue[_Slot | BaseException | None] = SimpleQueue()
         self._stopped = self._forked = False
@@ -80,9 +83,9 @@ class _Reader:
         if frame is None:
             return False
         decoded = time.perf_counter_ns()
-        for name, spec in self._specs.items():
+        slot.frame, slot.wanted = frame, self._wanted()
+        for name, spec in self._specs.items() if slot.wanted else ():
             spec.prepare(frame.image, slot.tensors[name][0], slot.scratch[name])
-        slot.frame = frame
         # of a live source it would be the time until a frame came
         slot.decode_ms = None if self._source.live else (decoded - start) / 1e6
         slot.prepare_ms = (time.perf_counter_ns() - decoded) / 1e6
@@ -121,6 +124,8 @@ def stream_frames(
     opened: Callable[[], FrameSource],
     specs: Mapping[str, ImageSpec],
     answer: Callable[[Frame, float | None, Prepared], Detections],
+    wanted: Callable[[], bool],
+    finish: Callable[[Frame, Detections | None], Detections],
 ) -> Generator[Streamed, None, None]:
     """Frames in their order, each with its answer; their source is closed at the end.
 
@@ -128,15 +133,19 @@ def stream_frames(
         opened: gives the source; called when the first frame is asked for.
         specs: of the image inputs that every frame needs, which are prepared ahead.
         answer: runs the engines: (frame, milliseconds of decoding, what was prepared).
+        wanted: asked for every frame in its turn, whether the engines run.
+        finish: makes of every frame in its turn, and of its answer if there is one, its result.
     """
-    reader = _Reader(opened(), specs)
+    reader = _Reader(opened(), specs, wanted)
     try:
         while (slot := reader.next()) is not None:
             frame = slot.frame
             assert frame is not None  # that of a slot which is ready
-            found = answer(frame, slot.decode_ms, Prepared(slot.tensors, slot.prepare_ms))
+            found = None
+            if slot.wanted:
+                found = answer(frame, slot.decode_ms, Prepared(slot.tensors, slot.prepare_ms))
             reader.free(slot)
-            yield Streamed(frame, found)
+            yield Streamed(frame, finish(frame, found))
             del frame, found  # or they would live until the next ones are there
     finally:
         reader.close()

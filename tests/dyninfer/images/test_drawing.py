@@ -61,3 +61,13 @@ def test_neighbouring_classes_have_different_colours() -> None:
     assert len(set(colours)) == 80
     gaps = [np.abs(np.subtract(a, b)).max() for a, b in pairwise(colours)]
     assert min(gaps) > 60
+
+
+def test_tracked_boxes_have_the_colours_of_their_ids() -> None:
+    found = detections((20, 50, 150, 380), (220, 50, 380, 380))
+    tracked = Detections(**{**vars(found), "track_ids": np.array([7, -1])})
+    picture = np.zeros((400, 400, 3), np.uint8)
+    drawn = annotate(picture, tracked)
+    assert tuple(drawn[250, 20]) == class_colour(7)
+    assert tuple(drawn[250, 220]) == class_colour(1)  # of its class, as long as it has no id
+    assert (drawn[:50, :200] != annotate(picture, found)[:50, :200]).any()  # the number is there
