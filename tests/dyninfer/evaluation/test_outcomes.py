@@ -7,11 +7,20 @@ import numpy as np
 import pytest
 
 import dyninfer
-from dyninfer.evaluation.dataset import load_samples
-from dyninfer.evaluation.outcomes import run_samples, trace_picture
+from dyninfer.errors import InputError
+from dyninfer.evaluation.dataset import Sample, Samples, load_samples
+from dyninfer.evaluation.outcomes import (
+    Outcomes,
+    only_readable,
+    pictures_to_time,
+    refuse_few,
+    run_samples,
+    trace_picture,
+)
 from dyninfer.images.pictures import read_image
 from dyninfer.results.answers import Detections
 from dyninfer.results.postprocess import EVALUATION, Postprocess
+from dyninfer.results.scores import Scores
 from dyninfer.routing.policy import LeaveAt
 from tests import support
 from tests.dyninfer.evaluation.coded import write_coded
@@ -86,3 +95,62 @@ def test_answers_are_compared_with_those_of_the_dearest_way(tmp_path: Path) -> N
     assert outcomes.losses.tolist() == [[1.0, 0.0]]
     agreement = [outcomes.figures_at(np.full(2, way), [[1.0], [2.0]]).agreement for way in range(2)]
     assert agreement == [1.0, 0.5]
+
+
+def outcomes_of(losses: np.ndarray, hardest: int, macs: tuple[int, ...]) -> Outcomes:
+    count = losses.shape[1]
+    empty = np.zeros((0, count)), np.zeros((count, 0), np.float32), losses
+    return Outcomes(Samples(()), *empty, np.zeros(count, int), None, macs, hardest, 0)
+
+
+def test_the_figures_of_ways_are_means_over_the_pictures_that_take_them() -> None:
+    rng = np.random.default_rng(0)
+    losses, macs = rng.random((2, 9)), (5, 11, 7)
+    times = [[1.0, 3.0], [8.0], [5.0, 5.5, 6.0]]
+    for hardest, others in ((0, (1, 2)), (1, (0, 2)), (2, (0, 1))):
+        outcomes = outcomes_of(losses, hardest, macs)
+        for seed in range(3):
+            ways = np.random.default_rng(seed).integers(0, 3, 9)
+            found = outcomes.figures_at(ways, times)
+            assert found.mean_ms == pytest.approx(np.mean([np.mean(times[way]) for way in ways]))
+            assert found.mean_macs == pytest.approx(np.mean([macs[way] for way in ways]))
+            lost = [
+                losses[others.index(way), n] if way in others else 0 for n, way in enumerate(ways)
+            ]
+            assert found.agreement == pytest.approx(1 - np.mean(lost))
+            assert found.scores == Scores()
+
+
+def test_what_was_left_out_or_has_another_size_is_told_once_for_each_kind(tmp_path: Path) -> None:
+    (path,) = write_coded(tmp_path, [40])
+    height, width = read_image(path).shape[:2]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"x")
+    items = [Sample(path), Sample(path, size=(width, height)), Sample(broken)]
+    items += [Sample(path, size=(width, height + 1)), Sample(path, size=(height + 9, width))]
+    ticks: list[int] = []
+    found = only_readable(Samples(tuple(items), ("before",)), lambda: ticks.append(1))
+    assert (len(ticks), found.items) == (5, (items[0], items[1], items[3], items[4]))
+    before, unreadable, resized = found.warnings
+    assert before == "before"
+    assert unreadable.startswith("left out, unreadable: 1 picture: ")
+    assert "more)" not in unreadable
+    sizes = f"{path} has {width}x{height} (width, height), not {width}x{height + 1}; give"
+    assert resized.startswith(f"of another size than the annotations say: 2 pictures: {sizes}")
+    assert resized.endswith(" (and 1 more)")
+    assert only_readable(Samples((items[0],))).warnings == ()
+
+
+def test_two_pictures_are_the_fewest() -> None:
+    refuse_few(2)
+    with support.refuses(InputError, "1 usable picture given, expected at least 2, and better 100"):
+        refuse_few(1)
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "chosen"),
+    [(3, 5, [0, 1, 2]), (3, 3, [0, 1, 2]), (9, 3, [0, 4, 8]), (10, 4, [0, 3, 6, 9]), (5, 1, [0])],
+)
+def test_pictures_to_time_are_spread_over_all(count, limit, chosen) -> None:
+    items = tuple(Sample(Path(f"{number}.png")) for number in range(count))
+    assert pictures_to_time(Samples(items), limit) == [items[number] for number in chosen]
