@@ -62,7 +62,7 @@ _OF_ROOMS = {
     ),
     "exporters": (
         "candidate_rows parity verify weights",
-        _files(_EXPORTERS, "tolerances candidate_rows verify checkpoint parity"),
+        _files(_EXPORTERS, "tolerances candidate_rows verify weights checkpoint parity"),
     ),
     "exporters/cascade": (
         "arithmetic boxes classes conventions decodes guesses measured numbering original plan "
