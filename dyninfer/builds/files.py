@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dyninfer
+from dyninfer.builds.gate import GateRecord
 from dyninfer.builds.search import find_exact, open_build
 from dyninfer.builds.spec import (
     BUILD_FILE,
@@ -28,9 +29,9 @@ from dyninfer.builds.spec import (
 from dyninfer.bundle.documents import dump_sealed
 from dyninfer.bundle.folder import Bundle, unwritable
 from dyninfer.bundle.inside import file_sha256, inside
-from dyninfer.bundle.unfinished import unfinished_folder
+from dyninfer.bundle.unfinished import unfinished_folder, write_atomically
 from dyninfer.bundle.writing import new_folder
-from dyninfer.errors import EngineBuildError
+from dyninfer.errors import BundleError, EngineBuildError
 
 LOCK_FILE = ".lock"
 _POLL_SECONDS = 0.2
@@ -130,12 +131,15 @@ class Making:
     Attributes:
         converted: stages in another precision than the bundle's; None to take them from any build
             that has them.
+        accept: looks at the build before it is kept, and gives what of that goes into its record
+            and its ``parity.json``; what it raises leaves no build.
         replace: build even if there is this very build.
         report: told of the progress, from another thread.
         on_wait: called once if another process is building in this bundle.
     """
 
     converted: Converted | None = None
+    accept: Callable[[OpenBuild], tuple[GateRecord, Mapping[str, Any]]] | None = None
     replace: bool = False
     report: StageReport = lambda _stage, _share, _phase: None
     on_wait: Callable[[], None] = lambda: None
@@ -174,9 +178,13 @@ def make_build(
                 stages=stages,
                 conversion=converted.conversion,
             )
+            parity = converted.parity
+            if making.accept is not None:
+                gate, parity = making.accept(open_build(folder, build))
+                build = build.model_copy(update={"gate": gate})
             records = {BUILD_FILE: build.model_dump(mode="json")}
-            if converted.parity is not None:
-                records[BUILD_PARITY_FILE] = dict(converted.parity)
+            if parity is not None:
+                records[BUILD_PARITY_FILE] = dict(parity)
             for file, payload in records.items():
                 (folder / file).write_text(dump_sealed(payload), encoding="utf-8")
         return open_build(bundle.path / ENGINES_FOLDER / spec.folder_name, build)
@@ -207,3 +215,12 @@ def _write_stage(
 def _describe(path: Path) -> BuiltFile:
     """Name, hash and size of a file that was written into a build's folder."""
     return BuiltFile(file=path.name, sha256=file_sha256(path), size=path.stat().st_size)
+
+
+def write_build_parity(found: OpenBuild, payload: Mapping[str, Any]) -> None:
+    """Replace a build's ``parity.json`` in one step; BundleError where it cannot be written."""
+    path = found.path / BUILD_PARITY_FILE
+    try:
+        write_atomically(path, dump_sealed(payload))
+    except OSError as error:
+        raise BundleError(unwritable(path, error)) from None

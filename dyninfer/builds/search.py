@@ -145,15 +145,19 @@ def list_builds(bundle: Bundle) -> tuple[dict[Path, Build], list[BundleError]]:
 def find_build(bundle: Bundle, wanted: BuildSpec) -> OpenBuild | None:
     """The build that fits best, with every file checked; None where none fits.
 
-    The very one that was asked for comes first, then one for this GPU before one for its kind,
-    then the smaller range of batches.
+    One that has passed a gate comes first, whatever its stages fell back to; then the very one that
+    was asked for, one for this GPU before one for its kind, and the smaller range of batches.
 
     Raises:
         BundleError: a file of the one that fits is missing or was changed.
     """
     builds, _ = list_builds(bundle)
-    fitting = [found for found in builds.items() if not differences(found[1].spec, wanted)]
-    best = min(fitting, key=lambda found: _preference(found[1].spec, wanted), default=None)
+    fitting = [
+        found
+        for found in builds.items()
+        if not differences(found[1].offered(wanted.precision), wanted)
+    ]
+    best = min(fitting, key=lambda found: _preference(found[1], wanted), default=None)
     return None if best is None else open_build(*best)
 
 
@@ -163,8 +167,10 @@ def find_exact(bundle: Bundle, spec: BuildSpec) -> OpenBuild | None:
     return open_build(folder, read_build(folder)) if folder.exists() else None
 
 
-def _preference(spec: BuildSpec, wanted: BuildSpec) -> tuple[bool, bool, int, str]:
+def _preference(build: Build, wanted: BuildSpec) -> tuple[bool, bool, bool, int, str]:
+    spec = build.spec
     return (
+        build.gate is None,
         spec != wanted,
         spec.target is not None and spec.target.gpu_name is None,
         spec.batch.maximum if spec.batch else 0,

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from dyninfer.builds.gate import GateRecord
 from dyninfer.bundle.documents import Frozen, load_sealed
 from dyninfer.bundle.inside import CheckedFile, inside
 from dyninfer.bundle.manifest import Manifest, Precision
@@ -145,13 +146,14 @@ class Conversion(Frozen):
 
 
 class Build(Frozen):
-    """What ``build.json`` says."""
+    """What ``build.json`` says; ``gate`` where the build had to pass one."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     written_by: str
     spec: BuildSpec
     stages: Mapping[str, BuiltStage]
     conversion: Conversion | None = None
+    gate: GateRecord | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Build:
@@ -163,6 +165,12 @@ class Build(Frozen):
         if self.spec.backend != "onnxruntime" and lacking:
             raise ValueError(f"stages without an engine: {', '.join(lacking)}")
         return self
+
+    def offered(self, precision: Mapping[str, Precision]) -> BuildSpec:
+        """What the build counts as where this precision is asked for, fallbacks and all."""
+        if self.gate is None or self.gate.asked != precision:
+            return self.spec
+        return self.spec.model_copy(update={"precision": precision})
 
     def onnx_sha256(self) -> dict[str, str]:
         """Stage -> hash of the ONNX file that it is, or was built from."""

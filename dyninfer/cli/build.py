@@ -11,8 +11,13 @@ import typer
 
 from dyninfer.benchmarks.report.figures import ABSENT, points
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
+from dyninfer.benchmarks.report.terminal import styled
+from dyninfer.builds.gate import GateRecord
 from dyninfer.builds.search import Difference, differences, find_build, nearest_build, refusal
-from dyninfer.builds.spec import Build, BuildSpec, OpenBuild
+from dyninfer.builds.spec import Build, BuildSpec, OpenBuild, describe_plan
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Manifest
+from dyninfer.cli.build_gate import asked_limits, find_passed
 from dyninfer.cli.build_options import BuildOptions
 from dyninfer.cli.build_run import check_found, plan_build, run_build
 from dyninfer.cli.common import flipped, print_json, stderr, stdout
@@ -57,7 +62,14 @@ def build(
 def _check(path: Path, asked: BuildOptions, json_output: bool) -> None:
     """Show the build that fits, or print what differs and refuse."""
     bundle, _, wanted = plan_build(path, asked)
-    found = find_build(bundle, wanted)
+    limits = asked_limits(asked, bundle)
+    fitting = find_build(bundle, wanted)
+    found = fitting if limits is None else find_passed(asked, bundle, wanted, limits)
+    if found is None and fitting is not None:
+        raise EngineBuildError(
+            f"{fitting.path} fits and was not found within the gate {asked.gate}; build it with "
+            "--gate, without --no-build"
+        )
     if found is not None:
         check_found(found, asked)
         _show(found, new=False, json_output=json_output)
@@ -137,24 +149,49 @@ def _print_build(opened: OpenBuild) -> None:
     stdout.print(_describe(build))
     parity = opened.parity()
     if parity is not None:
-        _print_cost(parity)
+        print_cost(parity)
+    if build.gate is not None:
+        _print_gate(build.gate, Bundle.read(opened.path.parent.parent).manifest)
 
 
-def _print_cost(parity: Mapping[str, Any]) -> None:
+def _print_gate(gate: GateRecord, manifest: Manifest) -> None:
+    """What was within the gate, on what, and what fell back for that."""
+    stdout.print(
+        styled(
+            "gate ",
+            ("passed", "green"),
+            f" on {counted(gate.pictures, 'picture')}: {gate.words}; ran on {gate.measured_on}",
+        )
+    )
+    for fall in gate.fell_back:
+        stdout.print(
+            f"{fall.stage} fell back from {fall.before.value} to {fall.after.value}: {fall.why}"
+        )
+    if gate.fell_back:
+        asked = describe_plan(gate.asked, manifest)
+        stdout.print(f"this build is what --precision {asked} opens from now on")
+
+
+def print_cost(parity: Mapping[str, Any]) -> None:
     """What the precision does to results, exit by exit."""
 
     def figures(key: str, form: str, unit: str = "") -> list[str]:
         values = [exit_[key] for exit_ in parity["exits"]]
         return [ABSENT if value is None else f"{value:{form}}{unit}" for value in values]
 
-    aps = [(exit_["ap_fp32"], exit_["ap_converted"]) for exit_ in parity["exits"]]
+    detects = parity["exits"][0].get("top1_fp32") is None
+    key = "ap" if detects else "top1"
+    scores = [(exit_[f"{key}_fp32"], exit_[f"{key}_converted"]) for exit_ in parity["exits"]]
     table = make_table(
         f"Against fp32, on {counted(parity['pictures'], 'picture')}",
         column("exit", figures("exit_index", "d")),
         column("confidence off by", figures("score_error_mean", ".4f")),
         column("boxes off by", figures("box_error_mean_px", ".2f", " px")),
         column("detections differ", figures("disagreement", ".1%")),
-        column("AP", (ABSENT if b is None else f"{points(a)} to {points(b)}" for a, b in aps)),
+        column(
+            "AP" if detects else "top-1",
+            (ABSENT if b is None else f"{points(a)} to {points(b)}" for a, b in scores),
+        ),
     )
     print_table(table, stdout)
     for router, flips in parity["flips"].items():
@@ -174,6 +211,8 @@ def _describe(build: Build) -> str:
         parts.append(f"batch {spec.batch}")
     parts.append(", ".join(dict.fromkeys(p.value for p in spec.precision.values())))
     parts += [f"{name.replace('_', ' ')} {value}" for name, value in spec.options.items()]
+    if build.gate is not None:
+        parts.append(f"gate passed: {build.gate.words}")
     return "; ".join(parts)
 
 

@@ -116,7 +116,18 @@ class BuildOptions:
         _picture_option(
             "--annotations",
             "-a",
-            help="COCO JSON of the pictures; adds AP to the comparison with fp32.",
+            help="What is in the pictures, as for **dyninfer eval**; adds AP, or of a classifier "
+            "top-1, to the comparison with fp32.",
+        ),
+    ] = None
+    gate: Annotated[
+        str | None,
+        _picture_option(
+            "--gate",
+            metavar="LIMITS",
+            help="The most that may be lost, such as ap=0.3,flips=1%,differ=2%: points of AP (of a "
+            "classifier top-1), decisions that flip, results that differ. A stage that loses more "
+            "falls back to the next higher precision; what cannot stay within is not built.",
         ),
     ] = None
     method: Annotated[

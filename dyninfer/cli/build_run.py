@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -17,7 +18,7 @@ from dyninfer.builds.files import (
     StageReport,
     check_writable,
 )
-from dyninfer.builds.search import find_exact
+from dyninfer.builds.search import find_build, find_exact
 from dyninfer.builds.signature import check_build
 from dyninfer.builds.spec import (
     BuildSpec,
@@ -27,7 +28,6 @@ from dyninfer.builds.spec import (
     describe_plan,
     own_precision,
     plan_precision,
-    source_hashes,
     this_system,
 )
 from dyninfer.builds.tensorrt import TensorRTBuilder, device_target
@@ -35,21 +35,14 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.bundle.signature import check_bundle
 from dyninfer.bundle.unfinished import scratch_folder
+from dyninfer.cli.build_conversions import Conversions, asked_samples
+from dyninfer.cli.build_gate import GatedBuild, asked_limits, find_passed
 from dyninfer.cli.build_options import BackendChoice, BuildOptions
-from dyninfer.cli.common import built_in_photos, expand_sources, progress_bar, stderr, warn
+from dyninfer.cli.common import progress_bar, stderr, warn
 from dyninfer.engines.trt.builder import Active, EngineOptions
 from dyninfer.engines.trt.library import Flavour, Library, installed_flavour, load_library
 from dyninfer.engines.trt.targets import BatchProfile, Preset, check_for, check_here, find_presets
 from dyninfer.errors import BackendUnavailable, InputError
-from dyninfer.evaluation.dataset import Sample, Samples, load_samples
-from dyninfer.exporters.extras import require_export_extra
-from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
-from dyninfer.plain_text import counted
-
-Precisions = Mapping[str, Precision]
-_FEW_PICTURES = 50
-_HELD_OUT_EVERY = 5
-_ENOUGH_TO_HOLD_OUT = 10
 
 
 def plan_build(path: Path, asked: BuildOptions) -> tuple[Bundle, Builder, BuildSpec]:
@@ -78,26 +71,46 @@ def plan_build(path: Path, asked: BuildOptions) -> tuple[Bundle, Builder, BuildS
 def run_build(path: Path, asked: BuildOptions) -> tuple[OpenBuild, bool]:
     """The build that was asked for, and whether it is new; nothing half-made stays behind."""
     bundle, builder, wanted = plan_build(path, asked)
+    limits = asked_limits(asked, bundle)
     images = asked.images
     if not asked.force:
-        existing = find_exact(bundle, wanted)
+        existing = (
+            find_exact(bundle, wanted)
+            if limits is None
+            else find_passed(asked, bundle, wanted, limits)
+        )
         if existing and _same_conversion(asked, bundle, existing.build.conversion):
             check_found(existing, asked)
             return existing, False
     check_writable(bundle)
-    with scratch_folder() as folder, progress_bar() as progress:
-        converted = None if images else builder.converted(bundle, wanted.precision)
-        if converted is None:
-            converted = _convert(asked, bundle, wanted.precision, folder, progress)
+    with scratch_folder() as folder, progress_bar(remaining=limits is not None) as progress:
         making = Making(
-            converted=converted,
             replace=asked.force or bool(images),
             report=_stage_bars(bundle, progress),
             on_wait=lambda: stderr.print(
                 "another process is building in this bundle; waiting for it to end"
             ),
         )
-        return builder.make(bundle, wanted, making), True
+        if limits is not None:
+            conversions = Conversions(asked, bundle, folder, progress)
+            gated = GatedBuild(conversions, builder, wanted, limits, replace(making, replace=True))
+            return gated.make(), True
+        converted = None if images else builder.converted(bundle, wanted.precision)
+        if converted is None:
+            converted = _convert(asked, bundle, wanted.precision, folder, progress)
+        made = builder.make(bundle, wanted, replace(making, converted=converted))
+    _tell_before(bundle, wanted, made)
+    return made, True
+
+
+def _tell_before(bundle: Bundle, wanted: BuildSpec, made: OpenBuild) -> None:
+    """Say which build is opened in place of the one that was made."""
+    found = find_build(bundle, wanted)
+    if found is not None and found.path != made.path and found.build.gate is not None:
+        warn(
+            f"what opens with this precision is {found.path}, which has passed a gate, before "
+            f"{made.path}; remove the former to use the latter"
+        )
 
 
 def check_found(existing: OpenBuild, asked: BuildOptions) -> None:
@@ -177,30 +190,9 @@ def _convert(
     """The stages in the precision that is wanted, as files in ``folder``, and what that costs."""
     if dict(plan) == own_precision(bundle.manifest):
         return NOTHING_CONVERTED
-    require_export_extra("converting to fp16 or int8")
-    from dyninfer.exporters.precision.convert import convert_bundle_stages
-    from dyninfer.exporters.precision.measure import measure_precision
-
-    pictures = _samples(asked, bundle)
-    calibration, measured = _split(pictures)
-    settings = _settings(asked, progress)
-    made = convert_bundle_stages(
-        bundle, plan, [sample.path for sample in calibration], folder, settings
-    )
-    conversion = Conversion(
-        method=asked.method.value if Precision.INT8 in plan.values() else None,
-        images_sha256=pictures.sha256(),
-        image_count=len(calibration),
-        kept_high={name: stage.kept_float for name, stage in made.items() if stage.kept_float},
-    )
-    own = source_hashes(bundle.manifest)
-    files = {name: stage.path for name, stage in made.items() if stage.sha256 != own[name]}
-    sha256 = {name: made[name].sha256 for name in files}
-    task = progress.add_task("comparing with fp32", total=len(measured))
-    truths = [sample.truth for sample in measured if sample.truth is not None]
-    paths = [sample.path for sample in measured]
-    cost = measure_precision(bundle, made, paths, truths or None, lambda: progress.advance(task))
-    return Converted(files, sha256, conversion, cost.to_dict())
+    conversions = Conversions(asked, bundle, folder, progress)
+    made = conversions.make(plan)
+    return conversions.converted(made, conversions.measure(made, "comparing with fp32"))
 
 
 def _same_conversion(asked: BuildOptions, bundle: Bundle, conversion: Conversion | None) -> bool:
@@ -208,39 +200,4 @@ def _same_conversion(asked: BuildOptions, bundle: Bundle, conversion: Conversion
     if conversion is None or not asked.images:
         return True
     same_method = conversion.method in (None, asked.method.value)
-    return same_method and conversion.images_sha256 == _samples(asked, bundle).sha256()
-
-
-def _samples(asked: BuildOptions, bundle: Bundle) -> Samples:
-    """The pictures that were named, or the built-in ones."""
-    paths = expand_sources(asked.images) if asked.images else built_in_photos()
-    return load_samples(paths, asked.annotations, bundle.manifest.class_names)
-
-
-def _split(samples: Samples) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """Pictures that ranges are taken from, and every fifth to compare on, if there are enough."""
-    for warning in samples.warnings:
-        warn(warning)
-    if len(samples.items) < _FEW_PICTURES:
-        warn(
-            f"{counted(len(samples.items), 'picture')}: too few for reliable ranges and "
-            "comparisons; give some hundreds like those to be run later with --images"
-        )
-    if len(samples.items) < _ENOUGH_TO_HOLD_OUT:
-        return samples.items, samples.items
-    kept = [item for i, item in enumerate(samples.items) if i % _HELD_OUT_EVERY]
-    return kept, samples.items[::_HELD_OUT_EVERY]
-
-
-def _settings(asked: BuildOptions, progress: Progress) -> Int8Settings:
-    """How stages are quantised, with a bar for each step."""
-    on_cpu = asked.backend is BackendChoice.ONNXRUNTIME
-    bars: dict[str, TaskID] = {}
-
-    def report(what: str, done: int, total: int) -> None:
-        if what not in bars:
-            bars[what] = progress.add_task(what, total=total)
-        progress.update(bars[what], completed=done, total=total)
-
-    target = Int8Target.CPU if on_cpu else Int8Target.TENSORRT
-    return Int8Settings(target=target, method=asked.method, progress=report)
+    return same_method and conversion.images_sha256 == asked_samples(asked, bundle).sha256()

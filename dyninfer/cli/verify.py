@@ -21,13 +21,8 @@ from dyninfer.cli.common import (
     stdout,
     warn,
 )
-from dyninfer.cli.options import (
-    BundleArgument,
-    DeviceOption,
-    JsonOption,
-    ProviderOption,
-    TrustedKeyOption,
-)
+from dyninfer.cli.options import BundleArgument, EngineOptions, JsonOption, with_option_groups
+from dyninfer.cli.verify_engines import verify_engines
 from dyninfer.errors import BundleError, VerificationError
 from dyninfer.exporters.extras import require_export_extra, return_memory
 from dyninfer.exporters.sources import find_sources
@@ -43,7 +38,9 @@ if TYPE_CHECKING:
 _ON_CPU = EngineChoice("cpu")
 
 
+@with_option_groups
 def verify(
+    engines: EngineOptions,
     bundle: BundleArgument,
     source: Annotated[
         list[Path] | None,
@@ -63,11 +60,28 @@ def verify(
         typer.Option("--images", "-i", help="Pictures or folders. Default: the built-in photos."),
     ] = None,
     random_tensors: Annotated[
-        int, typer.Option("--random", min=0, help="Number of noise tensors beside the pictures.")
-    ] = 4,
-    device: DeviceOption = "cpu",
-    provider: ProviderOption = None,
-    trusted_key: TrustedKeyOption = None,
+        int | None,
+        typer.Option(
+            "--random", min=0, help="Number of noise tensors beside the pictures. Default: 4."
+        ),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            "--annotations",
+            "-a",
+            help="What is in the pictures, as for **dyninfer eval**; with --backend or "
+            "--precision adds AP, or of a classifier top-1.",
+        ),
+    ] = None,
+    gate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIMITS",
+            help="The most that engines may lose, as for **dyninfer build**, such as "
+            "ap=0.3,flips=1%,differ=2%. Default: that of the build, if it had to pass one.",
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Compare every stage, way and decision with the source model, and write parity.json.
@@ -76,14 +90,27 @@ def verify(
     scores 0.0001, logits 0.0002; of their largest value a chooser's scores 0.00001, features
     0.0001; or five times the source's own rounding error, where that is larger.
 
+    With --backend or --precision the engines that **dyninfer build** made are compared with the
+    bundle's own files on ONNX Runtime: tensors, decisions, detections and, with labels, AP. Exit
+    status 1 beyond the gate, or where a tensor is not finite.
+
     Example: **dyninfer verify dy-yolov7.dyn --source dy-yolov7.pt --images photos/**
+
+    Example: **dyninfer verify dy-yolov7.dyn --precision int8 --images photos/ --gate flips=1%**
     """
     require_export_extra("dyninfer verify")
+    of_engines = engines.backend or engines.precision or gate or annotations
+    if of_engines and (source or config or random_tensors is not None):
+        raise typer.BadParameter(
+            "--source, --config and --random go with the source model; with --backend, "
+            "--precision, --gate or --annotations engines are compared with the bundle's own files"
+        )
     photos = expand_sources(images) if images else built_in_photos()
-    engines = EngineChoice(device, provider=provider, trusted_key=trusted_key)
-    parity, document = run_verification(
-        bundle, source or (), config, photos, random_tensors, engines
-    )
+    if of_engines:
+        verify_engines(bundle, photos, annotations, gate, engines, json_output=json_output)
+        return
+    noise = 4 if random_tensors is None else random_tensors
+    parity, document = run_verification(bundle, source or (), config, photos, noise, engines)
     if json_output:
         print_json(document)
     else:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx import ModelProto
 
+from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.graph import (
     computed_inputs,
     constants_of,
@@ -161,3 +162,44 @@ def _cast(graph: ir.Graph, value: ir.Value, name: str) -> ir.Value:
     else:
         graph.insert_after(maker, node)
     return twin
+
+
+def rounded_to_float16(model: ModelProto) -> ModelProto:
+    """A stage of :func:`to_fp16` in float32, whose float16 tensors are rounded as they are made.
+
+    It shows on any machine what float16 layers do to their numbers. ONNX Runtime has few such
+    layers on a CPU: it computes them in float32 and drops the roundings between them, and an
+    overflow with them. Within a layer, sums are in float32, as tensor cores take them.
+
+    Raises:
+        ExportError: types cannot be inferred.
+    """
+    stage = opened(model)
+    graph, half = stage.graph, ir.DataType.FLOAT16
+    for value in graph.initializers.values():
+        stored = value.const_value
+        if stored is not None and stored.dtype is half:
+            value.const_value = ir.tensor(stored.numpy().astype(np.float32), name=value.name)
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+    for node in list(graph):
+        for name, attribute in node.attributes.items():
+            if name == "to" and attribute.as_int() == half:
+                node.attributes[name] = ir.AttrInt64(name, ir.DataType.FLOAT)
+    made = [value for node in graph for value in node.outputs]
+    for value in [v for v in (*graph.inputs, *made) if v.dtype is half]:
+        _round(graph, value)
+    return closed(stage)
+
+
+def _round(graph: ir.Graph, value: ir.Value) -> None:
+    """Make a float16 tensor a float32 one, which its readers find rounded."""
+    name, uses = str(value.name), value.uses()
+    value.type = ir.TensorType(ir.DataType.FLOAT)
+    half = _cast(graph, value, f"{name}_rounding")
+    if value.is_graph_output():
+        value.name = f"{name}_exact"
+        rounded = _cast(graph, half, name)
+        graph.outputs[graph.outputs.index(value)] = rounded
+    else:
+        rounded = _cast(graph, half, f"{name}_rounded")
+    _redirect(uses, rounded)

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from dyninfer.bundle.folder import Bundle
-from dyninfer.exporters.precision.fp16 import to_fp16
+from dyninfer.exporters.precision.fp16 import rounded_to_float16, to_fp16
 from tests.exporters.precision.helpers import (
     assert_same_frame,
     conv,
@@ -259,3 +259,25 @@ def test_a_stage_without_layers_stays_as_it_is() -> None:
         [helper.make_node("ReduceMean", ["images"], ["boxes_xyxy"], axes=[2, 3], keepdims=0)],
     )
     assert to_fp16(source) is None
+
+
+def test_what_a_gpu_makes_of_float16_is_shown_on_any_machine() -> None:
+    """ONNX Runtime's CPU computes 300 * 300 in float32, and so hides that float16 ends at 65504."""
+    source = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"feature": ["batch", 3, 8, 8]},
+        [
+            helper.make_node("Mul", ["images", "up"], ["a"]),
+            helper.make_node("Mul", ["a", "up"], ["b"]),
+            helper.make_node("Mul", ["b", "down"], ["feature"]),
+        ],
+        {"up": np.array(300, np.float32), "down": np.array(1 / 9e4, np.float32)},
+    )
+    half = to_fp16(source)
+    assert half is not None
+    sample = {"images": np.linspace(0, 1, 192, dtype=np.float32).reshape(1, 3, 8, 8)}
+    with np.errstate(over="ignore"):
+        expected = ReferenceEvaluator(half).run(None, sample)[0]
+    assert np.isinf(expected).sum() == 52  # of 192, those above 0.728
+    assert np.isfinite(run(half, sample)["feature"]).all()
+    np.testing.assert_array_equal(run(rounded_to_float16(half), sample)["feature"], expected)

@@ -1,0 +1,142 @@
+"""The conversions of ``dyninfer build``, and the pictures they are made with and measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.progress import Progress, TaskID
+
+from dyninfer.builds.files import Converted
+from dyninfer.builds.spec import Conversion, source_hashes
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Precision
+from dyninfer.cli.build_options import BackendChoice, BuildOptions
+from dyninfer.cli.common import built_in_photos, expand_sources, warn
+from dyninfer.evaluation.dataset import Sample, Samples, load_samples
+from dyninfer.exporters.extras import require_export_extra
+from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
+from dyninfer.plain_text import counted
+
+if TYPE_CHECKING:
+    from dyninfer.exporters.precision.convert import ConvertedStage
+    from dyninfer.exporters.precision.measure import PrecisionReport
+
+_FEW_PICTURES = 50
+_HELD_OUT_EVERY = 5
+_ENOUGH_TO_HOLD_OUT = 10
+
+
+def asked_samples(asked: BuildOptions, bundle: Bundle) -> Samples:
+    """The pictures that were named, or the built-in ones."""
+    paths = expand_sources(asked.images) if asked.images else built_in_photos()
+    manifest = bundle.manifest
+    return load_samples(paths, asked.annotations, manifest.class_names, manifest.task)
+
+
+class Conversions:
+    """Stages in other precisions: each is made once, and measured on pictures that are held out.
+
+    Args:
+        asked: pictures, labels, and how int8 is made.
+        bundle: whose stages they are.
+        folder: where their files go.
+        progress: shows what is done.
+    """
+
+    def __init__(
+        self, asked: BuildOptions, bundle: Bundle, folder: Path, progress: Progress
+    ) -> None:
+        require_export_extra("converting to fp16 or int8")
+        self.asked, self.bundle, self.progress = asked, bundle, progress
+        self.samples = asked_samples(asked, bundle)
+        self._calibration, self.measured = _split(self.samples)
+        self._folder = folder
+        self._settings = _settings(asked, progress)
+        self._made: dict[tuple[str, Precision], ConvertedStage] = {}
+
+    def make(self, plan: Mapping[str, Precision]) -> dict[str, ConvertedStage]:
+        """Every stage in the precision that is planned; errors as of ``convert_bundle_stages``."""
+        from dyninfer.exporters.precision.convert import convert_bundle_stages
+
+        lacking = {n: p for n, p in plan.items() if (n, p) not in self._made}
+        folder = self._folder / str(len(self._made))
+        folder.mkdir(exist_ok=True)
+        paths = [sample.path for sample in self._calibration]
+        made = convert_bundle_stages(self.bundle, lacking, paths, folder, self._settings)
+        self._made |= {(name, lacking[name]): stage for name, stage in made.items()}
+        return {name: self._made[name, precision] for name, precision in plan.items()}
+
+    def changed(self, made: Mapping[str, ConvertedStage]) -> dict[str, ConvertedStage]:
+        """The stages in which there was something to convert."""
+        own = source_hashes(self.bundle.manifest)
+        return {name: stage for name, stage in made.items() if stage.sha256 != own[name]}
+
+    def measure(
+        self,
+        made: Mapping[str, ConvertedStage],
+        what: str,
+        only: Collection[str] | None = None,
+    ) -> PrecisionReport:
+        """What conversions cost, all or some of them, under a bar that says ``what`` is done."""
+        from dyninfer.exporters.precision.measure import labels_of, measure_precision
+
+        paths = [sample.path for sample in self.measured]
+        task = self.progress.add_task(what, total=len(paths))
+        return measure_precision(
+            self.bundle,
+            made,
+            paths,
+            labels_of(self.measured),
+            lambda: self.progress.advance(task),
+            only,
+        )
+
+    def converted(
+        self, made: Mapping[str, ConvertedStage], report: PrecisionReport | None
+    ) -> Converted:
+        """What a build is made of."""
+        changed = self.changed(made)
+        int8 = any(stage.precision is Precision.INT8 for stage in changed.values())
+        conversion = Conversion(
+            method=self.asked.method.value if int8 else None,
+            images_sha256=self.samples.sha256(),
+            image_count=len(self._calibration),
+            kept_high={name: stage.kept_float for name, stage in made.items() if stage.kept_float},
+        )
+        return Converted(
+            {name: stage.path for name, stage in changed.items()},
+            {name: stage.sha256 for name, stage in changed.items()},
+            conversion,
+            None if report is None else report.to_dict(),
+        )
+
+
+def _split(samples: Samples) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """Pictures that ranges are taken from, and every fifth to compare on, if there are enough."""
+    for warning in samples.warnings:
+        warn(warning)
+    if len(samples.items) < _FEW_PICTURES:
+        warn(
+            f"{counted(len(samples.items), 'picture')}: too few for reliable ranges and "
+            "comparisons; give some hundreds like those to be run later with --images"
+        )
+    if len(samples.items) < _ENOUGH_TO_HOLD_OUT:
+        return samples.items, samples.items
+    kept = [item for i, item in enumerate(samples.items) if i % _HELD_OUT_EVERY]
+    return kept, samples.items[::_HELD_OUT_EVERY]
+
+
+def _settings(asked: BuildOptions, progress: Progress) -> Int8Settings:
+    """How stages are quantised, with a bar for each step."""
+    on_cpu = asked.backend is BackendChoice.ONNXRUNTIME
+    bars: dict[str, TaskID] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = progress.add_task(what, total=total)
+        progress.update(bars[what], completed=done, total=total)
+
+    target = Int8Target.CPU if on_cpu else Int8Target.TENSORRT
+    return Int8Settings(target=target, method=asked.method, progress=report)

@@ -1,0 +1,124 @@
+"""A gate for TensorRT's engines, which are measured themselves where there is a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from rich.progress import Progress
+
+from dyninfer.builds import tensorrt
+from dyninfer.builds.files import Making
+from dyninfer.builds.spec import parse_precision
+from dyninfer.builds.tensorrt import TensorRTBuilder
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Precision
+from dyninfer.cli import build_gate
+from dyninfer.cli.build_conversions import Conversions
+from dyninfer.cli.build_gate import GatedBuild
+from dyninfer.cli.build_options import BuildOptions
+from dyninfer.engines import open_backend
+from dyninfer.engines.trt.backend import TrtBackend
+from dyninfer.errors import BackendUnavailable, InputError, VerificationError
+from tests import support
+from tests.dyninfer.cli import frail
+from tests.engines.trt.rig import Rig, make_rig
+from tests.engines.trt.standin.library import engine_file
+
+LIMITS = {"flips": 1.0, "differ": 2.0}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return frail.write_pictures(tmp_path / "pictures", range(10, 240, 20))
+
+
+class Compiler:
+    """In place of TensorRT's: what it makes of ``second`` in some precisions halves its values."""
+
+    def __init__(self, folder: Path) -> None:
+        self.worse: set[Precision] = set()
+        self._halved = folder / "halved.onnx"
+        onnx.save(frail.body("halves", "deep"), self._halved)
+
+    def __call__(self, _library, source, options, *_others) -> bytes:
+        worse = source.name == "second" and source.precision in self.worse
+        batch = options.batch
+        sizes = [batch.minimum, batch.optimum, batch.maximum]
+        return engine_file(self._halved if worse else source.onnx, profiles=[sizes])
+
+
+@pytest.fixture
+def compiler(monkeypatch, tmp_path: Path) -> Compiler:
+    made = Compiler(tmp_path)
+    monkeypatch.setattr(tensorrt, "build_engine", made)
+    return made
+
+
+@pytest.fixture
+def rig(monkeypatch) -> Rig:
+    """The stand-in's GPU; each backend that is opened on it is closed by whoever was given it."""
+    made = make_rig()
+    flavour, platform = made.fake.library.flavour, made.backend.platform
+    monkeypatch.setattr(
+        build_gate, "open_backend", lambda *_: TrtBackend(flavour, platform=platform)
+    )
+    return made
+
+
+def gated(rig: Rig, path: Path, pictures: Path, precision: str, folder: Path) -> GatedBuild:
+    asked = BuildOptions(images=[pictures], precision=precision, device="cuda:1")
+    bundle = Bundle.open(path)
+    folder.mkdir()
+    conversions = Conversions(asked, bundle, folder, Progress(disable=True))
+    builder = TensorRTBuilder.on(rig.backend.platform)
+    wanted = builder.wanted(bundle.manifest, parse_precision(precision, bundle.manifest), 8)
+    return GatedBuild(conversions, builder, wanted, LIMITS, Making(replace=True))
+
+
+def test_engines_are_measured_where_they_can_run(rig, compiler, tmp_path, pictures) -> None:
+    compiler.worse = {Precision.FP16}
+    path = frail.write_cascade(tmp_path / "c.dyn", "is robust")
+    made = gated(rig, path, pictures, "fp16", tmp_path / "work").make()
+    gate = made.build.gate
+    assert gate is not None
+    assert [(fall.stage, fall.after.value) for fall in gate.fell_back] == [("second", "fp32")]
+    assert "of the detections at exit 1 differ" in gate.fell_back[0].why
+    assert gate.measured_on == "tensorrt 10.13.0, Stand-in GPU 1"
+    assert gate.found["differ"] == 0
+    precision = {name: p.value for name, p in made.build.spec.precision.items()}
+    assert (precision["first"], precision["second"]) == ("fp16", "fp32")
+    assert list((path / "engines").glob("*/build.json")) == [made.path / "build.json"]
+    assert not rig.machine.leaks()
+
+
+def test_engines_in_float32_that_differ_are_refused(rig, compiler, tmp_path, pictures) -> None:
+    compiler.worse = {Precision.FP32}
+    path = frail.write_cascade(tmp_path / "c.dyn", "is robust")
+    with support.refuses(
+        VerificationError, "nothing was built", "at exit 1 differ", "no stage is left"
+    ):
+        gated(rig, path, pictures, "fp32", tmp_path / "work").make()
+    assert support.files_below(path / "engines").keys() <= {".lock"}
+    assert not rig.machine.leaks()
+
+
+def test_without_the_gpu_conversions_stand_for_engines(
+    monkeypatch, rig, compiler, tmp_path, pictures
+) -> None:
+    def none(name, device):
+        if name == "onnxruntime":
+            return open_backend(name, device)
+        raise BackendUnavailable("no GPU")
+
+    monkeypatch.setattr(build_gate, "open_backend", none)
+    compiler.worse = {Precision.FP16}  # nobody can see that
+    path = frail.write_cascade(tmp_path / "c.dyn", "loses digits")
+    gate = gated(rig, path, pictures, "fp16", tmp_path / "work").make().build.gate
+    assert gate is not None
+    assert [(fall.stage, fall.after.value) for fall in gate.fell_back] == [("first", "fp32")]
+    assert gate.measured_on.endswith(", float16 rounded after every layer, instead of the engines")
+    with support.refuses(InputError, "cannot run here", "leave out --gate"):
+        gated(rig, path, pictures, "fp32", tmp_path / "more").make()
+    assert len(list((path / "engines").glob("*/build.json"))) == 1
