@@ -24,7 +24,7 @@ MODULES ?=
 SEED ?= 0
 RECORD ?=
 
-.PHONY: help demo test test-fast test-lowest test-gpu fuzz soak mutants check lint types format lock clean
+.PHONY: help demo test test-fast test-lowest test-gpu test-cuda fuzz soak mutants check lint types format lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -52,8 +52,11 @@ test-lowest: $(READY)  ## Run the fast tests with the lowest versions that pypro
 		--overrides .ci/overrides.txt --editable ".[$(EXTRAS)]"
 	DYNINFER_LOWEST=1 $(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow"
 
-test-gpu: $(READY)  ## Run everything that needs an NVIDIA GPU and write gpu-report.json
-	DYNINFER_GPU_REPORT=gpu-report.json $(BIN)/python -m pytest -m gpu tests/gpu
+test-gpu: $(READY)  ## Install the TensorRT that fits this GPU, test on it; gpu-report.json
+	$(BIN)/python -m tests.gpu tensorrt
+
+test-cuda: $(READY)  ## As test-gpu, with PyTorch in TensorRT's place, for GPUs that have none
+	$(BIN)/python -m tests.gpu cuda
 
 fuzz: $(READY)  ## Feed generated files and command lines for SECONDS; what is found is in fuzz-findings/
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $$(date +%s)
@@ -88,4 +91,4 @@ lock: $(READY)  ## Renew requirements.lock: the newest versions of everything, w
 		--output-file requirements.lock
 
 clean:  ## Remove everything that was made, the virtual environment included
-	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .gpu-packages build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
