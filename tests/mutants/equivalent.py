@@ -46,6 +46,11 @@ EQUIVALENT = (
         "a row whose end is not known has no width to compare, be that 0 or 1",
     ),
     Equivalent(
+        "dyninfer/routing/certify.py",
+        "+    step = max(1, CHUNK ",
+        "cuts the work, which is about memory",
+    ),
+    Equivalent(
         "dyninfer/routing/control.py",
         "calibration.easiness_array[ -1]",
         "a cascade of two exits has one router",

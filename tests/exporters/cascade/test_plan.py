@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dyninfer import CheckpointError, ConfigError, InputError
+from dyninfer.exporters.cascade.conventions import SCALES
 from dyninfer.exporters.cascade.measured import Measured, cells
 from dyninfer.exporters.cascade.onnx_file import read_onnx
 from dyninfer.exporters.cascade.options import (
@@ -15,10 +16,11 @@ from dyninfer.exporters.cascade.options import (
     DetectorSource,
     Layout,
 )
+from dyninfer.exporters.cascade.original import sample_photos
 from dyninfer.exporters.cascade.plan import plan_detector
 from dyninfer.exporters.cascade.recognise import recognise
 from dyninfer.exporters.class_names import COCO
-from dyninfer.images.spec import ColorOrder, ResizeMode
+from dyninfer.images.spec import ColorOrder, ImageSpec, ResizeMode
 from tests import support
 from tests.exporters.cascade import detectors
 from tests.exporters.cascade.detectors import CELLS, FLOAT, HALF, UINT8
@@ -303,3 +305,38 @@ def test_nanodet_plus_has_its_centres_on_the_corners_of_cells(tmp_path) -> None:
 )
 def test_cells_of_all_levels(size, strides, count) -> None:
     assert cells(size, strides) == count
+
+
+def by_mean_colour(folder: Path, seen: list[np.ndarray]) -> Path:
+    """Sure of a class where the mean of each channel is that of a photo, as was ``seen``."""
+    made = detectors.Sketch()
+    means = made.reshape(made.add("ReduceMean", "images", axes=[2, 3]), [0, 1, 3])
+    colours = made.constant(np.stack(seen)[None].astype(np.float32))
+    scale = 9 / np.ptp(seen[-1])
+    away = made.times(made.add("Abs", made.add("Sub", means, colours)), scale)
+    far = made.add("ReduceSum", away, made.constant(np.array([2])), keepdims=0)
+    sure = made.reshape(made.add("Exp", made.add("Neg", far)), [0, 1, 3])
+    rows = made.constant(np.ones((1, CELLS, 1), np.float32))
+    made.output(made.corners(made.levels(4)), "boxes", ["batch", CELLS, 4])
+    made.output(made.add("Mul", sure, rows), "scores", ["batch", CELLS, 3])
+    return made.save(folder / "tiny.onnx", metadata={"names": "[person, cat, cup]"})
+
+
+@pytest.mark.parametrize("scale", range(3))
+@pytest.mark.parametrize("unknown", [0, 1, 2])
+def test_pictures_are_normalised_so_that_the_photos_show_what_they_do(tmp_path, scale, unknown):
+    """By 0 to 1 unless it is right that way on fewer than two photos, and on more in another."""
+    mean, std = SCALES[scale]
+    size = {"height": detectors.HEIGHT, "width": detectors.WIDTH}
+    image = ImageSpec(**size, resize=ResizeMode.LETTERBOX, mean=mean, std=std)
+    seen = [image.prepare(photo).mean((1, 2)) for photo in sample_photos()[:3]]
+    for place in range(unknown):
+        seen[place] = seen[place] + 1000 * np.ptp(seen)
+    found = plan(by_mean_colour(tmp_path, seen))
+    expected = (mean, std) if unknown < 2 else SCALES[0]
+    assert (found.plan.image.mean, found.plan.image.std) == expected
+    told = ", std ".join(":".join(f"{n:g}" for n in numbers) for numbers in expected)
+    assert f"mean {told}" in str(found.guesses)
+    assert found.plan.image.resize is ResizeMode.LETTERBOX
+    said = plan(found.file.path, mean=(1.0, 2.0, 3.0))
+    assert (said.plan.image.mean, said.plan.image.std) == ((1, 2, 3), (1, 1, 1))
