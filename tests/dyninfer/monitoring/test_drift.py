@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
 from dyninfer.monitoring import drift
 
@@ -135,3 +135,32 @@ def test_bounds_are_wrong_no_more_often_than_they_may_be(count) -> None:
         low, high = drift.mean_bounds(float(losses.mean()), count, 0.05)
         wrong += low > 0.1, high < 0.1
     assert (wrong / 2000 <= 0.05).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "step"),
+    [(0.49, 0), (0.51, 1), (1.49, 1), (-0.49, 0), (-0.51, -1), (4096.4, 4096), (8191.6, 8192)],
+)
+def test_a_step_is_the_8192nd_part(value, step) -> None:
+    assert float(drift.on_grid(value / 8192)) == step / 8192
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.floats(0, 1))
+def test_the_p_value_is_kolmogorov_s_at_stephens_s_distance(n, m, statistic) -> None:
+    root = np.sqrt(n * m / (n + m))
+    expected = special.kolmogorov((root + 0.12 + 0.11 / root) * statistic)
+    assert drift.ks_p_value(statistic, n, m) == pytest.approx(expected, abs=1e-11)
+
+
+@given(st.floats(0.05, 0.95), st.integers(30, 5000), st.sampled_from([0.001, 0.05, 0.3]))
+def test_bounds_lie_where_so_many_coins_would_be_as_unlikely_as_is_allowed(mean, count, level):
+    for bound in drift.mean_bounds(mean, count, level):
+        information = stats.entropy([mean, 1 - mean], [bound, 1 - bound])
+        assert count * information == pytest.approx(np.log(1 / level), rel=1e-6)
+
+
+def test_the_noise_of_a_share_is_its_deviation_times_that_of_a_normal_number() -> None:
+    for share, n, m, level in ((0.3, 200, 300, 0.05), (0.9, 10, 10_000, 0.001)):
+        deviation = np.sqrt(share * (1 - share) / n + share * (1 - share) / m)
+        expected = stats.norm.ppf(1 - level / 2) * deviation
+        assert drift.share_noise(share, n, m, level) == pytest.approx(expected)
