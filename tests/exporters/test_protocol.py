@@ -64,6 +64,19 @@ def test_boxes_go_back_by_one_scale_and_halves_of_pixels() -> None:
     np.testing.assert_allclose(placement.to_image(boxes), wanted, rtol=1e-5)
 
 
+def test_a_picture_of_one_line_keeps_a_pixel_of_it() -> None:
+    for shape, size, at in (
+        ((1, 1000), (32, 96), (slice(15, 16), slice(16, 80))),
+        ((1000, 1), (96, 32), (slice(16, 80), slice(15, 16))),
+    ):
+        images, placement = prepare(np.full((*shape, 3), 255, np.uint8), 64, 32)
+        assert images.shape == (1, 3, *size)
+        assert (images[0, :, at[0], at[1]] == 1).all()
+        assert (images == 1).sum() == 3 * 64
+        resized = placement.resized_height, placement.resized_width
+        assert resized == tuple(max(1, side * 64 // 1000) for side in shape)
+
+
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
     """Three pictures of different shapes, and an object in each."""

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dyninfer.errors import InputError
-from dyninfer.routing.certify import certify, describe_certificate, images_needed
+from dyninfer.routing.certify import _p_values, certify, describe_certificate, images_needed
 from dyninfer.routing.policy import route
 from dyninfer.routing.thresholds import SEND_ALL, SEND_NONE, exits_at
 from tests import support
@@ -243,3 +243,39 @@ def test_it_says_what_is_promised_and_what_is_assumed() -> None:
         assert part in text
     nothing = describe_certificate(certify(easiness[:5], losses[:5], RISK, CONFIDENCE))
     assert "only sending every image to the last exit" in nothing
+
+
+def betting(losses: np.ndarray, risk: float, confidence: float) -> float:
+    """Waudby-Smith and Ramdas's p-value in a loop: 1 over the largest capital of the gambler."""
+    order = np.random.default_rng(0).permutation(len(losses))
+    capital, largest, total, squares, variance = 1.0, 1.0, 0.5, 0.25, 0.25
+    for number, loss in enumerate(losses[order], 1):
+        bet = min(1.0, np.sqrt(2 * np.log(1 / (1 - confidence)) / (len(losses) * variance)))
+        capital *= 1 + bet * (risk - loss)
+        largest = max(largest, capital)
+        total += loss
+        squares += (loss - total / (number + 1)) ** 2
+        variance = squares / (number + 1)
+    return 1 / largest if losses.mean() <= risk else 1.0
+
+
+@pytest.mark.parametrize("count", [1, 2, 30, 400])
+@pytest.mark.parametrize(("risk", "confidence"), [(0.05, 0.9), (0.1, 0.95), (0.3, 0.5)])
+def test_p_values_are_those_of_a_gambler_who_knows_earlier_losses(count, risk, confidence) -> None:
+    rng = np.random.default_rng(count)
+    losses = rng.beta(0.2, 3, (6, count)) * np.linspace(0, 2, 6)[:, None]
+    losses = np.minimum(losses, 1)
+    found = _p_values(losses, risk, confidence)
+    expected = [betting(row, risk, confidence) for row in losses]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("risk", "confidence"), [(0.05, 0.9), (0.01, 0.95), (0.3, 0.51), (0.9, 0.6)]
+)
+def test_the_images_that_are_needed_are_the_fewest_to_half_a_percent(risk, confidence) -> None:
+    needed = images_needed(risk, confidence)
+    assert betting(np.zeros(needed), risk, confidence) <= 1 - confidence
+    fewer = min(needed - 1, int(needed / 1.006))
+    least = np.log(1 - confidence) / np.log(1 - risk)
+    assert fewer < least or betting(np.zeros(fewer), risk, confidence) > 1 - confidence

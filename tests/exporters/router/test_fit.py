@@ -297,6 +297,17 @@ def test_progress_is_told_of_every_view_and_of_every_picture_that_is_asked(
     assert options.runs(samples_of(folder, labelled=labelled)) == 12 * 4 + more
 
 
+@pytest.mark.parametrize(("size", "collapsed"), [(9e-10, True), (1.1e-9, False), (1e-3, False)])
+def test_a_router_has_collapsed_where_its_values_differ_by_rounding_alone(size, collapsed) -> None:
+    features = np.tile([[0.0], [2.0]], (5, 1))  # a standard deviation of 1
+    gain = LinearGain(np.array([size]), 0.0)
+    if collapsed:
+        with support.refuses(RouterError, "router collapsed: always the same exit"):
+            _spread_out(gain, features, 0.5)
+        return
+    assert _spread_out(gain, features, 0.5)(features).std() == pytest.approx(1)
+
+
 def test_an_easiness_has_its_median_in_the_middle_and_one_scale():
     rng = np.random.default_rng(0)
     features = rng.normal(7, 3, (100, 2))

@@ -186,6 +186,11 @@ def test_gains_that_vary_by_rounding_alone_teach_nothing(size: float, learned: b
     features, losses = example(3)
     losses = 1 + size * losses / np.ptp(losses[:, 0] - losses[:, 1])
     assert (fit_gain(features, losses) is not None) is learned
+    if learned:
+        assert np.isfinite(fit_losses(features, losses)[0]).all()
+        return
+    with refuses(RouterError, "no picture loses more than another"):
+        fit_losses(features, losses)
 
 
 def test_a_constant_feature_among_others_gets_no_weight():
