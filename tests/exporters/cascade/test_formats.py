@@ -250,23 +250,3 @@ def test_logits_say_by_their_width_what_they_are(tmp_path: Path) -> None:
         found = planned(form, tmp_path)
         assert found.plan.decode is decode
         assert len(found.class_names) == classes
-
-
-@pytest.mark.parametrize(("number", "unit"), [(1.9, BoxUnit.NORMALISED), (2.1, BoxUnit.PIXELS)])
-def test_shares_may_reach_past_the_image_but_not_twice_as_far(
-    tmp_path: Path, number: float, unit: BoxUnit
-) -> None:
-    def write(core: Core) -> None:
-        boxes = core.plus(core.times(core.boxes, 0), number)
-        core.out(core.columns(boxes, core.confidence, core.label), "rows")
-
-    form = Format(write, Decode.DETECTIONS)
-    assert planned(form, tmp_path, decode=Decode.DETECTIONS).plan.unit is unit
-
-
-def test_scores_above_one_are_refused(tmp_path: Path) -> None:
-    def write(core: Core) -> None:
-        core.out(core.columns(core.centred(), core.times(core.scores, 1.5)), "output0")
-
-    with support.refuses(CheckpointError, "from 0 to 1.", "--first-scores logits"):
-        planned(Format(write, Decode.YOLOV8), tmp_path, decode=Decode.YOLOV8)

@@ -107,29 +107,6 @@ def test_tensorflow_s_detections_count_from_1(tmp_path: Path) -> None:
     assert found.doubt is None
 
 
-def test_numbers_that_two_counts_explain_are_pointed_out(tmp_path: Path) -> None:
-    names = (*formats.NAMES, "seven", "eight")
-    found = planned(from_number(1), tmp_path, names)
-    assert found.plan.class_numbers == tuple(range(8))
-    assert "the classes 1 to 6" in str(found.doubt)
-    assert "--first-class-offset 1" in str(found.doubt)
-    nothing = planned(rows(lambda core: core.times(core.label, 0)), tmp_path, names)
-    assert nothing.doubt is None  # the class 0 was seen
-    said = planned(from_number(1), tmp_path, names, class_offset=1)
-    assert said.plan.class_numbers == tuple(range(1, 9))
-    assert said.doubt is None
-
-
-def test_a_class_outside_the_list_is_refused_with_the_options(tmp_path: Path) -> None:
-    with support.refuses(ConfigError, "class 10", "numbered 0 to 5", "--first-class-offset"):
-        planned(from_number(5), tmp_path, formats.NAMES)
-    with support.refuses(ConfigError, "class 6", "0 to 5", "--first-class-names"):
-        planned(from_number(1), tmp_path, formats.NAMES, class_offset=0)
-    assert planned(from_number(5), tmp_path, formats.NAMES, class_offset=5).plan.class_numbers == (
-        tuple(range(5, 11))
-    )
-
-
 def test_ids_of_coco_are_told_from_numbers_without_gaps(tmp_path: Path) -> None:
     found = planned(rows(Core.coco_ids, 80), tmp_path)
     assert found.class_names == COCO
@@ -140,29 +117,6 @@ def test_ids_of_coco_are_told_from_numbers_without_gaps(tmp_path: Path) -> None:
         planned(rows(Core.coco_ids, 80), tmp_path, class_ids=ClassIds.SEQUENTIAL, class_offset=0)
     with support.refuses(ConfigError, "coco91", "6 classes that are not COCO's"):
         planned(from_number(0), tmp_path, formats.NAMES, class_ids=ClassIds.COCO91)
-
-
-def test_gaps_and_the_background_in_a_list_are_no_classes(tmp_path: Path) -> None:
-    names = ("__background__", *formats.NAMES[:2], "N/A", *formats.NAMES[2:])
-    table = np.array([1, 2, 4, 5, 6, 7], np.float32)
-
-    def label(core: Core) -> str:
-        whole = core.add("Cast", core.label, to=formats.INT64)
-        return core.add("Gather", core.constant(table), whole)
-
-    found = planned(rows(label), tmp_path, names)
-    assert found.class_names == formats.NAMES
-    assert found.plan.class_numbers == (1, 2, 4, 5, 6, 7)
-
-
-def test_an_offset_leaves_out_the_first_columns(tmp_path: Path) -> None:
-    form = Format(formats.dense("centred", last=False), Decode.YOLOV8)
-    found = planned(form, tmp_path, formats.NAMES[1:], class_offset=1)
-    assert found.plan.class_numbers == (1, 2, 3, 4, 5)
-    with support.refuses(ConfigError, "names 5 classes", "have 6", "--first-class-offset"):
-        planned(form, tmp_path, formats.NAMES[1:])
-    with support.refuses(ConfigError, "names 6 classes", "have 6", "--first-class-offset"):
-        planned(form, tmp_path, formats.NAMES, class_offset=1)
 
 
 def settled(
