@@ -69,12 +69,14 @@ class Workspace(Protocol):
     What an engine returns lives in the workspace and is valid until its next use. ``kept`` is
     free for whoever borrows it: what belongs beside the buffers and goes when they go, by name.
     ``deadline`` is that of the call, which an engine that can be interrupted keeps, and who waits
-    for a device. ``busy`` is whether a device still works there that was not waited for any
-    longer: nobody may have the workspace until that is over.
+    for a device. ``lone`` is whether the call is one of several side by side, which are faster
+    together where each keeps to its own thread. ``busy`` is whether a device still works there
+    that was not waited for any longer: nobody may have the workspace until that is over.
     """
 
     kept: dict[str, Any]
     deadline: Deadline | None
+    lone: bool
 
     @property
     def busy(self) -> bool: ...  # noqa: D102  # see above
@@ -201,6 +203,21 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
         Raises:
             EngineBuildError: the backend cannot run this file.
         """
+
+    def open_lone(
+        self,
+        engine: Engine[TensorT, WorkspaceT],  # noqa: ARG002  # for backends that run on a CPU
+        path: Path,  # noqa: ARG002
+    ) -> bool:
+        """Open a stage's file once more, for runs on the caller's thread alone.
+
+        Returns:
+            Whether that was done; it is not where calls side by side would gain nothing by it.
+
+        Raises:
+            EngineBuildError: the file cannot be opened any more.
+        """
+        return False
 
     @abstractmethod
     def close(self) -> None:

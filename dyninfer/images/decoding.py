@@ -8,10 +8,12 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import cv2
+import numpy as np
 
 from dyninfer.errors import InputError, MissingExtra
 from dyninfer.foreign_errors import reason_of
 from dyninfer.forks import Opening, leave_alone
+from dyninfer.hardware import usable_cores
 from dyninfer.images.frames import Times
 from dyninfer.installing import pip_install
 from dyninfer.types import ImageArray
@@ -127,6 +129,12 @@ class Decoder:
                 f"{self._max_pixels} in all; scale it down, or allow more with max_pixels"
             )
 
+    def leave_cores(self) -> None:
+        """Decode with half the cores at most, if it has not begun: engines want the others."""
+        context = self._stream.codec_context
+        if not context.is_open:
+            context.thread_count = max(1, usable_cores() // 2)
+
     @property
     def endless(self) -> bool:
         """Whether it is live: a connection whose end nobody knows."""
@@ -202,7 +210,7 @@ class Decoder:
 
     def image(self, decoded: Decoded) -> ImageArray:
         """A frame as (h, w, 3) uint8 BGR, turned upright as the container says."""
-        image: ImageArray = self._shape.reformat(decoded.frame, format="bgr24").to_ndarray()
+        image = _pixels(self._shape.reformat(decoded.frame, format="bgr24"))
         turn = _TURNS.get(round(decoded.frame.rotation / 90) * 90 % 360)
         return image if turn is None else cv2.rotate(image, turn)  # type: ignore[return-value]
 
@@ -214,3 +222,15 @@ class Decoder:
     def close(self) -> None:
         """Free the decoder and the connection; nobody may read frames meanwhile."""
         self._container.close()
+
+
+def _pixels(frame: Any) -> ImageArray:
+    """A frame of bgr24 as (h, w, 3), where it lies, unless its rows have gaps between them.
+
+    FFmpeg adds to rows what makes them begin at good addresses, which most sizes do anyway.
+    """
+    plane, row = frame.planes[0], 3 * frame.width
+    if plane.line_size != row:
+        copied: ImageArray = frame.to_ndarray()
+        return copied
+    return np.frombuffer(plane, np.uint8, frame.height * row).reshape(frame.height, -1, 3)

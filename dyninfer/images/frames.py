@@ -83,6 +83,9 @@ class FrameSource(Iterator[Frame]):
     def close(self) -> None:
         """Free what the source holds; who waits for a frame of a live source gets no more."""
 
+    def leave_cores(self) -> None:  # not every source has threads
+        """Before the first frame: decode with few threads, since engines run beside it."""
+
     def after_fork(self) -> None:
         """In a child process: leave alone what the parent's threads serve."""
         self._forked = True

@@ -143,6 +143,10 @@ class VideoFrames(FrameSource):
         self._index += 1
         return Frame(image, self._index - 1, decoded.time_s, self.name)
 
+    def leave_cores(self) -> None:
+        """See the base class."""
+        self._decoder.leave_cores()
+
     def after_fork(self) -> None:
         """See the base class."""
         super().after_fork()

@@ -38,6 +38,8 @@ def answer_batch(
     first_image: int = 0,
     deadline: Deadline | None = None,
     prepared: Prepared | None = None,
+    *,
+    lone: bool = False,
 ) -> list[Answer]:
     """Prepare, run and postprocess pictures (h, w, 3) uint8 BGR, at least one, as one batch.
 
@@ -50,11 +52,12 @@ def answer_batch(
         first_image: position of the first among those of the call.
         deadline: of the call.
         prepared: what is there already of the only picture.
+        lone: the call keeps to its own thread, beside others.
     """
     timings = [{} if ms is None else {DECODE: ms} for ms in decode_ms or [None] * len(images)]
     found: dict[int, Answer] = {}
     with session.workspace() as workspace:
-        workspace.deadline = deadline
+        workspace.deadline, workspace.lone = deadline, lone
         feed = _picture_feed(session, images, timings, prepared)
         result = session.run(feed, len(images), policy, workspace, first_image)
         spent = [

@@ -21,6 +21,7 @@ from dyninfer.engines.base import Engine
 from dyninfer.engines.deadline import Deadline, check_deadline
 from dyninfer.errors import EngineRunError, InputError, PolicyError
 from dyninfer.forks import tell_after_fork
+from dyninfer.hardware import usable_cores
 from dyninfer.images.frames import Frame, FrameSource
 from dyninfer.images.inputs import ImageLike, Picture, is_list, take_or_skip, take_picture
 from dyninfer.images.pictures import MAX_PIXELS
@@ -50,10 +51,12 @@ from dyninfer.runtime.failures import FailureCounts
 from dyninfer.runtime.plan import inputs_of_all
 from dyninfer.runtime.session import Session
 from dyninfer.runtime.stage_runner import Trace
-from dyninfer.runtime.streaming import Streamed, stream_frames
+from dyninfer.runtime.streaming import MEMORYLESS, Streamed, Work, stream_frames
 from dyninfer.runtime.watched import watched
 from dyninfer.spans import total_ms
 from dyninfer.types import Float32Array, Float64Array, Int64Array, shown
+
+_MOST_AT_ONCE = 8  # frames of a stream
 
 
 @dataclass(frozen=True)
@@ -399,6 +402,8 @@ class Detector:
         first: int,
         deadline_ms: float | None,
         prepared: Prepared | None = None,
+        *,
+        lone: bool = False,
     ) -> list[Answer]:
         """Run one batch, and tell who learns from it how that went."""
         deadline = self._deadline(deadline_ms)
@@ -407,7 +412,15 @@ class Detector:
         start = time.perf_counter_ns()
         try:
             found = answer_batch(
-                self._session, images, routing.active, options, decode_ms, first, deadline, prepared
+                self._session,
+                images,
+                routing.active,
+                options,
+                decode_ms,
+                first,
+                deadline,
+                prepared,
+                lone=lone,
             )
         except EngineRunError as error:
             self._session.failures.failed(error, len(images))
@@ -464,8 +477,9 @@ class Detector:
     ) -> Generator[Any, None, None]:
         """Detect objects in a video, or in images one after the other, as they come.
 
-        Of a source, the next frames are decoded and prepared in a thread while the engines run.
-        Leaving the loop ends the thread and closes the source when the generator goes, or at once
+        Of a source, threads are at work on the next frames meanwhile: on a CPU they run side by
+        side where none has to do with another, else they are decoded and prepared. Leaving the
+        loop ends the threads and closes the source when the generator goes, or at once
         with its ``close()``.
 
         Args:
@@ -473,7 +487,8 @@ class Detector:
                 each as calls of the detector take it, which are only asked for when their turn is.
             options: as calls take it.
             policy: as calls take it, for every frame; or :class:`dyninfer.EveryNth`, which runs the
-                engines for some frames alone, and tracks.
+                engines for some frames alone, and tracks. A change of :attr:`policy` takes effect
+                after the frames that are ahead.
             deadline_ms: as calls take it, for each frame from when its engines start.
             on_error: what becomes of a picture that cannot be used. ``"skip"`` logs a warning and
                 goes on; in the place of an image's result stands None.
@@ -509,17 +524,28 @@ class Detector:
                 return source
             return open_source(source, max_pixels=self.max_pixels, on_error=on_error)
 
-        def answer(frame: Frame, decode_ms: float | None, prepared: Prepared) -> Detections:
+        def answer(
+            frame: Frame, decode_ms: float | None, prepared: Prepared, beside: bool
+        ) -> Detections:
             chosen, routing = self._choices(options, policy, 1)
             pictures = [Picture(frame.image, decode_ms)]
-            found = self._answer(pictures, chosen, routing, 0, deadline_ms, prepared)
+            found = self._answer(pictures, chosen, routing, 0, deadline_ms, prepared, lone=beside)
             return cast(Detections, found[0])
+
+        def alike() -> bool:
+            routing = self._routing_for(policy, 1)
+            # side by side frames take longer each, which goals and deadlines in milliseconds forbid
+            timed = getattr(routing.asked, "needs_times", False) or self._deadline(deadline_ms)
+            return type(routing.active) in MEMORYLESS and not timed and not self._monitor.running
+
+        def at_once() -> int:
+            return min(usable_cores(), _MOST_AT_ONCE) if self._session.open_lone() else 1
 
         names = inputs_of_all(self._session.plan)
         specs = {name: self._session.image_specs[name] for name in names}
         wanted = cycle([True] + [False] * (every.n - 1)).__next__
         finish = self._tracker(options, every.n) if track else lambda _, found: found
-        return stream_frames(opened, specs, answer, wanted, finish)
+        return stream_frames(opened, Work(specs, answer, alike, at_once, wanted, finish))
 
     def _tracker(self, options: Options | None, every: int) -> Tracker:
         """Of one stream, with settings that fit what is reported there."""

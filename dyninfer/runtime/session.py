@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,7 +17,9 @@ from dyninfer.bundle.folder import Bundle, StageChecks
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.engines.base import Backend, Engine, HostRead
 from dyninfer.engines.device_array import DeviceArray
+from dyninfer.errors import DyninferError
 from dyninfer.forks import tell_after_fork
+from dyninfer.hardware import usable_cores
 from dyninfer.routing.policy import Blind, Later, Particular, Policy
 from dyninfer.runtime.executor import execute, trace
 from dyninfer.runtime.failures import FailureLog
@@ -26,7 +29,13 @@ from dyninfer.runtime.workspaces import WorkspacePool
 from dyninfer.spans import on_device
 from dyninfer.types import Float32Array, Int64Array
 
+logger = logging.getLogger("dyninfer")
+
 DEFAULT_BATCH = 8
+LONE_PARAMETERS = 16_000_000
+"""The most of a bundle whose engines are opened twice. NanoDet at 224, 320 and 416 pixels gained a
+quarter, a twelfth and a twelfth of the time on two cores: the more a stage has to do, the better a
+single one uses them all."""
 ImageFeed = Callable[[str, Int64Array, Any], "Float32Array | DeviceArray"]
 """(image input's name, rows of the batch, workspace) -> prepared (len(rows), 3, H, W).
 
@@ -115,6 +124,7 @@ class Session:
         self.workspace, self.check_open = pool.lend, pool.check_open
         self.wait_idle, self.close = pool.wait_idle, pool.close
         self._lock = threading.RLock()  # a signal's handler may predict, too
+        self._lone: bool | None = None
         self.plan = plan(self.manifest)
         self.points = decision_points(self.plan)
         self._speculative_head = speculative_head
@@ -137,6 +147,7 @@ class Session:
         Their counters start from 0.
         """
         self._lock = threading.RLock()  # another thread may have held it
+        self._lone = None
         self.failures.after_fork()
         self._pool.after_fork(self._reopen)
 
@@ -176,6 +187,44 @@ class Session:
         if checks is not None:
             checks.confirm(name)
         return engine
+
+    def open_lone(self) -> bool:
+        """Open the engines once more, for calls side by side that keep to a thread each.
+
+        Whether they are there: not on a GPU or a single core, where nothing is gained, and not of
+        large models, whose weights would be in memory twice and who gain little (see
+        :data:`LONE_PARAMETERS`). Where their files cannot be opened any more, the log says why.
+        """
+        with self._lock:
+            if self._lone is None:
+                parameters = sum(self.manifest.stages[name].parameters for name in self.engines)
+                self._lone = (
+                    usable_cores() > 1 and parameters <= LONE_PARAMETERS and self._open_lone()
+                )
+            return self._lone
+
+    def _open_lone(self) -> bool:
+        options = {} if self._build is None else self._build.build.spec.options
+        host_code = VERSION_COMPATIBLE in options
+        build = self._build
+        try:
+            if build is not None:
+                build = open_build(build.path, build.build)
+            with (
+                StageChecks(self._bundle) as checks,
+                self.backend.opening(self.manifest, self._max_batch, host_code),
+            ):
+                for name, engine in self.engines.items():
+                    checks.wait(name)
+                    if not self.backend.open_lone(engine, stage_file(self._bundle, name, build)):
+                        return False
+                    if build is not None:
+                        build.confirm(name)
+                    checks.confirm(name)
+        except DyninferError as error:
+            logger.warning("%s: its frames run one after the other: %s", self.manifest.name, error)
+            return False
+        return True
 
     def _host_outputs(self, stage: str) -> frozenset[str]:
         """What decides, and the outputs in which ways end, are read by the host."""

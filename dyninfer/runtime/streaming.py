@@ -1,11 +1,11 @@
-"""The next frames are decoded and prepared in a thread while the engines run."""
+"""Frames on their way: several at once are decoded, prepared and run, and come out in order."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -17,12 +17,18 @@ from dyninfer.images.frames import Frame, FrameSource
 from dyninfer.images.prepare import Scratch
 from dyninfer.images.spec import ImageSpec
 from dyninfer.results.answers import Detections
+from dyninfer.routing.cost_bias import CostBias
+from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Chosen, LeaveAt, Threshold
 from dyninfer.runtime.batches import Prepared
 from dyninfer.types import Float32Array
 
-_AHEAD, _AHEAD_LIVE = 2, 1
-"""Frames that are ready or being made while another one runs. Of a live source a single one, so
-that it is not older than the run before it took."""
+AHEAD, AHEAD_LIVE = 2, 1
+"""Frames that are ready or under way beside the one that was asked for, where engines run one frame
+after the other. Of a live source a single one, so that it is not older than the run before took."""
+
+MEMORYLESS = frozenset({AlwaysEasy, AlwaysHard, Chosen, CostBias, LeaveAt, Threshold})
+"""Policies that decide on an image by itself; of others, and of what derives from these, nobody
+knows, and they get the frames in order."""
 
 
 class Streamed(NamedTuple):
@@ -32,120 +38,172 @@ class Streamed(NamedTuple):
     detections: Detections
 
 
-@dataclass
-class _Slot:
-    """Memory for one prepared frame, used again and again."""
+class Work(NamedTuple):
+    """What is done with frames.
 
-    tensors: dict[str, Float32Array]
-    scratch: dict[str, Scratch]
+    Attributes:
+        specs: of the image inputs that every frame needs.
+        answer: runs the engines on (frame, milliseconds of decoding, what was prepared), in any
+            thread; its last argument is whether other frames run beside this one.
+        alike: whether frames may run side by side at this moment, since none has to do with
+            another.
+        at_once: how many then run; 1 where that gains nothing.
+        wanted: asked for every frame in its turn, whether the engines run.
+        finish: makes of every frame in its turn, and of its answer if there is one, its result.
+    """
+
+    specs: Mapping[str, ImageSpec]
+    answer: Callable[[Frame, float | None, Prepared, bool], Detections]
+    alike: Callable[[], bool]
+    at_once: Callable[[], int]
+    wanted: Callable[[], bool]
+    finish: Callable[[Frame, Detections | None], Detections]
+
+
+@dataclass(eq=False)
+class _Turn:
+    """A frame on its way; ``over`` once its result, or what went wrong, is there."""
+
     frame: Frame | None = None
     wanted: bool = True
     decode_ms: float | None = None
-    prepare_ms: float = 0.0
+    before: _Turn | None = None
+    found: Detections | None = None
+    error: BaseException | None = None
+    over: threading.Event = field(default_factory=threading.Event)
 
 
-class _Reader:
-    """Takes frames from a source and prepares them, in a thread, as far ahead as slots are free."""
+class _Crew:
+    """Threads that take frames from a source by turns, and each prepare and run what they took.
 
-    def __init__(
-        self, source: FrameSource, specs: Mapping[str, ImageSpec], wanted: Callable[[], bool]
-    ) -> None:
-        self._source, self._specs, self._wanted = source, specs, wanted
-        self._free: SimpleQueue[_Slot | None] = SimpleQueue()
-        self._ready: SimpleQueue[_Slot | BaseException | None] = SimpleQueue()
+    A frame stays in its thread, so that nothing is handed over but what was found in it. Those
+    whose policy looks at the frames before wait for these with their engines, but not with their
+    preparing.
+    """
+
+    def __init__(self, source: FrameSource, work: Work) -> None:
+        self._source, self._work = source, work
+        self._at_once = 1 if source.live else work.at_once()
+        if self._at_once > 1:
+            source.leave_cores()
+        ahead = AHEAD_LIVE if source.live else max(AHEAD, self._at_once)
+        self._ahead = threading.Semaphore(1 + ahead)
+        self._taking = threading.Lock()
+        self._order: SimpleQueue[_Turn] = SimpleQueue()
+        self._last: _Turn | None = None
         self._stopped = self._forked = False
-        for _ in range(1 + (_AHEAD_LIVE if source.live else _AHEAD)):
-            shapes = {name: (1, 3, spec.height, spec.width) for name, spec in specs.items()}
-            tensors = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
-            self._free.put(_Slot(tensors, {name: Scratch() for name in specs}))
         tell_after_fork(self)
-        self._thread = threading.Thread(target=self._run, name="dyninfer frames", daemon=True)
-        self._thread.start()
+        count = max(self._at_once, 1 + ahead)
+        self._threads = [
+            threading.Thread(target=self._run, name="dyninfer frames", daemon=True)
+            for _ in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def after_fork(self) -> None:
-        """In a child process, which has no such thread."""
+        """In a child process, which has no such threads."""
         self._forked = True
 
     def _run(self) -> None:
-        try:
-            while (slot := self._free.get()) is not None and not self._stopped:
-                if not self._fill(slot):
-                    break
-                self._ready.put(slot)
-            self._ready.put(None)
-        except BaseException as error:  # whoever asks for the next frame gets it
-            self._ready.put(error)
+        specs = self._work.specs
+        shapes = {name: (1, 3, spec.height, spec.width) for name, spec in specs.items()}
+        tensors = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
+        scratch = {name: Scratch() for name in specs}
+        while (turn := self._take()) is not None:
+            try:
+                if turn.wanted:
+                    self._answer(turn, tensors, scratch)
+            except BaseException as error:  # whoever asks for this frame gets it
+                turn.error = error
+            finally:
+                turn.before = None
+                turn.over.set()
+            del turn  # or its picture would live until the next one is there
 
-    def _fill(self, slot: _Slot) -> bool:
-        """Decode and prepare the next frame; False where there is none."""
+    def _take(self) -> _Turn | None:
+        """The next frame and its place in the order; None where there is none for this thread."""
+        self._ahead.acquire()
+        with self._taking:
+            if self._stopped:
+                return None
+            turn = _Turn(before=self._last)
+            start = time.perf_counter_ns()
+            try:
+                turn.frame = next(self._source, None)
+            except BaseException as error:  # it comes after the frames before it
+                turn.error = error
+            if turn.frame is None:
+                self._stop()
+                turn.over.set()
+            else:
+                turn.wanted = self._work.wanted()
+                if not self._source.live:  # of which it would be the time until a frame came
+                    turn.decode_ms = (time.perf_counter_ns() - start) / 1e6
+            if turn.wanted:  # the others have nobody wait for them
+                self._last = turn
+            self._order.put(turn)
+        return turn if turn.frame is not None else None
+
+    def _answer(
+        self, turn: _Turn, tensors: Mapping[str, Float32Array], scratch: Mapping[str, Scratch]
+    ) -> None:
+        frame = turn.frame
+        assert frame is not None  # _take has seen to that
         start = time.perf_counter_ns()
-        frame = next(self._source, None)
-        if frame is None:
-            return False
-        decoded = time.perf_counter_ns()
-        slot.frame, slot.wanted = frame, self._wanted()
-        for name, spec in self._specs.items() if slot.wanted else ():
-            spec.prepare(frame.image, slot.tensors[name][0], slot.scratch[name])
-        # of a live source it would be the time until a frame came
-        slot.decode_ms = None if self._source.live else (decoded - start) / 1e6
-        slot.prepare_ms = (time.perf_counter_ns() - decoded) / 1e6
-        return True
+        for name, spec in self._work.specs.items():
+            spec.prepare(frame.image, tensors[name][0], scratch[name])
+        prepared = Prepared(tensors, (time.perf_counter_ns() - start) / 1e6)
+        beside = self._at_once > 1 and self._work.alike()
+        if not beside and turn.before is not None:
+            turn.before.over.wait()
+            if turn.before.error is not None:  # after which nothing is wanted any more
+                turn.error = turn.before.error
+                return
+        turn.found = self._work.answer(frame, turn.decode_ms, prepared, beside)
 
-    def next(self) -> _Slot | None:
-        """The next frame in order, which goes back to :meth:`free`; None after the last."""
+    def next(self) -> Streamed | None:
+        """The next frame in order; None after the last."""
         if self._forked:
             raise InputError(
                 f"the stream of {self._source.name} belongs to the process that was forked; start "
                 "another one here"
             )
-        slot = self._ready.get()
-        if isinstance(slot, BaseException):
-            raise slot
-        return slot
+        turn = self._order.get()
+        turn.over.wait()
+        self._ahead.release()
+        if turn.error is not None:
+            raise turn.error
+        if turn.frame is None:
+            return None
+        return Streamed(turn.frame, self._work.finish(turn.frame, turn.found))
 
-    def free(self, slot: _Slot) -> None:
-        """Let a slot be filled anew."""
-        slot.frame = None
-        self._free.put(slot)
+    def _stop(self) -> None:
+        self._stopped = True
+        for _ in self._threads:
+            self._ahead.release()
 
     def close(self) -> None:
-        """End the thread and close the source."""
+        """End the threads and close the source."""
         if self._forked:
             return
-        self._stopped = True
-        self._free.put(None)
+        self._stop()
         if self._source.live:  # whose next frame may never come
             self._source.close()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self._source.close()
 
 
-def stream_frames(
-    opened: Callable[[], FrameSource],
-    specs: Mapping[str, ImageSpec],
-    answer: Callable[[Frame, float | None, Prepared], Detections],
-    wanted: Callable[[], bool],
-    finish: Callable[[Frame, Detections | None], Detections],
-) -> Generator[Streamed, None, None]:
+def stream_frames(opened: Callable[[], FrameSource], work: Work) -> Generator[Streamed, None, None]:
     """Frames in their order, each with its answer; their source is closed at the end.
 
-    Args:
-        opened: gives the source; called when the first frame is asked for.
-        specs: of the image inputs that every frame needs, which are prepared ahead.
-        answer: runs the engines: (frame, milliseconds of decoding, what was prepared).
-        wanted: asked for every frame in its turn, whether the engines run.
-        finish: makes of every frame in its turn, and of its answer if there is one, its result.
+    ``opened`` gives the source; it is called when the first frame is asked for.
     """
-    reader = _Reader(opened(), specs, wanted)
+    crew = _Crew(opened(), work)
     try:
-        while (slot := reader.next()) is not None:
-            frame = slot.frame
-            assert frame is not None  # that of a slot which is ready
-            found = None
-            if slot.wanted:
-                found = answer(frame, slot.decode_ms, Prepared(slot.tensors, slot.prepare_ms))
-            reader.free(slot)
-            yield Streamed(frame, finish(frame, found))
-            del frame, found  # or they would live until the next ones are there
+        while (streamed := crew.next()) is not None:
+            yield streamed
+            del streamed  # or it would live until the next one is there
     finally:
-        reader.close()
+        crew.close()

@@ -154,6 +154,7 @@ class Loan:
             pool.check_open()
             reference.workspace = pool._take()
             reference.workspace.deadline = None  # the former caller's is none of ours
+            reference.workspace.lone = False
         except BaseException:
             pool._lent.discard(reference)
             raise

@@ -56,10 +56,11 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
     ) -> None:
         super().__init__(name, stage)
         self._session = session
+        self.lone_session: Any = None  # of a single thread, once OrtBackend.open_lone made it
         self._device = device
         self._host_outputs = host_outputs
         self._inputs = tuple(spec.name for spec in stage.inputs)
-        self._fresh = True
+        self._started: tuple[Any, ...] = ()
         self._options: Any = None
 
     def _execute(
@@ -67,16 +68,17 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
     ) -> dict[str, OrtTensor]:
         if self.stage.rows_per_run is not None:
             return self._execute_rows(inputs, batch, workspace)
+        session = self._session_for(workspace)
         bound = workspace.bound(self.name, batch)
-        if bound is None:
-            bound = Bound(never_free_in_child(self._session.io_binding()))
+        if bound is None or bound.session is not session:
+            bound = Bound(session, never_free_in_child(session.io_binding()))
             bound.outputs = self._bind_outputs(bound.binding, batch, workspace)
             if len(bound.outputs) == len(self.stage.outputs):
                 workspace.keep_bound(self.name, batch, bound)
             # outputs whose shape is known only after a run are bound again for each
         for name in self._inputs:
             _bind_input(bound, name, inputs[name], self._device)
-        self._run(bound.binding, workspace.deadline)
+        self._run(bound, workspace.deadline)
         outputs = dict(bound.outputs)
         for tensor in outputs.values():
             tensor.renewed()
@@ -99,9 +101,10 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
             key, on_host = (self.name, spec.name), spec.name in self._host_outputs
             outputs[spec.name] = workspace.tensor(key, shape, np.dtype(spec.dtype), on_host)
             outputs[spec.name].renewed()
+        session = self._session_for(workspace)
         bound = workspace.bound(self.name, 1)
-        if bound is None:
-            bound = Bound(never_free_in_child(self._session.io_binding()))
+        if bound is None or bound.session is not session:
+            bound = Bound(session, never_free_in_child(session.io_binding()))
             workspace.keep_bound(self.name, 1, bound)
         for row in range(batch):
             for spec in self.stage.inputs:
@@ -109,21 +112,26 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
                 _bind_input(bound, spec.name, whole.run_of_rows(row, 1), self._device)
             for name, tensor in outputs.items():
                 _bind_output(bound.binding, name, tensor.run_of_rows(row, 1))
-            self._run(bound.binding, workspace.deadline)
+            self._run(bound, workspace.deadline)
         return outputs
 
-    def _run(self, binding: Any, deadline: Deadline | None) -> None:
-        if self._fresh:  # a first run sets up what is behind locks, too
-            self._fresh = False
+    def _session_for(self, workspace: OrtWorkspace) -> Any:
+        lone = self.lone_session
+        return lone if workspace.lone and lone is not None else self._session
+
+    def _run(self, bound: Bound, deadline: Deadline | None) -> None:
+        session, binding = bound.session, bound.binding
+        if session not in self._started:  # a first run sets up what is behind locks, too
+            self._started += (session,)
             with Opening():
-                return self._run(binding, deadline)
+                return self._run(bound, deadline)
         try:
             if deadline is None or deadline.passed:
-                run_binding(self._session, binding, self._device, self._options)
+                run_binding(session, binding, self._device, self._options)
             else:
                 options = ort.RunOptions()
                 with deadline.interrupting(partial(setattr, options, "terminate", True)):
-                    run_binding(self._session, binding, self._device, options)
+                    run_binding(session, binding, self._device, options)
         except Exception as error:
             let_through(error)
             if not is_ort_error(error):
@@ -157,8 +165,9 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
             self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     def close(self) -> None:
-        """Free the session; the engine cannot run afterwards."""
-        self._session = None
+        """Free the sessions; the engine cannot run afterwards."""
+        self._session = self.lone_session = None
+        self._started = ()
 
 
 class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
@@ -192,13 +201,25 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
 
     def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> OrtEngine:
         """See :meth:`dyninfer.engines.base.Backend.open`."""
-        weights = read_shared(path, f"stage {name!r}", stage.weights)
-        small = stage.macs <= SMALL_MACS
-        session = self._session(path, f"stage {name!r}", small=small, weights=weights)
-        check_session(path, stage, session)
+        session = self._stage_session(name, stage, path)
         if stage.rows_per_run is not None:
             _check_one_row(name, stage)
         return OrtEngine(name, stage, session, self._device, host_outputs)
+
+    def _stage_session(self, name: str, stage: Stage, path: Path, **options: Any) -> Any:
+        weights = read_shared(path, f"stage {name!r}", stage.weights)
+        options |= {"small": stage.macs <= SMALL_MACS, "weights": weights}
+        session = self._session(path, f"stage {name!r}", **options)
+        check_session(path, stage, session)
+        return session
+
+    def open_lone(self, engine: Engine[OrtTensor, OrtWorkspace], path: Path) -> bool:
+        """On a CPU, make the engine's second session, of one thread; it holds its own weights."""
+        if self.device != "cpu" or self._shared_threads or not isinstance(engine, OrtEngine):
+            return False
+        lone = self._stage_session(engine.name, engine.stage, path, lone=True)
+        engine.lone_session = lone
+        return True
 
     def workspace(self) -> OrtWorkspace:
         """New buffers for one concurrent caller."""
@@ -248,7 +269,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         key = f"gather_{tensor.dtype}"
         bound = workspace.bound(key, 0)
         if bound is None:
-            bound = Bound(never_free_in_child(session.io_binding()))
+            bound = Bound(session, never_free_in_child(session.io_binding()))
             workspace.keep_bound(key, 0, bound)
         on_host = self._device.device_type == "cpu"
         shape = (len(rows), *tensor.shape[1:])

@@ -113,7 +113,7 @@ def share_thread_pool() -> None:
             _pool_ready = True
 
 
-def session_options(shared_threads: bool, small: bool = False) -> Any:
+def session_options(shared_threads: bool, small: bool = False, lone: bool = False) -> Any:
     """Options of a session.
 
     Sessions that take turns slow each other down by 5 to 20 % if the threads of the idle ones
@@ -133,6 +133,7 @@ def session_options(shared_threads: bool, small: bool = False) -> Any:
     Args:
         shared_threads: take the process's pool.
         small: the stage makes at most :data:`SMALL_MACS` multiply-accumulates an image.
+        lone: run on the caller's thread alone, for callers side by side.
     """
     options = ort.SessionOptions()
     if shared_threads:
@@ -142,6 +143,8 @@ def session_options(shared_threads: bool, small: bool = False) -> Any:
         # versions of ONNX Runtime that do not know this entry ignore it
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     options.enable_mem_pattern = small
+    if lone:
+        options.intra_op_num_threads = 1
     # whatever the file is called: its own format is read without a look at where weights are
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.log_severity_level = 4  # what fails is raised, in one line
@@ -155,6 +158,7 @@ def open_session(
     shared_threads: bool,
     *,
     small: bool = False,
+    lone: bool = False,
     weights: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> Any:
     """An inference session on the device; whatever ONNX Runtime raises passes through.
@@ -171,7 +175,7 @@ def open_session(
         if shared_threads:
             share_thread_pool()
         try:
-            return _session(path, device, session_options(shared_threads, small), weights)
+            return _session(path, device, session_options(shared_threads, small, lone), weights)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             if shared_threads or "use_per_session_threads" not in str(error):
                 raise

@@ -142,6 +142,7 @@ class OrtTensor:
 class Bound:
     """What a session's binding was told: inputs as (address, shape), outputs of known shape."""
 
+    session: Any
     binding: Any
     inputs: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     outputs: dict[str, OrtTensor] = field(default_factory=dict)
@@ -184,6 +185,7 @@ class OrtWorkspace:
         self._bound: dict[str, OrderedDict[int, Bound]] = {}
         self.kept: dict[str, Any] = {}
         self.deadline: Deadline | None = None
+        self.lone = False
 
     def bound(self, stage: str, batch: int) -> Bound | None:
         """The binding of a stage for batches of this size, if it is kept."""

@@ -66,6 +66,7 @@ class TrtWorkspace:
         self.clock = DeviceClock(cuda, self.stream, self.wait)
         self._lanes: dict[str, OrderedDict[Hashable, Lane]] = {}
         self.kept: dict[str, Any] = {}
+        self.lone = False  # a GPU runs what it is given, from whatever thread
         self.deadline: Deadline | None = None  # no stage can be interrupted, but waits end there
         self._gave_up = False
         self._last: Any = None  # an event behind all work, where it is waited for at all

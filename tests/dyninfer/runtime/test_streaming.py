@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
 import threading
@@ -17,6 +18,7 @@ import dyninfer
 from dyninfer.images.frames import FrameSource
 from dyninfer.routing.policy import Blind
 from tests import support
+from tests.dyninfer.runtime.test_detector_goals import opened  # noqa: F401  # a fixture
 
 
 class Made(FrameSource):
@@ -96,16 +98,99 @@ def test_the_next_frames_are_prepared_while_the_engines_run(two_exits) -> None:
 
     class UntilTheNextAreAsked(Blind):
         def decide(self, signal, point):
-            # 1, 2 and 3 are taken before the first comes here; the fourth has to wait for a slot
-            waited.append(
-                all(source.asked.acquire(timeout=20) for _ in range(3 - 2 * bool(waited)))
-            )
+            # 1, 2 and 3 are taken before the first comes here; the fourth has to wait for a place
+            if not waited:
+                waited.append(all(source.asked.acquire(timeout=20) for _ in range(3)))
             return dyninfer.AlwaysEasy().decide(signal, point)
 
     stream = two_exits.stream(source, policy=UntilTheNextAreAsked())
     next(stream)
     assert waited == [True]
     stream.close()
+
+
+def test_frames_run_side_by_side_where_none_has_to_do_with_another(two_exits, monkeypatch) -> None:
+    for module in ("session", "detector"):
+        monkeypatch.setattr(f"dyninfer.runtime.{module}.usable_cores", lambda: 2)
+    both, engine, lone = threading.Barrier(2), two_exits.engines["first"], []
+    run, numbers = engine.run, itertools.count()
+
+    def run_when_another_runs(inputs, workspace):
+        lone.append(workspace.lone)
+        if next(numbers) < 2:
+            both.wait(20)
+        return run(inputs, workspace)
+
+    monkeypatch.setattr(engine, "run", run_when_another_runs)
+    assert [frame.index for frame, _ in two_exits.stream(Made(6))] == list(range(6))
+    assert lone == [True] * 6
+    assert engine.lone_session is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "side_by_side"),
+    [
+        ({}, True),
+        ({"policy": dyninfer.AlwaysHard()}, True),
+        ({"deadline_ms": 1e6}, False),
+        ({"policy": dyninfer.LatencyBudget(13)}, False),
+        ({"policy": dyninfer.PreviousFrame(dyninfer.Threshold(0.5))}, False),
+    ],
+    ids=["plain", "hard", "deadline", "milliseconds", "previous"],
+)
+def test_frames_that_are_to_be_quick_by_themselves_get_all_cores(
+    opened,  # noqa: F811
+    monkeypatch,
+    options,
+    side_by_side,
+) -> None:
+    monkeypatch.setattr("dyninfer.runtime.session.usable_cores", lambda: 2)
+    monkeypatch.setattr("dyninfer.runtime.detector.usable_cores", lambda: 2)
+    engine, lone = opened.engines[opened.manifest.route.exits[0].body], []
+    run = engine.run
+
+    def watched(inputs, workspace):
+        lone.append(workspace.lone)
+        return run(inputs, workspace)
+
+    monkeypatch.setattr(engine, "run", watched)
+    assert len(list(opened.stream(Made(4), **options))) == 4
+    assert lone == [side_by_side] * 4
+
+
+class Remembers:
+    """A policy that may depend on what came before, for all that anyone knows."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def decide(self, easiness, point):
+        self.seen += easiness.tolist()
+        return dyninfer.Threshold(0.5).decide(easiness, point)
+
+
+@pytest.mark.parametrize("make", [Remembers, lambda: dyninfer.PreviousFrame(dyninfer.Threshold(2))])
+def test_a_policy_that_may_remember_gets_the_frames_in_order(two_exits, make) -> None:
+    in_loop, in_stream = make(), make()
+    called = [two_exits(frame.image, policy=in_loop) for frame in Made(20)]
+    streamed = [found for _, found in two_exits.stream(Made(20), policy=in_stream)]
+    assert [found.easiness for found in streamed] == [found.easiness for found in called]
+    assert [found.exit_index for found in streamed] == [found.exit_index for found in called]
+    if isinstance(in_loop, Remembers):
+        assert in_stream.seen == in_loop.seen
+    assert two_exits.engines["first"].run_count == 40
+
+
+def test_a_bundle_that_is_gone_is_streamed_one_frame_after_the_other(
+    tmp_path: Path, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr("dyninfer.runtime.session.usable_cores", lambda: 2)
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    with dyninfer.load(path) as detector:
+        next((path / "onnx").glob("*first*")).unlink()
+        assert len(list(detector.stream(Made(5)))) == 5
+        assert len(list(detector.stream(Made(5)))) == 5
+    assert caplog.text.count("its frames run one after the other") == 1
 
 
 def test_no_more_than_two_frames_are_ahead(two_exits) -> None:
@@ -167,7 +252,7 @@ def test_a_failing_engine_ends_it(two_exits, monkeypatch) -> None:
     next(stream)
     monkeypatch.setattr(two_exits.engines["first"], "run", fail)
     with support.refuses(dyninfer.EngineRunError, "out of memory"):
-        next(stream)
+        list(stream)  # frames that were ahead are there already
     assert source.closed
     assert not threads()
 
@@ -193,7 +278,7 @@ def test_a_closed_detector_is_said_to_be_closed(tmp_path: Path) -> None:
     next(stream)
     detector.close()
     with support.refuses(dyninfer.InputError, "closed"):
-        next(stream)
+        list(stream)
     assert source.closed
 
 
