@@ -12,6 +12,9 @@ import traceback
 from collections.abc import Iterator
 from types import CodeType
 
+libraries_keep_quiet = False
+"""Whether libraries print nothing beside what they raise; commands set it before importing any."""
+
 
 def let_through(error: BaseException) -> None:
     """Raise what a signal's handler raised, if that is behind an error; otherwise do nothing."""

@@ -36,7 +36,7 @@ def unpack(what: str, name: str, files: Mapping[str, Path]) -> Path:
         BundleError: neither the cache nor a temporary folder can be written.
     """
     try:
-        return _unpack_into(_cache_folder(), name, files)
+        return _unpack_into(user_cache("models"), name, files)
     except OSError as error:
         place = error.filename or "the cache folder"
         reason = f"{place} cannot be written ({error.strerror or error})"
@@ -82,8 +82,8 @@ def _content(packed: Path) -> bytes:
     return gzip.decompress(content) if packed.suffix == ".gz" else content
 
 
-def _cache_folder() -> Path:
-    """Of this user, by the conventions of the system; on Linux below ``XDG_CACHE_HOME``.
+def user_cache(name: str) -> Path:
+    """The folder ``name`` of this user's cache; on Linux below ``XDG_CACHE_HOME``.
 
     Raises:
         OSError: there is none, as for a user without a home.
@@ -91,7 +91,7 @@ def _cache_folder() -> Path:
     folder = platformdirs.user_cache_path("dyninfer", appauthor=False)
     if not folder.is_absolute():  # "~/.cache", which would be made in the working folder
         raise OSError("this user has no home")
-    return folder / "models"
+    return folder / name
 
 
 @cache

@@ -17,6 +17,7 @@ import cv2
 import typer
 
 import dyninfer
+from dyninfer import foreign_errors
 from dyninfer.benchmarks.report.terminal import never_fail_to_print
 from dyninfer.cli.bench import bench
 from dyninfer.cli.build import build
@@ -132,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     never_fail_to_print()
     decoder_log = cv2.utils.logging  # what cannot be decoded is reported by us, in one line
     decoder_log.setLogLevel(decoder_log.LOG_LEVEL_SILENT)
+    foreign_errors.libraries_keep_quiet = True
     arguments = [argument for argument in arguments if argument != DEBUG_FLAG]
     if debug:
         sys.excepthook = _show_traceback

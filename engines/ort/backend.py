@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -17,6 +18,7 @@ from dyninfer.bundle.manifest import Manifest, Stage
 from dyninfer.engines.base import Backend, Engine, check_rows
 from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
+from dyninfer.engines.ort.gpu import open_with, tensorrt_options, why_not_loaded
 from dyninfer.engines.ort.library import is_ort_error, ort, ort_errors, told
 from dyninfer.engines.ort.memory import (
     IMAGES_AT_ONCE,
@@ -44,7 +46,7 @@ from dyninfer.errors import (
 )
 from dyninfer.foreign_errors import let_through
 from dyninfer.forks import Opening, never_free_in_child
-from dyninfer.hardware import cpu_name
+from dyninfer.hardware import cpu_name, gpu_name
 from dyninfer.types import Int64Array
 
 
@@ -171,11 +173,7 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
 
 
 class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
-    """ONNX Runtime on one device.
-
-    The TensorRT provider gets no optimisation profile, so it builds one engine for every batch
-    size.
-    """
+    """ONNX Runtime on one device."""
 
     name = "onnxruntime"
 
@@ -185,11 +183,13 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         self._device = parse_device(device, provider)
         self._shared_threads = shared_threads
         self.device = self._device.name
-        self.device_name = cpu_name() if self.device == "cpu" else self.device
+        number = self._device.device_id
+        self.device_name = cpu_name() if self.device == "cpu" else gpu_name(number)
         self.version = str(ort.__version__)
         self.provider = self._device.provider
         self._gather_sessions: dict[str, Any] = {}
         self._gather_lock = threading.Lock()
+        self._batch = IMAGES_AT_ONCE
 
     def opening(
         self, manifest: Manifest, batch: int, host_code: bool = False
@@ -197,6 +197,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         """Limits the memory of their tensors together."""
         del host_code
         check_declared(manifest, batch)
+        self._batch = batch
         return limited_tensors(tensor_memory(max(batch, IMAGES_AT_ONCE) * manifest.pixels))
 
     def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> OrtEngine:
@@ -209,7 +210,12 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
     def _stage_session(self, name: str, stage: Stage, path: Path, **options: Any) -> Any:
         weights = read_shared(path, f"stage {name!r}", stage.weights)
         options |= {"small": stage.macs <= SMALL_MACS, "weights": weights}
-        session = self._session(path, f"stage {name!r}", **options)
+        opened = partial(self._session, path, f"stage {name!r}", **options)
+        if self.provider == "tensorrt":
+            more = tensorrt_options(stage, path, self._batch, self.device_name)
+            session = open_with(lambda more: opened(more=more), more)
+        else:
+            session = opened()
         check_session(path, stage, session)
         return session
 
@@ -305,21 +311,37 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         with self._gather_lock:  # a second session would free the one that others are bound to
             if key not in self._gather_sessions:
                 file = resources.files("dyninfer.engines.ort") / f"gather_rows_{key}.onnx"
+                # TensorRT would build an engine for every shape that it meets
+                plain = replace(self._device, provider=self._device.device_type)
                 with resources.as_file(file) as path:
-                    self._gather_sessions[key] = self._session(path, f"gather of {key}")
+                    self._gather_sessions[key] = self._session(path, f"gather of {key}", on=plain)
             return self._gather_sessions[key]
 
-    def _session(self, path: Path, what: str, **options: Any) -> Any:
-        with ort_errors(EngineBuildError, f"ONNX Runtime cannot open {what} ({path})"):
-            session = open_session(path, self._device, self._shared_threads, **options)
-        wanted = PROVIDERS[self._device.provider]
-        if wanted not in session.get_providers():
-            raise BackendUnavailable(
-                f"{wanted} was asked for but ONNX Runtime fell back to "
-                f"{', '.join(session.get_providers())} for {what}; check the driver and the "
-                f"CUDA and TensorRT libraries that ONNX Runtime {ort.__version__} needs"
+    def _session(self, path: Path, what: str, on: OrtDevice | None = None, **options: Any) -> Any:
+        device = on or self._device
+        try:
+            with ort_errors(EngineBuildError, f"ONNX Runtime cannot open {what} ({path})"):
+                session = open_session(path, device, self._shared_threads, **options)
+        except EngineBuildError as error:
+            if self.device != "cpu" and (reason := why_not_loaded(device.provider)):
+                raise _lacking(device.provider, f"cannot be loaded: {reason}") from error
+            raise
+        if PROVIDERS[device.provider] not in session.get_providers():
+            others = ", ".join(session.get_providers())
+            reason = why_not_loaded(device.provider)
+            raise _lacking(
+                device.provider,
+                f"was asked for but ONNX Runtime fell back to {others} for {what}"
+                + f": {reason}" * bool(reason),
             )
         return session
+
+
+def _lacking(provider: str, what: str) -> BackendUnavailable:
+    return BackendUnavailable(
+        f"{PROVIDERS[provider]} {what}; check the driver and the CUDA, cuDNN and TensorRT "
+        f"libraries that ONNX Runtime {ort.__version__} needs"
+    )
 
 
 def _check_one_row(name: str, stage: Stage) -> None:

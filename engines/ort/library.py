@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dyninfer import foreign_errors
 from dyninfer.engines.onnx_guards import GUARD
 from dyninfer.errors import BackendUnavailable, DyninferError
 from dyninfer.foreign_errors import let_through, reason_of
@@ -22,6 +23,9 @@ except ImportError as _error:
         f"ONNX Runtime cannot be imported ({_error}); install it with "
         f"{pip_install('cpu')} or, for an NVIDIA GPU, {pip_install('cuda')}"
     ) from _error
+
+if foreign_errors.libraries_keep_quiet:
+    ort.set_default_logger_severity(4)  # of what belongs to no session, as a provider's libraries
 
 __all__ = ["ort"]  # for others of this folder, who are told what is missing as well
 

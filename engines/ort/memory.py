@@ -57,7 +57,12 @@ def tensor_memory(pixels: int) -> int:
 
 
 def open_limited(
-    model: Path | bytes, options: Any, providers: list[Any], *, beside: int = 0, **settings: Any
+    model: Path | bytes,
+    options: Any,
+    providers: list[Any] | None,
+    *,
+    beside: int = 0,
+    **settings: Any,
 ) -> Any:
     """A session, within :func:`limited_tensors`; whatever ONNX Runtime raises passes through.
 
@@ -67,7 +72,7 @@ def open_limited(
     Args:
         model: a file or its bytes.
         options: to which is added what limits memory.
-        providers: as ONNX Runtime takes them.
+        providers: as ONNX Runtime takes them; None where ``options`` has them.
         beside: bytes of weights that are not in the model.
         settings: passed on.
 

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy.typing as npt
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Stage
+from dyninfer.engines.ort.gpu import add_providers, available_providers
 from dyninfer.engines.ort.library import ort, ort_errors
 from dyninfer.engines.ort.memory import limited_tensors, open_limited, tensor_memory
 from dyninfer.engines.shared_weights import read_shared
@@ -33,7 +35,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
     # the default tries every algorithm of cuDNN for every new shape of every convolution
     "cuda": {"cudnn_conv_algo_search": "HEURISTIC"},
 }
-"""Of providers on a GPU, from ONNX Runtime's documentation; not run."""
+"""Of providers on a GPU, beside :func:`dyninfer.engines.ort.gpu.tensorrt_options`; not run."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class OrtDevice:
     def place(self) -> tuple[str, int]:
         """Type and number, as bindings take them."""
         return self.device_type, self.device_id
+
+    @property
+    def pinning(self) -> tuple[str, int] | None:
+        """The provider that may give pinned memory, and the number of its device."""
+        return None if self.device_type == "cpu" else (PROVIDERS["cuda"], self.device_id)
 
     @property
     def providers(self) -> list[Any]:
@@ -87,7 +94,7 @@ def parse_device(device: str, provider: str | None) -> OrtDevice:
             f"provider {provider!r} does not run on device {device!r}; "
             "the cpu provider goes with device 'cpu', cuda and tensorrt with 'cuda:0'"
         )
-    available = ort.get_available_providers()
+    available = available_providers()
     if PROVIDERS[provider] not in available:
         raise BackendUnavailable(
             f"this ONNX Runtime {ort.__version__} has no {PROVIDERS[provider]} "
@@ -160,10 +167,12 @@ def open_session(
     small: bool = False,
     lone: bool = False,
     weights: Mapping[str, npt.NDArray[Any]] | None = None,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """An inference session on the device; whatever ONNX Runtime raises passes through.
 
-    ``weights`` are those that the file does not hold itself, by name.
+    ``weights`` are those that the file does not hold itself, by name; ``more`` are further options
+    of the device's own provider.
 
     Raises:
         EngineBuildError: nothing tells how much memory it takes to open the file.
@@ -175,23 +184,32 @@ def open_session(
         if shared_threads:
             share_thread_pool()
         try:
-            return _session(path, device, session_options(shared_threads, small, lone), weights)
+            options = session_options(shared_threads, small, lone)
+            return _session(path, device, options, weights, more)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             if shared_threads or "use_per_session_threads" not in str(error):
                 raise
         # the application has set up a shared pool itself
-        return _session(path, device, session_options(True, small), weights)
+        return _session(path, device, session_options(True, small), weights, more)
 
 
 def _session(
-    path: Path, device: OrtDevice, options: Any, weights: Mapping[str, npt.NDArray[Any]]
+    path: Path,
+    device: OrtDevice,
+    options: Any,
+    weights: Mapping[str, npt.NDArray[Any]],
+    more: Mapping[str, str],
 ) -> Any:
+    providers = device.providers
+    if more:
+        (name, own), *others = providers
+        providers = [(name, own | more), *others]
     values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     options.add_external_initializers([*weights], values)
     session = open_limited(
         path,
         options,
-        device.providers,
+        add_providers(options, providers, device.device_id),
         beside=sum(array.nbytes for array in weights.values()),
         enable_fallback=0,  # or it prints, and tries again with other providers
     )

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dyninfer.engines.base import OnHost, no_such_rows
 from dyninfer.engines.deadline import Deadline
+from dyninfer.engines.ort.gpu import pinned_zeros
 from dyninfer.engines.ort.library import is_ort_error, ort
 from dyninfer.engines.ort.runtime import OrtDevice
 from dyninfer.errors import EngineRunError
@@ -153,15 +154,18 @@ MAX_BOUND = 32
 small stage, and a batch that is split has other sizes every time."""
 
 
-def _allocate(count: int, dtype: np.dtype[Any], place: tuple[str, int]) -> Any:
+def _allocate(count: int, dtype: np.dtype[Any], place: tuple[str, int], device: OrtDevice) -> Any:
     """Memory for ``count`` elements, on the host all 0 and never what others have left there.
+
+    On the host of a GPU it is pinned where ``device`` gives such memory.
 
     Raises:
         EngineRunError: there is not enough of it.
     """
     try:
         if place[0] == "cpu":
-            return np.zeros(count, dtype)
+            pinned = pinned_zeros(count, dtype, *device.pinning) if device.pinning else None
+            return np.zeros(count, dtype) if pinned is None else pinned
         return ort.OrtValue.ortvalue_from_shape_and_type([count], dtype, *place)
     except Exception as error:
         if not isinstance(error, (MemoryError, ValueError)) and not is_ort_error(error):
@@ -207,7 +211,8 @@ class OrtWorkspace:
         count = math.prod(shape)
         buffer = self._host.get(name)
         if buffer is None or buffer.size < count:
-            buffer = self._host[name] = np.empty(count, np.float32)
+            dtype = np.dtype(np.float32)
+            buffer = self._host[name] = _allocate(count, dtype, HOST, self._device)
         return buffer[:count].reshape(shape)
 
     def tensor(
@@ -226,7 +231,7 @@ class OrtWorkspace:
         buffer, capacity, kept = self._buffers.get(key, (None, 0, dtype))
         place = HOST if on_host else self._device.place
         if buffer is None or capacity < count or kept != dtype:
-            buffer = _allocate(count, dtype, place)
+            buffer = _allocate(count, dtype, place, self._device)
             self._buffers[key] = (buffer, count, dtype)
             self._bound.pop(key[0], None)
             known.clear()

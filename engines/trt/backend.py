@@ -27,6 +27,7 @@ from dyninfer.engines.trt.memory import Pool, TrtTensor
 from dyninfer.engines.trt.opened import OpenedEngine, read_engine
 from dyninfer.engines.trt.workspace import TrtWorkspace
 from dyninfer.errors import BackendUnavailable, InputError
+from dyninfer.hardware import gpu_title
 from dyninfer.types import Int64Array
 
 
@@ -77,7 +78,8 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
         self.provider = flavour.value
         self.version = self._library.version
         self.device = f"cuda:{self._cuda.device}"
-        self.device_name = self._cuda.properties.name
+        gpu = self._cuda.properties
+        self.device_name = gpu_title(gpu.name, gpu.multiprocessors)
         self._device_pool = Pool(self._cuda, pinned=False)
         self._pinned_pool = Pool(self._cuda, pinned=True)
         self._workspaces: list[TrtWorkspace] = []
