@@ -1,11 +1,14 @@
 """The command line as a whole: its commands, its errors, its exit status.
 
-Status 0 is success, 2 wrong usage, 1 a failure with one line on stderr. Heavy imports stay
+Status 0 is success, 2 wrong usage, 1 a failure with one line on stderr; 130 after Ctrl-C, and 141
+where the reader of stdout has gone, as shells report SIGINT and SIGPIPE. Heavy imports stay
 inside the commands, so that ``dyninfer --help`` answers at once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import sys
 import traceback
@@ -43,6 +46,7 @@ from dyninfer.plain_text import one_line
 
 DEBUG_FLAG = "--debug"
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
+READER_GONE = 141  # or that SIGPIPE did, which Python ignores, as in `| head`
 WRONG_USAGE = 2
 _UsageError: Any = typer.BadParameter.__base__  # click's, or typer's own copy, which has no name
 
@@ -145,8 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DyninferError as error:
         _fail(str(error), debug, error)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone, for example `| head`
-        raise SystemExit(1) from None
+        _end_without_reader()
     except OSError as error:  # a full disk, a folder that is a file, a missing permission
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", debug, error)
@@ -164,11 +167,26 @@ def _run(arguments: list[str]) -> NoReturn:
         raise _UsageError(wrong)
     with ending_signals() as came:
         # in its own mode typer would show what was typed as it is, escape sequences among it
-        status = app(arguments, prog_name="dyninfer", obj=arguments, standalone_mode=False)
+        try:
+            status = app(arguments, prog_name="dyninfer", obj=arguments, standalone_mode=False)
+            sys.stdout.flush()  # or the reader would be missed when nobody can say so any more
+        except SystemExit as ended:
+            if isinstance(ended.__context__, BrokenPipeError):  # which typer turns into 1
+                raise ended.__context__ from None
+            raise
         if status == INTERRUPTED:  # typer turns Ctrl-C into this status, without a word
             stderr.print("terminated" if came else "interrupted")
         # as shells report it
         raise SystemExit(128 + came[0] if came and status == INTERRUPTED else status)
+
+
+def _end_without_reader() -> NoReturn:
+    """End without a word; what is left to be written goes nowhere."""
+    with contextlib.suppress(OSError, ValueError):  # a stdout that has no number, or none at all
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    raise SystemExit(READER_GONE) from None
 
 
 def _show_wrong_usage(error: Any) -> None:

@@ -25,20 +25,23 @@ from dyninfer.cli.options import (
 )
 from dyninfer.cli.predict_video import (
     ConnectionOptions,
+    FollowOptions,
+    Run,
     predict_video,
-    refuse_video_name,
-    the_video_among,
-    video_target,
+    refuse_what_is_for_videos,
 )
 from dyninfer.cli.predictions import (
+    JsonLines,
     ResultWriter,
     free_folder,
     known_classes,
     summary_table,
     surprising_times,
 )
+from dyninfer.cli.video_results import videos_target
 from dyninfer.errors import EngineRunError, InputError
 from dyninfer.images.folders import RESULTS_FILE
+from dyninfer.images.named import split_sources
 from dyninfer.images.pictures import MAX_PIXELS, read_image
 from dyninfer.plain_text import counted
 from dyninfer.results.postprocess import Postprocess
@@ -125,8 +128,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Pictures, folders, patterns in quotes, or lists of them (.txt); or one video, "
-            "camera (camera:0) or stream (rtsp://..., http://...).",
+            help="Pictures, videos, folders, patterns in quotes, or lists of pictures (.txt); or "
+            "one camera (camera:0) or stream (rtsp://..., http://...).",
             show_default=False,
         ),
     ],
@@ -135,8 +138,8 @@ def predict(
         typer.Option(
             "--output",
             "-o",
-            help="Folder for the results; of a video also the name of one, such as out.mp4, beside "
-            "which out.jsonl is written. If not given: predictions, or the next free one of "
+            help="Folder for the results; of one video also the name of one, such as out.mp4, "
+            "beside which out.jsonl is written. If not given: predictions, or the next free one of "
             "predictions-2, predictions-3, ...",
         ),
     ] = None,
@@ -154,11 +157,12 @@ def predict(
         bool, typer.Option("--images/--no-images", help="Write annotated pictures.")
     ] = True,
     max_pixels: PixelsOption = MAX_PIXELS,
+    follow: FollowOptions,
     connection: ConnectionOptions,
     engine: EngineOptions,
     json_output: JsonOption = False,
 ) -> None:
-    """Detect objects in pictures or a video, or classify; write annotated copies and JSON lines.
+    """Detect objects in pictures or videos, or classify; write annotated copies and JSON lines.
 
     A picture that cannot be read is reported and skipped; the exit status is then 1. A video keeps
     its sound and its times; Ctrl-C leaves what was done so far, playable.
@@ -166,24 +170,42 @@ def predict(
     Example: **dyninfer predict dy-yolov7.dyn photos/ "more/*.jpg" --speed 30%**
     """
     policy = route.policy()
-    video = the_video_among(sources)
-    if video is None:
-        refuse_video_name(output)
-        folder = free_folder(output, overwrite=overwrite)
-        paths = expand_sources(sources)
+    still, moving = split_sources(sources)
+    paths = expand_sources(still) if still or not moving else []
+    copies: Sequence[Path] = ()
+    if moving:
+        alone = len(moving) == 1 and not paths
+        target = videos_target(moving, output, alone=alone, draw=images, overwrite=overwrite)
+        copies, written = target.videos, target.lines
     else:
-        target = video_target(video, output, draw=images, overwrite=overwrite)
-    with load(bundle, **asdict(engine), max_batch=batch, max_pixels=max_pixels) as detector:
-        if policy is not None:
-            detector.policy = policy
-        options = found.options(detector.manifest)
-        if video is not None:
-            predict_video(detector, video, target, connection, options, echo=json_output)
-            return
-        names = detector.manifest.way_names
-        with ResultWriter(folder, paths, names, draw=images, echo=json_output) as writer:
-            _run(detector, paths, batch, options, writer, warm=not json_output)
-        _finish(detector, writer, json_output)
+        refuse_what_is_for_videos(output, follow)
+        written = free_folder(output, overwrite=overwrite) / RESULTS_FILE
+    with (
+        load(bundle, **asdict(engine), max_batch=batch, max_pixels=max_pixels) as detector,
+        JsonLines(written, [*paths, *map(Path, moving)]) as lines,
+    ):
+        run = Run(connection, follow, found.options(detector.manifest), policy, json_output)
+        failures: list[InputError] = []
+        if paths:
+            failures += _predict_pictures(detector, paths, batch, lines, run, draw=images)
+        for number, video in enumerate(moving):
+            try:
+                predict_video(detector, video, lines, copies[number] if copies else None, run)
+            except InputError as error:
+                failures.append(error)
+        _raise(failures, len(paths) + len(moving), "source" if moving else "picture")
+
+
+def _predict_pictures(
+    detector: Detector, paths: Sequence[Path], batch: int, lines: JsonLines, run: Run, *, draw: bool
+) -> list[InputError]:
+    """Run all pictures and tell what was found; those that could not be read."""
+    if run.policy is not None:
+        detector.policy = run.policy
+    writer = ResultWriter(lines, paths, detector.manifest.way_names, draw=draw, echo=run.echo)
+    _run(detector, paths, batch, run.options, writer, warm=not run.echo)
+    _summarise(detector, writer, run.echo)
+    return writer.failures
 
 
 def _run(
@@ -224,7 +246,7 @@ def _read(
             writer.failures.append(error)
 
 
-def _finish(detector: Detector, writer: ResultWriter, json_output: bool) -> None:
+def _summarise(detector: Detector, writer: ResultWriter, json_output: bool) -> None:
     if writer.results and not json_output:
         print_table(summary_table(detector, writer.results), stdout)
         for line in surprising_times(detector.manifest, writer.results):
@@ -238,12 +260,15 @@ def _finish(detector: Detector, writer: ResultWriter, json_output: bool) -> None
             )
         )
         stdout.print(known_classes(detector.manifest, writer.results))
-    if len(writer.failures) == 1:
-        raise writer.failures[0]
-    if writer.failures:
-        for error in writer.failures:
+
+
+def _raise(failures: Sequence[InputError], seen: int, what: str) -> None:
+    """End with an error if anything could not be read, with its own where that is one."""
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        for error in failures:
             warn(error)
         raise InputError(
-            f"{len(writer.failures)} of {counted(writer.seen, 'picture')} could not be read (named "
-            "above)"
+            f"{len(failures)} of {counted(seen, what)} could not be read (named above)"
         )

@@ -31,32 +31,86 @@ _CLASSES_SHOWN = 20
 MAX_JPEG_SIDE = 65_500  # pixels; what libjpeg writes
 
 
+class JsonLines:
+    """Results, one line each; who reads the file meanwhile sees each as soon as it is written.
+
+    Nothing is made on disk before the first. Use it as a context manager.
+
+    Args:
+        path: of the file, which is replaced.
+        sources: files that are read now. If others are named in the former results of a folder,
+            they are removed with these.
+    """
+
+    def __init__(self, path: Path, sources: Sequence[Path]) -> None:
+        self.path = path
+        # compared without case, as some file systems do
+        self.taken = {_key(source) for source in sources}
+        self._file: FileIO | None = None
+
+    def start(self) -> None:
+        """Make the file, by which a folder is known as one of results, before any picture."""
+        if self._file is not None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.name == RESULTS_FILE and self.path.exists():
+            for former in former_pictures(self.path.parent):
+                if _key(former) not in self.taken:  # or it is one that is read now
+                    former.unlink(missing_ok=True)
+        self._file = self.path.open("wb", buffering=0)
+
+    def append(self, line: str) -> None:
+        """Write one line whole, or not at all; nothing waits in a buffer to fail later."""
+        self.start()
+        assert self._file is not None
+        start, left = self._file.tell(), line.encode() + b"\n"
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except BaseException:
+            self._file.seek(start)
+            self._file.truncate()
+            raise
+
+    def discard_if_empty(self) -> None:
+        """Leave no file without a line."""
+        if self._file is not None and not self._file.tell():
+            self._file.close()
+            self._file = None
+            self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
 class ResultWriter:
     """Writes one JSON line, and if asked an annotated picture, for each result.
 
     Nothing is made on disk before the first result, and no picture that was read is ever
-    written to. ``way_names`` stand on the pictures. Use it as a context manager.
+    written to. ``way_names`` stand on the pictures.
     """
 
     def __init__(
         self,
-        folder: Path,
+        lines: JsonLines,
         sources: Sequence[Path],
         way_names: Sequence[str],
         *,
         draw: bool,
         echo: bool,
     ) -> None:
-        self.folder = folder
+        self.folder = lines.path.parent
         self.results: list[Answer] = []
         self.failures: list[InputError] = []
         self._way_names = way_names
         self._draw = draw
         self._echo = echo
-        self._file: FileIO | None = None
+        self._lines = lines
         self._sources = sources
-        # compared without case, as some file systems do
-        self._taken = {_key(path) for path in sources}
 
     @property
     def seen(self) -> int:
@@ -69,15 +123,13 @@ class ResultWriter:
         record: dict[str, Any] = {"image": str(path), "width": width, "height": height}
         record |= result.to_dict()
         try:
-            self._start()
+            self._lines.start()
             if self._draw:
                 record["annotated"] = self._write_picture(path, picture, result)
             line = json.dumps(record)
-            self._append(line + "\n")
+            self._lines.append(line)
         except OSError as error:
-            if self._file is not None and not self.results:
-                self._file.close()
-                (self.folder / RESULTS_FILE).unlink(missing_ok=True)
+            self._lines.discard_if_empty()
             reason = f"results cannot be written to {self.folder}: {error.strerror}"
             denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
             hint = "; choose another folder with --output" if denied else ""
@@ -85,30 +137,6 @@ class ResultWriter:
         if self._echo:
             print_document(line)
         self.results.append(result)
-
-    def _start(self) -> None:
-        """Make the file, by which the folder is known as one of results, before any picture."""
-        if self._file is not None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / RESULTS_FILE
-        if path.exists():
-            for former in former_pictures(self.folder):
-                if _key(former) not in self._taken:  # or it is one that is read now
-                    former.unlink(missing_ok=True)
-        self._file = path.open("wb", buffering=0)
-
-    def _append(self, line: str) -> None:
-        """Write one line whole, or not at all; nothing waits in a buffer to fail later."""
-        assert self._file is not None  # _start has made it
-        start, left = self._file.tell(), line.encode()
-        try:
-            while left:
-                left = left[self._file.write(left) :]
-        except BaseException:
-            self._file.seek(start)
-            self._file.truncate()
-            raise
 
     def _so_far(self, path: Path) -> str:
         done = len(self.results)
@@ -142,17 +170,10 @@ class ResultWriter:
         while True:
             name = f"{stem}.jpg" if number == 1 else f"{stem}-{number}.jpg"
             target = self.folder / RESULTS_FOLDER / name
-            if _key(target) not in self._taken and not target.exists():
-                self._taken.add(_key(target))
+            if _key(target) not in self._lines.taken and not target.exists():
+                self._lines.taken.add(_key(target))
                 return target
             number += 1
-
-    def __enter__(self) -> ResultWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
 
 
 def free_folder(given: Path | None, *, overwrite: bool) -> Path:

@@ -16,6 +16,11 @@ SUFFIXES = frozenset(
     | {".pbm", ".pgm", ".ppm", ".tif", ".tiff"}
 )
 """Of what is taken for a picture in folders and of patterns; of GIF the first frame is read."""
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"}
+    | {".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".h264", ".h265", ".hevc", ".ivf", ".y4m"}
+)
+"""Of what is taken for a video."""
 NOT_READ = frozenset(
     {".avif", ".heic", ".heif", ".jxl", ".psd", ".svg", ".ico", ".tga", ".exr", ".hdr", ".dng"}
     | {".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf"}
@@ -40,15 +45,30 @@ def find_images(folder: Path) -> list[Path]:
     return search_folder(folder)[0]
 
 
+def find_videos(folder: Path) -> list[Path]:
+    """All videos below ``folder``, as :func:`find_images` finds pictures."""
+    return sorted(path for path in _files_below(folder) if _is_file(path, VIDEO_SUFFIXES))
+
+
 def search_folder(folder: Path) -> tuple[list[Path], Counter[str]]:
     """As :func:`find_images`, with the suffixes of pictures of other formats that lie there."""
     files = list(_files_below(folder))
     others = Counter(s for path in files if (s := path.suffix.lower()) in NOT_READ)
-    return sorted(filter(_is_picture, files)), others
+    return sorted(path for path in files if _is_file(path, SUFFIXES)), others
 
 
 def match_images(pattern: str) -> list[Path]:
-    """All pictures of a pattern such as ``photos/**/*.jpg``, and those below folders of it.
+    """All pictures of a pattern such as ``photos/**/*.jpg``, and those below folders of it."""
+    return _match_files(pattern, SUFFIXES)
+
+
+def match_videos(pattern: str) -> list[Path]:
+    """All videos of a pattern, as :func:`match_images` finds pictures."""
+    return _match_files(pattern, VIDEO_SUFFIXES)
+
+
+def _match_files(pattern: str, suffixes: frozenset[str]) -> list[Path]:
+    """Files of these suffixes.
 
     What exists as it is written wins: a folder ``photos [1]`` is that folder, not a pattern.
     """
@@ -56,18 +76,19 @@ def match_images(pattern: str) -> list[Path]:
     while parts and (known / parts[0]).exists():
         known, parts = known / parts[0], parts[1:]
     literal = tuple(part.replace("[", "[[]") for part in parts)
-    return _match(known, literal) or _match(known, parts)
+    return _match(known, literal, suffixes) or _match(known, parts, suffixes)
 
 
-def _match(known: Path, parts: tuple[str, ...]) -> list[Path]:
+def _match(known: Path, parts: tuple[str, ...], suffixes: frozenset[str]) -> list[Path]:
+    find = find_images if suffixes is SUFFIXES else find_videos
     if "**" in parts:  # glob.glob would follow linked folders round and round
-        below = find_images(known)
+        below = find(known)
         return [path for path in below if _fits(path.relative_to(known).parts, parts)]
     whole = os.path.join(glob.escape(str(known)), *parts)  # noqa: PTH118  # a Path would drop "./"
     found: dict[Path, None] = {}
     for match in map(Path, sorted(glob.glob(whole))):  # noqa: PTH207  # Path.glob takes no absolute pattern
-        pictures = find_images(match) if match.is_dir() else [match] * _is_picture(match)
-        found |= dict.fromkeys(p for p in pictures if p.parent == known or not _is_ours(p.parent))
+        files = find(match) if match.is_dir() else [match] * _is_file(match, suffixes)
+        found |= dict.fromkeys(p for p in files if p.parent == known or not _is_ours(p.parent))
     return list(found)
 
 
@@ -106,8 +127,8 @@ def _files_below(folder: Path) -> Iterator[Path]:
             raise InputError(f"the folder {here} cannot be read: {error.strerror}") from None
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+def _is_file(path: Path, suffixes: frozenset[str]) -> bool:
+    return path.suffix.lower() in suffixes and path.is_file()
 
 
 def _is_ours(folder: Path) -> bool:

@@ -10,13 +10,17 @@ from pathlib import Path
 
 from dyninfer.errors import InputError
 from dyninfer.files import check_regular, read_file
-from dyninfer.images.folders import SUFFIXES, match_images, search_folder
-from dyninfer.images.formats import describe_unread
-
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"}
-    | {".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".h264", ".h265", ".hevc", ".ivf", ".y4m"}
+from dyninfer.images.folders import (
+    SUFFIXES,
+    VIDEO_SUFFIXES,
+    find_videos,
+    match_images,
+    match_videos,
+    search_folder,
 )
+from dyninfer.images.formats import describe_unread
+from dyninfer.plain_text import counted
+
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp")
 """Of addresses that are read."""
 _LIST_BYTES = 16 << 20
@@ -73,6 +77,37 @@ def _is_video(path: Path) -> bool:
         return suffix in VIDEO_SUFFIXES
     with path.open("rb") as file:  # regular, as is_file() says
         return describe_unread(file.read(1024)) == ("a video", False)
+
+
+def split_sources(sources: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Sources of pictures, and videos, cameras and streams one by one, each once, in their order.
+
+    Of folders and patterns the videos are taken out; what holds pictures beside is in both.
+
+    Raises:
+        InputError: a source is none, or a folder cannot be read.
+    """
+    still: list[str] = []
+    moving: dict[str, str] = {}
+    for source in sources:
+        path, kind = Path(source), kind_of(source)
+        there = _exists(path)
+        if kind in (Kind.CAMERA, Kind.STREAM):
+            moving[source] = source
+        elif there and not path.is_dir():
+            if kind is Kind.VIDEO:
+                moving.setdefault(str(path.absolute()), source)
+            else:
+                still.append(source)
+        else:
+            videos = find_videos(path) if there else match_videos(source)
+            for video in videos:
+                moving.setdefault(str(video.absolute()), str(video))
+            if not videos and kind is Kind.VIDEO:  # which is said to be missing when it is opened
+                moving[source] = source
+            elif not videos or (search_folder(path)[0] if there else match_images(source)):
+                still.append(source)
+    return still, list(moving.values())
 
 
 def named_pictures(sources: Sequence[str | Path], warn: Callable[[str], None]) -> list[Path]:
@@ -138,8 +173,11 @@ def _pictures_in(folder: Path, warn: Callable[[str], None]) -> list[Path]:
     more = f"{counts} left out: their formats are not read; convert them to JPEG or PNG"
     if not pictures:
         known = ", ".join(sorted(suffix.lstrip(".") for suffix in SUFFIXES))
+        videos = len(find_videos(folder))
         raise InputError(
-            f"the folder {folder} holds no pictures ({known})" + f"; {more}" * bool(others)
+            f"the folder {folder} holds no pictures ({known})"
+            + f"; {more}" * bool(others)
+            + f", but {counted(videos, 'video')}, to be named one by one" * bool(videos)
         )
     if others:
         warn(f"{folder}: {more}")

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,8 @@ import typer
 import dyninfer
 from dyninfer.cli.app import app
 from dyninfer.cli.habits import _HABITS, _NOT_HERE
-from tests.dyninfer.cli.run import run
+from tests import support
+from tests.dyninfer.cli.run import run, write_picture
 
 
 def test_without_arguments_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,3 +281,27 @@ def test_an_interruption_is_told(
     monkeypatch.setattr("dyninfer.cli.info.print_bundle", interrupted)
     status, _, err = run(capsys, "info", str(tmp_path))
     assert (status, err) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["--help"], ["models"], ["info", "BUNDLE"], ["predict", "BUNDLE", "a.png", "--json"]],
+    ids=lambda command: command[0],
+)
+def test_a_reader_that_has_gone_ends_it_without_a_word(command, tmp_path: Path) -> None:
+    bundle = support.write_two_exits(tmp_path / "two.dyn")
+    write_picture(tmp_path / "a.png", 40, 40)
+    arguments = [str(bundle) if word == "BUNDLE" else word for word in command]
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "dyninfer", *arguments],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")  # as shells report SIGPIPE
+    if command[0] == "predict":  # what was written before it stays
+        assert (tmp_path / "predictions/predictions.jsonl").read_bytes().count(b"\n") == 1

@@ -6,6 +6,8 @@ import json
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +96,12 @@ def test_without_a_name_a_folder_is_made(capsys, bundle, tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.mp4", "b.png"], "a.mp4 is a video, and there are 2 sources"),
+        (["a.mp4", "b.png", "-o", "out.mp4"], "more than one source; expected a folder"),
+        (["a.mp4", "a.mp4", "camera:0"], "camera:0 is a camera, which may have no end"),
+        (["b.png", "http://127.0.0.1:1/a"], "http://127.0.0.1:1/a is a stream, which may have"),
+        (["b.png", "--track"], "--track and --every follow the frames of a video"),
+        (["b.png", "--every", "3"], "--track and --every follow the frames of a video"),
+        (["none*.mp4"], "none*.mp4 does not exist"),
         (["b.png", "-o", "out.mp4"], "out.mp4 is the name of a video, expected a folder"),
         (["a.mp4", "-o", "out.avi"], "videos are written to .mp4, .m4v, .mov, .mkv"),
         (["a.mp4", "-o", "a.mp4", "--overwrite"], "a.mp4 is read"),
@@ -168,3 +175,100 @@ def test_an_interrupt_leaves_a_playable_file(bundle, tmp_path: Path, number) -> 
     assert 30 <= len(lines) < 20_000
     assert abs(len(times_of(out)) - len(lines)) <= 1  # it may come between the two
     assert not list(tmp_path.glob(".*"))
+
+
+def test_videos_and_pictures_of_folders_and_patterns_all_go_into_one_folder(
+    capsys, bundle, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("mixed/deep", "clips", "other"):
+        (tmp_path / folder).mkdir(parents=True)
+    write_picture(tmp_path / "mixed/photo.png", 40, 40)
+    write_picture(tmp_path / "other/a.png", 40, 40)
+    for number, name in enumerate(["mixed/street.mp4", "mixed/deep/Street.MOV", "clips/b.mkv"]):
+        write_clip(tmp_path / name, 2 + number)
+    sources = ["mixed", "clips/*", "other/*.png", "clips/b.mkv"]  # the last one is named twice
+    status, out, err = run(capsys, "predict", bundle, *sources)
+    assert (status, err) == (0, "")
+    lines = lines_of(tmp_path / "predictions/predictions.jsonl")
+    assert [line["image"] for line in lines if "image" in line] == [
+        "mixed/photo.png",
+        "other/a.png",
+    ]
+    count = Counter(line["source"] for line in lines if "source" in line)
+    assert count == {"mixed/street.mp4": 2, "mixed/deep/Street.MOV": 3, "clips/b.mkv": 4}
+    copies = {line["source"]: line["annotated"] for line in lines if "source" in line}
+    assert len({name.casefold() for name in copies.values()}) == 3
+    for source, frames in count.items():
+        assert len(times_of(tmp_path / "predictions" / copies[source])) == frames
+    assert out.count("frames a second") == 3
+    status, _, _ = run(capsys, "predict", bundle, "clips", "-o", "predictions", "--overwrite")
+    assert status == 0
+    drawn = {path.name for path in (tmp_path / "predictions/annotated").iterdir()}
+    assert drawn == {"b.mp4"}  # what the former results name has gone
+    (tmp_path / "mixed/text.mp4").write_text("no video\n" * 100)
+    status, _, err = run(capsys, "predict", bundle, "mixed", "none.mp4", "-o", "third")
+    assert status == 1
+    assert "text.mp4 is not a video" in err
+    assert "none.mp4 does not exist" in err
+    assert "2 of 5 sources could not be read (named above)" in err
+    assert len(lines_of(tmp_path / "third/predictions.jsonl")) == 1 + 2 + 3
+
+
+def test_lines_can_be_read_while_it_runs(bundle, tmp_path: Path) -> None:
+    short = write_clip(tmp_path / "short.h264", 100, size=(240, 320)).read_bytes()
+    clip = tmp_path / "long.h264"
+    clip.write_bytes(short * 100)
+    command = [sys.executable, "-m", "dyninfer", "predict", bundle, str(clip), "-o"]
+    process = subprocess.Popen([*command, str(tmp_path / "out.mp4")], stdout=subprocess.DEVNULL)
+    lines, end = tmp_path / "out.jsonl", time.monotonic() + 60
+    while not (lines.exists() and lines.read_bytes().count(b"\n") >= 5):
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.05)
+    assert not (tmp_path / "out.mp4").exists()  # which nobody could play yet
+    process.kill()
+    process.wait(timeout=60)
+    assert [json.loads(line)["frame"] for line in lines.read_text().splitlines()[:5]] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
+    assert lines.read_bytes().endswith(b"\n")
+
+
+def test_tracks_and_frames_in_between(capsys, bundle, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("trackers", reason="the extra track is not installed")
+    white = np.full((48, 64, 3), 255, np.uint8)  # or the box, which follows the grey, would jump
+    monkeypatch.setattr(clips, "picture", lambda *_: white)
+    clip = write_clip(tmp_path / "a.mp4", 9)
+    target = ["-o", str(tmp_path / "out.mp4")]
+    status, out, _ = run(capsys, "predict", bundle, str(clip), *target, "--track")
+    assert status == 0
+    assert "1 object followed" in out
+    lines = lines_of(tmp_path / "out.jsonl")
+    ids = [line["detections"][0]["track_id"] for line in lines]
+    assert ids[0] is None
+    assert {*ids[2:]} == {ids[2]} != {None}
+    assert not any(line["predicted"] for line in lines)
+    arguments = ["predict", bundle, str(clip), *target, "--every", "4", "--overwrite", "-t", "2"]
+    status, out, _ = run(capsys, *arguments)
+    assert status == 0
+    assert "in between       6   66.7%" in out
+    assert "exit 1           3   33.3%" in out
+    lines = lines_of(tmp_path / "out.jsonl")
+    assert [line["predicted"] for line in lines] == [number % 4 != 0 for number in range(9)]
+    assert len(times_of(tmp_path / "out.mp4")) == 9
+
+
+def test_every_video_begins_anew(capsys, bundle, tmp_path: Path) -> None:
+    for name in "ab":
+        write_clip(tmp_path / f"{name}.mp4", 3)
+    names = [str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4")]
+    out = str(tmp_path / "out")
+    speed = ["--speed", "0.0+previous", "--no-images"]  # all easy, but for the first frame
+    assert run(capsys, "predict", bundle, *names, "-o", out, *speed)[0] == 0
+    exits = [line["exit_index"] for line in lines_of(tmp_path / "out/predictions.jsonl")]
+    assert exits == [1, 0, 0, 1, 0, 0]
