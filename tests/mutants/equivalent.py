@@ -19,6 +19,11 @@ EQUIVALENT = (
         "+    if size != (image.shape[",
         "resizing to the size that an image has copies it",
     ),
+    Equivalent(
+        "dyninfer/runtime/arrays.py",
+        "+        return images if len(rows) <= ",
+        "of all images the executor itself takes those that it asked for",
+    ),
     Equivalent("dyninfer/results/nms.py", "+CHUNK = ", "cuts the work, which is about speed"),
     Equivalent("dyninfer/results/nms.py", "+_BLOCK = 128", "cuts the work, which is about speed"),
     Equivalent("dyninfer/results/nms.py", "+_DOUBT = 1.", "all is decided exactly, and slowly"),

@@ -124,3 +124,14 @@ def test_easiness_alone_gives_no_losses() -> None:
 def test_a_baseline_that_is_no_easiness_is_refused(easiness, routers) -> None:
     with support.refuses(InputError, "a baseline is", "expected", "easiness"):
         Reference.of_easiness(easiness, routers)
+
+
+def test_outlooks_and_references_are_themselves_and_no_others() -> None:
+    """Their arrays could not say in one word whether they are equal."""
+    ones, others = ([Reference("r", np.full((1, 3), 0.5))] for _ in range(2))
+    for found in (ones, others):
+        found.append(found[0].under(Threshold(0.1)))
+    for one, other in zip(ones, others, strict=True):
+        assert one == one
+        assert one != other
+        assert len({one, other}) == 2

@@ -136,3 +136,11 @@ def test_results_print_on_one_line_what_matters() -> None:
     assert repr(escaping) == r"<Classification of 1: \x1b[2J 0.98; exit_index 2>"
     raw = RawOutput(0.5, 1, {"boxes_xyxy": np.ones((8400, 4), np.float32)})
     assert str(raw) == "<RawOutput of boxes_xyxy (8400, 4); exit_index 1, easiness 0.50>"
+
+
+def test_a_raw_output_is_itself_and_no_other() -> None:
+    """Its arrays could not say in one word whether they are equal."""
+    one, other = (RawOutput(0.5, 0, {"logits": np.zeros(3, np.float32)}) for _ in range(2))
+    assert one == one
+    assert one != other
+    assert len({one, other}) == 2

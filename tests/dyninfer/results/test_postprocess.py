@@ -190,3 +190,16 @@ def test_no_classes_give_no_detections() -> None:
     boxes, _ = candidates(9, 0, classes=1, spread=60, largest=40)
     found, _, _ = Postprocess()(boxes, np.empty((9, 0), np.float32))
     assert len(found) == 0
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("more", [0, 1])
+def test_boxes_are_read_up_to_a_million_pixels_from_the_corner(place: int, more: int) -> None:
+    """One box is looked at in another way than several."""
+    other = np.array([[10, 10, 20, 20]] * more, np.float32).reshape(-1, 4)
+    for far, usable in ((999_999.5, True), (1_000_000, False), (np.inf, False)):
+        box = np.array([[0, 0, 5, 5]], np.float32)
+        box[0, place] = far if place >= 2 else -far
+        boxes = np.concatenate([box, other])
+        found, _, _ = Postprocess()(boxes, np.full((1 + more, 1), 0.5, np.float32))
+        np.testing.assert_array_equal(found, boxes if usable else other)
