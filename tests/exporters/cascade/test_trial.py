@@ -80,6 +80,7 @@ def planned(precision: Precision = Precision.FP32, rounded: bool = False, rows: 
         samples=[(image, {}) for image in images],
         expected=expected,
         file=SimpleNamespace(precision=precision, rounded=rounded),
+        plan=SimpleNamespace(rows=rows),
     )
 
 
