@@ -148,6 +148,13 @@ def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     return x.index_select(axis, indices.reshape(-1)).reshape(shape)
 
 
+def gather_nd(x: Tensor, indices: Tensor, *, batch_dims: int) -> Tensor:
+    assert batch_dims == 1, batch_dims
+    assert indices.shape[-1] == 1, indices.shape
+    rows = torch.arange(len(x), device=x.device).unsqueeze(1)
+    return x[rows, indices.squeeze(-1).to(x.device)]
+
+
 def top_k(x: Tensor, k: Tensor, *, axis: int = -1, largest: int = 1, sorted: int = 1):
     return torch.topk(x, int(k.reshape(-1)[0]), axis, bool(largest), bool(sorted))
 
@@ -193,6 +200,7 @@ OPERATORS: dict[str, Run] = {
     "Div": lambda a, b: a / b,
     "Exp": torch.exp,
     "Gather": gather,
+    "GatherND": gather_nd,
     "GatherElements": lambda x, indices, *, axis=0: torch.gather(x, axis, indices),
     "Gemm": gemm,
     "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True),

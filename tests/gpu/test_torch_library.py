@@ -75,6 +75,22 @@ def test_a_size_that_depends_on_the_data_is_computed() -> None:
             np.testing.assert_allclose(found[output.name].numpy(), array, atol=1e-5)
 
 
+def test_the_best_rows_are_taken_as_a_head_takes_them() -> None:
+    scores = np.random.default_rng(0).random((2, 9, 3), dtype=np.float32)
+    nodes = [
+        onnx.helper.make_node("ReduceMax", ["scores"], ["best"], axes=[2], keepdims=0),
+        onnx.helper.make_node("TopK", ["best", "count"], ["values", "rows"], axis=1),
+        onnx.helper.make_node("Unsqueeze", ["rows", "last"], ["places"]),
+        onnx.helper.make_node("GatherND", ["scores", "places"], ["kept"], batch_dims=1),
+    ]
+    constants = {"count": np.array([4]), "last": np.array([2])}
+    sizes = {"scores": ["batch", 9, 3]}, {"kept": ["batch", 4, 3]}
+    model = support.tiny_model(*sizes, nodes, constants)
+    (expected,) = ort.InferenceSession(model.SerializeToString()).run(None, {"scores": scores})
+    found = TorchGraph(model, "cpu")({"scores": torch.from_numpy(scores)})["kept"]
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
 def test_an_operator_that_it_lacks_is_named() -> None:
     node = onnx.helper.make_node("Sin", ["images"], ["y"])
     model = support.tiny_model({"images": [1]}, {"y": [1]}, [node])

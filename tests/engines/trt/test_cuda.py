@@ -157,8 +157,8 @@ def test_pycuda_contexts_are_popped_in_every_thread(tmp_path) -> None:
     assert not any(stacks)
 
 
-# PyCUDA, whose package cannot be built without a CUDA toolkit: names from its source, 2026.1,
-# src/wrapper/wrap_cudadrv.cpp and pycuda/driver.py
+# PyCUDA, whose package takes long to build: names from its source, 2026.1,
+# src/wrapper/wrap_cudadrv.cpp and pycuda/driver.py; test_pycuda.py builds it and compares
 
 PYCUDA_SOURCE = {
     "PyCudaStream": {"handle", "synchronize", "is_done", "wait_for_event"},

@@ -9,13 +9,19 @@ import pytest
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
+from dyninfer.bundle.shipped import shipped_bundle
 from dyninfer.cli.common import built_in_photos
 from dyninfer.engines.trt.builder import EngineOptions, build_engine
 from dyninfer.engines.trt.file_types import StageFile
 from dyninfer.engines.trt.library import Flavour, load_library
 from dyninfer.engines.trt.targets import BatchProfile
+from dyninfer.exporters.drnet.export import DRNET
+from dyninfer.exporters.drnet.options import DRNetOptions
+from dyninfer.exporters.efficientdet.export import EFFICIENTDET, EfficientDetOptions
 from dyninfer.exporters.precision.convert import convert_bundle_stages
 from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Settings, Int8Target
+from tests import support
+from tests.exporters.efficientdet.narrow import narrow, random_model, save
 
 pytest.importorskip("tensorrt_rtx", reason="pip install dyninfer[tensorrt-rtx]")
 pytestmark = pytest.mark.slow
@@ -60,4 +66,43 @@ def test_every_stage_builds_for_generations_of_gpus(
     assert all(stage.precision is precision for stage in made.values())
     for stage, converted in made.items():
         source = StageFile(stage, stages[stage], precision, converted.path)
+        assert len(build_engine(library, source, options)) > 10_000
+
+
+def shipped(name: str) -> Callable[[Path], Path]:
+    return lambda _folder: shipped_bundle(Path(name))
+
+
+def drnet(folder: Path) -> Path:
+    parts = ("predictor", "classifier")
+    sources = tuple(support.VECTORS / f"drnet-narrow.{part}.pt" for part in parts)
+    DRNET.export(sources, folder / "drnet.dyn", DRNetOptions(), lambda _step: None)
+    return folder / "drnet.dyn"
+
+
+def efficientdet(folder: Path) -> Path:
+    model = random_model(narrow(levels=4, cells=1, repeats=1))
+    source = save(model, folder / "tf_efficientdet_d0-narrow.pth")
+    options = EfficientDetOptions((64, 64), candidates=50)
+    EFFICIENTDET.export(source, folder / "efficientdet.dyn", options, lambda _step: None)
+    return folder / "efficientdet.dyn"
+
+
+# of stages that are one network at several sizes, one
+OTHERS = {
+    "everyday": (shipped("everyday"), {"first", "router"}),
+    "everyday-sizes": (shipped("everyday-sizes"), {"chooser"}),
+    "drnet": (drnet, {"predictor", "classifier_112"}),
+    "efficientdet": (efficientdet, {"body"}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_stages_of_the_other_families_build(name: str, tmp_path: Path) -> None:
+    make, chosen = OTHERS[name]
+    bundle, library = Bundle.open(make(tmp_path)), load_library(Flavour.RTX)
+    options = EngineOptions(PROFILE, ("8.6",))
+    for stage in sorted(chosen):
+        entry = bundle.manifest.stages[stage]
+        source = StageFile(stage, entry, entry.precision, bundle.path / entry.file)
         assert len(build_engine(library, source, options)) > 10_000
