@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from dyninfer.engines.base import Backend
-from dyninfer.errors import BackendUnavailable
+from dyninfer.errors import BackendUnavailable, InputError
 from dyninfer.forks import Opening
 
 TENSORRT = ("tensorrt", "tensorrt-rtx")
-BACKENDS = ("onnxruntime", *TENSORRT)
+ON_HOST = ("onnxruntime", "openvino")
+"""Backends whose tensors lie in the host's memory, so that a bundle's stages mix."""
+BACKENDS = (*ON_HOST, *TENSORRT)
 
 
 def open_backend(
@@ -21,10 +25,11 @@ def open_backend(
     """Open a backend on a device.
 
     Args:
-        backend: ``"onnxruntime"``, ``"tensorrt"``, ``"tensorrt-rtx"``, or None for ONNX Runtime,
-            which runs everywhere.
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; None for the CPU, or the first GPU where
-            the backend needs one.
+        backend: ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"``, ``"tensorrt-rtx"``, one for each
+            stage as in ``"first=onnxruntime,second=openvino"``, or None for ONNX Runtime, which
+            runs everywhere.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, with OpenVINO ``"gpu:N"``; None for the CPU,
+            or the first GPU where the backend needs one.
         provider: ONNX Runtime's execution provider, ``"cpu"``, ``"cuda"`` or ``"tensorrt"``;
             None takes the device's own.
         shared_threads: let all sessions of the process share one pool of threads.
@@ -32,6 +37,8 @@ def open_backend(
     Raises:
         BackendUnavailable: the backend, device or provider is unknown or not installed.
     """
+    if isinstance(backend, str) and re.search("[=,]", backend):
+        return _mixed(backend, device, provider, shared_threads)
     if backend not in (None, *BACKENDS):
         raise BackendUnavailable(
             f"backend {backend!r} is unknown, expected one of {', '.join(map(repr, BACKENDS))}"
@@ -47,8 +54,54 @@ def open_backend(
             from dyninfer.engines.trt.library import Flavour
 
         return TrtBackend(Flavour(backend), "cuda:0" if device is None else device)
+    if backend == "openvino":
+        with Opening():
+            from dyninfer.engines.ov.backend import OvBackend  # imports openvino
+
+        return OvBackend("cpu" if device is None else device, provider)
     assert backend in (None, "onnxruntime")  # a name in BACKENDS needs a branch here
     with Opening():
         from dyninfer.engines.ort.backend import OrtBackend  # imports onnxruntime
 
     return OrtBackend("cpu" if device is None else device, provider, shared_threads)
+
+
+def parse_backends(text: str) -> Mapping[str, str]:
+    """Stage -> backend of ``"first=onnxruntime,second=openvino"``; ``""`` -> that of all others.
+
+    A backend alone is for the stages that are not named; without one, ONNX Runtime is.
+
+    Raises:
+        InputError: a backend is unknown or has no tensors in the host's memory, or a stage is named
+            twice.
+    """
+    found: dict[str, str] = {}
+    for item in text.split(","):
+        stage, equals, backend = (part.strip() for part in item.rpartition("="))
+        if backend not in ON_HOST:
+            raise InputError(
+                f"{backend!r} in {text!r} is no backend that stages can be mixed of, expected "
+                f"{' or '.join(ON_HOST)}; for example first=onnxruntime,second=openvino"
+            )
+        if (equals and not stage) or stage in found:
+            what = f"names {stage!r} twice" if stage else "has a backend without a stage"
+            raise InputError(f"{text!r} {what}; for example first=onnxruntime,second=openvino")
+        found[stage] = backend
+    return {"": "onnxruntime"} | found
+
+
+def _mixed(
+    text: str, device: str | None, provider: str | None, shared_threads: bool
+) -> Backend[Any, Any]:
+    if device not in (None, "cpu"):
+        raise BackendUnavailable(
+            f"device {device!r} was asked for with stages on several backends, expected 'cpu'"
+        )
+    names = parse_backends(text)
+    opened: dict[str, Backend[Any, Any]] = {}
+    for name in dict.fromkeys(names.values()):
+        own = provider if name == "onnxruntime" else None
+        opened[name] = open_backend(name, "cpu", own, shared_threads)
+    from dyninfer.engines.mixed import MixedBackend
+
+    return MixedBackend({stage: opened[name] for stage, name in names.items()}, shared_threads)

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dyninfer.bundle.manifest import Manifest, Stage, TensorSpec
+from dyninfer.bundle.manifest import Manifest, Precision, Stage, TensorSpec
 from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.errors import EngineRunError, InputError
@@ -165,6 +165,7 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
 
     ``device_name`` is what the device calls itself, ``version`` the backend library's version and
     ``provider`` which of its execution providers runs the stages: what measurements are tied to.
+    ``precision`` is that of every stage, once :meth:`configure` was called.
     """
 
     name: str
@@ -172,6 +173,21 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
     provider: str
     device: str
     device_name: str
+    precision: Mapping[str, Precision] = {}
+
+    def configure(self, manifest: Manifest, precision: Mapping[str, Precision]) -> None:
+        """Say which stages will be opened, and in which precision each.
+
+        Raises:
+            InputError: this backend, or its device, cannot.
+        """
+        del manifest
+        if Precision.BF16 in precision.values():
+            raise InputError(
+                f"{self.name} was asked for bf16, which OpenVINO alone computes; add --backend "
+                "openvino (in Python backend='openvino')"
+            )
+        self.precision = dict(precision)
 
     def opening(
         self,

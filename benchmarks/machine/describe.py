@@ -21,6 +21,7 @@ LIBRARIES = (
     "dyninfer",
     "numpy",
     "onnxruntime",
+    "openvino",
     "onnxruntime-gpu",
     "onnx",
     "opencv-python-headless",

@@ -34,7 +34,12 @@ _UNITS = {
     "ms": "ms",
 }
 _ABBREVIATIONS = {"cpu": "CPU", "gpu": "GPU", "sm": "SM", "ram": "RAM"}
-_TOOLS = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+_TOOLS = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "tensorrt": "TensorRT",
+    "tensorrt-rtx": "TensorRT-RTX",
+}
 _NAMED = 3
 
 

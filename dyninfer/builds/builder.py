@@ -40,7 +40,7 @@ class Builder(Protocol):
 
 
 class ConversionBuilder(Builder):
-    """Keeps ONNX files in another precision than the bundle's own, for ONNX Runtime.
+    """Keeps ONNX files in another precision than the bundle's own, for ONNX Runtime and OpenVINO.
 
     Converting takes pictures, which nobody has when a bundle is opened.
     """
@@ -50,10 +50,14 @@ class ConversionBuilder(Builder):
     ) -> BuildSpec | None:
         """A conversion, unless the bundle's own files have the precision; they take any batch."""
         del max_batch
-        if dict(precision) == own_precision(manifest):
+        files = {  # OpenVINO computes in bf16 with the bundle's own files
+            name: stage.precision if precision[name] is Precision.BF16 else precision[name]
+            for name, stage in manifest.stages.items()
+        }
+        if files == own_precision(manifest):
             return None
         return BuildSpec(
-            backend="onnxruntime", precision=precision, stages_sha256=source_hashes(manifest)
+            backend="onnxruntime", precision=files, stages_sha256=source_hashes(manifest)
         )
 
     def converted(self, _bundle: Bundle, _precision: Mapping[str, Precision]) -> None:
@@ -98,12 +102,13 @@ def choose_build(
     used or made, and returns once the bundle's own files are known to be as they were exported.
 
     Raises:
-        InputError: the precision cannot be understood.
+        InputError: the precision cannot be understood, or the backend does not compute in it.
         BundleError: a file of the build that fits was changed, or it is not signed.
         EngineBuildError: there is none that fits, and it may not or cannot be made here.
     """
     builder = builder_for(backend)
     plan = plan_precision(precision, bundle.manifest)
+    backend.configure(bundle.manifest, plan)
     wanted = builder.wanted(bundle.manifest, plan, max_batch)
     if wanted is None:
         return None

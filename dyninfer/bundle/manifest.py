@@ -62,9 +62,13 @@ class TensorSpec(Frozen):
 
 
 class Precision(str, Enum):
-    """The arithmetic of a stage's weights and activations."""
+    """The arithmetic of a stage's weights and activations.
+
+    No file has ``BF16``: a library computes in it with a file in float32.
+    """
 
     FP32 = "fp32"
+    BF16 = "bf16"
     FP16 = "fp16"
     INT8 = "int8"
 

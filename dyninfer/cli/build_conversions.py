@@ -12,7 +12,7 @@ from dyninfer.builds.files import Converted
 from dyninfer.builds.spec import Conversion, source_hashes
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
-from dyninfer.cli.build_options import BackendChoice, BuildOptions
+from dyninfer.cli.build_options import BuildOptions
 from dyninfer.cli.common import built_in_photos, expand_sources, warn
 from dyninfer.evaluation.dataset import Sample, Samples, load_samples
 from dyninfer.exporters.extras import require_export_extra
@@ -130,7 +130,7 @@ def _split(samples: Samples) -> tuple[Sequence[Sample], Sequence[Sample]]:
 
 def _settings(asked: BuildOptions, progress: Progress) -> Int8Settings:
     """How stages are quantised, with a bar for each step."""
-    on_cpu = asked.backend is BackendChoice.ONNXRUNTIME
+    on_cpu = asked.on_host
     bars: dict[str, TaskID] = {}
 
     def report(what: str, done: int, total: int) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from dyninfer.cli.options import TrustedKeyOption
+from dyninfer.engines import ON_HOST
 from dyninfer.exporters.precision.settings import CalibrationMethod
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -38,6 +39,7 @@ class BackendChoice(str, Enum):
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
     ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class BuildOptions:
     backend: Annotated[
         BackendChoice | None,
         typer.Option(
-            help="Backend that will run it; onnxruntime takes only fp16 and int8. Default: "
-            "tensorrt, or tensorrt-rtx where only that is installed.",
+            help="Backend that will run it; onnxruntime and openvino take only fp16 and int8, and "
+            "the same files. Default: tensorrt, or tensorrt-rtx where only that is installed.",
         ),
     ] = None
     precision: Annotated[
@@ -134,6 +136,11 @@ class BuildOptions:
         CalibrationMethod, _picture_option(help="How the ranges of int8 are chosen.")
     ] = CalibrationMethod.PERCENTILE
 
+    @property
+    def on_host(self) -> bool:
+        """Whether the backend runs ONNX files as they are, on a CPU."""
+        return self.backend is not None and self.backend.value in ON_HOST
+
     def refuse_engine_options(self) -> None:
         """Refuse what was said of engines, but for the batch, where none is built."""
         of_engines = (
@@ -146,4 +153,4 @@ class BuildOptions:
         given = [name for name in of_engines if getattr(self, name)]
         if given:
             wrong = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in given)
-            raise typer.BadParameter(f"{wrong} go with TensorRT, not with onnxruntime")
+            raise typer.BadParameter(f"{wrong} go with TensorRT, not with {' or '.join(ON_HOST)}")

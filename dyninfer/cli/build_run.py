@@ -37,7 +37,7 @@ from dyninfer.bundle.signature import check_bundle
 from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.cli.build_conversions import Conversions, asked_samples
 from dyninfer.cli.build_gate import GatedBuild, asked_limits, find_passed
-from dyninfer.cli.build_options import BackendChoice, BuildOptions
+from dyninfer.cli.build_options import BuildOptions
 from dyninfer.cli.common import progress_bar, stderr, warn
 from dyninfer.engines.trt.builder import Active, EngineOptions
 from dyninfer.engines.trt.library import Flavour, Library, installed_flavour, load_library
@@ -51,6 +51,11 @@ def plan_build(path: Path, asked: BuildOptions) -> tuple[Bundle, Builder, BuildS
     if asked.trusted_key is not None:
         check_bundle(bundle, Path(asked.trusted_key))
     precision = plan_precision(asked.precision, bundle.manifest)
+    if Precision.BF16 in precision.values():
+        raise InputError(
+            "bf16 needs no build: OpenVINO computes in it with the bundle's own files, for example "
+            f"dyninfer predict {path} PICTURES --backend openvino --precision bf16"
+        )
     batch = BatchProfile.parse(asked.batch)
     builder = _builder(asked, batch)
     wanted = builder.wanted(bundle.manifest, precision, batch.maximum)
@@ -120,7 +125,7 @@ def check_found(existing: OpenBuild, asked: BuildOptions) -> None:
 
 
 def _builder(asked: BuildOptions, batch: BatchProfile) -> Builder:
-    if asked.backend is BackendChoice.ONNXRUNTIME:
+    if asked.on_host:
         asked.refuse_engine_options()
         return ConversionBuilder()
     presets = [] if asked.for_ is None else find_presets(asked.for_)

@@ -71,14 +71,17 @@ class EngineOptions(EngineChoice):
     ] = None
     backend: Annotated[
         str | None,
-        typer.Option(help="onnxruntime, tensorrt or tensorrt-rtx. Default: onnxruntime."),
+        typer.Option(
+            help="onnxruntime, openvino, tensorrt, tensorrt-rtx, or one for each stage, such as "
+            "first=onnxruntime,second=openvino. Default: onnxruntime."
+        ),
     ] = None
     provider: ProviderOption = None
     precision: Annotated[
         str | None,
         typer.Option(
-            help="fp16 or int8, or one for each stage, such as first=int8,second=fp16; made by "
-            "**dyninfer build**. Default: as exported."
+            help="fp16 or int8, made by **dyninfer build**; bf16 with openvino; or one for each "
+            "stage, such as first=int8,second=fp16. Default: as exported."
         ),
     ] = None
     trusted_key: TrustedKeyOption = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dyninfer.builds.spec import OpenBuild, describe_plan, own_precision, source_hashes
 from dyninfer.bundle.calibration import (
     Calibration,
@@ -10,7 +12,7 @@ from dyninfer.bundle.calibration import (
     check_calibration,
 )
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Manifest
+from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.engines import TENSORRT
 from dyninfer.runtime.session import Session
 
@@ -20,7 +22,7 @@ def engine_record(manifest: Manifest, session: Session, build: OpenBuild | None)
     inputs, backend = manifest.image_inputs, session.backend
     return EngineRecord(
         stages_sha256=build.build.onnx_sha256() if build else source_hashes(manifest),
-        precision=build.build.spec.precision if build else own_precision(manifest),
+        precision=_precision(manifest, session, build),
         image_inputs={name: f"{spec.height}x{spec.width}" for name, spec in inputs.items()},
         backend=backend.name,
         backend_version=backend.version,
@@ -35,16 +37,24 @@ def opening_options(manifest: Manifest, session: Session, build: OpenBuild | Non
     Without it, the command that an error names would measure other engines.
     """
     backend, options = session.backend, []
-    if backend.name in TENSORRT:
+    if backend.name != "onnxruntime":
         options.append(f"--backend {backend.name}")
     elif backend.provider == "tensorrt":
         options.append("--provider tensorrt")
     if backend.device != ("cuda:0" if backend.name in TENSORRT else "cpu"):
         options.append(f"--device {backend.device}")
-    precision = build.build.spec.precision if build else own_precision(manifest)
+    precision = _precision(manifest, session, build)
     if dict(precision) != own_precision(manifest):
         options.append(f"--precision {describe_plan(precision, manifest)}")
     return "".join(f" {option}" for option in options)
+
+
+def _precision(
+    manifest: Manifest, session: Session, build: OpenBuild | None
+) -> Mapping[str, Precision]:
+    """That of every stage: what it is computed in, or else what its file is in."""
+    files = build.build.spec.precision if build else own_precision(manifest)
+    return session.backend.precision or files
 
 
 def own_calibration(

@@ -39,14 +39,16 @@ def load(
     Args:
         path: the bundle's folder, ``NAME.dyn``, or the name of a model that ships with the package,
             such as ``"everyday"``; ``dyninfer models`` lists them.
-        device: ``"cpu"`` or ``"cuda:0"``; None for the CPU, or for the first GPU where the
-            backend needs one.
-        backend: ``"onnxruntime"``, ``"tensorrt"`` or ``"tensorrt-rtx"``; None for ONNX Runtime.
+        device: ``"cpu"`` or ``"cuda:0"``, with OpenVINO ``"gpu:0"`` (Intel's, not run); None for
+            the CPU, or for the first GPU where the backend needs one.
+        backend: ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"`` or ``"tensorrt-rtx"``; on a CPU
+            also one for each stage, ``"first=onnxruntime,second=openvino"``; None for ONNX Runtime.
         provider: ONNX Runtime's execution provider, ``"cpu"``, ``"cuda"`` or ``"tensorrt"``;
             None takes the device's own.
         precision: ``"fp16"``, ``"int8"``, or one for each stage as in
             ``"first=int8,router=fp32,second=fp16"``; None for the files as they were exported.
-            What is not the export's own is made beforehand by ``dyninfer build``.
+            What is not the export's own is made beforehand by ``dyninfer build``. OpenVINO computes
+            in ``"bf16"`` with the files as they are, where the processor can.
         trusted_key: a public key in PEM. What its owner did not sign with ``dyninfer sign`` is
             refused before any engine is opened, builds that are there included; one that is made
             now is made from what was signed. Needs the extra ``sign``.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -16,8 +15,8 @@ import numpy.typing as npt
 
 from dyninfer.bundle.manifest import Manifest, Stage
 from dyninfer.engines.base import Backend, Engine, check_rows
-from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
+from dyninfer.engines.ort.bound import BoundEngine, check_one_row
 from dyninfer.engines.ort.gpu import open_with, tensorrt_options, why_not_loaded
 from dyninfer.engines.ort.library import is_ort_error, ort, ort_errors, told
 from dyninfer.engines.ort.memory import (
@@ -36,129 +35,62 @@ from dyninfer.engines.ort.runtime import (
 )
 from dyninfer.engines.ort.tensor import HOST, Bound, OrtTensor, OrtWorkspace
 from dyninfer.engines.shared_weights import read_shared
-from dyninfer.engines.signature import EXPORT_AGAIN, check_made
-from dyninfer.errors import (
-    BackendUnavailable,
-    DeadlineError,
-    EngineBuildError,
-    EngineRunError,
-    InputError,
-)
-from dyninfer.foreign_errors import let_through
-from dyninfer.forks import Opening, never_free_in_child
+from dyninfer.errors import BackendUnavailable, EngineBuildError, InputError
+from dyninfer.forks import never_free_in_child
 from dyninfer.hardware import cpu_name, gpu_name
 from dyninfer.types import Int64Array
 
 
-class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
+class OrtEngine(BoundEngine):
     """One stage as an inference session."""
+
+    library = "ONNX Runtime"
 
     def __init__(
         self, name: str, stage: Stage, session: Any, device: OrtDevice, host_outputs: frozenset[str]
     ) -> None:
-        super().__init__(name, stage)
-        self._session = session
+        super().__init__(name, stage, session, host_outputs)
         self.lone_session: Any = None  # of a single thread, once OrtBackend.open_lone made it
         self._device = device
-        self._host_outputs = host_outputs
-        self._inputs = tuple(spec.name for spec in stage.inputs)
-        self._started: tuple[Any, ...] = ()
         self._options: Any = None
-
-    def _execute(
-        self, inputs: Mapping[str, OrtTensor], batch: int, workspace: OrtWorkspace
-    ) -> dict[str, OrtTensor]:
-        if self.stage.rows_per_run is not None:
-            return self._execute_rows(inputs, batch, workspace)
-        session = self._session_for(workspace)
-        bound = workspace.bound(self.name, batch)
-        if bound is None or bound.session is not session:
-            bound = Bound(session, never_free_in_child(session.io_binding()))
-            bound.outputs = self._bind_outputs(bound.binding, batch, workspace)
-            if len(bound.outputs) == len(self.stage.outputs):
-                workspace.keep_bound(self.name, batch, bound)
-            # outputs whose shape is known only after a run are bound again for each
-        for name in self._inputs:
-            _bind_input(bound, name, inputs[name], self._device)
-        self._run(bound, workspace.deadline)
-        outputs = dict(bound.outputs)
-        for tensor in outputs.values():
-            tensor.renewed()
-        if len(outputs) < len(self.stage.outputs):
-            values = [never_free_in_child(value) for value in bound.binding.get_outputs()]
-            for spec, value in zip(self.stage.outputs, values, strict=True):
-                outputs.setdefault(spec.name, OrtTensor.over_value(value, self._device))
-            # of those that were bound with a shape, ONNX Runtime refuses to make another one
-            check_made(self.name, self.stage.outputs, outputs, batch)
-        return outputs
-
-    def _execute_rows(
-        self, inputs: Mapping[str, OrtTensor], batch: int, workspace: OrtWorkspace
-    ) -> dict[str, OrtTensor]:
-        """Run once for each row, from rows of the inputs into rows of the outputs: no copy."""
-        outputs = {}
-        for spec in self.stage.outputs:
-            shape = spec.shape_for(batch)
-            assert shape is not None  # _check_one_row has refused others
-            key, on_host = (self.name, spec.name), spec.name in self._host_outputs
-            outputs[spec.name] = workspace.tensor(key, shape, np.dtype(spec.dtype), on_host)
-            outputs[spec.name].renewed()
-        session = self._session_for(workspace)
-        bound = workspace.bound(self.name, 1)
-        if bound is None or bound.session is not session:
-            bound = Bound(session, never_free_in_child(session.io_binding()))
-            workspace.keep_bound(self.name, 1, bound)
-        for row in range(batch):
-            for spec in self.stage.inputs:
-                whole = inputs[spec.name].on(self._device)
-                _bind_input(bound, spec.name, whole.run_of_rows(row, 1), self._device)
-            for name, tensor in outputs.items():
-                _bind_output(bound.binding, name, tensor.run_of_rows(row, 1))
-            self._run(bound, workspace.deadline)
-        return outputs
 
     def _session_for(self, workspace: OrtWorkspace) -> Any:
         lone = self.lone_session
         return lone if workspace.lone and lone is not None else self._session
 
-    def _run(self, bound: Bound, deadline: Deadline | None) -> None:
-        session, binding = bound.session, bound.binding
-        if session not in self._started:  # a first run sets up what is behind locks, too
-            self._started += (session,)
-            with Opening():
-                return self._run(bound, deadline)
-        try:
-            if deadline is None or deadline.passed:
-                run_binding(session, binding, self._device, self._options)
-            else:
-                options = ort.RunOptions()
-                with deadline.interrupting(partial(setattr, options, "terminate", True)):
-                    run_binding(session, binding, self._device, options)
-        except Exception as error:
-            let_through(error)
-            if not is_ort_error(error):
-                raise
-            if deadline is not None and deadline.passed:
-                raise DeadlineError(f"stage {self.name!r} was stopped: {deadline}") from error
-            raise EngineRunError(
-                f"ONNX Runtime failed in stage {self.name!r}: {told(error)}"
-            ) from error
+    def _new_binding(self, session: Any) -> Any:
+        return session.io_binding()
 
-    def _bind_outputs(
-        self, binding: Any, batch: int, workspace: OrtWorkspace
-    ) -> dict[str, OrtTensor]:
-        """Bind every output; returns those whose shape is known, as tensors in the workspace."""
-        outputs = {}
-        for spec in self.stage.outputs:
-            shape = spec.shape_for(batch)
-            on_host = spec.name in self._host_outputs
-            if shape is None:
-                binding.bind_output(spec.name, *(HOST if on_host else self._device.place))
-                continue
-            key, dtype = (self.name, spec.name), np.dtype(spec.dtype)
-            outputs[spec.name] = workspace.tensor(key, shape, dtype, on_host)
-            _bind_output(binding, spec.name, outputs[spec.name])
-        return outputs
+    def _bind_input(self, bound: Bound, name: str, tensor: OrtTensor) -> None:
+        _bind_input(bound, name, tensor, self._device)
+
+    def _bind_output(self, binding: Any, name: str, tensor: OrtTensor) -> None:
+        _bind_output(binding, name, tensor)
+
+    def _bind_unknown(self, binding: Any, name: str, on_host: bool) -> None:
+        binding.bind_output(name, *(HOST if on_host else self._device.place))
+
+    def _made(self, binding: Any) -> dict[str, OrtTensor]:
+        values = [never_free_in_child(value) for value in binding.get_outputs()]
+        return {
+            spec.name: OrtTensor.over_value(value, self._device)
+            for spec, value in zip(self.stage.outputs, values, strict=True)
+        }
+
+    def _own(self, tensor: OrtTensor) -> OrtTensor:
+        return tensor.on(self._device)
+
+    def _infer(self, bound: Bound, workspace: OrtWorkspace) -> None:
+        session, binding, deadline = bound.session, bound.binding, workspace.deadline
+        if deadline is None or deadline.passed:
+            run_binding(session, binding, self._device, self._options)
+            return
+        options = ort.RunOptions()
+        with deadline.interrupting(partial(setattr, options, "terminate", True)):
+            run_binding(session, binding, self._device, options)
+
+    def _reason(self, error: Exception) -> str | None:
+        return told(error) if is_ort_error(error) else None
 
     def spare_memory(self) -> None:
         """On a CPU, shrink the arena of tensors after every run without a deadline."""
@@ -168,8 +100,8 @@ class OrtEngine(Engine[OrtTensor, OrtWorkspace]):
 
     def close(self) -> None:
         """Free the sessions; the engine cannot run afterwards."""
-        self._session = self.lone_session = None
-        self._started = ()
+        super().close()
+        self.lone_session = None
 
 
 class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
@@ -203,8 +135,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
     def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> OrtEngine:
         """See :meth:`dyninfer.engines.base.Backend.open`."""
         session = self._stage_session(name, stage, path)
-        if stage.rows_per_run is not None:
-            _check_one_row(name, stage)
+        check_one_row(name, stage)
         return OrtEngine(name, stage, session, self._device, host_outputs)
 
     def _stage_session(self, name: str, stage: Stage, path: Path, **options: Any) -> Any:
@@ -342,16 +273,6 @@ def _lacking(provider: str, what: str) -> BackendUnavailable:
         f"{PROVIDERS[provider]} {what}; check the driver and the CUDA, cuDNN and TensorRT "
         f"libraries that ONNX Runtime {ort.__version__} needs"
     )
-
-
-def _check_one_row(name: str, stage: Stage) -> None:
-    """Refuse a stage for single images whose rows' place in a batch is not known beforehand."""
-    for spec in stage.outputs:
-        if spec.shape_for(1) is None:
-            raise EngineBuildError(
-                f"stage {name!r} takes one image at a time and ends in {spec}; expected all axes "
-                f"but the batch fixed; {EXPORT_AGAIN}"
-            )
 
 
 def run_binding(session: Any, binding: Any, device: OrtDevice, options: Any = None) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,6 +150,7 @@ class Bound:
     outputs: dict[str, OrtTensor] = field(default_factory=dict)
 
 
+_POLL_S = 0.01
 MAX_BOUND = 32
 """Bindings that a caller keeps for a stage, one for each batch: to bind takes longer than to run a
 small stage, and a batch that is split has other sizes every time."""
@@ -179,8 +181,6 @@ def _allocate(count: int, dtype: np.dtype[Any], place: tuple[str, int], device: 
 class OrtWorkspace:
     """Buffers of one caller: grown to the largest batch seen, then used again and again."""
 
-    busy = False  # every run is waited for
-
     def __init__(self, device: OrtDevice) -> None:
         self._device = device
         self._buffers: dict[tuple[str, str], tuple[Any, int, np.dtype[Any]]] = {}
@@ -190,6 +190,15 @@ class OrtWorkspace:
         self.kept: dict[str, Any] = {}
         self.deadline: Deadline | None = None
         self.lone = False
+        self.abandoned: Callable[[], bool] | None = None
+        """Whether a run that was not waited for any longer is over by now."""
+
+    @property
+    def busy(self) -> bool:
+        """See :attr:`dyninfer.engines.base.Workspace.busy`."""
+        if self.abandoned is not None and self.abandoned():
+            self.abandoned = None
+        return self.abandoned is not None
 
     def bound(self, stage: str, batch: int) -> Bound | None:
         """The binding of a stage for batches of this size, if it is kept."""
@@ -244,7 +253,9 @@ class OrtWorkspace:
         return ()
 
     def close(self) -> None:
-        """Let go of all buffers and bindings."""
+        """Let go of all buffers and bindings, once a run that was abandoned is over."""
+        while self.busy:
+            time.sleep(_POLL_S)
         self._buffers.clear()
         self._host.clear()
         self._tensors.clear()

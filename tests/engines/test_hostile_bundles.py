@@ -22,10 +22,10 @@ from tests.engines.hostile import BOXES, LIES, SHAPES, STAGES, TOLD, TWISTS, Hos
 
 
 class Server:
-    """Uses bundles, each in a process of its own."""
+    """Uses bundles with a backend, each in a process of its own."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.engines.hostile_child"]
+    def __init__(self, backend: str) -> None:
+        command = [sys.executable, "-m", "tests.engines.hostile_child", backend]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=support.ROOT
         )
@@ -44,7 +44,15 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    opened = Server()
+    opened = Server("onnxruntime")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def openvino() -> Iterator[Server]:
+    pytest.importorskip("openvino")
+    opened = Server("openvino")
     yield opened
     opened.close()
 
@@ -173,4 +181,34 @@ HOSTILE = st.builds(
 def test_whatever_is_wrong_nothing_foreign_comes_out(server, wrong) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = server.use(hostile.write(Path(folder) / "a.dyn", wrong))
+    assert found["verdict"] in ("right", "refused"), found
+
+
+@pytest.mark.parametrize(
+    ("output", "twist", "error", "part"),
+    [
+        (("first", "value"), "as it is", None, "21 images"),
+        (("first", "value"), "uint8", "EngineBuildError", "value u8 (?, ?)"),
+        (("router", "easiness"), "string", "EngineBuildError", "router.onnx"),
+        (("first", "value"), "one row", None, "21 images"),  # each row is run by itself
+        (("first", "value"), "twice as many rows", "EngineRunError", "'first'"),
+        (("second", "boxes_xyxy"), "no row", "EngineRunError", "'second'"),
+        (("first", "value"), "turned", "EngineRunError", "'first'"),
+    ],
+)
+def test_openvino_is_not_believed_either(tmp_path, openvino, output, twist, error, part) -> None:
+    for lies in ([], ANY_SIZE):  # outputs that are bound, and those that lie where OpenVINO wants
+        bundle = hostile.write(
+            tmp_path / f"{len(lies)}.dyn", Hostile({output: (twist, "nothing")}, True, lies)
+        )
+        found = openvino.use(bundle)
+        assert (found["verdict"], found.get("error")) == ("refused" if error else "right", error)
+        assert part in found["why"], found
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(HOSTILE)
+def test_nothing_foreign_comes_out_of_openvino(openvino, wrong) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found = openvino.use(hostile.write(Path(folder) / "a.dyn", wrong))
     assert found["verdict"] in ("right", "refused"), found

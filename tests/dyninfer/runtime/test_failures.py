@@ -63,7 +63,7 @@ def failing_body() -> onnx.ModelProto:
     )
 
 
-def endless_body() -> onnx.ModelProto:
+def endless_body(rounds: int = 10**12) -> onnx.ModelProto:
     """A second stage that hangs: a loop of so many rounds that it takes hours."""
     nodes, constants = support.detection_nodes("mean", 1000)
     value = helper.make_tensor_value_info
@@ -87,7 +87,7 @@ def endless_body() -> onnx.ModelProto:
         helper.make_node("ReduceMean", ["images"], ["start"], axes=[2, 3], keepdims=0),
         helper.make_node("Loop", ["rounds", "true", "start"], ["mean"], body=body),
     ]
-    constants |= {"rounds": np.array(10**12), "true": np.array(True)}
+    constants |= {"rounds": np.array(rounds), "true": np.array(True)}
     return support.tiny_model(
         {"images": ["batch", 3, 8, 8]}, support.DETECTIONS, [*first, *nodes], constants
     )

@@ -1,0 +1,1 @@
+"""OpenVINO: stages compiled for a processor, beside ONNX Runtime's and in the same memory."""
