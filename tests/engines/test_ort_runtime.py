@@ -17,6 +17,7 @@ from dyninfer.engines.ort.runtime import (
     session_options,
     share_thread_pool,
 )
+from dyninfer.engines.ort.tensor import OrtWorkspace
 from tests import support
 
 SMALL_MACS = 1_000_000_000
@@ -115,6 +116,8 @@ def test_plain_stages_open_each_file_once(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(
         runtime, "open_session", lambda path, *a, **o: opened.append(path) or real(path, *a, **o)
     )
+    sized, limit = [], runtime.tensor_memory
+    monkeypatch.setattr(runtime, "tensor_memory", lambda n: sized.append(n) or limit(n))
     bundle = Bundle.open(support.write_two_exits(tmp_path / "two.dyn"))
     other = tmp_path / "other.onnx"
     other.write_bytes(bundle.stage_path("second").read_bytes())
@@ -126,3 +129,17 @@ def test_plain_stages_open_each_file_once(tmp_path, monkeypatch) -> None:
         np.testing.assert_allclose(made["value"], batch.mean((2, 3)), rtol=1e-5)
         stages.run("second", tensors)
     assert [path.name for path in opened] == ["first.onnx", "other.onnx"]
+    assert sized == [8 * 8 * 8, 0] * 2  # room for eight images of 8x8, the least to open them
+
+
+def test_a_host_array_is_of_the_same_buffer_until_that_must_grow() -> None:
+    workspace = OrtWorkspace(parse_device("cpu", None))
+    first = workspace.host_array("images", (2, 3))
+    for shape in ((3, 2), (6,), (1, 5)):
+        again = workspace.host_array("images", shape)
+        assert (again.shape, again.dtype) == (shape, np.float32)
+        assert again.ctypes.data == first.ctypes.data
+    larger = workspace.host_array("images", (7,))
+    assert not np.shares_memory(larger, first)
+    assert workspace.host_array("images", (6,)).ctypes.data == larger.ctypes.data
+    assert not np.shares_memory(workspace.host_array("more", (7,)), larger)
