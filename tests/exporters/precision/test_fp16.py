@@ -103,6 +103,56 @@ def test_a_factor_of_any_size_keeps_its_effect(exponent) -> None:
     assert np.abs(found - expected).max() <= 2e-2 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize(
+    ("factor", "kept"), [(65504.0, False), (-65504.0, False), (65505.0, True), (-65505.0, True)]
+)
+def test_a_constant_beyond_float16_keeps_its_node_in_float32(factor: float, kept: bool) -> None:
+    source = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"feature": ["batch", 8, 8, 8]},
+        [
+            conv("images", "w", "c"),
+            helper.make_node("Mul", ["c", "factor"], ["large"]),
+            conv("large", "w2", "feature"),
+        ],
+        {
+            "w": weights(8, 3, 3, 3),
+            "factor": np.array([1, factor] * 4, np.float32).reshape(8, 1, 1),
+            "w2": weights(8, 8, 3, 3),
+        },
+    )
+    types = elem_types(to_fp16(source))
+    assert types["large"] == (TensorProto.FLOAT if kept else TensorProto.FLOAT16)
+    assert types["c"] == TensorProto.FLOAT16
+
+
+def test_numbers_that_are_made_of_whole_ones_stay_in_float32() -> None:
+    """How many pixels there are is no number for float16 to round."""
+    source = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"feature": ["batch", 8, 8, 8]},
+        [
+            conv("images", "w", "c"),
+            helper.make_node("Size", ["c"], ["size"]),
+            helper.make_node("Cast", ["size"], ["count"], to=TensorProto.FLOAT),
+            helper.make_node("Shape", ["c"], ["shape"]),
+            helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+            helper.make_node("Div", ["c", "count"], ["shares"]),
+            helper.make_node("Add", ["shares", "zeros"], ["sum"]),
+            conv("sum", "w2", "feature"),
+        ],
+        {"w": weights(8, 3, 3, 3), "w2": weights(8, 8, 3, 3)},
+    )
+    converted = to_fp16(source)
+    types = elem_types(converted)
+    assert types["count"] == types["zeros"] == TensorProto.FLOAT
+    assert types["c"] == types["shares"] == types["sum"] == TensorProto.FLOAT16
+    sample = images(1)[0]
+    expected = run(source, sample)["feature"]
+    found = run(converted, sample)["feature"]
+    np.testing.assert_allclose(found, expected, atol=2e-2 * np.abs(expected).max())
+
+
 def test_a_measured_overflow_keeps_the_nodes_around_it_in_float32() -> None:
     loud, quiet = np.float32(1e6), np.float32(1e-6)
     source = tiny_model(
