@@ -23,6 +23,8 @@ from dyninfer.errors import EngineRunError, InputError
 from dyninfer.spans import DeviceSpan
 from dyninfer.types import Int64Array
 
+_NOTHING = nullcontext()
+
 
 class HostRead(Protocol):
     """Values on their way from the device to the host."""
@@ -70,13 +72,17 @@ class Workspace(Protocol):
     free for whoever borrows it: what belongs beside the buffers and goes when they go, by name.
     ``deadline`` is that of the call, which an engine that can be interrupted keeps, and who waits
     for a device. ``lone`` is whether the call is one of several side by side, which are faster
-    together where each keeps to its own thread. ``busy`` is whether a device still works there
-    that was not waited for any longer: nobody may have the workspace until that is over.
+    together where each keeps to its own thread. ``timed`` is whether the call wants
+    :meth:`device_spans`, and ``warming`` whether it only prepares for others like it. ``busy`` is
+    whether a device still works there that was not waited for any longer: nobody may have the
+    workspace until that is over.
     """
 
     kept: dict[str, Any]
     deadline: Deadline | None
     lone: bool
+    timed: bool
+    warming: bool
 
     @property
     def busy(self) -> bool: ...  # noqa: D102  # see above
@@ -173,6 +179,7 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
     provider: str
     device: str
     device_name: str
+    warm_rounds = 1  # runs of a batch size after which the next are as quick as they get
     precision: Mapping[str, Precision] = {}
 
     def configure(self, manifest: Manifest, precision: Mapping[str, Precision]) -> None:
@@ -188,6 +195,9 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
                 "openvino (in Python backend='openvino')"
             )
         self.precision = dict(precision)
+
+    def reserve(self, places: Sequence[tuple[str, TensorSpec]]) -> None:
+        """Within :meth:`opening`: what :meth:`gather_all` will be asked for, and where."""
 
     def opening(
         self,
@@ -268,6 +278,36 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
         self, name: str, tensor: TensorT, rows: Int64Array, workspace: WorkspaceT
     ) -> TensorT:
         """The given rows of a tensor, as a new and smaller batch on the same device."""
+
+    def gather_all(
+        self,
+        place: str,
+        tensors: Mapping[str, TensorT],
+        rows: Int64Array,
+        workspace: WorkspaceT,
+    ) -> dict[str, TensorT]:
+        """The given rows of each tensor; ``place`` differs at every place of a plan."""
+        return {
+            name: self.gather(f"{name} {place}", tensor, rows, workspace)
+            for name, tensor in tensors.items()
+        }
+
+    def read(
+        self,
+        tensors: Mapping[str, TensorT],
+        rows: Int64Array | None,
+        workspace: WorkspaceT,  # noqa: ARG002  # for backends that read them together
+    ) -> dict[str, HostRead]:
+        """Send tensors, or some rows of each, to the host; see :meth:`Tensor.to_host`."""
+        return {name: tensor.to_host(rows) for name, tensor in tensors.items()}
+
+    def active(self) -> AbstractContextManager[None]:
+        """A context around all of a call, for what a device needs once and not at every step."""
+        return _NOTHING
+
+    def aside(self, workspace: WorkspaceT) -> AbstractContextManager[None]:  # noqa: ARG002
+        """A context whose work may run beside what follows it; nothing that follows needs it."""
+        return _NOTHING
 
 
 def check_tensor(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,22 @@ class TorchContender(Contender):
         """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
         return self._inputs[image_input].to(self._device)
 
-    def gather(self, _name: str, tensor: Any, rows: Int64Array) -> Any:
+    def gather(
+        self, _place: str, tensors: Mapping[str, Any], rows: Int64Array
+    ) -> Mapping[str, Any]:
         """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
-        return tensor[rows]
+        return {name: tensor[rows] for name, tensor in tensors.items()}
 
-    def read(self, tensor: Any, rows: Int64Array | None) -> HostRead:
+    def read(self, tensors: Mapping[str, Any], rows: Int64Array | None) -> Mapping[str, HostRead]:
         """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
-        return OnHost((tensor if rows is None else tensor[rows]).cpu().numpy())
+        return {
+            name: OnHost((tensor if rows is None else tensor[rows]).cpu().numpy())
+            for name, tensor in tensors.items()
+        }
+
+    def aside(self) -> AbstractContextManager[None]:
+        """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
+        return nullcontext()
 
     def run(self, stage: str, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +34,14 @@ class ArrayRunner:
         images = self.images[image_input]
         return images if len(rows) == len(images) else images[rows]
 
-    def gather(self, _name: str, tensor: npt.NDArray[Any], rows: Int64Array) -> npt.NDArray[Any]:
+    def gather(self, _place: str, tensors: Arrays, rows: Int64Array) -> Arrays:
         """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
-        return tensor[rows]
+        return {name: tensor[rows] for name, tensor in tensors.items()}
 
-    def read(self, tensor: npt.NDArray[Any], rows: Int64Array | None) -> HostRead:
+    def read(self, tensors: Arrays, rows: Int64Array | None) -> Mapping[str, HostRead]:
         """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
-        return OnHost(tensor if rows is None else tensor[rows])
+        return {n: OnHost(t if rows is None else t[rows]) for n, t in tensors.items()}
+
+    def aside(self) -> AbstractContextManager[None]:
+        """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
+        return nullcontext()

@@ -162,7 +162,7 @@ def infer_batch(
     batch = len(next(iter(arrays.values())))
     found: dict[int, RawOutput] = {}
     with session.workspace() as workspace:
-        workspace.deadline = deadline
+        workspace.deadline, workspace.timed = deadline, False
         result = session.run(_tensor_feed(arrays), batch, policy, workspace, first_image)
         early = session.failures.degraded(result.failures) if result.failures else ()
         for group in result.groups:

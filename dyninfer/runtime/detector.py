@@ -676,10 +676,33 @@ class Detector:
             key: backend.from_host(np.ascontiguousarray(array)) for key, array in inputs.items()
         }
         with self._session.workspace() as workspace:
+            workspace.timed = False
             outputs = self.engines[name].run(tensors, workspace)
-            found = {key: np.array(tensor.numpy()) for key, tensor in outputs.items()}
-            workspace.device_spans()  # or the next batch would find the times of this run
-        return found
+            return {key: np.array(tensor.numpy()) for key, tensor in outputs.items()}
+
+    def warm_up(self, batches: Collection[int] | None = None) -> None:
+        """Run every stage on empty images, so that the first real call is as quick as later ones.
+
+        On a GPU that makes the contexts and CUDA graphs of these batch sizes, and of all parts of
+        such a batch that decisions may split off; TensorRT-RTX compiles its kernels. They belong to
+        one caller at a time: other threads make their own. The stages' counters count.
+
+        Args:
+            batches: numbers of images, from 1 to ``max_batch``; None for these two.
+
+        Raises:
+            InputError: there is no such batch.
+            EngineRunError: a stage failed.
+        """
+        sizes = (1, self._max_batch) if batches is None else tuple(batches)
+        for size in sizes:
+            whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
+            if not whole or not 1 <= size <= self._max_batch:
+                raise InputError(
+                    f"batches are {shown(batches)}, expected whole numbers from 1 to max_batch, "
+                    f"which is {self._max_batch}, such as (1, {self._max_batch})"
+                )
+        self._session.warm_up(sorted({int(size) for size in sizes}))
 
     def _known_stage(self, name: str) -> None:
         stages = self.manifest.roles

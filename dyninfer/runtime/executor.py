@@ -24,7 +24,7 @@ from dyninfer.engines.deadline import Deadline
 from dyninfer.errors import EngineRunError, InputError, PolicyError
 from dyninfer.plain_text import counted
 from dyninfer.routing.policy import AlwaysHard, Blind, Later, Policy
-from dyninfer.runtime.plan import END, Decision, Ending, Plan, Step
+from dyninfer.runtime.plan import END, Decision, Ending, Plan, Step, gather_place
 from dyninfer.runtime.stage_runner import (
     Arrays,
     BatchResult,
@@ -158,7 +158,7 @@ class _Walk(Generic[T]):
         self._deadline = deadline
         self._crowds: deque[_Crowd[T]] = deque([_Crowd(0, np.arange(batch), range(batch), {})])
         self._leaving: deque[_Leaving[T]] = deque()
-        self._unread: list[tuple[Decision, Sequence[int], HostRead]] = []
+        self._unread: list[tuple[Decision, Sequence[int], Mapping[str, T]]] = []
         self._result = BatchResult(_unknown((batch,)).copy())
 
     def run(self) -> BatchResult:
@@ -169,9 +169,9 @@ class _Walk(Generic[T]):
                 self._pass(crowd)
             except EngineRunError as error:
                 self._retreat(crowd, None, error)
-        for decision, numbers, reading in self._unread:
+        for decision, numbers, made in self._unread:
             try:
-                self._note_signal(decision, numbers, reading)
+                self._note_signal(decision, numbers, self._read_signal(decision, made))
             except EngineRunError as error:
                 if not self._degrade:
                     raise
@@ -298,14 +298,19 @@ class _Walk(Generic[T]):
         if decision.step is None or not (self._wants_scores or decision.signal == EASINESS):
             return None
         made = self._run(decision.step, crowd)
-        return self._runner.read(made[decision.signal], None)
+        if self._blind:  # it comes to the host with the outputs
+            self._unread.append((decision, crowd.numbers, made))
+            return None
+        return self._read_signal(decision, made)
+
+    def _read_signal(self, decision: Decision, made: Mapping[str, T]) -> HostRead:
+        name = decision.signal
+        return self._runner.read({name: made[name]}, None)[name]
 
     def _choose(self, decision: Decision, crowd: _Crowd[T], reading: HostRead | None) -> _Split:
         """Ask the policy."""
         images = crowd.rows + self._first_image if self._first_image else crowd.rows
-        if reading is None or self._blind:
-            if reading is not None:
-                self._unread.append((decision, crowd.numbers, reading))
+        if reading is None:
             known = _unknown(_signal_shape(decision, len(images)))
         else:
             known = self._note_signal(decision, crowd.numbers, reading).copy()
@@ -333,6 +338,19 @@ class _Walk(Generic[T]):
         early: Mapping[str, T] | None,
     ) -> None:
         """Run the head for the images that leave here, or take what the body or it made already."""
+        if where is None or end.head is None or end.head.images or early is not None:
+            self._leave_by(end, crowd, where, early)
+            return
+        with self._runner.aside():  # others go on meanwhile, from what is not changed any more
+            self._leave_by(end, crowd, where, None)
+
+    def _leave_by(
+        self,
+        end: Ending,
+        crowd: _Crowd[T],
+        where: Int64Array | None,
+        early: Mapping[str, T] | None,
+    ) -> None:
         numbers = crowd.numbers if where is None else crowd.rows[where].tolist()
         chosen = where
         if end.head is None:
@@ -342,7 +360,7 @@ class _Walk(Generic[T]):
         else:
             made, chosen = self._run(end.head, self._narrowed(end.head.reads, crowd, where)), None
         start = time.perf_counter_ns()
-        reads = {name: self._runner.read(made[name], chosen) for name in end.outputs}
+        reads = self._runner.read({name: made[name] for name in end.outputs}, chosen)
         self._note(READ_BACK, start, numbers)
         self._leaving.append(_Leaving(end.way, numbers, reads, crowd, where))
 
@@ -361,10 +379,9 @@ class _Walk(Generic[T]):
         numbers = rows.tolist()
         if kept:
             start = time.perf_counter_ns()
-            gather = self._runner.gather
             # other splits have buffers of their own: none must be gathered onto itself
-            place = f"from {crowd.segment} to {target}"
-            kept = {n: gather(f"{n} {place}", tensor, where) for n, tensor in kept.items()}
+            place = gather_place(crowd.segment, target)
+            kept = dict(self._runner.gather(place, kept, where))
             self._note(GATHER, start, numbers)
         return _Crowd(target, rows, numbers, kept)
 
@@ -390,9 +407,9 @@ class _Walk(Generic[T]):
         if images.shape[0] == len(crowd.numbers):
             return images
         start = time.perf_counter_ns()
-        gathered = self._runner.gather(f"{name} fed", images, crowd.rows)
+        gathered = self._runner.gather("fed", {name: images}, crowd.rows)
         self._note(GATHER, start, crowd.numbers)
-        return gathered
+        return gathered[name]
 
     def _note(self, name: str, start_ns: int, rows: Sequence[int]) -> None:
         """Take down what was begun at ``start_ns`` and has ended now."""
@@ -414,17 +431,15 @@ class _EveryWay(_Walk[T]):
     def _run(self, step: Step, crowd: _Crowd[T]) -> Mapping[str, T]:
         made = super()._run(step, crowd)
         if step.stage in self._keep:
-            self.kept[step.stage] = {
-                name: np.array(self._runner.read(tensor, None).numpy())
-                for name, tensor in made.items()
-            }
+            reads = self._runner.read(made, None)
+            self.kept[step.stage] = {name: np.array(read.numpy()) for name, read in reads.items()}
         return made
 
     def _start_signal(self, decision: Decision, crowd: _Crowd[T]) -> HostRead | None:
         if decision.step is None:
             return None
         made = self._run(decision.step, crowd)
-        return self._runner.read(made[decision.signal], None)
+        return self._read_signal(decision, made)
 
     def _whole(self, crowd: _Crowd[T], target: int) -> _Crowd[T]:
         """A copy, because the same images go on to other segments as well."""

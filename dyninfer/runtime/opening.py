@@ -55,7 +55,8 @@ def load(
         build: make engines that the backend lacks, which can take minutes; False refuses and
             says what differs from those that are there.
         max_batch: longer lists of images are run in batches of this size. Memory that the stages'
-            tensors may take on a CPU grows with it, up to three quarters of the machine's.
+            tensors may take on a CPU grows with it, up to three quarters of the machine's. On a
+            GPU TensorRT's buffers are allocated for so many images when a bundle is opened.
         shared_threads: let all ONNX Runtime sessions of the process share one pool of threads,
             worth it where many bundles are open at once. From then on ONNX Runtime refuses
             sessions that the application opens itself with default options; they need

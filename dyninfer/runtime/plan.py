@@ -214,3 +214,22 @@ def inputs_of_all(segments: Sequence[Segment]) -> list[str]:
     first = segments[0]
     steps = [*first.run, first.decide.step if first.decide else None]
     return sorted({name for step in steps if step is not None for name in step.images})
+
+
+def gather_place(segment: int, target: int) -> str:
+    """Where some images of a segment part from the others, on their way to another or the end."""
+    return f"from {segment} to {target}"
+
+
+def gathered(whole: Plan) -> list[tuple[str, str]]:
+    """Every place where a batch may be split, and a tensor that is gathered there."""
+    found: list[tuple[str, str]] = []
+    for index, segment in enumerate(whole):
+        if segment.decide is None:
+            continue
+        head = segment.end.head if segment.end else None
+        for outcome, target in enumerate(segment.decide.outcomes):
+            end = head.reads if head else frozenset[str]()
+            names = end if target == END else segment.decide.keeps[outcome]
+            found += [(gather_place(index, target), name) for name in sorted(names)]
+    return found

@@ -6,6 +6,8 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,16 +16,16 @@ from dyninfer.builds.builder import stage_file
 from dyninfer.builds.search import open_build
 from dyninfer.builds.spec import VERSION_COMPATIBLE, OpenBuild
 from dyninfer.bundle.folder import Bundle, StageChecks
-from dyninfer.bundle.manifest import Manifest
+from dyninfer.bundle.manifest import Manifest, TensorSpec
 from dyninfer.engines.base import Backend, Engine, HostRead
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.errors import DyninferError
 from dyninfer.forks import tell_after_fork
 from dyninfer.hardware import usable_cores
-from dyninfer.routing.policy import Blind, Later, Particular, Policy
+from dyninfer.routing.policy import Blind, Forced, Later, Particular, Policy
 from dyninfer.runtime.executor import execute, trace
 from dyninfer.runtime.failures import FailureLog
-from dyninfer.runtime.plan import decision_points, plan
+from dyninfer.runtime.plan import decision_points, gathered, plan
 from dyninfer.runtime.stage_runner import BatchResult, Signal, Trace
 from dyninfer.runtime.workspaces import WorkspacePool
 from dyninfer.spans import on_device
@@ -72,14 +74,17 @@ class EngineRunner:
         """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
         return self._engines[stage].run(tensors, self._workspace)
 
-    def gather(self, name: str, tensor: Any, rows: Int64Array) -> Any:
+    def gather(self, place: str, tensors: Mapping[str, Any], rows: Int64Array) -> Mapping[str, Any]:
         """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
-        return self._backend.gather(name, tensor, rows, self._workspace)
+        return self._backend.gather_all(place, tensors, rows, self._workspace)
 
-    def read(self, tensor: Any, rows: Int64Array | None) -> HostRead:
+    def read(self, tensors: Mapping[str, Any], rows: Int64Array | None) -> Mapping[str, HostRead]:
         """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
-        read: HostRead = tensor.to_host(rows)
-        return read
+        return self._backend.read(tensors, rows, self._workspace)
+
+    def aside(self) -> AbstractContextManager[None]:
+        """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
+        return self._backend.aside(self._workspace)
 
 
 class Session:
@@ -174,6 +179,15 @@ class Session:
         with self.backend.opening(self.manifest, self._max_batch, host_code):
             for name in self.manifest.roles:
                 self.engines[name] = self._open(name, checks)
+            if self._max_batch > 1:
+                self.backend.reserve(self._gathered())
+
+    def _gathered(self) -> list[tuple[str, TensorSpec]]:
+        """Where batches are split, and what of them moves then."""
+        specs = dict(self.manifest.image_tensors)
+        for stage in self.manifest.stages.values():
+            specs |= {spec.name: spec for spec in stage.outputs}
+        return [(place, specs[name]) for place, name in gathered(self.plan)]
 
     def _open(self, name: str, checks: StageChecks | None) -> Engine[Any, Any]:
         if checks is not None:
@@ -256,17 +270,18 @@ class Session:
                 ``deadline`` is that of the call.
             first_image: position of the first image among those of the call.
         """
-        result = execute(
-            self.plan,
-            EngineRunner(self.engines, self.backend, feed, workspace),
-            batch,
-            policy,
-            first_image=first_image,
-            speculative_head=self._speculative_head,
-            degrade=self._degrade,
-            deadline=workspace.deadline,
-        )
-        result.spans = on_device(result.spans, workspace.device_spans())
+        with self.backend.active():
+            result = execute(
+                self.plan,
+                EngineRunner(self.engines, self.backend, feed, workspace),
+                batch,
+                policy,
+                first_image=first_image,
+                speculative_head=self._speculative_head,
+                degrade=self._degrade,
+                deadline=workspace.deadline,
+            )
+            result.spans = on_device(result.spans, workspace.device_spans())
         if isinstance(policy, Later):
             for signal in sorted(result.signals, key=lambda signal: signal.rows[0]):
                 policy.learn(signal.values, signal.point)
@@ -282,10 +297,33 @@ class Session:
 
         ``keep`` names stages whose outputs are wanted as well.
         """
+        workspace.timed = False
         runner = EngineRunner(self.engines, self.backend, feed, workspace)
-        found = trace(self.plan, runner, batch, keep)
-        workspace.device_spans()  # or the next batch would find the times of this one
-        return found
+        with self.backend.active():
+            return trace(self.plan, runner, batch, keep)
+
+    def warm_up(self, batches: Sequence[int]) -> None:
+        """See :meth:`dyninfer.Detector.warm_up`."""
+        tensors, rounds = self.manifest.image_tensors, self.backend.warm_rounds
+
+        def empty(name: str, rows: Int64Array, _workspace: Any) -> Float32Array:
+            shape = tensors[name].shape_for(len(rows))
+            assert shape is not None  # an image input's axes are fixed
+            return np.zeros(shape, tensors[name].dtype)
+
+        ways = range(len(self.manifest.ways))
+        with self.workspace() as workspace:
+            workspace.timed, workspace.warming = False, True
+            for batch in batches:
+                for _ in range(rounds):
+                    self.trace(empty, batch, workspace)
+                if rounds == 1:  # parts of a batch need nothing of their own
+                    continue
+                for part, way in product(range(1, batch), ways[:-1] if len(ways) == 2 else ways):
+                    other = (way + 1) % len(ways)
+                    policy = Forced([way] * part + [other] * (batch - part))
+                    for _ in range(rounds):
+                        self.run(empty, batch, policy, workspace)
 
     def note_broken(self, fault: str) -> None:
         """Count an image whose outputs are broken, wholly or in part."""

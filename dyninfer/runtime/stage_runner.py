@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -40,12 +41,16 @@ class StageRunner(Protocol[T]):
         """A stage's outputs by name; ``tensors`` hold its inputs among others."""
         ...
 
-    def gather(self, name: str, tensor: T, rows: Int64Array, /) -> T:
-        """Rows of a tensor as a smaller batch; ``name`` differs at every place of a plan."""
+    def gather(self, place: str, tensors: Mapping[str, T], rows: Int64Array, /) -> Mapping[str, T]:
+        """Rows of tensors as a smaller batch; ``place`` differs at every place of a plan."""
         ...
 
-    def read(self, tensor: T, rows: Int64Array | None, /) -> HostRead:
-        """Send a tensor, or some of its rows, to the host."""
+    def read(self, tensors: Mapping[str, T], rows: Int64Array | None, /) -> Mapping[str, HostRead]:
+        """Send tensors, or some rows of each, to the host."""
+        ...
+
+    def aside(self) -> AbstractContextManager[None]:
+        """A context: what is asked for in it may run beside what follows, which needs it not."""
         ...
 
 

@@ -152,9 +152,10 @@ class Loan:
         pool._lent.add(reference)
         try:
             pool.check_open()
-            reference.workspace = pool._take()
-            reference.workspace.deadline = None  # the former caller's is none of ours
-            reference.workspace.lone = False
+            workspace = reference.workspace = pool._take()
+            workspace.deadline = None  # the former caller's is none of ours
+            workspace.lone = workspace.warming = False
+            workspace.timed = True
         except BaseException:
             pool._lent.discard(reference)
             raise

@@ -189,7 +189,7 @@ class OrtWorkspace:
         self._bound: dict[str, OrderedDict[int, Bound]] = {}
         self.kept: dict[str, Any] = {}
         self.deadline: Deadline | None = None
-        self.lone = False
+        self.timed, self.lone, self.warming = True, False, False
         self.abandoned: Callable[[], bool] | None = None
         """Whether a run that was not waited for any longer is over by now."""
 

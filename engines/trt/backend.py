@@ -6,10 +6,11 @@ was run where stands in docs/where-this-has-been-run.md.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,18 +18,22 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dyninfer.bundle.manifest import Manifest, Stage
-from dyninfer.engines.base import Backend
+from dyninfer.bundle.manifest import Manifest, Stage, TensorSpec
+from dyninfer.engines.base import Backend, HostRead
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.trt.cuda import Cuda, open_cuda
 from dyninfer.engines.trt.engine import TrtEngine
+from dyninfer.engines.trt.freeing import Freeing
 from dyninfer.engines.trt.library import Flavour, Library, load_library, make_logger, start
 from dyninfer.engines.trt.memory import Pool, TrtTensor
 from dyninfer.engines.trt.opened import OpenedEngine, read_engine
 from dyninfer.engines.trt.workspace import TrtWorkspace
-from dyninfer.errors import BackendUnavailable, InputError
+from dyninfer.errors import BackendUnavailable, EngineBuildError, EngineRunError, InputError
 from dyninfer.hardware import gpu_title
+from dyninfer.plain_text import one_line
 from dyninfer.types import Int64Array
+
+logger = logging.getLogger("dyninfer")
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,8 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
         BackendUnavailable: the library, CUDA for Python, the driver or the GPU is missing.
     """
 
+    warm_rounds = 3  # the second captures graphs, the third launches them
+
     def __init__(
         self, flavour: Flavour, device: str = "cuda:0", platform: Platform | None = None
     ) -> None:
@@ -83,7 +90,10 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
         self._device_pool = Pool(self._cuda, pinned=False)
         self._pinned_pool = Pool(self._cuda, pinned=True)
         self._workspaces: list[TrtWorkspace] = []
-        self._scratch_size = 0
+        self._scratch_size, self._batch = 0, 1
+        self._opened: list[TrtEngine] = []
+        self._places: list[tuple[str, TensorSpec]] = []
+        self._ready: TrtWorkspace | None = None
         self._lock = threading.Lock()
         self._logger, self._log = make_logger(self._library)
         self._runtime: Any = None
@@ -91,13 +101,41 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
 
     @contextmanager
     def opening(self, manifest: Manifest, batch: int, host_code: bool = False) -> Iterator[None]:
-        """See :meth:`dyninfer.engines.base.Backend.opening`."""
-        del manifest, batch
-        self._host_code = host_code
+        """See :meth:`dyninfer.engines.base.Backend.opening`.
+
+        Buffers for the largest batch are allocated at the end, for the first caller.
+        """
+        self._host_code, self._batch = host_code, batch
+        self._places, self._opened = [], []
         try:
             yield
         finally:
             self._host_code = False
+        self._ready = self._new_workspace()
+        try:
+            with self._cuda.active():
+                self._reserve(self._ready, manifest)
+        except EngineRunError as error:
+            raise EngineBuildError(str(error)) from error
+
+    def _reserve(self, workspace: TrtWorkspace, manifest: Manifest) -> None:
+        if self._scratch_size:
+            workspace.scratch(self._scratch_size)
+        for spec in manifest.image_tensors.values():
+            workspace.reserve_input(spec)
+        for engine in self._opened:
+            tensors = engine.reserve(workspace, self._batch)
+            ends = {name: tensors[name] for name in manifest.task.outputs if name in tensors}
+            if len(ends) == len(manifest.task.outputs):
+                workspace.reserve_read(ends)
+            elif engine.name in manifest.deciders and tensors:
+                workspace.reserve_read(tensors)
+        for place, spec in self._places:
+            workspace.reserve_gathered(place, spec)
+
+    def reserve(self, places: Sequence[tuple[str, TensorSpec]]) -> None:
+        """See :meth:`dyninfer.engines.base.Backend.reserve`."""
+        self._places = list(places)
 
     def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> TrtEngine:
         """See :meth:`dyninfer.engines.base.Backend.open`; ``path`` is an engine."""
@@ -109,12 +147,20 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
             found = read_engine(path, name, self._runtime, self._log)
             opened = OpenedEngine(name, stage, found, self._runtime, self._library, self._log)
             self._scratch_size = max(self._scratch_size, opened.scratch_size)
-        return TrtEngine(name, stage, opened, self._cuda)
+        engine = TrtEngine(name, stage, opened, self._cuda)
+        self._opened.append(engine)
+        return engine
 
     def workspace(self) -> TrtWorkspace:
         """A stream and buffers for one concurrent caller."""
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            return ready
+        return self._new_workspace()
+
+    def _new_workspace(self) -> TrtWorkspace:
         workspace = TrtWorkspace(
-            self._cuda, self._device_pool, self._pinned_pool, self._scratch_size
+            self._cuda, self._device_pool, self._pinned_pool, self._batch, self._scratch_size
         )
         with self._lock:
             self._workspaces = [known for known in self._workspaces if not known.closed]
@@ -136,8 +182,32 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
     def gather(
         self, name: str, tensor: TrtTensor, rows: Int64Array, workspace: TrtWorkspace
     ) -> TrtTensor:
-        """The given rows, copied within the device; neighbours in one copy."""
-        return workspace.gather(name, tensor, rows)
+        """The given rows, copied within the device."""
+        return workspace.gather(name, {"": tensor}, rows)[""]
+
+    def gather_all(
+        self,
+        place: str,
+        tensors: Mapping[str, TrtTensor],
+        rows: Int64Array,
+        workspace: TrtWorkspace,
+    ) -> dict[str, TrtTensor]:
+        """See :meth:`dyninfer.engines.base.Backend.gather_all`; one set of copies for all."""
+        return workspace.gather(place, tensors, rows)
+
+    def read(
+        self, tensors: Mapping[str, TrtTensor], rows: Int64Array | None, workspace: TrtWorkspace
+    ) -> dict[str, HostRead]:
+        """See :meth:`dyninfer.engines.base.Backend.read`; all arrive together."""
+        return workspace.read(tensors, rows)
+
+    def active(self) -> AbstractContextManager[None]:
+        """See :meth:`dyninfer.engines.base.Backend.active`: the GPU is current within it."""
+        return self._cuda.active()
+
+    def aside(self, workspace: TrtWorkspace) -> AbstractContextManager[None]:
+        """See :meth:`dyninfer.engines.base.Backend.aside`: on a stream of its own."""
+        return workspace.aside()
 
     @property
     def allocated_bytes(self) -> int:
@@ -157,7 +227,11 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
             workspaces, self._workspaces = self._workspaces, []
         for workspace in workspaces:
             workspace.close()
-        with self._cuda.active():
-            self._device_pool.close()
-            self._pinned_pool.close()
-            self._runtime = None
+        self._ready, self._opened = None, []
+        try:
+            with Freeing(self._cuda.active()) as freeing:
+                freeing.run(self._device_pool.close)
+                freeing.run(self._pinned_pool.close)
+                self._runtime = None
+        except EngineRunError as error:  # the GPU is lost, and its memory is the process's
+            logger.warning("memory of the GPU could not be freed: %s", one_line(str(error)))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dyninfer.engines.trt.cuda import Cuda
+from dyninfer.engines.trt.freeing import Freeing
 from dyninfer.spans import COPY, GATHER, DeviceSpan
 
 _IDLE = ""
@@ -14,16 +15,15 @@ _IDLE = ""
 class DeviceClock:
     """Events on a stream, used again from batch to batch, and what ended at each.
 
-    ``wait`` lets the host wait for one. It runs while there is work: from :meth:`start` until
-    :meth:`pause`. All methods but
-    :meth:`spans` and :meth:`pause` are called inside ``cuda.active()``.
+    ``finish`` lets the host wait for the stream. The clock runs while there is work: from
+    :meth:`start` until :meth:`pause`. All methods are called inside ``cuda.active()``.
     """
 
-    def __init__(self, cuda: Cuda, stream: Any, wait: Callable[[Any], None]) -> None:
+    def __init__(self, cuda: Cuda, stream: Any, finish: Callable[[], None]) -> None:
         self.events: list[Any] = []
         self._cuda = cuda
         self._stream = stream
-        self._wait = wait
+        self._finish = finish
         self._names: list[str] = []
         self._running = False
 
@@ -68,16 +68,16 @@ class DeviceClock:
         names, self._names, self._running = self._names, [], False
         if not names:
             return []
-        with self._cuda.active():
-            self._wait(self.events[len(names) - 1])
-            return [
-                (name, self._cuda.elapsed_ms(self.events[index - 1], self.events[index]))
-                for index, name in enumerate(names)
-                if name != _IDLE
-            ]
+        self._finish()
+        return [
+            (name, self._cuda.elapsed_ms(self.events[index - 1], self.events[index]))
+            for index, name in enumerate(names)
+            if name != _IDLE
+        ]
 
     def close(self) -> None:
         """Free the events, and let go of the stream, which must be idle."""
-        while self.events:
-            self._cuda.destroy_event(self.events.pop())
-        self._stream = None  # PyCUDA destroys it with the last reference
+        with Freeing() as freeing:
+            while self.events:
+                freeing.run(self._cuda.destroy_event, self.events.pop())
+            self._stream = None  # PyCUDA destroys it with the last reference

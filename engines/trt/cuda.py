@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,12 +18,19 @@ import numpy as np
 import numpy.typing as npt
 
 from dyninfer.engines.deadline import Deadline
-from dyninfer.engines.trt.cuda_api import CudaDeviceProp, CudaRuntime, Result
+from dyninfer.engines.trt.cuda_api import CudaDeviceProp, CudaDriver, CudaRuntime, Result
+from dyninfer.engines.trt.lost import advised
 from dyninfer.errors import BackendUnavailable, DeadlineError, EngineRunError
 
 MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 """Where the runtime API is: today's place, and that of cuda-python before 12.6."""
+DRIVER_MODULES = {"cuda.bindings.runtime": "cuda.bindings.driver", "cuda.cudart": "cuda.cuda"}
+"""Where the driver API is that belongs to it."""
+FIRST_BATCHES = 12080
+"""The first CUDA whose driver takes copies by the batch (``cudaMemcpyBatchAsync``), 12.8."""
 HostBytes = npt.NDArray[np.uint8]
+Copies = Sequence[tuple[int, int, int]]
+"""(target, source, bytes) of copies that do not depend on each other."""
 
 POLL_S = 1e-4
 """Between two looks at what is waited for no longer than a deadline."""
@@ -67,6 +74,45 @@ def import_runtime() -> CudaRuntime | None:
     return None
 
 
+def import_driver_of(runtime: Any) -> CudaDriver:
+    """The module with CUDA's driver API that belongs to that of the runtime API."""
+    return cast(CudaDriver, importlib.import_module(DRIVER_MODULES[runtime.__name__]))
+
+
+class _Depth(threading.local):
+    value = 0
+
+
+class Active:
+    """Makes a GPU the calling thread's current one, and puts the former one back after.
+
+    May be entered again within itself, which calls nothing.
+    """
+
+    __slots__ = ("_depth", "_pop", "_push")
+
+    def __init__(self, push: Callable[[], object], pop: Callable[[], object]) -> None:
+        self._push, self._pop = push, pop
+        self._depth = _Depth()
+
+    def __enter__(self) -> None:
+        depth = self._depth
+        if not depth.value:
+            self._push()
+        depth.value += 1
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        depth = self._depth
+        depth.value -= 1
+        if depth.value:
+            return
+        try:
+            self._pop()
+        except EngineRunError:
+            if kind is None:  # or it would hide what went wrong before
+                raise
+
+
 class Cuda:
     """One GPU. Streams, events and graphs are opaque; pointers are whole numbers.
 
@@ -81,16 +127,22 @@ class Cuda:
     package = "cuda-python"
     has_graphs = True
 
-    def __init__(self, device: int, runtime: CudaRuntime) -> None:
-        self._api = runtime
+    def __init__(self, device: int, runtime: CudaRuntime, driver: CudaDriver) -> None:
+        self._api, self._contexts = runtime, driver
         self.device = device
+        self._context: Any = None
+        self._active = Active(self._push, self._pop)
         try:
             count = self._call(self._api.cudaGetDeviceCount)
+            version = int(self._call(self._api.cudaDriverGetVersion))
         except EngineRunError as error:
             raise BackendUnavailable(
                 f"no GPU can be used ({error}); install or update the NVIDIA driver"
             ) from error
         self._check_number(count)
+        self._kind = runtime.cudaMemcpyKind.cudaMemcpyDefault  # addresses tell host from device
+        copy_batch = getattr(runtime, "cudaMemcpyBatchAsync", None)  # cuda-python before 12.8 lacks
+        self._copy_batch = copy_batch if version >= FIRST_BATCHES else None
         found: CudaDeviceProp = self._call(self._api.cudaGetDeviceProperties, device)
         self.properties = DeviceProperties(
             name=found.name.split(b"\0")[0].decode(),
@@ -115,29 +167,38 @@ class Cuda:
         Without a driver the bindings answer in two ways: most functions return a code, those
         that load a library first raise RuntimeError (``DynamicLibNotFoundError``).
         """
-        name = function.__name__
         try:
             code, *results = function(*arguments)
         except RuntimeError as error:
-            raise EngineRunError(f"CUDA failed in {name}: {first_line(error)}") from error
-        if code == besides:
+            raise EngineRunError(
+                f"CUDA failed in {function.__name__}: {first_line(error)}"
+            ) from error
+        if code and code != besides:  # a success is 0
+            raise EngineRunError(
+                advised(f"CUDA failed in {function.__name__}: {code.name} ({int(code)})", int(code))
+            )
+        if besides is not None:
             return code
-        if code != self._api.cudaError_t.cudaSuccess:
-            raise EngineRunError(f"CUDA failed in {name}: {code.name} ({int(code)})")
         return results[0] if len(results) == 1 else results
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """Make the GPU the calling thread's current one, and put the former one back after."""
-        former = int(self._call(self._api.cudaGetDevice))
-        if former == self.device:
-            yield
-            return
-        self._call(self._api.cudaSetDevice, self.device)
-        try:
-            yield
-        finally:
-            self._call(self._api.cudaSetDevice, former)
+    def active(self) -> Active:
+        """A context in which the GPU is the calling thread's current one; see :class:`Active`.
+
+        Its primary context, which TensorRT and the runtime API use as well, is pushed and popped:
+        ``cudaSetDevice`` would put a former GPU back by making a context on it, which takes some
+        hundred MB of a GPU that nobody asked for.
+        """
+        return self._active
+
+    def _push(self) -> None:
+        if self._context is None:  # two threads at once would only count it twice
+            self._call(self._contexts.cuInit, 0)
+            device = self._call(self._contexts.cuDeviceGet, self.device)
+            self._context = self._call(self._contexts.cuDevicePrimaryCtxRetain, device)
+        self._call(self._contexts.cuCtxPushCurrent, self._context)
+
+    def _pop(self) -> None:
+        self._call(self._contexts.cuCtxPopCurrent)
 
     def allocate(self, size: int) -> int:
         """Device memory of ``size`` bytes, aligned to at least 256."""
@@ -215,6 +276,10 @@ class Cuda:
         """Milliseconds between two events that have both happened."""
         return float(self._call(self._api.cudaEventElapsedTime, start, end))
 
+    def order(self, stream: Any, event: Any) -> None:
+        """Let ``stream`` wait for an event of another stream of ours."""
+        self._call(self._api.cudaStreamWaitEvent, stream, event, 0)
+
     def order_after(self, stream: Any, other: int) -> None:
         """Let ``stream`` wait for what is enqueued on another library's stream, by its handle."""
         event = self.new_event(timing=False)
@@ -226,22 +291,23 @@ class Cuda:
 
     def upload(self, pointer: int, array: HostBytes, stream: Any) -> None:
         """Copy page-locked host memory to the device."""
-        kind = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._call(
-            self._api.cudaMemcpyAsync, pointer, array.ctypes.data, array.nbytes, kind, stream
-        )
+        self.copy_all([(pointer, array.ctypes.data, array.nbytes)], stream)
 
-    def download(self, array: HostBytes, pointer: int, stream: Any) -> None:
-        """Copy device memory to page-locked host memory."""
-        kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._call(
-            self._api.cudaMemcpyAsync, array.ctypes.data, pointer, array.nbytes, kind, stream
-        )
+    def download(self, copies: Copies, stream: Any) -> None:
+        """Copy device memory to page-locked host memory, as :meth:`copy_all` does."""
+        self.copy_all(copies, stream)
 
-    def copy(self, target: int, source: int, size: int, stream: Any) -> None:
-        """Copy ``size`` bytes within the device."""
-        kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToDevice
-        self._call(self._api.cudaMemcpyAsync, target, source, size, kind, stream)
+    def copy_all(self, copies: Copies, stream: Any) -> None:
+        """Copy ranges that do not overlap within the device; in one call, where CUDA has that."""
+        if len(copies) == 1 or self._copy_batch is None:
+            for target, source, size in copies:
+                self._call(self._api.cudaMemcpyAsync, target, source, size, self._kind, stream)
+            return
+        ordered = self._api.cudaMemcpyAttributes()
+        ordered.srcAccessOrder = self._api.cudaMemcpySrcAccessOrder.cudaMemcpySrcAccessOrderStream
+        targets, sources, sizes = (list(column) for column in zip(*copies, strict=True))
+        count = len(copies)
+        self._call(self._copy_batch, targets, sources, sizes, count, [ordered], [0], 1, stream)
 
     def begin_capture(self, stream: Any) -> None:
         """Collect what this thread enqueues on the stream from now on instead of running it."""
@@ -274,7 +340,7 @@ def open_cuda(device: int) -> Cuda:
     """
     runtime = import_runtime()
     if runtime is not None:
-        return Cuda(device, runtime)
+        return Cuda(device, runtime, import_driver_of(runtime))
     from dyninfer.engines.trt.pycuda_driver import PyCuda, import_driver
 
     driver = import_driver()

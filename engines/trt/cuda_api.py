@@ -6,6 +6,7 @@ tests compare each with the installed ``cuda.bindings.runtime`` and with PyCUDA'
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,9 +17,15 @@ Result = tuple[Any, ...]
 
 
 class CudaMemcpyKind(Protocol):
-    cudaMemcpyHostToDevice: Any  # CUDA's name, as are those below
-    cudaMemcpyDeviceToHost: Any
-    cudaMemcpyDeviceToDevice: Any
+    cudaMemcpyDefault: Any  # CUDA's name, as are those below
+
+
+class CudaMemcpySrcAccessOrder(Protocol):
+    cudaMemcpySrcAccessOrderStream: Any
+
+
+class CudaMemcpyAttributes(Protocol):
+    srcAccessOrder: Any
 
 
 class CudaStreamCaptureMode(Protocol):
@@ -26,7 +33,6 @@ class CudaStreamCaptureMode(Protocol):
 
 
 class CudaError(Protocol):
-    cudaSuccess: Any
     cudaErrorNotReady: Any
 
 
@@ -43,6 +49,8 @@ class CudaRuntime(Protocol):
 
     cudaError_t: CudaError
     cudaMemcpyKind: CudaMemcpyKind
+    cudaMemcpySrcAccessOrder: CudaMemcpySrcAccessOrder
+    cudaMemcpyAttributes: Callable[[], CudaMemcpyAttributes]
     cudaStreamCaptureMode: CudaStreamCaptureMode
     cudaHostAllocDefault: int
     cudaStreamNonBlocking: int
@@ -52,8 +60,7 @@ class CudaRuntime(Protocol):
 
     def cudaGetDeviceCount(self) -> Result: ...
     def cudaGetDeviceProperties(self, device: int) -> Result: ...
-    def cudaGetDevice(self) -> Result: ...
-    def cudaSetDevice(self, device: int) -> Result: ...
+    def cudaDriverGetVersion(self) -> Result: ...
     def cudaMalloc(self, size: int) -> Result: ...
     def cudaFree(self, devPtr: int) -> Result: ...
     def cudaHostAlloc(self, size: int, flags: int) -> Result: ...
@@ -69,6 +76,17 @@ class CudaRuntime(Protocol):
     def cudaEventSynchronize(self, event: Any) -> Result: ...
     def cudaEventElapsedTime(self, start: Any, end: Any) -> Result: ...
     def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: Any, stream: Any) -> Result: ...
+    def cudaMemcpyBatchAsync(
+        self,
+        dsts: list[int],
+        srcs: list[int],
+        sizes: list[int],
+        count: int,
+        attrs: list[CudaMemcpyAttributes],
+        attrsIdxs: list[int],
+        numAttrs: int,
+        stream: Any,
+    ) -> Result: ...
     def cudaStreamBeginCapture(self, stream: Any, mode: Any) -> Result: ...
     def cudaStreamEndCapture(self, stream: Any) -> Result: ...
     def cudaGraphInstantiate(self, graph: Any, flags: int) -> Result: ...
@@ -77,10 +95,21 @@ class CudaRuntime(Protocol):
     def cudaGraphExecDestroy(self, graphExec: Any) -> Result: ...
 
 
+class CudaDriver(Protocol):
+    """The module ``cuda.bindings.driver``, for what the runtime API lacks."""
+
+    def cuInit(self, Flags: int) -> Result: ...
+    def cuDeviceGet(self, ordinal: int) -> Result: ...
+    def cuDevicePrimaryCtxRetain(self, dev: Any) -> Result: ...
+    def cuCtxPushCurrent(self, ctx: Any) -> Result: ...
+    def cuCtxPopCurrent(self) -> Result: ...
+
+
 class PyCudaStream(Protocol):
     handle: int
 
     def synchronize(self) -> None: ...
+    def wait_for_event(self, event: PyCudaEvent, /) -> None: ...
 
 
 class PyCudaEvent(Protocol):

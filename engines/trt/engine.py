@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+import math
+from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
 
@@ -10,16 +12,15 @@ from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.base import Engine
 from dyninfer.engines.signature import BUILD_AGAIN, check_made
 from dyninfer.engines.trt.cuda import Cuda
+from dyninfer.engines.trt.freeing import Freeing
 from dyninfer.engines.trt.lane import GraphMaker, Lane
-from dyninfer.engines.trt.memory import TrtTensor
+from dyninfer.engines.trt.memory import DevicePlace, TrtTensor
 from dyninfer.engines.trt.opened import OpenedEngine
 from dyninfer.engines.trt.workspace import TrtWorkspace
 from dyninfer.errors import EngineRunError
-from dyninfer.plain_text import counted
+from dyninfer.plain_text import counted, one_line
 
-MAX_LANES = 64
-"""Contexts that a caller keeps for a stage: enough for every batch size up to 32, from a tensor
-as it is and from a gathered one."""
+logger = logging.getLogger("dyninfer")
 
 
 class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
@@ -30,72 +31,81 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         self._cuda = cuda
         self._opened = opened
         self._graphs = GraphMaker(cuda, name)
+        self._inputs = [spec.name for spec in stage.inputs]
 
     @property
     def graph_count(self) -> int:
         """How many graphs were captured, by all callers."""
         return self._graphs.count
 
+    def reserve(self, workspace: TrtWorkspace, batch: int) -> dict[str, TrtTensor]:
+        """Allocate the outputs of a batch whose sizes are known before it runs."""
+        known = {
+            spec.name: (shape, np.dtype(spec.dtype))
+            for spec in self.stage.outputs
+            if (shape := spec.shape_for(batch)) is not None
+        }
+        return workspace.tensors((self.name, "whole"), known) if known else {}
+
     def _execute(
         self, inputs: Mapping[str, TrtTensor], batch: int, workspace: TrtWorkspace
     ) -> dict[str, TrtTensor]:
-        with workspace.cuda.active():
-            workspace.clock.start()
-            pointers = {
-                spec.name: workspace.place(spec.name, inputs[spec.name])
-                for spec in self.stage.inputs
-            }
+        with self._cuda.active():
+            pointers = tuple([workspace.place(name, inputs[name]) for name in self._inputs])
             if batch <= self._opened.max_batch:
                 outputs = self._run(pointers, batch, "whole", workspace)
             else:
                 outputs = self._run_pieces(pointers, batch, inputs, workspace)
-            workspace.clock.mark(self.name)
+            workspace.track.mark(self.name)
         return outputs
 
     def _run(
-        self, pointers: Mapping[str, int], batch: int, purpose: str, workspace: TrtWorkspace
+        self, pointers: tuple[int, ...], batch: int, purpose: str, workspace: TrtWorkspace
     ) -> dict[str, TrtTensor]:
         """Run from addresses into buffers of the workspace."""
-        shapes = self._opened.output_shapes(batch)
-        outputs: dict[str, TrtTensor] = {}
-        for spec in self.stage.outputs:
-            shape = shapes[spec.name]
-            if shape is not None:
-                key = (self.name, spec.name, purpose)
-                outputs[spec.name] = workspace.tensor(key, shape, np.dtype(spec.dtype))
-        lane = self._lane(pointers, batch, outputs, workspace)
+        track = workspace.track
+        key = (batch, track, pointers)
+        lane = workspace.lanes(self.name).find(key)
+        if lane is None:
+            lane = self._wired(key, pointers, batch, purpose, workspace)
+        track.begin()
         lane.run(self._graphs)
-        if lane.measured:
-            workspace.finish()  # shapes are told when the run is over
-            outputs |= self._measured_outputs(lane, workspace)
-            check_made(self.name, self.stage.outputs, outputs, batch)
+        if not lane.measured:
+            return dict(lane.outputs)
+        track.finish()  # shapes are told when the run is over
+        outputs = {**lane.outputs, **self._measured_outputs(lane, workspace)}
+        check_made(self.name, self.stage.outputs, outputs, batch)
         return {spec.name: outputs[spec.name] for spec in self.stage.outputs}
 
-    def _lane(
+    def _wired(
         self,
-        pointers: Mapping[str, int],
+        key: Hashable,
+        pointers: tuple[int, ...],
         batch: int,
-        outputs: Mapping[str, TrtTensor],
+        purpose: str,
         workspace: TrtWorkspace,
     ) -> Lane:
-        """The context for exactly these addresses, made where there is none yet."""
-        opened, lanes = self._opened, workspace.lanes(self.name)
+        """A context for exactly these addresses: a new one, or one that served others."""
+        opened, track = self._opened, workspace.track
+        shapes = opened.output_shapes(batch, track.handle)
+        dtypes = {spec.name: np.dtype(spec.dtype) for spec in self.stage.outputs}
+        known = {name: (shape, dtypes[name]) for name, shape in shapes.items() if shape is not None}
+        outputs = workspace.tensors((self.name, purpose), known) if known else {}
         scratch = workspace.scratch(opened.scratch_size)
-        addresses = {**pointers, **{name: tensor.pointer for name, tensor in outputs.items()}}
-        wiring = (batch, *addresses.items(), scratch.pointer)
-        lane = lanes.get(wiring)
-        if lane is None:
-            if len(lanes) >= MAX_LANES:
-                workspace.finish()
-                lanes.popitem(last=False)[1].close()
-            measured = {
-                spec.name: self._reserve(spec.name, workspace)
-                for spec in self.stage.outputs
-                if spec.name not in outputs
-            }
-            cuda, stream = workspace.cuda, workspace.stream
-            lane = lanes[wiring] = Lane(opened, batch, addresses, scratch, measured, cuda, stream)
-        lanes.move_to_end(wiring)
+        measured = {name: self._reserve(name, workspace) for name in shapes.keys() - known.keys()}
+        lanes, profile = workspace.lanes(self.name), opened.profile_for(batch)
+
+        def make() -> Lane:
+            return Lane(opened, profile, measured, workspace.cuda, track)
+
+        lane = lanes.room(key, profile, workspace.warming, make)
+        wired: Hashable = lane  # for nothing, if this fails; it may still run for others
+        try:
+            inputs = dict(zip(self._inputs, pointers, strict=True))
+            lane.wire(batch, inputs, outputs, scratch, track)
+            wired = key
+        finally:
+            lanes.keep(wired, lane)
         return lane
 
     def _reserve(self, name: str, workspace: TrtWorkspace) -> Callable[[int], int]:
@@ -109,18 +119,19 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
             if memory is not None:
                 pointer, shape = memory.result(spec.name)
                 key, dtype = (self.name, spec.name, "measured"), np.dtype(spec.dtype)
-                tensor = workspace.tensor(key, shape, dtype)
-                if tensor.pointer != pointer:
+                block = workspace.device_block(key, math.prod(shape) * dtype.itemsize)
+                if block.pointer != pointer:
                     raise EngineRunError(
                         f"stage {self.name!r} made {spec.name} {shape} in memory that is too small "
                         f"for it, or not its own any more; {BUILD_AGAIN}"
                     )
-                outputs[spec.name] = tensor
+                place = DevicePlace(pointer, workspace, key, block)
+                outputs[spec.name] = TrtTensor(shape, dtype, place)
         return outputs
 
     def _run_pieces(
         self,
-        pointers: Mapping[str, int],
+        pointers: tuple[int, ...],
         batch: int,
         inputs: Mapping[str, TrtTensor],
         workspace: TrtWorkspace,
@@ -130,8 +141,8 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
         Rows are copied in and out on the device: an address within a batch need not be aligned
         as TensorRT asks, and the same addresses every time need one context only.
         """
-        most = self._opened.max_batch
-        whole: dict[str, TrtTensor] = {}
+        most, cuda = self._opened.max_batch, workspace.cuda
+        shapes = {}
         for spec in self.stage.outputs:
             shape = spec.shape_for(batch)
             if shape is None:
@@ -139,37 +150,31 @@ class TrtEngine(Engine[TrtTensor, TrtWorkspace]):
                     f"stage {self.name!r} got {counted(batch, 'image')} and takes {most} at once, "
                     f"which its output {spec} does not allow; lower max_batch to {most}"
                 )
-            key = (self.name, spec.name, "whole")
-            whole[spec.name] = workspace.tensor(key, shape, np.dtype(spec.dtype))
+            shapes[spec.name] = shape, np.dtype(spec.dtype)
+        whole = workspace.tensors((self.name, "whole"), shapes)
         for start in range(0, batch, most):
             piece = min(most, batch - start)
-            sources = self._piece_inputs(pointers, inputs, start, piece, workspace)
-            made = self._run(sources, piece, "piece", workspace)
-            for name, tensor in made.items():
-                size, target = tensor.row_bytes, whole[name].pointer
-                workspace.cuda.copy(
-                    target + start * size, tensor.pointer, piece * size, workspace.stream
-                )
+            copies, sources = [], []
+            for name, pointer in zip(self._inputs, pointers, strict=True):
+                size = inputs[name].row_bytes
+                block = workspace.device_block((self.name, name, "piece"), most * size)
+                copies.append((block.pointer, pointer + start * size, piece * size))
+                sources.append(block.pointer)
+            workspace.track.begin()
+            cuda.copy_all(copies, workspace.track.stream)
+            made = self._run(tuple(sources), piece, "piece", workspace)
+            copies = [
+                (whole[name].pointer + start * t.row_bytes, t.pointer, piece * t.row_bytes)
+                for name, t in made.items()
+            ]
+            workspace.track.begin()
+            cuda.copy_all(copies, workspace.track.stream)
         return whole
-
-    def _piece_inputs(
-        self,
-        pointers: Mapping[str, int],
-        inputs: Mapping[str, TrtTensor],
-        start: int,
-        piece: int,
-        workspace: TrtWorkspace,
-    ) -> dict[str, int]:
-        sources = {}
-        for name, pointer in pointers.items():
-            size = inputs[name].row_bytes
-            block = workspace.device_block((self.name, name, "piece"), piece * size)
-            source = pointer + start * size
-            workspace.cuda.copy(block.pointer, source, piece * size, workspace.stream)
-            sources[name] = block.pointer
-        return sources
 
     def close(self) -> None:
         """Let go of the engine; contexts of it must be gone before."""
-        with self._cuda.active():
-            self._opened.close()
+        try:
+            with Freeing(self._cuda.active()):
+                self._opened.close()
+        except EngineRunError as error:  # the GPU is lost
+            logger.warning("an engine could not be freed: %s", one_line(str(error)))

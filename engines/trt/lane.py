@@ -1,4 +1,4 @@
-"""One stage at one batch size and one set of addresses: a context, and its CUDA graph.
+"""One stage at one batch size: a context, and its CUDA graph.
 
 NVIDIA's guide asks for one execution context per captured graph, because a graph holds the
 context's state and addresses; contexts share their scratch memory, so that each costs little.
@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dyninfer.engines.trt.cuda import Cuda
-from dyninfer.engines.trt.memory import Block
+from dyninfer.engines.trt.memory import Block, TrtTensor
 from dyninfer.engines.trt.opened import OpenedEngine
+from dyninfer.engines.trt.track import Track
 from dyninfer.errors import EngineRunError
 
 logger = logging.getLogger("dyninfer")
@@ -111,57 +112,85 @@ class GraphMaker:
 
 
 class Lane:
-    """A context whose shapes and addresses never change, so that its graph stays valid.
+    """A context with shapes and addresses that its graph holds.
 
-    The first run enqueues, the second one captures a graph, later ones launch it. ``addresses`` are
-    those of inputs and of outputs of known size, by name; ``measured`` gives memory to the outputs
-    whose size is known only after a run.
+    The first run enqueues, the second one captures a graph, later ones launch it. ``outputs`` are
+    those of known size by name; ``measured`` gives memory to those whose size is known only after
+    a run. A lane may be wired anew, for another batch or other addresses of the same profile.
     """
 
     def __init__(
         self,
         engine: OpenedEngine,
-        batch: int,
-        addresses: Mapping[str, int],
-        scratch: Block,
+        profile: int,
         measured: Mapping[str, Callable[[int], int]],
         cuda: Cuda,
-        stream: Any,
+        track: Track,
     ) -> None:
-        self._engine = engine
-        self._cuda = cuda
-        self._stream = stream
-        self._handle = cuda.handle(stream)
+        self._engine, self._cuda, self._track = engine, cuda, track
+        self.profile = profile
+        self.outputs: Mapping[str, TrtTensor] = {}
         self._graph: Any | None = None
         self._runs = 0
         base = engine.library.module.IOutputAllocator
         self.measured = {name: make_allocator(base, give) for name, give in measured.items()}
-        self._context = engine.new_context(batch, scratch)
-        for name, pointer in addresses.items():
-            engine.require(self._context.set_tensor_address(name, pointer), f"address of {name!r}")
+        self._context = engine.new_context(profile, track.handle)
         for name, allocator in self.measured.items():
             accepted = self._context.set_output_allocator(name, allocator)
             engine.require(accepted, f"output allocator of {name!r}")
-        lacking = list(self._context.infer_shapes())
+
+    def finish(self) -> None:
+        """Let the host wait until the context does not run."""
+        self._track.finish()
+
+    def wire(
+        self,
+        batch: int,
+        inputs: Mapping[str, int],
+        outputs: Mapping[str, TrtTensor],
+        scratch: Block,
+        track: Track,
+    ) -> None:
+        """Set the batch, all addresses and the stream; a graph of others is freed when it is over.
+
+        A context must not run on two streams at once.
+        """
+        if self._graph is not None or track is not self._track:
+            self.finish()
+            self._free_graph()
+        self._track = track
+        self._runs = 0
+        self.outputs = {}
+        engine, context = self._engine, self._context
+        engine.set_memory(context, scratch)
+        engine.set_shapes(context, batch)
+        addresses = {**inputs, **{name: tensor.pointer for name, tensor in outputs.items()}}
+        for name, pointer in addresses.items():
+            engine.require(context.set_tensor_address(name, pointer), f"address of {name!r}")
+        lacking = list(context.infer_shapes())
         if lacking:
             raise EngineRunError(
                 f"stage {engine.name!r} cannot run: {', '.join(lacking)} are not specified"
             )
+        self.outputs = outputs
 
     def run(self, graphs: GraphMaker) -> None:
         """Enqueue the stage, as a graph once there is one."""
-        if self._graph is None and self._runs and graphs.usable and self._can_be_captured():
-            self._graph = graphs.capture(self._stream, self._enqueue)
+        if self._graph is not None:
+            self._cuda.launch(self._graph, self._track.stream)
+            return
+        if self._runs and graphs.usable and self._can_be_captured():
+            self._graph = graphs.capture(self._track.stream, self._enqueue)
         self._runs += 1
         if self._graph is not None:
-            self._cuda.launch(self._graph, self._stream)
+            self._cuda.launch(self._graph, self._track.stream)
         else:
             self._enqueue()
 
     def _enqueue(self) -> None:
         for memory in self.measured.values():
             memory.begin()
-        ran = self._context.execute_async_v3(self._handle)
+        ran = self._context.execute_async_v3(self._track.handle)
         for memory in self.measured.values():
             if memory.failure is not None:
                 raise EngineRunError(memory.failure)
@@ -176,12 +205,18 @@ class Lane:
         if self.measured:
             return False
         tells = self._engine.library.has("IExecutionContext.is_stream_capturable")
-        return not tells or self._context.is_stream_capturable(self._handle)
+        return not tells or self._context.is_stream_capturable(self._track.handle)
+
+    def _free_graph(self) -> None:
+        graph, self._graph = self._graph, None
+        if graph is not None:
+            self._cuda.destroy_graph(graph)
 
     def close(self) -> None:
         """Free the graph and the context; the stream must be idle."""
-        if self._graph is not None:
-            self._cuda.destroy_graph(self._graph)
-            self._graph = None
-        del self._context
-        self.measured.clear()
+        try:
+            self._free_graph()
+        finally:
+            del self._context
+            self.outputs = {}
+            self.measured.clear()

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dyninfer.engines.base import HostRead, OnHost, check_rows
 from dyninfer.engines.trt.cuda import ALIGNMENT, Cuda, HostBytes
+from dyninfer.engines.trt.freeing import Freeing
 from dyninfer.errors import EngineRunError
 from dyninfer.types import Int64Array
 
@@ -101,13 +102,14 @@ class Pool:
             ) from error
 
     def _free_idle(self) -> None:
-        while self._free:
-            block = self._free.pop()
-            self.allocated_bytes -= block.size
-            if block.host is not None:
-                self._cuda.free_host(block.host)
-            else:
-                self._cuda.free(block.pointer)
+        with Freeing() as freeing:
+            while self._free:
+                block = self._free.pop()
+                self.allocated_bytes -= block.size
+                if block.host is not None:
+                    freeing.run(self._cuda.free_host, block.host)
+                else:
+                    freeing.run(self._cuda.free, block.pointer)
 
 
 class Arena:
@@ -134,13 +136,18 @@ class Arena:
             block = self._blocks[key] = larger
         return block
 
-    def holds(self, array: HostBytes) -> bool:
-        """Whether an array lies within one of the buffers."""
-        start, stop = array.ctypes.data, array.ctypes.data + array.nbytes
-        return any(
-            block.pointer <= start and stop <= block.pointer + block.size
-            for block in self._blocks.values()
-        )
+    def outgrown(self, key: Hashable, size: int) -> bool:
+        """Whether there is a buffer of this name that has no room for ``size`` bytes."""
+        block = self._blocks.get(key)
+        return block is not None and block.size < size
+
+    def holder(self, array: HostBytes) -> Hashable | None:
+        """The name of the buffer that an array lies in, if it is one of these."""
+        start = array.__array_interface__["data"][0]
+        for key, block in self._blocks.items():
+            if block.pointer <= start and start + array.nbytes <= block.pointer + block.size:
+                return key
+        return None
 
     def close(self) -> None:
         """Give everything back; the stream must be idle."""
@@ -150,11 +157,12 @@ class Arena:
 
 @dataclass(frozen=True)
 class DevicePlace:
-    """Where a tensor's values are: an address in a workspace, and a name for host copies."""
+    """Where a tensor's values are: an address in a block of a workspace, and a name for copies."""
 
     pointer: int
     workspace: TrtWorkspace
     key: Hashable
+    block: Block
 
 
 @dataclass(slots=True, eq=False)
@@ -195,7 +203,7 @@ class TrtTensor:
         if self.array is not None:
             return OnHost(self.array if rows is None else self.array[rows])
         assert self.place is not None  # a tensor has an array or a place
-        return self.place.workspace.read(self, rows)
+        return self.place.workspace.read({"": self}, rows)[""]
 
 
 def row_runs(rows: Int64Array, shape: tuple[int, ...]) -> list[tuple[int, int, int]]:

@@ -12,6 +12,7 @@ from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.signature import BUILD_AGAIN, FileTensor, check_made, check_signature
 from dyninfer.engines.trt.api import ICudaEngine, IExecutionContext, Runtime
 from dyninfer.engines.trt.library import Library, LogCollector
+from dyninfer.engines.trt.lost import advised
 from dyninfer.engines.trt.memory import Block, TrtTensor
 from dyninfer.errors import EngineBuildError, EngineRunError
 from dyninfer.foreign_errors import let_through
@@ -44,7 +45,10 @@ class OpenedEngine:
         self._shapes: dict[int, dict[str, tuple[int, ...] | None]] = {}
         self._cache: Any = None
         self._check_tensors()
-        self.max_batch = self._read_max_batch()
+        self.profiles = self._read_profiles()
+        self.max_batch = max(most for _, most in self.profiles)
+        if stage.rows_per_run is not None:
+            self.max_batch = 1
         size = (
             engine.device_memory_size_v2
             if library.has("ICudaEngine.device_memory_size_v2")
@@ -65,8 +69,9 @@ class OpenedEngine:
     def require(self, succeeded: bool, what: str) -> None:
         """Raise EngineRunError where TensorRT said False, with the reason from its log."""
         if not succeeded:
+            title, reason = self.library.title, self._log.reason()
             raise EngineRunError(
-                f"{self.library.title} failed in stage {self.name!r} ({what}): {self._log.reason()}"
+                advised(f"{title} failed in stage {self.name!r} ({what}): {reason}")
             )
 
     def _check_tensors(self) -> None:
@@ -97,44 +102,82 @@ class OpenedEngine:
         axes = (int(axis) for axis in engine.get_tensor_shape(name))
         return FileTensor(name, dtype, tuple(None if axis == DYNAMIC else axis for axis in axes))
 
-    def _read_max_batch(self) -> int:
-        """The largest batch that fits, from the first input; single images must fit too."""
-        name = self._stage.inputs[0].name
-        least = most = int(self._engine.get_tensor_shape(name)[0])
-        if most == DYNAMIC:
-            shapes = self._engine.get_tensor_profile_shape(name, 0)  # builds have one profile
-            least, most = int(shapes[0][0]), int(shapes[2][0])
-        if not least <= 1 <= most:
+    def _read_profiles(self) -> tuple[tuple[int, int], ...]:
+        """The smallest and largest batch of every profile, from the first input.
+
+        One image must fit.
+        """
+        name, engine = self._stage.inputs[0].name, self._engine
+        size = int(engine.get_tensor_shape(name)[0])
+        if size != DYNAMIC:
+            found = [(size, size)]
+        else:
+            shapes = (
+                engine.get_tensor_profile_shape(name, index)
+                for index in range(engine.num_optimization_profiles)
+            )
+            found = [(int(low[0]), int(most[0])) for low, _, most in shapes]
+        if not any(low <= 1 <= most for low, most in found):
+            least, most = min(low for low, _ in found), max(most for _, most in found)
             raise EngineBuildError(
                 f"the engine of stage {self.name!r} takes batches from {least} up to {most}, but a "
                 "batch that is split may come to one image; allow for one (--batch 1:OPT:MAX)"
             )
-        return most if self._stage.rows_per_run is None else 1
+        return tuple(found)
 
-    def new_context(self, batch: int, scratch: Block | None) -> IExecutionContext:
-        """A context for a batch, working in ``scratch``.
+    def profile_for(self, batch: int) -> int:
+        """The profile that is meant for a batch most closely: the narrowest that takes it.
 
         Raises:
-            EngineRunError: it cannot be made, for want of memory for example, or would make other
-                shapes than the manifest says.
+            EngineRunError: none does.
+        """
+        fitting = [
+            (most - low, index)
+            for index, (low, most) in enumerate(self.profiles)
+            if low <= batch <= most
+        ]
+        if not fitting:
+            ranges = ", ".join(f"{low} to {most}" for low, most in self.profiles)
+            raise EngineRunError(
+                f"stage {self.name!r} takes {ranges} images at once, not {batch}; {BUILD_AGAIN}"
+            )
+        return min(fitting)[1]
+
+    def new_context(self, profile: int, stream: int) -> IExecutionContext:
+        """A context for a profile, made on the stream with this handle.
+
+        Raises:
+            EngineRunError: it cannot be made, for want of memory for example.
         """
         with self._lock:
             context = self._create_context()
         if context is None:
-            raise EngineRunError(
-                f"{self.library.title} cannot run stage {self.name!r}: {self._log.reason()}"
-            )
-        if scratch is not None and self.library.has("IExecutionContext.set_device_memory"):
+            title, reason = self.library.title, self._log.reason()
+            raise EngineRunError(advised(f"{title} cannot run stage {self.name!r}: {reason}"))
+        if len(self.profiles) > 1:
+            chosen = context.set_optimization_profile_async(profile, stream)
+            self.require(chosen, f"profile {profile}")
+        return context
+
+    def set_memory(self, context: IExecutionContext, scratch: Block) -> None:
+        """Let a context keep intermediate results in ``scratch``."""
+        if self.library.has("IExecutionContext.set_device_memory"):
             context.set_device_memory(scratch.pointer, scratch.size)
-        elif scratch is not None:
+        else:
             context.device_memory = scratch.pointer
+
+    def set_shapes(self, context: IExecutionContext, batch: int) -> None:
+        """Tell a context the batch.
+
+        Raises:
+            EngineRunError: it would make other shapes than the manifest says.
+        """
         for spec in self._stage.inputs:
             shape = spec.shape_for(batch)
             if shape is None:
                 raise EngineRunError(f"stage {self.name!r} reads {spec}, expected fixed axes")
             self.require(context.set_input_shape(spec.name, shape), f"{spec.name} {shape}")
         self._check_shapes(context, batch)
-        return context
 
     def _check_shapes(self, context: IExecutionContext, batch: int) -> None:
         """Compare what a run will write with the buffers that the manifest asks for."""
@@ -160,7 +203,7 @@ class OpenedEngine:
         config.set_runtime_cache(self._cache)
         return engine.create_execution_context(config)
 
-    def output_shapes(self, batch: int) -> dict[str, tuple[int, ...] | None]:
+    def output_shapes(self, batch: int, stream: int) -> dict[str, tuple[int, ...] | None]:
         """Shape of every output at a batch size; None where it depends on the data.
 
         The manifest knows nearly all; the engine is asked about others once.
@@ -169,7 +212,8 @@ class OpenedEngine:
         if None not in known.values():
             return known
         if batch not in self._shapes:
-            context = self.new_context(batch, None)
+            context = self.new_context(self.profile_for(batch), stream)
+            self.set_shapes(context, batch)
             for name in [name for name, shape in known.items() if shape is None]:
                 shape = told_shape(context, name)
                 known[name] = None if DYNAMIC in shape else shape

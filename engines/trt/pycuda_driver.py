@@ -5,19 +5,27 @@ PyCUDA has no graphs and cannot take another library's stream.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from dyninfer.engines.trt.cuda import Cuda, DeviceProperties, HostBytes, first_line
+from dyninfer.engines.trt.cuda import (
+    Active,
+    Copies,
+    Cuda,
+    DeviceProperties,
+    HostBytes,
+    first_line,
+)
 from dyninfer.engines.trt.cuda_api import (
     DeviceAllocation,
     PagelockedHostAllocation,
     PyCudaDriver,
 )
+from dyninfer.engines.trt.lost import advised
 from dyninfer.errors import BackendUnavailable, EngineRunError
 
 MODULE = "pycuda.driver"
@@ -59,6 +67,8 @@ class PyCuda(Cuda):
         self._check_number(count)
         gpu = driver.Device(device)
         self._context = gpu.retain_primary_context()
+        # PyCUDA ends the process when a thread ends whose stack of contexts is not empty
+        self._active = Active(self._context.push, driver.Context.pop)
         self._allocations: dict[int, DeviceAllocation] = {}
         self.properties = DeviceProperties(
             name=str(gpu.name()),
@@ -67,20 +77,12 @@ class PyCuda(Cuda):
             memory_bytes=int(gpu.total_memory()),
         )
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        self._context.push()
-        try:
-            yield
-        finally:  # PyCUDA ends the process when a thread ends whose stack of contexts is not empty
-            self._driver.Context.pop()
-
     def _ask(self, what: str, function: Callable[..., ResultT], *arguments: Any) -> ResultT:
         """Call a function of the API, which is called ``what`` in the error."""
         try:
             return function(*arguments)
         except self._driver.Error as error:
-            raise EngineRunError(f"CUDA failed in {what}: {first_line(error)}") from error
+            raise EngineRunError(advised(f"CUDA failed in {what}: {first_line(error)}")) from error
 
     def allocate(self, size: int) -> int:
         allocation = self._ask("mem_alloc", self._driver.mem_alloc, size)
@@ -129,6 +131,9 @@ class PyCuda(Cuda):
     def elapsed_ms(self, start: Any, end: Any) -> float:
         return float(self._ask("Event.time_till", start.time_till, end))
 
+    def order(self, stream: Any, event: Any) -> None:
+        self._ask("Stream.wait_for_event", stream.wait_for_event, event)
+
     def order_after(self, stream: Any, other: int) -> None:  # noqa: ARG002  # see below
         # the host waits for everything: PyCUDA cannot take another library's stream
         self._ask("Context.synchronize", self._driver.Context.synchronize)
@@ -136,11 +141,16 @@ class PyCuda(Cuda):
     def upload(self, pointer: int, array: HostBytes, stream: Any) -> None:
         self._ask("memcpy_htod_async", self._driver.memcpy_htod_async, pointer, array, stream)
 
-    def download(self, array: HostBytes, pointer: int, stream: Any) -> None:
-        self._ask("memcpy_dtoh_async", self._driver.memcpy_dtoh_async, array, pointer, stream)
+    def copy_all(self, copies: Copies, stream: Any) -> None:
+        copy = self._driver.memcpy_dtod_async
+        for target, source, size in copies:
+            self._ask("memcpy_dtod_async", copy, target, source, size, stream)
 
-    def copy(self, target: int, source: int, size: int, stream: Any) -> None:
-        self._ask("memcpy_dtod_async", self._driver.memcpy_dtod_async, target, source, size, stream)
+    def download(self, copies: Copies, stream: Any) -> None:
+        copy = self._driver.memcpy_dtoh_async
+        for target, source, size in copies:
+            memory = (ctypes.c_uint8 * size).from_address(target)
+            self._ask("memcpy_dtoh_async", copy, np.ctypeslib.as_array(memory), source, stream)
 
     def begin_capture(self, stream: Any) -> None:  # noqa: ARG002
         raise EngineRunError("PyCUDA has no graphs; pip install cuda-python for them")

@@ -1,184 +1,249 @@
-"""Everything that one caller at a time needs on the GPU: a stream, buffers, clocks."""
+"""Everything that one caller at a time needs on the GPU: streams, buffers, contexts, clocks."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dyninfer.bundle.manifest import TensorSpec
 from dyninfer.engines.base import HostRead
 from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
-from dyninfer.engines.trt.clock import DeviceClock
-from dyninfer.engines.trt.cuda import Cuda
-from dyninfer.engines.trt.memory import Arena, Block, DevicePlace, Pool, TrtTensor, row_runs
+from dyninfer.engines.trt.cuda import ALIGNMENT, Cuda
+from dyninfer.engines.trt.freeing import Freeing
+from dyninfer.engines.trt.lanes import Lanes
+from dyninfer.engines.trt.memory import (
+    Arena,
+    Block,
+    DevicePlace,
+    Pool,
+    TrtTensor,
+    rounded,
+    row_runs,
+)
+from dyninfer.engines.trt.track import Ticket, Track
 from dyninfer.errors import DeadlineError, EngineRunError
 from dyninfer.plain_text import one_line
 from dyninfer.spans import COPY, GATHER, DeviceSpan
 from dyninfer.types import Int64Array
 
-if TYPE_CHECKING:
-    from dyninfer.engines.trt.lane import Lane
-
 logger = logging.getLogger("dyninfer")
+Shapes = Mapping[str, tuple[tuple[int, ...], "np.dtype[Any]"]]
+"""Name -> shape and element type of a tensor."""
 
 
 @dataclass(frozen=True)
 class _PinnedRead:
-    """A copy to page-locked memory that was enqueued, and the event behind it."""
+    """A copy to page-locked memory that was enqueued, and the point behind it."""
 
-    workspace: TrtWorkspace
-    event: Any
+    cuda: Cuda
+    ticket: Ticket
     values: npt.NDArray[Any]
 
     def numpy(self) -> npt.NDArray[Any]:
         """Wait for the copy, not for what was enqueued after it."""
-        with self.workspace.cuda.active():
-            self.workspace.wait(self.event)
+        with self.cuda.active():
+            self.ticket.wait()
         return self.values
 
 
 class TrtWorkspace:
-    """One caller's stream, and buffers from pools that all callers share.
+    """One caller's streams, and buffers from pools that all callers share.
 
-    Everything on the device happens on one stream, in the order it was asked for: no stage needs
-    to wait for another one. The host waits only for what it reads. ``scratch_size`` is what the
-    largest stage needs for intermediate results, if known.
+    What happens on the device happens on one stream, in the order it was asked for, but for what
+    is asked for :meth:`aside`. The host waits only for what it reads. Buffers have room for
+    ``capacity`` images from the start, so that their addresses, which contexts and graphs hold,
+    stay; ``scratch_size`` is what the largest stage needs for intermediate results, if known.
     """
 
     def __init__(
-        self, cuda: Cuda, device_pool: Pool, pinned_pool: Pool, scratch_size: int = 0
+        self,
+        cuda: Cuda,
+        device_pool: Pool,
+        pinned_pool: Pool,
+        capacity: int = 1,
+        scratch_size: int = 0,
     ) -> None:
         self.cuda = cuda
-        with cuda.active():
-            self.stream = cuda.new_stream()
-        self.handle = cuda.handle(self.stream)
+        self.capacity = capacity
+        self.deadline: Deadline | None = None  # no stage can be interrupted, but waits end there
+        self.timed = True
+        self.lone = self.warming = False
+        self.kept: dict[str, Any] = {}
+        self.closed = False
+        self._scratch_size = scratch_size
         self._device = Arena(device_pool, self.finish)
         self._pinned = Arena(pinned_pool, self.finish)
-        self._read_events: dict[Hashable, Any] = {}
-        self._uploaded: Any = None
-        self.clock = DeviceClock(cuda, self.stream, self.wait)
-        self._lanes: dict[str, OrderedDict[Hashable, Lane]] = {}
-        self.kept: dict[str, Any] = {}
-        self.lone = False  # a GPU runs what it is given, from whatever thread
-        self.deadline: Deadline | None = None  # no stage can be interrupted, but waits end there
-        self._gave_up = False
-        self._last: Any = None  # an event behind all work, where it is waited for at all
-        self._last_is_behind = False
-        self.closed = False
-        if scratch_size:
-            with cuda.active():
-                self.scratch(scratch_size)
+        self._lanes: dict[str, Lanes] = {}
+        self._sent: dict[Hashable, tuple[Track, int]] = {}  # page-locked buffers on their way
+        with cuda.active():
+            self.track = self._main = Track(cuda, self)
+            self._side: Track | None = None
 
-    def wait(self, event: Any) -> None:
-        """Let the host wait for an event until the deadline, if there is one.
+    @property
+    def handle(self) -> int:
+        """The stream as the number that other libraries take."""
+        return self.track.handle
 
-        Inside ``cuda.active()``, as :meth:`finish` is.
-
-        Raises:
-            DeadlineError: it came first; see :attr:`busy`.
-        """
-        if self.deadline is None:
-            self.cuda.wait(event)
-            return
-        try:
-            self.cuda.wait_until(event, self.deadline)
-        except DeadlineError:
-            self._gave_up, self._last_is_behind = True, False
-            raise
+    @property
+    def _tracks(self) -> tuple[Track, ...]:
+        return (self._main,) if self._side is None else (self._main, self._side)
 
     def finish(self) -> None:
-        """As :meth:`wait`, for everything that was enqueued."""
-        if self.deadline is None:
-            self.cuda.synchronize(self.stream)
-        else:
-            self.wait(self._record_last())
+        """Let the host wait for all work, until the deadline if there is one.
 
-    def _record_last(self) -> Any:
-        if self._last is None:
-            self._last = self.cuda.new_event(timing=False)
-        self.cuda.record(self._last, self.stream)
-        return self._last
+        Inside ``cuda.active()``. Raises DeadlineError where that comes first; see :attr:`busy`.
+        """
+        for track in self._tracks:
+            track.finish()
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether something was not waited for any longer, and may go on."""
+        return any(track.gave_up for track in self._tracks)
 
     @property
     def busy(self) -> bool:
         """See :attr:`dyninfer.engines.base.Workspace.busy`."""
-        if not self._gave_up:
+        if not self.gave_up:
             return False
-        try:
-            with self.cuda.active():
-                if not self._last_is_behind:  # nothing is enqueued once this was asked
-                    self._record_last()
-                    self._last_is_behind = True
-                self._gave_up = not self.cuda.happened(self._last)
-        except EngineRunError:  # closing it says so
-            self._gave_up = False
-        return self._gave_up
+        with self.cuda.active():
+            return any(track.busy() for track in self._tracks)
 
-    def lanes(self, stage: str) -> OrderedDict[Hashable, Lane]:
-        """The execution contexts of a stage for this caller, least recently used first."""
-        return self._lanes.setdefault(stage, OrderedDict())
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is asked for within this comes after all work so far, but beside what follows.
+
+        It must not write what that reads or writes.
+        """
+        with self.cuda.active():
+            if self._side is None:
+                self._side = Track(self.cuda, self)
+            event = self._main.event()
+            self.cuda.order(self._side.stream, event)
+            self._main.spare(event)  # CUDA keeps it until the wait is over
+            self.track = self._side
+        try:
+            yield
+        finally:
+            self.track = self._main
+
+    def lanes(self, stage: str) -> Lanes:
+        """The execution contexts of a stage for this caller."""
+        lanes = self._lanes.get(stage)
+        if lanes is None:
+            lanes = self._lanes[stage] = Lanes()
+        return lanes
 
     def device_block(self, key: Hashable, size: int) -> Block:
-        """A buffer on the device, inside ``cuda.active()``."""
+        """A buffer on the device whose address no context holds, inside ``cuda.active()``."""
+        return self._device.block(key, size)
+
+    def _fixed_block(self, key: Hashable, size: int) -> Block:
+        """A buffer whose address contexts hold: they go where it has to grow."""
+        if self._device.outgrown(key, size):
+            self.finish()
+            for lanes in self._lanes.values():
+                lanes.close()
         return self._device.block(key, size)
 
     def scratch(self, size: int) -> Block:
-        """Memory for intermediate results, shared by all stages: they take turns on the stream."""
-        return self._device.block("scratch", size)
+        """Memory for intermediate results, shared by all stages: they take turns on a stream."""
+        key = "scratch" if self.track is self._main else "scratch aside"
+        return self._fixed_block(key, max(size, self._scratch_size))
 
     def tensor(self, key: Hashable, shape: tuple[int, ...], dtype: np.dtype[Any]) -> TrtTensor:
         """A tensor of this shape in the device buffer ``key``."""
-        block = self.device_block(key, math.prod(shape) * dtype.itemsize)
-        return TrtTensor(shape, dtype, DevicePlace(block.pointer, self, key))
+        block = self._fixed_block(key, self._room(shape, dtype))
+        return TrtTensor(shape, dtype, DevicePlace(block.pointer, self, key, block))
+
+    def _room(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+        return max(shape[0], self.capacity) * math.prod(shape[1:]) * dtype.itemsize
+
+    def tensors(self, key: Hashable, shapes: Shapes) -> dict[str, TrtTensor]:
+        """Tensors one behind the other in a device buffer, so that one copy reads them all."""
+        room = sum(rounded(self._room(*shaped)) for shaped in shapes.values())
+        block = self._fixed_block(key, room)
+        made, pointer = {}, block.pointer
+        for name, (shape, dtype) in shapes.items():
+            made[name] = TrtTensor(shape, dtype, DevicePlace(pointer, self, (key, name), block))
+            pointer += _aligned(math.prod(shape) * dtype.itemsize)
+        return made
 
     def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """A float32 array in page-locked memory, from which copies start without a detour."""
+        key, dtype = ("host", name), np.dtype(np.float32)
         with self.cuda.active():
-            self._wait_for_uploads()
-            return self._host(("host", name), shape, np.dtype(np.float32))
+            self._wait_until_sent(key)
+            memory = self._host(key, self._room(shape, dtype))
+        return memory[: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
-    def _host(
-        self, key: Hashable, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> npt.NDArray[Any]:
-        size = math.prod(shape) * dtype.itemsize
+    def reserve_input(self, spec: TensorSpec) -> None:
+        """Allocate what sending an image input takes."""
+        dtype = np.dtype(spec.dtype)
+        shape = (self.capacity, *(int(axis) for axis in spec.shape[1:]))
+        self.tensor(("input", spec.name), shape, dtype)
+        self._host(("host", spec.name), self._room(shape, dtype))
+
+    def reserve_gathered(self, place: str, spec: TensorSpec) -> None:
+        """Allocate what gathering a tensor at a place of the plan takes."""
+        shape = spec.shape_for(self.capacity)
+        if shape is not None:
+            self.tensor(("gather", place, spec.name), shape, np.dtype(spec.dtype))
+
+    def reserve_read(self, tensors: Mapping[str, TrtTensor]) -> None:
+        """Allocate what reading tensors together takes."""
+        self._read_memory(list(tensors.values()))
+
+    def _read_memory(self, tensors: Sequence[TrtTensor]) -> npt.NDArray[np.uint8]:
+        place = tensors[0].place
+        assert place is not None
+        size = sum(rounded(self._room(tensor.shape, tensor.dtype)) for tensor in tensors)
+        return self._host(("read", place.key), size)
+
+    def _host(self, key: Hashable, size: int) -> npt.NDArray[np.uint8]:
         memory = self._pinned.block(key, size).host
         assert memory is not None  # of a pool of page-locked memory
-        return memory[:size].view(dtype).reshape(shape)
+        return memory
 
     def place(self, name: str, tensor: TrtTensor) -> int:
         """The tensor's address on the device; one that is on the host is sent there first."""
-        if tensor.place is None or tensor.place.workspace is not self:
+        place = tensor.place
+        if place is None or place.workspace is not self:
             assert tensor.array is not None  # tensors of another workspace are a caller's mistake
-            tensor.place = self._upload(("input", name), tensor.array)
-        return tensor.place.pointer
+            place = tensor.place = self._upload(name, tensor.array)
+        return place.pointer
 
-    def _upload(self, key: Hashable, array: npt.NDArray[Any]) -> DevicePlace:
-        self.clock.start()
+    def _upload(self, name: str, array: npt.NDArray[Any]) -> DevicePlace:
         data = array.reshape(-1).view(np.uint8)
-        if not self._pinned.holds(data):
-            self._wait_for_uploads()
-            staged = self._host(("staged", key), data.shape, data.dtype)
+        key = self._pinned.holder(data)
+        if key is None:
+            key = ("staged", name)  # the other one is a picture's, whose padding stays in it
+            self._wait_until_sent(key)
+            staged = self._host(key, self._room(array.shape, array.dtype))[: data.nbytes]
             np.copyto(staged, data)
             data = staged
-        block = self.device_block(key, data.nbytes)
-        self.cuda.upload(block.pointer, data, self.stream)
-        if self._uploaded is None:
-            self._uploaded = self.cuda.new_event(timing=False)
-        self.cuda.record(self._uploaded, self.stream)
-        self.clock.mark(COPY)
-        return DevicePlace(block.pointer, self, key)
+        sent = self.tensor(("input", name), array.shape, array.dtype).place
+        assert sent is not None
+        track = self.track
+        track.begin()
+        self.cuda.upload(sent.pointer, data, track.stream)
+        self._sent[key] = track, track.number
+        track.mark(COPY)
+        return sent
 
-    def _wait_for_uploads(self) -> None:
-        """Wait until page-locked memory that is being sent may be written again."""
-        if self._uploaded is not None:
-            self.wait(self._uploaded)
+    def _wait_until_sent(self, key: Hashable) -> None:
+        """Wait until a page-locked buffer that is being sent may be written again."""
+        sent = self._sent.get(key)
+        if sent is not None and sent[0].arrived < sent[1]:
+            sent[0].finish()
 
     def adopt(self, name: str, array: DeviceArray) -> TrtTensor:
         """Copy another library's array, on the device, to where graphs expect the input.
@@ -187,88 +252,141 @@ class TrtWorkspace:
         this workspace, the copy is over and the array may change.
         """
         with self.cuda.active():
-            self.clock.start()
-            other = array.order_before(self.handle)
+            track = self.track
+            track.begin()
+            other = array.order_before(track.handle)
             if other is not None:
-                self.cuda.order_after(self.stream, other)
+                self.cuda.order_after(track.stream, other)
             tensor = self.tensor(("input", name), array.shape, array.dtype)
             size = len(array) * array.row_bytes
-            self.cuda.copy(tensor.pointer, array.pointer, size, self.stream)
-            self.clock.mark(COPY)
+            self.cuda.copy_all([(tensor.pointer, array.pointer, size)], track.stream)
+            track.mark(COPY)
         return tensor
 
-    def gather(self, name: str, tensor: TrtTensor, rows: Int64Array) -> TrtTensor:
-        """The given rows as a new tensor, by copies within the device."""
+    def gather(
+        self, name: str, tensors: Mapping[str, TrtTensor], rows: Int64Array
+    ) -> dict[str, TrtTensor]:
+        """The given rows of each tensor as new tensors, by one set of copies within the device."""
+        gathered, copies = {}, []
         with self.cuda.active():
-            self.clock.start()
-            source = self.place(name, tensor)
-            shape = (len(rows), *tensor.shape[1:])
-            gathered = self.tensor(("gather", name), shape, tensor.dtype)
-            size = tensor.row_bytes
-            for first, target, count in row_runs(rows, tensor.shape):
-                goal = gathered.pointer + target * size
-                self.cuda.copy(goal, source + first * size, count * size, self.stream)
-            self.clock.mark(GATHER)
+            for own, tensor in tensors.items():
+                source = self.place(own, tensor)
+                shape = (len(rows), *tensor.shape[1:])
+                made = self.tensor(("gather", name, own), shape, tensor.dtype)
+                gathered[own], size = made, tensor.row_bytes
+                copies += [
+                    (made.pointer + target * size, source + first * size, count * size)
+                    for first, target, count in row_runs(rows, tensor.shape)
+                ]
+            self.track.begin()
+            self.cuda.copy_all(copies, self.track.stream)
+            self.track.mark(GATHER)
         return gathered
 
-    def read(self, tensor: TrtTensor, rows: Int64Array | None) -> HostRead:
-        """Enqueue copies of a tensor, or of some rows, to page-locked memory."""
-        assert tensor.place is not None  # the tensor asks only if it is on the device
-        count = tensor.shape[0] if rows is None else len(rows)
-        runs = [(0, 0, count)] if rows is None else row_runs(rows, tensor.shape)
-        key, size = tensor.place.key, tensor.row_bytes
+    def read(
+        self, tensors: Mapping[str, TrtTensor], rows: Int64Array | None
+    ) -> dict[str, HostRead]:
+        """Enqueue copies of tensors, or of some rows of each, to page-locked memory."""
+        places = [(name, tensor) for name, tensor in tensors.items() if tensor.array is None]
+        found = {n: t.to_host(rows) for n, t in tensors.items() if t.array is not None}
+        if not places:
+            return found
+        copies, views = _layout(places, rows)
         with self.cuda.active():
-            values = self._host(("read", key), (count, *tensor.shape[1:]), tensor.dtype)
-            data = values.reshape(-1).view(np.uint8)
-            for first, target, length in runs:
-                part = data[target * size : (target + length) * size]
-                self.cuda.download(part, tensor.pointer + first * size, self.stream)
-            event = self._read_events.get(key)
-            if event is None:
-                event = self._read_events[key] = self.cuda.new_event(timing=False)
-            self.cuda.record(event, self.stream)
-        self.clock.pause()
-        return _PinnedRead(self, event, values)
+            memory = self._read_memory([tensor for _, tensor in places])
+            base = memory.ctypes.data
+            if not self.track.follows_read():
+                self.track.begin()
+            self.cuda.download([(base + at, s, n) for at, s, n in copies], self.track.stream)
+            ticket = self.track.ticket()
+        for name, at, shape, dtype in views:
+            stop = at + math.prod(shape) * dtype.itemsize
+            found[name] = _PinnedRead(self.cuda, ticket, memory[at:stop].view(dtype).reshape(shape))
+        return found
 
     def device_spans(self) -> Sequence[DeviceSpan]:
         """See :meth:`dyninfer.engines.base.Workspace.device_spans`; waits for the last step.
 
         What is not over at the deadline has no times; the results are there.
         """
-        try:
-            return () if self._gave_up else self.clock.spans()
-        except DeadlineError:
-            return ()
+        spans: list[DeviceSpan] = []
+        with self.cuda.active():
+            try:
+                if self._side is not None:  # nobody asks before a call is over: none of it goes on
+                    self._side.finish()
+                for track in self._tracks:
+                    spans += track.clock.spans() if not track.gave_up else []
+            except DeadlineError:
+                return ()
+        return spans
 
     def close(self) -> None:
-        """Wait for the stream, then free contexts, events and the stream, and return buffers.
+        """Wait for the streams, then free contexts, events and streams, and return buffers.
 
-        After a failure on the device CUDA may refuse all of that; it is logged, and the memory
-        is not used again.
+        After a failure on the device CUDA may refuse some of that; it is logged, and all else is
+        freed.
         """
         if self.closed:
             return
         self.closed = True
         try:
-            with self.cuda.active():
-                self._close()
+            with Freeing(self.cuda.active()) as freeing:
+                self._close(freeing)
         except EngineRunError as error:
             logger.warning("a GPU workspace could not be freed: %s", one_line(str(error)))
 
-    def _close(self) -> None:
-        self.cuda.synchronize(self.stream)
+    def _close(self, freeing: Freeing) -> None:
+        self.deadline = None
+        for track in self._tracks:
+            freeing.run(self.cuda.synchronize, track.stream)
         for lanes in self._lanes.values():
-            while lanes:
-                lanes.popitem()[1].close()
-        events = list(self._read_events.values())
-        for event in (*events, self._uploaded, self._last):
-            if event is not None:
-                self.cuda.destroy_event(event)
+            freeing.run(lanes.close)
         self.kept.clear()
-        self._uploaded = self._last = None
-        self._read_events.clear()
-        self.clock.close()
+        self._sent.clear()
+        for track in self._tracks:
+            freeing.run(track.close)
         self._device.close()
         self._pinned.close()
-        self.cuda.destroy_stream(self.stream)
-        self.stream = None
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+_View = tuple[str, int, tuple[int, ...], "np.dtype[Any]"]
+"""Name, offset, shape and element type of a tensor in the host's copy."""
+
+
+def _layout(
+    tensors: Sequence[tuple[str, TrtTensor]], rows: Int64Array | None
+) -> tuple[list[tuple[int, int, int]], list[_View]]:
+    """Copies to the host as (offset, source, bytes), and where each tensor is then.
+
+    Whole tensors that lie one behind the other on the device come in one copy.
+    """
+    copies: list[tuple[int, int, int]] = []
+    views: list[_View] = []
+    end, last = 0, None
+    for name, tensor in tensors:
+        place, size = tensor.place, tensor.row_bytes
+        assert place is not None
+        count = tensor.shape[0] if rows is None else len(rows)
+        if rows is None and last is place.block:
+            at, source, former = copies[-1]
+            offset = at + place.pointer - source
+            if 0 <= place.pointer - source - former < ALIGNMENT:
+                copies[-1] = (at, source, place.pointer - source + count * size)
+            else:
+                offset = end
+                copies.append((offset, place.pointer, count * size))
+        else:
+            offset = end
+            runs = [(0, 0, count)] if rows is None else row_runs(rows, tensor.shape)
+            copies += [
+                (offset + target * size, place.pointer + first * size, length * size)
+                for first, target, length in runs
+            ]
+        last = place.block
+        views.append((name, offset, (count, *tensor.shape[1:]), tensor.dtype))
+        end = _aligned(offset + count * size)
+    return copies, views

@@ -23,7 +23,7 @@ from dyninfer.errors import BackendUnavailable
 from tests.engines.trt.standin.driver import FakeDriver
 from tests.engines.trt.standin.library import FakeLibrary, engine_file
 from tests.engines.trt.standin.machine import Machine
-from tests.engines.trt.standin.runtime import FakeRuntime
+from tests.engines.trt.standin.runtime import FakeContexts, FakeRuntime
 from tests.gpu.choosing import RTX_CAPABILITIES
 
 OpenGpu = Callable[[int], Cuda]
@@ -116,7 +116,7 @@ def _on_a_simulated_machine(patch: pytest.MonkeyPatch) -> Ground:
     return Ground(
         Kind.STAND_IN,
         libraries.__getitem__,
-        lambda number: Cuda(number, FakeRuntime(machine)),
+        lambda number: Cuda(number, FakeRuntime(machine), FakeContexts(machine)),
         lambda number: PyCuda(number, FakeDriver(machine)),
         machine.gpus,
         patch,

@@ -92,12 +92,13 @@ def taken(gpu: Cuda, size: int) -> dict[str, float]:
     host, blocks = gpu.allocate_host(size), [gpu.allocate(size) for _ in range(2)]
 
     def within() -> None:
-        gpu.copy(blocks[1], blocks[0], size, stream)
+        gpu.copy_all([(blocks[1], blocks[0], size)], stream)
 
     try:
         gpu.upload(blocks[0], host, stream)  # a first copy takes longer
         up = timed(gpu, stream, events, lambda: gpu.upload(blocks[0], host, stream))
-        down = timed(gpu, stream, events, lambda: gpu.download(host, blocks[0], stream))
+        back = [(host.ctypes.data, blocks[0], size)]
+        down = timed(gpu, stream, events, lambda: gpu.download(back, stream))
         return {
             "bus_gb_s": 2 * size / 1e6 / (up + down),
             "memory_gb_s": 2 * size / 1e6 / timed(gpu, stream, events, within),  # reads and writes

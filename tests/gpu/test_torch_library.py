@@ -25,7 +25,7 @@ from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Setting
 from tests import support
 from tests.engines.trt.standin.driver import FakeDriver
 from tests.engines.trt.standin.machine import Machine
-from tests.engines.trt.standin.runtime import FakeRuntime
+from tests.engines.trt.standin.runtime import FakeContexts, FakeRuntime
 from tests.engines.trt.test_runtime_parts import columns, picky_head, write_picky
 from tests.gpu import grounds, torch_library
 from tests.gpu.grounds import Ground, Kind, stand_on
@@ -183,7 +183,11 @@ def pytorch(monkeypatch: pytest.MonkeyPatch) -> Ground:
     machine = Machine(late=False)
     monkeypatch.setattr(torch_library, "OnGpu", lambda _number: OnMachine(machine))
     monkeypatch.setattr(torch_library, "why_not", lambda _capability: None)
-    monkeypatch.setattr(grounds, "open_cuda", lambda number: Cuda(number, FakeRuntime(machine)))
+    monkeypatch.setattr(
+        grounds,
+        "open_cuda",
+        lambda number: Cuda(number, FakeRuntime(machine), FakeContexts(machine)),
+    )
     found = stand_on(Kind.PYTORCH, monkeypatch)
     found.open_pycuda = lambda number: PyCuda(number, FakeDriver(machine))
     found.use_pycuda()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -87,12 +88,15 @@ class Functions:
             return {"choice_scores": x}
         return {"x": x, "out": x[:, -1] + 1000 * int(index)}
 
-    def gather(self, name: str, tensor: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        self.steps.append((f"gather {name}", len(rows)))
-        return tensor[rows]
+    def gather(self, place: str, tensors: Tensors, rows: np.ndarray) -> Tensors:
+        self.steps += [(f"gather {name} {place}", len(rows)) for name in tensors]
+        return {name: tensor[rows] for name, tensor in tensors.items()}
 
-    def read(self, tensor: np.ndarray, rows: np.ndarray | None) -> OnHost:
-        return OnHost(tensor if rows is None else tensor[rows])
+    def read(self, tensors: Tensors, rows: np.ndarray | None) -> dict[str, OnHost]:
+        return {n: OnHost(t if rows is None else t[rows]) for n, t in tensors.items()}
+
+    def aside(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def count(self, stage: str) -> int:
         return sum(rows for name, rows in self.steps if name == stage)
@@ -164,15 +168,13 @@ def test_an_easiness_that_nobody_reads_is_reported_and_not_waited_for() -> None:
             events.append(stage)
             return super().run(stage, tensors)
 
-        def read(self, tensor: np.ndarray, rows: np.ndarray | None):
-            values = super().read(tensor, rows).numpy()
-
-            class Reading:
+        def read(self, tensors: Tensors, rows: np.ndarray | None):
+            class Reading(OnHost):
                 def numpy(self) -> np.ndarray:
                     events.append("wait")
-                    return values
+                    return super().numpy()
 
-            return Reading()
+            return {name: Reading(r.numpy()) for name, r in super().read(tensors, rows).items()}
 
     for policy in (AlwaysHard(), LeaveAt(1), Forced([1, 1])):
         events.clear()
@@ -314,15 +316,15 @@ class Failing(Functions):
         self.kept = [*getattr(self, "kept", []), made]  # so that no id is used again
         return made
 
-    def read(self, tensor: np.ndarray, rows: np.ndarray | None):
-        if id(tensor) not in self.cursed:
-            return super().read(tensor, rows)
-
-        class Reading:
+    def read(self, tensors: Tensors, rows: np.ndarray | None):
+        class Lost(OnHost):
             def numpy(self) -> np.ndarray:
                 raise EngineRunError("lost on the way to the host")
 
-        return Reading()
+        return {
+            name: Lost(read.values) if id(tensors[name]) in self.cursed else read
+            for name, read in super().read(tensors, rows).items()
+        }
 
 
 def way_of(easiness: np.ndarray, broken: frozenset[str]) -> tuple[int | None, bool]:

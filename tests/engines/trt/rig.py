@@ -23,7 +23,7 @@ from dyninfer.runtime.session import Session
 from tests.engines.trt.standin.driver import FakeDriver
 from tests.engines.trt.standin.library import FakeLibrary, engine_file
 from tests.engines.trt.standin.machine import Machine
-from tests.engines.trt.standin.runtime import FakeRuntime
+from tests.engines.trt.standin.runtime import FakeContexts, FakeRuntime
 
 DEVICE = 1  # not the one that every thread starts with
 
@@ -78,7 +78,12 @@ class Rig:
         bundle = Bundle.open(path)
         build = self.build(bundle, also, **options)
         session = Session(
-            bundle, self.backend, build, speculative_head=speculative_head, degrade=degrade
+            bundle,
+            self.backend,
+            build,
+            speculative_head=speculative_head,
+            degrade=degrade,
+            max_batch=max_batch,
         )
         with dyninfer.Detector(bundle, session, max_batch) as opened:
             yield opened
@@ -98,7 +103,7 @@ def make_rig(
         cuda = PyCuda(DEVICE, driver)
     else:
         driver = FakeRuntime(machine)
-        cuda = Cuda(DEVICE, driver)
+        cuda = Cuda(DEVICE, driver, FakeContexts(machine))
     library = fake.library
     backend = TrtBackend(library.flavour, platform=Platform(library, cuda))
     return Rig(machine, fake, cuda, backend, driver)

@@ -22,17 +22,20 @@ from tests.engines.trt.api_check import members
 from tests.engines.trt.rig import DEVICE, make_rig
 from tests.engines.trt.standin.driver import FakeDriver
 from tests.engines.trt.standin.machine import Machine
-from tests.engines.trt.standin.runtime import FakeRuntime
+from tests.engines.trt.standin.runtime import FakeContexts, FakeRuntime
 
 MEMBERS = members(cuda_api)
 RUNTIME_CLASSES = {
     "CudaError": "cudaError_t",
     "CudaMemcpyKind": "cudaMemcpyKind",
+    "CudaMemcpySrcAccessOrder": "cudaMemcpySrcAccessOrder",
+    "CudaMemcpyAttributes": "cudaMemcpyAttributes",
     "CudaStreamCaptureMode": "cudaStreamCaptureMode",
     "CudaDeviceProp": "cudaDeviceProp",
 }
 RUNTIME = [m for m in MEMBERS if m.owner == "CudaRuntime" or m.owner in RUNTIME_CLASSES]
-DRIVER = [m for m in MEMBERS if m not in RUNTIME]
+CONTEXTS = [m for m in MEMBERS if m.owner == "CudaDriver"]
+DRIVER = [m for m in MEMBERS if m not in (*RUNTIME, *CONTEXTS)]
 
 
 # cuda-python
@@ -44,17 +47,18 @@ def test_every_protocol_belongs_to_one_of_the_two_packages() -> None:
     assert {m.owner for m in DRIVER} == set(PYCUDA_SOURCE)
 
 
-@pytest.mark.parametrize("member", RUNTIME, ids=lambda member: member.key)
+@pytest.mark.parametrize("member", [*RUNTIME, *CONTEXTS], ids=lambda member: member.key)
 def test_the_installed_cuda_bindings_have_what_is_used(member) -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime", reason="pip install cuda-bindings")
-    owner: Any = runtime
+    owner: Any = cuda.import_driver_of(runtime) if member in CONTEXTS else runtime
     if member.owner in RUNTIME_CLASSES:
         owner = getattr(runtime, RUNTIME_CLASSES[member.owner])
     assert hasattr(owner, member.name)
     if member.parameters is not None:
         first_line = getattr(owner, member.name).__doc__.splitlines()[0]
         parameters = [part for part in first_line.split("(", 1)[1].rstrip(")").split(",") if part]
-        described = inspect.signature(getattr(cuda_api.CudaRuntime, member.name)).parameters
+        protocol = getattr(cuda_api, member.owner)
+        described = inspect.signature(getattr(protocol, member.name)).parameters
         assert len(parameters) == member.parameters
         names = [
             re.split(r"[: ]", part.strip())[-1 if " " in part.strip() and ":" not in part else 0]
@@ -63,9 +67,9 @@ def test_the_installed_cuda_bindings_have_what_is_used(member) -> None:
         assert names == [name for name in described if name != "self"]
 
 
-@pytest.mark.parametrize("member", RUNTIME, ids=lambda member: member.key)
+@pytest.mark.parametrize("member", [*RUNTIME, *CONTEXTS], ids=lambda member: member.key)
 def test_the_stand_in_has_it_too(member) -> None:
-    owner: Any = FakeRuntime(Machine())
+    owner: Any = FakeContexts(Machine()) if member in CONTEXTS else FakeRuntime(Machine())
     if member.owner == "CudaDeviceProp":
         owner = owner.cudaGetDeviceProperties(0)[1]
     elif member.owner in RUNTIME_CLASSES:
@@ -78,8 +82,9 @@ def test_the_real_bindings_answer_without_a_driver_in_one_line() -> None:
     code, _ = runtime.cudaGetDeviceCount()
     if code == runtime.cudaError_t.cudaSuccess:
         pytest.skip("this machine has a GPU; make test-gpu runs on it")
+    driver = cuda.import_driver_of(runtime)
     with support.refuses(BackendUnavailable, "cudaGetDeviceCount", "NVIDIA driver"):
-        Cuda(0, runtime)
+        Cuda(0, runtime, driver)
 
 
 @pytest.mark.parametrize("code", ["cudaErrorInsufficientDriver", "cudaErrorNoDevice"])
@@ -87,7 +92,7 @@ def test_a_driver_that_answers_with_a_code(code) -> None:
     machine = Machine()
     machine.failures["cudaGetDeviceCount"] = code
     with support.refuses(BackendUnavailable, code, "NVIDIA driver"):
-        Cuda(0, FakeRuntime(machine))
+        Cuda(0, FakeRuntime(machine), FakeContexts(machine))
 
 
 def test_a_driver_library_that_cannot_be_loaded() -> None:
@@ -96,7 +101,7 @@ def test_a_driver_library_that_cannot_be_loaded() -> None:
             raise RuntimeError('"cuda" is an NVIDIA driver library\nand was not found')
 
     with support.refuses(BackendUnavailable, "driver library", "NVIDIA driver"):
-        Cuda(0, NotThere(Machine()))
+        Cuda(0, NotThere(Machine()), FakeContexts(Machine()))
 
 
 @pytest.mark.parametrize("package", ["cuda-python", "pycuda"])
@@ -106,7 +111,7 @@ def test_a_gpu_that_is_not_there(package) -> None:
         if package == "pycuda":
             PyCuda(2, FakeDriver(machine))
         else:
-            Cuda(2, FakeRuntime(machine))
+            Cuda(2, FakeRuntime(machine), FakeContexts(machine))
 
 
 @pytest.mark.parametrize("package", ["cuda-python", "pycuda"])

@@ -72,7 +72,7 @@ def test_a_stage_that_is_late_is_answered_for_by_the_exit_before(tmp_path, packa
         hanging = Hanging()
         hanging.next = 4
         rig.machine.hangs = lambda operation: (  # until it was given up
-            hanging(operation) and not any(w._gave_up for w in rig.workspaces)
+            hanging(operation) and not any(w.gave_up for w in rig.workspaces)
         )
         found = detector.infer(IMAGES, deadline_ms=1000)
         assert [output.degraded for output in found] == [False, True, False]

@@ -14,7 +14,9 @@ from onnx import helper
 import dyninfer
 from dyninfer import AlwaysEasy, EngineBuildError, EngineRunError, Threshold
 from dyninfer.bundle.manifest import CascadeRoute, Exit, StaticRoute
+from dyninfer.engines.trt import lanes, lost
 from dyninfer.engines.trt.memory import Arena, Pool, rounded, row_runs
+from dyninfer.runtime.session import Session
 from tests import support
 from tests.engines.trt.rig import assert_same, make_rig
 from tests.engines.trt.standin.library import VERSIONS, engine_bytes
@@ -86,18 +88,22 @@ def test_an_arena_grows_only_when_the_work_with_the_old_block_is_over() -> None:
         cuda.synchronize(other)
 
 
-def test_running_out_of_device_memory_is_one_line_and_the_detector_goes_on(tmp_path) -> None:
+def test_memory_that_is_short_is_one_line_when_opened_or_for_another_caller(tmp_path) -> None:
     path = support.write_two_exits(tmp_path / "two.dyn", size=64)
-    rig = make_rig(memory=1 << 20)
-    with rig.detector(path, max_batch=64) as detector:
-
-        def infer(batch: int) -> list:
-            return detector.infer({"images": np.zeros((batch, 3, 64, 64), np.float32)})
-
-        assert len(infer(1)) == 1
-        with support.refuses(EngineRunError, "MiB of device memory", "max_batch"):
-            infer(24)
-        assert len(infer(2)) == 2
+    images = {"images": np.zeros((3, 3, 64, 64), np.float32)}
+    with (
+        support.refuses(EngineBuildError, "MiB of device memory", "lower max_batch"),
+        make_rig(memory=1 << 20).detector(path, max_batch=64),
+    ):
+        raise AssertionError
+    with make_rig(memory=1 << 20).detector(path, max_batch=8) as detector:
+        assert len(detector.infer(images)) == 3
+        with (
+            detector.session.workspace(),
+            support.refuses(EngineRunError, "MiB of device memory", "max_batch"),
+        ):
+            detector.infer(images)
+        assert len(detector.infer(images)) == 3
 
 
 # Rows and pieces
@@ -271,9 +277,8 @@ def test_a_stage_may_run_again_before_anybody_has_read_what_it_made(tmp_path) ->
 
 
 def test_contexts_that_were_not_used_for_long_make_room(tmp_path, monkeypatch) -> None:
-    from dyninfer.engines.trt import engine
-
-    monkeypatch.setattr(engine, "MAX_LANES", 3)
+    monkeypatch.setattr(lanes, "OFTEN", 1)
+    monkeypatch.setattr(lanes, "MOST", 3)
     path = support.write_two_exits(tmp_path / "two.dyn")
     rig = make_rig()
     with dyninfer.load(path) as reference, rig.detector(path) as detector:
@@ -283,11 +288,10 @@ def test_contexts_that_were_not_used_for_long_make_room(tmp_path, monkeypatch) -
 
 
 def test_a_context_makes_room_only_when_its_work_is_over(tmp_path, monkeypatch) -> None:
-    from dyninfer.engines.trt import engine as module
-
-    monkeypatch.setattr(module, "MAX_LANES", 1)
+    monkeypatch.setattr(lanes, "MOST", 1)
     rig = make_rig()
-    engine, workspace = open_one(rig, tmp_path), rig.backend.workspace()
+    engine = open_one(rig, tmp_path, profiles=[[1, 1, 1], [2, 2, 2], [3, 3, 3]])
+    workspace = rig.backend.workspace()
     for batch in (3, 2, 1):  # falling, so that no buffer has to grow, for which it would wait
         made = engine.run({"images": rig.backend.from_host(images_of(batch)["images"])}, workspace)
     assert made["value"].numpy().shape == (1, 3)
@@ -430,14 +434,69 @@ def test_a_closed_engine_says_so(tmp_path) -> None:
     rig.backend.close()
 
 
-def test_a_workspace_that_cannot_be_freed_is_logged_and_not_fatal(tmp_path, caplog) -> None:
-    path = support.write_two_exits(tmp_path / "two.dyn")
+def test_a_workspace_that_cannot_be_freed_is_logged_and_all_else_is_freed(tmp_path, caplog) -> None:
     rig = make_rig()
-    bundle = dyninfer.Bundle.open(path)
-    engine = open_one(rig, tmp_path / "other")
+    engine = open_one(rig, tmp_path)
     workspace = rig.backend.workspace()
-    engine.run({"images": rig.backend.from_host(images_of(1)["images"])}, workspace)
+    made = engine.run({"images": rig.backend.from_host(images_of(1)["images"])}, workspace)
+    made["value"].numpy()
     rig.machine.failures["cudaStreamSynchronize"] = "cudaErrorInvalidValue"
     workspace.close()
     assert "could not be freed" in caplog.text
-    assert bundle.manifest.ways
+    assert rig.machine.live["stream"] == rig.machine.live["event"] == 0
+    assert rig.machine.live["execution context"] == 0
+
+
+@pytest.mark.parametrize("call", ["cudaFree", "cudaFreeHost", "cudaEventDestroy"])
+def test_a_refusal_to_free_one_thing_keeps_no_other(tmp_path, caplog, call) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    rig = make_rig()
+    bundle = dyninfer.Bundle.open(path)
+    session = Session(bundle, rig.backend, rig.build(bundle))
+    with dyninfer.Detector(bundle, session, 8) as detector:
+        detector([np.zeros((9, 9, 3), np.uint8)] * 3, policy=dyninfer.Forced([0, 1, 0]))
+        rig.machine.failures[call] = "cudaErrorInvalidValue"
+    kinds = {"cudaFree": "device block", "cudaFreeHost": "host block", "cudaEventDestroy": "event"}
+    assert set(rig.machine.leaks()) == {kinds[call]}
+    assert caplog.text.count("could not be freed: CUDA failed in " + call) == 1
+
+
+@pytest.mark.parametrize("package", ["cuda-python", "pycuda"])
+def test_an_error_that_the_process_does_not_survive_says_so_and_close_lets_go_of_all(
+    tmp_path, caplog, package
+) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    rig = make_rig(package=package)
+    bundle = dyninfer.Bundle.open(path)
+    session = Session(bundle, rig.backend, rig.build(bundle), degrade=True)
+    with dyninfer.Detector(bundle, session, 8) as detector:
+        detector.infer(images_of(4))
+        said = "cudaErrorIllegalAddress" if package == "cuda-python" else "illegal memory access"
+        rig.machine.lose(said)
+        with support.refuses(EngineRunError, said, "restart the process"):
+            detector.infer(images_of(4))
+    assert rig.machine.live["execution context"] == rig.machine.live["library engine"] == 0
+    assert rig.backend.allocated_bytes == 0
+    assert "restart the process" in caplog.text
+
+
+def test_tensorrt_s_own_report_of_a_lost_gpu_says_to_restart(tmp_path) -> None:
+    rig = make_rig()
+    with rig.detector(support.write_two_exits(tmp_path / "two.dyn")) as detector:
+        rig.fake.refuses_runs = "Cuda Runtime (unspecified launch failure)"
+        with support.refuses(EngineRunError, "launch failure", "restart the process"):
+            detector.infer(images_of(1))
+        rig.fake.refuses_runs = True
+        with pytest.raises(EngineRunError) as passing:
+            detector.infer(images_of(1))
+        assert "restart" not in str(passing.value)
+
+
+def test_the_codes_of_a_lost_gpu_are_those_of_which_cuda_says_so() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="pip install cuda-bindings")
+    said = {
+        int(code)
+        for code in runtime.cudaError_t
+        if "terminated and relaunched" in " ".join((code.__doc__ or "").split())
+    }
+    assert said == lost.CODES

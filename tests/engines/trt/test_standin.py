@@ -52,7 +52,7 @@ def test_a_whole_run_gives_the_value(rig) -> None:
     source.view(np.float32)[:] = 0.25
     cuda.upload(images, source, stream)
     assert context.execute_async_v3(int(stream))
-    cuda.download(target, value, stream)
+    cuda.download([(target.ctypes.data, value, VALUE_BYTES)], stream)
     assert np.isnan(target.view(np.float32)).all()  # not there before somebody waits
     cuda.synchronize(stream)
     np.testing.assert_allclose(target.view(np.float32), 0.25)

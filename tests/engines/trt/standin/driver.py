@@ -101,7 +101,7 @@ class FakeDriver:
     def Stream(self, flags: int) -> Any:
         assert flags == 1
         self._in_context()
-        return FakeStream(self._machine)
+        return FakeStream(self)
 
     def Event(self, flags: int) -> Any:
         self._in_context()
@@ -161,12 +161,16 @@ class PagelockedHostAllocation:
 class FakeStream:
     """Destroyed with its last reference, as PyCUDA does; its context must be current then."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self.handle = machine.new_stream().handle
+    def __init__(self, driver: FakeDriver) -> None:
+        self._driver, self._machine = driver, driver._machine
+        self.handle = self._machine.new_stream().handle
 
     def synchronize(self) -> None:
+        self._driver._call("cuStreamSynchronize")
         self._machine.synchronize(self.handle)
+
+    def wait_for_event(self, event: FakeEvent) -> None:
+        self._machine.stream_wait(self.handle, event._event)
 
     def __del__(self) -> None:
         self._machine.destroy_stream(self.handle)

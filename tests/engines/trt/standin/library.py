@@ -207,6 +207,10 @@ class CudaEngine:
     def get_tensor_format(self, name: str) -> TensorFormat:
         return TensorFormat.CHW32 if name in self._model.packed_tensors else TensorFormat.LINEAR
 
+    @property
+    def num_optimization_profiles(self) -> int:
+        return len(self._model.profiles)
+
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         shape = self._model.shape(name)
         return [
@@ -303,6 +307,7 @@ class ExecutionContext:
         self._addresses: dict[str, int] = {}
         self._allocators: dict[str, Any] = {}
         self._memory: tuple[int, int] | None = None
+        self._profile = 0
         self._version = 0
         self._warm_version = -1
         gone, what = library.machine.gone, "execution context"
@@ -312,10 +317,19 @@ class ExecutionContext:
         self._logger.log(self._library.module.ILogger.ERROR, message)
         return False
 
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        self._machine.stream(stream_handle)
+        if profile_index >= self._engine.num_optimization_profiles:
+            return self._log_error(f"there is no profile {profile_index}")
+        self._profile = profile_index
+        self._shapes = {n: s for n, s in self._shapes.items() if -1 not in self._model.shape(n)}
+        self._version += 1
+        return True
+
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         if name not in self._model.inputs:
             return self._log_error(f"there is no input {name}")
-        low, _, high = self._engine.get_tensor_profile_shape(name, 0)
+        low, _, high = self._engine.get_tensor_profile_shape(name, self._profile)
         if not all(a <= axis <= b for a, axis, b in zip(low, shape, high, strict=True)):
             return self._log_error(f"{name} {shape} is not in the profile")
         if self._shapes.get(name) != tuple(shape):
@@ -369,7 +383,8 @@ class ExecutionContext:
         if self._memory is None:
             raise Misuse("run before the context had scratch memory")
         if self._library.refuses_runs:
-            return self._log_error("Cask convolution execution")
+            said = self._library.refuses_runs
+            return self._log_error("Cask convolution execution" if said is True else said)
         unknown = {n for n, shape in model.inferred(self._shapes).items() if -1 in shape}
         if stream.capture is not None:
             if self._library.refuses_capture or unknown:
@@ -497,7 +512,8 @@ class FakeLibrary:
 
     def __init__(self, machine: Machine, version: str = "10.13", device: int = 1) -> None:
         self.machine, self.version, self.device = machine, version, device
-        self.refuses_capture = self.refuses_runs = self.refuses_contexts = False
+        self.refuses_capture = self.refuses_contexts = False
+        self.refuses_runs: bool | str = False
         self.has_no_driver = False
         self.forgets_shapes = self.tells_more_than_it_made = False
         old, rtx = version == "8.6", version == "rtx"

@@ -111,12 +111,21 @@ class Machine:
     may be created at all.
     """
 
-    def __init__(self, gpus: int = 2, memory: int = 1 << 30, late: bool = True) -> None:
+    def __init__(
+        self,
+        gpus: int = 2,
+        memory: int = 1 << 30,
+        late: bool = True,
+        driver_version: int = 13000,
+    ) -> None:
         self.gpus = gpus
         self.memory_left = memory
         self.late = late
         self.lock = threading.RLock()
         self.local = threading.local()
+        self.driver_version = driver_version
+        self.lost = ""
+        self.contexts: set[int] = set()  # GPUs on which somebody made the primary context
         self.live: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         self.failures: dict[str, str] = {}
@@ -140,8 +149,16 @@ class Machine:
         if self.current != device:
             raise Misuse(f"{what} belongs to GPU {device}, but GPU {self.current} is current")
 
+    def lose(self, name: str) -> None:
+        """A kernel did what it must not: its work ends, and nothing is done any more."""
+        self.lost = name
+        for stream in self._streams.values():
+            stream.pending.clear()
+
     def called(self, name: str) -> None:
         self.calls[name] += 1
+        if self.lost:
+            raise CudaFailure(self.lost)
         if name in self.failures:
             raise CudaFailure(self.failures[name])
 
@@ -364,6 +381,8 @@ class Machine:
             self._enqueue(stream, operation)
 
     def _enqueue(self, stream: Stream, operation: Operation) -> None:
+        if self.lost:
+            return
         self._check_races(stream, operation)
         operation.number = self._next_number = self._next_number + 1
         operation.digests = [

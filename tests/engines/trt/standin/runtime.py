@@ -7,7 +7,14 @@ from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
 
-from tests.engines.trt.standin.machine import LEGACY_STREAM, CudaFailure, Event, Graph, Machine
+from tests.engines.trt.standin.machine import (
+    LEGACY_STREAM,
+    CudaFailure,
+    Event,
+    Graph,
+    Machine,
+    Misuse,
+)
 
 
 class Error(IntEnum):
@@ -17,13 +24,22 @@ class Error(IntEnum):
     cudaErrorInsufficientDriver = 35
     cudaErrorNoDevice = 100
     cudaErrorNotReady = 600
+    cudaErrorIllegalAddress = 700
+    cudaErrorLaunchFailure = 719
     cudaErrorStreamCaptureInvalidated = 901
 
 
 class MemcpyKind(IntEnum):
-    cudaMemcpyHostToDevice = 1
-    cudaMemcpyDeviceToHost = 2
-    cudaMemcpyDeviceToDevice = 3
+    cudaMemcpyDefault = 4
+
+
+class SrcAccessOrder(IntEnum):
+    cudaMemcpySrcAccessOrderInvalid = 0
+    cudaMemcpySrcAccessOrderStream = 1
+
+
+class MemcpyAttributes:
+    srcAccessOrder = SrcAccessOrder.cudaMemcpySrcAccessOrderInvalid
 
 
 class CaptureMode(IntEnum):
@@ -61,6 +77,8 @@ class FakeRuntime:
 
     cudaError_t = Error
     cudaMemcpyKind = MemcpyKind
+    cudaMemcpySrcAccessOrder = SrcAccessOrder
+    cudaMemcpyAttributes = MemcpyAttributes
     cudaStreamCaptureMode = CaptureMode
     cudaHostAllocDefault = 0
     cudaStreamNonBlocking = 1
@@ -89,12 +107,8 @@ class FakeRuntime:
         )
 
     @answers
-    def cudaGetDevice(self) -> int:
-        return self._machine.current
-
-    @answers
-    def cudaSetDevice(self, device: int) -> None:
-        self._machine.local.device = device
+    def cudaDriverGetVersion(self) -> int:
+        return self._machine.driver_version
 
     @answers
     def cudaMalloc(self, size: int) -> int:
@@ -159,10 +173,36 @@ class FakeRuntime:
 
     @answers
     def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: Any, stream: Handle) -> None:
-        machine, name = self._machine, MemcpyKind(kind).name
-        to_host, from_host = name.endswith("ToHost"), "HostTo" in name
-        target = (machine.host_range if to_host else machine.device_range)(dst, count, name)
-        source = (machine.host_range if from_host else machine.device_range)(src, count, name)
+        assert kind is MemcpyKind.cudaMemcpyDefault
+        self._copy(dst, src, count, stream)
+
+    @answers
+    def cudaMemcpyBatchAsync(
+        self,
+        dsts: list[int],
+        srcs: list[int],
+        sizes: list[int],
+        count: int,
+        attrs: list[Any],
+        attrsIdxs: list[int],
+        numAttrs: int,
+        stream: Handle,
+    ) -> None:
+        assert self._machine.driver_version >= 12080
+        assert len(dsts) == len(srcs) == len(sizes) == count
+        assert len(attrs) == len(attrsIdxs) == numAttrs == 1
+        assert attrsIdxs == [0]
+        assert attrs[0].srcAccessOrder is SrcAccessOrder.cudaMemcpySrcAccessOrderStream
+        for dst, src, size in zip(dsts, srcs, sizes, strict=True):
+            self._copy(dst, src, size, stream)
+
+    def _copy(self, dst: int, src: int, count: int, stream: Handle) -> None:
+        """Where the addresses are says what kind of a copy it is, as in a unified address space."""
+        machine = self._machine
+        on_device = machine.device_room(dst) > 0, machine.device_room(src) > 0
+        name = "cudaMemcpy" + "To".join("Device" if here else "Host" for here in on_device[::-1])
+        target = (machine.device_range if on_device[0] else machine.host_range)(dst, count, name)
+        source = (machine.device_range if on_device[1] else machine.host_range)(src, count, name)
         machine.copy(target, source, int(stream), name)
 
     @answers
@@ -192,3 +232,58 @@ class FakeRuntime:
     def cudaGraphExecDestroy(self, graphExec: Graph) -> None:
         assert graphExec.executable
         self._machine.destroy_graph(graphExec)
+
+
+class Result(IntEnum):
+    CUDA_SUCCESS = 0
+    CUDA_ERROR_OUT_OF_MEMORY = 2
+    CUDA_ERROR_ILLEGAL_ADDRESS = 700
+
+
+class FakeContexts:
+    """``cuda.bindings.driver``, as far as it is used: every thread's stack of contexts."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._started = False
+
+    def _stack(self) -> list[int]:
+        local = self._machine.local
+        if not hasattr(local, "stack"):
+            local.stack = [self._machine.current]
+        return local.stack
+
+    def _answer(self, name: str, result: Any = None) -> tuple[Any, ...]:
+        self._machine.calls[name] += 1
+        if name != "cuInit" and not self._started:
+            raise Misuse(f"{name} before cuInit")
+        if failure := self._machine.failures.get(name):
+            return Result[failure], None
+        return (Result.CUDA_SUCCESS,) if result is None else (Result.CUDA_SUCCESS, result)
+
+    def cuInit(self, Flags: int) -> Any:
+        assert Flags == 0
+        self._started = True
+        return self._answer("cuInit")
+
+    def cuDeviceGet(self, ordinal: int) -> Any:
+        return self._answer("cuDeviceGet", ordinal)
+
+    def cuDevicePrimaryCtxRetain(self, dev: int) -> Any:
+        self._machine.contexts.add(dev)
+        return self._answer("cuDevicePrimaryCtxRetain", ("primary context", dev))
+
+    def cuCtxPushCurrent(self, ctx: Any) -> Any:
+        answer = self._answer("cuCtxPushCurrent")
+        if not answer[0]:
+            self._stack().append(ctx[1])
+            self._machine.local.device = ctx[1]
+        return answer
+
+    def cuCtxPopCurrent(self) -> Any:
+        stack = self._stack()
+        if len(stack) < 2:
+            raise Misuse("more contexts were popped than pushed")
+        popped = stack.pop()
+        self._machine.local.device = stack[-1]
+        return self._answer("cuCtxPopCurrent", ("primary context", popped))
