@@ -16,7 +16,7 @@ from dyninfer.results.answers import Answer, Classification, Detections, TopK
 from dyninfer.results.candidates import LARGEST_SCORE
 from dyninfer.results.nms import pairwise_iou
 from dyninfer.results.postprocess import EVALUATION, FARTHEST, Found, Postprocess
-from dyninfer.types import Float32Array, shown
+from dyninfer.types import BoolArray, Float32Array, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -25,6 +25,7 @@ Options = Postprocess | TopK
 """What a task's postprocessing is told."""
 Outputs = Mapping[str, npt.NDArray[Any]]
 MATCH_IOU = 0.5
+_HALF_A_PIXEL = 0.5
 
 
 def ignore(_fault: str) -> None:
@@ -204,11 +205,24 @@ def disagreement(found: Detections, reference: Detections) -> float:
     return 1.0 - 2.0 * count_matches(found, reference) / (len(found) + len(reference))
 
 
+def _alike_without_area(boxes: Float32Array, others: Float32Array) -> BoolArray:
+    """Which pairs (A, B) have no area and are in the same place, to half a pixel.
+
+    What is found beyond a picture's edge is cut off there, and overlaps nothing, not even itself.
+    """
+    first, second = (np.any(each[:, 2:] <= each[:, :2], axis=1) for each in (boxes, others))
+    pairs: BoolArray = np.logical_and.outer(first, second)
+    if pairs.any():
+        pairs &= np.abs(boxes[:, None] - others[None]).max(-1) <= _HALF_A_PIXEL
+    return pairs
+
+
 def count_matches(found: Detections, reference: Detections, iou: float = MATCH_IOU) -> int:
     """How many detections find a reference box of their own."""
     if not len(found) or not len(reference):
         return 0
     overlap = pairwise_iou(found.boxes_xyxy, reference.boxes_xyxy)
+    overlap[_alike_without_area(found.boxes_xyxy, reference.boxes_xyxy)] = 1.0
     overlap[found.class_ids[:, None] != reference.class_ids[None]] = 0.0
     matches = 0
     for row in np.argsort(-found.confidences, kind="stable"):

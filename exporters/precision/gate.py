@@ -33,6 +33,7 @@ class Figure:
         return self.value / limit if limit else math.inf
 
 
+_DIGITS = 9  # 7 of 100 are 7 %, and 100 * 0.07 is more
 BROKEN = "broken"
 """The figure of outputs that are not finite, which are beyond every gate."""
 
@@ -48,14 +49,14 @@ def figures(report: PrecisionReport, manifest: Manifest) -> list[Figure]:
     for end, way in zip(report.exits, manifest.way_names, strict=True):
         if (lost := end.points_lost) is not None:
             words = f"{what} at {way} is {measured(score, lost)} points lower"
-            found.append(Figure(score, way, lost, words))
+            found.append(Figure(score, way, round(lost, _DIGITS), words))
         if (differ := end.disagreement) is not None:
             of = "detections" if detects else "best classes"
             words = f"{measured('differ', 100 * differ)} of the {of} at {way} differ"
-            found.append(Figure("differ", way, 100 * differ, words))
+            found.append(Figure("differ", way, round(100 * differ, _DIGITS), words))
     for decider, flips in report.flips.items():
         words = f"{measured('flips', 100 * flips.share)} of the decisions of {decider} flip"
-        found.append(Figure("flips", decider, 100 * flips.share, words))
+        found.append(Figure("flips", decider, round(100 * flips.share, _DIGITS), words))
     for error in report.tensors:
         if not math.isfinite(error.deviation):
             words = f"{error.tensor} of {error.stage} is not finite"
@@ -105,7 +106,12 @@ def fall_back(
     """
     excess = beyond(report, manifest, limits)
     concerned = set().union(*(_stages_behind(figure, manifest) for figure in excess))
-    lowered = [n for n, p in precision.items() if p in NEXT_HIGHER and n in concerned]
+    own = {name: stage.precision for name, stage in manifest.stages.items()}
+    lowered = [
+        name
+        for name, now in precision.items()
+        if now in NEXT_HIGHER and now is not own[name] and name in concerned
+    ]
     if not lowered:
         raise VerificationError(
             f"nothing was built: {refusal(excess, limits)}; no stage is left to have a higher "
@@ -119,12 +125,12 @@ def fall_back(
         return max(ratios, default=0.0), max(deviation, default=0.0)
 
     stage = max(lowered, key=blame)
-    own = beyond(alone[stage], manifest, limits)
+    lost = beyond(alone[stage], manifest, limits)
     before = precision[stage]
     if len(lowered) == 1:
-        why = f"in {before.value}, {refusal(own, limits)}"
-    elif own:
-        why = f"alone in {before.value}, {refusal(own, limits)}"
+        why = f"in {before.value}, {refusal(lost, limits)}"
+    elif lost:
+        why = f"alone in {before.value}, {refusal(lost, limits)}"
     else:
         why = f"of stages that only together are {refusal(excess, limits)}, it loses most"
     return FallBack(stage=stage, before=before, after=NEXT_HIGHER[before], why=why)

@@ -141,3 +141,12 @@ def test_options_in_a_dict_are_refused_with_the_line_to_write() -> None:
         check_options(TASKS["detect"], {"conf": 0.5}, "mine")
     with support.refuses(InputError, "options=dyninfer.TopK(count=3)"):
         check_options(TASKS["classify"], {"count": 3}, "mine")
+
+
+def test_what_is_cut_off_at_the_edge_agrees_with_itself() -> None:
+    edge = detections(((8.0, 1.0, 8.0, 3.0), 0.9, 0))
+    near = detections(((8.0, 1.4, 8.0, 3.4), 0.9, 0))
+    assert disagreement(edge, edge) == disagreement(near, edge) == 0
+    for other in ((8.0, 1.6, 8.0, 3.6), (0.0, 1.0, 0.0, 3.0), (7.9, 1.0, 8.1, 3.0)):
+        assert disagreement(detections((other, 0.9, 0)), edge) == 1
+    assert disagreement(detections(((8.0, 1.0, 8.0, 3.0), 0.9, 1)), edge) == 1
