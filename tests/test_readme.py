@@ -36,7 +36,8 @@ NEEDS = {"pip install": "hatchling", "--backend tensorrt-rtx": "tensorrt_rtx"}
 """Packages without which a command cannot run; make installs them."""
 SMALLER = {
     "export dynamicdet": ["--image-size=128"],
-    "search backbone": ["--evaluations=500"],
+    "search backbone": ["--evaluations=50"],
+    "export zendet": ["--image-size=64"],
     "fit-router": ["--augment=1", "--seeds=2"],
     "calibrate": ["--time-images=4"],
     "bench dy-yolov7.dyn": [

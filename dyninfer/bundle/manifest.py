@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from dyninfer.bundle.documents import Frozen
 from dyninfer.images.spec import ImageSpec
 from dyninfer.plain_text import counted
-from dyninfer.results.tasks import TASKS, Options, TaskKind, check_options
+from dyninfer.results.tasks import MAPS, TASKS, Options, TaskKind, check_options
 from dyninfer.spans import RESERVED
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -25,7 +25,7 @@ CHOICE_SCORES = "choice_scores"
 """What a chooser says of an image, (N, branches); the largest wins."""
 
 
-_END_AXES = {"boxes_xyxy": 3, "class_scores": 3, "logits": 2}
+_END_AXES = {"boxes_xyxy": 3, "class_scores": 3, "logits": 2, **dict.fromkeys(MAPS, 4)}
 
 
 class Task(str, Enum):
@@ -33,6 +33,7 @@ class Task(str, Enum):
 
     DETECT = "detect"
     CLASSIFY = "classify"
+    FEATURES = "features"
 
     @property
     def kind(self) -> TaskKind:
@@ -358,6 +359,10 @@ class Manifest(Frozen):
         for name, spec in ends.items():
             if len(spec.shape) != _END_AXES[name]:
                 raise ValueError(f"a way ends in {spec}, expected {_END_AXES[name]} axes")
+        if self.task is Task.FEATURES:
+            if self.class_names:
+                raise ValueError("a backbone has class names, expected none")
+            return
         columns = ends[self.task.outputs[-1]].shape[-1]
         if isinstance(columns, int) and columns != len(self.class_names):
             raise ValueError(

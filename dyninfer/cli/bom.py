@@ -14,7 +14,11 @@ from dyninfer.bundle.folder import MANIFEST_FILE, Bundle
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Manifest, Source, Stage, Task
 
-_TASKS = {Task.DETECT: "object-detection", Task.CLASSIFY: "image-classification"}
+_TASKS = {
+    Task.DETECT: "object-detection",
+    Task.CLASSIFY: "image-classification",
+    Task.FEATURES: "image-feature-extraction",
+}
 
 
 def bill_of_materials(bundle: Bundle, calibration: Calibration | None) -> dict[str, Any]:

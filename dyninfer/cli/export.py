@@ -15,6 +15,7 @@ import typer
 
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.folder import SUFFIX
+from dyninfer.bundle.manifest import Task
 from dyninfer.cli.common import built_in_photos, parse_image_size, progress_bar, stderr, stdout
 from dyninfer.cli.detector_options import (
     SPEC,
@@ -408,6 +409,72 @@ def drnet(
     _conclude_checkpoint(made, target, sources, None, check=writing.check)
 
 
+@export_app.command(cls=Command, no_args_is_help=True)
+@with_option_groups
+def zendet(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[CHECKPOINT]",
+            help="A .pth, .pt or .safetensors file of the backbone, or of a GFLV2 detector on it. "
+            "Without one the backbone gets random weights, for work on its latency.",
+            show_default=False,
+        ),
+    ] = None,
+    structure: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STRUCTURE.txt",
+            help="The structure text that the checkpoint was trained with, or that "
+            "**dyninfer search backbone** has written.",
+        ),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            "--image-size",
+            "--imgsz",
+            help="N or HxW (height first), multiples of 32. Default: 640, of detectors 800x1344.",
+        ),
+    ] = None,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(
+            help="A text file, one name per line, or a data set's YAML; COCO's for 80 or 81 "
+            "columns.",
+        ),
+    ] = None,
+    candidates: CandidatesOption = USUAL_CANDIDATES,
+    *,
+    writing: WritingOptions,
+) -> None:
+    """Export a ZenDet (MAE-DET) backbone, or a GFLV2 detector on it, by its structure text.
+
+    A backbone ends in c2 to c5, the maps of strides 4 to 32. A detector is decoded in the graph.
+
+    Example: **dyninfer export zendet maedet_s.pth --structure maedet_s.txt -o maedet-s.dyn**
+
+    Example: **dyninfer export zendet --structure found.txt -o found.dyn**
+    """
+    if structure is None:
+        raise typer.BadParameter("there is no structure text: give --structure STRUCTURE.txt")
+    require_export_extra()
+    from dyninfer.exporters.zendet.export import ZENDET, ZenDetOptions
+
+    source = checkpoint or structure
+    target, licence, overwrite = writing.target([source]), writing.licence, writing.overwrite
+    options = ZenDetOptions(
+        structure,
+        parse_image_size(image_size),
+        class_names,
+        _parse_candidates(candidates),
+        licence=licence,
+        overwrite=overwrite,
+    )
+    made = export_with_progress(ZENDET, checkpoint, target, options, 1)
+    _conclude_checkpoint(made, target, [source], None, check=writing.check)
+
+
 def _parse_resolutions(text: str | None) -> tuple[int, ...] | None:
     """``224,168`` -> (224, 168).
 
@@ -458,7 +525,9 @@ def _conclude_checkpoint(
         stdout.print(note)
     if check:
         _check(bundle, checkpoints, config, (), batch=1)  # of 1280 pixels, images take gigabytes
-    _show(bundle, f"predict {shlex.quote(str(bundle))} IMAGE_OR_FOLDER")
+    quoted = shlex.quote(str(bundle))
+    detects = made.manifest.task is not Task.FEATURES
+    _show(bundle, f"predict {quoted} IMAGE_OR_FOLDER" if detects else f"bench {quoted}")
 
 
 def _conclude(

@@ -18,7 +18,7 @@ from dyninfer.builds.signature import check_build
 from dyninfer.builds.spec import source_hashes
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Manifest, Setting, Source, TensorSpec
+from dyninfer.bundle.manifest import Manifest, Setting, Source, Task, TensorSpec
 from dyninfer.bundle.signature import check_bundle
 from dyninfer.cli.biases import bias_table, expected_line
 from dyninfer.cli.bom import bill_of_materials
@@ -30,6 +30,7 @@ from dyninfer.evaluation.worth import no_better
 from dyninfer.plain_text import counted
 from dyninfer.results.tasks import Options
 
+_LONGEST_SETTING = 60  # characters; a structure text has hundreds
 BomOption = Annotated[
     bool, typer.Option("--bom", help="Print a CycloneDX 1.6 bill of materials (JSON).")
 ]
@@ -111,12 +112,12 @@ def print_bundle(path: Path) -> None:
     manifest = bundle.manifest
     names = manifest.class_names
     shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    classes = f", {counted(len(names), 'class')} ({shown})" if names else ""
     stdout.print(
         styled(
             (manifest.name, "bold"),
             f"  {manifest.family}, {manifest.task.value}, "
-            f"{manifest.route.kind} route ({', '.join(manifest.way_names)}), "
-            f"{counted(len(names), 'class')} ({shown})",
+            f"{manifest.route.kind} route ({', '.join(manifest.way_names)}){classes}",
         )
     )
     for name, spec in manifest.image_inputs.items():
@@ -129,10 +130,12 @@ def print_bundle(path: Path) -> None:
         stages = " + ".join(manifest.stages_to(index))
         macs = readable(manifest.macs_to(index))
         stdout.print(f"{name}: {stages}; an image that takes it costs {macs} MACs")
-    stdout.print(
-        f"defaults: {_options(manifest.use_options)}; "
-        f"for evaluation: {_options(manifest.evaluation_options)}"
-    )
+    finds = manifest.task is not Task.FEATURES
+    if finds:
+        stdout.print(
+            f"defaults: {_options(manifest.use_options)}; "
+            f"for evaluation: {_options(manifest.evaluation_options)}"
+        )
     if manifest.settings:
         settings = (_setting(name, value) for name, value in manifest.settings.items())
         stdout.print(f"settings: {', '.join(settings)}")
@@ -143,7 +146,7 @@ def print_bundle(path: Path) -> None:
         stages = ", ".join(n for n, s in manifest.stages.items() if s.weights == weights)
         stdout.print(f"weights: {weights.file}, {size / 1e6:.1f} MB, shared by {stages}")
     stdout.print(_parity_line(bundle))
-    for line in _calibration_lines(bundle):
+    for line in _calibration_lines(bundle) if finds else ():
         stdout.print(line)
     _print_biases(bundle)
     builds, broken = list_builds(bundle)
@@ -174,7 +177,9 @@ def _options(options: Options) -> str:
 
 
 def _setting(name: str, value: Setting) -> str:
-    shown = "/".join(map(str, value)) if isinstance(value, tuple) else value
+    shown = "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if len(shown) > _LONGEST_SETTING:
+        shown = f"{shown[: _LONGEST_SETTING - 3]}..."
     return f"{name.replace('_', ' ')} {shown}"
 
 

@@ -13,7 +13,7 @@ import typer
 
 from dyninfer.benchmarks.report.table import print_table
 from dyninfer.benchmarks.report.terminal import styled
-from dyninfer.bundle.manifest import Manifest
+from dyninfer.bundle.manifest import Manifest, Task
 from dyninfer.cli.common import expand_sources, progress_bar, read_speed, stdout, warn
 from dyninfer.cli.options import (
     BundleArgument,
@@ -111,6 +111,11 @@ class DetectionOptions:
 
     def options(self, manifest: Manifest) -> Options:
         """The bundle's own options, with those that were given; refused where it finds no boxes."""
+        if manifest.task is Task.FEATURES:
+            raise InputError(
+                f"{manifest.name} is a backbone, which ends in feature maps and finds nothing in "
+                "pictures; from Python, detector.infer gives the maps"
+            )
         own = manifest.use_options
         given = {name: value for name, value in asdict(self).items() if value is not None}
         if given and not isinstance(own, Postprocess):

@@ -93,8 +93,13 @@ def load_samples(
 
     Raises:
         InputError: the annotations cannot be read, list none of the pictures, or have no category
-            in common with the bundle.
+            in common with the bundle; or it is a backbone's.
     """
+    if task is Task.FEATURES:
+        raise InputError(
+            "a backbone ends in feature maps, in which nothing is found that labels could be "
+            "compared with; expected a detector or a classifier"
+        )
     if task is Task.CLASSIFY:
         return _load_classes(pictures, annotations, class_names)
     if annotations is None:

@@ -210,6 +210,43 @@ class Classification(Answer):
         return self._document("classes", classes)
 
 
+class FeatureMaps(Answer):
+    """What a backbone makes of one image: nothing is found in it.
+
+    Attributes:
+        maps: name -> (C, H, W) float32.
+    """
+
+    def __init__(
+        self,
+        maps: Mapping[str, Float32Array],
+        easiness: float | None = None,
+        exit_index: int = 0,
+        degraded: bool = False,
+        timings_ms: Mapping[str, float] | None = None,
+    ) -> None:
+        nothing = np.empty(0, np.int64), np.empty(0, np.float32)
+        super().__init__(*nothing, (), easiness, exit_index, degraded, timings_ms)
+        self.maps = maps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values, ready for JSON: of each map its shape, not its values."""
+        maps = [{"name": name, "shape": list(map_.shape)} for name, map_ in self.maps.items()]
+        return self._document("features", maps)
+
+    def __repr__(self) -> str:
+        """On one line: the maps' shapes."""
+        listed = ", ".join(f"{name} {map_.shape}" for name, map_ in self.maps.items())
+        return plain(f"<{type(self).__name__} of {listed}; {_way_of(self)}>")
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Feature maps are given as they are."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+
 @dataclass(frozen=True)
 class TopK:
     """How many classes a :class:`Classification` holds.

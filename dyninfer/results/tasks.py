@@ -12,7 +12,14 @@ import numpy.typing as npt
 from dyninfer.errors import BrokenOutputError, InputError
 from dyninfer.images.spec import Placement
 from dyninfer.plain_text import counted
-from dyninfer.results.answers import Answer, Classification, Detections, TopK
+from dyninfer.results.answers import (
+    Answer,
+    Classification,
+    Detections,
+    FeatureMaps,
+    NoOptions,
+    TopK,
+)
 from dyninfer.results.candidates import LARGEST_SCORE
 from dyninfer.results.nms import pairwise_iou
 from dyninfer.results.postprocess import EVALUATION, FARTHEST, Found, Postprocess
@@ -21,11 +28,13 @@ from dyninfer.types import BoolArray, Float32Array, shown
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-Options = Postprocess | TopK
+Options = Postprocess | TopK | NoOptions
 """What a task's postprocessing is told."""
 Outputs = Mapping[str, npt.NDArray[Any]]
 MATCH_IOU = 0.5
 _HALF_A_PIXEL = 0.5
+MAPS = ("c2", "c3", "c4", "c5")
+"""What a backbone ends in: maps of strides 4 to 32."""
 
 
 def ignore(_fault: str) -> None:
@@ -168,6 +177,50 @@ class Classify:
         return float(found.class_ids[0] != reference.class_ids[0])
 
 
+class Features:
+    """A backbone's maps (C, H, W), with nothing found in them."""
+
+    outputs: tuple[str, ...] = MAPS
+    defaults: Options = NoOptions()
+    evaluation: Options = NoOptions()
+    metrics: tuple[str, ...] = ()
+    unit = "feature map"
+
+    def answer(
+        self,
+        outputs: Outputs,
+        placement: Placement,  # noqa: ARG002  # maps are of the input, not of the picture
+        options: Options,  # noqa: ARG002  # there are none
+        class_names: Sequence[str],  # noqa: ARG002  # there are none
+        note: Callable[[str], None] = ignore,  # noqa: ARG002  # one broken map spoils all
+        **taken: Unpack[Taken],
+    ) -> FeatureMaps:
+        """See :class:`TaskKind`; the maps are copies."""
+        maps = {name: np.array(outputs[name], np.float32) for name in self.outputs}
+        for name, map_ in maps.items():
+            broken = map_.size - np.count_nonzero(np.isfinite(map_))
+            if broken:
+                raise BrokenOutputError(
+                    f"exit {taken['exit_index']} gave broken outputs: {broken} of {map_.size} "
+                    f"values of {name} are not finite"
+                )
+        return FeatureMaps(maps, **taken)
+
+    def loss(self, found: Answer, reference: Answer) -> float:
+        """The largest difference of any map, by the root mean squares of values, at most 1."""
+        assert isinstance(found, FeatureMaps)
+        assert isinstance(reference, FeatureMaps)
+        pairs = ((found.maps[name], reference.maps[name]) for name in self.outputs)
+        return min(1.0, max(_relative(*pair) for pair in pairs))
+
+
+def _relative(found: Float32Array, reference: Float32Array) -> float:
+    """The root mean square of a difference, by that of what it should be."""
+    size = float(np.linalg.norm(reference))
+    difference = float(np.linalg.norm(found - reference))
+    return difference / size if size else float(difference > 0)
+
+
 def _fault(found: Found, boxes_xyxy: Float32Array, class_scores: Float32Array) -> str | None:
     """What is broken of a head's outputs, if anything is.
 
@@ -188,7 +241,7 @@ def _fault(found: Found, boxes_xyxy: Float32Array, class_scores: Float32Array) -
     return None if least >= 1 - LARGEST_SCORE else f"scores go down to {least:g}"
 
 
-TASKS: Mapping[str, TaskKind] = {"detect": Detect(), "classify": Classify()}
+TASKS: Mapping[str, TaskKind] = {"detect": Detect(), "classify": Classify(), "features": Features()}
 """Every task by its name in a manifest."""
 
 

@@ -32,7 +32,10 @@ COMMANDS += ["info", "sign", "compound-scale", "models", "demo", "search"]
     "command",
     [
         *([], *([name] for name in COMMANDS)),
-        *(["export", family] for family in ("dynamicdet", "cascade", "efficientdet", "drnet")),
+        *(
+            ["export", family]
+            for family in ("dynamicdet", "cascade", "efficientdet", "drnet", "zendet")
+        ),
     ],
 )
 def test_every_command_has_help_with_an_example_that_breaks_no_word(
