@@ -58,6 +58,9 @@ from .routing.previous import PreviousFrame as PreviousFrame
 from .routing.speed import parse_speed as parse_speed
 from .runtime.detector import Detector as Detector
 from .runtime.failures import FailureCounts as FailureCounts
+from .runtime.many_streams import ManyStreams as ManyStreams
+from .runtime.many_streams import StreamResult as StreamResult
+from .runtime.many_streams import run_streams as run_streams
 from .runtime.opening import load as load
 from .runtime.streaming import Streamed as Streamed
 

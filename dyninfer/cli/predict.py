@@ -23,6 +23,13 @@ from dyninfer.cli.options import (
     SpeedOption,
     with_option_groups,
 )
+from dyninfer.cli.predict_streams import (
+    SharingOptions,
+    is_named,
+    named_streams,
+    predict_streams,
+    refuse_what_is_for_one,
+)
 from dyninfer.cli.predict_video import (
     ConnectionOptions,
     FollowOptions,
@@ -134,7 +141,8 @@ def predict(
         typer.Argument(
             metavar="SOURCE...",
             help="Pictures, videos, folders, patterns in quotes, or lists of pictures (.txt); or "
-            "one camera (camera:0) or stream (rtsp://..., http://...).",
+            "one camera (camera:0) or stream (rtsp://..., http://...); or several at once, each "
+            "with a name: door=rtsp://... yard=camera:0.",
             show_default=False,
         ),
     ],
@@ -164,6 +172,7 @@ def predict(
     max_pixels: PixelsOption = MAX_PIXELS,
     follow: FollowOptions,
     connection: ConnectionOptions,
+    sharing: SharingOptions,
     engine: EngineOptions,
     json_output: JsonOption = False,
 ) -> None:
@@ -174,7 +183,17 @@ def predict(
 
     Example: **dyninfer predict dy-yolov7.dyn photos/ "more/*.jpg" --speed 30%**
     """
+    if is_named(str(bundle)):  # without a bundle, streams run with the model for everyday pictures
+        bundle, sources = Path("everyday"), [str(bundle), *sources]
     policy = route.policy()
+    streams = named_streams(sources, sharing)
+    if streams is not None:
+        refuse_what_is_for_one(output, follow)
+        folder = free_folder(output, overwrite=overwrite)
+        with load(bundle, **asdict(engine), max_batch=batch, max_pixels=max_pixels) as detector:
+            run = Run(connection, follow, found.options(detector.manifest), policy, json_output)
+            predict_streams(detector, streams, folder, sharing, run, draw=images)
+        return
     still, moving = split_sources(sources)
     paths = expand_sources(still) if still or not moving else []
     copies: Sequence[Path] = ()

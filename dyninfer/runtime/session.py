@@ -284,7 +284,8 @@ class Session:
             result.spans = on_device(result.spans, workspace.device_spans())
         if isinstance(policy, Later):
             for signal in sorted(result.signals, key=lambda signal: signal.rows[0]):
-                policy.learn(signal.values, signal.point)
+                images = np.asarray(signal.rows, np.int64) + first_image
+                policy.learn(signal.values, signal.point.of(images))
         elif isinstance(policy, Blind):
             return result
         self._report_nan(result.signals)

@@ -1,0 +1,197 @@
+"""Four streams under one budget: what each gets, how long it waits, and how good the answers are.
+
+``python -m dyninfer.benchmarks.lab.four_streams everyday a.mp4 b.mp4 -o record.json`` runs each
+clip twice at once, from its beginning and from its middle, under several budgets. Between answers a
+stream keeps its last one; its loss is 1 - F1 of that against what the last exit finds in each frame
+(:func:`dyninfer.results.tasks.disagreement`), since clips have no labels. Beside it stands the same
+budget spent by turns on the first exit, and by turns on the last one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from dyninfer.benchmarks.machine.describe import describe_machine
+from dyninfer.benchmarks.report.table import column, make_table, print_table
+from dyninfer.benchmarks.report.terminal import Terminal
+from dyninfer.bundle.unfinished import write_atomically
+from dyninfer.errors import DyninferError
+from dyninfer.images.frames import Frame, FrameSource
+from dyninfer.images.sources import open_source
+from dyninfer.results.answers import Detections
+from dyninfer.results.tasks import disagreement
+from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
+from dyninfer.routing.sharing import longest_wait_s
+from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.many_streams import run_streams
+from dyninfer.runtime.opening import load
+
+BUDGETS = (50.0, 100.0, 200.0, 400.0)
+"""Milliseconds of work a second."""
+FAIRNESS = 0.5
+_SECONDS = 10.0
+
+
+class _Part(FrameSource):
+    """Some seconds of a clip, with times that begin at 0."""
+
+    def __init__(self, path: Path, frames: Sequence[Frame]) -> None:
+        super().__init__(path.name, len(frames))
+        self._frames = iter(frames)
+
+    def __next__(self) -> Frame:
+        return next(self._frames)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One budget, shared out or spent by turns.
+
+    ``answers`` of ``frames``, ``hard`` those at the last exit; ``longest_wait_s`` of any stream,
+    and ``bound_s`` what was promised; ``loss`` the mean over all frames of all streams.
+    """
+
+    budget: float
+    shared: str
+    ms_per_second: float
+    frames: int
+    answers: int
+    hard: int
+    longest_wait_s: float
+    bound_s: float
+    loss: float
+
+
+def parts_of(clips: Sequence[Path]) -> dict[str, list[Frame]]:
+    """Two parts of each clip, as long as the clip allows."""
+    found = {}
+    for clip in clips:
+        with open_source(clip) as frames:
+            all_frames = list(frames)
+        middle = len(all_frames) // 2
+        for start in (0, middle):
+            part = all_frames[start:]
+            begin = part[0].time_s or 0.0
+            kept = [
+                Frame(f.image, n, (f.time_s or 0.0) - begin, f.source)
+                for n, f in enumerate(part)
+                if (f.time_s or 0.0) - begin < _SECONDS
+            ]
+            found[f"{clip.stem} {start}"] = kept
+    return found
+
+
+def run_budget(
+    detector: Detector,
+    parts: Mapping[str, Sequence[Frame]],
+    truth: Mapping[str, Sequence[Detections]],
+    budget: float,
+    shared: str,
+    policy: Policy | None,
+    cheapest_ms: float,
+) -> Row:
+    """All streams once under a budget."""
+    sources = {name: _Part(Path(name), frames) for name, frames in parts.items()}
+    answers: dict[str, dict[int, Detections]] = {name: {} for name in parts}
+    fairness = FAIRNESS if policy is None else 1.0
+    with run_streams(sources, detector, budget=budget, fairness=fairness, policy=policy) as streams:
+        for result in streams:
+            answers[result.stream][result.frame.index] = result.detections
+        spent = streams.spent_ms / streams.seconds
+    losses, waits, hard = [], [], 0
+    for name, frames in parts.items():
+        latest, since = None, 0.0
+        for number, frame in enumerate(frames):
+            found = answers[name].get(number)
+            if found is not None:
+                waits.append((frame.time_s or 0.0) - since)
+                latest, since = found, frame.time_s or 0.0
+                hard += found.exit_index == len(detector.manifest.ways) - 1
+            losses.append(1.0 if latest is None else disagreement(latest, truth[name][number]))
+    return Row(
+        budget,
+        shared,
+        spent,
+        sum(map(len, parts.values())),
+        sum(map(len, answers.values())),
+        hard,
+        max(waits),
+        longest_wait_s(len(parts), budget, fairness, cheapest_ms),
+        float(np.mean(losses)),
+    )
+
+
+def measure(bundle: Path, clips: Sequence[Path]) -> dict[str, Any]:
+    """The record, and its table on the terminal.
+
+    Raises:
+        DyninferError: the bundle or a clip cannot be read.
+    """
+    ways: dict[str, Policy | None] = {
+        "by gain": None,
+        "by turns, first exit": AlwaysEasy(),
+        "by turns, last exit": AlwaysHard(),
+    }
+    with load(bundle) as detector:
+        parts = parts_of(clips)
+        truth = {
+            name: [detector(frame.image, policy=AlwaysHard()) for frame in frames]
+            for name, frames in parts.items()
+        }
+        image = next(iter(parts.values()))[0].image
+        easy = [sum(detector(image, policy=AlwaysEasy()).timings_ms.values()) for _ in range(20)]
+        rows = [
+            run_budget(detector, parts, truth, budget, name, policy, float(np.median(easy)))
+            for budget in BUDGETS
+            for name, policy in ways.items()
+        ]
+    print_table(
+        make_table(
+            f"{bundle.name}, {len(parts)} streams of {_SECONDS:g} s",
+            column("ms/s", (f"{row.budget:g}" for row in rows)),
+            column("shared", (row.shared for row in rows), words=True),
+            column("spent", (f"{row.ms_per_second:.0f}" for row in rows)),
+            column("answers", (f"{row.answers} of {row.frames}" for row in rows)),
+            column("last exit", (str(row.hard) for row in rows)),
+            column("longest wait", (f"{row.longest_wait_s:.2f} s" for row in rows)),
+            column("bound", (f"{row.bound_s:.2f} s" for row in rows)),
+            column("loss", (f"{row.loss:.3f}" for row in rows)),
+        ),
+        Terminal(),
+    )
+    return {
+        "what": "Four streams under one budget, shared out by gain per millisecond or by turns.",
+        "command": "python -m dyninfer.benchmarks.lab.four_streams "
+        + " ".join([bundle.name, *(path.name for path in clips)]),
+        "machine": asdict(describe_machine()),
+        "rows": [asdict(row) for row in rows],
+    }
+
+
+def main(
+    bundle: Annotated[Path, typer.Argument(help="A cascade.")],
+    clips: Annotated[list[Path], typer.Argument(help="Videos; each is run twice at once.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Record.")] = None,
+) -> None:
+    """Share one budget among four streams."""
+    try:
+        record = measure(bundle, clips)
+    except DyninferError as error:
+        Terminal(stderr=True).print(f"error: {error}")
+        raise typer.Exit(1) from None
+    if output is not None:
+        write_atomically(output, json.dumps(record, indent=1).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
