@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,9 +102,19 @@ def test_pip_says_in_one_line_why_it_failed(tmp_path: Path) -> None:
     missing = str(tmp_path / "none.whl")
     said = suites._pip(tmp_path / "to", ("--no-index", missing), 60)
     assert said is not None
-    assert "none.whl" in said
+    assert "none.whl failed (ERROR: " in said
     assert "\n" not in said
     assert "more than 0 s; run it again" in str(suites._pip(tmp_path / "to", (missing,), 0))
+
+
+def test_what_a_stopped_command_has_started_ends_with_it(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    child = f"import pathlib, time; time.sleep(1.5); pathlib.Path({str(mark)!r}).touch()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with pytest.raises(subprocess.TimeoutExpired):
+        suites.run_limited([sys.executable, "-c", parent], 0.7)
+    time.sleep(1.5)
+    assert not mark.exists()
 
 
 def test_a_suite_runs_is_reported_and_set_beside_the_model(
