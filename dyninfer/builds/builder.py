@@ -117,6 +117,9 @@ def choose_build(
     if found is not None:
         if trusted_key is not None:
             check_build(found, trusted_key)
+        files = found.build.spec.precision
+        fell_back = {n: p for n, p in files.items() if p is not wanted.precision[n]}
+        backend.configure(bundle.manifest, plan | fell_back)
         return found
     if may_build:
         return builder.make(bundle, wanted)

@@ -17,7 +17,7 @@ from dyninfer.builds.spec import BuildSpec, OpenBuild, describe_plan
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.cli.build_conversions import Conversions, asked_samples
-from dyninfer.cli.build_options import BuildOptions
+from dyninfer.cli.build_options import BackendChoice, BuildOptions
 from dyninfer.cli.common import stderr
 from dyninfer.engines import TENSORRT, open_backend
 from dyninfer.engines.trt.targets import BatchProfile
@@ -25,7 +25,7 @@ from dyninfer.errors import BackendUnavailable, InputError, VerificationError
 from dyninfer.evaluation.dataset import Samples
 from dyninfer.evaluation.scoring import SCORING
 from dyninfer.runtime.detector import Detector
-from dyninfer.runtime.session import Session
+from dyninfer.runtime.session import DEFAULT_BATCH, Session
 
 if TYPE_CHECKING:
     from dyninfer.exporters.precision.measure import PrecisionReport
@@ -71,6 +71,8 @@ def find_passed(
         gate = build.gate
         if gate is None or build.offered(wanted.precision) != wanted:
             continue
+        if asked.backend is BackendChoice.OPENVINO and not gate.measured_on.startswith("openvino"):
+            continue  # its files are ONNX Runtime's, which has run them
         within = all(gate.found.get(name, limit + 1) <= limit for name, limit in limits.items())
         if within and (not asked.images or _same_pictures(gate, asked_samples(asked, bundle))):
             return open_build(path, build)
@@ -203,19 +205,25 @@ class GatedBuild:
         return self._record(report, ran_on), report.to_dict()
 
     def _opened(self, opened: OpenBuild) -> Detector | None:
-        """The engines, where they are TensorRT's and fit a GPU that is here."""
-        spec, asked = opened.build.spec, self._conversions.asked
-        if spec.backend not in TENSORRT or spec.batch is None:
-            return None
+        """The engines, where others than ONNX Runtime's run them and can do so here.
+
+        TensorRT's must fit a GPU that is here.
+        """
+        spec, asked, manifest = opened.build.spec, self._conversions.asked, self._bundle.manifest
+        on_openvino = asked.backend is BackendChoice.OPENVINO
+        name = "openvino" if on_openvino else spec.backend
+        if name == "onnxruntime":
+            return None  # it has run them already
+        largest = spec.batch.maximum if spec.batch else DEFAULT_BATCH
         try:
-            backend = open_backend(spec.backend, asked.device)
+            backend = open_backend(name, asked.device if name in TENSORRT else None)
         except BackendUnavailable:
             return None
-        manifest, largest = self._bundle.manifest, spec.batch.maximum
         here = builder_for(backend).wanted(manifest, spec.precision, largest)
         if here is None or any(d.field != "options" for d in differences(spec, here)):
             backend.close()
             return None
+        backend.configure(manifest, spec.precision)
         session = Session(self._bundle, backend, opened, max_batch=largest)
         return Detector(self._bundle, session, largest, opened)
 
@@ -226,7 +234,7 @@ class GatedBuild:
         place = f"onnxruntime {backend.version}, {backend.device_name}"
         backend.close()
         rounded = ", float16 rounded after every layer" if with_half else ""
-        not_engines = opened.build.spec.backend in TENSORRT
+        not_engines = self._conversions.asked.backend is not BackendChoice.ONNXRUNTIME
         return f"{place}{rounded}{', instead of the engines' if not_engines else ''}"
 
     def _record(self, report: PrecisionReport, measured_on: str) -> GateRecord:

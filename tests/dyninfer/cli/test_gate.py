@@ -200,6 +200,25 @@ def test_a_foreign_detector_in_float16(capsys, tmp_path, pictures) -> None:
     assert run(capsys, *command[:-2], "--gate", "flips=1%")[0] == 0  # nothing decides there
 
 
+def test_openvino_runs_what_it_is_built_for(capsys, tmp_path, bright) -> None:
+    pytest.importorskip("openvino")
+    bundle = frail.write_static(tmp_path / "s.dyn", "is robust")
+    seen = ("-i", str(bright))
+    command = ("-p", "int8", *seen, *GATE, "--json")
+    assert run(capsys, "build", str(bundle), *ORT, *command)[0] == 0
+    status, out, _ = run(capsys, "build", str(bundle), "--backend", "openvino", *command)
+    assert status == 0
+    assert json.loads(out)["new"]  # ONNX Runtime's engines have passed, not these
+    assert built(out)[1]["measured_on"].startswith("openvino 2")
+    again = run(capsys, "build", str(bundle), "--backend", "openvino", *command)[1]
+    assert not json.loads(again)["new"]
+    verify = ("verify", str(bundle), "--backend", "openvino", *seen, *GATE)
+    for precision in ("int8", "bf16"):
+        status, out, _ = run(capsys, *verify, "--precision", precision)
+        assert status == 0
+        assert "on openvino 2" in out
+
+
 @pytest.mark.parametrize(
     ("more", "status", "part"),
     [
