@@ -16,9 +16,10 @@ from dyninfer.bundle.manifest import TensorSpec
 from dyninfer.engines.base import HostRead
 from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
-from dyninfer.engines.trt.cuda import ALIGNMENT, Cuda
+from dyninfer.engines.trt.cuda import Cuda
 from dyninfer.engines.trt.freeing import Freeing
 from dyninfer.engines.trt.lanes import Lanes
+from dyninfer.engines.trt.layout import aligned, lay_out
 from dyninfer.engines.trt.memory import (
     Arena,
     Block,
@@ -39,7 +40,12 @@ Shapes = Mapping[str, tuple[tuple[int, ...], "np.dtype[Any]"]]
 """Name -> shape and element type of a tensor."""
 
 
-@dataclass(frozen=True)
+_Layout = tuple[list[tuple[int, int, int]], dict[str, "npt.NDArray[Any]"]]
+"""Copies (host address, device address, bytes), and the tensors that they make by name."""
+_MOST_LAYOUTS = 64
+
+
+@dataclass(frozen=True, slots=True)
 class _PinnedRead:
     """A copy to page-locked memory that was enqueued, and the point behind it."""
 
@@ -82,6 +88,7 @@ class TrtWorkspace:
         self._device = Arena(device_pool, self.finish)
         self._pinned = Arena(pinned_pool, self.finish)
         self._lanes: dict[str, Lanes] = {}
+        self._layouts: dict[tuple[object, ...], tuple[dict[str, TrtTensor], _Layout]] = {}
         self._sent: dict[Hashable, tuple[Track, int]] = {}  # page-locked buffers on their way
         with cuda.active():
             self.track = self._main = Track(cuda, self)
@@ -174,7 +181,7 @@ class TrtWorkspace:
         made, pointer = {}, block.pointer
         for name, (shape, dtype) in shapes.items():
             made[name] = TrtTensor(shape, dtype, DevicePlace(pointer, self, (key, name), block))
-            pointer += _aligned(math.prod(shape) * dtype.itemsize)
+            pointer += aligned(math.prod(shape) * dtype.itemsize)
         return made
 
     def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -200,13 +207,15 @@ class TrtWorkspace:
 
     def reserve_read(self, tensors: Mapping[str, TrtTensor]) -> None:
         """Allocate what reading tensors together takes."""
-        self._read_memory(list(tensors.values()))
+        self._read_block(list(tensors.values()))
 
-    def _read_memory(self, tensors: Sequence[TrtTensor]) -> npt.NDArray[np.uint8]:
+    def _read_block(self, tensors: Sequence[TrtTensor]) -> Block:
         place = tensors[0].place
         assert place is not None
         size = sum(rounded(self._room(tensor.shape, tensor.dtype)) for tensor in tensors)
-        return self._host(("read", place.key), size)
+        if self._pinned.outgrown(("read", place.key), size):
+            self._layouts.clear()  # they may hold its address
+        return self._pinned.block(("read", place.key), size)
 
     def _host(self, key: Hashable, size: int) -> npt.NDArray[np.uint8]:
         memory = self._pinned.block(key, size).host
@@ -287,22 +296,42 @@ class TrtWorkspace:
         self, tensors: Mapping[str, TrtTensor], rows: Int64Array | None
     ) -> dict[str, HostRead]:
         """Enqueue copies of tensors, or of some rows of each, to page-locked memory."""
-        places = [(name, tensor) for name, tensor in tensors.items() if tensor.array is None]
         found = {n: t.to_host(rows) for n, t in tensors.items() if t.array is not None}
+        places = tensors if not found else {n: t for n, t in tensors.items() if n not in found}
         if not places:
             return found
-        copies, views = _layout(places, rows)
         with self.cuda.active():
-            memory = self._read_memory([tensor for _, tensor in places])
-            base = memory.ctypes.data
-            if not self.track.follows_read():
-                self.track.begin()
-            self.cuda.download([(base + at, s, n) for at, s, n in copies], self.track.stream)
-            ticket = self.track.ticket()
-        for name, at, shape, dtype in views:
-            stop = at + math.prod(shape) * dtype.itemsize
-            found[name] = _PinnedRead(self.cuda, ticket, memory[at:stop].view(dtype).reshape(shape))
+            copies, views = self._reading(places) if rows is None else self._layout(places, rows)
+            track = self.track
+            if not track.follows_read():
+                track.begin()
+            self.cuda.download(copies, track.stream)
+            ticket = track.ticket()
+        for name, values in views.items():
+            found[name] = _PinnedRead(self.cuda, ticket, values)
         return found
+
+    def _reading(self, tensors: Mapping[str, TrtTensor]) -> _Layout:
+        """The layout of whole tensors, kept for those that stages give again and again."""
+        key = (*tensors, *map(id, tensors.values()))
+        known = self._layouts.get(key)
+        if known is None:
+            if len(self._layouts) >= _MOST_LAYOUTS:
+                self._layouts.clear()
+            # the tensors are kept with it, so that no other gets the same id
+            known = self._layouts[key] = dict(tensors), self._layout(tensors, None)
+        return known[1]
+
+    def _layout(self, tensors: Mapping[str, TrtTensor], rows: Int64Array | None) -> _Layout:
+        """Where tensors, or some rows of each, lie in page-locked memory when they were read."""
+        block = self._read_block(list(tensors.values()))
+        assert block.host is not None  # of a pool of page-locked memory
+        copies, places = lay_out(tensors, rows)
+        views = {
+            name: block.host[at : at + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+            for name, at, shape, dtype in places
+        }
+        return [(block.pointer + at, source, size) for at, source, size in copies], views
 
     def device_spans(self) -> Sequence[DeviceSpan]:
         """See :meth:`dyninfer.engines.base.Workspace.device_spans`; waits for the last step.
@@ -343,50 +372,8 @@ class TrtWorkspace:
             freeing.run(lanes.close)
         self.kept.clear()
         self._sent.clear()
+        self._layouts.clear()
         for track in self._tracks:
             freeing.run(track.close)
         self._device.close()
         self._pinned.close()
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-_View = tuple[str, int, tuple[int, ...], "np.dtype[Any]"]
-"""Name, offset, shape and element type of a tensor in the host's copy."""
-
-
-def _layout(
-    tensors: Sequence[tuple[str, TrtTensor]], rows: Int64Array | None
-) -> tuple[list[tuple[int, int, int]], list[_View]]:
-    """Copies to the host as (offset, source, bytes), and where each tensor is then.
-
-    Whole tensors that lie one behind the other on the device come in one copy.
-    """
-    copies: list[tuple[int, int, int]] = []
-    views: list[_View] = []
-    end, last = 0, None
-    for name, tensor in tensors:
-        place, size = tensor.place, tensor.row_bytes
-        assert place is not None
-        count = tensor.shape[0] if rows is None else len(rows)
-        if rows is None and last is place.block:
-            at, source, former = copies[-1]
-            offset = at + place.pointer - source
-            if 0 <= place.pointer - source - former < ALIGNMENT:
-                copies[-1] = (at, source, place.pointer - source + count * size)
-            else:
-                offset = end
-                copies.append((offset, place.pointer, count * size))
-        else:
-            offset = end
-            runs = [(0, 0, count)] if rows is None else row_runs(rows, tensor.shape)
-            copies += [
-                (offset + target * size, place.pointer + first * size, length * size)
-                for first, target, length in runs
-            ]
-        last = place.block
-        views.append((name, offset, (count, *tensor.shape[1:]), tensor.dtype))
-        end = _aligned(offset + count * size)
-    return copies, views
