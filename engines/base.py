@@ -87,8 +87,10 @@ class Workspace(Protocol):
     @property
     def busy(self) -> bool: ...  # noqa: D102  # see above
 
-    def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """A float32 array of this shape on the host, from a buffer that is used again."""
+    def host_array(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> npt.NDArray[Any]:
+        """An array of this shape on the host, from a buffer that is used again."""
 
     def device_spans(self) -> Sequence[DeviceSpan]:
         """What was done since this was asked last, in order, by the device's own clock.

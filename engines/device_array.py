@@ -20,9 +20,10 @@ from dyninfer.errors import InputError
 
 CUDA = 2
 """``kDLCUDA``, DLPack's number for a CUDA device."""
-_DTYPES: dict[tuple[int, int], np.dtype[Any]] = {  # (kDLFloat, bits)
+_DTYPES: dict[tuple[int, int], np.dtype[Any]] = {  # (kDLFloat or kDLUInt, bits)
     (2, 32): np.dtype(np.float32),
     (2, 16): np.dtype(np.float16),
+    (1, 8): np.dtype(np.uint8),
 }
 _LARGEST = 2**63 - 1
 _MAX_AXES = 32

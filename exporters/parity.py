@@ -16,7 +16,7 @@ from dyninfer.routing.policy import DEFAULT_THRESHOLD, Chosen, DecisionPoint, ro
 from dyninfer.runtime.arrays import RunArrays
 from dyninfer.runtime.plan import Decision, Plan
 from dyninfer.runtime.stage_runner import Arrays
-from dyninfer.types import Float32Array, Float64Array
+from dyninfer.types import AnyArray, Float32Array, Float64Array
 
 AVERAGES = "pooled"
 """The tensor (N, channels) of global averages that a router reads, by its name in bundles."""
@@ -139,6 +139,18 @@ class Parity:
             **self.flips.to_dict(),
             "by_decider": {name: flips.to_dict() for name, flips in self.decisions.items()},
         }
+
+
+def as_read(manifest: Manifest, tensors: Arrays) -> dict[str, AnyArray]:
+    """What a source reads, in float32, in the types in which a build's stages read it."""
+    stages = manifest.stages.values()
+    types = {spec.name: spec.dtype for stage in stages for spec in stage.inputs}
+    return {
+        name: manifest.image_inputs[name].pixels(array)
+        if types[name] == "uint8"
+        else array.astype(types[name], copy=False)
+        for name, array in tensors.items()
+    }
 
 
 class Errors:

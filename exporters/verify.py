@@ -13,7 +13,7 @@ from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import BundleError
 from dyninfer.exporters.extras import return_memory
 from dyninfer.exporters.family import SourceStage
-from dyninfer.exporters.parity import Errors, Parity, Recording, SignalPairs, Tolerance
+from dyninfer.exporters.parity import Errors, Parity, Recording, SignalPairs, Tolerance, as_read
 from dyninfer.images.spec import ImageSpec
 from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.detector import Detector
@@ -55,12 +55,13 @@ def verify(
     reference = _Source(detector.manifest, source)
     errors, signals, tolerance = Errors(), SignalPairs(reference.plan), Tolerance()
     for images in _samples(detector, photos, random_tensors, batch):
-        found = detector.trace(images)
+        found = detector.trace(as_read(detector.manifest, images))
         for row, image in enumerate(_one_by_one(images)):
             stages, expected = reference.trace(image)
             return_memory()
             for name, inputs in stages.reads.items():
-                errors.add_all(name, detector.run_stage(name, inputs), stages.makes[name])
+                fed = as_read(detector.manifest, inputs)
+                errors.add_all(name, detector.run_stage(name, fed), stages.makes[name])
             del stages  # the features of an image of 1280 pixels take hundreds of megabytes
             of_image = _row_of(found, row)
             reference.add_ends(errors, of_image, expected)
@@ -85,16 +86,23 @@ def verify(
 def _samples(
     detector: Detector, photos: Sequence[ImageArray], random_tensors: int, batch: int
 ) -> Iterable[Arrays]:
-    """Every image input for photos, then for noise, in batches."""
-    for start in range(0, len(photos), batch):
-        yield detector.prepare(photos[start : start + batch])
-    rng = np.random.default_rng(0)
+    """Every image input in float32, for photos, then for noise, in batches."""
     manifest = detector.manifest
+    specs = manifest.image_inputs
+    for start in range(0, len(photos), batch):
+        prepared = detector.prepare(photos[start : start + batch])
+        yield {
+            name: specs[name].normalised(array) if array.dtype == np.uint8 else array
+            for name, array in prepared.items()
+        }
+    rng = np.random.default_rng(0)
     for start in range(0, random_tensors, batch):
         count = min(batch, random_tensors - start)
-        yield {
-            name: _noise(manifest.image_inputs[name], count, rng) for name in manifest.image_tensors
-        }
+        noise = {name: _noise(specs[name], count, rng) for name in manifest.image_tensors}
+        for name, array in noise.items():
+            if manifest.image_tensors[name].dtype == "uint8":
+                noise[name] = specs[name].normalised(specs[name].pixels(array))
+        yield noise
 
 
 def _noise(spec: ImageSpec, count: int, rng: np.random.Generator) -> AnyArray:

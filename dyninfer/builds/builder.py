@@ -42,8 +42,12 @@ class Builder(Protocol):
 class ConversionBuilder(Builder):
     """Keeps ONNX files in another precision than the bundle's own, for ONNX Runtime and OpenVINO.
 
-    Converting takes pictures, which nobody has when a bundle is opened.
+    Converting takes pictures, which nobody has when a bundle is opened. ``travel`` are the options
+    of :data:`dyninfer.builds.spec.TRAVEL` that are wanted.
     """
+
+    def __init__(self, travel: Mapping[str, str] | None = None) -> None:
+        self._travel = dict(travel or {})
 
     def wanted(
         self, manifest: Manifest, precision: Mapping[str, Precision], max_batch: int
@@ -57,7 +61,10 @@ class ConversionBuilder(Builder):
         if files == own_precision(manifest):
             return None
         return BuildSpec(
-            backend="onnxruntime", precision=files, stages_sha256=source_hashes(manifest)
+            backend="onnxruntime",
+            precision=files,
+            stages_sha256=source_hashes(manifest),
+            options=self._travel,
         )
 
     def converted(self, _bundle: Bundle, _precision: Mapping[str, Precision]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dyninfer
 from dyninfer.builds.gate import GateRecord
@@ -109,12 +109,16 @@ class Converted:
         sha256: stage -> hash of that file.
         conversion: how they were made.
         parity: how far they are from the bundle's own, for the build's ``parity.json``.
+        tensors: element types of their inputs and outputs that are not the bundle's.
+        options: those of a build in which they show.
     """
 
     files: Mapping[str, Path] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
     conversion: Conversion | None = None
     parity: Mapping[str, Any] | None = None
+    tensors: Mapping[str, Literal["uint8", "float16"]] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 NOTHING_CONVERTED = Converted()
@@ -163,6 +167,7 @@ def make_build(
             this build stays on the disk.
     """
     converted = making.converted or NOTHING_CONVERTED
+    spec = spec.model_copy(update={"options": {**spec.options, **converted.options}})
     with build_lock(bundle, making.on_wait):
         existing = None if making.replace else find_exact(bundle, spec)
         if existing is not None:
@@ -177,6 +182,7 @@ def make_build(
                 spec=spec,
                 stages=stages,
                 conversion=converted.conversion,
+                tensors=converted.tensors,
             )
             parity = converted.parity
             if making.accept is not None:

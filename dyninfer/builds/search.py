@@ -20,6 +20,7 @@ from dyninfer.builds.spec import (
     OpenBuild,
     describe_plan,
     source_hashes,
+    travel_of,
 )
 from dyninfer.bundle.documents import read_sealed
 from dyninfer.bundle.folder import Bundle
@@ -145,8 +146,9 @@ def list_builds(bundle: Bundle) -> tuple[dict[Path, Build], list[BundleError]]:
 def find_build(bundle: Bundle, wanted: BuildSpec) -> OpenBuild | None:
     """The build that fits best, with every file checked; None where none fits.
 
-    One that has passed a gate comes first, whatever its stages fell back to; then the very one that
-    was asked for, one for this GPU before one for its kind, and the smaller range of batches.
+    One that has passed a gate comes first, whatever its stages fell back to; then one whose tensors
+    travel in fewer bytes, the very one that was asked for, one for this GPU before one for its
+    kind, and the smaller range of batches.
 
     Raises:
         BundleError: a file of the one that fits is missing or was changed.
@@ -167,10 +169,11 @@ def find_exact(bundle: Bundle, spec: BuildSpec) -> OpenBuild | None:
     return open_build(folder, read_build(folder)) if folder.exists() else None
 
 
-def _preference(build: Build, wanted: BuildSpec) -> tuple[bool, bool, bool, int, str]:
+def _preference(build: Build, wanted: BuildSpec) -> tuple[bool, int, bool, bool, int, str]:
     spec = build.spec
     return (
         build.gate is None,
+        -len(travel_of(spec)),
         spec != wanted,
         spec.target is not None and spec.target.gpu_name is None,
         spec.batch.maximum if spec.batch else 0,
@@ -213,16 +216,21 @@ def describe_differences(built: BuildSpec, wanted: BuildSpec) -> str:
 
 
 def find_converted(
-    bundle: Bundle, precision: Mapping[str, Precision], backends: Collection[str]
+    bundle: Bundle,
+    precision: Mapping[str, Precision],
+    backends: Collection[str],
+    travel: Mapping[str, str] | None = None,
 ) -> OpenBuild | None:
     """A build with this precision of this bundle's files, whatever its version and device.
 
     Its converted ONNX files can be built again for another device without the pictures that
     they were made with. Only builds for ``backends`` count: what int8 looks like depends on them.
+    ``travel`` are the options of :data:`TRAVEL` that they must have; None for any.
     """
     builds, _ = list_builds(bundle)
     for path, build in builds.items():
         same = build.spec.stages_sha256 == source_hashes(bundle.manifest)
+        same &= travel is None or travel_of(build.spec) == travel
         if same and build.spec.precision == precision and build.spec.backend in backends:
             return open_build(path, build)
     return None
@@ -237,6 +245,7 @@ def build_command(bundle: Bundle, wanted: BuildSpec) -> str:
     if wanted.batch is not None:
         parts.append(f"--batch {wanted.batch}")
     parts.append(f"--precision {describe_plan(wanted.precision, bundle.manifest)}")
+    parts += [f"--{name} {value}" for name, value in travel_of(wanted).items()]
     if Precision.INT8 in wanted.precision.values():
         parts.append("--images FOLDER")
     return " ".join(parts)

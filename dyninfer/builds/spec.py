@@ -12,20 +12,20 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from dyninfer.builds.gate import GateRecord
-from dyninfer.bundle.documents import Frozen, load_sealed
+from dyninfer.bundle.documents import Frozen, first_problem, load_sealed
 from dyninfer.bundle.inside import CheckedFile, inside
-from dyninfer.bundle.manifest import Manifest, Precision
+from dyninfer.bundle.manifest import Manifest, Precision, TensorSpec
 from dyninfer.engines.trt.targets import BatchProfile
-from dyninfer.errors import InputError
+from dyninfer.errors import BundleError, InputError
 from dyninfer.types import shown
 
 ENGINES_FOLDER = "engines"
@@ -37,6 +37,11 @@ VERSION_COMPATIBLE = "version_compatible"
 HARDWARE_COMPATIBLE = "hardware_compatible"
 """Option of a build: engines run on every GPU from :data:`FIRST_COMPATIBLE` on."""
 FIRST_COMPATIBLE = (8, 0)
+INPUT = "input"
+"""Option of a build: the element type of image inputs, "uint8" where they are not float32."""
+IO = "io"
+"""Option of a build: "fp16" where feature maps travel between stages in float16."""
+TRAVEL = (INPUT, IO)
 BackendName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _FileName = Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
@@ -146,7 +151,10 @@ class Conversion(Frozen):
 
 
 class Build(Frozen):
-    """What ``build.json`` says; ``gate`` where the build had to pass one."""
+    """What ``build.json`` says; ``gate`` where the build had to pass one.
+
+    ``tensors`` are the element types of inputs and outputs of stages that are not the bundle's.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     written_by: str
@@ -154,6 +162,7 @@ class Build(Frozen):
     stages: Mapping[str, BuiltStage]
     conversion: Conversion | None = None
     gate: GateRecord | None = None
+    tensors: Mapping[str, Literal["uint8", "float16"]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _whole(self) -> Build:
@@ -196,6 +205,32 @@ class OpenBuild:
         if stage in self.checked:
             self.checked[stage].confirm()
 
+    def manifest(self, own: Manifest) -> Manifest:
+        """The bundle's ``own`` with the tensors that the build's stages really read and make.
+
+        Raises:
+            BundleError: they do not fit the bundle.
+        """
+        types = self.build.tensors
+        if not types:
+            return own
+        fields = {name: getattr(own, name) for name in Manifest.model_fields}
+        fields["stages"] = {
+            name: stage.model_copy(
+                update={
+                    side: _retyped(getattr(stage, side), types) for side in ("inputs", "outputs")
+                }
+            )
+            for name, stage in own.stages.items()
+        }
+        try:
+            return Manifest.model_validate(fields)
+        except ValidationError as error:
+            raise BundleError(
+                f"{self.path} says of its tensors what does not fit the bundle: "
+                f"{first_problem(error)}; build it again with dyninfer build --force"
+            ) from None
+
     def onnx_path(self, stage: str) -> Path | None:
         """A stage's converted ONNX file, or None where the bundle's own holds."""
         file = self.build.stages[stage].onnx
@@ -211,6 +246,17 @@ class OpenBuild:
         place = f"{ENGINES_FOLDER}/{self.path.name}/{BUILD_PARITY_FILE}"
         path = inside(self.path.parent.parent, place)
         return load_sealed(path) if path.exists() else None
+
+
+def _retyped(specs: Iterable[TensorSpec], types: Mapping[str, str]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        spec.model_copy(update={"dtype": types.get(spec.name, spec.dtype)}) for spec in specs
+    )
+
+
+def travel_of(spec: BuildSpec) -> dict[str, str]:
+    """The options of :data:`TRAVEL` that a build has."""
+    return {name: spec.options[name] for name in TRAVEL if name in spec.options}
 
 
 def own_precision(manifest: Manifest) -> dict[str, Precision]:

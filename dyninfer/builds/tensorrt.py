@@ -18,6 +18,7 @@ from dyninfer.builds.spec import (
     own_precision,
     source_hashes,
     this_system,
+    travel_of,
 )
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Precision
@@ -67,6 +68,7 @@ class TensorRTBuilder:
 
     Without ``options`` in the usual way, with batches as large as are asked for. ``active`` makes
     the GPU to build on the current one, as :meth:`dyninfer.engines.trt.cuda.Cuda.active` does.
+    ``travel`` are the options of :data:`dyninfer.builds.spec.TRAVEL`; None for whatever is there.
 
     Raises:
         EngineBuildError: an option does not go with the library.
@@ -76,6 +78,7 @@ class TensorRTBuilder:
     target: BuildTarget
     options: EngineOptions | None = None
     active: Active = nullcontext
+    travel: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.options is not None:
@@ -92,7 +95,7 @@ class TensorRTBuilder:
     ) -> BuildSpec:
         """Engines for the target; ``max_batch`` counts where there are no ``options``."""
         options = self.options or EngineOptions(default_batch(max_batch))
-        chosen = {}
+        chosen = dict(self.travel or {})
         if options.workspace_bytes is not None:
             chosen["workspace_bytes"] = str(options.workspace_bytes)
         if options.version_compatible:
@@ -113,14 +116,22 @@ class TensorRTBuilder:
 
     def converted(self, bundle: Bundle, precision: Mapping[str, Precision]) -> Converted | None:
         """What an earlier build has converted, for instance for another GPU or version."""
-        if dict(precision) == own_precision(bundle.manifest):
+        if dict(precision) == own_precision(bundle.manifest) and not self.travel:
             return NOTHING_CONVERTED
-        found = find_converted(bundle, precision, TENSORRT)
+        found = find_converted(bundle, precision, TENSORRT, self.travel)
         if found is None:
             return None
         paths = {name: found.onnx_path(name) for name in bundle.manifest.stages}
         files = {name: path for name, path in paths.items() if path is not None}
-        return Converted(files, found.build.onnx_sha256(), found.build.conversion, found.parity())
+        build = found.build
+        return Converted(
+            files,
+            build.onnx_sha256(),
+            build.conversion,
+            found.parity(),
+            build.tensors,
+            travel_of(build.spec),
+        )
 
     def make(self, bundle: Bundle, wanted: BuildSpec, making: Making = AS_USUAL) -> OpenBuild:
         """Build every stage, or take this very build if it is there."""

@@ -47,10 +47,13 @@ class Task(str, Enum):
 
 
 class TensorSpec(Frozen):
-    """Name, element type and shape of a tensor; a named axis is dynamic."""
+    """Name, element type and shape of a tensor; a named axis is dynamic.
+
+    Only an image input may be ``uint8``: pixels as they are, which the stage normalises itself.
+    """
 
     name: str
-    dtype: Literal["float32", "float16"]
+    dtype: Literal["float32", "float16", "uint8"]
     shape: tuple[int | str, ...]
 
     def shape_for(self, batch: int) -> tuple[int, ...] | None:
@@ -374,11 +377,16 @@ class Manifest(Frozen):
         """A stage is there, and reads what there is when it runs, as it is."""
         if name not in self.stages:
             raise ValueError(f"the route names a stage {name!r} that is not there")
+        for spec in self.stages[name].outputs:
+            if spec.dtype == "uint8":
+                raise ValueError(f"stage {name!r} makes {spec}, expected float32 or float16")
         for spec in self.stages[name].inputs:
             earlier = made.get(spec.name)
             image = self.image_inputs.get(spec.name)
             if earlier is None and image is None:
                 raise ValueError(f"nothing before stage {name!r} makes its input {spec.name!r}")
+            if image is None and spec.dtype == "uint8":
+                raise ValueError(f"stage {name!r} expects {spec}, which no image input is")
             if image is not None and spec.shape[1:] != (3, image.height, image.width):
                 raise ValueError(
                     f"stage {name!r} expects {spec}, but the image input is "

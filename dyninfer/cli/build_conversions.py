@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.progress import Progress, TaskID
 
 from dyninfer.builds.files import Converted
-from dyninfer.builds.spec import Conversion, source_hashes
+from dyninfer.builds.spec import INPUT, IO, Conversion, source_hashes
 from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Precision
 from dyninfer.cli.build_options import BuildOptions
 from dyninfer.cli.common import built_in_photos, expand_sources, warn
@@ -52,7 +54,7 @@ class Conversions:
         self.asked, self.bundle, self.progress = asked, bundle, progress
         self.samples = asked_samples(asked, bundle)
         self._calibration, self.measured = _split(self.samples)
-        self._folder = folder
+        self.folder = folder
         self._settings = _settings(asked, progress)
         self._made: dict[tuple[str, Precision], ConvertedStage] = {}
 
@@ -61,7 +63,7 @@ class Conversions:
         from dyninfer.exporters.precision.convert import convert_bundle_stages
 
         lacking = {n: p for n, p in plan.items() if (n, p) not in self._made}
-        folder = self._folder / str(len(self._made))
+        folder = self.folder / str(len(self._made))
         folder.mkdir(exist_ok=True)
         paths = [sample.path for sample in self._calibration]
         made = convert_bundle_stages(self.bundle, lacking, paths, folder, self._settings)
@@ -111,6 +113,22 @@ class Conversions:
             conversion,
             None if report is None else report.to_dict(),
         )
+
+
+def travelling(
+    bundle: Bundle, travel: Mapping[str, str], converted: Converted, folder: Path
+) -> Converted:
+    """Stages whose tensors travel as is wanted (:data:`TRAVEL`), as files in ``folder``."""
+    if not travel:
+        return converted
+    require_export_extra("other types of inputs and outputs")
+    from dyninfer.exporters.precision.travel import rewrite_travel
+
+    files, types = rewrite_travel(
+        bundle, converted.files, folder, pixels=INPUT in travel, half=IO in travel
+    )
+    sha256 = {name: file_sha256(path) for name, path in files.items()}
+    return replace(converted, files=files, sha256=sha256, tensors=types, options=travel)
 
 
 def _split(samples: Samples) -> tuple[Sequence[Sample], Sequence[Sample]]:

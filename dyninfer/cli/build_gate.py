@@ -13,10 +13,10 @@ from dyninfer.builds.builder import Builder, builder_for
 from dyninfer.builds.files import NOTHING_CONVERTED, Making
 from dyninfer.builds.gate import FallBack, GateRecord, Limits, parse_gate
 from dyninfer.builds.search import differences, list_builds, open_build
-from dyninfer.builds.spec import BuildSpec, OpenBuild, describe_plan
+from dyninfer.builds.spec import BuildSpec, OpenBuild, describe_plan, travel_of
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Precision
-from dyninfer.cli.build_conversions import Conversions, asked_samples
+from dyninfer.cli.build_conversions import Conversions, asked_samples, travelling
 from dyninfer.cli.build_options import BackendChoice, BuildOptions
 from dyninfer.cli.common import stderr
 from dyninfer.engines import TENSORRT, open_backend
@@ -157,6 +157,7 @@ class GatedBuild:
 
                 raise _Beyond(fall_back(report, manifest, lowered, self._limits, alone))
             converted = conversions.converted(made, report)
+        converted = travelling(self._bundle, travel_of(self._wanted), converted, conversions.folder)
         spec = self._wanted.model_copy(update={"precision": dict(self._plan)})
         making = replace(self._making, converted=converted, accept=partial(self._accept, report))
         return self._builder.make(self._bundle, spec, making)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from dyninfer.builds.spec import INPUT, IO
+from dyninfer.bundle.manifest import Precision
 from dyninfer.cli.options import TrustedKeyOption
 from dyninfer.engines import ON_HOST
 from dyninfer.exporters.precision.settings import CalibrationMethod
@@ -40,6 +43,20 @@ class BackendChoice(str, Enum):
     TENSORRT_RTX = "tensorrt-rtx"
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
+
+
+class InputChoice(str, Enum):
+    """Element types of image inputs."""
+
+    FLOAT32 = "float32"
+    UINT8 = "uint8"
+
+
+class IoChoice(str, Enum):
+    """Precisions of what stages hand on."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
 
 
 @dataclass(frozen=True)
@@ -104,6 +121,22 @@ class BuildOptions:
             "--hardware-compatible", help="Make engines for every GPU from Ampere on; slower."
         ),
     ] = False
+    input_: Annotated[
+        InputChoice,
+        typer.Option(
+            "--input",
+            help="What stages read of pictures: uint8, pixels that they normalise themselves, a "
+            "quarter of the bytes; or float32.",
+        ),
+    ] = InputChoice.FLOAT32
+    io: Annotated[
+        IoChoice | None,
+        typer.Option(
+            "--io",
+            help="What feature maps travel in between stages, where these compute in fp16 or int8. "
+            "Default: fp16 with TensorRT, fp32 with onnxruntime.",
+        ),
+    ] = None
     images: Annotated[
         list[Path] | None,
         _picture_option(
@@ -140,6 +173,22 @@ class BuildOptions:
     def on_host(self) -> bool:
         """Whether the backend runs ONNX files as they are, on a CPU."""
         return self.backend is not None and self.backend.value in ON_HOST
+
+    def travel(self, plan: Mapping[str, Precision]) -> dict[str, str]:
+        """The options of a build that say in what types tensors travel.
+
+        Raises:
+            typer.BadParameter: maps cannot travel in fp16, because no stage computes in it.
+        """
+        lowered = not {*plan.values()} <= {Precision.FP32}
+        if self.io is IoChoice.FP16 and not lowered:
+            raise typer.BadParameter(
+                "--io fp16 goes with stages in fp16 or int8, and all are in fp32; give --precision"
+            )
+        usual = lowered and not self.on_host
+        half = self.io is IoChoice.FP16 or (self.io is None and usual)
+        found = {IO: IoChoice.FP16.value} if half else {}
+        return found | ({INPUT: self.input_.value} if self.input_ is InputChoice.UINT8 else {})
 
     def refuse_engine_options(self) -> None:
         """Refuse what was said of engines, but for the batch, where none is built."""

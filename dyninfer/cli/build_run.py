@@ -29,13 +29,14 @@ from dyninfer.builds.spec import (
     own_precision,
     plan_precision,
     this_system,
+    travel_of,
 )
 from dyninfer.builds.tensorrt import TensorRTBuilder, device_target
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.bundle.signature import check_bundle
 from dyninfer.bundle.unfinished import scratch_folder
-from dyninfer.cli.build_conversions import Conversions, asked_samples
+from dyninfer.cli.build_conversions import Conversions, asked_samples, travelling
 from dyninfer.cli.build_gate import GatedBuild, asked_limits, find_passed
 from dyninfer.cli.build_options import BuildOptions
 from dyninfer.cli.common import progress_bar, stderr, warn
@@ -57,7 +58,7 @@ def plan_build(path: Path, asked: BuildOptions) -> tuple[Bundle, Builder, BuildS
             f"dyninfer predict {path} PICTURES --backend openvino --precision bf16"
         )
     batch = BatchProfile.parse(asked.batch)
-    builder = _builder(asked, batch)
+    builder = _builder(asked, batch, asked.travel(precision))
     wanted = builder.wanted(bundle.manifest, precision, batch.maximum)
     if wanted is None:
         own = describe_plan(precision, bundle.manifest)
@@ -103,6 +104,7 @@ def run_build(path: Path, asked: BuildOptions) -> tuple[OpenBuild, bool]:
         converted = None if images else builder.converted(bundle, wanted.precision)
         if converted is None:
             converted = _convert(asked, bundle, wanted.precision, folder, progress)
+            converted = travelling(bundle, travel_of(wanted), converted, folder)
         made = builder.make(bundle, wanted, replace(making, converted=converted))
     _tell_before(bundle, wanted, made)
     return made, True
@@ -124,10 +126,10 @@ def check_found(existing: OpenBuild, asked: BuildOptions) -> None:
         check_build(existing, Path(asked.trusted_key))
 
 
-def _builder(asked: BuildOptions, batch: BatchProfile) -> Builder:
+def _builder(asked: BuildOptions, batch: BatchProfile, travel: Mapping[str, str]) -> Builder:
     if asked.on_host:
         asked.refuse_engine_options()
-        return ConversionBuilder()
+        return ConversionBuilder(travel)
     presets = [] if asked.for_ is None else find_presets(asked.for_)
     flavour = Flavour(asked.backend.value) if asked.backend else installed_flavour()
     library = load_library(flavour)
@@ -140,7 +142,7 @@ def _builder(asked: BuildOptions, batch: BatchProfile) -> Builder:
         version_compatible=asked.version_compatible,
         hardware_compatible=asked.hardware_compatible,
     )
-    return TensorRTBuilder(library, target, options, active)
+    return TensorRTBuilder(library, target, options, active, travel)
 
 
 def _target(device: str, library: Library, presets: list[Preset]) -> tuple[BuildTarget, Active]:

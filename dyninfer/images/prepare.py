@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dyninfer.types import Float32Array, ImageArray
+from dyninfer.types import AnyArray, Float32Array, ImageArray
 
 
 class Scratch:
@@ -34,7 +34,7 @@ class Scratch:
         interleaved = self._bytes[:size].reshape(height, width, 3)
         return interleaved, list(self._bytes[size : 2 * size].reshape(3, height, width))
 
-    def pad(self, tensor: Float32Array, window: tuple[int, ...], values: tuple[float, ...]) -> None:
+    def pad(self, tensor: AnyArray, window: tuple[int, ...], values: tuple[float, ...]) -> None:
         """Fill a C-contiguous tensor outside a window (left, top, right, bottom), unless it is.
 
         One value is for each channel.

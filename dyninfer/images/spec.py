@@ -9,10 +9,11 @@ from functools import cached_property, lru_cache
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from dyninfer.errors import InputError
 from dyninfer.images.prepare import Scratch, normalise, split_channels
-from dyninfer.types import Float32Array, Float64Array, ImageArray
+from dyninfer.types import AnyArray, Float32Array, Float64Array, ImageArray
 
 MAX_SIDE = 16_384  # pixels; far beyond any detector, well below what exhausts a machine
 
@@ -171,20 +172,23 @@ class ImageSpec:
     def prepare(
         self,
         image: ImageArray,
-        out: Float32Array | None = None,
+        out: AnyArray | None = None,
         scratch: Scratch | None = None,
-    ) -> Float32Array:
+        dtype: npt.DTypeLike = np.float32,
+    ) -> AnyArray:
         """Fit an image (h, w, 3) uint8 BGR into a tensor (3, H, W) float32.
 
         Args:
             image: the picture.
-            out: written to when given, so that a batch needs no further copy.
+            out: written to when given, so that a batch needs no further copy. In uint8 are the
+                pixels as they are, for a stage that normalises them itself.
+            dtype: float32 or uint8, where there is no ``out``.
             scratch: kept beside the buffer that ``out`` lies in, it saves what need not be done
                 again for every image.
         """
         if out is None:
-            out = np.empty((3, self.height, self.width), np.float32)
-        elif out.dtype != np.float32 or not out.flags.c_contiguous:
+            out = np.empty((3, self.height, self.width), dtype)
+        elif out.dtype not in (np.float32, np.uint8) or not out.flags.c_contiguous:
             out[...] = self.prepare(image)
             return out
         scratch = Scratch() if scratch is None else scratch
@@ -197,6 +201,9 @@ class ImageSpec:
             left, top = max(0, left), max(0, top)
             right, bottom = min(self.width, right), min(self.height, bottom)
         factors, shifts, levels = self._normalisation
+        as_pixels = out.dtype == np.uint8
+        if as_pixels:
+            levels = self._pad_levels
         scratch.pad(out, (left, top, right, bottom), levels)
         planes = split_channels(image, size, scratch)
         if self.color_order is ColorOrder.RGB:
@@ -206,8 +213,22 @@ class ImageSpec:
                 rows = slice(top - placement.top, bottom - placement.top)
                 plane = plane[rows, left - placement.left : right - placement.left]
             window = out[channel, top:bottom, left:right]
-            normalise(plane, factors[channel], shifts[channel], window)
+            if as_pixels:
+                window[...] = plane
+            else:
+                normalise(plane, factors[channel], shifts[channel], window)
         return out
+
+    def normalised(self, pixels: ImageArray) -> Float32Array:
+        """What :meth:`prepare` gives in uint8, (..., 3, H, W), as what it gives in float32."""
+        factors, shifts, _ = self._normalisation
+        scale, shift = (np.array(n, np.float32).reshape(3, 1, 1) for n in (factors, shifts))
+        return pixels * scale + shift
+
+    def pixels(self, tensor: Float32Array) -> ImageArray:
+        """The inverse of :meth:`normalised`: the nearest pixels."""
+        scale, shift = (np.array(n, np.float32).reshape(3, 1, 1) for n in (self.std, self.mean))
+        return np.asarray(np.rint(tensor * scale + shift).clip(0, 255), np.uint8)
 
 
 class _Fit(NamedTuple):

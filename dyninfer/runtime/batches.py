@@ -23,7 +23,7 @@ from dyninfer.routing.policy import Policy
 from dyninfer.runtime.session import ImageFeed, Session
 from dyninfer.runtime.stage_runner import Arrays, BatchResult, Group, Trace
 from dyninfer.spans import DECODE, POSTPROCESS, PREPARE, shares
-from dyninfer.types import Float32Array, ImageArray, Int64Array
+from dyninfer.types import AnyArray, ImageArray, Int64Array
 
 _Broken = tuple[Group, list[int], BrokenOutputError]
 """An image of a group whose outputs are of no use, and why."""
@@ -115,7 +115,7 @@ def _answer_group(
 class Prepared(NamedTuple):
     """Image inputs of a single picture that are there already, and the milliseconds they took."""
 
-    tensors: Mapping[str, Float32Array]
+    tensors: Mapping[str, AnyArray]
     ms: float
 
 
@@ -129,14 +129,15 @@ def _picture_feed(
     if prepared is not None:
         timings[0][PREPARE] = prepared.ms
 
-    def feed(name: str, rows: Int64Array, workspace: Any) -> Float32Array:
+    def feed(name: str, rows: Int64Array, workspace: Any) -> AnyArray:
         if prepared is not None and name in prepared.tensors:
             return prepared.tensors[name]
         spec = session.image_specs[name]
         scratch = workspace.kept.get(name)
         if scratch is None:
             scratch = workspace.kept[name] = Scratch()
-        batch: Float32Array = workspace.host_array(name, (len(rows), 3, spec.height, spec.width))
+        shape = (len(rows), 3, spec.height, spec.width)
+        batch: AnyArray = workspace.host_array(name, shape, session.image_types[name])
         for position, row in enumerate(rows):
             start = time.perf_counter_ns()
             spec.prepare(images[row], batch[position], scratch)
@@ -148,7 +149,7 @@ def _picture_feed(
 
 
 PreparedInput = npt.NDArray[Any] | DeviceArray
-"""A prepared image input, (N, 3, H, W) float32, on the host or on a GPU."""
+"""A prepared image input, (N, 3, H, W) of the engines' type, on the host or on a GPU."""
 
 
 def infer_batch(
@@ -158,7 +159,7 @@ def infer_batch(
     first_image: int = 0,
     deadline: Deadline | None = None,
 ) -> list[RawOutput]:
-    """Run prepared tensors that were checked, each (N, 3, H, W) float32, as one batch."""
+    """Run prepared tensors that were checked, each (N, 3, H, W), as one batch."""
     batch = len(next(iter(arrays.values())))
     found: dict[int, RawOutput] = {}
     with session.workspace() as workspace:
@@ -201,7 +202,7 @@ def join_traces(parts: Sequence[Trace]) -> Trace:
 
 
 def _tensor_feed(arrays: Mapping[str, PreparedInput]) -> ImageFeed:
-    def feed(name: str, rows: Int64Array, _workspace: Any) -> Float32Array | DeviceArray:
+    def feed(name: str, rows: Int64Array, _workspace: Any) -> AnyArray | DeviceArray:
         array = arrays[name]
         if isinstance(array, DeviceArray) or len(rows) == len(array):
             return array

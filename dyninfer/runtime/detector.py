@@ -54,7 +54,7 @@ from dyninfer.runtime.stage_runner import Trace
 from dyninfer.runtime.streaming import MEMORYLESS, Streamed, Work, stream_frames
 from dyninfer.runtime.watched import watched
 from dyninfer.spans import total_ms
-from dyninfer.types import Float32Array, Float64Array, Int64Array, shown
+from dyninfer.types import AnyArray, Float64Array, Int64Array, shown
 
 _MOST_AT_ONCE = 8  # frames of a stream
 
@@ -104,8 +104,8 @@ class Detector:
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of itself."""
-        return self.bundle.manifest
+        """What the bundle says of itself, with the tensors of the build that was opened."""
+        return self._session.manifest
 
     @property
     def backend(self) -> str:
@@ -541,11 +541,12 @@ class Detector:
         def at_once() -> int:
             return min(usable_cores(), _MOST_AT_ONCE) if self._session.open_lone() else 1
 
-        names = inputs_of_all(self._session.plan)
-        specs = {name: self._session.image_specs[name] for name in names}
+        session = self._session
+        names = inputs_of_all(session.plan)
+        inputs = {name: (session.image_specs[name], session.image_types[name]) for name in names}
         wanted = cycle([True] + [False] * (every.n - 1)).__next__
         finish = self._tracker(options, every.n) if track else lambda _, found: found
-        return stream_frames(opened, Work(specs, answer, alike, at_once, wanted, finish))
+        return stream_frames(opened, Work(inputs, answer, alike, at_once, wanted, finish))
 
     def _tracker(self, options: Options | None, every: int) -> Tracker:
         """Of one stream, with settings that fit what is reported there."""
@@ -584,11 +585,11 @@ class Detector:
 
         Args:
             inputs: image input's name -> (N, 3, H, W) float32, prepared as its ImageSpec says
-                (:meth:`prepare` does that); for a DynamicDet bundle ``{"images": batch}`` with RGB
-                values in [0, 1]. Besides NumPy's arrays, whatever lives on this detector's GPU and
-                has DLPack or the CUDA Array Interface, such as tensors of PyTorch and CuPy: they
-                are never copied to the host. TensorRT waits for whoever still writes them; ONNX
-                Runtime cannot, so synchronise before.
+                (:meth:`prepare` does that; where a build takes pixels, in uint8); for a DynamicDet
+                bundle ``{"images": batch}`` with RGB values in [0, 1]. Besides NumPy's arrays,
+                whatever lives on this detector's GPU and has DLPack or the CUDA Array Interface,
+                such as tensors of PyTorch and CuPy: they are never copied to the host. TensorRT
+                waits for whoever still writes them; ONNX Runtime cannot, so synchronise before.
             policy: for this call alone; None for :attr:`policy`.
             deadline_ms: as calls of the detector take it.
 
@@ -639,8 +640,10 @@ class Detector:
         chunks = self._chunks(check_inputs(self.manifest, inputs))
         return join_traces([trace_batch(self._session, chunk, keep) for _, chunk in chunks])
 
-    def prepare(self, images: Sequence[ImageLike]) -> dict[str, Float32Array]:
+    def prepare(self, images: Sequence[ImageLike]) -> dict[str, AnyArray]:
         """At least one picture, as calls of the detector take them -> what :meth:`infer` takes.
+
+        Arrays (N, 3, H, W) by image input: float32, or uint8 where a build takes pixels.
 
         Raises:
             InputError: there is none, or one cannot be used.
@@ -649,10 +652,10 @@ class Detector:
         if not (isinstance(given, np.ndarray) or is_list(given)) or not len(given):
             raise InputError(f"{shown(images)} was given, expected a list of at least one picture")
         pictures = [take_picture(image, self.max_pixels).image for image in images]
-        specs = {name: self.manifest.image_inputs[name] for name in self.manifest.image_tensors}
+        specs, types = self.manifest.image_inputs, self._session.image_types
         return {
-            name: np.stack([spec.prepare(picture) for picture in pictures])
-            for name, spec in specs.items()
+            name: np.stack([specs[name].prepare(picture, dtype=dtype) for picture in pictures])
+            for name, dtype in types.items()
         }
 
     def run_stage(

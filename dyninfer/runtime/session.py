@@ -29,7 +29,7 @@ from dyninfer.runtime.plan import decision_points, gathered, plan
 from dyninfer.runtime.stage_runner import BatchResult, Signal, Trace
 from dyninfer.runtime.workspaces import WorkspacePool
 from dyninfer.spans import on_device
-from dyninfer.types import Float32Array, Int64Array
+from dyninfer.types import AnyArray, Float32Array, Int64Array
 
 logger = logging.getLogger("dyninfer")
 
@@ -38,7 +38,7 @@ LONE_PARAMETERS = 16_000_000
 """The most of a bundle whose engines are opened twice. NanoDet at 224, 320 and 416 pixels gained a
 quarter, a twelfth and a twelfth of the time on two cores: the more a stage has to do, the better a
 single one uses them all."""
-ImageFeed = Callable[[str, Int64Array, Any], "Float32Array | DeviceArray"]
+ImageFeed = Callable[[str, Int64Array, Any], "AnyArray | DeviceArray"]
 """(image input's name, rows of the batch, workspace) -> prepared (len(rows), 3, H, W).
 
 An array on a GPU is given whole, for all rows of the batch; those that are asked for are gathered
@@ -114,10 +114,12 @@ class Session:
         checks: StageChecks | None = None,
         max_batch: int = DEFAULT_BATCH,
     ) -> None:
-        self.manifest: Manifest = bundle.manifest
+        own = bundle.manifest
+        self.manifest: Manifest = own if build is None else build.manifest(own)
         self.task = self.manifest.task.kind
         self.class_names = self.manifest.class_names
         self.image_specs = dict(self.manifest.image_inputs)
+        self.image_types = {n: np.dtype(s.dtype) for n, s in self.manifest.image_tensors.items()}
         # of each way, the image input in whose pixels its boxes are
         self.way_specs = tuple(self.image_specs[way.image_input] for way in self.manifest.ways)
         self.backend = backend

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from dyninfer.results.answers import Detections
 from dyninfer.routing.cost_bias import CostBias
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Chosen, LeaveAt, Threshold
 from dyninfer.runtime.batches import Prepared
-from dyninfer.types import Float32Array
+from dyninfer.types import AnyArray
 
 AHEAD, AHEAD_LIVE = 2, 1
 """Frames that are ready or under way beside the one that was asked for, where engines run one frame
@@ -42,7 +42,7 @@ class Work(NamedTuple):
     """What is done with frames.
 
     Attributes:
-        specs: of the image inputs that every frame needs.
+        inputs: of the image inputs that every frame needs, how it is prepared, and of what type.
         answer: runs the engines on (frame, milliseconds of decoding, what was prepared), in any
             thread; its last argument is whether other frames run beside this one.
         alike: whether frames may run side by side at this moment, since none has to do with
@@ -52,7 +52,7 @@ class Work(NamedTuple):
         finish: makes of every frame in its turn, and of its answer if there is one, its result.
     """
 
-    specs: Mapping[str, ImageSpec]
+    inputs: Mapping[str, tuple[ImageSpec, np.dtype[Any]]]
     answer: Callable[[Frame, float | None, Prepared, bool], Detections]
     alike: Callable[[], bool]
     at_once: Callable[[], int]
@@ -106,10 +106,11 @@ class _Crew:
         self._forked = True
 
     def _run(self) -> None:
-        specs = self._work.specs
-        shapes = {name: (1, 3, spec.height, spec.width) for name, spec in specs.items()}
-        tensors = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
-        scratch = {name: Scratch() for name in specs}
+        tensors = {
+            name: np.empty((1, 3, spec.height, spec.width), dtype)
+            for name, (spec, dtype) in self._work.inputs.items()
+        }
+        scratch = {name: Scratch() for name in tensors}
         while (turn := self._take()) is not None:
             try:
                 if turn.wanted:
@@ -146,12 +147,12 @@ class _Crew:
         return turn if turn.frame is not None else None
 
     def _answer(
-        self, turn: _Turn, tensors: Mapping[str, Float32Array], scratch: Mapping[str, Scratch]
+        self, turn: _Turn, tensors: Mapping[str, AnyArray], scratch: Mapping[str, Scratch]
     ) -> None:
         frame = turn.frame
         assert frame is not None  # _take has seen to that
         start = time.perf_counter_ns()
-        for name, spec in self._work.specs.items():
+        for name, (spec, _) in self._work.inputs.items():
             spec.prepare(frame.image, tensors[name][0], scratch[name])
         prepared = Prepared(tensors, (time.perf_counter_ns() - start) / 1e6)
         beside = self._at_once > 1 and self._work.alike()

@@ -217,7 +217,11 @@ def _session(
     return never_free_in_child(session)
 
 
-_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+}
 
 
 def check_session(path: Path, stage: Stage, session: Any) -> None:

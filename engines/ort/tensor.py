@@ -24,7 +24,11 @@ from dyninfer.types import Int64Array
 
 HOST = ("cpu", 0)
 """The place of values in the host's memory."""
-_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype(np.float32), 10: np.dtype(np.float16)}
+_DTYPES: dict[int, np.dtype[Any]] = {
+    1: np.dtype(np.float32),
+    2: np.dtype(np.uint8),
+    10: np.dtype(np.float16),
+}
 """By ONNX's numbers."""
 
 
@@ -215,12 +219,13 @@ class OrtWorkspace:
         if len(found) > MAX_BOUND:
             found.popitem(last=False)
 
-    def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """A float32 host array of this shape, from a buffer that is used again."""
+    def host_array(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> npt.NDArray[Any]:
+        """A host array of this shape, from a buffer that is used again; one type for each name."""
         count = math.prod(shape)
         buffer = self._host.get(name)
         if buffer is None or buffer.size < count:
-            dtype = np.dtype(np.float32)
             buffer = self._host[name] = _allocate(count, dtype, HOST, self._device)
         return buffer[:count].reshape(shape)
 

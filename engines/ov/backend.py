@@ -32,7 +32,7 @@ from dyninfer.errors import (
 from dyninfer.forks import Opening, check_parent, never_free_in_child
 from dyninfer.hardware import cpu_name, usable_cores
 
-_DTYPES = {"f32": "float32", "f16": "float16"}
+_DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8"}
 _BF16 = "BF16"
 _GRACE_MS = 20
 """How long a request that was told to stop is waited for."""

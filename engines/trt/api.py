@@ -194,6 +194,7 @@ class TensorFormat(Protocol):
 class DataType(Protocol):
     FLOAT: Any
     HALF: Any
+    UINT8: Any
 
 
 class Module(Protocol):

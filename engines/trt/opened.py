@@ -98,7 +98,8 @@ class OpenedEngine:
     def _declared(self, name: str) -> FileTensor:
         types, engine = self.library.module.DataType, self._engine
         found = engine.get_tensor_dtype(name)
-        dtype = {types.FLOAT: "float32", types.HALF: "float16"}.get(found, str(found))
+        known = {types.FLOAT: "float32", types.HALF: "float16", types.UINT8: "uint8"}
+        dtype = known.get(found, str(found))
         axes = (int(axis) for axis in engine.get_tensor_shape(name))
         return FileTensor(name, dtype, tuple(None if axis == DYNAMIC else axis for axis in axes))
 

@@ -184,9 +184,11 @@ class TrtWorkspace:
             pointer += aligned(math.prod(shape) * dtype.itemsize)
         return made
 
-    def host_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """A float32 array in page-locked memory, from which copies start without a detour."""
-        key, dtype = ("host", name), np.dtype(np.float32)
+    def host_array(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> npt.NDArray[Any]:
+        """An array in page-locked memory, from which copies start without a detour."""
+        key = ("host", name)
         with self.cuda.active():
             self._wait_until_sent(key)
             memory = self._host(key, self._room(shape, dtype))

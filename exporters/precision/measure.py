@@ -20,7 +20,7 @@ from dyninfer.errors import BrokenOutputError, InputError
 from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.evaluation.dataset import Sample
 from dyninfer.evaluation.outcomes import AtWay, picture_of
-from dyninfer.exporters.parity import Flips, Recording, SignalPairs
+from dyninfer.exporters.parity import Flips, Recording, SignalPairs, as_read
 from dyninfer.exporters.precision.convert import ConvertedStage, read_picture
 from dyninfer.exporters.precision.fp16 import rounded_to_float16
 from dyninfer.exporters.precision.sensitivity import deviations, matched
@@ -184,10 +184,16 @@ def measure_engines(
 
     The arguments and errors are those of :func:`measure_precision`.
     """
-    stages = list(detector.engines)
+    stages, manifest = list(detector.engines), detector.manifest
     changed = [name for name in stages if only is None or name in only]
-    trace = detector.trace if len(changed) == len(stages) else None
-    pair = Pair(detector.bundle, changed, detector.run_stage, trace)
+
+    def run(stage: str, tensors: Arrays) -> Arrays:
+        return detector.run_stage(stage, as_read(manifest, tensors))
+
+    def trace(images: Arrays) -> Trace:
+        return detector.trace(as_read(manifest, images))
+
+    pair = Pair(detector.bundle, changed, run, trace if len(changed) == len(stages) else None)
     pair.compare_all(pictures, labels, progress)
     record = detector.engine_record()
     return pair.report(record.precision, record.stages_sha256, {})

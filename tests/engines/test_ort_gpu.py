@@ -125,7 +125,7 @@ def test_pinned_memory_is_a_plugins(plugins, monkeypatch) -> None:
 
     monkeypatch.setattr(ort.OrtValue, "ortvalue_from_shape_and_type", staticmethod(allocate))
     workspace = OrtWorkspace(device)
-    images = workspace.host_array("images", (2, 3))
+    images = workspace.host_array("images", (2, 3), np.dtype(np.float32))
     scores = workspace.tensor(("head", "scores"), (4,), np.dtype(np.float16), on_host=True)
     assert asked == [{"memory_info": "pinned"}] * 2
     assert images.shape == (2, 3)

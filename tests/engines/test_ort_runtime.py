@@ -134,12 +134,14 @@ def test_plain_stages_open_each_file_once(tmp_path, monkeypatch) -> None:
 
 def test_a_host_array_is_of_the_same_buffer_until_that_must_grow() -> None:
     workspace = OrtWorkspace(parse_device("cpu", None))
-    first = workspace.host_array("images", (2, 3))
+    first = workspace.host_array("images", (2, 3), np.dtype(np.float32))
     for shape in ((3, 2), (6,), (1, 5)):
-        again = workspace.host_array("images", shape)
+        again = workspace.host_array("images", shape, np.dtype(np.float32))
         assert (again.shape, again.dtype) == (shape, np.float32)
         assert again.ctypes.data == first.ctypes.data
-    larger = workspace.host_array("images", (7,))
+    larger = workspace.host_array("images", (7,), np.dtype(np.float32))
     assert not np.shares_memory(larger, first)
-    assert workspace.host_array("images", (6,)).ctypes.data == larger.ctypes.data
-    assert not np.shares_memory(workspace.host_array("more", (7,)), larger)
+    assert (
+        workspace.host_array("images", (6,), np.dtype(np.float32)).ctypes.data == larger.ctypes.data
+    )
+    assert not np.shares_memory(workspace.host_array("more", (7,), np.dtype(np.float32)), larger)

@@ -295,6 +295,43 @@ def test_fp16_is_built_again_for_another_gpu_without_pictures(
     assert len(list((folder / "engines").glob("*/parity.json"))) == 2
 
 
+def test_tensors_travel_as_they_are_asked_to(
+    capsys: pytest.CaptureFixture[str], small_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(small_bundle, tmp_path / "small.dyn"))
+    half = ("build", str(bundle), *ORT, "-p", "fp16", "--json")
+    _, plain, _ = run(capsys, *half)
+    assert json.loads(plain)["tensors"] == {}  # as usual with ONNX Runtime
+    status, lean, _ = run(capsys, *half, "--input", "uint8", "--io", "fp16")
+    assert status == 0
+    made = json.loads(lean)
+    assert made["spec"]["options"] == {"input": "uint8", "io": "fp16"}
+    assert made["fingerprint"] != json.loads(plain)["fingerprint"]
+    assert {made["tensors"].pop("images"), *made["tensors"].values()} == {"uint8", "float16"}
+    with dyninfer.load(bundle, precision="fp16") as detector:
+        assert detector.prepare(support.random_pictures(1))["images"].dtype == np.uint8
+    _, shown, _ = run(capsys, "info", str(bundle))
+    assert "input uint8" in " ".join(shown.split())
+    status, _, err = run(capsys, "build", str(bundle), *RTX, "--io", "fp16")
+    assert status == 2
+    assert "--io fp16 goes with stages in fp16 or int8" in " ".join(err.split())
+
+
+@pytest.mark.usefixtures("needs_rtx")
+def test_maps_travel_in_fp16_by_default_and_engines_compile(
+    capsys: pytest.CaptureFixture[str], small_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(small_bundle, tmp_path / "small.dyn"))
+    arguments = ("build", str(bundle), *RTX, "--for", "rtx40", "-p", "fp16", "--json")
+    for more, expected in (
+        (("--input", "uint8"), {"uint8", "float16"}),
+        (("--io", "fp32"), set()),
+    ):
+        status, out, err = run(capsys, *arguments, *more)
+        assert status == 0, err
+        assert {*json.loads(out)["tensors"].values()} == expected
+
+
 @pytest.mark.usefixtures("needs_rtx")
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
 def test_ctrl_c_ends_a_build_and_leaves_nothing(small_bundle: Path, tmp_path: Path) -> None:

@@ -381,3 +381,17 @@ def test_threads_with_their_own_scratch_do_not_disturb_each_other() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(prepare_often, range(8)))
+
+
+@pytest.mark.parametrize("resize", [*ResizeMode])
+def test_pixels_are_what_becomes_the_tensor_when_it_is_normalised(resize) -> None:
+    spec = ImageSpec(
+        48, 64, resize=resize, mean=(1.0, 20.0, 100.0), std=(58.0, -57.0, 1.0), pad_value=(3, 2, 1)
+    )
+    scratch = Scratch()
+    for size in ((40, 90), (90, 40), (48, 64)):
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        pixels = np.zeros((3, 48, 64), np.uint8)
+        assert spec.prepare(image, pixels, scratch) is pixels
+        assert np.array_equal(spec.prepare(image, dtype=np.uint8), pixels)
+        np.testing.assert_allclose(spec.normalised(pixels), spec.prepare(image), atol=1e-4)

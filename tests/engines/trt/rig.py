@@ -12,7 +12,7 @@ import numpy as np
 
 import dyninfer
 from dyninfer.builds.builder import builder_for
-from dyninfer.builds.files import Making, make_build
+from dyninfer.builds.files import Converted, Making, make_build
 from dyninfer.builds.spec import VERSION_COMPATIBLE, OpenBuild, own_precision
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.trt.backend import Platform, TrtBackend
@@ -47,7 +47,11 @@ class Rig:
         self.backend.workspace = watched
 
     def build(
-        self, bundle: Bundle, also: dict[str, str] | None = None, **options: Any
+        self,
+        bundle: Bundle,
+        also: dict[str, str] | None = None,
+        converted: Converted | None = None,
+        **options: Any,
     ) -> OpenBuild:
         """Engines for stages one by one: ``options`` by stage, or all; ``also`` of the build."""
         builder = builder_for(self.backend)
@@ -62,7 +66,7 @@ class Rig:
             }
             return engine_file(onnx, **(made | options.get(name, options.get("all", {}))))
 
-        return make_build(bundle, wanted, Making(replace=True), make_engine)
+        return make_build(bundle, wanted, Making(converted, replace=True), make_engine)
 
     @contextmanager
     def detector(
@@ -73,10 +77,11 @@ class Rig:
         speculative_head: bool = False,
         degrade: bool = False,
         also: dict[str, str] | None = None,
+        converted: Converted | None = None,
         **options: Any,
     ) -> Iterator[dyninfer.Detector]:
         bundle = Bundle.open(path)
-        build = self.build(bundle, also, **options)
+        build = self.build(bundle, also, converted, **options)
         session = Session(
             bundle,
             self.backend,

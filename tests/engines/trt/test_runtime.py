@@ -253,7 +253,9 @@ def test_host_arrays_of_the_workspace_need_no_second_copy(tmp_path) -> None:
     with rig.detector(path) as detector:
         detector([np.zeros((9, 9, 3), np.uint8)] * 2)
         (workspace,) = rig.workspaces
-        assert sources == [workspace.host_array("images", (2, 3, 8, 8)).ctypes.data]
+        assert sources == [
+            workspace.host_array("images", (2, 3, 8, 8), np.dtype(np.float32)).ctypes.data
+        ]
 
 
 def test_nan_easiness_goes_on(tmp_path) -> None:

@@ -270,7 +270,7 @@ def test_a_stage_may_run_again_before_anybody_has_read_what_it_made(tmp_path) ->
     for value in (0.1, 0.2, 0.3):
         images = np.full((2, 3, 8, 8), value, np.float32)
         made = engine.run({"images": rig.backend.from_host(images)}, workspace)
-        array = workspace.host_array("images", (2, 3, 8, 8))
+        array = workspace.host_array("images", (2, 3, 8, 8), np.dtype(np.float32))
         array[...] = value
         made = engine.run({"images": rig.backend.from_host(array)}, workspace)
     np.testing.assert_allclose(made["value"].numpy(), 0.3, rtol=1e-6)

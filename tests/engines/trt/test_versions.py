@@ -134,7 +134,7 @@ def fake_library(
         BuilderFlag=SimpleNamespace(**{name: name for name in builder_flags.split()}),
         HardwareCompatibilityLevel=SimpleNamespace(AMPERE_PLUS="ampere+"),
         PreviewFeature=SimpleNamespace(**features),
-        DataType=SimpleNamespace(FLOAT="float32", HALF="float16"),
+        DataType=SimpleNamespace(FLOAT="float32", HALF="float16", UINT8="uint8"),
     )
     return seen, Library(Flavour.TENSORRT, module, version)  # type: ignore[arg-type]
 

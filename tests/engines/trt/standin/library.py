@@ -28,6 +28,7 @@ class DataType(Enum):
     FLOAT = 0
     HALF = 1
     INT64 = 2
+    UINT8 = 4
     OTHER = 3
 
 
@@ -53,8 +54,13 @@ class ExecutionContextAllocationStrategy(Enum):
     USER_MANAGED = 2
 
 
-_TYPES = {1: DataType.FLOAT, 10: DataType.HALF, 7: DataType.INT64}
-_NUMPY = {DataType.FLOAT: np.float32, DataType.HALF: np.float16, DataType.INT64: np.int64}
+_TYPES = {1: DataType.FLOAT, 2: DataType.UINT8, 10: DataType.HALF, 7: DataType.INT64}
+_NUMPY = {
+    DataType.FLOAT: np.float32,
+    DataType.UINT8: np.uint8,
+    DataType.HALF: np.float16,
+    DataType.INT64: np.int64,
+}
 
 
 def engine_bytes(

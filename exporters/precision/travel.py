@@ -1,0 +1,161 @@
+"""In what types tensors travel: pictures into a stage, and feature maps from one to the next.
+
+Stages are rewritten at their borders only. A picture comes as pixels, a quarter of the bytes, and
+is normalised in the graph. A map that its stage has computed in float16 stays so, half of the
+bytes: nothing is rounded that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import ModelProto
+from onnx_ir.passes import common
+
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Manifest
+from dyninfer.errors import ExportError
+from dyninfer.exporters.graphs import GraphBuilder, closed
+from dyninfer.foreign_errors import reason_of
+from dyninfer.images.spec import ImageSpec
+from dyninfer.types import Float32Array
+
+_MAP_AXES = 4  # vectors are few numbers, and what a router reads must stay exact
+Types = dict[str, Literal["uint8", "float16"]]
+
+
+def rewrite_travel(
+    bundle: Bundle, files: Mapping[str, Path], folder: Path, *, pixels: bool, half: bool
+) -> tuple[dict[str, Path], Types]:
+    """Rewrite stages so that their tensors travel in fewer bytes.
+
+    Args:
+        bundle: whose stages they are.
+        files: stage -> the file that a conversion made; all others are the bundle's own.
+        folder: where rewritten files go, as ``<stage>-travel.onnx``.
+        pixels: take pictures as uint8.
+        half: hand maps on in float16 where they were computed so.
+
+    Returns:
+        ``files`` with those that were rewritten, and the types that are not the manifest's.
+
+    Raises:
+        ExportError: a stage cannot be rewritten.
+    """
+    manifest, stages = bundle.manifest, {}
+    for name in manifest.stages:
+        with ExitStack() as stack:
+            path = files[name] if name in files else stack.enter_context(bundle.opening(name))
+            model = onnx.load(str(path))
+        stages[name] = ir.from_proto(onnx.shape_inference.infer_shapes(model, data_prop=True))
+    types: Types = {}
+    if half:
+        types |= dict.fromkeys(_maps_in_half(manifest, stages), "float16")
+    if pixels:
+        types |= dict.fromkeys(manifest.image_tensors, "uint8")
+    written = dict(files)
+    for name, stage in stages.items():
+        if _rewrite(stage.graph, types, manifest.image_inputs):
+            written[name] = folder / f"{name}-travel.onnx"
+            written[name].write_bytes(_closed(stage, name).SerializeToString())
+    return written, types
+
+
+def _maps_in_half(manifest: Manifest, stages: Mapping[str, ir.Model]) -> list[str]:
+    """Maps that a stage reads and another has computed in float16."""
+    read = {spec.name for stage in manifest.stages.values() for spec in stage.inputs}
+    return [
+        spec.name
+        for name, stage in manifest.stages.items()
+        for spec in stage.outputs
+        if spec.name in read and len(spec.shape) == _MAP_AXES
+        if _in_half(stages[name].graph, spec.name) is not None
+    ]
+
+
+def _in_half(graph: ir.Graph, output: str) -> ir.Value | None:
+    """The float16 tensor that an output is in float32."""
+    (value,) = (value for value in graph.outputs if value.name == output)
+    cast = value.producer()
+    if cast is None or cast.op_type != "Cast" or value.dtype is not ir.DataType.FLOAT:
+        return None
+    source = cast.inputs[0]
+    half = source is not None and source.dtype is ir.DataType.FLOAT16
+    return source if half and source is not None and source.producer() is not None else None
+
+
+def _rewrite(graph: ir.Graph, types: Types, images: Mapping[str, ImageSpec]) -> bool:
+    """Give inputs and outputs these types; whether the stage has any of them."""
+    reads = [value for value in graph.inputs if value.name in types]
+    makes = [value for value in graph.outputs if value.name in types]
+    for value in makes:
+        _hand_on(graph, value)
+    for value in reads:
+        name = str(value.name)
+        if types[name] == "uint8":
+            _take_pixels(graph, value, images[name])
+        else:
+            _take_half(graph, value)
+    if reads:
+        graph.sort()
+    return bool(reads or makes)
+
+
+def _hand_on(graph: ir.Graph, value: ir.Value) -> None:
+    name = str(value.name)
+    half = _in_half(graph, name)
+    assert half is not None, "it was computed in float16"
+    value.name, half.name, half.shape = f"{name}_float", name, value.shape
+    graph.outputs[graph.outputs.index(value)] = half
+
+
+def _take_half(graph: ir.Graph, value: ir.Value) -> None:
+    uses = value.uses()
+    value.type = ir.TensorType(ir.DataType.FLOAT16)
+    in_float = []
+    for node, place in uses:
+        if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT16:
+            node.outputs[0].replace_all_uses_with(value)
+        else:
+            in_float.append((node, place))
+    if in_float:
+        exact = GraphBuilder(graph, f"{value.name}_travel").cast(value, ir.DataType.FLOAT)
+        for node, place in in_float:
+            node.replace_input_with(place, exact)
+
+
+def _take_pixels(graph: ir.Graph, value: ir.Value, spec: ImageSpec) -> None:
+    uses = value.uses()
+    value.type = ir.TensorType(ir.DataType.UINT8)
+    builder = GraphBuilder(graph, f"{value.name}_travel")
+    scale = _of_channels(1 / std for std in spec.std)
+    shift = _of_channels(-mean / std for mean, std in zip(spec.mean, spec.std, strict=True))
+    image = builder.scale(builder.cast(value, ir.DataType.FLOAT), scale)
+    if shift.any():
+        image = builder.apply("Add", image, builder.constant(shift))
+    for node, place in uses:
+        node.replace_input_with(place, image)
+
+
+def _of_channels(numbers: Iterable[float]) -> Float32Array:
+    """A number for each channel, (3, 1, 1)."""
+    return np.array([*numbers], np.float32).reshape(3, 1, 1)
+
+
+def _closed(stage: ir.Model, name: str) -> ModelProto:
+    common.RemoveUnusedNodesPass()(stage)
+    model = closed(stage)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(
+            f"stage {name!r} cannot take other types: {reason_of(error)}; leave out --input, and "
+            "give --io fp32"
+        ) from None
+    return model

@@ -1,0 +1,156 @@
+"""Stages whose pictures come as pixels, and whose maps travel in float16."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import dyninfer
+from dyninfer.builds.builder import ConversionBuilder
+from dyninfer.builds.files import Converted, Making
+from dyninfer.builds.spec import INPUT, IO, parse_precision
+from dyninfer.bundle.folder import Bundle
+from dyninfer.errors import BundleError, InputError
+from dyninfer.exporters.dynamicdet.export import DYNAMICDET
+from dyninfer.exporters.graphs import open_model
+from dyninfer.exporters.precision.convert import convert_bundle_stages
+from dyninfer.exporters.precision.travel import rewrite_travel
+from dyninfer.exporters.verify import verify
+from tests import support
+
+PICTURES = support.random_pictures(5)
+POLICIES = (dyninfer.AlwaysEasy(), dyninfer.AlwaysHard(), dyninfer.Forced([0, 1, 1, 0, 1]))
+
+
+@pytest.fixture(scope="module")
+def half(small_bundle, tmp_path_factory) -> tuple[Bundle, dict[str, Path]]:
+    """A bundle, and its stages in float16."""
+    folder = tmp_path_factory.mktemp("half")
+    bundle = Bundle.open(Path(shutil.copytree(small_bundle, folder / "small.dyn")))
+    plan = parse_precision("fp16", bundle.manifest)
+    made = convert_bundle_stages(bundle, plan, PICTURES, folder)
+    own = {name: entry.sha256 for name, entry in bundle.manifest.stages.items()}
+    return bundle, {name: s.path for name, s in made.items() if s.sha256 != own[name]}
+
+
+def lean(bundle: Bundle, files: dict[str, Path], folder: Path, *, pixels: bool, half: bool) -> None:
+    """Make a build of these files that travels in fewer bytes."""
+    written, types = rewrite_travel(bundle, files, folder, pixels=pixels, half=half)
+    travel = ({INPUT: "uint8"} if pixels else {}) | ({IO: "fp16"} if half else {})
+    precision = parse_precision("fp16", bundle.manifest)
+    builder = ConversionBuilder(travel)
+    wanted = builder.wanted(bundle.manifest, precision, 8)
+    builder.make(bundle, wanted, Making(Converted(written, tensors=types, options=travel)))
+
+
+def found_by(path: Path) -> list[list[dyninfer.RawOutput]]:
+    with dyninfer.load(path, precision="fp16") as detector:
+        images = detector.prepare(PICTURES)
+        return [detector.infer(images, policy=policy) for policy in POLICIES]
+
+
+def assert_close(found: list, expected: list) -> None:
+    """As far as float16 goes: ONNX Runtime rounds only what leaves a stage."""
+    for ours, theirs in zip(found, expected, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.exit_index == other.exit_index
+            assert one.easiness == pytest.approx(other.easiness, abs=2e-3)
+            for name, atol in (("boxes_xyxy", 0.5), ("class_scores", 2e-3)):
+                assert other.outputs[name].std() > 0
+                np.testing.assert_allclose(one.outputs[name], other.outputs[name], atol=atol)
+
+
+def test_a_bundle_finds_the_same_with_maps_in_float16_and_with_pixels(half, tmp_path) -> None:
+    bundle, files = half
+    lean(bundle, files, tmp_path, pixels=False, half=False)
+    expected = found_by(bundle.path)
+    lean(bundle, files, tmp_path, pixels=False, half=True)
+    with dyninfer.load(bundle.path, precision="fp16") as detector:
+        made = {spec.name: spec for spec in detector.manifest.stages["first"].outputs}
+        assert {s.dtype for s in made.values() if len(s.shape) == 4} == {"float16"}
+        assert made["pooled"].dtype == "float32"  # the router decides by these few numbers
+        assert detector.manifest.image_tensors["images"].dtype == "float32"
+    assert_close(found_by(bundle.path), expected)
+    lean(bundle, files, tmp_path, pixels=True, half=True)
+    assert_close(found_by(bundle.path), expected)
+
+
+def test_a_build_that_takes_pixels_is_told_and_fed_pixels(
+    half, small_checkpoint, small_yaml, tmp_path
+) -> None:
+    bundle, _ = half
+    shutil.rmtree(bundle.path / "engines", ignore_errors=True)
+    lean(bundle, {}, tmp_path, pixels=True, half=False)
+    with dyninfer.load(bundle.path, precision="fp16") as detector:
+        images = detector.prepare(PICTURES)
+        assert images["images"].dtype == np.uint8
+        with support.refuses(InputError, "images float32", "expected uint8"):
+            detector.infer({"images": images["images"].astype(np.float32)})
+        with dyninfer.load(bundle.path) as plain:
+            prepared = plain.prepare(PICTURES)["images"]
+            spec = plain.manifest.image_inputs["images"]
+            np.testing.assert_allclose(spec.normalised(images["images"]), prepared, atol=1e-6)
+            pairs = zip(detector.infer(images), plain.infer({"images": prepared}), strict=True)
+            for ours, theirs in pairs:
+                assert ours.easiness == pytest.approx(theirs.easiness, abs=1e-5)
+                for name, array in theirs.outputs.items():
+                    np.testing.assert_allclose(ours.outputs[name], array, atol=1e-3)
+        frames = list(detector.stream(PICTURES))
+        for one, other in zip(frames, detector(PICTURES), strict=True):
+            assert np.array_equal(one.boxes_xyxy, other.boxes_xyxy)
+        source = DYNAMICDET.source_stages(bundle, [small_checkpoint], small_yaml)
+        assert verify(detector, source, PICTURES[:2], 2).passed
+
+
+@pytest.mark.parametrize("mean", [(0.0, 0.0, 0.0), (103.53, 116.28, 123.675)])
+def test_a_stage_normalises_its_pixels_as_the_bundle_says(tmp_path, mean) -> None:
+    path = support.write_static(tmp_path / "static.dyn")
+    std = (57.375, -57.12, 58.395)
+
+    def change(document: dict) -> None:
+        document["image_inputs"]["images"] |= {"mean": mean, "std": std}
+
+    support.reseal(path, change)
+    bundle = Bundle.open(path)
+    (body,) = bundle.manifest.stages
+    written, types = rewrite_travel(bundle, {}, tmp_path, pixels=True, half=True)
+    assert types == {"images": "uint8"}
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), np.uint8)
+    images = (pixels - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    found = open_model(onnx.load(written[body])).run(None, {"images": pixels})
+    own = open_model(onnx.load(bundle.stage_path(body)))
+    for ours, theirs in zip(
+        found, own.run(None, {"images": images.astype(np.float32)}), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_what_was_computed_in_float32_travels_so(small_bundle, tmp_path) -> None:
+    """In no stage of the bundle's own, nor a map of which values are beyond float16."""
+    bundle = Bundle.open(small_bundle)
+    assert rewrite_travel(bundle, {}, tmp_path, pixels=False, half=True) == ({}, {})
+    head = {
+        "head": convert_bundle_stages(
+            bundle, parse_precision("head=fp16", bundle.manifest), PICTURES, tmp_path
+        )["head"].path
+    }
+    assert rewrite_travel(bundle, head, tmp_path, pixels=False, half=True) == (head, {})
+
+
+@pytest.mark.parametrize("types", [{"boxes_xyxy": "uint8"}, {"pooled": "uint8"}])
+def test_a_build_cannot_make_other_tensors_pixels(half, tmp_path, types) -> None:
+    bundle, files = half
+    shutil.rmtree(bundle.path / "engines", ignore_errors=True)
+    lean(bundle, files, tmp_path, pixels=True, half=False)
+    (folder,) = (bundle.path / "engines").glob("*/")
+    from dyninfer.bundle.documents import dump_sealed, load_sealed
+
+    record = load_sealed(folder / "build.json")
+    record["tensors"] = types
+    (folder / "build.json").write_text(dump_sealed(record))
+    with support.refuses(BundleError, folder.name, "does not fit", "build it again"):
+        dyninfer.load(bundle.path, precision="fp16")
