@@ -20,6 +20,7 @@ from dyninfer.bundle.manifest import CascadeRoute, Manifest
 from dyninfer.errors import PolicyError
 from dyninfer.evaluation.outcomes import SENSIBLE_IMAGES, Outcomes, refuse_few
 from dyninfer.evaluation.runs import WayTimes
+from dyninfer.evaluation.scoring import SCORING
 from dyninfer.evaluation.worth import collapsed, no_better
 from dyninfer.plain_text import counted
 from dyninfer.routing.cost_bias import CostBias, bias_steps
@@ -59,8 +60,9 @@ def check_calibratable(manifest: Manifest, count: int) -> None:
 
     Raises:
         PolicyError: the bundle has several exits and no router.
-        InputError: there are fewer than two pictures.
+        InputError: there are fewer than two pictures, or it is a backbone.
     """
+    SCORING[manifest.task]  # which refuses tasks that are not scored
     if len(manifest.ways) > 1 and not manifest.routed:
         check_threshold(
             manifest, "no easiness to calibrate; train a router with dyninfer fit-router"

@@ -93,9 +93,9 @@ def load_samples(
 
     Raises:
         InputError: the annotations cannot be read, list none of the pictures, or have no category
-            in common with the bundle; or it is a backbone's.
+            in common with the bundle; or it is a backbone, which finds nothing.
     """
-    if task is Task.FEATURES:
+    if task is Task.FEATURES and annotations is not None:
         raise InputError(
             "a backbone ends in feature maps, in which nothing is found that labels could be "
             "compared with; expected a detector or a classifier"

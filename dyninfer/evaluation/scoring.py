@@ -150,24 +150,34 @@ def _measure_classes(
     return {"top-1": scores.primary, "top-5": scores.secondary}
 
 
-SCORING: Mapping[Task, Scoring] = {
-    Task.DETECT: Scoring(
-        "precision",
-        _check_objects,
-        lambda manifest: manifest.evaluation_options,
-        _note_objects,
-        RoutedPrecision,
-        _measure_objects,
-    ),
-    Task.CLASSIFY: Scoring(
-        "accuracy",
-        _check_classes,
-        _at_least_five,
-        _note_class,
-        RoutedAccuracy,
-        _measure_classes,
-    ),
-}
+class _ByTask(dict[Task, Scoring]):
+    def __missing__(self, task: Task) -> Scoring:
+        raise InputError(
+            f"the bundle is a backbone, which ends in {task.value}: nothing is found that could be "
+            "scored; expected a detector or a classifier"
+        )
+
+
+SCORING: Mapping[Task, Scoring] = _ByTask(
+    {
+        Task.DETECT: Scoring(
+            "precision",
+            _check_objects,
+            lambda manifest: manifest.evaluation_options,
+            _note_objects,
+            RoutedPrecision,
+            _measure_objects,
+        ),
+        Task.CLASSIFY: Scoring(
+            "accuracy",
+            _check_classes,
+            _at_least_five,
+            _note_class,
+            RoutedAccuracy,
+            _measure_classes,
+        ),
+    }
+)
 """How each task's answers are scored."""
 
 

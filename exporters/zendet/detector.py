@@ -55,7 +55,10 @@ class ConvGroup(nn.Module):
         self.gn = nn.GroupNorm(_GROUPS, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.gn(self.conv(x)).relu()  # type: ignore[no-any-return]  # nn.Module's call is untyped
+        # of nn.GroupNorm, a group of a single value is refused, such as one channel of one place
+        norm = self.gn
+        x = torch.group_norm(self.conv(x), norm.num_groups, norm.weight, norm.bias, norm.eps)
+        return x.relu()
 
 
 class Plain(nn.Module):

@@ -105,6 +105,12 @@ def test_boxes_and_scores_are_the_references_place_by_place(columns: int) -> Non
     np.testing.assert_allclose(found_scores, scores, rtol=0, atol=1e-5)
 
 
+def test_one_picture_whose_coarsest_map_has_one_place_and_groups_of_one_channel() -> None:
+    stage = build_stage(load_detector(reference.detector_state()), SIZE, 80, None)
+    boxes, _ = TorchStage(stage).run([reference.images()[:1]])
+    np.testing.assert_allclose(boxes[0], decoded(81, None)[0][0], rtol=0, atol=1e-3)
+
+
 def test_the_surest_candidates_are_given_on() -> None:
     every, few = decoded(81, None), decoded(81, 40)
     best = np.argsort(-every[1].max(2), axis=1, kind="stable")[:, :40]
@@ -236,4 +242,5 @@ def test_other_heads_are_refused(tmp_path: Path) -> None:
 
 def test_backbones_are_measured_on_no_labels() -> None:
     with pytest.raises(InputError, match="a backbone ends in feature maps"):
-        load_samples([], None, (), Task.FEATURES)
+        load_samples([], Path("labels.json"), (), Task.FEATURES)
+    assert load_samples([CHECKPOINT], None, (), Task.FEATURES).items[0].path == CHECKPOINT
