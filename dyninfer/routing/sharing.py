@@ -3,9 +3,9 @@
 Pure functions; times in seconds of the streams' clock, work in milliseconds.
 
 A budget of B ms a second is split by a fairness f: each of n streams earns f * B / n ms a second of
-its own, which pay for the cheapest answer to one of its frames; what it has beyond that, and the
+its own, which pay for an answer to one of its frames; what it has beyond the dearest one, and the
 rest of the budget, lies in a pot from which the greatest expected gain per millisecond is paid. So
-no stream with frames waits longer for an answer than it takes to earn its cheapest one,
+no stream with frames waits longer for an answer than it takes to earn the dearest one,
 c * n / (f * B) seconds for one of c ms, and for the round that is under way.
 """
 
@@ -45,21 +45,21 @@ class Ledger:
     pot: float = 0.0
 
     def earn(
-        self, seconds: float, budget: float, fairness: float, cheapest: Mapping[str, float]
+        self, seconds: float, budget: float, fairness: float, dearest: Mapping[str, float]
     ) -> Ledger:
-        """After some time of ``budget`` ms a second; a stream keeps its cheapest answer's price."""
+        """After some time of ``budget`` ms a second; a stream keeps its dearest answer's price."""
         each = seconds * budget * fairness / max(1, len(self.own))
         own, pot = {}, self.pot + seconds * budget * (1 - fairness)
         for name, saved in self.own.items():
-            own[name] = min(saved + each, max(cheapest[name], saved))
+            own[name] = min(saved + each, max(dearest[name], saved))
             pot += saved + each - own[name]
-        most, first = MOST_SAVED_S * budget, sum(cheapest[name] for name in own)
+        most, first = MOST_SAVED_S * budget, sum(dearest[name] for name in own)
         return Ledger(own, min(max(pot, -most - first), max(most, first)))
 
-    def advance(self, cheapest_ms: float) -> Ledger:
+    def advance(self, dearest_ms: float) -> Ledger:
         """What pays for every stream's first answer, as a debt of the pot's."""
-        own = dict.fromkeys(self.own, cheapest_ms)
-        return Ledger(own, self.pot - len(own) * cheapest_ms)
+        own = dict.fromkeys(self.own, dearest_ms)
+        return Ledger(own, self.pot - len(own) * dearest_ms)
 
     def settle(self, expected_ms: float, spent_ms: float) -> Ledger:
         """What was spent otherwise than expected is the pot's."""
@@ -74,16 +74,17 @@ class Ledger:
 def share_out(ledger: Ledger, offers: Mapping[str, Offer]) -> tuple[dict[str, int], Ledger]:
     """Which streams' frames are answered now, each on which way, and what is left.
 
-    A stream that can pay its cheapest way by itself takes it. Then the pot pays step by step for
-    whatever gains most per millisecond: a first answer, or a better way. Ways that gain no more
+    A stream that can pay by itself what gains it most per millisecond takes that, and one that can
+    pay any way the best, whether or not it gains anything. Then the pot pays step by step for
+    whatever gains most per millisecond: an answer, or a better way. Ways that gain no more
     than cheaper ones, or less per millisecond than the step after them, are no steps.
     """
     own, pot, chosen = dict(ledger.own), ledger.pot, dict[str, int]()
     steps = {name: _steps(offer) for name, offer in offers.items()}
     waiting: list[tuple[float, str, int]] = []
     for name, offer in offers.items():
-        first = int(np.argmin(offer.ms))
-        if own[name] >= offer.ms[first]:
+        first = _paid_by_itself(offer, steps[name], own[name])
+        if first is not None:
             own[name] -= offer.ms[first]
             chosen[name] = first
         _push_next(waiting, name, offer, steps[name], chosen.get(name))
@@ -137,18 +138,25 @@ def _push_next(
             return
 
 
+def _paid_by_itself(offer: Offer, steps: Sequence[int], saved: float) -> int | None:
+    if saved >= max(offer.ms):
+        return max(range(len(offer.ms)), key=lambda way: (offer.gain[way], offer.ms[way]))
+    first = next((way for way in steps if offer.gain[way] > 0), None)
+    return first if first is not None and saved >= offer.ms[first] else None
+
+
 def _best_within(offer: Offer, pot: float) -> int | None:
     """The way of greatest gain that can be paid, if any gains something."""
     paid = [way for way, ms in enumerate(offer.ms) if ms <= pot and offer.gain[way] > 0]
     return max(paid, key=lambda way: (offer.gain[way], -offer.ms[way]), default=None)
 
 
-def longest_wait_s(streams: int, budget: float, fairness: float, cheapest_ms: float) -> float:
+def longest_wait_s(streams: int, budget: float, fairness: float, dearest_ms: float) -> float:
     """Seconds after which a stream that has frames is answered again at the latest.
 
     To this comes the time until its next frame, and the round under way.
     """
-    return streams * cheapest_ms / (fairness * budget)
+    return streams * dearest_ms / (fairness * budget)
 
 
 def losses_near(

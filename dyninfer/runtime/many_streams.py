@@ -16,7 +16,7 @@ from dyninfer.errors import InputError, PolicyError
 from dyninfer.images.frames import Frame, FrameSource
 from dyninfer.images.sources import open_source
 from dyninfer.results.answers import Detections
-from dyninfer.results.tasks import Options
+from dyninfer.results.tasks import Options, disagreement
 from dyninfer.routing.goals import Goal
 from dyninfer.routing.policy import Blind, DecisionPoint, Forced, Later, LeaveAt, Policy
 from dyninfer.routing.previous import PreviousFrame
@@ -32,7 +32,8 @@ logger = logging.getLogger("dyninfer")
 Source = str | os.PathLike[str] | int | FrameSource
 _TOGETHER_S = 0.02  # frames of files that are no further apart are answered together
 _STEP_S = 0.04  # of sources without times
-_NEWS = 0.1  # share of its latest in what an answer is expected to cost
+_CHANGE = 0.2  # loss a second by which an answer ages, until the stream itself tells
+_NEWS = 0.2  # share of its latest in what an answer is expected to cost
 
 
 class StreamResult(NamedTuple):
@@ -102,6 +103,9 @@ class ManyStreams(Iterator[StreamResult]):
         self._ms: Float64Array | None = None
         self._easiness: dict[str, float] = {}
         self._answered = dict.fromkeys(sources, 0.0)  # when, by the streams' clock
+        self._last: dict[str, Any] = {}
+        self._change = dict.fromkeys(sources, _CHANGE)
+        self._worse = dict.fromkeys(sources, 0.0)
         self._unanswered = dict.fromkeys(sources, 0)
         self._times = dict.fromkeys(sources, 0.0)
         self._easiness_known, self._losses = _calibrated(detector)
@@ -109,6 +113,11 @@ class ManyStreams(Iterator[StreamResult]):
         self._seen = False
         self._cameras = Cameras((name, _opener(opened, of)) for name, of in sources.items())
         self._results = self._run()
+
+    @property
+    def way_ms(self) -> tuple[float, ...]:
+        """What an answer on each way is expected to cost by now; empty without a budget."""
+        return () if self._ms is None else tuple(self._ms.tolist())
 
     def __next__(self) -> StreamResult:
         return next(self._results)
@@ -162,14 +171,14 @@ class ManyStreams(Iterator[StreamResult]):
 
     def _earn(self, seconds: float) -> None:
         if self._budget is not None and self._ms is not None:
-            cheapest = dict.fromkeys(self._ledger.own, float(self._ms.min()))
-            self._ledger = self._ledger.earn(seconds, self._budget, self._fairness, cheapest)
+            dearest = dict.fromkeys(self._ledger.own, float(self._ms.max()))
+            self._ledger = self._ledger.earn(seconds, self._budget, self._fairness, dearest)
 
     def _round(self, frames: Mapping[str, Frame]) -> Iterator[StreamResult]:
         """Answer those of the frames that the budget allows, together."""
         if self._budget is not None and self._ms is None:
             self._ms = self._measure(next(iter(frames.values())))
-            self._ledger = self._ledger.advance(float(self._ms.min()))
+            self._ledger = self._ledger.advance(float(self._ms.max()))
         ways = self._choose(frames)
         for name in frames.keys() - ways.keys():
             self._unanswered[name] += 1
@@ -198,10 +207,22 @@ class ManyStreams(Iterator[StreamResult]):
         return chosen
 
     def _gain(self, name: str) -> list[float]:
-        """Of an answer on each way: what it is worth, by how long there was none."""
+        """Of an answer on each way: how much less is lost by it than by the last one, by now.
+
+        That was as good as its way, and what there is to see has changed since.
+        """
+        lost = self._lost(name)
+        last = self._last.get(name)
+        if last is None:
+            return [1.0 - loss for loss in lost]
         age = max(self.seconds - self._answered[name], _STEP_S)
+        by_now = min(1.0, lost[last.exit_index if len(lost) > 1 else 0] + self._change[name] * age)
+        return [max(0.0, by_now - loss) for loss in lost]
+
+    def _lost(self, name: str) -> list[float]:
+        """Expected loss of an answer on each way, against the best."""
         if self._policies or self._ways == 1:
-            return [age]
+            return [0.0]
         easiness = self._easiness.get(name, 0.5)
         if self._losses is None:  # no calibration: the easiness tells how good the first exit is
             lost = (1 - easiness) * np.linspace(1, 0, self._ways)
@@ -209,7 +230,24 @@ class ManyStreams(Iterator[StreamResult]):
             lost = np.append(self._losses.mean(axis=1), 0.0)
         else:
             lost = losses_near(self._easiness_known, self._losses, easiness)
-        return [age * max(0.0, 1 - loss) for loss in lost.tolist()]
+        worse = self._worse[name]
+        return [min(1.0, max(0.0, loss + worse)) for loss in lost.tolist()[:-1]] + [0.0]
+
+    def _note_change(self, name: str, answer: Any) -> None:
+        """Follow how quickly the best answers age, and what others lose on this stream."""
+        last, age = self._last.get(name), max(self.seconds - self._answered[name], _STEP_S)
+        if last is not None and not self._policies:
+            ways, lost = (last.exit_index, answer.exit_index), self._lost(name)
+            expected = lost[min(ways)] if ways[0] != ways[1] else 0.0
+            surprise = disagreement(last, answer) - expected - self._change[name] * age
+            if min(ways) == self._ways - 1:
+                self._change[name] += _NEWS * surprise / age
+            elif max(ways) == self._ways - 1:
+                self._worse[name] += _NEWS * surprise
+        self._last[name] = answer
+        self._answered[name] = self.seconds
+        if answer.easiness is not None:
+            self._easiness[name] = answer.easiness
 
     def _policy_for(self, names: Sequence[str], ways: Mapping[str, int]) -> Policy | None:
         if self._policies is not None:
@@ -232,19 +270,24 @@ class ManyStreams(Iterator[StreamResult]):
     def _learn(
         self, names: Sequence[str], ways: Mapping[str, int], found: Sequence[Any], ms: float
     ) -> None:
-        self.spent_ms += ms
-        own = [total_ms(answer.timings_ms, decode=False) for answer in found]
-        rest = max(0.0, ms - sum(own)) / len(own)
+        spent = self._spent(names, ways, found, ms)
+        self.spent_ms += float(spent.sum())
+        if self._ms is None:
+            return
         expected = 0.0
-        for name, answer, spent in zip(names, found, own, strict=True):
-            self._answered[name] = self.seconds
-            if answer.easiness is not None:
-                self._easiness[name] = answer.easiness
-            if self._ms is not None:
-                expected += float(self._ms[ways[name]])
-                self._ms[ways[name]] += _NEWS * (spent + rest - self._ms[ways[name]])
-        if self._ms is not None:
-            self._ledger = self._ledger.settle(expected, ms)
+        for name, answer, own in zip(names, found, spent.tolist(), strict=True):
+            self._note_change(name, answer)
+            expected += float(self._ms[ways[name]])
+            self._ms[ways[name]] += _NEWS * (own - self._ms[ways[name]])
+        self._ledger = self._ledger.settle(expected, float(spent.sum()))
+
+    def _spent(
+        self, names: Sequence[str], ways: Mapping[str, int], found: Sequence[Any], ms: float
+    ) -> Float64Array:
+        """(N,) milliseconds of each answer: its own steps, and its share of what is left."""
+        del names, ways
+        own = np.array([total_ms(answer.timings_ms, decode=False) for answer in found])
+        return np.asarray(own + max(0.0, ms - float(own.sum())) / len(own), np.float64)
 
     def close(self) -> None:
         """End all streams; who waits for a result gets no more."""
@@ -276,13 +319,13 @@ def run_streams(
     that are there at the same time run as one batch. Live sources give their newest frame; files
     alone go as fast as they can, by the clock of their own times, and keep pace with live ones.
 
-    With a budget, each stream is sure of its cheapest answer as often as it can pay it from an even
+    With a budget, each stream is sure of an answer as often as it can pay the dearest from an even
     share, ``fairness``, of the budget: of n streams and c milliseconds for that, every
     ``n * c / (fairness * budget)`` seconds, to which comes the time until its next frame. The rest
-    goes, frame by frame, to whatever gains most per millisecond: an answer is worth the more the
-    longer a stream had none, and the better its way is expected to be. That is known of the
-    stream's frame before, its easiness and the bundle's calibration. Where the budget allows no
-    answer, a frame is left out and counted.
+    goes, frame by frame, to whatever gains most per millisecond: how much less is lost than by
+    keeping the stream's last answer, which is known of the easiness of that frame, the bundle's
+    calibration, and how quickly the stream's answers came to differ so far. Where the budget allows
+    no answer, or it gains nothing, a frame is left out and counted.
 
     Args:
         sources: by name, whatever :func:`dyninfer.open_source` takes, or what it has opened.
