@@ -206,15 +206,15 @@ class GatedBuild:
         return self._record(report, ran_on), report.to_dict()
 
     def _opened(self, opened: OpenBuild) -> Detector | None:
-        """The engines, where others than ONNX Runtime's run them and can do so here.
+        """The engines, where they are not what was measured, and can run here.
 
         TensorRT's must fit a GPU that is here.
         """
         spec, asked, manifest = opened.build.spec, self._conversions.asked, self._bundle.manifest
         on_openvino = asked.backend is BackendChoice.OPENVINO
         name = "openvino" if on_openvino else spec.backend
-        if name == "onnxruntime":
-            return None  # it has run them already
+        if name == "onnxruntime" and not spec.options:
+            return None  # it has run them already, as they are
         largest = spec.batch.maximum if spec.batch else DEFAULT_BATCH
         try:
             backend = open_backend(name, asked.device if name in TENSORRT else None)

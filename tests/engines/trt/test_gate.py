@@ -9,6 +9,7 @@ import pytest
 from rich.progress import Progress
 
 from dyninfer.builds import tensorrt
+from dyninfer.builds.builder import ConversionBuilder
 from dyninfer.builds.files import Making
 from dyninfer.builds.spec import parse_precision
 from dyninfer.builds.tensorrt import TensorRTBuilder
@@ -17,7 +18,7 @@ from dyninfer.bundle.manifest import Precision
 from dyninfer.cli import build_gate
 from dyninfer.cli.build_conversions import Conversions
 from dyninfer.cli.build_gate import GatedBuild
-from dyninfer.cli.build_options import BuildOptions
+from dyninfer.cli.build_options import BackendChoice, BuildOptions
 from dyninfer.engines import open_backend
 from dyninfer.engines.trt.backend import TrtBackend
 from dyninfer.errors import BackendUnavailable, InputError, VerificationError
@@ -122,3 +123,30 @@ def test_without_the_gpu_conversions_stand_for_engines(
     with support.refuses(InputError, "cannot run here", "leave out --gate"):
         gated(rig, path, pictures, "fp32", tmp_path / "more").make()
     assert len(list((path / "engines").glob("*/build.json"))) == 1
+
+
+def test_files_with_options_of_their_own_are_run_for_the_gate(
+    monkeypatch, tmp_path, pictures
+) -> None:
+    """What an option changes comes after the conversion, so that only the build itself shows it."""
+    opened: list[str] = []
+
+    def noting(name, device):
+        opened.append(name)
+        return open_backend(name, device)
+
+    monkeypatch.setattr(build_gate, "open_backend", noting)
+    bundle = Bundle.open(frail.write_static(tmp_path / "s.dyn", "is robust"))
+    asked = BuildOptions(backend=BackendChoice.ONNXRUNTIME, images=[pictures], precision="fp16")
+    builder = ConversionBuilder()
+    plain = builder.wanted(bundle.manifest, parse_precision("fp16", bundle.manifest), 8)
+    for number, options in enumerate(({}, {"other": "yes"})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        conversions = Conversions(asked, bundle, folder, Progress(disable=True))
+        wanted = plain.model_copy(update={"options": options})
+        made = GatedBuild(conversions, builder, wanted, LIMITS, Making(replace=True)).make()
+        assert made.build.gate is not None
+        rounded = "float16 rounded" in made.build.gate.measured_on
+        assert (opened, rounded) == (["onnxruntime"], not options)
+        opened.clear()
