@@ -20,8 +20,8 @@ from dyninfer.cli.predictions import JsonLines
 from dyninfer.cli.video_results import VideoResults, names_video
 from dyninfer.errors import InputError
 from dyninfer.images.frames import FrameSource
-from dyninfer.images.named import Kind, kind_of
-from dyninfer.images.sources import open_source
+from dyninfer.images.sound import Sound
+from dyninfer.images.sources import open_with_sound
 from dyninfer.plain_text import counted
 from dyninfer.results.tasks import Options
 from dyninfer.routing.goals import Goal
@@ -103,26 +103,27 @@ def predict_video(
     """
     if isinstance(run.policy, PreviousFrame):
         run.policy.reset()  # after another video
-    opened = open_source(
+    sound = Sound()
+    opened = open_with_sound(
         source,
+        sound if copy is not None else None,
         max_pixels=detector.max_pixels,
+        on_error="raise",
         transport=run.connection.transport,
         timeout_s=run.connection.timeout,
         give_up_s=run.connection.give_up,
     )
-    with opened:
-        sound = Path(source) if kind_of(source) is Kind.VIDEO else None
-        with _made(lines.path.parent), unfinished_folder(lines.path) as scratch:
-            results = VideoResults(scratch, lines, copy, opened, sound, echo=run.echo)
-            ended, start = False, time.perf_counter()
-            try:
-                _run(detector, opened, results, run)
-                ended = True
-            finally:
-                results.finish(to_the_end=ended)
-                if not run.echo and results.frames:
-                    seconds = time.perf_counter() - start
-                    _summarise(detector, opened, results, seconds, copy or lines.path)
+    with opened, _made(lines.path.parent), unfinished_folder(lines.path) as scratch:
+        results = VideoResults(scratch, lines, copy, opened, sound, echo=run.echo)
+        ended, start = False, time.perf_counter()
+        try:
+            _run(detector, opened, results, run)
+            ended = True
+        finally:
+            results.finish(to_the_end=ended)
+            if not run.echo and results.frames:
+                seconds = time.perf_counter() - start
+                _summarise(detector, opened, results, seconds, copy or lines.path)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from dyninfer.images.drawing import annotate
 from dyninfer.images.folders import RESULTS_FILE, RESULTS_FOLDER, VIDEO_SUFFIXES
 from dyninfer.images.frames import Frame, FrameSource
 from dyninfer.images.named import Kind, kind_of
+from dyninfer.images.sound import Sound
 from dyninfer.images.video_writing import CONTAINERS, VideoWriter
 from dyninfer.results.answers import Detections
 
@@ -122,7 +123,7 @@ class VideoResults:
         lines: JsonLines,
         copy: Path | None,
         source: FrameSource,
-        sound: Path | None,
+        sound: Sound,
         *,
         echo: bool,
     ) -> None:

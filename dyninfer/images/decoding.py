@@ -15,6 +15,7 @@ from dyninfer.foreign_errors import reason_of
 from dyninfer.forks import Opening, leave_alone
 from dyninfer.hardware import usable_cores
 from dyninfer.images.frames import Times
+from dyninfer.images.sound import Sound
 from dyninfer.installing import pip_install
 from dyninfer.types import ImageArray
 
@@ -69,6 +70,7 @@ class Decoder:
         max_pixels: of a frame; larger ones are refused before they are decoded.
         options: of FFmpeg's, for the container and the protocols.
         timeout_s: for opening, and for every packet; None for files.
+        sound: is given the packets of the first sound track.
 
     Raises:
         InputError: it cannot be opened, or is no video.
@@ -82,6 +84,7 @@ class Decoder:
         max_pixels: int,
         options: Mapping[str, str],
         timeout_s: float | None = None,
+        sound: Sound | None = None,
     ) -> None:
         self._av = av = load_av()
         self.name, self._max_pixels = name, max_pixels
@@ -98,6 +101,10 @@ class Decoder:
         except BaseException:
             self._container.close()
             raise
+        self._sound = sound
+        self._heard = self._container.streams.best("audio") if sound is not None else None
+        if sound is not None:
+            sound.begin(av, self._heard, None if self.endless else 0.0)
         self._shape = av.video.reformatter.VideoReformatter()
 
     def _why_not_opened(self, error: Exception, start: float, timeout_s: float | None) -> str:
@@ -163,7 +170,7 @@ class Decoder:
             InputError: a frame is too large, or there was none that could be decoded.
             ConnectionLost: nothing more came, for as long as is waited.
         """
-        times, start, found = Times(self.rate), (self._container.start_time or 0) / 1e6, 0
+        times, start, found = Times(self.rate), self._start_s, 0
         for packet in self._packets():
             for frame in self._decode(packet):
                 self._check_size(frame.width, frame.height)
@@ -176,14 +183,23 @@ class Decoder:
             damage = f"; {self.damaged} damaged packets" if self.damaged else ""
             raise InputError(f"{self.name} holds no frame that can be decoded{damage}")
 
+    @property
+    def _start_s(self) -> float:
+        """When the container's times begin."""
+        return (self._container.start_time or 0) / 1e6
+
     def _packets(self) -> Iterator[Any]:
-        """All packets, and at the end one that flushes the decoder."""
+        """All packets of the video, and at the end one that flushes the decoder."""
         in_a_row = 0
+        streams = [stream for stream in (self._stream, self._heard) if stream is not None]
         while True:
             try:
-                for packet in self._container.demux(self._stream):
+                for packet in self._container.demux(*streams):
                     in_a_row = 0
-                    yield packet
+                    if packet.stream.index == self._stream.index:
+                        yield packet
+                    elif self._sound is not None:
+                        self._sound.put(packet, self._start_s)
                 return
             except self._av.error.InvalidDataError:
                 self.damaged += 1

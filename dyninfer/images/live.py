@@ -18,6 +18,7 @@ import numpy as np
 from dyninfer.errors import InputError
 from dyninfer.images.decoding import ConnectionLost, Decoded
 from dyninfer.images.frames import Frame, FrameSource, Times
+from dyninfer.images.sound import Sound
 from dyninfer.types import ImageArray
 
 logger = logging.getLogger("dyninfer")
@@ -60,16 +61,22 @@ class LiveFrames(FrameSource):
         first: the connection, which is there already.
         connect: makes it again.
         give_up_s: for how long that is tried before frames end with an error; may be infinite.
+        sound: of the connections, which is told where their times are.
     """
 
     live = True
 
     def __init__(
-        self, name: str, first: Connection, connect: Callable[[], Connection], give_up_s: float
+        self,
+        name: str,
+        first: Connection,
+        connect: Callable[[], Connection],
+        give_up_s: float,
+        sound: Sound | None = None,
     ) -> None:
         super().__init__(name)
         self._connect, self._give_up_s = connect, give_up_s
-        self._connection = first
+        self._connection, self._sound = first, sound
         self._damaged_before = 0
         self._change = threading.Condition()
         self._newest: _Newest | None = None
@@ -131,7 +138,10 @@ class LiveFrames(FrameSource):
                 return
             self._heard, self._pause_s = time.monotonic(), FIRST_PAUSE_S
             now = self._heard - self._opened
-            offset = now - decoded.time_s if offset is None else offset
+            if offset is None:
+                offset = now - decoded.time_s
+                if self._sound is not None:
+                    self._sound.place(offset)
             with self._change:
                 time_s = self._times.next(decoded.time_s + offset)
                 self._newest = _Newest(self._connection, decoded, self._come, time_s)

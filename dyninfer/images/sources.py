@@ -15,6 +15,7 @@ from dyninfer.images.frames import Frame, FrameSource, PictureFrames, logger
 from dyninfer.images.live import Camera, LiveFrames
 from dyninfer.images.named import Kind, kind_of, named_pictures
 from dyninfer.images.pictures import MAX_PIXELS, check_max_pixels
+from dyninfer.images.sound import Sound
 from dyninfer.types import as_float, shown
 
 TRANSPORTS = ("tcp", "udp", "udp_multicast", "http", "https")
@@ -48,6 +49,28 @@ def open_source(
         InputError: it cannot be opened, or an argument is wrong.
         MissingExtra: it is a video or a stream, and PyAV is not installed.
     """
+    return open_with_sound(
+        source,
+        None,
+        max_pixels=max_pixels,
+        on_error=on_error,
+        transport=transport,
+        timeout_s=timeout_s,
+        give_up_s=give_up_s,
+    )
+
+
+def open_with_sound(
+    source: str | os.PathLike[str] | int,
+    sound: Sound | None,
+    *,
+    max_pixels: int,
+    on_error: str,
+    transport: str,
+    timeout_s: float,
+    give_up_s: float,
+) -> FrameSource:
+    """As :func:`open_source`; ``sound`` is given the source's, if there is any."""
     _check(on_error, transport, timeout_s, give_up_s)
     name = f"camera:{source}" if isinstance(source, int) else os.fsdecode(source)
     kind = kind_of(name)
@@ -56,7 +79,7 @@ def open_source(
         paths = named_pictures([name], logger.warning)
         return PictureFrames(paths, name, max_pixels, skip=on_error == "skip")
     if kind is Kind.VIDEO:
-        return VideoFrames(_open_file(name, max_pixels), name)
+        return VideoFrames(_open_file(name, max_pixels, sound), name)
     if kind is Kind.CAMERA:
         number = int(name.partition(":")[2])
         first = Camera(number, max_pixels)
@@ -65,11 +88,11 @@ def open_source(
     options = _options(name, transport)
 
     def connect() -> Decoder:
-        return Decoder(name, shown_name, max_pixels, options, timeout_s)
+        return Decoder(name, shown_name, max_pixels, options, timeout_s, sound)
 
     connection = connect()
     if connection.endless:
-        return LiveFrames(shown_name, connection, connect, give_up_s)
+        return LiveFrames(shown_name, connection, connect, give_up_s, sound)
     return VideoFrames(connection, shown_name)
 
 
@@ -103,7 +126,7 @@ def _options(address: str, transport: str) -> dict[str, str]:
     return {}
 
 
-def _open_file(name: str, max_pixels: int) -> Decoder:
+def _open_file(name: str, max_pixels: int, sound: Sound | None) -> Decoder:
     try:
         if not check_regular(Path(name)):
             raise InputError(f"{name} is empty (0 bytes), expected a video")
@@ -114,7 +137,7 @@ def _open_file(name: str, max_pixels: int) -> Decoder:
         raise InputError(f"{name[:200]!r} cannot be read: {reason}") from None
     address = f"file:{name}"  # whatever its name looks like
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-    return Decoder(address, name, max_pixels, options)
+    return Decoder(address, name, max_pixels, options, sound=sound)
 
 
 class VideoFrames(FrameSource):

@@ -1,8 +1,8 @@
-"""Pictures into a video file, each at its time, with the sound of another one."""
+"""Pictures into a video file, each at its time, with the sound of where they come from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from dyninfer.errors import InputError
 from dyninfer.foreign_errors import reason_of
 from dyninfer.images.decoding import load_av
+from dyninfer.images.sound import Sound
 from dyninfer.types import ImageArray
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -28,7 +29,7 @@ class VideoWriter:
     Args:
         path: of the file, which is replaced.
         rate: frames a second, as the encoder is told; each frame is shown at its own time.
-        sound_from: a video file whose sound is copied, as it is; None for silence.
+        sound: is copied as it comes.
         warn: is told, in one line, where sound does not fit into the container.
 
     Raises:
@@ -39,15 +40,17 @@ class VideoWriter:
         self,
         path: Path,
         rate: Fraction | None,
-        sound_from: Path | None,
+        sound: Sound,
         warn: Callable[[str], None],
     ) -> None:
         self._av = load_av()
         self._path, self._rate, self._warn = path, rate, warn
-        self._sound = _Sound(self._av, sound_from) if sound_from is not None else None
+        self._sound = sound
         self._file: Any = None
         self._stream: Any = None
+        self._track: Any = None
         self._last = -1
+        self._heard = Fraction(-(1 << 62))  # when the last packet of sound was, in seconds
 
     def write(self, image: ImageArray, time_s: float) -> None:
         """Add a picture (h, w, 3) uint8 BGR; one of another size than the first is fitted in.
@@ -64,8 +67,7 @@ class VideoWriter:
             frame = self._av.VideoFrame.from_ndarray(_fitted(image, size), format="bgr24")
             frame.pts, frame.time_base = self._last, _CLOCK
             self._file.mux(self._stream.encode(frame))
-            if self._sound is not None:
-                self._sound.copy(self._file, time_s + _SOUND_AHEAD_S)
+            self._copy_sound(time_s + _SOUND_AHEAD_S)
         except (self._av.FFmpegError, OSError) as error:
             raise self._refused(error) from None
 
@@ -77,30 +79,40 @@ class VideoWriter:
         """
         if self._file is None:
             return
-        file, self._file = self._file, None
+        file = self._file
         try:
             file.mux(self._stream.encode())
-            if self._sound is not None and to_the_end:
-                self._sound.copy(file, float("inf"))
+            if to_the_end:
+                self._copy_sound(float("inf"))
+            self._file = None
             file.close()
         except (self._av.FFmpegError, OSError) as error:
             raise self._refused(error) from None
         finally:
-            if self._sound is not None:
-                self._sound.close()
+            self._file = None
+            self._sound.stop()
+
+    def _copy_sound(self, until_s: float) -> None:
+        """All packets up to that time, but none that would go back, as after a new connection."""
+        for packet in self._sound.take(until_s):
+            now = packet.dts * packet.time_base
+            if self._track is not None and now > self._heard:
+                self._heard = now
+                packet.stream = self._track
+                self._file.mux(packet)
 
     def _open(self, height: int, width: int) -> None:
         try:
             self._begin(height, width)
         except (self._av.FFmpegError, ValueError) as error:
-            if self._sound is None:
+            if self._sound.stream is None:
                 raise
             self._warn(
                 f"the sound, {self._sound.codec}, is left out: {self._path.suffix} does not hold "
                 f"it ({reason_of(error)}); .mkv holds nearly all"
             )
-            self._sound.close()
-            self._sound = None
+            self._sound.stop()
+            self._sound = Sound()
             self._begin(height, width)
 
     def _begin(self, height: int, width: int) -> None:
@@ -118,56 +130,13 @@ class VideoWriter:
         if codec != "libx264":
             stream.bit_rate = 8_000_000
         self._stream = stream
-        if self._sound is not None:
-            self._sound.add_to(file)
+        heard = self._sound.stream
+        self._track = None if heard is None else file.add_stream_from_template(heard)
         file.start_encoding()
 
     def _refused(self, error: Exception) -> InputError:
         reason = getattr(error, "strerror", None) or reason_of(error)
         return InputError(f"the video cannot be written to {self._path.parent.parent}: {reason}")
-
-
-class _Sound:
-    """The first sound track of a file, copied packet by packet as pictures are written."""
-
-    def __init__(self, av: Any, path: Path) -> None:
-        self._file = av.open(f"file:{path}")
-        self.track = self._file.streams.best("audio")
-        self._start_s = (self._file.start_time or 0) / 1e6
-        self._out: Any = None
-        self._waiting: Any = None
-        self._packets: Iterator[Any] = iter(())
-        if self.track is not None:
-            self._packets = self._file.demux(self.track)
-
-    @property
-    def codec(self) -> str:
-        """Its name, for messages."""
-        return str(self.track.codec_context.name) if self.track is not None else "none"
-
-    def add_to(self, file: Any) -> None:
-        if self.track is not None:
-            self._out = file.add_stream_from_template(self.track)
-
-    def copy(self, file: Any, until_s: float) -> None:
-        """All packets up to that time."""
-        while True:
-            packet = self._waiting or next(self._packets, None)
-            self._waiting = None
-            if packet is None or packet.dts is None:  # the last one, which flushes
-                return
-            if float(packet.dts * packet.time_base) - self._start_s > until_s:
-                self._waiting = packet
-                return
-            shift = round(self._start_s / packet.time_base)
-            packet.dts -= shift
-            if packet.pts is not None:
-                packet.pts -= shift
-            packet.stream = self._out
-            file.mux(packet)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _fitted(image: ImageArray, size: tuple[int, int]) -> ImageArray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -143,7 +145,7 @@ def test_sound_that_does_not_fit_is_left_out_and_said(capsys, bundle, tmp_path: 
         clips._write_sound(container, sound, 1.0)
     out = tmp_path / "out.mp4"
     status, _, err = run(capsys, "predict", bundle, str(clip), "-o", str(out))
-    assert status == 0
+    assert status == 0, err
     assert "the sound, wmav2, is left out: .mp4 does not hold it" in err
     assert len(times_of(out)) == 1
 
@@ -272,3 +274,39 @@ def test_every_video_begins_anew(capsys, bundle, tmp_path: Path) -> None:
     assert run(capsys, "predict", bundle, *names, "-o", out, *speed)[0] == 0
     exits = [line["exit_index"] for line in lines_of(tmp_path / "out/predictions.jsonl")]
     assert exits == [1, 0, 0, 1, 0, 0]
+
+
+def heard_by(server: http.server.ThreadingHTTPServer, capsys, bundle: str, out: Path) -> None:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/a"
+    arguments = ["--timeout", "5", "--give-up", "0", "--json"]
+    run(capsys, "predict", bundle, address, "-o", str(out), *arguments)
+    server.shutdown()
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".ts"], ids=["a file", "without end"])
+def test_the_sound_of_a_stream_is_kept_in_step(capsys, bundle, tmp_path: Path, suffix) -> None:
+    clip = write_clip(tmp_path / f"a{suffix}", 20, seconds_of_sound=2.0)
+
+    class Sends(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            if suffix == ".mp4":  # of one without a length nobody knows the end
+                self.send_header("Content-Length", str(clip.stat().st_size))
+            self.end_headers()
+            self.wfile.write(clip.read_bytes())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on the terminal."""
+
+    out = tmp_path / "out.mkv"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Sends) as server:
+        heard_by(server, capsys, bundle, out)
+    before, after = sound_of(clip), sound_of(out)
+    if suffix == ".ts":  # where each packet of AAC has a head of seven bytes
+        before = [(seconds, data[7:]) for seconds, data in before]
+    assert len(after) >= 0.8 * len(before)
+    assert [data for _, data in after] == [data for _, data in before][: len(after)]
+    last = lines_of(tmp_path / "out.jsonl")[-1]["frame"]  # live, some are left out
+    in_step = before[0][0] - times_of(clip)[last]
+    assert after[0][0] - times_of(out)[-1] == pytest.approx(in_step, abs=5e-3)
