@@ -29,7 +29,7 @@ class VideoWriter:
     Args:
         path: of the file, which is replaced.
         rate: frames a second, as the encoder is told; each frame is shown at its own time.
-        sound: is copied as it comes.
+        sound: is copied as it comes; None for silence.
         warn: is told, in one line, where sound does not fit into the container.
 
     Raises:
@@ -40,12 +40,12 @@ class VideoWriter:
         self,
         path: Path,
         rate: Fraction | None,
-        sound: Sound,
+        sound: Sound | None,
         warn: Callable[[str], None],
     ) -> None:
         self._av = load_av()
         self._path, self._rate, self._warn = path, rate, warn
-        self._sound = sound
+        self._sound = sound or Sound()
         self._file: Any = None
         self._stream: Any = None
         self._track: Any = None
