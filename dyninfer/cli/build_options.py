@@ -133,8 +133,8 @@ class BuildOptions:
         IoChoice | None,
         typer.Option(
             "--io",
-            help="What feature maps travel in between stages, where these compute in fp16 or int8. "
-            "Default: fp16 with TensorRT, fp32 with onnxruntime.",
+            help="What feature maps of stages in fp16 travel in to the next stage. Default: fp16 "
+            "with TensorRT, fp32 on a CPU.",
         ),
     ] = None
     images: Annotated[
@@ -180,12 +180,12 @@ class BuildOptions:
         Raises:
             typer.BadParameter: maps cannot travel in fp16, because no stage computes in it.
         """
-        lowered = not {*plan.values()} <= {Precision.FP32}
-        if self.io is IoChoice.FP16 and not lowered:
+        computed = Precision.FP16 in plan.values()
+        if self.io is IoChoice.FP16 and not computed:
             raise typer.BadParameter(
-                "--io fp16 goes with stages in fp16 or int8, and all are in fp32; give --precision"
+                "--io fp16 goes with stages in fp16, and there is none; give --precision"
             )
-        usual = lowered and not self.on_host
+        usual = computed and not self.on_host
         half = self.io is IoChoice.FP16 or (self.io is None and usual)
         found = {IO: IoChoice.FP16.value} if half else {}
         return found | ({INPUT: self.input_.value} if self.input_ is InputChoice.UINT8 else {})

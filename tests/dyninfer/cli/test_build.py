@@ -312,9 +312,10 @@ def test_tensors_travel_as_they_are_asked_to(
         assert detector.prepare(support.random_pictures(1))["images"].dtype == np.uint8
     _, shown, _ = run(capsys, "info", str(bundle))
     assert "input uint8" in " ".join(shown.split())
-    status, _, err = run(capsys, "build", str(bundle), *RTX, "--io", "fp16")
-    assert status == 2
-    assert "--io fp16 goes with stages in fp16 or int8" in " ".join(err.split())
+    for other in ((*RTX,), (*ORT, "-p", "int8")):
+        status, _, err = run(capsys, "build", str(bundle), *other, "--io", "fp16")
+        assert status == 2
+        assert "--io fp16 goes with stages in fp16" in " ".join(err.split())
 
 
 @pytest.mark.usefixtures("needs_rtx")
