@@ -156,17 +156,21 @@ def run_suite(suite: str, report: Path, limit_s: float) -> int:
 
 
 def tell(report: Path) -> int:
-    """Print what a report says, and the model's assumptions beside it; the tests that passed."""
+    """Print what a report says, and the model's assumptions beside it; the tests that passed.
+
+    The same is written beside the report, as text.
+    """
     if not report.exists():
         print("no test came to an end")
         return 0
     found: dict[str, Any] = json.loads(report.read_text("utf-8"))
-    print(f"\n{table(found)}\n")
     try:
-        print(compare(found))
+        compared = compare(found)
     except InputError as error:
-        print(error)
-    print(f"\n{report} holds all of it.")
+        compared = str(error)
+    text = f"{table(found)}\n\n{compared}\n"
+    report.with_suffix(".txt").write_text(text, "utf-8")
+    print(f"\n{text}\n{report} and {report.with_suffix('.txt').name} hold all of it.")
     return int(found["passed"])
 
 

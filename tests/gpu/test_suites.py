@@ -170,6 +170,7 @@ def test_a_table_says_what_broke_and_what_stays_open(tmp_path: Path, capsys) -> 
     assert "BROKEN      1.2 s  Graphs (tensorrt): E   assert 1 == 2" in said
     assert "open        1.2 s  Graphs.: there is one GPU" in said
     assert "| TFLOP/s in fp16 | 55.41 | 55.41 | 1.00 |" in said
+    assert (tmp_path / "report.txt").read_text("utf-8") in said
 
 
 def test_make_runs_them_within_eight_minutes() -> None:
