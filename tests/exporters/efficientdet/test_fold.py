@@ -77,3 +77,15 @@ def test_levels_are_pooled_and_enlarged_as_in_tensorflow() -> None:
     three = torch.arange(3.0).expand(1, 1, 3, 3)
     assert resized(three, (5, 5), True)[0, 0, 0].tolist() == [0, 0, 1, 1, 2]
     assert resized(three[:, :, :1], (1, 6), True)[0, 0].tolist() == [[0, 0, 1, 1, 2, 2]]
+
+
+def test_a_level_of_one_row_or_column_changes_along_the_other_axis_alone() -> None:
+    line = -torch.arange(1.0, 7.0)
+    three = torch.arange(3.0)
+    for shape, small, large in (((1, 1, 6, 1), (3, 1), (6, 1)), ((1, 1, 1, 6), (1, 3), (1, 6))):
+        assert resized(line.reshape(shape), small, True).flatten().tolist() == [-1, -3, -5]
+        assert resized(line.reshape(shape), small, False).flatten().tolist() == [-1, -2, -4]
+        up = resized(three.reshape(1, 1, *small), large, True)
+        assert up.shape == shape
+        assert up.flatten().tolist() == [0, 0, 1, 1, 2, 2]
+        assert resized(line.reshape(shape), large, True).flatten().tolist() == line.tolist()
