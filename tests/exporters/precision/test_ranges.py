@@ -12,6 +12,7 @@ from dyninfer.exporters.graphs import Probe, closed
 from dyninfer.exporters.precision.graph import float_tensors, opened
 from dyninfer.exporters.precision.ranges import (
     Observed,
+    _divergence,
     clipping_range,
     count_magnitudes,
     entropy_limit,
@@ -196,6 +197,7 @@ def test_entropy_takes_the_limit_that_loses_least(shape: str) -> None:
     first = max(128, int(np.searchsorted(tried.cumsum() / tried.sum(), 0.99)) + 1)
     sizes = [*range(first, 320, 8), 320]
     losses = [loss_of_information(tried, size) for size in sizes]
+    np.testing.assert_allclose([_divergence(tried, size) for size in sizes], losses, rtol=1e-9)
     assert entropy_limit(counts) == sizes[int(np.argmin(losses))]
     assert np.argmin(losses) > 0
 
