@@ -484,3 +484,14 @@ def test_rows_hold_shares_and_whole_numbers_from_minus_one_on(score, label, fits
     assert (match_rows(given(out=rows)) is not None) is fits
     assert match_rows(given(one=rows, two=rows)) is None
     assert (match_rows(given(one=rows, two=rows), (7,)) or None) is None
+
+
+@pytest.mark.parametrize(("largest", "logs"), [(5.9, True), (6.1, False)])
+def test_sizes_of_the_surest_peaks_tell_whether_they_are_logarithms(largest, logs) -> None:
+    found = measured(hm=(1, 3, 16, 24), dims=(1, 2, 16, 24), reg=(1, 2, 16, 24))
+    found.samples[0]["dims"][0, 1, 3, 7] = largest
+    found.samples[0]["dims"][0, 1, 5, 5] = 900  # of no peak
+    found.samples[0]["hm"][0, :, 3, 7], found.samples[0]["hm"][0, :, 5, 5] = 1, 0
+    match = match_centernet(found)
+    assert match is not None
+    assert match.log_sizes is logs
