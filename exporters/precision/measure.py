@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Manifest, Precision, Stage
+from dyninfer.bundle.manifest import Manifest, Precision, Stage, Task
 from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.errors import BrokenOutputError, InputError
@@ -230,12 +230,14 @@ class _EndSums:
         self, source: AtWay, converted: AtWay, manifest: Manifest, label: Truth | int | None
     ) -> None:
         options = manifest.use_options
+        answer, expected = _answer(converted, options), source.answer(options)
+        self.losses.append(1.0 if answer is None else source.task.loss(answer, expected))
+        if manifest.task is Task.FEATURES:
+            return  # of maps nothing else is known
         least = options.confidence if isinstance(options, Postprocess) else 0.0
         scores, others = _scores(source), _scores(converted)
         sure = scores.max(-1, initial=0.0) >= least
         self.scores.append(_errors(scores, others, sure))
-        answer, expected = _answer(converted, options), source.answer(options)
-        self.losses.append(1.0 if answer is None else source.task.loss(answer, expected))
         if "boxes_xyxy" not in source.outputs:
             if label is not None:
                 best = (None if a is None else a.class_ids[0] for a in (expected, answer))

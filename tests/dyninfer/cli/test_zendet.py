@@ -30,6 +30,10 @@ def test_a_searched_backbone_exports_with_random_weights_and_runs(
     cost = cost_of(checked(UNEVEN), (64, 96))
     assert (stage["parameters"], stage["macs"]) == (cost.parameters, cost.macs)
     write_picture(tmp_path / "street.jpg", 60, 80)
+    half = ("--backend", "onnxruntime", "--precision", "fp16", "--images", "street.jpg")
+    status, out, _ = run(capsys, "build", "found.dyn", *half)
+    assert status == 0
+    assert "Against fp32, on 1 picture" in out
     for command in (("predict",), ("eval", "--images"), ("calibrate", "--images")):
         status, out, err = run(capsys, command[0], "found.dyn", *command[1:], "street.jpg")
         assert (status, out) == (1, ""), command
