@@ -391,8 +391,8 @@ def test_a_plan_that_is_written_out_reads_back(manifest, plan) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("", ["a missing value", "fp32, fp16, int8"]),
-        ("fp8", ["'fp8'", "fp32, fp16, int8"]),
+        ("", ["a missing value", "fp32, bf16, fp16, int8"]),
+        ("fp8", ["'fp8'", "fp32, bf16, fp16, int8"]),
         ("first=", ["a missing value"]),
         ("frist=fp16", ["'frist'", "did you mean 'first'?"]),
         ("=fp16", ["no stage ''"]),
