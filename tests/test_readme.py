@@ -150,7 +150,14 @@ def test_readme_runs_as_written_from_top_to_bottom(
     assert reader.ran.count("dyninfer") >= 15
     assert reader.ran.count("python") == 3
     made = {path.name for path in folder.glob("*.dyn")}
-    assert made == {"dy-yolov7.dyn", "small.dyn", "pair.dyn", "pair-routed.dyn", "wide.dyn", "found.dyn"}
+    assert made == {
+        "dy-yolov7.dyn",
+        "small.dyn",
+        "pair.dyn",
+        "pair-routed.dyn",
+        "wide.dyn",
+        "found.dyn",
+    }
     for number, pictures in enumerate((4, 22, 20), 1):
         results = folder / ("predictions" if number == 1 else f"predictions-{number}")
         found = (results / "predictions.jsonl").read_text().splitlines()
