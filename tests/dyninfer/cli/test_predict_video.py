@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dyninfer.images.drawing import class_colour
 from tests import support
 from tests.dyninfer.cli.run import run, write_picture
 from tests.dyninfer.images import clips
@@ -263,6 +264,29 @@ def test_tracks_and_frames_in_between(capsys, bundle, tmp_path: Path, monkeypatc
     lines = lines_of(tmp_path / "out.jsonl")
     assert [line["predicted"] for line in lines] == [number % 4 != 0 for number in range(9)]
     assert len(times_of(tmp_path / "out.mp4")) == 9
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_copy_has_the_colour_of_the_id(
+    capsys, bundle, tmp_path: Path, monkeypatch, every
+) -> None:
+    """Of the class until there is one, and of the id also where no engine ran."""
+    pytest.importorskip("trackers", reason="the extra track is not installed")
+    white = np.full((640, 480, 3), 255, np.uint8)
+    monkeypatch.setattr(clips, "picture", lambda *_: white)
+    clip, out = write_clip(tmp_path / "a.mp4", 5, size=(640, 480)), tmp_path / "out.mp4"
+    options = ["-o", str(out), "--track", "--every", str(every)]
+    assert run(capsys, "predict", bundle, str(clip), *options)[0] == 0
+    with av.open(str(out)) as container:
+        frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    for frame, line in zip(frames, lines_of(tmp_path / "out.jsonl"), strict=True):
+        found = line["detections"][0]
+        number = found["class_id"] if found["track_id"] is None else found["track_id"]
+        left, top = (round(corner) for corner in found["box_xyxy"][:2])
+        label = np.median(frame[top - 12 : top - 2, left : left + 60], axis=(0, 1))
+        far = [np.linalg.norm(label - class_colour(other)) for other in range(8)]
+        assert np.argmin(far) == number
+    assert number == 0 != found["class_id"]
 
 
 def test_every_video_begins_anew(capsys, bundle, tmp_path: Path) -> None:

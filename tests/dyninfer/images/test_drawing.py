@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 
-from dyninfer.images.drawing import annotate, class_colour
+from dyninfer.images.drawing import EASY_BGR, PREDICTED_BGR, annotate, class_colour
 from dyninfer.results.answers import Classification, Detections
 
 
@@ -71,3 +72,42 @@ def test_tracked_boxes_have_the_colours_of_their_ids() -> None:
     assert tuple(drawn[250, 20]) == class_colour(7)
     assert tuple(drawn[250, 220]) == class_colour(1)  # of its class, as long as it has no id
     assert (drawn[:50, :200] != annotate(picture, found)[:50, :200]).any()  # the number is there
+
+
+@pytest.mark.parametrize("second", [(40, 100, 200, 380), (60, 90, 200, 380), (43, 103, 201, 381)])
+def test_labels_of_boxes_on_one_another_can_both_be_read(second) -> None:
+    drawn = annotate(np.zeros((400, 400, 3), np.uint8), detections((40, 100, 200, 380), second))
+    for row in range(2):
+        assert shows(drawn, label(row))
+
+
+def test_the_surest_label_stands_on_top_where_no_room_is_left() -> None:
+    found = detections(*[(0, 370, 300, 390)] * 9)
+    drawn = annotate(np.zeros((400, 400, 3), np.uint8), found, badge=False)
+    assert shows(drawn, label(0))
+
+
+def test_a_frame_in_between_does_not_claim_an_exit() -> None:
+    found = detections()
+    picture = np.zeros((400, 400, 3), np.uint8)
+    predicted = Detections(**{**vars(found), "predicted": True})
+    drawn = annotate(picture, predicted, "first")
+    assert tuple(drawn[398, 0]) == PREDICTED_BGR
+    assert tuple(annotate(picture, found, "first")[398, 0]) == EASY_BGR
+    assert (drawn == annotate(picture, predicted, "second")).all()
+
+
+def shows(picture: np.ndarray, part: np.ndarray) -> bool:
+    """Whether it is there, but for what the sum of squares is rounded to."""
+    return bool(cv2.matchTemplate(picture, part, cv2.TM_SQDIFF).min() < 1000)
+
+
+def label(row: int) -> np.ndarray:
+    """How the label of that thing looks, cut from a picture in which it has room."""
+    found = detections(*[(0, 100 + 100 * other, 300, 390) for other in range(row + 1)])
+    drawn = annotate(np.zeros((400, 400, 3), np.uint8), found, badge=False)
+    upper = drawn[: 100 + 100 * row]
+    inside = (upper[:, 0] == class_colour(row)).all(axis=1).nonzero()[0]
+    top, bottom = inside[0] + 1, inside[-1]
+    right = (upper[top] == class_colour(row)).all(axis=1).nonzero()[0][-1]
+    return upper[top:bottom, : right + 1]
