@@ -31,9 +31,9 @@ from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.many_streams import (
     ManyStreams,
     StreamResult,
-    parse_budget,
     run_streams,
 )
+from dyninfer.runtime.stream_budget import parse_budget
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 

@@ -3,17 +3,17 @@
 Pure functions; times in seconds of the streams' clock, work in milliseconds.
 
 A budget of B ms a second is split by a fairness f: each of n streams earns f * B / n ms a second of
-its own, which pay for an answer to one of its frames; what it has beyond the dearest one, and the
-rest of the budget, lies in a pot from which the greatest expected gain per millisecond is paid. So
-no stream with frames waits longer for an answer than it takes to earn the dearest one,
-c * n / (f * B) seconds for one of c ms, and for the round that is under way.
+its own, which pay for answers to its frames; what it has beyond the dearest one, and the rest of the
+budget, lies in a pot, which pays what their own savings lack of the answers of greatest expected
+gain per millisecond. So no stream with frames waits longer for an answer than it takes to earn the
+dearest one, c * n / (f * B) seconds for one of c ms, and for the round that is under way.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,17 +24,11 @@ MOST_SAVED_S = 1.0
 for a burst later; and owes at most as much."""
 
 
-@dataclass(frozen=True)
-class Offer:
-    """What a stream's next frame would cost on each way, and what that would gain.
+class Offer(NamedTuple):
+    """What an answer to a stream's next frame costs, in milliseconds, and what it gains."""
 
-    Attributes:
-        ms: (ways,) expected milliseconds, above 0.
-        gain: (ways,) expected gain, at least 0, in one unit for all streams.
-    """
-
-    ms: Sequence[float]
-    gain: Sequence[float]
+    ms: float
+    gain: float
 
 
 @dataclass(frozen=True)
@@ -44,16 +38,14 @@ class Ledger:
     own: Mapping[str, float]
     pot: float = 0.0
 
-    def earn(
-        self, seconds: float, budget: float, fairness: float, dearest: Mapping[str, float]
-    ) -> Ledger:
-        """After some time of ``budget`` ms a second; a stream keeps its dearest answer's price."""
+    def earn(self, seconds: float, budget: float, fairness: float, dearest_ms: float) -> Ledger:
+        """After some time of ``budget`` ms a second; a stream keeps the dearest answer's price."""
         each = seconds * budget * fairness / max(1, len(self.own))
         own, pot = {}, self.pot + seconds * budget * (1 - fairness)
         for name, saved in self.own.items():
-            own[name] = min(saved + each, max(dearest[name], saved))
+            own[name] = min(saved + each, max(dearest_ms, saved))
             pot += saved + each - own[name]
-        most, first = MOST_SAVED_S * budget, sum(dearest[name] for name in own)
+        most, first = MOST_SAVED_S * budget, len(own) * dearest_ms
         return Ledger(own, min(max(pot, -most - first), max(most, first)))
 
     def advance(self, dearest_ms: float) -> Ledger:
@@ -71,84 +63,33 @@ class Ledger:
         return Ledger(own, self.pot + self.own[name])
 
 
-def share_out(ledger: Ledger, offers: Mapping[str, Offer]) -> tuple[dict[str, int], Ledger]:
-    """Which streams' frames are answered now, each on which way, and what is left.
+def share_out(
+    ledger: Ledger, offers: Mapping[str, Offer], dearest_ms: float
+) -> tuple[list[str], Ledger]:
+    """Which streams' frames are answered now, and what is left.
 
-    A stream that can pay by itself what gains it most per millisecond takes that, and one that can
-    pay any way the best, whether or not it gains anything. Then the pot pays step by step for
-    whatever gains most per millisecond: an answer, or a better way. Ways that gain no more
-    than cheaper ones, or less per millisecond than the step after them, are no steps.
+    A stream that has saved the dearest answer's price is answered. Then whoever gains most per
+    millisecond comes first: what its own savings lack is the pot's to pay. Where the pot cannot,
+    nobody else has of it, since otherwise what is cheap would always win over what is good.
     """
-    own, pot, chosen = dict(ledger.own), ledger.pot, dict[str, int]()
-    steps = {name: _steps(offer) for name, offer in offers.items()}
-    waiting: list[tuple[float, str, int]] = []
-    for name, offer in offers.items():
-        first = _paid_by_itself(offer, steps[name], own[name])
-        if first is not None:
-            own[name] -= offer.ms[first]
-            chosen[name] = first
-        _push_next(waiting, name, offer, steps[name], chosen.get(name))
-    while waiting:
-        _, name, way = heapq.heappop(waiting)
-        offer, before = offers[name], chosen.get(name)
-        price = offer.ms[way] - (0.0 if before is None else offer.ms[before])
-        if price <= pot:
-            pot -= price
-            chosen[name] = way
-            _push_next(waiting, name, offer, steps[name], way)
-        elif before is None and (less := _best_within(offer, pot)) is not None:
-            pot -= offer.ms[less]  # an answer at least
-            chosen[name] = less
+    own, pot, chosen = dict(ledger.own), ledger.pot, list[str]()
+
+    def rank(name: str) -> tuple[bool, float, str]:
+        offer = offers[name]
+        return own[name] < dearest_ms, -offer.gain / offer.ms, name
+
+    spoken_for = False
+    for name in sorted(offers, key=rank):
+        ms, gain = offers[name]
+        saved = min(own[name], ms)
+        there = 0.0 if spoken_for else max(0.0, pot)
+        if own[name] >= dearest_ms or (gain > 0 and ms - saved <= there):
+            own[name] -= saved
+            pot -= ms - saved
+            chosen.append(name)
+        elif gain > 0:
+            spoken_for = True
     return chosen, Ledger(own, pot)
-
-
-def _steps(offer: Offer) -> list[int]:
-    """Ways by rising price whose gain per millisecond falls from each to the next."""
-    hull: list[int] = []
-    for way in sorted(range(len(offer.ms)), key=lambda way: (offer.ms[way], -offer.gain[way])):
-        if hull and offer.gain[way] <= offer.gain[hull[-1]]:
-            continue
-        while hull and _slope(offer, hull[-2] if len(hull) > 1 else None, hull[-1]) <= _slope(
-            offer, hull[-1], way
-        ):
-            hull.pop()
-        hull.append(way)
-    return hull
-
-
-def _slope(offer: Offer, before: int | None, way: int) -> float:
-    """Gain per millisecond of going on from one way, or from no answer, to another."""
-    ms, gain = (0.0, 0.0) if before is None else (offer.ms[before], offer.gain[before])
-    return (offer.gain[way] - gain) / max(offer.ms[way] - ms, 1e-9)
-
-
-def _push_next(
-    waiting: list[tuple[float, str, int]],
-    name: str,
-    offer: Offer,
-    steps: Sequence[int],
-    before: int | None,
-) -> None:
-    """The cheapest step above what a stream has already."""
-    floor = 0.0 if before is None else offer.ms[before]
-    for way in steps:
-        gained = offer.gain[way] - (0.0 if before is None else offer.gain[before])
-        if offer.ms[way] > floor and gained > 0:
-            heapq.heappush(waiting, (-_slope(offer, before, way), name, way))
-            return
-
-
-def _paid_by_itself(offer: Offer, steps: Sequence[int], saved: float) -> int | None:
-    if saved >= max(offer.ms):
-        return max(range(len(offer.ms)), key=lambda way: (offer.gain[way], offer.ms[way]))
-    first = next((way for way in steps if offer.gain[way] > 0), None)
-    return first if first is not None and saved >= offer.ms[first] else None
-
-
-def _best_within(offer: Offer, pot: float) -> int | None:
-    """The way of greatest gain that can be paid, if any gains something."""
-    paid = [way for way, ms in enumerate(offer.ms) if ms <= pot and offer.gain[way] > 0]
-    return max(paid, key=lambda way: (offer.gain[way], -offer.ms[way]), default=None)
 
 
 def longest_wait_s(streams: int, budget: float, fairness: float, dearest_ms: float) -> float:
