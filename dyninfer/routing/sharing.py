@@ -3,10 +3,10 @@
 Pure functions; times in seconds of the streams' clock, work in milliseconds.
 
 A budget of B ms a second is split by a fairness f: each of n streams earns f * B / n ms a second of
-its own, which pay for answers to its frames; what it has beyond the dearest one, and the rest of the
-budget, lies in a pot, which pays what their own savings lack of the answers of greatest expected
-gain per millisecond. So no stream with frames waits longer for an answer than it takes to earn the
-dearest one, c * n / (f * B) seconds for one of c ms, and for the round that is under way.
+its own, which pay for answers to its frames; what it has beyond the dearest one, and the rest of
+the budget, lies in a pot, which pays what their own savings lack of the answers of greatest
+expected gain per millisecond. So no stream with frames waits longer for an answer than it takes to
+earn the dearest one, c * n / (f * B) seconds for one of c ms, and for the round that is under way.
 """
 
 from __future__ import annotations
