@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,12 +14,21 @@ from tests.dyninfer.cli.run import run, write_picture
 from tests.dyninfer.images.clips import av, write_clip
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips and a bundle, made once and copied for each test."""
+    folder = tmp_path_factory.mktemp("made")
+    write_clip(folder / "a.mp4", 12)
+    write_clip(folder / "b.mp4", 7)
+    support.write_two_exits(folder / "two.dyn")
+    return folder
+
+
 @pytest.fixture
-def bundle(tmp_path: Path, monkeypatch) -> str:
+def bundle(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
-    write_clip(tmp_path / "a.mp4", 12)
-    write_clip(tmp_path / "b.mp4", 7)
-    return str(support.write_two_exits(tmp_path / "two.dyn"))
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return str(tmp_path / "two.dyn")
 
 
 def lines_of(folder: Path) -> dict[str, list[dict]]:

@@ -18,6 +18,7 @@ import dyninfer
 from dyninfer.images import live
 from dyninfer.images.sources import open_source
 from tests import support
+from tests.dyninfer.images.clips import write_clip
 
 pytest.importorskip("av", reason="PyAV is not installed; make installs it")
 pytestmark = pytest.mark.slow  # together, since streams take their time
@@ -127,6 +128,30 @@ def test_a_server_that_is_killed_and_started_again(server, two_exits) -> None:
     assert seen[0].image.shape == (48, 64, 3)
     assert [f.index for f in seen] == sorted({f.index for f in seen})
     assert all(a.time_s <= b.time_s for a, b in itertools.pairwise(seen))
+    wait_for_threads(before)
+
+
+def test_a_camera_that_dies_beside_a_file_leaves_it_alone(server, two_exits, tmp_path) -> None:
+    """Under one budget: both are answered, the file at the pace of its times, until each ends."""
+    server.start()
+    before = threading.active_count()
+    sources = {
+        "door": open_source(server.address, timeout_s=1, give_up_s=0.5),
+        "yard": write_clip(tmp_path / "yard.mp4", 30),
+    }
+    answered: dict[str, list[dyninfer.Frame]] = {name: [] for name in sources}
+    start = time.monotonic()
+    with dyninfer.run_streams(sources, two_exits, budget="500ms/s") as streams:
+        for result in streams:
+            answered[result.stream].append(result.frame)
+            if len(answered["door"]) == 5:
+                server.kill()
+    assert len(answered["door"]) >= 5
+    assert len(answered["yard"]) + streams.skipped["yard"] == 30
+    assert len(answered["yard"]) > 5
+    assert time.monotonic() - start >= 2.9
+    assert "connecting again did not help" in str(streams.ended["door"])
+    assert streams.ended["yard"] is None
     wait_for_threads(before)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -80,6 +82,27 @@ def test_frames_that_are_run_are_answered_as_by_a_call(two_exits) -> None:
     assert {
         here.exit_index for _, here in two_exits.stream(Clip(pictures), policy=EveryNth(2))
     } == {1}
+
+
+def test_what_remembers_sees_the_frames_that_are_run_in_their_order(two_exits, monkeypatch) -> None:
+    """Each waits for the one that was run before it, over the frames in between, however slow."""
+    picture = np.ones((9, 12, 3), np.uint8)
+    pictures = [picture * (200 if number // 2 % 3 else 20) for number in range(16)]
+    policy = PreviousFrame(Threshold(0.5))
+    called = [two_exits(image, policy=policy).exit_index for image in pictures[::2]]
+    assert {*called} == {0, 1}
+    engine, order = two_exits.engines["first"], itertools.count()
+    run = engine.run
+
+    def slowly(*given: object) -> object:
+        if next(order) % 2 == 0:  # so that the next one would overtake it
+            time.sleep(0.02)
+        return run(*given)
+
+    monkeypatch.setattr(engine, "run", slowly)
+    everyone = EveryNth(2, PreviousFrame(Threshold(0.5)))
+    found = [here for _, here in two_exits.stream(Clip(pictures), policy=everyone)]
+    assert [here.exit_index for here in found[::2]] == called
 
 
 def test_streams_have_ids_of_their_own(two_exits) -> None:
