@@ -57,6 +57,11 @@ class Ledger:
         """What was spent otherwise than expected is the pot's."""
         return replace(self, pot=self.pot + expected_ms - spent_ms)
 
+    def charge(self, name: str, ms: float) -> Ledger:
+        """A stream costs so much more: of its own as far as it has it, the rest is the pot's."""
+        paid = min(self.own[name], ms)
+        return Ledger({**self.own, name: self.own[name] - paid}, self.pot - (ms - paid))
+
     def without(self, name: str) -> Ledger:
         """A stream has ended: what it saved is for all."""
         own = {other: saved for other, saved in self.own.items() if other != name}

@@ -114,11 +114,10 @@ class StreamBudget:
             audited = self._known[name].next_audit(ms, ways[name])
             if audited is None:
                 requests.append(Request(name, ways[name]))
-            else:
-                requests += [Request(name, audited), Request(name, self._ways - 1)]
-        self._ledger = self._ledger.settle(
-            sum(ms[ways[name]] for name in chosen), sum(ms[request.way] for request in requests)
-        )
+                continue
+            requests += [Request(name, audited), Request(name, self._ways - 1)]
+            more = ms[audited] + ms[-1] - ms[ways[name]]
+            self._ledger = self._ledger.charge(name, more)
         return requests
 
     def _outlook(self, name: str) -> Outlook:

@@ -127,6 +127,12 @@ def test_time_beyond_what_was_expected_is_the_pots_debt() -> None:
     assert Ledger({"one": 0.0}, -1e9).earn(0, 200, 0.5, 5.0).pot == -205
 
 
+def test_what_a_stream_costs_more_is_its_own_first() -> None:
+    ledger = Ledger({"one": 30.0, "other": 5.0}, 10.0)
+    assert ledger.charge("one", 10.0) == Ledger({"one": 20.0, "other": 5.0}, 10.0)
+    assert ledger.charge("other", 20.0) == Ledger({"one": 30.0, "other": 0.0}, -5.0)
+
+
 def test_the_loss_is_that_of_images_as_easy() -> None:
     easiness = np.linspace(0, 1, 101)
     losses = np.array([1 - easiness, (1 - easiness) / 2])

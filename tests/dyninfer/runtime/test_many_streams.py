@@ -12,7 +12,7 @@ import pytest
 import dyninfer
 from dyninfer.routing.sharing import longest_wait_s
 from dyninfer.runtime import many_streams
-from dyninfer.runtime.stream_budget import parse_budget, prior_losses
+from dyninfer.runtime.stream_budget import StreamBudget, parse_budget, prior_losses
 from tests import support
 from tests.dyninfer.runtime.test_detector_goals import opened  # noqa: F401  # a fixture
 from tests.dyninfer.runtime.test_streaming import Made
@@ -188,6 +188,19 @@ def test_the_calibration_is_what_is_believed_of_an_exit(opened) -> None:  # noqa
 
 def test_without_a_calibration_it_is_the_easiness(two_exits) -> None:
     assert prior_losses(two_exits)(0.8) == pytest.approx([0.2, 0.0])
+
+
+@pytest.mark.parametrize("losses", [[0.0, 0.0], [1.0, 0.0]], ids=["cheap", "dear"])
+def test_the_first_answer_leaves_nothing_to_buy_another(losses) -> None:
+    """Even where less than the dearest was wanted, and answers cost less than was measured."""
+    budget = StreamBudget(["cam1"], 2, 0.01, 0.5, lambda _: losses)
+    budget.measured(np.array([10.0, 40.0]))
+    first = budget.choose(["cam1"])
+    assert [way for _, way in first] == [0, 1]  # its audit
+    assert budget.ms is not None
+    budget.ms /= 10
+    budget.go_on(1.0)
+    assert budget.choose(["cam1"]) == []
 
 
 @pytest.mark.usefixtures("fixed_costs")
