@@ -43,8 +43,8 @@ def on_device(spans: list[Span], device: Sequence[DeviceSpan]) -> list[Span]:
     On a device the host only enqueues stages and gathers: their times are the device's. Copies
     and gathers are of the rows of the stage that they precede. The host waits for results while
     the device works, so only what it waits beyond that counts as :data:`READ_BACK`. Spans then do
-    not overlap, but for :data:`PREPARE` of a later exit's own images, which the host does while the
-    device still works for the rows that have left.
+    not overlap, but for the last stages of some rows beside the next stages of others, on two
+    streams, and :data:`PREPARE` of a later exit's own images, which the host does meanwhile.
 
     Args:
         spans: what the host saw, in order.
