@@ -24,6 +24,7 @@ from dyninfer.benchmarks.lab.image_cost import (
     stage_works,
 )
 from dyninfer.benchmarks.lab.published import markdown_table
+from dyninfer.benchmarks.report.terminal import Terminal
 from dyninfer.errors import DyninferError, InputError
 
 HARD_FRACTIONS = (0.0, 0.1, 0.5, 0.9, 1.0)
@@ -170,10 +171,12 @@ def main(
             else [compare(read_report(report))]
         )
     except DyninferError as error:
-        typer.echo(error, err=True)
+        Terminal(stderr=True).print(f"error: {error}")
         raise typer.Exit(1) from None
     assumed = "\n".join(f"- {line}" for line in ASSUMPTIONS)
-    typer.echo("\n\n".join([*tables, assumed]))
+    terminal = Terminal()
+    for line in "\n\n".join([*tables, assumed]).splitlines():
+        terminal.print(line)
 
 
 if __name__ == "__main__":

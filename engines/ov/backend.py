@@ -19,7 +19,7 @@ from dyninfer.engines.ort.bound import BoundEngine, check_one_row
 from dyninfer.engines.ort.host import HostBackend
 from dyninfer.engines.ort.memory import check_declared
 from dyninfer.engines.ort.tensor import Bound, OrtTensor, OrtWorkspace
-from dyninfer.engines.ov.library import VERSION, is_ov_error, ov, ov_errors, told
+from dyninfer.engines.ov.library import VERSION, is_ov_error, open_core, ov, ov_errors, told
 from dyninfer.engines.shared_weights import read_shared, with_weights
 from dyninfer.engines.signature import EXPORT_AGAIN, FileTensor, check_signature
 from dyninfer.errors import (
@@ -157,7 +157,7 @@ class OvBackend(HostBackend):
         self.provider = self.device.partition(":")[0]
         self._device = self.device.upper().replace(":", ".")
         with Opening(), ov_errors(BackendUnavailable, f"OpenVINO has no device {self._device}"):
-            self._core = never_free_in_child(ov.Core())
+            self._core = open_core()
             self._can = self._core.get_property(self._device, "OPTIMIZATION_CAPABILITIES")
             full_name = str(self._core.get_property(self._device, "FULL_DEVICE_NAME"))
         self.device_name = cpu_name() if self.device == "cpu" else full_name
@@ -215,7 +215,7 @@ class OvBackend(HostBackend):
                 "OpenVINO's GPUs do not survive a fork: load the bundle in the child process, or "
                 "start processes with multiprocessing's 'spawn'"
             )
-        self._core = never_free_in_child(ov.Core())
+        self._core = open_core()
 
 
 def _check_model(path: Path, stage: Stage, model: Any) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from dyninfer.errors import BackendUnavailable, DyninferError
 from dyninfer.foreign_errors import let_through, reason_of
+from dyninfer.forks import leave_alone
 from dyninfer.installing import pip_install
 
 _TELEMETRY = "openvino_telemetry"
@@ -40,6 +43,24 @@ __all__ = ["ov"]  # for others of this folder, who are told what is missing as w
 VERSION = str(ov.__version__).partition("-")[0]
 _AROUND = re.compile(r"Exception from|Check '|Summary:|Model wasn't|FrontEnd API|To facilitate")
 """How lines start that say where in OpenVINO's code something went wrong, and not what."""
+
+
+_cores: dict[int, Any] = {}
+"""Process -> what knows its devices."""
+
+
+def open_core() -> Any:
+    """What knows the devices and compiles for them; one for the process, never freed.
+
+    Its CPU plugin gives the thread that loads it a stack for handlers of signals, which Python's
+    run on, and takes that away when it is freed: from that thread alone if it is freed there, and
+    else a later signal ends the process.
+    """
+    process = os.getpid()
+    if process not in _cores:  # a forked child has no threads of its parent's
+        _cores[process] = ov.Core()
+        leave_alone(_cores[process])
+    return _cores[process]
 
 
 def is_ov_error(error: Exception) -> bool:

@@ -23,6 +23,8 @@ from dyninfer.foreign_errors import let_through
 
 FLOAT, FLOAT16 = 1, 10  # onnx.TensorProto.DataType
 _FLOATS = (FLOAT, FLOAT16)
+_THEN_PLACES = frozenset((b"TopK", b"MaxPool", b"Unique"))
+"""Operators whose further outputs are whole numbers, places in their input."""
 _NO_FLOATS = frozenset(
     b"Shape Size ArgMax ArgMin NonZero Greater GreaterOrEqual Less LessOrEqual Equal And Or Not "
     b"IsNaN IsInf QuantizeLinear".split()
@@ -113,7 +115,9 @@ def _node_types(data: mmap.mmap) -> dict[str, int]:
             made = floats[0] if floats and operator not in _NO_FLOATS else 0
             if floats and name:
                 computes[name.decode(errors="replace")] = floats[0]
-        tensors.update(dict.fromkeys(_texts(data, begin, end, 2), made))
+        outputs = list(_texts(data, begin, end, 2))
+        of_type = outputs[:1] if operator in _THEN_PLACES else outputs
+        tensors.update(dict.fromkeys(outputs, 0) | dict.fromkeys(of_type, made))
     return computes
 
 

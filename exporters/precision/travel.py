@@ -155,7 +155,7 @@ def _closed(stage: ir.Model, name: str) -> ModelProto:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(
-            f"stage {name!r} cannot take other types: {reason_of(error)}; leave out --input, and "
-            "give --io fp32"
+            f"stage {name!r} cannot take other types: {reason_of(error)}; pictures and "
+            "feature maps must stay in float32 (no --input, and --io fp32)"
         ) from None
     return model

@@ -50,9 +50,15 @@ def test_every_command_that_opens_any_engines_has_the_same_options_for_it(
     lines = [" ".join(line.strip("│ ").split()) for line in shown.splitlines()]
     for option, told in (
         ("--device", "cpu, or cuda:0 for the first GPU. Default: the device that the backend"),
-        ("--backend", "onnxruntime, tensorrt or tensorrt-rtx. Default: onnxruntime."),
+        (
+            "--backend",
+            "onnxruntime, openvino, tensorrt, tensorrt-rtx, or one for each stage,",
+        ),
         ("--provider", "ONNX Runtime execution provider: cpu, cuda or tensorrt"),
-        ("--precision", "fp16 or int8, or one for each stage, such as first=int8,second=fp16"),
+        (
+            "--precision",
+            "fp16 or int8, made by dyninfer build; bf16 with openvino;",
+        ),
     ):
         (line,) = (line for line in lines if line.startswith(option))
         assert told in line

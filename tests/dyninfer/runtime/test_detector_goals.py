@@ -96,7 +96,7 @@ def test_what_a_budget_observes_adds_up_to_the_time_of_the_call(opened, monkeypa
     clock = iter([0, 48_000_000])  # 48 ms in all
     here_alone = SimpleNamespace(perf_counter_ns=lambda: next(clock))  # threads look at others
     monkeypatch.setattr(detector_module, "time", here_alone)
-    monkeypatch.setattr(detector_module, "answer_batch", lambda *_: answers)
+    monkeypatch.setattr(detector_module, "answer_batch", lambda *_, **__: answers)
     answers = [
         watching.answer(
             *(0.9, index, [0.0]), timings_ms={"decode": decode, "prepare": 1.0, "body": spent}

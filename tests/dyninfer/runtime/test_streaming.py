@@ -261,7 +261,8 @@ def test_control_c_while_it_waits_for_a_frame(two_exits) -> None:
     source = Made(2, "wait", live=True)
     stream = two_exits.stream(source)
     next(stream), next(stream)
-    timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    main = threading.main_thread().ident  # or another thread may take it, and wake nobody
+    timer = threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT))
     timer.start()
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):

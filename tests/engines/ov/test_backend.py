@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,7 +34,7 @@ WRITERS = (
     support.write_shared_weights,
     support.write_cascade_classifiers,
 )
-ROUNDS = 100_000
+ROUNDS = 1_000_000
 """Of a loop, which take OpenVINO some seconds."""
 HAS_BF16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else False
 
@@ -216,3 +217,26 @@ def test_calibrating_and_commands_name_the_mix(tmp_path, caplog) -> None:
         assert record.backend == "onnxruntime,second=openvino"
         with support.refuses(dyninfer.PolicyError, f"--backend {record.backend}"):
             d(MIXED[0], policy=dyninfer.HardFraction(0.3))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no such signals")
+def test_signals_are_handled_after_the_last_detector_is_freed(tmp_path) -> None:
+    """OpenVINO gives its thread a stack for handlers, and may take it away in another one."""
+    bundle = support.write_two_exits(tmp_path / "two.dyn")
+    script = """
+import dyninfer, gc, os, signal, sys, threading
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+kept = [dyninfer.load(sys.argv[1], backend="openvino")]
+def free():
+    kept.pop().close()
+    gc.collect()
+thread = threading.Thread(target=free)
+thread.start()
+thread.join()
+gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(bundle)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dyninfer.bundle.manifest import Task
 from dyninfer.evaluation.coco import Truth
 from dyninfer.exporters.precision.measure import _EndSums, _errors, _scores, _sums, _tensor_error
 from dyninfer.results.answers import Detections
@@ -68,7 +69,7 @@ class Side:
 
 def test_an_end_counts_the_boxes_that_float32_is_sure_of() -> None:
     manifest = SimpleNamespace(
-        use_options=Postprocess(confidence=0.5), evaluation_options=EVALUATION
+        use_options=Postprocess(confidence=0.5), evaluation_options=EVALUATION, task=Task.DETECT
     )
     truth = Truth(np.array([[0.0, 0, 10, 10]]), np.array([0]))
     end = _EndSums()
