@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ class VideoWriter:
         self._av = load_av()
         self._path, self._rate, self._warn = path, rate, warn
         self._sound = sound or Sound()
+        # Ctrl-C comes to the main thread, there between what is encoded and its place in the file
+        self._worker = ThreadPoolExecutor(1, "dyninfer video")
         self._file: Any = None
         self._stream: Any = None
         self._track: Any = None
@@ -58,6 +61,9 @@ class VideoWriter:
         Raises:
             InputError: the file cannot be written.
         """
+        self._worker.submit(self._write, image, time_s).result()
+
+    def _write(self, image: ImageArray, time_s: float) -> None:
         try:
             if self._file is None:
                 self._open(image.shape[0], image.shape[1])
@@ -77,6 +83,10 @@ class VideoWriter:
         Raises:
             InputError: the file cannot be written.
         """
+        with self._worker:
+            self._worker.submit(self._close, to_the_end).result()
+
+    def _close(self, to_the_end: bool) -> None:
         if self._file is None:
             return
         file = self._file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import http.server
 import json
 import signal
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from dyninfer.images.drawing import class_colour
+from dyninfer.images.video_writing import VideoWriter
 from tests import support
 from tests.dyninfer.cli.run import run, write_picture
 from tests.dyninfer.images import clips
@@ -178,6 +180,29 @@ def test_an_interrupt_leaves_a_playable_file(bundle, tmp_path: Path, number) -> 
     assert 30 <= len(lines) < 20_000
     assert abs(len(times_of(out)) - len(lines)) <= 1  # it may come between the two
     assert not list(tmp_path.glob(".*"))
+
+
+def test_an_interrupt_while_a_frame_is_encoded_loses_none(tmp_path: Path) -> None:
+    """It comes when the encoder has given packets, which are not in the file yet."""
+    writer = VideoWriter(tmp_path / "a.mp4", None, None, pytest.fail)
+    for number in range(40):
+        writer.write(clips.picture(number, 48, 64), number / 10)
+    stream = writer._stream
+
+    class Interrupted:
+        width, height = stream.width, stream.height
+
+        def encode(self, *frame: object) -> list:
+            packets = stream.encode(*frame)
+            _thread.interrupt_main()
+            return packets
+
+    writer._stream = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        writer.write(clips.picture(40, 48, 64), 4.0)
+    writer._stream = stream
+    writer.close()
+    assert times_of(tmp_path / "a.mp4") == pytest.approx([number / 10 for number in range(41)])
 
 
 def test_videos_and_pictures_of_folders_and_patterns_all_go_into_one_folder(
