@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import time
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -234,6 +236,7 @@ class Decoder:
         """In a child: the decoder's threads are the parent's."""
         leave_alone(self._container)
         leave_alone(self._stream)
+        leave_alone(self._shape)
 
     def close(self) -> None:
         """Free the decoder and the connection; nobody may read frames meanwhile."""
@@ -250,3 +253,9 @@ def _pixels(frame: Any) -> ImageArray:
         copied: ImageArray = frame.to_ndarray()
         return copied
     return np.frombuffer(plane, np.uint8, frame.height * row).reshape(frame.height, -1, 3)
+
+
+# What of FFmpeg's is garbage by then would wait, when a child collects it, for threads that are its
+# parent's alone; nobody knows where PyAV keeps which of them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=gc.freeze)

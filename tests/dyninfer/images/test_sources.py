@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import http.server
 import itertools
 import os
+import signal
 import socket
 import threading
 import time
@@ -354,3 +356,23 @@ def test_a_child_process_may_not_use_its_parents_source(tmp_path: Path) -> None:
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert len(list(source)) == 11
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_collects_none_of_its_parents_decoders(tmp_path) -> None:
+    """A scaler's threads are the parent's: a child that freed it would wait for them for ever."""
+    source = open_source(write_clip(tmp_path / "a.mp4"))
+    next(source)
+    circle = [source]
+    circle.append(circle)
+    gc.disable()
+    try:
+        del source, circle
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            gc.collect()
+            os._exit(7)
+    finally:
+        gc.enable()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
