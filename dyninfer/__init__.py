@@ -23,7 +23,9 @@ __all__ = [*_names, "__version__"]  # strings, as lazy_loader says
 def __getattr__(name: str) -> _Any:
     if name != "__version__":
         with _Opening():
-            return _get(name)
+            found = _get(name)
+        globals()[name] = found  # later uses take no lock of an import
+        return found
     from importlib import metadata  # slow to import, so not before it is asked for
 
     return metadata.version("dyninfer")

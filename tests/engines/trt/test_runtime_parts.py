@@ -502,4 +502,6 @@ def test_the_codes_of_a_lost_gpu_are_those_of_which_cuda_says_so() -> None:
         for code in runtime.cudaError_t
         if "terminated and relaunched" in " ".join((code.__doc__ or "").split())
     }
+    if not said:
+        pytest.skip("this cuda-bindings explains none of its codes")
     assert said == lost.CODES
