@@ -38,6 +38,7 @@ class WorkspacePool:
         self._lent: set[_LoanRef] = set()
         self.closed = False
         self._deferred = False  # to the call that is under way in the thread that closed
+        self._unchanged: object = None  # the sweep during which no call has taken a workspace
 
     def lend(self) -> Loan:
         """Borrow buffers that no other call uses, as a context manager.
@@ -100,6 +101,7 @@ class WorkspacePool:
         return True
 
     def _take(self) -> Any:
+        self._unchanged = None
         try:
             return self._free.pop()
         except IndexError:
@@ -111,12 +113,19 @@ class WorkspacePool:
             return made
 
     def _sweep(self) -> None:
-        """Free what an interruption has taken from a call before it could give it back."""
+        """Free what an interruption has taken from a call before it could give it back.
+
+        Other threads take and give back meanwhile. One that takes a workspace says so first; it
+        might be in neither list when they are read, and then nothing is freed this time.
+        """
+        sweep = self._unchanged = object()
         held = [loan.workspace for loan in tuple(self._lent)]
-        if held.count(None) > 1:  # some call is just about to take one, besides the caller
-            return
         known = {id(workspace) for workspace in [*held, *self._free]}
-        for workspace in [made for made in self._made if id(made) not in known]:
+        lost = [made for made in self._made if id(made) not in known]
+        taking = held.count(None) > 1  # some call, besides the one that sweeps
+        if taking or self._unchanged is not sweep:
+            return
+        for workspace in lost:
             self.drop(workspace)
 
     def drop(self, workspace: Any) -> None:
