@@ -32,6 +32,7 @@ from dyninfer.engines.trt.builder import (
 )
 from dyninfer.engines.trt.cuda import DeviceProperties
 from dyninfer.engines.trt.file_types import StageFile
+from dyninfer.engines.trt.kept import timing_file
 from dyninfer.engines.trt.library import Library
 from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import EngineBuildError
@@ -141,9 +142,11 @@ class TensorRTBuilder:
                 f"{bundle.path} holds no stages in the precision that is wanted; convert and build "
                 f"them with: {build_command(bundle, wanted)}"
             )
+        options = self.options or EngineOptions(wanted.batch or default_batch(1))
         options = replace(
-            self.options or EngineOptions(wanted.batch or default_batch(1)),
+            options,
             compute_capabilities=self._capabilities(),
+            timing_cache=options.timing_cache or self._timing_cache(),
         )
 
         def make_engine(name: str, onnx: Path) -> bytes:
@@ -157,6 +160,12 @@ class TensorRTBuilder:
             )
 
         return make_build(bundle, wanted, replace(making, converted=files), make_engine)
+
+    def _timing_cache(self) -> Path | None:
+        """The user's, where the library measures kernels of the GPU that is here."""
+        if self.library.compute_capabilities or self.target.gpu_name is None:
+            return None
+        return timing_file(self.library.version, self.target.gpu_name)
 
     def _capabilities(self) -> tuple[str, ...]:
         """What the library is told to build for; nothing where it builds for the GPU that is here.

@@ -92,9 +92,9 @@ class BuildOptions:
             "**list** shows them all. Default: this machine's GPU.",
         ),
     ] = None
-    batch: Annotated[str, _engine_option(help="Batch sizes, MIN:OPT:MAX; fastest at OPT.")] = (
-        "1:4:16"
-    )
+    batch: Annotated[
+        str, _engine_option(help="Batch sizes, MIN:OPT:MAX; tuned for each of the three.")
+    ] = "1:4:16"
     workspace: Annotated[
         int | None,
         _engine_option(
@@ -105,7 +105,10 @@ class BuildOptions:
     ] = None
     timing_cache: Annotated[
         Path | None,
-        _engine_option(help="File that keeps kernel timings from one build to the next."),
+        _engine_option(
+            help="File that keeps kernel timings from one build to the next. Default: one for this "
+            "GPU and version in the user's cache folder."
+        ),
     ] = None
     version_compatible: Annotated[
         bool,

@@ -6,6 +6,7 @@ was run where stands in docs/where-this-has-been-run.md.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import threading
@@ -144,8 +145,14 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
             if self._runtime is None:
                 self._runtime = start(self._library, "Runtime", self._logger, self._log)
             self._runtime.engine_host_code_allowed = self._host_code
-            found = read_engine(path, name, self._runtime, self._log)
-            opened = OpenedEngine(name, stage, found, self._runtime, self._library, self._log)
+            found, data = read_engine(path, name, self._runtime, self._log)
+            kept_as = ""
+            if self._library.has("IRuntimeConfig.create_runtime_cache"):
+                capability = self._cuda.properties.capability
+                kept_as = f"{hashlib.sha256(data).hexdigest()}-{self.version}-{capability}.bin"
+            opened = OpenedEngine(
+                name, stage, found, kept_as, self._runtime, self._library, self._log
+            )
             self._scratch_size = max(self._scratch_size, opened.scratch_size)
         engine = TrtEngine(name, stage, opened, self._cuda)
         self._opened.append(engine)

@@ -181,6 +181,7 @@ class Lane:
             return
         if self._runs and graphs.usable and self._can_be_captured():
             self._graph = graphs.capture(self._track.stream, self._enqueue)
+            self._engine.keep_kernels()  # all of them are compiled now
         self._runs += 1
         if self._graph is not None:
             self._cuda.launch(self._graph, self._track.stream)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dyninfer.bundle.manifest import Stage
 from dyninfer.engines.signature import BUILD_AGAIN, FileTensor, check_made, check_signature
 from dyninfer.engines.trt.api import ICudaEngine, IExecutionContext, Runtime
+from dyninfer.engines.trt.kept import KeptKernels
 from dyninfer.engines.trt.library import Library, LogCollector
 from dyninfer.engines.trt.lost import advised
 from dyninfer.engines.trt.memory import Block, TrtTensor
@@ -23,7 +23,8 @@ DYNAMIC = -1
 class OpenedEngine:
     """An engine, and what does not change while it is open.
 
-    Several threads may make contexts of it: TensorRT wants that one at a time.
+    Several threads may make contexts of it: TensorRT wants that one at a time. What the library
+    compiles when it runs is ``kept_as`` a file of that name.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class OpenedEngine:
         name: str,
         stage: Stage,
         engine: ICudaEngine,
+        kept_as: str,
         runtime: Runtime,
         library: Library,
         log: LogCollector,
@@ -41,9 +43,10 @@ class OpenedEngine:
         self._runtime = runtime  # TensorRT wants it to outlive its engines
         self._log = log
         self._stage = stage
+        self._kept_as = kept_as
         self._lock = threading.Lock()
         self._shapes: dict[int, dict[str, tuple[int, ...] | None]] = {}
-        self._cache: Any = None
+        self._kernels: KeptKernels | None = None
         self._check_tensors()
         self.profiles = self._read_profiles()
         self.max_batch = max(most for _, most in self.profiles)
@@ -64,7 +67,15 @@ class OpenedEngine:
 
     def close(self) -> None:
         """Free the engine, even if an error that somebody keeps still refers to this object."""
-        self._live = self._cache = None
+        try:
+            self.keep_kernels()
+        finally:
+            self._live = self._kernels = None
+
+    def keep_kernels(self) -> None:
+        """Save what the library has compiled for this engine by now, where it compiles at all."""
+        if self._kernels is not None:
+            self._kernels.save()
 
     def require(self, succeeded: bool, what: str) -> None:
         """Raise EngineRunError where TensorRT said False, with the reason from its log."""
@@ -199,9 +210,10 @@ class OpenedEngine:
             return engine.create_execution_context(strategy)
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
-        if self._cache is None:
-            self._cache = config.create_runtime_cache()
-        config.set_runtime_cache(self._cache)
+        if self._kernels is None:
+            cache = config.create_runtime_cache()
+            self._kernels = KeptKernels(cache, self._kept_as)
+        config.set_runtime_cache(self._kernels.cache)
         return engine.create_execution_context(config)
 
     def output_shapes(self, batch: int, stream: int) -> dict[str, tuple[int, ...] | None]:
@@ -227,8 +239,10 @@ def told_shape(context: IExecutionContext, name: str) -> tuple[int, ...]:
     return tuple(int(axis) for axis in context.get_tensor_shape(name))
 
 
-def read_engine(path: Path, name: str, runtime: Runtime, log: LogCollector) -> ICudaEngine:
-    """Deserialise an engine file.
+def read_engine(
+    path: Path, name: str, runtime: Runtime, log: LogCollector
+) -> tuple[ICudaEngine, bytes]:
+    """Deserialise an engine file; also what was read.
 
     Raises:
         EngineBuildError: it cannot be read, or does not fit this library or GPU.
@@ -245,4 +259,4 @@ def read_engine(path: Path, name: str, runtime: Runtime, log: LogCollector) -> I
         raise EngineBuildError(
             f"{path} does not open as the engine of stage {name!r}: {log.reason()}; build it again"
         )
-    return engine
+    return engine, data

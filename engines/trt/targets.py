@@ -48,6 +48,16 @@ class BatchProfile(Frozen):
             )
         return cls(minimum=low, optimum=usual, maximum=high)
 
+    def parts(self) -> list[BatchProfile]:
+        """The range in parts, each with its optimum at its end, so that none is tuned for others.
+
+        One image alone, what is usual, and what is more: 1:4:16 -> 1, 2 to 4, 5 to 16.
+        """
+        ends = sorted({self.minimum, self.optimum, self.maximum})
+        starts = [self.minimum, *(end + 1 for end in ends[:-1])]
+        pairs = zip(starts, ends, strict=True)
+        return [BatchProfile(minimum=low, optimum=high, maximum=high) for low, high in pairs]
+
     def __str__(self) -> str:
         return f"{self.minimum}:{self.optimum}:{self.maximum}"
 

@@ -316,6 +316,16 @@ def test_a_batch_range_is_read_back_as_it_was_written(numbers: list[int]) -> Non
     assert BatchProfile.parse(str(profile)) == profile
 
 
+@given(st.lists(st.integers(1, 200), min_size=3, max_size=3).map(sorted))
+def test_every_batch_of_a_range_is_in_one_part_and_the_ends_are_optima(sizes: list[int]) -> None:
+    parts = BatchProfile.parse(":".join(map(str, sizes))).parts()
+
+    taken = [size for part in parts for size in range(part.minimum, part.maximum + 1)]
+    assert taken == list(range(sizes[0], sizes[2] + 1))
+    assert [part.optimum for part in parts] == [part.maximum for part in parts]
+    assert {part.optimum for part in parts} == set(sizes)
+
+
 def test_a_single_number_is_a_fixed_batch() -> None:
     assert BatchProfile.parse("4") == BatchProfile(minimum=4, optimum=4, maximum=4)
 

@@ -10,8 +10,10 @@ import pytest
 
 import dyninfer
 from dyninfer import AlwaysEasy, AlwaysHard, Forced, InputError, Threshold
+from dyninfer.engines.trt.targets import BatchProfile
 from tests import support
 from tests.engines.trt.rig import DEVICE, assert_same, make_rig
+from tests.engines.trt.standin.library import profiles_of
 from tests.engines.trt.test_runtime import EASY, HARD, MIDDLE, coded, two
 
 PICTURE = np.zeros((9, 9, 3), np.uint8)
@@ -95,15 +97,17 @@ def test_no_context_is_made_on_a_gpu_that_nobody_asked_for(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("write", [support.write_two_exits, support.write_three_exits])
-def test_a_pass_over_batch_sizes_and_thresholds_leaves_few_contexts(tmp_path, write) -> None:
-    rig = make_rig()
-    with rig.detector(write(tmp_path / "x.dyn")) as detector:
+@pytest.mark.parametrize("batch", ["1:4:8", "1:1:8"])
+def test_a_pass_over_batch_sizes_and_thresholds_leaves_few_contexts(tmp_path, write, batch) -> None:
+    rig, profiles = make_rig(), profiles_of(BatchProfile.parse(batch))
+    with rig.detector(write(tmp_path / "x.dyn"), all={"profiles": profiles}) as detector:
         names = detector.manifest.image_tensors
         for threshold, batch in itertools.product((0.0, 0.5, 1.1), range(1, 9)):
             detector.policy = Threshold(threshold)
             inputs = coded([*MIXED[:-1], MIDDLE][:batch])
             detector.infer({name: inputs[name] for name in names})
-        assert rig.machine.live["execution context"] <= 2 * len(detector.engines)
+        most = 2 * len(profiles) * len(detector.engines)
+        assert rig.machine.live["execution context"] <= most
 
 
 def test_a_size_that_comes_often_gets_a_context_and_a_graph_of_its_own(tmp_path) -> None:

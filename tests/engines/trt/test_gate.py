@@ -25,7 +25,7 @@ from dyninfer.errors import BackendUnavailable, InputError, VerificationError
 from tests import support
 from tests.dyninfer.cli import frail
 from tests.engines.trt.rig import Rig, make_rig
-from tests.engines.trt.standin.library import engine_file
+from tests.engines.trt.standin.library import engine_file, profiles_of
 
 LIMITS = {"flips": 1.0, "differ": 2.0}
 
@@ -45,9 +45,8 @@ class Compiler:
 
     def __call__(self, _library, source, options, *_others) -> bytes:
         worse = source.name == "second" and source.precision in self.worse
-        batch = options.batch
-        sizes = [batch.minimum, batch.optimum, batch.maximum]
-        return engine_file(self._halved if worse else source.onnx, profiles=[sizes])
+        onnx_file = self._halved if worse else source.onnx
+        return engine_file(onnx_file, profiles=profiles_of(options.batch))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from dyninfer.engines.trt import backend
 from dyninfer.engines.trt.backend import Platform
 from tests import support
 from tests.engines.trt.rig import assert_same, make_rig
-from tests.engines.trt.standin.library import VERSIONS, engine_file
+from tests.engines.trt.standin.library import VERSIONS, engine_file, profiles_of
 
 
 @pytest.fixture
@@ -26,10 +26,9 @@ def platform(monkeypatch):
         monkeypatch.setattr(backend, "find_platform", lambda _flavour, _device: found)
 
         def build(library, source, options, *_others) -> bytes:
-            batch = options.batch
-            sizes = [batch.minimum, batch.optimum, batch.maximum]
             shared = library.must_share_profiles
-            return engine_file(source.onnx, profiles=[sizes], shared_profiles=shared)
+            profiles = profiles_of(options.batch)
+            return engine_file(source.onnx, profiles=profiles, shared_profiles=shared)
 
         monkeypatch.setattr(tensorrt, "build_engine", build)
         return rig

@@ -279,15 +279,18 @@ def test_later_versions_are_told_no_types_nor_any_of_a_file_in_float32(
     assert [flag for what, flag in seen.config.told if what == "flag"] == told
 
 
-@pytest.mark.parametrize(("rows_per_run", "sizes"), [(None, (1, 4, 16)), (1, (1, 1, 1))])
-def test_the_batch_ranges_as_asked_but_for_stages_of_single_images(
-    rows_per_run: int | None, sizes: tuple[int, ...]
+THREE = [(1, 1, 1), (2, 4, 4), (5, 16, 16)]
+
+
+@pytest.mark.parametrize(("rows_per_run", "parts"), [(None, THREE), (1, [(1, 1, 1)])])
+def test_a_profile_for_each_part_of_the_range_but_for_stages_of_single_images(
+    rows_per_run: int | None, parts: list[tuple[int, int, int]]
 ) -> None:
     seen, library = tensorrt_10()
     build_engine(library, source(rows_per_run=rows_per_run), EngineOptions(BATCH))
 
-    shapes = tuple((size, 3, 8, 8) for size in sizes)
-    assert ("profile", {"images": shapes}) in seen.config.told
+    told = [shapes["images"] for what, shapes in seen.config.told if what == "profile"]
+    assert told == [tuple((size, 3, 8, 8) for size in part) for part in parts]
 
 
 @pytest.mark.parametrize("version", [tensorrt_8, tensorrt_10, tensorrt_11])
@@ -320,6 +323,18 @@ def test_a_timing_cache_is_made_then_used_and_started_over_by_another_version(
         check_options(library, options)
         build_engine(library, source(), options)
         assert path.read_bytes() == expected
+
+
+@pytest.mark.parametrize("place", ["folder", "file/cache"])
+def test_an_engine_is_there_though_its_timings_cannot_be_written(tmp_path, caplog, place) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    _, library = tensorrt_10()
+
+    options = EngineOptions(BATCH, timing_cache=tmp_path / place)
+
+    assert build_engine(library, source(), options) == b"engine"
+    assert f"timings of kernels are not kept in {tmp_path / place}" in caplog.text
 
 
 def test_a_build_that_fails_says_what_the_logger_heard_last() -> None:

@@ -17,6 +17,7 @@ import onnx
 import onnxruntime as ort
 
 from dyninfer.engines.trt.library import Flavour, Library
+from dyninfer.engines.trt.targets import BatchProfile
 from tests.engines.trt.standin.machine import POISON, Machine, Misuse, Operation
 
 MAGIC = b"a stand-in's engine\n"
@@ -61,6 +62,11 @@ _NUMPY = {
     DataType.HALF: np.float16,
     DataType.INT64: np.int64,
 }
+
+
+def profiles_of(batch: BatchProfile) -> list[tuple[int, int, int]]:
+    """What the builder asks for, as ``engine_bytes`` takes it."""
+    return [(part.minimum, part.optimum, part.maximum) for part in batch.parts()]
 
 
 def engine_bytes(
@@ -275,12 +281,17 @@ class WithStrategy:
             raise Misuse("a context with memory of its own, beside the shared one")
         if config and strategy.cache is None:
             raise Misuse("a context that compiles its kernels anew")
-        return self._new_context()
+        context = self._new_context()
+        if config and context is not None:
+            context.compiled = strategy.cache
+        return context
 
 
 class WithConfig:
     def create_runtime_config(self) -> Any:
-        return self._library.module.IRuntimeConfig()
+        config = self._library.module.IRuntimeConfig()
+        config.version = self._library.module.__version__
+        return config
 
 
 class RuntimeConfig:
@@ -292,9 +303,27 @@ class RuntimeConfig:
         self.strategy = strategy
 
 
+class RuntimeCache:
+    """Kernels by the shapes that they were compiled for; known ones of this version are taken."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self.kernels: set[str] = set()
+
+    def deserialize(self, blob: bytes) -> bool:
+        version, *kernels = blob.decode(errors="replace").split("\n")
+        if version != self._version:
+            return False
+        self.kernels = set(kernels)
+        return True
+
+    def serialize(self) -> bytes:
+        return "\n".join([self._version, *sorted(self.kernels)]).encode()
+
+
 class WithRuntimeCache:
     def create_runtime_cache(self) -> Any:
-        return SimpleNamespace()
+        return RuntimeCache(self.version)
 
     def set_runtime_cache(self, cache: Any) -> bool:
         self.cache = cache
@@ -316,6 +345,7 @@ class ExecutionContext:
         self._profile = 0
         self._version = 0
         self._warm_version = -1
+        self.compiled: RuntimeCache | None = None
         gone, what = library.machine.gone, "execution context"
         weakref.finalize(self, gone, what, library.device, id(self))
 
@@ -384,6 +414,7 @@ class ExecutionContext:
         machine.calls["enqueue"] += 1
         machine.require_current(self._library.device, "a context")
         stream = machine.stream(stream_handle)
+        self._compile()
         if missing := self.infer_shapes():
             raise Misuse(f"run before the shapes of {missing} were set")
         if self._memory is None:
@@ -403,6 +434,12 @@ class ExecutionContext:
         machine.enqueue(stream_handle, operation)
         self._warm_version = self._version
         return True
+
+    def _compile(self) -> None:
+        kernels = str(sorted(self._shapes.items()))
+        if self.compiled is not None and kernels not in self.compiled.kernels:
+            self._machine.calls["compile"] += 1
+            self.compiled.kernels.add(kernels)
 
     def _operation(self, _handle: int) -> Operation:
         machine, model = self._machine, self._model
