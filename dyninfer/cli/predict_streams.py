@@ -104,8 +104,11 @@ def refuse_what_is_for_one(output: Path | None, follow: FollowOptions) -> None:
     """Say before anything runs that an option is not for many streams."""
     if names_video(output):
         raise InputError(f"{output} is the name of a video, expected a folder for several streams")
-    if follow != FollowOptions():
-        raise InputError("--track and --every are for one video, and these are streams with names")
+    if follow.every > 1:
+        raise InputError(
+            f"--every {follow.every} is for one video; of several, --budget says how many frames "
+            "are run"
+        )
 
 
 def _pictures(address: str) -> bool:
@@ -120,6 +123,7 @@ class StreamResults:
         self._lines = (scratch / "lines").open("w", encoding="utf-8")
         self._videos: dict[str, VideoWriter] = {}
         self.frames, self.objects = Counter[str](), Counter[str]()
+        self.tracks: dict[str, set[int]] = {name: set() for name in names}
         self.ways = {name: Counter[int]() for name in names}
 
     def write(self, result: StreamResult, way_name: str, *, echo: bool) -> None:
@@ -146,6 +150,8 @@ class StreamResults:
         self.frames[name] += 1
         self.objects[name] += len(found)
         self.ways[name][found.exit_index] += 1
+        if found.track_ids is not None:
+            self.tracks[name].update(found.track_ids[found.track_ids >= 0].tolist())
         if echo:
             print_document(line)
 
@@ -187,6 +193,7 @@ def predict_streams(
         fairness=sharing.fairness,
         options=run.options,
         policy=run.policy,
+        track=run.follow.track,
         transport=run.connection.transport,
         timeout_s=run.connection.timeout,
         give_up_s=run.connection.give_up,
@@ -225,6 +232,7 @@ def _summarise(
 ) -> None:
     names, ways = list(results.ways), range(len(detector.manifest.way_names))
     spent = streams.spent_ms / streams.seconds if streams.seconds else 0.0
+    followed = [len(results.tracks[name]) for name in names]
     title = f"{detector.manifest.name}: {results.frames.total() / seconds:.1f} frames a second"
     print_table(
         make_table(
@@ -237,6 +245,7 @@ def _summarise(
                 for way, way_name in zip(ways, detector.manifest.way_names, strict=True)
             ),
             column("found", (str(results.objects[name]) for name in names)),
+            *([column("followed", map(str, followed))] if any(followed) else []),
         ),
         stdout,
     )

@@ -545,11 +545,16 @@ class Detector:
         names = inputs_of_all(session.plan)
         inputs = {name: (session.image_specs[name], session.image_types[name]) for name in names}
         wanted = cycle([True] + [False] * (every.n - 1)).__next__
-        finish = self._tracker(options, every.n) if track else lambda _, found: found
+        finish = self.tracker(options, every.n) if track else lambda _, found: found
         return stream_frames(opened, Work(inputs, answer, alike, at_once, wanted, finish))
 
-    def _tracker(self, options: Options | None, every: int) -> Tracker:
-        """Of one stream, with settings that fit what is reported there."""
+    def tracker(self, options: Options | None, every: int = 1) -> Tracker:
+        """For one stream, with settings that fit what is reported there.
+
+        Raises:
+            InputError: nothing is found that could be followed.
+            MissingExtra: the library that tracks is not installed.
+        """
         chosen, _ = self._choices(options, None, 1)
         if not isinstance(chosen, Postprocess):
             raise InputError(

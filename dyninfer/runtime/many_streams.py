@@ -15,6 +15,7 @@ from dyninfer.images.frames import Frame, FrameSource
 from dyninfer.images.sources import open_source
 from dyninfer.results.answers import Detections
 from dyninfer.results.tasks import Options
+from dyninfer.results.tracking import Tracker
 from dyninfer.routing.goals import Goal
 from dyninfer.routing.policy import Forced, LeaveAt, Policy
 from dyninfer.runtime.cameras import Camera, Cameras
@@ -65,6 +66,7 @@ class ManyStreams(Iterator[StreamResult]):
         fairness: float,
         options: Options | None,
         policies: Mapping[str, Policy] | None,
+        trackers: Mapping[str, Tracker],
         opened: Callable[[Source], FrameSource],
         at_end: Callable[[], None],
     ) -> None:
@@ -72,7 +74,7 @@ class ManyStreams(Iterator[StreamResult]):
         self.skipped = dict.fromkeys(sources, 0)
         self.spent_ms = self.seconds = 0.0
         self._detector, self._options = detector, options
-        self._policies, self._at_end = policies, at_end
+        self._policies, self._trackers, self._at_end = policies, trackers, at_end
         self._budget: StreamBudget | None = None
         if budget is not None:
             self._budget = StreamBudget(
@@ -166,7 +168,10 @@ class ManyStreams(Iterator[StreamResult]):
         answers = {request.stream: one for request, one in zip(requests, found, strict=True)}
         for name, detections in answers.items():  # the last of each stream's
             skipped, self._unanswered[name] = self._unanswered[name], 0
-            yield StreamResult(name, frames[name], cast(Detections, detections), skipped)
+            one, frame = cast(Detections, detections), frames[name]
+            if tracker := self._trackers.get(name):
+                one = tracker(frame, one)
+            yield StreamResult(name, frame, one, skipped)
 
     def _choose(self, frames: Mapping[str, Frame]) -> list[Request]:
         if self._budget is None:
@@ -221,6 +226,7 @@ def run_streams(
     fairness: float = 0.5,
     options: Options | None = None,
     policy: Policy | Goal | Mapping[str, Policy | Goal] | None = None,
+    track: bool = False,
     **opening: Any,
 ) -> ManyStreams:
     """Detect objects in the frames of many cameras or videos, batched together.
@@ -250,9 +256,12 @@ def run_streams(
         policy: decides on the ways, for all streams or for each by name; every stream gets a
             :class:`dyninfer.PreviousFrame` of its own. None for the budget's choice of ways, or
             without a budget for the detector's policy.
+        track: whether objects get ids, ``track_ids``, which they keep from answer to answer of
+            their stream.
         opening: of :func:`dyninfer.open_source`, such as ``timeout_s``.
 
     Raises:
+        MissingExtra: the library that tracks is not installed.
         DyninferError: an argument is wrong; while it runs, where the engines fail, or where no
             stream gave a frame.
     """
@@ -268,6 +277,7 @@ def run_streams(
     opened = load(cast(str, detector)) if own else cast(Detector, detector)
     try:
         policies = policies_of(opened, list(sources), policy)
+        trackers = {name: opened.tracker(options) for name in sources} if track else {}
     except BaseException:
         if own:
             opened.close()
@@ -285,6 +295,7 @@ def run_streams(
         fairness,
         options,
         policies,
+        trackers,
         open_it,
         opened.close if own else lambda: None,
     )

@@ -7,10 +7,12 @@ import shutil
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import support
 from tests.dyninfer.cli.run import run, write_picture
+from tests.dyninfer.images import clips
 from tests.dyninfer.images.clips import av, write_clip
 
 
@@ -69,6 +71,22 @@ def test_a_budget_leaves_frames_out_and_says_how_many(capsys, bundle, tmp_path: 
     assert "door       1        11" in out
 
 
+def test_each_stream_has_ids_of_its_own(capsys, bundle, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("trackers", reason="the extra track is not installed")
+    white = np.full((48, 64, 3), 255, np.uint8)  # or the box, which follows the grey, would jump
+    monkeypatch.setattr(clips, "picture", lambda *_: white)
+    for name in "ab":
+        write_clip(tmp_path / f"{name}.mp4", 5)
+    sources = ["door=a.mp4", "yard=b.mp4", "--track", "-o", "out"]
+    status, out, _ = run(capsys, "predict", bundle, *sources)
+    assert status == 0
+    assert "followed" in out
+    for lines in lines_of(tmp_path / "out").values():
+        ids = [line["detections"][0]["track_id"] for line in lines]
+        assert ids[0] is None
+        assert {*ids[2:]} == {0}
+
+
 @pytest.mark.usefixtures("bundle")
 def test_without_a_bundle_it_is_the_everyday_model(capsys, tmp_path: Path) -> None:
     status, out, _ = run(capsys, "predict", "door=a.mp4", "yard=b.mp4", "--no-images", "-o", "out")
@@ -103,6 +121,7 @@ def test_files_with_such_names_are_still_files(capsys, bundle, tmp_path: Path) -
         (["door=a.mp4", "--budget", "200ms"], "the budget is '200ms', expected milliseconds"),
         (["door=a.mp4", "--budget", "0ms/s"], "the budget is '0ms/s'"),
         (["door=a.mp4", "-o", "out.mp4"], "out.mp4 is the name of a video"),
+        (["door=a.mp4", "--every", "3"], "--every 3 is for one video"),
         (["door=two.dyn"], "the folder two.dyn holds no pictures"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
