@@ -9,7 +9,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -54,11 +53,13 @@ class Tensor(Protocol):
         """
 
 
-@dataclass(frozen=True)
 class OnHost:
     """Values that are on the host already: what :meth:`Tensor.to_host` of a CPU gives."""
 
-    values: npt.NDArray[Any]
+    __slots__ = ("values",)
+
+    def __init__(self, values: npt.NDArray[Any]) -> None:
+        self.values = values
 
     def numpy(self) -> npt.NDArray[Any]:
         """The values."""
@@ -119,6 +120,7 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
         self.stage = stage
         self.run_count = 0
         self.row_count = 0
+        self._row_by_row = stage.rows_per_run is not None
         self._count_lock = threading.Lock()
         self._expected = tuple(  # inputs as they usually come, quick to compare
             (spec, spec.name, spec.shape[1:], np.dtype(spec.dtype)) for spec in stage.inputs
@@ -150,7 +152,7 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
         if not batch:
             raise InputError(f"stage {self.name!r} got no images, expected at least one")
         with self._count_lock:
-            self.run_count += 1 if self.stage.rows_per_run is None else batch
+            self.run_count += batch if self._row_by_row else 1
             self.row_count += batch
         return self._execute(inputs, batch, workspace)
 

@@ -22,23 +22,28 @@ class Scratch:
 
     def __init__(self) -> None:
         self._bytes: ImageArray = np.empty(0, np.uint8)
+        self._images: tuple[ImageArray, ImageArray] | None = None
         self._buffer: weakref.ref[Any] | None = None
         self._layout: Hashable = None
         self._padded: dict[int, Hashable] = {}
 
-    def images(self, height: int, width: int) -> tuple[ImageArray, list[ImageArray]]:
-        """An image (height, width, 3), and three planes (height, width): views of one block."""
-        size = 3 * height * width
-        if self._bytes.size < 2 * size:
-            self._bytes = np.empty(2 * size, np.uint8)
-        interleaved = self._bytes[:size].reshape(height, width, 3)
-        return interleaved, list(self._bytes[size : 2 * size].reshape(3, height, width))
+    def images(self, height: int, width: int) -> tuple[ImageArray, ImageArray]:
+        """An image (height, width, 3), and planes (3, height, width): views of one block."""
+        if self._images is None or self._images[1].shape[1:] != (height, width):
+            size = 3 * height * width
+            if self._bytes.size < 2 * size:
+                self._bytes = np.empty(2 * size, np.uint8)
+            interleaved, planes = self._bytes[: 2 * size].reshape(2, size)
+            self._images = interleaved.reshape(height, width, 3), planes.reshape(3, height, width)
+        return self._images
 
     def pad(self, tensor: AnyArray, window: tuple[int, ...], values: tuple[float, ...]) -> None:
         """Fill a C-contiguous tensor outside a window (left, top, right, bottom), unless it is.
 
         One value is for each channel.
         """
+        if not self._padded and window == (0, 0, tensor.shape[2], tensor.shape[1]):
+            return  # as of a camera whose pictures have the tensor's own sides
         buffer = tensor if tensor.base is None else tensor.base
         address = int(tensor.__array_interface__["data"][0])
         layout = (tensor.shape, address % tensor.nbytes)  # tensors of one layout do not overlap
@@ -65,18 +70,42 @@ def _weak(buffer: Any) -> weakref.ref[Any] | None:
         return None
 
 
-def split_channels(image: ImageArray, size: tuple[int, int], scratch: Scratch) -> list[ImageArray]:
-    """The three planes of an image (h, w, 3), each resized to ``size`` (width, height)."""
+def split_channels(
+    image: ImageArray, size: tuple[int, int], scratch: Scratch, *, turned: bool
+) -> ImageArray:
+    """The planes (3, h, w) of an image (h, w, 3), resized to ``size`` (width, height).
+
+    ``turned`` gives the last channel first.
+    """
     resized, planes = scratch.images(size[1], size[0])
     if size != (image.shape[1], image.shape[0]):
         cv2.resize(image, size, dst=resized, interpolation=cv2.INTER_LINEAR)
         image = resized
-    cv2.split(image, planes)
+    cv2.split(image, list(planes[::-1] if turned else planes))
     return planes
 
 
-def normalise(plane: ImageArray, factor: float, shift: float, out: Float32Array) -> None:
-    """Write ``plane * factor + shift``, (h, w) each, in one pass with the conversion to float32.
+def normalise(
+    planes: ImageArray,
+    factors: tuple[float, ...],
+    shifts: tuple[float, ...],
+    out: Float32Array,
+) -> None:
+    """Write ``plane * factor + shift`` for each of the planes, (3, h, w) in all.
+
+    Channels that have the same factor and shift are one plane, where nothing lies between them.
+    """
+    alike = factors.count(factors[0]) == shifts.count(shifts[0]) == len(factors)
+    if alike and planes.flags.c_contiguous and out.flags.c_contiguous:
+        width = out.shape[2]
+        _normalise(planes.reshape(-1, width), factors[0], shifts[0], out.reshape(-1, width))
+        return
+    for plane, factor, shift, written in zip(planes, factors, shifts, out, strict=True):
+        _normalise(plane, factor, shift, written)
+
+
+def _normalise(plane: ImageArray, factor: float, shift: float, out: Float32Array) -> None:
+    """In one pass with the conversion to float32.
 
     OpenCV in Python has no such conversion by itself; its normalisation of a range is one, where
     it is told the range that the plane's own becomes. NumPy takes twice as long.

@@ -87,12 +87,25 @@ class Placement:
 
     def to_image(self, boxes_xyxy: Float32Array) -> Float32Array:
         """Boxes (D, 4) in tensor pixels -> boxes in image pixels, clipped to the image."""
+        if len(boxes_xyxy) == 1:  # NumPy takes as long for one as for hundreds
+            return np.array([self._one_to_image(*boxes_xyxy[0].tolist())], np.float32)
         offset, scale, limit = self._way_back
         boxes = boxes_xyxy - offset
         boxes /= scale
         np.maximum(boxes, 0, out=boxes)
         np.minimum(boxes, limit, out=boxes)
         return np.asarray(boxes, np.float32)
+
+    def _one_to_image(self, *corners: float) -> tuple[float, ...]:
+        """As :meth:`to_image`, of a box's left, top, right and bottom."""
+        x, y, width, height = self.scale_x, self.scale_y, self.width, self.height
+        left, top, right, bottom = corners
+        return (
+            min(max((left - self.left) / x, 0.0), width),
+            min(max((top - self.top) / y, 0.0), height),
+            min(max((right - self.left) / x, 0.0), width),
+            min(max((bottom - self.top) / y, 0.0), height),
+        )
 
 
 @dataclass(frozen=True)
@@ -163,7 +176,8 @@ class ImageSpec:
     @cached_property
     def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
         """Of each channel: pixel * factor + shift, and what the padding comes to."""
-        factors = tuple(1 / deviation for deviation in self.std)
+        # OpenCV computes in float32: of a factor that is rounded already it makes exactly that one
+        factors = tuple(float(np.float32(1 / deviation)) for deviation in self.std)
         shifts = tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
         paddings = zip(self._pad_levels, factors, shifts, strict=True)
         levels = (level * factor + shift for level, factor, shift in paddings)
@@ -192,31 +206,19 @@ class ImageSpec:
             out[...] = self.prepare(image)
             return out
         scratch = Scratch() if scratch is None else scratch
-        placement = self.place(image.shape[1], image.shape[0])
-        size = (placement.resized_width, placement.resized_height)
-        left, top = placement.left, placement.top
-        right, bottom = left + size[0], top + size[1]
-        cropped = left < 0 or top < 0 or right > self.width or bottom > self.height
-        if cropped:
-            left, top = max(0, left), max(0, top)
-            right, bottom = min(self.width, right), min(self.height, bottom)
+        window = _window(self._fit, image.shape[1], image.shape[0])
         factors, shifts, levels = self._normalisation
         as_pixels = out.dtype == np.uint8
+        scratch.pad(out, window.bounds, self._pad_levels if as_pixels else levels)
+        turned = self.color_order is ColorOrder.RGB
+        planes = split_channels(image, window.resized, scratch, turned=turned)
+        if window.cut is not None:
+            planes = planes[window.cut]
+        inside = out[window.inside]
         if as_pixels:
-            levels = self._pad_levels
-        scratch.pad(out, (left, top, right, bottom), levels)
-        planes = split_channels(image, size, scratch)
-        if self.color_order is ColorOrder.RGB:
-            planes.reverse()
-        for channel, plane in enumerate(planes):
-            if cropped:
-                rows = slice(top - placement.top, bottom - placement.top)
-                plane = plane[rows, left - placement.left : right - placement.left]
-            window = out[channel, top:bottom, left:right]
-            if as_pixels:
-                window[...] = plane
-            else:
-                normalise(plane, factors[channel], shifts[channel], window)
+            inside[...] = planes
+        else:
+            normalise(planes, factors, shifts, inside)
         return out
 
     def normalised(self, pixels: ImageArray) -> Float32Array:
@@ -255,6 +257,35 @@ def _place(fit: _Fit, width: int, height: int) -> Placement:
         return Placement(width, height, new_width, new_height)
     left, top = (fit.width - new_width) // 2, (fit.height - new_height) // 2
     return Placement(width, height, new_width, new_height, left, top)
+
+
+class _Window(NamedTuple):
+    """Where a picture's pixels go in a tensor (3, H, W).
+
+    It is resized to ``resized`` (width, height), and what ``cut`` leaves of its planes (None for
+    all) goes ``inside`` the tensor, between the bounds left, top, right, bottom.
+    """
+
+    resized: tuple[int, int]
+    bounds: tuple[int, int, int, int]
+    inside: tuple[slice, slice, slice]
+    cut: tuple[slice, slice, slice] | None
+
+
+@lru_cache(maxsize=256)
+def _window(fit: _Fit, width: int, height: int) -> _Window:
+    """Of a picture of ``width`` x ``height`` pixels."""
+    place = _place(fit, width, height)
+    resized = place.resized_width, place.resized_height
+    left, top = max(0, place.left), max(0, place.top)
+    right = min(fit.width, place.left + resized[0])
+    bottom = min(fit.height, place.top + resized[1])
+    inside = slice(None), slice(top, bottom), slice(left, right)
+    cut = None
+    if (right - left, bottom - top) != resized:
+        rows = slice(top - place.top, bottom - place.top)
+        cut = slice(None), rows, slice(left - place.left, right - place.left)
+    return _Window(resized, (left, top, right, bottom), inside, cut)
 
 
 def _crop(fit: _Fit, width: int, height: int) -> Placement:

@@ -30,6 +30,10 @@ class Candidates(NamedTuple):
     broken: int
 
 
+_NO_INDEX = np.empty(0, np.int64)
+_NOTHING = Candidates(_NO_INDEX, _NO_INDEX, np.empty(0, np.float32), 0)
+
+
 def every_label(class_scores: Float32Array, confidence: float) -> Candidates:
     """All scores (A, C) above ``confidence``, by anchor, then by class."""
     found = _not_at_most(class_scores, confidence)
@@ -43,7 +47,7 @@ def best_label(class_scores: Float32Array, confidence: float) -> Candidates:
     """
     found = _not_at_most(class_scores, confidence)
     if len(found.anchors) < 2:
-        return _where(found, found.confidences == found.confidences)
+        return _where(found, found.confidences == found.confidences) if found.broken else found
     first = _differs_from_last(found.anchors)
     if first.all():
         best = found.confidences == found.confidences
@@ -80,9 +84,15 @@ def _not_at_most(class_scores: Float32Array, confidence: float) -> Candidates:
         places = (~(scores <= confidence)).nonzero()[0]
     else:
         places = _places_not_at_most(scores, confidence)
-    anchors, class_ids = np.divmod(places, max(1, class_scores.shape[1]))
+    if not len(places):
+        return _NOTHING
     confidences = scores.take(places).astype(np.float32, copy=False)
-    if np.count_nonzero(confidences <= 1) == len(places):
+    columns = class_scores.shape[1]
+    if len(places) == 1 and confidences.item() <= 1:  # NumPy takes as long for one as for hundreds
+        anchor, class_id = divmod(places.item(), columns)
+        return Candidates(np.array([anchor]), np.array([class_id]), confidences, 0)
+    anchors, class_ids = np.divmod(places, columns)
+    if confidences.max() <= 1:  # false for NaN
         return Candidates(anchors, class_ids, confidences, 0)
     rounded = np.minimum(confidences, 1)
     confidences = np.where(confidences <= LARGEST_SCORE, rounded, np.float32(np.nan))

@@ -33,6 +33,7 @@ class BoundEngine(Engine[OrtTensor, OrtWorkspace]):
         self._session = session
         self._host_outputs = host_outputs
         self._inputs = tuple(spec.name for spec in stage.inputs)
+        self._output_count = len(stage.outputs)
         self._started: tuple[Any, ...] = ()
 
     def _session_for(self, workspace: OrtWorkspace) -> Any:  # noqa: ARG002  # not all have several
@@ -70,23 +71,23 @@ class BoundEngine(Engine[OrtTensor, OrtWorkspace]):
     def _execute(
         self, inputs: Mapping[str, OrtTensor], batch: int, workspace: OrtWorkspace
     ) -> dict[str, OrtTensor]:
-        if self.stage.rows_per_run is not None and batch > 1:
+        if self._row_by_row and batch > 1:
             return self._execute_rows(inputs, batch, workspace)
         session = self._session_for(workspace)
         bound = workspace.bound(self.name, batch)
         if bound is None or bound.session is not session:
             bound = Bound(session, never_free_in_child(self._new_binding(session)))
             bound.outputs = self._bind_outputs(bound.binding, batch, workspace)
-            if len(bound.outputs) == len(self.stage.outputs):
+            if len(bound.outputs) == self._output_count:
                 workspace.keep_bound(self.name, batch, bound)
             # outputs whose shape is known only after a run are bound again for each
         for name in self._inputs:
             self._bind_input(bound, name, inputs[name])
         self._run(bound, workspace)
-        outputs = dict(bound.outputs)
+        outputs = bound.outputs.copy()
         for tensor in outputs.values():
             tensor.renewed()
-        if len(outputs) < len(self.stage.outputs):
+        if len(outputs) < self._output_count:
             outputs = {**self._made(bound.binding), **outputs}
             # of those that were bound with a shape, the library refuses to make another one
             check_made(self.name, self.stage.outputs, outputs, batch)

@@ -189,6 +189,7 @@ class OrtWorkspace:
         self._device = device
         self._buffers: dict[tuple[str, str], tuple[Any, int, np.dtype[Any]]] = {}
         self._host: dict[str, npt.NDArray[np.float32]] = {}
+        self._host_arrays: dict[str, npt.NDArray[Any]] = {}  # as they were last asked for
         self._tensors: dict[tuple[str, str], dict[tuple[int, ...], OrtTensor]] = {}
         self._bound: dict[str, OrderedDict[int, Bound]] = {}
         self.kept: dict[str, Any] = {}
@@ -223,11 +224,15 @@ class OrtWorkspace:
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> npt.NDArray[Any]:
         """A host array of this shape, from a buffer that is used again; one type for each name."""
+        known = self._host_arrays.get(name)
+        if known is not None and known.shape == shape:
+            return known
         count = math.prod(shape)
         buffer = self._host.get(name)
         if buffer is None or buffer.size < count:
             buffer = self._host[name] = _allocate(count, dtype, HOST, self._device)
-        return buffer[:count].reshape(shape)
+        known = self._host_arrays[name] = buffer[:count].reshape(shape)
+        return known
 
     def tensor(
         self, key: tuple[str, str], shape: tuple[int, ...], dtype: np.dtype[Any], on_host: bool
@@ -263,6 +268,7 @@ class OrtWorkspace:
             time.sleep(_POLL_S)
         self._buffers.clear()
         self._host.clear()
+        self._host_arrays.clear()
         self._tensors.clear()
         self._bound.clear()
         self.kept.clear()

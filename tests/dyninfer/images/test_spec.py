@@ -395,3 +395,26 @@ def test_pixels_are_what_becomes_the_tensor_when_it_is_normalised(resize) -> Non
         assert spec.prepare(image, pixels, scratch) is pixels
         assert np.array_equal(spec.prepare(image, dtype=np.uint8), pixels)
         np.testing.assert_allclose(spec.normalised(pixels), spec.prepare(image), atol=1e-4)
+
+
+@pytest.mark.parametrize("deviation", [255.0, 128.0, -57.0])
+@pytest.mark.parametrize("levels", [(0, 256), (3, 200), (77, 78)])
+@pytest.mark.parametrize("size", [(48, 64), (30, 90)])
+def test_a_level_becomes_the_same_number_in_every_picture(deviation, levels, size) -> None:
+    spec = ImageSpec(48, 64, ResizeMode.LETTERBOX, std=(deviation,) * 3)
+    image = np.random.default_rng(1).integers(*levels, (*size, 3), np.uint8)
+    image[..., 1] //= 2  # no channel has the range of another
+    expected = spec.normalised(spec.prepare(image, dtype=np.uint8))
+    np.testing.assert_array_equal(spec.prepare(image), expected)
+
+
+@pytest.mark.parametrize(
+    "corners", [(3.3, 4.7, 20.1, 31.9), (-5, -1e5, 700, 1e5), (70, 50, 80, 60)]
+)
+def test_one_box_finds_its_way_back_as_one_of_many_does(corners) -> None:
+    placement = ImageSpec(48, 64).place(90, 31)
+    box = np.array([corners], np.float32)
+    many = placement.to_image(np.concatenate([box, box]))
+    one = placement.to_image(box)
+    assert one.dtype == np.float32
+    np.testing.assert_array_equal(one, many[:1])

@@ -35,7 +35,8 @@ def test_the_overhead_is_what_the_sessions_do_not_take(monkeypatch) -> None:
     assert [result.key for result in results] == [case.key for case in overhead.CASES]
     for result in results:
         total, floor = (np.array(times) for times in result.times_ms.values())
-        assert (result.unit, result.limit) == ("microseconds", 100)
+        assert result.unit == "microseconds"
+        assert "prepare " in result.note
         assert result.measured.median == pytest.approx(1000 * np.median(total - floor))
         assert result.measured.median > 0
 
