@@ -9,20 +9,17 @@ budget spent by turns on the first exit, and by turns on the last one: whoever w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from dyninfer.benchmarks.machine.describe import describe_machine
+from dyninfer.benchmarks.lab.records import measure_into, record_of
 from dyninfer.benchmarks.report.table import column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import Terminal
-from dyninfer.bundle.unfinished import write_atomically
-from dyninfer.errors import DyninferError
 from dyninfer.images.frames import Frame, FrameSource
 from dyninfer.images.sources import open_source
 from dyninfer.results.answers import Detections
@@ -174,15 +171,13 @@ def measure(bundle: Path, clips: Sequence[Path]) -> dict[str, Any]:
         ),
         Terminal(),
     )
-    return {
-        "what": "Four streams under one budget, shared out by gain per millisecond or by turns. "
+    return record_of(
+        "Four streams under one budget, shared out by gain per millisecond or by turns. "
         "What sharing takes for granted (how much an audit counts, how often there is one) was "
         "chosen on car-detection.mp4 alone.",
-        "command": "python -m dyninfer.benchmarks.lab.four_streams "
-        + " ".join([bundle.name, *(path.name for path in clips)]),
-        "machine": asdict(describe_machine()),
-        "rows": [asdict(row) for row in rows],
-    }
+        ["four_streams", bundle.name, *(path.name for path in clips)],
+        rows,
+    )
 
 
 def main(
@@ -191,13 +186,7 @@ def main(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Record.")] = None,
 ) -> None:
     """Share one budget among four streams."""
-    try:
-        record = measure(bundle, clips)
-    except DyninferError as error:
-        Terminal(stderr=True).print(f"error: {error}")
-        raise typer.Exit(1) from None
-    if output is not None:
-        write_atomically(output, json.dumps(record, indent=1).encode() + b"\n")
+    measure_into(output, lambda: measure(bundle, clips))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ evaluation.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,11 +16,10 @@ from typing import Annotated, Any, cast
 import numpy as np
 import typer
 
-from dyninfer.benchmarks.machine.describe import describe_machine
+from dyninfer.benchmarks.lab.records import measure_into, record_of
 from dyninfer.benchmarks.report.table import column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import Terminal
-from dyninfer.bundle.unfinished import write_atomically
-from dyninfer.errors import DyninferError, InputError
+from dyninfer.errors import InputError
 from dyninfer.evaluation.coco import average_precision
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.outcomes import AtWay, read_pictures, trace_picture
@@ -85,6 +83,22 @@ def print_rows(rows: Sequence[Row]) -> None:
     print_table(table, Terminal())
 
 
+def measure(bundle: Path, annotations: Path, pictures: list[Path]) -> dict[str, Any]:
+    """The record, and its table on the terminal.
+
+    Raises:
+        DyninferError: something cannot be read.
+    """
+    with load(bundle) as detector:
+        samples = load_samples(pictures, annotations, detector.class_names)
+        rows = rows_of(detector, samples)
+        options = asdict(detector.manifest.evaluation_options)
+    print_rows(rows)
+    words = ["kept_candidates", bundle.name, annotations.name, "PICTURES"]
+    what = "Average precision where only the best candidates are given on."
+    return record_of(what, words, rows, pictures=len(samples.items), options=options)
+
+
 def main(
     bundle: Annotated[Path, typer.Argument(help="Exported with --candidates all.")],
     annotations: Annotated[Path, typer.Argument(help="Labels of the pictures, as COCO's.")],
@@ -92,25 +106,8 @@ def main(
     output: Annotated[Path, typer.Option("--output", "-o", help="The record to write.")],
 ) -> None:
     """Measure a bundle with all and with fewer candidates."""
-    with load(bundle) as detector:
-        samples = load_samples(pictures, annotations, detector.class_names)
-        rows = rows_of(detector, samples)
-        options = asdict(detector.manifest.evaluation_options)
-    print_rows(rows)
-    record = {
-        "what": "Average precision where only the best candidates are given on.",
-        "command": f"python -m dyninfer.benchmarks.lab.kept_candidates {bundle.name} "
-        f"{annotations.name} PICTURES",
-        "pictures": len(samples.items),
-        "options": options,
-        "rows": [asdict(row) for row in rows],
-        "machine": asdict(describe_machine()),
-    }
-    write_atomically(output, json.dumps(record, indent=1).encode() + b"\n")
+    measure_into(output, lambda: measure(bundle, annotations, pictures))
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except DyninferError as error:
-        raise SystemExit(f"error: {error}") from None
+    typer.run(main)

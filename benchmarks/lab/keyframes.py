@@ -9,21 +9,18 @@ what the first exit finds in them. With ``--rounds 3`` frames a second are measu
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from dyninfer.benchmarks.machine.describe import describe_machine
+from dyninfer.benchmarks.lab.records import measure_into, record_of
 from dyninfer.benchmarks.report.table import column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import Terminal
-from dyninfer.bundle.unfinished import write_atomically
-from dyninfer.errors import DyninferError
 from dyninfer.images.frames import Frame
 from dyninfer.plain_text import counted
 from dyninfer.results.answers import Detections
@@ -105,7 +102,16 @@ def _loss(found: Sequence[Detections], reference: Sequence[Detections]) -> float
     return round(float(np.mean(losses)), 4)
 
 
-def speed_rows(detector: Detector, path: Path, rounds: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Speed:
+    """Frames a second of one frame in so many, by round."""
+
+    clip: str
+    every: int
+    fps: Sequence[float]
+
+
+def speed_rows(detector: Detector, path: Path, rounds: int) -> list[Speed]:
     """Frames a second of a whole stream to the last exit, of all n in turn."""
     spent: dict[int, list[float]] = {every: [] for every in EVERY}
     for _ in range(rounds):
@@ -114,7 +120,7 @@ def speed_rows(detector: Detector, path: Path, rounds: int) -> list[dict[str, An
             policy = EveryNth(every, AlwaysHard())
             count = sum(1 for _ in detector.stream(path, policy=policy, track=True))
             times.append(round(count / (time.perf_counter() - start), 1))
-    return [{"clip": path.name, "every": every, "fps": fps} for every, fps in spent.items()]
+    return [Speed(path.name, every, fps) for every, fps in spent.items()]
 
 
 def print_rows(rows: Sequence[Row]) -> None:
@@ -139,7 +145,8 @@ def measure(bundle: Path, clips: Sequence[Path], rounds: int) -> dict[str, Any]:
     Raises:
         DyninferError: the bundle or a clip cannot be read, or ``trackers`` is not installed.
     """
-    notes, rows = Terminal(stderr=True), []
+    notes = Terminal(stderr=True)
+    rows: list[Row | Speed] = []
     with load(bundle) as detector:
         options = detector.manifest.use_options
         assert isinstance(options, Postprocess)
@@ -151,14 +158,10 @@ def measure(bundle: Path, clips: Sequence[Path], rounds: int) -> dict[str, Any]:
             notes.print(f"{path.name}: {counted(len(clip.frames), 'frame')}")
             found = list(rows_of(clip, options.confidence))
             print_rows(found)
-            rows += [asdict(row) for row in found]
-    words = [bundle.name, *(path.name for path in clips), *([f"--rounds {rounds}"] * bool(rounds))]
-    return {
-        "what": "Running one frame of a video in n and tracking in between.",
-        "command": f"python -m dyninfer.benchmarks.lab.keyframes {' '.join(words)}",
-        "machine": asdict(describe_machine()),
-        "rows": rows,
-    }
+            rows += found
+    command = ["keyframes", bundle.name, *(path.name for path in clips)]
+    command += [f"--rounds {rounds}"] * bool(rounds)
+    return record_of("Running one frame of a video in n and tracking in between.", command, rows)
 
 
 def main(
@@ -168,13 +171,7 @@ def main(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Record.")] = None,
 ) -> None:
     """Compare what may stand in for frames that are not run."""
-    try:
-        record = measure(bundle, clips, rounds)
-    except DyninferError as error:
-        Terminal(stderr=True).print(f"error: {error}")
-        raise typer.Exit(1) from None
-    if output is not None:
-        write_atomically(output, json.dumps(record, indent=1).encode() + b"\n")
+    measure_into(output, lambda: measure(bundle, clips, rounds))
 
 
 if __name__ == "__main__":

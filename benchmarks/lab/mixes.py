@@ -7,24 +7,22 @@ exported, within each round.
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from dyninfer.benchmarks.lab.records import measure_into, record_of
 from dyninfer.benchmarks.latency.statistics import ratio_estimate
-from dyninfer.benchmarks.machine.describe import describe_machine
 from dyninfer.benchmarks.report.table import column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import Terminal
-from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.errors import InputError
 from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Policy
 from dyninfer.runtime.detector import Detector
@@ -77,6 +75,21 @@ def measure(bundle: Path, mixes: Sequence[str], rounds: int) -> list[Row]:
     return rows
 
 
+def print_rows(name: str, rows: Sequence[Row]) -> None:
+    """The table."""
+    print_table(
+        make_table(
+            name,
+            column("mix", (row.mix for row in rows), words=True),
+            column("way", (row.way for row in rows), words=True),
+            column("ms", (f"{row.median_ms:.2f}" for row in rows)),
+            column("ratio", (f"{row.ratio:.2f}" for row in rows)),
+            column("95 %", (f"{row.ratio_low:.2f} to {row.ratio_high:.2f}" for row in rows)),
+        ),
+        Terminal(),
+    )
+
+
 def main(
     bundle: Annotated[Path, typer.Argument(help="A bundle with two exits.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The record, as JSON.")],
@@ -88,30 +101,18 @@ def main(
 ) -> None:
     """Run every mix in turns on this machine's CPU."""
     mixes = mix or list(MIXES)
-    if len(set(mixes)) < max(2, len(mixes)):
-        raise InputError(f"{' '.join(mixes)} are not at least two different mixes")
-    machine = describe_machine()
-    rows = measure(bundle, mixes, rounds)
-    command = f"python -m dyninfer.benchmarks.lab.mixes {bundle.name} -o {output.name}"
-    document = {
-        "what": "An image through each mix of backends, in turns; ratios to the first one's.",
-        "command": command + "".join(f" --mix {shlex.quote(each)}" for each in mixes),
-        "rounds": rounds,
-        "machine": asdict(machine),
-        "rows": [asdict(row) for row in rows],
-    }
-    write_atomically(output, json.dumps(document, indent=2).encode() + b"\n")
-    print_table(
-        make_table(
-            bundle.name,
-            column("mix", (row.mix for row in rows), words=True),
-            column("way", (row.way for row in rows), words=True),
-            column("ms", (f"{row.median_ms:.2f}" for row in rows)),
-            column("ratio", (f"{row.ratio:.2f}" for row in rows)),
-            column("95 %", (f"{row.ratio_low:.2f} to {row.ratio_high:.2f}" for row in rows)),
-        ),
-        Terminal(),
-    )
+
+    def measured() -> dict[str, Any]:
+        if len(set(mixes)) < max(2, len(mixes)):
+            raise InputError(f"{' '.join(mixes)} are not at least two different mixes")
+        rows = measure(bundle, mixes, rounds)
+        print_rows(bundle.name, rows)
+        words = ["mixes", bundle.name, "-o", output.name]
+        words += [f"--mix {shlex.quote(each)}" for each in mixes]
+        what = "An image through each mix of backends, in turns; ratios to the first one's."
+        return record_of(what, words, rows, rounds=rounds)
+
+    measure_into(output, measured)
 
 
 if __name__ == "__main__":

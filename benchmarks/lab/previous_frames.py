@@ -9,20 +9,18 @@ chance.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from dyninfer.benchmarks.machine.describe import describe_machine
+from dyninfer.benchmarks.lab.records import measure_into, record_of
 from dyninfer.benchmarks.report.table import column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import Terminal
-from dyninfer.bundle.unfinished import write_atomically
-from dyninfer.errors import DyninferError, InputError
+from dyninfer.errors import InputError
 from dyninfer.images.sources import open_source
 from dyninfer.plain_text import counted
 from dyninfer.results.tasks import disagreement
@@ -145,13 +143,11 @@ def measure(bundle: Path, clips: Sequence[Path]) -> dict[str, Any]:
             notes.print(f"{path.name}: {counted(len(clip.loss), 'frame')}")
             rows += rows_of(clip, points[0])
     print_rows(rows)
-    return {
-        "what": "Deciding about a video's frame by itself and by the frames before it.",
-        "command": "python -m dyninfer.benchmarks.lab.previous_frames "
-        + " ".join([bundle.name, *(path.name for path in clips)]),
-        "machine": asdict(describe_machine()),
-        "rows": [asdict(row) for row in rows],
-    }
+    return record_of(
+        "Deciding about a video's frame by itself and by the frames before it.",
+        ["previous_frames", bundle.name, *(path.name for path in clips)],
+        rows,
+    )
 
 
 def main(
@@ -160,13 +156,7 @@ def main(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Record.")] = None,
 ) -> None:
     """Compare the frame's own easiness with that of the frames before it."""
-    try:
-        record = measure(bundle, clips)
-    except DyninferError as error:
-        Terminal(stderr=True).print(f"error: {error}")
-        raise typer.Exit(1) from None
-    if output is not None:
-        write_atomically(output, json.dumps(record, indent=1).encode() + b"\n")
+    measure_into(output, lambda: measure(bundle, clips))
 
 
 if __name__ == "__main__":
