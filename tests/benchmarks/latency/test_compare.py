@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyninfer.benchmarks.latency.compare import compare_records
-from dyninfer.benchmarks.latency.comparison import Verdict
+from dyninfer.benchmarks.latency.compare import _Figure, _in_reach, _Judge, compare_records
+from dyninfer.benchmarks.latency.comparison import Change, ScenarioChange, Verdict
 from dyninfer.benchmarks.latency.record import BaselineRatio, Baselines, BenchRecord
 from dyninfer.benchmarks.latency.record_file import read_record, write_record
-from dyninfer.benchmarks.latency.scenario_record import Scenario
+from dyninfer.benchmarks.latency.scenario_record import Estimate, Scenario
+from dyninfer.benchmarks.latency.statistics import mean_of
 from dyninfer.benchmarks.machine.cpu_state import CpuState
 from dyninfer.benchmarks.machine.gpu import Gpu
 from dyninfer.benchmarks.machine.host import Host
@@ -367,3 +368,64 @@ def test_the_whole_is_plain_data_and_a_record_read_back_compares_alike(tmp_path)
     told = as_data(comparison)
     assert told["verdict"] == lines_of(comparison)[-1]
     assert (told["slower"], told["machine_changed"]) == ([HARD.name], False)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "p", "verdict"),
+    [
+        ((1.26, 1.1, 1.4), 0.25, Verdict.SLOWER),
+        ((1.26, 1.1, 1.4), 0.26, Verdict.UNCLEAR),
+        ((1.25, 1.1, 1.4), 0.25, Verdict.UNCLEAR),
+        ((0.79, 0.7, 0.9), 0.25, Verdict.FASTER),
+        ((0.79, 0.7, 0.9), 0.26, Verdict.UNCLEAR),
+        ((0.8, 0.7, 0.9), 0.25, Verdict.UNCLEAR),
+        ((1.0, 0.8, 1.25), 0.0, Verdict.SAME),
+        ((1.0, 0.79, 1.25), 0.0, Verdict.UNCLEAR),
+        ((1.0, 0.8, 1.26), 0.0, Verdict.UNCLEAR),
+    ],
+)
+def test_a_verdict_at_its_limits(ratio, p, verdict) -> None:
+    """A tolerance of 25 %, so from 0.8 to 1.25, and a confidence of 75 %."""
+    assert _Judge(0.25, 0.75).verdict(Estimate(*ratio), p) is verdict
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "tested", "reached"),
+    [(3, 1, 1, True), (1, 3, 1, True), (3, 1, 2, False), (2, 1, 1, False), (4, 1, 1, True)],
+)
+def test_rounds_are_enough_where_their_smallest_p_is_all_that_is_allowed(
+    old, new, tested, reached
+) -> None:
+    """Of one round in four to have the least time by chance: 2 / 4 either way."""
+    assert _in_reach(old, new, tested, 0.5) is reached
+
+
+def test_throughput_is_the_inverse_of_the_time_of_a_call() -> None:
+    old, new = [10.0, 12.0, 11.0], [20.0, 25.0, 30.0]
+    judge = _Judge(0.03, 0.95)
+    time, rate = (judge.change(_Figure(old, new, mean_of, of), 1.0) for of in (None, 2000.0))
+    assert (time.old, time.new) == (11.0, 25.0)
+    assert (rate.old, rate.new) == pytest.approx((2000 / 11, 80.0))
+    inverted = (1 / time.ratio.value, 1 / time.ratio.high, 1 / time.ratio.low)
+    assert (rate.ratio.value, rate.ratio.low, rate.ratio.high) == pytest.approx(inverted)
+    assert rate.ratio.low < rate.ratio.value < rate.ratio.high
+
+
+@pytest.mark.parametrize(
+    ("latency", "throughput", "verdict"),
+    [
+        ("same", None, "same"),
+        ("same", "same", "same"),
+        ("faster", "slower", "slower"),
+        ("slower", None, "slower"),
+        ("unclear", "faster", "faster"),
+        ("faster", None, "faster"),
+        ("same", "unclear", "unclear"),
+    ],
+)
+def test_the_verdict_of_a_scenario_is_the_worst_that_is_certain(latency, throughput, verdict):
+    judged = [
+        word and Change(1.0, 1.0, Estimate(1.0, 1.0, 1.0), 1.0, Verdict(word))
+        for word in (latency, throughput)
+    ]
+    assert ScenarioChange(EASY, *judged, None).verdict is Verdict(verdict)

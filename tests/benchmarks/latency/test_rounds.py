@@ -272,3 +272,24 @@ def test_the_yardstick_is_the_median_without_the_first_in_milliseconds(
     monkeypatch.setattr("dyninfer.benchmarks.latency.rounds.time", clock)
     assert YardstickTimer().median_ms() == 10 + REPEATS - 1
     assert next(ticks, None) is None
+
+
+def test_every_call_takes_the_pictures_after_those_of_the_call_before(
+    two_exits: dyninfer.Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = {id(array): index for index, array in enumerate(PICTURES.arrays)}
+    taken: list[int] = []
+
+    def run_slice(_detect, batches, _rate, _callers) -> Slice:
+        taken.extend(place[id(picture)] for batch in batches for picture in batch)
+        calls = tuple(TimedCall(0, 0, 0, 2 * 10**9, (0,), ({},)) for _ in batches)
+        return Slice(calls, 2e3 * len(batches))  # so long that only the first has to settle
+
+    monkeypatch.setattr("dyninfer.benchmarks.latency.rounds.run_slice", run_slice)
+    effort = Effort(seconds=0.1, rounds=3, min_calls=3, warm_up_seconds=1.0)
+    ((track,), _) = measure_rounds(two_exits, [Scenario(3, 1.0)], PICTURES, effort)
+    assert sum(track.plan) >= 3
+    warm = 3 * track.warm_up.calls
+    assert taken[warm : warm + 3] == [0, 1, 2]  # to settle
+    del taken[warm : warm + 3]
+    assert taken == [index % len(place) for index in range(len(taken))]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -193,3 +194,37 @@ def test_the_wall_clock_never_returns_early() -> None:
         moment = clock.now_ns() + wait_ns
         clock.wait_until(moment)
         assert clock.now_ns() >= moment
+
+
+def test_times_are_told_to_the_nanosecond() -> None:
+    clock = FakeClock()
+    piece = run_slice(FakeDetector(clock, 2.5, 0.25), batches_of(2), clock=clock)
+    assert [call.latency_ms for call in piece.calls] == [2.5, 0.25]
+    assert [call.wall_ms for call in piece.calls] == [2.5, 0.25]
+    assert piece.wall_ms == 2.75
+    assert due_times_ns(3, 3.0) == [333_333_333, 666_666_667, 1_000_000_000]
+
+
+def test_the_last_part_of_a_wait_is_not_slept(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept = [0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += round(seconds * 1e9) + 150_000
+
+    clock = SimpleNamespace(perf_counter_ns=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr(slices, "time", clock)
+    WallClock().wait_until(2_700_000)
+    assert slept == [0.0025, 0]
+    slept.clear()
+    WallClock().wait_until(2_600_000)
+    assert slept == []
+
+
+def test_a_collector_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        run_slice(lambda _: [found()], batches_of(1))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -218,3 +220,34 @@ def test_the_interval_holds_the_true_ratio_about_as_often_as_it_says(summary) ->
         held += found.low <= 1.1 <= found.high
         assert found.low <= found.value <= found.high
     assert held / 150 > 0.85
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [([1, 2, 2, 3], [2, 3, 3, 4]), ([1, 1, 1, 2], [1, 2, 2, 2]), ([5, 5], [1, 5, 5, 9])],
+)
+def test_rounds_of_one_time_share_the_mean_of_their_ranks(old, new) -> None:
+    ranks = scipy.stats.rankdata([*old, *new])
+    found = ranks[len(old) :].sum()
+    sums = [sum(chosen) for chosen in combinations(ranks, len(new))]
+    expected = np.mean([total >= found - 1e-9 for total in sums])
+    assert permutation_p(old, new) == pytest.approx(expected, abs=0.02)
+
+
+def test_a_chance_is_never_beyond_1() -> None:
+    old, new = [10.0 + 0.01 * index for index in range(12)], [9.0 + 0.01 * i for i in range(11)]
+    assert p_beyond(old, [*new, 100.0], 0.03, mean_of) == 1
+    assert p_beyond([*new, 100.0], [*old[:-1], 0.0], 0.03, mean_of) == 1
+
+
+@pytest.mark.parametrize(("quantile", "count"), [(0.5, 1), (0.25, 1), (0.5, 4), (0.9, 29)])
+def test_the_median_and_what_is_below_it_need_no_number_of_calls(quantile, count) -> None:
+    assert supports(count, quantile)
+    assert not supports(1, 0.51)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"), [(1, 1, 1.0), (2, 1, 2 / 3), (3, 2, 0.2), (4, 4, 2 / 70)]
+)
+def test_the_smallest_p_is_that_of_rounds_that_do_not_overlap(old, new, expected) -> None:
+    assert smallest_p(old, new) == pytest.approx(expected)

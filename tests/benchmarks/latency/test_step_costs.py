@@ -127,6 +127,8 @@ def baselines(off: float = 0.0, **ratio_by_side: float) -> Baselines:
         (0.5, 0.99, 1.0),
         (1.0, 1.5, 0.0),  # even all-easy costs as much
         (1.2, 1.1, 0.0),
+        (1.0, 1.0, 0.0),
+        (1.1, 0.9, 0.0),
         (0.5, 1.5, 0.5),
         (0.6, 1.1, 0.8),
     ],

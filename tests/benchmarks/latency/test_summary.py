@@ -141,3 +141,14 @@ def test_at_a_fixed_rate_waiting_counts_in_the_latency_and_not_in_the_spans(
     assert found.late_share == 0.5
     assert found.ms_per_image.value == 20
     assert sum(span.ms_per_image.value for span in found.spans) == pytest.approx(7)
+
+
+def test_hard_images_are_those_of_the_costliest_way(manifest: Manifest) -> None:
+    piece = slice_of(call_of(10, EASY), call_of(20, HARD), call_of(6, EASY), call_of(8, EASY))
+    found = summarise(Scenario(1, 0.25), WARM, [piece], manifest)
+    assert found.hard_fraction == 0.25
+    assert [exit_.share for exit_ in found.exits] == [0.75, 0.25]
+    assert [exit_.exit_index for exit_ in found.exits] == [0, 1]
+    spans = {span.name: (span.share, span.ms_when_run) for span in found.spans}
+    assert spans["second"] == (0.25, 8)
+    assert spans["head"] == (0.75, 2)
