@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dyninfer import ConfigError, DyninferError
+from dyninfer import CheckpointError, ConfigError, DyninferError
 from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
-from dyninfer.exporters.dynamicdet.plan import Plan, plan_from_shapes
-from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, published
+from dyninfer.exporters.dynamicdet.plan import Plan, plan_from_shapes, plan_from_table
+from dyninfer.exporters.dynamicdet.topology import IMAGE, Op, Part, Ref, Row, Topology, published
 from tests import support
 
 
@@ -223,3 +223,181 @@ def test_a_chain_of_rows_may_be_longer_than_calls_may_nest(
     plan = plan_from_shapes(read_topology(own), shapes)
     assert plan.strides == Plan(read_topology(small_yaml)).strides
     assert plan.channels(Ref(Part.HEAD, 290)) == 16
+
+
+@pytest.mark.parametrize(
+    ("depth", "repeat"),
+    [("0.2", 1), ("0.75", 2), ("1.25", 2), ("3", 6), ("99.9", 200), ("0", None), ("100", None),
+     ("-1", None), ("true", None), ("null", None)],
+)  # fmt: skip
+def test_a_depth_is_a_number_above_0_and_below_100(edited, depth, repeat) -> None:
+    path = edited(("depth_multiple: 1.0", f"depth_multiple: {depth}"))
+    if repeat is None:
+        with support.refuses(ConfigError, "depth_multiple", "between 0 and 100"):
+            read_topology(path)
+    else:
+        assert [row.repeat for row in read_topology(path).parts[Part.FIRST]][:3] == [1, repeat, 1]
+
+
+def test_where_no_depth_is_said_it_is_1(edited) -> None:
+    path = edited(("depth_multiple: 1.0\n", ""))
+    assert [row.repeat for row in read_topology(path).parts[Part.FIRST]][:2] == [1, 2]
+
+
+FITS = None  # instead of what a refusal says
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("[-1, 2, Conv, [8, 3, 1]]", "[-1, 100, Conv, [8, 3, 1]]", FITS),
+        ("[-1, 2, Conv, [8, 3, 1]]", "[-1, 101, Conv, [8, 3, 1]]", "[from, number"),
+        ("[16, 1, 1]", "[16, 64, 64]", FITS),
+        ("[16, 1, 1]", "[16, 65, 1]", "1 to 64"),
+        ("[16, 1, 1]", "[16, 1, 65]", "1 to 64"),
+        ("[16, 1, 1]", "[16, 0, 1]", "1 to 64"),
+        ("[-1, 1, Conv, [16, 1, 1]]", "[-1, 1, Conv, []]", "1 to 64"),
+        ("[[-1, -2], 1, Concat, [1]]", "[[-1, -2], 1, Concat, []]", FITS),
+        ("[[-1, -2], 1, Concat, [1]]", "[[-1, -2], 1, Concat, [2]]", "only [1]"),
+        ("[[-1, -2], 1, Concat, [1]]", "[[-5, -4], 1, Concat, [1]]", FITS),
+        ("[[-1, -2], 1, Concat, [1]]", "[[-6, -4], 1, Concat, [1]]", FITS),  # -1 is the image
+        ("[[-1, -2], 1, Concat, [1]]", "[[-7, -4], 1, Concat, [1]]", "before the part's first row"),
+        ("[-1, 1, Conv, [8, 3, 2]]\n  - [5", "[-2, 1, Conv, [8, 3, 2]]\n  - [5", "first row"),
+        ("[6, 1, SPPCSPC, [8]]", "[6, 1, SPPCSPC, []]", FITS),
+        ("[6, 1, SPPCSPC, [8]]", "[6, 1, SPPCSPC, [8, 2]]", "only [channels]"),
+        ("[-1, 1, MP, []]", "[-1, 1, MP, [2]]", FITS),
+        ("[None, 2, nearest]", "[None, 2, linear]", "nn.Upsample has"),
+        ("router_ins: [1, 5, 6]", "router_ins: [0, 6]", FITS),
+        ("router_ins: [1, 5, 6]", "router_ins: [1, 7]", "names rows [7], the backbone has 7"),
+        ("router_ins: [1, 5, 6]", "router_ins: [-1]", "names rows [-1]"),
+        ("CBFuse, [[0]]", "CBFuse, [[a]]", "CBFuse has 2 inputs"),
+        ("CBFuse, [[0]]", "CBFuse, []", "CBFuse has 2 inputs"),
+        ("CBFuse, [[0]]", "CBFuse, [0]", "CBFuse has 2 inputs"),
+    ],
+)  # fmt: skip
+def test_rows_at_their_limits(edited, old, new, told) -> None:
+    path = edited((old, new))
+    if told is FITS:
+        read_topology(path)
+    else:
+        with support.refuses(ConfigError, told):
+            read_topology(path)
+
+
+@pytest.mark.parametrize(("more", "fits"), [(294, True), (295, False)])
+def test_a_part_has_300_rows_at_most(edited, more, fits) -> None:
+    path = edited(("head:\n", "head:\n" + "  - [6, 1, Concat, [1]]\n" * more))
+    if fits:
+        assert len(read_topology(path).parts[Part.HEAD]) == 300
+    else:
+        with support.refuses(ConfigError, "head has 301 rows, expected 300 at most"):
+            read_topology(path)
+
+
+def test_a_problem_with_a_row_is_told_in_200_characters(edited) -> None:
+    with pytest.raises(ConfigError) as told:
+        read_topology(edited(("[-1, 1, MP, []]", f"[-1, 1, MP, [{'x' * 300}]]")))
+    where, _, problem = str(told.value).partition("row 2: ")
+    assert where.endswith("backbone ")
+    assert len(problem) == 200
+
+
+def row(part: Part, index: int, op: Op, *inputs: Ref, **more) -> Row:
+    return Row(Ref(part, index), op, inputs, **more)
+
+
+def topology_of(*first: Row, head: tuple[Row, ...] = (), router: tuple[Ref, ...] = ()) -> Topology:
+    """Two heads of one row, and whatever comes before."""
+    top = first[-1].ref if first else IMAGE
+    ends = {part: (row(part, 0, Op.DETECT, top),) for part in (Part.HEAD, Part.HEAD2)}
+    second = (row(Part.SECOND, 0, Op.CONV, IMAGE),)
+    ends[Part.HEAD2] = (row(Part.HEAD2, 0, Op.DETECT, Ref(Part.SECOND, 0)),)
+    parts = {Part.FIRST: first, Part.SECOND: second, **ends}
+    return Topology("own", parts | ({Part.HEAD: head} if head else {}), router)
+
+
+CONV = row(Part.FIRST, 0, Op.CONV, IMAGE, kernel=3, stride=2)
+LINEAR = row(Part.FIRST, 1, Op.CB_LINEAR, CONV.ref)
+
+
+def test_rows_read_what_is_before_them_alone() -> None:
+    topology_of(CONV)
+    beside = row(Part.FIRST, 1, Op.CONV, Ref(Part.FIRST, 1))
+    with support.refuses(ConfigError, "row b:1 of own reads b:1, which is not before it"):
+        topology_of(CONV, beside)
+    for index in (-1, 1):
+        with support.refuses(ConfigError, f"reads b:{index}, which is not before it"):
+            topology_of(CONV, head=(row(Part.HEAD, 0, Op.DETECT, Ref(Part.FIRST, index)),))
+    with support.refuses(ConfigError, "reads b2:0, which is not before it"):
+        topology_of(CONV, head=(row(Part.HEAD, 0, Op.DETECT, Ref(Part.SECOND, 0)),))
+    with support.refuses(ConfigError, "a head reads features only"):
+        topology_of(CONV, head=(row(Part.HEAD, 0, Op.DETECT, IMAGE),))
+    with support.refuses(ConfigError, "does not end in Detect"):
+        topology_of(CONV, head=(row(Part.HEAD, 0, Op.CONV, CONV.ref),))
+    with support.refuses(ConfigError, "the router of own reads b:1, a CBLinear"):
+        topology_of(CONV, LINEAR, CONV_2, router=(LINEAR.ref,))
+
+
+CONV_2 = row(Part.FIRST, 2, Op.CONV, CONV.ref)
+
+
+def test_only_a_fuse_reads_splits_and_only_its_last_input_is_none() -> None:
+    fuse = row(Part.FIRST, 2, Op.CB_FUSE, LINEAR.ref, CONV.ref, split_index=(0,))
+    topology_of(CONV, LINEAR, fuse)
+    for wrong in (
+        row(Part.FIRST, 2, Op.CONV, LINEAR.ref),
+        replace(fuse, inputs=(CONV.ref, LINEAR.ref)),
+        replace(fuse, inputs=(CONV.ref, CONV.ref)),
+        replace(fuse, inputs=(IMAGE, CONV.ref)),
+    ):
+        with support.refuses(ConfigError, "only CBFuse reads CBLinear, of its own part"):
+            topology_of(CONV, LINEAR, wrong)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "classes"), [(15, 1), (18, 1), (21, 2), (24, 3), (255, 80), (12, 1)]
+)
+def test_classes_are_what_a_prediction_has_beside_box_and_confidence(numbers, classes) -> None:
+    shapes = {"model_b.0.conv.weight": (8, 3, 3, 3), "model_b2.0.conv.weight": (8, 3, 1, 1)}
+    for head in ("model_h.0", "model_h2.0"):
+        shapes |= {f"{head}.m.0.weight": (numbers, 8, 1, 1), f"{head}.anchors": (1, 3, 2)}
+    topology = topology_of(CONV, router=(CONV.ref,))
+    plan = plan_from_shapes(topology, shapes)
+    assert (plan.classes, plan.anchors_per_level, plan.router_hidden) == (classes, 3, None)
+    assert (plan.strides, plan.largest_stride, plan.router_channels) == ((2,), 2, 8)
+    routed = plan_from_shapes(topology, shapes | {"router.layer2.weight": (1, 5, 1, 1)})
+    assert routed.router_hidden == 2  # a quarter of the channels, where nothing else says it
+    routed = plan_from_shapes(topology, shapes | {"router.layer1.weight": (5, 8, 1, 1)})
+    assert routed.router_hidden == 5
+    for name, shape, axes in (
+        ("model_h.0.anchors", (1, 3), 3),
+        ("model_h.0.anchors", (1, 3, 2, 1), 3),
+        ("model_b.0.conv.weight", (8, 3, 3), 4),
+        ("router.layer1.weight", (5, 8, 1), 4),
+    ):
+        with support.refuses(CheckpointError, f"{name} is {shape}, expected {axes} axes"):
+            plan_from_shapes(topology, shapes | {name: shape})
+    with support.refuses(CheckpointError, "lacks 1 of the parameters of own: model_h.0.anchors"):
+        plan_from_shapes(topology, {k: v for k, v in shapes.items() if k != "model_h.0.anchors"})
+
+
+def test_strides_and_widths_of_each_kind_of_row() -> None:
+    rows = (
+        CONV,
+        row(Part.FIRST, 1, Op.SPACE_TO_DEPTH, CONV.ref),
+        row(Part.FIRST, 2, Op.MAX_POOL, Ref(Part.FIRST, 1)),
+        row(Part.FIRST, 3, Op.UPSAMPLE, Ref(Part.FIRST, 2)),
+        row(Part.FIRST, 4, Op.CONCAT, Ref(Part.FIRST, 1), Ref(Part.FIRST, 3)),
+        row(Part.FIRST, 5, Op.CONV, Ref(Part.FIRST, 4), stride=2, repeat=3),
+    )
+    plan = Plan(topology_of(*rows), out={rows[0].ref: 6, rows[5].ref: 10})
+    assert [plan.stride(each.ref) for each in rows] == [2, 4, 8, 4, 4, 32]
+    assert [plan.channels(each.ref) for each in rows] == [6, 24, 24, 24, 48, 10]
+    assert (plan.stride(IMAGE), plan.channels(IMAGE), plan.largest_stride) == (1, 3, 32)
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(0, 1), (1, 1), (3, 3), (4, 5)])
+def test_a_router_has_a_quarter_of_its_channels_and_at_least_one(width, hidden) -> None:
+    """It reads five rows, of as many channels each here."""
+    plan = plan_from_table(published("dy-yolov7"), lambda _part, _channels: width)
+    assert (plan.router_channels, plan.router_hidden) == (5 * width, hidden)

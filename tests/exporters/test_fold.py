@@ -114,6 +114,19 @@ def test_the_pyramid_equals_pools_of_5_9_and_13() -> None:
 def test_batch_norms_use_the_published_epsilon(small_model) -> None:
     epsilons = {m.eps for m in small_model.modules() if isinstance(m, nn.BatchNorm2d)}
     assert epsilons == {1e-3}
+    momenta = {m.momentum for m in small_model.modules() if isinstance(m, nn.BatchNorm2d)}
+    assert momenta == {0.03}
+
+
+@pytest.mark.parametrize(
+    ("widths", "stride", "passes_on"),
+    [((4, 4), 1, True), ((4, 4), 2, False), ((4, 8), 1, False), ((8, 4), 1, False)],
+)
+def test_a_block_passes_its_input_on_where_shapes_allow_it(widths, stride, passes_on) -> None:
+    block = layers.RepConv(*widths, stride)
+    assert (block.rbr_identity is not None) is passes_on
+    side = 6 // stride
+    assert block.eval()(torch.zeros(1, widths[0], 6, 6)).shape == (1, widths[1], side, side)
 
 
 @pytest.mark.parametrize(

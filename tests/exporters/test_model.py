@@ -194,3 +194,19 @@ def test_a_feature_is_freed_after_its_last_reader(part, share) -> None:
             module.register_forward_hook(note)
         model.first(images) if part == "first" else getattr(model, part)(features)
     assert largest < share * made
+
+
+def test_a_new_head_begins_with_few_objects_and_anchors_in_cells(small_model) -> None:
+    anchors = ((8, 9, 12, 20), (30, 25, 40, 60))
+    model = random_model(small_model.plan, anchors)
+    for part in (Part.HEAD, Part.HEAD2):
+        detect = model.detect(part)
+        for level, (stride, pairs) in enumerate(zip((8, 16), anchors, strict=True)):
+            expected = torch.tensor(pairs, dtype=torch.float32).reshape(2, 2)
+            assert torch.equal(detect.anchor_grid[level].reshape(2, 2), expected)
+            assert torch.equal(detect.anchors[level], expected / stride)
+            bias = detect.m[level].bias.reshape(2, -1)
+            cells = (640 / stride) ** 2  # of which 8 hold an object at first
+            assert bias[:, 4].detach().exp().numpy() == pytest.approx(8 / cells, rel=1e-5)
+            classes = bias[:, 5:].detach().exp().numpy()
+            assert classes == pytest.approx(0.6 / (2 - 0.99), rel=1e-5)

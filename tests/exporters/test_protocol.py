@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -120,7 +121,30 @@ def test_the_command_evaluates_on_rectangles(
     assert run(capsys, *protocol, "--speed", "30%")[0] == 2
 
 
-def test_other_families_and_routers_that_were_fitted_are_refused(tmp_path) -> None:
+def test_other_families_are_refused(tmp_path) -> None:
     bundle = Bundle.open(support.write_two_exits(tmp_path / "two.dyn"))
     with support.refuses(InputError, "protocol dynamicdet", "--protocol"):
+        published_evaluation(bundle, [], None)
+
+
+@pytest.mark.parametrize("family", ["acme", "dynamicdets", "DYNAMICDET"])
+def test_the_protocol_is_of_one_family_whatever_the_name(family) -> None:
+    manifest = SimpleNamespace(family=family, name="mine", deciders=())
+    with support.refuses(InputError, f"mine is of the family {family}", "without --protocol"):
+        published_evaluation(SimpleNamespace(manifest=manifest), [], None)
+
+
+@pytest.mark.parametrize(
+    ("deciders", "record", "refused"),
+    [(("router",), object(), True), (("router",), None, False), ((), object(), False)],
+)
+def test_a_router_that_was_fitted_is_refused(monkeypatch, deciders, record, refused) -> None:
+    def find_sources(*_: object) -> None:
+        raise InputError("looked for the source")
+
+    monkeypatch.setattr("dyninfer.exporters.dynamicdet.protocol.find_sources", find_sources)
+    manifest = SimpleNamespace(family="dynamicdet", name="mine", deciders=deciders)
+    bundle = SimpleNamespace(manifest=manifest, path=None, router_record=lambda: record)
+    told = "stage 'router' was fitted" if refused else "looked for the source"
+    with support.refuses(InputError, told):
         published_evaluation(bundle, [], None)

@@ -71,7 +71,7 @@ _OF_ROOMS = {
     ),
     "exporters/dynamicdet": (
         "config fold layers model plan protocol stages topology",
-        _files(_EXPORTERS, "config protocol fold model stages"),
+        _files(_EXPORTERS, "config protocol fold model stages checkpoint"),
     ),
     "exporters/efficientdet": (
         "anchors config cost fold layers model scaling stages structure",
