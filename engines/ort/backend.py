@@ -94,7 +94,7 @@ class OrtEngine(BoundEngine):
 
     def spare_memory(self) -> None:
         """On a CPU, shrink the arena of tensors after every run without a deadline."""
-        if self._device.device_type == "cpu":
+        if self._device.is_cpu:
             self._options = ort.RunOptions()
             self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
@@ -116,7 +116,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         self._shared_threads = shared_threads
         self.device = self._device.name
         number = self._device.device_id
-        self.device_name = cpu_name() if self.device == "cpu" else gpu_name(number)
+        self.device_name = cpu_name() if self._device.is_cpu else gpu_name(number)
         self.version = str(ort.__version__)
         self.provider = self._device.provider
         self._gather_sessions: dict[str, Any] = {}
@@ -152,7 +152,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
 
     def open_lone(self, engine: Engine[OrtTensor, OrtWorkspace], path: Path) -> bool:
         """On a CPU, make the engine's second session, of one thread; it holds its own weights."""
-        if self.device != "cpu" or self._shared_threads or not isinstance(engine, OrtEngine):
+        if not self._device.is_cpu or self._shared_threads or not isinstance(engine, OrtEngine):
             return False
         lone = self._stage_session(engine.name, engine.stage, path, lone=True)
         engine.lone_session = lone
@@ -172,8 +172,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         ONNX Runtime works on streams of its own, which cannot be made to wait: whatever writes
         the values must be over.
         """
-        device_type, number = self._device.place
-        if device_type == "cpu" or array.device not in (None, number):
+        if self._device.is_cpu or array.device not in (None, self._device.device_id):
             place = "a GPU" if array.device is None else f"'cuda:{array.device}'"
             raise InputError(f"{name} is on {place}, expected this detector's {self.device!r}")
         return OrtTensor(array.owner, array.pointer, array.shape, array.dtype, self._device.place)
@@ -186,7 +185,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         On a CPU, rows that follow each other are not even copied; others are copied by NumPy,
         which takes as long as the memory does.
         """
-        if self._device.device_type != "cpu":
+        if not self._device.is_cpu:
             return self.gather_by_session(name, tensor, rows, workspace)
         start, count = int(rows[0]), len(rows)
         if count == 1 or (rows[-1] - start == count - 1 and bool((np.diff(rows) == 1).all())):
@@ -208,7 +207,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         if bound is None:
             bound = Bound(session, never_free_in_child(session.io_binding()))
             workspace.keep_bound(key, 0, bound)
-        on_host = self._device.device_type == "cpu"
+        on_host = self._device.is_cpu
         shape = (len(rows), *tensor.shape[1:])
         result = workspace.tensor(("gather", name), shape, tensor.dtype, on_host)
         result.renewed()
@@ -226,7 +225,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
 
     def after_fork(self) -> None:
         """See :meth:`dyninfer.engines.base.Backend.after_fork`."""
-        if self._device.device_type != "cpu":
+        if not self._device.is_cpu:
             raise BackendUnavailable(
                 "CUDA does not survive a fork: load the bundle in the child process, or start "
                 "processes with multiprocessing's 'spawn'"
@@ -254,7 +253,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
             with ort_errors(EngineBuildError, f"ONNX Runtime cannot open {what} ({path})"):
                 session = open_session(path, device, self._shared_threads, **options)
         except EngineBuildError as error:
-            if self.device != "cpu" and (reason := why_not_loaded(device.provider)):
+            if not self._device.is_cpu and (reason := why_not_loaded(device.provider)):
                 raise _lacking(device.provider, f"cannot be loaded: {reason}") from error
             raise
         if PROVIDERS[device.provider] not in session.get_providers():
@@ -277,10 +276,10 @@ def _lacking(provider: str, what: str) -> BackendUnavailable:
 
 def run_binding(session: Any, binding: Any, device: OrtDevice, options: Any = None) -> None:
     """Run a session whose inputs and outputs are bound, and wait for its outputs."""
-    if device.device_type != "cpu":
+    if not device.is_cpu:
         binding.synchronize_inputs()
     session.run_with_iobinding(binding, options)
-    if device.device_type != "cpu":
+    if not device.is_cpu:
         binding.synchronize_outputs()
 
 
@@ -292,7 +291,7 @@ def _bind_input(bound: Bound, name: str, tensor: OrtTensor, device: OrtDevice) -
     """
     tensor = tensor.on(device)
     place = (tensor.pointer, tensor.shape)
-    if bound.inputs.get(name) == place and device.device_type == "cpu":
+    if bound.inputs.get(name) == place and device.is_cpu:
         return
     where = (tensor.dtype.type, tensor.shape, tensor.pointer)
     bound.binding.bind_input(name, *tensor.place, *where)

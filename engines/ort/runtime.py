@@ -47,9 +47,14 @@ class OrtDevice:
     provider: str
 
     @property
+    def is_cpu(self) -> bool:
+        """Whether its memory is the host's."""
+        return self.device_type == "cpu"
+
+    @property
     def name(self) -> str:
         """``cpu`` or ``cuda:N``."""
-        return "cpu" if self.device_type == "cpu" else f"{self.device_type}:{self.device_id}"
+        return "cpu" if self.is_cpu else f"{self.device_type}:{self.device_id}"
 
     @property
     def place(self) -> tuple[str, int]:
@@ -59,7 +64,7 @@ class OrtDevice:
     @property
     def pinning(self) -> tuple[str, int] | None:
         """The provider that may give pinned memory, and the number of its device."""
-        return None if self.device_type == "cpu" else (PROVIDERS["cuda"], self.device_id)
+        return None if self.is_cpu else (PROVIDERS["cuda"], self.device_id)
 
     @property
     def providers(self) -> list[Any]:
@@ -68,7 +73,7 @@ class OrtDevice:
         CUDA after TensorRT and the CPU after both take single operators that the one before
         lacks; that the first one is really there is checked on every session.
         """
-        if self.device_type == "cpu":
+        if self.is_cpu:
             return [PROVIDERS["cpu"]]
         chain = ["tensorrt", "cuda"] if self.provider == "tensorrt" else ["cuda"]
         number = {"device_id": str(self.device_id)}

@@ -103,7 +103,15 @@ def test_the_longer_side_of_a_grid_holds_its_boxes_unless_cells_tell(
 
 @pytest.mark.parametrize(
     ("shape", "extra", "axes"),
-    [((1, 20, 60), 4, "nav"), ((1, 60, 20), 4, "nva"), ((1, 60, 20), 5, "nav")],
+    [
+        ((1, 20, 60), 4, "nav"),
+        ((1, 60, 20), 4, "nva"),
+        ((1, 60, 20), 5, "nav"),
+        ((1, 60, 70), 4, "nva"),
+        ((1, 70, 60), 4, "nav"),
+        ((1, 60, 60), 4, "nva"),
+        ((1, 126, 20), 4, "nav"),
+    ],
 )
 def test_known_class_names_tell_the_sides_of_a_grid_apart(shape, extra, axes) -> None:
     dense = find_dense(measured(named=56, output=shape), extra)
@@ -495,3 +503,131 @@ def test_sizes_of_the_surest_peaks_tell_whether_they_are_logarithms(largest, log
     match = match_centernet(found)
     assert match is not None
     assert match.log_sizes is logs
+
+
+MAPS = {"hm": (1, 3, 16, 24), "wh": (1, 2, 16, 24), "reg": (1, 2, 16, 24)}
+
+
+def last_axis(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {name: (n, h, w, v) for name, (n, v, h, w) in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "read"),
+    [
+        (MAPS, ("hm", "wh", "reg", 4)),
+        (last_axis(MAPS), ("hm", "wh", "reg", 4)),
+        ({n: (1, shape[1], 4, 6) for n, shape in MAPS.items()}, ("hm", "wh", "reg", 16)),
+        ({n: (1, shape[1], 64, 96) for n, shape in MAPS.items()}, ("hm", "wh", "reg", 1)),
+        ({n: (1, shape[1], 2, 3) for n, shape in MAPS.items()}, None),  # a stride of 32
+        ({n: (1, shape[1], 16, 23) for n, shape in MAPS.items()}, None),
+        ({n: (1, shape[1], 15, 24) for n, shape in MAPS.items()}, None),
+        ({"a": MAPS["hm"], "b": MAPS["wh"], "c": MAPS["reg"]}, ("a", "b", "c", 4)),
+        ({"b": MAPS["wh"], "c": MAPS["reg"], "a": MAPS["hm"]}, ("a", "b", "c", 4)),
+        ({"a": MAPS["hm"], "wh": MAPS["wh"], "c": MAPS["reg"]}, ("a", "wh", "c", 4)),
+        ({"a": MAPS["hm"], "b": MAPS["wh"], "c": MAPS["wh"], "d": MAPS["wh"]}, None),
+        ({"a": MAPS["hm"], "b": MAPS["wh"]}, None),
+        ({"wh": MAPS["wh"], "reg": MAPS["reg"]}, None),
+        (MAPS | {"more": (1, 2, 16, 24)}, ("hm", "wh", "reg", 4)),
+        (MAPS | {"hm": (1, 3, 8, 12)}, None),
+        (MAPS | {"reg": (1, 2, 8, 12)}, None),
+        (MAPS | {"wh": (1, 2, 16 * 24)}, None),
+        ({"x": MAPS["hm"], "cls": (1, 5, 16, 24)} | MAPS | {"hm": (9,)}, ("cls", "wh", "reg", 4)),
+        ({"x": MAPS["hm"], "y": (1, 5, 16, 24)} | MAPS | {"hm": (9,)}, ("x", "wh", "reg", 4)),
+    ],
+)
+def test_peaks_are_read_from_maps_of_one_stride(shapes, read) -> None:
+    match = match_centernet(measured(**shapes))
+    if read is None:
+        assert match is None
+        return
+    assert match is not None
+    heat, sizes, offsets, stride = read
+    (part,) = match.scores.tensors
+    assert (part, match.boxes[1].tensors, match.boxes[0].tensors) == (heat, (sizes,), (offsets,))
+    assert (match.coding, match.strides, match.best) == (Coding.PEAKS, (stride,), True)
+    assert match.anchors == min(300, (64 // stride) * (96 // stride))
+    channel = shapes[heat].index(match.columns)
+    assert match.scores.axes == ("nvhw" if channel == 1 else "nhwv")
+
+
+def test_maps_of_whole_numbers_are_no_peaks() -> None:
+    found = measured(**MAPS)
+    found.samples[0]["wh"] = np.ones(MAPS["wh"], np.int64)
+    assert match_centernet(found) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "largest", "logs"),
+    [
+        ("scale", 900.0, True),
+        ("log_size", 900.0, True),
+        ("wh", 0.5, False),
+        ("size", 6.0, True),
+        ("size", 6.01, False),
+    ],
+)
+def test_names_of_sizes_tell_more_than_their_values(name, largest, logs) -> None:
+    """Of values those at the ten surest places are looked at."""
+    found = measured(heat=(1, 3, 16, 24), off=(1, 2, 16, 24), **{name: (1, 2, 16, 24)})
+    heat, sizes = found.samples[0]["heat"], found.samples[0][name]
+    heat[:], sizes[:] = 0, 900
+    heat[0, 1].ravel()[:11] = np.linspace(0.9, 0.3, 11)
+    sizes.reshape(2, -1)[:, :10] = largest
+    match = match_centernet(found)
+    assert match is not None
+    assert match.log_sizes is logs
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "read"),
+    [
+        ((1, 50, 4), (1, 50, 3), ("nav", "nav", 3)),
+        ((1, 50, 4), (1, 3, 50), ("nav", "nva", 3)),
+        ((1, 50, 4), (1, 50, 1, 3), ("nav", "na1v", 3)),
+        ((1, 50, 4), (1, 50), ("nav", "na", 1)),
+        ((1, 50, 1, 4), (1, 50, 3), ("na1v", "nav", 3)),
+        ((1, 4, 50), (1, 3, 50), ("nva", "nva", 3)),
+        ((1, 4, 5), (1, 3, 5), ("nva", "nva", 3)),
+        ((50, 4), (50, 3), ("av", "av", 3)),
+        ((50, 4), (50,), ("av", "a", 1)),
+        ((1, 50, 4), (1, 49, 3), None),
+        ((1, 50, 4), (2, 50, 3), None),
+        ((1, 50, 4), (1, 50, 2, 3), None),
+        ((1, 50, 4), (50, 3), None),
+        ((50, 4), (1, 50, 3), None),
+        ((1, 50, 5), (1, 50, 3), None),
+        ((1, 50, 3), (1, 50, 3), None),
+        ((1, 50, 4), (1, 50, 0), None),
+    ],
+)
+def test_scores_lie_beside_boxes_whatever_the_order_of_axes(boxes, scores, read) -> None:
+    match = match_boxes_scores(measured(boxes=boxes, scores=scores))
+    if read is None:
+        assert match is None
+        return
+    assert match is not None
+    assert (match.boxes[0].axes, match.scores.axes, match.columns) == read
+    assert match.boxes[0].tensors + match.scores.tensors == ("boxes", "scores")
+    assert (match.varies, match.best, match.anchors) == (False, False, max(boxes))
+    if match.boxes[0].axes == "nva":  # whose number of columns tells them from rows
+        return
+    many = measured(boxes=boxes, scores=scores).samples[0]
+    few = {name: array.take(range(45), array.shape.index(50)) for name, array in many.items()}
+    open_ended = match_boxes_scores(Measured((few, many), SIZE, None))
+    assert open_ended is not None
+    assert (open_ended.varies, open_ended.best, open_ended.anchors) == (True, True, 300)
+
+
+def test_of_several_pairs_names_tell_boxes_and_then_scores() -> None:
+    four = (1, 50, 4)  # of four classes: either may be the boxes
+    named = match_boxes_scores(measured(scores=four, boxes=four))
+    assert named is not None
+    assert named.tensors == ("boxes", "scores")
+    assert match_boxes_scores(measured(a=four, b=four)) is None
+    more = match_boxes_scores(measured(boxes=four, other=(1, 50, 9), logits=(1, 50, 7)))
+    assert more is not None
+    assert more.tensors == ("boxes", "logits")
+    assert match_boxes_scores(measured(boxes=four, other=(1, 50, 9), third=(1, 50, 7))) is None
+    assert match_boxes_scores(measured(raw_boxes=four, scores=(1, 50, 9))) is None
+    assert match_boxes_scores(measured(boxes=four, hidden_state=(1, 50, 9))) is None

@@ -115,6 +115,11 @@ def test_what_the_last_exit_is_sure_of_is_true_and_what_it_has_seen_is_left_open
     assert agreed.class_ids.tolist() == [1, 0]
     assert agreed.crowd is not None
     assert agreed.crowd.tolist() == [False, True]
+    below, above = (np.nextafter(np.float32(0.125), side) for side in (0, 1))
+    seen = agreed_truth(detections((BOX, 0.125, 0), (AWAY, above, 1), (BOX, below, 2)), 0.625)
+    assert seen.class_ids.tolist() == [1]  # of more than a fifth of that
+    seen = agreed_truth(detections((BOX, 0.3, 0), (AWAY, 0.61, 1), (BOX, 0.64, 2)), 0.625)
+    assert seen.crowds.tolist() == [True, True, False]
 
 
 def example(features: int, count: int = 300, noise: float = 1.0, seed: int = 0):
