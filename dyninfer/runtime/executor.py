@@ -156,7 +156,7 @@ class _Walk(Generic[T]):
         self._speculative_head = speculative_head and not self._blind
         self._degrade = degrade
         self._deadline = deadline
-        self._crowds: deque[_Crowd[T]] = deque([_Crowd(0, _all_rows(batch), range(batch), {})])
+        self._crowds: deque[_Crowd[T]] = deque([_Crowd(0, np.arange(batch), range(batch), {})])
         self._leaving: deque[_Leaving[T]] = deque()
         self._unread: list[tuple[Decision, Sequence[int], Mapping[str, T]]] = []
         self._result = BatchResult(_unknown((batch,)).copy())
@@ -463,14 +463,6 @@ def _split(chosen: npt.NDArray[Any], count: int, outcomes: int, policy: Policy) 
         f"{policy} decided {chosen.tolist()} for {counted(count, 'image')}, expected one outcome "
         f"from 0 to {outcomes - 1} for each"
     )
-
-
-@lru_cache(maxsize=64)
-def _all_rows(batch: int) -> Int64Array:
-    """The positions in a batch: the same array every time, which nobody may write to."""
-    rows = np.arange(batch)
-    rows.flags.writeable = False
-    return rows
 
 
 @lru_cache(maxsize=64)
