@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dyninfer.engines.base import Backend
+from dyninfer.engines.threads import SHARED, Threads, check_threads
 from dyninfer.errors import BackendUnavailable, InputError
 from dyninfer.forks import Opening
 
@@ -20,7 +21,7 @@ def open_backend(
     backend: str | None = None,
     device: str | None = None,
     provider: str | None = None,
-    shared_threads: bool = False,
+    threads: Threads = None,
 ) -> Backend[Any, Any]:
     """Open a backend on a device.
 
@@ -32,13 +33,16 @@ def open_backend(
             or the first GPU where the backend needs one.
         provider: ONNX Runtime's execution provider, ``"cpu"``, ``"cuda"`` or ``"tensorrt"``;
             None takes the device's own.
-        shared_threads: let all sessions of the process share one pool of threads.
+        threads: of each stage on a CPU; None for one on every core, ``"shared"`` for ONNX
+            Runtime's pool of all sessions in the process.
 
     Raises:
+        InputError: that many threads cannot be, or not there.
         BackendUnavailable: the backend, device or provider is unknown or not installed.
     """
+    check_threads(threads)
     if isinstance(backend, str) and re.search("[=,]", backend):
-        return _mixed(backend, device, provider, shared_threads)
+        return _mixed(backend, device, provider, threads)
     if backend not in (None, *BACKENDS):
         raise BackendUnavailable(
             f"backend {backend!r} is unknown, expected one of {', '.join(map(repr, BACKENDS))}"
@@ -47,6 +51,11 @@ def open_backend(
         if provider is not None:
             raise BackendUnavailable(
                 f"provider {provider!r} belongs to ONNX Runtime; leave it out with backend "
+                f"{backend!r}"
+            )
+        if threads is not None:
+            raise InputError(
+                f"threads is {threads!r}, which is for stages on a CPU; leave it out with backend "
                 f"{backend!r}"
             )
         with Opening():
@@ -58,12 +67,12 @@ def open_backend(
         with Opening():
             from dyninfer.engines.ov.backend import OvBackend  # imports openvino
 
-        return OvBackend("cpu" if device is None else device, provider)
+        return OvBackend("cpu" if device is None else device, provider, threads)
     assert backend in (None, "onnxruntime")  # a name in BACKENDS needs a branch here
     with Opening():
         from dyninfer.engines.ort.backend import OrtBackend  # imports onnxruntime
 
-    return OrtBackend("cpu" if device is None else device, provider, shared_threads)
+    return OrtBackend("cpu" if device is None else device, provider, threads)
 
 
 def parse_backends(text: str) -> Mapping[str, str]:
@@ -91,7 +100,7 @@ def parse_backends(text: str) -> Mapping[str, str]:
 
 
 def _mixed(
-    text: str, device: str | None, provider: str | None, shared_threads: bool
+    text: str, device: str | None, provider: str | None, threads: Threads
 ) -> Backend[Any, Any]:
     if device not in (None, "cpu"):
         raise BackendUnavailable(
@@ -100,8 +109,9 @@ def _mixed(
     names = parse_backends(text)
     opened: dict[str, Backend[Any, Any]] = {}
     for name in dict.fromkeys(names.values()):
-        own = provider if name == "onnxruntime" else None
-        opened[name] = open_backend(name, "cpu", own, shared_threads)
+        theirs = name == "onnxruntime"
+        own = None if threads == SHARED and not theirs else threads
+        opened[name] = open_backend(name, "cpu", provider if theirs else None, own)
     from dyninfer.engines.mixed import MixedBackend
 
-    return MixedBackend({stage: opened[name] for stage, name in names.items()}, shared_threads)
+    return MixedBackend({stage: opened[name] for stage, name in names.items()}, threads)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from dyninfer.bundle.manifest import Manifest, Precision, Stage, TensorSpec
 from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray
+from dyninfer.engines.threads import Threads
 from dyninfer.errors import EngineRunError, InputError
 from dyninfer.spans import DeviceSpan
 from dyninfer.types import Int64Array
@@ -175,7 +176,8 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
 
     ``device_name`` is what the device calls itself, ``version`` the backend library's version and
     ``provider`` which of its execution providers runs the stages: what measurements are tied to.
-    ``precision`` is that of every stage, once :meth:`configure` was called.
+    ``precision`` is that of every stage, once :meth:`configure` was called, and ``threads`` what
+    the caller said of them.
     """
 
     name: str
@@ -185,6 +187,7 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
     device_name: str
     warm_rounds = 1  # runs of a batch size after which the next are as quick as they get
     precision: Mapping[str, Precision] = {}
+    threads: Threads = None
 
     def configure(self, manifest: Manifest, precision: Mapping[str, Precision]) -> None:
         """Say which stages will be opened, and in which precision each.

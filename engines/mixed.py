@@ -11,6 +11,7 @@ from typing import Any
 from dyninfer.bundle.manifest import Manifest, Precision, Stage
 from dyninfer.engines.base import Backend, Engine
 from dyninfer.engines.ort.host import HostBackend
+from dyninfer.engines.threads import Threads
 from dyninfer.errors import InputError
 
 
@@ -23,8 +24,8 @@ class MixedBackend(HostBackend):
 
     device = "cpu"
 
-    def __init__(self, stages: Mapping[str, Backend[Any, Any]], shared_threads: bool) -> None:
-        super().__init__(shared_threads)
+    def __init__(self, stages: Mapping[str, Backend[Any, Any]], threads: Threads) -> None:
+        super().__init__(threads)
         self._stages = dict(stages)
         self._backends = tuple(dict.fromkeys(stages.values()))
         self.name = ",".join(

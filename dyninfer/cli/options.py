@@ -84,6 +84,15 @@ class EngineOptions(EngineChoice):
             "stage, such as first=int8,second=fp16. Default: as exported."
         ),
     ] = None
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=256,
+            help="Threads of each stage on a CPU; 1 keeps a call to one core. Default: one on "
+            "every core.",
+        ),
+    ] = None
     trusted_key: TrustedKeyOption = None
 
 

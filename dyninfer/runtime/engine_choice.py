@@ -13,4 +13,5 @@ class EngineChoice:
     backend: str | None = None
     provider: str | None = None
     precision: str | None = None
+    threads: int | None = None
     trusted_key: str | None = None

@@ -14,6 +14,8 @@ from dyninfer.bundle.calibration import (
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.engines import TENSORRT
+from dyninfer.engines.threads import Threads
+from dyninfer.plain_text import counted
 from dyninfer.runtime.session import Session
 
 
@@ -27,7 +29,7 @@ def engine_record(manifest: Manifest, session: Session, build: OpenBuild | None)
         backend=backend.name,
         backend_version=backend.version,
         provider=backend.provider,
-        device_name=backend.device_name,
+        device_name=backend.device_name + _of_threads(backend.threads),
     )
 
 
@@ -46,7 +48,14 @@ def opening_options(manifest: Manifest, session: Session, build: OpenBuild | Non
     precision = _precision(manifest, session, build)
     if dict(precision) != own_precision(manifest):
         options.append(f"--precision {describe_plan(precision, manifest)}")
+    if isinstance(backend.threads, int):
+        options.append(f"--threads {backend.threads}")
     return "".join(f" {option}" for option in options)
+
+
+def _of_threads(threads: Threads) -> str:
+    """What of a processor was used; one pool for all sessions is as quick as one for each."""
+    return f", {counted(threads, 'thread')}" if isinstance(threads, int) else ""
 
 
 def _precision(

@@ -12,6 +12,7 @@ from dyninfer.bundle.folder import Bundle, StageChecks
 from dyninfer.bundle.signature import check_bundle
 from dyninfer.engines import open_backend
 from dyninfer.engines.deadline import check_deadline
+from dyninfer.engines.threads import Threads
 from dyninfer.errors import InputError
 from dyninfer.images.pictures import MAX_PIXELS, check_max_pixels
 from dyninfer.runtime.detector import Detector
@@ -28,7 +29,7 @@ def load(
     trusted_key: str | os.PathLike[str] | None = None,
     build: bool = True,
     max_batch: int = DEFAULT_BATCH,
-    shared_threads: bool = False,
+    threads: Threads = None,
     speculative_head: bool = False,
     on_failure: Literal["raise", "degrade"] = "raise",
     deadline_ms: float | None = None,
@@ -57,7 +58,10 @@ def load(
         max_batch: longer lists of images are run in batches of this size. Memory that the stages'
             tensors may take on a CPU grows with it, up to three quarters of the machine's. On a
             GPU TensorRT's buffers are allocated for so many images when a bundle is opened.
-        shared_threads: let all ONNX Runtime sessions of the process share one pool of threads,
+        threads: how many a stage computes with on a CPU; None for one on every core, but no more
+            than one for a stage as tiny as a router. With 1 a call keeps to its own thread, and
+            wakes no other: for models that are small, or that share the machine. ``"shared"`` lets
+            all ONNX Runtime sessions of the process share one pool of threads,
             worth it where many bundles are open at once. From then on ONNX Runtime refuses
             sessions that the application opens itself with default options; they need
             ``SessionOptions.use_per_session_threads = False``. Where the application has set up
@@ -92,7 +96,7 @@ def load(
         check_bundle(bundle, key)
     with StageChecks(bundle) as checks:
         bundle.check_records()
-        opened = open_backend(backend, device, provider, shared_threads)
+        opened = open_backend(backend, device, provider, threads)
         try:
             chosen = choose_build(
                 bundle,

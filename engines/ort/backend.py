@@ -35,6 +35,7 @@ from dyninfer.engines.ort.runtime import (
 )
 from dyninfer.engines.ort.tensor import HOST, Bound, OrtTensor, OrtWorkspace
 from dyninfer.engines.shared_weights import read_shared
+from dyninfer.engines.threads import SHARED, Threads, is_tiny
 from dyninfer.errors import BackendUnavailable, EngineBuildError, InputError
 from dyninfer.forks import never_free_in_child
 from dyninfer.hardware import cpu_name, gpu_name
@@ -110,10 +111,10 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
     name = "onnxruntime"
 
     def __init__(
-        self, device: str = "cpu", provider: str | None = None, shared_threads: bool = False
+        self, device: str = "cpu", provider: str | None = None, threads: Threads = None
     ) -> None:
         self._device = parse_device(device, provider)
-        self._shared_threads = shared_threads
+        self.threads = threads
         self.device = self._device.name
         number = self._device.device_id
         self.device_name = cpu_name() if self._device.is_cpu else gpu_name(number)
@@ -141,6 +142,8 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
     def _stage_session(self, name: str, stage: Stage, path: Path, **options: Any) -> Any:
         weights = read_shared(path, f"stage {name!r}", stage.weights)
         options |= {"small": stage.macs <= SMALL_MACS, "weights": weights}
+        if self.threads != SHARED and (self.threads == 1 or is_tiny(stage)):
+            options["lone"] = True
         opened = partial(self._session, path, f"stage {name!r}", **options)
         if self.provider == "tensorrt":
             more = tensorrt_options(stage, path, self._batch, self.device_name)
@@ -152,7 +155,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
 
     def open_lone(self, engine: Engine[OrtTensor, OrtWorkspace], path: Path) -> bool:
         """On a CPU, make the engine's second session, of one thread; it holds its own weights."""
-        if not self._device.is_cpu or self._shared_threads or not isinstance(engine, OrtEngine):
+        if not self._device.is_cpu or self.threads == SHARED or not isinstance(engine, OrtEngine):
             return False
         lone = self._stage_session(engine.name, engine.stage, path, lone=True)
         engine.lone_session = lone
@@ -230,10 +233,10 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
                 "CUDA does not survive a fork: load the bundle in the child process, or start "
                 "processes with multiprocessing's 'spawn'"
             )
-        if self._shared_threads:
+        if self.threads == SHARED:
             raise BackendUnavailable(
                 "the threads that sessions share do not survive a fork: load bundles with "
-                "shared_threads=True after it, in the child process, or leave that out"
+                "threads='shared' after it, in the child process, or leave that out"
             )
 
     def _gather_session(self, dtype: np.dtype[Any]) -> Any:
@@ -251,7 +254,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         device = on or self._device
         try:
             with ort_errors(EngineBuildError, f"ONNX Runtime cannot open {what} ({path})"):
-                session = open_session(path, device, self._shared_threads, **options)
+                session = open_session(path, device, self.threads, **options)
         except EngineBuildError as error:
             if not self._device.is_cpu and (reason := why_not_loaded(device.provider)):
                 raise _lacking(device.provider, f"cannot be loaded: {reason}") from error

@@ -10,14 +10,16 @@ from dyninfer.engines.base import Backend
 from dyninfer.engines.device_array import DeviceArray
 from dyninfer.engines.ort.backend import OrtBackend
 from dyninfer.engines.ort.tensor import OrtTensor, OrtWorkspace
+from dyninfer.engines.threads import Threads
 from dyninfer.types import Int64Array
 
 
 class HostBackend(Backend[OrtTensor, OrtWorkspace]):
     """Tensors in the host's memory; a subclass opens stages."""
 
-    def __init__(self, shared_threads: bool = False) -> None:
-        self._ort = OrtBackend("cpu", shared_threads=shared_threads)
+    def __init__(self, threads: Threads = None) -> None:
+        self.threads = threads
+        self._ort = OrtBackend("cpu", threads=threads)
 
     def close(self) -> None:
         """See :meth:`dyninfer.engines.base.Backend.close`."""

@@ -20,6 +20,7 @@ from dyninfer.engines.ort.library import ort, ort_errors
 from dyninfer.engines.ort.memory import limited_tensors, open_limited, tensor_memory
 from dyninfer.engines.shared_weights import read_shared
 from dyninfer.engines.signature import FileTensor, check_made, check_signature
+from dyninfer.engines.threads import SHARED, Threads
 from dyninfer.errors import BackendUnavailable, EngineBuildError, EngineRunError
 from dyninfer.forks import Opening, check_parent, never_free_in_child
 from dyninfer.installing import pip_install
@@ -125,8 +126,12 @@ def share_thread_pool() -> None:
             _pool_ready = True
 
 
-def session_options(shared_threads: bool, small: bool = False, lone: bool = False) -> Any:
+def session_options(threads: Threads = None, small: bool = False, lone: bool = False) -> Any:
     """Options of a session.
+
+    A stage that is tiny (:func:`dyninfer.engines.threads.is_tiny`) has a single thread, so that a
+    route wakes nobody for its router. One graph of a body and its router would save the few
+    microseconds that a run of so little takes, and no thread that is to be woken.
 
     Sessions that take turns slow each other down by 5 to 20 % if the threads of the idle ones
     keep spinning. Either all share one pool, or each has its own whose threads stop spinning
@@ -136,19 +141,20 @@ def session_options(shared_threads: bool, small: bool = False, lone: bool = Fals
     Within a run, threads that wait for others spin for :data:`SPIN_US` microseconds and then sleep:
     as fast as without a limit where cores are free (never to spin takes a third longer), and
     faster where other processes want them. Also tried, and none was better: no arena, a lower
-    optimisation level, no prepacking, parallel execution, an explicit number of threads.
+    optimisation level, no prepacking, parallel execution, as many threads as
+    there are cores, by their number.
 
     Memory patterns reserve a run's tensors as one block. Small stages have them, and take 0.95 of
     the time without. Large ones do not: every stage would keep such a block, for the largest batch
     it has seen, which made a cascade's peak memory half as large again for no time.
 
     Args:
-        shared_threads: take the process's pool.
+        threads: how many the session has, by itself or, where they are shared, with others.
         small: the stage makes at most :data:`SMALL_MACS` multiply-accumulates an image.
         lone: run on the caller's thread alone, for callers side by side.
     """
     options = ort.SessionOptions()
-    if shared_threads:
+    if threads == SHARED:
         options.use_per_session_threads = False
     else:
         options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -157,6 +163,8 @@ def session_options(shared_threads: bool, small: bool = False, lone: bool = Fals
     options.enable_mem_pattern = small
     if lone:
         options.intra_op_num_threads = 1
+    elif isinstance(threads, int):
+        options.intra_op_num_threads = threads
     # whatever the file is called: its own format is read without a look at where weights are
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.log_severity_level = 4  # what fails is raised, in one line
@@ -167,7 +175,7 @@ def session_options(shared_threads: bool, small: bool = False, lone: bool = Fals
 def open_session(
     path: Path,
     device: OrtDevice,
-    shared_threads: bool,
+    threads: Threads = None,
     *,
     small: bool = False,
     lone: bool = False,
@@ -186,16 +194,16 @@ def open_session(
     check_parent()
     weights = weights or {}
     with limited_tensors(tensor_memory(0)), Opening():
-        if shared_threads:
+        if threads == SHARED:
             share_thread_pool()
         try:
-            options = session_options(shared_threads, small, lone)
+            options = session_options(threads, small, lone)
             return _session(path, device, options, weights, more)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
-            if shared_threads or "use_per_session_threads" not in str(error):
+            if threads == SHARED or "use_per_session_threads" not in str(error):
                 raise
         # the application has set up a shared pool itself
-        return _session(path, device, session_options(True, small), weights, more)
+        return _session(path, device, session_options(SHARED, small), weights, more)
 
 
 def _session(
@@ -300,6 +308,6 @@ class PlainStages:
                 ort_errors(EngineBuildError, f"ONNX Runtime cannot open stage {stage!r} ({path})"),
                 limited_tensors(tensor_memory(IMAGES * self.bundle.manifest.pixels)),
             ):
-                session = open_session(path, parse_device("cpu", None), False, weights=weights)
+                session = open_session(path, parse_device("cpu", None), weights=weights)
             check_session(path, entry, session)
         return session

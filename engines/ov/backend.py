@@ -22,6 +22,7 @@ from dyninfer.engines.ort.tensor import Bound, OrtTensor, OrtWorkspace
 from dyninfer.engines.ov.library import VERSION, is_ov_error, open_core, ov, ov_errors, told
 from dyninfer.engines.shared_weights import read_shared, with_weights
 from dyninfer.engines.signature import EXPORT_AGAIN, FileTensor, check_signature
+from dyninfer.engines.threads import SHARED, Threads
 from dyninfer.errors import (
     BackendUnavailable,
     DeadlineError,
@@ -132,8 +133,9 @@ class _Request:
 class OvBackend(HostBackend):
     """OpenVINO on a processor, or (after its documentation, not run) on Intel's GPUs.
 
-    All threads of a model are one stream: a call uses all cores, and calls at the same time wait
-    for each other. Its threads are not pinned, so that other engines may run between them.
+    All threads of a model are one stream: a call uses all cores, or as many as it may, and calls at
+    the same time wait for each other. Its threads are not pinned, so that other engines may run
+    between them.
     Memory that stages take is not limited, as ONNX Runtime's is. A cache of compiled models is
     not kept: to read one back takes as long as to compile it.
     """
@@ -141,8 +143,15 @@ class OvBackend(HostBackend):
     name = "openvino"
     version = VERSION
 
-    def __init__(self, device: str = "cpu", provider: str | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, device: str = "cpu", provider: str | None = None, threads: Threads = None
+    ) -> None:
+        super().__init__(threads)
+        if threads == SHARED:
+            raise InputError(
+                f"threads is {threads!r}, a pool of ONNX Runtime's sessions; with backend "
+                "'openvino' give a number, or leave it out"
+            )
         if provider is not None:
             raise BackendUnavailable(
                 f"provider {provider!r} belongs to ONNX Runtime; leave it out with backend "
@@ -205,7 +214,10 @@ class OvBackend(HostBackend):
             "PERFORMANCE_HINT": "LATENCY",
         }
         if self.device == "cpu":
-            options |= {"INFERENCE_NUM_THREADS": usable_cores(), "ENABLE_CPU_PINNING": False}
+            options |= {
+                "INFERENCE_NUM_THREADS": self.threads or usable_cores(),
+                "ENABLE_CPU_PINNING": False,
+            }
         return options
 
     def after_fork(self) -> None:

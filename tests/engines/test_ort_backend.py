@@ -425,7 +425,7 @@ stage = f"{bundle}/onnx/first.onnx"
 if order == "application's pool first":
     ort.set_global_thread_pool_sizes(1, 1)
 images = np.zeros((1, 3, 8, 8), np.float32)
-with dyninfer.load(bundle, shared_threads=order == "shared pool") as detector:
+with dyninfer.load(bundle, threads="shared" if order == "shared pool" else None) as detector:
     detector.infer({"images": images})
     options = ort.SessionOptions()
     options.use_per_session_threads = order == "own pools"

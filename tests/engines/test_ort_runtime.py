@@ -58,7 +58,7 @@ def test_providers_lean_on_those_behind_them() -> None:
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("small", [False, True])
 def test_options_of_a_session(shared: bool, small: bool) -> None:
-    options = session_options(shared, small)
+    options = session_options("shared" if shared else None, small)
     assert options.use_per_session_threads is not shared
     assert options.enable_mem_pattern is small
     assert options.log_severity_level == 4  # nothing is printed beside what is raised
@@ -67,6 +67,16 @@ def test_options_of_a_session(shared: bool, small: bool) -> None:
     if not shared:
         assert options.get_session_config_entry("session.force_spinning_stop") == "1"
         assert options.get_session_config_entry("session.intra_op.spin_duration_us") == "100"
+
+
+@pytest.mark.parametrize(
+    ("threads", "lone", "expected"),
+    [(None, False, 0), (3, False, 3), (3, True, 1), (None, True, 1)],
+)
+def test_the_threads_of_a_session(threads, lone, expected) -> None:
+    options = session_options(threads, lone=lone)
+    assert options.intra_op_num_threads == expected  # 0 is one on every core
+    assert options.use_per_session_threads
 
 
 def test_the_thread_pool_of_a_process_is_made_once(monkeypatch) -> None:

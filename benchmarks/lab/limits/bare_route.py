@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.ort.runtime import SMALL_MACS, OrtDevice, open_session
+from dyninfer.engines.threads import is_tiny
 from dyninfer.routing.policy import Forced
 from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.executor import execute
@@ -32,8 +33,8 @@ class BareRoute:
             name: open_session(
                 opened.stage_path(name),
                 CPU,
-                shared_threads=False,
                 small=self.manifest.stages[name].macs <= SMALL_MACS,
+                lone=is_tiny(self.manifest.stages[name]),
             )
             for name in self.manifest.roles
         }

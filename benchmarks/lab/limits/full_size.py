@@ -40,7 +40,7 @@ start = time.perf_counter_ns()
 if what == "dyninfer.load":
     opened = dyninfer.runtime.opening.load(bundle)
 else:
-    opened = [open_session(Path(file), OrtDevice("cpu", 0, "cpu"), False) for file in files]
+    opened = [open_session(Path(file), OrtDevice("cpu", 0, "cpu")) for file in files]
 print((time.perf_counter_ns() - start) / 1e6)
 """
 

@@ -14,9 +14,7 @@ from tests import support
 def session_of(bundle, folder):
     path = folder / "single.onnx"
     path.write_bytes(build_single_graph(bundle).SerializeToString())
-    return ort.InferenceSession(
-        str(path), session_options(shared_threads=False), providers=["CPUExecutionProvider"]
-    )
+    return ort.InferenceSession(str(path), session_options(), providers=["CPUExecutionProvider"])
 
 
 def answer(session, images, threshold):

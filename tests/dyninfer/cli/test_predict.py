@@ -9,6 +9,7 @@ import pytest
 
 import dyninfer
 from dyninfer.bundle.folder import Bundle
+from dyninfer.cli import predict
 from dyninfer.cli.predictions import known_classes, surprising_times
 from tests import support
 from tests.dyninfer.cli.run import run, write_picture
@@ -47,6 +48,21 @@ def test_a_folder_gives_one_line_and_one_annotated_copy_each(
     assert len({str(record["annotated"]) for record in records}) == 3
     assert "easiness" in out
     assert "3 pictures" in out
+
+
+def test_stages_have_as_many_threads_as_are_asked_for(
+    capsys, monkeypatch, small_bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        predict, "load", lambda *a, **options: asked.append(options) or dyninfer.load(*a, **options)
+    )
+    command = ("predict", str(small_bundle), str(pictures / "a.png"), "-o", str(tmp_path / "out"))
+    assert run(capsys, *command, "--threads", "1")[0] == 0
+    assert asked[0]["threads"] == 1
+    status, _, error = run(capsys, *command, "--threads", "0")
+    assert status == 2
+    assert "--threads" in error
 
 
 def test_the_summary_of_a_chooser_has_no_row_without_values(capsys, pictures, tmp_path) -> None:

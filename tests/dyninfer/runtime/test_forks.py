@@ -257,4 +257,4 @@ def test_what_does_not_survive_a_fork_says_what_to_do(tmp_path) -> None:
         sys.exit(7)
     print(in_child(work))
     """
-    assert run(tmp_path, script, "shared_threads=True").split() == ["0"]
+    assert run(tmp_path, script, "threads='shared'").split() == ["0"]

@@ -1,0 +1,47 @@
+"""How many threads a stage computes with on a CPU."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from dyninfer.bundle.manifest import Stage
+from dyninfer.errors import InputError
+from dyninfer.types import shown
+
+SHARED: Literal["shared"] = "shared"
+Threads = int | Literal["shared"] | None
+"""Of each stage; None for one on every core, :data:`SHARED` for a pool of all in the process."""
+MOST = 256
+TINY_MACS = 1_000_000
+TINY_VALUES = 65_536
+
+
+def check_threads(threads: Any) -> Threads:
+    """``threads`` itself.
+
+    Raises:
+        InputError: it is no whole number from 1 to :data:`MOST`, nor ``"shared"``, nor None.
+    """
+    if threads is None or threads == SHARED:
+        return threads  # type: ignore[no-any-return]
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MOST:
+        raise InputError(
+            f"threads is {shown(threads)}, expected a whole number from 1 to {MOST}, or {SHARED!r} "
+            "for one pool of the whole process"
+        )
+    return threads
+
+
+def is_tiny(stage: Stage) -> bool:
+    """Whether a stage is over sooner than a second thread is awake, as routers are.
+
+    Its inputs are looked at as well: what moves and compares values multiplies none.
+    """
+    values = sum(
+        math.inf
+        if any(isinstance(axis, str) for axis in spec.shape[1:])
+        else math.prod(spec.shape[1:])
+        for spec in stage.inputs
+    )
+    return stage.macs <= TINY_MACS and values <= TINY_VALUES
