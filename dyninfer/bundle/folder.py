@@ -219,7 +219,7 @@ class StageChecks:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._thread = ThreadPoolExecutor(1, "dyninfer-hash")
-        names = dict.fromkeys([*bundle.manifest.roles, *bundle.manifest.stages])
+        names = dict.fromkeys([*bundle.manifest.opening_order, *bundle.manifest.stages])
         check, checked = self._thread.submit, Checked()
         self._checks = {name: check(bundle.check_stage, name, checked) for name in names}
 

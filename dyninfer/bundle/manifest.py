@@ -290,6 +290,14 @@ class Manifest(Frozen):
         """The route's stages in the order they run, and what each is: ``body of exit 0``."""
         return dict(self._roles())
 
+    @property
+    def opening_order(self) -> list[str]:
+        """The route's stages, those with the fewest parameters first.
+
+        The next file is hashed while one is opened: nothing is there to open while the first is.
+        """
+        return sorted(self.roles, key=lambda name: self.stages[name].parameters)
+
     def _roles(self) -> Iterator[tuple[str, str]]:
         if isinstance(self.route, SelectRoute) and self.route.chooser:
             yield self.route.chooser, "chooser"

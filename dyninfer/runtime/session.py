@@ -179,7 +179,7 @@ class Session:
         options = {} if self._build is None else self._build.build.spec.options
         host_code = VERSION_COMPATIBLE in options
         with self.backend.opening(self.manifest, self._max_batch, host_code):
-            for name in self.manifest.roles:
+            for name in self.manifest.opening_order:
                 self.engines[name] = self._open(name, checks)
             if self._max_batch > 1:
                 self.backend.reserve(self._gathered())

@@ -63,7 +63,7 @@ def measure_loading(bundle: Path, rounds: int) -> list[LimitResult]:
         LimitResult(
             key="loading",
             what="dyninfer.load, hashes checked, over creating the same sessions",
-            limit=1.1,
+            limit=1.05,
             measured=compare(times[OURS], times[THEIRS]),
             times_ms=times,
             note=(

@@ -84,6 +84,19 @@ def test_a_changed_stage_is_never_opened_and_those_before_it_are_closed(
     assert sorted(closed) == sorted(opened)
 
 
+def test_the_smallest_stage_opens_first_and_the_next_is_hashed_meanwhile(
+    made, opened_and_closed
+) -> None:
+    opened, _ = opened_and_closed
+    parameters = {"first": 300, "router": 2, "head": 300, "second": 20}
+    support.reseal(
+        made,
+        lambda m: [m["stages"][name].update(parameters=n) for name, n in parameters.items()],
+    )
+    dyninfer.load(made).close()
+    assert opened == ["router", "second", "first", "head"]
+
+
 def test_a_changed_stage_that_the_route_leaves_out_is_noticed(made, opened_and_closed) -> None:
     opened, closed = opened_and_closed
     spare = (made / "onnx" / "head.onnx").read_bytes()
