@@ -38,10 +38,7 @@ def is_tiny(stage: Stage) -> bool:
 
     Its inputs are looked at as well: what moves and compares values multiplies none.
     """
-    values = sum(
-        math.inf
-        if any(isinstance(axis, str) for axis in spec.shape[1:])
-        else math.prod(spec.shape[1:])
-        for spec in stage.inputs
-    )
-    return stage.macs <= TINY_MACS and values <= TINY_VALUES
+    shapes = [spec.shape_for(1) for spec in stage.inputs]
+    values = [math.prod(shape) for shape in shapes if shape is not None]
+    known = len(values) == len(shapes)
+    return stage.macs <= TINY_MACS and known and sum(values) <= TINY_VALUES
