@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
+from torch import Tensor, nn
 
 import dyninfer
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Stage
+from dyninfer.bundle.writing import write_stage_file
 from dyninfer.demo import EMBEDDED_CHECKPOINT
 from dyninfer.engines.ort.backend import OrtBackend
 from dyninfer.engines.ort.tensor import OrtWorkspace
+from dyninfer.exporters.cascade import export as cascade
+from dyninfer.exporters.dynamicdet import export as dynamicdet
 from dyninfer.exporters.dynamicdet.config import read_topology
 from dyninfer.exporters.dynamicdet.export import DynamicDetOptions, export_dynamicdet
 from dyninfer.exporters.dynamicdet.model import DynamicDetector
@@ -79,6 +85,55 @@ def embedded_bundle(made_once: MakeOnce) -> Path:
     return made_once(
         "dy-digits.dyn", lambda path: export_dynamicdet(EMBEDDED_CHECKPOINT, path, options)
     )
+
+
+@pytest.fixture
+def stages_from(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Exports of the checkpoint that a bundle was made of take its files, and trace nothing anew.
+
+    Tracing takes most of an export's time. All else is done: the stages run in PyTorch for the
+    shapes of the next one, and their files are written as others are.
+    """
+
+    def use(path: Path) -> None:
+        bundle = Bundle.open(path)
+
+        def write(
+            module: nn.Module,
+            inputs: Mapping[str, Tensor],
+            output_names: Sequence[str],
+            parameters: int,
+            folder: Path,
+            file: str,
+        ) -> tuple[Stage, dict[str, Tensor]]:
+            entry = bundle.manifest.stages[Path(file).stem]
+            with torch.inference_mode():
+                made = module(*inputs.values())
+            outputs = (made,) if isinstance(made, Tensor) else made
+            named = dict(zip(output_names, outputs, strict=True))
+            shapes = {spec.name: spec.shape[1:] for spec in (*entry.inputs, *entry.outputs)}
+            assert shapes == {n: tuple(t.shape[1:]) for n, t in {**inputs, **named}.items()}
+            assert (entry.file, entry.parameters) == (file, parameters)
+            data = (bundle.path / file).read_bytes()
+            assert write_stage_file(folder, file, data) == entry.sha256
+            return entry, named
+
+        monkeypatch.setattr(dynamicdet, "write_stage", write)
+
+    return use
+
+
+@pytest.fixture
+def without_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX files are read in this process, as where no child can be started: that takes a second.
+
+    What a child's limits and errors are worth: test_limits_of_exports.py.
+    """
+
+    def run(_module, work, request, _memory, _what, progress):
+        return work(request, progress)
+
+    monkeypatch.setattr(cascade, "run_limited", run)
 
 
 @pytest.fixture

@@ -36,7 +36,10 @@ def test_a_bundle_of_no_known_family_is_refused(tmp_path) -> None:
         source_stages(bundle, [])
 
 
-def test_a_family_exports_and_says_what_it_does(small_checkpoint, small_yaml, tmp_path) -> None:
+def test_a_family_exports_and_says_what_it_does(
+    small_bundle, small_checkpoint, small_yaml, stages_from, tmp_path
+) -> None:
+    stages_from(small_bundle)
     steps: list[str] = []
     options = DynamicDetOptions(image_size=(64, 96), config=small_yaml)
     made = DYNAMICDET.export(small_checkpoint, tmp_path / "one.dyn", options, steps.append)

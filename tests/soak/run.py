@@ -9,7 +9,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -53,9 +54,21 @@ class Growth:
         }
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of failures, which a soak means and counts."""
+    logger = logging.getLogger("dyninfer")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@_quiet()
 def soak(folder: Path, seconds: float, seed: int = 0) -> tuple[Tally, Growth]:
     """Run for so many seconds, in the main thread; the tally tells of what went wrong."""
-    logging.getLogger("dyninfer").setLevel(logging.CRITICAL)  # failures are meant, and counted
     bundle, tally, growth = write_bundle(folder / "soak.dyn"), Tally(), Growth()
     stop = threading.Event()
     detector = dyninfer.load(bundle, on_failure="degrade", max_batch=8)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import sys
 
 import numpy as np
@@ -14,7 +15,9 @@ from tests.soak.run import Growth, soak
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # interruptions
 def test_seconds_of_everything_at_once_lose_nothing_and_mistake_nothing(tmp_path) -> None:
     """How much is done in the time does not matter, what comes of it does."""
-    tally, growth = soak(tmp_path, seconds=5)
+    level = logging.getLogger("dyninfer").level
+    tally, growth = soak(tmp_path, seconds=3)
+    assert logging.getLogger("dyninfer").level == level  # or other tests would miss warnings
     assert not tally.lost
     assert not tally.wrong
     assert tally.calls

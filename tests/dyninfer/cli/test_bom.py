@@ -12,12 +12,13 @@ from tests.dyninfer.cli.run import run, write_picture
 
 pytest.importorskip("cyclonedx", reason="cyclonedx-python-lib is not installed")
 
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
-
 
 def bill_of(capsys: pytest.CaptureFixture[str], bundle: Path) -> dict:
     """What ``info --bom`` prints, which keeps to the official schema."""
+    # here, and not once for every process that collects tests: it takes seconds
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     status, out, err = run(capsys, "info", str(bundle), "--bom")
     assert (status, err) == (0, "")
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(out) is None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -14,8 +15,13 @@ from tests.dyninfer.cli.run import run, write_picture
 
 @pytest.mark.slow
 def test_the_demo_leaves_a_verified_bundle_a_table_and_pictures(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
+    embedded_bundle: Path,
+    stages_from: Callable[[Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    stages_from(embedded_bundle)
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "cache")
     folder = tmp_path / "demo"
     monkeypatch.setattr("dyninfer.cli.demo.CALIBRATION_SCENES", 40)

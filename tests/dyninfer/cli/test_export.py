@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,14 @@ from tests.exporters.cascade import detectors
 
 
 def test_export_checks_itself_and_says_what_to_do_next(
-    capsys: pytest.CaptureFixture[str], small_checkpoint: Path, small_yaml: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    small_bundle: Path,
+    small_checkpoint: Path,
+    small_yaml: Path,
+    stages_from: Callable[[Path], None],
+    tmp_path: Path,
 ) -> None:
+    stages_from(small_bundle)
     target, checkpoint = tmp_path / "mine.dyn", tmp_path / "mine.pt"
     state = read_weights(small_checkpoint).state
     other = {name: tensor + 1 for name, tensor in state.items()}

@@ -21,6 +21,8 @@ from tests.exporters.cascade import detectors
 SIZES = ((64, 64), (32, 32), (32, 96))
 NAMES = {"names": "[cat, dog, cow]"}
 
+pytestmark = pytest.mark.usefixtures("without_a_child")
+
 
 def dynamic(path: Path) -> Path:
     """A NanoDet of random weights for images of any size."""
