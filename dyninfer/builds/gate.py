@@ -17,11 +17,16 @@ Limits = Mapping[str, float]
 """Name of a figure -> the most it may be, in percent, or in points of a score; as written."""
 
 NEXT_HIGHER = {Precision.INT8: Precision.FP16, Precision.FP16: Precision.FP32}
-EXAMPLES = {Task.DETECT: "ap=0.3,flips=1%,differ=2%", Task.CLASSIFY: "top-1=0.3,flips=1%,differ=2%"}
+EXAMPLES = {
+    Task.DETECT: "ap=0.3,flips=1%,differ=2%",
+    Task.CLASSIFY: "top-1=0.3,flips=1%,differ=2%",
+    Task.FEATURES: "differ=2%",
+}
 SCORES = {Task.DETECT: "ap", Task.CLASSIFY: "top-1"}
-"""The figure that needs labels: so many points lower, at any way of the route."""
+"""The figure that needs labels: so many points lower, at any way of the route; none of maps."""
 SHARES = ("flips", "differ")
-"""Decisions that flip, at any router or chooser; results that differ, at any way."""
+"""Decisions that flip, at any router or chooser; results that differ, at any way, or by how much
+maps do."""
 
 
 class FallBack(Frozen):
@@ -78,8 +83,8 @@ def parse_gate(text: str, manifest: Manifest) -> dict[str, float]:
         InputError: a figure is unknown, given twice or no number in its unit; the message shows
             what a gate looks like.
     """
-    score = SCORES[manifest.task]
-    known, limits = (score, *SHARES), dict[str, float]()
+    score = SCORES.get(manifest.task)
+    known, limits = (*([score] if score else []), *SHARES), dict[str, float]()
     example = f"; a gate looks like {EXAMPLES[manifest.task]}"
     for item in text.split(","):
         name, equals, value = (part.strip() for part in item.partition("="))

@@ -16,7 +16,7 @@ from dyninfer.builds.gate import GateRecord
 from dyninfer.builds.search import Difference, differences, find_build, nearest_build, refusal
 from dyninfer.builds.spec import Build, BuildSpec, OpenBuild, describe_plan
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Manifest
+from dyninfer.bundle.manifest import Manifest, Task
 from dyninfer.cli.build_gate import asked_limits, find_passed
 from dyninfer.cli.build_options import BuildOptions
 from dyninfer.cli.build_run import check_found, plan_build, run_build
@@ -148,10 +148,11 @@ def _print_build(opened: OpenBuild) -> None:
     print_table(make_table("", *columns), stdout)
     stdout.print(_describe(build))
     parity = opened.parity()
+    manifest = Bundle.read(opened.path.parent.parent).manifest
     if parity is not None:
-        print_cost(parity)
+        print_cost(parity, manifest.task)
     if build.gate is not None:
-        _print_gate(build.gate, Bundle.read(opened.path.parent.parent).manifest)
+        _print_gate(build.gate, manifest)
 
 
 def _print_gate(gate: GateRecord, manifest: Manifest) -> None:
@@ -172,28 +173,34 @@ def _print_gate(gate: GateRecord, manifest: Manifest) -> None:
         stdout.print(f"this build is what --precision {asked} opens from now on")
 
 
-def print_cost(parity: Mapping[str, Any]) -> None:
+_DIFFERING = {
+    Task.DETECT: "detections differ",
+    Task.CLASSIFY: "best class differs",
+    Task.FEATURES: "maps differ by",
+}
+
+
+def print_cost(parity: Mapping[str, Any], task: Task) -> None:
     """What the precision does to results, exit by exit."""
 
     def figures(key: str, form: str, unit: str = "") -> list[str]:
         values = [exit_[key] for exit_ in parity["exits"]]
         return [ABSENT if value is None else f"{value:{form}}{unit}" for value in values]
 
-    detects = parity["exits"][0].get("top1_fp32") is None
-    key = "ap" if detects else "top1"
-    scores = [(exit_[f"{key}_fp32"], exit_[f"{key}_converted"]) for exit_ in parity["exits"]]
-    table = make_table(
-        f"Against fp32, on {counted(parity['pictures'], 'picture')}",
-        column("exit", figures("exit_index", "d")),
-        column("confidence off by", figures("score_error_mean", ".4f")),
-        column("boxes off by", figures("box_error_mean_px", ".2f", " px")),
-        column("detections differ", figures("disagreement", ".1%")),
-        column(
-            "AP" if detects else "top-1",
-            (ABSENT if b is None else f"{points(a)} to {points(b)}" for a, b in scores),
-        ),
+    columns = [column("exit", figures("exit_index", "d"))]
+    if task is not Task.FEATURES:
+        columns.append(column("confidence off by", figures("score_error_mean", ".4f")))
+    if task is Task.DETECT:
+        columns.append(column("boxes off by", figures("box_error_mean_px", ".2f", " px")))
+    columns.append(column(_DIFFERING[task], figures("disagreement", ".1%")))
+    if task is not Task.FEATURES:
+        key, score = ("ap", "AP") if task is Task.DETECT else ("top1", "top-1")
+        pairs = [(exit_[f"{key}_fp32"], exit_[f"{key}_converted"]) for exit_ in parity["exits"]]
+        told = (ABSENT if b is None else f"{points(a)} to {points(b)}" for a, b in pairs)
+        columns.append(column(score, told))
+    print_table(
+        make_table(f"Against fp32, on {counted(parity['pictures'], 'picture')}", *columns), stdout
     )
-    print_table(table, stdout)
     for router, flips in parity["flips"].items():
         stdout.print(
             f"{router}: {flipped(flips['flips'], flips['decisions'], parity['pictures'])}, "

@@ -12,6 +12,7 @@ from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.builds.files import write_build_parity
 from dyninfer.builds.gate import describe_gate, parse_gate
 from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Task
 from dyninfer.cli.build import print_cost
 from dyninfer.cli.build_gate import check_labels
 from dyninfer.cli.common import print_json, progress_bar, stdout, warn
@@ -63,7 +64,7 @@ def verify_engines(
     if json_output:
         print_json(document)
     else:
-        _show(document, passed=not excess)
+        _show(document, manifest.task, passed=not excess)
     if excess:
         raise VerificationError(f"the engines of {path} are {refusal(excess, limits or {})}")
 
@@ -106,7 +107,7 @@ def _keep(detector: Detector, document: dict[str, Any]) -> None:
         warn(f"{error}; what was measured is shown, but not kept")
 
 
-def _show(document: dict[str, Any], *, passed: bool) -> None:
+def _show(document: dict[str, Any], task: Task, *, passed: bool) -> None:
     errors = document["tensors"]
     precision = document["precision"]
     table = make_table(
@@ -119,7 +120,7 @@ def _show(document: dict[str, Any], *, passed: bool) -> None:
         column("mean", (f"{error['mean_rel']:.1e}" for error in errors)),
     )
     print_table(table, stdout)
-    print_cost(document)
+    print_cost(document, task)
     where = f"{document['backend']} {document['backend_version']} ({document['provider']})"
     gate = document["gate"]
     stdout.print(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dyninfer.builds.gate import NEXT_HIGHER, FallBack, Limits, describe_gate, measured
-from dyninfer.bundle.manifest import Manifest, Precision
+from dyninfer.bundle.manifest import Manifest, Precision, Task
 from dyninfer.errors import VerificationError
 from dyninfer.exporters.precision.measure import PrecisionReport
 from dyninfer.runtime.plan import steps_before
@@ -34,6 +34,11 @@ class Figure:
 
 
 _DIGITS = 9  # 7 of 100 are 7 %, and 100 * 0.07 is more
+_DIFFERING = {
+    Task.DETECT: "{} of the detections at {} differ",
+    Task.CLASSIFY: "{} of the best classes at {} differ",
+    Task.FEATURES: "the maps differ by {} at {}",
+}
 BROKEN = "broken"
 """The figure of outputs that are not finite, which are beyond every gate."""
 
@@ -44,15 +49,13 @@ def figures(report: PrecisionReport, manifest: Manifest) -> list[Figure]:
     With an infinite one for every output that is not finite.
     """
     found = []
-    detects = "boxes_xyxy" in manifest.task.outputs
-    score, what = ("ap", "AP") if detects else ("top-1", "top-1")
+    score, what = ("ap", "AP") if manifest.task is Task.DETECT else ("top-1", "top-1")
     for end, way in zip(report.exits, manifest.way_names, strict=True):
         if (lost := end.points_lost) is not None:
             words = f"{what} at {way} is {measured(score, lost)} points lower"
             found.append(Figure(score, way, round(lost, _DIGITS), words))
         if (differ := end.disagreement) is not None:
-            of = "detections" if detects else "best classes"
-            words = f"{measured('differ', 100 * differ)} of the {of} at {way} differ"
+            words = _DIFFERING[manifest.task].format(measured("differ", 100 * differ), way)
             found.append(Figure("differ", way, round(100 * differ, _DIGITS), words))
     for decider, flips in report.flips.items():
         words = f"{measured('flips', 100 * flips.share)} of the decisions of {decider} flip"

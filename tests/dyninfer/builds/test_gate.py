@@ -20,6 +20,7 @@ from tests import support
 
 DETECTS = SimpleNamespace(task=Task.DETECT)
 CLASSIFIES = SimpleNamespace(task=Task.CLASSIFY)
+MAPS = SimpleNamespace(task=Task.FEATURES)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,7 @@ CLASSIFIES = SimpleNamespace(task=Task.CLASSIFY)
         (DETECTS, " differ = 2.5% , ap=.25 ", {"differ": 2.5, "ap": 0.25}),
         (DETECTS, "flips=0%", {"flips": 0.0}),
         (CLASSIFIES, "top-1=100", {"top-1": 100.0}),
+        (MAPS, "differ=2%", {"differ": 2.0}),
     ],
 )
 def test_a_gate_is_read_and_written(manifest, text, limits) -> None:
@@ -53,6 +55,7 @@ def test_a_gate_is_read_and_written(manifest, text, limits) -> None:
         (DETECTS, "ap=1,", ["''"]),
         (DETECTS, "top-1=1", ["'top-1=1'"]),
         (CLASSIFIES, "ap=1", ["'ap=1'", "top-1, flips, differ", "top-1=0.3"]),
+        (MAPS, "ap=1", ["'ap=1'", "one of flips, differ", "a gate looks like differ=2%"]),
     ],
 )
 def test_what_is_no_gate_is_told_in_one_line(manifest, text, parts) -> None:

@@ -183,6 +183,11 @@ def test_a_classifier_has_a_gate_of_its_own(capsys, tmp_path) -> None:
     assert status == 0
     assert "top-1" in out
     assert "gate top-1=1,differ=10%" in out
+    (photo, *_) = (tmp_path / "red").rglob("*.png")
+    status, out, _ = run(capsys, "verify", str(bundle), "--precision", "fp16", "-i", str(photo))
+    assert status == 0
+    assert "best class differs" in out
+    assert not {"detections", "boxes", "AP"} & set(out.split())
     status, _, err = run(capsys, *command, "--gate", "ap=1")
     assert status == 1
     assert "expected one of top-1, flips, differ" in err

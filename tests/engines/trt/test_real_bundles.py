@@ -20,8 +20,10 @@ from dyninfer.exporters.drnet.options import DRNetOptions
 from dyninfer.exporters.efficientdet.export import EFFICIENTDET, EfficientDetOptions
 from dyninfer.exporters.precision.convert import convert_bundle_stages
 from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Settings, Int8Target
+from dyninfer.exporters.zendet.export import ZENDET, ZenDetOptions
 from tests import support
 from tests.exporters.efficientdet.narrow import narrow, random_model, save
+from tests.exporters.zendet import reference
 
 pytest.importorskip("tensorrt_rtx", reason="pip install dyninfer[tensorrt-rtx]")
 pytestmark = pytest.mark.slow
@@ -88,12 +90,21 @@ def efficientdet(folder: Path) -> Path:
     return folder / "efficientdet.dyn"
 
 
+def zendet(folder: Path) -> Path:
+    source = reference.save(reference.detector_state(), folder / "latest.pth")
+    # a larger picture than the vectors', or a group of the coarsest map has one value
+    options = ZenDetOptions(reference.STRUCTURE, (160, 256), candidates=50)
+    ZENDET.export(source, folder / "zendet.dyn", options, lambda _step: None)
+    return folder / "zendet.dyn"
+
+
 # of stages that are one network at several sizes, one
 OTHERS = {
     "everyday": (shipped("everyday"), {"first", "router"}),
     "everyday-sizes": (shipped("everyday-sizes"), {"chooser"}),
     "drnet": (drnet, {"predictor", "classifier_112"}),
     "efficientdet": (efficientdet, {"body"}),
+    "zendet": (zendet, {"body"}),
 }
 
 
