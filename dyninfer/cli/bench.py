@@ -15,6 +15,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.cli import bench_options
 from dyninfer.cli.bench_arguments import (
     BaselineOptions,
+    BlockOptions,
     EffortOptions,
     Format,
     OutputOptions,
@@ -22,6 +23,7 @@ from dyninfer.cli.bench_arguments import (
     RecordOptions,
     ScenarioOptions,
 )
+from dyninfer.cli.bench_blocks import bench_blocks
 from dyninfer.cli.common import (
     check_output_file,
     print_document,
@@ -45,6 +47,11 @@ if TYPE_CHECKING:
 NO_RECORD, NOT_COMPARABLE = 2, 3
 STATUS_OF = {"not slower": 0, "slower": 1, "unclear": 4}
 """Of ``--compare``; 2 is wrong usage, too."""
+_OF_BLOCKS = {"blocks", "image_size", "output", "json_output", "quick"} | {
+    "backend",
+    "device",
+    "provider",
+}
 
 
 @with_option_groups
@@ -57,6 +64,7 @@ def bench(
     effort: EffortOptions,
     baselines: BaselineOptions,
     records: RecordOptions,
+    blocks: BlockOptions,
     outputs: OutputOptions,
     engine: EngineOptions,
     json_output: JsonOption = False,
@@ -67,9 +75,16 @@ def bench(
     are forced, exactly over every period. Use a machine that does nothing else.
 
     Example: **dyninfer bench dy-yolov7.dyn --images val/ --output new.json --report report.html**
+
+    Example: **dyninfer bench --blocks --image-size 640 --output blocks.json**
     """
     chosen = _choose_format(context, outputs.format_, json_output)
-    _check_mode(context, bundle, records)
+    _check_mode(context, bundle, records, blocks)
+    if blocks.blocks:
+        bench_blocks(
+            blocks.image_size, outputs.output, engine, quick=effort.quick, json_output=json_output
+        )
+        return
     _check_outputs(outputs)
     if records.compare is not None:
         if outputs.output or outputs.report or chosen is Format.MARKDOWN:
@@ -122,22 +137,34 @@ def _request(
     )
 
 
-def _check_mode(context: typer.Context, bundle: Path | None, records: RecordOptions) -> None:
-    """A bundle to measure, or two records, or one; and no option that goes with another."""
-    modes = (bundle, records.compare, records.from_record)
+def _check_mode(
+    context: typer.Context, bundle: Path | None, records: RecordOptions, blocks: BlockOptions
+) -> None:
+    """A bundle to measure, or blocks, or two records, or one; and no option of another."""
+    modes = (bundle, records.compare, records.from_record, blocks.blocks or None)
     if sum(value is not None for value in modes) != 1:
-        raise typer.BadParameter("give one of BUNDLE, --compare OLD NEW and --from RECORD")
+        raise typer.BadParameter(
+            "give one of BUNDLE, --compare OLD NEW, --from RECORD and --blocks"
+        )
+    typed = [
+        parameter
+        for parameter in context.command.params
+        if parameter.name
+        and (source := context.get_parameter_source(parameter.name))
+        and source.name != "DEFAULT"
+    ]
     if bundle is not None:
-        return
-    mode = "--from" if records.compare is None else "--compare"
-    kept = {field.name for group in (OutputOptions, RecordOptions) for field in fields(group)}
-    for parameter in context.command.params:
-        source = parameter.name and context.get_parameter_source(parameter.name)
-        if source and source.name != "DEFAULT" and parameter.name not in {*kept, "json_output"}:
-            raise typer.BadParameter(
-                f"{max(parameter.opts, key=len)} is for a measurement, and {mode} makes none; "
-                "leave one of them out"
-            )
+        kept, why = {each.name for each in typed} - {"image_size"}, "--blocks, not for a bundle"
+    elif blocks.blocks:
+        kept, why = _OF_BLOCKS, "a bundle, and --blocks measures none; leave one of them out"
+    else:
+        mode = "--from" if records.compare is None else "--compare"
+        groups = (OutputOptions, RecordOptions)
+        kept = {field.name for group in groups for field in fields(group)} | {"json_output"}
+        why = f"a measurement, and {mode} makes none; leave one of them out"
+    for parameter in typed:
+        if parameter.name not in kept:
+            raise typer.BadParameter(f"{max(parameter.opts, key=len)} is for {why}")
 
 
 def _choose_format(context: typer.Context, format_: Format, json_output: bool) -> Format:

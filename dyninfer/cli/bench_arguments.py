@@ -15,6 +15,7 @@ from dyninfer.cli.options import SpeedOption
 _how_long = partial(typer.Option, rich_help_panel="How long")
 _what = partial(typer.Option, rich_help_panel="What is run")
 _against = partial(typer.Option, rich_help_panel="Baselines and earlier records")
+_blocks = partial(typer.Option, rich_help_panel="Blocks of backbones")
 
 
 class Format(str, Enum):
@@ -127,6 +128,28 @@ class RecordOptions:
     from_record: Annotated[
         Path | None,
         _against("--from", metavar="RECORD", help="Show an earlier record, without a run."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """Blocks of backbones, in place of a bundle."""
+
+    blocks: Annotated[
+        bool,
+        _blocks(
+            "--blocks",
+            help="Measure what blocks take on this device, for **dyninfer search backbone "
+            "--budget-latency**.",
+        ),
+    ] = False
+    image_size: Annotated[
+        str | None,
+        _blocks(
+            "--image-size",
+            "--imgsz",
+            help="N or HxW (height first), multiples of 32. Default: 640.",
+        ),
     ] = None
 
 

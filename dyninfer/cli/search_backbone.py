@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +25,9 @@ from dyninfer.cli.common import (
 from dyninfer.cli.options import JsonOption, with_option_groups
 from dyninfer.cli.search import SIZE, as_data, costs
 from dyninfer.errors import InputError
-from dyninfer.search.budgets import LAYERS, Budgets, Measure
+from dyninfer.search.budgets import LAYERS, Budgets, Candidate, Measure
+from dyninfer.search.cost import Cost
+from dyninfer.search.device_table import DeviceTable, read_table, words_of
 from dyninfer.search.evolution import EVALUATIONS, SEED, Search, Settings
 from dyninfer.search.space import START
 from dyninfer.search.state import resume, save
@@ -33,6 +36,7 @@ from dyninfer.search.structure import Structure, read_structure
 _AT_ONCE = 250  # evaluations between two looks at the clock
 _SAVED_EVERY_S = 5.0
 _PREFIXES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+_TIME = re.compile(r"(\d{1,9}\.?\d{0,9})\s*(ms|s|)", re.IGNORECASE | re.ASCII)
 _NUMBER = re.compile(r"(\d{1,15}\.?\d{0,15}(?:e\d{1,2})?)\s*([kmgt]?)", re.IGNORECASE | re.ASCII)
 
 
@@ -49,6 +53,12 @@ class BudgetOptions:
     budget_params: Annotated[
         str | None, typer.Option(metavar="N", help="Parameters, such as 20M.")
     ] = None
+    budget_latency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MS", help="Milliseconds of a picture by --device-table, such as 8ms."
+        ),
+    ] = None
     layers: Annotated[int, typer.Option(min=1, help="Convolutions; blocks grow no deeper.")] = (
         LAYERS
     )
@@ -61,9 +71,12 @@ class BudgetOptions:
         """
         flops = _parse_count("--budget-flops", self.budget_flops)
         parameters = _parse_count("--budget-params", self.budget_params)
-        if flops is None and parameters is None:
-            raise typer.BadParameter("there is no budget: give --budget-flops or --budget-params")
-        return Budgets(flops, parameters, layers=self.layers)
+        latency_ms = _parse_ms("--budget-latency", self.budget_latency)
+        if flops is None and parameters is None and latency_ms is None:
+            raise typer.BadParameter(
+                "there is no budget: give --budget-flops, --budget-params or --budget-latency"
+            )
+        return Budgets(flops, parameters, latency_ms, self.layers)
 
 
 @with_option_groups
@@ -78,12 +91,22 @@ def backbone(
             "(.search.json) go beside it.",
         ),
     ] = Path("backbone.txt"),
-    image_size: Annotated[
-        str,
+    device_table: Annotated[
+        Path | None,
         typer.Option(
-            "--image-size", "--imgsz", help="N or HxW (height first), multiples of 32, for costs."
+            metavar="TABLE.json",
+            help="What blocks take on the device, as **dyninfer bench --blocks** has measured it.",
         ),
-    ] = str(SIZE[0]),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            "--image-size",
+            "--imgsz",
+            help="N or HxW (height first), multiples of 32, for costs. Default: the device "
+            f"table's, or {SIZE[0]}.",
+        ),
+    ] = None,
     evaluations: Annotated[
         int, typer.Option(min=1, metavar="N", help="How many structures are looked at.")
     ] = EVALUATIONS,
@@ -118,10 +141,14 @@ def backbone(
     Example: **dyninfer search backbone --budget-flops 18.8G -o r50-budget.txt**
 
     Example: **dyninfer search backbone --budget-params 20M --image-size 640 --seed 1 -o small.txt**
+
+    Example: **dyninfer search backbone --budget-latency 40ms --device-table blocks.json**
     """
+    budgets = limits.budgets()
+    table = _read_table(device_table, budgets)
     begin = START if start is None else read_structure(start)
-    measure = Measure(parse_image_size(image_size) or SIZE)
-    settings = Settings(limits.budgets(), measure, begin, seed, fine_after)
+    size = parse_image_size(image_size) or (SIZE if table is None else table.image_size)
+    settings = Settings(budgets, Measure(size, table), begin, seed, fine_after)
     search = _open(settings, output, overwrite=overwrite)
     before = search.evaluations
     _run(search, evaluations, _state_of(output))
@@ -131,6 +158,26 @@ def backbone(
         print_json(_data(search, output))
         return
     _show(search, before, output)
+    if table is not None:
+        stdout.print(f"latency {words_of(table)}", soft_wrap=False)
+    stdout.print(f"next: dyninfer search score {shlex.quote(str(output))}")
+
+
+def _read_table(path: Path | None, budgets: Budgets) -> DeviceTable | None:
+    """The device's table, if one was given.
+
+    Raises:
+        InputError: there is a budget of latency, and no table.
+        ConfigError: it cannot be read.
+    """
+    if path is not None:
+        return read_table(path)
+    if budgets.latency_ms is not None:
+        raise InputError(
+            "--budget-latency needs a table of what blocks take on the device: measure one there "
+            "with dyninfer bench --blocks -o blocks.json, and give --device-table blocks.json"
+        )
+    return None
 
 
 def _state_of(output: Path) -> Path:
@@ -184,29 +231,36 @@ def _run(search: Search, evaluations: int, state: Path) -> None:
 
 
 def _show(search: Search, before: int, output: Path) -> None:
-    best, size = search.best, search.settings.measure.image_size
+    best, settings = search.best, search.settings
+    size = settings.measure.image_size
     went_on = f", {before:,} of them earlier" if before else ""
     stdout.print(f"score {best.score:.4f} after {search.evaluations:,} evaluations{went_on}")
-    rows = dict(costs(best.cost))
-    started = dict(costs(search.settings.measure.of(search.settings.start)[0]))
+    rows = _cost_rows(best.cost, best.latency_ms)
+    started = _cost_rows(*settings.measure.of(settings.start))
     print_table(
         make_table(
             f"cost at {size[0]}x{size[1]}",
             column("", rows, words=True),
             column("found", rows.values()),
             column("start", started.values()),
-            column("budget", _budget_column(search.settings.budgets)),
+            column("budget", _budget_column(settings.budgets, rows)),
         ),
         stdout,
     )
     print_table(_blocks_table(best.structure), stdout)
     stdout.print(f"wrote {output}, {_picture_of(output)} and {_state_of(output)}")
-    stdout.print(f"next: dyninfer search score {shlex.quote(str(output))}")
 
 
-def _budget_column(budgets: Budgets) -> tuple[str, ...]:
+def _cost_rows(cost: Cost, latency_ms: float | None) -> dict[str, str]:
+    rows = dict(costs(cost))
+    return rows if latency_ms is None else rows | {"latency": f"{latency_ms:.4g} ms"}
+
+
+def _budget_column(budgets: Budgets, rows: Collection[str]) -> tuple[str, ...]:
     limits = (budgets.parameters, None, budgets.flops, budgets.layers)
-    return tuple("-" if limit is None else f"{limit:,}" for limit in limits)
+    told = ["-" if limit is None else f"{limit:,}" for limit in limits]
+    told.append("-" if budgets.latency_ms is None else f"{budgets.latency_ms:.4g} ms")
+    return tuple(told[: len(rows)])
 
 
 def _blocks_table(structure: Structure) -> Table:
@@ -227,6 +281,7 @@ def _data(search: Search, output: Path) -> dict[str, Any]:
     best, settings = search.best, search.settings
     return {
         **as_data(best.structure, settings.measure.image_size, best.cost),
+        **_latency_data(best),
         "evaluations": search.evaluations,
         "seed": settings.seed,
         "structure": str(output),
@@ -238,10 +293,30 @@ def _data(search: Search, output: Path) -> dict[str, Any]:
                 "params": each.cost.parameters,
                 "flops": each.cost.flops,
                 "layers": each.cost.layers,
+                **_latency_data(each),
             }
             for each in search.front
         ],
     }
+
+
+def _latency_data(candidate: Candidate) -> dict[str, float]:
+    return {} if candidate.latency_ms is None else {"latency_ms": candidate.latency_ms}
+
+
+def _parse_ms(option: str, text: str | None) -> float | None:
+    """``8ms`` -> 8; a number alone is milliseconds.
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    if text is None:
+        return None
+    match = _TIME.fullmatch(text.strip())
+    value = float(match[1]) * (1e3 if match[2].lower() == "s" else 1) if match else 0.0
+    if not value:
+        raise typer.BadParameter(f"{option} is {text!r}, expected a time such as 8ms or 0.008s")
+    return value
 
 
 def _parse_count(option: str, text: str | None) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from dyninfer.errors import InputError
 from dyninfer.search.cost import Cost, cost_of
 from dyninfer.search.structure import Structure
 
@@ -12,7 +13,12 @@ LAYERS = 91
 
 
 class Latencies(Protocol):
-    """What is known of a device."""
+    """What is known of a device, for images of ``image_size`` (height, width)."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Of whose it tells the latency."""
+        ...
 
     @property
     def sha256(self) -> str:
@@ -64,10 +70,22 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Measure:
-    """What structures cost for an image of ``image_size`` (height, width) on a device."""
+    """What structures cost for an image of ``image_size`` (height, width) on a device.
+
+    Raises:
+        InputError: the device's latencies are of images of another size.
+    """
 
     image_size: tuple[int, int]
     table: Latencies | None = None
+
+    def __post_init__(self) -> None:
+        if self.table is not None and self.table.image_size != self.image_size:
+            own, its = ("x".join(map(str, s)) for s in (self.image_size, self.table.image_size))
+            raise InputError(
+                f"the image size is {own}, but the device table was measured at {its}: leave the "
+                f"image size out, or measure with dyninfer bench --blocks --image-size {own}"
+            )
 
     def of(self, structure: Structure) -> tuple[Cost, float | None]:
         """Its cost, and its milliseconds where there is a table.

@@ -99,9 +99,7 @@ class Space:
         block = structure.blocks[index]
         kernel = rng.choice([kernel for kernel in _KERNELS if kernel != block.kernel])
         side = self.side // structure.strides[index - 1]
-        while kernel > 1 and _SHARE_OF_MAP * kernel > side:
-            kernel -= 2
-        return replace(block, kernel=kernel)
+        return replace(block, kernel=_fitting(kernel, side))
 
     def _depth(self, structure: Structure, index: int, rng: random.Random) -> Block:
         block = structure.blocks[index]
@@ -118,6 +116,17 @@ _CHANGES: dict[Attribute, Callable[[Space, Structure, int, random.Random], Block
     Attribute.KERNEL: Space._kernel,
     Attribute.DEPTH: Space._depth,
 }
+
+
+def kernels_at(side: int) -> set[int]:
+    """Those that a mutation can give a block whose input's shorter side is ``side``."""
+    return {_fitting(kernel, side) for kernel in _KERNELS}
+
+
+def _fitting(kernel: int, side: int) -> int:
+    while kernel > 1 and _SHARE_OF_MAP * kernel > side:
+        kernel -= 2
+    return kernel
 
 
 def _with_width(block: Block, width: int) -> Block:

@@ -22,7 +22,7 @@ from dyninfer.types import shown
 
 STEM, BOTTLENECKS = "ConvKXBNRELU", "SuperResK1KXK1"
 STAGES = 5  # of strides 2, 4, 8, 16 and 32
-STRIDE = 2**STAGES
+STRIDE: int = 2**STAGES
 """Sides of images are multiples of it: on odd maps a block and its shortcut differ in size."""
 
 _SPELLINGS = {STEM: STEM, BOTTLENECKS: BOTTLENECKS, "SuperResConvK1KXK1": BOTTLENECKS}
