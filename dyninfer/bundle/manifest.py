@@ -189,6 +189,8 @@ class Source(Frozen):
 
 Setting = str | int | tuple[int, ...]
 """What a family was told, or has found out."""
+WEIGHTS, RANDOM = "weights", "random"
+"""The setting of a bundle whose weights nobody has trained, and its value."""
 
 
 class Manifest(Frozen):
@@ -239,6 +241,11 @@ class Manifest(Frozen):
     def evaluation_options(self) -> Options:
         """What postprocessing is told where accuracy is measured."""
         return self.evaluation or self.task.kind.evaluation
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether nobody has trained it: it is for work on latency, its results mean nothing."""
+        return self.settings.get(WEIGHTS) == RANDOM
 
     @property
     def ways(self) -> tuple[Way, ...]:

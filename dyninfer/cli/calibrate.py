@@ -28,6 +28,7 @@ from dyninfer.cli.common import (
     progress_bar,
     stdout,
     warn,
+    warn_if_untrained,
 )
 from dyninfer.cli.options import (
     BundleArgument,
@@ -146,6 +147,7 @@ def _samples_for(
     """The pictures, once it is known that the bundle can be calibrated on them."""
     bundle = Bundle.open(path, check_calibration=False)
     manifest = bundle.manifest
+    warn_if_untrained(manifest)
     if certified:
         check_threshold(manifest, "no threshold to certify; leave --risk out")
     paths = expand_sources(images)

@@ -23,6 +23,7 @@ from rich.progress import (
 )
 
 from dyninfer.benchmarks.report.terminal import DescriptionColumn, Terminal, prints_unicode
+from dyninfer.bundle.manifest import Manifest
 from dyninfer.demo import ASSETS
 from dyninfer.errors import DyninferError, InputError, PolicyError
 from dyninfer.images.folders import find_images
@@ -121,6 +122,12 @@ def check_output_file(path: Path, remedy: str = "choose another place") -> None:
 def warn(message: str | DyninferError) -> None:
     """One line on stderr about something that was skipped."""
     stderr.print(f"warning: {one_line(str(message))}")
+
+
+def warn_if_untrained(manifest: Manifest) -> None:
+    """Say of a bundle for work on latency that what it finds means nothing."""
+    if manifest.random_weights:
+        warn(f"the weights of {manifest.name} are random: what it finds means nothing")
 
 
 def print_json(data: Any) -> None:

@@ -22,6 +22,7 @@ from dyninfer.cli.common import (
     read_speed,
     stdout,
     warn,
+    warn_if_untrained,
 )
 from dyninfer.cli.options import (
     BundleArgument,
@@ -104,6 +105,7 @@ def evaluate(
         if policy is not None:
             detector.policy = policy
         manifest = detector.manifest
+        warn_if_untrained(manifest)
         samples = load_samples(paths, asked.annotations, manifest.class_names, manifest.task)
         if asked.curve:
             check_threshold(manifest, "no curve; leave --curve out")

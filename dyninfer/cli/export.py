@@ -429,6 +429,14 @@ def zendet(
             "**dyninfer search backbone** has written.",
         ),
     ] = None,
+    second_structure: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STRUCTURE.txt",
+            help="Of a second backbone, which hard images take: makes a cascade with random "
+            "weights.",
+        ),
+    ] = None,
     image_size: Annotated[
         str | None,
         typer.Option(
@@ -454,25 +462,33 @@ def zendet(
 
     Example: **dyninfer export zendet maedet_s.pth --structure maedet_s.txt -o maedet-s.dyn**
 
+    Two structures make a cascade of detectors, as DynamicDet's: first backbone, router and head,
+    and a second backbone with a head that the first one's maps help. Its weights are random, for
+    work on latency before anyone trains it.
+
     Example: **dyninfer export zendet --structure found.txt -o found.dyn**
+
+    Example: **dyninfer export zendet --structure a.txt --second-structure b.txt -o pair.dyn**
     """
     if structure is None:
         raise typer.BadParameter("there is no structure text: give --structure STRUCTURE.txt")
     require_export_extra()
     from dyninfer.exporters.zendet.export import ZENDET, ZenDetOptions
 
-    source = checkpoint or structure
-    target, licence, overwrite = writing.target([source]), writing.licence, writing.overwrite
+    sources = [checkpoint or structure, *([second_structure] if second_structure else [])]
+    target, licence, overwrite = writing.target(sources), writing.licence, writing.overwrite
     options = ZenDetOptions(
         structure,
+        second_structure,
         parse_image_size(image_size),
         class_names,
         _parse_candidates(candidates),
         licence=licence,
         overwrite=overwrite,
     )
-    made = export_with_progress(ZENDET, checkpoint, target, options, 1)
-    _conclude_checkpoint(made, target, [source], None, check=writing.check)
+    steps = DYNAMICDET_STAGES if second_structure else 1
+    made = export_with_progress(ZENDET, checkpoint, target, options, steps)
+    _conclude_checkpoint(made, target, sources, None, check=writing.check)
 
 
 def _parse_resolutions(text: str | None) -> tuple[int, ...] | None:

@@ -14,7 +14,14 @@ import typer
 from dyninfer.benchmarks.report.table import print_table
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.bundle.manifest import Manifest, Task
-from dyninfer.cli.common import expand_sources, progress_bar, read_speed, stdout, warn
+from dyninfer.cli.common import (
+    expand_sources,
+    progress_bar,
+    read_speed,
+    stdout,
+    warn,
+    warn_if_untrained,
+)
 from dyninfer.cli.options import (
     BundleArgument,
     EngineOptions,
@@ -191,6 +198,7 @@ def predict(
         refuse_what_is_for_one(output, follow)
         folder = free_folder(output, overwrite=overwrite)
         with load(bundle, **asdict(engine), max_batch=batch, max_pixels=max_pixels) as detector:
+            warn_if_untrained(detector.manifest)
             run = Run(connection, follow, found.options(detector.manifest), policy, json_output)
             predict_streams(detector, streams, folder, sharing, run, draw=images)
         return
@@ -208,6 +216,7 @@ def predict(
         load(bundle, **asdict(engine), max_batch=batch, max_pixels=max_pixels) as detector,
         JsonLines(written, [*paths, *map(Path, moving)]) as lines,
     ):
+        warn_if_untrained(detector.manifest)
         run = Run(connection, follow, found.options(detector.manifest), policy, json_output)
         failures: list[InputError] = []
         if paths:

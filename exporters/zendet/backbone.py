@@ -83,11 +83,15 @@ class Backbone(nn.Module):
         self.block_list = nn.ModuleList([first, *(SuperBlock(block) for block in others)])
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.maps(images)[1:]
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """C1 to C5."""
         maps = []
         x = images
         for index, block in enumerate(self.block_list):
             x = block(x) if index else block(x).relu()
-            if index in self.structure.stage_ends[1:]:
+            if index in self.structure.stage_ends:
                 maps.append(x)
         return tuple(maps)
 
@@ -95,14 +99,18 @@ class Backbone(nn.Module):
 def random_backbone(structure: Structure, seed: int) -> Backbone:
     """A backbone whose weights are drawn, the same for the same seed, for work on its latency."""
     backbone = Backbone(structure)
-    generator = torch.Generator().manual_seed(seed)
-    for module in backbone.modules():
+    draw_backbone(backbone, torch.Generator().manual_seed(seed))
+    return backbone.eval().requires_grad_(False)
+
+
+def draw_backbone(model: nn.Module, generator: torch.Generator) -> None:
+    """Draw the weights of all convolutions, and calm the bottlenecks among them."""
+    for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
         if isinstance(module, Bottleneck):
             assert isinstance(module.conv3.bn1, nn.BatchNorm2d)
             nn.init.constant_(module.conv3.bn1.weight, _CALMED)
-    return backbone.eval().requires_grad_(False)
 
 
 def fold(model: ModuleT) -> ModuleT:

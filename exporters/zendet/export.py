@@ -1,4 +1,7 @@
-"""ZenDet as a family: a structure text, and weights of it or none, become a bundle of one stage."""
+"""ZenDet as a family: a structure text, and weights of it or none, become a bundle of one stage.
+
+Two structures become a cascade of four, with random weights.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dyninfer import __version__
 from dyninfer.bundle.folder import SUFFIX, Bundle
 from dyninfer.bundle.inside import file_sha256
-from dyninfer.bundle.manifest import Manifest, Setting, Source, StaticRoute, Task
+from dyninfer.bundle.manifest import (
+    RANDOM,
+    WEIGHTS,
+    CascadeRoute,
+    Exit,
+    Manifest,
+    Setting,
+    Source,
+    Stage,
+    StaticRoute,
+    Task,
+)
 from dyninfer.bundle.writing import check_target, write_bundle
 from dyninfer.errors import BundleError, ConfigError, ExportError, InputError
 from dyninfer.exporters.candidate_rows import CANDIDATES, candidates_of
 from dyninfer.exporters.class_names import COCO, class_names_for, read_names
+from dyninfer.exporters.dynamicdet.stages import ModelStage
 from dyninfer.exporters.family import Exported, Progress, SourceStage, TorchStage
 from dyninfer.exporters.onnx_export import EXAMPLE_BATCH, write_stage
 from dyninfer.exporters.zendet.backbone import Backbone, fold, random_backbone
+from dyninfer.exporters.zendet.cascade import FIRST, HEAD, ROUTER, SECOND, random_cascade
 from dyninfer.exporters.zendet.checkpoint import load_model
 from dyninfer.exporters.zendet.detector import Detector
 from dyninfer.exporters.zendet.stages import BODY, IMAGES, AnyStage, Model, build_stage
@@ -34,7 +51,9 @@ BACKBONE_SIZE, DETECTOR_SIZE = (640, 640), (800, 1344)
 """Of images where none was asked for; a detector's is the published 800x1333, padded."""
 _SEED = 0  # of random weights
 _MOST_PARAMETERS = 500_000_000  # an ONNX file holds 2 GiB
-_STRUCTURE, _WEIGHTS, _RANDOM = "structure", "weights", "random"
+_STRUCTURE, _SECOND = "structure", "second_structure"
+_DRAWN: dict[str, Setting] = {WEIGHTS: RANDOM}
+_NOTE = "weights: random, for work on latency; what it computes means nothing"
 
 
 @dataclass(frozen=True)
@@ -42,10 +61,11 @@ class ZenDetOptions:
     """What the command line offers for this family.
 
     ``image_size`` is (height, width), None for the usual one; ``candidates`` are how many of the
-    surest boxes a detector gives on, None for all.
+    surest boxes a detector gives on, None for all. ``second_structure`` makes a cascade.
     """
 
     structure: Path
+    second_structure: Path | None = None
     image_size: tuple[int, int] | None = None
     class_names: Path | None = None
     candidates: int | None = CANDIDATES
@@ -62,72 +82,57 @@ class ZenDet:
     def export(
         self, source: Path | None, output: Path, options: ZenDetOptions, progress: Progress
     ) -> Exported:
-        """Export a checkpoint, or with None the structure's backbone with random weights."""
+        """Export a checkpoint, or with None random weights of a backbone or a cascade of two.
+
+        Raises:
+            DyninferError: a subclass that names the cause; nothing is left on disk.
+        """
         check_target(output, overwrite=options.overwrite)
-        structure = read_structure(options.structure)
         if options.image_size is not None:
             check_size(options.image_size)
-        _check_parameters(structure)
-        model, notes = _model(source, structure)
-        names, note = _class_names(model, options.class_names)
-        size = options.image_size or _usual_size(model)
-        if max(size) > MAX_SIDE:
-            raise InputError(
-                f"the image size is {size[0]}x{size[1]}, expected sides up to {MAX_SIDE} pixels"
-            )
-        detects = isinstance(model, Detector)
+        if options.second_structure is None:
+            plan = _plan_one(source, options)
+        else:
+            plan = _plan_cascade(source, options, options.second_structure)
 
         def write(folder: Path) -> Manifest:
-            progress(f"exporting {BODY}")
-            stage = build_stage(model, size, len(names), options.candidates)
-            images = {IMAGES: torch.zeros(EXAMPLE_BATCH, 3, *size)}
-            parameters = sum(parameter.numel() for parameter in model.parameters())
-            entry, _ = write_stage(
-                stage.of(fold(model)).eval(),
-                images,
-                stage.outputs,
-                parameters,
-                folder,
-                f"onnx/{BODY}.onnx",
-            )
             return Manifest(
                 name=options.name or output.name.removesuffix(SUFFIX),
                 family=self.name,
-                task=Task.DETECT if detects else Task.FEATURES,
-                class_names=names,
-                route=StaticRoute(body=BODY),
-                stages={BODY: entry},
-                image_inputs={IMAGES: _image_spec(size)},
-                postprocess=USE if detects else None,
-                evaluation=EVALUATION if detects else None,
-                source=_source(source or options.structure, options.licence),
-                settings=_settings(structure, source),
+                task=Task.DETECT if plan.detects else Task.FEATURES,
+                class_names=plan.class_names,
+                route=plan.route,
+                stages=_write_stages(plan, folder, progress),
+                image_inputs={IMAGES: _image_spec(plan.image_size)},
+                postprocess=USE if plan.detects else None,
+                evaluation=EVALUATION if plan.detects else None,
+                source=_source(plan.sources[0], options.licence),
+                further_sources=tuple(_source(s, options.licence) for s in plan.sources[1:]),
+                settings=plan.settings,
                 written_by=f"dyninfer {__version__}",
             )
 
         made = write_bundle(output, write, overwrite=options.overwrite)
-        return Exported(made, (*notes, f"backbone: {structure}", *note))
+        return Exported(made, plan.notes)
 
     def source_stages(
         self, bundle: Bundle, sources: Sequence[Path], _config: Path | None
     ) -> Mapping[str, SourceStage]:
-        """The checkpoint's own model, unfolded, with the same decode."""
+        """The checkpoint's own model, or the weights drawn again; unfolded, the same decode."""
         manifest = bundle.manifest
-        try:
-            structure = parse_structure(str(manifest.settings[_STRUCTURE]))
-        except (KeyError, ConfigError):
-            raise BundleError(
-                f"{bundle.path} does not say what structure its backbone has; export it again"
-            ) from None
-        drawn = manifest.settings.get(_WEIGHTS) == _RANDOM
-        model, _ = _model(None if drawn else sources[0], structure)
-        spec = manifest.image_inputs[IMAGES]
-        detects = manifest.task is Task.DETECT
-        kept = candidates_of(manifest.stages[BODY]) if detects else None
+        spec, detects = manifest.image_inputs[IMAGES], manifest.task is Task.DETECT
+        final = manifest.stages[manifest.ways[0].final]
+        kept = candidates_of(final) if detects else None
+        shape = (spec.height, spec.width), len(manifest.class_names), kept
+        structure = _structure_of(bundle, _STRUCTURE)
+        if _SECOND in manifest.settings:
+            pair = structure, _structure_of(bundle, _SECOND)
+            cascade = random_cascade(pair, *shape, _SEED)
+            return {name: TorchStage(stage) for name, stage in cascade.items()}
+        model, _ = _model(None if manifest.random_weights else sources[0], structure)
         if detects != isinstance(model, Detector):
             raise BundleError(f"{bundle.path} is not of the task of its source; export it again")
-        size = (spec.height, spec.width)
-        return {BODY: TorchStage(build_stage(model, size, len(manifest.class_names), kept))}
+        return {BODY: TorchStage(build_stage(model, *shape))}
 
     def fold(
         self, stages: Mapping[str, SourceStage], _manifest: Manifest
@@ -136,19 +141,116 @@ class ZenDet:
         folded = {}
         for name, stage in stages.items():
             assert isinstance(stage, TorchStage)  # of this family's source_stages
-            assert isinstance(stage.module, AnyStage)
-            folded[name] = TorchStage(stage.module.of(fold(stage.module.model)).eval())
+            folded[name] = TorchStage(fold(stage.module).eval())
         return folded
 
 
 ZENDET = ZenDet()
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What a bundle is made of; stages are unfolded, by name, in the order they run."""
+
+    image_size: tuple[int, int]
+    stages: Mapping[str, AnyStage | ModelStage]
+    route: StaticRoute | CascadeRoute
+    class_names: tuple[str, ...]
+    detects: bool
+    sources: tuple[Path, ...]
+    settings: dict[str, Setting]
+    notes: tuple[str, ...]
+
+
+def _plan_one(source: Path | None, options: ZenDetOptions) -> _Plan:
+    """A backbone, or a detector on it."""
+    structure = read_structure(options.structure)
+    _check_parameters(structure)
+    model, notes = _model(source, structure)
+    names, note = _class_names(model, options.class_names)
+    size = _size(options, BACKBONE_SIZE if isinstance(model, Backbone) else DETECTOR_SIZE)
+    settings: dict[str, Setting] = {_STRUCTURE: structure.text.strip()}
+    return _Plan(
+        size,
+        {BODY: build_stage(model, size, len(names), options.candidates)},
+        StaticRoute(body=BODY),
+        names,
+        isinstance(model, Detector),
+        (source or options.structure,),
+        settings if source else settings | _DRAWN,
+        (*notes, f"backbone: {structure}", *note),
+    )
+
+
+def _plan_cascade(source: Path | None, options: ZenDetOptions, second: Path) -> _Plan:
+    """Two backbones, a head on each, and a router between them.
+
+    Raises:
+        InputError: there is a checkpoint, which nobody could have trained.
+    """
+    if source is not None:
+        raise InputError(
+            f"{source} and a second structure were given, but a cascade of two structures has "
+            "random weights, for work on latency; leave out one of them"
+        )
+    paths = options.structure, second
+    structures = read_structure(options.structure), read_structure(second)
+    for structure in structures:
+        _check_parameters(structure)
+    names = COCO if options.class_names is None else read_names(options.class_names)
+    if not names:
+        raise ConfigError(f"{options.class_names} holds no class names, expected one per line")
+    size = _size(options, BACKBONE_SIZE)
+    texts = zip((_STRUCTURE, _SECOND), structures, strict=True)
+    return _Plan(
+        size,
+        random_cascade(structures, size, len(names), options.candidates, _SEED),
+        CascadeRoute(exits=(Exit(body=FIRST, router=ROUTER, head=HEAD), Exit(body=SECOND))),
+        names,
+        True,
+        paths,
+        {name: each.text.strip() for name, each in texts} | _DRAWN,
+        (_NOTE, *(f"backbone: {structure}" for structure in structures)),
+    )
+
+
+def _write_stages(plan: _Plan, folder: Path, progress: Progress) -> dict[str, Stage]:
+    tensors: dict[str, Tensor] = {IMAGES: torch.zeros(EXAMPLE_BATCH, 3, *plan.image_size)}
+    entries = {}
+    for name, stage in plan.stages.items():
+        progress(f"exporting {name}")
+        inputs = {read: tensors[read] for read in stage.inputs}
+        parameters = sum(parameter.numel() for parameter in stage.parameters())
+        folded, file = fold(stage).eval(), f"onnx/{name}.onnx"
+        entries[name], outputs = write_stage(
+            folded, inputs, stage.outputs, parameters, folder, file
+        )
+        tensors |= outputs
+    return entries
+
+
+def _size(options: ZenDetOptions, usual: tuple[int, int]) -> tuple[int, int]:
+    size = options.image_size or usual
+    if max(size) > MAX_SIDE:
+        raise InputError(
+            f"the image size is {size[0]}x{size[1]}, expected sides up to {MAX_SIDE} pixels"
+        )
+    return size
+
+
+def _structure_of(bundle: Bundle, name: str) -> Structure:
+    try:
+        return parse_structure(str(bundle.manifest.settings[name]))
+    except (KeyError, ConfigError):
+        raise BundleError(
+            f"{bundle.path} does not say what structure its backbone has; export it again"
+        ) from None
+
+
 def _model(source: Path | None, structure: Structure) -> tuple[Model, tuple[str, ...]]:
     if source is not None:
         return load_model(source, structure)
-    note = "weights: random, for work on latency; what it computes means nothing"
-    return random_backbone(structure, _SEED), (note,)
+    return random_backbone(structure, _SEED), (_NOTE,)
 
 
 def _check_parameters(structure: Structure) -> None:
@@ -158,10 +260,6 @@ def _check_parameters(structure: Structure) -> None:
             f"the structure has {parameters:,} parameters, expected at most {_MOST_PARAMETERS:,}: "
             "an ONNX file holds 2 GiB"
         )
-
-
-def _usual_size(model: Model) -> tuple[int, int]:
-    return BACKBONE_SIZE if isinstance(model, Backbone) else DETECTOR_SIZE
 
 
 def _class_names(model: Model, path: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -210,9 +308,3 @@ def _image_spec(size: tuple[int, int]) -> ImageSpec:
 
 def _source(path: Path, licence: str | None) -> Source:
     return Source(file_name=path.name, sha256=file_sha256(path), licence=licence)
-
-
-def _settings(structure: Structure, source: Path | None) -> dict[str, Setting]:
-    """What builds the source model again."""
-    text = structure.text.strip()
-    return {_STRUCTURE: text} if source else {_STRUCTURE: text, _WEIGHTS: _RANDOM}

@@ -15,16 +15,11 @@ Model = Backbone | Detector
 class BackboneStage(nn.Module):
     """Images (N, 3, H, W) -> C2 to C5."""
 
-    outputs = Task.FEATURES.outputs
+    inputs, outputs = (IMAGES,), Task.FEATURES.outputs
 
     def __init__(self, model: Backbone) -> None:
         super().__init__()
         self.model = model
-
-    def of(self, model: Model) -> BackboneStage:
-        """The same stage of another model."""
-        assert isinstance(model, Backbone)
-        return BackboneStage(model)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return self.model(images)  # type: ignore[no-any-return]  # nn.Module's call is untyped
@@ -33,16 +28,11 @@ class BackboneStage(nn.Module):
 class DetectorStage(nn.Module):
     """Images (N, 3, H, W) -> boxes (N, K, 4) in pixels, class scores (N, K, C)."""
 
-    outputs = Task.DETECT.outputs
+    inputs, outputs = (IMAGES,), Task.DETECT.outputs
 
     def __init__(self, model: Detector, decode: Decode) -> None:
         super().__init__()
         self.model, self.decode = model, decode
-
-    def of(self, model: Model) -> DetectorStage:
-        """The same stage of another model."""
-        assert isinstance(model, Detector)
-        return DetectorStage(model, self.decode)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.decode(self.model(images))  # type: ignore[no-any-return]  # nn.Module's call is untyped
