@@ -13,6 +13,7 @@ from tests.exporters.zendet.test_export import UNEVEN
 from tests.support import ROOT
 
 NARROW = ROOT / "tests/vectors/zendet-narrow.txt"
+QUICK = ("--quick", "--seconds", "0.05", "--rounds", "2", "--batch", "1", "--against", "none")
 SHALLOW = [
     Block(3, 8, 3, 2),
     Block(8, 16, 3, 2, 1, 8),
@@ -85,7 +86,7 @@ def test_two_structures_become_a_cascade_that_everything_takes(
         status, out, err = run(capsys, command, *arguments)
         assert status == 0
         assert "warning: the weights of first-second are random: what it finds means" in err
-    status, out, _ = run(capsys, "bench", "first-second.dyn", "--quick", "--seconds", "0.05", "-b1")
+    status, out, _ = run(capsys, "bench", "first-second.dyn", *QUICK)
     assert status == 0
     assert "second" in out
     half = ("--backend", "onnxruntime", "--precision", "fp16", "--images", "seen")
