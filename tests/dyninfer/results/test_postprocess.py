@@ -203,3 +203,34 @@ def test_boxes_are_read_up_to_a_million_pixels_from_the_corner(place: int, more:
         boxes = np.concatenate([box, other])
         found, _, _ = Postprocess()(boxes, np.full((1 + more, 1), 0.5, np.float32))
         np.testing.assert_array_equal(found, boxes if usable else other)
+
+
+FINE, EMPTY = [0, 0, 10, 10], [5, 5, 5, 9]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "found", "broken", "unusable"),
+    [
+        ([], [], 0, 0, 0),
+        ([FINE], [0.9], 1, 0, 0),
+        ([FINE], [0.25], 0, 0, 0),
+        ([FINE], [1.0009], 1, 0, 0),
+        ([FINE], [1.0011], 0, 1, 0),
+        ([FINE], [np.nan], 0, 1, 0),
+        ([FINE], [-0.5], 0, 0, 0),
+        ([EMPTY], [0.9], 0, 0, 1),
+        ([EMPTY], [0.1], 0, 0, 0),
+        ([EMPTY, FINE], [0.9, 0.8], 1, 0, 1),
+        ([EMPTY, EMPTY], [0.9, 0.8], 0, 0, 2),
+        ([EMPTY, FINE, FINE], [0.9, 0.8, 1.5], 1, 1, 1),
+        ([FINE, FINE], [1.5, np.inf], 0, 2, 0),
+    ],
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_what_is_broken_is_counted(boxes, scores, found, broken, unusable, several) -> None:
+    columns = np.array(scores, np.float32).reshape(-1, 1)
+    given = np.array(boxes, np.float32).reshape(-1, 4)
+    made = Postprocess(several_labels=several).find(given, columns)
+    assert (made.broken_scores, made.unusable_boxes) == (broken, unusable)
+    assert [len(column) for column in made[:3]] == [found] * 3
+    assert (made.confidences <= 1).all()

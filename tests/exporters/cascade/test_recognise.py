@@ -345,6 +345,8 @@ def test_columns_of_grids_lie_where_the_decodes_have_them() -> None:
         ((1, 126, 9), 3, None),
         ((1, 3 * 126, 9), None, Decode.YOLOV5),
         ((1, 3 * 127, 9), None, None),
+        ((1, 3 * 126 + 1, 9), None, None),
+        ((1, 3 * 126 - 1, 9), None, None),
         ((1, 9, 126), None, Decode.YOLOV8),
     ],
 )
@@ -375,6 +377,39 @@ def test_what_scores_beside_boxes_are(columns, high, named, name, decode) -> Non
     if columns == 5 and decode is Decode.DETR and named is None:
         scores[0, 5] = 0.25  # it wins no more than half
         assert recognise(found) is Decode.RTDETR
+
+
+@pytest.mark.parametrize(
+    ("columns", "named", "decode"),
+    [
+        (91, None, Decode.RTDETR),
+        (92, None, Decode.DETR),
+        (93, None, Decode.RTDETR),
+        (5, 4, Decode.DETR),
+        (5, 3, Decode.RTDETR),
+        (5, 6, Decode.RTDETR),
+        (81, None, Decode.RTDETR),
+    ],
+)
+def test_a_column_more_than_classes_is_one_for_nothing_though_it_wins_no_box(
+    columns, named, decode
+) -> None:
+    scores = np.full((1, 10, columns), -4, np.float32)
+    scores[..., 0] = 4
+    boxes = np.ones((1, 10, 4), np.float32)
+    assert recognise(Measured(({"boxes": boxes, "scores": scores},), SIZE, named)) is decode
+
+
+def test_names_tell_rows_of_yolov8_from_those_of_yolov5() -> None:
+    by_four, by_five = (measured(named=56, output=(1, wide, 20)) for wide in (60, 61))
+    for found, match, kept in ((by_four, match_yolov8, 56), (by_five, match_yolov5, 56)):
+        read = match(found)
+        assert read is not None
+        assert (read.anchors, read.columns, read.scores.axes) == (20, kept, "nva")
+    for found, match in ((by_four, match_yolov5), (by_five, match_yolov8)):
+        read = match(found)
+        assert read is not None
+        assert read.scores.axes == "nav"
 
 
 def test_the_outputs_of_rf_detr_are_told_by_their_names() -> None:
@@ -532,6 +567,8 @@ def last_axis(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         (MAPS | {"hm": (1, 3, 8, 12)}, None),
         (MAPS | {"reg": (1, 2, 8, 12)}, None),
         (MAPS | {"wh": (1, 2, 16 * 24)}, None),
+        (MAPS | {"wh": (1, 2, 16, 24, 1)}, None),
+        (MAPS | {"x": (1, 2, 16, 24, 1), "y": (7,)}, ("hm", "wh", "reg", 4)),
         ({"x": MAPS["hm"], "cls": (1, 5, 16, 24)} | MAPS | {"hm": (9,)}, ("cls", "wh", "reg", 4)),
         ({"x": MAPS["hm"], "y": (1, 5, 16, 24)} | MAPS | {"hm": (9,)}, ("x", "wh", "reg", 4)),
     ],
