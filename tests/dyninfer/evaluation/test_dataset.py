@@ -196,3 +196,65 @@ def test_only_objects_of_the_given_pictures_count_as_left_out(
     document = coco(["000.png", "x.png"], [[[0, 0, 2, 2]], [[0, 0, 2, 2]] * 5], ("left", "cat"))
     (warning, *_) = load(tmp_path, pictures[:1], document).warnings
     assert warning.endswith("does not know: 1 object, of cat")
+
+
+@pytest.mark.parametrize(
+    ("box", "beyond"),
+    [
+        ([1, 1, 11, 7], False),  # two pixels more than 10x6 are rounding
+        ([1, 1, 11.5, 7], True),
+        ([1, 1, 11, 7.5], True),
+        ([1, 1, 12, 2], True),
+        ([1, 1, 2, 8], True),
+        ([7, 1, 1, 6.9], False),
+    ],
+)
+def test_a_box_may_be_beyond_either_edge_by_two_pixels(
+    tmp_path: Path, pictures: list[Path], box: list[float], beyond: bool
+) -> None:
+    document = coco(["000.png"], [[box]])
+    for size, told in (({"width": 10, "height": 6}, beyond), ({"width": 10}, False), ({}, False)):
+        document["images"][0] = {"id": document["images"][0]["id"], "file_name": "000.png"} | size
+        warnings = load(tmp_path, pictures[:1], document).warnings
+        assert [line[:15] for line in warnings] == ["beyond the edge"] * told
+
+
+@pytest.mark.parametrize(
+    ("box", "fits"),
+    [
+        ([0.25, 0.25, 0.75, 0.5], False),
+        ([0.25, 0.25, 0.5, 0.75], False),
+        ([0.25, 0.25, 0.75, 0.75], True),  # ends on whole pixels
+        ([0.25, 0.25, 0.8, 0.5], True),
+        ([0.25, 0.25, 0.5, 0.8], True),
+        ([0, 0, 1, 1], True),
+    ],
+)
+def test_shares_are_boxes_of_which_all_end_within_a_pixel(
+    tmp_path: Path, pictures: list[Path], box: list[float], fits: bool
+) -> None:
+    document = coco(["000.png"], [[box]])
+    if fits:
+        assert load(tmp_path, pictures[:1], document).truths is not None
+    else:
+        with refuses(InputError, "lies within one pixel"):
+            load(tmp_path, pictures[:1], document)
+
+
+def test_an_area_that_is_not_said_is_that_of_the_box(tmp_path: Path, pictures: list[Path]) -> None:
+    document = coco(["000.png"], [[[1, 2, 3, 4], [0, 0, 2, 5]]])
+    document["annotations"][0].pop("area", None)
+    document["annotations"][1] |= {"area": 0.0, "iscrowd": 1}
+    samples = load(tmp_path, pictures[:1], document)
+    assert samples.truths is not None
+    assert samples.truths[0].areas is not None
+    assert samples.truths[0].areas.tolist() == [12, 0]
+    assert samples.truths[0].crowds.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("id_", [True, 1.5, None, [1]])
+def test_an_id_is_a_whole_number_or_a_text(tmp_path: Path, pictures: list[Path], id_) -> None:
+    document = coco(["000.png"], [[]])
+    document["images"][0]["id"] = id_
+    with refuses(InputError, "images.0.id"):
+        load(tmp_path, pictures[:1], document)

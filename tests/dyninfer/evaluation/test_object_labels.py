@@ -379,3 +379,55 @@ def test_names_are_looked_for_no_further_than_two_folders_up(tmp_path: Path) -> 
     assert found(samples) == YOLO_OBJECTS
     named = load_samples(pictures, tmp_path / "set" / "labels", CLASSES)
     assert found(named)["a.png"][0] == (0, [15, 15, 45, 25])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "refused"),
+    [
+        (((60, 40), (60, 40)), False),
+        (((60, 40), (40, 40)), True),
+        (((40, 40), (60, 40)), True),
+        (((60, 30), (60, 40)), True),
+        (((60, None), (40, 40)), False),
+        (((None, None), (40, 40)), False),
+        (((60, 40), (None, 40)), False),
+    ],
+)
+def test_entries_of_one_file_may_not_differ_in_size(tmp_path: Path, sizes, refused) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    images = [
+        {"id": number, "file_name": "a.png", "width": width, "height": height}
+        for number, (width, height) in enumerate(sizes)
+    ]
+    labels = coco(tmp_path, images, [])
+    if refused:
+        with refuses(InputError, "ids 0 and 1 and two sizes"):
+            load_samples(pictures, labels, CLASSES)
+    else:
+        (told,) = load_samples(pictures, labels, CLASSES).warnings
+        again = "listed again with another id: 1 picture; the objects are merged"
+        assert told == again
+
+
+def test_duplicates_that_are_removed_are_counted(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    images = [{"id": n, "file_name": "a.png"} for n in (1, 2, 3)]
+    annotations = [{"image_id": n, "category_id": 1, "bbox": [1, 2, 3, 4]} for n in (1, 2, 3)]
+    (told,) = load_samples(pictures, coco(tmp_path, images, annotations), CLASSES).warnings
+    assert told.endswith("2 pictures; the objects are merged (2 duplicates removed)")
+
+
+def test_of_two_json_files_in_a_folder_none_is_read(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    folder = tmp_path / "both"
+    for name in ("one.json", "two.json"):
+        write(folder / name, coco(tmp_path, [{"id": 1, "file_name": "a.png"}], []).read_text())
+    with refuses(InputError, "it has one.json, two.json"):
+        load_samples(pictures, folder, CLASSES)
+
+
+def test_label_files_without_any_object_are_refused(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    voc(tmp_path / "xml" / "a.xml")
+    with refuses(InputError, "there is no object in any of the label files", "(1)"):
+        load_samples(pictures, tmp_path / "xml", CLASSES)

@@ -154,3 +154,14 @@ def test_two_pictures_are_the_fewest() -> None:
 def test_pictures_to_time_are_spread_over_all(count, limit, chosen) -> None:
     items = tuple(Sample(Path(f"{number}.png")) for number in range(count))
     assert pictures_to_time(Samples(items), limit) == [items[number] for number in chosen]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [((0, 0), False), ((1, 0), True), ((-1, 0), True), ((0, 1), True), ((0, -1), True)],
+)
+def test_a_picture_larger_or_smaller_than_annotated_is_told(tmp_path, more, told) -> None:
+    (path,) = write_coded(tmp_path, [40])
+    height, width = read_image(path).shape[:2]
+    samples = Samples((Sample(path, size=(width + more[0], height + more[1])),))
+    assert [line[:15] for line in only_readable(samples).warnings] == ["of another size"] * told

@@ -58,6 +58,9 @@ def test_a_cascade_that_never_breaks_even_is_told_with_its_figures(tmp_path: Pat
         "do not cascade: with every image easy it is 5.50 ms, and the last exit's network alone "
         "takes 5.00 ms"
     )
+    assert not_faster(times((4.99, 4.99), (10.0, 10.0)), manifest) is None
+    level = not_faster(times((5.0, 5.0), (10.0, 10.0)), manifest)
+    assert str(level).endswith("alone takes 5.00 ms; the two differ by no more than times vary")
     unsure = not_faster(times((5.0, 6.0), (10.0, 10.0)), manifest)
     assert unsure == f"{line}; the two differ by no more than times vary"
     once = not_faster(times((5.5,), (10.0,)), manifest)  # which tells nothing of how they vary

@@ -65,7 +65,10 @@ def test_only_four_axes_with_a_single_row_between_are_a_table() -> None:
         "two": (2, 1, 9, 4),
     }
     tables = measured(**shapes).tables(range(4, 5))
-    assert [(table.name, table.axes) for table in tables] == [("flat", "n1av"), ("column", "na1v")]
+    assert [(table.name, table.axes, table.rows) for table in tables] == [
+        ("flat", "n1av", 9),
+        ("column", "na1v", 9),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["int64", "int32", "uint8", "bool"])
