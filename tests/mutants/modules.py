@@ -22,8 +22,8 @@ _RUNNING = _files(
 )
 _CASCADE = _files(
     "tests/exporters/cascade/test_",
-    "numbering classes conventions boxes trial plan decodes recognise onnx_file formats export "
-    "arithmetic sizes",
+    "numbering classes conventions boxes guesses trial plan decodes recognise onnx_file formats "
+    "export arithmetic sizes",
 )
 _PRECISION = _files(
     "tests/exporters/precision/test_", "graph ranges measure fp16 sensitivity int8 convert"

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from dyninfer.errors import PolicyError
 from dyninfer.routing.control import Controller
-from dyninfer.routing.goals import Accuracy, CertifiedRisk, Goal, HardFraction
+from dyninfer.routing.goals import (
+    Accuracy,
+    CertifiedRisk,
+    Goal,
+    HardFraction,
+    describe_setting,
+)
 from dyninfer.routing.latency import FramesPerSecond, LatencyBudget
 from dyninfer.routing.macs import MacsBudget
 from dyninfer.routing.policy import AlwaysEasy, Policy, Threshold
@@ -424,3 +430,72 @@ def test_ties_may_move_a_share_by_a_twentieth_or_two_images(count, below, near) 
         PolicyError, f"too many of the {count} calibration", f"{below / count:.1%} or "
     ):
         HardFraction(0.3).resolve(calibration_of(tied))
+
+
+def test_a_setting_is_told_with_what_a_goal_came_to() -> None:
+    fixed = Threshold(0.25)
+    assert describe_setting(fixed, fixed) == str(fixed)
+    assert describe_setting(HardFraction(0.3), fixed) == f"30% hard: {fixed}"
+    controller = HardFraction(0.3, adaptive=True).resolve(SPREAD)
+    told = describe_setting(HardFraction(0.3, adaptive=True), controller)
+    assert told == f"30% hard, adaptive: threshold {controller.threshold:.4g} by now"
+    assert describe_setting(controller, controller) == str(controller)
+
+
+@pytest.mark.parametrize(
+    ("make", "value", "span"),
+    [
+        (HardFraction, 0, None),
+        (HardFraction, 1, None),
+        (HardFraction, 1.001, "from 0 to 1,"),
+        (Accuracy, 0, None),
+        (Accuracy, 100, None),
+        (Accuracy, 100.1, "from 0 to 100,"),
+        (LatencyBudget, 0, "above 0,"),
+        (LatencyBudget, 1e-9, None),
+        (FramesPerSecond, -1, "above 0,"),
+        (lambda percentile: LatencyBudget(12, percentile), 99.99, None),
+        (lambda percentile: LatencyBudget(12, percentile), 1e-9, None),
+        (lambda percentile: LatencyBudget(12, percentile), 0, "from 0 to 100,"),
+        (lambda percentile: LatencyBudget(12, percentile), 100, "expected less"),
+        (lambda answer: LatencyBudget(12, on_impossible=answer), "nearest", None),
+        (lambda answer: FramesPerSecond(12, on_impossible=answer), "raise", None),
+        (lambda answer: FramesPerSecond(12, on_impossible=answer), "ignore", "'raise' or"),
+    ],
+)
+def test_numbers_and_words_at_the_ends_of_what_is_allowed(make, value, span) -> None:
+    if span is None:
+        make(value)
+    else:
+        with support.refuses(PolicyError, f"is {value!r}", span):
+            make(value)
+
+
+@pytest.mark.parametrize(
+    ("easiness", "fraction", "held"),
+    [
+        ([0.1] * 10 + [0.5] * 60 + [0.9] * 30, 0.149, True),  # a twentieth of the images off
+        ([0.1] * 10 + [0.5] * 60 + [0.9] * 30, 0.151, False),
+        ([0.1] * 4 + [0.5] * 16, 0.299, True),  # or two of them
+        ([0.1] * 4 + [0.5] * 16, 0.301, False),
+        ([0.1] * 2 + [0.5] * 8, 0.399, True),
+        ([0.1] * 2 + [0.5] * 8, 0.401, False),
+    ],
+)
+@pytest.mark.parametrize("routers", [1, 2])
+def test_a_share_may_be_missed_by_a_twentieth_or_by_two_images(
+    easiness, fraction, held, routers
+) -> None:
+    calibration = calibration_of(np.array([easiness] * routers), THREE_MS[: routers + 1])
+    if held:
+        assert resolved(HardFraction(fraction), calibration) == 0.5
+        return
+    least = easiness.count(0.1) / len(easiness)
+    most = 1 - easiness.count(0.9) / len(easiness)
+    with support.refuses(PolicyError, f"expected {least:.1%} or {most:.1%}"):
+        HardFraction(fraction).resolve(calibration)
+
+
+def test_an_easiness_of_nothing_is_a_number() -> None:
+    with support.refuses(PolicyError, "the same easiness", "all of them (0)"):
+        HardFraction(0.3).resolve(calibration_of(np.zeros((1, 10))))

@@ -270,8 +270,10 @@ def test_the_size_in_the_metadata_is_taken_where_it_is_one(tmp_path, noted) -> N
 
 def test_a_size_that_is_not_the_files_is_refused(tmp_path) -> None:
     path = detectors.yolov8(80).save(tmp_path / "tiny.onnx")
-    with support.refuses(InputError, "64x64", "32x64 only", "--second-size"):
-        plan(path, size=(64, 64))
+    for size in ((64, 64), (32, 32), (64, 32), (31, 64)):
+        told = f"--second-size is {size[0]}x{size[1]}, but", "32x64 only", "--second-size"
+        with support.refuses(InputError, *told):
+            plan(path, size=size)
 
 
 def test_a_layout_that_the_shape_does_not_tell_is_asked_for(tmp_path) -> None:
