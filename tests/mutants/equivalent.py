@@ -90,6 +90,29 @@ EQUIVALENT = (
         "nothing is left of no pairs, whatever they are called",
     ),
     Equivalent(
+        "exporters/cascade/recognise_grids.py", "else (scores[ -1], other)", "there is one of them"
+    ),
+    Equivalent(
+        "exporters/cascade/recognise.py",
+        "called(lists.count.tensors[ -1]",
+        "a number of rows is in one output",
+    ),
+    Equivalent(
+        "exporters/cascade/measured.py",
+        "if opened or axis <= 0",
+        "there is no axis before the first",
+    ),
+    Equivalent(
+        "dyninfer/routing/latency.py",
+        "(float(costs[0]), float(costs[+1]))",
+        "a cascade that is controlled has two exits",
+    ),
+    Equivalent(
+        "benchmarks/latency/doubts.py",
+        "key=lambda result: -(result.late_share or -1)",
+        "those that are late have a share above 0",
+    ),
+    Equivalent(
         "exporters/cascade/stage.py",
         "model.graph.input[ -1].name: images",
         "it is run with one input, so there is one",

@@ -124,6 +124,7 @@ NHWC = {"layout": Layout.NHWC}
             Known(YOLO, XYXY, PIXELS, 1, COCO91),
         ),
         (LISTS, lists("1", "2", "pred_classes", axes="a"), {}, Known(YOLO, XYXY, PIXELS, 0)),
+        (LISTS, lists("1", "1", "3", axes="a"), {}, Known(YOLO)),
         (LISTS, lists("1", "2", "3", "4", axes="a"), {}, Known(YOLO)),
         (
             LISTS,

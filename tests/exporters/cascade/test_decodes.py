@@ -20,6 +20,7 @@ from dyninfer.exporters.cascade.options import (
     DetectorSource,
     Layout,
     Part,
+    Scores,
 )
 from dyninfer.exporters.cascade.original import OriginalDetector, decode_one
 from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
@@ -291,3 +292,97 @@ def test_a_plan_survives_its_json(tmp_path: Path) -> None:
     for name in ("nanodet", "boxes-scores yxyx"):
         plan = planned(name, tmp_path).plan
         assert TypeAdapter(DetectorPlan).validate_json(dump_plan(plan)) == plan
+
+
+def one(value: float, count: int, width: int = 4) -> np.ndarray:
+    return np.full((1, count, width), value, np.float32)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_the_reference_lays_cells_row_by_row_over_sides_rounded_up(offset: float) -> None:
+    image = ImageSpec(height=17, width=24)
+    plan = replace(
+        plan_of(Decode.YOLOX, coding=Coding.CELLS, strides=(8, 16), anchors=13),
+        image=image,
+        cell_offset=offset,
+    )
+    codes = one(0, 13)
+    codes[0, :, :2], codes[0, :, 2:] = 0.25, np.log([2, 4])
+    boxes, _ = decode_one(plan, {"a": codes, "b": one(0.5, 13, 2)})
+    cells = [(8, x, y) for y in range(3) for x in range(3)]
+    cells += [(16, x, y) for y in range(2) for x in range(2)]
+    expected = [
+        (
+            *((x + offset + 0.25 - 1) * s, (y + offset + 0.25 - 2) * s),
+            *((x + offset + 0.25 + 1) * s, (y + offset + 0.25 + 2) * s),
+        )
+        for s, x, y in cells
+    ]
+    np.testing.assert_allclose(boxes, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("logs", [False, True])
+@pytest.mark.parametrize("form", [BoxFormat.CXCYWH, BoxFormat.CYCXHW])
+def test_the_reference_reads_peaks_that_are_no_less_than_their_neighbours(form, logs) -> None:
+    heat = np.zeros((1, 2, 2, 3), np.float32)
+    heat[0, 0] = [[0.9, 0.8, 0.8], [0.1, 0.2, 0.3]]
+    heat[0, 1] = [[0.5, 0.1, 0.6], [0.5, 0.1, 0.1]]
+    sides = np.log([3, 5]) if logs else (3, 5)
+    codes = np.zeros((1, 4, 2, 3), np.float32)
+    codes[0] = np.array([0.25, 0.5, *sides])[:, None, None]
+    plan = plan_of(
+        Decode.CENTERNET,
+        boxes=(Part(("a",), "nvhw"),),
+        scores=Part(("b",), "nvhw"),
+        coding=Coding.PEAKS,
+        strides=(4,),
+        best=True,
+        anchors=3,
+        log_sizes=logs,
+        box_format=form,
+        cell_offset=0.0,
+    )
+    plan = replace(plan, image=ImageSpec(height=8, width=12))
+    boxes, scores = decode_one(plan, {"a": codes, "b": heat})
+    np.testing.assert_allclose(scores, [[0.9, 0.5], [0.8, 0.6], [0, 0.5]], rtol=1e-6)
+    x, y, w, h = (0.25, 0.5, 3, 5) if form is BoxFormat.CXCYWH else (0.5, 0.25, 5, 3)
+    places = [(0, 0), (2, 0), (0, 1)]
+    expected = [
+        (4 * (c + x - w / 2), 4 * (r + y - h / 2), 4 * (c + x + w / 2), 4 * (r + y + h / 2))
+        for c, r in places
+    ]
+    np.testing.assert_allclose(boxes, expected, rtol=1e-5)
+
+
+def test_the_reference_makes_probabilities_of_any_logits() -> None:
+    logits = np.array([[[0, 3], [-2000, 2000], [1, 1]]], np.float32)
+    plan = plan_of(Decode.RTDETR, score_kind=Scores.LOGITS, anchors=3)
+    _, found = decode_one(plan, {"a": one(1, 3), "b": logits})
+    e3, e1 = 1 / (1 + np.exp(-3.0)), 1 / (1 + np.exp(-1.0))
+    np.testing.assert_allclose(found, [[0.5, e3], [0, 1], [e1, e1]], atol=1e-9, rtol=1e-6)
+    soft = plan_of(Decode.DETR, score_kind=Scores.SOFTMAX, anchors=3)
+    _, found = decode_one(soft, {"a": one(1, 3), "b": logits})
+    share = 1 / (1 + np.exp(3.0))
+    np.testing.assert_allclose(found, [[share, 1 - share], [0, 1], [0.5, 0.5]], atol=1e-7)
+    filled = replace(plan, best=True, varies=True, anchors=5)
+    _, found = decode_one(filled, {"a": one(1, 3), "b": logits})
+    np.testing.assert_allclose(found[3:], 0)
+
+
+def test_the_reference_leaves_out_what_is_not_valid_or_no_class_of_the_bundle() -> None:
+    scores = np.array([[[0.5, 0.25, 0.125], [0.75, 1, 0], [0.25, 0.25, 0.25]]], np.float32)
+    parts = {"columns": 3, "class_numbers": (0, 1, 2), "anchors": 3}
+    for count, valid in ((0, 0), (1, 1), (2, 2), (3, 3)):
+        plan = plan_of(Decode.BOXES_SCORES, count=Part(("c",), "n1"), **parts)
+        given = {"a": one(1, 3), "b": scores, "c": np.array([[count]])}
+        _, found = decode_one(plan, given)
+        np.testing.assert_array_equal(found, np.r_[scores[0, :valid], np.zeros((3 - valid, 3))])
+    plan = plan_of(Decode.BOXES_SCORES, bundle_classes=(2, -1, 0), **parts)
+    _, found = decode_one(plan, {"a": one(1, 3), "b": scores})
+    np.testing.assert_array_equal(found, np.c_[scores[0, :, 2], np.zeros(3), scores[0, :, 0]])
+    boxes = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
+    for candidates, rows in ((2, [1, 0]), (3, [0, 1, 2]), (4, [0, 1, 2])):
+        kept = replace(plan_of(Decode.BOXES_SCORES, **parts), candidates=candidates)
+        found = decode_one(kept, {"a": boxes, "b": scores})
+        np.testing.assert_array_equal(found[0], boxes[0, rows])
+        np.testing.assert_array_equal(found[1], scores[0, rows])
