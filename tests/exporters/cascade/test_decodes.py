@@ -318,7 +318,7 @@ def test_the_reference_lays_cells_row_by_row_over_sides_rounded_up(offset: float
         )
         for s, x, y in cells
     ]
-    np.testing.assert_allclose(boxes, expected, rtol=1e-5)
+    np.testing.assert_allclose(boxes, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("logs", [False, True])
@@ -351,7 +351,7 @@ def test_the_reference_reads_peaks_that_are_no_less_than_their_neighbours(form, 
         (4 * (c + x - w / 2), 4 * (r + y - h / 2), 4 * (c + x + w / 2), 4 * (r + y + h / 2))
         for c, r in places
     ]
-    np.testing.assert_allclose(boxes, expected, rtol=1e-5)
+    np.testing.assert_allclose(boxes, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_reference_makes_probabilities_of_any_logits() -> None:
