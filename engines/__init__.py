@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from typing import Any
 
 from dyninfer.engines.base import Backend
@@ -44,8 +48,11 @@ def open_backend(
     if isinstance(backend, str) and re.search("[=,]", backend):
         return _mixed(backend, device, provider, threads)
     if backend not in (None, *BACKENDS):
+        near = get_close_matches(str(backend), (*BACKENDS, "auto"), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise BackendUnavailable(
-            f"backend {backend!r} is unknown, expected one of {', '.join(map(repr, BACKENDS))}"
+            f"backend {backend!r} is unknown, expected one of {', '.join(map(repr, BACKENDS))}, or "
+            f"'auto' after dyninfer build --backend auto{hint}"
         )
     if backend in TENSORRT:
         if provider is not None:
@@ -73,6 +80,22 @@ def open_backend(
         from dyninfer.engines.ort.backend import OrtBackend  # imports onnxruntime
 
     return OrtBackend("cpu" if device is None else device, provider, threads)
+
+
+def host_versions() -> dict[str, str]:
+    """Backend -> version, of those in :data:`ON_HOST` that are installed.
+
+    OpenVINO is not imported for it.
+
+    Raises:
+        BackendUnavailable: ONNX Runtime is not installed.
+    """
+    from dyninfer.engines.ort.library import ort
+
+    found = {"onnxruntime": str(ort.__version__)}
+    with suppress(PackageNotFoundError):
+        found["openvino"] = installed_version("openvino")
+    return found
 
 
 def parse_backends(text: str) -> Mapping[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from dyninfer.benchmarks.report.table import print_page, print_table
+from dyninfer.builds.auto import AUTO, auto_choice, check_auto
 from dyninfer.bundle.folder import Bundle
 from dyninfer.cli import bench_options
 from dyninfer.cli.bench_arguments import (
@@ -123,7 +124,12 @@ def _request(
     as_routed = bool(pictures.images) or scenarios.speed is not None
     choices = bench_options.make_choices(scenarios, as_routed=as_routed)
     policy = None if scenarios.speed is None else read_speed(scenarios.speed)
-    manifest = Bundle.read(path).manifest  # loading checks them
+    bundle = Bundle.read(path)
+    manifest = bundle.manifest  # loading checks them
+    if engine.backend == AUTO:  # baselines open the same engines, and know nothing of it
+        check_auto(engine.device, engine.provider, engine.precision)
+        chosen = auto_choice(bundle, max(choices.batches))
+        engine = replace(engine, backend=chosen.backend, precision=chosen.precision)
     bench_options.check_sources(manifest, path, baselines)
     return BenchRequest(
         command=shlex.join(["dyninfer", *(context.find_root().obj or ["bench"])]),

@@ -17,8 +17,9 @@ from dyninfer.builds.search import Difference, differences, find_build, nearest_
 from dyninfer.builds.spec import Build, BuildSpec, OpenBuild, describe_plan
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Task
+from dyninfer.cli.build_auto import build_auto
 from dyninfer.cli.build_gate import asked_limits, find_passed
-from dyninfer.cli.build_options import BuildOptions
+from dyninfer.cli.build_options import BackendChoice, BuildOptions
 from dyninfer.cli.build_run import check_found, plan_build, run_build
 from dyninfer.cli.common import flipped, print_json, stderr, stdout
 from dyninfer.cli.options import BundleOrNone, JsonOption, with_option_groups
@@ -47,11 +48,15 @@ def build(
     Example: **dyninfer build dy-yolov7.dyn --backend tensorrt-rtx --for rtx30,rtx40 -p fp16**
 
     Example: **dyninfer build dy-yolov7.dyn --backend onnxruntime -p int8 --images photos/**
+
+    Example: **dyninfer build dy-yolov7.dyn --backend auto**
     """
     if list_targets or asked.for_ == "list":
         _print_targets(json_output)
     elif bundle is None:
         raise typer.BadParameter("give a bundle to build, or --list-targets")
+    elif asked.backend is BackendChoice.AUTO:
+        build_auto(bundle, asked, no_build=no_build, json_output=json_output)
     elif no_build:
         _check(bundle, asked, json_output)
     else:

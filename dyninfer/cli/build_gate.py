@@ -20,7 +20,6 @@ from dyninfer.cli.build_conversions import Conversions, asked_samples, travellin
 from dyninfer.cli.build_options import BackendChoice, BuildOptions
 from dyninfer.cli.common import stderr
 from dyninfer.engines import TENSORRT, open_backend
-from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import BackendUnavailable, InputError, VerificationError
 from dyninfer.evaluation.dataset import Samples
 from dyninfer.evaluation.scoring import SCORING
@@ -40,7 +39,7 @@ def asked_limits(asked: BuildOptions, bundle: Bundle) -> dict[str, float] | None
     if asked.gate is None:
         return None
     limits = parse_gate(asked.gate, bundle.manifest)
-    if (least := BatchProfile.parse(asked.batch).minimum) > 1:
+    if (least := asked.profile.minimum) > 1:
         raise typer.BadParameter(
             f"--gate runs single pictures, which engines for {least} and more cannot; give "
             "--batch from 1 up, such as 1:4:16"

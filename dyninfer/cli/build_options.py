@@ -16,6 +16,7 @@ from dyninfer.builds.spec import INPUT, IO
 from dyninfer.bundle.manifest import Precision
 from dyninfer.cli.options import TrustedKeyOption
 from dyninfer.engines import ON_HOST
+from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.exporters.precision.settings import CalibrationMethod
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -43,6 +44,7 @@ class BackendChoice(str, Enum):
     TENSORRT_RTX = "tensorrt-rtx"
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
+    AUTO = "auto"
 
 
 class InputChoice(str, Enum):
@@ -67,7 +69,9 @@ class BuildOptions:
         BackendChoice | None,
         typer.Option(
             help="Backend that will run it; onnxruntime and openvino take only fp16 and int8, and "
-            "the same files. Default: tensorrt, or tensorrt-rtx where only that is installed.",
+            "the same files. **auto** measures which of those two, and which precision, is fastest "
+            "for each stage on this machine. Default: tensorrt, or tensorrt-rtx where only that is "
+            "installed.",
         ),
     ] = None
     precision: Annotated[
@@ -93,8 +97,13 @@ class BuildOptions:
         ),
     ] = None
     batch: Annotated[
-        str, _engine_option(help="Batch sizes, MIN:OPT:MAX; tuned for each of the three.")
-    ] = "1:4:16"
+        str | None,
+        _engine_option(
+            help="Batch sizes, MIN:OPT:MAX; tuned for each of the three. Default: 1:4:16. With "
+            "--backend auto one number, beside single images, or **auto**, which finds the best: "
+            "its default."
+        ),
+    ] = None
     workspace: Annotated[
         int | None,
         _engine_option(
@@ -171,6 +180,11 @@ class BuildOptions:
     method: Annotated[
         CalibrationMethod, _picture_option(help="How the ranges of int8 are chosen.")
     ] = CalibrationMethod.PERCENTILE
+
+    @property
+    def profile(self) -> BatchProfile:
+        """The batch sizes of engines; InputError where they are none."""
+        return BatchProfile.parse("1:4:16" if self.batch is None else self.batch)
 
     @property
     def on_host(self) -> bool:

@@ -57,7 +57,7 @@ def plan_build(path: Path, asked: BuildOptions) -> tuple[Bundle, Builder, BuildS
             "bf16 needs no build: OpenVINO computes in it with the bundle's own files, for example "
             f"dyninfer predict {path} PICTURES --backend openvino --precision bf16"
         )
-    batch = BatchProfile.parse(asked.batch)
+    batch = asked.profile
     builder = _builder(asked, batch, asked.travel(precision))
     wanted = builder.wanted(bundle.manifest, precision, batch.maximum)
     if wanted is None:

@@ -73,7 +73,8 @@ class EngineOptions(EngineChoice):
         str | None,
         typer.Option(
             help="onnxruntime, openvino, tensorrt, tensorrt-rtx, or one for each stage, such as "
-            "first=onnxruntime,second=openvino. Default: onnxruntime."
+            "first=onnxruntime,second=openvino; auto for what **dyninfer build --backend auto** "
+            "found to be fastest here. Default: onnxruntime."
         ),
     ] = None
     provider: ProviderOption = None

@@ -171,8 +171,14 @@ def predict(
     route: RouteOptions,
     found: DetectionOptions,
     batch: Annotated[
-        int, typer.Option("--batch", "-b", min=1, help="Number of pictures to run at once.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            "--batch",
+            "-b",
+            min=1,
+            help="Number of pictures to run at once. Default: 8, or with --backend auto the best.",
+        ),
+    ] = None,
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Write annotated pictures.")
     ] = True,
@@ -220,7 +226,7 @@ def predict(
         run = Run(connection, follow, found.options(detector.manifest), policy, json_output)
         failures: list[InputError] = []
         if paths:
-            failures += _predict_pictures(detector, paths, batch, lines, run, draw=images)
+            failures += _predict_pictures(detector, paths, lines, run, draw=images)
         for number, video in enumerate(moving):
             try:
                 predict_video(detector, video, lines, copies[number] if copies else None, run)
@@ -230,13 +236,13 @@ def predict(
 
 
 def _predict_pictures(
-    detector: Detector, paths: Sequence[Path], batch: int, lines: JsonLines, run: Run, *, draw: bool
+    detector: Detector, paths: Sequence[Path], lines: JsonLines, run: Run, *, draw: bool
 ) -> list[InputError]:
     """Run all pictures and tell what was found; those that could not be read."""
     if run.policy is not None:
         detector.policy = run.policy
     writer = ResultWriter(lines, paths, detector.manifest.way_names, draw=draw, echo=run.echo)
-    _run(detector, paths, batch, run.options, writer, warm=not run.echo)
+    _run(detector, paths, run.options, writer, warm=not run.echo)
     _summarise(detector, writer, run.echo)
     return writer.failures
 
@@ -244,7 +250,6 @@ def _predict_pictures(
 def _run(
     detector: Detector,
     paths: Sequence[Path],
-    batch: int,
     options: Options,
     writer: ResultWriter,
     *,
@@ -254,7 +259,7 @@ def _run(
     with progress_bar() as progress:
         task = progress.add_task("running", total=len(paths))
         readable = _read(paths, writer, detector.max_pixels)
-        while chunk := list(islice(readable, batch)):
+        while chunk := list(islice(readable, detector.max_batch)):
             if warm and not writer.results:
                 _warm_up(detector, [picture for _, picture in chunk])
             results = detector.answers([picture for _, picture in chunk], options=options)

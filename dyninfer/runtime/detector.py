@@ -113,6 +113,11 @@ class Detector:
         return self._session.backend.name
 
     @property
+    def max_batch(self) -> int:
+        """How many images are run at once; longer lists are run in pieces of so many."""
+        return self._max_batch
+
+    @property
     def device(self) -> str:
         """The device the engines run on, for example ``cpu`` or ``cuda:0``."""
         return self._session.backend.device

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from dyninfer.builds.auto import AUTO, auto_choice, check_auto
 from dyninfer.builds.builder import choose_build
 from dyninfer.bundle.folder import Bundle, StageChecks
 from dyninfer.bundle.signature import check_bundle
@@ -28,7 +29,7 @@ def load(
     precision: str | None = None,
     trusted_key: str | os.PathLike[str] | None = None,
     build: bool = True,
-    max_batch: int = DEFAULT_BATCH,
+    max_batch: int | None = None,
     threads: Threads = None,
     speculative_head: bool = False,
     on_failure: Literal["raise", "degrade"] = "raise",
@@ -44,6 +45,9 @@ def load(
             the CPU, or for the first GPU where the backend needs one.
         backend: ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"`` or ``"tensorrt-rtx"``; on a CPU
             also one for each stage, ``"first=onnxruntime,second=openvino"``; None for ONNX Runtime.
+            ``"auto"`` for the fastest of each stage, with its precision, as ``dyninfer build
+            --backend auto`` has measured it on this machine; where that does not hold any more, the
+            log says why, and ONNX Runtime opens the files as they were exported.
         provider: ONNX Runtime's execution provider, ``"cpu"``, ``"cuda"`` or ``"tensorrt"``;
             None takes the device's own.
         precision: ``"fp16"``, ``"int8"``, or one for each stage as in
@@ -55,7 +59,9 @@ def load(
             now is made from what was signed. Needs the extra ``sign``.
         build: make engines that the backend lacks, which can take minutes; False refuses and
             says what differs from those that are there.
-        max_batch: longer lists of images are run in batches of this size. Memory that the stages'
+        max_batch: longer lists of images are run in batches of this size; None for 8, or with
+            ``backend="auto"`` for the size that was measured to be the fastest. On a CPU, large
+            stages run their images one by one, whatever the batch. Memory that the stages'
             tensors may take on a CPU grows with it, up to three quarters of the machine's. On a
             GPU TensorRT's buffers are allocated for so many images when a bundle is opened.
         threads: how many a stage computes with on a CPU; None for one on every core, but no more
@@ -94,6 +100,10 @@ def load(
     key = None if trusted_key is None else Path(os.fspath(trusted_key))
     if key is not None:
         check_bundle(bundle, key)
+    if backend == AUTO:
+        check_auto(device, provider, precision)
+        backend, precision, max_batch = auto_choice(bundle, max_batch)
+    max_batch = DEFAULT_BATCH if max_batch is None else max_batch
     with StageChecks(bundle) as checks:
         bundle.check_records()
         opened = open_backend(backend, device, provider, threads)
@@ -133,7 +143,7 @@ def load(
 def _check_arguments(
     path: Any, max_batch: Any, on_failure: Any, deadline_ms: Any, max_pixels: Any
 ) -> None:
-    if not isinstance(max_batch, int) or max_batch < 1:
+    if max_batch is not None and (not isinstance(max_batch, int) or max_batch < 1):
         raise InputError(f"max_batch is {max_batch!r}, expected a whole number from 1 up")
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"a bundle is {type(path).__name__}, expected the path of a folder")

@@ -26,6 +26,7 @@ from dyninfer.engines.ort.memory import (
     tensor_memory,
 )
 from dyninfer.engines.ort.runtime import (
+    LARGE_MACS,
     PROVIDERS,
     SMALL_MACS,
     OrtDevice,
@@ -136,6 +137,8 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
     def open(self, name: str, stage: Stage, path: Path, host_outputs: frozenset[str]) -> OrtEngine:
         """See :meth:`dyninfer.engines.base.Backend.open`."""
         session = self._stage_session(name, stage, path)
+        if self.device == "cpu":
+            stage = _alone_if_large(stage)
         check_one_row(name, stage)
         return OrtEngine(name, stage, session, self._device, host_outputs)
 
@@ -268,6 +271,18 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
                 + f": {reason}" * bool(reason),
             )
         return session
+
+
+def _alone_if_large(stage: Stage) -> Stage:
+    """Run a large stage row by row on a processor, where all sizes but the batch are known.
+
+    There is enough in one image for all cores, and what it makes stays in their caches: eight
+    at once take longer than one by one.
+    """
+    known = all(spec.shape_for(1) is not None for spec in stage.outputs)
+    if stage.macs < LARGE_MACS or not known:
+        return stage
+    return stage.model_copy(update={"rows_per_run": 1})
 
 
 def _lacking(provider: str, what: str) -> BackendUnavailable:

@@ -112,6 +112,9 @@ def parse_device(device: str, provider: str | None) -> OrtDevice:
 
 SPIN_US = 100
 SMALL_MACS = 1_000_000_000
+LARGE_MACS = 10_000_000_000
+"""Multiply-accumulates of an image from which a processor runs a batch row by row: eight images at
+once took 0.72 to 1.01 of one by one in stages of 0.02 to 2 billion, and 1.07 in larger ones."""
 
 _pool_lock = threading.Lock()
 _pool_ready = False

@@ -171,10 +171,15 @@ class OvBackend(HostBackend):
             full_name = str(self._core.get_property(self._device, "FULL_DEVICE_NAME"))
         self.device_name = cpu_name() if self.device == "cpu" else full_name
 
+    @property
+    def has_bf16(self) -> bool:
+        """Whether the device computes in bf16."""
+        return _BF16 in self._can
+
     def configure(self, manifest: Manifest, precision: Mapping[str, Precision]) -> None:
         """See :meth:`dyninfer.engines.base.Backend.configure`."""
         del manifest
-        if Precision.BF16 in precision.values() and _BF16 not in self._can:
+        if Precision.BF16 in precision.values() and not self.has_bf16:
             raise InputError(
                 f"{self.device_name} does not compute in bf16, expected a processor with "
                 "AVX512_BF16, AMX or SVE's bf16; choose fp32 or int8"

@@ -107,14 +107,35 @@ def fall_back(
     Raises:
         VerificationError: no stage of those concerned is in a lower precision than float32.
     """
+    own = {name: stage.precision for name, stage in manifest.stages.items()}
+    lowered = {
+        name: f"in {now.value}"
+        for name, now in precision.items()
+        if now in NEXT_HIGHER and now is not own[name]
+    }
+    stage, why = blamed(report, manifest, lowered, limits, measure)
+    before = precision[stage]
+    return FallBack(stage=stage, before=before, after=NEXT_HIGHER[before], why=why)
+
+
+def blamed(
+    report: PrecisionReport,
+    manifest: Manifest,
+    changed: Mapping[str, str],
+    limits: Limits,
+    measure: Measure,
+) -> tuple[str, str]:
+    """The stage that takes a bundle beyond its gate, and what it does.
+
+    ``changed`` are the stages that may be changed back, and how they run, such as "in int8"; the
+    other arguments are those of :func:`fall_back`.
+
+    Raises:
+        VerificationError: none of them has to do with what is beyond the gate.
+    """
     excess = beyond(report, manifest, limits)
     concerned = set().union(*(_stages_behind(figure, manifest) for figure in excess))
-    own = {name: stage.precision for name, stage in manifest.stages.items()}
-    lowered = [
-        name
-        for name, now in precision.items()
-        if now in NEXT_HIGHER and now is not own[name] and name in concerned
-    ]
+    lowered = [name for name in changed if name in concerned]
     if not lowered:
         raise VerificationError(
             f"nothing was built: {refusal(excess, limits)}; no stage is left to have a higher "
@@ -129,14 +150,11 @@ def fall_back(
 
     stage = max(lowered, key=blame)
     lost = beyond(alone[stage], manifest, limits)
-    before = precision[stage]
     if len(lowered) == 1:
-        why = f"in {before.value}, {refusal(lost, limits)}"
-    elif lost:
-        why = f"alone in {before.value}, {refusal(lost, limits)}"
-    else:
-        why = f"of stages that only together are {refusal(excess, limits)}, it loses most"
-    return FallBack(stage=stage, before=before, after=NEXT_HIGHER[before], why=why)
+        return stage, f"{changed[stage]}, {refusal(lost, limits)}"
+    if lost:
+        return stage, f"alone {changed[stage]}, {refusal(lost, limits)}"
+    return stage, f"of stages that only together are {refusal(excess, limits)}, it loses most"
 
 
 def _stages_behind(figure: Figure, manifest: Manifest) -> set[str]:

@@ -21,6 +21,7 @@ from dyninfer import BackendUnavailable, Bundle, EngineBuildError, EngineRunErro
 from dyninfer.bundle.manifest import TensorSpec
 from dyninfer.engines import ON_HOST, open_backend
 from dyninfer.engines.base import check_tensor
+from dyninfer.engines.ort.runtime import LARGE_MACS
 from tests import support
 
 MAX_BOUND = 32
@@ -111,6 +112,23 @@ def test_an_engine_counts_its_runs_and_rows(opened) -> None:
         engine.run({"images": backend.from_host(images), "other": None}, workspace)
     runs = 7 if engine.stage.rows_per_run else 3
     assert (engine.run_count, engine.row_count) == (runs, 7)
+
+
+@pytest.mark.parametrize(("macs", "runs"), [(LARGE_MACS - 1, 1), (LARGE_MACS, 5)])
+def test_a_large_stage_runs_its_images_one_by_one(tmp_path, macs, runs) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    pictures = support.random_pictures(5)
+    with dyninfer.load(path) as detector:
+        expected = detector.infer(detector.prepare(pictures))
+    support.reseal(path, lambda manifest: manifest["stages"]["first"].update(macs=macs))
+    with dyninfer.load(path) as detector:
+        found = detector.infer(detector.prepare(pictures))
+        assert detector.engines["first"].run_count == runs
+        assert detector.engines["first"].row_count == 5
+    for one, other in zip(found, expected, strict=True):
+        assert one.exit_index == other.exit_index
+        for name, array in one.outputs.items():
+            np.testing.assert_allclose(array, other.outputs[name], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,12 @@ pytestmark = pytest.mark.skipif(
 CHILD = """
 import contextlib, io, json, os, sys
 import dyninfer
-from dyninfer.cli import build_run, calibrate, main
+from dyninfer.cli import build_auto, build_run, calibrate, main
 
 def too_early(*_, **__):
     raise AssertionError("it has begun to work")
 
-calibrate.run_calibration = build_run._convert = too_early
+calibrate.run_calibration = build_run._convert = build_auto._measure = too_early
 answers = []
 for arguments in json.loads(sys.argv[1]):
     out, err, status = io.StringIO(), io.StringIO(), 0
@@ -122,6 +122,9 @@ def test_nothing_but_what_writes_needs_to_write(installed: Path) -> None:
         ],
         f"a.dyn cannot be written: Permission denied; {copy}": [
             *("build", "a.dyn", "--backend", "onnxruntime", "-p", "int8", *photos)
+        ],
+        "a.dyn cannot be written: Permission denied": [
+            *("build", "a.dyn", "--backend", "auto", *photos)
         ],
         "b.dyn cannot be written": ["export", "dynamicdet", "a.pt", "-o", "b.dyn"],
         "record.json cannot be written": ["bench", "a.dyn", *photos, "--output", "record.json"],

@@ -1,0 +1,177 @@
+"""The candidates of every stage, measured in turns on what the stage really reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dyninfer.builds.auto import Place
+from dyninfer.builds.search import list_builds
+from dyninfer.builds.spec import describe_plan, source_hashes, travel_of
+from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import Precision
+from dyninfer.engines import host_versions, open_backend
+from dyninfer.evaluation.interleaved import Run, round_order
+from dyninfer.exporters.parity import Recording
+from dyninfer.images.pictures import read_image
+from dyninfer.runtime.arrays import ArrayRunner
+from dyninfer.runtime.detector import Detector
+from dyninfer.runtime.executor import trace
+from dyninfer.runtime.opening import load
+from dyninfer.runtime.plan import plan
+from dyninfer.runtime.stage_runner import Arrays
+
+SECONDS = 1.5
+"""How long one stage's candidates are measured for one batch, unless that is too few rounds."""
+LEAST_ROUNDS, MOST_ROUNDS, WARM_ROUNDS = 5, 100, 2
+Times = Mapping[Place, Sequence[float]]
+"""Milliseconds of a batch, round by round, ONNX Runtime as exported first."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A whole bundle on one backend in one precision, as :func:`dyninfer.load` takes them."""
+
+    backend: str
+    precision: str | None = None
+
+
+def find_forms(bundle: Bundle) -> list[Form]:
+    """What needs no calibration here, ONNX Runtime as exported first, and int8 if it was built."""
+    backends = list(host_versions())
+    forms = [Form(backend) for backend in backends]
+    if "openvino" in backends and _has_bf16():
+        forms.append(Form("openvino", Precision.BF16.value))
+    built = _int8_built(bundle)
+    return forms + [Form(backend, built) for backend in backends if built is not None]
+
+
+def _has_bf16() -> bool:
+    backend: Any = open_backend("openvino")
+    try:
+        return bool(backend.has_bf16)
+    finally:
+        backend.close()
+
+
+def _int8_built(bundle: Bundle) -> str | None:
+    """The precision of a build of files in int8: one within a gate, or that with most of it."""
+    builds = [
+        build
+        for build in list_builds(bundle)[0].values()
+        if build.spec.backend == "onnxruntime"
+        and build.spec.stages_sha256 == source_hashes(bundle.manifest)
+        and not travel_of(build.spec)
+        and Precision.INT8 in build.spec.precision.values()
+    ]
+    best = max(
+        builds,
+        key=lambda b: (b.gate is not None, [*b.spec.precision.values()].count(Precision.INT8)),
+        default=None,
+    )
+    return None if best is None else describe_plan(best.spec.precision, bundle.manifest)
+
+
+@contextmanager
+def opened_forms(
+    bundle: Bundle, forms: Sequence[Form], max_batch: int, trusted_key: str | None
+) -> Iterator[list[Detector]]:
+    """All forms at once; errors as of :func:`dyninfer.load`."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                load(
+                    bundle.path,
+                    backend=form.backend,
+                    precision=form.precision,
+                    max_batch=max_batch,
+                    build=False,
+                    trusted_key=trusted_key,
+                )
+            )
+            for form in forms
+        ]
+
+
+def places_of(detectors: Sequence[Detector], stage: str) -> dict[Place, Detector]:
+    """The different places in which these run a stage."""
+    found: dict[Place, Detector] = {}
+    for detector in detectors:
+        precision = detector.engine_record().precision[stage]
+        place = Place.model_validate({"backend": detector.backend, "precision": precision})
+        found.setdefault(place, detector)
+    return found
+
+
+def recorded_inputs(
+    bundle: Bundle, reference: Detector, pictures: Sequence[Path], batch: int
+) -> dict[str, Arrays]:
+    """Stage -> what it reads of ``batch`` pictures, which come again where they are too few."""
+    stages, segments = bundle.manifest.stages, plan(bundle.manifest)
+    rows: dict[str, list[Arrays]] = {name: [] for name in stages}
+    for path in pictures[:batch]:
+        recording = Recording(stages, reference.run_stage)
+        images = reference.prepare([read_image(path)])
+        trace(segments, ArrayRunner(images, recording.run), 1)
+        for name, read in recording.reads.items():
+            rows[name].append(read)
+    return {
+        name: {
+            key: np.concatenate([parts[row % len(parts)][key] for row in range(batch)])
+            for key in parts[0]
+        }
+        for name, parts in rows.items()
+        if parts
+    }
+
+
+def measure_stage(detectors: Sequence[Detector], stage: str, reads: Arrays, batch: int) -> Times:
+    """All candidates of a stage in turns on the first rows of what it reads, warm."""
+    with ExitStack() as stack:
+        runs = {
+            place: stack.enter_context(_bound(detector, stage, reads, batch))
+            for place, detector in places_of(detectors, stage).items()
+        }
+        times: Times = in_turns(runs)
+    return times
+
+
+def in_turns(runs: Mapping[Any, Run], on_round: Callable[[], object] = lambda: None) -> Any:
+    """Milliseconds of every run, round by round, each round in another order."""
+    names = {str(name): name for name in runs}
+    times: dict[Any, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        for _ in range(WARM_ROUNDS):
+            run()
+    start = time.perf_counter()
+    for index in count():
+        for name in round_order(list(names), index):
+            times[names[name]].append(runs[names[name]]())
+        on_round()
+        long = time.perf_counter() - start > SECONDS
+        if index + 1 >= MOST_ROUNDS or (long and index + 1 >= LEAST_ROUNDS):
+            break
+    return times
+
+
+@contextmanager
+def _bound(detector: Detector, stage: str, reads: Arrays, batch: int) -> Iterator[Run]:
+    """A stage of a detector with its inputs at hand."""
+    engine, backend = detector.engines[stage], detector.session.backend
+    tensors = {name: backend.from_host(array[:batch]) for name, array in reads.items()}
+
+    def run() -> float:
+        start = time.perf_counter()
+        engine.run(tensors, workspace)
+        return 1e3 * (time.perf_counter() - start)
+
+    with detector.session.workspace() as workspace:
+        workspace.timed = False
+        yield run

@@ -1,0 +1,227 @@
+"""``build --backend auto``: what is measured decides, within the gate, and is opened afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import dyninfer
+from dyninfer.benchmarks.auto import mixes, stages
+from dyninfer.bundle.folder import Bundle
+from dyninfer.engines import host_versions
+from tests import support
+from tests.dyninfer.cli import frail
+from tests.dyninfer.cli.run import run
+
+DARK = range(10, 240, 20)
+
+
+def measure_as(monkeypatch: pytest.MonkeyPatch, ms: dict[str, float], listed: float = 0.9) -> None:
+    """Let places take these milliseconds an image, by ``stage backend precision batch``.
+
+    Each may be left out from the right; what is not named takes 10. A list takes ``listed`` of a
+    loop's time.
+    """
+
+    def measured(detectors, stage, _reads, batch):
+        def each(place) -> float:
+            words = [stage, place.backend, place.precision.value, str(batch)]
+            names = (" ".join(words[:count]) for count in range(4, 0, -1))
+            return next((ms[name] for name in names if name in ms), 10.0)
+
+        return {place: [batch * each(place)] * 5 for place in stages.places_of(detectors, stage)}
+
+    monkeypatch.setattr(mixes, "measure_stage", measured)
+    monkeypatch.setattr(mixes.MixFinder, "_whole", lambda _self, _stages, _batch: (0.5, listed))
+
+
+def only_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where OpenVINO is not installed."""
+    from dyninfer.builds import auto
+
+    versions = {"onnxruntime": host_versions()["onnxruntime"]}
+    for module in (auto, mixes, stages):
+        monkeypatch.setattr(module, "host_versions", lambda: versions)
+
+
+def build(capsys: pytest.CaptureFixture[str], bundle: Path, *more: str) -> tuple[dict, str]:
+    """The record as JSON, and what was said on stderr."""
+    status, out, err = run(capsys, "build", str(bundle), "--backend", "auto", "--json", *more)
+    assert status == 0, err
+    return json.loads(out), err
+
+
+def places(record: dict, number: int = 0) -> dict[str, str]:
+    found = record["mixes"][number]["stages"].items()
+    return {stage: f"{place['backend']} {place['precision']}" for stage, place in found}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return frail.write_pictures(tmp_path / "pictures", DARK)
+
+
+def test_it_really_measures_and_shows_a_table(capsys, tmp_path, monkeypatch, pictures) -> None:
+    monkeypatch.setattr(stages, "SECONDS", 0)
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    command = ("build", str(path), "--backend", "auto", "-i", str(pictures), "--batch", "2")
+    status, out, err = run(capsys, *command)
+    assert status == 0, err
+    assert "for each of 4 stages, within the gate flips=1%,differ=2% on 12 pictures" in err
+    assert all(len(line) <= 80 for line in out.splitlines())
+    for said in ("stage", "candidate", "ratio", "chosen", "why", "onnxruntime fp32", "batch 1: "):
+        assert said in out
+    with dyninfer.load(path, backend="auto") as detector, dyninfer.load(path) as plain:
+        photos = sorted(pictures.iterdir())
+        assert [d.exit_index for d in detector(photos)] == [d.exit_index for d in plain(photos)]
+    status, again, err = run(capsys, *command)
+    assert (status, again) == (0, out)  # what was measured is shown, and not measured again
+    assert "measuring" not in err
+    assert run(capsys, *command[:4], "--no-build")[:2] == (0, out)
+    status, _, err = run(capsys, *command, "--gate", "flips=3%", "--no-build")
+    assert status == 1
+    assert "the gate was flips=1%,differ=2%" in err
+
+
+def test_each_stage_goes_where_it_is_fastest(capsys, tmp_path, monkeypatch, pictures) -> None:
+    pytest.importorskip("openvino")
+    measure_as(
+        monkeypatch,
+        {
+            "second openvino fp32": 5.0,
+            "first openvino fp32": 9.9,  # not worth another backend
+            "first onnxruntime fp32 4": 4.0,
+            "router openvino": 20.0,
+            "first openvino bf16": 30.0,
+            "second openvino bf16": 30.0,
+        },
+    )
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    record, _ = build(capsys, path, "-i", str(pictures))
+    assert [mix["batch"] for mix in record["mixes"]] == [1, 4]
+    assert record["best_batch"] == 4
+    for number in (0, 1):
+        assert places(record, number) == {
+            "first": "onnxruntime fp32",
+            "head": "onnxruntime fp32",
+            "router": "onnxruntime fp32",
+            "second": "openvino fp32",
+        }
+    assert record["gate"]["found"] == {"flips": 0, "differ": 0}
+    why = {
+        candidate["place"]["backend"]: candidate["why"]
+        for candidate in record["mixes"][0]["candidates"]["first"]
+        if candidate["place"]["precision"] == "fp32"
+    }
+    assert why == {"onnxruntime": "others are not 3% faster", "openvino": ""}
+    with dyninfer.load(path, backend="auto") as detector:
+        assert detector.max_batch == 4
+        libraries = {name: engine.library for name, engine in detector.engines.items()}
+        assert libraries == {n: "OpenVINO" if n == "second" else "ONNX Runtime" for n in libraries}
+    out = tmp_path / "out"
+    status, _, err = run(
+        capsys, "predict", str(path), str(pictures), "--backend", "auto", "-o", str(out), "--json"
+    )
+    assert (status, len((out / "predictions.jsonl").read_text().splitlines())) == (0, 12), err
+    status, shown, err = run(
+        capsys, "verify", str(path), "-i", str(pictures), "--backend", "auto", "--json"
+    )
+    assert status == 0, err
+    assert json.loads(shown)["backend"].endswith("second=openvino")
+
+
+def test_a_list_that_is_slower_than_a_loop_is_run_one_by_one(
+    capsys, tmp_path, monkeypatch, pictures
+) -> None:
+    only_onnx_runtime(monkeypatch)
+    measure_as(monkeypatch, {"first onnxruntime fp32 8": 1.0}, listed=1.06)
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    record, _ = build(capsys, path, "-i", str(pictures))
+    assert (record["best_batch"], [mix["batch"] for mix in record["mixes"]]) == (1, [1])
+    assert list(record["versions"]) == ["onnxruntime"]
+    assert record["gate"] is None
+    with dyninfer.load(path, backend="auto") as detector:
+        assert (detector.backend, detector.max_batch) == ("onnxruntime", 1)
+
+
+def test_what_loses_too_much_falls_back_stage_by_stage(
+    capsys, tmp_path, monkeypatch, pictures
+) -> None:
+    """int8 is fastest in every stage, and the first one's loses digits."""
+    only_onnx_runtime(monkeypatch)
+    path = frail.write_cascade(tmp_path / "c.dyn", "loses digits")
+    made = ("build", str(path), "--backend", "onnxruntime", "-p", "int8", "-i", str(pictures))
+    assert run(capsys, *made)[0] == 0
+    measure_as(monkeypatch, {"first onnxruntime int8": 4.0, "second onnxruntime int8": 5.0})
+    builds = {folder.name for folder in (path / "engines").glob("*/")}
+    record, err = build(capsys, path, "-i", str(pictures), "--gate", "flips=1%,differ=2%")
+    chosen = places(record)
+    assert chosen["first"] == "onnxruntime fp32"
+    assert chosen["second"] == "onnxruntime int8"
+    (fall,) = [line for line in err.splitlines() if "falls back" in line]
+    assert fall.startswith(
+        "first falls back to its next fastest candidate: on onnxruntime in int8, "
+    )
+    assert "beyond the gate flips=1%,differ=2%" in fall
+    told = {
+        candidate["place"]["precision"]: candidate["why"]
+        for candidate in record["mixes"][0]["candidates"]["first"]
+    }
+    assert "beyond the gate flips=1%,differ=2%" in told["int8"]
+    new = {folder.name for folder in (path / "engines").glob("*/")} - builds
+    assert len(new) == 1  # the files of this very mix
+    with dyninfer.load(path, backend="auto") as detector:
+        assert {n: p.value for n, p in detector.engine_record().precision.items()} == {
+            stage: place.split()[1] for stage, place in chosen.items()
+        }
+    assert Bundle.open(path).path == path
+
+
+def test_nothing_stays_where_every_mix_is_refused(capsys, tmp_path, monkeypatch, pictures) -> None:
+    only_onnx_runtime(monkeypatch)
+    path = frail.write_static(tmp_path / "s.dyn", "loses digits")
+    made = ("build", str(path), "--backend", "onnxruntime", "-p", "int8", "-i", str(pictures))
+    assert run(capsys, *made)[0] == 0
+    measure_as(monkeypatch, {"body onnxruntime int8": 1.0})
+    builds = sorted(folder.name for folder in (path / "engines").glob("*/"))
+    record, err = build(capsys, path, "-i", str(pictures))
+    assert "falls back to its next fastest candidate: on onnxruntime in int8" in err
+    assert {place.split()[1] for place in places(record).values()} == {"fp32"}
+    assert sorted(folder.name for folder in (path / "engines").glob("*/")) == builds
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["-p", "int8"], "--precision does not go with --backend auto"),
+        (["--input", "uint8"], "--input does not go with --backend auto"),
+        (["--for", "rtx30"], "--for go with TensorRT"),
+        (["--batch", "1:4:16"], "--batch is '1:4:16'"),
+        (["--batch", "0"], "--batch is '0'"),
+        (["--batch", "65"], "from 1 to 64"),
+        (["--gate", "mAP=1"], "'mAP=1'"),
+        (["--gate", "ap=0.3"], "the gate limits ap, and nothing is known of the pictures"),
+        (["--no-build"], "nothing was measured yet; run: dyninfer build"),
+    ],
+)
+def test_what_does_not_go_together_is_said(capsys, tmp_path, pictures, options, said) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    more = [] if "--no-build" in options else ["-i", str(pictures)]
+    status, out, err = run(capsys, "build", str(path), "--backend", "auto", *more, *options)
+    assert status
+    assert not out
+    assert said in " ".join(err.split())
+    assert not (path / "engines" / "auto.json").exists()
+
+
+def test_a_misspelt_backend_is_refused_with_its_names(capsys, tmp_path) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    status, _, err = run(capsys, "build", str(path), "--backend", "atuo")
+    assert status == 2
+    assert "'atuo'" in err
+    assert "'auto'" in err
+    status, _, err = run(capsys, "predict", str(path), "x.png", "--backend", "auto")
+    assert status == 1
+    assert f"run: dyninfer build {path} --backend auto" in " ".join(err.split()) or "x.png" in err
