@@ -19,6 +19,8 @@ from dyninfer.types import AnyArray, BoolArray, Float64Array, Int64Array
 CANDIDATES = 1000
 """How many of its surest anchors a stage gives on, where it has more."""
 BOXES, SCORES = "boxes_xyxy", "class_scores"
+PROPOSALS, OBJECTNESS = "proposals", "objectness"
+"""What the first stage of a two-stage detector gives on: boxes (N, R, 4), scores (N, R, 1)."""
 _IN_PLACE = 1e-3  # pixels: a row that moved less is where it was
 _PIXELS_OF_SCORE = 10.0  # how far apart a difference of 1 in the best score counts
 _MOST = 4096  # rows to be found again; a list of all anchors has an order of its own
@@ -32,41 +34,57 @@ def candidates_of(stage: Stage) -> int:
 
 
 def in_order_of(
-    source: Arrays, found: Arrays, farthest: float, margin: float
+    source: Arrays, found: Arrays, farthest: float, margin: float, spare: float = 0.0
 ) -> dict[str, npt.NDArray[Any]]:
     """What was found, with its candidates in the order of the source's.
 
     Args:
-        source: tensors by name; where they are boxes (N, K, 4) and class scores (N, K, C), rows
-            are looked for.
+        source: tensors by name; where they are boxes (N, K, 4) and class scores (N, K, C), or
+            proposals and their objectness, rows are looked for.
         found: tensors of the same names.
         farthest: pixels by which two rows may differ and be the same candidate.
         margin: rows that only one of the two has are the same where the best scores of both are
             at most so far above the lowest of the source's: the list ends in the midst of equals.
             Their scores are compared then, and their boxes are not.
+        spare: share of an image's rows that only one of the two may have besides, which are then
+            not compared at all.
     """
     ordered = dict(found)
-    if not {BOXES, SCORES} <= source.keys() or any(
-        found[name].shape != source[name].shape for name in (BOXES, SCORES)
-    ):
-        return ordered
-    if not is_ranked(source[SCORES]):
-        return ordered  # anchors in an order of their own, which nothing changes
-    ordered |= {name: found[name].copy() for name in (BOXES, SCORES)}
-    for image in range(len(found[BOXES])):
-        ours, theirs = (
-            tuple(each[name][image] for name in (BOXES, SCORES)) for each in (found, source)
-        )
-        rows = _order(theirs, ours, farthest, margin)
-        if rows is None:
+    for boxes, scores in ((BOXES, SCORES), (PROPOSALS, OBJECTNESS)):
+        names = (boxes, scores)
+        if not {*names} <= source.keys() or any(
+            found[name].shape != source[name].shape for name in names
+        ):
             continue
-        order, ends = rows
-        boxes, scores = ours[0][order], ours[1][order]
-        boxes[ends] = theirs[0][ends]
-        gap = scores[ends].max(1, keepdims=True) - theirs[1][ends].max(1, keepdims=True)
-        scores[ends] = theirs[1][ends] + gap
-        ordered[BOXES][image], ordered[SCORES][image] = boxes, scores
+        if is_ranked(source[scores]):  # otherwise an order of their own, which nothing changes
+            ordered |= {name: found[name].copy() for name in names}
+            for image in range(len(found[boxes])):
+                ours, theirs = (
+                    tuple(each[name][image] for name in names) for each in (ordered, source)
+                )
+                _put_in_order(theirs, ours, farthest, margin, spare)
     return ordered
+
+
+def _put_in_order(
+    source: tuple[AnyArray, ...],
+    found: tuple[AnyArray, ...],
+    farthest: float,
+    margin: float,
+    spare: float,
+) -> None:
+    """Change the found boxes (K, 4) and scores (K, C) of an image in place."""
+    rows = _order(source, found, farthest, margin)
+    if rows is None:
+        return
+    order, ends, apart = rows
+    boxes, scores = found[0][order], found[1][order]
+    boxes[ends] = source[0][ends]
+    gap = scores[ends].max(1, keepdims=True) - source[1][ends].max(1, keepdims=True)
+    scores[ends] = source[1][ends] + gap
+    if np.count_nonzero(apart) <= spare * len(apart):
+        boxes[apart], scores[apart] = source[0][apart], source[1][apart]
+    found[0][:], found[1][:] = boxes, scores
 
 
 def is_ranked(scores: AnyArray) -> bool:
@@ -86,10 +104,11 @@ def is_ranked(scores: AnyArray) -> bool:
 
 def _order(
     source: tuple[AnyArray, ...], found: tuple[AnyArray, ...], farthest: float, margin: float
-) -> tuple[Int64Array, BoolArray] | None:
-    """Which found row is each of the source's, and which rows stand for others of their score.
+) -> tuple[Int64Array, BoolArray, BoolArray] | None:
+    """Which found row is each of the source's, and two masks of its rows.
 
-    None where nothing moved, or too much to look for.
+    Rows of the first stand for others of their score, those of the second are its own alone. None
+    where nothing moved, or too much to look for.
     """
     moved = np.flatnonzero(np.abs(found[0] - source[0]).max(1) > _IN_PLACE)
     if not 0 < len(moved) <= _MOST:
@@ -106,9 +125,10 @@ def _order(
     order = np.arange(len(source[0]))
     order[moved] = moved[to]
     limit = best[0].min() + margin
-    ends = np.zeros(len(order), bool)
+    ends, apart = np.zeros((2, len(order)), bool)
     ends[moved] = ~same & (best[0][moved] <= limit) & (best[1][moved[to]] <= limit)
-    return order, ends
+    apart[moved] = ~same & ~ends[moved]
+    return order, ends, apart
 
 
 def _place(boxes: AnyArray, best: AnyArray) -> Float64Array:

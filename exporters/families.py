@@ -13,13 +13,15 @@ from dyninfer.exporters.drnet.export import DRNET
 from dyninfer.exporters.dynamicdet.export import DYNAMICDET
 from dyninfer.exporters.efficientdet.export import EFFICIENTDET
 from dyninfer.exporters.family import Family, SourceStage
+from dyninfer.exporters.faster_rcnn.export import FASTER_RCNN
 from dyninfer.exporters.zendet.export import ZENDET
 
 AnyFamily = Family[NoReturn, NoReturn]
 """A family of which nothing is known: what it exports from, only its own command can give."""
 
 FAMILIES: Mapping[str, AnyFamily] = {
-    family.name: family for family in (DYNAMICDET, CASCADE, ONNX, EFFICIENTDET, DRNET, ZENDET)
+    family.name: family
+    for family in (DYNAMICDET, CASCADE, ONNX, EFFICIENTDET, DRNET, ZENDET, FASTER_RCNN)
 }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -33,11 +34,12 @@ def write_stage(
     folder: Path,
     file: str,
     notes: Mapping[str, str] | None = None,
+    operators: Mapping[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> tuple[Stage, dict[str, Tensor]]:
     """Export a module to ``folder / file``; ``inputs`` are examples by name.
 
     ``parameters`` counts the source model's parameters, before anything was folded; ``notes`` are
-    kept in the file's metadata.
+    kept in the file's metadata; ``operators`` say how PyTorch operators of our own are written.
 
     Returns:
         The stage's entry in the manifest, and its outputs for the example inputs by name.
@@ -47,7 +49,7 @@ def write_stage(
         OSError: the file cannot be written.
     """
     outputs = dict(zip(output_names, _run(module, inputs), strict=True))
-    model = _to_onnx(module, inputs, output_names)
+    model = _to_onnx(module, inputs, output_names, operators)
     onnx.helper.set_model_props(model, dict(notes or {}))
     entry = Stage(
         file=file,
@@ -77,7 +79,10 @@ def _spec(name: str, tensor: Tensor) -> TensorSpec:
 
 
 def _to_onnx(
-    module: nn.Module, inputs: Mapping[str, Tensor], output_names: Sequence[str]
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    output_names: Sequence[str],
+    operators: Mapping[Callable[..., Any], Callable[..., Any]] | None,
 ) -> ModelProto:
     shapes = ({0: torch.export.Dim(BATCH_AXIS, min=1, max=1024)},) * len(inputs)
     parameters = inspect.signature(module.forward).parameters.values()
@@ -92,6 +97,7 @@ def _to_onnx(
                 dynamic_shapes=(shapes,) if variadic else shapes,
                 input_names=list(inputs),
                 output_names=list(output_names),
+                custom_translation_table=dict(operators or {}),
                 verbose=False,
             )
             assert program is not None

@@ -34,7 +34,9 @@ class Tolerance:
     export if the source's own rounding is as large: up to ``rounding_factor`` times the
     difference between the source in float32 and in float64 (of a file in float16, between float16
     and float32) is accepted then. (A logit's rounding
-    error becomes pixels through anchors of hundreds of pixels.)
+    error becomes pixels through anchors of hundreds of pixels.) Of the proposals of a two-stage
+    detector, and of the boxes that it ends in, a share of ``proposals_apart`` in an image may be
+    the source's alone: two that overlap by all but the bound suppress each other or do not.
     """
 
     boxes_px: float = 1e-3
@@ -44,6 +46,7 @@ class Tolerance:
     choice_scores_relative: float = 1e-5
     features_relative: float = 1e-4
     rounding_factor: float = 5.0
+    proposals_apart: float = 0.02
 
     def bound(self, tensor: str, largest: Float64Array) -> Float64Array:
         """Largest errors that pass for a tensor of this name and largest values, of any shape."""
@@ -178,9 +181,12 @@ class Errors:
             np.maximum(old_value, value.max(axes)),
         )
 
-    def add_all(self, where: str, found: Arrays, source: Arrays) -> None:
-        """Compare all tensors that were made at one place, candidates in whatever order."""
-        found = in_order_of(source, found, _SAME_BOX, Tolerance.class_scores)
+    def add_all(self, where: str, found: Arrays, source: Arrays, spare: float = 0.0) -> None:
+        """Compare all tensors that were made at one place, candidates in whatever order.
+
+        ``spare`` is the share of candidates that may be chosen otherwise.
+        """
+        found = in_order_of(source, found, _SAME_BOX, Tolerance.class_scores, spare)
         for tensor, array in source.items():
             self.add(where, tensor, found[tensor], array)
 

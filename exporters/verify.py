@@ -11,6 +11,7 @@ import numpy as np
 
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.errors import BundleError
+from dyninfer.exporters.candidate_rows import PROPOSALS
 from dyninfer.exporters.extras import return_memory
 from dyninfer.exporters.family import SourceStage
 from dyninfer.exporters.parity import Errors, Parity, Recording, SignalPairs, Tolerance, as_read
@@ -61,7 +62,8 @@ def verify(
             return_memory()
             for name, inputs in stages.reads.items():
                 fed = as_read(detector.manifest, inputs)
-                errors.add_all(name, detector.run_stage(name, fed), stages.makes[name])
+                made = detector.run_stage(name, fed)
+                errors.add_all(name, made, stages.makes[name], reference.spare(name))
             del stages  # the features of an image of 1280 pixels take hundreds of megabytes
             of_image = _row_of(found, row)
             reference.add_ends(errors, of_image, expected)
@@ -133,12 +135,22 @@ class _Source:
         batch = len(next(iter(images.values())))
         return recording, trace(self.plan, ArrayRunner(images, recording.run), batch)
 
+    def spare(self, stage: str | None = None) -> float:
+        """The share of a stage's candidates that may be chosen otherwise; None is for a way's end.
+
+        Where regions are proposed, they are chosen by how far they overlap, which rounding flips.
+        """
+        stages = self._manifest.stages
+        chosen = [stages[stage]] if stage else stages.values()
+        proposes = any(spec.name == PROPOSALS for each in chosen for spec in each.outputs)
+        return Tolerance.proposals_apart if proposes else 0.0
+
     def add_ends(self, errors: Errors, found: Trace, expected: Trace) -> None:
         """Compare the outputs of every way, and the signals that the source has."""
         for where, ours, theirs in zip(
             self._manifest.way_names, found.ways, expected.ways, strict=True
         ):
-            errors.add_all(where, ours, theirs)
+            errors.add_all(where, ours, theirs, self.spare())
         decisions = (segment.decide for segment in self.plan if segment.decide)
         for decision, signal, own in zip(decisions, found.signals, expected.signals, strict=True):
             if signal is not None and own is not None:
@@ -161,7 +173,8 @@ class _Source:
                     stack.enter_context(block)
                 return_memory()  # of the weights in float32
                 for name, inputs in stages.reads.items():
-                    rounding.add_all(name, self.run(name, _doubled(inputs)), stages.makes[name])
+                    made = self.run(name, _doubled(inputs))
+                    rounding.add_all(name, made, stages.makes[name], self.spare(name))
                 del stages  # or a second recording would stand beside it
                 runner = ArrayRunner(_doubled(image), self.run)
                 self.add_ends(rounding, trace(self.plan, runner, 1), single)

@@ -37,6 +37,7 @@ from dyninfer.exporters.drnet.options import (
     ShortcutNorm,
 )
 from dyninfer.exporters.extras import require_export_extra
+from dyninfer.exporters.faster_rcnn.options import PROPOSALS, Style
 from dyninfer.installing import pip_install
 
 if TYPE_CHECKING:
@@ -489,6 +490,71 @@ def zendet(
     steps = DYNAMICDET_STAGES if second_structure else 1
     made = export_with_progress(ZENDET, checkpoint, target, options, steps)
     _conclude_checkpoint(made, target, sources, None, check=writing.check)
+
+
+@export_app.command(name="faster-rcnn", cls=Command, no_args_is_help=True)
+@with_option_groups
+def faster_rcnn(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A .pth, .pt or .safetensors file of torchvision or mmdetection.",
+            show_default=False,
+        ),
+    ],
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            "--image-size",
+            "--imgsz",
+            help="N or HxW (height first), multiples of 32. Default: 800x1344.",
+        ),
+    ] = None,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(
+            help="A text file, one name per line, or a data set's YAML; COCO's for 81 or 91 "
+            "columns.",
+        ),
+    ] = None,
+    style: Annotated[
+        Style | None,
+        typer.Option(
+            help="Colours and strides of the backbone: pytorch (RGB) or caffe (BGR). Default: "
+            "what the file's name tells, or pytorch.",
+            show_default=False,
+        ),
+    ] = None,
+    proposals: Annotated[
+        int, typer.Option(metavar="N", min=1, max=5000, help="How many regions are looked at.")
+    ] = PROPOSALS,
+    candidates: CandidatesOption = USUAL_CANDIDATES,
+    *,
+    writing: WritingOptions,
+) -> None:
+    """Export a Faster R-CNN with a ResNet and a feature pyramid, of any depths and widths.
+
+    A slimmed detector may have others in every block: all are read from the weights. The first
+    stage ends in the pyramid's maps and proposals, the second in boxes and class scores.
+
+    Example: **dyninfer export faster-rcnn faster_rcnn_r50.pth -o r50.dyn --image-size 480x800**
+    """
+    require_export_extra()
+    from dyninfer.exporters.faster_rcnn.export import FASTER_RCNN, FasterRCNNOptions
+
+    target, licence, overwrite = writing.target([checkpoint]), writing.licence, writing.overwrite
+    options = FasterRCNNOptions(
+        parse_image_size(image_size),
+        class_names,
+        style,
+        proposals,
+        _parse_candidates(candidates),
+        licence=licence,
+        overwrite=overwrite,
+    )
+    made = export_with_progress(FASTER_RCNN, checkpoint, target, options, 2)
+    _conclude_checkpoint(made, target, [checkpoint], None, check=writing.check)
 
 
 def _parse_resolutions(text: str | None) -> tuple[int, ...] | None:

@@ -26,7 +26,9 @@ def small(small_bundle: Path) -> Bundle:
 
 
 def test_a_bundle_finds_its_family_by_name(small) -> None:
-    assert list(FAMILIES) == ["dynamicdet", "cascade", "onnx", "efficientdet", "drnet", "zendet"]
+    assert list(FAMILIES) == [
+        *("dynamicdet", "cascade", "onnx", "efficientdet", "drnet", "zendet", "faster-rcnn")
+    ]
     assert family_of(small) is DYNAMICDET
 
 

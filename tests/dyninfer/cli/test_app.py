@@ -34,7 +34,9 @@ COMMANDS += ["info", "sign", "compound-scale", "models", "demo", "search"]
         *([], *([name] for name in COMMANDS)),
         *(
             ["export", family]
-            for family in ("dynamicdet", "cascade", "efficientdet", "drnet", "zendet")
+            for family in (
+                *("dynamicdet", "cascade", "efficientdet", "drnet", "zendet", "faster-rcnn"),
+            )
         ),
     ],
 )
