@@ -68,7 +68,7 @@ class LastExitContender(Contender):
         manifest = bundle.manifest
         self._name = manifest.name
         self._plan = alone(manifest, manifest.ways_by_cost[-1])
-        self._backend = open_backend(engine.backend, engine.device, engine.provider)
+        self._backend = open_backend(engine.backend, engine.device, engine.provider, engine.threads)
         build = choose_build(bundle, self._backend, engine.precision, 1, may_build=False)
         final = manifest.ways[manifest.ways_by_cost[-1]].final
         self._engines = {
