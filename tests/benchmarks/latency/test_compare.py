@@ -429,3 +429,15 @@ def test_the_verdict_of_a_scenario_is_the_worst_that_is_certain(latency, through
         for word in (latency, throughput)
     ]
     assert ScenarioChange(EASY, *judged, None).verdict is Verdict(verdict)
+
+
+def test_gpus_are_told_by_name_and_clocks_that_were_held_back_by_their_reason() -> None:
+    old, new = drawn(0), drawn(1)
+    for gpus, told in (((Gpu("V100"), Gpu(None)), "V100, unnamed"), ((Gpu("V100"),), "V100")):
+        other = changed_machine(new, gpus=gpus)
+        for pair, words in (((old, other), f"none and {told}"), ((other, old), f"{told} and none")):
+            with refuses(InputError, "different machines", f"(GPUs: {words})"):
+                compare_records(*pair)
+    slowed = replace(new, log=replace(new.log, throttled=("heat", "power")))
+    found = {d.what: str(d) for d in compare_records(old, slowed).differences}
+    assert found["throttled"] == "throttled: no -> heat, power"

@@ -18,7 +18,7 @@ from dyninfer.monitoring.alarms import (
     drift_checks,
     read_drift,
 )
-from dyninfer.monitoring.drift import share_noise
+from dyninfer.monitoring.drift import share_noise, stability_noise
 from dyninfer.monitoring.expected import Outlook, Reference
 from dyninfer.monitoring.monitor import Monitor
 from dyninfer.monitoring.report import Alarm, AlarmKind, MonitorSettings
@@ -65,10 +65,10 @@ def test_alarms_are_logged_and_a_callback_that_raises_does_not_stop_the_next(cap
     with caplog.at_level(logging.WARNING, logger="dyninfer.monitor"):
         board = AlarmBoard()
         deliver(board.update([look(5, "psi"), look(5, "nan")], 10), callback)
-        deliver(board.update([look(5, "ks")], 10), None)
+        deliver(board.update([look(5, "ks"), look(6, "hard_share")], 10), None)
     assert got == ["psi", "nan"]
     warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
-    assert warnings == ["psi is 5", "nan is 5", "ks is 5"]
+    assert warnings == ["psi is 5", "nan is 5", "ks is 5", "hard_share is 6"]
     errors = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert [r.exc_info[1].args for r in errors] == [("no pager",)] * 2
 
@@ -265,3 +265,10 @@ def test_the_figures_of_alarms_that_the_documentation_gives() -> None:
     given = inspect.signature(Monitor.start).parameters
     for field in fields(usual):
         assert given[field.name].default == getattr(usual, field.name), field.name
+
+
+def test_where_no_limit_is_given_chance_alone_is_one() -> None:
+    window, outlook = filled(200, np.linspace(0, 1, 200)), outlook_of(np.linspace(0, 1, 500))
+    noise = stability_noise(10, 200, 500, 0.001)
+    for given, limit in ((None, noise), (0.0, noise), (noise / 2, noise), (2 * noise, 2 * noise)):
+        assert read_drift(window, outlook, given).psi_limit == limit

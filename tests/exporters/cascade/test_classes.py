@@ -84,3 +84,12 @@ def test_names_that_differ_in_unicode_form_alone_are_one_class() -> None:
     found = reconcile([["caf\xe9", "dog"], ["dog", "cafe\u0301"]])
     assert found.names == ("dog", "cafe\u0301")
     assert found.columns == ((1, 0), (0, 1))
+
+
+def test_eight_names_of_many_are_shown() -> None:
+    many = [f"a{n}" for n in range(9)]
+    with support.refuses(ConfigError, "a6, a7 and 1 more and the last b0:"):
+        reconcile([many, ["b0"]])
+    assert reconcile([[*many, "b"], ["b"]]).notes == (
+        "first: 9 of its 10 classes dropped: a0, a1, a2, a3, a4, a5, a6, a7 and 1 more",
+    )
