@@ -30,7 +30,8 @@ from dyninfer.search.pieces import Kind, Piece
 from dyninfer.search.structure import Structure
 
 ROUNDS = 2
-_TURN_MS, _MOST_RUNS = 4.0, 20  # a turn of a quick piece is so many runs
+_TURN_MS, _LEAST_RUNS, _MOST_RUNS = 8.0, 2, 20
+"""A turn is so many runs, of which the quickest counts: whatever disturbs one makes it slower."""
 _LEAST = 0.02  # of a piece's time with its frame, where the frame's alone is no less
 Progress = Callable[[str, int, int], None]
 
@@ -152,8 +153,8 @@ def _opened(backend: Backend[Any, Any], name: str, graph: Graph, folder: Path) -
 
         for _ in range(backend.warm_rounds):
             last = run_once()
-        count = max(1, min(_MOST_RUNS, round(_TURN_MS / max(last, 1e-3))))
-        yield lambda: statistics.median(run_once() for _ in range(count))
+        count = max(_LEAST_RUNS, min(_MOST_RUNS, round(_TURN_MS / max(last, 1e-3))))
+        yield lambda: min(run_once() for _ in range(count))
     finally:
         workspace.close()
         engine.close()

@@ -18,11 +18,11 @@ INPUTS = (1 / 8, 1)
 """And that go into the first of a block."""
 _OUTPUTS = {
     4: (16, 64, 256),
-    8: (16, 64, 256, 1024),
-    16: (64, 256, 1024, 2048),
-    32: (64, 256, 1024, 2048),
+    8: (32, 128, 512),
+    16: (64, 256, 1024),
+    32: (128, 512, 2048),
 }
-"""Channels by the stride of a map, as far as the space's rules let them grow."""
+"""Channels by the stride of a map. Where the space goes beyond, the speed changes no more."""
 _OF_STEM, _KERNELS_OF_STEM = (8, 16, 32, 64), (3, 7)
 _HELD_OUT = 6  # of each stride
 _SCALES = (1, 2, 4, 8)  # the start network's channels are divided by, for networks

@@ -77,7 +77,7 @@ def test_a_table_is_the_same_once_read(tmp_path: Path, table: DeviceTable) -> No
     assert (again.document, again.sha256) == (table.document, table.sha256)
 
 
-NEXT = Piece(Kind.NEXT, 8, 3, 64, 64, 12)
+NEXT = Piece(Kind.NEXT, 8, 3, 128, 128, 24)
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ NEXT = Piece(Kind.NEXT, 8, 3, 64, 64, 12)
         ({"ms": -1.0}, "pieces.0.ms: Input should be greater than 0"),
         ({"ms": float("nan")}, "pieces.0.ms: Input should be"),
         ({"ms": 1e300}, "pieces.0.ms: Input should be less than"),
-        ({"kernel": 0}, "a piece next has kernel 0 and width 12"),
+        ({"kernel": 0}, "a piece next has kernel 0 and width 24"),
         ({"width": 0}, "a piece next has kernel 3 and width 0"),
-        ({"width": 24}, "the pieces next of stride 8 and kernel 3 are no full grid"),
+        ({"width": 32}, "the pieces next of stride 8 and kernel 3 are no full grid"),
         ({"outputs": 1 << 17}, "pieces.0.outputs: Input should be less than or equal to 65536"),
         ({"kind of piece": "stem2"}, "pieces.0.kind: Input should be 'stem'"),
     ],
