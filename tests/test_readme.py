@@ -9,15 +9,19 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import onnx
 import pytest
 
 from dyninfer.demo import ASSETS
+from dyninfer.exporters.dynamicdet import export
+from dyninfer.exporters.dynamicdet.model import DynamicDetector
 from tests import support
 from tests.documented import Block, blocks, lines
 from tests.dyninfer.cli.run import run, write_picture
@@ -70,8 +74,13 @@ def bring(folder: Path) -> None:
 class Reader:
     """Types one block after the other; ``cd`` changes where the next one is typed."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-        self.capsys = capsys
+    def __init__(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        folder: Path,
+        small: Callable[[Path, Path | None], DynamicDetector],
+    ) -> None:
+        self.capsys, self.small = capsys, small
         self.ran: list[str] = []
         self.python: dict[str, Any] = {}
         venv.create(folder / "env", with_pip=False)
@@ -92,7 +101,8 @@ class Reader:
 
     def type(self, block: Block) -> None:
         if block.is_python:
-            with redirect_stdout(io.StringIO()):
+            # a snippet's export is of a small model: the first command has exported the large one
+            with redirect_stdout(io.StringIO()), patch.object(export, "load_model", self.small):
                 exec(compile(block.text, "README.md", "exec"), self.python)  # noqa: S102  # our own
             self.ran.append("python")
         elif not block.text.strip().startswith(NO_COMMANDS):
@@ -128,13 +138,18 @@ class Reader:
 
 @pytest.mark.slow
 def test_readme_runs_as_written_from_top_to_bottom(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
+    small_checkpoint: Path,
+    small_yaml: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not (support.ROOT / ".git").exists():
         pytest.skip("this is no clone, of which another could be made")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    reader = Reader(capsys, tmp_path)
+    load = export.load_model
+    reader = Reader(capsys, tmp_path, lambda *_: load(small_checkpoint, small_yaml))
     page = [*blocks(support.ROOT / "README.md")]
     install = next(n for n, block in enumerate(page) if "pip install" in block.text)
     for block in page[: install + 1]:

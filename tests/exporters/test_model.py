@@ -148,6 +148,7 @@ def test_a_manifest_counts_macs_and_parameters_as_hooks_do(exported, variant) ->
     assert [manifest.macs_to(0), manifest.macs_to(1)] == [easy, hard]
 
 
+@pytest.mark.slow
 def test_a_full_size_export_records_parameters_and_macs(tmp_path) -> None:
     """Of the router and the head: the same code writes every stage, and tracing takes long."""
     model = random_model(plan_from_table(published("dy-yolov7")), YOLO_ANCHORS)

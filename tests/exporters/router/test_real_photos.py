@@ -35,7 +35,7 @@ def test_on_real_photos_a_quarter_and_a_half_sent_on_are_worth_two_points_more_t
     labels = photos[0].parent.parent / "annotations.json"
     with dyninfer.load(bundle) as detector:
         samples = load_samples(photos, labels, detector.class_names)
-        fitted = fit_routers(detector, samples, FitOptions(augment=2, seeds=10))
+        fitted = fit_routers(detector, samples, FitOptions(augment=1, seeds=10))
     refuse_useless(fitted)
     comparison = fitted.exits[0].comparison
     for share in SHARES:
