@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +14,25 @@ from dyninfer.builds.files import Converted
 from dyninfer.builds.spec import INPUT, IO, Conversion, source_hashes
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.inside import file_sha256
-from dyninfer.bundle.manifest import Precision
+from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.cli.build_options import BuildOptions
 from dyninfer.cli.common import built_in_photos, expand_sources, warn
 from dyninfer.evaluation.dataset import Sample, Samples, load_samples
 from dyninfer.exporters.extras import require_export_extra
-from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
+from dyninfer.exporters.precision.settings import CALIBRATING, SEARCHING, Int8Settings, Int8Target
 from dyninfer.plain_text import counted
+from dyninfer.runtime.plan import steps_before
 
 if TYPE_CHECKING:
     from dyninfer.exporters.precision.convert import ConvertedStage
     from dyninfer.exporters.precision.measure import PrecisionReport
 
+COMPARING = "comparing with fp32"
+Report = Callable[[str, float], None]
+"""(step, share of it that is done)"""
+# how often a stage is about run, in float32: for what its tensors hold of one picture, for the
+# search for layers to keep, and for one picture's comparison
+_WATCHED, _SEARCHED, _COMPARED = 2, 60, 3
 _FEW_PICTURES = 50
 _HELD_OUT_EVERY = 5
 _ENOUGH_TO_HOLD_OUT = 10
@@ -55,7 +63,8 @@ class Conversions:
         self.samples = asked_samples(asked, bundle)
         self._calibration, self.measured = _split(self.samples)
         self.folder = folder
-        self._settings = _settings(asked, progress)
+        self._settings = _settings(asked, progress, self._report)
+        self._whole: _WholeBar | None = None
         self._made: dict[tuple[str, Precision], ConvertedStage] = {}
 
     def make(self, plan: Mapping[str, Precision]) -> dict[str, ConvertedStage]:
@@ -69,6 +78,17 @@ class Conversions:
         made = convert_bundle_stages(self.bundle, lacking, paths, folder, self._settings)
         self._made |= {(name, lacking[name]): stage for name, stage in made.items()}
         return {name: self._made[name, precision] for name, precision in plan.items()}
+
+    def show_whole(self, plan: Mapping[str, Precision]) -> None:
+        """Show one bar for converting and comparing, which tells how long all of it takes."""
+        work = _expected_work(self.bundle.manifest, plan, len(self._calibration))
+        compared = sum(stage.macs for stage in self.bundle.manifest.stages.values())
+        work[COMPARING] = len(self.measured) * _COMPARED * compared
+        self._whole = _WholeBar(self.progress, work)
+
+    def _report(self, what: str, share: float) -> None:
+        if self._whole is not None:
+            self._whole.update(what, share)
 
     def changed(self, made: Mapping[str, ConvertedStage]) -> dict[str, ConvertedStage]:
         """The stages in which there was something to convert."""
@@ -85,13 +105,14 @@ class Conversions:
         from dyninfer.exporters.precision.measure import labels_of, measure_precision
 
         paths = [sample.path for sample in self.measured]
-        task = self.progress.add_task(what, total=len(paths))
+        bar = _Bars(self.progress, self._report)
+        done = count(1)
         return measure_precision(
             self.bundle,
             made,
             paths,
             labels_of(self.measured),
-            lambda: self.progress.advance(task),
+            lambda: bar.report(what, next(done), len(paths)),
             only,
         )
 
@@ -146,15 +167,56 @@ def _split(samples: Samples) -> tuple[Sequence[Sample], Sequence[Sample]]:
     return kept, samples.items[::_HELD_OUT_EVERY]
 
 
-def _settings(asked: BuildOptions, progress: Progress) -> Int8Settings:
+def _settings(asked: BuildOptions, progress: Progress, report: Report) -> Int8Settings:
     """How stages are quantised, with a bar for each step."""
-    on_cpu = asked.on_host
-    bars: dict[str, TaskID] = {}
+    target = Int8Target.CPU if asked.on_host else Int8Target.TENSORRT
+    bars = _Bars(progress, report)
+    return Int8Settings(target=target, method=asked.method, progress=bars.report)
 
-    def report(what: str, done: int, total: int) -> None:
-        if what not in bars:
-            bars[what] = progress.add_task(what, total=total)
-        progress.update(bars[what], completed=done, total=total)
 
-    target = Int8Target.CPU if on_cpu else Int8Target.TENSORRT
-    return Int8Settings(target=target, method=asked.method, progress=report)
+class _Bars:
+    """A bar for each step; ``report`` is told how much of it is done."""
+
+    def __init__(self, progress: Progress, report: Report) -> None:
+        self._progress, self._report = progress, report
+        self._bars: dict[str, TaskID] = {}
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """So many steps of so many are done."""
+        if what not in self._bars:
+            self._bars[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._bars[what], completed=done, total=total)
+        self._report(what, done / total)
+
+
+class _WholeBar:
+    """One bar in percent for steps of different length, given in the order in which they come.
+
+    A step that is left out, as the search where a stage is good enough, counts as done when a later
+    one begins.
+    """
+
+    def __init__(self, progress: Progress, work: Mapping[str, float]) -> None:
+        self._progress, self._work = progress, work
+        self._task = progress.add_task("everything", total=100)
+
+    def update(self, what: str, share: float) -> None:
+        """A share of a step is done, and all steps before it."""
+        if what in self._work:
+            steps = [*self._work]
+            before = sum(self._work[step] for step in steps[: steps.index(what)])
+            done = (before + share * self._work[what]) / sum(self._work.values())
+            self._progress.update(self._task, completed=100 * done)
+
+
+def _expected_work(
+    manifest: Manifest, plan: Mapping[str, Precision], pictures: int
+) -> dict[str, float]:
+    """The steps of converting stages to int8, and about how much is computed in each."""
+    work: dict[str, float] = {}
+    for name, stage in manifest.stages.items():
+        if plan.get(name) is Precision.INT8 and stage.precision is not Precision.INT8:
+            before = sum(manifest.stages[step.stage].macs for step in steps_before(manifest, name))
+            work[CALIBRATING + name] = pictures * (before + _WATCHED * stage.macs)
+            work[SEARCHING + name] = _SEARCHED * stage.macs
+    return work

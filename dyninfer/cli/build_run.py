@@ -36,7 +36,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.bundle.signature import check_bundle
 from dyninfer.bundle.unfinished import scratch_folder
-from dyninfer.cli.build_conversions import Conversions, asked_samples, travelling
+from dyninfer.cli.build_conversions import COMPARING, Conversions, asked_samples, travelling
 from dyninfer.cli.build_gate import GatedBuild, asked_limits, find_passed
 from dyninfer.cli.build_options import BuildOptions
 from dyninfer.cli.common import progress_bar, stderr, warn
@@ -89,7 +89,7 @@ def run_build(path: Path, asked: BuildOptions) -> tuple[OpenBuild, bool]:
             check_found(existing, asked)
             return existing, False
     check_writable(bundle)
-    with scratch_folder() as folder, progress_bar(remaining=limits is not None) as progress:
+    with scratch_folder() as folder, progress_bar(remaining=True) as progress:
         making = Making(
             replace=asked.force or bool(images),
             report=_stage_bars(bundle, progress),
@@ -198,8 +198,9 @@ def _convert(
     if dict(plan) == own_precision(bundle.manifest):
         return NOTHING_CONVERTED
     conversions = Conversions(asked, bundle, folder, progress)
+    conversions.show_whole(plan)
     made = conversions.make(plan)
-    return conversions.converted(made, conversions.measure(made, "comparing with fp32"))
+    return conversions.converted(made, conversions.measure(made, COMPARING))
 
 
 def _same_conversion(asked: BuildOptions, bundle: Bundle, conversion: Conversion | None) -> bool:

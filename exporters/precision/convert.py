@@ -23,7 +23,7 @@ from dyninfer.exporters.precision.graph import float_tensors, opened
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
 from dyninfer.exporters.precision.ranges import Feed, observe
 from dyninfer.exporters.precision.sensitivity import Choice, quantise_within
-from dyninfer.exporters.precision.settings import Int8Settings
+from dyninfer.exporters.precision.settings import CALIBRATING, SEARCHING, Int8Settings
 from dyninfer.images.pictures import PathOrImage, read_image
 from dyninfer.runtime.plan import steps_before
 from dyninfer.types import AnyArray, ImageArray
@@ -137,14 +137,14 @@ def _to_int8(
     name: str, model: ModelProto, feed: Feed, steps: int, settings: Int8Settings
 ) -> Choice:
     prepared = prepare_int8(model)
-    rounds = count()  # histograms take further rounds over all pictures
+    done = count(1)
 
     def tick() -> None:
-        settings.progress(f"calibrating {name}", next(rounds) % steps + 1, steps)
+        settings.progress(CALIBRATING + name, next(done), steps)
 
-    observed = observe_stage(prepared, feed, settings, tick)
+    observed = observe_stage(prepared, feed, settings, tick, steps)
     samples = list(islice(feed(), settings.search_samples))
-    search = partial(settings.progress, f"searching sensitive layers of {name}")
+    search = partial(settings.progress, SEARCHING + name)
     return quantise_within(prepared, observed, samples, settings, search)
 
 

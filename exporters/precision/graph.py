@@ -23,6 +23,8 @@ SUMS = frozenset(
     {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "GlobalAveragePool"}
     | {"GlobalMaxPool"}
 )
+# what may follow a layer in one fused operator
+_FOLLOWERS = frozenset({"Sigmoid", "Mul", "Relu", "LeakyRelu", "Clip", "HardSwish", "Tanh"})
 # a weight of fewer numbers, such as the bins of a distribution over box sides, is arithmetic of
 # the decode and no layer of the network
 MIN_WEIGHTS = 34
@@ -56,6 +58,23 @@ def is_weighted(node: ir.Node) -> bool:
 def layers_of(graph: ir.Graph) -> list[ir.Node]:
     """The weighted nodes in the order they run."""
     return [node for node in graph if is_weighted(node)]
+
+
+def layer_groups(graph: ir.Graph) -> dict[ir.Node, frozenset[ir.Node]]:
+    """Layer -> its node and the activation behind it, which quantisation treats as one."""
+    groups = {}
+    for layer in layers_of(graph):
+        inside = {*layer.outputs}
+        group, reached = {layer}, [*layer.outputs]
+        while reached:
+            for node in reached.pop().consumers():
+                whole = node.op_type in _FOLLOWERS and inside.issuperset(computed_inputs(node))
+                if whole and node not in group and not is_weighted(node):
+                    group.add(node)
+                    inside.update(node.outputs)
+                    reached.extend([*node.outputs, *layer.outputs])
+        groups[layer] = frozenset(group)
+    return groups
 
 
 def decode_nodes(graph: ir.Graph, ends: Collection[str] = FINAL_OUTPUTS) -> frozenset[ir.Node]:

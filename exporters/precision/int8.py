@@ -78,7 +78,11 @@ def prepare_int8(model: ModelProto) -> ir.Model:
 
 
 def observe_stage(
-    prepared: ir.Model, feed: Feed, settings: Int8Settings, tick: Tick = lambda: None
+    prepared: ir.Model,
+    feed: Feed,
+    settings: Int8Settings,
+    tick: Tick = lambda: None,
+    runs: int = 1,
 ) -> dict[str, Observed]:
     """What the tensors that quantised nodes touch hold, as far as the method needs it."""
     ops = ops_for(settings.target)
@@ -88,6 +92,7 @@ def observe_stage(
         names & float_tensors(prepared.graph),
         feed,
         histograms=settings.method is not CalibrationMethod.MINMAX,
+        runs=runs,
         tick=tick,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ import onnx_ir as ir
 from onnx import ModelProto
 
 from dyninfer.errors import ExportError, InputError
-from dyninfer.exporters.graphs import GraphBuilder, Probe, editable, open_model
+from dyninfer.exporters.graphs import GraphBuilder, editable, open_model
 from dyninfer.exporters.precision.settings import CalibrationMethod
 from dyninfer.foreign_errors import reason_of
-from dyninfer.types import AnyArray, Float64Array, Int64Array
+from dyninfer.types import AnyArray, Float32Array, Float64Array, Int64Array
 
 BINS = 2048  # of a histogram of magnitudes, as in NVIDIA's calibrators
 LEVELS = 128  # magnitudes that a signed 8-bit number can tell apart
@@ -30,8 +30,8 @@ Feed = Callable[[], Iterable[StageInputs]]
 """Gives a stage's real inputs by name, (1, ...) each, anew at every call."""
 Tick = Callable[[], None]
 
-_BYTES = 4  # of a float32
-_MIB = 1 << 20
+VALUES = 1 << 19
+"""Of a tensor, from all pictures: five lie beyond the 99.999th percentile."""
 
 
 @dataclass(frozen=True)
@@ -142,21 +142,21 @@ def observe(
     feed: Feed,
     *,
     histograms: bool,
-    memory_mib: int = 512,
+    runs: int = 1,
     tick: Tick = lambda: None,
 ) -> dict[str, Observed]:
-    """What every tensor holds over all inputs.
+    """What every tensor holds over all inputs, from one run for each of them.
 
-    A first pass takes the extremes, computed inside the graph. Where histograms are wanted, the
-    stage is run again for every group of tensors that fits into ``memory_mib``. A tensor may hold
-    infinity, as what is padded for a maximum does: it has no histogram.
+    The extremes are those of all values. Magnitudes are counted of :data:`VALUES` of a tensor that
+    are evenly spaced, or of all that it has. A tensor may hold infinity, as what is padded for a
+    maximum does: it has no histogram.
 
     Args:
         model: the stage in float32, types inferred.
         tensors: names of float32 tensors that are computed or fed.
         feed: the stage's inputs.
         histograms: whether magnitudes are counted.
-        memory_mib: for the tensors that are looked at at once.
+        runs: how many inputs the feed gives.
         tick: called after every run.
 
     Raises:
@@ -165,86 +165,61 @@ def observe(
     """
     if not tensors:
         return {}
-    extremes, sizes = _extremes(model, sorted(tensors), feed, tick)
-    if not histograms:
-        return {name: Observed(low, high) for name, (low, high) in extremes.items()}
-    sizes = {name: size for name, size in sizes.items() if np.isfinite(extremes[name]).all()}
-    counted: dict[str, Int64Array] = {}
-    for group in grouped(sizes, memory_mib * _MIB // _BYTES):
-        counted |= _magnitudes(model, group, extremes, feed, tick)
-    return {name: Observed(low, high, counted.get(name)) for name, (low, high) in extremes.items()}
-
-
-def grouped(sizes: Mapping[str, int], budget: int) -> list[list[str]]:
-    """Names in groups whose sizes add up to at most ``budget``; a larger one stands alone."""
-    groups: list[list[str]] = []
-    room = 0
-    for name, size in sizes.items():
-        if not groups or size > room:
-            groups.append([])
-            room = budget
-        groups[-1].append(name)
-        room -= size
-    return groups
-
-
-def _extremes(
-    model: ModelProto, tensors: Sequence[str], feed: Feed, tick: Tick
-) -> tuple[dict[str, tuple[float, float]], dict[str, int]]:
-    """(lowest, highest) of every tensor, and how many elements it has at most."""
-    watched, names = _with_extremes(model, tensors)
+    names = sorted(tensors)
+    watched, outputs = _watched(model, names, max(1, VALUES // runs) if histograms else 0)
     session = open_session(watched)
-    extremes: dict[str, tuple[float, float]] = {}
-    sizes: dict[str, int] = {}
+    ends: list[Float32Array] = []
+    samples: list[list[Float32Array]] = []
     for inputs in feed():
-        for name, (low, high, size) in zip(
-            tensors, np.reshape(session.run(names, dict(inputs)), (-1, 3)), strict=True
-        ):
-            if np.isnan([low, high]).any():
-                raise ExportError(
-                    f"tensor {name!r} held NaN on a calibration picture, expected numbers; "
-                    "keep this stage in fp32"
-                )
-            before = extremes.get(name, (low, high))
-            extremes[name] = (min(float(low), before[0]), max(float(high), before[1]))
-            sizes[name] = max(int(size), sizes.get(name, 0))
+        extremes, *values = session.run(outputs, dict(inputs))
+        if (broken := np.isnan(extremes).any(1)).any():
+            raise ExportError(
+                f"tensor {names[int(broken.argmax())]!r} held NaN on a calibration picture, "
+                "expected numbers; keep this stage in fp32"
+            )
+        ends.append(extremes)
+        samples.append(values)
         tick()
-    if not extremes:
+    if not ends:
         raise InputError("there are no calibration pictures, expected at least one")
-    return extremes, sizes
+    lowest, highest = (np.min(ends, 0)[:, 0].tolist(), np.max(ends, 0)[:, 1].tolist())
+    observed = map(Observed, lowest, highest)
+    if histograms:
+        observed = map(_counted, observed, zip(*samples, strict=True))
+    return dict(zip(names, observed, strict=True))
 
 
-def _with_extremes(model: ModelProto, tensors: Sequence[str]) -> tuple[ModelProto, list[str]]:
-    """The model with lowest, highest and size of every tensor as further outputs, and their names.
+def _counted(seen: Observed, samples: Sequence[Float32Array]) -> Observed:
+    """With the magnitudes of these values counted, unless one is infinite."""
+    if not seen.is_finite:
+        return seen
+    return replace(seen, magnitudes=count_magnitudes(np.concatenate(samples), seen.largest))
 
-    The size is a float32 like the others, exact up to 2**24 and close enough beyond.
+
+def _watched(model: ModelProto, tensors: Sequence[str], most: int) -> tuple[ModelProto, list[str]]:
+    """The model with what is looked at as its only outputs, and their names.
+
+    The first is (tensors, 2), the lowest and the highest value of each. Where ``most`` is above 0,
+    at most so many evenly spaced values of every tensor follow. They are an odd number apart, so
+    that all columns of a map, whose width is mostly even, come in turn.
     """
     stage = editable(model)
     values = ir.convenience.create_value_mapping(stage.graph, include_subgraphs=False)
     builder = GraphBuilder(stage.graph, "seen")
-    seen = []
+    constants = (0, 1, 2, most - 1, max(1, 2 * most), np.iinfo(np.int64).max)
+    zero, one, two, rest, twice, end = (builder.constant([number]) for number in constants)
+    ends, samples = [], []
     for name in tensors:
         flat = builder.reshape(values[name], [-1])
-        ends = [builder.apply(f"Reduce{end}", flat, keepdims=0) for end in ("Min", "Max")]
-        seen += [*ends, builder.cast(builder.apply("Size", flat), ir.DataType.FLOAT)]
-    stage.graph.outputs[:] = seen
-    return ir.to_proto(stage), [str(value.name) for value in seen]
-
-
-def _magnitudes(
-    model: ModelProto,
-    tensors: Sequence[str],
-    extremes: Mapping[str, tuple[float, float]],
-    feed: Feed,
-    tick: Tick,
-) -> dict[str, Int64Array]:
-    probe = Probe(model, tensors)
-    counts = {name: np.zeros(BINS, np.int64) for name in tensors}
-    for inputs in feed():
-        for name, array in probe.read(inputs).items():
-            counts[name] += count_magnitudes(array, max(map(abs, extremes[name])))
-        tick()
-    return counts
+        ends += [builder.apply(f"Reduce{side}", flat, keepdims=1) for side in ("Min", "Max")]
+        if most:
+            rounded_up = builder.apply("Add", builder.apply("Shape", flat), rest)
+            pairs = builder.apply("Div", rounded_up, twice)
+            step = builder.apply("Add", builder.apply("Mul", pairs, two), one)
+            samples.append(builder.apply("Slice", flat, zero, end, zero, step))
+    extremes = builder.reshape(builder.concat(ends, 0), [len(tensors), 2])
+    stage.graph.outputs[:] = [extremes, *samples]
+    return ir.to_proto(stage), [str(value.name) for value in stage.graph.outputs]
 
 
 def count_magnitudes(array: AnyArray, largest: float) -> Int64Array:

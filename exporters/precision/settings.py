@@ -74,6 +74,8 @@ def types_for(
     return QuantTypes(signed=False, reduce_range=not flags & _DOT_PRODUCT_FLAGS)
 
 
+CALIBRATING, SEARCHING = "calibrating ", "searching "
+"""What is done to a stage, before its name."""
 Progress = Callable[[str, int, int], None]
 """(what is done, steps done, steps in all)"""
 
@@ -95,7 +97,7 @@ class Int8Settings:
 
     target: Int8Target = Int8Target.CPU
     method: CalibrationMethod = CalibrationMethod.PERCENTILE
-    max_deviation: float = 0.05
+    max_deviation: float = 0.03
     max_float_share: float = 0.05
     search_samples: int = 4
     progress: Progress = lambda _what, _done, _total: None

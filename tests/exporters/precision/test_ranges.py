@@ -9,6 +9,7 @@ from onnx import helper
 
 from dyninfer.errors import ExportError, InputError
 from dyninfer.exporters.graphs import Probe, closed
+from dyninfer.exporters.precision import ranges
 from dyninfer.exporters.precision.graph import float_tensors, opened
 from dyninfer.exporters.precision.ranges import (
     Observed,
@@ -16,7 +17,6 @@ from dyninfer.exporters.precision.ranges import (
     clipping_range,
     count_magnitudes,
     entropy_limit,
-    grouped,
     observe,
     percentile_limit,
 )
@@ -103,11 +103,14 @@ def prepared():
     return closed(stage), float_tensors(stage.graph)
 
 
-@pytest.mark.parametrize("memory_mib", [1, 512])
-def test_extremes_and_histograms_are_those_of_the_values(memory_mib) -> None:
+def test_extremes_and_histograms_are_those_of_the_values() -> None:
     (model, names), inputs = prepared(), images()
     assert names == {"images", "c1", "c1_gate", "feature", "c2", "c2_gate", "deep"}
-    seen = observe(model, names, feed_of(inputs), histograms=True, memory_mib=memory_mib)
+    runs = []
+    seen = observe(
+        model, names, feed_of(inputs), histograms=True, runs=4, tick=lambda: runs.append(1)
+    )
+    assert len(runs) == 4  # one for each picture, whatever is looked at
     for name in names:
         values = np.concatenate([Probe(model, [name]).read(i)[name] for i in inputs])
         assert seen[name].lowest == pytest.approx(values.min(), rel=1e-5, abs=1e-6)
@@ -118,32 +121,24 @@ def test_extremes_and_histograms_are_those_of_the_values(memory_mib) -> None:
         assert abs(counts[: len(counts) // 2].sum() - half) <= 2  # a value on the edge may fall
 
 
-def test_one_tensor_at_a_time_gives_the_same() -> None:
-    (model, names), inputs = prepared(), feed_of(images())
-    together = observe(model, names, inputs, histograms=True, memory_mib=64)
-    runs = []
-    alone = observe(
-        model, names, inputs, histograms=True, memory_mib=0, tick=lambda: runs.append(1)
-    )
-    assert len(runs) == 4 * (1 + len(names))
-    for name in names:
-        np.testing.assert_array_equal(alone[name].magnitudes, together[name].magnitudes)
-
-
-@given(
-    sizes=st.dictionaries(st.text(), st.integers(0, 100)),
-    budget=st.integers(1, 150),
-)
-def test_groups_hold_everything_once_and_fit(sizes, budget) -> None:
-    groups = grouped(sizes, budget)
-    assert [name for group in groups for name in group] == list(sizes)
-    for group in groups:
-        assert len(group) == 1 or sum(sizes[name] for name in group) <= budget
+@pytest.mark.parametrize(("each", "counted"), [(512, 512), (511, 171), (171, 171), (170, 103)])
+def test_of_large_tensors_evenly_spaced_values_are_counted(monkeypatch, each, counted) -> None:
+    """An odd number of places apart; the extremes are of all values."""
+    monkeypatch.setattr(ranges, "VALUES", 4 * each)
+    (model, _), inputs = prepared(), images()
+    seen = observe(model, ["c1"], feed_of(inputs), histograms=True, runs=4)["c1"]
+    values = [Probe(model, ["c1"]).read(i)["c1"].ravel() for i in inputs]  # 512 each
+    assert (seen.lowest, seen.highest) == (np.min(values), np.max(values))
+    step = -(-512 // counted)
+    assert step % 2 == 1
+    expected = count_magnitudes(np.concatenate([v[::step] for v in values]), seen.largest)
+    assert expected.sum() == 4 * counted
+    np.testing.assert_array_equal(seen.magnitudes, expected)
 
 
 def test_no_pictures_are_refused() -> None:
     with pytest.raises(InputError, match="at least one"):
-        observe(two_layers(), ["c1"], feed_of([]), histograms=False, memory_mib=1)
+        observe(two_layers(), ["c1"], feed_of([]), histograms=False)
 
 
 def test_a_tensor_of_nan_is_named() -> None:
@@ -154,7 +149,7 @@ def test_a_tensor_of_nan_is_named() -> None:
     )
     inputs = [{"images": np.array([[-1.0]], np.float32)}]
     with pytest.raises(ExportError, match="'root'"):
-        observe(model, ["root"], feed_of(inputs), histograms=False, memory_mib=1)
+        observe(model, ["root"], feed_of(inputs), histograms=False)
 
 
 def test_infinity_is_seen_and_has_no_histogram() -> None:
@@ -164,7 +159,7 @@ def test_infinity_is_seen_and_has_no_histogram() -> None:
         [helper.make_node("Log", ["images"], ["log"])],
     )
     inputs = [{"images": np.array([[0.0], [1.0]], np.float32)}]
-    seen = observe(model, ["log", "images"], feed_of(inputs), histograms=True, memory_mib=1)
+    seen = observe(model, ["log", "images"], feed_of(inputs), histograms=True)
     assert not seen["log"].is_finite
     assert seen["log"].magnitudes is None
     assert seen["images"].magnitudes is not None

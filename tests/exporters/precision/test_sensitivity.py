@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dyninfer.exporters.graphs import node_macs
-from dyninfer.exporters.precision.graph import layers_of
+from dyninfer.exporters.precision.graph import layer_groups, layers_of
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
 from dyninfer.exporters.precision.sensitivity import (
-    affordable_counts,
+    affordable,
     deviations,
-    layer_groups,
+    fewer_and_fewer,
     paired_iou,
     quantise_within,
 )
@@ -105,7 +105,7 @@ def test_the_layer_that_8_bits_cannot_hold_is_kept() -> None:
     assert everything.deviation > 0.2
     assert tried == []
     chosen, _, tried = choose(share=0.9)
-    assert tried[-1] == (3, 3)
+    assert tried == [(1, 3), (2, 3), (3, 3)]
     assert layers[1] in chosen.kept or layers[2] in chosen.kept
     assert layers[0] not in chosen.kept
     assert chosen.deviation <= 0.05
@@ -125,43 +125,47 @@ def test_a_layer_goes_with_its_activation() -> None:
 
 
 @given(
-    macs=st.lists(st.integers(1, 1000), min_size=1, max_size=40),
+    macs=st.lists(st.integers(1, 1000), max_size=40),
     share=st.floats(0, 1),
 )
-def test_counts_grow_and_stay_within_the_share(macs, share) -> None:
-    counts = affordable_counts(macs, share * sum(macs))
-    assert counts == sorted(set(counts))
-    for count in counts:
-        assert sum(macs[:count]) <= share * sum(macs) * (1 + 1e-9)
-    most = counts[-1] if counts else 0
-    if most < len(macs):
-        assert sum(macs[: most + 1]) > share * sum(macs) * (1 - 1e-9)
+def test_what_is_taken_fits_and_nothing_that_was_left_does(macs, share) -> None:
+    budget = share * sum(macs)
+    places = affordable(macs, budget)
+    assert places == sorted(set(places))
+    assert sum(macs[place] for place in places) <= budget
+    for place in set(range(len(macs))) - set(places):
+        before = sum(macs[taken] for taken in places if taken < place)
+        assert before + macs[place] > budget * (1 - 1e-9)
 
 
 @pytest.mark.parametrize(
-    ("layers", "budget", "counts"),
+    ("macs", "budget", "places"),
     [
-        (9, 0.9, []),
-        (9, 1, [1]),
-        (9, 2.9, [1, 2]),
-        (9, 3, [1, 2, 3]),
-        (9, 4, [1, 2, 4]),
-        (9, 8, [1, 2, 4, 8]),
-        (9, 9, [1, 2, 4, 8, 9]),
-        (5, 99, [1, 2, 4, 5]),
+        ([], 1, []),
+        ([1, 1], 0, []),
+        ([1, 1, 1], 2, [0, 1]),
+        ([6, 3, 9, 2, 1], 10, [0, 1, 4]),  # a large one does not end it
+        ([11, 10], 10, [1]),
     ],
 )
-def test_counts_double_up_to_all_that_is_affordable(layers, budget, counts) -> None:
-    assert affordable_counts([1] * layers, budget) == counts
+def test_a_layer_too_many_leaves_room_for_smaller_ones(macs, budget, places) -> None:
+    assert affordable(macs, budget) == places
+
+
+@pytest.mark.parametrize(
+    ("most", "counts"),
+    [(0, []), (1, [1]), (2, [2, 1]), (3, [3, 2, 1]), (4, [4, 2, 1]), (9, [9, 8, 4, 2, 1])],
+)
+def test_counts_fall_to_one(most, counts) -> None:
+    assert fewer_and_fewer(most) == counts
 
 
 def test_work_decides_what_is_affordable() -> None:
     prepared = prepare_int8(with_a_loud_channel())
     macs = [node_macs(layer) for layer in layers_of(prepared.graph)]
     assert macs == [64 * 27 * 8, 64 * 72 * 8, 64 * 72 * 8]
-    assert np.isclose(sum(macs), 87552)
-    assert affordable_counts(macs, 0.1 * sum(macs)) == []
-    assert pytest.approx(macs[0] / 87552) == 0.1578947
+    assert affordable(macs, 0.1 * sum(macs)) == []
+    assert affordable(macs[::-1], 0.6 * sum(macs)) == [0, 2]
 
 
 def test_deviations_are_those_of_the_surest_boxes() -> None:
