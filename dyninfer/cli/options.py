@@ -73,7 +73,7 @@ class EngineOptions(EngineChoice):
         str | None,
         typer.Option(
             help="onnxruntime, openvino, tensorrt, tensorrt-rtx, or one for each stage, such as "
-            "first=onnxruntime,second=openvino; auto for what **dyninfer build --backend auto** "
+            "first=onnxruntime,second=openvino; auto for what **dyninfer build** has measured and "
             "found to be fastest here. Default: onnxruntime."
         ),
     ] = None
