@@ -7,6 +7,7 @@ with, and names nothing but backends and precisions: files are found, and checke
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -91,9 +92,9 @@ class Mix(Frozen):
     def backend(self) -> str:
         """As :func:`dyninfer.load` takes it."""
         names = {stage: place.backend for stage, place in self.stages.items()}
-        if len(set(names.values())) == 1:
-            return next(iter(names.values()))
-        return ",".join(f"{stage}={backend}" for stage, backend in names.items())
+        ((usual, _),) = Counter(names.values()).most_common(1)
+        others = (f"{stage}={name}" for stage, name in names.items() if name != usual)
+        return ",".join((usual, *others))
 
     @property
     def plan(self) -> dict[str, Precision]:
