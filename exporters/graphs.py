@@ -113,9 +113,7 @@ def open_model(model: ModelProto, pixels: int = ANY_PIXELS) -> Any:
     from dyninfer.engines.ort.runtime import session_options
 
     with limited_tensors(tensor_memory(pixels)):
-        return open_limited(
-            model.SerializeToString(), session_options(False), ["CPUExecutionProvider"]
-        )
+        return open_limited(model.SerializeToString(), session_options(), ["CPUExecutionProvider"])
 
 
 class Probe:

@@ -48,13 +48,12 @@ def test_a_router_has_one_thread_and_other_stages_one_on_every_core() -> None:
         assert threads_of(detector) == {"first": 0, "router": 1, "head": 0, "second": 0}
 
 
-@pytest.mark.parametrize("threads", [1, 2, "shared"])
+@pytest.mark.parametrize("threads", [1, 2])
 def test_answers_are_the_same_by_any_number_of_threads(tmp_path: Path, threads) -> None:
     path = support.write_two_exits(tmp_path / "two.dyn")
     images = {"images": np.random.default_rng(0).random((5, 3, 8, 8), np.float32)}
     with dyninfer.load(path) as usual, dyninfer.load(path, threads=threads) as detector:
-        if threads != "shared":
-            assert set(threads_of(detector).values()) <= {1, threads}
+        assert set(threads_of(detector).values()) <= {1, threads}
         for one, other in zip(usual.infer(images), detector.infer(images), strict=True):
             assert one.exit_index == other.exit_index
             for name, values in one.outputs.items():
