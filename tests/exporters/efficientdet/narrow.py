@@ -66,7 +66,7 @@ def save(model: nn.Module, path: Path) -> Path:
 
 def save_whole(path: Path, label: int) -> Path:
     """One for pictures of 8x8: it finds the whole of any, as class ``label`` of two, with 0.75."""
-    model = random_model(narrow(cells=1, repeats=1, classes=2))
+    model = random_model(narrow(levels=3, cells=1, repeats=1, classes=2))
     for head in (model.class_net, model.box_net):
         head.predict.conv_pw.weight.zero_()
         head.predict.conv_pw.bias.zero_()
