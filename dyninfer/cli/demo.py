@@ -17,7 +17,7 @@ from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.cli.calibrate import run_calibration
 from dyninfer.cli.common import built_in_photos, expand_sources, progress_bar, stdout
 from dyninfer.cli.evaluate import quality_lines
-from dyninfer.cli.export import DYNAMICDET_STAGES, export_with_progress
+from dyninfer.cli.exporting import DYNAMICDET_STAGES, export_with_progress
 from dyninfer.cli.verify import conclude, run_verification
 from dyninfer.demo import EMBEDDED_CHECKPOINT, pages
 from dyninfer.demo.photographs import package_photographs

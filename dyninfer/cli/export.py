@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from dyninfer.benchmarks.report.terminal import styled
-from dyninfer.bundle.folder import SUFFIX
-from dyninfer.bundle.manifest import Task
-from dyninfer.cli.common import built_in_photos, parse_image_size, progress_bar, stderr, stdout
+from dyninfer.cli.common import parse_image_size
 from dyninfer.cli.detector_options import (
     SPEC,
     NamedDetectors,
@@ -24,11 +17,20 @@ from dyninfer.cli.detector_options import (
     gather_sources,
     one_source,
 )
+from dyninfer.cli.exporting import (
+    DYNAMICDET_STAGES,
+    USUAL_CANDIDATES,
+    CandidatesOption,
+    NameOption,
+    WritingOptions,
+    conclude_export,
+    export_checkpoints,
+    export_with_progress,
+    parse_candidates,
+    show,
+)
 from dyninfer.cli.help import Command, Group
-from dyninfer.cli.info import print_bundle
 from dyninfer.cli.options import with_option_groups
-from dyninfer.cli.verify import conclude, run_verification, tell_pictures
-from dyninfer.exporters.candidate_rows import CANDIDATES
 from dyninfer.exporters.cascade.options import ClassList, made_from_onnx
 from dyninfer.exporters.drnet.options import (
     PREDICTOR_SIZE,
@@ -38,20 +40,6 @@ from dyninfer.exporters.drnet.options import (
 )
 from dyninfer.exporters.extras import require_export_extra
 from dyninfer.exporters.faster_rcnn.options import PROPOSALS, Style
-from dyninfer.installing import pip_install
-
-if TYPE_CHECKING:
-    from dyninfer.exporters.family import Exported, Family
-
-SourceT = TypeVar("SourceT")
-OptionsT = TypeVar("OptionsT")
-DYNAMICDET_STAGES = 4
-USUAL_CANDIDATES = str(CANDIDATES)
-
-NameOption = Annotated[str | None, typer.Option(help="Name of the bundle.")]
-CandidatesOption = Annotated[
-    str, typer.Option(metavar="N", help="How many of the surest boxes are given on, or all.")
-]
 
 _CHECKPOINTS = (".pt", ".pth", ".ckpt")
 
@@ -90,32 +78,6 @@ def _families() -> None:
 
     Example: **dyninfer export dynamicdet dy-yolov7.pt -o dy-yolov7.dyn**
     """
-
-
-@dataclass(frozen=True)
-class WritingOptions:
-    """What every export is told of the bundle that it writes."""
-
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="The bundle to write. Default: the source's name with .dyn."
-        ),
-    ] = None
-    licence: Annotated[
-        str | None, typer.Option(help="Licence of the weights, for the manifest.")
-    ] = None
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the bundle if it exists.")
-    ] = False
-    check: Annotated[
-        bool,
-        typer.Option("--check/--no-check", help="Compare the bundle with its source at the end."),
-    ] = True
-
-    def target(self, sources: Sequence[Path]) -> Path:
-        """What was asked for, or a name made of the sources'."""
-        return self.output or Path("-".join(source.stem for source in sources) + SUFFIX)
 
 
 @export_app.command(cls=Command, no_args_is_help=True)
@@ -159,14 +121,14 @@ def cascade(
     sources = gather_sources(detectors or [], vars(named))
     paths = [source.path for source in sources]
     target = writing.target(paths)
-    kept = _parse_candidates(candidates)
+    kept = parse_candidates(candidates)
     options = CascadeOptions(name, writing.licence, writing.overwrite, kept, classes)
     made = export_with_progress(CASCADE, sources, target, options, 2 * len(sources))
     # of a checkpoint's 1280 pixels, images take gigabytes
     batch = 2 if made_from_onnx(made.manifest) else 1
-    _conclude(made, target, paths, check=writing.check, batch=batch)
+    conclude_export(made, target, paths, check=writing.check, batch=batch)
     quoted = shlex.quote(str(target))
-    _show(target, f"fit-router {quoted} --images PHOTOS [--annotations COCO.json]")
+    show(target, f"fit-router {quoted} --images PHOTOS [--annotations COCO.json]")
 
 
 @export_app.command(cls=Command, no_args_is_help=True)
@@ -201,13 +163,13 @@ def onnx(
 
     source, sizes = one_source(detector, vars(alone))
     target = writing.target([source.path])
-    kept = _parse_candidates(candidates)
+    kept = parse_candidates(candidates)
     options = OnnxOptions(name, writing.licence, writing.overwrite, kept, sizes)
     made = export_with_progress(ONNX, source, target, options, 2 * max(1, len(sizes)))
-    _conclude(made, target, [source.path], check=writing.check)
+    conclude_export(made, target, [source.path], check=writing.check)
     quoted = shlex.quote(str(target))
     fit = f"fit-router {quoted} --images PHOTOS [--annotations COCO.json]"
-    _show(target, fit if sizes else f"predict {quoted} IMAGE_OR_FOLDER")
+    show(target, fit if sizes else f"predict {quoted} IMAGE_OR_FOLDER")
 
 
 @export_app.command(cls=Command, no_args_is_help=True)
@@ -250,17 +212,23 @@ def dynamicdet(
     require_export_extra()
     from dyninfer.exporters.dynamicdet.export import DYNAMICDET, DynamicDetOptions
 
-    target, licence, overwrite = writing.target([checkpoint]), writing.licence, writing.overwrite
     options = DynamicDetOptions(
         parse_image_size(image_size),
         class_names,
         config,
-        _parse_candidates(candidates),
-        licence=licence,
-        overwrite=overwrite,
+        parse_candidates(candidates),
+        licence=writing.licence,
+        overwrite=writing.overwrite,
     )
-    made = export_with_progress(DYNAMICDET, checkpoint, target, options, DYNAMICDET_STAGES)
-    _conclude_checkpoint(made, target, [checkpoint], config, check=writing.check)
+    export_checkpoints(
+        DYNAMICDET,
+        checkpoint,
+        options,
+        [checkpoint],
+        writing,
+        steps=DYNAMICDET_STAGES,
+        config=config,
+    )
 
 
 @export_app.command(cls=Command, no_args_is_help=True)
@@ -310,17 +278,15 @@ def efficientdet(
     require_export_extra()
     from dyninfer.exporters.efficientdet.export import EFFICIENTDET, EfficientDetOptions
 
-    target, licence, overwrite = writing.target([checkpoint]), writing.licence, writing.overwrite
     options = EfficientDetOptions(
         parse_image_size(image_size),
         class_names,
         config,
-        _parse_candidates(candidates),
-        licence=licence,
-        overwrite=overwrite,
+        parse_candidates(candidates),
+        licence=writing.licence,
+        overwrite=writing.overwrite,
     )
-    made = export_with_progress(EFFICIENTDET, checkpoint, target, options, 1)
-    _conclude_checkpoint(made, target, [checkpoint], None, check=writing.check)
+    export_checkpoints(EFFICIENTDET, checkpoint, options, [checkpoint], writing, steps=1)
 
 
 @export_app.command(cls=Command, no_args_is_help=True)
@@ -395,7 +361,6 @@ def drnet(
     from dyninfer.exporters.drnet.export import DRNET
 
     sources = (predictor, classifier)
-    target, licence, overwrite = writing.target(sources), writing.licence, writing.overwrite
     options = DRNetOptions(
         _parse_resolutions(resolutions),
         parse_image_size(image_size),
@@ -403,11 +368,10 @@ def drnet(
         resize,
         shortcut_bn,
         class_names,
-        licence=licence,
-        overwrite=overwrite,
+        licence=writing.licence,
+        overwrite=writing.overwrite,
     )
-    made = export_with_progress(DRNET, sources, target, options, 4)
-    _conclude_checkpoint(made, target, sources, None, check=writing.check)
+    export_checkpoints(DRNET, sources, options, sources, writing, steps=4)
 
 
 @export_app.command(cls=Command, no_args_is_help=True)
@@ -477,19 +441,17 @@ def zendet(
     from dyninfer.exporters.zendet.export import ZENDET, ZenDetOptions
 
     sources = [checkpoint or structure, *([second_structure] if second_structure else [])]
-    target, licence, overwrite = writing.target(sources), writing.licence, writing.overwrite
     options = ZenDetOptions(
         structure,
         second_structure,
         parse_image_size(image_size),
         class_names,
-        _parse_candidates(candidates),
-        licence=licence,
-        overwrite=overwrite,
+        parse_candidates(candidates),
+        licence=writing.licence,
+        overwrite=writing.overwrite,
     )
     steps = DYNAMICDET_STAGES if second_structure else 1
-    made = export_with_progress(ZENDET, checkpoint, target, options, steps)
-    _conclude_checkpoint(made, target, sources, None, check=writing.check)
+    export_checkpoints(ZENDET, checkpoint, options, sources, writing, steps=steps)
 
 
 @export_app.command(name="faster-rcnn", cls=Command, no_args_is_help=True)
@@ -543,18 +505,16 @@ def faster_rcnn(
     require_export_extra()
     from dyninfer.exporters.faster_rcnn.export import FASTER_RCNN, FasterRCNNOptions
 
-    target, licence, overwrite = writing.target([checkpoint]), writing.licence, writing.overwrite
     options = FasterRCNNOptions(
         parse_image_size(image_size),
         class_names,
         style,
         proposals,
-        _parse_candidates(candidates),
-        licence=licence,
-        overwrite=overwrite,
+        parse_candidates(candidates),
+        licence=writing.licence,
+        overwrite=writing.overwrite,
     )
-    made = export_with_progress(FASTER_RCNN, checkpoint, target, options, 2)
-    _conclude_checkpoint(made, target, [checkpoint], None, check=writing.check)
+    export_checkpoints(FASTER_RCNN, checkpoint, options, [checkpoint], writing, steps=2)
 
 
 def _parse_resolutions(text: str | None) -> tuple[int, ...] | None:
@@ -566,84 +526,3 @@ def _parse_resolutions(text: str | None) -> tuple[int, ...] | None:
     if text is not None and not re.fullmatch(r" *\d{1,5}( *, *\d{1,5})* *", text, re.ASCII):
         raise typer.BadParameter(f"--resolutions is {text!r}, expected numbers such as 224,168,112")
     return None if text is None else tuple(map(int, text.split(",")))
-
-
-def _parse_candidates(text: str) -> int | None:
-    """``1000`` -> 1000; ``all`` -> None.
-
-    Raises:
-        typer.BadParameter: anything else.
-    """
-    if text.strip().lower() == "all":
-        return None
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", text.strip()):
-        raise typer.BadParameter(f"--candidates is {text!r}, expected a number from 1 up, or all")
-    return int(text)
-
-
-def export_with_progress(
-    family: Family[SourceT, OptionsT], source: SourceT, target: Path, options: OptionsT, steps: int
-) -> Exported:
-    """Export; the bar names the step, of which there are about ``steps``."""
-    with progress_bar() as progress:
-        task = progress.add_task("reading", total=steps)
-
-        def step(description: str) -> None:
-            progress.update(task, description=description, advance=1)
-
-        return family.export(source, target, options, step)
-
-
-def _conclude_checkpoint(
-    made: Exported,
-    bundle: Path,
-    checkpoints: Sequence[Path],
-    config: Path | None,
-    *,
-    check: bool,
-) -> None:
-    """What was found in checkpoints, whether the bundle equals it, and what to do next."""
-    for note in made.notes:
-        stdout.print(note)
-    if check:
-        _check(bundle, checkpoints, config, (), batch=1)  # of 1280 pixels, images take gigabytes
-    quoted = shlex.quote(str(bundle))
-    detects = made.manifest.task is not Task.FEATURES
-    _show(bundle, f"predict {quoted} IMAGE_OR_FOLDER" if detects else f"bench {quoted}")
-
-
-def _conclude(
-    made: Exported, bundle: Path, sources: Sequence[Path], *, check: bool, batch: int = 2
-) -> None:
-    """What was guessed of detectors, and whether the bundle equals them."""
-    for note in made.notes:
-        stdout.print(note)
-    if check:
-        _check(bundle, sources, None, built_in_photos(), batch)
-    else:
-        tell_pictures(bundle)
-
-
-def _check(
-    bundle: Path,
-    sources: Sequence[Path],
-    config: Path | None,
-    photos: Sequence[Path],
-    batch: int = 2,
-) -> None:
-    """A quick verification, where ONNX Runtime is installed."""
-    if find_spec("onnxruntime") is None:
-        stderr.print(
-            "not checked: ONNX Runtime is not installed; "
-            f"{pip_install('cpu')}, then dyninfer verify"
-        )
-        return
-    gc.collect()  # what the export has left in cycles
-    parity, _ = run_verification(bundle, sources, config, photos, random_tensors=2, batch=batch)
-    conclude(bundle, parity)
-
-
-def _show(target: Path, next_command: str) -> None:
-    stdout.print(styled("wrote ", (str(target), "bold")))
-    print_bundle(target)
-    stdout.print(f"next: dyninfer {next_command}")
