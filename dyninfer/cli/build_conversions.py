@@ -217,6 +217,7 @@ def _expected_work(
     for name, stage in manifest.stages.items():
         if plan.get(name) is Precision.INT8 and stage.precision is not Precision.INT8:
             before = sum(manifest.stages[step.stage].macs for step in steps_before(manifest, name))
-            work[CALIBRATING + name] = pictures * (before + _WATCHED * stage.macs)
-            work[SEARCHING + name] = _SEARCHED * stage.macs
+            own = max(stage.macs, 1)  # not every bundle tells
+            work[CALIBRATING + name] = pictures * (before + _WATCHED * own)
+            work[SEARCHING + name] = _SEARCHED * own
     return work
