@@ -28,8 +28,8 @@ from dyninfer.runtime.opening import load
 from dyninfer.runtime.plan import plan
 from dyninfer.runtime.stage_runner import Arrays
 
-SECONDS = 1.5
-"""How long one stage's candidates are measured for one batch, unless that is too few rounds."""
+SECONDS = 4.0
+"""How long one stage's candidates are measured, unless that is too few rounds."""
 LEAST_ROUNDS, MOST_ROUNDS, WARM_ROUNDS = 5, 100, 2
 Times = Mapping[Place, Sequence[float]]
 """Milliseconds of a batch, round by round, ONNX Runtime as exported first."""
@@ -132,15 +132,25 @@ def recorded_inputs(
     }
 
 
-def measure_stage(detectors: Sequence[Detector], stage: str, reads: Arrays, batch: int) -> Times:
-    """All candidates of a stage in turns on the first rows of what it reads, warm."""
+def measure_stage(
+    detectors: Sequence[Detector], stage: str, reads: Arrays, batches: Sequence[int]
+) -> dict[int, Times]:
+    """All candidates of a stage in turns, in all batches, on the first rows of what it reads.
+
+    Where every candidate runs row by row, a batch takes as long as its images do.
+    """
+    places = places_of(detectors, stage)
+    alone = all(d.engines[stage].stage.rows_per_run is not None for d in places.values())
     with ExitStack() as stack:
         runs = {
-            place: stack.enter_context(_bound(detector, stage, reads, batch))
-            for place, detector in places_of(detectors, stage).items()
+            (batch, place): stack.enter_context(_bound(detector, stage, reads, batch))
+            for batch in (batches[:1] if alone else batches)
+            for place, detector in places.items()
         }
-        times: Times = in_turns(runs)
-    return times
+        times = in_turns(runs)
+    if alone:
+        return {batch: {p: [batch * t for t in times[1, p]] for p in places} for batch in batches}
+    return {batch: {place: times[batch, place] for place in places} for batch in batches}
 
 
 def in_turns(runs: Mapping[Any, Run], on_round: Callable[[], object] = lambda: None) -> Any:

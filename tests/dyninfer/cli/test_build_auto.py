@@ -25,13 +25,14 @@ def measure_as(monkeypatch: pytest.MonkeyPatch, ms: dict[str, float], listed: fl
     loop's time.
     """
 
-    def measured(detectors, stage, _reads, batch):
-        def each(place) -> float:
+    def measured(detectors, stage, _reads, batches):
+        def each(place, batch) -> float:
             words = [stage, place.backend, place.precision.value, str(batch)]
             names = (" ".join(words[:count]) for count in range(4, 0, -1))
             return next((ms[name] for name in names if name in ms), 10.0)
 
-        return {place: [batch * each(place)] * 5 for place in stages.places_of(detectors, stage)}
+        places = stages.places_of(detectors, stage)
+        return {n: {place: [n * each(place, n)] * 5 for place in places} for n in batches}
 
     monkeypatch.setattr(mixes, "measure_stage", measured)
     monkeypatch.setattr(mixes.MixFinder, "_whole", lambda _self, _stages, _batch: (0.5, listed))
