@@ -127,7 +127,9 @@ def _side_by_side(
     builder, layers = GraphBuilder(both.graph, "rounded"), []
     for layer, end in ends.items():
         if str(layer.name) in nodes and _is_rounded(nodes[str(layer.name)]):
-            made, rounded = exact[str(end.outputs[0].name)], nodes[str(end.name)].outputs[0]
+            # ONNX Runtime leaves out a ReLU that the range of what it makes stands for
+            last = nodes.get(str(end.name), nodes[str(layer.name)])
+            made, rounded = exact[str(end.outputs[0].name)], last.outputs[0]
             if target is Int8Target.CPU:  # it rounds what a layer makes, whatever reads it
                 rounded = _as_read(builder, rounded, made)
             layers.append(_Layer(layer, made, rounded))

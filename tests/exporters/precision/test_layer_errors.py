@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import helper
 
 from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.graph import layer_groups, layers_of
@@ -57,6 +58,34 @@ def test_an_error_is_that_of_the_layer_alone_on_what_it_reads(target) -> None:
     expected = relative(run(lone, sample)["deep"], run(closed(prepared), sample)["deep"])
     assert errors[third] == pytest.approx(expected, rel=0.25)
     assert all(1e-4 < error < 0.05 for error in errors.values())
+
+
+@TARGETS
+def test_a_relu_that_the_range_stands_for_belongs_to_its_layer(target) -> None:
+    """ONNX Runtime leaves it out on the CPU."""
+    model = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"deep": ["batch", 8, 8, 8]},
+        [
+            conv("images", "w1", "c1"),
+            helper.make_node("Relu", ["c1"], ["r1"], name="relu"),
+            conv("r1", "w2", "deep"),
+        ],
+        {"w1": weights(8, 3, 3, 3), "w2": weights(8, 8, 3, 3, seed=1)},
+    )
+    prepared, full, observed, settings = quantised(model, target)
+    assert ("Relu" in {node.op_type for node in full.graph.node}) is (target is not Int8Target.CPU)
+    (sample,) = images(1, seed=5)
+    errors = own_errors(prepared, full, target, sample)
+    first, second = layers_of(prepared.graph)
+    assert list(errors) == [first, second]
+    assert all(1e-4 < error < 0.05 for error in errors.values())
+    (alone,) = each_alone(prepared, full, target, [first], sample)
+    lone = to_int8(prepared, observed, settings, only=layer_groups(prepared.graph)[first])
+    expected = relative(run(lone, sample)["deep"], run(closed(prepared), sample)["deep"])
+    assert relative(alone["deep"], run(closed(prepared), sample)["deep"]) == pytest.approx(
+        expected, rel=0.25
+    )
 
 
 @TARGETS
