@@ -197,7 +197,8 @@ class _WholeBar:
     """
 
     def __init__(self, progress: Progress, work: Mapping[str, float]) -> None:
-        self._progress, self._work = progress, work
+        self._progress = progress
+        self._work = {step: max(1.0, each) for step, each in work.items()}  # not every bundle tells
         self._task = progress.add_task("everything", total=100)
 
     def update(self, what: str, share: float) -> None:
@@ -217,7 +218,6 @@ def _expected_work(
     for name, stage in manifest.stages.items():
         if plan.get(name) is Precision.INT8 and stage.precision is not Precision.INT8:
             before = sum(manifest.stages[step.stage].macs for step in steps_before(manifest, name))
-            own = max(stage.macs, 1)  # not every bundle tells
-            work[CALIBRATING + name] = pictures * (before + _WATCHED * own)
-            work[SEARCHING + name] = _SEARCHED * own
+            work[CALIBRATING + name] = pictures * (before + _WATCHED * stage.macs)
+            work[SEARCHING + name] = _SEARCHED * stage.macs
     return work
