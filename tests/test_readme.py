@@ -33,7 +33,7 @@ NOT_RUN = {
     "dyninfer export cascade tf_efficientdet_d0_34-f153e0cf.pth "
     "tf_efficientdet_d3_47-0b525f35.pth": "others' weights",
     "dyninfer export drnet predictor.pt classifier.pt -o drnet.dyn": "others' weights",
-    "dyninfer export faster-rcnn faster_rcnn_r50_fpn_1x_coco.pth -o r50.dyn": "others' weights",
+    "dyninfer export detnas faster_rcnn_r50_fpn_1x_coco.pth -o r50.dyn": "others' weights",
 }
 NO_COMMANDS = ("dy-yolov7.dyn/",)
 """How an indented block begins that shows something else: here, what is in a bundle."""

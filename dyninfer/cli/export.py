@@ -454,9 +454,10 @@ def zendet(
     export_checkpoints(ZENDET, checkpoint, options, sources, writing, steps=steps)
 
 
-@export_app.command(name="faster-rcnn", cls=Command, no_args_is_help=True)
+@export_app.command(name="faster-rcnn", cls=Command, no_args_is_help=True, hidden=True)
+@export_app.command(name="detnas", cls=Command, no_args_is_help=True)
 @with_option_groups
-def faster_rcnn(
+def detnas(
     checkpoint: Annotated[
         Path,
         typer.Argument(
@@ -497,10 +498,10 @@ def faster_rcnn(
 ) -> None:
     """Export a Faster R-CNN with a ResNet and a feature pyramid, of any depths and widths.
 
-    A slimmed detector may have others in every block: all are read from the weights. The first
-    stage ends in the pyramid's maps and proposals, the second in boxes and class scores.
+    Students of Joint-DetNAS may have others in every block: all are read from the weights. The
+    first stage ends in the maps of the pyramid and proposals, the second in boxes and class scores.
 
-    Example: **dyninfer export faster-rcnn faster_rcnn_r50.pth -o r50.dyn --image-size 480x800**
+    Example: **dyninfer export detnas faster_rcnn_r50.pth -o r50.dyn --image-size 480x800**
     """
     require_export_extra()
     from dyninfer.exporters.faster_rcnn.export import FASTER_RCNN, FasterRCNNOptions

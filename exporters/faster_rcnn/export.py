@@ -64,7 +64,7 @@ class FasterRCNNOptions:
 class FasterRCNNFamily:
     """See :class:`dyninfer.exporters.family.Family`."""
 
-    name = "faster-rcnn"
+    name = "detnas"
 
     def export(
         self, source: Path, output: Path, options: FasterRCNNOptions, progress: Progress

@@ -27,7 +27,7 @@ def small(small_bundle: Path) -> Bundle:
 
 def test_a_bundle_finds_its_family_by_name(small) -> None:
     assert list(FAMILIES) == [
-        *("dynamicdet", "cascade", "onnx", "efficientdet", "drnet", "zendet", "faster-rcnn")
+        *("dynamicdet", "cascade", "onnx", "efficientdet", "drnet", "zendet", "detnas")
     ]
     assert family_of(small) is DYNAMICDET
 

@@ -34,9 +34,7 @@ COMMANDS += ["info", "sign", "compound-scale", "models", "demo", "search"]
         *([], *([name] for name in COMMANDS)),
         *(
             ["export", family]
-            for family in (
-                *("dynamicdet", "cascade", "efficientdet", "drnet", "zendet", "faster-rcnn"),
-            )
+            for family in (*("dynamicdet", "cascade", "efficientdet", "drnet", "zendet", "detnas"),)
         ),
     ],
 )

@@ -12,7 +12,7 @@ def test_a_checkpoint_is_exported_checked_and_run(capsys, monkeypatch, tmp_path:
     narrow.save(narrow.mmdetection(), Path("student.pth"))
     Path("names.txt").write_text("cat\ndog\nbird\n")
     options = ("--image-size", "64x96", "--proposals", "60", "--class-names", "names.txt")
-    status, out, err = run(capsys, "export", "faster-rcnn", "student.pth", *options)
+    status, out, err = run(capsys, "export", "detnas", "student.pth", *options)
     assert (status, err) == (0, "")
     assert "weights: mmdetection's, blocks 1-2-1-3, channels 16-24-32-40" in out
     assert "style: pytorch" in out
