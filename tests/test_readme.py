@@ -41,6 +41,7 @@ NEEDS = {"pip install": "hatchling", "--backend tensorrt-rtx": "tensorrt_rtx"}
 """Packages without which a command cannot run; make installs them."""
 SMALLER = {
     "export dynamicdet": ["--image-size=128"],
+    "bench --blocks": ["--image-size=128", "--quick"],
     "search backbone": ["--evaluations=50"],
     "export zendet": ["--image-size=64"],
     "fit-router": ["--augment=1", "--seeds=2"],

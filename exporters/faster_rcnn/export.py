@@ -107,7 +107,7 @@ class FasterRCNNFamily:
         made = write_bundle(output, write, overwrite=options.overwrite)
         found = f"weights: {loaded.library.value}'s, {model.structure}"
         colours = "BGR, strides in 1x1" if style is Style.CAFFE else "RGB, strides in 3x3"
-        told = f"style: {style.value} ({colours}); weights do not tell it, --style does"
+        told = f"style: {style.value} ({colours}); weights do not tell it (--style does)"
         guessed = (told,) if loaded.library is Library.MMDETECTION and not options.style else ()
         return Exported(made, (*loaded.notes, found, note, *guessed))
 

@@ -96,7 +96,7 @@ def efficientdet(folder: Path) -> Path:
 def zendet(folder: Path) -> Path:
     source = reference.save(reference.detector_state(), folder / "latest.pth")
     # a larger picture than the vectors', or a group of the coarsest map has one value
-    options = ZenDetOptions(reference.STRUCTURE, (160, 256), candidates=50)
+    options = ZenDetOptions(reference.STRUCTURE, image_size=(160, 256), candidates=50)
     ZENDET.export(source, folder / "zendet.dyn", options, lambda _step: None)
     return folder / "zendet.dyn"
 

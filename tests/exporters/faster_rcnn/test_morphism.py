@@ -62,7 +62,7 @@ def test_added_blocks_change_nothing_at_all(places: list[tuple[int, int]]) -> No
         student = student.add(stage, block)
         expected[stage - 1] += 1
     assert depths(student) == tuple(expected)
-    assert all(map(torch.equal, maps(student), EXPECTED))
+    assert all(map(torch.equal, maps(student), maps(BASE)))  # with as many threads as now
 
 
 def test_an_added_block_inherits_and_can_be_trained() -> None:
