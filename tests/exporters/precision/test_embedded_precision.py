@@ -37,8 +37,7 @@ def scenes() -> list[Scene]:
     return SceneSource("held_out", SIZE).scenes(range(SCENES))
 
 
-# without the search for layers to keep, which takes most of the time: that is the harder case
-CPU, TENSORRT = (Int8Settings(target=target, max_float_share=0) for target in Int8Target)
+CPU, TENSORRT = (Int8Settings(target=target) for target in Int8Target)
 
 
 @pytest.mark.parametrize(
