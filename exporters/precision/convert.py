@@ -142,7 +142,7 @@ def _to_int8(
     def tick() -> None:
         settings.progress(CALIBRATING + name, next(done), steps)
 
-    observed = observe_stage(prepared, feed, settings, tick, steps)
+    observed = observe_stage(prepared, feed, settings, tick)
     samples = list(islice(feed(), settings.search_samples))
     search = partial(settings.progress, SEARCHING + name)
     return quantise_within(prepared, observed, samples, settings, search)

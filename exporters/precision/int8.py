@@ -82,7 +82,6 @@ def observe_stage(
     feed: Feed,
     settings: Int8Settings,
     tick: Tick = lambda: None,
-    runs: int = 1,
 ) -> dict[str, Observed]:
     """What the tensors that quantised nodes touch hold, as far as the method needs it."""
     ops = ops_for(settings.target)
@@ -92,7 +91,6 @@ def observe_stage(
         names & float_tensors(prepared.graph),
         feed,
         histograms=settings.method is not CalibrationMethod.MINMAX,
-        runs=runs,
         tick=tick,
     )
 
