@@ -133,9 +133,9 @@ def list_builds(bundle: Bundle) -> tuple[dict[Path, Build], list[BundleError]]:
     """All builds of a bundle by folder, and what is wrong with those that cannot be read."""
     found: dict[Path, Build] = {}
     broken: list[BundleError] = []
-    for folder in sorted(inside(bundle.path, ENGINES_FOLDER).glob("*/")):
-        if folder.name.startswith("."):
-            continue  # one that is being written
+    for folder in sorted(inside(bundle.path, ENGINES_FOLDER).glob("*")):
+        if folder.name.startswith(".") or not folder.is_dir():
+            continue  # one that is being written, or what was measured of several
         try:
             found[folder] = read_build(folder)
         except BundleError as error:

@@ -9,6 +9,7 @@ import pytest
 
 import dyninfer
 from dyninfer.benchmarks.auto import mixes, stages
+from dyninfer.builds.search import list_builds
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines import host_versions
 from tests import support
@@ -147,6 +148,10 @@ def test_a_list_that_is_slower_than_a_loop_is_run_one_by_one(
         assert (detector.backend, detector.max_batch) == ("onnxruntime", 1)
 
 
+def builds_in(path: Path) -> set[str]:
+    return {folder.name for folder in (path / "engines").iterdir() if folder.is_dir()}
+
+
 def test_what_loses_too_much_falls_back_stage_by_stage(
     capsys, tmp_path, monkeypatch, pictures
 ) -> None:
@@ -156,7 +161,7 @@ def test_what_loses_too_much_falls_back_stage_by_stage(
     made = ("build", str(path), "--backend", "onnxruntime", "-p", "int8", "-i", str(pictures))
     assert run(capsys, *made)[0] == 0
     measure_as(monkeypatch, {"first onnxruntime int8": 4.0, "second onnxruntime int8": 5.0})
-    builds = {folder.name for folder in (path / "engines").glob("*/")}
+    builds = builds_in(path)
     record, err = build(capsys, path, "-i", str(pictures), "--gate", "flips=1%,differ=2%")
     chosen = places(record)
     assert chosen["first"] == "onnxruntime fp32"
@@ -171,8 +176,8 @@ def test_what_loses_too_much_falls_back_stage_by_stage(
         for candidate in record["mixes"][0]["candidates"]["first"]
     }
     assert "beyond the gate flips=1%,differ=2%" in told["int8"]
-    new = {folder.name for folder in (path / "engines").glob("*/")} - builds
-    assert len(new) == 1  # the files of this very mix
+    assert len(builds_in(path) - builds) == 1  # the files of this very mix
+    assert list_builds(Bundle.open(path))[1] == []
     with dyninfer.load(path, backend="auto") as detector:
         assert {n: p.value for n, p in detector.engine_record().precision.items()} == {
             stage: place.split()[1] for stage, place in chosen.items()
@@ -186,11 +191,11 @@ def test_nothing_stays_where_every_mix_is_refused(capsys, tmp_path, monkeypatch,
     made = ("build", str(path), "--backend", "onnxruntime", "-p", "int8", "-i", str(pictures))
     assert run(capsys, *made)[0] == 0
     measure_as(monkeypatch, {"body onnxruntime int8": 1.0})
-    builds = sorted(folder.name for folder in (path / "engines").glob("*/"))
+    builds = builds_in(path)
     record, err = build(capsys, path, "-i", str(pictures))
     assert "falls back to its next fastest candidate: on onnxruntime in int8" in err
     assert {place.split()[1] for place in places(record).values()} == {"fp32"}
-    assert sorted(folder.name for folder in (path / "engines").glob("*/")) == builds
+    assert builds_in(path) == builds
 
 
 @pytest.mark.parametrize(

@@ -308,7 +308,7 @@ def test_a_lost_connection_is_made_again(monkeypatch) -> None:
     camera = Pictures([20, 20, 20], pause_s=0.03)
     with open_source(camera.address, give_up_s=2) as source:
         frames = [next(source)]
-        while camera.sent < 60:
+        while camera.sent < 59:  # the very last one may be here before it is counted there
             frames.append(next(source))
     assert source.reconnects == 2
     assert [f.index for f in frames] == sorted({f.index for f in frames})
