@@ -198,7 +198,8 @@ class Guards:
         output = self._prefix + str(self._made).encode()
         parts = [written(1, each) for each in inputs] + [written(2, output)]
         if name:
-            parts.append(written(3, self._prefix + name))
+            # ONNX Runtime's own rewriting refuses names that two nodes have
+            parts.append(written(3, str(self._made).encode() + self._prefix + name))
         parts.append(written(4, operator.encode()) + other)
         for key, value in whole.items():
             parts.append(written(5, written(1, key.encode()) + written(3, value) + written(20, 2)))

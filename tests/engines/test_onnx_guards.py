@@ -195,6 +195,15 @@ def test_a_guard_changes_no_answer(shape) -> None:
     assert np.array_equal(run(small(mask(), "found"), x, 10_000), expected)
 
 
+def test_every_guard_has_a_name_of_its_own() -> None:
+    """ONNX Runtime refuses names that two nodes have where it rewrites a model, as for 8 bits."""
+    guarded = with_guards(small([*mask(), node("NonZero", ["x"], ["too"])], "found"), 10_000)
+    assert guarded is not None
+    names = [one.name for one in onnx.load_model_from_string(guarded).graph.node if one.name]
+    assert len(names) == len(set(names)) >= 2
+    assert all(name.endswith(" guard of NonZero") for name in names)
+
+
 def test_bytes_are_counted_to_the_last() -> None:
     data, x = small(mask(), "found"), np.zeros((5, 7), np.float32)  # 35 values with 2 places each
     assert run(data, x, 8 * 70).shape == (2, 0)
