@@ -131,7 +131,7 @@ class Lane:
         self.profile = profile
         self.outputs: Mapping[str, TrtTensor] = {}
         self._graph: Any | None = None
-        self._runs = 0
+        self._batch = self._runs = 0
         base = engine.library.module.IOutputAllocator
         self.measured = {name: make_allocator(base, give) for name, give in measured.items()}
         self._context = engine.new_context(profile, track.handle)
@@ -159,7 +159,7 @@ class Lane:
             self.finish()
             self._free_graph()
         self._track = track
-        self._runs = 0
+        self._batch, self._runs = batch, 0
         self.outputs = {}
         engine, context = self._engine, self._context
         engine.set_memory(context, scratch)
@@ -181,7 +181,7 @@ class Lane:
             return
         if self._runs and graphs.usable and self._can_be_captured():
             self._graph = graphs.capture(self._track.stream, self._enqueue)
-            self._engine.keep_kernels()  # all of them are compiled now
+            self._engine.keep_kernels(self._batch)  # all of them are compiled now
         self._runs += 1
         if self._graph is not None:
             self._cuda.launch(self._graph, self._track.stream)

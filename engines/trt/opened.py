@@ -47,6 +47,7 @@ class OpenedEngine:
         self._lock = threading.Lock()
         self._shapes: dict[int, dict[str, tuple[int, ...] | None]] = {}
         self._kernels: KeptKernels | None = None
+        self._kept: set[int] = set()  # batches whose kernels were saved
         self._check_tensors()
         self.profiles = self._read_profiles()
         self.max_batch = max(most for _, most in self.profiles)
@@ -68,13 +69,15 @@ class OpenedEngine:
     def close(self) -> None:
         """Free the engine, even if an error that somebody keeps still refers to this object."""
         try:
-            self.keep_kernels()
+            if self._kernels is not None:
+                self._kernels.save()
         finally:
             self._live = self._kernels = None
 
-    def keep_kernels(self) -> None:
-        """Save what the library has compiled for this engine by now, where it compiles at all."""
-        if self._kernels is not None:
+    def keep_kernels(self, batch: int) -> None:
+        """Save what the library has compiled by now, if it compiles, once for each batch size."""
+        if self._kernels is not None and batch not in self._kept:
+            self._kept.add(batch)
             self._kernels.save()
 
     def require(self, succeeded: bool, what: str) -> None:
