@@ -34,7 +34,7 @@ def check_threads(threads: Any) -> Threads:
 
 
 def is_tiny(stage: Stage) -> bool:
-    """Whether a stage is over sooner than a second thread is awake, as routers are.
+    """Whether a stage is over sooner than a second thread is awake, as small routers are.
 
     Its inputs are looked at as well: what moves and compares values multiplies none.
     """

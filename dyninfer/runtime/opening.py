@@ -65,7 +65,7 @@ def load(
             tensors may take on a CPU grows with it, up to three quarters of the machine's. On a
             GPU TensorRT's buffers are allocated for so many images when a bundle is opened.
         threads: how many a stage computes with on a CPU; None for one on every core, but no more
-            than one for a stage as tiny as a router. With 1 a call keeps to its own thread, and
+            than one for a tiny stage, as a small router. With 1 a call keeps to its own thread, and
             wakes no other: for models that are small, or that share the machine. ``"shared"`` lets
             all ONNX Runtime sessions of the process share one pool of threads,
             worth it where many bundles are open at once. From then on ONNX Runtime refuses
