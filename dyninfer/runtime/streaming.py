@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,10 @@ from dyninfer.types import AnyArray
 AHEAD, AHEAD_LIVE = 2, 1
 """Frames that are ready or under way beside the one that was asked for, where engines run one frame
 after the other. Of a live source a single one, so that it is not older than the run before took."""
+
+_WAKE_S = 0.5
+"""Whoever waits for a frame wakes this often: a Ctrl-C that another thread got, or that came just
+as this one was going to sleep, would otherwise be acted on only when the frame comes."""
 
 MEMORYLESS = frozenset({AlwaysEasy, AlwaysHard, Chosen, CostBias, LeaveAt, Threshold})
 """Policies that decide on an image by itself; of others, and of what derives from these, nobody
@@ -170,7 +175,7 @@ class _Crew:
                 f"the stream of {self._source.name} belongs to the process that was forked; start "
                 "another one here"
             )
-        turn = self._order.get()
+        turn = self._next_turn()
         turn.over.wait()
         self._ahead.release()
         if turn.error is not None:
@@ -178,6 +183,11 @@ class _Crew:
         if turn.frame is None:
             return None
         return Streamed(turn.frame, self._work.finish(turn.frame, turn.found))
+
+    def _next_turn(self) -> _Turn:
+        while True:
+            with suppress(Empty):
+                return self._order.get(timeout=_WAKE_S)
 
     def _stop(self) -> None:
         self._stopped = True

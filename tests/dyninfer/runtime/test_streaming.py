@@ -272,6 +272,20 @@ def test_control_c_while_it_waits_for_a_frame(two_exits) -> None:
     assert not threads()
 
 
+def test_control_c_that_another_thread_gets_while_it_waits_for_a_frame(two_exits) -> None:
+    source = Made(2, "wait", live=True)
+    stream = two_exits.stream(source)
+    next(stream), next(stream)
+    timer = threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT))
+    timer.start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+    assert time.monotonic() - start < 20
+    assert source.closed
+    assert not threads()
+
+
 def test_a_closed_detector_is_said_to_be_closed(tmp_path: Path) -> None:
     detector = dyninfer.load(support.write_two_exits(tmp_path / "two.dyn"))
     source = Made(10)
