@@ -122,6 +122,15 @@ EQUIVALENT = (
         "+    level_first: bool = True",
         "where no weights are loaded, only names within the model differ",
     ),
+    Equivalent("dyninfer/evaluation/runs.py", "+MOST_SECONDS = ", "a limit of time"),
+    Equivalent(
+        "dyninfer/images/headers.py", "tags.get(_TILE_WIDTH, -1)", "a tile of no width has no area"
+    ),
+    Equivalent(
+        "dyninfer/runtime/session.py",
+        "workspace.timed, workspace.warming = True, True",
+        "nobody reads the times of warming up",
+    ),
 )
 
 

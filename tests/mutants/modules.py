@@ -18,7 +18,9 @@ def _files(start: str, names: str) -> Tests:
 
 _ROUTING: Tests = ("tests/dyninfer/routing/", _RUNTIME + "detector_goals.py")
 _RUNNING = _files(
-    _RUNTIME, "plan executor arrays batches session skipped_images failures detector detector_goals"
+    _RUNTIME,
+    "plan executor arrays batches session skipped_images failures detector detector_goals "
+    "streaming",
 )
 _CASCADE = _files(
     "tests/exporters/cascade/test_",
@@ -75,7 +77,10 @@ _OF_ROOMS = {
     ),
     "exporters/efficientdet": (
         "anchors config cost fold layers model scaling stages structure",
-        _files("tests/exporters/efficientdet/test_", "structure config published fold export"),
+        (
+            *_files("tests/exporters/efficientdet/test_", "structure config published fold export"),
+            "tests/exporters/cascade/test_efficientdets.py",
+        ),
     ),
     "exporters/precision": ("convert fp16 graph int8 measure ranges sensitivity", _PRECISION),
     "exporters/router": ("fit learning model observe", ("tests/exporters/router/",)),

@@ -190,6 +190,14 @@ def test_one_outlier_that_lifts_the_mean_does_not_turn_faster_rounds_into_slower
     assert p_beyond(old, [*new, 100.0], 0.03, mean_of) > 0.9
 
 
+@pytest.mark.parametrize("faster", [False, True])
+def test_within_the_tolerance_it_is_the_summary_that_counts_and_not_the_ranks(faster) -> None:
+    steady = [10.0 + 0.01 * index for index in range(12)]
+    lifted = [*(8.0 + 0.01 * index for index in range(11)), 32.0]  # its mean is the other's
+    old, new = (lifted, steady) if faster else (steady, lifted)
+    assert p_beyond(old, new, 0.03, mean_of) == 1
+
+
 def test_one_disturbed_round_does_not_decide() -> None:
     old = [10 + 0.01 * index for index in range(12)]
     new = [*old[:-1], 1e6]

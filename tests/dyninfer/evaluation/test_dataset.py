@@ -139,6 +139,15 @@ def test_what_is_no_coco_file_is_refused(
         load_samples(pictures, path, CLASSES)
 
 
+@pytest.mark.parametrize("empty", ["images", "categories"])
+def test_labels_of_no_picture_or_no_class_are_refused(
+    tmp_path: Path, pictures: list[Path], empty: str
+) -> None:
+    document = coco(["000.png"], [[]]) | {empty: []}
+    with refuses(InputError, f"not in COCO's format: {empty}: ", "at least 1 item"):
+        load(tmp_path, pictures, document)
+
+
 def test_missing_annotations_are_told(tmp_path: Path, pictures: list[Path]) -> None:
     with refuses(InputError, "nowhere.json", "cannot be read"):
         load_samples(pictures, tmp_path / "nowhere.json", CLASSES)

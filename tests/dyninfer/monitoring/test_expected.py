@@ -9,6 +9,7 @@ from dyninfer.monitoring.drift import mean_bounds
 from dyninfer.monitoring.expected import Reference
 from dyninfer.routing import thresholds
 from tests import support
+from tests.dyninfer.calibrations import choosing
 from tests.dyninfer.monitoring import watching
 
 RISK_MARGIN = 0.01
@@ -107,6 +108,12 @@ def test_what_such_a_policy_reports_of_three_exits_is_not_known() -> None:
     outlook = Reference.of_calibration(calibration).under(Learning())
     assert len(outlook.easiness) == 0
     assert outlook.risk_limit == pytest.approx(limit_of(0.3, 5))
+
+
+def test_of_a_choosers_branches_there_is_no_easiness() -> None:
+    calibration = choosing(np.array([[0.9, 0.1], [0.2, 0.8]]), (10, 20), ((1.0,), (2.0,)))
+    outlook = Reference.of_calibration(calibration).under(Learning())
+    assert (len(outlook.easiness), outlook.nan_share) == (0, 0.0)
 
 
 def test_easiness_alone_gives_no_losses() -> None:

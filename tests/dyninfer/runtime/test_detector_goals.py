@@ -230,6 +230,10 @@ def test_a_policy_of_one_call_leaves_the_detectors_own_and_its_control_alone(ope
     assert {result.exit_index for result in found} == {1}
     with pytest.raises(PolicyError, match="no exit 7"):
         opened(watching.pictures([0.5]), policy=Forced([7]))
+    picture = watching.pictures([0.5])[0]
+    assert [opened(picture, policy=Forced([way])).exit_index for way in (0, 1)] == [0, 1]
+    with pytest.raises(PolicyError, match=r"2 images.* 1"):
+        opened(picture, policy=Forced([0, 1]))
     assert opened.policy == HardFraction(0.3, adaptive=True)
     assert opened.active_policy is controller
     assert controller.state == state

@@ -144,15 +144,20 @@ def test_a_tensor_takes_a_gigabyte_at_most_for_one_image(dims, kind, fine) -> No
         check_tensor_sizes(of_sizes(dims, kind), PATH)
 
 
+@pytest.mark.parametrize("computed", [False, True], ids=["a constant shape", "a computed shape"])
 @pytest.mark.parametrize(("side", "fine"), [(2**14, True), (2**15, False)])
-def test_what_a_model_makes_in_between_counts_as_what_it_reads_and_writes(side, fine) -> None:
+def test_what_a_model_makes_in_between_counts_as_what_it_reads_and_writes(
+    side, fine, computed
+) -> None:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    named = "half" if computed else "shape"
     nodes = [
+        *[helper.make_node("Add", ["half", "half"], ["shape"])] * computed,
         helper.make_node("ConstantOfShape", ["shape"], ["large"]),
         helper.make_node("ReduceMax", ["large"], ["most"], axes=[0, 1], keepdims=0),
         helper.make_node("Add", ["x", "most"], ["y"]),
     ]
-    shape = numpy_helper.from_array(np.array([side, side]), "shape")
+    shape = numpy_helper.from_array(np.array([side, side]) // (1 + computed), named)
     graph = helper.make_graph(nodes, "g", [x], [y], [shape])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     if fine:
