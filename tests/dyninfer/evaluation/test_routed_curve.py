@@ -101,6 +101,7 @@ def test_the_curve_runs_from_all_easy_to_all_hard(
     assert hard[10] == pytest.approx(0.48)  # 12 of 25: the median itself is not below itself
     assert [len(row.by_chance) for row in curve.rows] == [3] * 21
     assert curve.rows[0].score == curve.rows[0].oracle == pytest.approx(1)
+    assert [curve.rows[-1].score, curve.rows[-1].oracle, *curve.rows[-1].by_chance] == [0] * 5
     # the second body reads the image alone: 1 + 3 + 0 ms
     assert curve.last_exit_alone_ms == pytest.approx(4)
     assert curve.quality.break_even == 0
