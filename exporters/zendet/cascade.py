@@ -19,7 +19,7 @@ from dyninfer.exporters.dynamicdet.layers import Router
 from dyninfer.exporters.dynamicdet.stages import ModelStage, RouterStage
 from dyninfer.exporters.parity import AVERAGES
 from dyninfer.exporters.zendet.backbone import Backbone, SuperBlock, draw_backbone
-from dyninfer.exporters.zendet.detector import Decode, Head, HeadShape, Pyramid
+from dyninfer.exporters.zendet.detector import LATERALS, Decode, Head, HeadShape, Pyramid
 from dyninfer.exporters.zendet.stages import IMAGES
 from dyninfer.search.structure import STAGES, Structure
 
@@ -27,7 +27,6 @@ FIRST, ROUTER, HEAD, SECOND = "first", "router", "head", "second"
 HEAD_CHANNELS = 192
 """Of necks and heads, as in the smallest published detector."""
 _DEPTH, _BINS, _KEPT, _HIDDEN = 4, 17, 4, 64  # of the published heads
-_LATERALS = 3  # maps that a neck reads: C3, C4 and C5
 _REDUCTION = 4  # of the router
 _RARE = 0.01  # of all places have an object before training (focal loss, section 4.1)
 _MAPS = tuple(f"feature_c{level}" for level in range(1, STAGES + 1))
@@ -88,11 +87,11 @@ class FirstStage(ModelStage):
 class HeadStage(ModelStage):
     """C3 to C5 -> boxes (N, K, 4) in pixels and class scores (N, K, C)."""
 
-    inputs, outputs = _MAPS[-_LATERALS:], Task.DETECT.outputs
+    inputs, outputs = _MAPS[-LATERALS:], Task.DETECT.outputs
 
     def __init__(self, channels: tuple[int, ...], shape: HeadShape, decode: Decode) -> None:
         super().__init__()
-        self.neck = Pyramid(channels[-_LATERALS:], shape.channels)
+        self.neck = Pyramid(channels[-LATERALS:], shape.channels)
         self.bbox_head = Head(shape)
         self.decode = decode
 
@@ -111,7 +110,7 @@ class SecondStage(ModelStage):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.backbone(*inputs)
-        return self.head(*maps[-_LATERALS:])  # type: ignore[no-any-return]  # nn.Module's call is untyped
+        return self.head(*maps[-LATERALS:])  # type: ignore[no-any-return]  # nn.Module's call is untyped
 
 
 def random_cascade(

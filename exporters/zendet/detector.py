@@ -19,7 +19,7 @@ from dyninfer.exporters.zendet.backbone import Backbone
 from dyninfer.search.structure import Structure
 
 STRIDES = (8, 16, 32, 64, 128)
-_LATERALS = 3  # of C3, C4 and C5
+LATERALS = 3  # of C3, C4 and C5
 _GROUPS = 32  # of a head's group norms
 
 
@@ -162,12 +162,12 @@ class Detector(nn.Module):
     def __init__(self, structure: Structure, shape: HeadShape) -> None:
         super().__init__()
         self.backbone = nn.ModuleDict({"body": Backbone(structure)})
-        self.neck = Pyramid(structure.channels[-_LATERALS:], shape.channels)
+        self.neck = Pyramid(structure.channels[-LATERALS:], shape.channels)
         self.bbox_head = Head(shape)
 
     def forward(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
         maps = self.backbone["body"](images)
-        return self.bbox_head(self.neck(maps[-_LATERALS:]))  # type: ignore[no-any-return]  # nn.Module's call is untyped
+        return self.bbox_head(self.neck(maps[-LATERALS:]))  # type: ignore[no-any-return]  # nn.Module's call is untyped
 
 
 class Decode(nn.Module):

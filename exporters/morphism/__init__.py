@@ -1,0 +1,1 @@
+"""Detectors of another architecture that inherit their parents' weights."""
