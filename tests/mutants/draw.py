@@ -25,9 +25,11 @@ OPERATORS = re.compile(
     r"|ReplaceUnaryOperator_\w+|Replace(And|Or)With\w+|Replace(True|False)With\w+"
     r"|AddNot|NumberReplacer|Replace(Break|Continue)With\w+|ZeroIterationForLoop)"
 )
-# Written so that a later mistake is noticed, or to save a copy: not for an answer
+# Written so that a later mistake is noticed (as the * before parameters that are given by name), or
+# to save a copy or time: not for an answer
 PRECAUTION = re.compile(
-    r"^\+.*(strict=False|frozen=False|slots=False|kw_only=False|copy=True)", re.MULTILINE
+    r"^\+.*(strict=False|frozen=False|slots=False|kw_only=False|copy=True|[ (]/,|@lru_cache\()",
+    re.MULTILINE,
 )
 Place = tuple[str, int]  # an operator, and which of its occurrences in the module
 

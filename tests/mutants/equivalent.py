@@ -126,6 +126,12 @@ EQUIVALENT = (
     Equivalent(
         "dyninfer/images/headers.py", "tags.get(_TILE_WIDTH, -1)", "a tile of no width has no area"
     ),
+    Equivalent("dyninfer/images/headers.py", ")[ -1]", "one number is unpacked"),
+    Equivalent(
+        "dyninfer/images/prepare.py",
+        "+        self._bytes: ImageArray = np.empty( 1,",
+        "the first block is too small for any picture",
+    ),
     Equivalent(
         "dyninfer/runtime/session.py",
         "workspace.timed, workspace.warming = True, True",
