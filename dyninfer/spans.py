@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 DECODE = "decode"
 """Reading and decoding a file; only where a path was given."""
@@ -25,14 +24,8 @@ BEFORE_STAGES = (DECODE, PREPARE, COPY)
 AFTER_STAGES = (GATHER, READ_BACK, POSTPROCESS)
 
 
-class Span(NamedTuple):
-    """Milliseconds that rows of a batch took together in one step."""
-
-    name: str
-    ms: float
-    rows: Sequence[int]
-
-
+Span = tuple[str, float, Sequence[int]]
+"""A step's name, and the milliseconds that rows of a batch took together in it."""
 DeviceSpan = tuple[str, float]
 """A stage's name, :data:`COPY` or :data:`GATHER`, and milliseconds by the device's clock."""
 
@@ -54,32 +47,30 @@ def on_device(spans: list[Span], device: Sequence[DeviceSpan]) -> list[Span]:
     if not device:
         return spans
     timed = {name for name, _ in device}
-    rows_of = {span.name: span.rows for span in spans if span.name in timed}
-    waited = sum(span.ms for span in spans if span.name == READ_BACK)
+    rows_of = {name: of_rows for name, _, of_rows in spans if name in timed}
+    waited = sum(ms for name, ms, _ in spans if name == READ_BACK)
     beyond = max(0.0, 1 - sum(ms for _, ms in device) / waited) if waited else 0.0
     seen: list[Span] = []
     rows: Sequence[int] | None = None
     for name, ms in reversed(device):
         rows = rows if name in (COPY, GATHER) else rows_of.get(name)
         if rows is not None:
-            seen.append(Span(name, ms, rows))
-    reads = [span._replace(ms=span.ms * beyond) for span in spans if span.name == READ_BACK]
-    kept = [span for span in spans if span.name not in (READ_BACK, GATHER, *timed)]
+            seen.append((name, ms, rows))
+    reads = [(name, ms * beyond, of_rows) for name, ms, of_rows in spans if name == READ_BACK]
+    kept = [span for span in spans if span[0] not in (READ_BACK, GATHER, *timed)]
     return [*kept, *reversed(seen), *reads]
 
 
-def shares(spans: Sequence[Span], rows: int) -> list[dict[str, float]]:
-    """For each row of a batch, name -> its milliseconds: an equal share of every span it was in.
+def share_out(spans: Sequence[Span], timings: Sequence[dict[str, float]]) -> None:
+    """Add to each row's name -> milliseconds an equal share of every span that it was in.
 
     The shares of all rows add up to the spans.
     """
-    found: list[dict[str, float]] = [{} for _ in range(rows)]
     for name, ms, of_rows in spans:
-        share = ms if len(of_rows) == 1 else ms / len(of_rows)
+        share = ms / len(of_rows)
         for row in of_rows:
-            timings = found[row]
-            timings[name] = timings.get(name, 0.0) + share
-    return found
+            own = timings[row]
+            own[name] = own[name] + share if name in own else share
 
 
 def total_ms(timings_ms: Mapping[str, float], *, decode: bool) -> float:

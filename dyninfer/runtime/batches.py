@@ -22,7 +22,7 @@ from dyninfer.results.tasks import Options
 from dyninfer.routing.policy import Policy
 from dyninfer.runtime.session import ImageFeed, Session
 from dyninfer.runtime.stage_runner import Arrays, BatchResult, Group, Trace
-from dyninfer.spans import DECODE, POSTPROCESS, PREPARE, shares
+from dyninfer.spans import DECODE, POSTPROCESS, PREPARE, share_out
 from dyninfer.types import AnyArray, ImageArray, Int64Array
 
 _Broken = tuple[Group, list[int], BrokenOutputError]
@@ -60,15 +60,12 @@ def answer_batch(
         workspace.deadline, workspace.lone = deadline, lone
         feed = _picture_feed(session, images, timings, prepared)
         result = session.run(feed, len(images), policy, workspace, first_image)
-        spent = [
-            own | shared
-            for own, shared in zip(timings, shares(result.spans, len(images)), strict=True)
-        ]
+        share_out(result.spans, timings)
         broken: list[_Broken] = []
         groups = list(result.groups)
         while groups:
             for group in groups:
-                broken += _answer_group(session, group, result, images, options, spent, found)
+                broken += _answer_group(session, group, result, images, options, timings, found)
             groups = []
             if broken:  # one by one: a retreat writes over the outputs of the one before
                 assert result.retreat is not None
@@ -85,7 +82,7 @@ def _answer_group(
     result: BatchResult,
     images: Sequence[ImageArray],
     options: Options,
-    spent: Sequence[dict[str, float]],
+    timings: Sequence[dict[str, float]],
     found: dict[int, Answer],
 ) -> list[_Broken]:
     """Add the answers of the images of one way; returns those whose outputs are broken."""
@@ -93,7 +90,7 @@ def _answer_group(
     broken = []
     for position, row in enumerate(group.rows):
         start = time.perf_counter_ns()
-        own = spent[row]
+        own = timings[row]
         try:
             found[row] = session.task.answer(
                 {name: array[position] for name, array in group.outputs.items()},

@@ -35,7 +35,7 @@ from dyninfer.runtime.stage_runner import (
     T,
     Trace,
 )
-from dyninfer.spans import GATHER, READ_BACK, Span
+from dyninfer.spans import GATHER, READ_BACK
 from dyninfer.types import Float32Array, Int64Array
 
 _ROUNDING = 1e-3  # of an easiness of 0 or 1, in low precisions
@@ -413,7 +413,7 @@ class _Walk(Generic[T]):
 
     def _note(self, name: str, start_ns: int, rows: Sequence[int]) -> None:
         """Take down what was begun at ``start_ns`` and has ended now."""
-        self._result.spans.append(Span(name, (time.perf_counter_ns() - start_ns) / 1e6, rows))
+        self._result.spans.append((name, (time.perf_counter_ns() - start_ns) / 1e6, rows))
 
 
 class _EveryWay(_Walk[T]):

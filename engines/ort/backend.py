@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -54,6 +55,7 @@ class OrtEngine(BoundEngine):
         super().__init__(name, stage, session, host_outputs)
         self.lone_session: Any = None  # of a single thread, once OrtBackend.open_lone made it
         self._device = device
+        self.on_host = device.is_cpu
         self._options: Any = None
 
     def _session_for(self, workspace: OrtWorkspace) -> Any:
@@ -63,11 +65,13 @@ class OrtEngine(BoundEngine):
     def _new_binding(self, session: Any) -> Any:
         return session.io_binding()
 
-    def _bind_input(self, bound: Bound, name: str, tensor: OrtTensor) -> None:
-        _bind_input(bound, name, tensor, self._device)
+    def _bind_input(self, binding: Any, name: str, tensor: OrtTensor) -> None:
+        # where ONNX Runtime placed the operator that reads it on another device than the tensor's,
+        # binding is what copies it there
+        _bind(binding.bind_input, name, tensor.on(self._device))
 
     def _bind_output(self, binding: Any, name: str, tensor: OrtTensor) -> None:
-        _bind_output(binding, name, tensor)
+        _bind(binding.bind_output, name, tensor)
 
     def _bind_unknown(self, binding: Any, name: str, on_host: bool) -> None:
         binding.bind_output(name, *(HOST if on_host else self._device.place))
@@ -217,11 +221,12 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         shape = (len(rows), *tensor.shape[1:])
         result = workspace.tensor(("gather", name), shape, tensor.dtype, on_host)
         result.renewed()
-        _bind_input(bound, "data", tensor.on(self._device).as_matrix(), self._device)
+        binding = bound.binding
+        _bind(binding.bind_input, "data", tensor.on(self._device).as_matrix())
         chosen = OrtTensor.over_array(rows)  # kept alive until the run is over
-        _bind_input(bound, "rows", chosen, self._device)
-        _bind_output(bound.binding, "gathered", result.as_matrix())
-        run_binding(session, bound.binding, self._device)
+        _bind(binding.bind_input, "rows", chosen.on(self._device))
+        _bind(binding.bind_output, "gathered", result.as_matrix())
+        run_binding(session, binding, self._device)
         return result
 
     def close(self) -> None:
@@ -301,21 +306,6 @@ def run_binding(session: Any, binding: Any, device: OrtDevice, options: Any = No
         binding.synchronize_outputs()
 
 
-def _bind_input(bound: Bound, name: str, tensor: OrtTensor, device: OrtDevice) -> None:
-    """Bind an input, unless the binding has the same host memory already.
-
-    On a GPU it is always bound: where ONNX Runtime placed the reading operator on another device
-    than the tensor's, binding is what copies it there.
-    """
-    tensor = tensor.on(device)
-    place = (tensor.pointer, tensor.shape)
-    if bound.inputs.get(name) == place and device.is_cpu:
-        return
-    where = (tensor.dtype.type, tensor.shape, tensor.pointer)
-    bound.binding.bind_input(name, *tensor.place, *where)
-    bound.inputs[name] = place
-
-
-def _bind_output(binding: Any, name: str, tensor: OrtTensor) -> None:
-    where = (tensor.dtype.type, tensor.shape, tensor.pointer)
-    binding.bind_output(name, *tensor.place, *where)
+def _bind(bind: Callable[..., None], name: str, tensor: OrtTensor) -> None:
+    """Tell a binding's method where a tensor is."""
+    bind(name, *tensor.place, tensor.dtype.type, tensor.shape, tensor.pointer)

@@ -27,6 +27,8 @@ class BoundEngine(Engine[OrtTensor, OrtWorkspace]):
     """
 
     library: str
+    on_host = True
+    """Whether tensors are read where they are: memory that is bound already stays so."""
 
     def __init__(self, name: str, stage: Stage, session: Any, host_outputs: frozenset[str]) -> None:
         super().__init__(name, stage)
@@ -45,8 +47,8 @@ class BoundEngine(Engine[OrtTensor, OrtWorkspace]):
         """What inputs and outputs are bound to, for one caller at a time."""
 
     @abstractmethod
-    def _bind_input(self, bound: Bound, name: str, tensor: OrtTensor) -> None:
-        """Let a binding read a tensor, unless it does already."""
+    def _bind_input(self, binding: Any, name: str, tensor: OrtTensor) -> None:
+        """Let a binding read a tensor."""
 
     @abstractmethod
     def _bind_output(self, binding: Any, name: str, tensor: OrtTensor) -> None:
@@ -81,12 +83,12 @@ class BoundEngine(Engine[OrtTensor, OrtWorkspace]):
             if len(bound.outputs) == self._output_count:
                 workspace.keep_bound(self.name, batch, bound)
             # outputs whose shape is known only after a run are bound again for each
-        for name in self._inputs:
-            self._bind_input(bound, name, inputs[name])
+        self._bind_inputs(bound, inputs)
         self._run(bound, workspace)
         outputs = bound.outputs.copy()
-        for tensor in outputs.values():
-            tensor.renewed()
+        if not self.on_host:
+            for tensor in outputs.values():
+                tensor.renewed()
         if len(outputs) < self._output_count:
             outputs = {**self._made(bound.binding), **outputs}
             # of those that were bound with a shape, the library refuses to make another one
@@ -109,12 +111,22 @@ class BoundEngine(Engine[OrtTensor, OrtWorkspace]):
             bound = Bound(session, never_free_in_child(self._new_binding(session)))
             workspace.keep_bound(self.name, _ROWS, bound)
         for row in range(batch):
-            for name in self._inputs:
-                self._bind_input(bound, name, self._own(inputs[name]).run_of_rows(row, 1))
+            self._bind_inputs(
+                bound, {name: self._own(inputs[name]).run_of_rows(row, 1) for name in self._inputs}
+            )
             for name, tensor in outputs.items():
                 self._bind_output(bound.binding, name, tensor.run_of_rows(row, 1))
             self._run(bound, workspace)
         return outputs
+
+    def _bind_inputs(self, bound: Bound, inputs: Mapping[str, OrtTensor]) -> None:
+        """Let a binding read tensors, but for those in memory that it reads already."""
+        for name in self._inputs:
+            tensor = inputs[name]
+            place = tensor.pointer, tensor.shape
+            if not self.on_host or bound.inputs.get(name) != place:
+                self._bind_input(bound.binding, name, tensor)
+                bound.inputs[name] = place
 
     def _own(self, tensor: OrtTensor) -> OrtTensor:
         """The tensor where the engine reads it."""

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -47,7 +48,7 @@ class OrtDevice:
     device_id: int
     provider: str
 
-    @property
+    @cached_property
     def is_cpu(self) -> bool:
         """Whether its memory is the host's."""
         return self.device_type == "cpu"

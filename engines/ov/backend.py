@@ -54,11 +54,8 @@ class OvEngine(BoundEngine):
     def _new_binding(self, session: Any) -> _Request:
         return _Request(never_free_in_child(session.create_infer_request()))
 
-    def _bind_input(self, bound: Bound, name: str, tensor: OrtTensor) -> None:
-        place = (tensor.pointer, tensor.shape)
-        if bound.inputs.get(name) != place:
-            self._set(bound.binding, name, _over(tensor.numpy()))
-            bound.inputs[name] = place
+    def _bind_input(self, binding: _Request, name: str, tensor: OrtTensor) -> None:
+        self._set(binding, name, _over(tensor.numpy()))
 
     def _bind_output(self, binding: _Request, name: str, tensor: OrtTensor) -> None:
         value = _over(tensor.numpy())

@@ -18,7 +18,7 @@ from dyninfer.engines import open_backend
 from dyninfer.engines.ort.backend import OrtBackend
 from dyninfer.images.spec import ImageSpec
 from dyninfer.runtime.session import Session
-from dyninfer.spans import shares
+from dyninfer.spans import share_out
 from tests import support
 
 EASY = (0.9, 0.9)
@@ -204,7 +204,8 @@ def test_the_feed_is_asked_only_for_rows_that_reach_the_stage(tmp_path) -> None:
         groups = {group.way: list(group.rows) for group in result.groups}
     assert asked == [("images", [0, 1, 2, 3, 4]), ("images_2", [1, 2, 4])]
     assert groups == {0: [0, 3], 1: [2], 2: [1, 4]}
-    timings = shares(result.spans, 5)
+    timings: list[dict[str, float]] = [{} for _ in range(5)]
+    share_out(result.spans, timings)
     moved = {"gather", "read-back"}
     assert set(timings[0]) == {"body_1", "router_1", "head_1", *moved}
     assert set(timings[4]) == {"body_1", "router_1", "body_2", "router_2", "body_3", *moved}
