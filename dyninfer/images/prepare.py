@@ -22,19 +22,22 @@ class Scratch:
 
     def __init__(self) -> None:
         self._bytes: ImageArray = np.empty(0, np.uint8)
-        self._images: tuple[ImageArray, ImageArray] | None = None
+        self._images: tuple[ImageArray, ImageArray, tuple[ImageArray, ...]] | None = None
         self._buffer: weakref.ref[Any] | None = None
         self._layout: Hashable = None
         self._padded: dict[int, Hashable] = {}
 
-    def images(self, height: int, width: int) -> tuple[ImageArray, ImageArray]:
-        """An image (height, width, 3), and planes (3, height, width): views of one block."""
+    def images(
+        self, height: int, width: int
+    ) -> tuple[ImageArray, ImageArray, tuple[ImageArray, ...]]:
+        """An image (height, width, 3), planes (3, height, width), and each: views of one block."""
         if self._images is None or self._images[1].shape[1:] != (height, width):
             size = 3 * height * width
             if self._bytes.size < 2 * size:
                 self._bytes = np.empty(2 * size, np.uint8)
             interleaved, planes = self._bytes[: 2 * size].reshape(2, size)
-            self._images = interleaved.reshape(height, width, 3), planes.reshape(3, height, width)
+            planes = planes.reshape(3, height, width)
+            self._images = interleaved.reshape(height, width, 3), planes, tuple(planes)
         return self._images
 
     def pad(self, tensor: AnyArray, window: tuple[int, ...], values: tuple[float, ...]) -> None:
@@ -77,11 +80,11 @@ def split_channels(
 
     ``turned`` gives the last channel first.
     """
-    resized, planes = scratch.images(size[1], size[0])
+    resized, planes, each = scratch.images(size[1], size[0])
     if size != (image.shape[1], image.shape[0]):
         cv2.resize(image, size, dst=resized, interpolation=cv2.INTER_LINEAR)
         image = resized
-    cv2.split(image, list(planes[::-1] if turned else planes))
+    cv2.split(image, each[::-1] if turned else each)
     return planes
 
 

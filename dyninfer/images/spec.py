@@ -62,12 +62,12 @@ class Placement:
     left: int = 0
     top: int = 0
 
-    @property
+    @cached_property
     def scale_x(self) -> float:
         """Tensor pixels per image pixel, horizontally."""
         return self.resized_width / self.width
 
-    @property
+    @cached_property
     def scale_y(self) -> float:
         """Tensor pixels per image pixel, vertically."""
         return self.resized_height / self.height

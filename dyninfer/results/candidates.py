@@ -79,7 +79,7 @@ def _where(found: Candidates, chosen: BoolArray) -> Candidates:
 
 def _not_at_most(class_scores: Float32Array, confidence: float) -> Candidates:
     """All scores that are above ``confidence`` or NaN, by anchor, then by class."""
-    scores = np.ascontiguousarray(class_scores).reshape(-1)
+    scores = class_scores.ravel()
     if scores.size < _LONG:
         places = (~(scores <= confidence)).nonzero()[0]
     else:

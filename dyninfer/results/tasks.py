@@ -123,9 +123,9 @@ class Detect:
             note(fault)
         return Detections(
             boxes_xyxy=placement.to_image(found.boxes_xyxy),
-            confidences=found.confidences.astype(np.float32, copy=False),
-            class_ids=found.class_ids.astype(np.int64, copy=False),
-            class_names=tuple(class_names[class_id] for class_id in found.class_ids.tolist()),
+            confidences=found.confidences,
+            class_ids=found.class_ids,
+            class_names=tuple(map(class_names.__getitem__, found.class_ids.tolist())),
             **taken,
         )
 
