@@ -80,12 +80,16 @@ def take_picture(image: ImageLike, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def take_or_skip(
-    image: ImageLike, where: str, max_pixels: int = MAX_PIXELS, *, skip: bool
+    image: ImageLike, max_pixels: int, *, skip: bool, place: tuple[int, int] | None = None
 ) -> Picture | None:
-    """As :func:`take_picture`, with an error that begins with ``where``, or a warning and None."""
+    """As :func:`take_picture`, or a warning and None.
+
+    ``place`` is the image's position in a list and how many there are, which messages begin with.
+    """
     try:
         return take_picture(image, max_pixels)
     except InputError as error:
+        where = "" if place is None else f"images[{place[0]}] of {place[1]}: "
         if not skip:
             raise InputError(f"{where}{error}") from None
         logger.warning("%s%s; skipped", where, error)

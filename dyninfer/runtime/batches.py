@@ -16,6 +16,7 @@ from dyninfer.engines.base import check_tensor
 from dyninfer.engines.deadline import Deadline
 from dyninfer.engines.device_array import DeviceArray, device_array, is_device_array
 from dyninfer.errors import BrokenOutputError, InputError
+from dyninfer.images.inputs import Picture
 from dyninfer.images.prepare import Scratch
 from dyninfer.results.answers import Answer, RawOutput
 from dyninfer.results.tasks import Options
@@ -23,7 +24,7 @@ from dyninfer.routing.policy import Policy
 from dyninfer.runtime.session import ImageFeed, Session
 from dyninfer.runtime.stage_runner import Arrays, BatchResult, Group, Trace
 from dyninfer.spans import DECODE, POSTPROCESS, PREPARE, share_out
-from dyninfer.types import AnyArray, ImageArray, Int64Array
+from dyninfer.types import AnyArray, Int64Array
 
 _Broken = tuple[Group, list[int], BrokenOutputError]
 """An image of a group whose outputs are of no use, and why."""
@@ -31,41 +32,40 @@ _Broken = tuple[Group, list[int], BrokenOutputError]
 
 def answer_batch(
     session: Session,
-    images: Sequence[ImageArray],
+    pictures: Sequence[Picture],
     policy: Policy,
     options: Options,
-    decode_ms: Sequence[float | None] | None = None,
     first_image: int = 0,
     deadline: Deadline | None = None,
     prepared: Prepared | None = None,
     *,
     lone: bool = False,
 ) -> list[Answer]:
-    """Prepare, run and postprocess pictures (h, w, 3) uint8 BGR, at least one, as one batch.
+    """Prepare, run and postprocess pictures, at least one, as one batch.
 
     Args:
         session: runs them.
-        images: the pictures.
+        pictures: with what each took to decode.
         policy: decides their ways.
         options: of the bundle's task.
-        decode_ms: what each took to decode, None for those that came decoded.
         first_image: position of the first among those of the call.
         deadline: of the call.
         prepared: what is there already of the only picture.
         lone: the call keeps to its own thread, beside others.
     """
-    timings = [{} if ms is None else {DECODE: ms} for ms in decode_ms or [None] * len(images)]
+    timings = [{} if ms is None else {DECODE: ms} for _, ms in pictures]
     found: dict[int, Answer] = {}
     with session.workspace() as workspace:
         workspace.deadline, workspace.lone = deadline, lone
-        feed = _picture_feed(session, images, timings, prepared)
-        result = session.run(feed, len(images), policy, workspace, first_image)
+        feed = _picture_feed(session, pictures, timings, prepared)
+        result = session.run(feed, len(pictures), policy, workspace, first_image)
         share_out(result.spans, timings)
+        easiness = _easiness(result)
         broken: list[_Broken] = []
         groups = list(result.groups)
         while groups:
             for group in groups:
-                broken += _answer_group(session, group, result, images, options, timings, found)
+                broken += _answer_group(session, group, easiness, pictures, options, timings, found)
             groups = []
             if broken:  # one by one: a retreat writes over the outputs of the one before
                 assert result.retreat is not None
@@ -73,14 +73,14 @@ def answer_batch(
     if result.failures:
         for row in session.failures.degraded(result.failures):
             found[row].degraded = True
-    return [found[row] for row in range(len(images))]
+    return [found[row] for row in range(len(pictures))]
 
 
 def _answer_group(
     session: Session,
     group: Group,
-    result: BatchResult,
-    images: Sequence[ImageArray],
+    easiness: Sequence[float | None],
+    pictures: Sequence[Picture],
     options: Options,
     timings: Sequence[dict[str, float]],
     found: dict[int, Answer],
@@ -91,14 +91,15 @@ def _answer_group(
     for position, row in enumerate(group.rows):
         start = time.perf_counter_ns()
         own = timings[row]
+        height, width, _ = pictures[row].image.shape
         try:
             found[row] = session.task.answer(
                 {name: array[position] for name, array in group.outputs.items()},
-                spec.place(images[row].shape[1], images[row].shape[0]),
+                spec.place(width, height),
                 options,
                 session.class_names,
                 session.note_broken,
-                easiness=_easiness(result, row),
+                easiness=easiness[row],
                 exit_index=group.way,
                 timings_ms=own,
             )
@@ -118,7 +119,7 @@ class Prepared(NamedTuple):
 
 def _picture_feed(
     session: Session,
-    images: Sequence[ImageArray],
+    pictures: Sequence[Picture],
     timings: Sequence[dict[str, float]],
     prepared: Prepared | None = None,
 ) -> ImageFeed:
@@ -137,7 +138,7 @@ def _picture_feed(
         batch: AnyArray = workspace.host_array(name, shape, session.image_types[name])
         for position, row in enumerate(rows):
             start = time.perf_counter_ns()
-            spec.prepare(images[row], batch[position], scratch)
+            spec.prepare(pictures[row].image, batch[position], scratch)
             spent_ms = (time.perf_counter_ns() - start) / 1e6
             timings[row][PREPARE] = timings[row].get(PREPARE, 0.0) + spent_ms
         return batch
@@ -163,10 +164,11 @@ def infer_batch(
         workspace.deadline, workspace.timed = deadline, False
         result = session.run(_tensor_feed(arrays), batch, policy, workspace, first_image)
         early = session.failures.degraded(result.failures) if result.failures else ()
+        easiness = _easiness(result)
         for group in result.groups:
             for position, row in enumerate(group.rows):
                 outputs = {name: array[position].copy() for name, array in group.outputs.items()}
-                found[row] = RawOutput(_easiness(result, row), group.way, outputs, row in early)
+                found[row] = RawOutput(easiness[row], group.way, outputs, row in early)
     return [found[row] for row in range(batch)]
 
 
@@ -253,6 +255,6 @@ def chunk_of(array: PreparedInput, start: int, stop: int) -> PreparedInput:
     return array.rows(start, stop) if isinstance(array, DeviceArray) else array[start:stop]
 
 
-def _easiness(result: BatchResult, row: int) -> float | None:
-    value = float(result.easiness[row])
-    return None if math.isnan(value) else value
+def _easiness(result: BatchResult) -> list[float | None]:
+    """Of every image; None where no router ran, or what it gave was none."""
+    return [None if math.isnan(value) else value for value in result.easiness.tolist()]

@@ -335,7 +335,7 @@ class Detector:
         # arrays first: they are what a hot loop brings
         if isinstance(images, np.ndarray) or not is_list(images):
             options, routing = self._choices(options, policy, 1)
-            picture = take_or_skip(cast(ImageLike, images), "", self.max_pixels, skip=skip)
+            picture = take_or_skip(cast(ImageLike, images), self.max_pixels, skip=skip)
             if picture is None:
                 return None
             return cast(Detections, self._answer([picture], options, routing, 0, deadline_ms)[0])
@@ -367,12 +367,11 @@ class Detector:
         """In batches, which end where an image is skipped."""
         options, routing = self._choices(options, policy, len(images))
         found: list[Answer | None] = []
-        for first in range(0, len(images), self._max_batch):
+        count = len(images)
+        for first in range(0, count, self._max_batch):
             batch = [
-                take_or_skip(
-                    images[place], f"images[{place}] of {len(images)}: ", self.max_pixels, skip=skip
-                )
-                for place in range(first, min(first + self._max_batch, len(images)))
+                take_or_skip(images[place], self.max_pixels, skip=skip, place=(place, count))
+                for place in range(first, min(first + self._max_batch, count))
             ]
             for missing, run in groupby(batch, key=lambda picture: picture is None):
                 if missing:
@@ -412,28 +411,27 @@ class Detector:
     ) -> list[Answer]:
         """Run one batch, and tell who learns from it how that went."""
         deadline = self._deadline(deadline_ms)
-        images = [picture.image for picture in pictures]
-        decode_ms = [picture.decode_ms for picture in pictures]
         start = time.perf_counter_ns()
         try:
             found = answer_batch(
                 self._session,
-                images,
+                pictures,
                 routing.active,
                 options,
-                decode_ms,
                 first,
                 deadline,
                 prepared,
                 lone=lone,
             )
         except EngineRunError as error:
-            self._session.failures.failed(error, len(images))
+            self._session.failures.failed(error, len(pictures))
             raise
         if routing.observer is not None:
             elapsed_ms = (time.perf_counter_ns() - start) / 1e6
             routing.observer.observe(_ways_of(found), _spent_ms(found, elapsed_ms))
-        self._monitor.observe(images, found, routing.active, options)
+        if self._monitor.running:
+            images = [picture.image for picture in pictures]
+            self._monitor.observe(images, found, routing.active, options)
         return found
 
     @overload

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dyninfer.errors import EngineRunError
+from dyninfer.images.inputs import Picture
 from dyninfer.monitoring.audit import Watched
 from dyninfer.results.answers import Answer
 from dyninfer.results.tasks import Options
@@ -16,7 +17,7 @@ def watched(session: Session) -> Watched:
     """A session as its monitor sees it."""
 
     def last_answer(image: ImageArray, options: Options) -> Answer:
-        answer = answer_batch(session, [image], AlwaysHard(), options)[0]
+        answer = answer_batch(session, [Picture(image)], AlwaysHard(), options)[0]
         if answer.degraded:  # an earlier exit would agree with itself
             raise EngineRunError("the last exit gave no answer; see failure_counts")
         return answer

@@ -230,7 +230,7 @@ def test_times_come_from_the_device_and_cover_all_stages_that_ran(tmp_path, monk
             *[("read-back", rows) for rows in ([0, 1], [0], [1], [0], [1])],
         ]
         cost_ms = {"copy": 0.01, "gather": 0.01, "read-back": 0}
-        for name, ms, _ in result.spans:  # the host did not wait as long as the stand-in says it worked
+        for name, ms, _ in result.spans:  # the host waited less than the stand-in says
             assert ms == pytest.approx(cost_ms.get(name, 1))
         before = len(workspace.track.clock.events)
         for _ in range(20):  # nobody asks for these times; nothing may pile up
