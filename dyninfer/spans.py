@@ -46,19 +46,29 @@ def on_device(spans: list[Span], device: Sequence[DeviceSpan]) -> list[Span]:
     """
     if not device:
         return spans
-    timed = {name for name, _ in device}
-    rows_of = {name: of_rows for name, _, of_rows in spans if name in timed}
-    waited = sum(ms for name, ms, _ in spans if name == READ_BACK)
-    beyond = max(0.0, 1 - sum(ms for _, ms in device) / waited) if waited else 0.0
+    timed = dict(device)
+    rows_of: dict[str, Sequence[int]] = {}
+    kept: list[Span] = []
+    reads: list[Span] = []
+    waited = worked = 0.0
+    for span in spans:
+        name, ms, of_rows = span
+        if name == READ_BACK:
+            waited += ms
+            reads.append(span)
+        elif name in timed:
+            rows_of[name] = of_rows
+        elif name != GATHER:
+            kept.append(span)
     seen: list[Span] = []
     rows: Sequence[int] | None = None
     for name, ms in reversed(device):
+        worked += ms
         rows = rows if name in (COPY, GATHER) else rows_of.get(name)
         if rows is not None:
             seen.append((name, ms, rows))
-    reads = [(name, ms * beyond, of_rows) for name, ms, of_rows in spans if name == READ_BACK]
-    kept = [span for span in spans if span[0] not in (READ_BACK, GATHER, *timed)]
-    return [*kept, *reversed(seen), *reads]
+    beyond = max(0.0, 1 - worked / waited) if waited else 0.0
+    return [*kept, *reversed(seen), *[(name, ms * beyond, whose) for name, ms, whose in reads]]
 
 
 def share_out(spans: Sequence[Span], timings: Sequence[dict[str, float]]) -> None:

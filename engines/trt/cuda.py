@@ -291,7 +291,8 @@ class Cuda:
 
     def upload(self, pointer: int, array: HostBytes, stream: Any) -> None:
         """Copy page-locked host memory to the device."""
-        self.copy_all([(pointer, array.ctypes.data, array.nbytes)], stream)
+        source = array.__array_interface__["data"][0]  # ctypes.data takes several times as long
+        self.copy_all([(pointer, source, array.nbytes)], stream)
 
     def download(self, copies: Copies, stream: Any) -> None:
         """Copy device memory to page-locked host memory, as :meth:`copy_all` does."""

@@ -155,7 +155,7 @@ class Arena:
             self._pool.give(self._blocks.popitem()[1])
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class DevicePlace:
     """Where a tensor's values are: an address in a block of a workspace, and a name for copies."""
 

@@ -35,6 +35,11 @@ class Ticket:
         self.event: Any = None
         self.number = 0
 
+    @property
+    def arrived(self) -> bool:
+        """Whether the host knows that the stream has come here."""
+        return self.number <= self._track.arrived
+
     def wait(self) -> None:
         """Let the host wait for this point, until the deadline if there is one."""
         self._track.wait_for(self)
@@ -112,7 +117,7 @@ class Track:
 
     def wait_for(self, ticket: Ticket) -> None:
         """See :meth:`Ticket.wait`."""
-        if ticket.number <= self.arrived:
+        if ticket.arrived:
             return
         if ticket is self._open:
             self.finish()

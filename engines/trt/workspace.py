@@ -45,7 +45,7 @@ _Layout = tuple[list[tuple[int, int, int]], dict[str, "npt.NDArray[Any]"]]
 _MOST_LAYOUTS = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _PinnedRead:
     """A copy to page-locked memory that was enqueued, and the point behind it."""
 
@@ -55,8 +55,9 @@ class _PinnedRead:
 
     def numpy(self) -> npt.NDArray[Any]:
         """Wait for the copy, not for what was enqueued after it."""
-        with self.cuda.active():
-            self.ticket.wait()
+        if not self.ticket.arrived:
+            with self.cuda.active():
+                self.ticket.wait()
         return self.values
 
 
@@ -114,7 +115,7 @@ class TrtWorkspace:
     @property
     def gave_up(self) -> bool:
         """Whether something was not waited for any longer, and may go on."""
-        return any(track.gave_up for track in self._tracks)
+        return self._main.gave_up or (self._side is not None and self._side.gave_up)
 
     @property
     def busy(self) -> bool:
