@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,20 +218,17 @@ def describe_differences(built: BuildSpec, wanted: BuildSpec) -> str:
 def find_converted(
     bundle: Bundle,
     precision: Mapping[str, Precision],
-    backends: Collection[str],
-    travel: Mapping[str, str] | None = None,
+    fits: Callable[[BuildSpec], bool],
 ) -> OpenBuild | None:
     """A build with this precision of this bundle's files, whatever its version and device.
 
     Its converted ONNX files can be built again for another device without the pictures that
-    they were made with. Only builds for ``backends`` count: what int8 looks like depends on them.
-    ``travel`` are the options of :data:`TRAVEL` that they must have; None for any.
+    they were made with, if the build ``fits``: what int8 looks like depends on the backend.
     """
     builds, _ = list_builds(bundle)
     for path, build in builds.items():
         same = build.spec.stages_sha256 == source_hashes(bundle.manifest)
-        same &= travel is None or travel_of(build.spec) == travel
-        if same and build.spec.precision == precision and build.spec.backend in backends:
+        if same and build.spec.precision == precision and fits(build.spec):
             return open_build(path, build)
     return None
 

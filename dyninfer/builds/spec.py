@@ -40,7 +40,8 @@ FIRST_COMPATIBLE = (8, 0)
 INPUT = "input"
 """Option of a build: the element type of image inputs, "uint8" where they are not float32."""
 IO = "io"
-"""Option of a build: "fp16" where feature maps travel between stages in float16."""
+"""Option of a build: "fp16" where feature maps travel between stages in float16. In TensorRT's
+builds, what surrounds 8 bits within a stage is then in float16 as well."""
 TRAVEL = (INPUT, IO)
 BackendName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -141,7 +142,7 @@ class Conversion(Frozen):
         method: what chose the ranges of int8, such as "entropy"; None without int8.
         images_sha256: hash of the sorted hashes of the pictures the ranges were taken from.
         image_count: how many pictures these were.
-        kept_high: stage -> nodes that were kept in the source's precision.
+        kept_high: stage -> layers that are not in 8 bits for accuracy.
     """
 
     method: str | None = None

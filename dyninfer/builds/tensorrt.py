@@ -11,6 +11,7 @@ from dyninfer.builds.files import AS_USUAL, NOTHING_CONVERTED, Converted, Making
 from dyninfer.builds.search import build_command, find_converted
 from dyninfer.builds.spec import (
     HARDWARE_COMPATIBLE,
+    IO,
     VERSION_COMPATIBLE,
     BuildSpec,
     BuildTarget,
@@ -119,7 +120,7 @@ class TensorRTBuilder:
         """What an earlier build has converted, for instance for another GPU or version."""
         if dict(precision) == own_precision(bundle.manifest) and not self.travel:
             return NOTHING_CONVERTED
-        found = find_converted(bundle, precision, TENSORRT, self.travel)
+        found = find_converted(bundle, precision, self._reads)
         if found is None:
             return None
         paths = {name: found.onnx_path(name) for name in bundle.manifest.stages}
@@ -132,6 +133,15 @@ class TensorRTBuilder:
             found.parity(),
             build.tensors,
             travel_of(build.spec),
+        )
+
+    def _reads(self, built: BuildSpec) -> bool:
+        """Whether engines can be built from the ONNX files of this build."""
+        half_scales = Precision.INT8 in built.precision.values() and IO in built.options
+        return (
+            built.backend in TENSORRT
+            and self.travel in (None, travel_of(built))
+            and (self.library.keeps_types or not half_scales)
         )
 
     def make(self, bundle: Bundle, wanted: BuildSpec, making: Making = AS_USUAL) -> OpenBuild:

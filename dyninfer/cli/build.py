@@ -144,7 +144,7 @@ def _print_build(opened: OpenBuild) -> None:
     columns = [
         column("stage", build.stages, words=True),
         column("precision", precisions, words=True),
-        column("kept in fp32", (f"{n} layer{'s' if n > 1 else ''}" if n else "" for n in layers)),
+        column("kept in float", (f"{n} layer{'s' if n > 1 else ''}" if n else "" for n in layers)),
         column("file", (f"{f.size / 1e6:.1f} MB" if f else "the bundle's" for f in files)),
     ]
     if build.spec.backend != "onnxruntime":

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from rich.progress import Progress, TaskID
 
 from dyninfer.builds.files import Converted
-from dyninfer.builds.spec import INPUT, IO, Conversion, source_hashes
+from dyninfer.builds.spec import INPUT, IO, BuildSpec, Conversion, source_hashes
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.cli.build_options import BuildOptions
 from dyninfer.cli.common import built_in_photos, expand_sources, warn
+from dyninfer.engines import TENSORRT
 from dyninfer.evaluation.dataset import Sample, Samples, load_samples
 from dyninfer.exporters.extras import require_export_extra
 from dyninfer.exporters.precision.settings import CALIBRATING, SEARCHING, Int8Settings, Int8Target
@@ -51,19 +52,25 @@ class Conversions:
     Args:
         asked: pictures, labels, and how int8 is made.
         bundle: whose stages they are.
+        wanted: the build that they are for.
         folder: where their files go.
         progress: shows what is done.
     """
 
     def __init__(
-        self, asked: BuildOptions, bundle: Bundle, folder: Path, progress: Progress
+        self,
+        asked: BuildOptions,
+        bundle: Bundle,
+        wanted: BuildSpec,
+        folder: Path,
+        progress: Progress,
     ) -> None:
         require_export_extra("converting to fp16 or int8")
         self.asked, self.bundle, self.progress = asked, bundle, progress
         self.samples = asked_samples(asked, bundle)
         self._calibration, self.measured = _split(self.samples)
         self.folder = folder
-        self._settings = _settings(asked, progress, self._report)
+        self._settings = _settings(asked, wanted, progress, self._report)
         self._whole: _WholeBar | None = None
         self._made: dict[tuple[str, Precision], ConvertedStage] = {}
 
@@ -167,11 +174,17 @@ def _split(samples: Samples) -> tuple[Sequence[Sample], Sequence[Sample]]:
     return kept, samples.items[::_HELD_OUT_EVERY]
 
 
-def _settings(asked: BuildOptions, progress: Progress, report: Report) -> Int8Settings:
+def _settings(
+    asked: BuildOptions, wanted: BuildSpec, progress: Progress, report: Report
+) -> Int8Settings:
     """How stages are quantised, with a bar for each step."""
-    target = Int8Target.CPU if asked.on_host else Int8Target.TENSORRT
-    bars = _Bars(progress, report)
-    return Int8Settings(target=target, method=asked.method, progress=bars.report)
+    engines = wanted.backend in TENSORRT
+    return Int8Settings(
+        target=Int8Target.TENSORRT if engines else Int8Target.CPU,
+        method=asked.method,
+        half=engines and IO in wanted.options,
+        progress=_Bars(progress, report).report,
+    )
 
 
 class _Bars:

@@ -16,6 +16,7 @@ from dyninfer.builds.spec import INPUT, IO
 from dyninfer.bundle.manifest import Precision
 from dyninfer.cli.options import TrustedKeyOption
 from dyninfer.engines import ON_HOST
+from dyninfer.engines.trt.library import Library
 from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.exporters.precision.settings import CalibrationMethod
 
@@ -145,8 +146,9 @@ class BuildOptions:
         IoChoice | None,
         typer.Option(
             "--io",
-            help="What feature maps of stages in fp16 travel in to the next stage. Default: fp16 "
-            "with TensorRT, fp32 on a CPU.",
+            help="What feature maps of stages in fp16 travel in to the next stage. With TensorRT "
+            "also those of stages in int8, and then what is not in 8 bits there is in it as well. "
+            "Default: fp16 with TensorRT (with 8.6 not where a stage is in int8), fp32 on a CPU.",
         ),
     ] = None
     images: Annotated[
@@ -191,18 +193,31 @@ class BuildOptions:
         """Whether the backend runs ONNX files as they are, on a CPU."""
         return self.backend is not None and self.backend.value in ON_HOST
 
-    def travel(self, plan: Mapping[str, Precision]) -> dict[str, str]:
+    def travel(
+        self, plan: Mapping[str, Precision], library: Library | None = None
+    ) -> dict[str, str]:
         """The options of a build that say in what types tensors travel.
+
+        ``library`` is the TensorRT that builds; TensorRT 8.6 reads scales in float16 as if they
+        were float32, so that there nothing is in float16 where a stage is in int8.
 
         Raises:
             typer.BadParameter: maps cannot travel in fp16, because no stage computes in it.
         """
-        computed = Precision.FP16 in plan.values()
+        planned = {*plan.values()}
+        computed = planned & {Precision.FP16, *([Precision.INT8] if library else [])}
+        single = library is not None and Precision.INT8 in planned and not library.keeps_types
         if self.io is IoChoice.FP16 and not computed:
             raise typer.BadParameter(
-                "--io fp16 goes with stages in fp16, and there is none; give --precision"
+                "--io fp16 goes with stages in fp16 (or with TensorRT in int8), and there is none; "
+                "give --precision"
             )
-        usual = computed and not self.on_host
+        if self.io is IoChoice.FP16 and library is not None and single:
+            raise typer.BadParameter(
+                f"--io fp16 and int8 go together from TensorRT 10 on, and this is {library.title}; "
+                "leave --io out"
+            )
+        usual = bool(computed) and library is not None and not single
         half = self.io is IoChoice.FP16 or (self.io is None and usual)
         found = {IO: IoChoice.FP16.value} if half else {}
         return found | ({INPUT: self.input_.value} if self.input_ is InputChoice.UINT8 else {})

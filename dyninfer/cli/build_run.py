@@ -58,7 +58,7 @@ def plan_build(path: Path, asked: BuildOptions) -> tuple[Bundle, Builder, BuildS
             f"dyninfer predict {path} PICTURES --backend openvino --precision bf16"
         )
     batch = asked.profile
-    builder = _builder(asked, batch, asked.travel(precision))
+    builder = _builder(asked, batch, precision)
     wanted = builder.wanted(bundle.manifest, precision, batch.maximum)
     if wanted is None:
         own = describe_plan(precision, bundle.manifest)
@@ -98,12 +98,12 @@ def run_build(path: Path, asked: BuildOptions) -> tuple[OpenBuild, bool]:
             ),
         )
         if limits is not None:
-            conversions = Conversions(asked, bundle, folder, progress)
+            conversions = Conversions(asked, bundle, wanted, folder, progress)
             gated = GatedBuild(conversions, builder, wanted, limits, replace(making, replace=True))
             return gated.make(), True
         converted = None if images else builder.converted(bundle, wanted.precision)
         if converted is None:
-            converted = _convert(asked, bundle, wanted.precision, folder, progress)
+            converted = _convert(asked, bundle, wanted, folder, progress)
             converted = travelling(bundle, travel_of(wanted), converted, folder)
         made = builder.make(bundle, wanted, replace(making, converted=converted))
     _tell_before(bundle, wanted, made)
@@ -126,14 +126,17 @@ def check_found(existing: OpenBuild, asked: BuildOptions) -> None:
         check_build(existing, Path(asked.trusted_key))
 
 
-def _builder(asked: BuildOptions, batch: BatchProfile, travel: Mapping[str, str]) -> Builder:
+def _builder(
+    asked: BuildOptions, batch: BatchProfile, precision: Mapping[str, Precision]
+) -> Builder:
     if asked.on_host:
         asked.refuse_engine_options()
-        return ConversionBuilder(travel)
+        return ConversionBuilder(asked.travel(precision))
     presets = [] if asked.for_ is None else find_presets(asked.for_)
     flavour = Flavour(asked.backend.value) if asked.backend else installed_flavour()
     library = load_library(flavour)
     check_for(presets, library)
+    travel = asked.travel(precision, library)
     target, active = _target(asked.device, library, presets)
     options = EngineOptions(
         batch=batch,
@@ -190,14 +193,15 @@ def _stage_bars(bundle: Bundle, progress: Progress) -> StageReport:
 def _convert(
     asked: BuildOptions,
     bundle: Bundle,
-    plan: Mapping[str, Precision],
+    wanted: BuildSpec,
     folder: Path,
     progress: Progress,
 ) -> Converted:
     """The stages in the precision that is wanted, as files in ``folder``, and what that costs."""
+    plan = wanted.precision
     if dict(plan) == own_precision(bundle.manifest):
         return NOTHING_CONVERTED
-    conversions = Conversions(asked, bundle, folder, progress)
+    conversions = Conversions(asked, bundle, wanted, folder, progress)
     conversions.show_whole(plan)
     made = conversions.make(plan)
     return conversions.converted(made, conversions.measure(made, COMPARING))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import ModelProto
 
 from dyninfer.bundle.folder import Bundle
@@ -18,7 +19,7 @@ from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.errors import BundleError, ExportError, InputError
 from dyninfer.exporters.graphs import closed
-from dyninfer.exporters.precision.fp16 import to_fp16
+from dyninfer.exporters.precision.fp16 import half_around_int8, to_fp16
 from dyninfer.exporters.precision.graph import float_tensors, opened
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
 from dyninfer.exporters.precision.ranges import Feed, observe
@@ -36,7 +37,7 @@ class ConvertedStage:
     """A stage's file in the precision that was asked for.
 
     It is the bundle's own where nothing was to be changed. ``kept_float`` are the layers that
-    stayed in float32 for accuracy.
+    are not in 8 bits for accuracy.
     """
 
     precision: Precision
@@ -124,7 +125,7 @@ def _convert(
     feed = stage_feed(runner, name, pictures or range_pictures(runner.bundle.manifest))
     try:
         if precision is Precision.FP16:
-            half = to_fp16(model, _largest(model, feed))
+            half = to_fp16(model, _largest(opened(model), feed))
             return Choice(half) if half else None
         choice = _to_int8(name, model, feed, len(pictures), settings)
     except ExportError as error:
@@ -145,12 +146,14 @@ def _to_int8(
     observed = observe_stage(prepared, feed, settings, tick)
     samples = list(islice(feed(), settings.search_samples))
     search = partial(settings.progress, SEARCHING + name)
-    return quantise_within(prepared, observed, samples, settings, search)
+    choice = quantise_within(prepared, observed, samples, settings, search)
+    if not settings.half:
+        return choice
+    return replace(choice, model=half_around_int8(choice.model, _largest(prepared, feed)))
 
 
-def _largest(model: ModelProto, feed: Feed) -> dict[str, float]:
+def _largest(stage: ir.Model, feed: Feed) -> dict[str, float]:
     """Largest magnitude that every float32 tensor of a stage was seen to hold."""
-    stage = opened(model)
     tensors = float_tensors(stage.graph)
     seen = observe(closed(stage), tensors, feed, histograms=False)
     return {name: tensor.largest for name, tensor in seen.items()}

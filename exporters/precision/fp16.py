@@ -6,10 +6,13 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx_ir as ir
-from onnx import ModelProto
+from onnx import ModelProto, version_converter
 
+from dyninfer.errors import ExportError
 from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.graph import (
+    DEQUANTIZE,
+    QUANTIZERS,
     computed_inputs,
     constants_of,
     decode_nodes,
@@ -18,6 +21,7 @@ from dyninfer.exporters.precision.graph import (
     opened,
     touched,
 )
+from dyninfer.foreign_errors import reason_of
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 FLOAT16_TINY = float(np.finfo(np.float16).smallest_subnormal)
@@ -33,27 +37,37 @@ KEPT_OPS = frozenset(
         *("LayerNormalization", "GroupNormalization", "LpNormalization", "CumSum"),
         *("Exp", "Log", "Pow", "Softplus"),
         *("NonMaxSuppression", "TopK", "ArgMax", "ArgMin", "RoiAlign", "GridSample", "Range"),
-        *("Upsample", "Min", "Max", "QuantizeLinear", "DequantizeLinear"),
+        *("Upsample", "Min", "Max"),
         *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "EyeLike"),
         *("If", "Loop", "Scan"),
     }
 )
+HALF_SCALES_OPSET, _ITS_IR_VERSION = 19, 9
+"""The first opset, and the format of its time, in which :data:`QUANTIZERS` take float16."""
+LARGEST_INT8 = 128
+SCALE_ROUNDING = 2.0**-9  # moves the outermost of the 8-bit steps by a quarter of a step
 
 
-def to_fp16(model: ModelProto, largest: Mapping[str, float] | None = None) -> ModelProto | None:
+def to_fp16(
+    model: ModelProto,
+    largest: Mapping[str, float] | None = None,
+    *,
+    half_scales: bool = False,
+) -> ModelProto | None:
     """A stage whose layers compute in float16, or None where nothing in it can.
 
     Kept in float32: the decode (:func:`decode_nodes`), :data:`KEPT_OPS`, nodes with a constant
     beyond float16's range, and nodes that read or write a tensor whose measured magnitude comes
     near to it. Opset and IR version stay as they are. ``largest`` are magnitudes of tensors by
-    name, as calibration pictures show them.
+    name, as calibration pictures show them. What quantises and dequantises stays, too, without
+    ``half_scales``, which its opset must allow.
 
     Raises:
         ExportError: the result does not pass ONNX's checker.
     """
     stage = opened(model)
     graph = stage.graph
-    kept = nodes_beyond_float16(graph, largest or {})
+    kept = nodes_beyond_float16(graph, largest or {}, half_scales=half_scales)
     half = {node for node in graph if node not in kept}
     computed = [value for node in graph for value in node.outputs]
     changed = [
@@ -64,7 +78,35 @@ def to_fp16(model: ModelProto, largest: Mapping[str, float] | None = None) -> Mo
     return finished(stage, model, "fp16") if any(changed) else None
 
 
-def nodes_beyond_float16(graph: ir.Graph, largest: Mapping[str, float]) -> set[ir.Node]:
+def half_around_int8(model: ModelProto, largest: Mapping[str, float]) -> ModelProto:
+    """A stage of ``to_int8`` in which what is not in 8 bits is in float16, scales included.
+
+    What :func:`to_fp16` keeps in float32 stays so here, and so does a layer with a scale that
+    float16 cannot hold, with all that it dequantises. ``largest`` are magnitudes of tensors as they
+    were before the stage was quantised.
+
+    Raises:
+        ExportError: the stage cannot be raised to the opset whose scales may be float16.
+    """
+    if all(node.op_type not in QUANTIZERS for node in model.graph.node):
+        return to_fp16(model, largest) or model
+    raised = model
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    if opsets[""] < HALF_SCALES_OPSET:
+        try:
+            raised = version_converter.convert_version(model, HALF_SCALES_OPSET)
+        except (RuntimeError, ValueError) as error:
+            raise ExportError(
+                f"float16 around 8 bits takes opset {HALF_SCALES_OPSET}, to which the stage cannot "
+                f"be raised: {reason_of(error)}; leave float32 there with --io fp32"
+            ) from None
+    raised.ir_version = max(raised.ir_version, _ITS_IR_VERSION)
+    return to_fp16(raised, largest, half_scales=True) or model
+
+
+def nodes_beyond_float16(
+    graph: ir.Graph, largest: Mapping[str, float], *, half_scales: bool
+) -> set[ir.Node]:
     """The nodes that float16 cannot do, for want of range or of digits."""
     decode = decode_nodes(graph)
     limit = FLOAT16_MAX / ACTIVATION_MARGIN
@@ -73,6 +115,9 @@ def nodes_beyond_float16(graph: ir.Graph, largest: Mapping[str, float]) -> set[i
         return (
             node.op_type in KEPT_OPS
             or node in decode
+            or (node.op_type in QUANTIZERS and not (half_scales and _holds_scale(node)))
+            # a layer and what it dequantises are one kernel, in one type
+            or any(maker in kept for maker in _dequantisers(node))
             # a NaN is beyond as well
             or not all(largest.get(name, 0.0) <= limit for name in touched(node))
             or any(_largest(tensor) > FLOAT16_MAX for tensor in constants_of(node))
@@ -80,16 +125,33 @@ def nodes_beyond_float16(graph: ir.Graph, largest: Mapping[str, float]) -> set[i
             or (node.op_type == "Resize" and computed_inputs(node) != [node.inputs[0]])
         )
 
-    kept: set[ir.Node] = set()
+    kept = set[ir.Node]()
     exact: set[ir.Value] = set()  # tensors that kept nodes made
     for node in graph:
         computed = computed_inputs(node)
         # rounding a sum only to pass it on would lose what was kept
         passes_on = bool(computed) and exact.issuperset(computed) and not is_weighted(node)
         if passes_on or unsafe(node):
-            kept.add(node)
-            exact.update(node.outputs)
+            kept.update([node, *_dequantisers(node)])
+            if node.op_type not in QUANTIZERS:  # in 8 bits nothing is exact
+                exact.update(node.outputs)
     return kept
+
+
+def _dequantisers(node: ir.Node) -> list[ir.Node]:
+    """What dequantises for this node; each of these has no other reader (``to_int8``)."""
+    return [maker for maker in node.predecessors() if maker.op_type == DEQUANTIZE]
+
+
+def _holds_scale(node: ir.Node) -> bool:
+    """Whether float16 holds the scales of a node, and the largest numbers that they stand for."""
+    stored = None if node.inputs[1] is None else node.inputs[1].const_value
+    if stored is None:
+        return False
+    exact = stored.numpy().astype(np.float64)
+    rounded = exact.astype(np.float16).astype(np.float64)
+    holds = np.abs(rounded - exact) <= SCALE_ROUNDING * np.abs(exact)
+    return bool((holds & (LARGEST_INT8 * rounded <= FLOAT16_MAX)).all())
 
 
 def _largest(tensor: ir.TensorProtocol) -> float:

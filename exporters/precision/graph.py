@@ -19,6 +19,8 @@ FINAL_OUTPUTS = ("boxes_xyxy", "class_scores", "logits", "easiness")
 float32: boxes are pixels up to 1280, which float16 can tell apart only by a whole one."""
 
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+DEQUANTIZE = "DequantizeLinear"
+QUANTIZERS = frozenset({"QuantizeLinear", DEQUANTIZE})
 SUMS = frozenset(
     {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "GlobalAveragePool"}
     | {"GlobalMaxPool"}
@@ -51,7 +53,8 @@ def is_weighted(node: ir.Node) -> bool:
     """Whether a node is a layer of a network: a convolution or a matrix product."""
     if node.op_type not in WEIGHTED_OPS:
         return False
-    weights = [tensor.size for tensor in constants_of(node)]
+    makers = [node, *(maker for maker in node.predecessors() if maker.op_type == DEQUANTIZE)]
+    weights = [tensor.size for maker in makers for tensor in constants_of(maker)]
     return not weights or max(weights) >= MIN_WEIGHTS
 
 

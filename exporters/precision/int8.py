@@ -15,6 +15,7 @@ from dyninfer.errors import ExportError
 from dyninfer.exporters.extras import quiet
 from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.graph import (
+    QUANTIZERS,
     decode_nodes,
     end_layers,
     finished,
@@ -49,7 +50,6 @@ TENSORRT_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add"})
 # x * sigmoid(x) is between -0.015 and 0 for all x below: more than 8 bits could tell apart. The
 # numbers a convolution makes reach far lower, and would take most of the steps for nothing.
 SILU_FLOOR = -6.0
-_PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def prepare_int8(model: ModelProto) -> ir.Model:
@@ -107,7 +107,7 @@ def to_int8(
     keep: Collection[ir.Node] = (),
     only: Collection[ir.Node] | None = None,
 ) -> ModelProto:
-    """A stage whose layers compute in 8-bit integers; its inputs and outputs stay float32.
+    """A stage whose layers compute in 8-bit integers; all else stays float32.
 
     Weights are signed and symmetric with one scale for every output channel. The decode
     (:func:`decode_nodes`) and the layers before it (:func:`end_layers`), small ones, stay in
@@ -202,7 +202,7 @@ def _join_outputs(model: ir.Model) -> None:
     """Undo :func:`_part_outputs`; an output is what its node made, not that in 8 bits and back."""
     for passes in [output.producer() for output in model.graph.outputs]:
         assert passes is not None, "every output was parted"
-        while (makers := passes.predecessors()) and makers[0].op_type in _PAIR:
+        while (makers := passes.predecessors()) and makers[0].op_type in QUANTIZERS:
             passes.replace_input_with(0, makers[0].inputs[0])
     common.IdentityEliminationPass()(model)
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Precision, Stage, Task
@@ -101,7 +102,7 @@ class PrecisionReport:
     Attributes:
         precision: of every stage.
         stages_sha256: hash of every stage's file, converted or not.
-        kept_float: stage -> layers that stayed in float32 for accuracy.
+        kept_float: stage -> layers that are not in 8 bits for accuracy.
         pictures: how many were compared.
         tensors: errors of every changed stage on its own.
         exits: errors at the end of every way, all changes together.
@@ -133,7 +134,7 @@ def measure_precision(
 ) -> PrecisionReport:
     """Compare a bundle with converted stages with itself in float32, on ONNX Runtime's CPU.
 
-    Stages in float16 compute as :func:`rounded_to_float16` says, which is how a GPU does and this
+    What is in float16 computes as :func:`rounded_to_float16` says, which is how a GPU does and this
     CPU does not.
 
     Args:
@@ -166,10 +167,12 @@ def measure_precision(
 
 
 def _as_computed(name: str, stage: ConvertedStage, folder: Path) -> Path:
-    if stage.precision is not Precision.FP16:
-        return stage.path
+    model = onnx.load(stage.path)
+    casts = (node for node in model.graph.node if node.op_type == "Cast")
+    if all(cast.attribute[0].i != TensorProto.FLOAT16 for cast in casts):
+        return stage.path  # its inputs are float32
     path = folder / f"{name}.onnx"
-    path.write_bytes(rounded_to_float16(onnx.load(stage.path)).SerializeToString())
+    path.write_bytes(rounded_to_float16(model).SerializeToString())
     return path
 
 

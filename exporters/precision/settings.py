@@ -91,6 +91,7 @@ class Int8Settings:
             layer is kept in float32.
         max_float_share: at most this share of a stage's multiply-accumulates stays in float32 for
             the sake of ``max_deviation``.
+        half: what is not in 8 bits computes in float16, which ``TENSORRT`` alone does fast.
         search_samples: so many of the calibration pictures are used to find sensitive layers.
         progress: is told what is done.
     """
@@ -99,5 +100,6 @@ class Int8Settings:
     method: CalibrationMethod = CalibrationMethod.PERCENTILE
     max_deviation: float = 0.03
     max_float_share: float = 0.05
+    half: bool = False
     search_samples: int = 4
     progress: Progress = lambda _what, _done, _total: None

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from dyninfer.builds import tensorrt
-from dyninfer.builds.files import Making
-from dyninfer.builds.spec import BuildSpec, BuildTarget, own_precision, this_system
+from dyninfer.builds.files import Converted, Making, make_build
+from dyninfer.builds.spec import IO, BuildSpec, BuildTarget, own_precision, this_system
 from dyninfer.builds.tensorrt import TensorRTBuilder, default_batch, device_target
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
@@ -130,3 +130,18 @@ def test_a_precision_that_was_never_converted_names_the_command(
     with support.refuses(EngineBuildError, "head=int8", "--images FOLDER", "--for sm75"):
         builder.make(bundle, wanted)
     assert not (bundle.path / "engines").exists()
+
+
+@pytest.mark.parametrize("options", [{}, {IO: "fp16"}], ids=["fp32", "fp16"])
+def test_tensorrt_8_builds_no_engine_from_files_with_float16_scales(
+    bundle: Bundle, library: Library, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
+) -> None:
+    precision = own_precision(bundle.manifest) | {"head": Precision.INT8}
+    builder = builder_on(library, T4)
+    made = builder.wanted(bundle.manifest, precision, 8).model_copy(update={"options": options})
+    files = Converted({"head": bundle.stage_path("head")})
+    make_build(bundle, made, Making(files), lambda name, _: name.encode())
+
+    assert builder.converted(bundle, precision) is not None
+    monkeypatch.setattr(Library, "keeps_types", False)
+    assert (builder.converted(bundle, precision) is None) is bool(options)

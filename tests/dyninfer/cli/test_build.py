@@ -11,14 +11,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+import typer
 
 import dyninfer
-from dyninfer.builds.spec import this_system
+from dyninfer.builds.spec import parse_precision, this_system
+from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.writing import check_target
 from dyninfer.cli import build_run
-from dyninfer.cli.build_options import parse_bytes
-from dyninfer.engines.trt.library import load_library
+from dyninfer.cli.build_options import BuildOptions, IoChoice, parse_bytes
+from dyninfer.engines.trt.library import Flavour, Library, load_library
 from dyninfer.installing import pip_install
 from tests import support
 from tests.dyninfer.cli.run import run, write_picture
@@ -312,10 +315,9 @@ def test_tensors_travel_as_they_are_asked_to(
         assert detector.prepare(support.random_pictures(1))["images"].dtype == np.uint8
     _, shown, _ = run(capsys, "info", str(bundle))
     assert "input uint8" in " ".join(shown.split())
-    for other in ((*RTX,), (*ORT, "-p", "int8")):
-        status, _, err = run(capsys, "build", str(bundle), *other, "--io", "fp16")
-        assert status == 2
-        assert "--io fp16 goes with stages in fp16" in " ".join(err.split())
+    status, _, err = run(capsys, "build", str(bundle), *ORT, "-p", "int8", "--io", "fp16")
+    assert status == 2
+    assert "--io fp16 goes with stages in fp16" in " ".join(err.split())
 
 
 @pytest.mark.usefixtures("needs_rtx")
@@ -323,14 +325,38 @@ def test_maps_travel_in_fp16_by_default_and_engines_compile(
     capsys: pytest.CaptureFixture[str], small_bundle: Path, tmp_path: Path
 ) -> None:
     bundle = Path(shutil.copytree(small_bundle, tmp_path / "small.dyn"))
-    arguments = ("build", str(bundle), *RTX, "--for", "rtx40", "-p", "fp16", "--json")
+    picture = tmp_path / "one.png"
+    write_picture(picture, 48, 64)
+    arguments = ("build", str(bundle), *RTX, "--for", "rtx40", "--json")
     for more, expected in (
-        (("--input", "uint8"), {"uint8", "float16"}),
-        (("--io", "fp32"), set()),
+        (("-p", "fp16", "--input", "uint8"), {"uint8", "float16"}),
+        (("-p", "fp16", "--io", "fp32"), set()),
+        (("-p", "first=int8", "-i", str(picture)), {"float16"}),
     ):
         status, out, err = run(capsys, *arguments, *more)
         assert status == 0, err
         assert {*json.loads(out)["tensors"].values()} == expected
+    made = json.loads(out)
+    assert made["spec"]["options"] == {"io": "fp16"}
+    first = onnx.load(Path(made["folder"]) / made["stages"]["first"]["onnx"]["file"])
+    assert first.opset_import[0].version == 19
+    status, _, err = run(capsys, *arguments, "--io", "fp16")
+    assert status == 2
+    assert "--io fp16 goes with stages in fp16" in " ".join(err.split())
+
+
+@pytest.mark.usefixtures("needs_rtx")
+def test_tensorrt_8_gets_float32_around_8_bits(monkeypatch, small_bundle: Path) -> None:
+    """Its parser takes float16 scales for float32 ones, and finds them not to be positive."""
+    manifest, library = Bundle.read(small_bundle).manifest, load_library(Flavour.RTX)
+    plan = parse_precision("int8", manifest)
+    assert BuildOptions().travel(plan, library) == {"io": "fp16"}
+    assert BuildOptions(io=IoChoice.FP32).travel(plan, library) == {}
+    monkeypatch.setattr(Library, "keeps_types", False)
+    assert BuildOptions().travel(plan, library) == {}
+    assert BuildOptions().travel(parse_precision("fp16", manifest), library) == {"io": "fp16"}
+    with pytest.raises(typer.BadParameter, match="from TensorRT 10 on"):
+        BuildOptions(io=IoChoice.FP16).travel(plan, library)
 
 
 @pytest.mark.usefixtures("needs_rtx")

@@ -71,9 +71,9 @@ def gated(rig: Rig, path: Path, pictures: Path, precision: str, folder: Path) ->
     asked = BuildOptions(images=[pictures], precision=precision, device="cuda:1")
     bundle = Bundle.open(path)
     folder.mkdir()
-    conversions = Conversions(asked, bundle, folder, Progress(disable=True))
     builder = TensorRTBuilder.on(rig.backend.platform)
     wanted = builder.wanted(bundle.manifest, parse_precision(precision, bundle.manifest), 8)
+    conversions = Conversions(asked, bundle, wanted, folder, Progress(disable=True))
     return GatedBuild(conversions, builder, wanted, LIMITS, Making(replace=True))
 
 
@@ -142,8 +142,8 @@ def test_files_with_options_of_their_own_are_run_for_the_gate(
     for number, options in enumerate(({}, {"other": "yes"})):
         folder = tmp_path / str(number)
         folder.mkdir()
-        conversions = Conversions(asked, bundle, folder, Progress(disable=True))
         wanted = plain.model_copy(update={"options": options})
+        conversions = Conversions(asked, bundle, wanted, folder, Progress(disable=True))
         made = GatedBuild(conversions, builder, wanted, LIMITS, Making(replace=True)).make()
         assert made.build.gate is not None
         rounded = "float16 rounded" in made.build.gate.measured_on

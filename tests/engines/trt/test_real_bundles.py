@@ -44,6 +44,7 @@ SETTINGS = Int8Settings(
     target=Int8Target.TENSORRT,
     method=CalibrationMethod.MINMAX,
     max_deviation=float("inf"),
+    half=True,
     search_samples=1,
 )
 

@@ -11,6 +11,7 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.ort.runtime import PlainStages
 from dyninfer.exporters.precision import settings as quant_settings
 from dyninfer.exporters.precision.convert import stage_feed
+from dyninfer.exporters.precision.fp16 import half_around_int8, rounded_to_float16
 from dyninfer.exporters.precision.graph import decode_nodes, end_layers
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8, to_int8
 from dyninfer.exporters.precision.sensitivity import deviations
@@ -19,6 +20,7 @@ from tests import support
 from tests.exporters.precision.helpers import (
     assert_same_frame,
     conv,
+    elem_types,
     feed_of,
     images,
     run,
@@ -227,3 +229,85 @@ def test_a_stage_without_layers_stays_as_it_is(tmp_path) -> None:
     converted = quantised(source, feed, Int8Settings())
     assert_same_frame(converted, source)
     assert "QuantizeLinear" not in kinds(converted)
+
+
+TENSORRT = Int8Settings(target=Int8Target.TENSORRT)
+
+
+def node_kinds(model, elem_type: int) -> set[str]:
+    """The operators whose first output has this type."""
+    types = elem_types(model)
+    return {n.op_type for n in model.graph.node if types[n.output[0]] == elem_type}
+
+
+def test_float16_around_8_bits_has_float16_scales_and_the_same_results() -> None:
+    exact = quantised(two_layers(), feed_of(images()), TENSORRT)
+    half = half_around_int8(exact, {})
+    assert (half.opset_import[0].version, half.ir_version) == (19, 9)
+    onnx.checker.check_model(half, full_check=True)
+    assert [v.type for v in half.graph.output] == [v.type for v in exact.graph.output]
+    scales = initializers_of(half.graph)
+    kept = [n for n in half.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert {scales[node.input[1]].data_type for node in kept} == {TensorProto.FLOAT16}
+    assert len(kept) == sum(kind.endswith("tizeLinear") for kind in kinds(exact)) == 6
+    assert node_kinds(half, TensorProto.FLOAT) == {"Cast"}
+    sample = images(1, seed=5)[0]
+    for ran in (half, rounded_to_float16(half)):
+        for name, array in run(exact, sample).items():
+            np.testing.assert_allclose(
+                run(ran, sample)[name], array, atol=0.02 * np.abs(array).max()
+            )
+
+
+@pytest.mark.parametrize("name", ["first", "head", "second"])
+def test_float16_around_a_detectors_stages_leaves_what_is_exact_in_float32(
+    small_bundle, name
+) -> None:
+    bundle = Bundle.open(small_bundle)
+    source = onnx.load(bundle.stage_path(name))
+    feed = stage_feed(PlainStages(bundle), name, support.random_pictures(3))
+    exact = quantised(source, feed, TENSORRT)
+    half = half_around_int8(exact, {})
+    assert {"Conv"} <= node_kinds(half, TensorProto.FLOAT16)
+    assert "Conv" not in node_kinds(half, TensorProto.FLOAT)
+    types = elem_types(half)
+    for node in half.graph.node:  # sums for the router, and the decode
+        if node.op_type in ("ReduceMean", "Exp", "Sub", "Softmax"):
+            assert types[node.output[0]] == TensorProto.FLOAT
+    sample = next(iter(feed()))
+    expected = run(source, sample)
+    lost, also = (deviations(expected, run(model, sample)) for model in (exact, half))
+    for output in expected:
+        assert also[output] <= 1.25 * lost[output] + 0.01
+
+
+@pytest.mark.parametrize(
+    ("scale", "largest"),
+    [(3e-6, {}), (1e5, {}), (1.0, {"c2": 3e4})],
+    ids=["tiny weights", "huge weights", "its results"],
+)
+def test_a_layer_beyond_float16_stays_in_float32_with_all_it_dequantises(scale, largest) -> None:
+    source = two_layers()
+    for tensor in source.graph.initializer:
+        if tensor.name == "w2":
+            scaled = numpy_helper.to_array(tensor) * np.float32(scale)
+            tensor.CopyFrom(numpy_helper.from_array(scaled, "w2"))
+    half = half_around_int8(quantised(source, feed_of(images()), TENSORRT), largest)
+    types, made = elem_types(half), {n.output[0]: n for n in half.graph.node}
+    layers = [node for node in half.graph.node if node.op_type == "Conv"]
+    assert [types[layer.output[0]] for layer in layers] == [TensorProto.FLOAT16, TensorProto.FLOAT]
+    for layer in layers:
+        makers = [made[name] for name in layer.input if name in made]
+        assert [maker.op_type for maker in makers] == ["DequantizeLinear"] * 2
+    sample = images(1, seed=5)[0]
+    expected = run(source, sample)
+    assert max(deviations(expected, run(half, sample)).values()) < 0.1
+
+
+def test_a_stage_in_which_nothing_is_in_8_bits_is_as_in_float16() -> None:
+    prepared = prepare_int8(two_layers())
+    observed = observe_stage(prepared, feed_of(images()), TENSORRT)
+    plain = to_int8(prepared, observed, TENSORRT, only=[])
+    half = half_around_int8(plain, {})
+    assert half.opset_import[0].version == plain.opset_import[0].version
+    assert "Conv" in node_kinds(half, TensorProto.FLOAT16)
