@@ -110,7 +110,7 @@ class _Run:
     detect: Detect
     batches: Iterator[tuple[list[PathOrImage], int | None]]
     clock: WallClock
-    start_ns: int = 0
+    start_ns: int = field(init=False)
     lock: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
     calls: list[TimedCall] = field(default_factory=list)
@@ -130,10 +130,9 @@ class _Run:
             found = self.detect(pictures)
             end = clock.now_ns()
             planned = start if due is None else self.start_ns + due
-            free = start if due is None else ready
             exits = tuple(result.exit_index for result in found)
             steps = tuple(result.timings_ms for result in found)
-            self.calls.append(TimedCall(planned, free, start, end, exits, steps))
+            self.calls.append(TimedCall(planned, ready, start, end, exits, steps))
 
 
 def run_slice(

@@ -132,6 +132,17 @@ EQUIVALENT = (
         "+        self._bytes: ImageArray = np.empty( 1,",
         "the first block is too small for any picture",
     ),
+    Equivalent("dyninfer/runtime/plan.py", "+END = - ", "no segment has that number"),
+    Equivalent(
+        "dyninfer/monitoring/drift.py",
+        "+    j = np.arange(1, 10",
+        "a sum's last terms are far below what a number can hold",
+    ),
+    Equivalent(
+        "dyninfer/monitoring/expected.py",
+        "+        early = np.flatnonzero(leaving != len(",
+        "nobody leaves after the last exit",
+    ),
     Equivalent(
         "dyninfer/runtime/session.py",
         "workspace.timed, workspace.warming = True, True",

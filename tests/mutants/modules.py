@@ -86,7 +86,10 @@ _OF_ROOMS = {
     "exporters/router": ("fit learning model observe", ("tests/exporters/router/",)),
     "benchmarks/latency": (
         "compare comparison doubts model rounds slices statistics step_costs summary",
-        _files(_LATENCY, "statistics doubts summary slices compare step_costs model rounds take"),
+        _files(
+            _LATENCY,
+            "statistics doubts summary slices compare step_costs model rounds energy_log take",
+        ),
     ),
 }
 MODULES: dict[str, Tests] = {

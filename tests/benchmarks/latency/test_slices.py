@@ -66,6 +66,18 @@ def test_a_closed_loop_starts_each_call_when_one_has_ended() -> None:
     assert not any(call.late for call in piece.calls)
 
 
+def test_a_lone_caller_makes_its_calls_in_this_thread() -> None:
+    """Which has warmed up, and whose memory is at hand."""
+    threads: list[int] = []
+
+    def detect(_pictures: list) -> list[Detections]:
+        threads.append(threading.get_ident())
+        return [found()]
+
+    run_slice(detect, batches_of(2))
+    assert threads == [threading.get_ident()] * 2
+
+
 def test_calls_on_a_schedule_wait_until_they_are_due() -> None:
     clock = FakeClock()
     piece = run_slice(FakeDetector(clock, 3), batches_of(4), 100.0, clock=clock)

@@ -235,6 +235,26 @@ def test_a_share_is_an_alarm_beyond_its_limit_and_over_at_three_quarters_of_it(h
     assert by_chance.limit == share_noise(0.5, 100, 100_000, 0.001)
 
 
+@pytest.mark.parametrize(("hard", "state"), [(97, "begins"), (96, "stays"), (88, "ends")])
+def test_at_its_limit_a_share_is_no_alarm_yet_and_at_three_quarters_none_any_more(
+    hard, state
+) -> None:
+    outlook = outlook_of(np.linspace(0, 1, 100_000))
+    window = filled(128, [0.1] * hard + [0.9] * (128 - hard), 0.5)
+    check = checks_of(window, outlook, hard_share_alarm=0.25)["hard_share"]  # 32 and 24 of 128
+    assert (check.exceeded, check.recovered) == (state == "begins", state == "ends")
+
+
+def test_at_their_limits_distributions_are_no_alarm_yet() -> None:
+    outlook = outlook_of(np.linspace(0, 1, 500))
+    window = filled(500, np.linspace(0, 1, 500) ** 1.6, 0.0)
+    reading = read_drift(window, outlook)
+    psi = checks_of(window, outlook, psi_alarm=reading.psi)["psi"]
+    assert (psi.value, psi.exceeded) == (psi.limit, False)
+    ks = checks_of(window, outlook, ks_alarm=reading.ks_p_value)["ks"]
+    assert (ks.exceeded, ks.recovered) == (False, True)
+
+
 def test_nan_is_over_as_soon_as_it_is_no_more_than_expected() -> None:
     outlook = outlook_of([np.nan] * 20 + [0.5] * 480)
     limit = 0.04 + share_noise(0.04, 500, 500, 0.001)

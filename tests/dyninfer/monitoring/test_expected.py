@@ -106,7 +106,7 @@ def test_a_policy_that_may_learn_from_it_is_not_asked() -> None:
 def test_what_such_a_policy_reports_of_three_exits_is_not_known() -> None:
     calibration = watching.calibration_of(np.full((2, 5), 0.5), [[0.1] * 5, [0.3] * 5])
     outlook = Reference.of_calibration(calibration).under(Learning())
-    assert len(outlook.easiness) == 0
+    assert (len(outlook.easiness), outlook.images) == (0, 5)
     assert outlook.risk_limit == pytest.approx(limit_of(0.3, 5))
 
 

@@ -364,3 +364,17 @@ def test_a_detector_tells_what_it_is(two_exits) -> None:
     )
     two_exits.close()
     assert repr(two_exits) == "<Detector two: detect 2 classes, cascade of 2 ways, closed>"
+
+
+def test_batches_that_are_warmed_up_are_those_that_calls_may_have(tmp_path) -> None:
+    bundle = support.write_two_exits(tmp_path / "two.dyn")
+    with dyninfer.load(bundle, max_batch=3) as detector:
+        ran: list[list[int]] = []
+        detector.session.warm_up = ran.append
+        for batches in (None, (1,), [3, 2, 3], (np.int64(2),), {1, 3}):
+            detector.warm_up(batches)
+        assert ran == [[1, 3], [1], [2, 3], [2], [1, 3]]
+        for wrong in ([0], [4], [2, 4], [True], [1.0], [-1], ["1"]):
+            with support.refuses(InputError, "from 1 to max_batch, which is 3, such as (1, 3)"):
+                detector.warm_up(wrong)
+        assert len(ran) == 5
