@@ -129,6 +129,28 @@ StageReport = Callable[[str, float, str], None]
 
 
 @dataclass(frozen=True)
+class KeptEngines:
+    """Engines of several attempts at one build, of which only some stages differ."""
+
+    folder: Path
+    _seconds: dict[str, float] = field(default_factory=dict)
+
+    def get(self, key: str, make: Callable[[], bytes]) -> tuple[bytes, float]:
+        """The engine of this key, made now if there is none, and how long it took in seconds."""
+        path = self.folder / f"{key}.engine"
+        if key in self._seconds:
+            return path.read_bytes(), self._seconds[key]
+        content, self._seconds[key] = _timed(make)
+        path.write_bytes(content)
+        return content, self._seconds[key]
+
+
+def _timed(make: Callable[[], bytes]) -> tuple[bytes, float]:
+    start = time.perf_counter()
+    return make(), time.perf_counter() - start
+
+
+@dataclass(frozen=True)
 class Making:
     """How a build is made, beside what it is.
 
@@ -138,6 +160,7 @@ class Making:
         accept: looks at the build before it is kept, and gives what of that goes into its record
             and its ``parity.json``; what it raises leaves no build.
         replace: build even if there is this very build.
+        engines: of earlier attempts at this build; None to build every one.
         report: told of the progress, from another thread.
         on_wait: called once if another process is building in this bundle.
     """
@@ -145,6 +168,7 @@ class Making:
     converted: Converted | None = None
     accept: Callable[[OpenBuild], tuple[GateRecord, Mapping[str, Any]]] | None = None
     replace: bool = False
+    engines: KeptEngines | None = None
     report: StageReport = lambda _stage, _share, _phase: None
     on_wait: Callable[[], None] = lambda: None
 
@@ -176,7 +200,7 @@ def make_build(
             stages = {}
             for index, name in enumerate(bundle.manifest.stages):
                 base = folder / f"{index}-{re.sub('[^A-Za-z0-9_-]+', '_', name)}"
-                stages[name] = _write_stage(base, bundle, name, converted, make_engine)
+                stages[name] = _write_stage(base, bundle, name, spec, making, make_engine)
             build = Build(
                 written_by=f"dyninfer {dyninfer.__version__}",
                 spec=spec,
@@ -197,10 +221,15 @@ def make_build(
 
 
 def _write_stage(
-    base: Path, bundle: Bundle, name: str, converted: Converted, make_engine: EngineMaker | None
+    base: Path,
+    bundle: Bundle,
+    name: str,
+    spec: BuildSpec,
+    making: Making,
+    make_engine: EngineMaker | None,
 ) -> BuiltStage:
     """Copy a stage's converted file, build its engine from that or from the bundle's own."""
-    onnx = None
+    onnx, converted = None, making.converted or NOTHING_CONVERTED
     if name in converted.files:
         source = base.with_suffix(".onnx")
         shutil.copyfile(converted.files[name], source)
@@ -209,10 +238,14 @@ def _write_stage(
             raise EngineBuildError(f"{converted.files[name]} was changed while it was read; retry")
     if make_engine is None:
         return BuiltStage(onnx=onnx)
-    start = time.perf_counter()
-    with nullcontext(source) if onnx else bundle.opening(name) as file:
-        content = make_engine(name, file)
-    seconds = time.perf_counter() - start
+
+    def make() -> bytes:
+        with nullcontext(source) if onnx else bundle.opening(name) as file:
+            return make_engine(name, file)
+
+    made_of = onnx.sha256 if onnx else spec.stages_sha256[name]
+    key = f"{base.name}-{spec.precision[name].value}-{made_of}"
+    content, seconds = making.engines.get(key, make) if making.engines else _timed(make)
     path = base.with_suffix(".engine")
     path.write_bytes(content)
     return BuiltStage(onnx=onnx, engine=_describe(path), build_seconds=round(seconds, 3))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dyninfer.builds.builder import Builder, builder_for
-from dyninfer.builds.files import NOTHING_CONVERTED, Making
+from dyninfer.builds.files import NOTHING_CONVERTED, KeptEngines, Making
 from dyninfer.builds.gate import FallBack, GateRecord, Limits, parse_gate
 from dyninfer.builds.search import differences, list_builds, open_build
 from dyninfer.builds.spec import BuildSpec, OpenBuild, describe_plan, travel_of
@@ -106,7 +106,10 @@ class GatedBuild:
     ) -> None:
         self._conversions, self._bundle = conversions, conversions.bundle
         self._builder, self._wanted = builder, wanted
-        self._limits, self._making = limits, making
+        self._limits, self._making = (
+            limits,
+            replace(making, engines=KeptEngines(conversions.folder)),
+        )
         self._plan: dict[str, Precision] = dict(wanted.precision)
         self._falls: list[FallBack] = []
         check_labels(limits, conversions.samples, self._bundle.manifest)

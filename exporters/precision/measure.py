@@ -188,10 +188,13 @@ def measure_engines(
     The arguments and errors are those of :func:`measure_precision`.
     """
     stages, manifest = list(detector.engines), detector.manifest
+    own = {t.name: t.dtype for s in detector.bundle.manifest.stages.values() for t in s.outputs}
     changed = [name for name in stages if only is None or name in only]
 
     def run(stage: str, tensors: Arrays) -> Arrays:
-        return detector.run_stage(stage, as_read(manifest, tensors))
+        made = detector.run_stage(stage, as_read(manifest, tensors))
+        # the stages beside it, which are not changed, read no map in float16
+        return {name: array.astype(own[name], copy=False) for name, array in made.items()}
 
     def trace(images: Arrays) -> Trace:
         return detector.trace(as_read(manifest, images))

@@ -98,6 +98,38 @@ def write_cascade(path: Path, layers: str) -> Path:
     return support.write_tiny_bundle(path, models, CascadeRoute(exits=exits), {"images": SIZE})
 
 
+def write_maps(path: Path, layers: str) -> Path:
+    """Two exits, whose stages hand maps on; ``first`` is what is frail, channel 0 the easiness."""
+    nodes, constants = LAYERS[layers]
+    shape = ["batch", 3, SIZE, SIZE]
+    mean = helper.make_node("ReduceMean", ["map"], ["value"], axes=[2, 3], keepdims=0)
+    handed = {"map": shape, "value": ["batch", 3]}
+    same = {"same": _each(1)}
+    second = support.tiny_model(
+        {"map": shape}, {"deep": shape}, [_conv("map", "same", "deep")], same
+    )
+    models = {
+        "first": support.tiny_model({"images": shape}, handed, [*nodes, mean], constants),
+        "router": support.channel_router("value", 0),
+        "head": _map_head("map"),
+        "second": second,
+        "last": _map_head("deep"),
+    }
+    exits = (Exit(body="first", router="router", head="head"), Exit(body="second", head="last"))
+    return support.write_tiny_bundle(path, models, CascadeRoute(exits=exits), {"images": SIZE})
+
+
+def _map_head(source: str) -> onnx.ModelProto:
+    """:func:`head`, after a layer and the mean of its map."""
+    tail = head("mean").graph
+    layer = _conv(source, "same", "even")
+    mean = helper.make_node("ReduceMean", ["even"], ["mean"], axes=[2, 3], keepdims=0)
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tail.initializer}
+    inputs = {source: ["batch", 3, SIZE, SIZE]}
+    nodes = [layer, mean, *tail.node]
+    return support.tiny_model(inputs, support.DETECTIONS, nodes, weights | {"same": _each(1)})
+
+
 def write_select(path: Path, layers: str) -> Path:
     """Two branches; ``body_1`` is what is frail."""
     models = {

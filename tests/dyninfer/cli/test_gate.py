@@ -119,6 +119,22 @@ def test_every_route_keeps_its_robust_stages_low(
     assert precision == gate["asked"] | {stage: after}
 
 
+def test_maps_that_travel_in_float16_pass_a_gate(capsys, tmp_path, pictures) -> None:
+    bundle = frail.write_maps(tmp_path / "m.dyn", "loses digits")
+    seen = ("--precision", "fp16", "-i", str(pictures))
+    for new in (True, False):
+        status, out, _ = run(
+            capsys, "build", str(bundle), *ORT, *seen, "--io", "fp16", *GATE, "--json"
+        )
+        assert (status, json.loads(out)["new"]) == (0, new)
+    precision, gate = built(out)
+    assert precision == gate["asked"] | {"first": "fp32"}
+    assert json.loads(out)["tensors"] == {"deep": "float16"}  # what first makes is in float32
+    status, out, _ = run(capsys, "verify", str(bundle), *seen)
+    assert status == 0
+    assert "gate flips=1%,differ=2%" in " ".join(out.split())
+
+
 def test_where_nothing_lower_passes_nothing_is_built(capsys, tmp_path, pictures) -> None:
     bundle = frail.write_static(tmp_path / "s.dyn", "loses digits")
     before = support.files_below(bundle)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 from rich.progress import Progress
 
 from dyninfer.builds import tensorrt
@@ -25,7 +28,7 @@ from dyninfer.errors import BackendUnavailable, InputError, VerificationError
 from tests import support
 from tests.dyninfer.cli import frail
 from tests.engines.trt.rig import Rig, make_rig
-from tests.engines.trt.standin.library import engine_file, profiles_of
+from tests.engines.trt.standin.library import engine_bytes, profiles_of
 
 LIMITS = {"flips": 1.0, "differ": 2.0}
 
@@ -36,22 +39,27 @@ def pictures(tmp_path: Path) -> Path:
 
 
 class Compiler:
-    """In place of TensorRT's: what it makes of ``second`` in some precisions halves its values."""
+    """In place of TensorRT's: what it makes of a stage in some precisions has half the weights."""
 
-    def __init__(self, folder: Path) -> None:
-        self.worse: set[Precision] = set()
-        self._halved = folder / "halved.onnx"
-        onnx.save(frail.body("halves", "deep"), self._halved)
+    def __init__(self) -> None:
+        self.stage, self.worse = "second", set[Precision]()
+        self.built: list[str] = []
 
     def __call__(self, _library, source, options, *_others) -> bytes:
-        worse = source.name == "second" and source.precision in self.worse
-        onnx_file = self._halved if worse else source.onnx
-        return engine_file(onnx_file, profiles=profiles_of(options.batch))
+        self.built.append(source.name)
+        model = onnx.load(source.onnx)
+        if source.name == self.stage and source.precision in self.worse:
+            for tensor in model.graph.initializer:
+                array = numpy_helper.to_array(tensor)
+                if array.ndim and array.dtype in (np.float32, np.float16):
+                    half = (array / 2).astype(array.dtype)
+                    tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+        return engine_bytes(model, profiles=profiles_of(options.batch))
 
 
 @pytest.fixture
-def compiler(monkeypatch, tmp_path: Path) -> Compiler:
-    made = Compiler(tmp_path)
+def compiler(monkeypatch) -> Compiler:
+    made = Compiler()
     monkeypatch.setattr(tensorrt, "build_engine", made)
     return made
 
@@ -67,11 +75,13 @@ def rig(monkeypatch) -> Rig:
     return made
 
 
-def gated(rig: Rig, path: Path, pictures: Path, precision: str, folder: Path) -> GatedBuild:
+def gated(
+    rig: Rig, path: Path, pictures: Path, precision: str, folder: Path, **travel: str
+) -> GatedBuild:
     asked = BuildOptions(images=[pictures], precision=precision, device="cuda:1")
     bundle = Bundle.open(path)
     folder.mkdir()
-    builder = TensorRTBuilder.on(rig.backend.platform)
+    builder = replace(TensorRTBuilder.on(rig.backend.platform), travel=travel)
     wanted = builder.wanted(bundle.manifest, parse_precision(precision, bundle.manifest), 8)
     conversions = Conversions(asked, bundle, wanted, folder, Progress(disable=True))
     return GatedBuild(conversions, builder, wanted, LIMITS, Making(replace=True))
@@ -149,3 +159,54 @@ def test_files_with_options_of_their_own_are_run_for_the_gate(
         rounded = "float16 rounded" in made.build.gate.measured_on
         assert (opened, rounded) == (["onnxruntime"], not options)
         opened.clear()
+
+
+FIVE = ["first", "router", "head", "second", "last"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "travel", "stage", "worse", "expected", "rebuilt", "halves"),
+    [
+        # in float16 it hands on what it did; in float32 the next stage reads another type
+        ("fp16", {"io": "fp16"}, "second", {"fp16"}, "fp32", ["second", "last"], {"map"}),
+        (
+            "int8",
+            {"io": "fp16"},
+            "second",
+            {"int8", "fp16"},
+            "fp32",
+            ["second", "second", "last"],
+            {"map"},
+        ),
+        ("fp16", {"io": "fp16"}, "first", {"fp16"}, "fp32", ["first", "head", "second"], {"deep"}),
+        ("fp16", {}, "first", {"fp16"}, "fp32", ["first"], set()),
+        (
+            "int8",
+            {"io": "fp16", "input": "uint8"},
+            "last",
+            {"int8"},
+            "fp16",
+            ["last"],
+            {"map", "deep"},
+        ),
+    ],
+    ids=["read by one", "twice", "read by two", "in fp32", "pixels"],
+)
+def test_a_fall_back_builds_the_stages_again_that_differ(
+    rig, compiler, tmp_path, pictures, asked, travel, stage, worse, expected, rebuilt, halves
+) -> None:
+    compiler.stage, compiler.worse = stage, {Precision(name) for name in worse}
+    path = frail.write_maps(tmp_path / "m.dyn", "is robust")
+    made = gated(rig, path, pictures, asked, tmp_path / "work", **travel).make()
+    assert compiler.built == [*FIVE, *rebuilt]
+    precision = {name: p.value for name, p in made.build.spec.precision.items()}
+    plan = parse_precision(asked, Bundle.read(path).manifest)
+    assert precision == {name: p.value for name, p in plan.items()} | {stage: expected}
+    assert all(built.build_seconds >= 0 for built in made.build.stages.values())
+
+    assert {*made.build.tensors} - {"images"} == halves
+    gate = made.build.gate
+    assert gate is not None
+    assert (gate.measured_on, gate.found["differ"]) == ("tensorrt 10.13.0, Stand-in GPU 1", 0)
+    assert not rig.machine.leaks()
+    assert not rig.machine.violations
