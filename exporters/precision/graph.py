@@ -72,7 +72,7 @@ def layer_groups(graph: ir.Graph) -> dict[ir.Node, frozenset[ir.Node]]:
         while reached:
             for node in reached.pop().consumers():
                 whole = node.op_type in _FOLLOWERS and inside.issuperset(computed_inputs(node))
-                if whole and node not in group and not is_weighted(node):
+                if whole and node not in group:
                     group.add(node)
                     inside.update(node.outputs)
                     reached.extend([*node.outputs, *layer.outputs])

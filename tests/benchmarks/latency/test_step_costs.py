@@ -19,6 +19,7 @@ from dyninfer.benchmarks.latency.step_costs import (
     RunsFor,
     StepCost,
     break_even_of_steps,
+    fit_span,
     hard_rows,
     mean_cost,
     nonnegative_least_squares,
@@ -93,6 +94,25 @@ def test_least_squares_agrees_with_scipy() -> None:
             np.testing.assert_allclose(
                 nonnegative_least_squares(columns, wanted), expected, atol=1e-9
             )
+
+
+@pytest.mark.parametrize(
+    ("batches", "weights", "ms", "first", "further"),
+    [
+        ((1, 1), (1.0, 2.0), (1.0, 1.5), 1.4, 1.4),  # (1 + 4 * 1.5) / 5
+        ((100, 101), (1.0, 1.0), (2.0, 2.2), 2.1, 2.1),  # hardly two different lengths of a call
+        ((1, 4), (1.0, 2.0), (5.0, 2.0), 5.0, 1.0),
+    ],
+)
+def test_calls_of_one_length_tell_what_a_row_costs_and_no_line(
+    batches, weights, ms, first, further
+) -> None:
+    chances = [hard_rows(batch, 0.5) for batch in batches]
+    spans = fit_span("it", [RunsFor.ALL], chances, np.array(ms), np.array(weights))
+    assert len(spans) == 1
+    assert (spans[0].name, spans[0].runs_for) == ("it", RunsFor.ALL)
+    assert spans[0].first_ms == pytest.approx(first, rel=1e-3)
+    assert spans[0].further_ms == pytest.approx(further, rel=1e-3)
 
 
 def test_where_nothing_helps_all_unknowns_are_0() -> None:

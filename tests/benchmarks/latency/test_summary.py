@@ -152,3 +152,13 @@ def test_hard_images_are_those_of_the_costliest_way(manifest: Manifest) -> None:
     spans = {span.name: (span.share, span.ms_when_run) for span in found.spans}
     assert spans["second"] == (0.25, 8)
     assert spans["head"] == (0.75, 2)
+
+
+def test_a_round_without_a_span_had_none_of_it(manifest: Manifest) -> None:
+    slices = [slice_of(call_of(10, EASY)), slice_of(call_of(20, HARD))]
+    spans = {span.name: span for span in span_times(slices, list(manifest.roles))}
+    assert [spans[name].ms_per_image.value for name in ("head", "second")] == [1, 4]
+    assert [(spans[name].ms_when_run, spans[name].share) for name in ("head", "second")] == [
+        (2, 0.5),
+        (8, 0.5),
+    ]

@@ -4,6 +4,7 @@ import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -378,3 +379,36 @@ def test_batches_that_are_warmed_up_are_those_that_calls_may_have(tmp_path) -> N
             with support.refuses(InputError, "from 1 to max_batch, which is 3, such as (1, 3)"):
                 detector.warm_up(wrong)
         assert len(ran) == 5
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_warm_up_runs_every_batch_and_where_that_helps_all_its_parts(
+    two_exits, monkeypatch, rounds: int
+) -> None:
+    """The ways that images are forced to, a batch's parts of either size among them."""
+    session, ran = two_exits.session, []
+    monkeypatch.setattr(type(session.backend), "warm_rounds", rounds)
+    monkeypatch.setattr(session, "trace", lambda _feed, batch, _workspace: ran.append(batch))
+    monkeypatch.setattr(
+        session, "run", lambda _feed, batch, policy, _workspace: ran.append((batch, policy.ways))
+    )
+    session.warm_up([1, 3])
+    parts = [(3, (0, 1, 1)), (3, (0, 0, 1))]
+    assert ran == {1: [1, 3], 2: [1, 1, 3, 3, *(part for part in parts for _ in range(2))]}[rounds]
+
+
+@pytest.mark.parametrize(
+    ("cores", "parameters", "twice"),
+    [(2, 16_000_000, True), (2, 16_000_001, False), (1, 10, False)],
+)
+def test_engines_of_small_models_are_opened_twice_where_there_is_more_than_a_core(
+    two_exits, monkeypatch, cores: int, parameters: int, twice: bool
+) -> None:
+    session, opened = two_exits.session, []
+    of_stages = dict.fromkeys(session.engines, SimpleNamespace(parameters=2))
+    of_stages["first"] = SimpleNamespace(parameters=parameters - 2 * (len(of_stages) - 1))
+    monkeypatch.setattr(session, "manifest", SimpleNamespace(stages=of_stages))
+    monkeypatch.setattr("dyninfer.runtime.session.usable_cores", lambda: cores)
+    monkeypatch.setattr(session, "_open_lone", lambda: opened.append(1) or True)
+    assert session.open_lone() is session.open_lone() is twice
+    assert len(opened) == twice  # once, however often it is asked for

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from dyninfer.bundle.folder import Bundle
@@ -219,17 +219,53 @@ def test_functions_without_room_in_float16_are_computed_in_float32(op, limit) ->
     )
     converted = to_fp16(source)
     types = elem_types(converted)
-    assert types["value"] == TensorProto.FLOAT
-    assert types["c1"] == TensorProto.FLOAT16
+    assert types["value"] == types["one"] == TensorProto.FLOAT
+    assert types["c1"] == types["feature_half"] == TensorProto.FLOAT16
 
 
-def test_a_tensor_that_held_nan_stays_in_float32() -> None:
+@pytest.mark.parametrize(
+    ("largest", "half"), [(16376.0, True), (16376.1, False), (math.nan, False)]
+)
+def test_a_tensor_that_held_nan_or_a_quarter_of_the_largest_stays_in_float32(largest, half) -> None:
     """A measured NaN is no small number, though it is not above any limit."""
     source = two_layers()
-    converted = to_fp16(source, {"c2": math.nan})
+    converted = to_fp16(source, {"c2": largest})
     types = elem_types(converted)
-    assert types["c2"] == TensorProto.FLOAT
+    assert types["c2"] == (TensorProto.FLOAT16 if half else TensorProto.FLOAT)
     assert types["c1"] == TensorProto.FLOAT16
+
+
+def test_a_weight_keeps_its_sign_and_is_zero_only_where_it_was() -> None:
+    """2^-24 is the smallest that float16 has."""
+    source = tiny_model(
+        {"images": ["batch", 5]},
+        {"out": ["batch", 5]},
+        [helper.make_node("Mul", ["images", "w"], ["out"])],
+        {"w": np.array([0, 1e-9, -1e-9, 1, -2], np.float32)},
+    )
+    (stored,) = to_fp16(source).graph.initializer
+    expected = np.array([0, 2.0**-24, -(2.0**-24), 1, -2], np.float16)
+    np.testing.assert_array_equal(numpy_helper.to_array(stored), expected)
+
+
+def test_a_resize_by_what_is_computed_stays_in_float32() -> None:
+    source = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"feature": ["batch", 8, 16, 16]},
+        [
+            conv("images", "w", "c"),
+            helper.make_node("Abs", ["stored"], ["scales"]),
+            helper.make_node("Resize", ["c", "", "scales"], ["up"], mode="nearest"),
+            conv("up", "w2", "feature"),
+        ],
+        {
+            "w": weights(8, 3, 3, 3),
+            "w2": weights(8, 8, 3, 3),
+            "stored": np.array([1, 1, 2, 2], np.float32),
+        },
+    )
+    types = elem_types(to_fp16(source))
+    assert (types["c"], types["up"]) == (TensorProto.FLOAT16, TensorProto.FLOAT)
 
 
 def test_a_resize_keeps_its_scales_and_runs_in_float16() -> None:

@@ -86,6 +86,39 @@ def test_from_how_many_weights_on_a_convolution_is_a_layer(channels: int, counts
     assert len(layers_of(opened(model).graph)) == counts
 
 
+@pytest.mark.parametrize(("channels", "counts"), [(33, 0), (34, 1)])
+def test_weights_that_are_dequantised_count_and_what_makes_the_input_does_not(
+    channels: int, counts: int
+) -> None:
+    model = tiny_model(
+        {"images": ["batch", channels, 1, 1]},
+        {"out": ["batch", 1, 1, 1]},
+        [
+            helper.make_node("Add", ["images", "many"], ["moved"]),
+            helper.make_node("DequantizeLinear", ["w", "scale"], ["weight"]),
+            helper.make_node("Conv", ["moved", "weight"], ["out"]),
+        ],
+        {
+            "many": np.ones((1, channels, 1, 1), np.float32),
+            "w": np.ones((1, channels, 1, 1), np.int8),
+            "scale": np.array(0.5, np.float32),
+        },
+    )
+    assert len(layers_of(opened(model).graph)) == counts
+
+
+def test_a_product_of_what_is_computed_is_a_layer() -> None:
+    model = tiny_model(
+        {"images": ["batch", 2, 2]},
+        {"out": ["batch", 2, 2]},
+        [
+            helper.make_node("Relu", ["images"], ["positive"]),
+            helper.make_node("MatMul", ["images", "positive"], ["out"]),
+        ],
+    )
+    assert [node.op_type for node in layers_of(opened(model).graph)] == ["MatMul"]
+
+
 def test_work_is_counted_as_the_export_counts_it(small_bundle) -> None:
     for name in ("first", "head", "second"):
         model = onnx.load(Bundle.open(small_bundle).stage_path(name))
@@ -108,6 +141,40 @@ def test_only_what_nothing_but_silu_reads_counts_as_its_input() -> None:
     assert silu_inputs(opened(squared).graph) == frozenset()
 
 
+@pytest.mark.parametrize(
+    ("more", "outputs"),
+    [
+        ([], ["s", "c"]),  # x is an output
+        ([], ["s", "c_gate"]),
+        ([helper.make_node("Mul", ["c", "c"], ["again"])], ["s", "again"]),
+        ([helper.make_node("Relu", ["c_gate"], ["again"])], ["s", "again"]),
+        ([helper.make_node("Mul", ["images", "c_gate"], ["again"])], ["s", "again"]),
+    ],
+)
+def test_what_anything_else_reads_beside_silu_is_not_its_input_alone(more, outputs) -> None:
+    model = tiny_model(
+        {"images": ["batch", 8, 8, 8]},
+        {name: ["batch", 8, 8, 8] for name in outputs},
+        [conv("images", "w", "c"), *silu("c", "s"), *more],
+        {"w": weights(8, 8, 3, 3)},
+    )
+    assert silu_inputs(opened(model).graph) == frozenset()
+
+
+def test_a_gate_of_other_numbers_is_no_silu() -> None:
+    model = tiny_model(
+        {"images": ["batch", 8, 8, 8]},
+        {"s": ["batch", 8, 8, 8]},
+        [
+            conv("images", "w", "c"),
+            helper.make_node("Sigmoid", ["c"], ["gate"]),
+            helper.make_node("Mul", ["images", "gate"], ["s"]),
+        ],
+        {"w": weights(8, 8, 3, 3)},
+    )
+    assert silu_inputs(opened(model).graph) == frozenset()
+
+
 def test_nodes_get_names_and_constants_become_initializers() -> None:
     value = onnx.numpy_helper.from_array(np.array(2.0, np.float32))
     model = tiny_model(
@@ -115,14 +182,15 @@ def test_nodes_get_names_and_constants_become_initializers() -> None:
         {"out": ["batch", 1]},
         [
             helper.make_node("Constant", [], ["two"], value=value),
+            helper.make_node("Constant", [], ["three"], value_float=3.0),
             helper.make_node("Mul", ["images", "two"], ["twice"], name="same"),
-            helper.make_node("Mul", ["twice", "two"], ["out"], name="same"),
+            helper.make_node("Mul", ["twice", "three"], ["out"], name="same"),
         ],
     )
     graph = opened(model).graph
-    assert list(graph.initializers) == ["two"]
+    assert list(graph.initializers) == ["two", "three"]
     assert len({node.name for node in graph}) == 2
-    assert len(model.graph.node) == 3
+    assert len(model.graph.node) == 4
 
 
 def test_weights_stored_in_half_precision_become_plain_ones() -> None:
@@ -145,6 +213,18 @@ def test_weights_stored_in_half_precision_become_plain_ones() -> None:
 
 def test_an_opset_without_scales_per_channel_is_refused() -> None:
     model = two_layers()
+    model.opset_import[0].version = 13
+    assert len(layers_of(opened(model).graph)) == 2
     model.opset_import[0].version = 12
     with pytest.raises(ExportError, match="opset 12"):
+        opened(model)
+
+
+def test_what_does_not_fit_together_is_refused_before_anything_is_changed() -> None:
+    model = tiny_model(
+        {"images": [1, 3]},
+        {"out": [1, 4]},
+        [helper.make_node("Relu", ["images"], ["out"])],
+    )
+    with pytest.raises(ExportError, match="types in a stage's graph cannot be inferred"):
         opened(model)

@@ -135,6 +135,18 @@ def test_of_large_tensors_evenly_spaced_values_are_counted(monkeypatch, each, co
     assert_alike(seen.magnitudes, expected)
 
 
+@pytest.mark.parametrize(("width", "counted"), [(512, 512 * 512), (513, 171 * 512)])
+def test_a_quarter_of_a_million_values_are_counted(width: int, counted: int) -> None:
+    shape = ["batch", 512, width]
+    model = tiny_model(
+        {"images": shape}, {"out": shape}, [helper.make_node("Neg", ["images"], ["out"])]
+    )
+    inputs = [{"images": np.ones((1, 512, width), np.float32)}]
+    seen = observe(model, ["out"], feed_of(inputs), histograms=True)["out"]
+    assert seen.magnitudes is not None
+    assert seen.magnitudes.sum() == counted
+
+
 def assert_alike(counts: np.ndarray, expected: np.ndarray) -> None:
     """But for values at the ends of a part, which may be counted in the next one."""
     moved = np.abs(counts.cumsum() - expected.cumsum())
