@@ -32,7 +32,6 @@ SIDE = 48
 PRODUCTS = 1000
 REPEATS = 5
 WHAT = f"NumPy float32, one thread: {PRODUCTS} matrix products {SIDE}x{SIDE}, and their sum"
-NOT_WARMED_UP = WarmUp(0, 0.0, False)
 
 
 @dataclass
@@ -45,7 +44,7 @@ class Track:
             those that do.
         period: calls in which the share is exact.
         taken: calls so far; tells which pictures are next.
-        plan: calls of each round, known once it was warmed up.
+        warm_up, plan: how that went, and the calls of each round; set once it has.
     """
 
     scenario: Scenario
@@ -53,8 +52,8 @@ class Track:
     settling: Policy
     period: int = 1
     taken: int = 0
-    warm_up: WarmUp = NOT_WARMED_UP
-    plan: tuple[int, ...] = ()
+    warm_up: WarmUp = field(init=False)
+    plan: tuple[int, ...] = field(init=False)
     slices: list[Slice] = field(default_factory=list)
 
 

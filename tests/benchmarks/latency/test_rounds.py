@@ -20,7 +20,7 @@ from dyninfer.benchmarks.latency.request import (
     calls_by_round,
     planned_calls,
 )
-from dyninfer.benchmarks.latency.rounds import YardstickTimer, measure_rounds
+from dyninfer.benchmarks.latency.rounds import RoundsInterrupted, YardstickTimer, measure_rounds
 from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.benchmarks.latency.slices import Slice, TimedCall
 from dyninfer.benchmarks.latency.summary import summarise
@@ -134,6 +134,10 @@ def test_every_scenario_is_run_in_every_round_at_its_exact_share(
     steps: list[str] = []
     tracks, yardstick = measure_rounds(two_exits, scenarios, PICTURES, SHORT, steps.append)
     assert two_exits.policy == own
+    assert steps[:4] == [f"warming up: {scenario.name}" for scenario in scenarios]
+    for number in range(3):
+        told = {f"round {number + 1}/3: {scenario.name}" for scenario in scenarios}
+        assert set(steps[4 * (number + 1) : 4 * (number + 2)]) == told
     assert len(steps) == len(scenarios) * 4
     assert len(yardstick.rounds_ms) == 3
     assert [track.scenario for track in tracks] == scenarios
@@ -143,6 +147,31 @@ def test_every_scenario_is_run_in_every_round_at_its_exact_share(
         assert sum(track.plan) >= 6
         assert [len(piece.calls) for piece in track.slices] == [n for n in track.plan if n]
         assert track.warm_up.calls > 0
+
+
+@pytest.mark.parametrize("after", [0, 3, 5])
+def test_an_interruption_gives_what_was_measured_if_anything_was(
+    two_exits: dyninfer.Detector, after: int
+) -> None:
+    """Of two scenarios in each round."""
+    ran: list[str] = []
+
+    def run_or_stop(scenario: Scenario, run) -> Slice:
+        if len(ran) == after:
+            raise KeyboardInterrupt
+        ran.append(scenario.name)
+        return run()
+
+    scenarios = [Scenario(1, 0.0), Scenario(1, 1.0)]
+    effort = replace(SHORT, rounds=4, min_calls=40)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        measure_rounds(two_exits, scenarios, PICTURES, effort, on_slice=run_or_stop)
+    found = stopped.value
+    assert isinstance(found, RoundsInterrupted) is (after > 0)
+    if isinstance(found, RoundsInterrupted):
+        assert sum(len(track.slices) for track in found.tracks) == after
+        assert found.number == after // 2
+        assert len(found.yardstick.rounds_ms) == after // 2 + 1
 
 
 def test_each_round_has_an_order_of_its_own(two_exits: dyninfer.Detector) -> None:

@@ -135,3 +135,125 @@ def test_columns_are_as_many_as_class_names_and_axes_as_the_task_wants(tmp_path)
         outputs[0]["shape"] = shape
         with pytest.raises(ValidationError, match="expected 3 axes"):
             changed(two, stages=stages | {"second": stages["second"] | {"outputs": outputs}})
+
+
+def test_an_ordinary_detector_of_schema_1_was_a_list_of_one_exit(tmp_path) -> None:
+    static = manifest_of(support.write_static_two_stages, tmp_path)
+    way = {"body": "body", "head": "head", "image_input": "images"}
+    written = static.model_dump() | {"schema_version": 1}
+
+    def of(**exit_: Any) -> Manifest:
+        return Manifest.model_validate(written | {"route": {"kind": "static", "exits": [exit_]}})
+
+    assert of(**way) == of(**way, router=None) == static
+    with pytest.raises(ValidationError, match="router"):
+        of(**way, router="head")
+    with pytest.raises(ValidationError, match="exits"):  # of schema 2 it is none
+        changed(static, route={"kind": "static", "exits": [way]})
+    cascade = manifest_of(support.write_two_exits, tmp_path / "two")
+    assert changed(cascade, schema_version=1) == cascade
+
+
+@pytest.mark.parametrize(
+    "file", ["/a", "..", "../a", "a/../b", "a/..", "a\\b", "c:a", "a\0b", "", "a:"]
+)
+def test_files_lie_within_the_folder(file: str) -> None:
+    with pytest.raises(ValidationError, match="leaves the bundle's folder"):
+        StoredFile(file=file, sha256=HASH)
+
+
+@pytest.mark.parametrize("file", ["a", "a/b", "a..b", "..a", ".a/b.", "a b"])
+def test_names_with_dots_lie_there_too(file: str) -> None:
+    assert StoredFile(file=file, sha256=HASH).file == file
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory) -> Manifest:
+    return manifest_of(support.write_three_exits, tmp_path_factory.mktemp("three"))
+
+
+@pytest.fixture(scope="module")
+def select(tmp_path_factory) -> Manifest:
+    return manifest_of(support.write_select_detectors, tmp_path_factory.mktemp("select"))
+
+
+def with_tensor(manifest: Manifest, stage: str, side: str, place: int = 0, **fields) -> Manifest:
+    """Changed in one input or output of one stage."""
+    stages = manifest.model_dump()["stages"]
+    tensors = [dict(tensor) for tensor in stages[stage][side]]
+    tensors[place] |= fields
+    return changed(manifest, stages=stages | {stage: stages[stage] | {side: tensors}})
+
+
+@pytest.mark.parametrize(
+    ("stage", "side", "fields", "told"),
+    [
+        ("body_1", "inputs", {"shape": ("batch", 3, 8, 9)}, "expects images float32"),
+        ("body_1", "inputs", {"shape": ("batch", 3, 9, 8)}, "but the image input is 8x8"),
+        ("body_1", "inputs", {"shape": ("batch", 1, 8, 8)}, "but the image input is 8x8"),
+        ("body_1", "inputs", {"shape": ("batch", 3, 8)}, "but the image input is 8x8"),
+        ("head_1", "inputs", {"dtype": "float16"}, "an earlier stage makes value_1 float32"),
+        ("head_1", "inputs", {"shape": ("batch", 4)}, "an earlier stage makes value_1 float32"),
+        ("head_1", "inputs", {"dtype": "uint8"}, "which no image input is"),
+        ("head_1", "inputs", {"name": "value_2"}, "nothing before stage 'head_1' makes"),
+        ("body_1", "outputs", {"dtype": "uint8"}, "makes value_1 uint8"),
+        ("router_2", "outputs", {"name": "ease"}, "'router_2' decides and has no output"),
+        ("head_2", "outputs", {"name": "boxes"}, "without ['boxes_xyxy']"),
+    ],
+)
+def test_tensors_fit_from_stage_to_stage(three, stage, side, fields, told) -> None:
+    with pytest.raises(ValidationError) as refused:
+        with_tensor(three, stage, side, **fields)
+    assert told in str(refused.value)
+
+
+def test_images_may_be_pixels_and_columns_of_a_number_that_is_found_in_a_run(three) -> None:
+    pixels = with_tensor(three, "body_2", "inputs", dtype="uint8")
+    assert pixels.image_tensors["images_2"].dtype == "uint8"
+    place = [spec.name for spec in three.stages["head_1"].outputs].index("class_scores")
+    free = with_tensor(three, "head_1", "outputs", place, shape=("batch", "boxes", "classes"))
+    assert free.stages["head_1"].outputs[place].shape[1:] == ("boxes", "classes")
+
+
+def test_a_branch_reads_nothing_of_another_and_a_chooser_scores_each(select) -> None:
+    for shape in (("batch", 1), ("batch", 3), ("batch",), ("batch", 2, 1)):
+        with pytest.raises(ValidationError, match="there are 2 branches for choice_scores"):
+            with_tensor(select, "chooser", "outputs", shape=shape)
+    assert list(select.roles.items()) == [
+        ("chooser", "chooser"),
+        ("body_0", "body of branch 0"),
+        ("body_1", "body of branch 1"),
+        ("head_1", "head of branch 1"),
+    ]
+    assert select.stages_to(1) == ("chooser", "body_1", "head_1")
+    first, second = select.route.model_dump()["branches"]
+    route = {"kind": "select", "chooser": "chooser", "branches": [second, first]}
+    assert changed(select, route=route).stages_to(0) == ("chooser", "body_1", "head_1")
+    stages = select.model_dump()["stages"]
+    route["branches"] = [second, first | {"head": "head_0"}]
+    with pytest.raises(ValidationError, match="before stage 'head_0' makes its input 'value'"):
+        changed(select, route=route, stages=stages | {"head_0": stages["head_1"]})
+
+
+def test_without_a_chooser_branches_stand_by_their_cost(select) -> None:
+    route, stages = select.route.model_dump() | {"chooser": None}, select.model_dump()["stages"]
+    for first, second, fits in ((5, 6, True), (5, 5, True), (6, 5, False)):
+        costs = {"chooser": 0, "body_0": first, "body_1": second, "head_1": 0}
+        priced = {name: stage | {"macs": costs[name]} for name, stage in stages.items()}
+        if fits:
+            assert changed(select, route=route, stages=priced).deciders == ()
+        else:
+            with pytest.raises(ValidationError, match="the cheapest first"):
+                changed(select, route=route, stages=priced)
+
+
+def test_small_stages_are_opened_first_and_random_weights_are_told(three) -> None:
+    sizes = {name: place for place, name in enumerate(reversed(three.roles))}
+    stages = {
+        name: stage.model_copy(update={"parameters": sizes[name]})
+        for name, stage in three.stages.items()
+    }
+    assert three.model_copy(update={"stages": stages}).opening_order == [*three.roles][::-1]
+    assert not three.random_weights
+    assert changed(three, settings={"weights": "random"}).random_weights
+    assert not changed(three, settings={"weights": "other"}).random_weights

@@ -69,6 +69,42 @@ def made_answers() -> list[Detections | Classification]:
     ]
 
 
+def test_numbers_are_written_as_exactly_as_they_mean_something() -> None:
+    """Hundredths of pixels, and of confidences and milliseconds what tells apart what is close."""
+    confidences, ids = np.array([0.1234567], np.float32), np.array([0])
+    timings = {"first": 1.23456789}
+    boxes_xyxy = np.array([[1.23456, 0, 2.34567, 9]], np.float32)
+    found = Detections(boxes_xyxy, confidences, ids, ("bus",), 0.123456789, timings_ms=timings)
+    document = found.to_dict()
+    (one,) = document["detections"]
+    assert one["box_xyxy"] == [1.23, 0, 2.35, 9]
+    assert one["confidence"] == 0.12346
+    assert document["timings_ms"] == {"first": 1.2346}
+    assert document["easiness"] == 0.123456789
+    assert "track_id" not in one
+    assert "predicted" not in document
+    (best,) = Classification(ids, confidences, ("bus",)).to_dict()["classes"]
+    assert best["confidence"] == 0.12346
+
+
+def test_tracked_objects_have_a_number_from_0_up_or_none() -> None:
+    rows = np.ones((3, 4), np.float32), np.ones(3, np.float32), np.zeros(3, np.int64), ("a",) * 3
+    for predicted in (False, True):
+        found = Detections(*rows, track_ids=np.array([0, -1, 7]), predicted=predicted).to_dict()
+        assert [one["track_id"] for one in found["detections"]] == [0, None, 7]
+        assert found["predicted"] is predicted
+    with support.refuses(InputError, "track_ids is int64 (2,)", "expected int64 (3,)"):
+        Detections(*rows, track_ids=np.array([0, 1]))
+
+
+@pytest.mark.parametrize(("count", "shown"), [(5, 5), (6, 5)])
+def test_of_more_than_five_the_surest_are_printed(count: int, shown: int) -> None:
+    ids = np.arange(count)
+    printed = repr(Classification(ids, np.ones(count, np.float32), ("it",) * count))
+    assert printed.count("it 1.00") == shown
+    assert ("..." in printed) == (count > shown)
+
+
 def test_results_are_written_by_pydantic_and_by_encoders_that_ask_for_a_dict() -> None:
     for found in made_answers():
         document = found.to_dict()

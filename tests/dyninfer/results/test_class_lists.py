@@ -105,9 +105,13 @@ def test_no_names_are_no_classes() -> None:
     [
         ({1: "cat", 2: "dog"}, ["numbers 1, 2", "expected 0, 1, 2"]),
         ({0: "cat", 2: "dog"}, ["numbers 0, 2"]),
-        (dict.fromkeys(range(5, 20), "cat"), ["numbers 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,"]),
+        (
+            dict.fromkeys(range(5, 20), "cat"),
+            ["numbers 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, expected"],
+        ),
         ("cat", ["'cat'", "expected a list"]),
         (None, ["'None'"]),
+        ("x" * 41, [f"is {'x' * 40!r}, expected a list"]),
         (["cat", ""], ["class 1", "''"]),
         (["  "], ["class 0"]),
         (["cat", 3], ["class 1", "is 3"]),
