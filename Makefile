@@ -11,7 +11,7 @@ LOWEST := .venv-lowest
 LOWEST_PYTHON = $(shell for python in python3.10 $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) \
 	$(PYTHON); do "$$python" -c "" 2> /dev/null && echo "$$python" && break; done)
 PIP := -m pip install --quiet --disable-pip-version-check
-EXTRAS := cpu,openvino,export,eval,report,sign,video,track,demo,dev
+EXTRAS := cpu,openvino,export,prune,eval,report,sign,video,track,demo,dev
 COMMA := ,
 # Test files are dealt out to processes, each of which takes about 1 GB.
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

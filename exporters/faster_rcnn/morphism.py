@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from torch import Tensor
+
 from dyninfer.errors import CheckpointError
 from dyninfer.exporters.faster_rcnn.checkpoint import model_of, read_state
 from dyninfer.exporters.faster_rcnn.model import FasterRCNN
@@ -71,6 +73,11 @@ class FasterRCNNStudent(Student):
     def model(self, *, stride_first: bool = False) -> FasterRCNN:
         """The student as a module."""
         return model_of(dict(self.state), stride_first=stride_first)
+
+    @staticmethod
+    def forward(model: FasterRCNN, images: Tensor) -> list[Tensor]:
+        """The pyramid's levels."""
+        return model.neck(model.backbone(images))  # type: ignore[no-any-return]  # nn.Module's call is untyped
 
     @cached_property
     def wiring(self) -> Wiring:

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from dyninfer.errors import InputError
-from dyninfer.exporters.morphism.wiring import Layer, Stage, Wiring
+from dyninfer.exporters.morphism.wiring import Channels, Layer, Stage, Wiring
 from dyninfer.plain_text import counted, some
 
 StudentT = TypeVar("StudentT", bound="Student")
@@ -53,6 +53,11 @@ class Student(ABC):
             CheckpointError: the weights do not fit together, or one is not finite.
         """
 
+    @staticmethod
+    @abstractmethod
+    def forward(model: Any, images: Tensor) -> Sequence[Tensor]:
+        """Run its module as far as any width takes part in what it makes."""
+
     @abstractmethod
     def save(self, path: Path) -> None:
         """Write a checkpoint that ``dyninfer export`` reads."""
@@ -70,6 +75,15 @@ class Student(ABC):
             for name, parts in self.wiring.widths.items()
             if not any(part.grouped for part in parts.values())
         }
+
+    def parts(self, width: str) -> Mapping[str, Channels]:
+        """The channels of a width; there may be several such.
+
+        Raises:
+            InputError: there is no such width.
+        """
+        self._width(width)
+        return self.wiring.widths[width]
 
     def trained(self: StudentT, model: nn.Module) -> StudentT:
         """With the weights of its module, which has been trained."""
@@ -143,9 +157,8 @@ class Student(ABC):
         Raises:
             InputError: there is no such width, or a part has no batch norm.
         """
-        self._width(width)
         found = {}
-        for part, channels in self.wiring.widths[width].items():
+        for part, channels in self.parts(width).items():
             names = [maker.norm if by_norm else maker.conv for maker in channels.makers]
             if None in names:
                 raise InputError(f"{part} has no batch norm whose factors could tell")
@@ -174,11 +187,16 @@ class Student(ABC):
         for part, channels in self.wiring.widths[width].items():
             chosen = torch.tensor(places[part])
             shares = 1 / torch.bincount(chosen)[chosen]
-            channels.chosen(state, chosen, shares if shares.min() < 1 else None)
+            state |= channels.chosen(state, chosen, shares if shares.min() < 1 else None)
         return replace(self, state=state)
 
     def _stage(self, name: str, block: int) -> Stage:
         """A stage that has this block."""
+        if not self.wiring.stages:
+            raise InputError(
+                "no block can be added or dropped here: no shortcut leads around any, so that "
+                "nothing would be left of what the others have learnt"
+            )
         if name not in self.wiring.stages:
             raise InputError(f"the stage is {name!r}, expected {' or '.join(self.wiring.stages)}")
         stage = self.wiring.stages[name]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
-_NORM = ("weight", "bias", "running_mean", "running_var")
+NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,40 @@ class Layer:
     groups: int = 1
 
 
+@dataclass(frozen=True)
+class Slice:
+    """Where channels stand in a tensor: all of them at each of ``starts`` along an axis."""
+
+    name: str
+    axis: int
+    starts: tuple[int, ...] = (0,)
+    reads: bool = False
+
+    def chosen(self, tensor: Tensor, width: int, places: Tensor, shares: Tensor | None) -> Tensor:
+        """The tensor with the channels of these places of ``width``, its others as they are."""
+        parts, end = [], 0
+        for start in self.starts:
+            parts += [tensor.narrow(self.axis, end, start - end)] if start > end else []
+            block = tensor.narrow(self.axis, start, width).index_select(self.axis, places)
+            if self.reads and shares is not None:
+                block = block * shares.reshape(-1, *[1] * (tensor.dim() - self.axis - 1))
+            parts.append(block)
+            end = start + width
+        rest = tensor.shape[self.axis] - end
+        parts += [tensor.narrow(self.axis, end, rest)] if rest else []
+        return torch.cat(parts, self.axis) if len(parts) > 1 else parts[0]
+
+
 @dataclass
 class Channels:
-    """Channels that several layers make and add up, and what reads them: one for all of these."""
+    """Channels that several layers make and add up, and what reads them: one for all of these.
+
+    ``further`` are where else they stand, but for these layers' own parameters.
+    """
 
     makers: list[Layer] = field(default_factory=list)
     readers: list[Layer] = field(default_factory=list)
+    further: list[Slice] = field(default_factory=list)
 
     @property
     def grouped(self) -> bool:
@@ -36,21 +65,39 @@ class Channels:
         """How many there are."""
         return len(state[f"{self.makers[0].conv}.weight"])
 
-    def chosen(
-        self, state: dict[str, Tensor], places: Tensor, shares: Tensor | None = None
-    ) -> None:
-        """Leave the channels of these places in ``state``, of each the share that readers take."""
+    def slices(self) -> Iterator[Slice]:
+        """Where they stand; norms and biases may be missing."""
         for maker in self.makers:
-            parts = [f"{maker.conv}.weight", f"{maker.conv}.bias"]
-            parts += [f"{maker.norm}.{part}" for part in _NORM]
-            for name in parts:
-                if name in state:
-                    state[name] = state[name].index_select(0, places)
-        for reader in self.readers:
-            weight = state[f"{reader.conv}.weight"].index_select(1, places)
-            if shares is not None:
-                weight = weight * shares.reshape(1, -1, 1, 1)
-            state[f"{reader.conv}.weight"] = weight
+            yield Slice(f"{maker.conv}.weight", 0)
+            yield Slice(f"{maker.conv}.bias", 0)
+            yield from (Slice(f"{maker.norm}.{part}", 0) for part in NORM)
+        yield from (Slice(f"{reader.conv}.weight", 1, reads=True) for reader in self.readers)
+        yield from self.further
+
+    def chosen(
+        self, state: Mapping[str, Tensor], places: Tensor, shares: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What changes where the channels of these places are left, of which readers take shares.
+
+        A convolution may both make and read them.
+        """
+        width, changed = self.width(state), dict[str, Tensor]()
+        for each in self.slices():
+            if each.name in state:
+                tensor = changed.get(each.name, state[each.name])
+                changed[each.name] = each.chosen(tensor, width, places, shares)
+        return changed
+
+    def silenced(self, state: Mapping[str, Tensor], channels: Sequence[int]) -> dict[str, Tensor]:
+        """What changes where all that makes these channels gives zeros."""
+        changed = dict[str, Tensor]()
+        for each in self.slices():
+            if each.name in state and not each.reads and "running" not in each.name:
+                places = [start + channel for start in each.starts for channel in channels]
+                tensor = changed.get(each.name, state[each.name])
+                index = torch.tensor(places, dtype=torch.int64)
+                changed[each.name] = tensor.index_fill(each.axis, index, 0)
+        return changed
 
 
 @dataclass(frozen=True)

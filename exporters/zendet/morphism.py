@@ -6,7 +6,7 @@ all bottlenecks of one have the same inner width, ``block_list.1.btn``, but chan
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +71,17 @@ class ZenDetStudent(Student):
     def model(self) -> Model:
         """The student as a module."""
         return model_of(self.structure, self.state)
+
+    @staticmethod
+    def forward(model: Model, images: Tensor) -> Sequence[Tensor]:
+        """A backbone's maps, or what the first convolutions of a head make of the pyramid."""
+        if isinstance(model, Backbone):
+            return model(images)  # type: ignore[no-any-return]  # nn.Module's call is untyped
+        head = model.bbox_head
+        levels = model.neck(model.backbone["body"](images)[-LATERALS:])
+        branches = (head.cls_convs, head.gfl_cls), (head.reg_convs, head.gfl_reg)
+        first = [getattr([*convs, last][0], "conv", last) for convs, last in branches]
+        return [conv(x) for x in levels for conv in first]
 
     @cached_property
     def wiring(self) -> Wiring:

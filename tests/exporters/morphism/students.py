@@ -88,15 +88,9 @@ def parameters(student: Student) -> int:
 def masked(student: StudentT, width: str, keep: Mapping[str, Sequence[int]]) -> StudentT:
     """The channels that are not kept are switched off where they are made."""
     state = dict(student.state)
-    for part, channels in student.wiring.widths[width].items():
-        for maker in channels.makers:
-            switched = [f"{maker.norm}.weight", f"{maker.norm}.bias"]
-            if maker.norm is None:
-                switched = [f"{maker.conv}.weight", f"{maker.conv}.bias"]
-            for name in switched:
-                mask = torch.zeros(len(state[name]))
-                mask[list(keep[part])] = 1
-                state[name] = state[name] * mask.reshape(-1, *[1] * (state[name].dim() - 1))
+    for part, channels in student.parts(width).items():
+        dropped = set(range(channels.width(state))) - set(keep[part])
+        state |= channels.silenced(state, sorted(dropped))
     return replace(student, state=state)
 
 
