@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyninfer import Classification, Detections, ImageSpec, InputError, Postprocess, TopK
+from dyninfer import (
+    BrokenOutputError,
+    Classification,
+    Detections,
+    ImageSpec,
+    InputError,
+    Postprocess,
+    TopK,
+)
+from dyninfer.results.answers import FeatureMaps, NoOptions
 from dyninfer.results.tasks import TASKS, check_options, count_matches, disagreement
 from tests import support
 
@@ -150,3 +159,112 @@ def test_what_is_cut_off_at_the_edge_agrees_with_itself() -> None:
     for other in ((8.0, 1.6, 8.0, 3.6), (0.0, 1.0, 0.0, 3.0), (7.9, 1.0, 8.1, 3.0)):
         assert disagreement(detections((other, 0.9, 0)), edge) == 1
     assert disagreement(detections(((8.0, 1.0, 8.0, 3.0), 0.9, 1)), edge) == 1
+
+
+TOOK = {"easiness": None, "exit_index": 1, "timings_ms": {}}
+MAPS = ("c2", "c3", "c4", "c5")
+
+
+def maps(**values: list[float]) -> FeatureMaps:
+    """Maps of ones but for those that are given."""
+    given = {name: np.array(values.get(name, [1.0, 1.0]), np.float32) for name in MAPS}
+    return FeatureMaps({name: array.reshape(1, 1, -1) for name, array in given.items()})
+
+
+@pytest.mark.parametrize(
+    ("found", "reference", "loss"),
+    [
+        ({}, {}, 0),
+        ({"c2": [3.0, 5.0]}, {"c2": [3.0, 4.0]}, 1 / 5),
+        ({"c2": [3.0, 5.0], "c5": [6.0, 10.0]}, {"c2": [3.0, 4.0], "c5": [6.0, 8.0]}, 1 / 5),
+        ({"c3": [2.0, 1.0], "c5": [3.0, 5.0]}, {"c5": [3.0, 4.0]}, 0.5**0.5),
+        ({"c4": [9.0, 9.0]}, {}, 1),  # no more than all
+        ({"c4": [0.0, 0.0]}, {"c4": [0.0, 0.0]}, 0),
+        ({"c4": [0.0, 1e-6]}, {"c4": [0.0, 0.0]}, 1),
+    ],
+)
+def test_maps_differ_by_the_largest_of_their_relative_differences(found, reference, loss) -> None:
+    assert TASKS["features"].loss(maps(**found), maps(**reference)) == pytest.approx(loss)
+
+
+def test_maps_are_copies_and_broken_if_one_value_is() -> None:
+    outputs = {name: np.ones((1, 2, 2), np.float32) for name in MAPS}
+    task = TASKS["features"]
+    found = task.answer(outputs, PLACED, NoOptions(), (), **TOOK)
+    outputs["c3"][0, 0, 0] = np.nan
+    assert isinstance(found, FeatureMaps)
+    assert np.isfinite(found.maps["c3"]).all()
+    with support.refuses(BrokenOutputError, "exit 1 gave broken outputs: 1 of 4 values of c3"):
+        task.answer(outputs, PLACED, NoOptions(), (), **TOOK)
+
+
+def detected(boxes, scores, confidence: float = 0.25) -> tuple[int, list[str]]:
+    """How many are found, and what is told to be broken."""
+    told: list[str] = []
+    outputs = {
+        "boxes_xyxy": np.array(boxes, np.float32),
+        "class_scores": np.array(scores, np.float32),
+    }
+    options = Postprocess(confidence=confidence)
+    task, names = TASKS["detect"], ("left", "right")
+    return len(task.answer(outputs, PLACED, options, names, told.append, **TOOK)), told
+
+
+GOOD, FLAT, FAR = [0.0, 0, 4, 4], [4.0, 4, 4, 4], [0.0, 0, 4, 1e6]
+SURE, UNSURE = [0.9, 0.1], [0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "found", "told"),
+    [
+        ([GOOD], [SURE], 1, []),
+        ([GOOD], [UNSURE], 0, []),
+        ([FLAT, GOOD], [SURE, UNSURE], 0, []),  # of which another has an area
+        ([FLAT, GOOD], [SURE, SURE], 1, []),
+        ([FAR, GOOD], [SURE, SURE], 1, ["1 coordinates of boxes are not finite"]),
+        ([FAR, [np.nan] * 4, GOOD], [SURE] * 3, 1, ["5 coordinates of boxes are not finite"]),
+        ([GOOD, GOOD], [SURE, [1.5, 0]], 1, ["1 scores are not numbers from 0 to 1"]),
+        ([GOOD], [[-0.0009, -0.0009]], 0, []),  # as rounding leaves it
+        ([GOOD, GOOD], [SURE, [-0.5, 0]], 1, []),
+    ],
+)
+def test_what_is_broken_is_told_beside_what_is_found(boxes, scores, found, told) -> None:
+    assert detected(boxes, scores) == (found, told)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "told"),
+    [
+        ([FLAT], [SURE], "no box has an area"),
+        ([FAR], [SURE], "1 coordinates of boxes are not finite"),
+        ([GOOD], [[np.nan, 0]], "1 scores are not numbers"),
+        ([GOOD], [[-0.5, 0]], "scores go down to -0.5"),
+        ([GOOD], [[-0.0011, 0]], "scores go down to -0.0011"),
+    ],
+)
+def test_where_nothing_is_found_it_is_an_error(boxes, scores, told) -> None:
+    with support.refuses(BrokenOutputError, f"exit 1 gave broken outputs: {told}"):
+        detected(boxes, scores)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores"), [((2, 4), (2, 3)), ((2, 4), (3, 2)), ((2, 5), (2, 2)), ((2,), (2, 2))]
+)
+def test_outputs_of_other_shapes_are_broken(boxes, scores) -> None:
+    with support.refuses(BrokenOutputError, "exit 1 gave boxes", "expected (K, 4) with (K, 2)"):
+        detected(np.zeros(boxes), np.zeros(scores))
+    names = ("left", "right")
+    for shape in ((3,), (1, 2)):
+        logits = {"logits": np.zeros(shape, np.float32)}
+        with support.refuses(BrokenOutputError, "one for each of 2 classes"):
+            TASKS["classify"].answer(logits, PLACED, TopK(), names, **TOOK)
+
+
+@pytest.mark.parametrize(("logit", "broken"), [(999_999.0, 0), (1e6, 1), (-1e6, 1), (np.nan, 1)])
+def test_a_logit_is_below_a_million(logit: float, broken: int) -> None:
+    logits = {"logits": np.array([0, logit], np.float32)}
+    if broken:
+        with support.refuses(BrokenOutputError, "1 of 2 logits are not finite"):
+            TASKS["classify"].answer(logits, PLACED, TopK(), ("left", "right"), **TOOK)
+    else:
+        assert len(TASKS["classify"].answer(logits, PLACED, TopK(), ("a", "b"), **TOOK)) == 2
