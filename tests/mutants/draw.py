@@ -28,7 +28,8 @@ OPERATORS = re.compile(
 # Written so that a later mistake is noticed (as the * before parameters that are given by name), or
 # to save a copy or time: not for an answer
 PRECAUTION = re.compile(
-    r"^\+.*(strict=False|frozen=False|slots=False|kw_only=False|copy=True|[ (]/,|@lru_cache\()",
+    r"^\+.*(strict=False|frozen=False|slots=False|kw_only=False|copy=True|[ (]/,|@lru_cache\("
+    r"|if not TYPE_CHECKING)",
     re.MULTILINE,
 )
 Place = tuple[str, int]  # an operator, and which of its occurrences in the module

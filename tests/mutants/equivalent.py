@@ -138,6 +138,10 @@ EQUIVALENT = (
         )
         for name in ("SIDE", "PRODUCTS")
     ),
+    *(
+        Equivalent(f"dyninfer/results/{name}.py", "nonzero()[ -1]", "a mask has one axis")
+        for name in ("candidates", "nms")
+    ),
     Equivalent("dyninfer/runtime/plan.py", "+END = - ", "no segment has that number"),
     Equivalent(
         "dyninfer/monitoring/drift.py",

@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,6 +125,36 @@ def test_patience_ends_and_an_audit_runs_beside_calls(started, watched) -> None:
     with watched.session.workspace():
         auditor.offer(job())
         assert audited.wait(LONG_S)
+
+
+@pytest.mark.parametrize(("patience", "waits"), [({}, 20), ({"patience_s": 0.0}, 1)])
+def test_a_moment_without_calls_is_waited_for_in_short_steps_up_to_two_seconds(
+    patience: dict, waits: int
+) -> None:
+    waited: list[float] = []
+    answer = watching.answer(0.9)
+    always_busy = SimpleNamespace(
+        wait_idle=waited.append,
+        last_answer=lambda _image, _options: answer,
+        task=SimpleNamespace(loss=lambda _found, _reference: 0.0),
+    )
+    auditor = Auditor(always_busy, lambda _: None, **patience)
+    auditor.offer(job())
+    auditor.start()
+    try:
+        assert auditor.finish(LONG_S)
+        assert waited == [0.1] * waits
+    finally:
+        auditor.stop(LONG_S)
+
+
+def test_a_program_waits_ten_seconds_for_an_audit_when_it_ends(watched, monkeypatch) -> None:
+    registered: list[tuple] = []
+    monkeypatch.setattr("atexit.register", lambda *given: registered.append(given))
+    auditor = Auditor(watched, lambda _: None)
+    auditor.start()
+    auditor.stop(LONG_S)
+    assert registered == [(auditor.stop, 10.0)]
 
 
 def test_an_audit_that_waits_for_an_idle_moment_ends_when_stopped(started, watched) -> None:

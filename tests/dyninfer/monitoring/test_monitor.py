@@ -20,6 +20,8 @@ import dyninfer
 from dyninfer import AlwaysEasy, AlwaysHard, InputError, PolicyError, Postprocess, Threshold
 from dyninfer.bundle.calibration import Calibration
 from dyninfer.monitoring.audit import AuditRecord
+from dyninfer.monitoring.drift import mean_bounds
+from dyninfer.monitoring.expected import Reference
 from dyninfer.monitoring.monitor import Monitor
 from dyninfer.monitoring.report import Alarm, MonitorSettings
 from dyninfer.monitoring.watch import Watch
@@ -437,6 +439,41 @@ def test_audits_at_the_limit_itself_raise_few_false_alarms(deployed) -> None:
         for loss in np.random.default_rng(seed).random(400) < 0.1:
             watch.take_audit(AuditRecord(float(loss), 0.65, None))
     assert len(set(raised)) < 8
+
+
+@pytest.mark.parametrize(("window", "looks"), [(20, 6), (40, 3), (41, 2), (60, 2), (61, 1)])
+def test_audits_are_looked_at_twenty_times_in_a_window_of_theirs(
+    deployed, monkeypatch, window: int, looks: int
+) -> None:
+    settings = MonitorSettings(audit_share=0, audit_window=window, disagreement_alarm=0.5)
+    watch = Watch(deployed.watched, settings, None, None)
+    seen = []
+    monkeypatch.setattr(watch._board, "update", lambda checks, _images: seen.append(checks) or [])
+    for _ in range(6):
+        watch.take_audit(AuditRecord(0.75, 0.5, None))
+    assert len(seen) == looks
+    watch._audits.clear()
+    for _ in range(4):
+        watch.take_audit(AuditRecord(0.75, 0.5, None))
+    (check,) = watch._disagreement_checks()
+    low = mean_bounds(0.75, 4, 0.01 / 20)[0] / 2
+    assert (check.value, check.limit) == (pytest.approx(low), 0.5)
+    assert (check.exceeded, check.recovered) == (False, True)
+    assert f"is 0.375 by 4 audits, beyond chance above {low:.3f}, limit 0.500" in check.message
+    audits = watch.report(running=True).audits
+    assert audits.disagreement_interval == mean_bounds(0.75, 4, 0.025)
+
+
+def test_images_are_looked_at_ten_times_in_a_window(deployed, monkeypatch) -> None:
+    settings = MonitorSettings(window=195, min_images=100, audit_share=0)
+    reference = Reference.of_calibration(deployed.calibration)
+    watch = Watch(deployed.watched, settings, reference, None)
+    seen: list[int] = []
+    monkeypatch.setattr(watch._board, "update", lambda _checks, images: seen.append(images) or [])
+    image, found = np.zeros((8, 8, 3), np.uint8), watching.answer(0.5)
+    for _ in range(60):
+        watch.observe([image], [found], deployed.policy, Postprocess())
+    assert seen == [20, 40, 60]
 
 
 def test_an_audit_that_fails_is_counted_and_answers_go_on(deployed) -> None:
