@@ -40,6 +40,7 @@ from dyninfer.cli.search import search_app
 from dyninfer.cli.search_backbone import backbone
 from dyninfer.cli.sign import sign
 from dyninfer.cli.signals import ending_signals
+from dyninfer.cli.slim import slim
 from dyninfer.cli.verify import verify
 from dyninfer.errors import DyninferError
 from dyninfer.plain_text import one_line
@@ -93,6 +94,7 @@ def _add(command: Callable[..., None], name: str | None = None, *, needs: bool =
 app.add_typer(export_app, name="export")
 app.add_typer(search_app, name="search")
 search_app.command(cls=Command, no_args_is_help=True)(backbone)
+_add(slim)
 _add(verify)
 _add(fit_router, "fit-router")
 _add(calibrate)

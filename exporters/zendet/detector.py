@@ -134,12 +134,23 @@ class Head(nn.Module):
         self.integral = Integral(shape.bins)
 
     def forward(self, levels: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        return [
-            self._level(level, scale, stride)
-            for level, scale, stride in zip(levels, self.scales, STRIDES, strict=True)
-        ]
+        made = []
+        for level, scale, stride in zip(levels, self.scales, STRIDES, strict=True):
+            scores, _, shares = self._level(level, scale)
+            steps = (shares * self.integral.project.reshape(-1, 1, 1)).sum(2)
+            made.append((_as_rows(scores), _as_rows(steps * stride)))
+        return made
 
-    def _level(self, level: Tensor, scale: nn.Module, stride: int) -> tuple[Tensor, Tensor]:
+    def distributions(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What is trained: scores (N, A, C) and logits (N, A, 4, bins) of all levels' places."""
+        pairs = zip(levels, self.scales, strict=True)
+        made = [self._level(level, scale) for level, scale in pairs]
+        scores = torch.cat([_as_rows(level) for level, _, _ in made], 1)
+        logits = torch.cat([_as_rows(level.flatten(1, 2)) for _, level, _ in made], 1)
+        return scores, logits.reshape(*logits.shape[:2], 4, self.shape.bins)
+
+    def _level(self, level: Tensor, scale: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a level, scores (N, C, H, W), logits (N, 4, bins, H, W) and their softmax."""
         height, width = level.shape[2:]
         classes = sides = level
         for conv in self.cls_convs:
@@ -151,9 +162,7 @@ class Head(nn.Module):
         highest = shares.topk(self.shape.kept, 2).values
         known = torch.cat([highest, highest.mean(2, keepdim=True)], 2)
         quality = self.reg_conf(known.reshape(-1, 4 * (self.shape.kept + 1), height, width))
-        scores = self.gfl_cls(classes).sigmoid() * quality.sigmoid()
-        steps = (shares * self.integral.project.reshape(-1, 1, 1)).sum(2)
-        return _as_rows(scores), _as_rows(steps * stride)
+        return self.gfl_cls(classes).sigmoid() * quality.sigmoid(), logits, shares
 
 
 class Detector(nn.Module):
@@ -183,7 +192,7 @@ class Decode(nn.Module):
     def __init__(self, image_size: tuple[int, int], classes: int, candidates: int | None) -> None:
         super().__init__()
         self.classes = classes
-        centres = torch.cat([_centres(image_size, stride) for stride in STRIDES])
+        centres = torch.cat([centres_of(image_size, stride) for stride in STRIDES])
         self.candidates = candidates if candidates and candidates < len(centres) else None
         self.register_buffer("centres", centres)
 
@@ -228,8 +237,8 @@ def _as_rows(level: Tensor) -> Tensor:
     return level.flatten(2).transpose(1, 2)
 
 
-def _centres(image_size: tuple[int, int], stride: int) -> Tensor:
-    """(A, 2) as x, y in pixels, row by row."""
+def centres_of(image_size: tuple[int, int], stride: int) -> Tensor:
+    """Of a level's places, (A, 2) as x, y in pixels, row by row."""
     rows, columns = (torch.arange(-(-side // stride)) * stride for side in image_size)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     return torch.stack([x, y], 2).reshape(-1, 2).float()

@@ -103,7 +103,7 @@ class ZenDet:
                 class_names=plan.class_names,
                 route=plan.route,
                 stages=_write_stages(plan, folder, progress),
-                image_inputs={IMAGES: _image_spec(plan.image_size)},
+                image_inputs={IMAGES: image_spec(plan.image_size)},
                 postprocess=USE if plan.detects else None,
                 evaluation=EVALUATION if plan.detects else None,
                 source=_source(plan.sources[0], options.licence),
@@ -167,7 +167,7 @@ def _plan_one(source: Path | None, options: ZenDetOptions) -> _Plan:
     structure = read_structure(options.structure)
     _check_parameters(structure)
     model, notes = _model(source, structure)
-    names, note = _class_names(model, options.class_names)
+    names, note = class_names_of(model, options.class_names)
     size = _size(options, BACKBONE_SIZE if isinstance(model, Backbone) else DETECTOR_SIZE)
     settings: dict[str, Setting] = {_STRUCTURE: structure.text.strip()}
     return _Plan(
@@ -262,7 +262,7 @@ def _check_parameters(structure: Structure) -> None:
         )
 
 
-def _class_names(model: Model, path: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def class_names_of(model: Model, path: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the columns that are classes, and a line on what was guessed.
 
     A head that was trained as the published ones has one column more than classes, which means
@@ -292,7 +292,7 @@ def _class_names(model: Model, path: Path | None) -> tuple[tuple[str, ...], tupl
     return names, () if columns == len(COCO) else (guess,)
 
 
-def _image_spec(size: tuple[int, int]) -> ImageSpec:
+def image_spec(size: tuple[int, int]) -> ImageSpec:
     """One scale, the picture at the top left of a mean colour, whose normalised value is all but 0.
 
     As mmdetection prepares it: it pads with zeros after normalising.
