@@ -36,10 +36,10 @@ def grid(side: int) -> list[Piece]:
     found = [Piece(Kind.STEM, 2, kernel, 3, outputs, 0) for kernel, outputs in stem]
     for stride, outputs in _OUTPUTS.items():
         found += [given(stride, channels) for channels in outputs]
-        # a kernel is chosen for the map that goes into a block
-        kernels = sorted(
-            {k for before in (stride // 2, stride) for k in kernels_at(side // before)}
-        )
+        # a kernel is chosen for the map that goes into a block; those that a search starts from
+        # stay until they are changed, though they are too large for the maps of small images
+        chosen = {k for before in (stride // 2, stride) for k in kernels_at(side // before)}
+        kernels = sorted(chosen | {block.kernel for block in START.blocks if block.width})
         for kernel, channels, share in product(kernels, outputs, WIDTHS):
             width = int(channels * share)
             found.append(Piece(Kind.NEXT, stride, kernel, channels, channels, width))

@@ -18,7 +18,7 @@ from dyninfer.engines.trt.library import Flavour, load_library
 from dyninfer.search.cost import cost_of
 from dyninfer.search.device_table import read_table
 from dyninfer.search.pieces import Kind, Piece, given_pieces, pieces_of_block
-from dyninfer.search.space import Space
+from dyninfer.search.space import START, Space
 from dyninfer.search.structure import Block, Structure
 from tests.dyninfer.cli.run import run
 from tests.engines.trt.rig import make_rig
@@ -60,14 +60,16 @@ def test_a_graph_costs_what_its_pieces_do(tmp_path: Path) -> None:
         assert macs == (0 if piece.kind is Kind.GIVEN else tiles * piece.work)
 
 
-@pytest.mark.parametrize("side", [480, 96])
+@pytest.mark.parametrize("side", [480, 96, 64, 32])
 def test_whatever_a_search_draws_lies_on_a_grid(side: int) -> None:
     rng, space = random.Random(3), Space(91, side)
-    structure, measured = networks(side)[1], grid(side)
+    measured = grid(side)
     assert len(set(measured)) == len(measured)
     groups = {(piece.kind, piece.stride, piece.kernel) for piece in measured}
+    drawn = [START]
     for _ in range(300):
-        structure = space.mutated(structure, rng)
+        drawn.append(space.mutated(drawn[-1], rng))
+    for structure in (*drawn, *networks(side)):
         for block in zip(structure.blocks, structure.strides, strict=True):
             for piece, _ in pieces_of_block(*block):
                 assert (piece.kind, piece.stride, piece.kernel) in groups
