@@ -9,6 +9,7 @@ from dyninfer.exporters.graphs import node_macs
 from dyninfer.exporters.precision.graph import layer_groups, layers_of
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
 from dyninfer.exporters.precision.sensitivity import (
+    Trial,
     affordable,
     deviations,
     fewer_and_fewer,
@@ -109,6 +110,26 @@ def test_the_layer_that_8_bits_cannot_hold_is_kept() -> None:
     assert layers[1] in chosen.kept or layers[2] in chosen.kept
     assert layers[0] not in chosen.kept
     assert chosen.deviation <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"),
+    [
+        ([1.0, 0.95], 0),  # less, and not worth a layer in float32
+        ([1.0, 0.94, 0.1], 0),  # the largest number that helps decides
+        ([1.0, 0.9375], 2),
+        ([1.0, 1.2, 0.8], 1),
+        ([1.0, 1.2, 0.95], 0),
+        ([0.051, 0.05, 0.06], 2),  # within the bound counts, however little is gained
+        ([1.0, 1.0, 1.0], 0),
+    ],
+)
+def test_layers_stay_in_float32_where_that_is_worth_it(monkeypatch, found, kept) -> None:
+    deviation = iter(found)
+    monkeypatch.setattr(Trial, "deviation", lambda *_: next(deviation))
+    chosen, _, _ = choose(share=0.9)
+    assert len(chosen.kept) == kept
+    assert chosen.deviation == found[{0: 0, 2: 1, 1: 2}[kept]]
 
 
 def test_nothing_is_searched_where_the_bound_holds() -> None:
