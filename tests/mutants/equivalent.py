@@ -142,6 +142,21 @@ EQUIVALENT = (
         Equivalent(f"dyninfer/results/{name}.py", "nonzero()[ -1]", "a mask has one axis")
         for name in ("candidates", "nms")
     ),
+    Equivalent(
+        "dyninfer/runtime/executor.py",
+        "+            whole = len(numbers) > len(",
+        "rows by their numbers are those of a slice, which is about speed",
+    ),
+    Equivalent(
+        "dyninfer/runtime/executor.py",
+        "+    if count >= 1 or not -_ROUNDING",
+        "one is looked at as several are, which is about speed",
+    ),
+    Equivalent(
+        "dyninfer/runtime/executor.py",
+        "AlwaysHard(), 0, True, False, None",
+        "a head that is started early runs once as well",
+    ),
     Equivalent("dyninfer/runtime/plan.py", "+END = - ", "no segment has that number"),
     Equivalent(
         "dyninfer/monitoring/drift.py",

@@ -248,7 +248,15 @@ def test_where_nothing_is_found_it_is_an_error(boxes, scores, told) -> None:
 
 
 @pytest.mark.parametrize(
-    ("boxes", "scores"), [((2, 4), (2, 3)), ((2, 4), (3, 2)), ((2, 5), (2, 2)), ((2,), (2, 2))]
+    ("boxes", "scores"),
+    [
+        ((2, 4), (2, 3)),
+        ((2, 4), (3, 2)),
+        ((2, 4), (1, 2)),
+        ((2, 4), (2, 1)),
+        ((2, 5), (2, 2)),
+        ((2,), (2, 2)),
+    ],
 )
 def test_outputs_of_other_shapes_are_broken(boxes, scores) -> None:
     with support.refuses(BrokenOutputError, "exit 1 gave boxes", "expected (K, 4) with (K, 2)"):

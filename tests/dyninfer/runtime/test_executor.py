@@ -380,6 +380,14 @@ def test_without_leave_to_degrade_a_failure_is_raised(stage, late) -> None:
         execute(cascade(3), runner, 3, Threshold(0.5))
 
 
+@pytest.mark.parametrize("stage", ["body_1", "head_1", "router_1", "body_2"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_trace_in_which_anything_fails_is_none(stage, late) -> None:
+    runner = Failing(numbered([[0.2, 0.2], [0.8, 0.2]]), frozenset({stage}), late)
+    with pytest.raises(EngineRunError):
+        trace(cascade(3), runner, 2)
+
+
 @pytest.mark.parametrize(("policy", "way"), [(AlwaysEasy(), 0), (AlwaysHard(), 1)])
 def test_a_signal_that_nobody_reads_takes_no_answer_with_it(policy, way) -> None:
     runner = Failing(numbered([[0.2], [0.8]]), frozenset({"router_0"}), late=True)
