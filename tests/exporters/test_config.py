@@ -82,7 +82,7 @@ def test_b1_save_stands_in_for_missing_router_ins(edited) -> None:
         ("head:\n", "head:\n" + "  - [6, 1, Concat, [1]]\n" * 300, ("head has 306 rows",)),
         ("[16, 1, 1]", "[16, 1, 1, 1, 2]", ("backbone row 4",)),
         ("[-1, 1, Conv, [24, 3, 2]]", "[input, 1, Conv, [24]]", ()),
-        ("RepConv, [16, 3, 1]", "RepConv, [16, 5, 1]", ("RepConv", "5")),
+        ("RepConv, [16, 3, 1]", "RepConv, [16, 5, 1]", ("RepConv has kernel 5, only 3",)),
         ("[None, 2, nearest]", "[None, 3, nearest]", ("head row 1",)),
         ("CBFuse, [[0]]", "CBFuse, [[0, 1]]", ("dual_backbone row 3", "CBFuse")),
         ("CBFuse, [[0]]", "CBFuse, [[-1]]", ("dual_backbone row 3",)),

@@ -157,6 +157,20 @@ EQUIVALENT = (
         "AlwaysHard(), 0, True, False, None",
         "a head that is started early runs once as well",
     ),
+    Equivalent(
+        "dyninfer/runtime/batches.py",
+        "+        if isinstance(array, DeviceArray) or len(rows) <= len(array):",
+        "of all images the executor itself takes those that it asked for",
+    ),
+    Equivalent("dyninfer/runtime/detector.py", "+_MOST_AT_ONCE = ", "is about speed"),
+    Equivalent("dyninfer/monitoring/drift.py", "+_HALVINGS = 6", "beyond what numbers can hold"),
+    Equivalent("dyninfer/monitoring/drift.py", "+_HALVINGS = 59", "beyond what numbers can hold"),
+    *(
+        Equivalent("engines/ort/runtime.py", f"+{name} = ", "is about speed")
+        for name in ("SPIN_US", "SMALL_MACS")
+    ),
+    Equivalent("engines/ort/tensor.py", "+_POLL_S = ", "how often is looked, not for what"),
+    Equivalent("exporters/dynamicdet/protocol.py", "+_SHAPES = ", "how much is kept"),
     Equivalent("dyninfer/runtime/plan.py", "+END = - ", "no segment has that number"),
     Equivalent(
         "dyninfer/monitoring/drift.py",

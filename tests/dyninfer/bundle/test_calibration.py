@@ -231,6 +231,7 @@ def test_a_file_keeps_the_newest_of_too_many() -> None:
         file = add_calibration(file.all, of_engines(backend_version=str(number)))
     versions = [int(entry.engine.backend_version) for entry in file.all]
     assert versions == list(range(MOST_KEPT + 2, 2, -1))
+    assert len(versions) == 16
 
 
 def with_value(payload: dict, place: str, value: float) -> dict:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from dyninfer.errors import InputError
+from dyninfer.evaluation import coco_labels, voc_labels, yolo_labels
 from dyninfer.evaluation.dataset import Samples, load_samples
+from dyninfer.files import read_file
 from tests.support import refuses
 
 CLASSES = ("cat", "dog", "NO")
@@ -431,3 +433,25 @@ def test_label_files_without_any_object_are_refused(tmp_path: Path) -> None:
     voc(tmp_path / "xml" / "a.xml")
     with refuses(InputError, "there is no object in any of the label files", "(1)"):
         load_samples(pictures, tmp_path / "xml", CLASSES)
+
+
+def test_files_are_read_up_to_what_labels_and_pictures_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 MiB of a text or an XML file, 1 GiB of a picture, and 2 GiB of a whole set's labels."""
+    pictures = write_pictures(tmp_path / "a.png")
+    text = write(tmp_path / "yolo" / "a.txt", "0 0.5 0.5 0.5 0.25").parent
+    cat = OBJECT.format(name="cat", difficult=0, box=(1, 2, 11, 22))
+    xml = voc(tmp_path / "xml" / "a.xml", cat)
+    json_ = coco(tmp_path, [{"id": 1, "file_name": "a.png"}], [])
+    limits: dict[str, int] = {}
+
+    def noting(path: Path, most: int) -> bytes:
+        limits[path.suffix] = most
+        return read_file(path, most)
+
+    for module in (coco_labels, voc_labels, yolo_labels):
+        monkeypatch.setattr(module, "read_file", noting)
+    for labels in (text, xml, json_):
+        load_samples(pictures, labels, CLASSES)
+    assert limits == {".txt": 2**26, ".png": 2**30, ".xml": 2**26, ".json": 2**31}

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from dyninfer import InputError
-from dyninfer.images.pictures import check_image, read_image
+from dyninfer.images import pictures
+from dyninfer.images.pictures import check_image, check_max_pixels, read_image
 from tests import support
 
 
@@ -167,3 +168,28 @@ def test_of_a_moving_picture_the_first_frame_is_read(tmp_path) -> None:
         first, second = map(Image.fromarray, frames)
         first.save(path, save_all=True, append_images=[second], lossless=True)
         np.testing.assert_array_equal(read_image(path), frames[0])
+
+
+@pytest.mark.parametrize(
+    ("size", "max_pixels", "read"),
+    [(100, 1, 100), (2**27, 1, 2**26 + 16), (2**27, 1000, 2**26 + 16_000)],
+)
+def test_no_more_of_a_file_is_read_than_a_picture_of_so_many_pixels_may_have(
+    tmp_path, monkeypatch, size, max_pixels, read
+) -> None:
+    """16 bytes for each, and 64 MiB of what else is in it."""
+    path = tmp_path / "sparse.png"
+    with path.open("wb") as file:
+        file.truncate(size)
+    limits: list[int] = []
+    monkeypatch.setattr(pictures, "read_file", lambda _path, most: limits.append(most) or b"")
+    with support.refuses(InputError, "is empty"):
+        read_image(path, max_pixels)
+    assert limits == [read]
+
+
+def test_a_limit_of_pixels_is_a_whole_number_from_1_up() -> None:
+    assert [check_max_pixels(number) for number in (1, 10**9)] == [1, 10**9]
+    for wrong in (0, -1, 1.0, "1", None):
+        with support.refuses(InputError, f"max_pixels is {wrong!r}, expected a whole number"):
+            check_max_pixels(wrong)
