@@ -2,7 +2,8 @@
 
 ``python -m dyninfer.benchmarks.lab.rates digits everyday -o record.json`` makes the same calls with
 nothing between them and after waits, since threads, caches and clocks have gone to sleep by then.
-Every contender is a process of its own, and all but one are asleep.
+Every contender is a process of its own, and all but one are asleep. "Engines" are those of the usual
+bundle, without the checks and copies of its public call.
 """
 
 from __future__ import annotations
@@ -47,15 +48,15 @@ class Row:
     ratio: RatioEstimate
 
 
-def _turn(worker: Worker, way: int, gap_ms: int) -> float:
+def _turn(worker: Worker, kind: CallKind, way: int, gap_ms: int) -> float:
     """The median of some calls, but for the first, in milliseconds."""
     time.sleep(_SETTLE_S)  # whoever ran before has gone to sleep
     if not gap_ms:
-        return worker.run(way, CallKind.API, CALLS[gap_ms], wake=True)["ms"]
+        return worker.run(way, kind, CALLS[gap_ms], wake=True)["ms"]
 
     def call() -> float:
         time.sleep(gap_ms / 1e3)
-        return worker.run(way, CallKind.API)["ms"]
+        return worker.run(way, kind)["ms"]
 
     call()
     return median(call() for _ in range(CALLS[gap_ms]))
@@ -80,9 +81,11 @@ def rows_of(name: str, rounds: int) -> Iterator[Row]:
             "bundle, 1 thread": lone.setup(Kind.DYNINFER),
         }
         workers = {who: stack.enter_context(Worker(setup)) for who, setup in setups.items()}
+        contenders = {who: (worker, CallKind.API) for who, worker in workers.items()}
+        contenders["engines"] = workers["bundle"], CallKind.ENGINES
         for way, title in enumerate(bundle.manifest.way_names):
             for gap_ms in CALLS:
-                runs = {who: partial(_turn, worker, way, gap_ms) for who, worker in workers.items()}
+                runs = {who: partial(_turn, *one, way, gap_ms) for who, one in contenders.items()}
                 times = run_rounds(runs, rounds)
                 yield from _rows(times, partial(Row, bundle.manifest.name, title, gap_ms))
 

@@ -14,7 +14,7 @@ class Calls:
 
     def __init__(self, setup: Setup | None = None) -> None:
         self.slow = 2.0 if setup is None else 1.0
-        self.made: list[tuple[int, int, bool]] = []
+        self.made: list[tuple[CallKind, int, int, bool]] = []
 
     def __enter__(self) -> Calls:
         return self
@@ -25,8 +25,7 @@ class Calls:
     def run(
         self, way: int, call: CallKind, calls: int = 1, *, wake: bool = False
     ) -> dict[str, float]:
-        assert call is CallKind.API
-        self.made.append((way, calls, wake))
+        self.made.append((call, way, calls, wake))
         return {"ms": self.slow * len(self.made)}
 
 
@@ -39,15 +38,15 @@ def waits(monkeypatch) -> list[float]:
 
 def test_calls_without_a_wait_are_made_by_the_worker_itself(waits) -> None:
     worker = Calls()
-    assert rates._turn(worker, 1, 0) == 2.0
-    assert worker.made == [(1, 20, True)]
+    assert rates._turn(worker, CallKind.API, 1, 0) == 2.0
+    assert worker.made == [(CallKind.API, 1, 20, True)]
     assert waits == [0.15]
 
 
 def test_a_wait_is_before_every_call_and_the_first_does_not_count(waits) -> None:
     worker = Calls()
-    assert rates._turn(worker, 0, 100) == 2.0 * 3.5  # of the second to the fifth
-    assert worker.made == [(0, 1, False)] * 5
+    assert rates._turn(worker, CallKind.ENGINES, 0, 100) == 2.0 * 3.5  # of the second to the fifth
+    assert worker.made == [(CallKind.ENGINES, 0, 1, False)] * 5
     assert waits == [0.15, *[0.1] * 5]
 
 
@@ -59,6 +58,6 @@ def test_every_way_is_compared_with_the_single_graph_at_every_rate(
     monkeypatch.setattr(Contestants, "setup_of", lambda *_: None)
     record = rates.measure([str(small_bundle)], 2)
     kinds = {(row["way"], row["gap_ms"], row["contender"]) for row in record["rows"]}
-    assert len(kinds) == len(record["rows"]) == 2 * 3 * 3
+    assert len(kinds) == len(record["rows"]) == 2 * 3 * 4
     for row in record["rows"]:
         assert (row["ratio"]["median"] == 1.0) is (row["contender"] == "single graph")
