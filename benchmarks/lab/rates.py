@@ -2,8 +2,8 @@
 
 ``python -m dyninfer.benchmarks.lab.rates digits everyday -o record.json`` makes the same calls with
 nothing between them and after waits, since threads, caches and clocks have gone to sleep by then.
-Every contender is a process of its own, and all but one are asleep. "Engines" are those of the usual
-bundle, without the checks and copies of its public call.
+Every contender is a process of its own, and all but one are asleep. The "engines" are those of the
+usual bundle, without the checks and copies of its public call.
 """
 
 from __future__ import annotations
