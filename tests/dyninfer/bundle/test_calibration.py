@@ -56,6 +56,14 @@ def test_what_is_written_is_read_back(tmp_path_factory, values) -> None:
     np.testing.assert_array_equal(read.easiness_array, [values])
 
 
+def test_the_dearest_way_is_that_of_most_work_where_it_is_known_and_otherwise_the_last() -> None:
+    scores = np.array([[0.9, 0.1], [0.2, 0.8]])
+    priced = choosing(scores, (20, 10), ((2.0,), (1.0,)))
+    unpriced = [way.model_copy(update={"mean_macs": None}) for way in priced.ways]
+    assert priced.dearest == 0
+    assert priced.model_copy(update={"ways": unpriced}).dearest == 1
+
+
 def test_nan_is_written_as_plain_json(tmp_path) -> None:
     made = calibration_of(np.array([[0.25, math.nan]]))
     path = write(tmp_path / "c.json", made.model_dump(mode="json"))

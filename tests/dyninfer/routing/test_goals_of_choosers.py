@@ -129,8 +129,6 @@ def test_a_calibration_from_before_choosers_were_planned_is_named() -> None:
 
 def test_the_dearest_way() -> None:
     assert (CHOICE.dearest, calibration_of(spread()).dearest) == (0, 1)
-    unpriced = [way.model_copy(update={"mean_macs": None}) for way in CHOICE.ways]
-    assert CHOICE.model_copy(update={"ways": unpriced}).dearest == len(unpriced) - 1
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,14 @@ def test_options_and_policy_are_those_of_a_call(two_exits) -> None:
     assert list(two_exits.stream(Made(0))) == []
 
 
+def test_ways_are_forced_for_frames_one_at_a_time(two_exits) -> None:
+    for way in (0, 1):
+        policy = dyninfer.Forced([way])
+        assert {d.exit_index for _, d in two_exits.stream(Made(3), policy=policy)} == {way}
+    with support.refuses(dyninfer.PolicyError, "forced for 2 images and the call has 1"):
+        list(two_exits.stream(Made(3), policy=dyninfer.Forced([0, 1])))
+
+
 def test_pictures_are_a_source_too(two_exits, tmp_path: Path) -> None:
     for place, name in enumerate(("a.png", "b.png")):
         cv2.imwrite(str(tmp_path / name), np.full((4, 5, 3), place, np.uint8))
