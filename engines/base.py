@@ -108,6 +108,18 @@ TensorT = TypeVar("TensorT", bound=Tensor)
 WorkspaceT = TypeVar("WorkspaceT", bound=Workspace)
 
 
+class SendsAhead(Protocol):
+    """Images of one thread on their way to a device; see :meth:`Backend.sending_ahead`."""
+
+    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Where to put the next images, by image input."""
+        ...
+
+    def send(self) -> Mapping[str, DeviceArray]:
+        """Start to send them; a call that reads them waits on the device."""
+        ...
+
+
 class Engine(ABC, Generic[TensorT, WorkspaceT]):
     """One stage, opened on a backend. Safe to run from several threads, each with a workspace.
 
@@ -311,6 +323,16 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
     def active(self) -> AbstractContextManager[None]:
         """A context around all of a call, for what a device needs once and not at every step."""
         return _NOTHING
+
+    def sending_ahead(
+        self,
+        inputs: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]],  # noqa: ARG002
+    ) -> AbstractContextManager[SendsAhead] | None:
+        """Sends images of one thread to the device before the call that runs them.
+
+        ``inputs`` are image inputs with their shapes and element types. None where nothing travels.
+        """
+        return None
 
     def aside(self, workspace: WorkspaceT) -> AbstractContextManager[None]:  # noqa: ARG002
         """A context whose work may run beside what follows it; nothing that follows needs it."""

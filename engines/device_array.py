@@ -42,6 +42,8 @@ class DeviceArray:
         order_before: called with a stream's handle; afterwards, work on that stream comes after
             whatever still writes the values. Returns the handle of a stream to wait for, if the
             owner leaves the waiting to the reader.
+        ready: an event of this process's own, behind which the values are there; None of another
+            library's.
     """
 
     pointer: int
@@ -50,6 +52,7 @@ class DeviceArray:
     device: int | None
     owner: Any
     order_before: Callable[[int], int | None]
+    ready: Any = None
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -51,9 +51,12 @@ class FrameSource(Iterator[Frame]):
         damaged: packets and frames that could not be decoded so far, and were skipped.
         dropped: frames of a live source that were left out so far, because newer ones had come.
         reconnects: how often a lost connection was made again.
+        leaves_gpu_alone: whether asking for a frame never uses CUDA, so that the thread that does
+            so may have a detector's GPU as its current one.
     """
 
     live = False
+    leaves_gpu_alone = False
 
     def __init__(
         self, name: str, expected: int | None = None, rate: Fraction | None = None
@@ -115,6 +118,8 @@ class FrameSource(Iterator[Frame]):
 
 class PictureFrames(FrameSource):
     """Pictures' files as frames, in their order; with ``skip``, those that can be read."""
+
+    leaves_gpu_alone = True
 
     def __init__(self, paths: Sequence[Path], name: str, max_pixels: int, *, skip: bool) -> None:
         super().__init__(name, len(paths))

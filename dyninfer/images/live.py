@@ -65,6 +65,7 @@ class LiveFrames(FrameSource):
     """
 
     live = True
+    leaves_gpu_alone = True
 
     def __init__(
         self,

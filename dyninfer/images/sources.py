@@ -143,6 +143,8 @@ def _open_file(name: str, max_pixels: int, sound: Sound | None) -> Decoder:
 class VideoFrames(FrameSource):
     """Every frame of a video with an end, a file or one that a server has."""
 
+    leaves_gpu_alone = True
+
     def __init__(self, decoder: Decoder, name: str) -> None:
         super().__init__(name, decoder.expected, decoder.rate)
         self._decoder = decoder

@@ -113,7 +113,7 @@ def _answer_group(
 class Prepared(NamedTuple):
     """Image inputs of a single picture that are there already, and the milliseconds they took."""
 
-    tensors: Mapping[str, AnyArray]
+    tensors: Mapping[str, AnyArray | DeviceArray]
     ms: float
 
 
@@ -127,7 +127,7 @@ def _picture_feed(
     if prepared is not None:
         timings[0][PREPARE] = prepared.ms
 
-    def feed(name: str, rows: Int64Array, workspace: Any) -> AnyArray:
+    def feed(name: str, rows: Int64Array, workspace: Any) -> AnyArray | DeviceArray:
         if prepared is not None and name in prepared.tensors:
             return prepared.tensors[name]
         spec = session.image_specs[name]

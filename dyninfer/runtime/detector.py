@@ -481,9 +481,10 @@ class Detector:
         """Detect objects in a video, or in images one after the other, as they come.
 
         Of a source, threads are at work on the next frames meanwhile: on a CPU they run side by
-        side where none has to do with another, else they are decoded and prepared. Leaving the
-        loop ends the threads and closes the source when the generator goes, or at once
-        with its ``close()``.
+        side where none has to do with another, else they are decoded and prepared, and with
+        TensorRT sent to the GPU (those of a source of your own class are not sent). Leaving the
+        loop ends the threads and closes the source when the generator goes, or at once with its
+        ``close()``.
 
         Args:
             source: whatever :func:`dyninfer.open_source` takes, or what it has opened; or images,
@@ -549,7 +550,9 @@ class Detector:
         inputs = {name: (session.image_specs[name], session.image_types[name]) for name in names}
         wanted = cycle([True] + [False] * (every.n - 1)).__next__
         finish = self.tracker(options, every.n) if track else lambda _, found: found
-        return stream_frames(opened, Work(inputs, answer, alike, at_once, wanted, finish))
+        shapes = {n: ((1, 3, spec.height, spec.width), t) for n, (spec, t) in inputs.items()}
+        ahead = partial(session.backend.sending_ahead, shapes)
+        return stream_frames(opened, Work(inputs, answer, alike, at_once, wanted, ahead, finish))
 
     def tracker(self, options: Options | None, every: int = 1) -> Tracker:
         """For one stream, with settings that fit what is reported there.

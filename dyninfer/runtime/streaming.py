@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dyninfer.engines.base import SendsAhead
 from dyninfer.errors import InputError
 from dyninfer.forks import tell_after_fork
 from dyninfer.images.frames import Frame, FrameSource
@@ -54,6 +55,8 @@ class Work(NamedTuple):
             another.
         at_once: how many then run; 1 where that gains nothing.
         wanted: asked for every frame in its turn, whether the engines run.
+        ahead: gives what a thread sends prepared images to the engines' device with, before the
+            engines are free; None where they are on the host.
         finish: makes of every frame in its turn, and of its answer if there is one, its result.
     """
 
@@ -62,7 +65,40 @@ class Work(NamedTuple):
     alike: Callable[[], bool]
     at_once: Callable[[], int]
     wanted: Callable[[], bool]
+    ahead: Callable[[], AbstractContextManager[SendsAhead] | None]
     finish: Callable[[Frame, Detections | None], Detections]
+
+
+class _Images:
+    """Where one thread prepares its frames; what it opens for that is closed with ``stack``."""
+
+    def __init__(self, work: Work, stack: ExitStack, *, ahead: bool) -> None:
+        self._work, self._stack, self._may_send = work, stack, ahead
+        self._tensors: Mapping[str, AnyArray] | None = None
+        self._ahead: SendsAhead | None = None
+        self._scratch = {name: Scratch() for name in work.inputs}
+
+    def prepare(self, frame: Frame) -> Prepared:
+        """What the engines read of a frame, on its way to them if they are on a device."""
+        if self._tensors is None:
+            self._tensors = self._open()
+        start, tensors = time.perf_counter_ns(), self._tensors
+        if self._ahead is not None:
+            tensors = self._ahead.arrays()
+        for name, (spec, _) in self._work.inputs.items():
+            spec.prepare(frame.image, tensors[name][0], self._scratch[name])
+        sent = tensors if self._ahead is None else self._ahead.send()
+        return Prepared(sent, (time.perf_counter_ns() - start) / 1e6)
+
+    def _open(self) -> Mapping[str, AnyArray]:
+        ahead = self._work.ahead() if self._may_send else None
+        if ahead is not None:
+            self._ahead = self._stack.enter_context(ahead)
+            return self._ahead.arrays()
+        return {
+            name: np.empty((1, 3, spec.height, spec.width), dtype)
+            for name, (spec, dtype) in self._work.inputs.items()
+        }
 
 
 @dataclass(eq=False)
@@ -111,15 +147,14 @@ class _Crew:
         self._forked = True
 
     def _run(self) -> None:
-        tensors = {
-            name: np.empty((1, 3, spec.height, spec.width), dtype)
-            for name, (spec, dtype) in self._work.inputs.items()
-        }
-        scratch = {name: Scratch() for name in tensors}
+        with ExitStack() as stack:
+            self._run_all(_Images(self._work, stack, ahead=self._source.leaves_gpu_alone))
+
+    def _run_all(self, images: _Images) -> None:
         while (turn := self._take()) is not None:
             try:
                 if turn.wanted:
-                    self._answer(turn, tensors, scratch)
+                    self._answer(turn, images)
             except BaseException as error:  # whoever asks for this frame gets it
                 turn.error = error
             finally:
@@ -151,15 +186,10 @@ class _Crew:
             self._order.put(turn)
         return turn if turn.frame is not None else None
 
-    def _answer(
-        self, turn: _Turn, tensors: Mapping[str, AnyArray], scratch: Mapping[str, Scratch]
-    ) -> None:
+    def _answer(self, turn: _Turn, images: _Images) -> None:
         frame = turn.frame
         assert frame is not None  # _take has seen to that
-        start = time.perf_counter_ns()
-        for name, (spec, _) in self._work.inputs.items():
-            spec.prepare(frame.image, tensors[name][0], scratch[name])
-        prepared = Prepared(tensors, (time.perf_counter_ns() - start) / 1e6)
+        prepared = images.prepare(frame)
         beside = self._at_once > 1 and self._work.alike()
         if not beside and turn.before is not None:
             turn.before.over.wait()

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from dyninfer.bundle.manifest import Manifest, Stage, TensorSpec
 from dyninfer.engines.base import Backend, HostRead
 from dyninfer.engines.device_array import DeviceArray
+from dyninfer.engines.trt.ahead import SendingAhead, Shaped
 from dyninfer.engines.trt.cuda import Cuda, open_cuda
 from dyninfer.engines.trt.engine import TrtEngine
 from dyninfer.engines.trt.freeing import Freeing
@@ -211,6 +212,10 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
     def active(self) -> AbstractContextManager[None]:
         """See :meth:`dyninfer.engines.base.Backend.active`: the GPU is current within it."""
         return self._cuda.active()
+
+    def sending_ahead(self, inputs: Shaped) -> SendingAhead:
+        """See :meth:`dyninfer.engines.base.Backend.sending_ahead`."""
+        return SendingAhead(self._cuda, self._device_pool, self._pinned_pool, inputs)
 
     def aside(self, workspace: TrtWorkspace) -> AbstractContextManager[None]:
         """See :meth:`dyninfer.engines.base.Backend.aside`: on a stream of its own."""

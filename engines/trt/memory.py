@@ -52,6 +52,7 @@ class Pool:
         self._pinned = pinned
         self._free: list[Block] = []
         self._lock = threading.Lock()
+        self._closed = False
         self.allocated_bytes = 0
 
     def take(self, size: int) -> Block:
@@ -81,10 +82,13 @@ class Pool:
         """Give back a block that no work under way uses."""
         with self._lock:
             self._free.append(block)
+            if self._closed:
+                self._free_idle()
 
     def close(self) -> None:
-        """Free all blocks that were given back."""
+        """Free all blocks that were given back, and from now on each that is."""
         with self._lock:
+            self._closed = True
             self._free_idle()
 
     def _allocate(self, size: int) -> Block:

@@ -260,11 +260,13 @@ class TrtWorkspace:
     def adopt(self, name: str, array: DeviceArray) -> TrtTensor:
         """Copy another library's array, on the device, to where graphs expect the input.
 
-        The stream first waits for whoever still writes the array. Once a result was read from
-        this workspace, the copy is over and the array may change.
+        The stream first waits for whoever still writes the array, and for what is sent ahead. Once
+        a result was read from this workspace, the copy is over and the array may change.
         """
         with self.cuda.active():
             track = self.track
+            if array.ready is not None:
+                self.cuda.order(track.stream, array.ready)
             track.begin()
             other = array.order_before(track.handle)
             if other is not None:
@@ -272,7 +274,8 @@ class TrtWorkspace:
             tensor = self.tensor(("input", name), array.shape, array.dtype)
             size = len(array) * array.row_bytes
             self.cuda.copy_all([(tensor.pointer, array.pointer, size)], track.stream)
-            track.mark(COPY)
+            if array.ready is None:  # what was sent ahead costs the call next to nothing
+                track.mark(COPY)
         return tensor
 
     def gather(

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -99,6 +100,19 @@ def test_threads(ground, bundle) -> None:
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(work, range(4)))
+
+
+def test_frames_sent_ahead(ground, bundle, tmp_path) -> None:
+    """What is found in frames that were sent ahead is what single calls find."""
+    for number, picture in enumerate(support.random_pictures(12)):
+        assert cv2.imwrite(str(tmp_path / f"{number:02}.png"), picture)
+    with ground.load(bundle) as detector:
+        streamed = list(detector.stream(tmp_path))
+        assert len(streamed) == 12
+        for frame, found in streamed:
+            expected = detector(frame.image)
+            assert found.exit_index == expected.exit_index
+            np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=1e-2)
 
 
 def test_the_steady_state_allocates_nothing(ground, bundle, record_property) -> None:
