@@ -163,6 +163,11 @@ EQUIVALENT = (
         "of all images the executor itself takes those that it asked for",
     ),
     Equivalent("dyninfer/runtime/detector.py", "+_MOST_AT_ONCE = ", "is about speed"),
+    Equivalent(
+        "dyninfer/monitoring/drift.py",
+        "+        if _divergence(mean, middle) < allowed",
+        "halving comes as near to a bound from either side",
+    ),
     Equivalent("dyninfer/monitoring/drift.py", "+_HALVINGS = 6", "beyond what numbers can hold"),
     Equivalent("dyninfer/monitoring/drift.py", "+_HALVINGS = 59", "beyond what numbers can hold"),
     *(

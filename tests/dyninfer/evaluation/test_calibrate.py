@@ -200,6 +200,19 @@ def test_what_a_user_should_know_is_one_line_each() -> None:
     assert "same easiness" in same
 
 
+@pytest.mark.parametrize(
+    ("count", "tied", "told"), [(200, 10, False), (200, 11, True), (10, 1, False), (10, 2, True)]
+)
+def test_ties_are_told_beyond_a_twentieth_of_the_pictures_and_from_two_on(count, tied, told):
+    easiness = np.linspace(0.1, 0.9, count)[None].copy()
+    easiness[0, :tied] = 0.05
+    found = cautions(easiness)
+    shared = f"{tied} of {count} pictures share one easiness (0.05); no threshold can"
+    assert [line[: len(shared)] for line in found if "share one" in line] == [shared] * told
+    coarse = "percentiles of 10 pictures are coarse, steps of 10.0 %; give 100 or more"
+    assert [line for line in found if "coarse" in line] == [coarse] * (count == 10)
+
+
 def test_pictures_to_time_are_spread_evenly(samples: Samples) -> None:
     names = [item.path.name for item in pictures_to_time(samples, 3)]
     assert names == ["000.png", "002.png", "004.png"]

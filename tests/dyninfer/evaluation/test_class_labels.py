@@ -129,3 +129,10 @@ def test_what_cannot_be_used_is_one_line(
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with refuses(InputError, name, *parts):
         load(pictures, path)
+
+
+def test_of_a_long_line_80_characters_are_told(tmp_path: Path, pictures: list[Path]) -> None:
+    table = tmp_path / "classes.csv"
+    table.write_text(f"000.png,red\n000.png,red,{'x' * 90}\n")
+    with refuses(InputError, f"a line of 3 columns (000.png,red,{'x' * 68}), expected two"):
+        load(pictures, table)

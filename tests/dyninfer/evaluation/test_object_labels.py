@@ -455,3 +455,16 @@ def test_files_are_read_up_to_what_labels_and_pictures_may_have(
     for labels in (text, xml, json_):
         load_samples(pictures, labels, CLASSES)
     assert limits == {".txt": 2**26, ".png": 2**30, ".xml": 2**26, ".json": 2**31}
+
+
+def test_what_is_long_is_told_in_part(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    xml = tmp_path / "xml" / "a.xml"
+    with refuses(InputError, f"a.xml holds {'t' * 40!r}, expected"):
+        load_samples(pictures, write(xml, f"<{'t' * 50}/>").parent, CLASSES)
+    item = OBJECT.format(name="cat", difficult=0, box=("n" * 50, 0, 1, 1))
+    with refuses(InputError, f"object/bndbox/xmin is {'n' * 40!r}, expected a number"):
+        load_samples(pictures, voc(xml, item).parent, CLASSES)
+    text = write(tmp_path / "yolo" / "a.txt", "0 " + "x" * 90)
+    with refuses(InputError, f"a.txt, line 1 ({'0 ' + 'x' * 58!r}) holds something that is not"):
+        load_samples(pictures, text.parent, CLASSES)

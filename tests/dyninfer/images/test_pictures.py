@@ -193,3 +193,17 @@ def test_a_limit_of_pixels_is_a_whole_number_from_1_up() -> None:
     for wrong in (0, -1, 1.0, "1", None):
         with support.refuses(InputError, f"max_pixels is {wrong!r}, expected a whole number"):
             check_max_pixels(wrong)
+
+
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        ("https://a/", "https://a/{} is a URL"),
+        ("ftp://a/a/", "ftp://a/a/{} is a URL"),
+        ("a\0/////////", "'a\\x00/////////{}' cannot be read: "),
+    ],
+)
+def test_of_a_long_name_200_characters_are_told(start: str, told: str) -> None:
+    rest = 200 - len(start)
+    with support.refuses(InputError, told.format("x" * rest)):
+        read_image(start + "x" * 300)

@@ -309,6 +309,19 @@ def test_boxes_of_less_than_a_pixel_or_outside_the_image_are_pointed_out(box, us
 
 
 @pytest.mark.parametrize(
+    ("best", "others", "told"),
+    [(0.9, 0.06, "2 of the 3"), (0.9, 0.04, None), (0.04, 0.03, None), (0.04, 0.04, "2 of the 3")],
+)
+def test_boxes_from_a_score_of_a_twentieth_on_are_looked_at_and_the_surest_in_any_case(
+    best, others, told
+) -> None:
+    empty = [10, 20, 10, 20]
+    line = checked([CORNERS[0], empty, empty], [best, others, others])
+    assert (line is None) == (told is None)
+    assert str(told) in str(line)
+
+
+@pytest.mark.parametrize(
     ("count", "centre", "cornered"),
     [(20, (5, 4), True), (19, (5, 4), False), (20, (5.1, 4), False), (20, (5, 4.1), False)],
 )

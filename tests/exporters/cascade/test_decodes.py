@@ -25,6 +25,7 @@ from dyninfer.exporters.cascade.options import (
 from dyninfer.exporters.cascade.original import OriginalDetector, decode_one
 from dyninfer.exporters.cascade.plan import PlannedDetector, plan_detector
 from dyninfer.exporters.cascade.stage import (
+    _short,
     build,
     dump_plan,
     loosen_reshapes,
@@ -386,3 +387,19 @@ def test_the_reference_leaves_out_what_is_not_valid_or_no_class_of_the_bundle() 
         found = decode_one(kept, {"a": boxes, "b": scores})
         np.testing.assert_array_equal(found[0], boxes[0, rows])
         np.testing.assert_array_equal(found[1], scores[0, rows])
+
+
+@pytest.mark.parametrize(
+    ("reason", "short"),
+    [
+        ("[ONNXRuntimeError] : 1 : FAIL : it fails", "it fails"),
+        ("x" * 130, "x" * 120),
+        (
+            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while "
+            "running Reshape node. Name:'first/Reshape_7' Status Message: reshape_helper.h:40",
+            "batches fail in Reshape 'first/Reshape_7'",
+        ),
+    ],
+)
+def test_reasons_of_onnx_runtime_are_told_without_its_codes_and_files(reason, short) -> None:
+    assert _short(reason) == short

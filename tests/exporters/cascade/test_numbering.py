@@ -284,6 +284,9 @@ def test_what_is_seen_on_the_photos_settles_how_labels_count(numbers, missed) ->
     assert (found.names, found.numbers, found.doubt) == (COCO, numbers, None)
     assert ("class-ids coco91" in str(line)) is (numbers in IDS.values())
     assert (f"class-offset {numbers[0]}" in str(line)) is (numbers != IDS[1])
+    once = [[(numbers[3], 0.3)]] * 3
+    once[missed - 1] = photos[missed - 1]  # right on a single photo, which may be chance
+    assert of_labels(*once)[0].numbers == SEQUENCES[0]
     unsure = [[(label, score - 0.06) for label, score in rows] for rows in photos]
     found, _ = of_labels(*unsure)
     assert found.numbers == SEQUENCES[0]

@@ -157,6 +157,12 @@ def test_the_published_configurations_are_these() -> None:
         assert made.colours == (IMAGENET if padding is None else half)
 
 
+def test_of_a_long_name_80_characters_are_told() -> None:
+    structure = STRUCTURES["tf_efficientdet_d0"]
+    with support.refuses(ConfigError, f"config (--config) is {'x' * 80!r}, expected the name"):
+        choose(structure, Path("x.pth"), "x" * 90, None)
+
+
 def test_a_structure_with_an_exact_name_is_not_asked_about() -> None:
     structure = STRUCTURES["tf_efficientdet_d0"]
     assert choose(structure, Path("x.pth"), None, "TF_EfficientDet_D0")[0].name == (
