@@ -13,7 +13,7 @@ from dyninfer.builds.builder import Builder, builder_for
 from dyninfer.builds.files import NOTHING_CONVERTED, KeptEngines, Making
 from dyninfer.builds.gate import FallBack, GateRecord, Limits, parse_gate
 from dyninfer.builds.search import differences, list_builds, open_build
-from dyninfer.builds.spec import BuildSpec, OpenBuild, describe_plan, travel_of
+from dyninfer.builds.spec import IO, BuildSpec, OpenBuild, describe_plan, travel_of
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.cli.build_conversions import Conversions, asked_samples, travelling
@@ -232,7 +232,8 @@ class GatedBuild:
 
     def _on_this_cpu(self, opened: OpenBuild) -> str:
         """Where conversions were run, and what of that is not as the engines will."""
-        with_half = Precision.FP16 in opened.build.spec.precision.values()
+        spec = opened.build.spec
+        with_half = Precision.FP16 in spec.precision.values() or IO in spec.options
         backend = open_backend("onnxruntime", "cpu")
         place = f"onnxruntime {backend.version}, {backend.device_name}"
         backend.close()

@@ -128,10 +128,14 @@ def test_without_the_gpu_conversions_stand_for_engines(
     gate = gated(rig, path, pictures, "fp16", tmp_path / "work").make().build.gate
     assert gate is not None
     assert [(fall.stage, fall.after.value) for fall in gate.fell_back] == [("first", "fp32")]
-    assert gate.measured_on.endswith(", float16 rounded after every layer, instead of the engines")
+    rounded = ", float16 rounded after every layer, instead of the engines"
+    assert gate.measured_on.endswith(rounded)
+    around = gated(rig, path, pictures, "second=int8", tmp_path / "int8", io="fp16").make()
+    assert around.build.gate is not None
+    assert around.build.gate.measured_on.endswith(rounded)  # of what surrounds the 8 bits
     with support.refuses(InputError, "cannot run here", "leave out --gate"):
         gated(rig, path, pictures, "fp32", tmp_path / "more").make()
-    assert len(list((path / "engines").glob("*/build.json"))) == 1
+    assert len(list((path / "engines").glob("*/build.json"))) == 2
 
 
 def test_files_with_options_of_their_own_are_run_for_the_gate(
