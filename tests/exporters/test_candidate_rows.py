@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
-from dyninfer.exporters.candidate_rows import in_order_of, is_ranked
+from dyninfer.bundle.manifest import Stage, TensorSpec
+from dyninfer.exporters import candidate_rows
+from dyninfer.exporters.candidate_rows import (
+    CANDIDATES,
+    candidates_of,
+    in_order_of,
+    is_ranked,
+)
 from dyninfer.exporters.parity import Errors, Tolerance
 from dyninfer.exporters.precision.sensitivity import deviations
 from tests.support import ordered_candidates
@@ -128,3 +137,81 @@ def test_anchors_whose_scores_hardly_differ_are_compared_as_they_stand() -> None
         np.testing.assert_array_equal(
             in_order_of(source, found, 1, 1e-4)["boxes_xyxy"], found["boxes_xyxy"]
         )
+
+
+@pytest.mark.parametrize(
+    ("steps", "ranked"),
+    [("f" * 9 + "r", True), ("f" * 8 + "rr", False), ("ttttttfffr", True), ("tttttttffr", False)],
+)
+def test_more_than_four_fifths_may_not_rise_and_more_than_a_fifth_fall(steps, ranked) -> None:
+    """From one of ten neighbours to the next it falls, rises or is the same."""
+    best = np.cumsum([0.5, *({"f": -0.01, "t": 0, "r": 0.005}[step] for step in steps)])
+    assert is_ranked(best[None, :, None].astype(np.float32)) is ranked
+
+
+def test_how_many_candidates_a_stage_gives_on_is_the_length_of_its_boxes() -> None:
+    outputs = [
+        TensorSpec(name=name, dtype="float32", shape=("batch", count, 4))
+        for name, count in (("a_feature", 5), ("boxes_xyxy", 7), ("class_scores", 9))
+    ]
+    for order in (outputs, outputs[::-1]):
+        stage = Stage(
+            file="a.onnx", sha256="0" * 64, inputs=(), outputs=tuple(order), parameters=0, macs=0
+        )
+        assert candidates_of(stage) == 7
+    assert CANDIDATES == 1000
+
+
+@pytest.mark.parametrize(
+    ("spare", "compared"), [({}, True), ({"spare": 0.16}, True), ({"spare": 1 / 6}, False)]
+)
+def test_a_share_of_candidates_may_be_others(source, spare, compared) -> None:
+    found = {name: array.copy() for name, array in source.items()}
+    found["boxes_xyxy"][0, 2] = [500, 500, 510, 510]
+    ordered = in_order_of(source, found, 1, 1e-4, **spare)["boxes_xyxy"]
+    assert bool(ordered[0, 2, 0] == 500) is compared
+    assert np.array_equal(ordered, source["boxes_xyxy"]) is not compared
+
+
+def test_proposals_are_found_again_where_there_are_no_boxes(source) -> None:
+    proposals = {
+        "proposals": source["boxes_xyxy"],
+        "objectness": source["class_scores"].max(2, keepdims=True),
+    }
+    ordered = in_order_of(proposals, swapped(proposals, [1, 0, 2, 3, 5, 4]), 1, 1e-4)
+    for name, array in proposals.items():
+        np.testing.assert_array_equal(ordered[name], array)
+
+
+@pytest.mark.parametrize(("away", "is_same"), [(0.095, True), (0.105, False)])
+def test_a_tenth_of_a_score_is_as_far_as_a_pixel(source, away, is_same) -> None:
+    found = {name: array.copy() for name, array in source.items()}
+    found["boxes_xyxy"][0, 0] += 0.5
+    found["class_scores"][0, 0] += np.float32(away)
+    ordered = in_order_of(source, found, 1.0, 1e-4, spare=1.0)["boxes_xyxy"]
+    assert np.array_equal(ordered, found["boxes_xyxy"]) is is_same
+
+
+def test_candidates_less_than_a_pixel_apart_are_told_from_one_another(source) -> None:
+    near = {name: array.copy() for name, array in source.items()}
+    near["boxes_xyxy"][0, 1] = near["boxes_xyxy"][0, 0] + np.float32(0.5)
+    assert errors(near, swapped(near, [1, 0, 2, 3, 4, 5]))["class_scores"] == 0
+
+
+@pytest.mark.parametrize(("count", "looked_for"), [(4096, True), (4097, False)])
+def test_so_many_rows_are_looked_for(monkeypatch, count: int, looked_for: bool) -> None:
+    asked: list[int] = []
+
+    def distances(ones: np.ndarray, _others: np.ndarray) -> np.ndarray:
+        asked.append(len(ones))
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(candidate_rows, "_distances", distances)
+    source = {
+        "boxes_xyxy": np.zeros((1, count, 4), np.float32),
+        "class_scores": np.linspace(1, 0, count, dtype=np.float32).reshape(1, -1, 1),
+    }
+    found = source | {"boxes_xyxy": np.ones((1, count, 4), np.float32)}
+    with contextlib.suppress(ZeroDivisionError):
+        in_order_of(source, found, 1, 1e-4)
+    assert asked == [count] * looked_for
