@@ -111,6 +111,11 @@ class Student(ABC):
         weight = added[f"{first.conv}.weight"]
         inputs = len(self.state[f"{last.conv}.weight"]) // first.groups
         if weight.shape[1] != inputs:
+            if first.groups > 1:
+                raise InputError(
+                    f"block {after} of {stage} starts with a convolution in groups that cannot "
+                    "read what the block gives on: add one behind another block"
+                )
             added[f"{first.conv}.weight"] = _drawn((len(weight), inputs, *weight.shape[2:]))
         state = self._renumbered(place, lambda index: index + (index > after))
         new = f"{place.prefix}.{after + 1}."
@@ -256,7 +261,15 @@ class Student(ABC):
 
 
 def write_checkpoint(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write weights as trainings do, whole or not at all."""
+    """Write weights as trainings do, whole or not at all.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not path.parent.is_dir():
+        raise InputError(
+            f"{path} cannot be written: there is no folder {path.parent}; make it first"
+        )
     named = {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:

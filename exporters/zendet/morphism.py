@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dyninfer.bundle.unfinished import write_atomically
+from dyninfer.errors import InputError
 from dyninfer.exporters.morphism.student import Student, write_checkpoint
 from dyninfer.exporters.morphism.wiring import (
     Channels,
@@ -56,7 +57,16 @@ class ZenDetStudent(Student):
         return cls({name: each.detach() for name, each in model.state_dict().items()}, strides)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, and beside it its structure text, with the suffix ``.txt``."""
+        """Write a checkpoint, and beside it its structure text, with the suffix ``.txt``.
+
+        Raises:
+            InputError: the checkpoint itself has that suffix, or there is no such folder.
+        """
+        if path.suffix == ".txt":
+            raise InputError(
+                f"the checkpoint is {path}, expected a name such as {path.with_suffix('.pth')}: "
+                "the structure text gets .txt"
+            )
         write_checkpoint(self.state, path)
         write_atomically(path.with_suffix(".txt"), self.structure.text)
 

@@ -10,12 +10,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from dyninfer.exporters.efficientdet.morphism import EfficientDetStudent
 from dyninfer.exporters.faster_rcnn.morphism import FasterRCNNStudent
 from dyninfer.exporters.faster_rcnn.names import Library, by_own_names
 from dyninfer.exporters.morphism.student import Student
 from dyninfer.exporters.zendet.backbone import Backbone, random_backbone
 from dyninfer.exporters.zendet.morphism import ZenDetStudent
 from dyninfer.search.structure import Block, checked, read_structure
+from tests.exporters.efficientdet import narrow as narrow_efficientdet
 from tests.exporters.faster_rcnn import narrow
 from tests.exporters.zendet import reference
 
@@ -51,7 +53,18 @@ def backbone() -> ZenDetStudent:
     return ZenDetStudent.of(restless(random_backbone(MIDDLE, 5)))
 
 
-STUDENTS = {"faster-rcnn": faster_rcnn, "gflv2": detector, "backbone": backbone}
+@cache
+def efficientdet() -> EfficientDetStudent:
+    model = narrow_efficientdet.random_model(narrow_efficientdet.narrow())
+    return EfficientDetStudent(model.state_dict())
+
+
+STUDENTS = {
+    "efficientdet": efficientdet,
+    "faster-rcnn": faster_rcnn,
+    "gflv2": detector,
+    "backbone": backbone,
+}
 
 
 def restless(model: Backbone) -> Backbone:
@@ -75,6 +88,8 @@ def answers(student: Student) -> list[Tensor]:
         if isinstance(student, FasterRCNNStudent):
             levels = model.neck(model.backbone(images))
             return [*levels, *(each for level in model.rpn_head(levels) for each in level)]
+        if isinstance(student, EfficientDetStudent):
+            return [*model(images.repeat(1, 1, 2, 2)[..., :128])]
         found = model(images)
         return [
             each for level in found for each in (level if isinstance(level, tuple) else [level])
@@ -83,6 +98,15 @@ def answers(student: Student) -> list[Tensor]:
 
 def parameters(student: Student) -> int:
     return sum(each.numel() for each in student.model().parameters())
+
+
+def drawn(student: Student, width: str, count: int) -> dict[str, list[int]]:
+    """Some channels of every part, in no order."""
+    generator = torch.Generator().manual_seed(count)
+    return {
+        part: torch.randperm(student.widths[width], generator=generator)[:count].tolist()
+        for part in student.parts(width)
+    }
 
 
 def masked(student: StudentT, width: str, keep: Mapping[str, Sequence[int]]) -> StudentT:

@@ -12,15 +12,21 @@ from dyninfer.errors import CheckpointError, InputError, MissingExtra
 from dyninfer.exporters.dynamicdet.morphism import DynamicDetStudent
 from dyninfer.exporters.dynamicdet.topology import Op
 from dyninfer.exporters.morphism import tracing
-from dyninfer.exporters.morphism.student import Student
 from dyninfer.exporters.morphism.tracing import Traced, group_importance
 from dyninfer.exporters.morphism.wiring import Channels
 from tests import support
-from tests.exporters.morphism.students import STUDENTS, backbone, faster_rcnn, masked, parameters
+from tests.exporters.morphism.students import (
+    STUDENTS,
+    backbone,
+    drawn,
+    faster_rcnn,
+    masked,
+    parameters,
+)
 
 PLACES = "model_b2.9.conv", "model_h.0.hidden"
 CHECKPOINT = support.VECTORS / "dy-yolov7-narrow.pt"
-KINDS = pytest.mark.parametrize("kind", STUDENTS)
+OWN = ("faster-rcnn", "gflv2", "backbone")
 
 
 @pytest.fixture(autouse=True)
@@ -44,16 +50,7 @@ def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-7)
 
 
-def drawn(student: Student, width: str, count: int) -> dict[str, list[int]]:
-    """Some channels of every part, in no order."""
-    generator = torch.Generator().manual_seed(count)
-    return {
-        part: torch.randperm(student.widths[width], generator=generator)[:count].tolist()
-        for part in student.parts(width)
-    }
-
-
-@KINDS
+@pytest.mark.parametrize("kind", OWN)
 def test_own_bookkeeping_is_that_of_torch_pruning(kind: str) -> None:
     student = STUDENTS[kind]()
 
@@ -122,6 +119,7 @@ def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
         DynamicDetStudent.load(tmp_path / "foreign.pt")
 
 
+@pytest.mark.slow
 def test_what_was_found_wrongly_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a split that is read in another order, of which another part would be cut."""
     base, width = dynamicdet(), PLACES[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dyninfer.errors import CheckpointError
+from dyninfer.errors import CheckpointError, InputError
 from dyninfer.exporters.zendet.detector import Detector
 from dyninfer.exporters.zendet.morphism import ZenDetStudent
 from dyninfer.search.cost import cost_of
@@ -70,6 +70,11 @@ def test_a_student_is_saved_with_its_structure(tmp_path: Path, make) -> None:
     assert read.structure == student.structure
     assert all(map(torch.equal, answers(read), answers(student)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["student.pth", "student.txt"]
+    for name, reason in {
+        "student.txt": "expected a name such as", "missing/student.pth": "there is no folder"
+    }.items():  # fmt: skip
+        with support.refuses(InputError, reason):
+            student.save(tmp_path / name)
     with support.refuses(CheckpointError, "the checkpoint does not fit"):
         ZenDetStudent.load(tmp_path / "student.pth", make().structure)
 
