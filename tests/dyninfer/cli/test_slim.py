@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from dyninfer.errors import DyninferError
-from dyninfer.exporters.slim.search import Search
 from dyninfer.exporters.slim.stopwatch import Latency, Stopwatch
 from dyninfer.exporters.zendet.backbone import random_backbone
+from dyninfer.exporters.zendet.morphism import ZenDetStudent
+from dyninfer.search.structure import read_structure
 from tests.dyninfer.cli.run import run
 from tests.exporters.slim.conftest import NAMES, STRUCTURE, labelled, tiny_detector
 
@@ -50,9 +54,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
-def test_a_student_is_found_and_exports(
-    capsys, base: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_student_is_found_and_exports(capsys, base: Path, labelled: Path) -> None:
     status, out, err = slim(capsys, labelled, "--target-latency", "0.98", "-o", "small.pt")
     assert (status, "warning" in err) == (0, False)
     assert re.search(r"^the student takes 0\.\d\d .* of the base's time", out, re.MULTILINE)
@@ -68,21 +70,29 @@ def test_a_student_is_found_and_exports(
     status, _, err = slim(capsys, labelled, *TO_HALF, "-o", "small.pt")
     assert status == 1
     assert err == "error: small.pt exists: choose another --output, or give --overwrite\n"
-    _interrupt_after_a_student(monkeypatch)
-    kept = Path("small.pt").read_bytes()
-    status, _, err = slim(
-        capsys, labelled, "--target-latency", "98%", "-o", "small.pt", "--overwrite", "--seed", "1"
-    )
+
+
+@pytest.mark.usefixtures("base")
+def test_ctrl_c_keeps_the_best_so_far(capsys, labelled: Path, monkeypatch) -> None:
+    class Interrupted:
+        """A search that is stopped after its first student within the target."""
+
+        def __init__(self, *given: Any) -> None:
+            self.keep = given[-1]
+
+        def run(self) -> None:
+            student = ZenDetStudent.of(tiny_detector(seed=1))
+            self.keep(SimpleNamespace(student=student))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("dyninfer.cli.slim._opened", lambda *_: nullcontext())
+    monkeypatch.setattr("dyninfer.exporters.slim.search.Search", Interrupted)
+    status, _, err = slim(capsys, labelled, *TO_HALF)
     assert status == 130
-    assert "stopped: the best student so far is in small.pt" in err
-    assert Path("small.pt").read_bytes() != kept
-
-
-def _interrupt_after_a_student(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Search, "_finish", interrupted)
+    assert err == "stopped: the best student so far is in student.pt\ninterrupted\n"
+    kept = ZenDetStudent.load(Path("student.pt"), read_structure(Path("student.txt")))
+    expected = tiny_detector(seed=1).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in kept.state.items())
 
 
 @pytest.mark.parametrize("target", ["0", "1", "1.5", "100%", "0ms", "-3ms", "fast", "8 m", "nan"])
