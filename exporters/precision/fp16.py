@@ -98,7 +98,7 @@ def half_around_int8(model: ModelProto, largest: Mapping[str, float]) -> ModelPr
         except (RuntimeError, ValueError) as error:
             raise ExportError(
                 f"float16 around 8 bits takes opset {HALF_SCALES_OPSET}, to which the stage cannot "
-                f"be raised: {reason_of(error)}; leave float32 there with --io fp32"
+                f"be raised: {reason_of(error)}; leave float32 there (--io fp32)"
             ) from None
     raised.ir_version = max(raised.ir_version, _ITS_IR_VERSION)
     return to_fp16(raised, largest, half_scales=True) or model
