@@ -176,6 +176,11 @@ EQUIVALENT = (
     ),
     Equivalent("engines/ort/tensor.py", "+_POLL_S = ", "how often is looked, not for what"),
     Equivalent("exporters/dynamicdet/protocol.py", "+_SHAPES = ", "how much is kept"),
+    Equivalent(
+        "exporters/candidate_rows.py",
+        "+    order = np.arange(len(source[ -1]))",
+        "there is a score for every box",
+    ),
     Equivalent("dyninfer/runtime/plan.py", "+END = - ", "no segment has that number"),
     Equivalent(
         "dyninfer/monitoring/drift.py",

@@ -382,6 +382,48 @@ def test_expected_times_follow_the_measured_ones_but_not_one_hiccup() -> None:
     assert often.exit_costs == (EASY_MS, pytest.approx(100, rel=0.02))
 
 
+@pytest.mark.parametrize(
+    ("costs", "ms", "after", "debt"),
+    [
+        ((8.0, 20.0), 40.0, 22.0, 20.0),  # a tenth of the way
+        ((8.0, 20.0), 60.0, 24.0, 40.0),
+        ((8.0, 20.0), 100.0, 24.0, 80.0),  # what is beyond three times counts as three times
+        ((8.0, 20.0), 1000.0, 24.0, 330.0),  # 1.5 times 22 of a thousand images' 10 ms
+        ((8.0, 0.0), 5.0, 0.5, 5.0),  # nothing is known that it could be beyond
+    ],
+)
+def test_a_time_moves_what_is_expected_and_the_debt_by_its_rules(costs, ms, after, debt) -> None:
+    settings = ControlSettings(Cost.MS, 10.0)
+    found = observe(settings, initial_state(settings, BETA, costs), [1], [ms])
+    assert found.exit_costs == (8.0, pytest.approx(after))
+    assert found.debt == pytest.approx(debt)
+
+
+def test_a_credit_is_limited_as_a_debt_is_and_what_was_decided_counts_as_expected_then() -> None:
+    settings = ControlSettings(Cost.MS, 10.0)
+    state = initial_state(settings, BETA, (8.0, 20.0))
+    assert observe(settings, replace(state, debt=-329.0), [1], [0.0]).debt == pytest.approx(-330)
+    waiting = replace(state, pending=(2, 1), pending_costs=(30.0, 25.0))
+    once = observe(settings, waiting, [0], [10.0])
+    assert (once.debt, once.pending, once.pending_costs) == (-5.0, (1, 1), (15.0, 25.0))
+    twice = observe(settings, once, [0], [10.0])
+    assert (twice.debt, twice.pending, twice.pending_costs) == (-10.0, (0, 1), (0.0, 25.0))
+
+
+@pytest.mark.parametrize(("ms", "after", "debt"), [(10.0, 0.196, -0.2), (10.01, 0.216, 0.8)])
+def test_an_image_is_late_beyond_its_limit_and_that_is_learnt_slowly(ms, after, debt) -> None:
+    settings = ControlSettings(Cost.LATE, 0.1, limit_ms=10.0)
+    found = observe(settings, initial_state(settings, BETA, (0.2, 0.6)), [0], [ms])
+    assert found.exit_costs == (pytest.approx(after), 0.6)
+    assert found.debt == pytest.approx(debt)
+
+
+def test_the_bound_of_a_debt_is_of_a_thousand_images_or_of_one_decision() -> None:
+    assert debt_bound(ControlSettings(Cost.LATE, 0.1), (0.2, 0.6)) == pytest.approx(2.2)
+    assert debt_bound(ControlSettings(Cost.LATE, 0.01), (0.2, 0.6)) == pytest.approx(0.4)
+    assert debt_bound(ControlSettings(Cost.LATE, 0.01), (0.6, 0.2)) == pytest.approx(0.4)
+
+
 def test_an_image_without_a_time_counts_as_expected() -> None:
     settings = settings_of(Cost.MS, 15.0)
     before = initial_state(settings, BETA, (EASY_MS, HARD_MS))
