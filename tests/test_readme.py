@@ -34,6 +34,8 @@ NOT_RUN = {
     "tf_efficientdet_d3_47-0b525f35.pth": "others' weights",
     "dyninfer export drnet predictor.pt classifier.pt -o drnet.dyn": "others' weights",
     "dyninfer export detnas faster_rcnn_r50_fpn_1x_coco.pth -o r50.dyn": "others' weights",
+    "dyninfer slim base.pt --structure base.txt --data train/ --target-latency 0.53 "
+    "-o student.pt": "a detector and pictures of the user's own, and half an hour",
 }
 NO_COMMANDS = ("dy-yolov7.dyn/",)
 """How an indented block begins that shows something else: here, what is in a bundle."""
