@@ -18,7 +18,7 @@ from dyninfer.exporters.family import TorchStage
 from dyninfer.exporters.zendet.backbone import fold, random_backbone
 from dyninfer.exporters.zendet.checkpoint import load_model
 from dyninfer.exporters.zendet.detector import Detector
-from dyninfer.exporters.zendet.export import ZENDET, ZenDetOptions, _class_names
+from dyninfer.exporters.zendet.export import ZENDET, ZenDetOptions, class_names_of
 from dyninfer.exporters.zendet.stages import BackboneStage, build_stage
 from dyninfer.search.cost import cost_of
 from dyninfer.search.structure import Block, checked, read_structure
@@ -147,7 +147,7 @@ def test_columns_of_other_counts(tmp_path: Path) -> None:
 
 
 def class_names(columns: int, path: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return _class_names(load_detector(reference.detector_state(columns)), path)
+    return class_names_of(load_detector(reference.detector_state(columns)), path)
 
 
 def test_wrappers_and_missing_counts_make_no_difference(tmp_path: Path) -> None:
