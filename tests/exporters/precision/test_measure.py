@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from dyninfer.bundle.manifest import Task
+from dyninfer.errors import BrokenOutputError
 from dyninfer.evaluation.coco import Truth
 from dyninfer.exporters.precision.measure import _EndSums, _errors, _scores, _sums, _tensor_error
-from dyninfer.results.answers import Detections
+from dyninfer.results.answers import Detections, TopK
 from dyninfer.results.postprocess import EVALUATION, Postprocess
 
 
@@ -87,3 +88,21 @@ def test_an_end_counts_the_boxes_that_float32_is_sure_of() -> None:
     assert found.ap_converted is not None
     assert 0 < found.ap_converted < 0.9  # one of three is where it should be
     assert _EndSums(losses=[0.0]).result(0, 2).ap_fp32 is None
+
+
+def test_a_classifier_whose_logits_are_broken_is_not_right() -> None:
+    def side(class_id: int | None) -> SimpleNamespace:
+        def answer(_options: object) -> SimpleNamespace:
+            if class_id is None:
+                raise BrokenOutputError("not finite")
+            return SimpleNamespace(class_ids=[class_id])
+
+        logits = {"logits": np.zeros(3, np.float32)}
+        task = SimpleNamespace(loss=lambda one, other: float(one != other))
+        return SimpleNamespace(outputs=logits, answer=answer, task=task)
+
+    manifest = SimpleNamespace(use_options=TopK(), task=Task.CLASSIFY)
+    end = _EndSums()
+    for found in (2, None, 1):
+        end.add(side(2), side(found), manifest, 2)
+    assert end.right == [(True, True), (True, False), (True, False)]

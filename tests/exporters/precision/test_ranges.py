@@ -253,3 +253,9 @@ def test_a_limit_is_its_share_of_the_largest_magnitude() -> None:
     assert clipping_range(seen, CalibrationMethod.PERCENTILE, 50) == (-2, 2)
     assert (seen.largest, seen.is_finite) == (8, True)
     assert not Observed(0, np.inf).is_finite
+
+
+def test_a_magnitude_is_counted_in_the_part_that_it_begins() -> None:
+    magnitudes = ranges._Magnitudes()
+    magnitudes.add(np.array([0.0, 0.5, -1.0], np.float32))
+    assert np.flatnonzero(magnitudes.within(1.0)).tolist() == [0, BINS // 2, BINS - 1]

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dyninfer.exporters.graphs import node_macs
+from dyninfer.exporters.precision import sensitivity
 from dyninfer.exporters.precision.graph import layer_groups, layers_of
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8
 from dyninfer.exporters.precision.sensitivity import (
@@ -211,3 +214,18 @@ def test_easiness_deviates_by_its_largest_error_and_zeros_by_theirs() -> None:
         {"easiness": np.array([0.625, 0.25]), "feature": np.array([0.0, 2, 0, 0])},
     )
     assert found == {"easiness": 0.125, "feature": 1.0}
+
+
+def test_the_24_layers_of_the_largest_errors_are_tried_alone(monkeypatch) -> None:
+    asked: list[int] = []
+
+    def each_alone(_model, _full, _target, layers, _sample):
+        asked.extend(layers)
+        return [{"out": np.zeros(1)} for _ in layers]
+
+    monkeypatch.setattr(sensitivity, "own_errors", lambda *_: {n: float(n) for n in range(30)})
+    monkeypatch.setattr(sensitivity, "node_macs", lambda _layer: 1)
+    monkeypatch.setattr(sensitivity, "each_alone", each_alone)
+    trial = SimpleNamespace(samples=[None], reference=[{"out": np.zeros(1)}])
+    sensitivity._ranked(None, None, None, trial, 1.0, lambda *_: None)
+    assert asked == list(range(29, 5, -1))
