@@ -94,7 +94,6 @@ def _add(command: Callable[..., None], name: str | None = None, *, needs: bool =
 app.add_typer(export_app, name="export")
 app.add_typer(search_app, name="search")
 search_app.command(cls=Command, no_args_is_help=True)(backbone)
-_add(slim)
 _add(verify)
 _add(fit_router, "fit-router")
 _add(calibrate)
@@ -107,6 +106,7 @@ _add(sign)
 _add(compound_scale, "compound-scale")
 _add(models, needs=False)
 _add(demo, needs=False)
+_add(slim)
 
 
 def _print_version(asked: bool) -> None:

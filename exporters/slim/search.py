@@ -110,7 +110,7 @@ class Search:
         if self._excess(self.base) <= 1:
             raise InputError(
                 f"the base takes {self.base.latency.ms:.3g} ms, within the target already: "
-                "export it as it is, or give a lower --target-latency"
+                "export it as it is, or give a lower target (--target-latency)"
             )
         pool = self._train_teachers(self._share(_TEACHER))
         self._search(pool, self._share(_SEARCH))
@@ -159,8 +159,8 @@ class Search:
             raise InputError(
                 "no student came within the target: the fastest, which is kept, takes "
                 f"{nearest.latency.ms:.3g} ms, the base {nearest.latency.base_ms:.3g} "
-                f"({nearest.latency.ratio.median:.2f} of it); slim that one, give more --minutes, "
-                "or a higher --target-latency"
+                f"({nearest.latency.ratio.median:.2f} of it); slim that one, give more time "
+                "(--minutes), or a higher target (--target-latency)"
             )
         seconds = self.budget.seconds - (time.monotonic() - self.budget.began)
         part = Budget(self._share(1 - _TEACHER - _SEARCH).steps, max(seconds, _LEAST_SECONDS))

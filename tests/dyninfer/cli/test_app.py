@@ -25,7 +25,7 @@ def test_without_arguments_the_help_is_shown(capsys: pytest.CaptureFixture[str])
 
 
 COMMANDS = ["export", "verify", "fit-router", "calibrate", "predict", "eval", "build", "bench"]
-COMMANDS += ["info", "sign", "compound-scale", "models", "demo", "search"]
+COMMANDS += ["info", "sign", "compound-scale", "models", "demo", "slim", "search"]
 
 
 @pytest.mark.parametrize(
