@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
+from dyninfer.exporters.slim.estimate import Estimate
 from dyninfer.exporters.zendet.morphism import ZenDetStudent
-from dyninfer.search.cost import cost_of
+from dyninfer.search.score import score_of
 
 _KINDS = {"drop": 4, "thin": 8, "move": 1, "add": 1, "widen": 1}
 """How often each is drawn."""
 _SHARES = (0.75, 0.5)  # of channels that stay
 _STEP = 8  # channels come in multiples of it
-_MOST_TRIES = 100
+_MOST_CHANGES, _DRAWN = 100, 8
 
 
 def mutated(student: ZenDetStudent, rng: random.Random) -> tuple[ZenDetStudent, str]:
@@ -23,20 +25,41 @@ def mutated(student: ZenDetStudent, rng: random.Random) -> tuple[ZenDetStudent, 
 
 
 def shrunk(
-    student: ZenDetStudent, share: float, image_size: tuple[int, int], rng: random.Random
+    student: ZenDetStudent, estimate: Estimate, most: float, rng: random.Random
 ) -> tuple[ZenDetStudent, tuple[str, ...]]:
-    """A student changed until it is estimated to take ``share`` of its time, but at least once.
+    """A student changed until it is estimated to take ``most``, but at least once.
 
-    The estimate is the mean of what is left of multiply-accumulates and of layers.
+    Of several that are drawn, the one whose backbone has the highest score of ZenDet
+    (:mod:`dyninfer.search.score`), which tells untrained networks of one cost apart.
     """
-    before, words = cost_of(student.structure, image_size), []
-    for _ in range(_MOST_TRIES):
+    drawn = [_shrunk(student, estimate, most, rng) for _ in range(_DRAWN)]
+    fit = [each for each in drawn if estimate(each[0]) <= most]
+    if not fit:
+        return min(drawn, key=lambda each: estimate(each[0]))
+    return max(fit, key=lambda each: score_of(each[0].structure))
+
+
+def _shrunk(
+    student: ZenDetStudent, estimate: Estimate, most: float, rng: random.Random
+) -> tuple[ZenDetStudent, tuple[str, ...]]:
+    words: list[str] = []
+    while not words or (estimate(student) > most and len(words) < _MOST_CHANGES):
         student, change = mutated(student, rng)
         words.append(change)
-        cost = cost_of(student.structure, image_size)
-        if (cost.macs / before.macs + cost.layers / before.layers) / 2 <= share:
-            break
     return student, tuple(words)
+
+
+def probes(student: ZenDetStudent) -> Iterator[ZenDetStudent]:
+    """One as shallow as it can be, and one of half the widths: what layers and arithmetic cost."""
+    shallow = narrow = student
+    for name, depth in student.stages.items():
+        for index in range(depth - 1, 0, -1):
+            shallow = shallow.drop(name, index)
+    yield shallow
+    for name, width in student.widths.items():
+        if width > _STEP:
+            narrow = narrow.thin(name, narrow.most_important(name, max(_STEP, width // 2)))
+    yield narrow
 
 
 def _drop(student: ZenDetStudent, rng: random.Random) -> tuple[ZenDetStudent, str] | None:

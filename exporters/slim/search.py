@@ -29,9 +29,10 @@ from dyninfer.exporters.slim.elastic import (
     teacher_pool,
     train_elastic,
 )
+from dyninfer.exporters.slim.estimate import Estimate
 from dyninfer.exporters.slim.judging import precision_of
 from dyninfer.exporters.slim.learning import BATCH, Budget, teach
-from dyninfer.exporters.slim.mutations import shrunk
+from dyninfer.exporters.slim.mutations import probes, shrunk
 from dyninfer.exporters.slim.pictures import Batch
 from dyninfer.exporters.slim.stopwatch import FINAL_ROUNDS, Latency
 from dyninfer.exporters.slim.task import Task
@@ -80,6 +81,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self._rng, self._aim = random.Random(self.task.seed), _AIM
+        self._estimate = Estimate(self.task.source, self.task.image_size)
         self._batches: Iterator[Batch] = self.task.learned.batches(BATCH, self.task.seed)
         torch.manual_seed(self.task.seed)
 
@@ -112,6 +114,9 @@ class Search:
                 f"the base takes {self.base.latency.ms:.3g} ms, within the target already: "
                 "export it as it is, or give a lower target (--target-latency)"
             )
+        self._estimate.add(self.task.source, 1.0)
+        for probe in probes(self.task.source):
+            self._estimate.add(probe, self.task.stopwatch.time(probe).ratio.median)
         pool = self._train_teachers(self._share(_TEACHER))
         self._search(pool, self._share(_SEARCH))
         return self._finish(pool)
@@ -128,12 +133,15 @@ class Search:
         for number in itertools.count(1):
             goal = self._goal(part.progress)
             parent = self._rng.choice(self._parents(goal))
-            share = min(1.0, self._aim * goal / parent.latency.ratio.median)
-            student, changes = shrunk(parent.student, share, self.task.image_size, self._rng)
+            # what the estimate is off by for the parent, it is off by for its children
+            off = self._estimate(parent.student) / parent.latency.ratio.median
+            student, changes = shrunk(
+                parent.student, self._estimate, self._aim * goal * off, self._rng
+            )
             words = f"student {number}"
             self.progress(f"timing {words}", self.budget.progress)
             latency = self.task.stopwatch.time(student)
-            # estimates leave out heads and calls: a student that misses makes the next aim lower
+            self._estimate.add(student, latency.ratio.median)
             missed = latency.ratio.median / goal
             self._aim = min(_AIM, max(_LOWEST_AIM, self._aim / missed))
             own = Budget(
