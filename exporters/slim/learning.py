@@ -14,8 +14,10 @@ from dyninfer.exporters.slim.assignment import Places
 from dyninfer.exporters.slim.loss import Made, detection_loss, distillation_loss
 from dyninfer.exporters.slim.pictures import Batch
 from dyninfer.exporters.zendet.detector import LATERALS, Detector
+from dyninfer.hardware import cpu_field, read_cpuinfo
 from dyninfer.search.structure import STRIDE
 
+_MULTIPLIES_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})  # as Linux calls what x86 can do
 BATCH = 16
 RATE = 1.5e-3
 """Highest learning rate."""
@@ -51,8 +53,8 @@ class Learner(nn.Module):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
-        able = torch.cpu.get_capabilities()
-        self.narrows = any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+        flags = cpu_field(read_cpuinfo(), "flags").split()
+        self.narrows = not _MULTIPLIES_BFLOAT16.isdisjoint(flags)
 
     def forward(self, images: Tensor) -> Made:
         """Run it as it is trained, before distances are decoded."""
