@@ -35,6 +35,7 @@ from dyninfer.routing.speed import parse_speed
 
 stdout = Terminal()
 stderr = Terminal(stderr=True)
+_TIME = re.compile(r"(\d{1,9}\.?\d{0,9})\s*(ms|s|)", re.IGNORECASE | re.ASCII)
 
 
 def progress_bar(*, remaining: bool = False) -> Progress:
@@ -61,6 +62,12 @@ def flipped(flips: int, decisions: int, images: int) -> str:
     at, odd = divmod(decisions, max(images, 1))
     each = f", {counted(images, 'image')} at {at} thresholds" if at > 1 and not odd else ""
     return f"{flips} of {decisions} routing decisions flip{each}"
+
+
+def milliseconds(text: str) -> float | None:
+    """``8ms``, ``0.008s`` or ``8`` -> 8.0; None where it is no time."""
+    match = _TIME.fullmatch(text.strip())
+    return float(match[1]) * (1e3 if match[2].lower() == "s" else 1) if match else None
 
 
 def parse_image_size(text: str | None) -> tuple[int, int] | None:

@@ -17,6 +17,7 @@ from dyninfer.benchmarks.report.table import Table, column, make_table, print_ta
 from dyninfer.bundle.unfinished import write_atomically
 from dyninfer.cli.common import (
     check_output_file,
+    milliseconds,
     parse_image_size,
     print_json,
     progress_bar,
@@ -36,7 +37,6 @@ from dyninfer.search.structure import Structure, read_structure
 _AT_ONCE = 250  # evaluations between two looks at the clock
 _SAVED_EVERY_S = 5.0
 _PREFIXES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
-_TIME = re.compile(r"(\d{1,9}\.?\d{0,9})\s*(ms|s|)", re.IGNORECASE | re.ASCII)
 _NUMBER = re.compile(r"(\d{1,15}\.?\d{0,15}(?:e\d{1,2})?)\s*([kmgt]?)", re.IGNORECASE | re.ASCII)
 
 
@@ -312,8 +312,7 @@ def _parse_ms(option: str, text: str | None) -> float | None:
     """
     if text is None:
         return None
-    match = _TIME.fullmatch(text.strip())
-    value = float(match[1]) * (1e3 if match[2].lower() == "s" else 1) if match else 0.0
+    value = milliseconds(text)
     if not value:
         raise typer.BadParameter(f"{option} is {text!r}, expected a time such as 8ms or 0.008s")
     return value

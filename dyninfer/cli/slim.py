@@ -19,6 +19,7 @@ from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.cli.common import (
     check_output_file,
     expand_sources,
+    milliseconds,
     parse_image_size,
     print_json,
     progress_bar,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from dyninfer.exporters.zendet.export import ZenDetOptions
 
 _RATIO = re.compile(r"(\d{0,3}\.?\d{1,9})\s*(%?)", re.ASCII)
-_TIME = re.compile(r"(\d{1,9}\.?\d{0,9})\s*(ms|s)", re.IGNORECASE | re.ASCII)
 _MINUTES = 30.0
 _LEAST_STEPS = 40
 _BAR = 1000
@@ -201,8 +201,8 @@ def _parse_target(text: str) -> Target:
     """
     from dyninfer.exporters.slim.task import Target
 
-    if (match := _TIME.fullmatch(text.strip())) and float(match[1]):
-        return Target(ms=float(match[1]) * (1e3 if match[2].lower() == "s" else 1))
+    if text.rstrip().lower().endswith("s") and (ms := milliseconds(text)):
+        return Target(ms=ms)
     if match := _RATIO.fullmatch(text.strip()):
         ratio = float(match[1]) / (100 if match[2] else 1)
         if 0 < ratio < 1:

@@ -142,6 +142,7 @@ class Search:
             self.progress(f"timing {words}", self.budget.progress)
             latency = self.task.stopwatch.time(student)
             self._estimate.add(student, latency.ratio.median)
+            # a student that still misses makes the next aim lower
             missed = latency.ratio.median / goal
             self._aim = min(_AIM, max(_LOWEST_AIM, self._aim / missed))
             own = Budget(
