@@ -95,7 +95,7 @@ class Gain:
     @property
     def is_one(self) -> bool:
         """Whether it is above 0 by more than its error."""
-        return self.mean > 0 and self.mean > self.standard_error
+        return self.mean > self.standard_error
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,6 @@ class Monitor:
             new.auditor.start()
             # a detector that is dropped without being closed takes its thread along
             finalizer = weakref.finalize(self, new.auditor.signal_stop)
-            finalizer.atexit = False  # the auditor itself sees to that
         with self._lock:
             old, self._watch = self._watch, new
             old_finalizer, self._finalizer = self._finalizer, finalizer

@@ -193,6 +193,22 @@ EQUIVALENT = (
         "nobody leaves after the last exit",
     ),
     Equivalent(
+        "dyninfer/monitoring/expected.py",
+        "+        hard_share = float((leaving >= ",
+        "nobody leaves after the last exit",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/worth.py",
+        "if best != last",
+        "the best of those that are no worse is not below it",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/scoring.py",
+        "+    average_precision([], [], ",
+        "nothing is found of no pictures, in however many classes",
+    ),
+    Equivalent("dyninfer/evaluation/scoring.py", "int(place[ -1])", "an answer names a class once"),
+    Equivalent(
         "dyninfer/runtime/session.py",
         "workspace.timed, workspace.warming = True, True",
         "nobody reads the times of warming up",

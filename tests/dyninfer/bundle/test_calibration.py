@@ -62,6 +62,10 @@ def test_the_dearest_way_is_that_of_most_work_where_it_is_known_and_otherwise_th
     unpriced = [way.model_copy(update={"mean_macs": None}) for way in priced.ways]
     assert priced.dearest == 0
     assert priced.model_copy(update={"ways": unpriced}).dearest == 1
+    half = priced.model_copy(update={"ways": [priced.ways[0], unpriced[1]]})
+    assert (half.macs, half.dearest) == ((), 1)
+    cascade = calibration_of(spread(5))
+    assert cascade.model_copy(update={"ways": priced.ways}).dearest == 1
 
 
 def test_nan_is_written_as_plain_json(tmp_path) -> None:
@@ -81,6 +85,21 @@ def test_a_changed_file_is_refused(tmp_path, payload) -> None:
     ("change", "named"),
     [
         ({"schema_version": 0}, "schema_version"),
+        ({"losses": [[0.1] * 5] * 2}, "do not fit one route"),
+        ({"exit_ms": [[1.0]] * 3}, "do not fit one route"),
+        ({"exit_ms": [[1.0]] * 3, "losses": [[0.1] * 5] * 2}, "do not fit one route"),
+        ({"ways": [{"mean_ms": 1, "agreement": 1}]}, "do not fit one route"),
+        ({"ways": [{"mean_ms": 1, "agreement": 1}] * 3}, "do not fit one route"),
+        (
+            {
+                "losses": [[0.1] * 5] * 2,
+                "exit_ms": [[1.0]] * 3,
+                "ways": [{"mean_ms": 1, "agreement": 1}] * 3,
+            },
+            "easiness and losses do not fit one cascade",
+        ),
+        ({"easiness": [[0.1] * 5] * 2}, "easiness and losses do not fit one cascade"),
+        ({"biases": [{"mean_ms": 1, "agreement": 1, "bias": 0, "shares": []}]}, "biases do not"),
         ({"rows": []}, "rows"),
         ({"easiness": []}, "easiness"),
         ({"easiness": [[0.1, 0.2]]}, "easiness"),
@@ -98,6 +117,25 @@ def test_a_changed_file_is_refused(tmp_path, payload) -> None:
 def test_payloads_that_fit_no_cascade_are_refused(tmp_path, payload, change, named) -> None:
     with support.refuses(BundleError, "c.json", named, "dyninfer calibrate"):
         read_calibration(write(tmp_path / "c.json", payload | change))
+
+
+def test_a_table_has_two_rows_at_least_or_none(tmp_path, payload) -> None:
+    path = tmp_path / "c.json"
+    read = read_calibration(write(path, payload | {"rows": payload["rows"][:2]}))
+    assert len(read.rows) == 2
+    with support.refuses(BundleError, "rows are 1 for the easiness of 1"):
+        read_calibration(write(path, payload | {"rows": payload["rows"][:1]}))
+    chosen = CHOICE.model_dump(mode="json")
+    with support.refuses(BundleError, "rows are 2 for the easiness of 0"):
+        read_calibration(write(path, chosen | {"rows": payload["rows"][:2]}))
+
+
+def test_of_an_ordinary_detector_there_is_one_way_and_no_table(tmp_path, payload) -> None:
+    one = {"ways": payload["ways"][:1], "exit_ms": [[1.0]]}
+    one |= {"losses": [], "easiness": [], "rows": [], "certificate": None}
+    read = read_calibration(write(tmp_path / "c.json", payload | one))
+    assert (len(read.ways), read.dearest, read.macs) == (1, 0, ())
+    assert read.losses_array.shape == read.easiness_array.shape == (0, 5)
 
 
 def test_a_missing_value_is_refused(tmp_path, payload) -> None:
@@ -156,6 +194,19 @@ def test_a_calibration_of_schema_1_is_read_and_left_as_it_is(tmp_path) -> None:
     assert again == read
 
 
+def test_of_schema_1_the_last_of_three_exits_has_the_precision(tmp_path) -> None:
+    three = FIRST_SCHEMA | {
+        "easiness": [[0.25, None], [0.5, 0.75]],
+        "losses": [[0.5, 0.0], [0.25, 0.0]],
+        "exit_ms": [[1.0, 3.0], [5.0], [10.0]],
+    }
+    read = read_calibration(write(tmp_path / "c.json", three))
+    assert [way.scores for way in read.ways] == [Scores(), Scores(), Scores(0.4, 0.6)]
+    assert [way.agreement for way in read.ways] == [0.75, 0.875, 1]
+    np.testing.assert_array_equal(read.easiness_array, [[0.25, np.nan], [0.5, 0.75]])
+    np.testing.assert_array_equal(read.losses_array, [[0.5, 0.0], [0.25, 0.0]])
+
+
 @pytest.mark.parametrize("change", [{"rows": 3}, {"exit_ms": [["a"]]}, {"losses": [[0.5, 2.0]]}])
 def test_a_broken_calibration_of_schema_1_is_refused(tmp_path, change) -> None:
     with support.refuses(BundleError, "c.json", "dyninfer calibrate"):
@@ -190,8 +241,10 @@ def test_the_same_engines_are_accepted() -> None:
 def test_other_engines_are_refused_with_what_differs(change, said) -> None:
     other = RECORD.model_copy(update=change)
     made: Calibration = calibration_of(spread(5))
-    with support.refuses(PolicyError, "30% hard", said, COMMAND):
-        check_calibration([made], other, "30% hard", COMMAND, times=False)
+    for kept, which in ((1, "the bundle's was"), (2, "the nearest of the bundle's was")):
+        told = f"30% hard needs a calibration of these engines, but {which} made with {said}; run:"
+        with support.refuses(PolicyError, told, COMMAND):
+            check_calibration([made] * kept, other, "30% hard", COMMAND, times=False)
 
 
 def test_another_processor_matters_only_for_times() -> None:
@@ -315,6 +368,10 @@ def test_a_choosers_calibration_names_its_costs_and_its_dearest_branch(tmp_path)
         ({"ways": [w.model_copy(update={"mean_macs": None}) for w in CHOICE.ways]}, "mean_macs"),
         (
             {"biases": [row.model_copy(update={"shares": (1.0,)}) for row in CHOICE.biases]},
+            "biases do not fit",
+        ),
+        (
+            {"biases": [row.model_copy(update={"shares": (0.5,) * 3}) for row in CHOICE.biases]},
             "biases do not fit",
         ),
     ],

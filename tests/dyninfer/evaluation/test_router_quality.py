@@ -14,6 +14,7 @@ from dyninfer.evaluation.router_quality import (
     Gain,
     MeanStd,
     Metric,
+    QualityRow,
     RouterComparison,
     compare,
     lowest,
@@ -195,3 +196,41 @@ def test_a_way_that_is_no_contender_is_compared_all_the_same():
     found = compare(precision, [GAINS], {EXISTING: -GAINS})
     assert found.winner == FITTED
     assert found.means(Metric.AP)[EXISTING] > found.means(Metric.AP)[FITTED]
+
+
+def compared(fitted: Gain, rule: Gain) -> RouterComparison:
+    """Random choices differ by 1 at one share and by 3 at the other; other ways by more."""
+    ways = {"an easiness": (7.0, 5.0), RANDOM: (0.0, 1.0), "the size": (8.0, 9.0)}
+    rows = [
+        QualityRow(name, share, MeanStd(4.0, 6.0), MeanStd(mean, std + more))
+        for share, more in zip(SHARES, (0, 2), strict=True)
+        for name, (mean, std) in ways.items()
+    ]
+    gains = {FITTED: fitted, MAXIMUM_CONFIDENCE: rule}
+    return RouterComparison(Metric.AP, tuple(rows), (Scores(), Scores()), gains)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "error", "rule", "wins"),
+    [
+        (0.0, 0.0, 3.75, False),
+        (0.0, 0.0, 4.0, False),
+        (0.0, 0.0, 4.25, True),
+        (6.0, 1.5, 7.25, False),
+        (6.0, 1.5, 7.5, False),
+        (6.0, 1.5, 7.75, True),
+    ],
+)
+def test_a_rule_wins_beyond_the_fitted_s_error_and_twice_what_random_choices_differ_by(
+    fitted, error, rule, wins
+):
+    found = compared(Gain(fitted, error), Gain(rule, 0.0))
+    assert found.winner == (MAXIMUM_CONFIDENCE if wins else FITTED)
+    assert found.gain.mean == (rule if wins else fitted)
+
+
+@pytest.mark.parametrize(("mean", "within"), [(1.75, True), (2.0, False), (2.25, False)])
+def test_a_gain_is_within_chance_below_what_random_choices_differ_by(mean, within):
+    found = compared(Gain(mean, 0.0), Gain(0.0, 0.0))
+    assert found.within_chance is within
+    assert found.means(Metric.AP) == {"an easiness": 7, RANDOM: 0, "the size": 8}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ NAMES = ("exit 0", "exit 1", "exit 2")
         ((0.212, 0.234), None),
         ((0.2, None), None),
         ((None, None), None),
+        ((None, 0.2), None),
+        ((None, 0.3, 0.2), "costs accuracy (AP 20.0, exit 1 30.0, on 60 pictures)"),
         ((0.2,), None),
     ],
 )
@@ -42,6 +45,9 @@ def test_a_dear_branch_that_is_no_better_is_told_wherever_it_stands(tmp_path: Pa
         "branch 0, the dearest, is no better here: choosing it costs accuracy (top-1 70.0, branch "
         "1 80.0, on 60 pictures)"
     )
+    three = SimpleNamespace(ways_by_cost=(2, 1, 0), hardest_name="branch 0, the dearest,")
+    line = no_better("top-1", (0.7, 0.6, 0.75), NAMES, 60, three)
+    assert str(line).endswith("costs accuracy (top-1 70.0, exit 2 75.0, on 60 pictures)")
 
 
 def times(easy: tuple[float, ...], hard: tuple[float, ...]) -> WayTimes:
@@ -72,6 +78,8 @@ def test_the_error_of_both_ends_is_that_of_their_means_together() -> None:
     assert error_of_ends(times((5.0, 6.0), (10.0, 10.0))) == pytest.approx(12.71 / 2)
     assert error_of_ends(times((5.0, 6.0), (10.0, 11.0))) == pytest.approx(12.71)
     assert error_of_ends(times((5.0, 5.0), (10.0, 10.0))) == 0
+    between = WayTimes(((5.0, 6.0), (2.0, 9.0), (10.0, 11.0)), ({}, {}, {}))
+    assert error_of_ends(between) == pytest.approx(12.71)
 
 
 def test_only_a_cascade_can_be_advised_against(tmp_path: Path) -> None:
@@ -86,6 +94,7 @@ def test_an_easiness_that_varies_by_rounding_alone_has_collapsed() -> None:
     rounding = collapsed(np.array([0.5, 0.50009, 0.5]))
     assert rounding is not None
     assert "every easiness is 0.500000 to 0.500090, so rounding errors decide" in rounding
+    assert collapsed(np.array([0.0, 1e-4])) is not None
     same = collapsed(np.array([0.5, 0.5]))
     assert same is not None
     assert "the same easiness, so HardFraction will be refused" in same

@@ -49,6 +49,8 @@ def test_nan_is_hard_for_a_threshold_and_stands_in_no_histogram() -> None:
     outlook = reference.under(Threshold(0.1))
     assert (outlook.hard_share, outlook.nan_share) == (0.5, 0.5)
     assert outlook.easiness.tolist() == drift.on_grid([0.2, 0.8]).tolist()
+    one = Reference.of_easiness([0.8], 1).under(Threshold(0.1))
+    assert sum(one.histogram) == 1
     only_nan = Reference("nothing", np.full((1, 3), np.nan)).under(Threshold(0.1))
     assert (only_nan.hard_share, only_nan.nan_share) == (1.0, 1.0)
     assert only_nan.histogram == (0.0,) * 10
