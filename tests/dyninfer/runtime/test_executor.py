@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import weakref
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from dyninfer import AlwaysEasy, AlwaysHard, Chosen, Forced, LeaveAt, PolicyErro
 from dyninfer.engines.base import OnHost
 from dyninfer.errors import EngineRunError
 from dyninfer.routing.policy import DecisionPoint, Policy
+from dyninfer.runtime import executor
 from dyninfer.runtime.executor import execute, trace
 from dyninfer.runtime.plan import END, Decision, Ending, Plan, Segment, Step
 from tests import support
@@ -222,6 +225,87 @@ def test_a_head_started_early_serves_the_images_that_leave() -> None:
     assert blind.count("head_0") == 3
 
 
+def test_only_the_first_head_is_started_early_and_only_where_somebody_waits() -> None:
+    runner = Functions(numbered([[0.1, 0.9], [0.1, 0.1], [0.9, 0.1]]))
+    ways = [way for way, _ in found(cascade(3), runner, Threshold(0.5), speculative_head=True)]
+    assert ways == [1, 2, 0]
+    assert (runner.count("head_0"), runner.count("head_1")) == (3, 1)
+
+    class Own:
+        def decide(self, _signal, point):
+            return point.images % 2
+
+    unrouted = Functions(numbered([[0.5]] * 4))
+    (first, last) = cascade(2)
+    decision = Decision(**{**vars(first.decide), "step": None})
+    plan = (Segment(first.run, decision, first.end), last)
+    assert [w for w, _ in found(plan, unrouted, Own(), speculative_head=True)] == [0, 1, 0, 1]
+    assert unrouted.count("head_0") == 2
+    headless = tuple(
+        Segment(s.run, s.decide, Ending(k, None, "images", ("out",)))
+        for k, s in enumerate(cascade(2))
+    )
+    plain = Functions(numbered([[0.1], [0.9]]))
+    expected = [(1, 1000.0), (0, 1.0)]
+    assert found(headless, plain, Threshold(0.5), speculative_head=True) == expected
+
+
+def test_a_head_of_some_images_alone_runs_beside_the_stages_that_follow() -> None:
+    class Noting(Functions):
+        inside = False
+        beside: tuple[str, ...] = ()
+
+        @contextmanager
+        def aside(self):
+            self.inside = True
+            yield
+            self.inside = False
+
+        def run(self, stage: str, tensors: Tensors) -> dict[str, np.ndarray]:
+            if self.inside:
+                self.beside += (stage,)
+            return super().run(stage, tensors)
+
+    mixed, easy = numbered([[0.9], [0.1]]), numbered([[0.9], [0.8]])
+    first, last = cascade(2)
+    reads_images = Segment(
+        first.run, first.decide, Ending(0, step("head_0", "images"), "", ("out",))
+    )
+    for plan, images, options, beside in (
+        (cascade(2), mixed, {}, ("head_0",)),
+        (cascade(2), easy, {}, ()),  # nothing follows
+        (cascade(2), mixed, {"speculative_head": True}, ()),  # it has run
+        ((reads_images, last), mixed, {}, ()),  # which the next stage may read, too
+    ):
+        runner = Noting(images)
+        found(plan, runner, Threshold(0.5), **options)
+        assert runner.beside == beside
+
+
+def test_steps_take_the_milliseconds_that_the_clock_says(monkeypatch) -> None:
+    """By a clock that goes on by half a millisecond whenever somebody looks at it."""
+    clock = itertools.count(7_000_000, 500_000)
+    monkeypatch.setattr(executor, "time", SimpleNamespace(perf_counter_ns=lambda: next(clock)))
+    result = execute(cascade(2), Functions(numbered([[0.9], [0.1]])), 2, Threshold(0.5))
+    assert {(name, ms) for name, ms, _ in result.spans} == {
+        (name, 0.5) for name in ("body_0", "router_0", "head_0", "body_1", "head_1")
+    } | {("read-back", 0.5), ("gather", 0.5)}
+
+
+def test_no_policy_changes_what_is_unknown_to_others() -> None:
+    class Vandal:
+        def decide(self, signal, _point):
+            with suppress(ValueError):
+                signal[:] = 7
+            return np.zeros(len(signal), np.int64)
+
+    first, last = cascade(2)
+    plan = (Segment(first.run, Decision(**{**vars(first.decide), "step": None}), first.end), last)
+    for _ in range(2):
+        result = execute(plan, Functions(numbered([[0.25], [0.5]])), 2, Vandal())
+        assert np.isnan(result.easiness).all()
+
+
 def test_images_may_come_whole_and_are_then_gathered_where_they_are() -> None:
     class Whole(Functions):
         def feed(self, image_input: str, rows: np.ndarray) -> np.ndarray:
@@ -404,6 +488,9 @@ def test_a_signal_that_nobody_reads_takes_no_answer_with_it(policy, way) -> None
 def test_a_branch_that_fails_has_no_exit_to_go_back_to() -> None:
     runner = Failing(numbered([[5, 0, 0], [0, 5, 0]]), frozenset({"body_1"}), False)
     with pytest.raises(EngineRunError, match="body_1"):
+        execute(select(4), runner, 2, Chosen(), degrade=True)
+    runner = Failing(numbered([[5, 0, 0], [0, 5, 0]]), frozenset({"chooser"}), False)
+    with pytest.raises(EngineRunError, match="chooser"):
         execute(select(4), runner, 2, Chosen(), degrade=True)
 
 

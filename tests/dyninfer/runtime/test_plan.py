@@ -9,7 +9,16 @@ import pytest
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest
 from dyninfer.routing.policy import hardest_way
-from dyninfer.runtime.plan import END, alone, decision_points, plan, stages_of, steps_for
+from dyninfer.runtime.plan import (
+    END,
+    alone,
+    decision_points,
+    gathered,
+    inputs_of_all,
+    plan,
+    stages_of,
+    steps_for,
+)
 from tests import support
 
 
@@ -100,3 +109,36 @@ def test_the_steps_before_a_tensor_are_those_that_it_depends_on(written) -> None
     assert steps_for(three, ["images"]) == ()
     assert [step.stage for step in steps_for(three, ["value_2"])] == ["body_2"]
     assert [step.stage for step in steps_for(three, ["value_1", "value_2"])] == ["body_1", "body_2"]
+    # the last stage of the route makes the boxes, from what the first one made
+    wanted = ["boxes_xyxy", "value_2", "easiness"]
+    found = [step.stage for step in steps_for(three, wanted)]
+    assert found == ["body_1", "body_2", "router_2", "body_3"]
+
+
+@pytest.mark.parametrize(
+    ("write", "options", "expected"),
+    [
+        (support.write_static, {}, ["images"]),
+        (support.write_two_exits, {"router": False}, ["images"]),
+        (support.write_three_exits, {}, ["images"]),  # a later exit reads others
+        (support.write_select_detectors, {}, ["images"]),  # one of its branches reads others
+    ],
+)
+def test_every_image_is_prepared_for_what_runs_before_any_decision(
+    written, write, options, expected
+) -> None:
+    assert inputs_of_all(plan(written(write, **options))) == expected
+
+
+def test_what_is_gathered_where_a_batch_is_split_is_what_runs_behind(written) -> None:
+    assert gathered(plan(written(support.write_static_two_stages))) == []
+    assert gathered(plan(written(support.write_select_detectors))) == [
+        ("from 0 to 1", "images"),
+        ("from 0 to 2", "images_2"),
+    ]
+    assert gathered(plan(written(support.write_three_exits))) == [
+        (f"from 0 to {END}", "value_1"),
+        *(("from 0 to 1", name) for name in ("images", "images_2", "value_1", "value_2")),
+        (f"from 1 to {END}", "value_2"),
+        *(("from 1 to 2", name) for name in ("images", "value_1")),
+    ]
