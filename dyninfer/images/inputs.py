@@ -100,7 +100,7 @@ def _decode(data: bytes, max_pixels: int) -> ImageArray:
     try:
         return decode_image(data, f"an image of {counted(len(data), 'byte')}", max_pixels)
     except InputError as error:
-        if 0 < len(data) < 1024 and b"\0" not in data and os.path.exists(data):  # noqa: PTH110  # a Path takes no bytes
+        if os.path.exists(data):  # noqa: PTH110  # a Path takes no bytes
             raise InputError(
                 f"{error}: {shown(data)}, the path of a file; pass it as text: os.fsdecode(path)"
             ) from None

@@ -57,6 +57,15 @@ def test_chunks_of_a_png(kind, last, size) -> None:
     assert picture_size(png(kind, last)) == size
 
 
+@pytest.mark.parametrize(
+    ("last", "kept", "size"), [(8, 8, (8, 9)), (9, 8, None), (2**31, 7, (8, 9))]
+)
+def test_of_the_last_chunk_of_a_png_the_length_counts_once_its_kind_is_there(
+    last, kept, size
+) -> None:
+    assert picture_size(png(b"IHDR", last)[: kept - 12]) == size
+
+
 GRID = struct.pack(">4sHH4I", b"\xff\x4f\xff\x51", 41, 0, 11, 14, 3, 5)  # 8 x 9
 
 
@@ -75,6 +84,8 @@ def box(kind: bytes, data: bytes = b"", length: int | None = None) -> bytes:
         (box(b"free", struct.pack(">Q4s", 20, b"abcd"), 1) + box(b"jp2c", GRID), (8, 9)),
         (box(b"free", struct.pack(">Q", 16), 1) + box(b"jp2c", GRID), (8, 9)),
         (box(b"free", struct.pack(">Q", 15), 1) + box(b"jp2c", GRID), None),
+        (box(b"xml ", length=0) + box(b"jp2c", GRID), None),  # to the end: nothing comes after it
+        (box(b"xyz\0", b"\0\0\0jp2c" + GRID, length=7), None),  # no box is shorter than its head
         (box(b"jp2c", GRID.replace(b"\x51", b"\x50")), None),
         (box(b"jp2c", GRID.replace(b"\x51", b"\x52")), None),
     ],
@@ -120,6 +131,20 @@ def test_chunks_of_a_webp(chunks, size) -> None:
         struct.pack("<4sI", kind, len(data)) + data + bytes(len(data) % 2) for kind, data in chunks
     ]
     assert picture_size(b"RIFF\0\0\0\0WEBP" + b"".join(written)) == size
+
+
+@pytest.mark.parametrize("kind", [b"AVI ", b"WAVE", b"XEBP"])
+def test_what_else_is_in_a_riff_is_no_webp(kind) -> None:
+    lossy = struct.pack("<4sI", LOSSY[0], 10) + LOSSY[1]
+    assert picture_size(b"RIFF\0\0\0\0WEBP" + lossy) == (0x3FFF, 300)
+    assert picture_size(b"RIFF\0\0\0\0" + kind + lossy) is None
+
+
+@pytest.mark.parametrize(("kept", "size"), [(7, (0x3FFF, 300)), (8, None)])
+def test_a_chunk_of_a_webp_that_ends_after_its_head_makes_its_size_unknown(kept, size) -> None:
+    lossy = struct.pack("<4sI", LOSSY[0], 10) + LOSSY[1]
+    head = struct.pack("<4sI", b"VP8X", 10)[:kept]
+    assert picture_size(b"RIFF\0\0\0\0WEBP" + lossy + head) == size
 
 
 def test_the_largest_of_a_webp_is_that_of_most_pixels() -> None:
@@ -171,6 +196,7 @@ SIDES = long(256, 60), long(257, 40)
     ("entries", "size"),
     [
         (SIDES, (60, 40)),
+        ((long(256, 0), SIDES[1]), (0, 40)),
         (SIDES[:1], None),
         (SIDES[1:], None),
         ((*SIDES, long(256, 9)), (60, 40)),  # the larger of two
@@ -183,6 +209,12 @@ SIDES = long(256, 60), long(257, 40)
 )
 def test_sides_and_tiles_of_a_tiff(entries, size) -> None:
     assert picture_size(tiff(*entries)) == size
+
+
+def test_a_directory_may_lie_where_the_mark_of_long_offsets_would_be() -> None:
+    classic = tiff(*SIDES)
+    moved = classic[:4] + struct.pack("<I", 43) + bytes(35) + classic[8:]
+    assert picture_size(moved) == (60, 40)
 
 
 @pytest.mark.parametrize(("count", "size"), [(4096, (60, 40)), (4097, None)])

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import subprocess
 import sys
+import time
 from collections import deque
 from pathlib import Path
 
@@ -15,8 +17,8 @@ import pytest
 import torch
 
 from dyninfer import InputError
-from dyninfer.images.inputs import take_picture
-from dyninfer.images.pictures import read_image
+from dyninfer.images.inputs import EXPECTED, take_or_skip, take_picture
+from dyninfer.images.pictures import MAX_PIXELS, read_image
 from tests import support
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
@@ -34,6 +36,28 @@ def test_encoded_bytes_are_the_picture_in_them(kind) -> None:
     found = take_picture(kind(encoded()))
     np.testing.assert_array_equal(found.image, PICTURE)
     assert found.decode_ms is not None
+
+
+def test_the_time_to_decode_is_told_in_milliseconds_where_it_came_encoded(monkeypatch) -> None:
+    monkeypatch.setattr(time, "perf_counter_ns", itertools.count(7_000_000, 2_500_000).__next__)
+    assert take_picture(encoded()).decode_ms == 2.5
+    assert take_picture(PICTURE).decode_ms is None
+
+
+@pytest.mark.parametrize(
+    ("place", "told"), [(None, "an image of 0 bytes"), ((1, 3), "images[1] of 3: an image of")]
+)
+def test_a_picture_that_cannot_be_read_is_skipped_or_refused_with_its_place(
+    caplog, place, told
+) -> None:
+    assert take_or_skip(b"", MAX_PIXELS, skip=True, place=place) is None
+    assert take_or_skip(PICTURE, MAX_PIXELS, skip=True, place=place).image is PICTURE
+    (message,) = caplog.messages
+    assert message.startswith(told)
+    assert message.endswith("; skipped")
+    with support.refuses(InputError) as caught:
+        take_or_skip(b"", MAX_PIXELS, skip=False, place=place)
+    assert str(caught.value).startswith(told)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "LA", "CMYK", "I;16"])
@@ -55,8 +79,9 @@ def test_a_picture_of_pillow_that_is_cut_off_or_has_no_range_is_refused(tmp_path
     path.write_bytes(encoded()[:-40])
     with support.refuses(InputError, "Pillow", "decoded"):
         take_picture(PIL.Image.open(path))
-    with support.refuses(InputError, "'F'", "convert('L')"):
-        take_picture(PILLOW.convert("F"))
+    for mode in ("F", "I"):
+        with support.refuses(InputError, f"{mode!r}", "convert('L')"):
+            take_picture(PILLOW.convert(mode))
 
 
 def test_neither_pillow_nor_torch_is_imported() -> None:
@@ -93,6 +118,28 @@ def test_a_tensor_of_torch_is_refused_with_the_line_that_makes_it_a_picture(name
     made = eval(line, {"image": image, "images": images})  # noqa: S307  # our own message
     made = made[0] if isinstance(made, list) else made
     np.testing.assert_array_equal(take_picture(made).image, PICTURE)
+
+
+@pytest.mark.parametrize(
+    ("shape", "start"),
+    [
+        ((6, 9), "in BGR"),
+        ((3, 9), "in BGR"),
+        ((1, 6, 9), "in RGB"),
+        ((3, 6, 4), "in RGB"),
+        ((3, 6, 2), "in RGB"),
+        ((2, 6, 9), "in BGR"),
+        ((4, 6, 9), "in BGR"),
+        ((3, 6, 3), "in BGR"),  # either way
+        ((1, 6, 1), "in BGR"),
+        ((2, 3, 6, 9), "a batch"),
+        ((1, 1, 6, 9, 9), "in BGR"),
+    ],
+)
+def test_channels_of_a_tensor_come_first_where_nothing_else_can_be_meant(shape, start) -> None:
+    told = f"Tensor {shape} of torch.uint8, expected {EXPECTED}; {start}"
+    with support.refuses(InputError, told):
+        take_picture(torch.zeros(shape, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize(

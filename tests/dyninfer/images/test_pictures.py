@@ -138,6 +138,15 @@ def test_other_arrays_are_refused_with_a_hint(array, parts) -> None:
         check_image(array)
 
 
+@pytest.mark.parametrize(
+    "shape", [(3,), (4, 4, 2), (2, 40, 40), (3, 1, 40, 40, 3), (3, 1, 40, 40, 40)]
+)
+def test_channels_first_or_a_batch_is_said_only_where_it_looks_so(shape) -> None:
+    with support.refuses(InputError) as caught:
+        check_image(np.zeros(shape, np.uint8))
+    assert str(caught.value).endswith("expected (height, width, 3) BGR")
+
+
 def test_what_the_camera_says_of_orientation_is_obeyed_in_every_format(tmp_path) -> None:
     upright = np.zeros((40, 60, 3), np.uint8)
     upright[:20, :30] = 255
@@ -207,3 +216,11 @@ def test_of_a_long_name_200_characters_are_told(start: str, told: str) -> None:
     rest = 200 - len(start)
     with support.refuses(InputError, told.format("x" * rest)):
         read_image(start + "x" * 300)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("x" * 300, "File name too long"), ("a\0b", "embedded null")]
+)
+def test_why_a_file_cannot_be_read_is_told_without_numbers_of_the_system(name, reason) -> None:
+    with support.refuses(InputError, f"cannot be read: {reason}"):
+        read_image(name)

@@ -154,8 +154,8 @@ def test_a_crop_shows_the_centre_and_pads_what_is_missing() -> None:
         ({"mean": (math.nan, 0.0, 0.0)}, "normalise"),
         ({"height": 0}, "0x8"),
         ({"width": 0}, "8x0"),
-        ({"height": MAX_SIDE + 1}, f"{MAX_SIDE + 1}x8"),
-        ({"width": MAX_SIDE + 1}, f"8x{MAX_SIDE + 1}"),
+        ({"height": 16_385}, "16385x8, expected sides from 1 to 16384 pixels"),
+        ({"width": 16_385}, "8x16385, expected sides from 1 to 16384 pixels"),
     ],
 )
 def test_a_spec_that_means_nothing_is_refused(settings_, part) -> None:
@@ -177,6 +177,50 @@ def test_a_picture_too_narrow_to_be_cropped_is_refused_before_memory_is_taken() 
     spec = ImageSpec(224, 224, ResizeMode.CENTER_CROP)
     with support.refuses(InputError, "1x16000", "too narrow", "224x224"):
         spec.prepare(np.zeros((1, 16000, 3), np.uint8))
+
+
+@pytest.mark.parametrize("side", [16_384, 16_385])
+def test_no_side_of_what_is_cropped_becomes_longer_than_65536_pixels(side) -> None:
+    spec = ImageSpec(8, 6, ResizeMode.CENTER_CROP, short_side=4)
+    for width, height in ((side, 1), (1, side)):
+        if side == 16_384:
+            assert max(vars(spec.place(width, height)).values()) == 65_536
+            continue
+        with support.refuses(InputError, f"{height}x{width} pixels", "8x6"):
+            spec.place(width, height)
+
+
+def test_a_crop_without_a_short_side_has_the_tensors_own() -> None:
+    for height, width in ((4, 6), (6, 4)):
+        placed = ImageSpec(height, width, ResizeMode.CENTER_CROP).place(100, 200)
+        assert (placed.resized_width, placed.resized_height) == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "size"), [((32, 48), (20, 20)), ((48, 32), (20, 20)), ((32, 48), (3, 48))]
+)
+def test_all_that_a_picture_leaves_free_is_padded(tensor, size) -> None:
+    spec = ImageSpec(*tensor, ResizeMode.PAD_BOTTOM_RIGHT)
+    found = spec.prepare(picture(*size), np.full((3, *tensor), np.nan, np.float32))
+    assert_close(found, spec, by_numpy(spec, picture(*size)))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [((0, 0, 0), (50, 60, 70)), ((1, 2, 3), (50, 50, 50)), ((1, 1, 2), (50, 50, 60))],
+)
+def test_channels_that_share_one_number_alone_are_not_alike(mean, std) -> None:
+    spec = ImageSpec(32, 48, ResizeMode.STRETCH, mean=mean, std=std)
+    assert_close(spec.prepare(picture(20, 20)), spec, by_numpy(spec, picture(20, 20)))
+
+
+def test_the_nearest_pixels_of_a_tensor_lie_from_0_to_255() -> None:
+    spec = ImageSpec(1, 3, mean=(10, 20, 30), std=(50, -60, 70))
+    pixels = np.array([[[0, 1, 255]], [[7, 254, 255]], [[100, 0, 1]]], np.uint8)
+    tensor = spec.normalised(pixels)
+    np.testing.assert_array_equal(spec.pixels(tensor), pixels)
+    np.testing.assert_array_equal(spec.pixels(tensor + np.float32(0.4 / 70)), pixels)
+    assert spec.pixels(np.float32([[[-9, 9]]] * 3))[:, 0].tolist() == [[0, 255], [255, 0], [0, 255]]
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -411,8 +455,9 @@ def test_a_level_becomes_the_same_number_in_every_picture(deviation, levels, siz
 @pytest.mark.parametrize(
     "corners", [(3.3, 4.7, 20.1, 31.9), (-5, -1e5, 700, 1e5), (70, 50, 80, 60)]
 )
-def test_one_box_finds_its_way_back_as_one_of_many_does(corners) -> None:
-    placement = ImageSpec(48, 64).place(90, 31)
+@pytest.mark.parametrize("size", [(90, 31), (31, 90)])
+def test_one_box_finds_its_way_back_as_one_of_many_does(corners, size) -> None:
+    placement = ImageSpec(48, 64).place(*size)
     box = np.array([corners], np.float32)
     many = placement.to_image(np.concatenate([box, box]))
     one = placement.to_image(box)

@@ -5,16 +5,18 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from dyninfer import Classification, Detections, InputError, RawOutput, TopK
+from dyninfer.results.answers import FeatureMaps
 from tests import support
 
 LOGITS = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(LOGITS, st.integers(1, 15))
 def test_the_best_classes_come_first_with_their_softmax(logits, count) -> None:
     values = np.array(logits, np.float32)
@@ -67,6 +69,19 @@ def made_answers() -> list[Detections | Classification]:
         Detections(boxes_xyxy[:0], confidences[:0], ids[:0], ()),
         Classification(ids, confidences, ("blue", "red"), degraded=True),
     ]
+
+
+def test_nothing_but_what_was_found_need_be_told() -> None:
+    """The rest is that of one exit without a router, in which all went well."""
+    nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    boxes_xyxy = np.zeros((0, 4), np.float32)
+    tracked = Detections(boxes_xyxy, nothing[1], nothing[0], (), track_ids=nothing[0])
+    for found in (Classification(*nothing, ()), FeatureMaps({}), tracked):
+        document = found.to_dict()
+        assert document.items() >= {"easiness": None, "exit_index": 0, "timings_ms": {}}.items()
+        assert document["degraded"] is False
+    assert tracked.to_dict()["predicted"] is False
+    assert len(TopK()(np.arange(9, dtype=np.float32))[0]) == 5
 
 
 def test_numbers_are_written_as_exactly_as_they_mean_something() -> None:

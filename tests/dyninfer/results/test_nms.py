@@ -108,13 +108,23 @@ def test_boxes_beyond_what_float32_can_multiply_are_told_apart(scale) -> None:
 def test_class_ids_may_be_large() -> None:
     boxes, ids = candidates(300, 5, classes=3, spread=60, largest=60)
     expected = greedy(boxes, ids, 0.5, 300)
-    assert nms(boxes, ids * 40_000, 0.5, 300).tolist() == expected
+    for apart in (40_000, 1 << 16):
+        assert nms(boxes, ids * apart, 0.5, 300).tolist() == expected
 
 
-@given(st.integers(0, 2**32))
-def test_overlaps_equal_their_definition(seed) -> None:
-    a, _ = candidates(6, seed, classes=1, spread=20, largest=30)
-    b, _ = candidates(5, seed + 1, classes=1, spread=20, largest=30)
+@pytest.mark.parametrize("few", [0, 256])
+def test_boxes_that_share_neither_columns_nor_rows_do_not_overlap(few) -> None:
+    """What they lack in both directions would make an area, were it multiplied."""
+    boxes = np.array([[0, 0, 1, 1], [1.5, 20, 2.5, 21], [20, 1.5, 21, 2.5]], np.float32)
+    with patch.object(nms_module, "FEW", few):
+        assert nms(boxes, np.zeros(3, int), 0.5, 10).tolist() == [0, 1, 2]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([0.01, 1.0]))
+def test_overlaps_equal_their_definition(seed, scale) -> None:
+    a, _ = candidates(6, seed, classes=1, spread=20 * scale, largest=30 * scale)
+    b, _ = candidates(5, seed + 1, classes=1, spread=20 * scale, largest=30 * scale)
     a[0] = b[0]
     expected = [overlaps(box, b) for box in a]
     np.testing.assert_allclose(pairwise_iou(a, b), expected, atol=1e-5)

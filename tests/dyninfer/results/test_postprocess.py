@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyninfer import InputError, Postprocess
+from dyninfer.results.candidates import best_label, every_label
 from dyninfer.results.postprocess import EVALUATION
 from tests import support
 from tests.dyninfer.results.greedy import candidates, greedy, on_a_grid
@@ -205,7 +206,8 @@ def test_boxes_are_read_up_to_a_million_pixels_from_the_corner(place: int, more:
         np.testing.assert_array_equal(found, boxes if usable else other)
 
 
-FINE, EMPTY = [0, 0, 10, 10], [5, 5, 5, 9]
+FINE, EMPTY, FLAT = [0, 0, 10, 10], [5, 5, 5, 9], [5, 5, 9, 5]
+LEFT_OF_ITSELF, ABOVE_ITSELF = [9, 0, 5, 10], [0, 9, 10, 5]
 
 
 @pytest.mark.parametrize(
@@ -215,11 +217,15 @@ FINE, EMPTY = [0, 0, 10, 10], [5, 5, 5, 9]
         ([FINE], [0.9], 1, 0, 0),
         ([FINE], [0.25], 0, 0, 0),
         ([FINE], [1.0009], 1, 0, 0),
+        ([FINE], [1.001], 1, 0, 0),
+        ([FINE, FINE], [1.001, 0.9], 1, 0, 0),
         ([FINE], [1.0011], 0, 1, 0),
         ([FINE], [np.nan], 0, 1, 0),
         ([FINE], [-0.5], 0, 0, 0),
         ([EMPTY], [0.9], 0, 0, 1),
         ([EMPTY], [0.1], 0, 0, 0),
+        *(([box], [0.9], 0, 0, 1) for box in (FLAT, LEFT_OF_ITSELF, ABOVE_ITSELF)),
+        ([LEFT_OF_ITSELF, FLAT, ABOVE_ITSELF, FINE], [0.9] * 4, 1, 0, 3),
         ([EMPTY, FINE], [0.9, 0.8], 1, 0, 1),
         ([EMPTY, EMPTY], [0.9, 0.8], 0, 0, 2),
         ([EMPTY, FINE, FINE], [0.9, 0.8, 1.5], 1, 1, 1),
@@ -234,3 +240,25 @@ def test_what_is_broken_is_counted(boxes, scores, found, broken, unusable, sever
     assert (made.broken_scores, made.unusable_boxes) == (broken, unusable)
     assert [len(column) for column in made[:3]] == [found] * 3
     assert (made.confidences <= 1).all()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_score_that_is_rounded_to_the_limit_is_not_above_it(count, several) -> None:
+    boxes, scores = np.array([FINE] * count, np.float32), np.full((count, 3), 1.0005, np.float32)
+    made = Postprocess(confidence=1.0, several_labels=several).find(boxes, scores)
+    assert (len(made.confidences), made.broken_scores) == (0, 0)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("words", [1 << 16, (1 << 16) + 8, (1 << 16) + 1])
+@pytest.mark.parametrize("rest", [0, 3])
+def test_in_a_head_of_any_size_scores_above_the_limit_are_found_and_no_others(
+    several, words, rest
+) -> None:
+    """Beside those that are equal to it, and alone among eight and sixty-four."""
+    places = [0, 7, 64, 65, 8 * 300 + 5, 64 * 4000, 8 * words - 8, 8 * words + rest - 1]
+    scores = np.full((8 * words + rest, 1), 0.25, np.float32)
+    scores[places] = 0.5
+    candidates_of = every_label if several else best_label
+    assert candidates_of(scores, 0.25).anchors.tolist() == places

@@ -155,7 +155,8 @@ def test_options_in_a_dict_are_refused_with_the_line_to_write() -> None:
 def test_what_is_cut_off_at_the_edge_agrees_with_itself() -> None:
     edge = detections(((8.0, 1.0, 8.0, 3.0), 0.9, 0))
     near = detections(((8.0, 1.4, 8.0, 3.4), 0.9, 0))
-    assert disagreement(edge, edge) == disagreement(near, edge) == 0
+    just = detections(((8.0, 1.5, 8.0, 3.5), 0.9, 0))
+    assert disagreement(edge, edge) == disagreement(near, edge) == disagreement(just, edge) == 0
     for other in ((8.0, 1.6, 8.0, 3.6), (0.0, 1.0, 0.0, 3.0), (7.9, 1.0, 8.1, 3.0)):
         assert disagreement(detections((other, 0.9, 0)), edge) == 1
     assert disagreement(detections(((8.0, 1.0, 8.0, 3.0), 0.9, 1)), edge) == 1
@@ -232,10 +233,14 @@ def test_what_is_broken_is_told_beside_what_is_found(boxes, scores, found, told)
     assert detected(boxes, scores) == (found, told)
 
 
+def test_a_head_that_looks_at_no_place_finds_nothing_and_is_not_broken() -> None:
+    assert detected(np.zeros((0, 4)), np.zeros((0, 2))) == (0, [])
+
+
 @pytest.mark.parametrize(
     ("boxes", "scores", "told"),
     [
-        ([FLAT], [SURE], "no box has an area"),
+        *(([box], [SURE], "no box has an area") for box in (FLAT, [0.0, 0, 4, 0], [4.0, 4, 0, 0])),
         ([FAR], [SURE], "1 coordinates of boxes are not finite"),
         ([GOOD], [[np.nan, 0]], "1 scores are not numbers"),
         ([GOOD], [[-0.5, 0]], "scores go down to -0.5"),
