@@ -131,10 +131,9 @@ def _format_seen(
     if not len(sure) or _ordered(sure) >= _MOST:
         return BoxFormat.XYXY
     limits = np.array(sides) * 1.02
-    ends = sure[:, :2] + sure[:, 2:]
-    halves = sure[:, 2:] / 2
-    within = ((sure[:, :2] - halves >= -0.02 * limits) & (sure[:, :2] + halves <= limits)).all(1)
-    cornered = ((sure[:, :2] >= -0.02 * limits) & (ends <= limits)).all(1)
+    starts, ends = sure[:, :2], sure[:, :2] + sure[:, 2:]
+    within = (starts - sure[:, 2:] / 2 >= -0.02 * limits).all(1)
+    cornered = ((starts >= -0.02 * limits) & (ends <= limits)).all(1)
     return BoxFormat.XYWH if cornered.mean() >= _MOST > 0.8 > within.mean() else BoxFormat.CXCYWH
 
 

@@ -37,10 +37,10 @@ def match_rows(measured: Measured, widths: Iterable[int] = (6, 7)) -> Match | No
         [read_part(Part((table.name,), table.axes), sample) for sample in measured.samples]
     )
     rows = rows[(rows > 0).any(1)]  # what fills a list up is zero or -1
+    if table.width == 7 and not _whole(rows[:, 0]):
+        return None
     for box, score, label in _ROW_FORMS[table.width]:
         if _whole(rows[:, label]) and _shares(rows[:, score]):
-            if table.width == 7 and not _whole(rows[:, 0]):
-                continue
             return _match_table(table, box, score, label)
     return None
 
@@ -95,12 +95,18 @@ def _lists(measured: Measured, table: Table) -> dict[str, Part]:
     axis = table.axes.index("a")
     found = {}
     for name, shape in measured.shapes.items():
-        same = all(s[name].size == s[table.name].shape[axis] for s in measured.samples)
-        if name == table.name or not same or called(name, _UNREAD):
+        if name == table.name or called(name, _UNREAD):
             continue
-        axes = {1: "a", 2: "na" if shape[0] == 1 and "n" in table.axes else "a1", 3: "na1"}
-        if len(shape) in axes:
-            found[name] = Part((name,), axes[len(shape)])
+        of_images = shape[:1] == (1,) and "n" in table.axes
+        axes = {1: "a", 2: "na" if of_images else "a1", 3: "na1"}.get(len(shape))
+        if axes is None:
+            continue
+        own = axes.index("a")
+        if all(
+            s[name].shape[own] == s[name].size == s[table.name].shape[axis]
+            for s in measured.samples
+        ):
+            found[name] = Part((name,), axes)
     return found
 
 

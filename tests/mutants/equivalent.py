@@ -90,6 +90,24 @@ EQUIVALENT = (
         "nothing is left of no pairs, whatever they are called",
     ),
     Equivalent(
+        "exporters/cascade/recognise_lists.py", "label.tensors[ -1]", "labels are in one output"
+    ),
+    Equivalent(
+        "exporters/cascade/recognise_lists.py",
+        '+        Table(name, "nva", measured.rows_of(name, 1), 4)',
+        "how many rows there are is read from the shapes",
+    ),
+    Equivalent(
+        "exporters/cascade/boxes.py",
+        "float(best.max(initial= -1))",
+        "of no boxes none is chosen, and no probability is below 0",
+    ),
+    Equivalent(
+        "exporters/cascade/recognise_grids.py",
+        "for n in whole[ 0:] if n != 1",
+        "the first axis has the length 1",
+    ),
+    Equivalent(
         "exporters/cascade/recognise_grids.py", "else (scores[ -1], other)", "there is one of them"
     ),
     Equivalent(
@@ -131,6 +149,14 @@ EQUIVALENT = (
         "dyninfer/images/prepare.py",
         "+        self._bytes: ImageArray = np.empty( 1,",
         "the first block is too small for any picture",
+    ),
+    *(
+        Equivalent(
+            "exporters/cascade/recognise_lists.py",
+            f"and (shape[2] or {number}) > 4",
+            "an axis that is open or empty is no number above 4",
+        )
+        for number in (" 1", " -1")
     ),
     *(
         Equivalent(

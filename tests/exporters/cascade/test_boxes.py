@@ -32,6 +32,7 @@ HEIGHT, WIDTH = 80, 100
 PIXELS, SHARES = BoxUnit.PIXELS, BoxUnit.NORMALISED
 XYXY, CXCYWH, XYWH = BoxFormat.XYXY, BoxFormat.CXCYWH, BoxFormat.XYWH
 PAIR = Match((Part(("boxes",), "nav"),), Part(("scores",), "nav"), 1, 30)
+THREE = replace(PAIR, labels=Part(("rows",), "nav", 4, 5))
 IN_ONE = Match((Part(("rows",), "nav", 0, 4),), Part(("rows",), "nav", 4, 5), 1, 30)
 
 
@@ -123,9 +124,11 @@ def test_corners_may_be_out_of_order_in_two_of_a_hundred(ordered, of, form) -> N
         ([20, 10, 10, 23.4], XYWH),
     ],
 )
-def test_a_corner_and_a_size_stay_within_the_image(box, form) -> None:
+@pytest.mark.parametrize("unit", [PIXELS, SHARES])
+def test_a_corner_and_a_size_stay_within_the_image(box, form, unit) -> None:
     """Of a centre and a size, half of it would lie outside."""
-    assert settled([box])[0].box_format is form
+    found, _ = settled([np.array(box) / SIDES if unit is SHARES else box])
+    assert (found.box_format, found.unit) == (form, unit)
 
 
 @pytest.mark.parametrize(("within", "form"), [(0, XYWH), (39, XYWH), (40, CXCYWH), (50, CXCYWH)])
@@ -174,6 +177,8 @@ def test_what_is_said_goes_before_what_is_known_and_that_before_what_is_seen() -
         (Decode.YOLOV8, IN_ONE, PIXELS, ""),
         (Decode.YOLOV8, IN_ONE, SHARES, "boxes normalised"),
         (Decode.BOXES_SCORES, PAIR, PIXELS, "box-format xyxy, boxes pixels"),
+        (Decode.BOXES_SCORES_LABELS, PAIR, PIXELS, "boxes pixels"),
+        (Decode.BOXES_SCORES_LABELS, THREE, PIXELS, "box-format xyxy, boxes pixels"),
     ],
 )
 def test_only_what_is_not_usual_of_a_decode_is_pointed_out(decode, match, unit, said) -> None:
@@ -286,11 +291,11 @@ def test_scores_beyond_probabilities_and_boxes_without_end_are_refused(scores, f
         ([10, 20, 11, 21], True),
         ([10, 20, 10.9, 60], False),
         ([10, 20, 50, 20.9], False),
-        ([-20, 20, 0.1, 60], True),
+        ([-20, 20, 0, 60], True),
         ([-30, 20, 8, 60], False),
         ([100, 20, 120, 60], True),
         ([100, 20, 121, 60], False),
-        ([10, -16, 50, 0.1], True),
+        ([10, -16, 50, 0], True),
         ([10, -18, 50, 0.1], False),
         ([10, 80, 50, 96], True),
         ([10, 80, 50, 97], False),

@@ -9,6 +9,7 @@ import pytest
 
 from dyninfer.exporters.cascade.measured import Measured, cells
 from dyninfer.exporters.cascade.options import Coding, Decode, Match, Part
+from dyninfer.exporters.cascade.original import read_part
 from dyninfer.exporters.cascade.recognise import recognise
 from dyninfer.exporters.cascade.recognise_grids import (
     find_dense,
@@ -129,6 +130,8 @@ def test_what_is_too_narrow_or_whole_is_no_grid() -> None:
     whole.samples[0]["output"] = np.zeros((1, 20, 60), np.int64)
     assert find_dense(whole) is None
     assert find_dense(measured(one=(1, 20, 60), two=(1, 20, 61))) is None
+    changing = measured(output=(1, 20, 60)).samples + measured(output=(2, 20, 60)).samples
+    assert find_dense(Measured(changing, SIZE, None)) is None
     pair = find_dense(measured(one=(1, 20, 60), two=(1, 20, 126)))
     assert pair is not None
     assert pair.name == "two"
@@ -154,7 +157,10 @@ def test_columns_of_rows_are_told_by_their_values(width, box, score, label) -> N
     assert match.boxes == (Part(("output",), "nav", box, box + 4),)
     assert match.scores == Part(("output",), "nav", score, score + 1)
     assert match.labels == Part(("output",), "nav", label, label + 1)
-    assert (match.anchors, match.varies) == (5, False)
+    assert (match.anchors, match.varies, match.columns) == (5, False, 0)
+    if width == 7:
+        rows[1, 0] = 0.5  # no number of an image
+        assert match_rows(Measured(({"output": rows[None]},), SIZE, None)) is None
 
 
 def test_the_number_of_cells_is_rounded_up_on_each_side() -> None:
@@ -249,6 +255,7 @@ def test_levels_of_nanodet_are_sorted_and_their_outputs_told_apart(classes, side
 def test_what_is_no_level_of_nanodet_is_not_read_so() -> None:
     right = nanodet(3, 8)
     assert match_nanodet(measured(**right)) is not None
+    assert match_nanodet(measured(**right, of_no_image=(0, 24, 5))) is not None
     assert match_nanodet(measured(**right | {"sides16": (1, 24, 10)})) is None  # no fourths
     assert match_nanodet(measured(**right | {"sides16": (1, 24, 12)})) is None  # more bins
     assert match_nanodet(measured(**{n: s for n, s in right.items() if "8" in n})) is None
@@ -467,6 +474,7 @@ def test_lists_are_told_by_their_names_and_else_by_their_values() -> None:
         {"boxes": BOXES, "classes": LABELS},
         {"boxes": BOXES, "classes": LABELS, "other": SCORES + 1},
         {"raw_boxes": BOXES, "scores": SCORES, "classes": LABELS},
+        {"boxes": np.ones((1, 3, 6), "f4"), "scores": SCORES, "classes": LABELS},
         {"boxes": BOXES, "scores": SCORES[:, :2], "classes": LABELS},
         {"boxes": BOXES, "scores": SCORES, "raw_classes": LABELS},
     ],
@@ -510,6 +518,71 @@ def test_lists_without_an_axis_of_images_have_any_number_of_rows() -> None:
     match = match_lists(given(**flat))
     assert match is not None
     assert (match.anchors, match.varies, match.best, match.scores.axes) == (300, True, True, "a")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "labels", "axes"),
+    [
+        ((1, 3, 4), (1, 3), "na"),
+        ((1, 3, 4), (1, 3, 1), "na1"),
+        ((1, 3, 4), (3,), "a"),
+        ((1, 3, 4), (3, 1), "a1"),
+        ((3, 4), (3,), "a"),
+        ((3, 4), (3, 1), "a1"),
+        ((1, 1, 4), (1, 1), "na"),
+        ((1, 4), (1, 1), "a1"),
+        ((1, 3, 4), (1, 1, 3), None),
+        ((3, 4), (1, 3), None),
+        ((1, 3, 4), (1, 3, 1, 1), None),
+        ((1, 1, 4), (), None),
+    ],
+)
+@pytest.mark.parametrize("changing", [False, True])
+def test_lists_have_a_row_for_every_box_whatever_their_axes(boxes, labels, axes, changing) -> None:
+    """Where the number of rows changes, an axis has no length."""
+    samples = []
+    for rows in (3, 2) if changing else (3,):
+
+        def of(shape: tuple[int, ...], rows: int = rows) -> tuple[int, ...]:
+            return tuple(rows if side == 3 else side for side in shape)
+
+        made = {"boxes": np.full(of(boxes), 17.25, "f4"), "classes": np.ones(of(labels), "i8")}
+        made["scores"] = np.full(of(labels), 0.5, "f4")
+        samples.append(made)
+    match = match_lists(Measured(tuple(samples), SIZE, None))
+    if axes is None:
+        assert match is None
+        return
+    assert match is not None
+    assert match.labels == Part(("classes",), axes)
+    assert match.scores == Part(("scores",), axes)
+    assert [len(read_part(match.scores, s)) for s in samples] == [
+        len(read_part(match.boxes[0], s)) for s in samples
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "label"),
+    [([1, 0, 1], [0, 0, 0], "b"), ([0, 0, 0], [1, 0, 1], "a"), ([0, 0, 0], [-1, -1, -1], "a")],
+)
+def test_of_whole_numbers_the_smaller_ones_are_labels(first, second, label) -> None:
+    match = match_lists(given(x=BOXES, a=np.int64([first]), b=np.int64([second]), scores=SCORES))
+    assert match is not None
+    assert match.labels == Part((label,), "na")
+
+
+def test_of_several_that_would_do_the_first_is_read() -> None:
+    lists = {"boxes": BOXES, "classes": LABELS}
+    match = match_lists(given(scores=SCORES, conf=SCORES / 2, num=[3], valid=[2], **lists))
+    assert match is not None
+    assert (match.scores.tensors, match.count) == (("scores",), Part(("num",), "n1"))
+    of_few = {"box": BOXES[:, :2], "class_ids": LABELS[:, :2]}  # without scores
+    match = match_lists(given(**of_few, other=BOXES, scores=SCORES, labels=LABELS))
+    assert match is not None
+    assert match.tensors == ("other", "scores", "labels")
+    match = match_lists(given(box=BOXES[:, :2], other=BOXES, scores=SCORES, labels=LABELS))
+    assert match is not None
+    assert match.tensors == ("other", "scores", "labels")
 
 
 @pytest.mark.parametrize(
@@ -639,6 +712,7 @@ def test_names_of_sizes_tell_more_than_their_values(name, largest, logs) -> None
         ((1, 50, 5), (1, 50, 3), None),
         ((1, 50, 3), (1, 50, 3), None),
         ((1, 50, 4), (1, 50, 0), None),
+        ((1, 50, 4), (1, 50, 0, 3), None),
     ],
 )
 def test_scores_lie_beside_boxes_whatever_the_order_of_axes(boxes, scores, read) -> None:
@@ -659,8 +733,17 @@ def test_scores_lie_beside_boxes_whatever_the_order_of_axes(boxes, scores, read)
     assert (open_ended.varies, open_ended.best, open_ended.anchors) == (True, True, 300)
 
 
+def test_as_many_classes_as_boxes_are_read_as_rows() -> None:
+    match = match_boxes_scores(measured(boxes=(1, 5, 4), scores=(1, 5, 5)))
+    assert match is not None
+    assert (match.scores.axes, match.columns, match.anchors) == ("nav", 5, 5)
+
+
 def test_of_several_pairs_names_tell_boxes_and_then_scores() -> None:
     four = (1, 50, 4)  # of four classes: either may be the boxes
+    located = match_boxes_scores(measured(a=four, loc=four))
+    assert located is not None
+    assert located.tensors == ("loc", "a")
     named = match_boxes_scores(measured(scores=four, boxes=four))
     assert named is not None
     assert named.tensors == ("boxes", "scores")
@@ -669,5 +752,6 @@ def test_of_several_pairs_names_tell_boxes_and_then_scores() -> None:
     assert more is not None
     assert more.tensors == ("boxes", "logits")
     assert match_boxes_scores(measured(boxes=four, other=(1, 50, 9), third=(1, 50, 7))) is None
+    assert match_boxes_scores(measured(boxes=four, conf=(1, 50, 9), cls=(1, 50, 7))) is None
     assert match_boxes_scores(measured(raw_boxes=four, scores=(1, 50, 9))) is None
     assert match_boxes_scores(measured(boxes=four, hidden_state=(1, 50, 9))) is None
