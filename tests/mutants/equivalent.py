@@ -108,6 +108,14 @@ EQUIVALENT = (
         "the first axis has the length 1",
     ),
     Equivalent(
+        "exporters/cascade/recognise_grids.py", "name != scores[ -1]", "there is one of them"
+    ),
+    Equivalent(
+        "exporters/cascade/recognise_grids.py",
+        "+    if len(widths) > 1:",
+        "there are two levels at least",
+    ),
+    Equivalent(
         "exporters/cascade/recognise_grids.py", "else (scores[ -1], other)", "there is one of them"
     ),
     Equivalent(

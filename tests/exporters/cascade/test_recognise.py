@@ -95,6 +95,7 @@ def test_whole_numbers_beside_boxes_are_no_scores(kind: str) -> None:
         ((1, 6, cells(SIZE, (8, 16, 32))), "nva", 126, 6),
         ((1, 126, 200), "nav", 126, 200),  # so many cells, though more numbers
         ((1, 200, 3 * 126), "nva", 3 * 126, 200),
+        ((1, 200, 126), "nva", 126, 200),
     ],
 )
 def test_the_longer_side_of_a_grid_holds_its_boxes_unless_cells_tell(
@@ -130,8 +131,9 @@ def test_what_is_too_narrow_or_whole_is_no_grid() -> None:
     whole.samples[0]["output"] = np.zeros((1, 20, 60), np.int64)
     assert find_dense(whole) is None
     assert find_dense(measured(one=(1, 20, 60), two=(1, 20, 61))) is None
-    changing = measured(output=(1, 20, 60)).samples + measured(output=(2, 20, 60)).samples
-    assert find_dense(Measured(changing, SIZE, None)) is None
+    for other in ((2, 20, 60), (1, 21, 60), (1, 20, 61)):
+        changing = measured(output=(1, 20, 60)).samples + measured(output=other).samples
+        assert find_dense(Measured(changing, SIZE, None)) is None
     pair = find_dense(measured(one=(1, 20, 60), two=(1, 20, 126)))
     assert pair is not None
     assert pair.name == "two"
@@ -244,8 +246,10 @@ def nanodet(classes: int, sides: int, levels: tuple[int, ...] = (8, 16, 32)) -> 
     ],
 )
 def test_levels_of_nanodet_are_sorted_and_their_outputs_told_apart(classes, sides, named, levels):
-    match = match_nanodet(measured(named, **nanodet(classes, sides, levels)))
+    outputs = nanodet(classes, sides, levels)
+    match = match_nanodet(measured(named, **outputs))
     assert match is not None
+    assert match == match_nanodet(measured(named, **dict(reversed(outputs.items()))))
     assert match.scores == Part(tuple(f"scores{n}" for n in levels), "nav")
     assert match.boxes == (Part(tuple(f"sides{n}" for n in levels), "nav"),)
     assert (match.coding, match.strides, match.bins) == (Coding.DISTANCES, levels, sides // 4)
@@ -269,6 +273,8 @@ def test_what_is_no_level_of_nanodet_is_not_read_so() -> None:
     match = match_nanodet(unsure)
     assert match is not None
     assert (match.columns, match.bins) == (12, 2)
+    unsure.samples[0]["scores16"][0, 0, 0] = 2
+    assert match_nanodet(unsure) is None  # neither is
 
 
 @pytest.mark.parametrize(
