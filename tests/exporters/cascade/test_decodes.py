@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyninfer.exporters.candidate_rows import in_order_of
+from dyninfer.exporters.cascade.decodes import write_decode
 from dyninfer.exporters.cascade.onnx_file import read_onnx
 from dyninfer.exporters.cascade.options import (
     BoxFormat,
@@ -32,7 +34,7 @@ from dyninfer.exporters.cascade.stage import (
     read_plan,
     write_stage,
 )
-from dyninfer.exporters.graphs import open_model
+from dyninfer.exporters.graphs import GraphBuilder, closed, editable, open_model
 from dyninfer.images.spec import ImageSpec
 from tests.exporters.cascade import detectors
 from tests.exporters.cascade.detectors import CELLS, HEIGHT, WIDTH
@@ -387,6 +389,83 @@ def test_the_reference_leaves_out_what_is_not_valid_or_no_class_of_the_bundle() 
         found = decode_one(kept, {"a": boxes, "b": scores})
         np.testing.assert_array_equal(found[0], boxes[0, rows])
         np.testing.assert_array_equal(found[1], scores[0, rows])
+
+
+def in_graph(plan: DetectorPlan, outputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """What the decode gives for a detector's outputs of one image."""
+    ports = [
+        onnx.helper.make_tensor_value_info(name, 1, [f"{name}{axis}" for axis in range(array.ndim)])
+        for name, array in outputs.items()
+    ]
+    graph = onnx.helper.make_graph([], "decode", ports, [])
+    opset = onnx.helper.make_opsetid("", 17)
+    model = editable(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8))
+    builder = GraphBuilder(model.graph, "decode")
+    pair = write_decode(builder, plan, {value.name: value for value in model.graph.inputs})
+    for value, name in zip(pair, ("boxes", "scores"), strict=True):
+        last = builder.apply("Identity", value)
+        last.name, last.type = name, ir.TensorType(ir.DataType.FLOAT)
+        model.graph.outputs.append(last)
+    feed = {name: array.astype(np.float32) for name, array in outputs.items()}
+    return [array[0] for array in open_model(closed(model)).run(["boxes", "scores"], feed)]
+
+
+FLAT = {"boxes": (Part(("a",), "av"),), "scores": Part(("b",), "a"), "labels": Part(("c",), "a")}
+LIST = {"boxes": (Part(("a",), "nav"),), "scores": Part(("b",), "na"), "labels": Part(("c",), "na")}
+BOXES = np.arange(12.0).reshape(1, 3, 4)
+WIDE = np.array([[[0.1, 0.2, 0.7], [0.5, 0.9, 0.4], [0.3, 0.8, 0.05]]])
+
+
+@pytest.mark.parametrize("count", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("anchors", [2, 3, 5])
+def test_lists_of_any_length_are_cut_or_filled_up(count, anchors) -> None:
+    """Those beyond the number that a detector says are of no meaning."""
+    more = {"columns": 0, "class_numbers": (1, 4), "anchors": anchors, "best": True}
+    if count is not None:
+        more["count"] = Part(("d",), "n1")
+    given = {"a": BOXES[0], "b": np.array([0.25, 0.75, 0.5]), "c": np.array([4.0, 1, 4])}
+    counted = {"d": np.array([count])} if count is not None else {}
+    plan = plan_of(Decode.BOXES_SCORES_LABELS, **FLAT, **more, varies=True)
+    valid = 3 if count is None else count
+    order = [row for row in (1, 2, 0) if row < valid][:anchors]
+    scores = np.zeros((anchors, 2))
+    for place, row in enumerate(order):
+        scores[place, [4, 1, 4][row] // 4] = given["b"][row]
+    for found in (in_graph(plan, given | counted), decode_one(plan, given | counted)):
+        np.testing.assert_allclose(found[1], scores)
+        np.testing.assert_allclose(found[0][: len(order)], BOXES[0, order])
+    if anchors == 3:  # as many in every picture
+        batched = {name: array.reshape(1, *array.shape) for name, array in given.items()} | counted
+        plan = plan_of(Decode.BOXES_SCORES_LABELS, **LIST, **more | {"best": False})
+        boxes, found_scores = in_graph(plan, batched)
+        np.testing.assert_allclose(boxes, BOXES[0])
+        kept = [row for row in range(3) if row < valid]
+        assert found_scores.sum(1).tolist() == [given["b"][row] * (row in kept) for row in range(3)]
+
+
+@pytest.mark.parametrize("kind", Scores)
+@pytest.mark.parametrize("own", [(0, 1, 2), (1, 2), (2, 0)])
+@pytest.mark.parametrize("bundle", [(), (0, 1), (1, 0), (1,), (-1, 1, -1, 0)])
+@pytest.mark.parametrize("rows", [2, 3, 4])
+def test_graph_and_reference_agree_on_classes_kinds_and_rows(kind, own, bundle, rows) -> None:
+    more = {"score_kind": kind, "class_numbers": own, "bundle_classes": bundle, "columns": 3}
+    if kind is not Scores.SOFTMAX:  # which has so many boxes in every picture
+        more |= {"best": True, "varies": True}
+    elif rows != 3:
+        more["candidates"] = rows
+    anchors = 3 if kind is Scores.SOFTMAX else rows
+    plan = plan_of(Decode.BOXES_SCORES, anchors=anchors, **more)
+    given = {"a": BOXES, "b": WIDE if kind is Scores.PROBABILITIES else 9 * WIDE - 4}
+    found, expected = in_graph(plan, given), decode_one(plan, given)
+    for array, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(array, wanted, rtol=1e-5, atol=1e-7)
+    assert found[1].shape == (min(rows, plan.rows), len(bundle or own))
+    if kind is not Scores.SOFTMAX and rows == 4:
+        assert not found[1][3].any()
+    single = [in_graph(replace(plan, bundle_classes=(n,)), given)[1] for n in range(len(own))]
+    if kind is not Scores.SOFTMAX or rows == 3:  # else the surest depend on the classes
+        everything = in_graph(replace(plan, bundle_classes=()), given)[1]
+        np.testing.assert_allclose(np.concatenate(single, 1), everything)
 
 
 @pytest.mark.parametrize(
