@@ -115,6 +115,19 @@ EQUIVALENT = (
         "+    if len(widths) > 1:",
         "there are two levels at least",
     ),
+    *(
+        Equivalent(f"exporters/cascade/{name}.py", "count.tensors[ -1]]", "it is in one output")
+        for name in ("numbering", "original", "decodes")
+    ),
+    Equivalent(
+        "exporters/cascade/original.py",
+        "count.tensors[0]])[ -1]",
+        "a picture has one number of rows",
+    ),
+    Equivalent(
+        "exporters/cascade/original.py", "np.asarray(outputs[name][ -1]", "there is one picture"
+    ),
+    Equivalent("exporters/cascade/decodes.py", "+NOTHING = -", "its sigmoid is zero all the same"),
     Equivalent(
         "exporters/cascade/recognise_grids.py", "else (scores[ -1], other)", "there is one of them"
     ),

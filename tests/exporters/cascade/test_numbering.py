@@ -355,6 +355,20 @@ def test_labels_of_no_class_are_refused_but_for_gaps() -> None:
     ].numbers == (0, 1)
     known = Known(YOLO, class_offset=1)
     assert of_labels([(1, 0.1)], known=known, names=names)[0].numbers == (1, 3)
+    assert of_labels([(0, 0.1)], known=known, names=names)[0].numbers == (1, 3)
+    assert of_labels([(1, 0.9), (4, 0.1)], names=names)[0].numbers == (2, 4)
+    found, _ = of_labels([(2, 0.9), (3, 0.1)], names=("a", "N/A", "b"), class_offset=1)
+    assert found.numbers == (1, 3)
+
+
+def test_a_way_of_counting_that_leaves_no_gap_goes_before_one_that_does() -> None:
+    known = Known(YOLO, class_offset=1, coco_ids=ClassIds.COCO91)
+    assert of_labels([(12, 0.1)], known=known)[0].numbers == SEQUENCES[0]
+    assert of_labels([(13, 0.1)], known=known)[0].numbers == IDS[1]
+    zero = {"class_ids": ClassIds.COCO91, "class_offset": 0}
+    assert of_labels([(11, 0.1)], **zero)[0].numbers == IDS[0]
+    with support.refuses(ConfigError, "class 90 on"):
+        of_labels([(90, 0.1)], **zero)
 
 
 def test_names_of_no_class() -> None:

@@ -10,7 +10,7 @@ import pytest
 from dyninfer.exporters.cascade.measured import Measured, cells
 from dyninfer.exporters.cascade.options import Coding, Decode, Match, Part
 from dyninfer.exporters.cascade.original import read_part
-from dyninfer.exporters.cascade.recognise import recognise
+from dyninfer.exporters.cascade.recognise import MATCHERS, recognise
 from dyninfer.exporters.cascade.recognise_grids import (
     find_dense,
     is_undecoded,
@@ -64,6 +64,7 @@ def test_only_four_axes_with_a_single_row_between_are_a_table() -> None:
         "column": (1, 9, 1, 4),
         "grid": (1, 3, 9, 4),
         "two": (2, 1, 9, 4),
+        "line": (4,),
     }
     tables = measured(**shapes).tables(range(4, 5))
     assert [(table.name, table.axes, table.rows) for table in tables] == [
@@ -250,6 +251,7 @@ def test_levels_of_nanodet_are_sorted_and_their_outputs_told_apart(classes, side
     match = match_nanodet(measured(named, **outputs))
     assert match is not None
     assert match == match_nanodet(measured(named, **dict(reversed(outputs.items()))))
+    assert recognise(measured(named, **outputs)) is Decode.NANODET
     assert match.scores == Part(tuple(f"scores{n}" for n in levels), "nav")
     assert match.boxes == (Part(tuple(f"sides{n}" for n in levels), "nav"),)
     assert (match.coding, match.strides, match.bins) == (Coding.DISTANCES, levels, sides // 4)
@@ -430,6 +432,7 @@ def test_names_tell_rows_of_yolov8_from_those_of_yolov5() -> None:
 
 def test_the_outputs_of_rf_detr_are_told_by_their_names() -> None:
     scores = np.full((1, 10, 5), 4, np.float32)
+    scores[..., -1] = 5  # of others it would be the column for nothing
     assert recognise(given(dets=np.ones((1, 10, 4), "f4"), labels=scores)) is Decode.RTDETR
 
 
@@ -517,6 +520,21 @@ def test_a_number_of_valid_rows_is_no_more_than_there_are(count, is_count) -> No
     match = match_lists(given(**other))
     assert match is not None
     assert match.count == Part(("num" if is_count else "first",), "n1")
+
+
+@pytest.mark.parametrize(
+    ("count", "decode"),
+    [
+        ({}, Decode.BOXES_SCORES_LABELS),
+        ({"num": [3]}, Decode.BOXES_SCORES_LABELS),
+        ({"num_dets": [3]}, Decode.YOLO_END2END),
+    ],
+)
+def test_lists_of_efficient_nms_are_told_by_the_name_of_their_number(count, decode) -> None:
+    lists = {"boxes": BOXES, "scores": SCORES, "classes": LABELS}
+    assert recognise(given(**lists, **count)) is decode
+    for kind in (Decode.BOXES_SCORES_LABELS, Decode.YOLO_END2END):
+        assert MATCHERS[kind](given(**lists, **count)) == match_lists(given(**lists, **count))
 
 
 def test_lists_without_an_axis_of_images_have_any_number_of_rows() -> None:
@@ -645,6 +663,8 @@ def last_axis(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         ({"a": MAPS["hm"], "b": MAPS["wh"], "c": MAPS["wh"], "d": MAPS["wh"]}, None),
         ({"a": MAPS["hm"], "b": MAPS["wh"]}, None),
         ({"wh": MAPS["wh"], "reg": MAPS["reg"]}, None),
+        ({"a": (1, 1, 16, 24), "b": MAPS["wh"], "c": MAPS["reg"]}, ("a", "b", "c", 4)),
+        ({"x": MAPS["wh"], "y": MAPS["reg"]} | last_axis(MAPS), ("hm", "wh", "reg", 4)),
         (MAPS | {"more": (1, 2, 16, 24)}, ("hm", "wh", "reg", 4)),
         (MAPS | {"hm": (1, 3, 8, 12)}, None),
         (MAPS | {"reg": (1, 2, 8, 12)}, None),
@@ -666,7 +686,7 @@ def test_peaks_are_read_from_maps_of_one_stride(shapes, read) -> None:
     assert (part, match.boxes[1].tensors, match.boxes[0].tensors) == (heat, (sizes,), (offsets,))
     assert (match.coding, match.strides, match.best) == (Coding.PEAKS, (stride,), True)
     assert match.anchors == min(300, (64 // stride) * (96 // stride))
-    channel = shapes[heat].index(match.columns)
+    channel = shapes[heat].index(match.columns, 1)
     assert match.scores.axes == ("nvhw" if channel == 1 else "nhwv")
 
 
