@@ -129,6 +129,14 @@ EQUIVALENT = (
     ),
     Equivalent("exporters/cascade/decodes.py", "+NOTHING = -", "its sigmoid is zero all the same"),
     Equivalent(
+        "exporters/cascade/measured.py",
+        "+            elif len(shape) <= ",
+        "shorter ones were read before, or do not begin with 1",
+    ),
+    Equivalent(
+        "exporters/cascade/measured.py", "all_shapes}) > 1:", "there is one picture at least"
+    ),
+    Equivalent(
         "exporters/cascade/recognise_grids.py", "else (scores[ -1], other)", "there is one of them"
     ),
     Equivalent(

@@ -74,6 +74,13 @@ def test_only_four_axes_with_a_single_row_between_are_a_table() -> None:
 
 
 @pytest.mark.parametrize("kind", ["int64", "int32", "uint8", "bool"])
+def test_a_table_holds_floating_point_numbers(kind: str) -> None:
+    arrays = {"whole": np.zeros((1, 9, 4), kind), "last": np.zeros((1, 7, 4), np.float16)}
+    tables = Measured((arrays,), SIZE, None).tables(range(4, 5))
+    assert [table.name for table in tables] == ["last"]
+
+
+@pytest.mark.parametrize("kind", ["int64", "int32", "uint8", "bool"])
 def test_whole_numbers_beside_boxes_are_no_scores(kind: str) -> None:
     found = measured(one=(1, 50, 4), two=(1, 50, 3))
     for sample in found.samples:
@@ -202,10 +209,11 @@ def test_whole_numbers_and_shares_are_told_by_all_of_them(values, integral, in_u
 
 def test_an_axis_that_changes_or_is_declared_as_open_has_no_length() -> None:
     samples = tuple(
-        {"out": np.zeros((1, rows, 6), "f4"), "flat": np.zeros((9, 6), "f4"), "odd": odd}
+        {"odd": odd, "out": np.zeros((1, rows, 6), "f4"), "flat": np.zeros((9, 6), "f4")}
         for rows, odd in ((5, np.zeros(3)), (7, np.zeros((1, 3))))
     )
     found = Measured(samples, SIZE, None)
+    assert found.outputs is samples[0]
     assert found.shapes == {"out": (1, None, 6), "flat": (9, 6)}
     tables = {table.name: table for table in found.tables(range(6, 7))}
     assert {name: (t.axes, t.rows, t.varies, t.anchors) for name, t in tables.items()} == {
