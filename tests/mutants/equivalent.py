@@ -137,6 +137,23 @@ EQUIVALENT = (
         "exporters/cascade/measured.py", "all_shapes}) > 1:", "there is one picture at least"
     ),
     Equivalent(
+        "exporters/cascade/trial.py",
+        "+    if wanted[ -1].shape[1] > _MOST_ROWS",
+        "there are as many scores as boxes",
+    ),
+    Equivalent("exporters/cascade/trial.py", "graph.input[ -1].name", "a stage has one input"),
+    Equivalent(
+        "exporters/cascade/trial.py",
+        "max(1.0, float(np.abs(array).max(initial= 1)))",
+        "what is less than 1 counts as 1",
+    ),
+    Equivalent(
+        "exporters/cascade/tensor_sizes.py",
+        "{LARGEST_TENSOR // 2**30:g}",
+        "the limit is a whole number of gigabytes",
+    ),
+    Equivalent("exporters/cascade/tensor_sizes.py", "+_SMALL = ", "how much is copied, for speed"),
+    Equivalent(
         "exporters/cascade/recognise_grids.py", "else (scores[ -1], other)", "there is one of them"
     ),
     Equivalent(

@@ -110,12 +110,13 @@ NO, ONE, LEVELS = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (255.0, 255.0, 255.0)
         (YOLO, {"resize": ResizeMode.STRETCH}, NO, LEVELS, RGB, "255, color rgb ("),
     ],
 )
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16])
 def test_means_follow_the_order_of_colours_unless_they_are_said(
-    picture: Picture, said, mean, std, color, told
+    picture: Picture, said, mean, std, color, told, kind
 ) -> None:
     guesses = Guesses("", "tiny.onnx")
     source = DetectorSource(Path("tiny.onnx"), **said)
-    made = prepared_with(source, file_of(), picture, (32, 64), guesses)
+    made = prepared_with(source, file_of(kind), picture, (32, 64), guesses)
     assert (made.height, made.width) == (32, 64)
     assert (made.mean, made.std, made.color_order) == (mean, std, color)
     assert made.resize is said.get("resize", picture.resize)
@@ -130,6 +131,8 @@ def test_means_follow_the_order_of_colours_unless_they_are_said(
         ({"mean": NO, "std": ONE}, True),
         ({"mean": (1.0, 0.0, 0.0)}, False),
         ({"std": LEVELS}, False),
+        ({"mean": (-1.0, 0.0, 0.0)}, False),
+        ({"std": (0.5, 0.5, 0.5)}, False),
     ],
 )
 def test_pictures_of_whole_numbers_are_not_normalised(said, fits) -> None:

@@ -53,11 +53,13 @@ def test_lists_of_more_than_500_rows_have_an_order() -> None:
         assert same_rows(order(wanted, *reversed(range(count))), wanted, 1e-6) is same
 
 
-def of_parts(factor: float = 1.0, rise: float = 0.0):
+def of_parts(factor: float = 1.0, rise: float = 0.0, places: tuple[int, ...] = (0, 1, 2)):
     """Images (N, 3, 2, 2) -> boxes (N, 3, 4), times a factor, and scores (N, 3, 4)."""
     constants = {"factor": np.float32(factor), "rise": np.float32(rise), "shape": [0, 3, 4]}
+    constants["places"] = places
     nodes = [
-        helper.make_node("Reshape", ["images", "shape"], ["plain"]),
+        helper.make_node("Reshape", ["images", "shape"], ["parts"]),
+        helper.make_node("Gather", ["parts", "places"], ["plain"], axis=1),
         helper.make_node("Mul", ["plain", "factor"], ["boxes_xyxy"]),
         helper.make_node("Add", ["plain", "rise"], ["class_scores"]),
     ]
@@ -72,9 +74,12 @@ def of_parts(factor: float = 1.0, rise: float = 0.0):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def planned(precision: Precision = Precision.FP32, rounded: bool = False, rows: int = 3):
-    images = np.random.default_rng(0).random((4, 1, 3, 2, 2)).astype(np.float32)
-    images[:, 0, 0, 0, 0] = 4  # the largest value
+def planned(
+    precision: Precision = Precision.FP32, rounded: bool = False, rows: int = 3, most: float = 4
+):
+    """``most`` is the largest value, in the first row; the others' are a half and a quarter."""
+    images = np.random.default_rng(0).random((4, 1, 3, 2, 2)).astype(np.float32) * most / 4
+    images[:, 0, :, 0, 0] = most, most / 2, most / 4
     expected = [(image.reshape(3, 4)[:rows], image.reshape(3, 4)) for image in images]
     return SimpleNamespace(
         samples=[(image, {}) for image in images],
@@ -84,8 +89,10 @@ def planned(precision: Precision = Precision.FP32, rounded: bool = False, rows: 
     )
 
 
+@pytest.mark.parametrize("most", [4, 0.5])
 @pytest.mark.parametrize("changed", ["factor", "rise"])
-def test_a_stage_may_differ_by_rounding_and_more_where_a_file_rounds_itself(changed) -> None:
+def test_a_stage_may_differ_by_rounding_and_more_where_a_file_rounds_itself(changed, most) -> None:
+    """Relative to the largest value, or to 1 where that is less."""
     for rounding, bound in (
         ({}, 1e-4),
         ({"rounded": True}, 5e-2),
@@ -93,15 +100,30 @@ def test_a_stage_may_differ_by_rounding_and_more_where_a_file_rounds_itself(chan
         ({"precision": Precision.INT8}, 5e-2),
     ):
         for share, fine in ((0.98, True), (1.02, False)):
-            off = (
-                {"factor": 1 + share * bound}
-                if changed == "factor"
-                else {"rise": 4 * share * bound}
-            )
-            told = difference(of_parts(**off), planned(**rounding), (1, 2, 3))
+            rise = max(1, most) * share * bound
+            off = {"factor": 1 + rise / most} if changed == "factor" else {"rise": rise}
+            told = difference(of_parts(**off), planned(**rounding, most=most), (1, 2, 3))
             assert (told == "") is fine, (rounding, share)
             if not fine:
                 assert told == "a batch of 1 gives other results than its images one by one"
+
+
+def test_ranked_rows_may_swap_places_though_nothing_is_rounded() -> None:
+    for places in ((1, 0, 2), (0, 2, 1), (2, 0, 1)):
+        assert difference(of_parts(1.00005, places=places), planned(), (1, 2, 3)) == ""
+    assert "gives other results" in difference(of_parts(places=(0, 1, 1)), planned(), (1,))
+
+
+@pytest.mark.parametrize(
+    ("rounded", "rows", "fine"), [(True, 500, True), (True, 501, False), (False, 3, False)]
+)
+def test_other_rows_may_swap_places_in_lists_of_files_that_round(rounded, rows, fine) -> None:
+    detector = planned(rounded=rounded)
+    turned = [(image[:, ::-1].copy(), {}) for image, _ in detector.samples]
+    detector.samples = turned
+    detector.expected = [(image.reshape(3, 4), image.reshape(3, 4)) for image, _ in turned]
+    detector.plan.rows = rows
+    assert (difference(of_parts(places=(2, 0, 1)), detector, (1, 2)) == "") is fine
 
 
 def test_what_a_stage_gives_beside_results_is_told() -> None:
@@ -167,11 +189,24 @@ def test_what_a_model_makes_in_between_counts_as_what_it_reads_and_writes(
         check_tensor_sizes(model, PATH)
 
 
+@pytest.mark.parametrize(("kind", "fine"), [(TensorProto.UINT8, True), (TensorProto.FLOAT, False)])
+def test_what_is_made_of_a_weight_has_its_type(kind, fine) -> None:
+    model = of_sizes([1])
+    model.graph.initializer.append(TensorProto(name="w", data_type=kind, dims=[2**15, 2**15]))
+    model.graph.node.insert(0, helper.make_node("Identity", ["w"], ["large"]))
+    if fine:
+        check_tensor_sizes(model, PATH)
+        return
+    with support.refuses(CheckpointError, "the tensor 'large' of 32768x32768, 4 GB"):
+        check_tensor_sizes(model, PATH)
+
+
 @pytest.mark.parametrize(
     ("kind", "raw", "values", "fine"),
     [
         (TensorProto.FLOAT, 40, 10, True),
         (TensorProto.INT4, 40, 80, True),
+        (TensorProto.UINT8, 1000, 8000, True),
         (TensorProto.UINT8, 1000, 9000, False),
         (TensorProto.FLOAT, 0, 0, True),
         (TensorProto.FLOAT, 0, 1000, False),
