@@ -29,7 +29,7 @@ _SLICE_S = 0.1
 _AT_EXIT_S = 10.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Watched:
     """What a monitor needs of a detector whose answers it watches: its engines, not itself.
 
@@ -65,7 +65,7 @@ class AuditJob:
     outlook: Outlook | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class AuditRecord:
     """The loss in [0, 1] of one answer against the last exit's, see :func:`disagreement`."""
 

@@ -117,7 +117,7 @@ class Monitor:
     def _choose_reference(self, given: Calibration | npt.ArrayLike | None) -> Reference | None:
         points = self._watched.points
         routers = len(points)
-        if not points or {point.signal for point in points} != {EASINESS}:
+        if {point.signal for point in points} != {EASINESS}:
             remedy = "train one with dyninfer fit-router" if routers else "load such a bundle"
             raise PolicyError(
                 f"{self._watched.name} cannot be monitored: expected a bundle of several exits "

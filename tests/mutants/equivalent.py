@@ -281,6 +281,68 @@ EQUIVALENT = (
     ),
     Equivalent("dyninfer/evaluation/scoring.py", "int(place[ -1])", "an answer names a class once"),
     Equivalent(
+        "dyninfer/monitoring/alarms.py",
+        "+        return len(self) >= self._images.maxlen",
+        "a window never holds more",
+    ),
+    Equivalent(
+        "dyninfer/monitoring/alarms.py", "psi_alarm or -1.0", "what chance alone gives is above 0"
+    ),
+    Equivalent(
+        "dyninfer/monitoring/audit.py",
+        "if len(known) >= len(values)",
+        "no more are known than there are",
+    ),
+    Equivalent(
+        "dyninfer/monitoring/expected.py",
+        "reported = self.easiness[ -1] if single",
+        "there is one of them",
+    ),
+    Equivalent(
+        "dyninfer/monitoring/drift.py",
+        "+    if x <= 0.2:",
+        "there 1 is what the series gives as well",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/worth.py",
+        "if called >= ",
+        "of the two, the last exit is the last in the alphabet",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/worth.py",
+        "+    if least >= largest:",
+        "the least is not above the largest",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/router_quality.py",
+        "np.asarray(fitted[ -1])",
+        "every router has seen as many pictures",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/class_labels.py", "if len(unknown) != 1", "there is one at least"
+    ),
+    Equivalent("dyninfer/evaluation/class_labels.py", "near[ -1]", "at most one is asked for"),
+    Equivalent("dyninfer/evaluation/class_labels.py", "class_names, 2)", "the nearest comes first"),
+    Equivalent(
+        "dyninfer/evaluation/object_labels.py", "read_objects(found[ -1]", "there is one of them"
+    ),
+    Equivalent(
+        "dyninfer/evaluation/coco_labels.py",
+        "default=(",
+        "of no entries there is no best one, however much they agree",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/coco_labels.py",
+        "return count, count >= len(theirs)",
+        "no more parts agree than there are",
+    ),
+    Equivalent("dyninfer/evaluation/coco_labels.py", "return best[ -1] if best", "one is left"),
+    Equivalent(
+        "dyninfer/evaluation/yolo_labels.py",
+        "by_stem[path.stem])[ -1]",
+        "pictures that a label may both be of are refused",
+    ),
+    Equivalent(
         "dyninfer/runtime/session.py",
         "workspace.timed, workspace.warming = True, True",
         "nobody reads the times of warming up",

@@ -93,13 +93,25 @@ def test_a_json_object_and_coco_s_format_say_the_same(tmp_path: Path, pictures: 
     assert fewer.warnings == ("left out, without a class: 1 picture: 002.png",)
 
 
-def test_annotations_of_objects_are_no_classes(tmp_path: Path, pictures: list[Path]) -> None:
-    document = coco(["000.png", "001.png", "002.png"], [[[0, 0, 1, 1]], [], []], COLOURS)
-    document["annotations"].append({"image_id": 0, "category_id": 1})
+@pytest.mark.parametrize(
+    ("first", "second", "told"), [(2, 1, "green and red"), (1, 2, "red and green")]
+)
+def test_annotations_of_objects_are_no_classes(
+    tmp_path: Path, pictures: list[Path], first: int, second: int, told: str
+) -> None:
+    names = ["000.png", "001.png", "002.png"]
+    document = coco(names, [[[0, 0, 1, 1]], [], []], COLOURS, category=first)
+    document["annotations"].append({"image_id": 0, "category_id": second})
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(document))
-    with refuses(InputError, "000.png", "green and red", "expected one"):
+    with refuses(InputError, "000.png", told, "expected one"):
         load(pictures, path)
+
+
+@pytest.mark.parametrize("name", ["labels", "labels.coco", "labels.txt"])
+def test_only_a_csv_is_read_as_a_table(tmp_path: Path, pictures: list[Path], name: str) -> None:
+    path = mapping(tmp_path, **{"000": "red", "001": "blue"}).rename(tmp_path / name)
+    assert class_ids(load(pictures, path)) == [0, 2]
 
 
 def test_an_unknown_class_is_told_with_the_nearest(tmp_path: Path, pictures: list[Path]) -> None:
@@ -133,6 +145,6 @@ def test_what_cannot_be_used_is_one_line(
 
 def test_of_a_long_line_80_characters_are_told(tmp_path: Path, pictures: list[Path]) -> None:
     table = tmp_path / "classes.csv"
-    table.write_text(f"000.png,red\n000.png,red,{'x' * 90}\n")
+    table.write_text(f"000.png,red\n000.png,red,{'x' * 90}\n000.png\n")
     with refuses(InputError, f"a line of 3 columns (000.png,red,{'x' * 68}), expected two"):
         load(pictures, table)

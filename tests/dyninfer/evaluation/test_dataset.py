@@ -166,6 +166,8 @@ def test_an_id_that_is_used_twice_is_refused(
 ) -> None:
     document = coco(["000.png", "001.png"], [[], []])
     document[key][1]["id"] = document[key][0]["id"]
+    others = [document[key][0] | {"id": id_} for id_ in (-1, 77)]
+    document[key] += others
     with refuses(InputError, "labels.json", "2 times"):
         load(tmp_path, pictures, document)
 

@@ -67,9 +67,17 @@ def test_ids_may_be_texts_or_numbers(tmp_path: Path) -> None:
     }
 
 
-def test_one_file_with_two_ids_has_the_objects_of_both(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["labels", "labels.coco", "labels.zzz"])
+def test_whatever_has_no_other_suffix_is_read_as_json(tmp_path: Path, name: str) -> None:
     pictures = write_pictures(tmp_path / "a.png")
-    images = [{"id": n, "file_name": "a.png", "width": 60, "height": 40} for n in (1, 2)]
+    path = coco(tmp_path, [{"id": 1, "file_name": "a.png"}], []).rename(tmp_path / name)
+    assert found(load_samples(pictures, path, CLASSES)) == {"a.png": []}
+
+
+@pytest.mark.parametrize("ids", [(1, 2), (2, 1)])
+def test_one_file_with_two_ids_has_the_objects_of_both(tmp_path: Path, ids) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    images = [{"id": n, "file_name": "a.png", "width": 60, "height": 40} for n in ids]
     annotations = [
         {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]},
         {"id": 2, "image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4]},
@@ -80,7 +88,7 @@ def test_one_file_with_two_ids_has_the_objects_of_both(tmp_path: Path) -> None:
     (warning,) = samples.warnings
     assert "listed again with another id: 1 picture" in warning
     images[1] |= {"width": 40}
-    with refuses(InputError, "a.png", "ids 1 and 2", "60x40 and 40x40"):
+    with refuses(InputError, "a.png", f"ids {ids[0]} and {ids[1]}", "60x40 and 40x40"):
         load_samples(pictures, coco(tmp_path, images, annotations), CLASSES)
 
 
@@ -263,7 +271,7 @@ def test_a_folder_of_yolo_labels_without_names_has_the_detectors_classes(
     samples = load_samples(yolo_set(tmp_path), tmp_path / place, CLASSES)
     assert found(samples) == YOLO_OBJECTS
     names, empty = samples.warnings
-    assert "numbers are taken as the detector's own" in names
+    assert "(a data set's YAML, or classes.txt); its numbers are taken as the detector" in names
     assert "without a label file, taken as empty: 1 picture: c.png" in empty
 
 
@@ -286,6 +294,14 @@ def test_names_come_from_the_data_sets_yaml_as_texts(
     assert found(samples)["a.png"] == [(0, [15, 15, 45, 25]), (1, [0, 0, 12, 8])]
     assert found(samples)["b.png"] == [(2, [6, 8, 30, 24])]
     assert len(samples.warnings) == 1
+
+
+def test_pictures_without_a_label_file_are_taken_as_empty(tmp_path: Path) -> None:
+    pictures = yolo_set(tmp_path)
+    pictures += write_pictures(*(pictures[0].with_name(f"{name}.png") for name in "de"))
+    samples = load_samples(pictures, tmp_path / "set", CLASSES)
+    assert found(samples) == YOLO_OBJECTS | {"d.png": [], "e.png": []}
+    assert samples.warnings[-1].endswith("taken as empty: 3 pictures: c.png, d.png, e.png")
 
 
 def test_names_come_from_a_text_beside_the_labels(tmp_path: Path) -> None:
@@ -372,6 +388,11 @@ def test_shares_are_of_the_picture_as_it_is_shown(tmp_path: Path) -> None:
         "b.jpg": [(0, [15, 15, 45, 25])],
     }
     assert [item.size for item in samples.items] == [(HEIGHT, WIDTH), (WIDTH, HEIGHT)]
+    data = (tmp_path / "a.jpg").read_bytes()
+    comment = b"\xff\xfe" + (50_002).to_bytes(2, "big") + bytes(50_000)
+    (tmp_path / "a.jpg").write_bytes(data[:2] + comment + data[2:])
+    samples = load_samples([tmp_path / "a.jpg"], tmp_path / "labels", CLASSES)
+    assert samples.items[0].size == (HEIGHT, WIDTH)
 
 
 def test_names_are_looked_for_no_further_than_two_folders_up(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import pytest
 from scipy import stats
 
 from dyninfer import Threshold
+from dyninfer.monitoring import alarms
 from dyninfer.monitoring.alarms import (
     AlarmBoard,
+    DriftReading,
     EasinessWindow,
     LimitCheck,
     deliver,
@@ -253,6 +255,34 @@ def test_at_their_limits_distributions_are_no_alarm_yet() -> None:
     assert (psi.value, psi.exceeded) == (psi.limit, False)
     ks = checks_of(window, outlook, ks_alarm=reading.ks_p_value)["ks"]
     assert (ks.exceeded, ks.recovered) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("psi", "p_value", "exceeded", "recovered"),
+    [
+        (1.0, 0.1, set(), set()),
+        (1.001, 0.0999, {"psi", "ks"}, set()),
+        (0.75, 1.0, set(), {"psi", "ks"}),
+        (0.751, 0.999, set(), set()),
+    ],
+)
+def test_exactly_at_its_limit_no_distribution_is_an_alarm_and_at_the_end_it_is_none(
+    monkeypatch, psi, p_value, exceeded, recovered
+) -> None:
+    reading = DriftReading((1.0,), psi, 1.0, 0.5, p_value)
+    monkeypatch.setattr(alarms, "read_drift", lambda *_: reading)
+    settings = MonitorSettings(psi_alarm=1.0, ks_alarm=1.0)
+    checks = drift_checks(filled(100, [0.5] * 100), outlook_of([0.5]), settings)
+    kinds = {check.kind for check in checks if check.kind in ("psi", "ks")}
+    assert kinds == {"psi", "ks"}
+    assert {check.kind for check in checks if check.exceeded} == exceeded
+    assert {check.kind for check in checks if check.recovered} & kinds == recovered
+
+
+def test_where_nan_is_never_expected_none_is_no_alarm_and_over() -> None:
+    for easiness, exceeded in (([0.5] * 100, False), ([0.5] * 99 + [np.nan], True)):
+        check = checks_of(filled(100, easiness), outlook_of([0.5] * 10))["nan"]
+        assert (check.limit, check.exceeded, check.recovered) == (0, exceeded, not exceeded)
 
 
 def test_nan_is_over_as_soon_as_it_is_no_more_than_expected() -> None:

@@ -68,6 +68,20 @@ def test_an_audit_is_the_loss_against_the_last_exit_whatever_the_easiness(starte
     assert (auditor.done, auditor.failed) == (4, 0)
 
 
+def test_of_two_audits_of_equal_pictures_each_is_its_own() -> None:
+    """Their arrays could not say in one word whether they are equal."""
+    one, other = job(), job()
+    assert one != other
+    assert len({one, other}) == 2
+
+
+def test_an_auditor_that_was_not_started_can_be_stopped(watched) -> None:
+    auditor = Auditor(watched, lambda _: None)
+    auditor.offer(job())
+    auditor.stop()
+    assert (auditor.pending, auditor.dropped) == (0, 1)
+
+
 def test_the_options_are_those_of_the_answer(started) -> None:
     records: list[AuditRecord] = []
     auditor = started(records.append)
@@ -173,11 +187,11 @@ def test_an_audit_that_fails_is_counted_logged_once_and_the_next_runs(
     auditor = started(records.append)
     watched.broken = True
     with caplog.at_level(logging.ERROR, "dyninfer.monitor"):
-        for _ in range(3):
+        for failed in (1, 2, 3):
             auditor.offer(job())
-        assert auditor.finish(LONG_S)
-    assert (auditor.failed, auditor.done) == (3, 0)
-    assert len(caplog.records) == 1
+            assert auditor.finish(LONG_S)
+            assert (auditor.failed, auditor.done) == (failed, 0)
+            assert len(caplog.records) == 1
     assert "IndexError" in caplog.text
     watched.broken = False
     auditor.offer(job())

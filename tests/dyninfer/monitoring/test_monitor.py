@@ -164,6 +164,11 @@ def test_another_policy_is_another_expectation_and_no_drift(deployed) -> None:
     report = deployed.monitor.report()
     assert (report.hard_share, report.expected_hard_share) == (1.0, 1.0)
     assert deployed.alarms == []
+    deployed.start()
+    for policy, count in ((Threshold(0.2), 25), (Threshold(0.8), 50)):  # easiness stays as it is
+        deployed.policy = policy
+        deployed.send_easiness(usual(25))
+        assert deployed.monitor.report().window_images == count
 
 
 def test_nan_is_counted_and_raised_at_once(deployed) -> None:
@@ -191,7 +196,7 @@ def test_a_degraded_route_is_not_the_routers_doing(deployed) -> None:
     for _ in range(100):
         deployed.monitor.observe([image] * 3, degraded, deployed.policy, Postprocess())
     report = deployed.monitor.report()
-    assert report.images == 300
+    assert (report.images, report.window_images) == (300, 200)
     assert (report.hard_share, report.expected_hard_share, report.nan_images) == (None, None, 0)
     assert report.audits.done == report.audits.pending == report.audits.dropped == 0
     assert "hard_share" not in deployed.kinds
@@ -261,6 +266,13 @@ def test_a_cascade_of_three_exits_is_compared_with_what_its_routers_would_report
     assert deployed.kinds == []
     send(generator.random((2, 600)) ** np.array([[1], [3]]))
     assert "psi" in deployed.kinds
+    deployed.policy = Threshold((0.8, 0.2))  # another that is the same
+    send(generator.random((2, 50)))
+    assert deployed.monitor.report().window_images == 200
+    deployed.start()
+    degraded = [watching.answer(0.1, 0, degraded=True)]
+    deployed.monitor.observe(watching.pictures([0.1]), degraded, deployed.policy, deployed.options)
+    assert deployed.monitor.report().window_images == 0  # by which router, is not known
     bare = Deployed(three_exits)
     with support.refuses(PolicyError, "3 exits", "dyninfer calibrate"):
         bare.start()
@@ -269,8 +281,18 @@ def test_a_cascade_of_three_exits_is_compared_with_what_its_routers_would_report
         deployed.start(baseline=watching.calibration_of([0.1, 0.2]))
 
 
+def test_a_calibration_of_three_exits_is_not_of_two(deployed) -> None:
+    with support.refuses(InputError, "is of 2 routers, expected 1 as audited has"):
+        deployed.start(baseline=watching.calibration_of(np.full((2, 5), 0.5)))
+
+
 @pytest.mark.parametrize(
-    ("write", "remedy"), [(support.write_static, "several exits"), (None, "dyninfer fit-router")]
+    ("write", "remedy"),
+    [
+        (support.write_static, "several exits"),
+        (support.write_select_detectors, "with routers, whose easiness is watched"),
+        (None, "dyninfer fit-router"),
+    ],
 )
 def test_what_has_no_router_cannot_be_watched(tmp_path, write, remedy) -> None:
     path = tmp_path / "plain.dyn"
@@ -427,7 +449,8 @@ def test_the_limit_is_the_certificates_or_the_one_given(deployed) -> None:
     deployed.start(audit_share=1.0)
     send_audited(deployed, 100, 1.0)
     assert deployed.kinds == []
-    assert deployed.monitor.report().audits.risk_limit is None
+    audits = deployed.monitor.report().audits
+    assert (audits.risk_limit, audits.failed) == (None, 0)
 
 
 def test_audits_at_the_limit_itself_raise_few_false_alarms(deployed) -> None:
@@ -464,16 +487,41 @@ def test_audits_are_looked_at_twenty_times_in_a_window_of_theirs(
     assert audits.disagreement_interval == mean_bounds(0.75, 4, 0.025)
 
 
-def test_images_are_looked_at_ten_times_in_a_window(deployed, monkeypatch) -> None:
-    settings = MonitorSettings(window=195, min_images=100, audit_share=0)
-    reference = Reference.of_calibration(deployed.calibration)
+def test_a_risk_is_over_at_its_limit_and_an_alarm_only_when_surely_beyond_it(deployed) -> None:
+    low = mean_bounds(0.75, 4, 0.01 / 20)[0] / 2
+    for limit, exceeded, recovered in (
+        (0.375, False, True),
+        (0.3749, False, False),
+        (low, False, False),
+        (0.999 * low, True, False),
+    ):
+        settings = MonitorSettings(audit_share=0, audit_window=80, disagreement_alarm=limit)
+        watch = Watch(deployed.watched, settings, None, deployed.alarms.append)
+        deployed.alarms.clear()
+        for _ in range(4):
+            watch.take_audit(AuditRecord(0.75, 0.5, None))
+        assert deployed.kinds == ["disagreement"] * exceeded
+        (check,) = watch._disagreement_checks()
+        assert (check.exceeded, check.recovered) == (exceeded, recovered)
+
+
+@pytest.mark.parametrize(
+    ("window", "first", "looks"), [(195, 0, [20, 40, 60]), (20, 20, [22, 24, 26])]
+)
+def test_images_are_looked_at_ten_times_in_a_window(
+    deployed, monkeypatch, window: int, first: int, looks: list[int]
+) -> None:
+    """Where the first window is what later ones are compared with, from its end on."""
+    settings = MonitorSettings(window=window, min_images=10, audit_share=0)
+    reference = None if first else Reference.of_calibration(deployed.calibration)
     watch = Watch(deployed.watched, settings, reference, None)
     seen: list[int] = []
     monkeypatch.setattr(watch._board, "update", lambda _checks, images: seen.append(images) or [])
     image, found = np.zeros((8, 8, 3), np.uint8), watching.answer(0.5)
     for _ in range(60):
         watch.observe([image], [found], deployed.policy, Postprocess())
-    assert seen == [20, 40, 60]
+    assert seen[:3] == looks
+    assert watch.report(running=True).window_images == min(60 - first, window)
 
 
 def test_an_audit_that_fails_is_counted_and_answers_go_on(deployed) -> None:
@@ -619,6 +667,25 @@ def test_a_monitor_that_is_dropped_takes_its_thread_along(deployed) -> None:
     thread.join(LONG_S)
     assert not thread.is_alive()
     gc.collect()
+
+
+@pytest.mark.parametrize("audit_share", [0.0, 1.0])
+def test_in_a_child_process_it_is_off_and_waits_for_no_thread(
+    deployed, monkeypatch, audit_share
+) -> None:
+    deployed.start(audit_share=audit_share)
+    auditor, finalizer = deployed.monitor._watch.auditor, deployed.monitor._finalizer
+    forgotten: list[object] = []
+    monkeypatch.setattr("atexit.unregister", forgotten.append)
+    deployed.monitor.after_fork()
+    assert not deployed.monitor.running
+    with support.refuses(InputError, "never started"):
+        deployed.monitor.report()
+    assert forgotten == ([auditor.stop] if auditor else [])
+    monkeypatch.undo()
+    if auditor:
+        assert not finalizer.alive
+        auditor.stop(LONG_S)
 
 
 def test_a_program_ends_after_the_audit_under_way(tmp_path) -> None:
