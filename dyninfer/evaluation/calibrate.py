@@ -177,7 +177,7 @@ def cautions(easiness: Float64Array) -> list[str]:
     values, counts = np.unique(shared[shared >= 0], return_counts=True)  # below 0 stands for NaN
     if told := collapsed(shared):
         found.append(told)
-    elif counts.max(initial=0) > max(1, MANY_TIES * count):
+    elif counts.max() > max(1, MANY_TIES * count):
         found.append(
             f"{counts.max()} of {count} pictures share one easiness ({values[counts.argmax()]:.4g})"
             "; no threshold can tell them apart"

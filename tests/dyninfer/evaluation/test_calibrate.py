@@ -117,6 +117,7 @@ def test_the_table_says_what_the_detector_does_on_the_same_pictures(
 def test_three_exits_share_one_threshold(three_exits: dyninfer.Detector, tmp_path: Path) -> None:
     pictures = write_coded(tmp_path / "pictures", REDS, green=128)
     outcomes = run_samples(three_exits, load_samples(pictures, None, ("left", "right")))
+    assert outcomes.hardest == 2
     times = WayTimes(((1.0,), (2.0,), (4.0,)), ({}, {}, {}))
     calibration = make_calibration(three_exits, outcomes, times, None)
     assert calibration.easiness_array.shape == calibration.losses_array.shape == (2, 5)
@@ -186,6 +187,9 @@ def test_what_a_user_should_know_is_one_line_each() -> None:
     assert "router collapsed: always the same exit; every easiness is 0.5000" in rounding
     tied = rng.random((1, 200))
     tied[0, :20] = 0.25
+    zero = tied.copy()
+    zero[0, :20] = 0
+    assert cautions(zero)[0].startswith("20 of 200 pictures share one easiness (0)")
     (ties,) = cautions(tied)
     assert ties.startswith("20 of 200 pictures share one easiness (0.25)")
     broken = rng.random((2, 200))

@@ -91,6 +91,16 @@ def test_equal_names_in_several_folders_are_told_apart_by_folder(tmp_path: Path)
     assert [len(truth.class_ids) for truth in samples.truths] == [0, 1]
 
 
+@pytest.mark.parametrize("place", ["a/val", "b/val", "c/a/val", "c/b/val"])
+def test_of_folders_those_nearest_to_the_picture_count(tmp_path: Path, place: str) -> None:
+    (path,) = write_coded(tmp_path / "c" / place, [1])
+    names = ["b/val/000.png", "a/val/000.png"]
+    document = coco(names, [[[0, 0, 1, 1]], []])
+    samples = load(tmp_path, [path], document)
+    assert samples.truths is not None
+    assert len(samples.truths[0].class_ids) == ("b" in place)
+
+
 def test_a_picture_that_may_be_either_of_two_entries_is_refused(tmp_path: Path) -> None:
     paths = write_coded(tmp_path / "dusk", [1])
     document = coco(["night/000.png", "day/000.png"], [[[0, 0, 1, 1]], []])

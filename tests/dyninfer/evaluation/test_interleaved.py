@@ -104,10 +104,29 @@ def test_ratios_are_taken_round_by_round():
     assert (found.low, found.median, found.high) == (0.5, 0.5, 0.5)
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [([1, 2], [1]), ([1], [1]), ([1, 0], [1, 1])])
+@pytest.mark.parametrize(("ours", "theirs"), [([1, 2], [1]), ([1], [1]), ([1, 2], [1, 2, 3])])
 def test_what_cannot_be_paired_is_refused(ours, theirs):
-    with pytest.raises(InputError):
+    told = (
+        f"{len(ours)} and {len(theirs)} times cannot be paired; expected equally many, at least 2"
+    )
+    with pytest.raises(InputError, match=told):
         compare(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ([1, 0], [1, 1]),
+        ([1, 1], [0, 1]),
+        ([-0.5, 1], [1, 1]),
+        ([1, 1], [1, -0.5]),
+        ([0, 0], [0, 0]),
+    ],
+)
+def test_a_time_that_is_not_positive_is_refused(ours, theirs):
+    with pytest.raises(InputError, match="not positive"):
+        compare(ours, theirs)
+    assert compare([0.25, 0.25], [0.5, 0.5]).median == 0.5
 
 
 def test_the_interval_holds_the_true_median_about_as_often_as_it_says():

@@ -319,16 +319,21 @@ def test_pictures_of_one_name_in_two_folders_have_the_labels_of_theirs(tmp_path:
     path = tmp_path / "images" / "val" / "a.png"
     path.parent.mkdir()
     cv2.imwrite(str(path), np.zeros((80, 80, 3), np.uint8))
-    samples = load_samples([path, *pictures], tmp_path / "labels", CLASSES)
-    assert samples.truths is not None
-    boxes = [truth.boxes_xyxy.tolist() for truth in samples.truths]
-    assert boxes == [[[20, 20, 60, 60]], [[0, 0, 60, 40]]]
+    for given in ([path, *pictures], [*pictures, path]):
+        samples = load_samples(given, tmp_path / "labels", CLASSES)
+        assert samples.truths is not None
+        boxes = {
+            item.path.parent.name: truth.boxes_xyxy.tolist()
+            for item, truth in zip(samples.items, samples.truths, strict=True)
+        }
+        assert boxes == {"val": [[20, 20, 60, 60]], "train": [[0, 0, 60, 40]]}
 
 
 @pytest.mark.parametrize(
     ("line", "part"),
     [
         ("3 0.5 0.5 0.1 0.1", "class 3"),
+        ("4 0.5 0.5 0.1 0.1", "is of class 4, and there are 3 names"),
         ("-1 0.5 0.5 0.1 0.1", "class -1"),
         ("0 30 20 10 10", "from 0 to 1"),
         ("0 nan 0.5 0.1 0.1", "from 0 to 1"),
@@ -359,6 +364,8 @@ def test_a_folder_without_labels_says_what_was_expected(tmp_path: Path) -> None:
         ("0 0.5 0.5 1.002 1", None),
         ("0 -0.0009 0.5 0.1 0.1", (0, [-3.054, 18, 2.946, 22])),
         ("0 -0.002 0.5 0.1 0.1", None),
+        ("0 -0.001 0.5 0.1 0.1", (0, [-3.06, 18, 2.94, 22])),
+        ("0 0.5 0.5 1.001 1", (0, [-0.03, 0, 60.03, 40])),
         ("1 0.1 0.2 0.5 0.2 0.3 0.6", (1, [6, 8, 30, 24])),  # an outline of three corners
         ("1 0.5 0.1 0.75 0.3 0.6 0.2", (1, [30, 4, 45, 12])),  # nearer to the top than to the left
         ("1 0.1 0.2 0.5 0.2 0.3 0.6 0.4", None),

@@ -24,7 +24,12 @@ from dyninfer.evaluation.runs import WayTimes
 from dyninfer.results.scores import Scores
 from tests.dyninfer.calibrations import calibration_of, choosing, spread
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
-from tests.support import write_priced_select, write_two_exits
+from tests.support import (
+    write_priced_select,
+    write_static,
+    write_three_exits,
+    write_two_exits,
+)
 
 BIASES = 11
 MACS = (110_000_000, 310_000_000)  # of branches behind a chooser of 10 million
@@ -138,6 +143,22 @@ def test_a_policy_that_always_decides_alike_is_told(tmp_path: Path) -> None:
     ways = tuple(way.model_copy(update={"share": 1.0 - n}) for n, way in enumerate(same.ways))
     (collapsed,) = remarks(bundle, same.model_copy(update={"ways": ways}))
     assert "router collapsed" in collapsed
+
+
+def test_of_an_ordinary_detector_there_is_nothing_to_remark(tmp_path: Path) -> None:
+    made = calibration_of(spread(200))
+    one = {"ways": (made.ways[0].model_copy(update={"share": 1.0}),), "exit_ms": made.exit_ms[:1]}
+    static = made.model_copy(update=one | {"easiness": (), "rows": (), "losses": ()})
+    assert remarks(Bundle.open(write_static(tmp_path / "static.dyn")), static) == []
+
+
+def test_the_last_exit_is_the_one_without_a_score_where_there_is_nothing_to_find(tmp_path) -> None:
+    bundle = Bundle.open(write_three_exits(tmp_path / "three.dyn"))
+    made = calibration_of(np.repeat(spread(200), 2, axis=0), ((1.0,), (2.0,), (3.0,)))
+    images = made.images.model_copy(update={"labels_sha256": "d"})
+    labelled = made.model_copy(update={"images": images})
+    assert remarks(bundle, with_scores(labelled, 0.2, None, 0.3)) == []
+    assert len(remarks(bundle, with_scores(labelled, 0.2, 0.3, None))) == 1
 
 
 def test_a_chooser_that_always_chooses_alike_is_told(tmp_path: Path) -> None:

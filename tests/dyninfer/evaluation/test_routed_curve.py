@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dyninfer
+from dyninfer.evaluation import routed_curve
+from dyninfer.evaluation.coco import Truth
 from dyninfer.evaluation.dataset import load_samples
 from dyninfer.evaluation.outcomes import run_samples
 from dyninfer.evaluation.routed_curve import (
@@ -21,6 +23,7 @@ from dyninfer.evaluation.routed_curve import (
 )
 from dyninfer.evaluation.routed_precision import RoutedPrecision, match_picture
 from dyninfer.evaluation.runs import WayTimes
+from dyninfer.results.answers import Detections
 from dyninfer.results.scores import Scores
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
 from tests.dyninfer.evaluation.test_routed_precision import random_pictures
@@ -83,6 +86,13 @@ def test_a_gain_is_the_picture_s_own_precision_at_the_last_exit_less_the_first()
     assert np.abs(gains).max() > 0
     np.testing.assert_array_equal(gains, -backwards)
     assert RoutedPrecision([]).gains().shape == (0,)
+    truth, box = Truth(np.array([[0.0, 0, 9, 9]]), np.array([1])), [[0, 0, 9, 9]]
+    exact, missed = (
+        Detections(np.array(box, np.float32), np.ones(1, np.float32), np.array([class_id]), ("",))
+        for class_id in (1, 0)
+    )
+    for ways, gain in (((missed, exact), 1), ((exact, missed), -1), ((exact, missed, exact), 0)):
+        assert RoutedPrecision([match_picture(truth, ways)]).gains() == pytest.approx([gain])
 
 
 def test_the_curve_runs_from_all_easy_to_all_hard(
@@ -105,5 +115,17 @@ def test_the_curve_runs_from_all_easy_to_all_hard(
     # the second body reads the image alone: 1 + 3 + 0 ms
     assert curve.last_exit_alone_ms == pytest.approx(4)
     assert curve.quality.break_even == 0
+    assert [line.partition(" ms")[0] for line in curve.advice] == [
+        "the last exit is no better here: a cascade costs accuracy (AP 0.0, exit 0 100.0, on 25 "
+        "pictures)",
+        "do not cascade: with every image easy it is 6.00",
+    ]
+    assert curve.exit_ms == (6, 8)
     again = evaluate_curve(two_exits.manifest, outcomes, times, seeds=3)
     assert again.rows == curve.rows
+    told: list[int] = []
+    usual = evaluate_curve(two_exits.manifest, outcomes, times, progress=lambda: told.append(1))
+    assert len(told) == len(usual.rows) == routed_curve.ROWS
+    assert {len(row.by_chance) for row in usual.rows} == {20}
+    better = WayTimes(((2.0,), (8.0,)), times.step_ms)
+    assert len(evaluate_curve(two_exits.manifest, outcomes, better, seeds=1).advice) == 1

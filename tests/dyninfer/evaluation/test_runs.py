@@ -31,7 +31,7 @@ from dyninfer.evaluation.runs import (
 from dyninfer.evaluation.scoring import SCORING
 from dyninfer.results.answers import Detections
 from dyninfer.routing.goals import HardFraction
-from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, Threshold
+from dyninfer.routing.policy import AlwaysEasy, AlwaysHard, LeaveAt, Threshold
 from dyninfer.runtime.plan import alone, stages_of
 from tests import support
 from tests.dyninfer.evaluation.coded import write_coded, write_labels
@@ -105,9 +105,20 @@ def test_a_policy_is_measured_as_it_runs(two_exits: dyninfer.Detector, samples: 
         result = evaluate_policy(two_exits, samples, time_limit=2)
         assert result.policy == str(policy)
         assert result.exit_shares == (1 - hard, hard)
+        assert result.hard_fraction == hard
         assert result.mean_ms > 0
         if ap is not None:
             assert result.scores["AP"] == pytest.approx(ap)
+
+
+def test_the_hard_share_is_that_of_the_last_of_three_exits(
+    three_exits: dyninfer.Detector, samples: Samples
+) -> None:
+    for way in range(3):
+        three_exits.policy = LeaveAt(way)
+        result = evaluate_policy(three_exits, samples, time_limit=1)
+        assert result.exit_shares == tuple(float(index == way) for index in range(3))
+        assert result.hard_fraction == (way == 2)
 
 
 @pytest.mark.parametrize(
@@ -254,15 +265,28 @@ def _each_pass(left: Iterator[tuple[float, ...]]) -> Callable[..., list[Timed]]:
     return run
 
 
+@pytest.mark.parametrize(("spent_s", "passes"), [((31.0,), 1), ((30.0, 30.5), 2), ((1, 30.5), 2)])
 def test_slow_ways_are_not_timed_again(
-    three_exits: dyninfer.Detector, monkeypatch: pytest.MonkeyPatch
+    three_exits: dyninfer.Detector, monkeypatch: pytest.MonkeyPatch, spent_s, passes
 ) -> None:
-    monkeypatch.setattr(runs, "time_policies", _each_pass(iter([(10.0, 30.0)])))
-    clock = iter([0.0, runs.MOST_SECONDS + 1])
+    monkeypatch.setattr(runs, "time_policies", _each_pass(iter([(10.0, 30.0)] * passes)))
+    clock = iter([100.0, *(100.0 + spent for spent in spent_s)])
     monkeypatch.setattr(runs.time, "perf_counter", lambda: next(clock))
     times = settled_way_times(three_exits, lambda: [])
     assert not times.known
-    assert len(times.ms[0]) == 2
+    assert len(times.ms[0]) == 2 * passes
+
+
+def test_a_call_is_timed_in_milliseconds(
+    two_exits: dyninfer.Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([3_000_000, 10_500_000])
+    monkeypatch.setattr(two_exits, "answers", lambda _images, policy: (policy,))
+    monkeypatch.setattr(runs.time, "perf_counter_ns", lambda: next(clock))
+    assert runs.time_once(two_exits, np.zeros((8, 8, 3), np.uint8), AlwaysHard()) == (
+        7.5,
+        AlwaysHard(),
+    )
 
 
 def test_the_last_way_needs_what_it_reads_and_what_that_reads(tmp_path: Path) -> None:
@@ -282,6 +306,15 @@ def test_a_detector_that_reads_features_is_never_slower_alone(small_bundle: Path
     steps = {"prepare": 1.0, "first": 10.0, "router": 2.0, "second": 20.0, "postprocess": 0.5}
     times = WayTimes(((15.0,), (33.5,)), ({"prepare": 1.0}, steps))
     assert last_way_alone_ms(times, manifest) == pytest.approx(31.5)
+
+
+def test_the_last_of_three_exits_skips_what_only_those_before_it_need(tmp_path: Path) -> None:
+    manifest = Bundle.open(support.write_three_exits(tmp_path / "three.dyn")).manifest
+    steps = {"prepare": 1.0, "body_1": 2.0, "router_1": 4.0, "body_2": 8.0, "router_2": 16.0}
+    steps |= {"body_3": 32.0, "postprocess": 64.0}
+    half = {name: spent / 2 for name, spent in steps.items()}
+    times = WayTimes(((5.0,), (50.0,), (127.0,)), (half, half, steps))
+    assert last_way_alone_ms(times, manifest) == pytest.approx(1 + 2 + 32 + 64)
 
 
 def test_an_image_of_its_own_is_prepared_alone(tmp_path: Path) -> None:
