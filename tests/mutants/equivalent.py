@@ -343,6 +343,63 @@ EQUIVALENT = (
         "pictures that a label may both be of are refused",
     ),
     Equivalent(
+        "dyninfer/monitoring/audit.py",
+        "len(self._waiting) == self._capacity",
+        "no more wait than may",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/coco_labels.py",
+        "if agreement(entry) >= most",
+        "none agrees more than the most",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/yolo_labels.py",
+        "data[: 2 << 16]",
+        "decodes a picture that need not be, which is about speed",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/yolo_labels.py",
+        "data[: 1 << 17]",
+        "decodes a picture that need not be, which is about speed",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/yolo_labels.py", "len(shares) % 2 <= 0", "a remainder is not below 0"
+    ),
+    Equivalent(
+        "dyninfer/evaluation/yolo_labels.py",
+        "len(shares) >= 5 and",
+        "five have been looked at before",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/outcomes.py",
+        "if point.signal >= EASINESS",
+        "of the two signals it is the last in the alphabet",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/outcomes.py",
+        "if point.signal <= CHOICE_SCORES",
+        "of the two signals it is the first in the alphabet",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/interleaved.py", "seed: int = 1)", "another draw of the same orders"
+    ),
+    Equivalent(
+        "dyninfer/evaluation/interleaved.py", "default_rng( 1)", "another draw of the same interval"
+    ),
+    Equivalent(
+        "dyninfer/evaluation/interleaved.py",
+        "resamples: int = ",
+        "another draw of the same interval",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/routed_precision.py",
+        "whole > 0, whole, 2)",
+        "where there is no area the quotient is not taken",
+    ),
+    Equivalent(
+        "dyninfer/evaluation/routed_precision.py", "np.spacing( 2)", "too little to be seen"
+    ),
+    Equivalent(
         "dyninfer/runtime/session.py",
         "workspace.timed, workspace.warming = True, True",
         "nobody reads the times of warming up",

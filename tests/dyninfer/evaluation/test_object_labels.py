@@ -289,7 +289,9 @@ def test_names_come_from_the_data_sets_yaml_as_texts(
 ) -> None:
     pictures = yolo_set(tmp_path)
     write(tmp_path / "set" / "data.yaml", names)
-    write(tmp_path / "set" / "another.yaml", "{broken")
+    for name, text in (("another", "{broken"), ("bare", "nc: 3"), ("list", "[names]")):
+        write(tmp_path / "set" / f"{name}.yml", text)
+        write(tmp_path / "set" / f"{name}.yaml", text)
     samples = load_samples(pictures, tmp_path / place, CLASSES)
     assert found(samples)["a.png"] == [(0, [15, 15, 45, 25]), (1, [0, 0, 12, 8])]
     assert found(samples)["b.png"] == [(2, [6, 8, 30, 24])]
@@ -302,6 +304,23 @@ def test_pictures_without_a_label_file_are_taken_as_empty(tmp_path: Path) -> Non
     samples = load_samples(pictures, tmp_path / "set", CLASSES)
     assert found(samples) == YOLO_OBJECTS | {"d.png": [], "e.png": []}
     assert samples.warnings[-1].endswith("taken as empty: 3 pictures: c.png, d.png, e.png")
+
+
+def test_labels_after_an_empty_one_and_after_an_unreadable_picture_are_read(tmp_path: Path) -> None:
+    pictures = write_pictures(*(tmp_path / f"{name}.png" for name in "abcd"))
+    for name, text in (("a", "\n"), ("b", "1 0.5 0.5 0.5 0.5"), ("c", ""), ("d", "1 0.5 0.5 1 1")):
+        write(tmp_path / "labels" / f"{name}.txt", text)
+    pictures[1].write_bytes(b"no picture")
+    samples = load_samples(pictures, tmp_path / "labels", CLASSES)
+    assert found(samples) == {"a.png": [], "b.png": [], "c.png": [], "d.png": [(1, [0, 0, 60, 40])]}
+
+
+def test_where_no_header_says_the_size_the_picture_is_decoded(tmp_path: Path, monkeypatch) -> None:
+    pictures = write_pictures(tmp_path / "a.png")
+    write(tmp_path / "labels" / "a.txt", "1 0.5 0.5 1 1")
+    monkeypatch.setattr(yolo_labels, "picture_size", lambda _: None)
+    samples = load_samples(pictures, tmp_path / "labels", CLASSES)
+    assert found(samples) == {"a.png": [(1, [0, 0, 60, 40])]}
 
 
 def test_names_come_from_a_text_beside_the_labels(tmp_path: Path) -> None:

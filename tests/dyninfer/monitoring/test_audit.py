@@ -107,6 +107,15 @@ def test_an_offer_returns_while_an_audit_is_under_way_and_a_full_queue_drops(
     assert (auditor.done, auditor.dropped, auditor.pending) == (3, 3, 0)
 
 
+def test_eight_pictures_wait_while_one_is_audited(started, watched) -> None:
+    gate = watched.gate()
+    auditor = started(lambda _: None)
+    auditor.offer(job())
+    assert gate.entered.wait(LONG_S)
+    assert [auditor.offer(job()) for _ in range(10)] == [True] * 8 + [False] * 2
+    gate.open.set()
+
+
 def test_stopping_drops_what_waits_and_refuses_later_offers(started, watched) -> None:
     gate = watched.gate()
     auditor = started(lambda _: None)
