@@ -72,7 +72,7 @@ class SPPCSPC(nn.Module):
 class RepConv(nn.Module):
     """Sum of a 3x3, a 1x1 and (where the shape allows) an identity branch, then SiLU."""
 
-    def __init__(self, cin: int, cout: int, stride: int = 1) -> None:
+    def __init__(self, cin: int, cout: int, stride: int) -> None:
         super().__init__()
         self.rbr_dense, self.rbr_1x1 = (
             nn.Sequential(

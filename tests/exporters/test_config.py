@@ -46,9 +46,21 @@ def test_rows_references_and_router_inputs_are_read(small_yaml) -> None:
     assert topology.read_by(Part.SECOND) == (IMAGE, Ref(Part.FIRST, 5))
 
 
-def test_depth_multiple_scales_repetitions_only(edited) -> None:
-    first = read_topology(edited(("depth_multiple: 1.0", "depth_multiple: 2.0")))
-    assert [row.repeat for row in first.parts[Part.FIRST]] == [1, 4, 1, 1, 1, 1, 1]
+@pytest.mark.parametrize(
+    ("depth", "repeats"), [(2.0, 4), (0.8, 2), (0.7, 1), (0.1, 1), (99.5, 199)]
+)
+def test_depth_multiple_scales_repetitions_only(edited, depth, repeats) -> None:
+    first = read_topology(edited(("depth_multiple: 1.0", f"depth_multiple: {depth}")))
+    assert [row.repeat for row in first.parts[Part.FIRST]] == [1, repeats, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("args", "kernel", "stride"), [("[16]", 1, 1), ("[16, 3]", 3, 1), ("[16, 5, 2]", 5, 2)]
+)
+def test_kernel_and_stride_are_one_where_a_row_is_short(edited, args, kernel, stride) -> None:
+    first = read_topology(edited(("[16, 1, 1]", args))).parts[Part.FIRST]
+    assert (first[4].kernel, first[4].stride) == (kernel, stride)
+    assert (first[2].kernel, first[2].stride) == (1, 1)
 
 
 def test_b1_save_stands_in_for_missing_router_ins(edited) -> None:
@@ -69,6 +81,7 @@ def test_b1_save_stands_in_for_missing_router_ins(edited) -> None:
         ("[-1, 1, MP, []]", "[-1, 0, MP, []]", ("backbone row 2",)),
         ("[-1, 1, MP, []]", "[-1, 1, MP, 3]", ("backbone row 2",)),
         ("[-1, 1, MP, []]", "MP", ("backbone row 2",)),
+        ("[-1, 1, MP, []]", "[-1, 1, MP, [], 1]", ("backbone row 2", "is not [from, number")),
         ("[-1, 1, MP, []]", "[[], 1, MP, []]", ("backbone row 2", "reads 0")),
         ("[-1, 1, MP, []]", "[[-1, -2], 1, MP, []]", ("backbone row 2", "reads 2")),
         ("[-1, 1, MP, []]", "[-9, 1, MP, []]", ("backbone row 2", "-9")),
@@ -83,6 +96,7 @@ def test_b1_save_stands_in_for_missing_router_ins(edited) -> None:
         ("[16, 1, 1]", "[16, 1, 1, 1, 2]", ("backbone row 4",)),
         ("[-1, 1, Conv, [24, 3, 2]]", "[input, 1, Conv, [24]]", ()),
         ("RepConv, [16, 3, 1]", "RepConv, [16, 5, 1]", ("RepConv has kernel 5, only 3",)),
+        ("RepConv, [16, 3, 1]", "RepConv, [16, 1, 1]", ("RepConv has kernel 1, only 3",)),
         ("[None, 2, nearest]", "[None, 3, nearest]", ("head row 1",)),
         ("CBFuse, [[0]]", "CBFuse, [[0, 1]]", ("dual_backbone row 3", "CBFuse")),
         ("CBFuse, [[0]]", "CBFuse, [[-1]]", ("dual_backbone row 3",)),
@@ -91,6 +105,9 @@ def test_b1_save_stands_in_for_missing_router_ins(edited) -> None:
         ("router_ins: [1, 5, 6]", "router_ins: yes", ("router_ins",)),
         ("router_ins: [1, 5, 6]", "router_ins: [a]", ("router_ins",)),
         ("depth_multiple: 1.0", "depth_multiple: fast", ("depth_multiple", "fast")),
+        ("depth_multiple: 1.0", "depth_multiple: true", ("depth_multiple is True",)),
+        ("depth_multiple: 1.0", "depth_multiple: 0", ("depth_multiple is 0", "0 and 100")),
+        ("depth_multiple: 1.0", "depth_multiple: 100", ("depth_multiple is 100",)),
         ("dual_backbone:", "dual:", ("dual_backbone",)),
         ("[[-2, -1], 1, IDetect, [nc, anchors]]\nhead2", "[-1, 1, Conv, [8]]\nhead2", ("Detect",)),
         ("[16, 1, 1]]\n  - [[-1", "[16, 1, 2]]\n  - [[-1", ("cannot run", "images")),
@@ -199,7 +216,7 @@ def test_the_published_tables_written_as_yaml_are_read_back(tmp_path: Path, vari
     for part in Part:
         for found, expected in zip(read.parts[part], topology.parts[part], strict=True):
             assert replace(found, channels=(), kernel=0) == replace(expected, channels=(), kernel=0)
-            if expected.op is Op.CONV:
+            if expected.op is not Op.REP_CONV:
                 assert found.kernel == expected.kernel
 
 
@@ -266,6 +283,7 @@ FITS = None  # instead of what a refusal says
         ("[6, 1, SPPCSPC, [8]]", "[6, 1, SPPCSPC, []]", FITS),
         ("[6, 1, SPPCSPC, [8]]", "[6, 1, SPPCSPC, [8, 2]]", "only [channels]"),
         ("[-1, 1, MP, []]", "[-1, 1, MP, [2]]", FITS),
+        ("[-1, 1, MP, []]", "[0, 1, MP, []]", FITS),
         ("[None, 2, nearest]", "[None, 2, linear]", "nn.Upsample has"),
         ("router_ins: [1, 5, 6]", "router_ins: [0, 6]", FITS),
         ("router_ins: [1, 5, 6]", "router_ins: [1, 7]", "names rows [7], the backbone has 7"),
@@ -352,33 +370,43 @@ def test_only_a_fuse_reads_splits_and_only_its_last_input_is_none() -> None:
     ):
         with support.refuses(ConfigError, "only CBFuse reads CBLinear, of its own part"):
             topology_of(CONV, LINEAR, wrong)
+    elsewhere = replace(fuse, ref=Ref(Part.HEAD, 0))
+    with support.refuses(ConfigError, "only CBFuse reads CBLinear, of its own part"):
+        topology_of(CONV, LINEAR, head=(elsewhere, row(Part.HEAD, 1, Op.DETECT, elsewhere.ref)))
 
 
 @pytest.mark.parametrize(
     ("numbers", "classes"), [(15, 1), (18, 1), (21, 2), (24, 3), (255, 80), (12, 1)]
 )
 def test_classes_are_what_a_prediction_has_beside_box_and_confidence(numbers, classes) -> None:
-    shapes = {"model_b.0.conv.weight": (8, 3, 3, 3), "model_b2.0.conv.weight": (8, 3, 1, 1)}
+    shapes = {"model_b.0.conv.weight": (10, 3, 3, 3), "model_b2.0.conv.weight": (8, 3, 1, 1)}
     for head in ("model_h.0", "model_h2.0"):
         shapes |= {f"{head}.m.0.weight": (numbers, 8, 1, 1), f"{head}.anchors": (1, 3, 2)}
     topology = topology_of(CONV, router=(CONV.ref,))
     plan = plan_from_shapes(topology, shapes)
     assert (plan.classes, plan.anchors_per_level, plan.router_hidden) == (classes, 3, None)
-    assert (plan.strides, plan.largest_stride, plan.router_channels) == ((2,), 2, 8)
+    assert (plan.strides, plan.largest_stride, plan.router_channels) == ((2,), 2, 10)
     routed = plan_from_shapes(topology, shapes | {"router.layer2.weight": (1, 5, 1, 1)})
     assert routed.router_hidden == 2  # a quarter of the channels, where nothing else says it
+    assert isinstance(routed.router_hidden, int)
     routed = plan_from_shapes(topology, shapes | {"router.layer1.weight": (5, 8, 1, 1)})
     assert routed.router_hidden == 5
     for name, shape, axes in (
         ("model_h.0.anchors", (1, 3), 3),
         ("model_h.0.anchors", (1, 3, 2, 1), 3),
         ("model_b.0.conv.weight", (8, 3, 3), 4),
+        ("model_b.0.conv.weight", (8, 3, 3, 3, 1), 4),
+        ("model_b.0.conv.weight", (8, 0, 3, 3), 4),
         ("router.layer1.weight", (5, 8, 1), 4),
     ):
         with support.refuses(CheckpointError, f"{name} is {shape}, expected {axes} axes"):
             plan_from_shapes(topology, shapes | {name: shape})
     with support.refuses(CheckpointError, "lacks 1 of the parameters of own: model_h.0.anchors"):
         plan_from_shapes(topology, {k: v for k, v in shapes.items() if k != "model_h.0.anchors"})
+    with support.refuses(CheckpointError, "lacks 6 of", "model_h2.0.m.0.weight and 1 more"):
+        plan_from_shapes(topology, {})
+    with support.refuses(CheckpointError, "expected 4 axes and 1 more, none of length 0"):
+        plan_from_shapes(topology, dict.fromkeys(shapes, (8,)))
 
 
 def test_strides_and_widths_of_each_kind_of_row() -> None:

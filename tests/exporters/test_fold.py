@@ -130,7 +130,15 @@ def test_a_block_passes_its_input_on_where_shapes_allow_it(widths, stride, passe
 
 
 @pytest.mark.parametrize(
-    "sizes", [[(8, 12)], [(8, 12), (4, 6), (2, 3)], [(9, 12), (4, 6)], [(8, 8), (8, 8), (2, 4)]]
+    "sizes",
+    [
+        [(8, 12)],
+        [(8, 12), (4, 6), (2, 3)],
+        [(9, 12), (4, 6)],
+        [(8, 13), (4, 6)],
+        [(8, 12), (4, 7)],
+        [(8, 8), (8, 8), (2, 4)],
+    ],
 )
 def test_fusing_from_coarse_to_fine_equals_fusing_at_once(sizes) -> None:
     tensors = [torch.rand(2, 4, *size) for size in sizes]

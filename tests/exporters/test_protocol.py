@@ -136,7 +136,7 @@ def test_the_protocol_is_of_one_family_whatever_the_name(family) -> None:
 
 @pytest.mark.parametrize(
     ("deciders", "record", "refused"),
-    [(("router",), object(), True), (("router",), None, False), ((), object(), False)],
+    [(("router", "other"), object(), True), (("router",), None, False), ((), object(), False)],
 )
 def test_a_router_that_was_fitted_is_refused(monkeypatch, deciders, record, refused) -> None:
     def find_sources(*_: object) -> None:

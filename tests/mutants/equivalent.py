@@ -173,7 +173,7 @@ EQUIVALENT = (
     ),
     Equivalent(
         "benchmarks/latency/doubts.py",
-        "key=lambda result: -(result.late_share or -1)",
+        "key=lambda result: -(result.late_share or ",
         "those that are late have a share above 0",
     ),
     Equivalent(
@@ -403,6 +403,153 @@ EQUIVALENT = (
         "dyninfer/runtime/session.py",
         "workspace.timed, workspace.warming = True, True",
         "nobody reads the times of warming up",
+    ),
+    Equivalent(
+        "benchmarks/latency/statistics.py", "+SEED = 1", "another draw of the same interval"
+    ),
+    Equivalent(
+        "benchmarks/latency/statistics.py",
+        "len(p_values), -1.0",
+        "chances begin at 0",
+    ),
+    Equivalent(
+        "benchmarks/latency/statistics.py",
+        "+    corrected = [ ",
+        "each place is written to",
+    ),
+    Equivalent(
+        "benchmarks/latency/doubts.py",
+        "if (result.late_share or -1) > LATE",
+        "nothing and less than nothing are not late",
+    ),
+    Equivalent(
+        "benchmarks/latency/summary.py",
+        "if set(call.exits) <= {index}",
+        "a call has images, so the set is not empty",
+    ),
+    Equivalent(
+        "benchmarks/latency/model.py",
+        "len(self.manifest.ways) <= 1",
+        "a bundle has a way",
+    ),
+    Equivalent("benchmarks/latency/model.py", " if varied >= 1 else", "there are fewer than two"),
+    Equivalent(
+        "benchmarks/latency/model.py",
+        "+    if easy > 1 or",
+        "at 1 what is left of it, 0, is divided",
+    ),
+    Equivalent(
+        "benchmarks/latency/model.py",
+        "or hard < 1:",
+        "at 1 a number is divided by itself",
+    ),
+    Equivalent(
+        "benchmarks/latency/step_costs.py", "+    if low != batch", "it is never above the batch"
+    ),
+    Equivalent(
+        "benchmarks/latency/step_costs.py",
+        "+    mean = min(round(batch * hard_fraction, ",
+        "what is cut off is an error of rounding",
+    ),
+    Equivalent(
+        "benchmarks/latency/step_costs.py",
+        "+            if (found <= 0)",
+        "an unknown that is 0 is also tried as one that is left out",
+    ),
+    Equivalent(
+        "benchmarks/latency/step_costs.py",
+        "range(1, unknowns + 2)",
+        "there are no choices of more than all",
+    ),
+    Equivalent(
+        "benchmarks/latency/step_costs.py",
+        "np.flatnonzero(beyond >= 0)",
+        "a line that ends in 0 crosses it there, from either side",
+    ),
+    Equivalent(
+        "exporters/dynamicdet/topology.py", "+    index: int = ", "only the image has no number"
+    ),
+    Equivalent(
+        "exporters/dynamicdet/plan.py",
+        "sorted(widths) > list(",
+        "different whole numbers from 0 on, in order, are never below 0, 1, ...",
+    ),
+    Equivalent(
+        "exporters/dynamicdet/plan.py",
+        "return 4 * self.channels(row.inputs[ -1]",
+        "such a row reads one other",
+    ),
+    Equivalent("exporters/dynamicdet/model.py", "(cins[ -1]", "such a row reads one other"),
+    *(
+        Equivalent(
+            "exporters/dynamicdet/model.py",
+            f"is not Op.DETECT else {width}",
+            "the width of a prediction comes from its classes",
+        )
+        for width in (1, -1)
+    ),
+    *(
+        Equivalent(
+            "exporters/dynamicdet/model.py",
+            f"last_reader.get(ref, {unread})",
+            "is about when memory is freed",
+        )
+        for unread in ("+1", "- 0", "- 2")
+    ),
+    Equivalent(
+        "exporters/dynamicdet/fold.py",
+        "+            if factor >",
+        "growing by 1 changes nothing",
+    ),
+    Equivalent(
+        "exporters/dynamicdet/fold.py",
+        "key=lambda tensor: tensor.shape[",
+        "in another order all are added at once",
+    ),
+    Equivalent(
+        "exporters/dynamicdet/layers.py",
+        "and stride <= 1 else None",
+        "there is no stride below 1",
+    ),
+    Equivalent("exporters/dynamicdet/protocol.py", "+    tensor_size: tuple", "it is always given"),
+    Equivalent(
+        "exporters/dynamicdet/protocol.py",
+        "if ratio <= 1",
+        "of a square both are the whole side",
+    ),
+    Equivalent(
+        "exporters/dynamicdet/protocol.py",
+        "if scale <= 1",
+        "at 1 nothing is resized",
+    ),
+    Equivalent(
+        "exporters/efficientdet/fold.py",
+        "+            elif x.shape[",
+        "a factor above 0 may come before or after",
+    ),
+    Equivalent(
+        "exporters/efficientdet/fold.py",
+        "edge.weight >= 0]",
+        "an edge of weight 0 adds nothing",
+    ),
+    Equivalent(
+        "exporters/efficientdet/fold.py",
+        "or joins[: 2]",
+        "all weights are 0 then",
+    ),
+    *(
+        Equivalent(
+            "exporters/efficientdet/layers.py",
+            f"* stride + kernel - size, {least})",
+            "kernels are larger than strides, so there is padding",
+        )
+        for least in (1, -1)
+    ),
+    Equivalent("exporters/efficientdet/structure.py", "kernel=deep[ 3]", "kernels are square"),
+    Equivalent(
+        "exporters/efficientdet/stages.py",
+        "or places.min() > 0 else",
+        "then all are multiplied by 1",
     ),
 )
 

@@ -222,10 +222,11 @@ def test_other_work_on_the_machine_puts_the_verdict_in_doubt() -> None:
 def test_another_yardstick_is_no_yardstick() -> None:
     old, new = drawn(0), drawn(1)
     new = replace(new, yardstick=replace(new.yardstick, what="another product"))
-    comparison = compare_records(old, new)
-    assert comparison.yardstick is None
-    assert comparison.scenarios[0].adjusted is None
-    assert {difference.what for difference in comparison.differences} == {"yardstick"}
+    for pair in ((old, new), (new, old)):
+        comparison = compare_records(*pair)
+        assert comparison.yardstick is None
+        assert comparison.scenarios[0].adjusted is None
+        assert {difference.what for difference in comparison.differences} == {"yardstick"}
 
 
 @pytest.mark.parametrize(
@@ -326,6 +327,34 @@ def test_the_rounds_that_are_needed_are_the_fewest_that_do() -> None:
     assert compare_records(of(needed - 1), of(needed - 1)).too_few_rounds
 
 
+CROWD = Scenario(batch=4, hard_fraction=0.0)
+
+
+@pytest.mark.parametrize(
+    ("scenarios", "confidence", "needed"),
+    [
+        ((AT_RATE,), 0.95, 4),  # one figure: 2 / 70, and with one round less 2 / 20
+        ((EASY,), 0.95, 5),  # two figures: 2 * 2 / 70 is too much
+        ((EASY, HARD, CROWD), 0.95, 5),  # six: 6 * 2 / 252
+        ((AT_RATE,), 0.3, 2),  # 2 / 6
+        ((AT_RATE,), 0.0, 2),  # any chance is small enough, but one round has no interval
+    ],
+)
+def test_each_figure_asks_for_more_rounds(scenarios, confidence, needed) -> None:
+    record = record_of({scenario: [[10.0]] * 3 for scenario in scenarios})
+    found = compare_records(record, record, confidence=confidence)
+    assert found.rounds_needed == needed
+    assert found.too_few_rounds is (needed > 3)
+
+
+def test_more_figures_than_any_number_of_rounds_can_tell_apart() -> None:
+    record = record_of(
+        {Scenario(batch=batch, hard_fraction=0.0): [[10.0]] * 2 for batch in range(1, 127)}
+    )
+    found = compare_records(record, record)
+    assert (found.rounds_needed, found.too_few_rounds) == (None, True)
+
+
 def test_another_model_is_refused_but_not_another_export_of_one() -> None:
     old, new = drawn(0), drawn(1)
     export = replace(new.measured, manifest_sha256="1" * 64)
@@ -356,6 +385,17 @@ def test_memory_and_baselines_are_told_and_not_judged() -> None:
     lines = lines_of(comparison)
     assert "peak memory: 100 -> 300 MiB (+200.0 %)" in lines
     assert "time over naive, easy: 0.500 -> 0.900" in lines
+
+
+def test_of_baselines_those_are_told_that_both_records_have() -> None:
+    def record(*names: str) -> BenchRecord:
+        ratios = (BaselineRatio(n, "easy", RatioEstimate(0.5, 0.5, 0.5, 0.95, 12)) for n in names)
+        return replace(drawn(0), baselines=Baselines(12, (), tuple(ratios), ()))
+
+    for old, new in ((drawn(0), record("naive")), (record("naive"), drawn(0))):
+        assert compare_records(old, new).baselines == ()
+    told = compare_records(record("naive", "other"), record("third", "other")).baselines
+    assert [(each.baseline, each.old, each.new) for each in told] == [("other", 0.5, 0.5)]
 
 
 def test_the_whole_is_plain_data_and_a_record_read_back_compares_alike(tmp_path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from dyninfer.benchmarks.latency.doubts import doubts_of, unsteady_reasons, yardstick_spread
+from dyninfer.benchmarks.latency.record import Baselines
 from dyninfer.benchmarks.latency.scenario_record import Scenario, WarmUp
 from dyninfer.benchmarks.machine import Range
 from tests.benchmarks.latency.compared_records import EASY, HARD, record_of
@@ -80,3 +81,11 @@ def test_the_latest_calls_come_first_and_a_share_is_that_of_the_first() -> None:
     (off,) = lines({}, {"hard_fraction": 0.4375}, {"hard_fraction": 0.25})
     assert off.startswith("43.75% of the images were hard, since the calls were few, at ")
     assert off.endswith(f"at {HARD.name} (and 1 more); measure longer (--seconds)")
+
+
+def test_a_baseline_that_could_not_run_is_told_with_its_reason() -> None:
+    baselines = Baselines(5, (), (), (), {"pytorch": "torch is missing"})
+    assert doubts_of(replace(CALM, baselines=baselines)) == [
+        *MACHINE,
+        "no baseline pytorch: torch is missing",
+    ]

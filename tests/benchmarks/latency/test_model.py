@@ -201,6 +201,10 @@ def test_the_ends_are_not_predicted_from_the_others(two_exits_manifest: Manifest
     grid = [(batch, hard) for batch in (1, 8) for hard in (0.0, 0.5, 1.0)]
     model = fit(two_exits_manifest, forced_results(TWO_EXITS, grid))
     assert [check.held_out for check in model.checks] == [True, True, True, False, True, False]
+    # a stage that a scenario never runs needs no other that runs it as seldom
+    grid = [(2, 0.0), (2, 0.5), (4, 0.5), (4, 0.25)]
+    model = fit(two_exits_manifest, forced_results(TWO_EXITS, grid))
+    assert [check.held_out for check in model.checks] == [True, False, False, False]
 
 
 def test_batch_1_alone_takes_rows_to_cost_the_same(two_exits_manifest: Manifest) -> None:

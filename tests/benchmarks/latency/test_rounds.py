@@ -89,7 +89,7 @@ def test_a_slow_mixture_is_spread_over_rounds_enough_for_an_interval(
     assert found.latency.p50_ms.has_interval
 
 
-@pytest.mark.parametrize(("ms", "settles"), [(400, True), (1500, False)])
+@pytest.mark.parametrize(("ms", "settles"), [(400, True), (1000, True), (1500, False)])
 def test_only_calls_that_are_long_themselves_need_none_to_settle(
     two_exits: dyninfer.Detector, monkeypatch: pytest.MonkeyPatch, ms: float, settles: bool
 ) -> None:
@@ -215,6 +215,14 @@ def test_a_bundle_of_one_exit_and_one_without_a_router_are_run(tmp_path: Path) -
         tracks, _ = measure_rounds(detector, [Scenario(1, 0.0), Scenario(1, 1.0)], PICTURES, SHORT)
         left = [{e for p in t.slices for c in p.calls for e in c.exits} for t in tracks]
         assert left == [{0}, {1}]
+
+
+def test_a_way_is_forced_by_its_name_and_a_share_is_that_of_the_last(tmp_path: Path) -> None:
+    with dyninfer.load(support.write_three_exits(tmp_path / "three.dyn")) as detector:
+        scenarios = [Scenario(1, 0.0), Scenario(2, 1.0), Scenario(1, way="exit 1")]
+        tracks, _ = measure_rounds(detector, scenarios, PICTURES, SHORT)
+        left = [{e for p in t.slices for c in p.calls for e in c.exits} for t in tracks]
+        assert left == [{0}, {2}, {1}]
 
 
 def test_pictures_take_turns(two_exits: dyninfer.Detector) -> None:

@@ -259,3 +259,11 @@ def test_the_median_and_what_is_below_it_need_no_number_of_calls(quantile, count
 )
 def test_the_smallest_p_is_that_of_rounds_that_do_not_overlap(old, new, expected) -> None:
     assert smallest_p(old, new) == pytest.approx(expected)
+
+
+def test_exactly_at_the_tolerance_is_within_it() -> None:
+    steady, lifted = [8.0] * 5, [10.0, 10.0, 10.0, 11.0, 12.0]  # a median of 1.25 times the other
+    assert p_beyond(steady, lifted, 0.25, median_of) == 1
+    assert p_beyond(lifted, steady, 0.25, median_of) == 1
+    assert p_beyond(steady, lifted, 0.2, median_of) < 1
+    assert p_beyond(lifted, steady, 0.2, median_of) < 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from dyninfer.benchmarks.latency.step_costs import (
     mean_cost,
     nonnegative_least_squares,
     predict_ms,
+    prepared_for,
     rows_run,
 )
 from dyninfer.bundle.folder import Bundle
@@ -115,6 +117,36 @@ def test_calls_of_one_length_tell_what_a_row_costs_and_no_line(
     assert spans[0].further_ms == pytest.approx(further, rel=1e-3)
 
 
+def test_in_batches_of_one_size_what_all_rows_cost_is_no_line() -> None:
+    chances = [hard_rows(2, hard) for hard in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    ms = np.array([3.0 + 2.0 * hard for hard in (0.0, 0.25, 0.5, 0.75, 1.0)])
+    found = fit_span("it", [RunsFor.ALL, RunsFor.HARD], chances, ms, np.ones(5))
+    costs = [(step.runs_for, step.first_ms, step.further_ms) for step in found]
+    assert costs == [
+        (RunsFor.ALL, pytest.approx(3.0), pytest.approx(3.0)),
+        (RunsFor.HARD, pytest.approx(2.0), pytest.approx(2.0)),
+    ]
+
+
+def test_images_are_prepared_for_the_ways_that_read_them() -> None:
+    """Of three ways those at the ends count, the cheapest and the costliest."""
+
+    def ways(*reads: str) -> SimpleNamespace:
+        stages = {
+            name: SimpleNamespace(inputs=[SimpleNamespace(name=n) for n in (*read, "value")])
+            for name, read in zip("abc", reads, strict=True)
+        }
+        inputs = dict.fromkeys("xyz")
+        return SimpleNamespace(
+            ways_by_cost=(2, 1, 0), stages_to="cba".__getitem__, stages=stages, image_inputs=inputs
+        )
+
+    assert prepared_for(ways("z", "xy", "x")) == (RunsFor.ALL, RunsFor.EASY, RunsFor.HARD)
+    assert prepared_for(ways("xz", "xz", "x")) == (RunsFor.ALL, RunsFor.EASY)
+    assert prepared_for(ways("x", "x", "xy")) == (RunsFor.ALL, RunsFor.HARD)
+    assert prepared_for(ways("x", "xy", "x")) == (RunsFor.ALL,)
+
+
 def test_where_nothing_helps_all_unknowns_are_0() -> None:
     found = nonnegative_least_squares(np.ones((3, 2)), -np.ones(3))
     assert found.tolist() == [0, 0]
@@ -172,6 +204,10 @@ def test_the_break_even_is_as_uncertain_as_both_ratios() -> None:
 def test_without_both_sides_there_is_no_answer() -> None:
     assert break_even_measured(baselines(), NAMES) is None
     assert break_even_measured(baselines(easy=0.5), NAMES) is None
+    assert break_even_measured(baselines(hard=1.5), NAMES) is None
+    assert break_even_measured(baselines(easy=0.5), NAMES[:1]) is None  # no other way
+    of_the_ends = break_even_measured(baselines(easy=0.5, hard=1.5), (NAMES[0], "mid", NAMES[1]))
+    assert of_the_ends == Estimate(0.5, 0.5, 0.5)
 
 
 def test_the_measured_one_is_in_the_model(tmp_path: Path) -> None:
@@ -208,6 +244,9 @@ def test_a_record_of_intercepts_is_read_as_first_and_further_rows() -> None:
             read({"name": "second", "first_ms": first, "further_ms": further})
     with pytest.raises(ValidationError, match="greater than or equal to 0"):
         read({**before, "fixed_ms": -15.0})
+    for half in ("fixed_ms", "per_image_ms"):
+        with pytest.raises(ValidationError, match="first_ms"):
+            read({name: value for name, value in before.items() if name != half})
 
 
 def test_a_detector_that_reads_features_loses_only_the_router(tmp_path: Path) -> None:

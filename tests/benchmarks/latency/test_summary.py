@@ -162,3 +162,12 @@ def test_a_round_without_a_span_had_none_of_it(manifest: Manifest) -> None:
         (2, 0.5),
         (8, 0.5),
     ]
+
+
+def test_between_the_ends_no_image_is_hard(tmp_path) -> None:
+    path = support.write_three_exits(tmp_path / "three.dyn")
+    three = Bundle.open(path).manifest
+    left = [(way, {"body_1": 1.0}) for way in (0, 1, 1, 2, 2, 2, 2, 2)]
+    found = summarise(Scenario(8), WARM, [slice_of(call_of(10, *left))], three)
+    assert found.hard_fraction == 5 / 8
+    assert [exit_.share for exit_ in found.exits] == [1 / 8, 2 / 8, 5 / 8]

@@ -50,6 +50,7 @@ def test_d6_or_d7_and_adversarial_or_not_are_asked_for() -> None:
         "tf_efficientdet_d6 and tf_efficientdet_d7",
         "image size and anchor scale",
         "weights do not tell",
+        "give tf_efficientdet_d6 or another of them as config (--config)",
         "--config",
     ):
         choose(STRUCTURES["tf_efficientdet_d6"], Path("best.pth"), None, None)
@@ -172,3 +173,12 @@ def test_a_structure_with_an_exact_name_is_not_asked_about() -> None:
         choose(structure, Path("tf_efficientdet_d0x.pth"), None, "my_tf_efficientdet_d0")
     with support.refuses(ConfigError, "for example tf_efficientdet_d7x, tf_efficientdet_d7"):
         choose(structure, Path("x.pth"), "tf_efficientdet_d7xx", None)
+
+
+@pytest.mark.parametrize(("asked", "told"), [("tf_efficientdet_d7xx", 3), ("?", len(PUBLISHED))])
+def test_of_an_unknown_name_the_nearest_three_are_told_or_all(asked, told) -> None:
+    with pytest.raises(ConfigError) as refused:
+        choose(STRUCTURES["tf_efficientdet_d0"], Path("x.pth"), asked, None)
+    names = str(refused.value).partition("for example ")[2].split(", ")
+    assert len(names) == told
+    assert set(names) <= PUBLISHED.keys()

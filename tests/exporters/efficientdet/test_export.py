@@ -207,6 +207,17 @@ def test_decoding_undoes_encoding() -> None:
     np.testing.assert_allclose(found[0], boxes, atol=1e-3)
 
 
+def test_columns_are_chosen_and_a_class_without_one_is_never_found() -> None:
+    anchors = make_anchors((64, 64), 5, 4.0)
+    logits = torch.randn(1, len(anchors), 3, generator=torch.Generator().manual_seed(1))
+    codes = torch.zeros(1, len(anchors), 4)
+    for columns in ([2, 0], [2, -1, 0]):
+        _, scores = Decode(anchors, len(anchors), columns)(logits, codes)
+        for place, column in enumerate(columns):
+            expected = logits[..., column].sigmoid() if column >= 0 else torch.zeros(())
+            torch.testing.assert_close(scores[..., place], expected.expand(scores.shape[:2]))
+
+
 def test_columns_of_coco_are_its_80_classes_and_the_surest_come_first() -> None:
     anchors = make_anchors((64, 64), 5, 4.0)
     logits = torch.full((1, len(anchors), 90), -9.0)

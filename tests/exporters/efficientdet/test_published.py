@@ -89,6 +89,18 @@ def test_native_and_lite_models_have_exactly_their_parameters() -> None:
 
 
 @pytest.mark.parametrize(
+    ("size", "million"),
+    [("lite1", 4.25), ("lite2", 5.25), ("lite3", 8.35), ("lite3x", 9.28), ("lite4", 15.13)],
+)
+def test_lite_models_keep_their_ends_whatever_their_size(size, million) -> None:
+    """Millions of parameters as the published table of these weights has them."""
+    model = full_size(f"tf_efficientdet_{size}")
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(million, abs=6e-3)
+    assert model.structure.stem == 32
+    assert (len(model.structure.stages[0]), len(model.structure.stages[-1])) == (1, 1)
+
+
+@pytest.mark.parametrize(
     "structure",
     [
         *(published.scaled.structure(7) for published in PUBLISHED.values()),

@@ -41,6 +41,7 @@ DEEP, POINT = (f"backbone.blocks.1.0.{name}.weight" for name in ("conv_dw", "con
         (lambda s: s | {BOXES: (37, 16, 1, 1)}, ["37 and 27 numbers"]),
         (lambda s: s | {CLASSES: (28, 16, 1, 1)}, ["36 and 28 numbers"]),
         (lambda s: s | {CLASSES: (27, 16, 1)}, [CLASSES, "(27, 16, 1)", "4 axes"]),
+        (lambda s: s | {CLASSES: (27, 16, 1, 1, 1)}, [CLASSES, "4 axes"]),
         (lambda s: s | {CLASSES: (27, 0, 1, 1)}, [CLASSES, "none of them 0"]),
         (lambda s: without(s, CLASSES), [f"no parameter {CLASSES}"]),
         (lambda s: without(s, "backbone.blocks.6."), ["has 6 stages", "expected the 7"]),
