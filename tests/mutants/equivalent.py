@@ -496,10 +496,13 @@ EQUIVALENT = (
         )
         for unread in ("+1", "- 0", "- 2")
     ),
-    Equivalent(
-        "exporters/dynamicdet/fold.py",
-        "+            if factor >",
-        "growing by 1 changes nothing",
+    *(
+        Equivalent(
+            "exporters/dynamicdet/fold.py",
+            f"+            if factor {limit}:",
+            "growing by 1 changes nothing",
+        )
+        for limit in (">= 1", "> 0")
     ),
     Equivalent(
         "exporters/dynamicdet/fold.py",
@@ -519,7 +522,7 @@ EQUIVALENT = (
     ),
     Equivalent(
         "exporters/dynamicdet/protocol.py",
-        "if scale <= 1",
+        "INTER_AREA if scale <= 1",
         "at 1 nothing is resized",
     ),
     Equivalent(
