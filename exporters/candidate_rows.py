@@ -94,12 +94,11 @@ def is_ranked(scores: AnyArray) -> bool:
     their own fall as often as they rise, or hardly differ.
     """
     best = scores.max(2)
-    if best.shape[1] < 2:
-        return False
-    falls, ties = best[:, 1:] < best[:, :-1], best[:, 1:] == best[:, :-1]
-    if (falls | ties).all():  # though most may be equal: a heatmap has few peaks
+    before, after = best[:, :-1], best[:, 1:]
+    falls, in_order = after < before, after <= before
+    if in_order.all():  # though most may be equal: a heatmap has few peaks
         return bool(falls.any())
-    return bool((falls | ties).mean() > _RANKED and falls.mean() > _FALLING)
+    return bool(in_order.mean() > _RANKED and falls.mean() > _FALLING)
 
 
 def _order(
@@ -111,7 +110,7 @@ def _order(
     where nothing moved, or too much to look for.
     """
     moved = np.flatnonzero(np.abs(found[0] - source[0]).max(1) > _IN_PLACE)
-    if not 0 < len(moved) <= _MOST:
+    if not len(moved) or len(moved) > _MOST:
         return None
     best = [scores.max(1) for scores in (source[1], found[1])]
     away = _distances(

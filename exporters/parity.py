@@ -198,7 +198,7 @@ class Errors:
             bound = tolerance.bound(tensor, value)
             if own is not None:
                 bound = np.maximum(bound, tolerance.rounding_factor * own)
-            relative = float((error / np.where(value > 0, value, 1)).max())
+            relative = float((error / np.where(value, value, 1)).max())
             noise = None if own is None else float(own.max())
             passed = bool((error <= bound).all())
             found.append(Check(where, tensor, float(error.max()), relative, noise, passed))

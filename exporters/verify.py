@@ -31,7 +31,7 @@ def verify(
     detector: Detector,
     source: Mapping[str, SourceStage],
     photos: Sequence[ImageArray],
-    random_tensors: int = 4,
+    random_tensors: int,
     progress: Progress = lambda _samples: None,
     batch: int = BATCH,
 ) -> Parity:

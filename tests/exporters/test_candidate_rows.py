@@ -49,6 +49,15 @@ def test_candidates_in_another_order_are_found_again(source, order) -> None:
     assert errors(source, found)["class_scores"] == 0
 
 
+@pytest.mark.parametrize(("away", "are_found"), [(0, True), (0.75, True), (1.5, False)])
+def test_candidates_of_one_score_are_found_by_their_boxes(source, away, are_found) -> None:
+    source["class_scores"][0, 2:5] = source["class_scores"][0, 2]
+    found = swapped(source, [1, 0, 4, 2, 3, 5])
+    found["boxes_xyxy"] = found["boxes_xyxy"] + np.float32(away)
+    assert errors(source, found)["class_scores"] == 0
+    assert (errors(source, found)["boxes_xyxy"] == away) is are_found
+
+
 def test_each_image_has_an_order_of_its_own(source) -> None:
     both = {name: np.concatenate([array, array]) for name, array in source.items()}
     for moved in (0, 1):  # and the other image stays as it is
@@ -58,7 +67,7 @@ def test_each_image_has_an_order_of_its_own(source) -> None:
         assert errors(both, found) == {"boxes_xyxy": 0, "class_scores": 0}
 
 
-@pytest.mark.parametrize(("away", "is_same"), [(0.9, True), (1.1, False)])
+@pytest.mark.parametrize(("away", "is_same"), [(0.9, True), (1.0, True), (1.1, False)])
 def test_a_candidate_that_moved_as_far_as_is_allowed_is_the_same(source, away, is_same) -> None:
     found = swapped(source, [1, 0, 2, 3, 4, 5])
     found["boxes_xyxy"] = found["boxes_xyxy"] + np.float32(away)
@@ -86,6 +95,22 @@ def test_the_last_of_a_list_may_be_another_of_the_same_score(source) -> None:
     found["class_scores"][0, 5] = found["class_scores"][0, 5][::-1] + np.float32(3e-5)
     assert errors(source, found)["boxes_xyxy"] == 0
     assert errors(source, found)["class_scores"] == pytest.approx(3e-5, rel=1e-2)
+    ordered = in_order_of(source, found, 1, 1e-4)["class_scores"]
+    assert ordered[0, 5].max() == found["class_scores"][0, 5].max()  # above the source's own
+
+
+@pytest.mark.parametrize("nearer", [0, 1])
+def test_a_row_stands_for_the_nearer_of_two_alone(source, nearer) -> None:
+    """The other one has no row then, though that one is its nearest, too."""
+    other = 1 - nearer
+    source["boxes_xyxy"][0, other] = source["boxes_xyxy"][0, nearer] + np.float32(0.5)
+    source["class_scores"][0, 1] = source["class_scores"][0, 0]
+    found = {name: array.copy() for name, array in source.items()}
+    found["boxes_xyxy"][0, 0] = source["boxes_xyxy"][0, nearer] + np.float32(0.125)
+    found["boxes_xyxy"][0, 1] = 500
+    ordered = in_order_of(source, found, 1, 1e-4)["boxes_xyxy"]
+    assert ordered[0, nearer].tolist() == found["boxes_xyxy"][0, 0].tolist()
+    assert ordered[0, other].tolist() == [500] * 4
 
 
 def test_another_of_any_other_score_is_an_error(source) -> None:
@@ -96,6 +121,30 @@ def test_another_of_any_other_score_is_an_error(source) -> None:
     found["boxes_xyxy"][0, 5] = [500, 500, 510, 510]
     found["class_scores"][0, 5] += np.float32(0.01)
     assert errors(source, found)["boxes_xyxy"] > 200
+    found = {name: array.copy() for name, array in source.items()}
+    found["boxes_xyxy"][0, 2] = [500, 500, 510, 510]
+    found["class_scores"][0, 2] = source["class_scores"][0, 5]
+    assert errors(source, found)["boxes_xyxy"] > 200  # where it stands, though as low as the last
+
+
+@pytest.mark.parametrize(
+    ("score", "ends"), [(0.375, True), (np.nextafter(np.float32(0.375), np.float32(1)), False)]
+)
+def test_up_to_the_margin_above_the_lowest_a_list_ends_in_equals(source, score, ends) -> None:
+    source["class_scores"][0, 5] = [0.25, 0]
+    found = {name: array.copy() for name, array in source.items()}
+    found["boxes_xyxy"][0, 5] = 500
+    found["class_scores"][0, 5, 0] = score
+    ordered = in_order_of(source, found, 1, 0.125)["boxes_xyxy"]
+    assert np.array_equal(ordered, source["boxes_xyxy"]) is ends
+
+
+def test_what_is_new_at_the_end_goes_in_the_order_of_its_own_scores(source) -> None:
+    found = {name: array.copy() for name, array in source.items()}
+    found["boxes_xyxy"][0, 3:] += 500
+    found["class_scores"][0, 3:] = source["class_scores"][0, [4, 5, 3]]
+    for name, array in in_order_of(source, found, 1, 1.0).items():
+        np.testing.assert_array_equal(array, source[name])
 
 
 def test_scores_of_other_boxes_are_an_error(source) -> None:
@@ -125,6 +174,10 @@ def test_other_tensors_and_other_shapes_are_left_alone(source) -> None:
     assert in_order_of(features, features, 1, 1e-4).keys() == features.keys()
     short = {name: array[:, :3] for name, array in source.items()}
     assert errors(source, short)["boxes_xyxy"] == np.inf
+    assert errors(short, source)["boxes_xyxy"] == np.inf
+    beside = source | {"feature": np.ones((1, 6))}
+    moved = swapped(beside, [1, 0, 2, 3, 4, 5])
+    assert errors(beside, moved) == {"boxes_xyxy": 0, "class_scores": 0, "feature": 0}
 
 
 def test_anchors_whose_scores_hardly_differ_are_compared_as_they_stand() -> None:
@@ -181,6 +234,17 @@ def test_proposals_are_found_again_where_there_are_no_boxes(source) -> None:
     ordered = in_order_of(proposals, swapped(proposals, [1, 0, 2, 3, 5, 4]), 1, 1e-4)
     for name, array in proposals.items():
         np.testing.assert_array_equal(ordered[name], array)
+
+
+@pytest.mark.parametrize(("ulps", "is_found"), [(0, False), (1, True)])
+def test_a_row_within_a_thousandth_of_a_pixel_is_where_it_was(source, ulps, is_found) -> None:
+    """Its scores are then its own, though another row has these very ones."""
+    near = {name: array.copy() for name, array in source.items()}
+    away = np.float32(1e-3)
+    near["boxes_xyxy"][0, :2] = 0
+    near["boxes_xyxy"][0, 1, 0] = np.nextafter(away, np.float32(1)) if ulps else away
+    ordered = in_order_of(near, swapped(near, [1, 0, 2, 3, 4, 5]), 1, 1e-4)
+    assert np.array_equal(ordered["class_scores"], near["class_scores"]) is is_found
 
 
 @pytest.mark.parametrize(("away", "is_same"), [(0.095, True), (0.105, False)])

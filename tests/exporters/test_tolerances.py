@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyninfer.exporters.parity import Errors, Tolerance, count_flips
+from dyninfer.bundle.folder import Bundle
+from dyninfer.exporters.parity import Errors, SignalPairs, Tolerance, count_flips
+from dyninfer.runtime.plan import plan
+from tests import support
 
 
 def test_no_router_means_no_decisions() -> None:
@@ -18,10 +21,10 @@ def test_one_image_is_decided_at_the_default_threshold_only() -> None:
     assert (flips.decisions, flips.flips, flips.share) == (1, 1, 1.0)
 
 
-def test_neighbours_that_change_places_are_flips() -> None:
-    expected = np.array([0.1, 0.2, 0.3], np.float32)
-    found = np.array([0.2, 0.1, 0.3], np.float32)
-    flips = count_flips(expected, found)
+@pytest.mark.parametrize("least", [0.1, 0.7])
+def test_neighbours_that_change_places_are_flips(least: float) -> None:
+    expected = np.array([0, 0.1, 0.2], np.float32) + np.float32(least)
+    flips = count_flips(expected, expected[[1, 0, 2]])
     assert flips.decisions == 9
     assert flips.flips == 2
 
@@ -109,3 +112,35 @@ def test_averages_are_judged_by_the_size_of_their_own_channel() -> None:
     assert not passes(found=np.array([0.0, np.nan, 0.0]))
     assert passes(found=np.array([0.0, 4e-7, 0.0]), rounding=np.array([0.0, 1e-7, 0.0]))
     assert not passes(found=np.array([0.0, 4e-7, 0.0]), rounding=np.array([1e-3, 0.0, 0.0]))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "shape"), [("value", (1, 3)), ("feature", (1, 3)), ("pooled", (1, 3, 1, 1))]
+)
+def test_other_vectors_and_maps_are_judged_by_the_largest_of_all(tensor, shape) -> None:
+    source = np.array([1000.0, 1e-3, 0.0]).reshape(shape)
+    errors = Errors()
+    errors.add("first", tensor, source + 0.05, source)
+    (check,) = errors.checks(Tolerance())
+    assert check.passed
+
+
+@pytest.mark.parametrize(
+    ("largest", "relative"), [(0.0, 0.5), (0.25, 2.0), (1.0, 0.5), (4.0, 0.125)]
+)
+def test_an_error_is_relative_to_the_largest_value_where_there_is_one(largest, relative) -> None:
+    errors = Errors()
+    source = np.array([0.0, -largest])
+    errors.add("body", "feature", source + 0.5, source)
+    (check,) = errors.checks(Tolerance())
+    assert check.max_rel == relative
+
+
+@pytest.mark.parametrize("sides", [(), (None, 0), (0, None), (None, None)])
+def test_what_one_side_does_not_decide_is_no_decision(tmp_path, sides) -> None:
+    pairs = SignalPairs(plan(Bundle.open(support.write_two_exits(tmp_path / "two.dyn")).manifest))
+    if sides:
+        pairs.add(*([None if side is None else np.array([0.3], np.float32)] for side in sides))
+    assert pairs.flips() == {}
+    pairs.add([np.array([0.4, 0.6], np.float32)], [np.array([0.6, 0.6], np.float32)])
+    assert (pairs.flips()["router"].decisions, pairs.flips()["router"].flips) == (4, 2)

@@ -13,8 +13,13 @@ import onnx
 import pytest
 
 import dyninfer
+from dyninfer.builds.builder import ConversionBuilder
+from dyninfer.builds.files import Converted, Making
+from dyninfer.builds.spec import INPUT, parse_precision
 from dyninfer.bundle.inside import file_sha256
+from dyninfer.bundle.manifest import StaticRoute
 from dyninfer.exporters.parity import Flips, Parity
+from dyninfer.exporters.precision.travel import rewrite_travel
 from dyninfer.exporters.verify import verify
 from dyninfer.runtime.stage_runner import Trace
 from dyninfer.types import AnyArray as Array
@@ -190,14 +195,55 @@ def test_noise_is_whatever_a_pixel_can_become(tmp_path) -> None:
         return logits(10, 10, 10)(images)
 
     with dyninfer.load(bundle) as detector:
-        assert verify(detector, {"body": Written(body)}, [], 40).photos == 0
+        assert verify(detector, {"body": Written(body)}, [], 100).photos == 0
     noise = np.concatenate(seen)
-    assert len(noise) >= 40
-    np.testing.assert_allclose(noise.min((0, 2, 3)), [-2, 0, -5], atol=0.5)
-    np.testing.assert_allclose(noise.max((0, 2, 3)), [49, 1, 0], atol=0.5)
-    assert (noise.min((0, 2, 3)) >= [-2, 0, -5]).all()
-    assert (noise.max((0, 2, 3)) <= [49.00001, 1, 1e-5]).all()
-    np.testing.assert_allclose(noise.mean((0, 2, 3)), [23.5, 0.5, -2.5], rtol=0.1)
+    assert len(noise) >= 100
+    levels = noise * np.reshape(spec["std"], (3, 1, 1)) + np.reshape(spec["mean"], (3, 1, 1))
+    assert (levels > -1e-3).all()
+    assert (levels < 255.001).all()
+    np.testing.assert_allclose(levels.min((0, 2, 3)), 0, atol=0.5)
+    np.testing.assert_allclose(levels.max((0, 2, 3)), 255, atol=0.5)
+    np.testing.assert_allclose(levels.mean((0, 2, 3)), 127.5, rtol=0.05)
+
+
+def take_pixels(bundle: dyninfer.Bundle, folder: Path) -> None:
+    """Make a build whose stages, in float32 though it is asked for as fp16, take pixels."""
+    written, types = rewrite_travel(bundle, {}, folder, pixels=True, half=False)
+    builder = ConversionBuilder({INPUT: "uint8"})
+    wanted = builder.wanted(bundle.manifest, parse_precision("fp16", bundle.manifest), 2)
+    builder.make(
+        bundle, wanted, Making(Converted(written, tensors=types, options={INPUT: "uint8"}))
+    )
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_the_source_reads_pictures_and_noise_as_the_bundle_normalises_them(
+    tmp_path, pixels
+) -> None:
+    """Of a build that takes pixels, noise is of whole ones; of others it need not be."""
+    path = support.write_static_classifier(tmp_path / "one.dyn")
+    spec = {"mean": [10.0, 20.0, 30.0], "std": [50.0, 60.0, 70.0]}
+    support.reseal(path, lambda m: m["image_inputs"]["images"].update(spec))
+    with dyninfer.load(path) as plain:
+        prepared = plain.prepare(PICTURES)["images"]
+    if pixels:
+        take_pixels(dyninfer.Bundle.open(path), tmp_path)
+    seen = []
+
+    def body(images: Array) -> list[Array]:
+        seen.append(images)
+        return logits(10, 10, 10)(images)
+
+    with dyninfer.load(path, precision="fp16" if pixels else None) as detector:
+        assert detector.prepare(PICTURES)["images"].dtype == (np.uint8 if pixels else np.float32)
+        told: list[int] = []
+        assert verify(detector, {"body": Written(body)}, PICTURES, RANDOM, told.append).passed
+    assert sum(told) == len(seen) == 3 + RANDOM
+    photos, noise = np.concatenate(seen[:3]), np.concatenate(seen[3:])
+    np.testing.assert_allclose(photos, prepared, atol=1e-5)
+    levels = noise * np.reshape(spec["std"], (3, 1, 1)) + np.reshape(spec["mean"], (3, 1, 1))
+    assert np.allclose(levels, np.rint(levels), atol=1e-3) is pixels
+    assert (levels.min() < 25, levels.max() > 230) == (True, True)
 
 
 def test_a_fault_in_the_middle_exit_is_found_there_and_at_its_end(tmp_path) -> None:
@@ -336,6 +382,61 @@ def test_the_sources_own_rounding_is_measured_at_every_stage_way_and_decision(tm
         ("head_2", "boxes_xyxy"),
         ("exit 1", "boxes_xyxy"),
     }
+
+
+ROWS = 100
+CORNERS = (np.arange(ROWS * 4).reshape(1, ROWS, 4) * 3).astype(np.float32)
+SURE = np.linspace(0.9, 0.1, ROWS, dtype=np.float32).reshape(1, ROWS, 1)
+
+
+def listing(names: tuple[str, str], others: int) -> onnx.ModelProto:
+    """What ends in a hundred candidates, of which some are others than the source's."""
+    moved = CORNERS.copy()
+    moved[0, :others] += 5000
+    return support.tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {names[0]: ["batch", ROWS, 4], names[1]: ["batch", ROWS, 1]},
+        [
+            onnx.helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0),
+            onnx.helper.make_node("Mul", ["mean", "zero"], ["flat"]),
+            onnx.helper.make_node("Unsqueeze", ["flat", "axes"], ["nothing"]),
+            onnx.helper.make_node("Add", ["nothing", "all_corners"], [names[0]]),
+            onnx.helper.make_node("Add", ["nothing", "all_sure"], [names[1]]),
+        ],
+        {
+            "zero": np.array(0, np.float32),
+            "axes": np.array([1, 2]),
+            "all_corners": moved,
+            "all_sure": SURE,
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("proposals", "others", "passes"), [(True, 2, True), (True, 3, False), (False, 1, False)]
+)
+def test_two_of_a_hundred_may_be_others_where_regions_are_proposed(
+    tmp_path, proposals, others, passes
+) -> None:
+    """In what is proposed, and at the end of the way."""
+    names = ("proposals", "objectness") if proposals else ("corners", "sure")
+    ends = ("boxes_xyxy", "class_scores")
+    head = support.tiny_model(
+        {names[0]: ["batch", ROWS, 4], names[1]: ["batch", ROWS, 1]},
+        {ends[0]: ["batch", ROWS, 4], ends[1]: ["batch", ROWS, 1]},
+        [onnx.helper.make_node("Identity", [a], [b]) for a, b in zip(names, ends, strict=True)],
+    )
+    bundle = support.write_tiny_bundle(
+        tmp_path / "regions.dyn",
+        {"body": listing(names, others), "head": head},
+        StaticRoute(body="body", head="head"),
+        {"images": 8},
+        class_names=("it",),
+    )
+    functions = {"body": lambda images: [CORNERS, SURE], "head": lambda *both: both}
+    found = failed(verified(bundle, functions))
+    places = {("body", names[0]), ("exit 0", "boxes_xyxy")}
+    assert found == (set() if passes else places)
 
 
 def test_verifying_leaves_the_policy_alone(tmp_path) -> None:

