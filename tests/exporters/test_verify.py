@@ -433,7 +433,7 @@ def test_two_of_a_hundred_may_be_others_where_regions_are_proposed(
         {"images": 8},
         class_names=("it",),
     )
-    functions = {"body": lambda images: [CORNERS, SURE], "head": lambda *both: both}
+    functions = {"body": lambda _images: [CORNERS, SURE], "head": lambda *both: both}
     found = failed(verified(bundle, functions))
     places = {("body", names[0]), ("exit 0", "boxes_xyxy")}
     assert found == (set() if passes else places)

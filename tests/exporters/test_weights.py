@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from dyninfer import CheckpointError
@@ -63,6 +64,8 @@ def test_an_average_goes_before_and_is_told_where_it_differs(tmp_path: Path, nam
         assert same.notes == ()
     fewer = found(tmp_path, {name: ONE, "state_dict": {"model_b.0": ONE["model_b.0"]}})
     assert "read 'state_dict', which differs" in fewer.notes[0]
+    more = found(tmp_path, {name: {"model_b.0": ONE["model_b.0"]}, "state_dict": ONE})
+    assert "read 'state_dict', which differs" in more.notes[0]
 
 
 def test_what_is_not_the_model_s_own_is_left_out(tmp_path: Path) -> None:
@@ -106,6 +109,24 @@ def test_what_is_no_plain_tensor_among_weights_is_named(tmp_path: Path) -> None:
         found(tmp_path, ONE | {"model_b.9": lying})
     full = torch.ones(4).as_strided((2, 2), (2, 1))
     assert "model_b.9" in found(tmp_path, ONE | {"model_b.9": full}).state
+    assert "model_b.9" in found(tmp_path, ONE | {"model_b.9": torch.ones(8)[:4]}).state
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.ones(2, 2).to_sparse(), torch.ones(2, device="meta"), torch.ones(2).to(torch.complex64)],
+    ids=["sparse", "meta", "complex"],
+)
+def test_what_is_not_dense_or_not_real_is_named(tmp_path: Path, tensor) -> None:
+    with support.refuses(CheckpointError, "not tensors among its weights: model_b.9"):
+        found(tmp_path, ONE | {"model_b.9": tensor})
+
+
+def test_complex_numbers_of_a_safetensors_file_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "it.safetensors"
+    save_file(ONE | {"model_b.9": torch.ones(2, dtype=torch.complex64)}, path)
+    with support.refuses(CheckpointError, "model_b.9 is torch.complex64; expected real numbers"):
+        find_weights(path, NAMING)
 
 
 class Small(nn.Module):
@@ -126,6 +147,7 @@ def test_a_model_is_filled_with_all_of_its_weights_or_not_at_all() -> None:
         ({}, "7 missing: layers.0, layers.1, layers.2, layers.3, layers.4 and 2 more;"),
         (state | {"more": torch.ones(1)}, "parameters 1 unexpected: more; do that"),
         (state | {"layers.1": torch.ones(3)}, "layers.1 is (3,), expected (2,); do that"),
+        (state | {"layers.1": torch.ones(1)}, "layers.1 is (1,), expected (2,); do that"),
         ({n: t for n, t in state.items() if n != "layers.2"}, "parameters 1 missing: layers.2;"),
     ):
         with torch.device("meta"):
@@ -135,3 +157,7 @@ def test_a_model_is_filled_with_all_of_its_weights_or_not_at_all() -> None:
     for value in (torch.nan, torch.inf):
         with support.refuses(CheckpointError, "NaN or infinity: layers.6; the training diverged"):
             load_strictly(Small(7), state | {"layers.6": torch.tensor([0, value])}, "it", "")
+    broken = {name: torch.full((2,), torch.nan) for name in state}
+    told = "infinity: layers.0, layers.1, layers.2, layers.3, layers.4 and 2 more; the"
+    with support.refuses(CheckpointError, told):
+        load_strictly(Small(7), broken, "it", "")

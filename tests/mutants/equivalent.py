@@ -254,11 +254,6 @@ EQUIVALENT = (
         "there is a score for every box",
     ),
     Equivalent(
-        "exporters/candidate_rows.py",
-        "spare: float = -1.0",
-        "where no row may be another, nothing is put in its place",
-    ),
-    Equivalent(
         "exporters/parity.py",
         "axes = 0 if tensor == AVERAGES and source.ndim <= 2",
         "of one axis both are the largest of all",
@@ -277,7 +272,44 @@ EQUIVALENT = (
         "of types, what can be cast to the other is at most that: float32 cannot",
     ),
     Equivalent("exporters/verify.py", '.dtype >= "uint8"', "it is the last type in the alphabet"),
+    *(
+        Equivalent("exporters/parity.py", part, "errors and magnitudes are at least 0")
+        for part in ("(where, tensor), ( -1.0, 0.0))", "(where, tensor), (0.0, -1.0))")
+    ),
+    Equivalent(
+        "exporters/parity.py",
+        "+        value = np.where(np.isnan(source), ",
+        "the error is infinite there",
+    ),
+    *(
+        Equivalent(
+            f"exporters/{name}.py", part, "where no row may be another, nothing is put in its place"
+        )
+        for name, part in (
+            ("candidate_rows", "spare: float = -1.0"),
+            ("parity", "spare: float = -1.0"),
+            ("verify", "if proposes else -1.0"),
+        )
+    ),
+    Equivalent(
+        "exporters/router/model.py",
+        "+    area = (boxes[..., 2:] - boxes[..., :2]).clamp(min= -1)",
+        "a box without an area shares none",
+    ),
+    *(
+        Equivalent("exporters/router/model.py", f"outputs[{place}]", "a detector has two")
+        for place in ("1", "+1")
+    ),
+    Equivalent(
+        "exporters/router/model.py", "t.float() if t.ndim <= 2", "tensors have two axes or four"
+    ),
+    Equivalent(
+        "exporters/router/model.py",
+        "mean( 2).mean(2)",
+        "the same average, over the other axis first",
+    ),
     Equivalent("exporters/verify.py", "default_rng( 1)", "other noise"),
+    Equivalent("exporters/weights.py", "elif depth != _DEEPEST", "it grows by one at a time"),
     Equivalent("dyninfer/runtime/plan.py", "+END = - ", "no segment has that number"),
     Equivalent(
         "dyninfer/monitoring/drift.py",

@@ -76,6 +76,30 @@ def test_uncertainty_is_told_apart_by_size(side: int, name: str):
     assert sizes[name] == pytest.approx(0.25, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("box", "same"),
+    [([-50, 0, 150, 20], [0, 0, 100, 20]), ([90, 90, 10, 10], [0, 0, 0, 0])],
+    ids=["wider than the image", "the wrong way round"],
+)
+def test_a_boxs_sides_are_between_nothing_and_the_image(box: list, same: list):
+    assert statistics([box], [[0.5, 0.0]]) == statistics([same], [[0.5, 0.0]])
+
+
+def test_what_is_no_surer_than_the_background_is_not_unsure():
+    found = statistics([[0, 0, 50, 50]], [[0.1, 0.05]])
+    unsure = ("unsure_small", "unsure_medium", "unsure_large", "second_class")
+    assert [found[name] for name in unsure] == [0] * 4
+    assert statistics([[0, 0, 50, 50]], [[0.11, 0.05]])["second_class"] == pytest.approx(0.05)
+
+
+def test_boxes_that_overlap_by_half_are_two():
+    boxes = [[0, 0, 32, 32], [0, 0, 32, 16]]
+    found = statistics(boxes, [[1.0, 0.0], [0.9, 0.0]], size=64)
+    assert found["above_0.5"] == pytest.approx(2, abs=1e-3)
+    different = statistics(boxes, [[1.0, 0.0], [0.0, 0.9]], size=64)
+    assert different["overlap_of_classes"] == 0
+
+
 def test_a_single_class_has_no_second():
     found = statistics([[0, 0, 50, 50]], [[0.5]])
     assert found["second_class"] == 0
@@ -213,6 +237,7 @@ def test_sides_are_shares_of_width_and_height() -> None:
 def test_a_fitted_router_is_the_sigmoid_of_what_is_not_gained() -> None:
     reader = Reader(PooledFeatures(["a", "b"]), ())
     gain = LinearGain(np.array([2.0, -1.0]), 0.5)
+    assert gain([[3.0, 4.0], [0, 0]]).tolist() == [2.5, 0.5]
     router = FittedRouter(reader, np.array([100.0, 50.0]), gain)
     values = torch.tensor([[100.0, 200.0], [1.0, 0.0], [0.0, 3.0]])
     expected = 1 / (1 + np.exp(gain(values)))
