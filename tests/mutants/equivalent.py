@@ -309,6 +309,17 @@ EQUIVALENT = (
         "the same average, over the other axis first",
     ),
     Equivalent("exporters/verify.py", "default_rng( 1)", "other noise"),
+    *(
+        Equivalent(
+            "exporters/router/fit.py",
+            f"+        gain = LinearGain(np.array([{part}",
+            "its values are spread out anew",
+        )
+        for part in ("-1.0]), 1.0", "-1.0]), -1.0", "-1.0]),  -1.0", "- 2.0]), 0.0", "-2.0]), 0.0")
+    ),
+    Equivalent(
+        "exporters/router/observe.py", "% (augment + 1) <= 0", "a remainder is not negative"
+    ),
     Equivalent("exporters/weights.py", "elif depth != _DEEPEST", "it grows by one at a time"),
     Equivalent("dyninfer/runtime/plan.py", "+END = - ", "no segment has that number"),
     Equivalent(

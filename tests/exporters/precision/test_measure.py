@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,16 @@ import pytest
 from dyninfer.bundle.manifest import Task
 from dyninfer.errors import BrokenOutputError
 from dyninfer.evaluation.coco import Truth
-from dyninfer.exporters.precision.measure import _EndSums, _errors, _scores, _sums, _tensor_error
+from dyninfer.evaluation.dataset import Sample
+from dyninfer.exporters.precision.measure import (
+    ExitError,
+    _EndSums,
+    _errors,
+    _scores,
+    _sums,
+    _tensor_error,
+    labels_of,
+)
 from dyninfer.results.answers import Detections, TopK
 from dyninfer.results.postprocess import EVALUATION, Postprocess
 
@@ -31,6 +41,7 @@ def test_a_tensors_error_is_of_all_its_pictures_together() -> None:
 def test_of_nothing_but_zeros_the_error_is_as_it_is() -> None:
     error = _tensor_error("first", "value", [_sums(np.zeros(2), np.array([0.5, 0.25]), 0.0)])
     assert (error.max_abs, error.max_rel, error.mean_rel) == (0.5, 0.5, 0.75)
+    assert _sums(np.empty(0), np.empty(0), 0.5) == (0, 0, 0, 0, 0.5)
     broken = _tensor_error("a", "b", [_sums(np.ones(2), np.array([1, np.nan]), 0.0)])
     assert broken.max_abs == broken.max_rel == np.inf
 
@@ -95,14 +106,50 @@ def test_a_classifier_whose_logits_are_broken_is_not_right() -> None:
         def answer(_options: object) -> SimpleNamespace:
             if class_id is None:
                 raise BrokenOutputError("not finite")
-            return SimpleNamespace(class_ids=[class_id])
+            return SimpleNamespace(class_ids=[class_id, 0, 1])
 
         logits = {"logits": np.zeros(3, np.float32)}
-        task = SimpleNamespace(loss=lambda one, other: float(one != other))
+        task = SimpleNamespace(loss=lambda one, other: abs(one.class_ids[0] - other.class_ids[0]))
         return SimpleNamespace(outputs=logits, answer=answer, task=task)
 
     manifest = SimpleNamespace(use_options=TopK(), task=Task.CLASSIFY)
     end = _EndSums()
     for found in (2, None, 1):
         end.add(side(2), side(found), manifest, 2)
-    assert end.right == [(True, True), (True, False), (True, False)]
+    end.add(side(1), side(2), manifest, 2)
+    assert end.right == [(True, True), (True, False), (True, False), (False, True)]
+    assert end.losses == [0, 1, 1, 1]
+    told = end.result(0, 3)
+    assert (told.top1_fp32, told.top1_converted, told.points_lost) == (0.75, 0.5, 25)
+    assert (told.boxes, told.score_error_mean, told.score_error_max) == (0, 0, 0)
+    end.add(side(1), side(2), manifest, None)
+    assert len(end.right) == 4
+
+
+def error_of(**precisions: float) -> ExitError:
+    return ExitError(
+        0, 0, None, None, None, None, None, **{"ap_fp32": None, "ap_converted": None} | precisions
+    )
+
+
+@pytest.mark.parametrize(
+    ("precisions", "points"),
+    [
+        ({}, None),
+        ({"ap_fp32": 0.5, "ap_converted": 0.25}, 25),
+        ({"ap_fp32": 0.25, "ap_converted": 0.5}, -25),
+        ({"ap_fp32": 0.5}, None),
+        ({"ap_converted": 0.5}, None),
+        ({"top1_fp32": 0.75, "top1_converted": 0.5}, 25),
+    ],
+)
+def test_points_lost_are_of_average_precision_or_of_top_1(precisions, points) -> None:
+    assert error_of(**precisions).points_lost == points
+
+
+def test_labels_are_of_all_pictures_or_there_are_none() -> None:
+    truth = Truth(np.zeros((0, 4)), np.zeros(0, int))
+    path = Path("a.png")
+    assert labels_of([Sample(path, truth), Sample(path, truth)]) == [truth, truth]
+    assert labels_of([Sample(path, class_id=0), Sample(path, class_id=2)]) == [0, 2]
+    assert labels_of([Sample(path), Sample(path)]) is None

@@ -68,7 +68,11 @@ def test_overlap_of_pairs() -> None:
     boxes = np.array([[0, 0, 2, 2], [0, 0, 2, 2], [1, 1, 1, 1]], float)
     others = np.array([[1, 0, 3, 2], [5, 5, 6, 6], [1, 1, 1, 1]], float)
     np.testing.assert_allclose(paired_iou(boxes, others)[:2], [1 / 3, 0])
-    assert 0 <= paired_iou(boxes, others)[2] <= 1
+    assert paired_iou(boxes, others)[2] == 0  # without an area
+    small = np.array([[0, 0, 0.5, 0.25], [3, 3, 3.5, 3.5]])
+    np.testing.assert_allclose(paired_iou(small, small), 1)
+    tall = np.array([[1, 0, 3, 4], [0, 0, 4, 2.0]])
+    np.testing.assert_allclose(paired_iou(tall, tall + np.array([0, 2, 0, 2])), [1 / 3, 0])
 
 
 def with_a_loud_channel():

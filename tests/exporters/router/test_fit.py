@@ -12,7 +12,7 @@ import torch
 import dyninfer
 from dyninfer.bundle.documents import load_sealed
 from dyninfer.bundle.folder import PARITY_FILE, ROUTER_FILE, Bundle
-from dyninfer.bundle.manifest import CascadeRoute, Exit
+from dyninfer.bundle.manifest import CascadeRoute, Exit, TensorSpec
 from dyninfer.errors import RouterError
 from dyninfer.evaluation.dataset import Samples, load_samples
 from dyninfer.evaluation.router_quality import (
@@ -24,6 +24,7 @@ from dyninfer.evaluation.router_quality import (
 )
 from dyninfer.exporters.router import FeatureKind
 from dyninfer.exporters.router.fit import (
+    ExitFit,
     FitOptions,
     RouterFit,
     _spread_out,
@@ -33,7 +34,7 @@ from dyninfer.exporters.router.fit import (
     refuse_useless,
 )
 from dyninfer.exporters.router.learning import ExitData
-from dyninfer.exporters.router.model import LinearGain
+from dyninfer.exporters.router.model import FittedRouter, LinearGain, PooledFeatures, Reader
 from dyninfer.exporters.router.write import write_routed
 from dyninfer.images.folders import find_images
 from dyninfer.images.pictures import read_image
@@ -66,6 +67,7 @@ def test_a_router_that_can_be_learned_sends_the_hard_pictures_on(tmp_path):
     refuse_useless(fitted)
     comparison = fitted.exits[0].comparison
     assert comparison.row(FITTED, 0.5).ap50.mean > comparison.row(RANDOM, 0.5).ap50.mean + 0.03
+    assert comparison.row("oracle", 0.5).ap50.mean >= comparison.row(FITTED, 0.5).ap50.mean
     routed = write(bundle, tmp_path / "routed.dyn", fitted)
     with dyninfer.load(routed) as detector:
         detector.policy = dyninfer.Threshold(0.5)
@@ -364,6 +366,30 @@ def test_the_record_of_a_fit_tells_on_what_and_how() -> None:
     }
     agreed = fit_record(samples, options, 0.25)
     assert (agreed["truth"], agreed["found_confidence"]) == ("agreement with the last exit", 0.25)
+
+
+@pytest.mark.parametrize("features", [32, 33])
+def test_the_record_of_an_exit_has_the_weights_of_up_to_32_features(features) -> None:
+    names = [f"value[{number}]" for number in range(features)]
+    gain = LinearGain(np.arange(features) + 0.5, 0.25)
+    spec = TensorSpec(name="value", dtype="float32", shape=("batch", features))
+    router = FittedRouter(Reader(PooledFeatures(names), (spec,)), np.zeros(features), gain)
+    comparison = SimpleNamespace(to_dict=lambda: {"winner": "it"})
+    told = ExitFit(3, router, comparison, np.linspace(0, 1, 101)).to_dict()
+    weights = told.pop("weights", None)
+    assert weights == (
+        {name: -number - 0.5 for number, name in enumerate(names)} if features == 32 else None
+    )
+    levels = told.pop("easiness_percentiles")
+    expected = {"5": 0.05, "25": 0.25, "50": 0.5, "75": 0.75, "95": 0.95}
+    assert levels == pytest.approx(expected)
+    assert told == {
+        "exit": 3,
+        "features": "pooled",
+        "inputs": [f"value float32 (batch, {features})"],
+        "feature_count": features,
+        "comparison": {"winner": "it"},
+    }
 
 
 @pytest.mark.parametrize(

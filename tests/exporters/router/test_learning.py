@@ -64,6 +64,16 @@ def test_crowds_count_neither_way():
     assert losses((crowd, detections((BOX, 0.9, 0)), detections())).tolist() == [[0, 0]]
 
 
+def test_a_detection_is_matched_at_an_overlap_of_half():
+    """0.52 finds an object, and lies in a crowd."""
+    slim = [0.0, 0.0, 10.0, 5.2]
+    found = losses((truth((BOX, 0)), detections((slim, 0.9, 0)), detections((slim, 0.8, 0))))
+    assert found.tolist() == [[0, 0]]
+    both = Truth(np.array([slim, AWAY]), np.array([0, 0]), np.array([True, False]))
+    picture = (both, detections((BOX, 0.9, 0)), detections((AWAY, 0.5, 0)))
+    assert losses(picture).tolist() == [[1, 0]]
+
+
 def test_classes_that_are_never_there_count_neither_way_where_asked():
     picture = (truth((BOX, 0)), detections((AWAY, 0.95, 1)), detections((BOX, 0.9, 0)))
     assert losses(picture)[0, 0] > 1
@@ -184,6 +194,12 @@ def test_features_or_gains_that_do_not_vary_give_nothing():
     features, losses = example(3)
     assert fit_gain(np.ones_like(features), losses) is None
     assert fit_gain(features, np.ones_like(losses)) is None
+
+
+def test_features_that_say_nothing_of_the_gain_give_nothing():
+    features = np.tile([[0.0], [1.0]], (20, 1))
+    gain = np.repeat([0.0, 1.0], 20)
+    assert fit_gain(features, np.stack([gain, np.zeros(40)], 1)) is None
 
 
 @pytest.mark.parametrize(("size", "learned"), [(1e-12, False), (1e-6, True)])
@@ -340,6 +356,22 @@ def test_a_picture_is_estimated_by_what_was_fitted_without_all_of_its_views():
         (own,) = fitted(seen.features[0][3 * photo : 3 * photo + 1])
         assert found[photo] == pytest.approx(own, abs=1e-9)
     assert not np.array_equal(found, data.out_of_fold(3, seed=6))
+
+
+@pytest.mark.parametrize(("labelled", "loss"), [(True, 1.0), (False, 1.5)])
+def test_classes_without_an_object_count_where_the_truth_is_not_known(labelled, loss):
+    """There, what the last exit is not sure of may be one."""
+    known = truth((BOX, 0))
+    found = [detections((AWAY, 0.9, 1)), detections((BOX, 0.8, 0))]
+    seen = replace(
+        observed(photos=1, views=1, features=1),
+        matches=(match_picture(known, found),),
+        labelled=labelled,
+    )
+    here, last = ExitData(seen, 0, 2).losses()[0]
+    assert here == pytest.approx(1.0 if labelled else 1.25)
+    assert last == pytest.approx(0.0 if labelled else 0.25)
+    assert here + last == pytest.approx(loss)
 
 
 def test_a_fit_sees_only_the_views_that_it_is_given():

@@ -86,6 +86,18 @@ def test_the_kinds_of_views_and_which_are_mirrored():
             assert views[number].truth.boxes_xyxy.tolist() == [[30, 20, 70, 40]]
 
 
+def test_of_light_a_fifth_is_taken_or_added_and_15_levels():
+    def seen(shade: int) -> set[int]:
+        view = View(np.full((2, 2, 3), shade, np.uint8), None)
+        kept = (list(make_views(view, 4, seed))[4].picture for seed in range(200))
+        return {int(picture[0, 0, 0]) for picture in kept}
+
+    assert max(seen(0)) == 14  # of 14.9, say
+    grey = seen(100)
+    assert 65 <= min(grey) < 70
+    assert 130 < max(grey) < 135
+
+
 @pytest.mark.parametrize("shade", [0, 255])
 def test_light_changes_by_a_fifth_and_15_levels_and_never_past_the_ends(shade: int):
     view = View(np.full((8, 8, 3), shade, np.uint8), None)
@@ -143,6 +155,7 @@ class Sure:
         ([5], 0.05),
         ([90] * 3, 0.54),
         ([0, 40, 80], 0.6 * 0.76),  # between 0.4 and 0.8 as the 95th of 100 lies
+        ([0, 80], 0.6 * 0.76),  # between nothing and 0.8
         ([90] * 19 + [0], 0.54),
     ],
 )
@@ -197,19 +210,22 @@ def test_where_a_cut_lies_and_where_a_picture_lies_on_its_border_reaches_every_e
     ramp = np.zeros((60, 80, 3), np.uint8)
     ramp[..., 0], ramp[..., 1] = np.arange(80) * 3, np.arange(60)[:, None] * 4
     corners = View(ramp, Truth(np.array([[0.0, 0, 80, 60]]), np.array([0]), np.array([False])))
-    places = {"cut": [], "border": []}
+    places = {"cut": [], "border": [], "mirrored": []}
     for seed in range(200):
-        views = list(make_views(corners, 7, seed))
+        views = list(make_views(corners, 9, seed))
         ((left, top, right, bottom),) = views[7].truth.boxes_xyxy
         shape = views[7].picture.shape  # on a border
         places["border"].append((left, top, shape[1] - right, shape[0] - bottom))
         cut = views[5].picture.astype(float)  # which is not mirrored
         step = cut[0, -1, 0] - cut[0, 0, 0]
         places["cut"].append((cut[0, 0, 0] < 40, step > 0))
+        ends = (views[number].picture[0, [0, -1], 0].astype(float) for number in (1, 2, 9))
+        places["mirrored"] += [left > right for left, right in ends]
     assert np.min(places["border"]) == 0
     assert (np.min(places["border"], axis=0) <= 1).all()
     first, rising = np.array(places["cut"]).T
     assert rising.all()
+    assert all(places["mirrored"])
     assert 0 < first.mean() < 1
 
 
