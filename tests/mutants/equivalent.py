@@ -315,7 +315,7 @@ EQUIVALENT = (
             f"+        gain = LinearGain(np.array([{part}",
             "its values are spread out anew",
         )
-        for part in ("-1.0]), 1.0", "-1.0]), -1.0", "-1.0]),  -1.0", "- 2.0]), 0.0", "-2.0]), 0.0")
+        for part in ("-1.0]), 1.0", "-1.0]), -1.0", "- 2.0]), 0.0")
     ),
     Equivalent(
         "exporters/router/observe.py", "% (augment + 1) <= 0", "a remainder is not negative"

@@ -228,6 +228,12 @@ def test_a_cascade_of_three_exits_is_measured_at_every_exit_and_router(tmp_path)
     assert [error.box_error_max_px for error in report.exits] == [0, pytest.approx(3), 0]
     assert report.flips["router_1"].flips == 0
     assert report.flips["router_2"].flips > 0
+    assert report.precision["head_2"] is Precision.INT8
+    one = measure_precision(bundle, converted, PICTURES, only={"router_2"})
+    assert {error.stage for error in one.tensors} == {"router_2"}
+    assert [error.box_error_max_px for error in one.exits] == [0, 0, 0]
+    assert one.flips == report.flips
+    assert one.precision["head_2"] is Precision.FP32
 
 
 def test_a_head_of_a_later_branch_is_fed_by_its_own_body(tmp_path) -> None:

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from dyninfer.bundle.folder import Bundle
-from dyninfer.exporters.precision.fp16 import rounded_to_float16, to_fp16
+from dyninfer.exporters.precision.fp16 import _holds_scale, rounded_to_float16, to_fp16
+from dyninfer.exporters.precision.graph import opened
 from tests.exporters.precision.helpers import (
     assert_same_frame,
     conv,
@@ -246,6 +247,30 @@ def test_a_weight_keeps_its_sign_and_is_zero_only_where_it_was() -> None:
     (stored,) = to_fp16(source).graph.initializer
     expected = np.array([0, 2.0**-24, -(2.0**-24), 1, -2], np.float16)
     np.testing.assert_array_equal(numpy_helper.to_array(stored), expected)
+
+
+@pytest.mark.parametrize(
+    ("scale", "holds"),
+    [
+        (511.75, True),  # 128 of it are the largest number of float16
+        (512.0, False),
+        (300.5 * 2.0**-24, True),  # rounded by less than a 512th
+        (200.5 * 2.0**-24, False),
+        (2.0**-24, True),
+        (0.4 * 2.0**-24, False),
+    ],
+)
+def test_a_scale_is_held_with_its_outermost_step_and_to_a_quarter_of_one(scale, holds) -> None:
+    model = tiny_model(
+        {"images": ["batch", 2]},
+        {"out": ["batch", 2]},
+        [
+            helper.make_node("QuantizeLinear", ["images", "scale"], ["rounded"]),
+            helper.make_node("DequantizeLinear", ["rounded", "scale"], ["out"]),
+        ],
+        {"scale": np.array(scale, np.float32)},
+    )
+    assert [_holds_scale(node) for node in opened(model).graph] == [holds] * 2
 
 
 def test_a_resize_by_what_is_computed_stays_in_float32() -> None:

@@ -12,6 +12,8 @@ from dyninfer.exporters.graphs import closed, count_macs, node_macs
 from dyninfer.exporters.precision.graph import (
     decode_nodes,
     end_layers,
+    finished,
+    layer_groups,
     layers_of,
     opened,
     silu_inputs,
@@ -173,6 +175,35 @@ def test_a_gate_of_other_numbers_is_no_silu() -> None:
         {"w": weights(8, 8, 3, 3)},
     )
     assert silu_inputs(opened(model).graph) == frozenset()
+
+
+def test_what_reads_another_tensor_too_does_not_go_with_a_layer() -> None:
+    model = tiny_model(
+        {"images": ["batch", 8, 8, 8]},
+        {"out": ["batch", 8, 8, 8]},
+        [
+            conv("images", "w", "c"),
+            helper.make_node("Relu", ["c"], ["positive"]),
+            helper.make_node("Mul", ["positive", "images"], ["gated"]),
+            helper.make_node("Relu", ["gated"], ["out"]),
+        ],
+        {"w": weights(8, 8, 3, 3)},
+    )
+    (group,) = layer_groups(opened(model).graph).values()
+    assert sorted(node.outputs[0].name for node in group) == ["c", "positive"]
+
+
+def test_a_stage_with_other_inputs_or_outputs_is_not_finished() -> None:
+    ones = [
+        tiny_model(
+            {"images": [1, 3]}, {name: [1, 3]}, [helper.make_node("Relu", ["images"], [name])]
+        )
+        for name in ("one", "two")
+    ]
+    for made, source in (ones, ones[::-1]):
+        with pytest.raises(ExportError, match="a stage in fp16 would have other inputs or outputs"):
+            finished(opened(made), source, "fp16")
+    assert finished(opened(ones[0]), ones[0], "fp16").graph.output[0].name == "one"
 
 
 def test_nodes_get_names_and_constants_become_initializers() -> None:
