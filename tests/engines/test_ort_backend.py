@@ -8,6 +8,7 @@ import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -21,7 +22,10 @@ from dyninfer import BackendUnavailable, Bundle, EngineBuildError, EngineRunErro
 from dyninfer.bundle.manifest import TensorSpec
 from dyninfer.engines import ON_HOST, open_backend
 from dyninfer.engines.base import check_tensor
-from dyninfer.engines.ort.runtime import LARGE_MACS
+from dyninfer.engines.device_array import DeviceArray
+from dyninfer.engines.ort.backend import OrtBackend
+from dyninfer.engines.ort.runtime import LARGE_MACS, OrtDevice
+from dyninfer.engines.ort.tensor import OrtTensor
 from tests import support
 
 MAX_BOUND = 32
@@ -380,8 +384,6 @@ def test_other_rows_are_copied(rows) -> None:
 
 def test_a_copy_on_the_device_is_made_anew_once_a_stage_wrote_new_values(monkeypatch) -> None:
     from dyninfer.engines.ort.library import ort
-    from dyninfer.engines.ort.runtime import OrtDevice
-    from dyninfer.engines.ort.tensor import OrtTensor
 
     on_host = ort.OrtValue.ortvalue_from_numpy
     monkeypatch.setattr(ort.OrtValue, "ortvalue_from_numpy", lambda array, *_: on_host(array))
@@ -392,6 +394,69 @@ def test_a_copy_on_the_device_is_made_anew_once_a_stage_wrote_new_values(monkeyp
     array[:] = 1
     tensor.renewed()
     assert tensor.on(gpu) is not moved
+
+
+def test_values_that_are_not_in_host_memory_are_read_anew_every_time() -> None:
+    on_device = np.zeros(3, np.float32)
+    owner = SimpleNamespace(numpy=on_device.copy)
+    tensor = OrtTensor(owner, 64, (3,), on_device.dtype, ("cuda", 0))
+    for value in (0, 1, 2):
+        on_device[:] = value
+        assert tensor.numpy().tolist() == [value] * 3
+
+
+@pytest.mark.parametrize("opened", ["onnxruntime"], indirect=True)
+def test_after_the_deadline_a_stage_that_is_begun_all_the_same_is_not_stopped(opened) -> None:
+    backend, engine, workspace = opened
+    workspace.deadline = SimpleNamespace(passed=True)  # and nothing that would interrupt
+    images = backend.from_host(np.full((1, 3, 8, 8), 0.5, np.float32))
+    np.testing.assert_allclose(engine.run({"images": images}, workspace)["value"].numpy(), 0.5)
+
+
+def gpu_backend() -> OrtBackend:
+    backend = OrtBackend()
+    backend._device = OrtDevice("cuda", 1, "cuda")
+    backend.device = backend._device.name
+    return backend
+
+
+def test_a_forked_child_goes_on_where_neither_a_gpu_nor_shared_threads_are_at_work() -> None:
+    OrtBackend().after_fork()
+    OrtBackend(threads=1).after_fork()
+    with support.refuses(BackendUnavailable, "threads='shared' after it"):
+        OrtBackend(threads="shared").after_fork()
+    with support.refuses(BackendUnavailable, "CUDA does not survive a fork"):
+        gpu_backend().after_fork()
+
+
+@pytest.mark.parametrize("opened", ["onnxruntime"], indirect=True)
+def test_a_second_session_of_one_thread_is_for_processors_with_threads_of_their_own(
+    tmp_path, opened
+) -> None:
+    backend, engine, _ = opened
+    path = tmp_path / "two.dyn" / "onnx" / "first.onnx"
+    for other in (OrtBackend(threads="shared"), gpu_backend()):
+        assert not other.open_lone(engine, path)
+    assert not backend.open_lone(SimpleNamespace(name="first", stage=engine.stage), path)
+    assert engine.lone_session is None
+    assert backend.open_lone(engine, path)
+    assert engine.lone_session.get_session_options().intra_op_num_threads == 1
+
+
+def test_arrays_on_another_device_are_refused() -> None:
+    def on(number: int | None) -> DeviceArray:
+        return DeviceArray(64, (1, 2), np.dtype(np.float32), number, None, lambda _: None)
+
+    gpu = gpu_backend()
+    for number in (None, 1):
+        assert gpu.from_device("x", on(number), None).pointer == 64
+    for backend, number, place in (
+        (gpu, 0, "'cuda:0', expected this detector's 'cuda:1'"),
+        (OrtBackend(), 0, "'cuda:0', expected this detector's 'cpu'"),
+        (OrtBackend(), None, "a GPU, expected this detector's 'cpu'"),
+    ):
+        with support.refuses(InputError, f"x is on {place}"):
+            backend.from_device("x", on(number), None)
 
 
 def test_gather_uses_its_buffer_again_and_different_names_do_not_share() -> None:

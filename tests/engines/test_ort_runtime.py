@@ -13,6 +13,7 @@ from dyninfer.engines.ort.library import ort
 from dyninfer.engines.ort.runtime import (
     OrtDevice,
     PlainStages,
+    open_session,
     parse_device,
     session_options,
     share_thread_pool,
@@ -79,6 +80,13 @@ def test_the_threads_of_a_session(threads, lone, expected) -> None:
     assert options.use_per_session_threads
 
 
+def test_what_is_opened_to_measure_uses_all_cores_and_reserves_no_block(tmp_path) -> None:
+    path = Bundle.open(support.write_two_exits(tmp_path / "two.dyn")).stage_path("first")
+    options = open_session(path, parse_device("cpu", None)).get_session_options()
+    for found in (options, session_options()):
+        assert (found.intra_op_num_threads, found.enable_mem_pattern) == (0, False)
+
+
 def test_the_thread_pool_of_a_process_is_made_once(monkeypatch) -> None:
     made = []
     monkeypatch.setattr(runtime, "_pool_ready", False)
@@ -89,9 +97,12 @@ def test_the_thread_pool_of_a_process_is_made_once(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("macs", "small"), [(0, True), (SMALL_MACS, True), (SMALL_MACS + 1, False)]
+    ("macs", "small", "threads"),
+    [(0, True, 1), (SMALL_MACS, True, 0), (SMALL_MACS + 1, False, 0)],
 )
-def test_only_small_stages_have_memory_patterns(tmp_path, monkeypatch, macs, small) -> None:
+def test_only_small_stages_have_memory_patterns(
+    tmp_path, monkeypatch, macs, small, threads
+) -> None:
     told = []
     real = backend.open_session
 
@@ -102,8 +113,10 @@ def test_only_small_stages_have_memory_patterns(tmp_path, monkeypatch, macs, sma
     monkeypatch.setattr(backend, "open_session", opening)
     bundle = Bundle.open(support.write_two_exits(tmp_path / "two.dyn"))
     stage = bundle.manifest.stages["first"].model_copy(update={"macs": macs})
-    backend.OrtBackend().open("first", stage, bundle.stage_path("first"), frozenset())
+    path = bundle.stage_path("first")
+    engine = backend.OrtBackend().open("first", stage, path, frozenset())
     assert told == [small]
+    assert engine._session.get_session_options().intra_op_num_threads == threads
 
 
 def test_a_gpu_is_waited_for_before_and_after_a_run() -> None:

@@ -13,6 +13,7 @@ import dyninfer
 from dyninfer import Bundle, EngineBuildError
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.engines import open_backend
+from dyninfer.engines.ort.runtime import LARGE_MACS
 from dyninfer.engines.ort.tensor import OrtTensor
 from tests import support
 
@@ -182,3 +183,9 @@ def test_a_stage_for_single_images_with_another_dynamic_axis_is_refused(tmp_path
     support.reseal(path, lambda m: m["stages"].update(second=entry | {"rows_per_run": 1}))
     with support.refuses(EngineBuildError, "'second'", "found", "one image at a time"):
         dyninfer.load(path)
+    # where that is not the file's own limit, a large stage has its batches whole instead
+    large = {"rows_per_run": None, "macs": LARGE_MACS}
+    support.reseal(path, lambda m: m["stages"]["second"].update(large))
+    with dyninfer.load(path) as detector:
+        detector.infer({"images": coded(3)}, policy=dyninfer.AlwaysHard())
+        assert detector.engines["second"].run_count == 1

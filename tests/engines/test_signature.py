@@ -31,6 +31,7 @@ def spec(name: str, *shape: int | str, dtype: str = "float32") -> TensorSpec:
         ("float32", (None, 3, None, None), False),
         ("float16", (None, 3, None), False),
         ("float16", None, False),
+        ("int64", None, False),
     ],
 )
 def test_a_file_may_say_less_than_the_manifest_but_nothing_else(dtype, shape, fits) -> None:
@@ -56,7 +57,9 @@ def check(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> No
     check_signature("a file", stage(inputs, outputs), declared(*inputs), declared(*outputs))
 
 
-@pytest.mark.parametrize("shape", [("batch",), ("batch", 0), ("batch", "n", 2), ("batch", MAX_ROW)])
+@pytest.mark.parametrize(
+    "shape", [("batch",), ("batch", 0), ("batch", "n", 2), ("batch", 1, MAX_ROW)]
+)
 def test_stages_whose_rows_can_be_found_are_taken(shape) -> None:
     check((spec("x", *shape),), (spec("y", *shape),))
 
@@ -66,6 +69,7 @@ def test_stages_whose_rows_can_be_found_are_taken(shape) -> None:
     [
         (1, 3),
         ("n", 3),
+        ("a", 3),
         (3, "batch"),
         ("batch", "batch"),
         ("batch", -1),
@@ -90,7 +94,9 @@ def test_names_stand_for_one_tensor_each_on_their_side() -> None:
     both = stage((x,), (y,))
     check_signature("a file", both, declared(x), declared(y))
     for inputs, outputs in (([y], [x]), ([x], []), ([x], [y, spec("z")])):
-        with support.refuses(EngineBuildError, "the manifest says ['x'] and ['y']", "say so"):
+        names = [sorted(each.name for each in side) for side in (inputs, outputs)]
+        told = f"a file has inputs {names[0]} and outputs {names[1]}"
+        with support.refuses(EngineBuildError, told, "manifest says ['x'] and ['y']", "say so"):
             check_signature("a file", both, declared(*inputs), declared(*outputs), "say so")
     with support.refuses(EngineBuildError, "a file has y float32 (?, ?), the manifest says y"):
         check_signature("a file", both, declared(x), declared(spec("y", "batch", 3)))
@@ -115,8 +121,9 @@ def test_what_a_run_made_has_the_sizes_of_the_manifest(shape, other, fits) -> No
         check_made("second", specs, made, 2)
         with support.refuses(EngineRunError, "stage 'second' made y float32", "of 3 images"):
             check_made("second", specs, made, 3)
-        with support.refuses(EngineRunError, "made y float64"):
-            check_made("second", specs, made | {"y": np.zeros(shape)}, 2)
+        for dtype in (np.float16, np.float64):
+            with support.refuses(EngineRunError, f"made y {np.dtype(dtype)}"):
+                check_made("second", specs, made | {"y": np.zeros(shape, dtype)}, 2)
     else:
         with support.refuses(EngineRunError, "stage 'second' made "):
             check_made("second", specs, made, 2)

@@ -181,8 +181,9 @@ GOOD = np.zeros((2, 3, 8, 8), np.float32)
         ({"images": GOOD[:0]}, ("empty",)),
         ({"images": GOOD.tolist()}, ("list", "numpy.asarray")),
         ({"images": torch.from_numpy(GOOD)}, ("Tensor", "tensor.cpu().numpy()")),
-        (GOOD, ("infer({'images': batch})",)),
+        (GOOD, ("inputs are ndarray", "infer({'images': batch})")),
         ({"images": np.float32(1)}, ("images",)),
+        ({"images": np.array(1, np.float32)}, ("images is ndarray, expected an array",)),
         ({"images": np.full_like(GOOD, np.nan)}, ("NaN",)),
         ({"images": np.full_like(GOOD, np.inf)}, ("infinity",)),
     ],
@@ -395,6 +396,20 @@ def test_a_warm_up_runs_every_batch_and_where_that_helps_all_its_parts(
     session.warm_up([1, 3])
     parts = [(3, (0, 1, 1)), (3, (0, 0, 1))]
     assert ran == {1: [1, 3], 2: [1, 1, 3, 3, *(part for part in parts for _ in range(2))]}[rounds]
+
+
+def test_of_more_than_two_ways_each_is_warmed_up_in_both_places(three_exits, monkeypatch) -> None:
+    session, ran = three_exits.session, []
+    monkeypatch.setattr(type(session.backend), "warm_rounds", 2)
+    monkeypatch.setattr(session, "trace", lambda *_: None)
+    monkeypatch.setattr(
+        session,
+        "run",
+        lambda _feed, _batch, policy, workspace: ran.append((policy.ways, workspace)),
+    )
+    session.warm_up([2])
+    assert [ways for ways, _ in ran[::2]] == [(0, 1), (1, 2), (2, 0)]
+    assert all(workspace.warming for _, workspace in ran)
 
 
 @pytest.mark.parametrize(

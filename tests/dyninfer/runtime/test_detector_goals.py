@@ -237,3 +237,18 @@ def test_a_policy_of_one_call_leaves_the_detectors_own_and_its_control_alone(ope
     assert opened.policy == HardFraction(0.3, adaptive=True)
     assert opened.active_policy is controller
     assert controller.state == state
+
+
+def test_a_policy_that_a_call_has_again_is_checked_for_its_own_number_of_images(opened) -> None:
+    forced, several = Forced([0, 1]), watching.pictures([0.5, 0.5])
+    for _ in range(2):
+        assert [found.exit_index for found in opened(several, policy=forced)] == [0, 1]
+        for images in (several[:1], several[0], several * 2):
+            with pytest.raises(PolicyError, match="forced for 2 images"):
+                opened(images, policy=forced)
+
+
+def test_an_adaptive_goal_of_several_calls_goes_on_from_one_to_the_next(opened) -> None:
+    goal, pictures = HardFraction(0.3, adaptive=True), watching.pictures(EASINESS[0] / 4)
+    shares = [np.mean([f.exit_index for f in opened(pictures, policy=goal)]) for _ in range(6)]
+    assert np.mean(shares) == pytest.approx(0.3, abs=0.05)

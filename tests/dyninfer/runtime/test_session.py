@@ -438,3 +438,31 @@ def test_only_what_decides_and_what_ends_a_way_is_made_for_the_host(
     monkeypatch.setattr(OrtBackend, "open", noting)
     with dyninfer.load(write(tmp_path / "made.dyn")):
         assert opened == read
+
+
+@pytest.mark.parametrize(("max_batch", "reserved"), [(1, False), (2, True)])
+def test_memory_for_parts_of_a_batch_is_reserved_where_there_are_parts(
+    tmp_path, monkeypatch, max_batch, reserved
+) -> None:
+    asked = []
+    monkeypatch.setattr(OrtBackend, "reserve", lambda _, places: asked.extend(places))
+    with dyninfer.load(support.write_two_exits(tmp_path / "two.dyn"), max_batch=max_batch):
+        found = [(place, spec.name, spec.shape) for place, spec in asked]
+    value, images = ("value", ("batch", 3)), ("images", ("batch", 3, 8, 8))
+    expected = [("from 0 to -1", *value), ("from 0 to 1", *images)]
+    assert found == (expected if reserved else [])
+
+
+def test_by_default_eight_images_run_at_once(tmp_path) -> None:
+    path = support.write_two_exits(tmp_path / "two.dyn")
+    bundle = Bundle.open(path)
+    for count, runs in ((8, 1), (9, 2)):
+        with dyninfer.load(path) as detector:
+            detector.infer({"images": support.coded_images([(0.9, 0, 0)] * count)})
+            assert detector.engines["first"].run_count == runs
+    limited = []
+    backend = open_backend()
+    opening = backend.opening
+    backend.opening = lambda manifest, *rest: limited.append(rest) or opening(manifest, *rest)
+    Session(bundle, backend).close()
+    assert limited == [(8, False)]
