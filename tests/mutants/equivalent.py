@@ -21,7 +21,7 @@ EQUIVALENT = (
     ),
     Equivalent(
         "dyninfer/runtime/arrays.py",
-        "+        return images if len(rows) <= ",
+        "+        return images if ",
         "of all images the executor itself takes those that it asked for",
     ),
     Equivalent("dyninfer/results/nms.py", "+CHUNK = ", "cuts the work, which is about speed"),
@@ -221,8 +221,82 @@ EQUIVALENT = (
     ),
     Equivalent(
         "dyninfer/runtime/executor.py",
-        "+    if count >= 1 or not -_ROUNDING",
-        "one is looked at as several are, which is about speed",
+        "+            whole = len(numbers) >= len(",
+        "a decision has no more images than the batch",
+    ),
+    *(
+        Equivalent(
+            "dyninfer/runtime/executor.py",
+            f"+    if count {changed}",
+            "one is looked at as several are, which is about speed",
+        )
+        for changed in (
+            ">= 1 or not -_ROUNDING",
+            "!= 1 or not -_ROUNDING",
+            "> 0 or not -_ROUNDING",
+            "> 1 or not _ROUNDING",
+            "> 1 or not +_ROUNDING",
+            "> 1 or not -_ROUNDING == copied",
+            "> 1 or not -_ROUNDING < copied",
+            "> 1 or not -_ROUNDING <= copied.item() < 1",
+            "> 1 or not -_ROUNDING <= copied.item() == 1",
+            "> 1 or not -_ROUNDING <= copied.item() <= 0 +",
+            "> 1 or not -_ROUNDING <= copied.item() <= 1 -",
+            "> 1 or not -_ROUNDING <= copied.item() <= 1 *",
+        )
+    ),
+    *(
+        Equivalent(
+            "dyninfer/runtime/executor.py",
+            f"+        if count {changed}",
+            "one is split as several are, or there is no batch of none",
+        )
+        for changed in (
+            "<= 1 and",
+            "< 1 and",
+            "== 0 and",
+            "== 1 and 0 < (",
+            "== 1 and 0 == (",
+            "== 1 and 1 <= (",
+        )
+    ),
+    Equivalent(
+        "dyninfer/runtime/executor.py",
+        "for _, where in places) >= count",
+        "an image takes no two outcomes",
+    ),
+    Equivalent(
+        "dyninfer/runtime/executor.py",
+        "None if len(w) >= count",
+        "no more images take an outcome than there are",
+    ),
+    *(
+        Equivalent(
+            "dyninfer/runtime/executor.py",
+            f"{owner}decision.signal >= EASINESS",
+            "of the two signals' names it is the last in the alphabet",
+        )
+        for owner in ("or ", "if ", "= ")
+    ),
+    Equivalent(
+        "dyninfer/runtime/executor.py",
+        "+        if images.shape[0] <= len(",
+        "there are at least those that were asked for",
+    ),
+    Equivalent(
+        "dyninfer/runtime/session.py",
+        '"router" if signals[ -1].values',
+        "a route has routers or one chooser",
+    ),
+    Equivalent("dyninfer/runtime/session.py", "+    if values.size <= 1:", "none is empty"),
+    Equivalent(
+        "dyninfer/runtime/batches.py",
+        "+        timings[ -1][PREPARE] = prepared.ms",
+        "it is the only picture",
+    ),
+    *(
+        Equivalent("dyninfer/runtime/detector.py", part, "there is one answer to one image")
+        for part in ("routing, 0, deadline_ms)[ -1])", "cast(Detections, found[ -1])")
     ),
     Equivalent(
         "dyninfer/runtime/executor.py",
@@ -231,7 +305,7 @@ EQUIVALENT = (
     ),
     Equivalent(
         "dyninfer/runtime/batches.py",
-        "+        if isinstance(array, DeviceArray) or len(rows) <= len(array):",
+        "+        if isinstance(array, DeviceArray) or len(rows) ",
         "of all images the executor itself takes those that it asked for",
     ),
     Equivalent("dyninfer/runtime/detector.py", "+_MOST_AT_ONCE = ", "is about speed"),

@@ -135,3 +135,16 @@ def test_an_array_on_a_gpu_is_given_whole() -> None:
     feed = batches._tensor_feed({"images": array})
     for rows in ([0, 1, 2, 3], [1, 2]):
         assert feed("images", np.array(rows), None) is array
+
+
+def test_only_calls_that_tell_times_have_them_taken(workspaces, in_pairs) -> None:
+    images = in_pairs.prepare(pictures(0, 51))
+    for call, timed in (
+        (lambda: in_pairs(pictures(0)), True),
+        (lambda: in_pairs.infer(images), False),
+        (lambda: in_pairs.trace(images), False),
+        (lambda: in_pairs.run_stage("first", images), False),
+        (lambda: in_pairs.warm_up([1]), False),
+    ):
+        call()
+        assert [workspace.timed for workspace in workspaces] == [timed]

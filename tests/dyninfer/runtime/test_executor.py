@@ -328,6 +328,7 @@ def test_images_may_come_whole_and_are_then_gathered_where_they_are() -> None:
     "answer",
     [
         lambda count: np.full(count, 2),
+        lambda count: np.full(count, 3),
         lambda count: np.full(count, -1),
         lambda count: np.zeros(count + 1, np.int64),
         lambda count: 0 * count,
