@@ -47,7 +47,7 @@ def test_common_and_union() -> None:
 def test_no_class_in_common_shows_some_of_both() -> None:
     with support.refuses(ConfigError, "cat", "spoon", "none in common", "--first-class-names"):
         reconcile([("cat", "dog"), ("spoon", "fork")])
-    with support.refuses(ConfigError, "second", "none in common"):
+    with support.refuses(ConfigError, "second", "classes spoon and the last cat, dog: none in"):
         reconcile([("cat",), ("spoon",), ("cat", "dog")])
 
 

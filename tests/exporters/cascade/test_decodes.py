@@ -179,9 +179,10 @@ def test_a_graph_within_the_graph_is_taken_along(tmp_path: Path) -> None:
     np.testing.assert_allclose(boxes[0], decode_one(found.plan, outputs)[0], atol=1e-3)
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-def test_a_batch_that_was_baked_into_reshapes_is_loosened(tmp_path: Path, batch: int) -> None:
-    path = detectors.yolov8(3, baked=batch).save(tmp_path / "tiny.onnx", batch=batch)
+@pytest.mark.parametrize(("batch", "declared"), [(1, 1), (4, 4), (1, "batch")])
+def test_a_batch_that_was_baked_into_reshapes_is_loosened(tmp_path, batch, declared) -> None:
+    """A file may also declare any, and be made for one image all the same."""
+    path = detectors.yolov8(3, baked=batch).save(tmp_path / "tiny.onnx", batch=declared)
     found = plan_detector("first-", DetectorSource(path), read_onnx(path))
     found = replace(found, plan=replace(found.plan, bundle_classes=(0, 1, 2)))
     dynamic = build(found, "images", dynamic=True)
