@@ -357,7 +357,7 @@ class Forced(Blind):
         """See :class:`Policy`."""
         if point.images.max(initial=-1) >= len(self.ways):
             raise self._wrong_count(f"more than {len(self.ways)}")
-        return point.outcomes_to(np.asarray(self.ways)[point.images])
+        return point.outcomes_to(np.asarray(self.ways, np.int64)[point.images])
 
     def check(self, points: Sequence[DecisionPoint], images: int | None) -> None:
         """Refuse a way that the route does not have, and a wrong number of images."""

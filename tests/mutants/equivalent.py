@@ -15,6 +15,127 @@ class Equivalent(NamedTuple):
 
 EQUIVALENT = (
     Equivalent(
+        "dyninfer/images/headers.py",
+        "-    place = 2\n+    place = 1",
+        "a picture begins with a marker, and the first one is found from either byte",
+    ),
+    Equivalent(
+        "dyninfer/images/headers.py", "+        while data[place] >= 0xFF", "no byte is above"
+    ),
+    Equivalent(
+        "dyninfer/images/headers.py",
+        'data[:2] <= b"II"',
+        "of the two orders it is the first in the alphabet",
+    ),
+    Equivalent("dyninfer/images/headers.py", "tags.get(tag, -1)", "no number of them is below 0"),
+    Equivalent(
+        "dyninfer/images/spec.py",
+        "+    if (right - left, bottom - top) < resized",
+        "what is cut is never larger than what it is cut from",
+    ),
+    Equivalent(
+        "dyninfer/images/spec.py",
+        "+    if (right - left, bottom - top) <= resized",
+        "cutting nothing off leaves all",
+    ),
+    Equivalent(
+        "dyninfer/images/spec.py",
+        "+    new_width = short if width < height",
+        "the sides of a square come to the same",
+    ),
+    Equivalent(
+        "dyninfer/images/spec.py",
+        "+    new_height = short if height < width",
+        "the sides of a square come to the same",
+    ),
+    Equivalent("dyninfer/images/prepare.py", "+    sign = 1.0 if factor >= 0", "no factor is 0"),
+    Equivalent("dyninfer/images/prepare.py", "+    if sign <= 0", "it is 1 or -1"),
+    Equivalent("dyninfer/images/prepare.py", "+    if sign < 1", "it is 1 or -1"),
+    Equivalent(
+        "dyninfer/images/prepare.py",
+        "+        width = out.shape[ 1]",
+        "numbers that lie one after the other stay so, however long a row is",
+    ),
+    Equivalent(
+        "dyninfer/results/candidates.py",
+        "+        best = found.confidences >= highest",
+        "none is above the highest",
+    ),
+    Equivalent(
+        "dyninfer/results/candidates.py",
+        "+    if len(found.anchors) < 1",
+        "one is looked at as several are",
+    ),
+    Equivalent(
+        "dyninfer/results/candidates.py", "+    if confidences.max() < 1", "1 is rounded to 1"
+    ),
+    Equivalent("dyninfer/results/nms.py", "+FEW = ", "cuts the work, which is about speed"),
+    Equivalent(
+        "dyninfer/results/nms.py",
+        "+        if len(kept) > max_detections",
+        "what is more is cut off at the end",
+    ),
+    Equivalent(
+        "dyninfer/results/nms.py", "+            continue", "what is more is cut off at the end"
+    ),
+    Equivalent(
+        "dyninfer/results/nms.py",
+        "+    while left > few and gone ",
+        "both ways find the same, which is about speed",
+    ),
+    Equivalent(
+        "dyninfer/results/nms.py",
+        "+    possible = width >= 0",
+        "what has no width has no area, and no limit is below that",
+    ),
+    Equivalent(
+        "dyninfer/results/nms.py",
+        "+    possible &= width >= limit",
+        "what is at the limit is decided exactly",
+    ),
+    Equivalent(
+        "dyninfer/results/nms.py",
+        "+    limit *= ( 2 + _DOUBT)",
+        "all is decided exactly, and slowly",
+    ),
+    Equivalent(
+        "dyninfer/results/nms.py",
+        "+    if np.count_nonzero(possible) > np",
+        "what is sure is possible",
+    ),
+    Equivalent(
+        "dyninfer/results/nms.py",
+        "+    if np.count_nonzero(possible) >= np",
+        "there may be nothing to decide",
+    ),
+    Equivalent(
+        "dyninfer/results/postprocess.py",
+        "+        if len(boxes) < 1",
+        "one is looked at as several are",
+    ),
+    Equivalent("dyninfer/routing/certify.py", "+CHUNK = ", "cuts the work, which is about memory"),
+    Equivalent(
+        "dyninfer/routing/control_law.py",
+        "_LEARNING_RATE = {Cost.HARD: 1.0",
+        "a share of hard images counts each as it was expected",
+    ),
+    Equivalent(
+        "dyninfer/routing/control_law.py",
+        "_LEARNING_RATE = {Cost.HARD: -1.0",
+        "a share of hard images counts each as it was expected",
+    ),
+    Equivalent(
+        "dyninfer/routing/control_law.py",
+        "+    if easy > settings.mean_cost",
+        "at the cost of an easy image the share is 0 by the formula, too",
+    ),
+    Equivalent(
+        "dyninfer/routing/goals.py", "shared[ 1]", "they are all the same, and two at least"
+    ),
+    Equivalent("dyninfer/routing/goals.py", "shared[ -1]", "they are all the same"),
+    Equivalent("dyninfer/routing/speed.py", "longest, known, n= 2", "the nearest is taken"),
+    Equivalent("dyninfer/routing/speed.py", "known[near[ -1]]", "there is one at most"),
+    Equivalent(
         "dyninfer/images/prepare.py",
         "+    if size != (image.shape[",
         "resizing to the size that an image has copies it",
@@ -39,7 +160,7 @@ EQUIVALENT = (
     ),
     Equivalent(
         "dyninfer/images/prepare.py",
-        "+        if self._bytes.size <= 2 * size",
+        "+            if self._bytes.size <= 2 * size",
         "a block of the right size is made again, which is about speed",
     ),
     Equivalent(

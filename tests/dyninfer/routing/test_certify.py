@@ -164,6 +164,8 @@ def test_an_exit_that_is_never_taken_does_not_count() -> None:
     easiness = np.array([[0.8] * 200, [0.7] * 200])  # below the first one's: never the first to do
     losses = np.array([[0.0] * 200, [1.0] * 200])
     assert certify(easiness, losses, RISK, CONFIDENCE).threshold == SEND_NONE
+    easiness[1] = 0.8  # nor above it: who is as easy there has left before
+    assert certify(easiness, losses, RISK, CONFIDENCE).threshold == SEND_NONE
 
 
 @pytest.mark.parametrize(("risk", "confidence"), LEVELS)
@@ -268,6 +270,15 @@ def test_p_values_are_those_of_a_gambler_who_knows_earlier_losses(count, risk, c
     found = _p_values(losses, risk, confidence)
     expected = [betting(row, risk, confidence) for row in losses]
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_losses_that_average_just_what_is_accepted_are_bet_on() -> None:
+    losses = np.array([0.0] * 9 + [1.0])
+    assert losses.mean() == RISK
+    assert _p_values(losses[None], RISK, CONFIDENCE)[0] == pytest.approx(
+        betting(losses, RISK, CONFIDENCE)
+    )
+    assert betting(losses, RISK, CONFIDENCE) < 1
 
 
 @pytest.mark.parametrize(

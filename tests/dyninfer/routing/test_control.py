@@ -248,6 +248,85 @@ def test_every_part_of_the_seeded_window_is_balanced() -> None:
         assert np.median(window[start : start + 20]) == pytest.approx(np.median(BETA), abs=0.05)
 
 
+@pytest.mark.parametrize("length", [5, 13, 34])
+def test_any_run_of_the_seeded_window_is_spread_evenly(length) -> None:
+    """Its largest gap is a fifth above that of equal ones, as of multiples of the golden ratio."""
+    window = np.array(initial_state(HALF, np.linspace(0, 1, 1001), (0.0, 1.0)).window)
+    for start in range(WINDOW - length + 1):
+        run = np.sort(window[start : start + length])
+        gaps = np.diff(np.append(run, run[0] + 1))
+        assert gaps.max() < 1.2 / length
+
+
+@pytest.mark.parametrize(
+    ("share", "debt", "threshold"),
+    [
+        (0.1, 0.0, SEND_NONE),
+        (0.1, -1e-9, "above 0.2"),
+        (0.25, 0.0, 0.2),
+        (0.25, 0.1, 0.2),
+        (0.25, -0.1, "above 0.2"),
+        (0.5, 0.0, 0.4),
+        (0.75, 0.0, 0.6),
+        (0.75, -0.1, "above 0.6"),
+        (0.9, 0.0, SEND_ALL),
+    ],
+)
+def test_the_threshold_is_that_quantile_and_a_debt_decides_for_those_who_tie(
+    share, debt, threshold
+) -> None:
+    settings = ControlSettings(Cost.HARD, share)
+    state = replace(initial_state(settings, BETA, (0.0, 1.0)), window=(0.4, 0.2, 0.6), debt=debt)
+    if isinstance(threshold, str):
+        threshold = math.nextafter(float(threshold.split()[-1]), 1)
+    assert next_threshold(settings, state) == threshold
+
+
+@pytest.mark.parametrize(
+    ("debt", "least", "most"),
+    [
+        (10.5, 0.01, 0.1),  # one more hard image makes it 11, the bound of 1000 that are half hard
+        (10.51, SEND_NONE, SEND_NONE),
+        (-10.5, 0.9, 0.999),
+        (-10.51, SEND_ALL, SEND_ALL),
+    ],
+)
+def test_a_choice_remains_until_one_image_more_would_pass_the_bound(debt, least, most) -> None:
+    state = initial_state(HALF, np.linspace(0, 1, 1001), (0.0, 1.0))
+    assert least <= next_threshold(HALF, replace(state, debt=debt)) <= most
+
+
+@pytest.mark.parametrize(
+    ("mean_cost", "costs", "debt", "threshold"),
+    [
+        (0.0, (0.0, 1.0), -1.0, SEND_NONE),
+        (1.0, (0.0, 1.0), 22.0, SEND_ALL),
+        (10.0, (10.0, 20.0), -5.0, SEND_NONE),
+        (20.0, (10.0, 20.0), 5.0, SEND_ALL),
+    ],
+)
+def test_no_debt_changes_what_all_or_no_images_cost(mean_cost, costs, debt, threshold) -> None:
+    settings = ControlSettings(Cost.MS, mean_cost)
+    state = replace(initial_state(settings, BETA, costs), debt=debt)
+    assert next_threshold(settings, state) == threshold
+
+
+def test_what_was_decided_is_added_to_what_is_pending() -> None:
+    settings = ControlSettings(Cost.MS, 15.0, least_threshold=0.5)
+    begun = replace(
+        initial_state(settings, BETA, (10.0, 30.0)),
+        pending=(2, 5),
+        pending_costs=(22.0, 160.0),
+        images=17,
+        hard_images=9,
+    )
+    hard, after = decide(settings, begun, [0.99, 0.1, 0.98])
+    assert hard.tolist() == [False, True, False]
+    assert (after.pending, after.pending_costs) == ((4, 6), (42.0, 190.0))
+    assert (after.images, after.hard_images) == (20, 10)
+    assert after.debt == 10 + 10 + 30 - 3 * 15
+
+
 def test_a_batch_is_decided_one_image_after_the_other() -> None:
     easiness = beta_stream("steady", 1)[:200]
     settings = ControlSettings(Cost.HARD, 0.3)
@@ -390,12 +469,14 @@ def test_expected_times_follow_the_measured_ones_but_not_one_hiccup() -> None:
         ((8.0, 20.0), 100.0, 24.0, 80.0),  # what is beyond three times counts as three times
         ((8.0, 20.0), 1000.0, 24.0, 330.0),  # 1.5 times 22 of a thousand images' 10 ms
         ((8.0, 0.0), 5.0, 0.5, 5.0),  # nothing is known that it could be beyond
+        ((8.0, 1.0), 100.0, 1.2, 99.0),
     ],
 )
 def test_a_time_moves_what_is_expected_and_the_debt_by_its_rules(costs, ms, after, debt) -> None:
     settings = ControlSettings(Cost.MS, 10.0)
     found = observe(settings, initial_state(settings, BETA, costs), [1], [ms])
     assert found.exit_costs == (8.0, pytest.approx(after))
+    assert (found.pending, found.pending_costs) == ((0, 0), (0.0, 0.0))  # nor was it before
     assert found.debt == pytest.approx(debt)
 
 

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dyninfer import AlwaysEasy, AlwaysHard, Chosen, Forced, LeaveAt, PolicyError, Threshold, route
-from dyninfer.routing.policy import Blind, DecisionPoint, count_ways, default_policy
+from dyninfer.routing.policy import (
+    Blind,
+    DecisionPoint,
+    count_ways,
+    default_policy,
+    hardest_way,
+)
 from tests import support
 from tests.support import at_exit, go_on
 
@@ -33,7 +39,7 @@ def without_router() -> DecisionPoint:
 
 def test_an_empty_batch_has_no_outcomes() -> None:
     assert route(array([]), 0.5).shape == (0,)
-    for policy in (Threshold(0.5), AlwaysEasy(), AlwaysHard(), LeaveAt(1)):
+    for policy in (Threshold(0.5), AlwaysEasy(), AlwaysHard(), LeaveAt(1), Forced([])):
         assert policy.decide(array([]), at_exit(0, 0)).shape == (0,)
     assert Chosen().decide(np.zeros((0, 3), np.float32), at_chooser(0)).shape == (0,)
 
@@ -118,6 +124,7 @@ def test_a_sequence_must_fit_the_number_of_exits() -> None:
         (LeaveAt(2), TWO_EXITS, ("no exit 2", "0 to 1")),
         (LeaveAt(1), (), ("no exit 1", "0 to 0")),
         (Forced([0, 3]), (at_chooser(0),), ("no exit 3", "0 to 2")),
+        (Forced([0, 4, 3]), (at_chooser(0),), ("no exit 4", "0 to 2")),
     ],
 )
 def test_a_policy_is_refused_where_it_does_not_fit(policy, points, parts) -> None:
@@ -202,6 +209,12 @@ def test_forced_ways_that_mean_nothing_are_refused(ways) -> None:
         Forced(ways)
 
 
+@pytest.mark.parametrize("exit_index", [-1, 0.5, "0", None])
+def test_an_exit_that_means_nothing_is_refused(exit_index) -> None:
+    with support.refuses(PolicyError, f"an exit is {exit_index!r}", "from 0 up"):
+        LeaveAt(exit_index)
+
+
 def test_forced_ways_are_for_just_the_images_of_the_call() -> None:
     policy = Forced(np.array([0, 1]))
     policy.check(TWO_EXITS, 2)
@@ -215,6 +228,8 @@ def test_forced_ways_are_for_just_the_images_of_the_call() -> None:
 def test_ways_are_counted_and_the_default_policy_reads_what_there_is() -> None:
     assert [count_ways(points) for points in ((), TWO_EXITS, THREE_EXITS)] == [1, 2, 3]
     assert count_ways((at_chooser(0, 4),)) == 4
+    assert [hardest_way(points) for points in ((), TWO_EXITS, THREE_EXITS)] == [0, 1, 2]
+    assert hardest_way((at_chooser(0, 3, (10, 30, 20)),)) == 1
     assert default_policy(TWO_EXITS) == Threshold(0.5)
     assert default_policy((at_chooser(0),)) == Chosen()
     assert default_policy(()) == default_policy((without_router(),)) == AlwaysHard()

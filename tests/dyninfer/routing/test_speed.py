@@ -151,6 +151,8 @@ def test_a_misspelling_is_recognised(text, meant) -> None:
         "1e999",
         "12s",
         "12ms@95",
+        "30%+adaptively",
+        "30%+previous+adaptive",
         "0.2,",
         ",",
         "hard=",

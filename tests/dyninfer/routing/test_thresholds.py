@@ -137,3 +137,4 @@ def test_an_exit_that_nobody_takes_does_not_count_in_a_percentile() -> None:
     assert percentile_ms([0, 0, 1], EXIT_MS, 1) == 40
     assert percentile_ms([0.95, 0, 0.05], EXIT_MS, 95) == 11
     assert percentile_ms([0.94, 0, 0.06], EXIT_MS, 95) == 40
+    assert percentile_ms([0.94, 0, 0.0599], EXIT_MS, 100) == 40  # shares that were rounded
