@@ -197,9 +197,11 @@ def make_views(view: View, count: int, seed: int) -> Iterator[View]:
 
 def _cut_with_object(view: View, rng: np.random.Generator) -> View:
     """A random cut that keeps most of at least one object, where there is one."""
+    if view.truth is None or not len(view.truth.class_ids):
+        return _cut(view, rng)
     for _ in range(_TRIES):
         cut = _cut(view, rng)
-        if cut.truth is None or not len(cut.truth.class_ids) or not cut.truth.crowds.all():
+        if cut.truth is not None and not cut.truth.crowds.all():
             return cut
     return view
 

@@ -62,6 +62,15 @@ def test_a_cut_keeps_an_object_where_there_is_one():
             assert not view.truth.crowd.all()
 
 
+def test_a_cut_keeps_the_only_object_also_where_most_cuts_would_lose_it():
+    corner = Truth(np.array([[0.0, 0, 4, 4]]), np.array([3]), np.array([False]))
+    view = View(np.zeros((60, 80, 3), np.uint8), corner)
+    for seed in range(20):
+        for each in make_views(view, 8, seed):
+            assert each.truth is not None
+            assert each.truth.crowds.tolist() == [False]
+
+
 def test_pictures_without_truth_and_of_one_pixel_pass():
     for view in make_views(View(np.zeros((1, 1, 3), np.uint8), None), 8, seed=0):
         assert view.truth is None
