@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 import dyninfer
-from dyninfer import Bundle, EngineBuildError
+from dyninfer import Bundle, EngineBuildError, EngineRunError
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.engines import open_backend
 from dyninfer.engines.ort.runtime import LARGE_MACS
@@ -148,15 +148,27 @@ def test_a_row_of_a_tensor_is_a_view() -> None:
     assert row.pointer == array[2:].ctypes.data
 
 
-def test_a_row_of_memory_that_onnx_runtime_allocated_is_a_view() -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.float16])
+def test_a_row_of_memory_that_onnx_runtime_allocated_is_a_view(dtype) -> None:
     from dyninfer.engines.ort.library import ort
     from dyninfer.engines.ort.runtime import parse_device
 
-    array = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+    array = np.arange(24).astype(dtype).reshape(4, 2, 3)
     value = ort.OrtValue.ortvalue_from_numpy(array)
     tensor = OrtTensor.over_value(value, parse_device("cpu", None))
-    assert tensor.run_of_rows(3, 1).pointer == value.data_ptr() + 3 * 6 * 4
+    assert tensor.dtype == dtype
+    assert tensor.run_of_rows(3, 1).pointer == value.data_ptr() + 3 * 6 * array.itemsize
     np.testing.assert_array_equal(tensor.run_of_rows(3, 1).numpy(), array[3:])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64, np.int8, np.uint16])
+def test_what_no_stage_may_make_is_refused_by_its_type(dtype) -> None:
+    from dyninfer.engines.ort.library import ort
+    from dyninfer.engines.ort.runtime import parse_device
+
+    value = ort.OrtValue.ortvalue_from_numpy(np.zeros(3, dtype))
+    with support.refuses(EngineRunError, value.data_type(), "float32"):
+        OrtTensor.over_value(value, parse_device("cpu", None))
 
 
 def test_a_stage_for_single_images_with_another_dynamic_axis_is_refused(tmp_path) -> None:

@@ -129,6 +129,9 @@ def test_columns_are_as_many_as_class_names_and_axes_as_the_task_wants(tmp_path)
     for names in (two.class_names[:1], (*two.class_names, "more")):
         with pytest.raises(ValidationError, match="class name"):
             changed(two, class_names=names)
+    colours = manifest_of(support.write_static_classifier, tmp_path / "classes")
+    with pytest.raises(ValidationError, match="2 class names for 3 columns of logits"):
+        changed(colours, class_names=colours.class_names[:2])
     stages = two.model_dump()["stages"]
     outputs = [dict(output) for output in stages["second"]["outputs"]]
     for shape in (("batch", 4), ("batch", 1, 4, 1)):

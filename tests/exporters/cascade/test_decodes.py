@@ -199,6 +199,19 @@ def test_a_batch_that_was_baked_into_reshapes_is_loosened(tmp_path, batch, decla
     assert write_stage("first", found, "images", tmp_path)[0].rows_per_run is None
 
 
+def test_a_batch_is_loosened_also_where_it_was_joined_with_another_axis() -> None:
+    """Rows of all images in one axis: a batch that is copied from there would be theirs."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        joined (float[batch, 3, 2, 2] images) => (float[n, 3, 4] rows)
+        <int64[2] flat = {-1, 4}, int64[3] baked = {1, 3, 4}>
+        { together = Reshape(images, flat)  rows = Reshape(together, baked) }
+    """)
+    images = np.random.default_rng(4).random((5, 3, 2, 2), np.float32)
+    (rows,) = open_model(loosen_reshapes(model, images[:1])).run(None, {"images": images})
+    np.testing.assert_array_equal(rows, images.reshape(5, 3, 4))
+
+
 def plan_of(decode: Decode, **more) -> DetectorPlan:
     """By default boxes in the output "a", and two classes' scores in "b"."""
     parts = {"boxes": (Part(("a",), "nav"),), "scores": Part(("b",), "nav"), "columns": 2}

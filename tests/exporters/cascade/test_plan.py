@@ -268,6 +268,15 @@ def test_the_size_in_the_metadata_is_taken_where_it_is_one(tmp_path, noted) -> N
         plan(path)
 
 
+def test_a_size_that_is_given_goes_before_the_one_in_the_metadata(tmp_path) -> None:
+    path = detectors.yolov8(80).save(
+        tmp_path / "tiny.onnx", size=("h", "w"), metadata={"imgsz": "[64, 64]"}
+    )
+    planned = plan(path, size=(32, 64))
+    assert (planned.plan.image.height, planned.plan.image.width) == (32, 64)
+    assert "size 64x64" not in str(planned.guesses)
+
+
 def test_a_size_that_is_not_the_files_is_refused(tmp_path) -> None:
     path = detectors.yolov8(80).save(tmp_path / "tiny.onnx")
     for size in ((64, 64), (32, 32), (64, 32), (31, 64)):

@@ -219,7 +219,8 @@ def test_a_layer_that_reads_infinity_stays_in_float32() -> None:
     sample = images(1, seed=5)[0]
     found = run(converted, sample)["deep"]
     assert np.isfinite(found).all()
-    np.testing.assert_allclose(found, run(source, sample)["deep"], atol=0.1)
+    # where a processor cannot add up products of 8 bits, weights have 7
+    np.testing.assert_allclose(found, run(source, sample)["deep"], atol=0.2)
 
 
 def test_a_stage_without_layers_stays_as_it_is(tmp_path) -> None:
