@@ -695,6 +695,11 @@ EQUIVALENT = (
         "len(self.manifest.ways) <= 1",
         "a bundle has a way",
     ),
+    Equivalent(
+        "benchmarks/latency/model.py",
+        "+    if len(names) <= 2:",
+        "where there is one way, nothing is routed",
+    ),
     Equivalent("benchmarks/latency/model.py", " if varied >= 1 else", "there are fewer than two"),
     Equivalent(
         "benchmarks/latency/model.py",
