@@ -11,13 +11,14 @@ from dyninfer.demo.scenes import Scene, SceneSource
 from dyninfer.evaluation.coco import Truth
 from dyninfer.exporters.precision.convert import convert_bundle_stages
 from dyninfer.exporters.precision.measure import measure_precision
-from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
+from dyninfer.exporters.precision.settings import Int8Settings, Int8Target, types_for
 from dyninfer.types import ImageArray
 
 SIZE = 192
 SCENES = 100
 CALIBRATION_SCENES = 24
-LOST_AP = 0.01
+# weights have 7 bits where a processor adds up pairs of products in 16
+LOST_AP = 0.015 if types_for(Int8Target.CPU).reduce_range else 0.01
 
 pytestmark = pytest.mark.slow
 

@@ -56,7 +56,7 @@ def test_an_error_is_that_of_the_layer_alone_on_what_it_reads(target) -> None:
     assert list(errors) == [first, second, third]
     lone = to_int8(prepared, observed, settings, only=layer_groups(prepared.graph)[third])
     expected = relative(run(lone, sample)["deep"], run(closed(prepared), sample)["deep"])
-    assert errors[third] == pytest.approx(expected, rel=0.25)
+    assert errors[third] == pytest.approx(expected, rel=0.35)  # of 7 bits, where there are no more
     assert all(1e-4 < error < 0.05 for error in errors.values())
 
 
