@@ -124,7 +124,10 @@ def test_what_is_not_dense_or_not_real_is_named(tmp_path: Path, tensor) -> None:
 
 def test_complex_numbers_of_a_safetensors_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "it.safetensors"
-    save_file(ONE | {"model_b.9": torch.ones(2, dtype=torch.complex64)}, path)
+    try:
+        save_file(ONE | {"model_b.9": torch.ones(2, dtype=torch.complex64)}, path)
+    except KeyError:
+        pytest.skip("this version of safetensors knows no complex numbers")
     with support.refuses(CheckpointError, "model_b.9 is torch.complex64; expected real numbers"):
         find_weights(path, NAMING)
 
