@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import settings
 from torch import Tensor, nn
 
 import dyninfer
@@ -24,6 +25,8 @@ from dyninfer.exporters.dynamicdet.model import DynamicDetector
 from tests import support
 
 torch.set_num_threads(1)  # the models are small; more threads only wait for each other
+settings.register_profile("untimed", settings(), deadline=None)  # no test fails for lack of time
+settings.load_profile("untimed")
 
 
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
