@@ -131,7 +131,7 @@ def _are_equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _check(path: Path, weights: Mapping[str, Any]) -> None:
     """Arrays of real numbers, none of which claims more of them than are stored.
 
-    What is sparse or quantised, or without any memory, was no tensor to who read the file.
+    Reading the file makes no tensors of what is sparse, quantised or without memory.
     """
     wrong = [str(name) for name, value in weights.items() if not isinstance(value, Tensor)]
     if wrong:
