@@ -6,14 +6,17 @@ import fnmatch
 import hashlib
 import importlib
 import json
+import multiprocessing
 import os
 import shutil
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -52,6 +55,17 @@ VARIANTS = ("dy-yolov7", "dy-yolov7x", "dy-yolov7-w6")
 SIZE = 128
 BOX_TOLERANCE = 1e-3
 EASINESS_TOLERANCE = 1e-5
+T = TypeVar("T")
+
+
+def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
+    """What a module's function gives in a process in which no other test has left its memory.
+
+    The C library takes memory that is asked for from what was freed before, if that is large
+    enough, and gives that back to the system when it likes.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def checkpoint_of(variant: str) -> Path:
