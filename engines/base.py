@@ -139,7 +139,7 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
             (spec, spec.name, spec.shape[1:], np.dtype(spec.dtype)) for spec in stage.inputs
         )
 
-    def run(self, inputs: Mapping[str, TensorT], workspace: WorkspaceT) -> dict[str, TensorT]:
+    def run(self, inputs: Mapping[str, TensorT], workspace: WorkspaceT) -> Mapping[str, TensorT]:
         """Run the stage.
 
         Args:
@@ -160,7 +160,8 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
             tensor = inputs[name]
             shape, dtype = tensor.shape, tensor.dtype
             batch = shape[0] if batch is None else batch
-            if shape[0] != batch or shape[1:] != row_shape or dtype != expected:
+            as_ever = dtype is expected and shape[0] == batch and shape[1:] == row_shape
+            if not as_ever:
                 check_tensor(shape, dtype, spec, batch, f"stage {self.name!r}")
         if not batch:
             raise InputError(f"stage {self.name!r} got no images, expected at least one")
@@ -172,7 +173,7 @@ class Engine(ABC, Generic[TensorT, WorkspaceT]):
     @abstractmethod
     def _execute(
         self, inputs: Mapping[str, TensorT], batch: int, workspace: WorkspaceT
-    ) -> dict[str, TensorT]:
+    ) -> Mapping[str, TensorT]:
         """Run with inputs that were checked."""
 
     def spare_memory(self) -> None:  # not every backend can
@@ -281,8 +282,11 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
         """New buffers for one concurrent caller."""
 
     @abstractmethod
-    def from_host(self, array: npt.NDArray[Any]) -> TensorT:
-        """A tensor over a C-contiguous host array, which must stay alive and unchanged."""
+    def from_host(self, array: npt.NDArray[Any], workspace: WorkspaceT) -> TensorT:
+        """A tensor over a C-contiguous host array, which must stay alive and unchanged.
+
+        ``array`` may be one of the workspace's own, with new values in it.
+        """
 
     @abstractmethod
     def from_device(self, name: str, array: DeviceArray, workspace: WorkspaceT) -> TensorT:

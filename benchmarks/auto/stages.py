@@ -175,7 +175,6 @@ def in_turns(runs: Mapping[Any, Run], on_round: Callable[[], object] = lambda: N
 def _bound(detector: Detector, stage: str, reads: Arrays, batch: int) -> Iterator[Run]:
     """A stage of a detector with its inputs at hand."""
     engine, backend = detector.engines[stage], detector.session.backend
-    tensors = {name: backend.from_host(array[:batch]) for name, array in reads.items()}
 
     def run() -> float:
         start = time.perf_counter()
@@ -184,4 +183,7 @@ def _bound(detector: Detector, stage: str, reads: Arrays, batch: int) -> Iterato
 
     with detector.session.workspace() as workspace:
         workspace.timed = False
+        tensors = {
+            name: backend.from_host(array[:batch], workspace) for name, array in reads.items()
+        }
         yield run

@@ -143,7 +143,7 @@ def _opened(backend: Backend[Any, Any], name: str, graph: Graph, folder: Path) -
             workspace.timed = True
             with backend.active():
                 began = time.perf_counter()
-                made = engine.run({INPUT: backend.from_host(values)}, workspace)
+                made = engine.run({INPUT: backend.from_host(values, workspace)}, workspace)
                 waiting = [each.to_host() for each in made.values()]
                 for each in waiting:
                     each.numpy()

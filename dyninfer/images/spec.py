@@ -15,6 +15,7 @@ from dyninfer.errors import InputError
 from dyninfer.images.prepare import Scratch, normalise, split_channels
 from dyninfer.types import AnyArray, Float32Array, Float64Array, ImageArray
 
+_PIXELS, _NUMBERS = np.dtype(np.uint8), np.dtype(np.float32)
 MAX_SIDE = 16_384  # pixels; far beyond any detector, well below what exhausts a machine
 
 
@@ -88,7 +89,7 @@ class Placement:
     def to_image(self, boxes_xyxy: Float32Array) -> Float32Array:
         """Boxes (D, 4) in tensor pixels -> boxes in image pixels, clipped to the image."""
         if len(boxes_xyxy) == 1:  # NumPy takes as long for one as for hundreds
-            return np.array([self._one_to_image(*boxes_xyxy[0].tolist())], np.float32)
+            return np.array([self._one_to_image(*boxes_xyxy.tolist()[0])], np.float32)
         offset, scale, limit = self._way_back
         boxes = boxes_xyxy - offset
         boxes /= scale
@@ -96,15 +97,20 @@ class Placement:
         np.minimum(boxes, limit, out=boxes)
         return np.asarray(boxes, np.float32)
 
-    def _one_to_image(self, *corners: float) -> tuple[float, ...]:
-        """As :meth:`to_image`, of a box's left, top, right and bottom."""
+    def _one_to_image(
+        self, left: float, top: float, right: float, bottom: float
+    ) -> tuple[float, float, float, float]:
+        """As :meth:`to_image`, of a box's four numbers."""
         x, y, width, height = self.scale_x, self.scale_y, self.width, self.height
-        left, top, right, bottom = corners
+        left, right = (left - self.left) / x, (right - self.left) / x
+        top, bottom = (top - self.top) / y, (bottom - self.top) / y
+        if 0 <= left <= right <= width and 0 <= top <= bottom <= height:  # as most are
+            return left, top, right, bottom
         return (
-            min(max((left - self.left) / x, 0.0), width),
-            min(max((top - self.top) / y, 0.0), height),
-            min(max((right - self.left) / x, 0.0), width),
-            min(max((bottom - self.top) / y, 0.0), height),
+            min(max(left, 0.0), width),
+            min(max(top, 0.0), height),
+            min(max(right, 0.0), width),
+            min(max(bottom, 0.0), height),
         )
 
 
@@ -202,13 +208,13 @@ class ImageSpec:
         """
         if out is None:
             out = np.empty((3, self.height, self.width), dtype)
-        elif out.dtype not in (np.float32, np.uint8) or not out.flags.c_contiguous:
+        as_pixels = out.dtype == _PIXELS
+        if not (as_pixels or out.dtype == _NUMBERS) or not out.flags.c_contiguous:
             out[...] = self.prepare(image)
             return out
         scratch = Scratch() if scratch is None else scratch
         window = _window(self._fit, image.shape[1], image.shape[0])
         factors, shifts, levels = self._normalisation
-        as_pixels = out.dtype == np.uint8
         scratch.pad(out, window.bounds, self._pad_levels if as_pixels else levels)
         turned = self.color_order is ColorOrder.RGB
         planes = split_channels(image, window.resized, scratch, turned=turned)

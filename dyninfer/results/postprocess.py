@@ -72,7 +72,7 @@ class Postprocess:
         boxes = boxes_xyxy.take(candidates.anchors, 0).astype(np.float32, copy=False)
         confidences, class_ids = candidates.confidences, candidates.class_ids
         if len(boxes) < 2:  # as in many a picture: nothing to sort, nothing that overlaps
-            if not len(boxes) or _is_usable(*boxes[0].tolist()):
+            if not len(boxes) or _is_usable(*boxes.tolist()[0]):
                 return Found(boxes, confidences, class_ids, candidates.broken, 0)
             return Found(boxes[:0], confidences[:0], class_ids[:0], candidates.broken, 1)
         usable = _usable(boxes)

@@ -73,7 +73,7 @@ def answer_batch(
     if result.failures:
         for row in session.failures.degraded(result.failures):
             found[row].degraded = True
-    return [found[row] for row in range(len(pictures))]
+    return list(map(found.__getitem__, range(len(pictures))))
 
 
 def _answer_group(
@@ -136,11 +136,11 @@ def _picture_feed(
             scratch = workspace.kept[name] = Scratch()
         shape = (len(rows), 3, spec.height, spec.width)
         batch: AnyArray = workspace.host_array(name, shape, session.image_types[name])
-        for position, row in enumerate(rows):
+        for position, row in enumerate(rows.tolist()):
             start = time.perf_counter_ns()
             spec.prepare(pictures[row].image, batch[position], scratch)
-            spent_ms = (time.perf_counter_ns() - start) / 1e6
-            timings[row][PREPARE] = timings[row].get(PREPARE, 0.0) + spent_ms
+            own, spent_ms = timings[row], (time.perf_counter_ns() - start) / 1e6
+            own[PREPARE] = own.get(PREPARE, 0.0) + spent_ms
         return batch
 
     return feed

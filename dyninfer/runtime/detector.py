@@ -686,11 +686,10 @@ class Detector:
         """
         self._known_stage(name)
         backend = self._session.backend
-        tensors = {
-            key: backend.from_host(np.ascontiguousarray(array)) for key, array in inputs.items()
-        }
+        arrays = {key: np.ascontiguousarray(array) for key, array in inputs.items()}
         with self._session.workspace() as workspace:
             workspace.timed = False
+            tensors = {key: backend.from_host(each, workspace) for key, each in arrays.items()}
             outputs = self.engines[name].run(tensors, workspace)
             return {key: np.array(tensor.numpy()) for key, tensor in outputs.items()}
 

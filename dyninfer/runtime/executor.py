@@ -1,4 +1,7 @@
-"""The only code that walks a route: a batch through a plan, split by decisions.
+"""What walks a route: a batch goes through a plan, split by decisions.
+
+A single image that may not come back to an earlier exit has a shorter walk to the same end,
+:mod:`dyninfer.runtime.single`.
 
 What a stage runs on is the business of a :class:`dyninfer.runtime.stage_runner.StageRunner`:
 engines on a device, plain ONNX Runtime, the source model, a server.
@@ -12,19 +15,18 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Generic
+from typing import Generic
 
 import numpy as np
-import numpy.typing as npt
 
 from dyninfer.bundle.manifest import EASINESS
 from dyninfer.engines.base import HostRead, OnHost
 from dyninfer.engines.deadline import Deadline
-from dyninfer.errors import EngineRunError, InputError, PolicyError
-from dyninfer.plain_text import counted
+from dyninfer.errors import EngineRunError
 from dyninfer.routing.policy import AlwaysHard, Blind, Later, Policy
+from dyninfer.runtime.decisions import decide, no_signal, signal_of, split
 from dyninfer.runtime.plan import END, Decision, Ending, Plan, Step, gather_place
+from dyninfer.runtime.single import SingleWalk
 from dyninfer.runtime.stage_runner import (
     Arrays,
     BatchResult,
@@ -37,8 +39,6 @@ from dyninfer.runtime.stage_runner import (
 )
 from dyninfer.spans import GATHER, READ_BACK
 from dyninfer.types import Float32Array, Int64Array
-
-_ROUNDING = 1e-3  # of an easiness of 0 or 1, in low precisions
 
 
 def execute(
@@ -75,6 +75,8 @@ def execute(
             they were not to leave by that.
         DeadlineError: the same of the deadline.
     """
+    if batch == 1 and not (speculative_head or degrade):
+        return SingleWalk(runner, policy, first_image).run(plan, deadline)
     walk = _Walk(plan, runner, batch, policy, first_image, speculative_head, degrade, deadline)
     return walk.run()
 
@@ -159,7 +161,7 @@ class _Walk(Generic[T]):
         self._crowds: deque[_Crowd[T]] = deque([_Crowd(0, np.arange(batch), range(batch), {})])
         self._leaving: deque[_Leaving[T]] = deque()
         self._unread: list[tuple[Decision, Sequence[int], Mapping[str, T]]] = []
-        self._result = BatchResult(_unknown((batch,)).copy())
+        self._result = BatchResult(np.full(batch, np.nan, np.float32))
 
     def run(self) -> BatchResult:
         """Run until every image has taken its way."""
@@ -311,18 +313,18 @@ class _Walk(Generic[T]):
         """Ask the policy."""
         images = crowd.rows + self._first_image if self._first_image else crowd.rows
         if reading is None:
-            known = _unknown(_signal_shape(decision, len(images)))
+            known = no_signal(decision, len(images))
         else:
             known = self._note_signal(decision, crowd.numbers, reading).copy()
-        chosen = np.asarray(self._policy.decide(known, decision.point.of(images)))
-        return _split(chosen, len(images), len(decision.outcomes), self._policy)
+        chosen = decide(self._policy, known, decision, images)
+        return split(chosen, len(images), len(decision.outcomes), self._policy)
 
     def _note_signal(
         self, decision: Decision, numbers: Sequence[int], reading: HostRead
     ) -> Float32Array:
         """Wait for a signal and take it down."""
         start = time.perf_counter_ns()
-        values = _shaped(decision, len(numbers), reading.numpy())
+        values = signal_of(decision, len(numbers), reading.numpy())
         self._note(READ_BACK, start, numbers)
         self._result.signals.append(Signal(decision.point, numbers, values))
         if decision.signal == EASINESS:
@@ -449,49 +451,3 @@ class _EveryWay(_Walk[T]):
         if reading is not None:
             self._note_signal(decision, crowd.numbers, reading)
         return [(outcome, None) for outcome in range(len(decision.outcomes))]
-
-
-def _split(chosen: npt.NDArray[Any], count: int, outcomes: int, policy: Policy) -> _Split:
-    """Which images take which outcome; those that nobody takes are left out."""
-    if chosen.shape == (count,) and chosen.dtype.kind in "iub":
-        if count == 1 and 0 <= (only := chosen.item()) < outcomes:
-            return [(only, None)]
-        places = [(outcome, np.flatnonzero(chosen == outcome)) for outcome in range(outcomes)]
-        if sum(len(where) for _, where in places) == count:
-            return [(k, None if len(w) == count else w) for k, w in places if len(w)]
-    raise PolicyError(
-        f"{policy} decided {chosen.tolist()} for {counted(count, 'image')}, expected one outcome "
-        f"from 0 to {outcomes - 1} for each"
-    )
-
-
-@lru_cache(maxsize=64)
-def _unknown(shape: tuple[int, ...]) -> Float32Array:
-    """All NaN, and the same array every time, which nobody may write to."""
-    nan = np.full(shape, np.nan, np.float32)
-    nan.flags.writeable = False
-    return nan
-
-
-def _signal_shape(decision: Decision, count: int) -> tuple[int, ...]:
-    return (count,) if decision.signal == EASINESS else (count, len(decision.outcomes))
-
-
-def _shaped(decision: Decision, count: int, values: npt.NDArray[Any]) -> Float32Array:
-    """A copy as (N,) from (N,) or (N, 1), or as (N, branches).
-
-    An easiness that is none, because the router is broken, is NaN.
-    """
-    easiness = decision.signal == EASINESS
-    if values.size != (count if easiness else count * len(decision.outcomes)):
-        expected = _signal_shape(decision, count)
-        raise InputError(
-            f"the {decision.signal} of {counted(count, 'image')} came as {values.shape}, expected "
-            f"{expected}"
-        )
-    copied: Float32Array = np.array(values, np.float32)
-    if not easiness:
-        return copied.reshape(count, -1)
-    if count > 1 or not -_ROUNDING <= copied.item() <= 1 + _ROUNDING:  # NumPy is slow at one
-        copied[(copied < -_ROUNDING) | (copied > 1 + _ROUNDING)] = np.nan
-    return copied.reshape(-1)

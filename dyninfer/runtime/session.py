@@ -68,9 +68,9 @@ class EngineRunner:
         images = self._feed(image_input, rows, self._workspace)
         if isinstance(images, DeviceArray):
             return self._backend.from_device(image_input, images, self._workspace)
-        return self._backend.from_host(images)
+        return self._backend.from_host(images, self._workspace)
 
-    def run(self, stage: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, stage: str, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         """See :class:`dyninfer.runtime.stage_runner.StageRunner`."""
         return self._engines[stage].run(tensors, self._workspace)
 

@@ -89,11 +89,11 @@ class OrtEngine(BoundEngine):
     def _infer(self, bound: Bound, workspace: OrtWorkspace) -> None:
         session, binding, deadline = bound.session, bound.binding, workspace.deadline
         if deadline is None or deadline.passed:
-            run_binding(session, binding, self._device, self._options)
+            run_binding(session, binding, self.on_host, self._options)
             return
         options = ort.RunOptions()
         with deadline.interrupting(partial(setattr, options, "terminate", True)):
-            run_binding(session, binding, self._device, options)
+            run_binding(session, binding, self.on_host, options)
 
     def _reason(self, error: Exception) -> str | None:
         return told(error) if is_ort_error(error) else None
@@ -172,9 +172,9 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         """New buffers for one concurrent caller."""
         return OrtWorkspace(self._device)
 
-    def from_host(self, array: npt.NDArray[Any]) -> OrtTensor:
+    def from_host(self, array: npt.NDArray[Any], workspace: OrtWorkspace) -> OrtTensor:
         """A tensor over a host array, copied to a GPU once, when a stage first reads it."""
-        return OrtTensor.over_array(array)
+        return workspace.over_array(array)
 
     def from_device(self, name: str, array: DeviceArray, _workspace: OrtWorkspace) -> OrtTensor:
         """A tensor over another library's memory, without a copy.
@@ -226,7 +226,7 @@ class OrtBackend(Backend[OrtTensor, OrtWorkspace]):
         chosen = OrtTensor.over_array(rows)  # kept alive until the run is over
         _bind(binding.bind_input, "rows", chosen.on(self._device))
         _bind(binding.bind_output, "gathered", result.as_matrix())
-        run_binding(session, binding, self._device)
+        run_binding(session, binding, self._device.is_cpu)
         return result
 
     def close(self) -> None:
@@ -297,13 +297,14 @@ def _lacking(provider: str, what: str) -> BackendUnavailable:
     )
 
 
-def run_binding(session: Any, binding: Any, device: OrtDevice, options: Any = None) -> None:
+def run_binding(session: Any, binding: Any, on_host: bool, options: Any = None) -> None:
     """Run a session whose inputs and outputs are bound, and wait for its outputs."""
-    if not device.is_cpu:
-        binding.synchronize_inputs()
+    if on_host:
+        session.run_with_iobinding(binding, options)
+        return
+    binding.synchronize_inputs()
     session.run_with_iobinding(binding, options)
-    if not device.is_cpu:
-        binding.synchronize_outputs()
+    binding.synchronize_outputs()
 
 
 def _bind(bind: Callable[..., None], name: str, tensor: OrtTensor) -> None:

@@ -72,7 +72,7 @@ class BoundEngine(Engine[OrtTensor, OrtWorkspace]):
 
     def _execute(
         self, inputs: Mapping[str, OrtTensor], batch: int, workspace: OrtWorkspace
-    ) -> dict[str, OrtTensor]:
+    ) -> Mapping[str, OrtTensor]:
         if self._row_by_row and batch > 1:
             return self._execute_rows(inputs, batch, workspace)
         session = self._session_for(workspace)
@@ -85,7 +85,7 @@ class BoundEngine(Engine[OrtTensor, OrtWorkspace]):
             # outputs whose shape is known only after a run are bound again for each
         self._bind_inputs(bound, inputs)
         self._run(bound, workspace)
-        outputs = bound.outputs.copy()
+        outputs = bound.outputs
         if not self.on_host:
             for tensor in outputs.values():
                 tensor.renewed()

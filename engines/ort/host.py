@@ -29,9 +29,9 @@ class HostBackend(Backend[OrtTensor, OrtWorkspace]):
         """See :meth:`dyninfer.engines.base.Backend.workspace`."""
         return self._ort.workspace()
 
-    def from_host(self, array: npt.NDArray[Any]) -> OrtTensor:
+    def from_host(self, array: npt.NDArray[Any], workspace: OrtWorkspace) -> OrtTensor:
         """See :meth:`dyninfer.engines.base.Backend.from_host`."""
-        return self._ort.from_host(array)
+        return self._ort.from_host(array, workspace)
 
     def from_device(self, name: str, array: DeviceArray, workspace: OrtWorkspace) -> OrtTensor:
         """See :meth:`dyninfer.engines.base.Backend.from_device`."""

@@ -191,7 +191,7 @@ class OrtWorkspace:
         self._device = device
         self._buffers: dict[tuple[str, str], tuple[Any, int, np.dtype[Any]]] = {}
         self._host: dict[str, npt.NDArray[np.float32]] = {}
-        self._host_arrays: dict[str, npt.NDArray[Any]] = {}  # as they were last asked for
+        self._host_arrays: dict[str, OrtTensor] = {}  # as they were last asked for
         self._tensors: dict[tuple[str, str], dict[tuple[int, ...], OrtTensor]] = {}
         self._bound: dict[str, OrderedDict[int, Bound]] = {}
         self.kept: dict[str, Any] = {}
@@ -228,13 +228,21 @@ class OrtWorkspace:
         """A host array of this shape, from a buffer that is used again; one type for each name."""
         known = self._host_arrays.get(name)
         if known is not None and known.shape == shape:
-            return known
+            return known.numpy()
         count = math.prod(shape)
         buffer = self._host.get(name)
         if buffer is None or buffer.size < count:
             buffer = self._host[name] = _allocate(count, dtype, HOST, self._device)
-        known = self._host_arrays[name] = buffer[:count].reshape(shape)
-        return known
+        known = self._host_arrays[name] = OrtTensor.over_array(buffer[:count].reshape(shape))
+        return known.numpy()
+
+    def over_array(self, array: npt.NDArray[Any]) -> OrtTensor:
+        """See :meth:`OrtTensor.over_array`; of an array of this workspace, always the same one."""
+        for known in self._host_arrays.values():
+            if known.numpy() is array:
+                known.renewed()
+                return known
+        return OrtTensor.over_array(array)
 
     def tensor(
         self, key: tuple[str, str], shape: tuple[int, ...], dtype: np.dtype[Any], on_host: bool

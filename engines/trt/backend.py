@@ -175,7 +175,7 @@ class TrtBackend(Backend[TrtTensor, TrtWorkspace]):
             self._workspaces.append(workspace)
         return workspace
 
-    def from_host(self, array: npt.NDArray[Any]) -> TrtTensor:
+    def from_host(self, array: npt.NDArray[Any], _workspace: TrtWorkspace) -> TrtTensor:
         """A tensor over a host array, sent to the device when a stage first reads it."""
         return TrtTensor.over_array(array)
 

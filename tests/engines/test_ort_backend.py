@@ -113,7 +113,7 @@ def test_an_engine_counts_its_runs_and_rows(opened) -> None:
     backend, engine, workspace = opened
     for batch in (1, 4, 2):
         images = np.zeros((batch, 3, 8, 8), np.float32)
-        engine.run({"images": backend.from_host(images), "other": None}, workspace)
+        engine.run({"images": backend.from_host(images, workspace), "other": None}, workspace)
     runs = 7 if engine.stage.rows_per_run else 3
     assert (engine.run_count, engine.row_count) == (runs, 7)
 
@@ -146,7 +146,7 @@ def test_a_large_stage_runs_its_images_one_by_one(tmp_path, macs, runs) -> None:
 def test_an_engine_refuses_tensors_that_do_not_fit(opened, array, parts) -> None:
     backend, engine, workspace = opened
     with support.refuses(InputError, "first", *parts):
-        engine.run({"images": backend.from_host(array)}, workspace)
+        engine.run({"images": backend.from_host(array, workspace)}, workspace)
     with support.refuses(InputError, "first", "'images'"):
         engine.run({}, workspace)
     assert engine.run_count == 0
@@ -155,12 +155,16 @@ def test_an_engine_refuses_tensors_that_do_not_fit(opened, array, parts) -> None
 def test_a_batch_without_images_is_refused(opened) -> None:
     backend, engine, workspace = opened
     with support.refuses(InputError, "'first'", "no images"):
-        engine.run({"images": backend.from_host(np.zeros((0, 3, 8, 8), np.float32))}, workspace)
+        engine.run(
+            {"images": backend.from_host(np.zeros((0, 3, 8, 8), np.float32), workspace)}, workspace
+        )
 
 
 @pytest.mark.parametrize("rows", [[4], [3, 4], [0, 2, 4], [-1, 2], [-1]])
 def test_rows_that_a_tensor_does_not_have_are_refused(rows) -> None:
-    tensor = GATHERING.from_host(np.arange(12, dtype=np.float32).reshape(4, 3))
+    tensor = GATHERING.from_host(
+        np.arange(12, dtype=np.float32).reshape(4, 3), GATHERING.workspace()
+    )
     with support.refuses(EngineRunError, "(4, 3)"):
         GATHERING.gather("a", tensor, np.array(rows), GATHERING.workspace())
 
@@ -169,7 +173,7 @@ def test_values_that_are_not_aligned_are_copied_first(opened) -> None:
     backend, engine, workspace = opened
     images = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
     shifted = np.frombuffer(b"x" + images.tobytes(), np.float32, offset=1).reshape(images.shape)
-    tensor = backend.from_host(shifted)
+    tensor = backend.from_host(shifted, workspace)
     assert tensor.pointer % 4 == 0
     found = engine.run({"images": tensor}, workspace)["value"]
     np.testing.assert_allclose(found.numpy(), images.mean((2, 3)), rtol=1e-5)
@@ -180,7 +184,7 @@ def test_a_buffer_is_never_taken_for_another_type() -> None:
     rows = np.array([0, 2])
     for dtype in (np.float16, np.float32, np.float16):
         array = np.arange(12, dtype=dtype).reshape(4, 3)
-        gathered = GATHERING.gather("a", GATHERING.from_host(array), rows, workspace)
+        gathered = GATHERING.gather("a", GATHERING.from_host(array, workspace), rows, workspace)
         assert gathered.dtype == dtype
         np.testing.assert_array_equal(gathered.numpy(), array[rows])
 
@@ -203,7 +207,7 @@ def test_batches_of_the_inputs_must_agree() -> None:
 def test_host_memory_is_seen_without_a_copy(opened) -> None:
     backend, engine, workspace = opened
     images = np.ones((2, 3, 8, 8), np.float32)
-    tensor = backend.from_host(images)
+    tensor = backend.from_host(images, workspace)
     assert tensor.pointer == images.ctypes.data
     assert np.shares_memory(tensor.numpy(), images)
     output = engine.run({"images": tensor}, workspace)["value"]
@@ -217,7 +221,7 @@ def test_outputs_stay_in_the_same_memory_and_nothing_grows_after_the_largest_bat
     backend, engine, workspace = opened
 
     def run(batch: int) -> int:
-        images = backend.from_host(np.full((batch, 3, 8, 8), batch, np.float32))
+        images = backend.from_host(np.full((batch, 3, 8, 8), batch, np.float32), workspace)
         output = engine.run({"images": images}, workspace)["value"]
         np.testing.assert_allclose(output.numpy(), batch)
         return output.pointer
@@ -257,7 +261,7 @@ def test_the_bindings_of_all_batches_are_kept_until_a_buffer_grows(opened) -> No
     backend, engine, workspace = opened
 
     def run(batch: int) -> float:
-        images = backend.from_host(np.full((batch, 3, 8, 8), batch, np.float32))
+        images = backend.from_host(np.full((batch, 3, 8, 8), batch, np.float32), workspace)
         return float(engine.run({"images": images}, workspace)["value"].numpy()[-1, -1])
 
     assert [run(batch) for batch in (8, 1, 3)] == [8, 1, 3]
@@ -274,7 +278,7 @@ def test_the_bindings_of_all_batches_are_kept_until_a_buffer_grows(opened) -> No
 def test_a_caller_keeps_no_more_bindings_than_it_may(opened) -> None:
     backend, engine, workspace = opened
     for batch in (64, *range(1, 50)):
-        images = backend.from_host(np.full((batch, 3, 8, 8), batch, np.float32))
+        images = backend.from_host(np.full((batch, 3, 8, 8), batch, np.float32), workspace)
         value = engine.run({"images": images}, workspace)["value"]
         np.testing.assert_allclose(value.numpy(), batch)
     kept = [batch for batch in range(1, 65) if workspace.bound("first", batch)]
@@ -353,7 +357,7 @@ def test_gather_gives_the_rows_that_numpy_gives(shape, dtype, data) -> None:
     rows = np.array(data.draw(st.lists(st.integers(0, shape[0] - 1), min_size=1, max_size=6)))
     array = np.random.default_rng(0).standard_normal(shape).astype(dtype)
     for gather in (backend.gather, backend.gather_by_session):
-        tensor = gather("x", backend.from_host(array), rows, workspace)
+        tensor = gather("x", backend.from_host(array, workspace), rows, workspace)
         assert tensor.shape == (len(rows), *shape[1:])
         assert tensor.dtype == dtype
         np.testing.assert_array_equal(tensor.numpy(), array[rows])
@@ -366,7 +370,7 @@ GATHERING = open_backend()
 def test_rows_that_follow_each_other_are_not_copied(rows) -> None:
     array = np.arange(12, dtype=np.float32).reshape(4, 3)
     workspace = GATHERING.workspace()
-    tensor = GATHERING.gather("a", GATHERING.from_host(array), np.array(rows), workspace)
+    tensor = GATHERING.gather("a", GATHERING.from_host(array, workspace), np.array(rows), workspace)
     np.testing.assert_array_equal(tensor.numpy(), array[rows])
     assert np.shares_memory(tensor.numpy(), array)
     assert tensor.pointer == array[rows[0] :].ctypes.data
@@ -376,7 +380,7 @@ def test_rows_that_follow_each_other_are_not_copied(rows) -> None:
 @pytest.mark.parametrize("rows", [[0, 2], [2, 1], [0, 0], [0, 2, 2, 3], [1, 0, 2]])
 def test_other_rows_are_copied(rows) -> None:
     array = np.arange(12, dtype=np.float32).reshape(4, 3)
-    tensor = GATHERING.from_host(array)
+    tensor = GATHERING.from_host(array, GATHERING.workspace())
     gathered = GATHERING.gather("a", tensor, np.array(rows), GATHERING.workspace())
     assert not np.shares_memory(gathered.numpy(), array)
     np.testing.assert_array_equal(gathered.numpy(), array[rows])
@@ -409,7 +413,7 @@ def test_values_that_are_not_in_host_memory_are_read_anew_every_time() -> None:
 def test_after_the_deadline_a_stage_that_is_begun_all_the_same_is_not_stopped(opened) -> None:
     backend, engine, workspace = opened
     workspace.deadline = SimpleNamespace(passed=True)  # and nothing that would interrupt
-    images = backend.from_host(np.full((1, 3, 8, 8), 0.5, np.float32))
+    images = backend.from_host(np.full((1, 3, 8, 8), 0.5, np.float32), workspace)
     np.testing.assert_allclose(engine.run({"images": images}, workspace)["value"].numpy(), 0.5)
 
 
@@ -462,7 +466,7 @@ def test_arrays_on_another_device_are_refused() -> None:
 def test_gather_uses_its_buffer_again_and_different_names_do_not_share() -> None:
     workspace = GATHERING.workspace()
     array = np.arange(12, dtype=np.float32).reshape(4, 3)
-    tensor = GATHERING.from_host(array)
+    tensor = GATHERING.from_host(array, workspace)
     first = GATHERING.gather("a", tensor, np.array([0, 1, 3]), workspace)
     second = GATHERING.gather("b", tensor, np.array([2, 2]), workspace)
     again = GATHERING.gather("a", tensor, np.array([3, 2]), workspace)
@@ -484,7 +488,7 @@ def test_threads_share_one_gather_session(monkeypatch) -> None:
         return session(path, *arguments, **options)
 
     monkeypatch.setattr(ort, "InferenceSession", slowly)
-    tensor = backend.from_host(np.arange(6, dtype=np.float32).reshape(3, 2))
+    tensor = backend.from_host(np.arange(6, dtype=np.float32).reshape(3, 2), backend.workspace())
 
     def gather(row: int) -> list[float]:
         start.wait()

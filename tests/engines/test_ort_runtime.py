@@ -126,10 +126,10 @@ def test_a_gpu_is_waited_for_before_and_after_a_run() -> None:
         synchronize_outputs=lambda: done.append("outputs"),
     )
     session = SimpleNamespace(run_with_iobinding=lambda *_: done.append("run"))
-    backend.run_binding(session, binding, OrtDevice("cuda", 0, "cuda"))
+    backend.run_binding(session, binding, False)
     assert done == ["inputs", "run", "outputs"]
     done.clear()
-    backend.run_binding(session, binding, OrtDevice("cpu", 0, "cpu"))
+    backend.run_binding(session, binding, True)
     assert done == ["run"]
 
 
@@ -168,3 +168,30 @@ def test_a_host_array_is_of_the_same_buffer_until_that_must_grow() -> None:
         workspace.host_array("images", (6,), np.dtype(np.float32)).ctypes.data == larger.ctypes.data
     )
     assert not np.shares_memory(workspace.host_array("more", (7,), np.dtype(np.float32)), larger)
+
+
+def test_a_host_array_has_one_tensor_whose_copies_are_of_its_newest_values(monkeypatch) -> None:
+    workspace, sent = OrtWorkspace(parse_device("cpu", None)), []
+    images = workspace.host_array("images", (2, 3), np.dtype(np.float32))
+    others = workspace.host_array("others", (2, 3), np.dtype(np.float32))
+    tensor = workspace.over_array(images)
+    assert tensor.pointer == images.ctypes.data
+    assert workspace.over_array(others) is workspace.over_array(others) is not tensor
+    own = np.zeros((2, 3), np.float32)
+    assert workspace.over_array(own) is not workspace.over_array(own)  # the caller's, not kept
+
+    def send(array, *_place):
+        sent.append(array.tolist())
+        return real(array)
+
+    real = runtime.ort.OrtValue.ortvalue_from_numpy
+    monkeypatch.setattr(runtime.ort.OrtValue, "ortvalue_from_numpy", staticmethod(send))
+    gpu = OrtDevice("cuda", 0, "cuda")
+    for value in (1.0, 2.0):
+        images[...] = value
+        again = workspace.over_array(images)
+        assert again is tensor
+        again.on(gpu)
+        again.on(gpu)  # the stages of one call share a copy
+    assert sent == [[[1.0] * 3] * 2, [[2.0] * 3] * 2]
+    assert workspace.over_array(workspace.host_array("images", (6,), images.dtype)) is not tensor

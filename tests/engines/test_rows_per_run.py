@@ -128,7 +128,7 @@ def test_outputs_of_a_steady_state_stay_in_one_place(tmp_path) -> None:
         "first", bundle.manifest.stages["first"], bundle.stage_path("first"), frozenset()
     )
     workspace = backend.workspace()
-    images = backend.from_host(coded(4))
+    images = backend.from_host(coded(4), workspace)
     pointers = {engine.run({"images": images}, workspace)["value"].pointer for _ in range(3)}
     assert len(pointers) == 1
     assert workspace.allocated_bytes == 4 * 3 * 4

@@ -11,13 +11,9 @@ import numpy as np
 import pytest
 
 import dyninfer
-from dyninfer.bundle.folder import Bundle
 from dyninfer.engines.device_array import DeviceArray
-from dyninfer.errors import InputError
 from dyninfer.runtime import batches
 from dyninfer.runtime.detector import _spent_ms
-from dyninfer.runtime.executor import _shaped
-from dyninfer.runtime.plan import plan
 from tests import support
 
 
@@ -103,31 +99,6 @@ def test_what_a_call_took_beside_its_images_is_shared_evenly() -> None:
     ]
     np.testing.assert_allclose(_spent_ms(found, 16.0), [3 + 3, 7 + 3])
     np.testing.assert_allclose(_spent_ms(found, 4.0), [0, 4])  # clocks differ: never below 0
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_an_easiness_may_miss_its_ends_by_rounding_alone(tmp_path, count: int) -> None:
-    segment, *_ = plan(Bundle.open(support.write_two_exits(tmp_path / "two.dyn")).manifest)
-    for value, known in ((-0.001, True), (1.001, True), (-0.0011, False), (1.0011, False)):
-        values = np.full((count, 1), 0.5, np.float32)
-        values[-1] = value
-        made = _shaped(segment.decide, count, values)
-        assert made.shape == (count,)
-        assert np.isnan(made).tolist() == [False] * (count - 1) + [not known]
-        assert not np.shares_memory(made, values)
-    for wrong in (np.zeros((count, 2), np.float32), np.zeros(count - 1, np.float32)):
-        with support.refuses(InputError, "the easiness of", f"expected ({count},)"):
-            _shaped(segment.decide, count, wrong)
-
-
-def test_scores_of_a_chooser_are_a_row_for_each_image(tmp_path) -> None:
-    manifest = Bundle.open(support.write_select_detectors(tmp_path / "select.dyn")).manifest
-    decide = plan(manifest)[0].decide
-    scores = np.array([[5.0, -7.0], [np.nan, 2.0], [0.0, 1.0]], np.float32)
-    np.testing.assert_array_equal(_shaped(decide, 3, scores), scores)
-    for wrong in (scores[:, :1], np.zeros((3, 3), np.float32)):
-        with support.refuses(InputError, "the choice_scores of 3 images", "expected (3, 2)"):
-            _shaped(decide, 3, wrong)
 
 
 def test_an_array_on_a_gpu_is_given_whole() -> None:

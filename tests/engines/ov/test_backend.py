@@ -83,7 +83,9 @@ def test_tensors_cross_without_a_copy(tmp_path) -> None:
         workspace = backend.workspace()
         images = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
         images.flags.writeable = False
-        value = engines["first"].run({"images": backend.from_host(images)}, workspace)["value"]
+        value = engines["first"].run({"images": backend.from_host(images, workspace)}, workspace)[
+            "value"
+        ]
         np.testing.assert_allclose(value.numpy(), images.mean((2, 3)), rtol=1e-5)
         bound = workspace.bound("first", 1)
         assert bound.binding.written["value"][0].data.ctypes.data == value.pointer

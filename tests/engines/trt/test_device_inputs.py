@@ -164,7 +164,7 @@ def test_onnx_runtime_sends_an_image_to_its_gpu_once(monkeypatch) -> None:
 
     monkeypatch.setattr(module.ort, "OrtValue", FakeValue)
     device = OrtDevice("cuda", 1, "cuda")
-    tensor = open_backend().from_host(np.zeros((2, 3), np.float32))
+    tensor = open_backend().from_host(np.zeros((2, 3), np.float32), open_backend().workspace())
     moved = tensor.on(device)
     assert tensor.on(device) is moved
     assert moved.on(device) is moved

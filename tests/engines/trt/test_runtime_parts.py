@@ -269,10 +269,10 @@ def test_a_stage_may_run_again_before_anybody_has_read_what_it_made(tmp_path) ->
     engine, workspace = open_one(rig, tmp_path), rig.backend.workspace()
     for value in (0.1, 0.2, 0.3):
         images = np.full((2, 3, 8, 8), value, np.float32)
-        made = engine.run({"images": rig.backend.from_host(images)}, workspace)
+        made = engine.run({"images": rig.backend.from_host(images, workspace)}, workspace)
         array = workspace.host_array("images", (2, 3, 8, 8), np.dtype(np.float32))
         array[...] = value
-        made = engine.run({"images": rig.backend.from_host(array)}, workspace)
+        made = engine.run({"images": rig.backend.from_host(array, workspace)}, workspace)
     np.testing.assert_allclose(made["value"].numpy(), 0.3, rtol=1e-6)
     rig.backend.close()
 
@@ -294,7 +294,9 @@ def test_a_context_makes_room_only_when_its_work_is_over(tmp_path, monkeypatch) 
     engine = open_one(rig, tmp_path, profiles=[[1, 1, 1], [2, 2, 2], [3, 3, 3]])
     workspace = rig.backend.workspace()
     for batch in (3, 2, 1):  # falling, so that no buffer has to grow, for which it would wait
-        made = engine.run({"images": rig.backend.from_host(images_of(batch)["images"])}, workspace)
+        made = engine.run(
+            {"images": rig.backend.from_host(images_of(batch)["images"], workspace)}, workspace
+        )
     assert made["value"].numpy().shape == (1, 3)
     assert not rig.machine.violations
     rig.backend.close()
@@ -430,7 +432,7 @@ def test_a_closed_engine_says_so(tmp_path) -> None:
     workspace = rig.backend.workspace()
     engine.close()
     with support.refuses(EngineRunError, "'first' was closed"):
-        engine.run({"images": rig.backend.from_host(images_of(1)["images"])}, workspace)
+        engine.run({"images": rig.backend.from_host(images_of(1)["images"], workspace)}, workspace)
     rig.backend.close()
     rig.backend.close()
 
@@ -439,7 +441,9 @@ def test_a_workspace_that_cannot_be_freed_is_logged_and_all_else_is_freed(tmp_pa
     rig = make_rig()
     engine = open_one(rig, tmp_path)
     workspace = rig.backend.workspace()
-    made = engine.run({"images": rig.backend.from_host(images_of(1)["images"])}, workspace)
+    made = engine.run(
+        {"images": rig.backend.from_host(images_of(1)["images"], workspace)}, workspace
+    )
     made["value"].numpy()
     rig.machine.failures["cudaStreamSynchronize"] = "cudaErrorInvalidValue"
     workspace.close()
