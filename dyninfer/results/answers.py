@@ -64,9 +64,9 @@ class Answer(ABC):
         self.exit_index = exit_index
         self.degraded = degraded
         self.timings_ms = {} if timings_ms is None else timings_ms
-        count = len(class_names)
-        self._check("class_ids", class_ids, (count,), _INT64)
-        self._check("confidences", confidences, (count,), _FLOAT32)
+        shape = (len(class_names),)
+        self._check("class_ids", class_ids, shape, _INT64)
+        self._check("confidences", confidences, shape, _FLOAT32)
 
     def _check(
         self, name: str, array: npt.NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]

@@ -212,7 +212,8 @@ class OrtWorkspace:
         found = self._bound.get(stage)
         if found is None or batch not in found:
             return None
-        found.move_to_end(batch)
+        if len(found) > 1:
+            found.move_to_end(batch)
         return found[batch]
 
     def keep_bound(self, stage: str, batch: int, bound: Bound) -> None:
