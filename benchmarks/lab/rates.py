@@ -4,13 +4,17 @@
 nothing between them and after waits, since threads, caches and clocks have gone to sleep by then.
 Every contender is a process of its own, and all but one are asleep. The "engines" are those of the
 usual bundle, without the checks and copies of its public call.
+
+One process may take half as long again as the next of the same kind, by where its memory happens to
+lie, and stays as it is. So every round starts all processes anew, and what counts is the median of
+their ratios.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +36,8 @@ from dyninfer.runtime.engine_choice import EngineChoice
 
 CALLS = {0: 20, 10: 10, 100: 4}
 """Milliseconds between calls -> how many are a turn."""
+TURNS = 3
+"""Of every contender in the processes of a round; their median counts."""
 _SETTLE_S = 0.15
 GRAPH = "single graph"
 
@@ -62,13 +68,9 @@ def _turn(worker: Worker, kind: CallKind, way: int, gap_ms: int) -> float:
     return median(call() for _ in range(CALLS[gap_ms]))
 
 
-def rows_of(name: str, rounds: int) -> Iterator[Row]:
-    """Of a bundle, opened as usual and with one thread, and of its single graph.
-
-    Raises:
-        DyninferError: there is no such bundle, or it has no single graph.
-    """
-    bundle = Bundle.open(name)
+@contextmanager
+def _contenders(bundle: Bundle) -> Iterator[dict[str, tuple[Worker, CallKind]]]:
+    """Processes of a bundle, opened as usual and with one thread, and of its single graph."""
     with scratch_folder() as folder, ExitStack() as stack:
         usual, lone = (
             Contestants(bundle.path.resolve(), bundle.manifest, EngineChoice(threads=n), folder)
@@ -82,17 +84,31 @@ def rows_of(name: str, rounds: int) -> Iterator[Row]:
         }
         workers = {who: stack.enter_context(Worker(setup)) for who, setup in setups.items()}
         contenders = {who: (worker, CallKind.API) for who, worker in workers.items()}
-        contenders["engines"] = workers["bundle"], CallKind.ENGINES
-        for way, title in enumerate(bundle.manifest.way_names):
-            for gap_ms in CALLS:
-                runs = {who: partial(_turn, *one, way, gap_ms) for who, one in contenders.items()}
-                times = run_rounds(runs, rounds)
-                yield from _rows(times, partial(Row, bundle.manifest.name, title, gap_ms))
+        yield {**contenders, "engines": (workers["bundle"], CallKind.ENGINES)}
 
 
-def _rows(times: Mapping[str, Sequence[float]], row: Callable[..., Row]) -> Iterator[Row]:
-    for who, taken in times.items():
-        yield row(who, round(median(taken), 3), compare(taken, times[GRAPH]))
+def rows_of(name: str, rounds: int) -> Iterator[Row]:
+    """Of a bundle's ways, at every rate.
+
+    Raises:
+        DyninferError: there is no such bundle, or it has no single graph.
+    """
+    bundle = Bundle.open(name)
+    titles = bundle.manifest.way_names
+    cases = [(way, gap_ms) for way in range(len(titles)) for gap_ms in CALLS]
+    taken: dict[tuple[int, int], dict[str, list[float]]] = {case: {} for case in cases}
+    for _ in range(rounds):
+        with _contenders(bundle) as contenders:
+            for case in cases:
+                runs = {who: partial(_turn, *one, *case) for who, one in contenders.items()}
+                for who, times in run_rounds(runs, TURNS).items():
+                    taken[case].setdefault(who, []).append(median(times))
+    for (way, gap_ms), times_of in taken.items():
+        for who, times in times_of.items():
+            ratio = compare(times, times_of[GRAPH])
+            yield Row(
+                bundle.manifest.name, titles[way], gap_ms, who, round(median(times), 3), ratio
+            )
 
 
 def measure(bundles: Sequence[str], rounds: int) -> dict[str, Any]:
@@ -115,7 +131,7 @@ def measure(bundles: Sequence[str], rounds: int) -> dict[str, Any]:
 
 def main(
     bundles: Annotated[list[str], typer.Argument(help="Bundles, or names of shipped models.")],
-    rounds: Annotated[int, typer.Option(min=2, help="Turns of every contender.")] = 8,
+    rounds: Annotated[int, typer.Option(min=2, help="How often all processes start anew.")] = 8,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", dir_okay=False, help="Where the record goes.")
     ] = None,

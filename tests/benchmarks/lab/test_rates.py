@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -12,8 +13,11 @@ from dyninfer.benchmarks.lab import rates
 class Calls:
     """A contender of which each call takes a millisecond more than the one before."""
 
+    started: ClassVar[list[Calls]] = []
+
     def __init__(self, setup: Setup | None = None) -> None:
-        self.slow = 2.0 if setup is None else 1.0
+        self.started.append(self)
+        self.slow = 2.0 if setup is None else 0.7
         self.made: list[tuple[CallKind, int, int, bool]] = []
 
     def __enter__(self) -> Calls:
@@ -55,9 +59,12 @@ def test_every_way_is_compared_with_the_single_graph_at_every_rate(
     small_bundle: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(rates, "Worker", Calls)
+    monkeypatch.setattr(Calls, "started", [])
     monkeypatch.setattr(Contestants, "setup_of", lambda *_: None)
     record = rates.measure([str(small_bundle)], 2)
     kinds = {(row["way"], row["gap_ms"], row["contender"]) for row in record["rows"]}
     assert len(kinds) == len(record["rows"]) == 2 * 3 * 4
     for row in record["rows"]:
         assert (row["ratio"]["median"] == 1.0) is (row["contender"] == "single graph")
+    assert len(Calls.started) == 2 * 3  # every round starts the graph and both bundles anew
+    assert all(len({way for _, way, *_ in calls.made}) == 2 for calls in Calls.started)
