@@ -53,6 +53,7 @@ def test_sizes_that_are_no_multiple_of_the_stride_are_refused(size, stride, part
         choose_image_size(size, stride)
 
 
+@pytest.mark.slow
 def test_a_bundle_gives_on_the_surest_boxes_of_every_head(
     tmp_path, small_checkpoint, small_yaml, small_bundle
 ) -> None:

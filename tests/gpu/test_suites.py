@@ -117,6 +117,7 @@ def test_what_a_stopped_command_has_started_ends_with_it(tmp_path: Path) -> None
     assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_a_suite_runs_is_reported_and_set_beside_the_model(
     tmp_path: Path, monkeypatch, capsys
 ) -> None:

@@ -72,6 +72,7 @@ def test_a_change_of_contenders_is_waited_for_and_no_warm_up(monkeypatch) -> Non
     assert [times.idle_cpu_ms for times in found] == [1, 1]  # of the rounds alone
 
 
+@pytest.mark.slow
 def test_baselines_are_timed_in_turns_on_every_way(two, pids) -> None:
     steps: list[tuple[str, int, int]] = []
     names = ["single-graph-if", "always-last-exit", "naive", "pytorch-eager"]

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.dyninfer.cli.run import run, write_picture
 from tests.exporters.faster_rcnn import narrow
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_exported_checked_and_run(capsys, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")

@@ -102,6 +102,7 @@ def test_a_size_that_depends_on_the_data_where_the_manifest_says_one_is_refused(
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(HOSTILE)
+@pytest.mark.slow
 def test_whatever_is_wrong_no_byte_beside_a_buffer_is_touched(wrong) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = hostile.write(Path(folder) / "a.dyn", wrong)

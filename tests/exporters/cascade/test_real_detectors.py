@@ -63,6 +63,7 @@ def test_everything_but_one_size_is_told_from_the_files(bundle: Path) -> None:
     assert (second.decode, second.layout) == (Decode.DETECTIONS, Layout.NHWC)
 
 
+@pytest.mark.slow
 def test_the_second_of_two_real_detectors_is_the_better_one(bundle: Path, photos) -> None:
     paths, truths = photos
     found = {}

@@ -82,6 +82,7 @@ def test_d0_equals_the_public_code_with_few_nodes(tmp_path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_native_bundle_equals_its_source(tmp_path) -> None:
     """TensorFlow's kind: D0. Lite and COCO's columns: test_efficientdets.py of cascades."""
     name = "efficientdet_d0"

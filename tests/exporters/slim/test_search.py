@@ -78,6 +78,7 @@ def test_a_base_within_the_target_is_left_alone(
     assert not kept
 
 
+@pytest.mark.slow
 def test_no_student_within_the_target(base: ZenDetStudent, samples: Sequence[Sample]) -> None:
     search, kept = search_of(base, samples, Target(ratio=0.001))
     with pytest.raises(InputError, match="no student came within the target"):
