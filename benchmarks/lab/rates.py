@@ -97,10 +97,11 @@ def rows_of(name: str, rounds: int) -> Iterator[Row]:
     titles = bundle.manifest.way_names
     cases = [(way, gap_ms) for way in range(len(titles)) for gap_ms in CALLS]
     taken: dict[tuple[int, int], dict[str, list[float]]] = {case: {} for case in cases}
-    for _ in range(rounds):
+    for index in range(rounds):
         with _contenders(bundle) as contenders:
+            order = [*contenders, *contenders][index % len(contenders) :][: len(contenders)]
             for case in cases:
-                runs = {who: partial(_turn, *one, *case) for who, one in contenders.items()}
+                runs = {who: partial(_turn, *contenders[who], *case) for who in order}
                 for who, times in run_rounds(runs, TURNS).items():
                     taken[case].setdefault(who, []).append(median(times))
     for (way, gap_ms), times_of in taken.items():

@@ -1,7 +1,7 @@
 """What walks a route: a batch goes through a plan, split by decisions.
 
-A single image that may not come back to an earlier exit has a shorter walk to the same end,
-:mod:`dyninfer.runtime.single`.
+A single image whose head is not started early, and which may not come back to an earlier exit, has
+a shorter walk to the same end: :mod:`dyninfer.runtime.single`.
 
 What a stage runs on is the business of a :class:`dyninfer.runtime.stage_runner.StageRunner`:
 engines on a device, plain ONNX Runtime, the source model, a server.

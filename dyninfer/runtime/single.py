@@ -34,7 +34,7 @@ class SingleWalk(Generic[T]):
         self._runner = runner
         self._policy = policy
         self._blind = isinstance(policy, Blind)
-        self._images = _ROWS + first_image if first_image else _ROWS
+        self._images = _ROWS + first_image if first_image else _ROWS.copy()  # the policy's own
         self._tensors: dict[str, T] = {}
         self._unread: list[tuple[Decision, Mapping[str, T]]] = []
         self._result = BatchResult(_UNKNOWN.copy(), retreat=_raise)

@@ -238,11 +238,14 @@ class OrtWorkspace:
         return known.numpy()
 
     def over_array(self, array: npt.NDArray[Any]) -> OrtTensor:
-        """See :meth:`OrtTensor.over_array`; of an array of this workspace, always the same one."""
-        for known in self._host_arrays.values():
-            if known.numpy() is array:
-                known.renewed()
-                return known
+        """See :meth:`OrtTensor.over_array`; on a CPU always the same one of an array from here.
+
+        Elsewhere it would keep a copy on the device for longer than the call.
+        """
+        if self._device.is_cpu:
+            for known in self._host_arrays.values():
+                if known.numpy() is array:
+                    return known
         return OrtTensor.over_array(array)
 
     def tensor(

@@ -80,7 +80,6 @@ def record(measured: tuple[Case, Path]) -> BenchRecord:
     return read_record(measured[1] / "record.json")
 
 
-@pytest.mark.slow
 def test_every_way_is_measured_and_takes_all_the_images(
     measured: tuple[Case, Path], record: BenchRecord
 ) -> None:

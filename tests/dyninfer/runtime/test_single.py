@@ -25,7 +25,14 @@ from dyninfer.runtime.plan import Decision, Plan, Segment
 from dyninfer.runtime.stage_runner import BatchResult
 from dyninfer.spans import READ_BACK
 from tests import support
-from tests.dyninfer.runtime.test_executor import Functions, Tensors, cascade, numbered, select
+from tests.dyninfer.runtime.test_executor import (
+    Failing,
+    Functions,
+    Tensors,
+    cascade,
+    numbered,
+    select,
+)
 
 
 class Learning(LeaveAt, Later):
@@ -143,6 +150,35 @@ def test_a_deadline_is_looked_at_before_every_segment_but_the_first() -> None:
     runner = Functions(numbered([[0.1, 0.1]]))
     execute(cascade(3), runner, 1, Threshold(0.5), deadline=deadline)
     assert [runner.steps[look][0] for look in looks] == ["body_1", "body_2"]
+
+
+ON_THE_WAY = ("body_0", "router_0", "body_1", "router_1", "body_2", "head_2")
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("stage", [*ON_THE_WAY, "head_0", "head_1"])
+@pytest.mark.parametrize("policy", [Threshold(0.5), AlwaysHard()])
+def test_a_failure_is_raised_where_it_is_met(policy, stage, late) -> None:
+    runner = Failing(numbered([[0.2, 0.2]]), frozenset({stage}), late)
+    if stage in ON_THE_WAY:
+        with pytest.raises(EngineRunError):
+            execute(cascade(3), runner, 1, policy)
+        return
+    (group,) = execute(cascade(3), runner, 1, policy).groups
+    assert (group.way, group.outputs["out"].tolist()) == (2, [2000])
+
+
+def test_images_are_the_policy_s_own() -> None:
+    class Vandal:
+        def decide(self, _signal, point):
+            seen.append(point.images.tolist())
+            point.images[:] = 7
+            return np.zeros(1, np.int64)
+
+    seen: list[list[int]] = []
+    for first in (0, 0, 5):
+        execute(cascade(2), Functions(numbered([[0.5]])), 1, Vandal(), first_image=first)
+    assert seen == [[0], [0], [5]]
 
 
 def test_there_is_no_exit_to_go_back_to() -> None:

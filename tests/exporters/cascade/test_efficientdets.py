@@ -81,7 +81,6 @@ def paths(sources: Files) -> list[Path]:
     return [source.path for source in sources]
 
 
-@pytest.mark.slow
 def test_the_first_is_a_body_and_a_head_and_the_last_is_whole(pair: Path) -> None:
     manifest = Bundle.open(pair / "pair.dyn").manifest
     assert manifest.family == "cascade"
