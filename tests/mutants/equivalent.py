@@ -347,7 +347,7 @@ EQUIVALENT = (
     ),
     *(
         Equivalent(
-            "dyninfer/runtime/executor.py",
+            "dyninfer/runtime/decisions.py",
             f"+    if count {changed}",
             "one is looked at as several are, which is about speed",
         )
@@ -368,36 +368,36 @@ EQUIVALENT = (
     ),
     *(
         Equivalent(
-            "dyninfer/runtime/executor.py",
-            f"+        if count {changed}",
+            "dyninfer/runtime/decisions.py",
+            f"+    if count {changed}:",
             "one is split as several are, or there is no batch of none",
         )
-        for changed in (
-            "<= 1 and",
-            "< 1 and",
-            "== 0 and",
-            "== 1 and 0 < (",
-            "== 1 and 0 == (",
-            "== 1 and 1 <= (",
-        )
+        for changed in ("<= 1", "< 1", "== 0")
     ),
     Equivalent(
-        "dyninfer/runtime/executor.py",
+        "dyninfer/runtime/decisions.py",
         "for _, where in places) >= count",
         "an image takes no two outcomes",
     ),
     Equivalent(
-        "dyninfer/runtime/executor.py",
+        "dyninfer/runtime/decisions.py",
         "None if len(w) >= count",
         "no more images take an outcome than there are",
     ),
     *(
         Equivalent(
-            "dyninfer/runtime/executor.py",
-            f"{owner}decision.signal >= EASINESS",
+            f"dyninfer/runtime/{name}.py",
+            f"{part} >= EASINESS",
             "of the two signals' names it is the last in the alphabet",
         )
-        for owner in ("or ", "if ", "= ")
+        for name, part in (
+            ("decisions", "if decision.signal"),
+            ("decisions", "= decision.signal"),
+            ("executor", "or decision.signal"),
+            ("executor", "if decision.signal"),
+            ("single", "= decision.signal"),
+            ("single", "if name"),
+        )
     ),
     Equivalent(
         "dyninfer/runtime/executor.py",

@@ -19,7 +19,7 @@ def _files(start: str, names: str) -> Tests:
 _ROUTING: Tests = ("tests/dyninfer/routing/", _RUNTIME + "detector_goals.py")
 _RUNNING = _files(
     _RUNTIME,
-    "plan executor arrays batches session skipped_images failures detector detector_goals "
+    "plan executor single decisions arrays batches session skipped_images failures detector detector_goals "
     "streaming",
 )
 _CASCADE = _files(
@@ -43,7 +43,10 @@ _OF_ROOMS = {
         "certify control control_law goals latency policy speed thresholds",
         _ROUTING,
     ),
-    "dyninfer/runtime": ("arrays batches detector executor failures plan session", _RUNNING),
+    "dyninfer/runtime": (
+        "arrays batches decisions detector executor failures plan session single",
+        _RUNNING,
+    ),
     "dyninfer/monitoring": (
         "alarms audit drift expected monitor watch",
         ("tests/dyninfer/monitoring/",),
