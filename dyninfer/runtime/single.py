@@ -20,7 +20,6 @@ from dyninfer.types import Float32Array
 
 _NUMBERS = range(1)
 _ROWS, _UNKNOWN = np.zeros(1, np.int64), np.full(1, np.nan, np.float32)
-_ROWS.flags.writeable = _UNKNOWN.flags.writeable = False
 
 
 class SingleWalk(Generic[T]):

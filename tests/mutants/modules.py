@@ -19,8 +19,8 @@ def _files(start: str, names: str) -> Tests:
 _ROUTING: Tests = ("tests/dyninfer/routing/", _RUNTIME + "detector_goals.py")
 _RUNNING = _files(
     _RUNTIME,
-    "plan executor single decisions arrays batches session skipped_images failures detector detector_goals "
-    "streaming",
+    "plan executor single decisions arrays batches session skipped_images failures detector "
+    "detector_goals streaming",
 )
 _CASCADE = _files(
     "tests/exporters/cascade/test_",
