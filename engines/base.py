@@ -351,6 +351,8 @@ def check_tensor(
     Raises:
         InputError: the dtype or a fixed axis differs; the message shows both.
     """
+    if shape == (batch, *spec.shape[1:]) and dtype == spec.dtype:  # as most are, and quicker
+        return
     fits = len(shape) == len(spec.shape) and all(
         isinstance(wanted, str) or found == wanted
         for found, wanted in zip(shape, spec.shape, strict=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -230,9 +231,25 @@ class Threshold:
 
     def decide(self, easiness: Float32Array, point: DecisionPoint) -> Int64Array:
         """See :class:`Policy`."""
-        one = self.value
-        value: float = one[point.index] if isinstance(one, tuple) else one  # type: ignore[assignment]  # a sequence became a tuple
-        return route(easiness, value).astype(np.int64)
+        return route(easiness, self._at(point.index)).astype(np.int64)
+
+    def continues(self, easiness: float, decision: int) -> bool:
+        """What :meth:`decide` says of a single image at the decision with this index.
+
+        Right after an engine has run NumPy's functions are in no cache, and take as long as a
+        small stage.
+        """
+        return not easiness >= self._at(decision)
+
+    def _at(self, decision: int) -> float:
+        each = self._in_float32
+        return each[decision] if len(each) > 1 else each[0]
+
+    @cached_property
+    def _in_float32(self) -> tuple[float, ...]:
+        """The values as an easiness of float32 is compared with them."""
+        with np.errstate(over="ignore"):  # infinity is as good a number above 1
+            return tuple(np.array(self.value, np.float64, ndmin=1).astype(np.float32).tolist())
 
     def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
         """Refuse a route without routers, and a sequence of the wrong length."""

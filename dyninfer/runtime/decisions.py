@@ -39,7 +39,7 @@ def signal_of(decision: Decision, count: int, values: npt.NDArray[Any]) -> Float
         return copied.reshape(count, -1)
     if count > 1 or not -_ROUNDING <= copied.item() <= 1 + _ROUNDING:  # NumPy is slow at one
         copied[(copied < -_ROUNDING) | (copied > 1 + _ROUNDING)] = np.nan
-    return copied.reshape(-1)
+    return copied if copied.ndim == 1 else copied.reshape(-1)
 
 
 def no_signal(decision: Decision, count: int) -> Float32Array:

@@ -11,7 +11,7 @@ import numpy as np
 from dyninfer.bundle.manifest import EASINESS
 from dyninfer.engines.deadline import Deadline
 from dyninfer.errors import EngineRunError
-from dyninfer.routing.policy import Blind, Later, Policy
+from dyninfer.routing.policy import Blind, Later, Policy, Threshold
 from dyninfer.runtime.decisions import decide, no_signal, only_outcome, signal_of
 from dyninfer.runtime.plan import END, Decision, Ending, Plan, Step
 from dyninfer.runtime.stage_runner import BatchResult, Group, Signal, StageRunner, T
@@ -20,6 +20,7 @@ from dyninfer.types import Float32Array
 
 _NUMBERS = range(1)
 _ROWS, _UNKNOWN = np.zeros(1, np.int64), np.full(1, np.nan, np.float32)
+_UNKNOWN.flags.writeable = False  # it is the same array every time
 
 
 class SingleWalk(Generic[T]):
@@ -33,10 +34,11 @@ class SingleWalk(Generic[T]):
         self._runner = runner
         self._policy = policy
         self._blind = isinstance(policy, Blind)
-        self._images = _ROWS + first_image if first_image else _ROWS.copy()  # the policy's own
+        self._wants_scores = not self._blind or isinstance(policy, Later)
+        self._first_image = first_image
         self._tensors: dict[str, T] = {}
         self._unread: list[tuple[Decision, Mapping[str, T]]] = []
-        self._result = BatchResult(_UNKNOWN.copy(), retreat=_raise)
+        self._result = BatchResult(_UNKNOWN, retreat=_raise)
 
     def run(self, plan: Plan, deadline: Deadline | None) -> BatchResult:
         """Run until the image has taken its way."""
@@ -65,18 +67,21 @@ class SingleWalk(Generic[T]):
 
     def _outcome(self, decision: Decision) -> int:
         """Ask the policy, which is shown the signal if it reads any."""
-        known = no_signal(decision, 1)
-        wanted = decision.signal == EASINESS or not self._blind or isinstance(self._policy, Later)
-        if decision.step is not None and wanted:
+        policy, known = self._policy, None
+        if decision.step is not None and (self._wants_scores or decision.signal == EASINESS):
             made = self._run(decision.step)
             if self._blind:  # it comes to the host with the outputs
                 self._unread.append((decision, made))
             else:
                 start = time.perf_counter_ns()
-                known = self._signal(decision, made).copy()
+                known = self._signal(decision, made)
                 self._note(READ_BACK, start)
-        chosen = decide(self._policy, known, decision, self._images)
-        return only_outcome(chosen, len(decision.outcomes), self._policy)
+                if type(policy) is Threshold and decision.signal == EASINESS:  # as in most calls
+                    return int(policy.continues(known.item(), decision.point.index))
+        shown = no_signal(decision, 1) if known is None else known.copy()
+        images = _ROWS + self._first_image  # the policy's own
+        chosen = decide(policy, shown, decision, images)
+        return only_outcome(chosen, len(decision.outcomes), policy)
 
     def _signal(self, decision: Decision, made: Mapping[str, T]) -> Float32Array:
         """Wait for a signal and take it down."""
@@ -85,7 +90,8 @@ class SingleWalk(Generic[T]):
         values = signal_of(decision, 1, reading.numpy())
         self._result.signals.append(Signal(decision.point, _NUMBERS, values))
         if name == EASINESS:
-            self._result.easiness[:] = values
+            # who learns may write to what is shown to them; who decides is shown a copy
+            self._result.easiness = values.copy() if self._blind else values
         return values
 
     def _leave(self, end: Ending) -> None:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dyninfer import AlwaysEasy, AlwaysHard, Chosen, Forced, LeaveAt, PolicyError, Threshold, route
@@ -54,6 +55,26 @@ def test_every_image_is_judged_alone(easiness, threshold) -> None:
     expected = [math.isnan(value) or value < threshold for value in easiness]
     assert route(array(easiness), threshold).tolist() == expected
     assert go_on(Threshold(threshold), array(easiness)).tolist() == expected
+
+
+@given(EASINESS | st.just(math.nan), st.floats(0))
+@example(float(np.float32(0.7)), 0.7)  # which float32 rounds down: both are equal there
+@example(1.0, 1e300)
+def test_a_single_image_is_judged_as_in_a_batch(easiness, threshold) -> None:
+    for policy in (Threshold(threshold), Threshold([0.0, threshold])):
+        decided = policy.decide(array([easiness]), at_exit(1, 0, 3))
+        assert [policy.continues(easiness, 1)] == decided.tolist()
+
+
+def test_thresholds_beyond_float32_let_no_image_leave() -> None:
+    """Without the warning of an overflow with every batch."""
+    for beyond in (3.5e38, 1e300, math.inf):
+        policy = Threshold(beyond)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert policy.decide(array([0.0, 1.0]), at_exit(0, 0)).tolist() == [1, 1]
+        assert policy == Threshold(beyond)
+        assert repr(policy) == f"Threshold(value={beyond!r})"
 
 
 @given(BATCH, EASINESS, EASINESS)

@@ -115,6 +115,7 @@ def calls(draw: st.DrawFn) -> tuple[Plan, Policy, list[float], int]:
 @example((PLANS["cascade"], Threshold(0.5), [0.5, 0.5, 0.5], 0))
 @example((PLANS["cascade"], Threshold(0.5), [0.2, 0.2, 0.2], 3))
 @example((PLANS["cascade"], Forced([0, 2, 1]), [0.2, 0.8, 0.2], 1))
+@example((PLANS["cascade"], Threshold(0.7), [float(np.float32(0.7)), 0.0, 0.0], 0))
 @example((PLANS["cascade"], Threshold(0.5), [float("nan"), 0.8, 0.0], 0))
 def test_it_is_as_in_a_batch(call) -> None:
     plan, policy, signals, first = call
