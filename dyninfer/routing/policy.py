@@ -233,7 +233,7 @@ class Threshold:
         """See :class:`Policy`."""
         return route(easiness, self._at(point.index)).astype(np.int64)
 
-    def continues(self, easiness: float, decision: int) -> bool:
+    def goes_on(self, easiness: float, decision: int) -> bool:
         """What :meth:`decide` says of a single image at the decision with this index.
 
         Right after an engine has run NumPy's functions are in no cache, and take as long as a

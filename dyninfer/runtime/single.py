@@ -77,9 +77,9 @@ class SingleWalk(Generic[T]):
                 known = self._signal(decision, made)
                 self._note(READ_BACK, start)
                 if type(policy) is Threshold and decision.signal == EASINESS:  # as in most calls
-                    return int(policy.continues(known.item(), decision.point.index))
+                    return int(policy.goes_on(known.item(), decision.point.index))
         shown = no_signal(decision, 1) if known is None else known.copy()
-        images = _ROWS + self._first_image  # the policy's own
+        images = _ROWS + first if (first := self._first_image) else _ROWS.copy()  # the policy's own
         chosen = decide(policy, shown, decision, images)
         return only_outcome(chosen, len(decision.outcomes), policy)
 

@@ -63,7 +63,7 @@ def test_every_image_is_judged_alone(easiness, threshold) -> None:
 def test_a_single_image_is_judged_as_in_a_batch(easiness, threshold) -> None:
     for policy in (Threshold(threshold), Threshold([0.0, threshold])):
         decided = policy.decide(array([easiness]), at_exit(1, 0, 3))
-        assert [policy.continues(easiness, 1)] == decided.tolist()
+        assert [policy.goes_on(easiness, 1)] == decided.tolist()
 
 
 def test_thresholds_beyond_float32_let_no_image_leave() -> None:
