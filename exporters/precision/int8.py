@@ -33,6 +33,7 @@ from dyninfer.exporters.precision.settings import (
     Int8Target,
     types_for,
 )
+from dyninfer.exporters.precision.upsampling import upsample_by_copies
 from dyninfer.foreign_errors import reason_of
 
 # On the CPU everything between two convolutions is quantised: with convolutions alone, Dy-YOLOv7's
@@ -144,6 +145,8 @@ def to_int8(
     converted = _quantised(ir.to_proto(model), chosen, ranges, settings.target)
     if inside:
         _join_outputs(converted)
+    if settings.target is Int8Target.CPU:
+        upsample_by_copies(converted.graph, model.graph)
     return finished(converted, source, "int8")
 
 
