@@ -7,6 +7,8 @@ What comes out is the same, bit for bit.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
@@ -14,6 +16,10 @@ from dyninfer.exporters.graphs import GraphBuilder
 from dyninfer.exporters.precision.graph import DEQUANTIZE
 from dyninfer.types import AnyArray
 
+LEAST_VALUES = 1 << 18
+"""Of a result that is worth it. With those of Dy-YOLOv7, of up to 6.6 million, its second stage
+took 0.94 of the time with ONNX Runtime and as long as before with OpenVINO; that of the embedded
+model, with 70,000 at most, 0.99 and 1.04."""
 _MODES = {
     "mode": "nearest",
     "coordinate_transformation_mode": "asymmetric",
@@ -23,7 +29,7 @@ _MODES = {
 
 
 def upsample_by_copies(converted: ir.Graph, prepared: ir.Graph) -> None:
-    """Let every Resize of an 8-bit map that only repeats pixels copy them.
+    """Let every Resize of an 8-bit map that only repeats pixels copy them, if there are many.
 
     Args:
         converted: a stage in 8 bits, changed in place.
@@ -35,7 +41,7 @@ def upsample_by_copies(converted: ir.Graph, prepared: ir.Graph) -> None:
         if value is None or value.shape is None or factors is None or ends is None:
             continue
         sides = [axis for axis in list(value.shape)[1:] if isinstance(axis, int)]
-        if len(sides) == 3:
+        if len(sides) == 3 and math.prod(sides) * math.prod(factors) >= LEAST_VALUES:
             source, quantizer = ends
             copies = _copies(GraphBuilder(converted, f"{node.name}_copies"), source, sides, factors)
             quantizer.outputs[0].replace_all_uses_with(copies)

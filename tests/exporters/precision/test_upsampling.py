@@ -9,6 +9,7 @@ import pytest
 from onnx import helper
 
 from dyninfer.exporters.graphs import closed, editable
+from dyninfer.exporters.precision import upsampling
 from dyninfer.exporters.precision.graph import opened
 from dyninfer.exporters.precision.int8 import observe_stage, prepare_int8, to_int8
 from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
@@ -21,6 +22,11 @@ NEAREST = {
     "coordinate_transformation_mode": "asymmetric",
     "nearest_mode": "floor",
 }
+
+
+@pytest.fixture(autouse=True)
+def _small_maps_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upsampling, "LEAST_VALUES", 1)
 
 
 def float_model(scales: tuple[float, ...] = (1, 1, 2, 2), **modes: str) -> onnx.ModelProto:
@@ -106,6 +112,15 @@ def test_another_scale_behind_it_rounds_anew(changed) -> None:
     before = operators(model)
     upsample_by_copies(model.graph, prepared.graph)
     assert operators(model) == before
+
+
+def test_a_result_of_few_values_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = 5 * (2 * SIDE) ** 2
+    for least, stays in ((values, False), (values + 1, True)):
+        monkeypatch.setattr(upsampling, "LEAST_VALUES", least)
+        model, prepared = in_8_bits(float_model())
+        upsample_by_copies(model.graph, prepared.graph)
+        assert ("Resize" in operators(model)) is stays
 
 
 def test_floats_and_what_others_read_stay() -> None:
