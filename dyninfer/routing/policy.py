@@ -211,7 +211,8 @@ class Threshold:
     """
 
     value: float | Sequence[float]
-    _in_float32: tuple[float, ...] = field(init=False, repr=False, compare=False)  # as compared
+    # what an easiness, which is in float32, is compared with
+    _in_float32: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         many = isinstance(self.value, Sequence) and not isinstance(self.value, (str, bytes))
