@@ -216,6 +216,10 @@ class Backend(ABC, Generic[TensorT, WorkspaceT]):
             )
         self.precision = dict(precision)
 
+    def backend_of(self, stage: str) -> str:  # noqa: ARG002  # for those that are several
+        """The name of the backend that opens a stage."""
+        return self.name
+
     def reserve(self, places: Sequence[tuple[str, TensorSpec]]) -> None:
         """Within :meth:`opening`: what :meth:`gather_all` will be asked for, and where."""
 

@@ -39,6 +39,10 @@ class MixedBackend(HostBackend):
     def _of(self, stage: str) -> Backend[Any, Any]:
         return self._stages.get(stage, self._stages[""])
 
+    def backend_of(self, stage: str) -> str:
+        """See :meth:`dyninfer.engines.base.Backend.backend_of`."""
+        return self._of(stage).name
+
     def configure(self, manifest: Manifest, precision: Mapping[str, Precision]) -> None:
         """See :meth:`dyninfer.engines.base.Backend.configure`."""
         for stage in self._stages.keys() - {*manifest.stages, ""}:

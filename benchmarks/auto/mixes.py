@@ -32,8 +32,15 @@ from dyninfer.builds.auto import (
 from dyninfer.builds.builder import ConversionBuilder
 from dyninfer.builds.files import Converted, Making, build_lock
 from dyninfer.builds.gate import GateRecord, Limits
-from dyninfer.builds.search import find_build
-from dyninfer.builds.spec import OpenBuild, own_precision, source_hashes
+from dyninfer.builds.search import find_build, made_for_others
+from dyninfer.builds.spec import (
+    FOR_OPENVINO,
+    BuildSpec,
+    OpenBuild,
+    made_for_openvino,
+    own_precision,
+    source_hashes,
+)
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines import host_versions
 from dyninfer.evaluation.dataset import Samples
@@ -90,7 +97,7 @@ class MixFinder:
     _refused: dict[tuple[str, Place], str] = field(default_factory=dict)
     _passed: dict[frozenset[tuple[str, Place]], GateRecord] = field(default_factory=dict)
     _made: list[OpenBuild] = field(default_factory=list)
-    _int8: OpenBuild | None = None
+    _int8: dict[str, OpenBuild] = field(default_factory=dict)
 
     def find(self) -> AutoRecord:
         """Measure, choose and compare.
@@ -119,7 +126,7 @@ class MixFinder:
             build_lock(bundle),
             opened_forms(bundle, forms, most, asked.trusted_key) as detectors,
         ):
-            self._int8 = next((d.build for d in detectors if d.build is not None), None)
+            self._int8 = {d.backend: d.build for d in detectors if d.build is not None}
             reads = recorded_inputs(bundle, detectors[0], asked.pictures, most)
             for stage in stages:
                 measured = measure_stage(detectors, stage, reads[stage], asked.batches)
@@ -243,21 +250,21 @@ class MixFinder:
         return load(path, backend=mix.backend, precision=precision, max_batch=batch, build=False)
 
     def _files(self, stages: Stages) -> OpenBuild | None:
-        """The build of converted files that a mix opens, made of the one that was measured."""
+        """The build of converted files that a mix opens, made of those that were measured."""
         bundle = self.asked.bundle
-        plan = {stage: place.precision for stage, place in stages.items()}
-        wanted = wanted_files(bundle.manifest, plan)
+        wanted = wanted_files(bundle.manifest, stages)
         if wanted is None:
             return None
-        found = find_build(bundle, wanted)
-        if found is None:
-            assert self._int8 is not None  # no other form needs files of its own
-            own, source = own_precision(bundle.manifest), self._int8
-            paths = {n: source.onnx_path(n) for n, p in wanted.precision.items() if p is not own[n]}
-            files = {name: path for name, path in paths.items() if path is not None}
-            hashes = source.build.onnx_sha256()
-            converted = Converted(files, hashes, source.build.conversion, source.parity())
-            found = ConversionBuilder().make(bundle, wanted, Making(converted=converted))
+        own = own_precision(bundle.manifest)
+        sources = {
+            name: self._int8[stages[name].backend]  # no other form needs files of its own
+            for name, precision in wanted.precision.items()
+            if precision is not own[name]
+        }
+        spec = _spec_of(wanted, sources)
+        found = find_build(bundle, spec)
+        if found is None or made_for_others(found.build.spec, spec):
+            found = ConversionBuilder().make(bundle, spec, Making(converted=_joined(sources)))
             self._made.append(found)
         return found
 
@@ -333,6 +340,36 @@ class MixFinder:
             )
             for place, ratio in ratios.items()
         )
+
+
+def _spec_of(wanted: BuildSpec, sources: Mapping[str, OpenBuild]) -> BuildSpec:
+    """The build that these files make: in 8 bits for the backend that each was made for."""
+    placed = [
+        name for name, source in sources.items() if name in made_for_openvino(source.build.spec)
+    ]
+    options = {FOR_OPENVINO: ",".join(placed)} if placed else {}
+    return wanted.model_copy(update={"options": options})
+
+
+def _joined(sources: Mapping[str, OpenBuild]) -> Converted:
+    """Stages of builds, each from its own; of several, no parity is that of the whole."""
+    found = {name: source.onnx_path(name) for name, source in sources.items()}
+    builds = {source.path: source for source in sources.values()}
+    first, *others = builds.values()
+    conversion = first.build.conversion
+    if conversion is not None:
+        kept = {
+            name: source.build.conversion.kept_high[name]
+            for name, source in sources.items()
+            if source.build.conversion and name in source.build.conversion.kept_high
+        }
+        conversion = conversion.model_copy(update={"kept_high": kept})
+    return Converted(
+        {name: path for name, path in found.items() if path is not None},
+        {name: source.build.onnx_sha256()[name] for name, source in sources.items()},
+        conversion,
+        None if others else first.parity(),
+    )
 
 
 def _timed(detector: Detector, calls: Sequence[Mapping[str, Any]], policy: Forced | None) -> float:

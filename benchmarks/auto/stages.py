@@ -14,7 +14,7 @@ import numpy as np
 
 from dyninfer.builds.auto import Place
 from dyninfer.builds.search import list_builds
-from dyninfer.builds.spec import describe_plan, source_hashes, travel_of
+from dyninfer.builds.spec import describe_plan, made_for_openvino, source_hashes, travel_of
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.engines import host_versions, open_backend
@@ -49,8 +49,8 @@ def find_forms(bundle: Bundle) -> list[Form]:
     forms = [Form(backend) for backend in backends]
     if "openvino" in backends and _has_bf16():
         forms.append(Form("openvino", Precision.BF16.value))
-    built = _int8_built(bundle)
-    return forms + [Form(backend, built) for backend in backends if built is not None]
+    built = {backend: _int8_built(bundle, backend) for backend in backends}
+    return forms + [Form(*form) for form in built.items() if form[1] is not None]
 
 
 def _has_bf16() -> bool:
@@ -61,8 +61,11 @@ def _has_bf16() -> bool:
         backend.close()
 
 
-def _int8_built(bundle: Bundle) -> str | None:
-    """The precision of a build of files in int8: one within a gate, or that with most of it."""
+def _int8_built(bundle: Bundle, backend: str) -> str | None:
+    """The precision of a build of files in int8.
+
+    One made for the backend comes first, one within a gate, and that with most of it.
+    """
     builds = [
         build
         for build in list_builds(bundle)[0].values()
@@ -73,7 +76,11 @@ def _int8_built(bundle: Bundle) -> str | None:
     ]
     best = max(
         builds,
-        key=lambda b: (b.gate is not None, [*b.spec.precision.values()].count(Precision.INT8)),
+        key=lambda b: (
+            bool(made_for_openvino(b.spec)) is (backend == "openvino"),
+            b.gate is not None,
+            [*b.spec.precision.values()].count(Precision.INT8),
+        ),
         default=None,
     )
     return None if best is None else describe_plan(best.spec.precision, bundle.manifest)

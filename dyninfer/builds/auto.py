@@ -206,15 +206,16 @@ def why_stale(bundle: Bundle, record: AutoRecord) -> str | None:
         )
         return f"it was measured with {before}, and here is {now}"
     for mix in record.mixes:
-        wanted = wanted_files(bundle.manifest, mix.plan)
+        wanted = wanted_files(bundle.manifest, mix.stages)
         if wanted is not None and not _has_build(bundle, wanted):
             return "the build of int8 that it names is not there any more"
     return None
 
 
-def wanted_files(manifest: Manifest, plan: Mapping[str, Precision]) -> BuildSpec | None:
+def wanted_files(manifest: Manifest, stages: Mapping[str, Place]) -> BuildSpec | None:
     """The build of converted files that a mix opens; None where the bundle's own will do."""
-    return ConversionBuilder().wanted(manifest, plan, 1)
+    builder = ConversionBuilder(backend_of=lambda stage: stages[stage].backend)
+    return builder.wanted(manifest, {name: place.precision for name, place in stages.items()}, 1)
 
 
 def _has_build(bundle: Bundle, wanted: BuildSpec) -> bool:

@@ -9,7 +9,14 @@ from typing import Any, Protocol
 from dyninfer.builds.files import AS_USUAL, Converted, Making, make_build
 from dyninfer.builds.search import build_command, find_build, refusal
 from dyninfer.builds.signature import check_build
-from dyninfer.builds.spec import BuildSpec, OpenBuild, own_precision, plan_precision, source_hashes
+from dyninfer.builds.spec import (
+    FOR_OPENVINO,
+    BuildSpec,
+    OpenBuild,
+    own_precision,
+    plan_precision,
+    source_hashes,
+)
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Precision
 from dyninfer.engines import TENSORRT
@@ -43,11 +50,17 @@ class ConversionBuilder(Builder):
     """Keeps ONNX files in another precision than the bundle's own, for ONNX Runtime and OpenVINO.
 
     Converting takes pictures, which nobody has when a bundle is opened. ``travel`` are the options
-    of :data:`dyninfer.builds.spec.TRAVEL` that are wanted.
+    of :data:`dyninfer.builds.spec.TRAVEL` that are wanted, ``backend_of`` tells which of
+    :data:`dyninfer.engines.ON_HOST` will run a stage.
     """
 
-    def __init__(self, travel: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        travel: Mapping[str, str] | None = None,
+        backend_of: Callable[[str], str] = lambda _stage: "onnxruntime",
+    ) -> None:
         self._travel = dict(travel or {})
+        self._backend_of = backend_of
 
     def wanted(
         self, manifest: Manifest, precision: Mapping[str, Precision], max_batch: int
@@ -60,11 +73,17 @@ class ConversionBuilder(Builder):
         }
         if files == own_precision(manifest):
             return None
+        for_openvino = ",".join(
+            name
+            for name, stage in manifest.stages.items()
+            if files[name] is Precision.INT8 and stage.precision is not Precision.INT8
+            if self._backend_of(name) == "openvino"
+        )
         return BuildSpec(
             backend="onnxruntime",
             precision=files,
             stages_sha256=source_hashes(manifest),
-            options=self._travel,
+            options=self._travel | ({FOR_OPENVINO: for_openvino} if for_openvino else {}),
         )
 
     def converted(self, _bundle: Bundle, _precision: Mapping[str, Precision]) -> None:
@@ -74,8 +93,8 @@ class ConversionBuilder(Builder):
         """Keep what was converted; it cannot be converted here."""
         if making.converted is None:
             raise EngineBuildError(
-                f"{bundle.path} has no build in the precision that is wanted, and ONNX Runtime "
-                f"cannot make one when it loads; run: {build_command(bundle, wanted)}"
+                f"{bundle.path} has no build in the precision that is wanted, and none can be "
+                f"made when it is opened; run: {build_command(bundle, wanted)}"
             )
         return make_build(bundle, wanted, making)
 
@@ -83,7 +102,7 @@ class ConversionBuilder(Builder):
 def builder_for(backend: Backend[Any, Any]) -> Builder:
     """The builder for an opened backend and its device; the only place that chooses one."""
     if backend.name not in TENSORRT:
-        return ConversionBuilder()
+        return ConversionBuilder(backend_of=backend.backend_of)
     from dyninfer.builds.tensorrt import TensorRTBuilder
     from dyninfer.engines.trt.backend import TrtBackend
 

@@ -12,6 +12,7 @@ from dyninfer.builds.spec import (
     BUILD_FILE,
     ENGINES_FOLDER,
     FIRST_COMPATIBLE,
+    FOR_OPENVINO,
     HARDWARE_COMPATIBLE,
     SCHEMA_VERSION,
     VERSION_COMPATIBLE,
@@ -19,6 +20,7 @@ from dyninfer.builds.spec import (
     BuildSpec,
     OpenBuild,
     describe_plan,
+    made_for_openvino,
     source_hashes,
     travel_of,
 )
@@ -50,8 +52,10 @@ def differences(built: BuildSpec, wanted: BuildSpec) -> list[Difference]:
     An engine that was built without a GPU is good for every GPU of its compute capabilities; one
     that was built on a GPU needs the same GPU. Either may have been built to be good
     for more (:data:`VERSION_COMPATIBLE`, :data:`HARDWARE_COMPATIBLE`). A batch range holds if it
-    covers the one that is wanted; an option that nobody asks for does no harm.
+    covers the one that is wanted; an option that nobody asks for does no harm, nor do stages in
+    int8 that were made for the other backend of a CPU.
     """
+    needed = {name: value for name, value in wanted.options.items() if name != FOR_OPENVINO}
     fits = {
         "backend": built.backend == wanted.backend,
         "library_version": _covers_version(built, wanted),
@@ -59,7 +63,7 @@ def differences(built: BuildSpec, wanted: BuildSpec) -> list[Difference]:
         "batch": _covers_batch(built.batch, wanted.batch),
         "precision": built.precision == wanted.precision,
         "stages_sha256": built.stages_sha256 == wanted.stages_sha256,
-        "options": wanted.options.items() <= built.options.items(),
+        "options": needed.items() <= built.options.items(),
     }
     return [
         Difference(field, _shown(getattr(built, field)), _shown(getattr(wanted, field)))
@@ -146,9 +150,9 @@ def list_builds(bundle: Bundle) -> tuple[dict[Path, Build], list[BundleError]]:
 def find_build(bundle: Bundle, wanted: BuildSpec) -> OpenBuild | None:
     """The build that fits best, with every file checked; None where none fits.
 
-    One that has passed a gate comes first, whatever its stages fell back to; then one whose tensors
-    travel in fewer bytes, the very one that was asked for, one for this GPU before one for its
-    kind, and the smaller range of batches.
+    One that was made for this backend comes first; then one that has passed a gate, whatever its
+    stages fell back to, one whose tensors travel in fewer bytes, the very one that was asked for,
+    one for this GPU before one for its kind, and the smaller range of batches.
 
     Raises:
         BundleError: a file of the one that fits is missing or was changed.
@@ -169,9 +173,17 @@ def find_exact(bundle: Bundle, spec: BuildSpec) -> OpenBuild | None:
     return open_build(folder, read_build(folder)) if folder.exists() else None
 
 
-def _preference(build: Build, wanted: BuildSpec) -> tuple[bool, int, bool, bool, int, str]:
+def made_for_others(spec: BuildSpec, wanted: BuildSpec) -> frozenset[str]:
+    """The stages in int8 of a build that were made for another backend than is wanted."""
+    here = frozenset(wanted.options.get(FOR_OPENVINO, "").split(","))
+    ours = frozenset(name for name, p in spec.precision.items() if p is Precision.INT8)
+    return ours & (here ^ made_for_openvino(spec))
+
+
+def _preference(build: Build, wanted: BuildSpec) -> tuple[int, bool, int, bool, bool, int, str]:
     spec = build.spec
     return (
+        len(made_for_others(spec, wanted)),
         build.gate is None,
         -len(travel_of(spec)),
         spec != wanted,
@@ -235,7 +247,8 @@ def find_converted(
 
 def build_command(bundle: Bundle, wanted: BuildSpec) -> str:
     """The command that makes a build."""
-    parts = [f"dyninfer build {typed(bundle.path)} --backend {wanted.backend}"]
+    backend = "openvino" if FOR_OPENVINO in wanted.options else wanted.backend
+    parts = [f"dyninfer build {typed(bundle.path)} --backend {backend}"]
     if wanted.target is not None and wanted.target.gpu_name is None:
         devices = (f"sm{c.replace('.', '')}" for c in wanted.target.compute_capabilities)
         parts.append(f"--for {','.join(devices)}")

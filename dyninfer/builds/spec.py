@@ -43,6 +43,9 @@ IO = "io"
 """Option of a build: "fp16" where feature maps travel between stages in float16. In TensorRT's
 builds, what surrounds 8 bits within a stage is then in float16 as well."""
 TRAVEL = (INPUT, IO)
+FOR_OPENVINO = "int8_for_openvino"
+"""Option of a build: the stages whose 8 bits are placed for OpenVINO, "first,second", and not for
+ONNX Runtime. Either opens both, and is slower with the other's."""
 BackendName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _FileName = Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
@@ -258,6 +261,12 @@ def _retyped(specs: Iterable[TensorSpec], types: Mapping[str, str]) -> tuple[Ten
 def travel_of(spec: BuildSpec) -> dict[str, str]:
     """The options of :data:`TRAVEL` that a build has."""
     return {name: spec.options[name] for name in TRAVEL if name in spec.options}
+
+
+def made_for_openvino(spec: BuildSpec) -> frozenset[str]:
+    """The stages in int8 of a build that :data:`FOR_OPENVINO` names."""
+    named = spec.options.get(FOR_OPENVINO, "").split(",")
+    return frozenset(name for name in named if spec.precision.get(name) is Precision.INT8)
 
 
 def own_precision(manifest: Manifest) -> dict[str, Precision]:

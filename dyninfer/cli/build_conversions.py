@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.progress import Progress, TaskID
 
 from dyninfer.builds.files import Converted
-from dyninfer.builds.spec import INPUT, IO, BuildSpec, Conversion, source_hashes
+from dyninfer.builds.spec import FOR_OPENVINO, INPUT, IO, BuildSpec, Conversion, source_hashes
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Manifest, Precision
@@ -178,11 +178,13 @@ def _settings(
     asked: BuildOptions, wanted: BuildSpec, progress: Progress, report: Report
 ) -> Int8Settings:
     """How stages are quantised, with a bar for each step."""
-    engines = wanted.backend in TENSORRT
+    target = Int8Target.OPENVINO if FOR_OPENVINO in wanted.options else Int8Target.CPU
+    if wanted.backend in TENSORRT:
+        target = Int8Target.TENSORRT
     return Int8Settings(
-        target=Int8Target.TENSORRT if engines else Int8Target.CPU,
+        target=target,
         method=asked.method,
-        half=engines and IO in wanted.options,
+        half=target is Int8Target.TENSORRT and IO in wanted.options,
         progress=_Bars(progress, report).report,
     )
 

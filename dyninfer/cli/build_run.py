@@ -131,7 +131,8 @@ def _builder(
 ) -> Builder:
     if asked.on_host:
         asked.refuse_engine_options()
-        return ConversionBuilder(asked.travel(precision))
+        backend = str(asked.backend and asked.backend.value)
+        return ConversionBuilder(asked.travel(precision), lambda _stage: backend)
     presets = [] if asked.for_ is None else find_presets(asked.for_)
     flavour = Flavour(asked.backend.value) if asked.backend else installed_flavour()
     library = load_library(flavour)

@@ -48,6 +48,13 @@ CPU_OPS = frozenset(
 # TensorRT moves a QuantizeLinear in front of pooling, concatenation and resizing by itself, and
 # fuses activations into the layer before: quantising their inputs would only part them from it.
 TENSORRT_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add"})
+# OpenVINO does so for concatenation only: elsewhere, one that it cannot move is a pass of its own
+OPENVINO_OPS = TENSORRT_OPS | {"Split", "Resize", "MaxPool"}
+_OPS = {
+    Int8Target.CPU: CPU_OPS,
+    Int8Target.OPENVINO: OPENVINO_OPS,
+    Int8Target.TENSORRT: TENSORRT_OPS,
+}
 # x * sigmoid(x) is between -0.015 and 0 for all x below: more than 8 bits could tell apart. The
 # numbers a convolution makes reach far lower, and would take most of the steps for nothing.
 SILU_FLOOR = -6.0
@@ -98,7 +105,7 @@ def observe_stage(
 
 def ops_for(target: Int8Target) -> frozenset[str]:
     """Operators that are quantised for a target."""
-    return TENSORRT_OPS if target is Int8Target.TENSORRT else CPU_OPS
+    return _OPS[target]
 
 
 def to_int8(
@@ -138,7 +145,7 @@ def to_int8(
     if not chosen:
         return finished(ir.from_proto(source), source, "int8")
     inside: dict[str, str] = {}
-    if settings.target is Int8Target.TENSORRT:
+    if settings.target is not Int8Target.CPU:
         model = model.clone()
         inside = _part_outputs(model.graph)
     ranges = _tensor_ranges(graph, observed, settings, inside)
@@ -158,11 +165,12 @@ def _quantised(
 
     types, kinds = types_for(target), quantization.QuantType
     options: dict[str, object] = {"ActivationSymmetric": types.signed, "WeightSymmetric": True}
-    if target is Int8Target.TENSORRT:
+    if target is not Int8Target.CPU:
         options |= {
             "QuantizeBias": False,  # TensorRT has no 32-bit DequantizeLinear
             "OpTypesToExcludeOutputQuantization": sorted(TENSORRT_OPS),
-            "DedicatedQDQPair": True,  # one for each reader, as TensorRT's fusions expect
+            # one for each reader, as TensorRT's fusions expect; in OpenVINO each costs a pass
+            "DedicatedQDQPair": target is Int8Target.TENSORRT,
         }
     with quiet():
         quantizer = quantization.QDQQuantizer(

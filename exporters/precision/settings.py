@@ -14,15 +14,21 @@ class Int8Target(str, Enum):
     """What runs the quantised stage.
 
     ``CPU``: ONNX Runtime, whose fast kernels want every operator between two convolutions in
-    8 bits, unsigned on x86. ``TENSORRT``: signed, symmetric (zero point 0), and only what a layer
-    reads is quantised, so that convolution, activation and re-quantisation become one kernel.
+    8 bits, unsigned on x86. ``OPENVINO``: the same types, and only what a layer reads is quantised,
+    so that convolution, activation and re-quantisation become one kernel. ``TENSORRT``: the same
+    again, signed and symmetric (zero point 0).
     """
 
     CPU = "cpu"
+    OPENVINO = "openvino"
     TENSORRT = "tensorrt"
 
 
-PERCENTILES = {Int8Target.CPU: 99.999, Int8Target.TENSORRT: 99.99}
+PERCENTILES = {
+    Int8Target.CPU: 99.999,
+    Int8Target.OPENVINO: 99.999,
+    Int8Target.TENSORRT: 99.99,
+}
 """Share of values in percent that a range holds. With a symmetric range an activation such as SiLU
 uses only half of the 8 bits, so that cutting more of the tail pays."""
 

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 import dyninfer
+from dyninfer.builds.builder import ConversionBuilder
 from dyninfer.builds.files import Converted, Making, make_build
-from dyninfer.builds.spec import BuildSpec, own_precision, source_hashes
+from dyninfer.builds.gate import GateRecord
+from dyninfer.builds.spec import (
+    FOR_OPENVINO,
+    BuildSpec,
+    own_precision,
+    parse_precision,
+    source_hashes,
+)
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.manifest import Precision
@@ -57,6 +66,64 @@ def test_the_build_of_a_precision_is_what_runs(bundle: Bundle, tmp_path: Path) -
     assert record.precision["first"] is Precision.FP32
     assert record.stages_sha256["head"] != bundle.manifest.stages["head"].sha256
     assert record.stages_sha256["first"] == bundle.manifest.stages["first"].sha256
+
+
+def build_int8(bundle: Bundle, backend: str, plan: str = "int8", gated: bool = False) -> Path:
+    """A build of stages in int8, in name, that were made for a backend; its folder."""
+    precision = parse_precision(plan, bundle.manifest)
+    wanted = ConversionBuilder(backend_of=lambda _stage: backend).wanted(
+        bundle.manifest, precision, 1
+    )
+    assert wanted is not None
+    files = {name: bundle.stage_path(name) for name, p in precision.items() if p is Precision.INT8}
+    gate = GateRecord(
+        limits={"differ": 1},
+        found={"differ": 0},
+        asked=precision,
+        pictures=1,
+        images_sha256="0" * 64,
+        measured_on=backend,
+    )
+    making = Making(Converted(files), accept=(lambda _build: (gate, {})) if gated else None)
+    return make_build(bundle, wanted, making).path
+
+
+def opened(bundle: Bundle, backend: str, precision: str = "int8") -> Path:
+    with dyninfer.load(bundle.path, backend=backend, precision=precision) as detector:
+        assert detector.build is not None
+        return detector.build.path
+
+
+def test_each_backend_opens_the_int8_that_was_made_for_it(bundle: Bundle) -> None:
+    pytest.importorskip("openvino")
+    usual = build_int8(bundle, "onnxruntime", gated=True)
+    assert opened(bundle, "openvino") == usual  # better than none
+    placed = build_int8(bundle, "openvino")
+    assert placed != usual
+    assert opened(bundle, "openvino") == placed
+    assert opened(bundle, "openvino,router=onnxruntime") == placed  # the router is in fp32
+    assert opened(bundle, "onnxruntime") == usual
+    assert opened(bundle, "first=openvino") == usual  # which fits two of three stages
+    shutil.rmtree(usual)
+    assert opened(bundle, "onnxruntime") == placed
+
+
+def test_a_stage_that_is_not_in_int8_is_made_for_no_backend(bundle: Bundle) -> None:
+    def options(plan: str, backend: str) -> dict[str, str]:
+        builder = ConversionBuilder(backend_of=lambda _stage: backend)
+        spec = builder.wanted(bundle.manifest, parse_precision(plan, bundle.manifest), 1)
+        assert spec is not None
+        return dict(spec.options)
+
+    mixed = "first=int8,second=fp16"
+    assert options(mixed, "openvino") == {FOR_OPENVINO: "first"}
+    assert options(mixed, "onnxruntime") == options("fp16", "openvino") == {}
+
+
+def test_what_openvino_lacks_is_built_for_it(bundle: Bundle) -> None:
+    pytest.importorskip("openvino")
+    with support.refuses(EngineBuildError, "--backend openvino --precision int8 --images FOLDER"):
+        dyninfer.load(bundle.path, backend="openvino", precision="int8")
 
 
 @pytest.mark.parametrize("build", [True, False])

@@ -24,6 +24,7 @@ from dyninfer.cli.build_options import BuildOptions, IoChoice, parse_bytes
 from dyninfer.engines.trt.library import Flavour, Library, load_library
 from dyninfer.installing import pip_install
 from tests import support
+from tests.dyninfer.cli import frail
 from tests.dyninfer.cli.run import run, write_picture
 
 RTX = ("--backend", "tensorrt-rtx")
@@ -241,6 +242,23 @@ def test_int8_for_onnx_runtime_is_converted_measured_and_opened(
     assert any(text.startswith("precision fp32, not first=int8") for text in differences)
     assert any(text.startswith("other stage files (first, head, second)") for text in differences)
     _both_are_calibrated(capsys, folder, seen)
+
+
+def test_int8_for_openvino_is_a_build_of_its_own(capsys, tmp_path) -> None:
+    pytest.importorskip("openvino")
+    bundle = frail.write_static(tmp_path / "s.dyn", "is robust")
+    seen = frail.write_pictures(tmp_path / "seen", range(10, 240, 20))
+    for gate in ((), ("--gate", "differ=50%")):
+        for backend in ("onnxruntime", "openvino"):
+            asked = ("build", str(bundle), "--backend", backend, "-p", "int8", "-i", str(seen))
+            for said in ("built: ", "already built: "):
+                status, out, err = run(capsys, *asked, *gate)
+                assert status == 0, err
+                assert err.splitlines()[-1].startswith(said)
+                assert ("int8 for openvino body" in out) is (backend == "openvino")
+    assert len(engines(bundle)) == 2
+    status, out, err = run(capsys, "info", str(bundle))
+    assert "int8 for openvino body" in out
 
 
 def _both_are_calibrated(capsys: pytest.CaptureFixture[str], bundle: Path, seen: Path) -> None:

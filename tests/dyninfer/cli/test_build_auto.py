@@ -10,6 +10,7 @@ import pytest
 import dyninfer
 from dyninfer.benchmarks.auto import mixes, stages
 from dyninfer.builds.search import list_builds
+from dyninfer.builds.spec import made_for_openvino
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines import host_versions
 from tests import support
@@ -183,6 +184,28 @@ def test_what_loses_too_much_falls_back_stage_by_stage(
             stage: place.split()[1] for stage, place in chosen.items()
         }
     assert Bundle.open(path).path == path
+
+
+def test_int8_is_that_of_each_stages_backend(capsys, tmp_path, monkeypatch, pictures) -> None:
+    pytest.importorskip("openvino")
+    path = frail.write_cascade(tmp_path / "c.dyn", "is robust")
+    for backend in ("onnxruntime", "openvino"):
+        made = ("build", str(path), "--backend", backend, "-p", "int8", "-i", str(pictures))
+        assert run(capsys, *made)[0] == 0
+    builds = list_builds(Bundle.open(path))[0]
+    mine = {bool(made_for_openvino(build.spec)): build for build in builds.values()}
+    measure_as(monkeypatch, {"first openvino int8": 4.0, "second onnxruntime int8": 5.0})
+    record, _ = build(capsys, path, "-i", str(pictures), "--gate", "flips=100%,differ=100%")
+    chosen = places(record)
+    assert chosen["first"] == "openvino int8"
+    assert chosen["second"] == "onnxruntime int8"
+    with dyninfer.load(path, backend="auto") as detector:
+        assert detector.build is not None
+        joined = detector.build.build
+    assert made_for_openvino(joined.spec) == {"first"}
+    for stage, of_openvino in (("first", True), ("second", False)):
+        assert joined.onnx_sha256()[stage] == mine[of_openvino].onnx_sha256()[stage]
+    assert len({build.onnx_sha256()["first"] for build in mine.values()}) == 2
 
 
 def test_nothing_stays_where_every_mix_is_refused(capsys, tmp_path, monkeypatch, pictures) -> None:

@@ -96,6 +96,60 @@ def test_tensorrt_gets_symmetric_int8_in_front_of_layers_only() -> None:
     assert not any(t.data_type == TensorProto.INT32 for t in converted.graph.initializer)
 
 
+def split_map() -> onnx.ModelProto:
+    """A layer whose map is read by another one, resized and split, and a layer for each half."""
+    halves = ["left", "right"]
+    return tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"deep": ["batch", 8, 8, 8]} | {f"{h}_deep": ["batch", 8, 16, 16] for h in halves},
+        [
+            conv("images", "w", "c"),
+            *silu("c", "map"),
+            conv("map", "w_deep", "deep"),
+            helper.make_node("Resize", ["map", "", "twice"], ["large"]),
+            helper.make_node("Split", ["large"], halves, axis=1),
+            *(conv(half, f"w_{half}", f"{half}_deep") for half in halves),
+        ],
+        {"w": weights(8, 3, 3, 3), "w_deep": weights(8, 8, 3, 3)}
+        | {"twice": np.array([1, 1, 2, 2], np.float32)}
+        | {f"w_{half}": weights(8, 4, 3, 3, seed=seed) for seed, half in enumerate(halves)},
+    )
+
+
+def test_openvino_gets_8_bits_in_front_of_layers_and_of_what_moves_them() -> None:
+    settings = Int8Settings(target=Int8Target.OPENVINO)
+    converted = quantised(two_layers(), feed_of(images()), settings)
+    read = {n.input[0] for n in converted.graph.node if n.op_type == "QuantizeLinear"}
+    assert read == {"images", "feature"}  # neither what a layer nor what a sigmoid made
+    made = {name: node.op_type for node in converted.graph.node for name in node.output}
+    assert made["feature"] == made["deep"] == "Mul"
+    converted = quantised(split_map(), feed_of(images()), settings)
+    made = {name: node for node in converted.graph.node for name in node.output}
+    for kind in ("Resize", "Split"):
+        (moves,) = (node for node in converted.graph.node if node.op_type == kind)
+        assert made[moves.input[0]].op_type == "DequantizeLinear"
+
+
+@pytest.mark.parametrize(
+    ("target", "times"), [(Int8Target.OPENVINO, 1), (Int8Target.TENSORRT, 2)], ids=str
+)
+def test_a_map_that_two_layers_read_is_quantised_once_but_for_tensorrt(target, times) -> None:
+    source = tiny_model(
+        {"images": ["batch", 3, 8, 8]},
+        {"left": ["batch", 8, 8, 8], "right": ["batch", 8, 8, 8]},
+        [
+            conv("images", "w1", "c1"),
+            *silu("c1", "map"),
+            conv("map", "w2", "left"),
+            conv("map", "w3", "right"),
+        ],
+        {"w1": weights(8, 3, 3, 3)} | {f"w{i}": weights(8, 8, 3, 3, seed=i) for i in (2, 3)},
+    )
+    converted = quantised(source, feed_of(images()), Int8Settings(target=target))
+    read = [n.input[0] for n in converted.graph.node if n.op_type == "QuantizeLinear"]
+    assert read.count("map") == times
+
+
 def test_the_cpu_gets_everything_between_two_layers_in_8_bits() -> None:
     converted = quantised(two_layers(), feed_of(images()), Int8Settings())
     read = {n.input[0] for n in converted.graph.node if n.op_type == "QuantizeLinear"}
