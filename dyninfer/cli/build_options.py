@@ -70,9 +70,9 @@ class BuildOptions:
         BackendChoice | None,
         typer.Option(
             help="Backend that will run it; onnxruntime and openvino take only fp16 and int8. Each "
-            "runs the files of the other, too, but int8 is slower there. **auto** measures which of those two, and which precision, is fastest "
-            "for each stage on this machine. Default: tensorrt, or tensorrt-rtx where only that is "
-            "installed.",
+            "runs the files of the other, too, but int8 is slower there. **auto** measures which "
+            "of those two, and which precision, is fastest for each stage on this machine. "
+            "Default: tensorrt, or tensorrt-rtx where only that is installed.",
         ),
     ] = None
     precision: Annotated[
