@@ -147,13 +147,19 @@ class Parity:
 def as_read(manifest: Manifest, tensors: Arrays) -> dict[str, AnyArray]:
     """What a source reads, in float32, in the types in which a build's stages read it."""
     stages = manifest.stages.values()
-    types = {spec.name: spec.dtype for stage in stages for spec in stage.inputs}
+    specs = {spec.name: spec for stage in stages for spec in stage.inputs}
+    images = {name for name, spec in manifest.image_tensors.items() if spec.dtype == "uint8"}
     return {
         name: manifest.image_inputs[name].pixels(array)
-        if types[name] == "uint8"
-        else array.astype(types[name], copy=False)
+        if name in images
+        else specs[name].taken(array)
         for name, array in tensors.items()
     }
+
+
+def as_meant(manifest: Manifest, stage: str, made: Arrays) -> dict[str, AnyArray]:
+    """What a build's stage makes, as the numbers that it stands for."""
+    return {spec.name: spec.meant(made[spec.name]) for spec in manifest.stages[stage].outputs}
 
 
 class Errors:

@@ -14,7 +14,15 @@ from dyninfer.errors import BundleError
 from dyninfer.exporters.candidate_rows import PROPOSALS
 from dyninfer.exporters.extras import return_memory
 from dyninfer.exporters.family import SourceStage
-from dyninfer.exporters.parity import Errors, Parity, Recording, SignalPairs, Tolerance, as_read
+from dyninfer.exporters.parity import (
+    Errors,
+    Parity,
+    Recording,
+    SignalPairs,
+    Tolerance,
+    as_meant,
+    as_read,
+)
 from dyninfer.images.spec import ImageSpec
 from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.detector import Detector
@@ -62,7 +70,7 @@ def verify(
             return_memory()
             for name, inputs in stages.reads.items():
                 fed = as_read(detector.manifest, inputs)
-                made = detector.run_stage(name, fed)
+                made = as_meant(detector.manifest, name, detector.run_stage(name, fed))
                 errors.add_all(name, made, stages.makes[name], reference.spare(name))
             del stages  # the features of an image of 1280 pixels take hundreds of megabytes
             of_image = _row_of(found, row)

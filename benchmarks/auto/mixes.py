@@ -35,6 +35,7 @@ from dyninfer.builds.gate import GateRecord, Limits
 from dyninfer.builds.search import find_build, made_for_others
 from dyninfer.builds.spec import (
     FOR_OPENVINO,
+    IO,
     BuildSpec,
     OpenBuild,
     made_for_openvino,
@@ -42,11 +43,14 @@ from dyninfer.builds.spec import (
     source_hashes,
 )
 from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.inside import file_sha256
+from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.engines import host_versions
 from dyninfer.evaluation.dataset import Samples
 from dyninfer.evaluation.interleaved import Run, compare
 from dyninfer.exporters.precision.gate import beyond, blamed, largest
 from dyninfer.exporters.precision.measure import PrecisionReport, labels_of, measure_engines
+from dyninfer.exporters.precision.travel import rewrite_travel
 from dyninfer.hardware import cpu_name
 from dyninfer.routing.policy import Forced
 from dyninfer.runtime.detector import Detector
@@ -264,7 +268,9 @@ class MixFinder:
         spec = _spec_of(wanted, sources)
         found = find_build(bundle, spec)
         if found is None or made_for_others(found.build.spec, spec):
-            found = ConversionBuilder().make(bundle, spec, Making(converted=_joined(sources)))
+            with scratch_folder() as folder:
+                converted = _joined(bundle, sources, folder)
+                found = ConversionBuilder().make(bundle, spec, Making(converted=converted))
             self._made.append(found)
         return found
 
@@ -351,9 +357,17 @@ def _spec_of(wanted: BuildSpec, sources: Mapping[str, OpenBuild]) -> BuildSpec:
     return wanted.model_copy(update={"options": options})
 
 
-def _joined(sources: Mapping[str, OpenBuild]) -> Converted:
+def _joined(bundle: Bundle, sources: Mapping[str, OpenBuild], folder: Path) -> Converted:
     """Stages of builds, each from its own; of several, no parity is that of the whole."""
     found = {name: source.onnx_path(name) for name, source in sources.items()}
+    files, tensors = rewrite_travel(
+        bundle,
+        {name: path for name, path in found.items() if path is not None},
+        folder,
+        pixels=False,
+        maps="int8",
+        have={name: source.build.tensors for name, source in sources.items()},
+    )
     builds = {source.path: source for source in sources.values()}
     first, *others = builds.values()
     conversion = first.build.conversion
@@ -365,10 +379,12 @@ def _joined(sources: Mapping[str, OpenBuild]) -> Converted:
         }
         conversion = conversion.model_copy(update={"kept_high": kept})
     return Converted(
-        {name: path for name, path in found.items() if path is not None},
-        {name: source.build.onnx_sha256()[name] for name, source in sources.items()},
+        files,
+        {name: file_sha256(path) for name, path in files.items()},
         conversion,
         None if others else first.parity(),
+        tensors,
+        {IO: "int8"},
     )
 
 

@@ -14,12 +14,18 @@ import numpy as np
 
 from dyninfer.builds.auto import Place
 from dyninfer.builds.search import list_builds
-from dyninfer.builds.spec import describe_plan, made_for_openvino, source_hashes, travel_of
+from dyninfer.builds.spec import (
+    IO,
+    describe_plan,
+    made_for_openvino,
+    source_hashes,
+    travel_of,
+)
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Precision
 from dyninfer.engines import host_versions, open_backend
 from dyninfer.evaluation.interleaved import Run, round_order
-from dyninfer.exporters.parity import Recording
+from dyninfer.exporters.parity import Recording, as_read
 from dyninfer.images.pictures import read_image
 from dyninfer.runtime.arrays import ArrayRunner
 from dyninfer.runtime.detector import Detector
@@ -71,7 +77,7 @@ def _int8_built(bundle: Bundle, backend: str) -> str | None:
         for build in list_builds(bundle)[0].values()
         if build.spec.backend == "onnxruntime"
         and build.spec.stages_sha256 == source_hashes(bundle.manifest)
-        and not travel_of(build.spec)
+        and travel_of(build.spec) in ({}, {IO: "int8"})
         and Precision.INT8 in build.spec.precision.values()
     ]
     best = max(
@@ -190,7 +196,6 @@ def _bound(detector: Detector, stage: str, reads: Arrays, batch: int) -> Iterato
 
     with detector.session.workspace() as workspace:
         workspace.timed = False
-        tensors = {
-            name: backend.from_host(array[:batch], workspace) for name, array in reads.items()
-        }
+        arrays = as_read(detector.manifest, {name: a[:batch] for name, a in reads.items()})
+        tensors = {name: backend.from_host(array, workspace) for name, array in arrays.items()}
         yield run

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import dyninfer
 from dyninfer.builds.gate import GateRecord
@@ -25,6 +25,7 @@ from dyninfer.builds.spec import (
     BuiltStage,
     Conversion,
     OpenBuild,
+    Travelling,
 )
 from dyninfer.bundle.documents import dump_sealed
 from dyninfer.bundle.folder import Bundle, unwritable
@@ -117,7 +118,7 @@ class Converted:
     sha256: Mapping[str, str] = field(default_factory=dict)
     conversion: Conversion | None = None
     parity: Mapping[str, Any] | None = None
-    tensors: Mapping[str, Literal["uint8", "float16"]] = field(default_factory=dict)
+    tensors: Mapping[str, Travelling] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -23,7 +23,13 @@ from pydantic import Field, ValidationError, model_validator
 from dyninfer.builds.gate import GateRecord
 from dyninfer.bundle.documents import Frozen, first_problem, load_sealed
 from dyninfer.bundle.inside import CheckedFile, inside
-from dyninfer.bundle.manifest import Manifest, Precision, TensorSpec
+from dyninfer.bundle.manifest import (
+    EightBits,
+    Manifest,
+    Precision,
+    QuantisedSpec,
+    TensorSpec,
+)
 from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import BundleError, InputError
 from dyninfer.types import shown
@@ -40,12 +46,15 @@ FIRST_COMPATIBLE = (8, 0)
 INPUT = "input"
 """Option of a build: the element type of image inputs, "uint8" where they are not float32."""
 IO = "io"
-"""Option of a build: "fp16" where feature maps travel between stages in float16. In TensorRT's
-builds, what surrounds 8 bits within a stage is then in float16 as well."""
+"""Option of a build: "fp16" where feature maps travel between stages in float16, "int8" where they
+travel in 8 bits. In TensorRT's builds, what surrounds 8 bits within a stage is then in float16 as
+well."""
 TRAVEL = (INPUT, IO)
 FOR_OPENVINO = "int8_for_openvino"
 """Option of a build: the stages whose 8 bits are placed for OpenVINO, "first,second", and not for
 ONNX Runtime. Either opens both, and is slower with the other's."""
+Travelling = Literal["uint8", "float16"] | EightBits
+"""What a tensor is between stages, if it is not what the bundle's is."""
 BackendName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _FileName = Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
@@ -166,7 +175,7 @@ class Build(Frozen):
     stages: Mapping[str, BuiltStage]
     conversion: Conversion | None = None
     gate: GateRecord | None = None
-    tensors: Mapping[str, Literal["uint8", "float16"]] = Field(default_factory=dict)
+    tensors: Mapping[str, Travelling] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _whole(self) -> Build:
@@ -252,10 +261,16 @@ class OpenBuild:
         return load_sealed(path) if path.exists() else None
 
 
-def _retyped(specs: Iterable[TensorSpec], types: Mapping[str, str]) -> tuple[TensorSpec, ...]:
-    return tuple(
-        spec.model_copy(update={"dtype": types.get(spec.name, spec.dtype)}) for spec in specs
-    )
+def _retyped(
+    specs: Iterable[TensorSpec], types: Mapping[str, Travelling]
+) -> tuple[TensorSpec, ...]:
+    return tuple(_as_travelling(spec, types.get(spec.name, spec.dtype)) for spec in specs)
+
+
+def _as_travelling(spec: TensorSpec, kind: str | EightBits) -> TensorSpec:
+    if isinstance(kind, EightBits):
+        return QuantisedSpec(name=spec.name, dtype="uint8", shape=spec.shape, bits=kind)
+    return spec.model_copy(update={"dtype": kind})
 
 
 def travel_of(spec: BuildSpec) -> dict[str, str]:

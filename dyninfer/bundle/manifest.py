@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from dyninfer.bundle.documents import Frozen
@@ -16,6 +17,7 @@ from dyninfer.images.spec import ImageSpec
 from dyninfer.plain_text import counted
 from dyninfer.results.tasks import MAPS, TASKS, Options, TaskKind, check_options
 from dyninfer.spans import RESERVED
+from dyninfer.types import AnyArray
 
 SCHEMA_VERSION: Literal[2] = 2
 BATCH_AXIS = "batch"
@@ -26,6 +28,9 @@ CHOICE_SCORES = "choice_scores"
 
 
 _END_AXES = {"boxes_xyxy": 3, "class_scores": 3, "logits": 2, **dict.fromkeys(MAPS, 4)}
+
+
+_MAP_AXES = 4
 
 
 class Task(str, Enum):
@@ -49,7 +54,8 @@ class Task(str, Enum):
 class TensorSpec(Frozen):
     """Name, element type and shape of a tensor; a named axis is dynamic.
 
-    Only an image input may be ``uint8``: pixels as they are, which the stage normalises itself.
+    Only an image input may be ``uint8``: pixels as they are, which the stage normalises itself. For
+    maps in 8 bits there is :class:`QuantisedSpec`.
     """
 
     name: str
@@ -61,8 +67,41 @@ class TensorSpec(Frozen):
         shape = tuple(batch if axis == BATCH_AXIS else axis for axis in self.shape)
         return None if any(isinstance(axis, str) for axis in shape) else shape  # type: ignore[return-value]  # no str is left
 
+    def taken(self, array: AnyArray) -> AnyArray:
+        """Numbers in float32 in the type in which they travel."""
+        return array.astype(self.dtype, copy=False)
+
+    def meant(self, array: AnyArray) -> AnyArray:
+        """What travels as the numbers that it stands for."""
+        return array
+
     def __str__(self) -> str:
         return f"{self.name} {self.dtype} ({', '.join(map(str, self.shape))})"
+
+
+class EightBits(Frozen):
+    """What 8-bit numbers stand for: ``scale * (number - zero_point)``."""
+
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    zero_point: Annotated[int, Field(ge=0, le=255)]
+
+
+class QuantisedSpec(TensorSpec):
+    """A map that travels in 8 bits; a build's, never one of a bundle's own manifest."""
+
+    bits: EightBits
+
+    def taken(self, array: AnyArray) -> AnyArray:
+        """Numbers in float32 as they travel, rounded as ONNX's QuantizeLinear does."""
+        numbers = np.rint(array / np.float32(self.bits.scale)) + self.bits.zero_point
+        rounded: AnyArray = np.clip(numbers, 0, 255).astype(np.uint8)
+        return rounded
+
+    def meant(self, array: AnyArray) -> AnyArray:
+        """What travels as the numbers in float32 that it stands for."""
+        steps: AnyArray = array.astype(np.float32) - np.float32(self.bits.zero_point)
+        steps *= np.float32(self.bits.scale)
+        return steps
 
 
 class Precision(str, Enum):
@@ -393,14 +432,15 @@ class Manifest(Frozen):
         if name not in self.stages:
             raise ValueError(f"the route names a stage {name!r} that is not there")
         for spec in self.stages[name].outputs:
-            if spec.dtype == "uint8":
+            if spec.dtype == "uint8" and not self._is_quantised_map(spec):
                 raise ValueError(f"stage {name!r} makes {spec}, expected float32 or float16")
         for spec in self.stages[name].inputs:
             earlier = made.get(spec.name)
             image = self.image_inputs.get(spec.name)
             if earlier is None and image is None:
                 raise ValueError(f"nothing before stage {name!r} makes its input {spec.name!r}")
-            if image is None and spec.dtype == "uint8":
+            pixels = image is not None and not isinstance(spec, QuantisedSpec)
+            if spec.dtype == "uint8" and not (pixels or self._is_quantised_map(spec)):
                 raise ValueError(f"stage {name!r} expects {spec}, which no image input is")
             if image is not None and spec.shape[1:] != (3, image.height, image.width):
                 raise ValueError(
@@ -409,6 +449,11 @@ class Manifest(Frozen):
                 )
             if earlier is not None and (earlier.dtype, earlier.shape) != (spec.dtype, spec.shape):
                 raise ValueError(f"stage {name!r} expects {spec}, an earlier stage makes {earlier}")
+
+    def _is_quantised_map(self, spec: TensorSpec) -> bool:
+        """Whether 8 bits are those of a map that no caller gives or gets."""
+        inside = spec.name not in self.image_inputs and spec.name not in self.task.outputs
+        return isinstance(spec, QuantisedSpec) and len(spec.shape) == _MAP_AXES and inside
 
     def stages_to(self, way: int) -> tuple[str, ...]:
         """Names of the stages that run for an image that takes this way, deciders included."""

@@ -153,7 +153,7 @@ def travelling(
     from dyninfer.exporters.precision.travel import rewrite_travel
 
     files, types = rewrite_travel(
-        bundle, converted.files, folder, pixels=INPUT in travel, half=IO in travel
+        bundle, converted.files, folder, pixels=INPUT in travel, maps=travel.get(IO)
     )
     sha256 = {name: file_sha256(path) for name, path in files.items()}
     return replace(converted, files=files, sha256=sha256, tensors=types, options=travel)

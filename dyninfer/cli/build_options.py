@@ -60,6 +60,7 @@ class IoChoice(str, Enum):
 
     FP32 = "fp32"
     FP16 = "fp16"
+    INT8 = "int8"
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,11 @@ class BuildOptions:
         IoChoice | None,
         typer.Option(
             "--io",
-            help="What feature maps of stages in fp16 travel in to the next stage. With TensorRT "
-            "also those of stages in int8, and then what is not in 8 bits there is in it as well. "
-            "Default: fp16 with TensorRT (with 8.6 not where a stage is in int8), fp32 on a CPU.",
+            help="What feature maps travel in to the next stage. fp16 is for stages in fp16, with "
+            "TensorRT also in int8, and then what is not in 8 bits there is in it as well; int8 is "
+            "for stages in int8 on a CPU, between which it changes no number. Default: fp16 with "
+            "TensorRT (with 8.6 not where a stage is in int8); on a CPU int8 for stages in int8, "
+            "else fp32.",
         ),
     ] = None
     images: Annotated[
@@ -202,9 +205,14 @@ class BuildOptions:
         were float32, so that there nothing is in float16 where a stage is in int8.
 
         Raises:
-            typer.BadParameter: maps cannot travel in fp16, because no stage computes in it.
+            typer.BadParameter: maps cannot travel so, because no stage computes in it.
         """
         planned = {*plan.values()}
+        if self.io is IoChoice.INT8 and (library is not None or Precision.INT8 not in planned):
+            raise typer.BadParameter(
+                f"--io int8 goes with stages in int8 for {' or '.join(ON_HOST)}; leave it out, or "
+                "give --backend and --precision"
+            )
         computed = planned & {Precision.FP16, *([Precision.INT8] if library else [])}
         single = library is not None and Precision.INT8 in planned and not library.keeps_types
         if self.io is IoChoice.FP16 and not computed:
@@ -220,6 +228,8 @@ class BuildOptions:
         usual = bool(computed) and library is not None and not single
         half = self.io is IoChoice.FP16 or (self.io is None and usual)
         found = {IO: IoChoice.FP16.value} if half else {}
+        if library is None and self.io in (None, IoChoice.INT8) and Precision.INT8 in planned:
+            found = {IO: IoChoice.INT8.value}
         return found | ({INPUT: self.input_.value} if self.input_ is InputChoice.UINT8 else {})
 
     def refuse_engine_options(self) -> None:

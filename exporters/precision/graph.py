@@ -19,8 +19,8 @@ FINAL_OUTPUTS = ("boxes_xyxy", "class_scores", "logits", "easiness")
 float32: boxes are pixels up to 1280, which float16 can tell apart only by a whole one."""
 
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-DEQUANTIZE = "DequantizeLinear"
-QUANTIZERS = frozenset({"QuantizeLinear", DEQUANTIZE})
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+QUANTIZERS = frozenset({QUANTIZE, DEQUANTIZE})
 SUMS = frozenset(
     {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "GlobalAveragePool"}
     | {"GlobalMaxPool"}

@@ -21,7 +21,7 @@ from dyninfer.errors import BrokenOutputError, InputError
 from dyninfer.evaluation.coco import Truth, average_precision
 from dyninfer.evaluation.dataset import Sample
 from dyninfer.evaluation.outcomes import AtWay, picture_of
-from dyninfer.exporters.parity import Flips, Recording, SignalPairs, as_read
+from dyninfer.exporters.parity import Flips, Recording, SignalPairs, as_meant, as_read
 from dyninfer.exporters.precision.convert import ConvertedStage, read_picture
 from dyninfer.exporters.precision.fp16 import rounded_to_float16
 from dyninfer.exporters.precision.sensitivity import deviations, matched
@@ -192,7 +192,7 @@ def measure_engines(
     changed = [name for name in stages if only is None or name in only]
 
     def run(stage: str, tensors: Arrays) -> Arrays:
-        made = detector.run_stage(stage, as_read(manifest, tensors))
+        made = as_meant(manifest, stage, detector.run_stage(stage, as_read(manifest, tensors)))
         # the stages beside it, which are not changed, read no map in float16
         return {name: array.astype(own[name], copy=False) for name, array in made.items()}
 

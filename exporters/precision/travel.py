@@ -2,7 +2,8 @@
 
 Stages are rewritten at their borders only. A picture comes as pixels, a quarter of the bytes, and
 is normalised in the graph. A map that its stage has computed in float16 stays so, half of the
-bytes: nothing is rounded that was not.
+bytes: nothing is rounded that was not. A map that all its readers round to the same 8 bits is
+rounded by its maker, a quarter of the bytes and the same numbers.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -18,20 +19,29 @@ import onnx_ir as ir
 from onnx import ModelProto
 from onnx_ir.passes import common
 
+from dyninfer.builds.spec import Travelling
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import Manifest
+from dyninfer.bundle.manifest import EightBits, Manifest
 from dyninfer.errors import ExportError
 from dyninfer.exporters.graphs import GraphBuilder, closed
+from dyninfer.exporters.precision.graph import DEQUANTIZE, QUANTIZE
 from dyninfer.foreign_errors import reason_of
 from dyninfer.images.spec import ImageSpec
 from dyninfer.types import Float32Array
 
+_QUANTISED_INPUTS = 3  # the tensor, its scale and its zero point
 _MAP_AXES = 4  # vectors are few numbers, and what a router reads must stay exact
-Types = dict[str, Literal["uint8", "float16"]]
+Types = dict[str, Travelling]
 
 
 def rewrite_travel(
-    bundle: Bundle, files: Mapping[str, Path], folder: Path, *, pixels: bool, half: bool
+    bundle: Bundle,
+    files: Mapping[str, Path],
+    folder: Path,
+    *,
+    pixels: bool,
+    maps: str | None,
+    have: Mapping[str, Mapping[str, Travelling]] = MappingProxyType({}),
 ) -> tuple[dict[str, Path], Types]:
     """Rewrite stages so that their tensors travel in fewer bytes.
 
@@ -40,7 +50,10 @@ def rewrite_travel(
         files: stage -> the file that a conversion made; all others are the bundle's own.
         folder: where rewritten files go, as ``<stage>-travel.onnx``.
         pixels: take pictures as uint8.
-        half: hand maps on in float16 where they were computed so.
+        maps: "fp16" hands maps on in float16 where they were computed so, "int8" in 8 bits where
+            that is what all who read them make of them; None as they are.
+        have: stage -> what tensors are in its file, if it was rewritten so before; of maps in 8
+            bits alone.
 
     Returns:
         ``files`` with those that were rewritten, and the types that are not the manifest's.
@@ -54,29 +67,94 @@ def rewrite_travel(
             path = files[name] if name in files else stack.enter_context(bundle.opening(name))
             model = onnx.load(str(path))
         stages[name] = ir.from_proto(onnx.shape_inference.infer_shapes(model, data_prop=True))
+    restored = {n for n, stage in stages.items() if _restore(stage.graph, have.get(n, {}))}
     types: Types = {}
-    if half:
+    if maps == "fp16":
         types |= dict.fromkeys(_maps_in_half(manifest, stages), "float16")
+    elif maps == "int8":
+        types |= _maps_in_8_bits(manifest, stages)
     if pixels:
         types |= dict.fromkeys(manifest.image_tensors, "uint8")
     written = dict(files)
     for name, stage in stages.items():
-        if _rewrite(stage.graph, types, manifest.image_inputs):
+        if _rewrite(stage.graph, types, manifest.image_inputs) or name in restored:
             written[name] = folder / f"{name}-travel.onnx"
             written[name].write_bytes(_closed(stage, name).SerializeToString())
     return written, types
 
 
-def _maps_in_half(manifest: Manifest, stages: Mapping[str, ir.Model]) -> list[str]:
-    """Maps that a stage reads and another has computed in float16."""
+def _restore(graph: ir.Graph, types: Mapping[str, Travelling]) -> bool:
+    """Give maps in 8 bits their float32 back; whether there are any."""
+    bits = {name: kind for name, kind in types.items() if isinstance(kind, EightBits)}
+    reads = [value for value in graph.inputs if value.name in bits]
+    makes = [value for value in graph.outputs if value.name in bits]
+    for value in reads:
+        uses = value.uses()
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+        rounded = _converted(graph, QUANTIZE, value, bits[str(value.name)])
+        for node, place in uses:
+            node.replace_input_with(place, rounded)
+    for value in makes:
+        name = str(value.name)
+        value.name = f"{name}_8_bits"
+        meant = _converted(graph, DEQUANTIZE, value, bits[name])
+        meant.name, meant.shape, meant.type = name, value.shape, ir.TensorType(ir.DataType.FLOAT)
+        graph.outputs[graph.outputs.index(value)] = meant
+    if reads or makes:
+        graph.sort()
+    return bool(reads or makes)
+
+
+def _converted(graph: ir.Graph, operator: str, value: ir.Value, bits: EightBits) -> ir.Value:
+    """A tensor in 8 bits, or what 8 bits mean."""
+    builder = GraphBuilder(graph, f"{value.name}_travel")
+    scale = builder.constant(np.array(bits.scale, np.float32))
+    return builder.apply(
+        operator, value, scale, builder.constant(np.array(bits.zero_point, np.uint8))
+    )
+
+
+def _maps(manifest: Manifest) -> list[tuple[str, str]]:
+    """(stage, map) of all maps that a stage makes and others read, and nobody else."""
     read = {spec.name for stage in manifest.stages.values() for spec in stage.inputs}
     return [
-        spec.name
+        (name, spec.name)
         for name, stage in manifest.stages.items()
         for spec in stage.outputs
         if spec.name in read and len(spec.shape) == _MAP_AXES
-        if _in_half(stages[name].graph, spec.name) is not None
+        if spec.name not in manifest.task.outputs
     ]
+
+
+def _maps_in_half(manifest: Manifest, stages: Mapping[str, ir.Model]) -> list[str]:
+    """Maps that a stage has computed in float16."""
+    return [
+        name for stage, name in _maps(manifest) if _in_half(stages[stage].graph, name) is not None
+    ]
+
+
+def _maps_in_8_bits(manifest: Manifest, stages: Mapping[str, ir.Model]) -> dict[str, EightBits]:
+    """Maps of which every reader makes the same 8 bits, and nothing else, at once."""
+    found = {}
+    for maker, name in _maps(manifest):
+        (made,) = (v for v in stages[maker].graph.outputs if v.name == name)
+        reads = [v for m in stages.values() for v in m.graph.inputs if v.name == name]
+        uses = [_bits_of(node) for value in reads for node, _ in value.uses()]
+        if made.dtype is ir.DataType.FLOAT and uses and uses[0] and len(set(uses)) == 1:
+            found[name] = EightBits(scale=uses[0][0], zero_point=uses[0][1])
+    return found
+
+
+def _bits_of(node: ir.Node, kind: str = QUANTIZE) -> tuple[float, int] | None:
+    """Scale and zero point of a node of this kind, if it has one of each, for uint8."""
+    if node.op_type != kind or len(node.inputs) != _QUANTISED_INPUTS:
+        return None
+    scale, zero_point = (None if v is None else v.const_value for v in node.inputs[1:])
+    if scale is None or zero_point is None or scale.size != 1:
+        return None
+    if zero_point.dtype is not ir.DataType.UINT8 or scale.dtype is not ir.DataType.FLOAT:
+        return None
+    return float(scale.numpy().item()), int(zero_point.numpy().item())
 
 
 def _in_half(graph: ir.Graph, output: str) -> ir.Value | None:
@@ -95,14 +173,20 @@ def _rewrite(graph: ir.Graph, types: Types, images: Mapping[str, ImageSpec]) -> 
     reads = [value for value in graph.inputs if value.name in types]
     makes = [value for value in graph.outputs if value.name in types]
     for value in makes:
-        _hand_on(graph, value)
+        kind = types[str(value.name)]
+        if isinstance(kind, EightBits):
+            _hand_on_8_bits(graph, value, kind)
+        else:
+            _hand_on(graph, value)
     for value in reads:
         name = str(value.name)
-        if types[name] == "uint8":
+        if name in images:
             _take_pixels(graph, value, images[name])
-        else:
+        elif types[name] == "float16":
             _take_half(graph, value)
-    if reads:
+        else:
+            _take_8_bits(value)
+    if reads or makes:
         graph.sort()
     return bool(reads or makes)
 
@@ -113,6 +197,26 @@ def _hand_on(graph: ir.Graph, value: ir.Value) -> None:
     assert half is not None, "it was computed in float16"
     value.name, half.name, half.shape = f"{name}_float", name, value.shape
     graph.outputs[graph.outputs.index(value)] = half
+
+
+def _hand_on_8_bits(graph: ir.Graph, value: ir.Value, bits: EightBits) -> None:
+    """Give the 8 bits that are there already, or make them."""
+    name, maker = str(value.name), value.producer()
+    value.name = f"{name}_float"
+    key = (bits.scale, bits.zero_point)
+    there = [node.outputs[0] for node, _ in value.uses() if _bits_of(node) == key]
+    if maker is not None and _bits_of(maker, DEQUANTIZE) == key:
+        there = [source for source in maker.inputs[:1] if source is not None]
+    made = there[0] if there else _converted(graph, QUANTIZE, value, bits)
+    made.name, made.shape = name, value.shape
+    made.type = ir.TensorType(ir.DataType.UINT8)
+    graph.outputs[graph.outputs.index(value)] = made
+
+
+def _take_8_bits(value: ir.Value) -> None:
+    value.type = ir.TensorType(ir.DataType.UINT8)
+    for node, _ in value.uses():
+        node.outputs[0].replace_all_uses_with(value)
 
 
 def _take_half(graph: ir.Graph, value: ir.Value) -> None:

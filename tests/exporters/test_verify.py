@@ -208,7 +208,7 @@ def test_noise_is_whatever_a_pixel_can_become(tmp_path) -> None:
 
 def take_pixels(bundle: dyninfer.Bundle, folder: Path) -> None:
     """Make a build whose stages, in float32 though it is asked for as fp16, take pixels."""
-    written, types = rewrite_travel(bundle, {}, folder, pixels=True, half=False)
+    written, types = rewrite_travel(bundle, {}, folder, pixels=True, maps=None)
     builder = ConversionBuilder({INPUT: "uint8"})
     wanted = builder.wanted(bundle.manifest, parse_precision("fp16", bundle.manifest), 2)
     builder.make(

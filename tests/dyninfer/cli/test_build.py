@@ -258,7 +258,16 @@ def test_int8_for_openvino_is_a_build_of_its_own(capsys, tmp_path) -> None:
                 assert ("int8 for openvino body" in out) is (backend == "openvino")
     assert len(engines(bundle)) == 2
     status, out, err = run(capsys, "info", str(bundle))
-    assert "int8 for openvino body" in out
+    assert "body,head" in out  # which are for openvino
+
+
+@pytest.mark.parametrize(
+    "asked", [(*ORT, "-p", "fp16"), (*ORT, "-p", "fp32"), (*RTX, "-p", "int8")], ids=str
+)
+def test_maps_in_8_bits_need_stages_in_int8_on_a_processor(capsys, bundle, asked) -> None:
+    status, _, err = run(capsys, "build", str(bundle), *asked, "--io", "int8")
+    assert status == 2
+    assert "--io int8 goes with stages in int8 for onnxruntime or openvino" in " ".join(err.split())
 
 
 def _both_are_calibrated(capsys: pytest.CaptureFixture[str], bundle: Path, seen: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,30 @@ def test_int8_is_that_of_each_stages_backend(capsys, tmp_path, monkeypatch, pict
     for stage, of_openvino in (("first", True), ("second", False)):
         assert joined.onnx_sha256()[stage] == mine[of_openvino].onnx_sha256()[stage]
     assert len({build.onnx_sha256()["first"] for build in mine.values()}) == 2
+
+
+def test_maps_travel_as_a_mix_needs_them(capsys, small_bundle, tmp_path, monkeypatch) -> None:
+    """In the build all stages are in int8, and maps in 8 bits; beside others they are not."""
+    only_onnx_runtime(monkeypatch)
+    path = Path(shutil.copytree(small_bundle, tmp_path / "small.dyn"))
+    pictures = frail.write_pictures(tmp_path / "pictures", DARK)
+    made = ("build", str(path), "--backend", "onnxruntime", "-p", "int8", "-i", str(pictures))
+    assert run(capsys, *made)[0] == 0
+    asked = ("-i", str(pictures), "--gate", "flips=100%,differ=100%", "--force")
+    maps = {}
+    for lacking in (None, "second"):
+        faster = {"first", "head", "second"} - {lacking}
+        measure_as(monkeypatch, {f"{stage} onnxruntime int8": 5.0 for stage in faster})
+        record, _ = build(capsys, path, *asked)
+        assert places(record)["second"] == f"onnxruntime {'int8' if lacking is None else 'fp32'}"
+        with dyninfer.load(path, backend="auto") as detector:
+            made_by = detector.manifest.stages["first"].outputs
+            maps[lacking] = {s.name for s in made_by if s.dtype == "uint8"}
+            read = {s.name for s in detector.manifest.stages["second"].inputs}
+            found = detector(sorted(pictures.iterdir()), policy=dyninfer.AlwaysHard())
+            assert {d.exit_index for d in found} == {1}
+    assert len(maps[None]) == 2
+    assert maps["second"] == maps[None] - read
 
 
 def test_nothing_stays_where_every_mix_is_refused(capsys, tmp_path, monkeypatch, pictures) -> None:

@@ -32,7 +32,7 @@ def count_bytes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def taking_pixels(bundle: Bundle, folder) -> Converted:
-    files, types = rewrite_travel(bundle, {}, folder, pixels=True, half=False)
+    files, types = rewrite_travel(bundle, {}, folder, pixels=True, maps=None)
     return Converted(files, tensors=types, options={INPUT: "uint8"})
 
 

@@ -8,16 +8,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 import dyninfer
 from dyninfer.builds.builder import ConversionBuilder
 from dyninfer.builds.files import Converted, Making
 from dyninfer.builds.spec import INPUT, IO, parse_precision
+from dyninfer.bundle.documents import dump_sealed, load_sealed
 from dyninfer.bundle.folder import Bundle
+from dyninfer.bundle.manifest import EightBits, Precision, QuantisedSpec
 from dyninfer.errors import BundleError, InputError
 from dyninfer.exporters.dynamicdet.export import DYNAMICDET
 from dyninfer.exporters.graphs import open_model
 from dyninfer.exporters.precision.convert import convert_bundle_stages
+from dyninfer.exporters.precision.measure import measure_engines
+from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
 from dyninfer.exporters.precision.travel import rewrite_travel
 from dyninfer.exporters.verify import verify
 from tests import support
@@ -39,7 +46,8 @@ def half(small_bundle, tmp_path_factory) -> tuple[Bundle, dict[str, Path]]:
 
 def lean(bundle: Bundle, files: dict[str, Path], folder: Path, *, pixels: bool, half: bool) -> None:
     """Make a build of these files that travels in fewer bytes."""
-    written, types = rewrite_travel(bundle, files, folder, pixels=pixels, half=half)
+    maps = "fp16" if half else None
+    written, types = rewrite_travel(bundle, files, folder, pixels=pixels, maps=maps)
     travel = ({INPUT: "uint8"} if pixels else {}) | ({IO: "fp16"} if half else {})
     precision = parse_precision("fp16", bundle.manifest)
     builder = ConversionBuilder(travel)
@@ -117,7 +125,7 @@ def test_a_stage_normalises_its_pixels_as_the_bundle_says(tmp_path, mean) -> Non
     support.reseal(path, change)
     bundle = Bundle.open(path)
     (body,) = bundle.manifest.stages
-    written, types = rewrite_travel(bundle, {}, tmp_path, pixels=True, half=True)
+    written, types = rewrite_travel(bundle, {}, tmp_path, pixels=True, maps="fp16")
     assert types == {"images": "uint8"}
     pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), np.uint8)
     images = (pixels - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
@@ -132,25 +140,153 @@ def test_a_stage_normalises_its_pixels_as_the_bundle_says(tmp_path, mean) -> Non
 def test_what_was_computed_in_float32_travels_so(small_bundle, tmp_path) -> None:
     """In no stage of the bundle's own, nor a map of which values are beyond float16."""
     bundle = Bundle.open(small_bundle)
-    assert rewrite_travel(bundle, {}, tmp_path, pixels=False, half=True) == ({}, {})
+    assert rewrite_travel(bundle, {}, tmp_path, pixels=False, maps="fp16") == ({}, {})
     head = {
         "head": convert_bundle_stages(
             bundle, parse_precision("head=fp16", bundle.manifest), PICTURES, tmp_path
         )["head"].path
     }
-    assert rewrite_travel(bundle, head, tmp_path, pixels=False, half=True) == (head, {})
+    assert rewrite_travel(bundle, head, tmp_path, pixels=False, maps="fp16") == (head, {})
 
 
-@pytest.mark.parametrize("types", [{"boxes_xyxy": "uint8"}, {"pooled": "uint8"}])
+EIGHT_BITS = {"scale": 0.5, "zero_point": 3}
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        {"boxes_xyxy": "uint8"},
+        {"pooled": "uint8"},
+        {"boxes_xyxy": EIGHT_BITS},
+        {"pooled": EIGHT_BITS},
+        {"images": EIGHT_BITS},
+    ],
+)
 def test_a_build_cannot_make_other_tensors_pixels(half, tmp_path, types) -> None:
     bundle, files = half
     shutil.rmtree(bundle.path / "engines", ignore_errors=True)
     lean(bundle, files, tmp_path, pixels=True, half=False)
     (folder,) = (path for path in (bundle.path / "engines").iterdir() if path.is_dir())
-    from dyninfer.bundle.documents import dump_sealed, load_sealed
-
     record = load_sealed(folder / "build.json")
     record["tensors"] = types
     (folder / "build.json").write_text(dump_sealed(record))
     with support.refuses(BundleError, folder.name, "does not fit", "build it again"):
         dyninfer.load(bundle.path, precision="fp16")
+
+
+TARGETS = pytest.mark.parametrize("target", [Int8Target.CPU, Int8Target.OPENVINO])
+
+
+@pytest.fixture(scope="module")
+def eight(small_bundle, tmp_path_factory) -> dict[Int8Target, dict[str, Path]]:
+    """Stages in int8, with maps in float32."""
+    bundle, found = Bundle.open(small_bundle), {}
+    plan = parse_precision("int8", bundle.manifest)
+    for target in (Int8Target.CPU, Int8Target.OPENVINO):
+        folder = tmp_path_factory.mktemp(target.value)
+        made = convert_bundle_stages(bundle, plan, PICTURES, folder, Int8Settings(target=target))
+        found[target] = {n: s.path for n, s in made.items() if s.precision is Precision.INT8}
+    return found
+
+
+def answers(path: Path, backend: str, precision: str = "int8") -> list[list[dyninfer.RawOutput]]:
+    with dyninfer.load(path, backend=backend, precision=precision) as detector:
+        images = detector.prepare(PICTURES)
+        return [detector.infer(images, policy=policy) for policy in POLICIES]
+
+
+def keep(bundle: Bundle, files: dict[str, Path], types: dict, precision: str = "int8") -> None:
+    builder = ConversionBuilder({IO: "int8"} if types else {})
+    wanted = builder.wanted(bundle.manifest, parse_precision(precision, bundle.manifest), 8)
+    builder.make(bundle, wanted, Making(Converted(files, tensors=types)))
+
+
+def assert_equal(found: list, expected: list) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert (one.exit_index, one.easiness) == (other.exit_index, other.easiness)
+            for name, array in other.outputs.items():
+                assert np.array_equal(one.outputs[name], array)
+
+
+@TARGETS
+def test_maps_in_8_bits_are_the_same_numbers(small_bundle, eight, tmp_path, target) -> None:
+    bundle = Bundle.open(Path(shutil.copytree(small_bundle, tmp_path / "small.dyn")))
+    keep(bundle, eight[target], {})
+    expected = answers(bundle.path, "onnxruntime")
+    written, types = rewrite_travel(bundle, eight[target], tmp_path, pixels=False, maps="int8")
+    maps = {s.name for s in bundle.manifest.stages["first"].outputs if len(s.shape) == 4}
+    if target is Int8Target.OPENVINO:  # what is concatenated first is not rounded first
+        maps -= {"feature_5"}
+    assert types.keys() == maps
+    keep(bundle, written, types)
+    same = assert_equal if target is Int8Target.CPU else assert_close_to
+    same(answers(bundle.path, "onnxruntime"), expected)
+    with dyninfer.load(bundle.path, precision="int8") as detector:
+        made = {spec.name: spec for spec in detector.manifest.stages["first"].outputs}
+        assert {name for name, spec in made.items() if spec.dtype == "uint8"} == maps
+        report = measure_engines(detector, PICTURES[:2])
+    assert all(0 < error.mean_rel < 0.2 for error in report.tensors if error.stage == "first")
+    have = dict.fromkeys(written, types)
+    back = tmp_path / "back"
+    back.mkdir()
+    again, none = rewrite_travel(bundle, written, back, pixels=False, maps=None, have=have)
+    assert not none
+    shutil.rmtree(bundle.path / "engines")
+    keep(bundle, again, {})
+    assert_equal(answers(bundle.path, "onnxruntime"), expected)
+
+
+def test_openvino_answers_with_maps_in_8_bits(small_bundle, eight, tmp_path) -> None:
+    pytest.importorskip("openvino")
+    bundle = Bundle.open(Path(shutil.copytree(small_bundle, tmp_path / "small.dyn")))
+    files = eight[Int8Target.OPENVINO]
+    keep(bundle, files, {})
+    expected = answers(bundle.path, "openvino")
+    keep(bundle, *rewrite_travel(bundle, files, tmp_path, pixels=False, maps="int8"))
+    for backend in ("openvino", "first=openvino", "second=openvino"):
+        assert_close_to(answers(bundle.path, backend), expected)
+
+
+def assert_close_to(found: list, expected: list) -> None:
+    """As far as kernels differ that are fused in other ways."""
+    for ours, theirs in zip(found, expected, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.exit_index == other.exit_index
+            for name, array in other.outputs.items():
+                off = np.abs(one.outputs[name] - array).mean()
+                assert off < 0.05 * np.abs(array).mean()
+
+
+def test_a_map_that_somebody_reads_in_float32_travels_so(small_bundle, eight, tmp_path) -> None:
+    bundle, files = Bundle.open(small_bundle), dict(eight[Int8Target.CPU])
+    read = {n: {s.name for s in bundle.manifest.stages[n].inputs} for n in ("head", "second")}
+    del files["head"]
+    _, types = rewrite_travel(bundle, files, tmp_path, pixels=False, maps="int8")
+    assert types.keys() == read["second"] - read["head"] - {"images"}
+    del files["second"]
+    assert rewrite_travel(bundle, files, tmp_path, pixels=False, maps="int8") == (files, {})
+    files = {name: eight[Int8Target.CPU][name] for name in ("head", "second")}  # the maker is not
+    _, types = rewrite_travel(bundle, files, tmp_path, pixels=False, maps="int8")
+    assert types
+
+
+@given(
+    st.floats(2**-99, 2**99, width=32),
+    st.integers(0, 255),
+    st.lists(st.integers(0, 255), min_size=1, max_size=9),
+)
+def test_8_bits_are_what_they_mean(scale, zero_point, numbers) -> None:
+    bits = EightBits(scale=scale, zero_point=zero_point)
+    spec = QuantisedSpec(name="map", dtype="uint8", shape=("batch", 1, 1, "n"), bits=bits)
+    array = np.array(numbers, np.uint8)
+    assert np.array_equal(spec.taken(spec.meant(array)), array)
+    assert spec.taken(np.array([np.inf, -np.inf], np.float32)).tolist() == [255, 0]
+
+
+@pytest.mark.parametrize(
+    "bits", [{"scale": 0}, {"scale": np.inf}, {"zero_point": 256}, {"zero_point": -1}]
+)
+def test_8_bits_that_mean_nothing_are_refused(bits) -> None:
+    with pytest.raises(ValidationError):
+        EightBits.model_validate({"scale": 1.0, "zero_point": 0} | bits)
