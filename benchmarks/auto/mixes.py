@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dyninfer.benchmarks.auto.joined import joined_files, joined_spec
 from dyninfer.benchmarks.auto.stages import (
     Form,
     Times,
@@ -30,27 +31,21 @@ from dyninfer.builds.auto import (
     written_by,
 )
 from dyninfer.builds.builder import ConversionBuilder
-from dyninfer.builds.files import Converted, Making, build_lock
+from dyninfer.builds.files import Making, build_lock
 from dyninfer.builds.gate import GateRecord, Limits
 from dyninfer.builds.search import find_build, made_for_others
 from dyninfer.builds.spec import (
-    FOR_OPENVINO,
-    IO,
-    BuildSpec,
     OpenBuild,
-    made_for_openvino,
     own_precision,
     source_hashes,
 )
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.inside import file_sha256
 from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.engines import host_versions
 from dyninfer.evaluation.dataset import Samples
 from dyninfer.evaluation.interleaved import Run, compare
 from dyninfer.exporters.precision.gate import beyond, blamed, largest
 from dyninfer.exporters.precision.measure import PrecisionReport, labels_of, measure_engines
-from dyninfer.exporters.precision.travel import rewrite_travel
 from dyninfer.hardware import cpu_name
 from dyninfer.routing.policy import Forced
 from dyninfer.runtime.detector import Detector
@@ -265,11 +260,11 @@ class MixFinder:
             for name, precision in wanted.precision.items()
             if precision is not own[name]
         }
-        spec = _spec_of(wanted, sources)
+        spec = joined_spec(wanted, sources)
         found = find_build(bundle, spec)
         if found is None or made_for_others(found.build.spec, spec):
             with scratch_folder() as folder:
-                converted = _joined(bundle, sources, folder)
+                converted = joined_files(bundle, sources, folder)
                 found = ConversionBuilder().make(bundle, spec, Making(converted=converted))
             self._made.append(found)
         return found
@@ -346,46 +341,6 @@ class MixFinder:
             )
             for place, ratio in ratios.items()
         )
-
-
-def _spec_of(wanted: BuildSpec, sources: Mapping[str, OpenBuild]) -> BuildSpec:
-    """The build that these files make: in 8 bits for the backend that each was made for."""
-    placed = [
-        name for name, source in sources.items() if name in made_for_openvino(source.build.spec)
-    ]
-    options = {FOR_OPENVINO: ",".join(placed)} if placed else {}
-    return wanted.model_copy(update={"options": options})
-
-
-def _joined(bundle: Bundle, sources: Mapping[str, OpenBuild], folder: Path) -> Converted:
-    """Stages of builds, each from its own; of several, no parity is that of the whole."""
-    found = {name: source.onnx_path(name) for name, source in sources.items()}
-    files, tensors = rewrite_travel(
-        bundle,
-        {name: path for name, path in found.items() if path is not None},
-        folder,
-        pixels=False,
-        maps="int8",
-        have={name: source.build.tensors for name, source in sources.items()},
-    )
-    builds = {source.path: source for source in sources.values()}
-    first, *others = builds.values()
-    conversion = first.build.conversion
-    if conversion is not None:
-        kept = {
-            name: source.build.conversion.kept_high[name]
-            for name, source in sources.items()
-            if source.build.conversion and name in source.build.conversion.kept_high
-        }
-        conversion = conversion.model_copy(update={"kept_high": kept})
-    return Converted(
-        files,
-        {name: file_sha256(path) for name, path in files.items()},
-        conversion,
-        None if others else first.parity(),
-        tensors,
-        {IO: "int8"},
-    )
 
 
 def _timed(detector: Detector, calls: Sequence[Mapping[str, Any]], policy: Forced | None) -> float:

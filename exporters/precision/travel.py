@@ -24,12 +24,11 @@ from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import EightBits, Manifest
 from dyninfer.errors import ExportError
 from dyninfer.exporters.graphs import GraphBuilder, closed
-from dyninfer.exporters.precision.graph import DEQUANTIZE, QUANTIZE
+from dyninfer.exporters.precision.eight_bit_maps import hand_on, maps_in_8_bits, restore, take
 from dyninfer.foreign_errors import reason_of
 from dyninfer.images.spec import ImageSpec
 from dyninfer.types import Float32Array
 
-_QUANTISED_INPUTS = 3  # the tensor, its scale and its zero point
 _MAP_AXES = 4  # vectors are few numbers, and what a router reads must stay exact
 Types = dict[str, Travelling]
 
@@ -52,8 +51,8 @@ def rewrite_travel(
         pixels: take pictures as uint8.
         maps: "fp16" hands maps on in float16 where they were computed so, "int8" in 8 bits where
             that is what all who read them make of them; None as they are.
-        have: stage -> what tensors are in its file, if it was rewritten so before; of maps in 8
-            bits alone.
+        have: stage -> the types that tensors of its file have already; only maps in 8 bits are
+            given theirs back first.
 
     Returns:
         ``files`` with those that were rewritten, and the types that are not the manifest's.
@@ -61,18 +60,13 @@ def rewrite_travel(
     Raises:
         ExportError: a stage cannot be rewritten.
     """
-    manifest, stages = bundle.manifest, {}
-    for name in manifest.stages:
-        with ExitStack() as stack:
-            path = files[name] if name in files else stack.enter_context(bundle.opening(name))
-            model = onnx.load(str(path))
-        stages[name] = ir.from_proto(onnx.shape_inference.infer_shapes(model, data_prop=True))
-    restored = {n for n, stage in stages.items() if _restore(stage.graph, have.get(n, {}))}
+    manifest, stages = bundle.manifest, _opened(bundle, files)
+    restored = {n for n, stage in stages.items() if restore(stage.graph, have.get(n, {}))}
     types: Types = {}
     if maps == "fp16":
         types |= dict.fromkeys(_maps_in_half(manifest, stages), "float16")
     elif maps == "int8":
-        types |= _maps_in_8_bits(manifest, stages)
+        types |= maps_in_8_bits(_maps(manifest), stages)
     if pixels:
         types |= dict.fromkeys(manifest.image_tensors, "uint8")
     written = dict(files)
@@ -83,35 +77,15 @@ def rewrite_travel(
     return written, types
 
 
-def _restore(graph: ir.Graph, types: Mapping[str, Travelling]) -> bool:
-    """Give maps in 8 bits their float32 back; whether there are any."""
-    bits = {name: kind for name, kind in types.items() if isinstance(kind, EightBits)}
-    reads = [value for value in graph.inputs if value.name in bits]
-    makes = [value for value in graph.outputs if value.name in bits]
-    for value in reads:
-        uses = value.uses()
-        value.type = ir.TensorType(ir.DataType.FLOAT)
-        rounded = _converted(graph, QUANTIZE, value, bits[str(value.name)])
-        for node, place in uses:
-            node.replace_input_with(place, rounded)
-    for value in makes:
-        name = str(value.name)
-        value.name = f"{name}_8_bits"
-        meant = _converted(graph, DEQUANTIZE, value, bits[name])
-        meant.name, meant.shape, meant.type = name, value.shape, ir.TensorType(ir.DataType.FLOAT)
-        graph.outputs[graph.outputs.index(value)] = meant
-    if reads or makes:
-        graph.sort()
-    return bool(reads or makes)
-
-
-def _converted(graph: ir.Graph, operator: str, value: ir.Value, bits: EightBits) -> ir.Value:
-    """A tensor in 8 bits, or what 8 bits mean."""
-    builder = GraphBuilder(graph, f"{value.name}_travel")
-    scale = builder.constant(np.array(bits.scale, np.float32))
-    return builder.apply(
-        operator, value, scale, builder.constant(np.array(bits.zero_point, np.uint8))
-    )
+def _opened(bundle: Bundle, files: Mapping[str, Path]) -> dict[str, ir.Model]:
+    """Every stage with its types inferred."""
+    stages = {}
+    for name in bundle.manifest.stages:
+        with ExitStack() as stack:
+            path = files[name] if name in files else stack.enter_context(bundle.opening(name))
+            model = onnx.load(str(path))
+        stages[name] = ir.from_proto(onnx.shape_inference.infer_shapes(model, data_prop=True))
+    return stages
 
 
 def _maps(manifest: Manifest) -> list[tuple[str, str]]:
@@ -133,30 +107,6 @@ def _maps_in_half(manifest: Manifest, stages: Mapping[str, ir.Model]) -> list[st
     ]
 
 
-def _maps_in_8_bits(manifest: Manifest, stages: Mapping[str, ir.Model]) -> dict[str, EightBits]:
-    """Maps of which every reader makes the same 8 bits, and nothing else, at once."""
-    found = {}
-    for maker, name in _maps(manifest):
-        (made,) = (v for v in stages[maker].graph.outputs if v.name == name)
-        reads = [v for m in stages.values() for v in m.graph.inputs if v.name == name]
-        uses = [_bits_of(node) for value in reads for node, _ in value.uses()]
-        if made.dtype is ir.DataType.FLOAT and uses and uses[0] and len(set(uses)) == 1:
-            found[name] = EightBits(scale=uses[0][0], zero_point=uses[0][1])
-    return found
-
-
-def _bits_of(node: ir.Node, kind: str = QUANTIZE) -> tuple[float, int] | None:
-    """Scale and zero point of a node of this kind, if it has one of each, for uint8."""
-    if node.op_type != kind or len(node.inputs) != _QUANTISED_INPUTS:
-        return None
-    scale, zero_point = (None if v is None else v.const_value for v in node.inputs[1:])
-    if scale is None or zero_point is None or scale.size != 1:
-        return None
-    if zero_point.dtype is not ir.DataType.UINT8 or scale.dtype is not ir.DataType.FLOAT:
-        return None
-    return float(scale.numpy().item()), int(zero_point.numpy().item())
-
-
 def _in_half(graph: ir.Graph, output: str) -> ir.Value | None:
     """The float16 tensor that an output is in float32."""
     (value,) = (value for value in graph.outputs if value.name == output)
@@ -175,9 +125,9 @@ def _rewrite(graph: ir.Graph, types: Types, images: Mapping[str, ImageSpec]) -> 
     for value in makes:
         kind = types[str(value.name)]
         if isinstance(kind, EightBits):
-            _hand_on_8_bits(graph, value, kind)
+            hand_on(graph, value, kind)
         else:
-            _hand_on(graph, value)
+            _hand_on_half(graph, value)
     for value in reads:
         name = str(value.name)
         if name in images:
@@ -185,38 +135,18 @@ def _rewrite(graph: ir.Graph, types: Types, images: Mapping[str, ImageSpec]) -> 
         elif types[name] == "float16":
             _take_half(graph, value)
         else:
-            _take_8_bits(value)
+            take(value)
     if reads or makes:
         graph.sort()
     return bool(reads or makes)
 
 
-def _hand_on(graph: ir.Graph, value: ir.Value) -> None:
+def _hand_on_half(graph: ir.Graph, value: ir.Value) -> None:
     name = str(value.name)
     half = _in_half(graph, name)
     assert half is not None, "it was computed in float16"
     value.name, half.name, half.shape = f"{name}_float", name, value.shape
     graph.outputs[graph.outputs.index(value)] = half
-
-
-def _hand_on_8_bits(graph: ir.Graph, value: ir.Value, bits: EightBits) -> None:
-    """Give the 8 bits that are there already, or make them."""
-    name, maker = str(value.name), value.producer()
-    value.name = f"{name}_float"
-    key = (bits.scale, bits.zero_point)
-    there = [node.outputs[0] for node, _ in value.uses() if _bits_of(node) == key]
-    if maker is not None and _bits_of(maker, DEQUANTIZE) == key:
-        there = [source for source in maker.inputs[:1] if source is not None]
-    made = there[0] if there else _converted(graph, QUANTIZE, value, bits)
-    made.name, made.shape = name, value.shape
-    made.type = ir.TensorType(ir.DataType.UINT8)
-    graph.outputs[graph.outputs.index(value)] = made
-
-
-def _take_8_bits(value: ir.Value) -> None:
-    value.type = ir.TensorType(ir.DataType.UINT8)
-    for node, _ in value.uses():
-        node.outputs[0].replace_all_uses_with(value)
 
 
 def _take_half(graph: ir.Graph, value: ir.Value) -> None:
