@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dyninfer.builds.files import Converted
-from dyninfer.builds.spec import FOR_OPENVINO, IO, BuildSpec, OpenBuild, made_for_openvino
+from dyninfer.builds.spec import FOR_OPENVINO, IO, JOINED, BuildSpec, OpenBuild, made_for_openvino
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.inside import file_sha256
 from dyninfer.exporters.precision.travel import rewrite_travel
@@ -42,11 +42,13 @@ def joined_files(bundle: Bundle, sources: Mapping[str, OpenBuild], folder: Path)
             if source.build.conversion and name in source.build.conversion.kept_high
         }
         conversion = conversion.model_copy(update={"kept_high": kept})
+        if others:  # they may be made with other pictures
+            conversion = conversion.model_copy(update={"images_sha256": None, "image_count": 0})
     return Converted(
         files,
         {name: file_sha256(path) for name, path in files.items()},
         conversion,
         None if others else first.parity(),
         tensors,
-        {IO: "int8"},
+        {IO: "int8", JOINED: "auto"},
     )

@@ -242,7 +242,6 @@ class MixFinder:
 
     def _opened(self, stages: Stages, batch: int) -> Detector:
         """A mix, opened as ``backend="auto"`` will."""
-        self._files(stages)
         mix = self._mix(batch, stages, 1.0)
         precision = mix.precision(self.asked.bundle.manifest)
         path = self.asked.bundle.path
@@ -262,10 +261,11 @@ class MixFinder:
         }
         spec = joined_spec(wanted, sources)
         found = find_build(bundle, spec)
-        if found is None or made_for_others(found.build.spec, spec):
+        ours = {build.path for build in (*sources.values(), *self._made)}
+        if found is None or found.path not in ours or made_for_others(found.build, spec):
             with scratch_folder() as folder:
-                converted = joined_files(bundle, sources, folder)
-                found = ConversionBuilder().make(bundle, spec, Making(converted=converted))
+                making = Making(converted=joined_files(bundle, sources, folder), replace=True)
+                found = ConversionBuilder().make(bundle, spec, making)
             self._made.append(found)
         return found
 
@@ -310,12 +310,14 @@ class MixFinder:
         return float(ratio), float(np.mean(listed))
 
     def _mix(self, batch: int, stages: Stages, ratio: float) -> Mix:
+        build = self._files(stages)
         return Mix(
             batch=batch,
             stages=stages,
             candidates={stage: self._told(stage, batch, place) for stage, place in stages.items()},
             ms_per_image=self._per_image(batch, stages),
             ratio=ratio,
+            files={} if build is None else build.build.onnx_sha256(),
         )
 
     def _told(self, stage: str, batch: int, chosen: Place) -> tuple[Candidate, ...]:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from dyninfer.builds.auto import Place
-from dyninfer.builds.search import list_builds
+from dyninfer.builds.search import list_builds, made_for_others, preferred_build
 from dyninfer.builds.spec import (
+    FOR_OPENVINO,
     IO,
+    JOINED,
+    BuildSpec,
     describe_plan,
-    made_for_openvino,
     source_hashes,
     travel_of,
 )
@@ -68,28 +70,28 @@ def _has_bf16() -> bool:
 
 
 def _int8_built(bundle: Bundle, backend: str) -> str | None:
-    """The precision of a build of files in int8.
+    """The precision of a build of files in int8 that the backend opens.
 
-    One made for the backend comes first, one within a gate, and that with most of it.
+    One made for it comes first, one within a gate, and that with most of it. Those that take other
+    images than the bundle's do not go with the other stages.
     """
-    builds = [
-        build
-        for build in list_builds(bundle)[0].values()
-        if build.spec.backend == "onnxruntime"
-        and build.spec.stages_sha256 == source_hashes(bundle.manifest)
-        and travel_of(build.spec) in ({}, {IO: "int8"})
-        and Precision.INT8 in build.spec.precision.values()
-    ]
-    best = max(
-        builds,
-        key=lambda b: (
-            bool(made_for_openvino(b.spec)) is (backend == "openvino"),
-            b.gate is not None,
-            [*b.spec.precision.values()].count(Precision.INT8),
-        ),
-        default=None,
-    )
-    return None if best is None else describe_plan(best.spec.precision, bundle.manifest)
+    found = []
+    for path, build in list_builds(bundle)[0].items():
+        spec = build.spec
+        wanted = BuildSpec(
+            backend="onnxruntime",
+            precision=spec.precision,
+            stages_sha256=source_hashes(bundle.manifest),
+            options={FOR_OPENVINO: ",".join(spec.precision)} if backend == "openvino" else {},
+        )
+        opened = preferred_build(bundle, wanted)
+        whole = travel_of(spec) in ({}, {IO: "int8"}) and JOINED not in spec.options
+        if opened is not None and opened[0] == path and whole:
+            count = [*spec.precision.values()].count(Precision.INT8)
+            if count:
+                key = (not made_for_others(build, wanted), build.gate is not None, count)
+                found.append((key, describe_plan(spec.precision, bundle.manifest)))
+    return max(found, default=(None, None))[1]
 
 
 @contextmanager

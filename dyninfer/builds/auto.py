@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 import dyninfer
 from dyninfer.builds.builder import ConversionBuilder
 from dyninfer.builds.gate import GateRecord
-from dyninfer.builds.search import differences, list_builds
+from dyninfer.builds.search import preferred_build
 from dyninfer.builds.spec import (
     ENGINES_FOLDER,
     BuildSpec,
@@ -80,6 +80,7 @@ class Mix(Frozen):
         candidates: stage -> all that were measured, ONNX Runtime as exported first.
         ms_per_image: the sum over a way's stages of what they take of an image, the ways' mean.
         ratio: of the whole route in this mix to ONNX Runtime as exported, the mean over ways.
+        files: stage -> hash of the ONNX file that was measured, where a build of conversions was.
     """
 
     batch: _Batch
@@ -87,6 +88,7 @@ class Mix(Frozen):
     candidates: Mapping[str, tuple[Candidate, ...]]
     ms_per_image: _Figure
     ratio: _Figure
+    files: Mapping[str, _Text] = Field(default_factory=dict)
 
     @property
     def backend(self) -> str:
@@ -207,8 +209,11 @@ def why_stale(bundle: Bundle, record: AutoRecord) -> str | None:
         return f"it was measured with {before}, and here is {now}"
     for mix in record.mixes:
         wanted = wanted_files(bundle.manifest, mix.stages)
-        if wanted is not None and not _has_build(bundle, wanted):
+        found = None if wanted is None else preferred_build(bundle, wanted)
+        if wanted is not None and found is None:
             return "the build of int8 that it names is not there any more"
+        if found is not None and found[1].onnx_sha256() != mix.files:
+            return f"it was measured with other files in int8 than those of {found[0]}"
     return None
 
 
@@ -216,11 +221,6 @@ def wanted_files(manifest: Manifest, stages: Mapping[str, Place]) -> BuildSpec |
     """The build of converted files that a mix opens; None where the bundle's own will do."""
     builder = ConversionBuilder(backend_of=lambda stage: stages[stage].backend)
     return builder.wanted(manifest, {name: place.precision for name, place in stages.items()}, 1)
-
-
-def _has_build(bundle: Bundle, wanted: BuildSpec) -> bool:
-    builds, _ = list_builds(bundle)
-    return any(not differences(b.offered(wanted.precision), wanted) for b in builds.values())
 
 
 def check_auto(device: str | None, provider: str | None, precision: str | None) -> None:

@@ -157,14 +157,19 @@ def find_build(bundle: Bundle, wanted: BuildSpec) -> OpenBuild | None:
     Raises:
         BundleError: a file of the one that fits is missing or was changed.
     """
+    best = preferred_build(bundle, wanted)
+    return None if best is None else open_build(*best)
+
+
+def preferred_build(bundle: Bundle, wanted: BuildSpec) -> tuple[Path, Build] | None:
+    """What :func:`find_build` opens, without a look at its files."""
     builds, _ = list_builds(bundle)
     fitting = [
         found
         for found in builds.items()
         if not differences(found[1].offered(wanted.precision), wanted)
     ]
-    best = min(fitting, key=lambda found: _preference(found[1], wanted), default=None)
-    return None if best is None else open_build(*best)
+    return min(fitting, key=lambda found: _preference(found[1], wanted), default=None)
 
 
 def find_exact(bundle: Bundle, spec: BuildSpec) -> OpenBuild | None:
@@ -173,17 +178,17 @@ def find_exact(bundle: Bundle, spec: BuildSpec) -> OpenBuild | None:
     return open_build(folder, read_build(folder)) if folder.exists() else None
 
 
-def made_for_others(spec: BuildSpec, wanted: BuildSpec) -> frozenset[str]:
-    """The stages in int8 of a build that were made for another backend than is wanted."""
-    here = frozenset(wanted.options.get(FOR_OPENVINO, "").split(","))
-    ours = frozenset(name for name, p in spec.precision.items() if p is Precision.INT8)
-    return ours & (here ^ made_for_openvino(spec))
+def made_for_others(build: Build, wanted: BuildSpec) -> frozenset[str]:
+    """The stages that were to be in int8 for another backend than is wanted."""
+    asked = build.gate.asked if build.gate else build.spec.precision
+    ours = frozenset(name for name, p in asked.items() if p is Precision.INT8)
+    return ours & (made_for_openvino(wanted) ^ made_for_openvino(build.spec))
 
 
 def _preference(build: Build, wanted: BuildSpec) -> tuple[int, bool, int, bool, bool, int, str]:
     spec = build.spec
     return (
-        len(made_for_others(spec, wanted)),
+        len(made_for_others(build, wanted)),
         build.gate is None,
         -len(travel_of(spec)),
         spec != wanted,

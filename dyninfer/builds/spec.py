@@ -47,9 +47,11 @@ INPUT = "input"
 """Option of a build: the element type of image inputs, "uint8" where they are not float32."""
 IO = "io"
 """Option of a build: "fp16" where feature maps travel between stages in float16, "int8" where they
-travel in 8 bits. In TensorRT's builds, what surrounds 8 bits within a stage is then in float16 as
-well."""
+travel in 8 bits. With "fp16" what surrounds 8 bits within a stage of TensorRT's is in float16, too.
+"""
 TRAVEL = (INPUT, IO)
+JOINED = "joined"
+"""Option of a build: "auto" where ``build --backend auto`` has put stages of others together."""
 FOR_OPENVINO = "int8_for_openvino"
 """Option of a build: the stages whose 8 bits are placed for OpenVINO, "first,second", and not for
 ONNX Runtime. Either opens both, and is slower with the other's."""
@@ -279,9 +281,9 @@ def travel_of(spec: BuildSpec) -> dict[str, str]:
 
 
 def made_for_openvino(spec: BuildSpec) -> frozenset[str]:
-    """The stages in int8 of a build that :data:`FOR_OPENVINO` names."""
+    """The stages that :data:`FOR_OPENVINO` names, also where a gate has raised their precision."""
     named = spec.options.get(FOR_OPENVINO, "").split(",")
-    return frozenset(name for name in named if spec.precision.get(name) is Precision.INT8)
+    return frozenset(name for name in named if name in spec.precision)
 
 
 def own_precision(manifest: Manifest) -> dict[str, Precision]:

@@ -27,10 +27,8 @@ CHOICE_SCORES = "choice_scores"
 """What a chooser says of an image, (N, branches); the largest wins."""
 
 
-_END_AXES = {"boxes_xyxy": 3, "class_scores": 3, "logits": 2, **dict.fromkeys(MAPS, 4)}
-
-
-_MAP_AXES = 4
+MAP_AXES = 4
+_END_AXES = {"boxes_xyxy": 3, "class_scores": 3, "logits": 2, **dict.fromkeys(MAPS, MAP_AXES)}
 
 
 class Task(str, Enum):
@@ -453,7 +451,7 @@ class Manifest(Frozen):
     def _is_quantised_map(self, spec: TensorSpec) -> bool:
         """Whether 8 bits are those of a map that no caller gives or gets."""
         inside = spec.name not in self.image_inputs and spec.name not in self.task.outputs
-        return isinstance(spec, QuantisedSpec) and len(spec.shape) == _MAP_AXES and inside
+        return isinstance(spec, QuantisedSpec) and len(spec.shape) == MAP_AXES and inside
 
     def stages_to(self, way: int) -> tuple[str, ...]:
         """Names of the stages that run for an image that takes this way, deciders included."""

@@ -13,7 +13,14 @@ from dyninfer.benchmarks.report.figures import ABSENT, points
 from dyninfer.benchmarks.report.table import Table, column, make_table, print_table
 from dyninfer.benchmarks.report.terminal import styled
 from dyninfer.builds.gate import GateRecord
-from dyninfer.builds.search import Difference, differences, find_build, nearest_build, refusal
+from dyninfer.builds.search import (
+    Difference,
+    differences,
+    find_build,
+    made_for_others,
+    nearest_build,
+    refusal,
+)
 from dyninfer.builds.spec import Build, BuildSpec, OpenBuild, describe_plan
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.manifest import Manifest, Task
@@ -21,7 +28,7 @@ from dyninfer.cli.build_auto import build_auto
 from dyninfer.cli.build_gate import asked_limits, find_passed
 from dyninfer.cli.build_options import BackendChoice, BuildOptions
 from dyninfer.cli.build_run import check_found, plan_build, run_build
-from dyninfer.cli.common import flipped, print_json, stderr, stdout
+from dyninfer.cli.common import flipped, print_json, stderr, stdout, warn
 from dyninfer.cli.options import BundleOrNone, JsonOption, with_option_groups
 from dyninfer.engines.trt.targets import PRESETS, Preset
 from dyninfer.errors import EngineBuildError
@@ -77,6 +84,11 @@ def _check(path: Path, asked: BuildOptions, json_output: bool) -> None:
         )
     if found is not None:
         check_found(found, asked)
+        if made_for_others(found.build, wanted):
+            warn(
+                "its int8 was made for another backend, where it is faster; without --no-build "
+                "files are made for this one"
+            )
         _show(found, new=False, json_output=json_output)
         return
     nearest = nearest_build(bundle, wanted)

@@ -72,7 +72,8 @@ def _batches(asked: BuildOptions) -> tuple[int, ...]:
         if value:
             raise typer.BadParameter(
                 f"{option} does not go with --backend auto, which measures every precision that is "
-                "at hand; int8 is one once dyninfer build --backend onnxruntime -p int8 has made it"
+                "at hand; int8 is one once dyninfer build -p int8 with --backend onnxruntime or "
+                "openvino has made it"
             )
     asked.refuse_engine_options()
     if asked.batch in (None, AUTO):

@@ -71,7 +71,7 @@ def find_passed(
         if gate is None or build.offered(wanted.precision) != wanted:
             continue
         if asked.backend is BackendChoice.OPENVINO and not gate.measured_on.startswith("openvino"):
-            continue  # its files are ONNX Runtime's, which has run them
+            continue  # ONNX Runtime alone has run them
         within = all(gate.found.get(name, limit + 1) <= limit for name, limit in limits.items())
         if within and (not asked.images or _same_pictures(gate, asked_samples(asked, bundle))):
             return open_build(path, build)
@@ -215,8 +215,8 @@ class GatedBuild:
         spec, asked, manifest = opened.build.spec, self._conversions.asked, self._bundle.manifest
         on_openvino = asked.backend is BackendChoice.OPENVINO
         name = "openvino" if on_openvino else spec.backend
-        if name == "onnxruntime" and not spec.options:
-            return None  # it has run them already, as they are
+        if name == "onnxruntime" and spec.options.items() <= {(IO, "int8")}:
+            return None  # it has run them already, with the same numbers
         largest = spec.batch.maximum if spec.batch else DEFAULT_BATCH
         try:
             backend = open_backend(name, asked.device if name in TENSORRT else None)
@@ -233,7 +233,7 @@ class GatedBuild:
     def _on_this_cpu(self, opened: OpenBuild) -> str:
         """Where conversions were run, and what of that is not as the engines will."""
         spec = opened.build.spec
-        with_half = Precision.FP16 in spec.precision.values() or IO in spec.options
+        with_half = Precision.FP16 in spec.precision.values() or spec.options.get(IO) == "fp16"
         backend = open_backend("onnxruntime", "cpu")
         place = f"onnxruntime {backend.version}, {backend.device_name}"
         backend.close()

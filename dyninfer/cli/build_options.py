@@ -18,7 +18,7 @@ from dyninfer.cli.options import TrustedKeyOption
 from dyninfer.engines import ON_HOST
 from dyninfer.engines.trt.library import Library
 from dyninfer.engines.trt.targets import BatchProfile
-from dyninfer.exporters.precision.settings import CalibrationMethod
+from dyninfer.exporters.precision.settings import CalibrationMethod, Int8Target, types_for
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _engine_option = functools.partial(typer.Option, rich_help_panel="TensorRT")
@@ -149,9 +149,9 @@ class BuildOptions:
             "--io",
             help="What feature maps travel in to the next stage. fp16 is for stages in fp16, with "
             "TensorRT also in int8, and then what is not in 8 bits there is in it as well; int8 is "
-            "for stages in int8 on a CPU, between which it changes no number. Default: fp16 with "
-            "TensorRT (with 8.6 not where a stage is in int8); on a CPU int8 for stages in int8, "
-            "else fp32.",
+            "for stages in int8 on an x86 CPU, where all who read a map round it so anyway. "
+            "Default: fp16 with TensorRT (with 8.6 not where a stage is in int8); on a CPU int8 "
+            "for stages in int8, else fp32.",
         ),
     ] = None
     images: Annotated[
@@ -208,10 +208,12 @@ class BuildOptions:
             typer.BadParameter: maps cannot travel so, because no stage computes in it.
         """
         planned = {*plan.values()}
-        if self.io is IoChoice.INT8 and (library is not None or Precision.INT8 not in planned):
+        unsigned = not types_for(Int8Target.CPU).signed  # what a map in 8 bits must be
+        eight_bits = library is None and Precision.INT8 in planned and unsigned
+        if self.io is IoChoice.INT8 and not eight_bits:
             raise typer.BadParameter(
-                f"--io int8 goes with stages in int8 for {' or '.join(ON_HOST)}; leave it out, or "
-                "give --backend and --precision"
+                f"--io int8 goes with stages in int8 for {' or '.join(ON_HOST)} on x86; leave it "
+                "out, or give --backend and --precision"
             )
         computed = planned & {Precision.FP16, *([Precision.INT8] if library else [])}
         single = library is not None and Precision.INT8 in planned and not library.keeps_types
@@ -228,7 +230,7 @@ class BuildOptions:
         usual = bool(computed) and library is not None and not single
         half = self.io is IoChoice.FP16 or (self.io is None and usual)
         found = {IO: IoChoice.FP16.value} if half else {}
-        if library is None and self.io in (None, IoChoice.INT8) and Precision.INT8 in planned:
+        if eight_bits and self.io in (None, IoChoice.INT8):
             found = {IO: IoChoice.INT8.value}
         return found | ({INPUT: self.input_.value} if self.input_ is InputChoice.UINT8 else {})
 

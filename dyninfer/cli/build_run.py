@@ -113,11 +113,15 @@ def run_build(path: Path, asked: BuildOptions) -> tuple[OpenBuild, bool]:
 def _tell_before(bundle: Bundle, wanted: BuildSpec, made: OpenBuild) -> None:
     """Say which build is opened in place of the one that was made."""
     found = find_build(bundle, wanted)
-    if found is not None and found.path != made.path and found.build.gate is not None:
-        warn(
-            f"what opens with this precision is {found.path}, which has passed a gate, before "
-            f"{made.path}; remove the former to use the latter"
-        )
+    if found is None or found.path == made.path:
+        return
+    why = "whose tensors travel in fewer bytes" if travel_of(found.build.spec) else "which fits"
+    if found.build.gate is not None:
+        why = "which has passed a gate"
+    warn(
+        f"what opens with this precision is {found.path}, {why}, before {made.path}; remove the "
+        "former to use the latter"
+    )
 
 
 def check_found(existing: OpenBuild, asked: BuildOptions) -> None:
@@ -131,7 +135,8 @@ def _builder(
 ) -> Builder:
     if asked.on_host:
         asked.refuse_engine_options()
-        backend = str(asked.backend and asked.backend.value)
+        assert asked.backend is not None, "it is on the host"
+        backend = asked.backend.value
         return ConversionBuilder(asked.travel(precision), lambda _stage: backend)
     presets = [] if asked.for_ is None else find_presets(asked.for_)
     flavour = Flavour(asked.backend.value) if asked.backend else installed_flavour()

@@ -1,19 +1,22 @@
 """Feature maps that travel from stage to stage in 8 bits.
 
-Where all who read a map round it to the same 8 bits at once, its maker does so: no number changes.
+Where all who read a map round it to the same 8 bits at once, its maker does so. ONNX Runtime then
+computes the same numbers; OpenVINO fuses rounding in other ways, and some may be a step off.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 import numpy as np
 import onnx_ir as ir
 
 from dyninfer.builds.spec import Travelling
 from dyninfer.bundle.manifest import EightBits
-from dyninfer.exporters.graphs import GraphBuilder
 from dyninfer.exporters.precision.graph import DEQUANTIZE, QUANTIZE
+from dyninfer.types import AnyArray
 
 _QUANTISED_INPUTS = 3  # the tensor, its scale and its zero point
 
@@ -55,7 +58,7 @@ def take(value: ir.Value) -> None:
 
 
 def restore(graph: ir.Graph, types: Mapping[str, Travelling]) -> bool:
-    """Give maps that are in 8 bits their float32 back; whether there are any."""
+    """Undo :func:`hand_on` and :func:`take`; whether there was anything to undo."""
     bits = {name: kind for name, kind in types.items() if isinstance(kind, EightBits)}
     reads = [value for value in graph.inputs if value.name in bits]
     makes = [value for value in graph.outputs if value.name in bits]
@@ -68,7 +71,7 @@ def restore(graph: ir.Graph, types: Mapping[str, Travelling]) -> bool:
     for value in makes:
         name = str(value.name)
         value.name = f"{name}_8_bits"
-        meant = _apply(graph, DEQUANTIZE, value, bits[name])
+        meant = _float_of(value, f"{name}_float") or _apply(graph, DEQUANTIZE, value, bits[name])
         meant.name, meant.shape, meant.type = name, value.shape, ir.TensorType(ir.DataType.FLOAT)
         graph.outputs[graph.outputs.index(value)] = meant
     if reads or makes:
@@ -76,12 +79,29 @@ def restore(graph: ir.Graph, types: Mapping[str, Travelling]) -> bool:
     return bool(reads or makes)
 
 
+def _float_of(value: ir.Value, name: str) -> ir.Value | None:
+    """The output that :func:`hand_on` gave this name, before or behind its 8 bits."""
+    maker = value.producer()
+    before = () if maker is None else maker.inputs[:1]
+    behind = (output for node, _ in value.uses() for output in node.outputs)
+    return next((v for v in (*before, *behind) if v is not None and v.name == name), None)
+
+
 def _apply(graph: ir.Graph, operator: str, value: ir.Value, bits: EightBits) -> ir.Value:
     """A tensor in 8 bits, or what 8 bits mean."""
-    builder = GraphBuilder(graph, f"{value.name}_travel")
-    scale = builder.constant(np.array(bits.scale, np.float32))
-    zero_point = builder.constant(np.array(bits.zero_point, np.uint8))
-    return builder.apply(operator, value, scale, zero_point)
+    names = {v.name for node in graph for v in node.outputs} | {*graph.initializers}
+    stems = (f"{value.name}_{operator}_{number}" for number in count())
+    stem = next(s for s in stems if names.isdisjoint({s, f"{s}_scale"}))
+    numbers: dict[str, AnyArray] = {
+        f"{stem}_scale": np.array(bits.scale, np.float32),
+        f"{stem}_zero_point": np.array(bits.zero_point, np.uint8),
+    }
+    constants = [ir.val(n, const_value=ir.tensor(a, name=n)) for n, a in numbers.items()]
+    for constant in constants:
+        graph.register_initializer(constant)
+    node = ir.node(operator, [value, *constants], outputs=[ir.val(stem)], name=stem)
+    graph.append(node)
+    return node.outputs[0]
 
 
 def _bits_of(node: ir.Node, kind: str = QUANTIZE) -> tuple[float, int] | None:
@@ -93,4 +113,5 @@ def _bits_of(node: ir.Node, kind: str = QUANTIZE) -> tuple[float, int] | None:
         return None
     if zero_point.dtype is not ir.DataType.UINT8 or scale.dtype is not ir.DataType.FLOAT:
         return None
-    return float(scale.numpy().item()), int(zero_point.numpy().item())
+    step = float(scale.numpy().item())
+    return (step, int(zero_point.numpy().item())) if 0 < step < math.inf else None

@@ -3,7 +3,7 @@
 Stages are rewritten at their borders only. A picture comes as pixels, a quarter of the bytes, and
 is normalised in the graph. A map that its stage has computed in float16 stays so, half of the
 bytes: nothing is rounded that was not. A map that all its readers round to the same 8 bits is
-rounded by its maker, a quarter of the bytes and the same numbers.
+rounded by its maker, a quarter of the bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onnx_ir.passes import common
 
 from dyninfer.builds.spec import Travelling
 from dyninfer.bundle.folder import Bundle
-from dyninfer.bundle.manifest import EightBits, Manifest
+from dyninfer.bundle.manifest import MAP_AXES, EightBits, Manifest
 from dyninfer.errors import ExportError
 from dyninfer.exporters.graphs import GraphBuilder, closed
 from dyninfer.exporters.precision.eight_bit_maps import hand_on, maps_in_8_bits, restore, take
@@ -29,7 +29,6 @@ from dyninfer.foreign_errors import reason_of
 from dyninfer.images.spec import ImageSpec
 from dyninfer.types import Float32Array
 
-_MAP_AXES = 4  # vectors are few numbers, and what a router reads must stay exact
 Types = dict[str, Travelling]
 
 
@@ -95,7 +94,8 @@ def _maps(manifest: Manifest) -> list[tuple[str, str]]:
         (name, spec.name)
         for name, stage in manifest.stages.items()
         for spec in stage.outputs
-        if spec.name in read and len(spec.shape) == _MAP_AXES
+        # vectors are few numbers, and what a router reads must stay exact
+        if spec.name in read and len(spec.shape) == MAP_AXES
         if spec.name not in manifest.task.outputs
     ]
 

@@ -68,9 +68,12 @@ def test_the_build_of_a_precision_is_what_runs(bundle: Bundle, tmp_path: Path) -
     assert record.stages_sha256["first"] == bundle.manifest.stages["first"].sha256
 
 
-def build_int8(bundle: Bundle, backend: str, plan: str = "int8", gated: bool = False) -> Path:
-    """A build of stages in int8, in name, that were made for a backend; its folder."""
-    precision = parse_precision(plan, bundle.manifest)
+def build_int8(bundle: Bundle, backend: str, gated: bool = False, fell: bool = False) -> Path:
+    """A build of stages in int8, in name, that were made for a backend; its folder.
+
+    Within its gate, all of them may have fallen back to fp16.
+    """
+    precision = parse_precision("int8", bundle.manifest)
     wanted = ConversionBuilder(backend_of=lambda _stage: backend).wanted(
         bundle.manifest, precision, 1
     )
@@ -85,6 +88,9 @@ def build_int8(bundle: Bundle, backend: str, plan: str = "int8", gated: bool = F
         measured_on=backend,
     )
     making = Making(Converted(files), accept=(lambda _build: (gate, {})) if gated else None)
+    if fell:
+        lower = parse_precision("fp16", bundle.manifest)
+        wanted = wanted.model_copy(update={"precision": lower})
     return make_build(bundle, wanted, making).path
 
 
@@ -106,6 +112,14 @@ def test_each_backend_opens_the_int8_that_was_made_for_it(bundle: Bundle) -> Non
     assert opened(bundle, "first=openvino") == usual  # which fits two of three stages
     shutil.rmtree(usual)
     assert opened(bundle, "onnxruntime") == placed
+
+
+def test_what_a_gate_raised_for_one_backend_is_not_made_for_the_other(bundle: Bundle) -> None:
+    pytest.importorskip("openvino")
+    usual = build_int8(bundle, "onnxruntime")
+    raised = build_int8(bundle, "openvino", gated=True, fell=True)
+    assert opened(bundle, "onnxruntime") == usual
+    assert opened(bundle, "openvino") == raised
 
 
 def test_a_stage_that_is_not_in_int8_is_made_for_no_backend(bundle: Bundle) -> None:

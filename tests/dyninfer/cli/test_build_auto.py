@@ -11,7 +11,7 @@ import pytest
 import dyninfer
 from dyninfer.benchmarks.auto import mixes, stages
 from dyninfer.builds.search import list_builds
-from dyninfer.builds.spec import made_for_openvino
+from dyninfer.builds.spec import JOINED, made_for_openvino
 from dyninfer.bundle.folder import Bundle
 from dyninfer.engines import host_versions
 from tests import support
@@ -187,7 +187,9 @@ def test_what_loses_too_much_falls_back_stage_by_stage(
     assert Bundle.open(path).path == path
 
 
-def test_int8_is_that_of_each_stages_backend(capsys, tmp_path, monkeypatch, pictures) -> None:
+def test_int8_is_that_of_each_stages_backend(
+    capsys, tmp_path, monkeypatch, pictures, caplog
+) -> None:
     pytest.importorskip("openvino")
     path = frail.write_cascade(tmp_path / "c.dyn", "is robust")
     for backend in ("onnxruntime", "openvino"):
@@ -195,7 +197,8 @@ def test_int8_is_that_of_each_stages_backend(capsys, tmp_path, monkeypatch, pict
         assert run(capsys, *made)[0] == 0
     builds = list_builds(Bundle.open(path))[0]
     mine = {bool(made_for_openvino(build.spec)): build for build in builds.values()}
-    measure_as(monkeypatch, {"first openvino int8": 4.0, "second onnxruntime int8": 5.0})
+    fast = dict.fromkeys((f"{stage} onnxruntime int8" for stage in ("head", "second", "last")), 5.0)
+    measure_as(monkeypatch, {"first openvino int8": 4.0} | fast)
     record, _ = build(capsys, path, "-i", str(pictures), "--gate", "flips=100%,differ=100%")
     chosen = places(record)
     assert chosen["first"] == "openvino int8"
@@ -207,6 +210,22 @@ def test_int8_is_that_of_each_stages_backend(capsys, tmp_path, monkeypatch, pict
     for stage, of_openvino in (("first", True), ("second", False)):
         assert joined.onnx_sha256()[stage] == mine[of_openvino].onnx_sha256()[stage]
     assert len({build.onnx_sha256()["first"] for build in mine.values()}) == 2
+    more = frail.write_pictures(tmp_path / "more", range(20, 120, 10))
+    again = ("--backend", "openvino", "-p", "int8", "-i", str(more))
+    assert run(capsys, "build", str(path), *again, "--force")[0] == 0
+    gate = ("--gate", "flips=100%,differ=100%")
+    build(capsys, path, "-i", str(pictures), *gate, "--force")
+    with dyninfer.load(path, backend="auto") as detector:
+        assert detector.build is not None
+        renewed = detector.build.build.onnx_sha256()["first"]
+        folder = detector.build.path
+    new = [b for b in list_builds(Bundle.open(path))[0].values() if JOINED not in b.spec.options]
+    assert renewed in {b.onnx_sha256()["first"] for b in new if made_for_openvino(b.spec)}
+    assert renewed != joined.onnx_sha256()["first"]
+    shutil.rmtree(folder)
+    with caplog.at_level("WARNING", "dyninfer"), dyninfer.load(path, backend="auto") as detector:
+        assert detector.build is None
+    assert "it was measured with other files in int8 than those of" in caplog.text
 
 
 def test_maps_travel_as_a_mix_needs_them(capsys, small_bundle, tmp_path, monkeypatch) -> None:
