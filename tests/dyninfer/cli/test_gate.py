@@ -87,7 +87,7 @@ def test_a_stage_falls_from_int8_by_fp16_to_fp32(capsys, tmp_path, pictures) -> 
     assert "gate passed on 3 pictures: ap 0 of 0.3, flips 0% of 1%" in out
     assert "this build is what --precision int8 opens from now on" in out
     shown = run(capsys, "info", str(bundle))[1]
-    assert "onnxruntime; fp32, int8; gate" in shown
+    assert "onnxruntime; fp32, int8; io int8; gate" in shown
     assert "passed: ap 0 of 0.3, flips 0% of 1%" in shown
     (listed,) = json.loads(run(capsys, "info", str(bundle), "--json")[1])["builds"]
     assert [fall["after"] for fall in listed["gate"]["fell_back"]] == ["fp16", "fp32"]
