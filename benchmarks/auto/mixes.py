@@ -34,11 +34,7 @@ from dyninfer.builds.builder import ConversionBuilder
 from dyninfer.builds.files import Making, build_lock
 from dyninfer.builds.gate import GateRecord, Limits
 from dyninfer.builds.search import find_build, made_for_others
-from dyninfer.builds.spec import (
-    OpenBuild,
-    own_precision,
-    source_hashes,
-)
+from dyninfer.builds.spec import OpenBuild, own_precision, source_hashes
 from dyninfer.bundle.folder import Bundle
 from dyninfer.bundle.unfinished import scratch_folder
 from dyninfer.engines import host_versions

@@ -85,12 +85,11 @@ def _int8_built(bundle: Bundle, backend: str) -> str | None:
             options={FOR_OPENVINO: ",".join(spec.precision)} if backend == "openvino" else {},
         )
         opened = preferred_build(bundle, wanted)
+        count = [*spec.precision.values()].count(Precision.INT8)
         whole = travel_of(spec) in ({}, {IO: "int8"}) and JOINED not in spec.options
-        if opened is not None and opened[0] == path and whole:
-            count = [*spec.precision.values()].count(Precision.INT8)
-            if count:
-                key = (not made_for_others(build, wanted), build.gate is not None, count)
-                found.append((key, describe_plan(spec.precision, bundle.manifest)))
+        if opened is not None and opened[0] == path and whole and count:
+            key = (not made_for_others(build, wanted), build.gate is not None, count)
+            found.append((key, describe_plan(spec.precision, bundle.manifest)))
     return max(found, default=(None, None))[1]
 
 

@@ -110,7 +110,7 @@ class Converted:
         sha256: stage -> hash of that file.
         conversion: how they were made.
         parity: how far they are from the bundle's own, for the build's ``parity.json``.
-        tensors: element types of their inputs and outputs that are not the bundle's.
+        tensors: what their inputs and outputs are that are not the bundle's.
         options: those of a build in which they show.
     """
 

@@ -23,13 +23,7 @@ from pydantic import Field, ValidationError, model_validator
 from dyninfer.builds.gate import GateRecord
 from dyninfer.bundle.documents import Frozen, first_problem, load_sealed
 from dyninfer.bundle.inside import CheckedFile, inside
-from dyninfer.bundle.manifest import (
-    EightBits,
-    Manifest,
-    Precision,
-    QuantisedSpec,
-    TensorSpec,
-)
+from dyninfer.bundle.manifest import EightBits, Manifest, Precision, QuantisedSpec, TensorSpec
 from dyninfer.engines.trt.targets import BatchProfile
 from dyninfer.errors import BundleError, InputError
 from dyninfer.types import shown
@@ -168,7 +162,7 @@ class Conversion(Frozen):
 class Build(Frozen):
     """What ``build.json`` says; ``gate`` where the build had to pass one.
 
-    ``tensors`` are the element types of inputs and outputs of stages that are not the bundle's.
+    ``tensors`` are what inputs and outputs of stages are that are not the bundle's.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION

@@ -115,9 +115,11 @@ def _tell_before(bundle: Bundle, wanted: BuildSpec, made: OpenBuild) -> None:
     found = find_build(bundle, wanted)
     if found is None or found.path == made.path:
         return
-    why = "whose tensors travel in fewer bytes" if travel_of(found.build.spec) else "which fits"
+    why = "which fits more closely"
     if found.build.gate is not None:
         why = "which has passed a gate"
+    elif len(travel_of(found.build.spec)) > len(travel_of(made.build.spec)):
+        why = "whose tensors travel in fewer bytes"
     warn(
         f"what opens with this precision is {found.path}, {why}, before {made.path}; remove the "
         "former to use the latter"

@@ -193,7 +193,7 @@ def measure_engines(
 
     def run(stage: str, tensors: Arrays) -> Arrays:
         made = as_meant(manifest, stage, detector.run_stage(stage, as_read(manifest, tensors)))
-        # the stages beside it, which are not changed, read no map in float16
+        # the stages beside it, which are not changed, read no map in float16 or 8 bits
         return {name: array.astype(own[name], copy=False) for name, array in made.items()}
 
     def trace(images: Arrays) -> Trace:
