@@ -17,7 +17,7 @@ from dyninfer.benchmarks.latency.scenario_record import Scenario
 from dyninfer.bundle.manifest import CascadeRoute, Manifest, SelectRoute
 from dyninfer.errors import PolicyError
 from dyninfer.plain_text import counted
-from dyninfer.routing.policy import DecisionPoint
+from dyninfer.routing.policy import DecisionPoint, SameForAll
 from dyninfer.types import BoolArray, Float32Array, Int64Array
 
 MAX_DENOMINATOR = 1000
@@ -163,7 +163,7 @@ def spread_rows(hard: int, batch: int, offset: int) -> BoolArray:
 
 
 @dataclass(frozen=True)
-class ForcedWay:
+class ForcedWay(SameForAll):
     """Sends every image one way.
 
     The router or chooser runs and what it says is read, as in life, but does not decide:
@@ -175,9 +175,9 @@ class ForcedWay:
     def __str__(self) -> str:
         return f"every image forced to way {self.way}"
 
-    def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
-        """See :class:`dyninfer.Policy`."""
-        return point.all_to(self.way)
+    def decide_one(self, _easiness: float, point: DecisionPoint) -> int:
+        """See :class:`dyninfer.routing.policy.OneByOne`."""
+        return point.outcome_to(self.way)
 
 
 class ForcedHard:

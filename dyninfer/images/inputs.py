@@ -56,7 +56,7 @@ def is_list(images: object) -> bool:
     return isinstance(images, Sequence) and not isinstance(images, (str, *_ENCODED))
 
 
-def take_picture(image: ImageLike, max_pixels: int = MAX_PIXELS) -> Picture:
+def take_picture(image: object, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read or decode a picture of at most ``max_pixels``, convert one of Pillow, or check an array.
 
     A picture of Pillow is taken as it is, as arrays are: it may have been opened without turning it
@@ -80,7 +80,7 @@ def take_picture(image: ImageLike, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def take_or_skip(
-    image: ImageLike, max_pixels: int, *, skip: bool, place: tuple[int, int] | None = None
+    image: object, max_pixels: int, *, skip: bool, place: tuple[int, int] | None = None
 ) -> Picture | None:
     """As :func:`take_picture`, or a warning and None.
 

@@ -8,7 +8,7 @@ single call, too.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -69,11 +69,10 @@ class DecisionPoint:
         """(N,) outcomes that lead to (N,) ways, all of which can be reached from here."""
         return self._outcomes[ways]
 
-    def all_to(self, way: int) -> Int64Array:
-        """(N,) the outcome that leads to one way, for every image that is here."""
-        outcomes = np.empty(len(self.images), np.int64)
-        outcomes.fill(self._outcomes[way])
-        return outcomes
+    def outcome_to(self, way: int) -> int:
+        """The outcome that leads to a way, which can be reached from here."""
+        outcome: int = self._outcomes.item(way)
+        return outcome
 
 
 def route(easiness: Float32Array, threshold: float) -> BoolArray:
@@ -125,6 +124,35 @@ class Later(Blind):
         Of the images that came to ``point`` in a batch, in their order; NaN where it is broken.
         """
         raise NotImplementedError
+
+
+class OneByOne:
+    """What policies of this package derive from that judge a single image without arrays.
+
+    Right after an engine has run NumPy's functions are in no cache, and take as long as a small
+    stage.
+    """
+
+    def decide_one(self, easiness: float, point: DecisionPoint) -> int:
+        """What ``decide`` says of a single image; a policy that reads no easiness may get a NaN."""
+        raise NotImplementedError
+
+
+class SameForAll(OneByOne):
+    """What policies derive from that give every image at a decision the same outcome."""
+
+    def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
+        """See :class:`Policy`."""
+        outcomes = np.empty(len(point.images), np.int64)
+        outcomes.fill(self.decide_one(math.nan, point))
+        return outcomes
+
+
+def decider_of_one(policy: Policy) -> Callable[[float, DecisionPoint], int] | None:
+    """``policy.decide_one``, if its own class has that; one that derives may decide otherwise."""
+    if isinstance(policy, OneByOne) and "decide_one" in type(policy).__dict__:
+        return policy.decide_one
+    return None
 
 
 @runtime_checkable
@@ -203,7 +231,7 @@ def check_signals(points: Sequence[DecisionPoint], signals: Sequence[str], polic
 
 
 @dataclass(frozen=True)
-class Threshold:
+class Threshold(OneByOne):
     """Images below ``value`` continue; a sequence gives every exit but the last its own value.
 
     Raises:
@@ -237,13 +265,9 @@ class Threshold:
         """See :class:`Policy`."""
         return route(easiness, self._at(point.index)).astype(np.int64)
 
-    def goes_on(self, easiness: float, decision: int) -> bool:
-        """What :meth:`decide` says of a single image at the decision with this index.
-
-        Right after an engine has run NumPy's functions are in no cache, and take as long as a
-        small stage.
-        """
-        return not easiness >= self._at(decision)
+    def decide_one(self, easiness: float, point: DecisionPoint) -> int:
+        """See :class:`OneByOne`."""
+        return int(not easiness >= self._at(point.index))
 
     def _at(self, decision: int) -> float:
         return self._in_float32[decision if isinstance(self.value, tuple) else 0]
@@ -284,7 +308,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class LeaveAt(Blind):
+class LeaveAt(SameForAll, Blind):
     """Every image takes one way, whatever its signals: for measuring that exit or branch.
 
     Raises:
@@ -300,9 +324,9 @@ class LeaveAt(Blind):
     def __str__(self) -> str:
         return f"every image at exit {self.exit_index}"
 
-    def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
-        """See :class:`Policy`."""
-        return point.all_to(self.exit_index)
+    def decide_one(self, _easiness: float, point: DecisionPoint) -> int:
+        """See :class:`OneByOne`."""
+        return point.outcome_to(self.exit_index)
 
     def check(self, points: Sequence[DecisionPoint], _images: int | None) -> None:
         """Refuse a way that the route does not have."""
@@ -312,29 +336,29 @@ class LeaveAt(Blind):
 
 
 @dataclass(frozen=True)
-class AlwaysEasy(Blind):
+class AlwaysEasy(SameForAll, Blind):
     """Every image takes the cheapest way, in a cascade its first exit, whatever its easiness."""
 
     def __str__(self) -> str:
         return "every image easy"
 
-    def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
-        """See :class:`Policy`."""
-        easy = np.empty(len(point.images), np.int64)
-        easy.fill(point.by_cost[0])
-        return easy
+    def decide_one(self, _easiness: float, point: DecisionPoint) -> int:
+        """See :class:`OneByOne`."""
+        outcome: int = point.by_cost.item(0)
+        return outcome
 
 
 @dataclass(frozen=True)
-class AlwaysHard(Blind):
+class AlwaysHard(SameForAll, Blind):
     """Every image takes the dearest way, in a cascade its last exit, whatever its easiness."""
 
     def __str__(self) -> str:
         return "every image hard"
 
-    def decide(self, _signal: Float32Array, point: DecisionPoint) -> Int64Array:
-        """See :class:`Policy`."""
-        return np.full(len(point.images), point.by_cost[-1])
+    def decide_one(self, _easiness: float, point: DecisionPoint) -> int:
+        """See :class:`OneByOne`."""
+        outcome: int = point.by_cost.item(-1)
+        return outcome
 
 
 @dataclass(frozen=True)

@@ -335,10 +335,11 @@ class Detector:
         # arrays first: they are what a hot loop brings
         if isinstance(images, np.ndarray) or not is_list(images):
             options, routing = self._choices(options, policy, 1)
-            picture = take_or_skip(cast(ImageLike, images), self.max_pixels, skip=skip)
+            picture = take_or_skip(images, self.max_pixels, skip=skip)
             if picture is None:
                 return None
-            return cast(Detections, self._answer([picture], options, routing, 0, deadline_ms)[0])
+            (only,) = self._answer([picture], options, routing, 0, deadline_ms)
+            return only  # type: ignore[return-value]  # cast() is one more call, and this is hot
         listed = cast("Sequence[ImageLike]", images)
         found = self._answer_list(listed, options, policy, deadline_ms, skip=skip)
         return cast("list[Detections | None]", found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Generic
@@ -11,7 +12,7 @@ import numpy as np
 from dyninfer.bundle.manifest import EASINESS
 from dyninfer.engines.deadline import Deadline
 from dyninfer.errors import EngineRunError
-from dyninfer.routing.policy import Blind, Later, Policy, Threshold
+from dyninfer.routing.policy import Blind, Later, Policy, decider_of_one
 from dyninfer.runtime.decisions import decide, no_signal, only_outcome, signal_of
 from dyninfer.runtime.plan import END, Decision, Ending, Plan, Step
 from dyninfer.runtime.stage_runner import BatchResult, Group, Signal, StageRunner, T
@@ -33,6 +34,7 @@ class SingleWalk(Generic[T]):
     def __init__(self, runner: StageRunner[T], policy: Policy, first_image: int) -> None:
         self._runner = runner
         self._policy = policy
+        self._decide_one = decider_of_one(policy)
         self._blind = isinstance(policy, Blind)
         self._wants_scores = not self._blind or isinstance(policy, Later)
         self._first_image = first_image
@@ -67,7 +69,7 @@ class SingleWalk(Generic[T]):
 
     def _outcome(self, decision: Decision) -> int:
         """Ask the policy, which is shown the signal if it reads any."""
-        policy, known = self._policy, None
+        known = None
         if decision.step is not None and (self._wants_scores or decision.signal == EASINESS):
             made = self._run(decision.step)
             if self._blind:  # it comes to the host with the outputs
@@ -76,12 +78,12 @@ class SingleWalk(Generic[T]):
                 start = time.perf_counter_ns()
                 known = self._signal(decision, made)
                 self._note(READ_BACK, start)
-                if type(policy) is Threshold and decision.signal == EASINESS:  # as in most calls
-                    return int(policy.goes_on(known.item(), decision.point.index))
+        if self._decide_one is not None and (self._blind or decision.signal == EASINESS):
+            return self._decide_one(math.nan if known is None else known.item(), decision.point)
         shown = no_signal(decision, 1) if known is None else known.copy()
         images = _ROWS + first if (first := self._first_image) else _ROWS.copy()  # the policy's own
-        chosen = decide(policy, shown, decision, images)
-        return only_outcome(chosen, len(decision.outcomes), policy)
+        chosen = decide(self._policy, shown, decision, images)
+        return only_outcome(chosen, len(decision.outcomes), self._policy)
 
     def _signal(self, decision: Decision, made: Mapping[str, T]) -> Float32Array:
         """Wait for a signal and take it down."""

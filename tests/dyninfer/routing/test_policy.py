@@ -9,10 +9,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dyninfer import AlwaysEasy, AlwaysHard, Chosen, Forced, LeaveAt, PolicyError, Threshold, route
+from dyninfer.benchmarks.latency.scenarios import ForcedWay
 from dyninfer.routing.policy import (
     Blind,
     DecisionPoint,
     count_ways,
+    decider_of_one,
     default_policy,
     hardest_way,
 )
@@ -61,9 +63,36 @@ def test_every_image_is_judged_alone(easiness, threshold) -> None:
 @example(float(np.float32(0.7)), 0.7)  # which float32 rounds down: both are equal there
 @example(1.0, 1e300)
 def test_a_single_image_is_judged_as_in_a_batch(easiness, threshold) -> None:
-    for policy in (Threshold(threshold), Threshold([0.0, threshold])):
-        decided = policy.decide(array([easiness]), at_exit(1, 0, 3))
-        assert [policy.goes_on(easiness, 1)] == decided.tolist()
+    same = (AlwaysEasy(), AlwaysHard(), LeaveAt(1), LeaveAt(2), ForcedWay(1), ForcedWay(2))
+    for policy in (Threshold(threshold), Threshold([0.0, threshold]), *same):
+        decided = policy.decide(array([easiness]), at_exit(1, 1, 3))
+        decide_one = decider_of_one(policy)
+        assert decide_one is not None
+        assert [decide_one(easiness, at_exit(1, 0, 3))] == decided.tolist()
+
+
+def test_at_a_chooser_the_cheapest_or_the_dearest_branch_is_taken() -> None:
+    point = at_chooser(2, macs=(5, 9, 1))
+    for policy, branch in ((AlwaysEasy(), 2), (AlwaysHard(), 1), (LeaveAt(0), 0)):
+        assert policy.decide(np.zeros((2, 3), np.float32), point).tolist() == [branch, branch]
+        assert decider_of_one(policy)(math.nan, point) == branch
+
+
+def test_of_a_class_that_derives_from_another_nothing_is_known() -> None:
+    class Contrary(Threshold):
+        def decide(self, easiness, point):
+            return 1 - super().decide(easiness, point)
+
+    class Own:
+        def decide_one(self, easiness):
+            return int(easiness < 0.5)
+
+        def decide(self, easiness, _point):
+            return np.array([self.decide_one(value) for value in easiness])
+
+    assert decider_of_one(Contrary(0.5)) is None
+    assert decider_of_one(Own()) is None  # which means something else by that name
+    assert decider_of_one(Chosen()) is None
 
 
 def test_thresholds_beyond_float32_let_no_image_leave() -> None:

@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dyninfer import AlwaysEasy, AlwaysHard, Chosen, Forced, LeaveAt, Threshold
+from dyninfer.benchmarks.latency.scenarios import ForcedWay
 from dyninfer.engines.base import OnHost
 from dyninfer.errors import EngineRunError
 from dyninfer.routing.policy import Later, Policy
@@ -37,6 +38,13 @@ from tests.dyninfer.runtime.test_executor import (
 
 class Learning(LeaveAt, Later):
     """Told of all signals, a chooser's too, when it is over."""
+
+
+class Contrary(Threshold):
+    """What a class adds to a policy counts, for a single image, too."""
+
+    def decide(self, easiness, point):
+        return 1 - super().decide(easiness, point)
 
 
 class Watched(OnHost):
@@ -89,9 +97,15 @@ PLANS = {
     "select": select(4),
 }  # the last of its scores is the number
 POLICIES = {
-    "cascade": [Threshold(0.5), Threshold([0.3, 0.7]), *map(LeaveAt, range(3)), Learning(1)],
+    "cascade": [
+        *(Threshold(0.5), Threshold([0.3, 0.7]), Contrary(0.5), Learning(1)),
+        *(policy(way) for policy in (LeaveAt, ForcedWay) for way in range(3)),
+    ],
     "static": [AlwaysHard()],
-    "select": [Chosen(), *map(LeaveAt, range(4)), Learning(2)],
+    "select": [
+        *(Chosen(), Learning(2)),
+        *(policy(way) for policy in (LeaveAt, ForcedWay) for way in range(4)),
+    ],
 }
 BLIND = [AlwaysEasy(), AlwaysHard()]
 
