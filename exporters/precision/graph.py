@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import zip_longest
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import ModelProto
@@ -56,6 +58,16 @@ def is_weighted(node: ir.Node) -> bool:
     makers = [node, *(maker for maker in node.predecessors() if maker.op_type == DEQUANTIZE)]
     weights = [tensor.size for maker in makers for tensor in constants_of(maker)]
     return not weights or max(weights) >= MIN_WEIGHTS
+
+
+def same_bits(first: ir.Node, second: ir.Node) -> bool:
+    """Whether two of :data:`QUANTIZERS` have equal scales and zero points, stored in the graph."""
+    pairs = zip_longest(first.inputs[1:], second.inputs[1:])
+    stored = [[None if value is None else value.const_value for value in pair] for pair in pairs]
+    return all(
+        a is not None and b is not None and a.dtype is b.dtype and np.array_equal(a, b)
+        for a, b in stored
+    )
 
 
 def layers_of(graph: ir.Graph) -> list[ir.Node]:

@@ -25,6 +25,7 @@ from dyninfer.exporters.precision.graph import (
     summary_nodes,
     touched,
 )
+from dyninfer.exporters.precision.joined_maps import round_before, shared_ranges
 from dyninfer.exporters.precision.ranges import Feed, Observed, Tick, clipping_range, observe
 from dyninfer.exporters.precision.settings import (
     PERCENTILES,
@@ -148,10 +149,12 @@ def to_int8(
     if settings.target is not Int8Target.CPU:
         model = model.clone()
         inside = _part_outputs(model.graph)
-    ranges = _tensor_ranges(graph, observed, settings, inside)
+    ranges = _tensor_ranges(graph, observed, settings, chosen, inside)
     converted = _quantised(ir.to_proto(model), chosen, ranges, settings.target)
     if inside:
         _join_outputs(converted)
+    if settings.target is Int8Target.OPENVINO:
+        round_before(converted.graph)
     if settings.target is Int8Target.CPU:
         upsample_by_copies(converted.graph, model.graph)
     return finished(converted, source, "int8")
@@ -222,6 +225,7 @@ def _tensor_ranges(
     graph: ir.Graph,
     observed: Mapping[str, Observed],
     settings: Int8Settings,
+    chosen: Collection[str],
     renamed: Mapping[str, str],
 ) -> object:
     from onnxruntime.quantization import calibrate
@@ -235,5 +239,7 @@ def _tensor_ranges(
         if name in before_silu:
             low, high = max(low, SILU_FLOOR), max(high, SILU_FLOOR)
         ranges[renamed.get(name, name)] = (np.array(low, np.float32), np.array(high, np.float32))
+    if settings.target is Int8Target.OPENVINO:
+        ranges |= shared_ranges(graph, ranges, chosen)
     # the ranges are ready to be used, whatever method they are from
     return calibrate.TensorsData(calibrate.CalibrationMethod.MinMax, ranges)

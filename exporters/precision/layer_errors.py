@@ -11,6 +11,7 @@ from onnx import ModelProto
 
 from dyninfer.exporters.graphs import GraphBuilder, add_prefix, closed, editable
 from dyninfer.exporters.precision.graph import layer_groups
+from dyninfer.exporters.precision.joined_maps import is_rounded
 from dyninfer.exporters.precision.ranges import StageInputs, open_session
 from dyninfer.exporters.precision.settings import Int8Target
 from dyninfer.types import AnyArray
@@ -126,7 +127,8 @@ def _side_by_side(
     nodes = _move(both.graph, quantised, lambda name: None if name in within else exact.get(name))
     builder, layers = GraphBuilder(both.graph, "rounded"), []
     for layer, end in ends.items():
-        if str(layer.name) in nodes and _is_rounded(nodes[str(layer.name)]):
+        reads = nodes[str(layer.name)].inputs[:2] if str(layer.name) in nodes else ()
+        if reads and all(value is not None and is_rounded(value) for value in reads):
             # ONNX Runtime leaves out a ReLU that the range of what it makes stands for
             last = nodes.get(str(end.name), nodes[str(layer.name)])
             made, rounded = exact[str(end.outputs[0].name)], last.outputs[0]
@@ -152,11 +154,6 @@ def _as_read(builder: GraphBuilder, value: ir.Value, like: ir.Value) -> ir.Value
 
 def _end(graph: ir.Graph, group: frozenset[ir.Node]) -> ir.Node:
     return [node for node in graph if node in group][-1]
-
-
-def _is_rounded(layer: ir.Node) -> bool:
-    makers = [value.producer() for value in layer.inputs[:2] if value is not None]
-    return all(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers)
 
 
 def _move(

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import onnx_ir as ir
 
 from dyninfer.exporters.graphs import GraphBuilder
-from dyninfer.exporters.precision.graph import DEQUANTIZE
+from dyninfer.exporters.precision.graph import DEQUANTIZE, QUANTIZE, same_bits
 from dyninfer.types import AnyArray
 
 LEAST_VALUES = 1 << 18
@@ -67,26 +66,18 @@ def _ends(node: ir.Node) -> tuple[ir.Value, ir.Node] | None:
     source = None if value is None else value.producer()
     if source is None or source.op_type != DEQUANTIZE or node.outputs[0].is_graph_output():
         return None
-    if len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
+    if len(readers) != 1 or readers[0].op_type != QUANTIZE:
         return None
     (quantizer,), made = readers, source.inputs[0]
     if made is None or quantizer.outputs[0].is_graph_output():
         return None
-    alike = all(_same(_constant(source, place), _constant(quantizer, place)) for place in (1, 2))
-    return (made, quantizer) if alike else None
+    return (made, quantizer) if same_bits(source, quantizer) else None
 
 
 def _constant(node: ir.Node, place: int) -> AnyArray | None:
     value = node.inputs[place] if place < len(node.inputs) else None
     stored = None if value is None else value.const_value
     return None if stored is None else stored.numpy()
-
-
-def _same(first: AnyArray | None, second: AnyArray | None) -> bool:
-    """Whether both are stored in the graph, in one type and with equal numbers."""
-    if first is None or second is None or first.dtype != second.dtype:
-        return False
-    return np.array_equal(first, second)
 
 
 def _copies(

@@ -124,10 +124,11 @@ def test_openvino_gets_8_bits_in_front_of_layers_and_of_what_moves_them() -> Non
     made = {name: node.op_type for node in converted.graph.node for name in node.output}
     assert made["feature"] == made["deep"] == "Mul"
     converted = quantised(split_map(), feed_of(images()), settings)
-    made = {name: node for node in converted.graph.node for name in node.output}
-    for kind in ("Resize", "Split"):
-        (moves,) = (node for node in converted.graph.node if node.op_type == kind)
-        assert made[moves.input[0]].op_type == "DequantizeLinear"
+    read = {n.input[0] for n in converted.graph.node if n.op_type == "QuantizeLinear"}
+    assert read == {"images", "map"}
+    (resize,) = (node for node in converted.graph.node if node.op_type == "Resize")
+    made = {name: node.op_type for node in converted.graph.node for name in node.output}
+    assert made[resize.input[0]] == "DequantizeLinear"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
 from tests import support
 from tests.exporters.precision.helpers import feed_of, images, run
 from tests.exporters.precision.test_int8 import quantised, split_map
+from tests.exporters.precision.test_joined_maps import OPENVINO, block, pooled, repeated
 
 ov = pytest.importorskip("openvino")
 
@@ -50,6 +51,15 @@ def test_an_activation_becomes_part_of_its_layer() -> None:
     exact = run(split_map(), images(1, seed=5)[0])
     for name, array in made.items():
         np.testing.assert_allclose(array, exact[name], atol=0.05 * np.abs(exact[name]).max())
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="seen on x86 only")
+@pytest.mark.parametrize(
+    "source", [block(), pooled(), repeated("nearest")], ids=["block", "pooled", "repeated"]
+)
+def test_only_the_image_is_rounded_by_a_kernel_of_its_own(source) -> None:
+    ran, _ = kernels(quantised(source, feed_of(images()), OPENVINO))
+    assert ran["FakeQuantize"] == 1, ran
 
 
 def test_a_bundle_with_it_answers_on_both_backends(small_bundle, tmp_path) -> None:
