@@ -134,7 +134,10 @@ class OneByOne:
     """
 
     def decide_one(self, easiness: float, point: DecisionPoint) -> int:
-        """What ``decide`` says of a single image; a policy that reads no easiness may get a NaN."""
+        """What ``decide`` says of a single image.
+
+        ``easiness`` may be a NaN for a policy that reads none; ``point.images`` is empty.
+        """
         raise NotImplementedError
 
 

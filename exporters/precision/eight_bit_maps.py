@@ -15,10 +15,8 @@ import onnx_ir as ir
 
 from dyninfer.builds.spec import Travelling
 from dyninfer.bundle.manifest import EightBits
-from dyninfer.exporters.precision.graph import DEQUANTIZE, QUANTIZE
+from dyninfer.exporters.precision.graph import DEQUANTIZE, QUANTISED_INPUTS, QUANTIZE
 from dyninfer.types import AnyArray
-
-_QUANTISED_INPUTS = 3  # the tensor, its scale and its zero point
 
 
 def maps_in_8_bits(
@@ -106,7 +104,7 @@ def _apply(graph: ir.Graph, operator: str, value: ir.Value, bits: EightBits) -> 
 
 def _bits_of(node: ir.Node, kind: str = QUANTIZE) -> tuple[float, int] | None:
     """Scale and zero point of a node of this kind, if it has one of each, for uint8."""
-    if node.op_type != kind or len(node.inputs) != _QUANTISED_INPUTS:
+    if node.op_type != kind or len(node.inputs) != QUANTISED_INPUTS:
         return None
     scale, zero_point = (None if v is None else v.const_value for v in node.inputs[1:])
     if scale is None or zero_point is None or scale.size != 1:

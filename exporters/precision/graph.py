@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from itertools import zip_longest
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import ModelProto
@@ -23,6 +21,7 @@ float32: boxes are pixels up to 1280, which float16 can tell apart only by a who
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 QUANTIZERS = frozenset({QUANTIZE, DEQUANTIZE})
+QUANTISED_INPUTS = 3  # the tensor, its scale and its zero point
 SUMS = frozenset(
     {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "GlobalAveragePool"}
     | {"GlobalMaxPool"}
@@ -61,11 +60,17 @@ def is_weighted(node: ir.Node) -> bool:
 
 
 def same_bits(first: ir.Node, second: ir.Node) -> bool:
-    """Whether two of :data:`QUANTIZERS` have equal scales and zero points, stored in the graph."""
-    pairs = zip_longest(first.inputs[1:], second.inputs[1:])
+    """Whether two of :data:`QUANTIZERS` have a single scale and zero point, stored and equal."""
+    if not len(first.inputs) == len(second.inputs) == QUANTISED_INPUTS:
+        return False
+    pairs = zip(first.inputs[1:], second.inputs[1:], strict=True)
     stored = [[None if value is None else value.const_value for value in pair] for pair in pairs]
     return all(
-        a is not None and b is not None and a.dtype is b.dtype and np.array_equal(a, b)
+        a is not None
+        and b is not None
+        and a.size == b.size == 1
+        and a.dtype is b.dtype
+        and a.numpy().item() == b.numpy().item()
         for a, b in stored
     )
 

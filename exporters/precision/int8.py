@@ -49,7 +49,8 @@ CPU_OPS = frozenset(
 # TensorRT moves a QuantizeLinear in front of pooling, concatenation and resizing by itself, and
 # fuses activations into the layer before: quantising their inputs would only part them from it.
 TENSORRT_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add"})
-# OpenVINO does so for concatenation only: elsewhere, one that it cannot move is a pass of its own
+# OpenVINO does not: what moves a map is listed, so that its input is rounded, and joined_maps.py
+# sees to what is concatenated
 OPENVINO_OPS = TENSORRT_OPS | {"Split", "Resize", "MaxPool"}
 _OPS = {
     Int8Target.CPU: CPU_OPS,

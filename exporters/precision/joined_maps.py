@@ -7,7 +7,7 @@ behind that is a pass over the whole map more, and what was rounded before is ro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ LEAST_SHARE = 0.5
 """Of the range that tensors would share, for one to share it: it loses one of 8 bits at most."""
 Range = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 _JOIN, _SPLIT = "Concat", "Split"
+_COORDINATES = "coordinate_transformation_mode"
+_IN_8_BITS = frozenset({"half_pixel", "pytorch_half_pixel", "asymmetric"})
 
 
 def shared_ranges(
@@ -40,13 +42,31 @@ def shared_ranges(
     """
     shared: dict[str, Range] = {}
     for names in _joined(graph, chosen):
-        widths = {name: np.ptp(ranges[name]) for name in names if name in ranges}
-        least = LEAST_SHARE * max(widths.values(), default=0)
-        alike = [ranges[name] for name, width in widths.items() if width >= least]
-        for name, width in widths.items():
-            if width >= least:
-                shared[name] = min(low for low, _ in alike), max(high for _, high in alike)
+        alike = _alike({name: ranges[name] for name in names if name in ranges})
+        if len(alike) > 1:
+            shared |= dict.fromkeys(alike, _union(alike.values()))
     return shared
+
+
+def _alike(ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Those that lose at most a bit in the range of all that are left: the narrowest go first."""
+    alike = dict(sorted(ranges.items(), key=lambda item: _width([item[1]])))
+    for name, own in [*alike.items()]:
+        if _width([own]) < LEAST_SHARE * _width(alike.values()):
+            del alike[name]
+    return alike
+
+
+def _union(ranges: Iterable[Range]) -> Range:
+    """The range of all, with 0, which 8 bits always stand for."""
+    zero = np.float32(0)
+    lows, highs = zip((zero, zero), *ranges, strict=True)
+    return np.array(min(lows)), np.array(max(highs))
+
+
+def _width(ranges: Iterable[Range]) -> float:
+    low, high = _union(ranges)
+    return float(high - low)
 
 
 def _joined(graph: ir.Graph, chosen: Collection[str]) -> list[set[str]]:
@@ -102,7 +122,7 @@ def round_before(graph: ir.Graph) -> None:
 
 
 def is_rounded(value: ir.Value) -> bool:
-    """Whether all that a tensor holds was rounded to 8 bits, then moved or joined or neither."""
+    """Whether a tensor comes from a DequantizeLinear, at once or by what moves or joins values."""
     maker = _sources(value)[-1].producer()
     if maker is not None and maker.op_type == _JOIN:
         return all(part is not None and is_rounded(part) for part in maker.inputs)
@@ -125,26 +145,24 @@ def _to_round(maker: ir.Node, value: ir.Value) -> Collection[int] | None:
 
 
 def _is_alone(quantize: ir.Node, value: ir.Value) -> bool:
-    """Whether a node alone reads a tensor, and makes floats of it again at once."""
+    """Whether a node alone reads a tensor, and others at once make floats of it again."""
     made = quantize.outputs[0]
     behind = [*made.consumers()]
     inner = not any(v.is_graph_output() for v in (value, made, *(n.outputs[0] for n in behind)))
-    return (
-        inner
-        and [*value.consumers()] == [quantize]
-        and all(node.op_type == DEQUANTIZE for node in behind)
-    )
+    floats = all(n.op_type == DEQUANTIZE and same_bits(n, quantize) for n in behind)
+    return inner and floats and bool(behind) and [*value.consumers()] == [quantize]
 
 
 def _moves(node: ir.Node) -> bool:
     """Whether a node makes values of those that it reads, in 8 bits where these are.
 
-    OpenVINO pools with gaps, with places, and repeats pixels between aligned corners in float32.
+    OpenVINO pools with gaps, or telling places, and resizes by other coordinates, some of which
+    make values of their own, in float32 or not at all.
     """
     of = node.attributes
     if node.op_type == "Resize":
-        corners = of.get_string("coordinate_transformation_mode", "half_pixel") == "align_corners"
-        return of.get_string("mode", "nearest") == "nearest" and not corners
+        repeats = of.get_string("mode", "nearest") == "nearest"
+        return repeats and of.get_string(_COORDINATES, "half_pixel") in _IN_8_BITS
     if node.op_type == "MaxPool":
         dense = all(step == 1 for step in of.get_ints("dilations", [1]))
         return dense and len(node.outputs) == 1

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx import ModelProto
 
 from dyninfer.exporters.graphs import GraphBuilder, add_prefix, closed, editable
-from dyninfer.exporters.precision.graph import layer_groups
+from dyninfer.exporters.precision.graph import DEQUANTIZE, QUANTIZE, layer_groups
 from dyninfer.exporters.precision.joined_maps import is_rounded
 from dyninfer.exporters.precision.ranges import StageInputs, open_session
 from dyninfer.exporters.precision.settings import Int8Target
@@ -141,11 +141,11 @@ def _side_by_side(
 def _as_read(builder: GraphBuilder, value: ir.Value, like: ir.Value) -> ir.Value:
     """A tensor rounded as another one is, if that is."""
     for node in like.consumers():
-        if node.op_type == "QuantizeLinear":
+        if node.op_type == QUANTIZE:
             scale, zero = node.inputs[1:]
             return builder.apply(
-                "DequantizeLinear",
-                builder.apply("QuantizeLinear", value, scale, zero),
+                DEQUANTIZE,
+                builder.apply(QUANTIZE, value, scale, zero),
                 scale,
                 zero,
             )
@@ -167,7 +167,7 @@ def _move(
     other = editable(quantised).graph
     nodes = {str(node.name): node for node in other}
     for node in nodes.values():
-        value = node.inputs[0] if node.op_type == "QuantizeLinear" else None
+        value = node.inputs[0] if node.op_type == QUANTIZE else None
         if value is not None and (exact := source(str(value.name))) is not None:
             node.replace_input_with(0, exact)
     for value in other.inputs:

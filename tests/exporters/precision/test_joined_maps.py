@@ -109,18 +109,25 @@ def bits_of(model: onnx.ModelProto) -> dict[str, tuple[float, int]]:
     }
 
 
-def shared(nodes: Sequence, outputs: Collection[str], tops: dict[str, float]) -> dict[str, float]:
-    """The tops that are shared, of ranges that begin at 0, if all convolutions are in 8 bits."""
+def shared(
+    nodes: Sequence, outputs: Collection[str], ranges: dict[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """The ranges that are shared, if all convolutions are in 8 bits."""
     graph = ir.from_proto(stage(nodes, {"images": 3}, outputs)).graph
     for place, node in enumerate(graph):
         node.name = f"{node.op_type}_{place}"
     chosen = [str(node.name) for node in graph if node.op_type == "Conv"]
-    ranges = {name: (np.float32(0), np.float32(top)) for name, top in tops.items()}
-    return {name: high for name, (_, high) in shared_ranges(graph, ranges, chosen).items()}
+    given = {name: tuple(map(np.float32, ends)) for name, ends in ranges.items()}
+    found = shared_ranges(graph, given, chosen)
+    return {name: (float(low), float(high)) for name, (low, high) in found.items()}
+
+
+def up_to(**tops: float) -> dict[str, tuple[float, float]]:
+    return {name: (0, top) for name, top in tops.items()}
 
 
 def test_where_nothing_is_joined_no_range_is_shared() -> None:
-    assert shared(layer("images", "deep"), ["deep"], {"images": 1, "deep": 2}) == {}
+    assert shared(layer("images", "deep"), ["deep"], up_to(images=1, deep=2)) == {}
 
 
 def test_ranges_are_shared_by_what_is_joined_and_joined_again() -> None:
@@ -132,16 +139,28 @@ def test_ranges_are_shared_by_what_is_joined_and_joined_again() -> None:
         join(["joined", "images"], "more"),
         *layer("more", "deep"),
     ]
-    tops = {"images": 9, "a": 7, "b": 6, "p": 5, "joined": 7, "more": 8, "deep": 9}
-    alike = {"a": 8, "b": 8, "p": 8, "joined": 8, "more": 8}
-    assert shared(nodes, ["deep"], tops) == alike  # and not what another stage rounds, too
-    assert shared(nodes, ["deep", "b"], tops) == {k: v for k, v in alike.items() if k != "b"}
-    assert shared(nodes, ["deep"], {"images": 9, "deep": 9}) == {}
+    ranges = up_to(images=9, a=7, b=6, p=5, joined=7, more=8, deep=9)
+    alike = up_to(a=8, b=8, p=8, joined=8, more=8)
+    assert shared(nodes, ["deep"], ranges) == alike  # and not what another stage rounds, too
+    without = {name: ends for name, ends in alike.items() if name != "b"}
+    assert shared(nodes, ["deep", "b"], ranges) == without
+    assert shared(nodes, ["deep"], up_to(images=9, deep=9)) == {}
 
 
-def test_a_tensor_that_would_lose_more_than_a_bit_keeps_its_range() -> None:
+@pytest.mark.parametrize(
+    ("ranges", "expected"),
+    [
+        ({"a": (0, 4), "b": (0, 3.9), "joined": (0, 8)}, {"a": (0, 8), "joined": (0, 8)}),
+        ({"a": (0, 10), "b": (-5, 0)}, {}),
+        ({"a": (0, 10), "b": (-10, 0)}, {"a": (-10, 10), "b": (-10, 10)}),
+        ({"a": (8, 10), "b": (0, 2)}, {}),  # 8 bits stand for 0, too
+        ({"a": (8, 10), "b": (0, 5)}, {"a": (0, 10), "b": (0, 10)}),
+        ({"a": (0, 0), "b": (0, 0)}, {"a": (0, 0), "b": (0, 0)}),
+    ],
+)
+def test_a_tensor_that_would_lose_more_than_a_bit_keeps_its_range(ranges, expected) -> None:
     nodes = [*layer("images", "a"), *layer("a", "b"), join(["a", "b"]), *layer("joined", "deep")]
-    assert shared(nodes, ["deep"], {"a": 4, "b": 3.9, "joined": 8}) == {"a": 8, "joined": 8}
+    assert shared(nodes, ["deep"], ranges) == expected
 
 
 @pytest.mark.parametrize("reader", [None, "ReduceMean"])
@@ -149,9 +168,9 @@ def test_what_no_layer_reads_in_8_bits_shares_no_range(reader) -> None:
     nodes = [*layer("images", "a"), *layer("a", "b"), join(["a", "b"])]
     if reader:
         nodes.append(helper.make_node(reader, ["joined"], ["mean"]))
-    tops = {"a": 1, "b": 2, "joined": 2}
-    assert shared([*nodes, *layer("joined", "deep")], ["deep", "joined"], tops) == {}
-    assert shared(nodes, ["mean" if reader else "joined"], tops) == {}
+    ranges = up_to(a=1, b=2, joined=2)
+    assert shared([*nodes, *layer("joined", "deep")], ["deep", "joined"], ranges) == {}
+    assert shared(nodes, ["mean" if reader else "joined"], ranges) == {}
 
 
 def test_the_parts_of_a_joined_map_are_rounded_alike_and_it_is_not_rounded_again() -> None:
@@ -196,18 +215,19 @@ def with_gaps() -> onnx.ModelProto:
     return stage([*nodes, *layer("p", "deep")], {"images": 3}, ["deep"])
 
 
-def between_corners() -> onnx.ModelProto:
+def by_coordinates(mode: str) -> onnx.ModelProto:
     source = repeated("nearest")
     (resize,) = (node for node in source.graph.node if node.op_type == "Resize")
-    corners = helper.make_attribute("coordinate_transformation_mode", "align_corners")
-    resize.attribute.append(corners)
+    resize.attribute.append(helper.make_attribute("coordinate_transformation_mode", mode))
     return source
 
 
-@pytest.mark.parametrize("make", [with_places, with_gaps, between_corners])
-def test_what_openvino_does_in_float32_is_rounded_behind(make) -> None:
-    converted = quantised(make(), feed_of(images()), OPENVINO)
-    assert rounded(converted)[-1] in {"p", "large"}
+def test_what_openvino_does_in_float32_is_rounded_behind() -> None:
+    for source in (with_places(), with_gaps(), by_coordinates("align_corners")):
+        assert rounded(quantised(source, feed_of(images()), OPENVINO))[-1] in {"p", "large"}
+    for mode in ("asymmetric", "half_pixel", "pytorch_half_pixel"):
+        found = rounded(quantised(by_coordinates(mode), feed_of(images()), OPENVINO))
+        assert found == ["images", "a"]
 
 
 @pytest.mark.parametrize("source", [block(), pooled(), repeated("nearest")])
@@ -293,3 +313,26 @@ def test_two_joined_maps_share_what_was_rounded_for_one() -> None:
     given = images(1)[0]
     for name, array in run(source, given).items():
         assert np.array_equal(run(changed, given)[name], array)
+
+
+@pytest.mark.parametrize(
+    ("scale", "zero_point", "attributes"),
+    [
+        (np.full(6, 0.01, np.float32), np.full(6, 128, np.uint8), {"axis": 1}),
+        (np.array(0.01, np.float32), None, {}),
+    ],
+    ids=["one for each channel", "no zero point"],
+)
+def test_other_ways_of_rounding_stay_as_they_are(scale, zero_point, attributes) -> None:
+    stored = {"scale": scale} | ({} if zero_point is None else {"zero": zero_point})
+    nodes = [
+        helper.make_node("Relu", ["images"], ["a"]),
+        join(["a", "images"]),
+        helper.make_node("QuantizeLinear", ["joined", *stored], ["bits"], **attributes),
+        helper.make_node("DequantizeLinear", ["bits", *stored], ["float"], **attributes),
+        helper.make_node("Abs", ["float"], ["out"]),
+    ]
+    shapes = {"images": ["batch", 3, 8, 8]}, {"out": ["batch", 6, 8, 8]}
+    model = ir.from_proto(tiny_model(*shapes, nodes, stored))
+    round_before(model.graph)
+    assert rounded(ir.to_proto(model)) == ["joined"]
