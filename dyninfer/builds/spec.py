@@ -265,7 +265,9 @@ def _retyped(
 
 def _as_travelling(spec: TensorSpec, kind: str | EightBits) -> TensorSpec:
     if isinstance(kind, EightBits):
-        return QuantisedSpec(name=spec.name, dtype="uint8", shape=spec.shape, bits=kind)
+        batch, channels, sides = spec.shape[:1], spec.shape[1:2], spec.shape[2:]
+        shape = (*batch, *sides, *channels) if kind.channels_last else spec.shape
+        return QuantisedSpec(name=spec.name, dtype="uint8", shape=shape, bits=kind)
     return spec.model_copy(update={"dtype": kind})
 
 

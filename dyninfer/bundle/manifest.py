@@ -78,10 +78,14 @@ class TensorSpec(Frozen):
 
 
 class EightBits(Frozen):
-    """What 8-bit numbers stand for: ``scale * (number - zero_point)``."""
+    """What 8-bit numbers stand for: ``scale * (number - zero_point)``.
+
+    With ``channels_last`` a map is (N, H, W, C), and not (N, C, H, W).
+    """
 
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     zero_point: Annotated[int, Field(ge=0, le=255)]
+    channels_last: bool = False
 
 
 class QuantisedSpec(TensorSpec):
@@ -90,14 +94,17 @@ class QuantisedSpec(TensorSpec):
     bits: EightBits
 
     def taken(self, array: AnyArray) -> AnyArray:
-        """Numbers in float32 as they travel, rounded as ONNX's QuantizeLinear does."""
+        """Numbers in float32 (N, C, H, W) as they travel, rounded as ONNX's QuantizeLinear does."""
         numbers = np.rint(array / np.float32(self.bits.scale)) + self.bits.zero_point
         rounded: AnyArray = np.clip(numbers, 0, 255).astype(np.uint8)
+        if self.bits.channels_last:
+            rounded = np.ascontiguousarray(np.moveaxis(rounded, 1, -1))
         return rounded
 
     def meant(self, array: AnyArray) -> AnyArray:
-        """What travels as the numbers in float32 that it stands for."""
-        steps: AnyArray = array.astype(np.float32) - np.float32(self.bits.zero_point)
+        """What travels as the numbers in float32 (N, C, H, W) that it stands for."""
+        planes = np.moveaxis(array, -1, 1) if self.bits.channels_last else array
+        steps: AnyArray = planes.astype(np.float32, order="C") - np.float32(self.bits.zero_point)
         steps *= np.float32(self.bits.scale)
         return steps
 

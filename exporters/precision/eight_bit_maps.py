@@ -2,6 +2,9 @@
 
 Where all who read a map round it to the same 8 bits at once, its maker does so. ONNX Runtime then
 computes the same numbers; OpenVINO fuses rounding in other ways, and some may be a step off.
+
+Their channels are last, as in the 8-bit convolutions of both libraries: a pass over the map less
+where it is made, and one where it is read.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from dyninfer.bundle.manifest import EightBits
 from dyninfer.exporters.precision.graph import DEQUANTIZE, QUANTISED_INPUTS, QUANTIZE
 from dyninfer.types import AnyArray
 
+_TRANSPOSE = "Transpose"
+_CHANNELS_LAST, _CHANNELS_SECOND = (0, 2, 3, 1), (0, 3, 1, 2)
+
 
 def maps_in_8_bits(
     maps: Sequence[tuple[str, str]], stages: Mapping[str, ir.Model]
@@ -32,7 +38,7 @@ def maps_in_8_bits(
         passed_on = any(value.is_graph_output() for value in reads)
         bits = uses.pop() if len(uses) == 1 and not passed_on else None
         if bits is not None and all(value.dtype is ir.DataType.FLOAT for value in made):
-            found[name] = EightBits(scale=bits[0], zero_point=bits[1])
+            found[name] = EightBits(scale=bits[0], zero_point=bits[1], channels_last=True)
     return found
 
 
@@ -44,15 +50,39 @@ def hand_on(graph: ir.Graph, value: ir.Value, bits: EightBits) -> None:
     if maker is not None and _bits_of(maker, DEQUANTIZE) == key:
         there = [source for source in maker.inputs[:1] if source is not None]
     made = there[0] if there else _apply(graph, QUANTIZE, value, bits)
-    made.name, made.shape, made.type = name, value.shape, ir.TensorType(ir.DataType.UINT8)
+    made.shape, made.type = value.shape, ir.TensorType(ir.DataType.UINT8)
+    if bits.channels_last:
+        made = _turned(graph, made, _CHANNELS_LAST)
+    made.name = name
     graph.outputs[graph.outputs.index(value)] = made
 
 
-def take(value: ir.Value) -> None:
+def take(graph: ir.Graph, value: ir.Value, bits: EightBits) -> None:
     """Let an input come in the 8 bits that all its readers make of it."""
     value.type = ir.TensorType(ir.DataType.UINT8)
-    for node, _ in value.uses():
-        node.outputs[0].replace_all_uses_with(value)
+    readers: list[tuple[ir.Node, int]] = []
+    for rounder in [*value.consumers()]:
+        readers += rounder.outputs[0].uses()
+        rounder.outputs[0].replace_all_uses_with(value)
+        graph.remove(rounder, safe=True)
+    if bits.channels_last:
+        value.shape = _shape(value, _CHANNELS_LAST)
+        for node, place in readers:
+            _turn_back(graph, node, place)
+
+
+def _turn_back(graph: ir.Graph, node: ir.Node, place: int) -> None:
+    """Let a node read the channels of a map where they were; OpenVINO takes that behind floats."""
+    if node.op_type != DEQUANTIZE:
+        value = node.inputs[place]
+        assert value is not None
+        node.replace_input_with(place, _turned(graph, value, _CHANNELS_SECOND))
+        return
+    floats, uses = node.outputs[0], node.outputs[0].uses()
+    floats.shape = _shape(floats, _CHANNELS_LAST)
+    planes = _turned(graph, floats, _CHANNELS_SECOND)
+    for reader, where in uses:
+        reader.replace_input_with(where, planes)
 
 
 def restore(graph: ir.Graph, types: Mapping[str, Travelling]) -> bool:
@@ -61,20 +91,41 @@ def restore(graph: ir.Graph, types: Mapping[str, Travelling]) -> bool:
     reads = [value for value in graph.inputs if value.name in bits]
     makes = [value for value in graph.outputs if value.name in bits]
     for value in reads:
-        uses = value.uses()
-        value.type = ir.TensorType(ir.DataType.FLOAT)
-        rounded = _apply(graph, QUANTIZE, value, bits[str(value.name)])
-        for node, place in uses:
-            node.replace_input_with(place, rounded)
+        _take_floats(graph, value, bits[str(value.name)])
     for value in makes:
-        name = str(value.name)
-        value.name = f"{name}_8_bits"
-        meant = _float_of(value, f"{name}_float") or _apply(graph, DEQUANTIZE, value, bits[name])
-        meant.name, meant.shape, meant.type = name, value.shape, ir.TensorType(ir.DataType.FLOAT)
-        graph.outputs[graph.outputs.index(value)] = meant
+        _hand_on_floats(graph, value, bits[str(value.name)])
     if reads or makes:
         graph.sort()
     return bool(reads or makes)
+
+
+def _take_floats(graph: ir.Graph, value: ir.Value, bits: EightBits) -> None:
+    uses = value.uses()
+    value.type = ir.TensorType(ir.DataType.FLOAT)
+    if bits.channels_last:
+        value.shape = _shape(value, _CHANNELS_SECOND)
+    rounded = _apply(graph, QUANTIZE, value, bits)
+    for node, place in uses:
+        node.replace_input_with(place, rounded)
+    if bits.channels_last:
+        behind = [n for node, _ in uses for n in (node, *node.outputs[0].consumers())]
+        for turn in [node for node in behind if node.op_type == _TRANSPOSE]:
+            source, planes = turn.inputs[0], turn.outputs[0]
+            assert source is not None
+            source.shape = planes.shape
+            planes.replace_all_uses_with(source)
+
+
+def _hand_on_floats(graph: ir.Graph, value: ir.Value, bits: EightBits) -> None:
+    name, made = str(value.name), value
+    value.name = f"{name}_8_bits"
+    if bits.channels_last:
+        maker = value.producer()
+        turned = None if maker is None or maker.op_type != _TRANSPOSE else maker.inputs[0]
+        made = turned or _turned(graph, value, _CHANNELS_SECOND)
+    meant = _float_of(made, f"{name}_float") or _apply(graph, DEQUANTIZE, made, bits)
+    meant.name, meant.shape, meant.type = name, made.shape, ir.TensorType(ir.DataType.FLOAT)
+    graph.outputs[graph.outputs.index(value)] = meant
 
 
 def _float_of(value: ir.Value, name: str) -> ir.Value | None:
@@ -87,9 +138,7 @@ def _float_of(value: ir.Value, name: str) -> ir.Value | None:
 
 def _apply(graph: ir.Graph, operator: str, value: ir.Value, bits: EightBits) -> ir.Value:
     """A tensor in 8 bits, or what 8 bits mean."""
-    names = {v.name for node in graph for v in node.outputs} | {*graph.initializers}
-    stems = (f"{value.name}_{operator}_{number}" for number in count())
-    stem = next(s for s in stems if names.isdisjoint({s, f"{s}_scale"}))
+    stem = _unused(graph, f"{value.name}_{operator}")
     numbers: dict[str, AnyArray] = {
         f"{stem}_scale": np.array(bits.scale, np.float32),
         f"{stem}_zero_point": np.array(bits.zero_point, np.uint8),
@@ -100,6 +149,26 @@ def _apply(graph: ir.Graph, operator: str, value: ir.Value, bits: EightBits) -> 
     node = ir.node(operator, [value, *constants], outputs=[ir.val(stem)], name=stem)
     graph.append(node)
     return node.outputs[0]
+
+
+def _turned(graph: ir.Graph, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+    """A map with its axes in another order."""
+    stem = _unused(graph, f"{value.name}_{_TRANSPOSE}")
+    turned = ir.val(stem, type=value.type, shape=_shape(value, axes))
+    graph.append(ir.node(_TRANSPOSE, [value], {"perm": axes}, outputs=[turned], name=stem))
+    return turned
+
+
+def _shape(value: ir.Value, axes: Sequence[int]) -> ir.Shape | None:
+    """The shape of a tensor with its axes in another order."""
+    return None if value.shape is None else ir.Shape([value.shape[axis] for axis in axes])
+
+
+def _unused(graph: ir.Graph, stem: str) -> str:
+    """A name that begins so, for a node and what it makes and reads."""
+    names = {v.name for node in graph for v in node.outputs} | {*graph.initializers}
+    stems = (f"{stem}_{number}" for number in count())
+    return next(s for s in stems if names.isdisjoint({s, f"{s}_scale"}))
 
 
 def _bits_of(node: ir.Node, kind: str = QUANTIZE) -> tuple[float, int] | None:

@@ -129,13 +129,13 @@ def _rewrite(graph: ir.Graph, types: Types, images: Mapping[str, ImageSpec]) -> 
         else:
             _hand_on_half(graph, value)
     for value in reads:
-        name = str(value.name)
+        name, kind = str(value.name), types[str(value.name)]
         if name in images:
             _take_pixels(graph, value, images[name])
-        elif types[name] == "float16":
-            _take_half(graph, value)
+        elif isinstance(kind, EightBits):
+            take(graph, value, kind)
         else:
-            take(value)
+            _take_half(graph, value)
     if reads or makes:
         graph.sort()
     return bool(reads or makes)

@@ -24,6 +24,7 @@ from dyninfer.errors import BundleError, InputError
 from dyninfer.exporters.dynamicdet.export import DYNAMICDET
 from dyninfer.exporters.graphs import open_model
 from dyninfer.exporters.parity import as_meant
+from dyninfer.exporters.precision import eight_bit_maps, travel
 from dyninfer.exporters.precision.convert import convert_bundle_stages
 from dyninfer.exporters.precision.measure import measure_engines
 from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
@@ -152,6 +153,7 @@ def test_what_was_computed_in_float32_travels_so(small_bundle, tmp_path) -> None
 
 
 EIGHT_BITS = {"scale": 0.5, "zero_point": 3}
+LAST = EIGHT_BITS | {"channels_last": True}
 
 
 @pytest.mark.parametrize(
@@ -162,6 +164,8 @@ EIGHT_BITS = {"scale": 0.5, "zero_point": 3}
         {"boxes_xyxy": EIGHT_BITS},
         {"pooled": EIGHT_BITS},
         {"images": EIGHT_BITS},
+        {"pooled": LAST},
+        {"images": LAST},
     ],
 )
 def test_a_build_cannot_make_other_tensors_pixels(half, tmp_path, types) -> None:
@@ -226,6 +230,10 @@ def test_maps_in_8_bits_are_the_same_numbers(small_bundle, eight, tmp_path, targ
     with dyninfer.load(bundle.path, precision="int8") as detector:
         made = {spec.name: spec for spec in detector.manifest.stages["first"].outputs}
         assert {name for name, spec in made.items() if spec.dtype == "uint8"} == maps
+        for spec in bundle.manifest.stages["first"].outputs:
+            if spec.name in maps:
+                batch, channels, *sides = spec.shape
+                assert made[spec.name].shape == (batch, *sides, channels)
         report = measure_engines(detector, PICTURES[:2])
     assert all(0 < error.mean_rel < 0.2 for error in report.tensors if error.stage == "first")
     have = dict.fromkeys(written, types)
@@ -308,6 +316,44 @@ def test_stages_of_builds_from_different_pictures_go_together(
         assert_equal(*reversed(results))
 
 
+def channels_second(*args) -> dict[str, EightBits]:
+    found = eight_bit_maps.maps_in_8_bits(*args)
+    return {name: bits.model_copy(update={"channels_last": False}) for name, bits in found.items()}
+
+
+@TARGETS
+def test_builds_with_channels_second_are_run_and_go_together_with_those_with_channels_last(
+    small_bundle, eight, tmp_path, monkeypatch, target
+) -> None:
+    bundle = Bundle.open(Path(shutil.copytree(small_bundle, tmp_path / "small.dyn")))
+    keep(bundle, eight[target], {})
+    expected = answers(bundle.path, "onnxruntime")
+    folders = [tmp_path / name for name in ("before", "since", "mixed")]
+    for folder in folders:
+        folder.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(travel, "maps_in_8_bits", channels_second)
+        before, second = rewrite_travel(
+            bundle, eight[target], folders[0], pixels=False, maps="int8"
+        )
+    since, last = rewrite_travel(bundle, eight[target], folders[1], pixels=False, maps="int8")
+    assert second.keys() == last.keys()
+    assert second != last
+    mixed = rewrite_travel(
+        bundle,
+        before | {"second": since["second"]},
+        folders[2],
+        pixels=False,
+        maps="int8",
+        have={"first": second, "head": second, "second": last},
+    )
+    assert mixed[1] == last
+    for files, types in ((before, second), mixed):
+        shutil.rmtree(bundle.path / "engines")
+        keep(bundle, files, types)
+        assert_equal(answers(bundle.path, "onnxruntime"), expected)
+
+
 def test_a_map_that_somebody_reads_in_float32_travels_so(small_bundle, eight, tmp_path) -> None:
     bundle, files = Bundle.open(small_bundle), dict(eight[Int8Target.CPU])
     read = {n: {s.name for s in bundle.manifest.stages[n].inputs} for n in ("head", "second")}
@@ -332,6 +378,13 @@ def test_8_bits_are_what_they_mean(scale, zero_point, numbers) -> None:
     array = np.array(numbers, np.uint8)
     assert np.array_equal(spec.taken(spec.meant(array)), array)
     assert spec.taken(np.array([np.inf, -np.inf], np.float32)).tolist() == [255, 0]
+    last = QuantisedSpec.model_validate(
+        spec.model_dump() | {"bits": bits.model_copy(update={"channels_last": True})}
+    )
+    pixels = np.stack([array, array[::-1]], -1)[None, None]  # (1, 1, n, 2)
+    planes = last.meant(pixels)
+    assert np.array_equal(planes[0, 0, 0], spec.meant(array))
+    assert np.array_equal(last.taken(planes), pixels)
 
 
 @pytest.mark.parametrize(
