@@ -107,10 +107,10 @@ def _take_floats(graph: ir.Graph, value: ir.Value, bits: EightBits) -> None:
     rounded = _apply(graph, QUANTIZE, value, bits)
     for node, place in uses:
         node.replace_input_with(place, rounded)
-    if bits.channels_last:
-        behind = [n for node, _ in uses for n in (node, *node.outputs[0].consumers())]
-        for turn in [node for node in behind if node.op_type == _TRANSPOSE]:
-            source, planes = turn.inputs[0], turn.outputs[0]
+    for node in [node for node, _ in uses if bits.channels_last]:
+        turns = node.outputs[0].consumers() if node.op_type == DEQUANTIZE else [node]
+        for planes in [turn.outputs[0] for turn in turns]:
+            (source,) = turns[0].inputs
             assert source is not None
             source.shape = planes.shape
             planes.replace_all_uses_with(source)
