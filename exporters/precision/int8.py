@@ -16,7 +16,6 @@ from dyninfer.exporters.extras import quiet
 from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.graph import (
     QUANTIZERS,
-    WEIGHTED_OPS,
     decode_nodes,
     end_layers,
     finished,
@@ -26,12 +25,7 @@ from dyninfer.exporters.precision.graph import (
     summary_nodes,
     touched,
 )
-from dyninfer.exporters.precision.joined_maps import (
-    is_shortcut,
-    moves,
-    round_before,
-    shared_ranges,
-)
+from dyninfer.exporters.precision.joined_maps import round_before, shared_ranges
 from dyninfer.exporters.precision.ranges import Feed, Observed, Tick, clipping_range, observe
 from dyninfer.exporters.precision.settings import (
     PERCENTILES,
@@ -54,10 +48,9 @@ CPU_OPS = frozenset(
 )
 # TensorRT moves a QuantizeLinear in front of pooling, concatenation and resizing by itself, and
 # fuses activations into the layer before: quantising their inputs would only part them from it.
-TENSORRT_OPS = WEIGHTED_OPS | {"Add"}
+TENSORRT_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add"})
 # OpenVINO does not: what moves a map is listed, so that its input is rounded, and joined_maps.py
-# sees to what is concatenated. A shortcut is added by the layer before, if both are in 8 bits;
-# other sums are one pass in float32, and several if each is rounded.
+# sees to what is concatenated
 OPENVINO_OPS = TENSORRT_OPS | {"Split", "Resize", "MaxPool"}
 _OPS = {
     Int8Target.CPU: CPU_OPS,
@@ -144,12 +137,13 @@ def to_int8(
     graph, source = model.graph, closed(model)
     kept = decode_nodes(graph) | end_layers(graph) | summary_nodes(graph) | frozenset(keep)
     infinite = {name for name, seen in observed.items() if not seen.is_finite}
-    free = [
-        node
+    chosen = [
+        str(node.name)
         for node in (graph if only is None else only)
-        if node not in kept and infinite.isdisjoint(touched(node))
+        if node.op_type in ops_for(settings.target)
+        and node not in kept
+        and infinite.isdisjoint(touched(node))
     ]
-    chosen = [str(node.name) for node in _chosen(free, settings.target)]
     if not chosen:
         return finished(ir.from_proto(source), source, "int8")
     inside: dict[str, str] = {}
@@ -167,15 +161,6 @@ def to_int8(
     return finished(converted, source, "int8")
 
 
-def _chosen(nodes: Sequence[ir.Node], target: Int8Target) -> list[ir.Node]:
-    """Those that are quantised; for OpenVINO not what it pools, resizes or adds in float32."""
-    chosen = [node for node in nodes if node.op_type in ops_for(target)]
-    if target is not Int8Target.OPENVINO:
-        return chosen
-    layers = {node for node in chosen if node.op_type in WEIGHTED_OPS}
-    return [node for node in chosen if node in layers or moves(node) or is_shortcut(node, layers)]
-
-
 def _quantised(
     model: ModelProto, chosen: Sequence[str], ranges: object, target: Int8Target
 ) -> ir.Model:
@@ -190,8 +175,6 @@ def _quantised(
             "OpTypesToExcludeOutputQuantization": sorted(TENSORRT_OPS),
             # one for each reader, as TensorRT's fusions expect; in OpenVINO each costs a pass
             "DedicatedQDQPair": target is Int8Target.TENSORRT,
-            # else only maps that a layer reads, too, would be moved in 8 bits
-            "ForceQuantizeNoInputCheck": target is Int8Target.OPENVINO,
         }
     with quiet():
         quantizer = quantization.QDQQuantizer(

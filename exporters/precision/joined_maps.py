@@ -121,13 +121,6 @@ def round_before(graph: ir.Graph) -> None:
     graph.sort()
 
 
-def is_shortcut(node: ir.Node, layers: Collection[ir.Node]) -> bool:
-    """Whether a node adds what one of these layers reads, too, at once or moved."""
-    added = node.inputs if node.op_type == "Add" else ()
-    sources = (source for value in added if value is not None for source in _sources(value))
-    return any(reader in layers for source in sources for reader in source.consumers())
-
-
 def is_rounded(value: ir.Value) -> bool:
     """Whether a tensor comes from a DequantizeLinear, at once or by what moves or joins values."""
     maker = _sources(value)[-1].producer()
@@ -144,7 +137,7 @@ def _to_round(maker: ir.Node, value: ir.Value) -> Collection[int] | None:
     """
     if maker.op_type == _JOIN:
         return range(len(maker.inputs))
-    if not moves(maker):
+    if not _moves(maker):
         return None
     if _rounding(value) is not None:
         return ()
@@ -160,7 +153,7 @@ def _is_alone(quantize: ir.Node, value: ir.Value) -> bool:
     return inner and floats and bool(behind) and [*value.consumers()] == [quantize]
 
 
-def moves(node: ir.Node) -> bool:
+def _moves(node: ir.Node) -> bool:
     """Whether a node makes values of those that it reads, in 8 bits where these are.
 
     OpenVINO pools with gaps, or telling places, and resizes by other coordinates, some of which
@@ -179,7 +172,7 @@ def moves(node: ir.Node) -> bool:
 def _sources(value: ir.Value) -> list[ir.Value]:
     """A tensor, and those whose values it has, moved; the last one is moved from nowhere."""
     found = [value]
-    while (maker := found[-1].producer()) is not None and moves(maker):
+    while (maker := found[-1].producer()) is not None and _moves(maker):
         source = maker.inputs[0]
         assert source is not None  # ONNX's checker has looked
         found.append(source)

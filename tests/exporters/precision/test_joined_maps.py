@@ -91,24 +91,6 @@ def repeated(mode: str) -> onnx.ModelProto:
     return stage(nodes, {"images": 3}, ["deep"], side=16)
 
 
-def add(left: str, right: str, target: str) -> onnx.NodeProto:
-    return helper.make_node("Add", [left, right], [target])
-
-
-def shortcut() -> onnx.ModelProto:
-    """What a layer reads is added to what it makes, for another one."""
-    nodes = [*layer("images", "a"), *layer("a", "b"), add("b", "a", "sum"), *layer("sum", "deep")]
-    return stage(nodes, {"images": 3}, ["deep"])
-
-
-def pyramid(*others: onnx.NodeProto) -> onnx.ModelProto:
-    """What one layer makes is repeated, and what another one makes is added."""
-    resize = helper.make_node("Resize", ["a", "", "twice"], ["large"], mode="nearest")
-    fine = helper.make_node("Conv", ["images", "w_fine"], ["fine"], pads=[5] * 4)
-    nodes = [*layer("images", "a"), resize, fine, add("fine", "large", "sum")]
-    return stage([*nodes, *layer("sum", "deep"), *others], {"images": 3}, ["deep"], side=16)
-
-
 def rounded(model: onnx.ModelProto) -> list[str]:
     return [node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"]
 
@@ -206,34 +188,6 @@ def test_the_parts_of_a_joined_map_are_rounded_alike_and_it_is_not_rounded_again
 def test_a_map_is_pooled_in_8_bits_and_not_rounded_again() -> None:
     converted = quantised(pooled(), feed_of(images()), OPENVINO)
     assert rounded(converted) == ["images", "a"]
-
-
-def makers_of(model: onnx.ModelProto, kind: str) -> list[str]:
-    """What makes those inputs of the only node of a kind that are computed."""
-    (reader,) = (node for node in model.graph.node if node.op_type == kind)
-    made = {name: node.op_type for node in model.graph.node for name in node.output}
-    return [made[name] for name in reader.input if name in made]
-
-
-def test_a_shortcut_is_added_in_8_bits() -> None:
-    converted = quantised(shortcut(), feed_of(images()), OPENVINO)
-    assert sorted(rounded(converted)) == ["a", "b", "images", "sum"]
-    assert makers_of(converted, "Add") == ["DequantizeLinear"] * 2
-
-
-def test_a_sum_of_what_no_layer_reads_is_rounded_behind() -> None:
-    converted = quantised(pyramid(), feed_of(images()), OPENVINO)
-    assert sorted(rounded(converted)) == ["a", "images", "sum"]
-    assert makers_of(converted, "Add") == ["Conv", "Resize"]
-    assert makers_of(converted, "Resize") == ["DequantizeLinear"]
-
-
-def test_a_sum_with_what_a_layer_reads_before_it_is_repeated_is_in_8_bits() -> None:
-    source = pyramid(*layer("a", "b"))
-    source.graph.output.append(shaped("b", ["batch", 4, 8, 8]))
-    converted = quantised(source, feed_of(images()), OPENVINO)
-    assert sorted(rounded(converted)) == ["a", "fine", "images", "sum"]
-    assert makers_of(converted, "Add") == ["DequantizeLinear", "Resize"]
 
 
 @pytest.mark.parametrize(("mode", "found"), [("nearest", "a"), ("linear", "large")])
