@@ -35,11 +35,18 @@ def maps_in_8_bits(
         made = [value for graph in makers for value in graph.outputs if value.name == name]
         reads = [v for stage in stages.values() for v in stage.graph.inputs if v.name == name]
         uses = {_bits_of(node) for value in reads for node, _ in value.uses()}
-        passed_on = any(value.is_graph_output() for value in reads)
+        passed_on = any(value.is_graph_output() for value in _with_copies(reads))
         bits = uses.pop() if len(uses) == 1 and not passed_on else None
         if bits is not None and all(value.dtype is ir.DataType.FLOAT for value in made):
             found[name] = EightBits(scale=bits[0], zero_point=bits[1], channels_last=True)
     return found
+
+
+def _with_copies(values: Sequence[ir.Value]) -> list[ir.Value]:
+    """Tensors, their 8 bits and what is made of these at once."""
+    bits = [made for value in values for node in value.consumers() for made in node.outputs]
+    floats = [made for value in bits for node in value.consumers() for made in node.outputs]
+    return [*values, *bits, *floats]
 
 
 def hand_on(graph: ir.Graph, value: ir.Value, bits: EightBits) -> None:
@@ -112,7 +119,7 @@ def _take_floats(graph: ir.Graph, value: ir.Value, bits: EightBits) -> None:
         for planes in [turn.outputs[0] for turn in turns]:
             (source,) = turns[0].inputs
             assert source is not None
-            source.shape = planes.shape
+            source.shape, source.type = planes.shape, planes.type
             planes.replace_all_uses_with(source)
 
 

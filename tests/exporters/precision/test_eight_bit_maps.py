@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -11,7 +13,9 @@ from onnx import helper
 from dyninfer.bundle.manifest import EightBits, QuantisedSpec
 from dyninfer.exporters.graphs import closed
 from dyninfer.exporters.precision.eight_bit_maps import hand_on, maps_in_8_bits, restore, take
-from tests.exporters.precision.helpers import conv, run, weights
+from dyninfer.exporters.precision.settings import Int8Settings, Int8Target
+from tests.exporters.precision.helpers import conv, feed_of, run, weights
+from tests.exporters.precision.test_int8 import quantised
 from tests.support import tiny_model
 
 SHAPE = (2, 3, 4, 5)
@@ -94,3 +98,33 @@ def test_a_map_that_two_readers_round_in_different_ways_stays_as_it_is() -> None
     scale.CopyFrom(onnx.numpy_helper.from_array(np.array(0.03, np.float32), "scale"))
     stages = {"makes": opened(maker()), "one": opened(reader()), "two": opened(other)}
     assert maps_in_8_bits([("makes", "map")], stages) == {}
+
+
+@pytest.mark.parametrize("passed_on", ["bits", "a_float"])
+def test_a_map_that_a_stage_hands_on_as_it_came_stays_as_it_is(passed_on) -> None:
+    other = reader()
+    kind = onnx.TensorProto.UINT8 if passed_on == "bits" else onnx.TensorProto.FLOAT
+    other.graph.output.append(helper.make_tensor_value_info(passed_on, kind, AXES))
+    assert (
+        maps_in_8_bits([("makes", "map")], {"makes": opened(maker()), "reads": opened(other)}) == {}
+    )
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="seen on x86 only")
+def test_openvino_computes_in_8_bits_with_the_map_that_comes() -> None:
+    """A transposition in front of the DequantizeLinear leaves the layer in float32."""
+    ov = pytest.importorskip("openvino")
+    axes, sides = ["batch", 16, 8, 8], {"kernel_shape": [1, 1]}
+    layers = [node("Conv", ["map", "w"], "a", **sides), node("Conv", ["a", "w"], "b", **sides)]
+    source = tiny_model({"map": axes}, {"b": axes}, layers, {"w": weights(16, 16, 1, 1)})
+    maps = [{"map": np.random.default_rng(0).normal(size=(1, 16, 8, 8)).astype(np.float32)}]
+    model = opened(quantised(source, feed_of(maps), Int8Settings(target=Int8Target.OPENVINO)))
+    bits = maps_in_8_bits([("none", "map")], {"reads": model, "none": opened(maker())})["map"]
+    take(model.graph, model.graph.inputs[0], bits)
+    core = ov.Core()
+    network = core.read_model(checked(model).SerializeToString())
+    options = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(network, "CPU", options).create_infer_request()
+    request.infer({"map": np.zeros((1, 8, 8, 16), np.uint8)})
+    ran = [info for info in request.get_profiling_info() if info.node_type == "Convolution"]
+    assert [info.exec_type.rpartition("_")[2] for info in ran] == ["I8", "I8"]
