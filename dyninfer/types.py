@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,11 @@ def as_float(value: object) -> float:
         return float(value)
     except OverflowError:
         return math.nan
+
+
+def is_whole(value: object, least: int) -> TypeGuard[int]:
+    """Whether a caller's value is a whole number from ``least`` up; no truth value is one."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def shown(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from dyninfer.bundle.manifest import Stage
 from dyninfer.errors import InputError
-from dyninfer.types import shown
+from dyninfer.types import is_whole, shown
 
 SHARED: Literal["shared"] = "shared"
 Threads = int | Literal["shared"] | None
@@ -29,7 +29,7 @@ def check_threads(threads: Any) -> Threads:
     """
     if threads is None or threads == SHARED:
         return threads  # type: ignore[no-any-return]
-    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MOST:
+    if not is_whole(threads, 1) or threads > MOST:
         raise InputError(
             f"threads is {shown(threads)}, expected a whole number from 1 to {MOST}, or {SHARED!r} "
             "for one pool of the whole process"

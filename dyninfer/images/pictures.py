@@ -18,7 +18,7 @@ from dyninfer.foreign_errors import let_through
 from dyninfer.images.formats import describe_unread, is_cut_off, read_format
 from dyninfer.images.headers import picture_size
 from dyninfer.plain_text import counted
-from dyninfer.types import ImageArray
+from dyninfer.types import ImageArray, is_whole, shown
 
 PathOrImage = Path | ImageArray
 """A picture of the project's own: its file, or (h, w, 3) uint8 BGR."""
@@ -139,8 +139,8 @@ def check_max_pixels(max_pixels: int) -> int:
     Raises:
         InputError: it is no whole number from 1 up.
     """
-    if not isinstance(max_pixels, int) or max_pixels < 1:
-        raise InputError(f"max_pixels is {max_pixels!r}, expected a whole number from 1 up")
+    if not is_whole(max_pixels, 1):
+        raise InputError(f"max_pixels is {shown(max_pixels)}, expected a whole number from 1 up")
     return max_pixels
 
 

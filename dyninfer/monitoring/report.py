@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from dyninfer.errors import InputError
-from dyninfer.types import as_float, shown
+from dyninfer.types import as_float, is_whole, shown
 
 AlarmKind = Literal["psi", "ks", "hard_share", "nan", "disagreement"]
 
@@ -32,7 +32,7 @@ class MonitorSettings:
     def __post_init__(self) -> None:
         for name, least in (("window", 10), ("min_images", 1), ("audit_window", 1), ("seed", 0)):
             value: Any = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if not is_whole(value, least):
                 raise InputError(
                     f"{name} is {shown(value)}, expected a whole number from {least} up"
                 )

@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from dyninfer.errors import InputError
 from dyninfer.plain_text import counted, plain
-from dyninfer.types import Float32Array, Int64Array
+from dyninfer.types import Float32Array, Int64Array, is_whole, shown
 
 _SHOWN = 5  # of what was found, where a result is printed
 _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
@@ -260,8 +260,8 @@ class TopK:
     count: int = 5
 
     def __post_init__(self) -> None:
-        if not isinstance(self.count, int) or self.count < 1:
-            raise InputError(f"count is {self.count!r}, expected a whole number from 1 up")
+        if not is_whole(self.count, 1):
+            raise InputError(f"count is {shown(self.count)}, expected a whole number from 1 up")
 
     def __call__(self, logits: npt.NDArray[Any]) -> tuple[Int64Array, Float32Array]:
         """Logits (C,) -> the best class ids (K,) and their softmax (K,), best first.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dyninfer.errors import InputError
 from dyninfer.results.candidates import best_label, every_label
 from dyninfer.results.nms import nms
-from dyninfer.types import BoolArray, Float32Array, Int64Array, as_float, shown
+from dyninfer.types import BoolArray, Float32Array, Int64Array, as_float, is_whole, shown
 
 MAX_CANDIDATES = 30_000
 FARTHEST = 1e6
@@ -45,7 +45,7 @@ class Postprocess:
             value: Any = getattr(self, name)
             if not 0 <= as_float(value) <= 1:
                 raise InputError(f"{name} is {shown(value)}, expected a number from 0 to 1")
-        if not isinstance(self.max_detections, int) or self.max_detections < 1:
+        if not is_whole(self.max_detections, 1):
             raise InputError(
                 f"max_detections is {shown(self.max_detections)}, expected a whole number from 1 up"
             )

@@ -9,7 +9,7 @@ from dyninfer.routing.goals import Goal
 from dyninfer.routing.latency import FramesPerSecond
 from dyninfer.routing.policy import Policy
 from dyninfer.routing.previous import PreviousFrame
-from dyninfer.types import shown
+from dyninfer.types import is_whole, shown
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class EveryNth:
     policy: Policy | Goal | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or isinstance(self.n, bool) or self.n < 1:
+        if not is_whole(self.n, 1):
             raise PolicyError(f"n is {shown(self.n)}, expected a whole number of frames from 1 up")
         policy = self.policy
         decides = hasattr(policy, "decide") or isinstance(policy, Goal)

@@ -18,7 +18,15 @@ import numpy.typing as npt
 from dyninfer.bundle.manifest import CHOICE_SCORES, EASINESS
 from dyninfer.errors import PolicyError
 from dyninfer.plain_text import counted
-from dyninfer.types import BoolArray, Float32Array, Float64Array, Int64Array, as_float, shown
+from dyninfer.types import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int64Array,
+    as_float,
+    is_whole,
+    shown,
+)
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -321,8 +329,10 @@ class LeaveAt(SameForAll, Blind):
     exit_index: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.exit_index, int) or self.exit_index < 0:
-            raise PolicyError(f"an exit is {self.exit_index!r}, expected a whole number from 0 up")
+        if not is_whole(self.exit_index, 0):
+            raise PolicyError(
+                f"an exit is {shown(self.exit_index)}, expected a whole number from 0 up"
+            )
 
     def __str__(self) -> str:
         return f"every image at exit {self.exit_index}"

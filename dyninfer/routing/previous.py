@@ -19,7 +19,7 @@ from dyninfer.routing.policy import (
     Policy,
     check_signals,
 )
-from dyninfer.types import Float32Array, Float64Array, Int64Array, shown
+from dyninfer.types import Float32Array, Float64Array, Int64Array, is_whole, shown
 
 
 class _Memory(NamedTuple):
@@ -62,7 +62,7 @@ class PreviousFrame(Later):
                 "router, such as Threshold(0.5) or HardFraction(0.3)"
             )
         check_number("smoothing", smoothing, 0, 0.9999, "0.5")
-        if not isinstance(hold, int) or isinstance(hold, bool) or hold < 1:
+        if not is_whole(hold, 1):
             raise PolicyError(f"hold is {shown(hold)}, expected a whole number of frames from 1 up")
         self.policy = policy
         self.smoothing = float(smoothing)

@@ -18,6 +18,7 @@ from dyninfer.errors import InputError
 from dyninfer.images.pictures import MAX_PIXELS, check_max_pixels
 from dyninfer.runtime.detector import Detector
 from dyninfer.runtime.session import DEFAULT_BATCH, Session
+from dyninfer.types import is_whole, shown
 
 
 def load(
@@ -143,8 +144,8 @@ def load(
 def _check_arguments(
     path: Any, max_batch: Any, on_failure: Any, deadline_ms: Any, max_pixels: Any
 ) -> None:
-    if max_batch is not None and (not isinstance(max_batch, int) or max_batch < 1):
-        raise InputError(f"max_batch is {max_batch!r}, expected a whole number from 1 up")
+    if max_batch is not None and not is_whole(max_batch, 1):
+        raise InputError(f"max_batch is {shown(max_batch)}, expected a whole number from 1 up")
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"a bundle is {type(path).__name__}, expected the path of a folder")
     if on_failure not in ("raise", "degrade"):

@@ -139,7 +139,7 @@ def nodes_beyond_float16(
 
 
 def _dequantisers(node: ir.Node) -> list[ir.Node]:
-    """What dequantises for this node; each of these has no other reader (``to_int8``)."""
+    """What dequantises for this node, and in files that are not TensorRT's for others, too."""
     return [maker for maker in node.predecessors() if maker.op_type == DEQUANTIZE]
 
 

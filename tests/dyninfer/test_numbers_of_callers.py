@@ -14,8 +14,11 @@ from dyninfer.builds.spec import parse_precision
 from dyninfer.bundle.documents import dump_sealed
 from dyninfer.bundle.writing import check_target
 from dyninfer.engines.deadline import check_deadline
+from dyninfer.engines.threads import check_threads
 from dyninfer.engines.trt.targets import BatchProfile
+from dyninfer.images.pictures import check_max_pixels
 from dyninfer.monitoring.report import MonitorSettings
+from dyninfer.results.answers import TopK
 from dyninfer.results.postprocess import Postprocess
 from dyninfer.types import as_float, shown
 from tests import support
@@ -48,6 +51,30 @@ def test_numbers_of_every_kind_are_taken(value) -> None:
     for take, _ in TAKERS.values():
         take(value)
     assert as_float(value) == 0.5
+
+
+WHOLE_TAKERS = {
+    "LeaveAt": (dyninfer.LeaveAt, PolicyError),
+    "EveryNth": (dyninfer.EveryNth, PolicyError),
+    "hold": (lambda n: dyninfer.PreviousFrame(dyninfer.Threshold(0.5), hold=n), PolicyError),
+    "max_detections": (lambda n: Postprocess(max_detections=n), InputError),
+    "count": (TopK, InputError),
+    "window": (lambda n: MonitorSettings(window=n), InputError),
+    "max_pixels": (check_max_pixels, InputError),
+    "max_batch": (lambda n: dyninfer.load("none.dyn", max_batch=n), InputError),
+    "threads": (check_threads, InputError),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_TAKERS)
+@pytest.mark.parametrize(
+    "value", [True, False, -1, -(10**5000), 1.0, "1", {}], ids=lambda value: shown(value)[:12]
+)
+def test_what_is_no_whole_number_is_refused_in_one_line(name, value) -> None:
+    take, error = WHOLE_TAKERS[name]
+    with support.refuses(error, "whole number") as caught:
+        take(value)
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("text", ["9" * 5000, "1:2:" + "9" * 400, ""])
