@@ -6,7 +6,7 @@ All arithmetic is in float64, so that folding adds no error beyond the last roun
 from __future__ import annotations
 
 import copy
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,30 +31,10 @@ def _fold_children(module: nn.Module) -> None:
             setattr(module, name, nn.Sequential(_merge_branches(child).float(), nn.SiLU()))
         elif isinstance(child, layers.Detect):
             _fold_implicit(child)
-        elif isinstance(child, layers.CBLinear):
-            setattr(module, name, SeparateLinear(child))
         elif isinstance(child, layers.CBFuse):
             setattr(module, name, PyramidFuse(child.split_index))
         else:
             _fold_children(child)
-
-
-class SeparateLinear(nn.Module):
-    """What CBLinear computes by a convolution for each split: no map is copied to take it apart."""
-
-    def __init__(self, joint: layers.CBLinear) -> None:
-        super().__init__()
-        weight, bias = joint.conv.weight, joint.conv.bias
-        assert bias is not None
-        self.convs = nn.ModuleList()
-        for end, width in zip(accumulate(joint.splits), joint.splits, strict=True):
-            conv, part = nn.Conv2d(joint.conv.in_channels, width, 1), slice(end - width, end)
-            conv.weight, conv.bias = nn.Parameter(weight[part]), nn.Parameter(bias[part])
-            self.convs.append(conv.requires_grad_(False))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """A map for each split."""
-        return tuple(conv(x) for conv in self.convs)
 
 
 class PyramidFuse(layers.CBFuse):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dyninfer.exporters.dynamicdet import layers
-from dyninfer.exporters.dynamicdet.fold import PyramidFuse, SeparateLinear, fold
+from dyninfer.exporters.dynamicdet.fold import PyramidFuse, fold
 from dyninfer.exporters.dynamicdet.model import DynamicDetector, load_model, model_from_state
 from dyninfer.exporters.dynamicdet.topology import published
 from tests import support
@@ -65,7 +65,6 @@ def test_folding_leaves_convolutions_only_and_changes_no_output(small_model) -> 
     folded = fold(small_model)
     leaves = {type(m) for m in folded.modules() if not list(m.children())}
     assert not leaves & {nn.BatchNorm2d, layers.ImplicitA, layers.ImplicitM, layers.RepConv}
-    assert not any(isinstance(module, layers.CBLinear) for module in folded.modules())
     assert_same_outputs(small_model, folded, 64)
 
 
@@ -94,14 +93,6 @@ def test_a_published_variant_may_be_reparameterised() -> None:
     merged = model_from_state(published("dy-yolov7"), merged_state(model))
     assert len(merged.plan.reparameterised) == 6
     assert_same_outputs(model, fold(merged), 64)
-
-
-@pytest.mark.parametrize("splits", [[4], [2, 3, 1]])
-def test_a_convolution_for_each_split_equals_splitting_what_one_makes(splits) -> None:
-    joint = layers.CBLinear(5, splits)
-    separate, x = SeparateLinear(joint), torch.rand(2, 5, 6, 7)
-    for ours, theirs in zip(separate(x), joint(x), strict=True):
-        torch.testing.assert_close(ours, theirs)
 
 
 def test_space_to_depth_lists_rows_before_columns() -> None:
