@@ -115,9 +115,8 @@ def _take_floats(graph: ir.Graph, value: ir.Value, bits: EightBits) -> None:
     for node, place in uses:
         node.replace_input_with(place, rounded)
     for node in [node for node, _ in uses if bits.channels_last]:
-        turns = node.outputs[0].consumers() if node.op_type == DEQUANTIZE else [node]
-        for planes in [turn.outputs[0] for turn in turns]:
-            (source,) = turns[0].inputs
+        for turn in node.outputs[0].consumers() if node.op_type == DEQUANTIZE else [node]:
+            (source,), (planes,) = turn.inputs, turn.outputs
             assert source is not None
             source.shape, source.type = planes.shape, planes.type
             planes.replace_all_uses_with(source)
